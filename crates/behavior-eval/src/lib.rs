@@ -1,0 +1,1 @@
+//! Fidelity metrics and behavioural gates over any language model.

@@ -1,0 +1,2 @@
+//! The `bitnet` command.
+fn main() {}

@@ -1,0 +1,1 @@
+//! GGUF and safetensors: validated reading over memory maps, streaming writing, names, resumable jobs.

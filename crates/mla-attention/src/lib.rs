@@ -1,0 +1,1 @@
+//! Multi-head latent attention and grouped-query attention with their caches.

@@ -1,0 +1,1 @@
+//! The mixture-of-experts decoder: configuration, router, experts, tokenizer, sampling, sessions.

@@ -1,0 +1,1 @@
+//! Recursive sentence embedding and the evidence graph.

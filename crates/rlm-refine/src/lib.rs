@@ -1,0 +1,1 @@
+//! Teacher to student: recipes, post-training quantisation, synthetic checkpoints.

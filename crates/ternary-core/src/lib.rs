@@ -1,0 +1,1 @@
+//! Ternary weights: trits, blocks, packings, quantisers, error metrics and the scalar oracle.
