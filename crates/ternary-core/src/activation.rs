@@ -1,0 +1,59 @@
+//! Activations of ternary layers: INT8 with one scale per block or per token, or plain f32.
+//!
+//! **Invariant**: a code lies in [-127, 127], never -128, which is what the kernels' integer bounds
+//! are proved for.
+//!
+//! ```
+//! use ternary_core::quantize_a8;
+//!
+//! let mut q = [0; 4];
+//! let scale = quantize_a8(&[0.5, -2.54, 1.27, 0.05], &mut q);
+//! assert_eq!(q, [25, -127, 64, 2]); // 63.5 and 2.5 are ties: to even
+//! assert!((scale - 0.02).abs() < 1e-6);
+//! ```
+
+/// How the activations of a ternary product are represented.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum ActMode {
+    /// As they are: for reference runs.
+    F32,
+    /// INT8 with one scale per token and block of 256: the default.
+    #[default]
+    A8Block,
+    /// INT8 with one scale per token: the BitNet rule.
+    A8Token,
+}
+
+/// Largest magnitude of an INT8 activation code.
+const MAX_CODE: f32 = 127.0;
+
+/// Quantises `x` to INT8 codes `q`, `x ≈ scale * q`, and returns the scale `max|x| / 127`.
+///
+/// Codes are `x / scale` rounded half to even and clamped to ±127. The scale of an all-zero `x`
+/// (or of one whose scale underflows) is 0, with all codes 0. A NaN or infinite activation makes
+/// the scale NaN or infinite, so that it reaches the result instead of vanishing.
+///
+/// # Panics
+/// If the lengths differ.
+pub fn quantize_a8(x: &[f32], q: &mut [i8]) -> f32 {
+    assert_eq!(x.len(), q.len(), "one code per activation");
+    // Magnitudes order like their bits, and NaN above all.
+    let max_bits = x.iter().map(|x| x.abs().to_bits()).max().unwrap_or(0);
+    let scale = f32::from_bits(max_bits) / MAX_CODE;
+    if scale == 0.0 {
+        q.fill(0);
+        return 0.0;
+    }
+    for (q, &x) in q.iter_mut().zip(x) {
+        // `as` turns NaN (a NaN or infinite activation) into 0.
+        *q = round_half_even((x / scale).clamp(-MAX_CODE, MAX_CODE)) as i8;
+    }
+    scale
+}
+
+/// `x` rounded to an integer, ties to even; for |x| below 2^22.
+fn round_half_even(x: f32) -> f32 {
+    // Adding 1.5 * 2^23 leaves no bits for a fraction: the addition itself rounds.
+    const SHIFT: f32 = 12_582_912.0;
+    (x + SHIFT) - SHIFT
+}

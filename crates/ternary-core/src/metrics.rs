@@ -1,0 +1,148 @@
+//! How far a quantised tensor is from its source, summed up chunk by chunk.
+//!
+//! ```
+//! use ternary_core::ErrorSums;
+//!
+//! let mut sums = ErrorSums::default();
+//! sums.add(&[1.0, -1.0], &[1.0, -1.0]);
+//! sums.add(&[0.5, 2.0], &[0.0, 2.0]);
+//! sums.add_scale(1.0);
+//! let metrics = sums.metrics();
+//! assert_eq!(metrics.relative_mse, 0.25 / 6.25);
+//! assert_eq!(metrics.sparsity, 0.25);
+//! ```
+
+/// The error of an approximation `v` of weights `w`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ErrorMetrics {
+    /// Weights compared.
+    pub n: u64,
+    /// `sum (w - v)^2 / sum w^2`; 0 where both are 0, infinite where only the weights are.
+    pub relative_mse: f64,
+    /// `sum w v / sqrt(sum w^2 sum v^2)`; 1 where both are all zero, 0 where one is.
+    pub cosine: f64,
+    /// Share of `v` that is zero; 0 where nothing was compared.
+    pub sparsity: f64,
+    /// Scales seen; the statistics below are 0 where none were.
+    pub n_scales: u64,
+    /// Smallest scale.
+    pub scale_min: f32,
+    /// Mean scale.
+    pub scale_mean: f64,
+    /// Standard deviation of the scales.
+    pub scale_std: f64,
+    /// Largest scale.
+    pub scale_max: f32,
+}
+
+/// Sums from which [`ErrorMetrics`] follow; independent of how the weights were cut into chunks up
+/// to the rounding of f64.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct ErrorSums {
+    n: u64,
+    zeros: u64,
+    error2: f64,
+    weight2: f64,
+    value2: f64,
+    product: f64,
+    n_scales: u64,
+    scale_min: f32,
+    scale_max: f32,
+    scale: f64,
+    scale2: f64,
+}
+
+impl ErrorSums {
+    /// Adds a chunk of weights and their approximations.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn add(&mut self, weights: &[f32], values: &[f32]) {
+        assert_eq!(weights.len(), values.len(), "one value per weight");
+        self.n += weights.len() as u64;
+        for (&w, &v) in weights.iter().zip(values) {
+            let (w, v) = (f64::from(w), f64::from(v));
+            self.zeros += u64::from(v == 0.0);
+            self.error2 += (w - v) * (w - v);
+            self.weight2 += w * w;
+            self.value2 += v * v;
+            self.product += w * v;
+        }
+    }
+
+    /// Adds the scale of a block.
+    pub fn add_scale(&mut self, scale: f32) {
+        let first = self.n_scales == 0;
+        self.scale_min = if first {
+            scale
+        } else {
+            self.scale_min.min(scale)
+        };
+        self.scale_max = if first {
+            scale
+        } else {
+            self.scale_max.max(scale)
+        };
+        self.n_scales += 1;
+        self.scale += f64::from(scale);
+        self.scale2 += f64::from(scale) * f64::from(scale);
+    }
+
+    /// Adds everything that `other` has seen.
+    pub fn merge(&mut self, other: &Self) {
+        if other.n_scales > 0 {
+            let first = self.n_scales == 0;
+            let (min, max) = (other.scale_min, other.scale_max);
+            self.scale_min = if first { min } else { self.scale_min.min(min) };
+            self.scale_max = if first { max } else { self.scale_max.max(max) };
+        }
+        self.n += other.n;
+        self.zeros += other.zeros;
+        self.error2 += other.error2;
+        self.weight2 += other.weight2;
+        self.value2 += other.value2;
+        self.product += other.product;
+        self.n_scales += other.n_scales;
+        self.scale += other.scale;
+        self.scale2 += other.scale2;
+    }
+
+    /// The metrics of all that was added.
+    #[must_use]
+    pub fn metrics(&self) -> ErrorMetrics {
+        let n_scales = self.n_scales.max(1) as f64;
+        let scale_mean = self.scale / n_scales;
+        ErrorMetrics {
+            n: self.n,
+            relative_mse: if self.error2 == 0.0 {
+                0.0
+            } else {
+                self.error2 / self.weight2
+            },
+            cosine: match (self.weight2 == 0.0, self.value2 == 0.0) {
+                (true, true) => 1.0,
+                (true, false) | (false, true) => 0.0,
+                (false, false) => self.product / (sqrt(self.weight2) * sqrt(self.value2)),
+            },
+            sparsity: self.zeros as f64 / self.n.max(1) as f64,
+            n_scales: self.n_scales,
+            scale_min: self.scale_min,
+            scale_mean,
+            scale_std: sqrt((self.scale2 / n_scales - scale_mean * scale_mean).max(0.0)),
+            scale_max: self.scale_max,
+        }
+    }
+}
+
+/// The square root of a non-negative normal number, to the last bit or two; `core` has none.
+fn sqrt(x: f64) -> f64 {
+    if x == 0.0 || !x.is_finite() {
+        return x;
+    }
+    // Halving the exponent is right within a factor of 1.5; each Newton step doubles the digits.
+    let mut root = f64::from_bits((x.to_bits() >> 1) + (1023 << 51));
+    for _ in 0..5 {
+        root = 0.5 * (root + x / root);
+    }
+    root
+}

@@ -1,0 +1,172 @@
+//! The 256-weight block packings of the file formats, as codes `c = w + 1` and an f16 scale.
+//!
+//! | packing | bytes | weights per byte | bits per weight |
+//! |---|---|---|---|
+//! | [`Tq2_0`](Packing::Tq2_0) | 66 | 4 | 2.0625 |
+//! | [`Tq1_0`](Packing::Tq1_0) | 54 | 5 | 1.6875 |
+//! | [`BitnetT158`](Packing::BitnetT158) | 66 | 4 | 2.0625 |
+//!
+//! **Invariant**: the last two bytes of a block are its scale, little-endian. Decoding is strict:
+//! code 3 and a NaN or infinite scale are errors.
+//!
+//! ```
+//! use ternary_core::{Packing, f16};
+//!
+//! let mut trits = [0; 256];
+//! trits[7] = -1;
+//! let mut packed = [0; 54];
+//! Packing::Tq1_0.encode(&trits, f16::from_f32(0.25), &mut packed);
+//!
+//! let mut back = [0; 256];
+//! assert_eq!(Packing::Tq1_0.decode(&packed, &mut back)?, f16::from_f32(0.25));
+//! assert_eq!(back, trits);
+//! # Ok::<(), ternary_core::Error>(())
+//! ```
+
+mod bitnet_t158;
+mod tq1_0;
+mod tq2_0;
+
+use half::f16;
+
+use crate::{BLOCK, Error, Result};
+
+/// Bytes of the f16 scale at the end of a block.
+const SCALE_BYTES: usize = 2;
+
+/// How 256 ternary weights and their scale lie in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Packing {
+    /// GGML type 35: four codes per byte, planes of 32 weights.
+    Tq2_0,
+    /// GGML type 34: five codes per byte, base 3.
+    Tq1_0,
+    /// `BITNET_T158`: four neighbouring codes per byte.
+    BitnetT158,
+}
+
+impl Packing {
+    /// Every packing.
+    pub const ALL: [Self; 3] = [Self::Tq2_0, Self::Tq1_0, Self::BitnetT158];
+
+    /// The type's name in files and reports.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tq2_0 => "TQ2_0",
+            Self::Tq1_0 => "TQ1_0",
+            Self::BitnetT158 => "BITNET_T158",
+        }
+    }
+
+    /// Bytes of one block, its scale included.
+    #[must_use]
+    pub const fn block_bytes(self) -> usize {
+        SCALE_BYTES
+            + match self {
+                Self::Tq2_0 => tq2_0::CODE_BYTES,
+                Self::Tq1_0 => tq1_0::CODE_BYTES,
+                Self::BitnetT158 => bitnet_t158::CODE_BYTES,
+            }
+    }
+
+    /// Bytes of a row of `cols` weights.
+    ///
+    /// # Errors
+    /// [`Error::NotBlocks`] where `cols` is 0 or no multiple of 256.
+    pub fn row_bytes(self, cols: usize) -> Result<usize> {
+        if cols == 0 || !cols.is_multiple_of(BLOCK) {
+            return Err(Error::NotBlocks {
+                weights: cols,
+                block: BLOCK,
+            });
+        }
+        // A block is shorter than its 256 weights, so this cannot overflow.
+        Ok(cols / BLOCK * self.block_bytes())
+    }
+
+    /// Reads one block: the trits into `trits`, the scale as the result.
+    ///
+    /// # Errors
+    /// [`Error::Span`] where `block` is not [`block_bytes`](Self::block_bytes) long;
+    /// [`Error::InvalidCode`] and [`Error::BadScale`], both with block 0.
+    pub fn decode(self, block: &[u8], trits: &mut [i8; BLOCK]) -> Result<f16> {
+        let (codes, scale) = self.parts(block)?;
+        match self {
+            Self::Tq2_0 => tq2_0::decode(as_array(codes), trits),
+            Self::Tq1_0 => tq1_0::decode(as_array(codes), trits),
+            Self::BitnetT158 => bitnet_t158::decode(as_array(codes), trits),
+        }
+        // Code 3 decodes to 2.
+        if let Some(weight) = trits.iter().position(|&t| t > 1) {
+            return Err(Error::InvalidCode { block: 0, weight });
+        }
+        if !scale.is_finite() {
+            return Err(Error::BadScale {
+                block: 0,
+                scale: scale.to_f32(),
+            });
+        }
+        Ok(scale)
+    }
+
+    /// Writes one block to `out`.
+    ///
+    /// # Panics
+    /// If a trit is not -1, 0 or +1, or `out` is not [`block_bytes`](Self::block_bytes) long.
+    pub fn encode(self, trits: &[i8; BLOCK], scale: f16, out: &mut [u8]) {
+        assert!(
+            trits.iter().all(|t| (-1..=1).contains(t)),
+            "a trit is -1, 0 or +1"
+        );
+        assert_eq!(
+            out.len(),
+            self.block_bytes(),
+            "bytes of one {} block",
+            self.name()
+        );
+        let (codes, scale_out) = out.split_at_mut(out.len() - SCALE_BYTES);
+        match self {
+            Self::Tq2_0 => tq2_0::encode(trits, as_array_mut(codes)),
+            Self::Tq1_0 => tq1_0::encode(trits, as_array_mut(codes)),
+            Self::BitnetT158 => bitnet_t158::encode(trits, as_array_mut(codes)),
+        }
+        scale_out.copy_from_slice(&scale.to_le_bytes());
+    }
+
+    /// Splits a block into its codes and its scale.
+    fn parts(self, block: &[u8]) -> Result<(&[u8], f16)> {
+        let span = Error::Span {
+            expected_bytes: self.block_bytes(),
+            got_bytes: block.len(),
+        };
+        match block.split_last_chunk::<SCALE_BYTES>() {
+            Some((codes, &scale)) if block.len() == self.block_bytes() => {
+                Ok((codes, f16::from_le_bytes(scale)))
+            }
+            _ => Err(span),
+        }
+    }
+}
+
+/// The codes of a block whose length has been checked.
+fn as_array<const N: usize>(codes: &[u8]) -> &[u8; N] {
+    codes.try_into().expect("the block length was checked")
+}
+
+/// The codes of a block whose length has been checked.
+fn as_array_mut<const N: usize>(codes: &mut [u8]) -> &mut [u8; N] {
+    codes.try_into().expect("the block length was checked")
+}
+
+/// The stored code of a trit: 0, 1 or 2.
+#[inline]
+fn code(trit: i8) -> u8 {
+    (trit + 1) as u8
+}
+
+/// The trit of a 2-bit code; 2, which is no trit, for code 3.
+#[inline]
+fn trit(code: u8) -> i8 {
+    code as i8 - 1
+}

@@ -1,0 +1,45 @@
+//! TQ2_0: four 2-bit codes per byte, 32 weights apart.
+//!
+//! ```text
+//! half h = 0, 1 of 128 weights; byte 32 h + m, m = 0..31:
+//!   bit   7 6      5 4      3 2      1 0
+//!   plane n = 3    2        1        0      weight 128 h + 32 n + m
+//! ```
+//!
+//! The planes let 32 neighbouring weights be unpacked with one shift and one AND of 32 bytes.
+
+use super::{code, trit};
+use crate::BLOCK;
+
+/// Bytes of 256 codes.
+pub(super) const CODE_BYTES: usize = BLOCK / 4;
+
+const HALF_BYTES: usize = 32;
+const HALF_WEIGHTS: usize = 4 * HALF_BYTES;
+
+pub(super) fn decode(codes: &[u8; CODE_BYTES], trits: &mut [i8; BLOCK]) {
+    let halves = codes
+        .chunks_exact(HALF_BYTES)
+        .zip(trits.chunks_exact_mut(HALF_WEIGHTS));
+    for (bytes, weights) in halves {
+        for (n, plane) in weights.chunks_exact_mut(HALF_BYTES).enumerate() {
+            for (weight, byte) in plane.iter_mut().zip(bytes) {
+                *weight = trit(byte >> (2 * n) & 3);
+            }
+        }
+    }
+}
+
+pub(super) fn encode(trits: &[i8; BLOCK], codes: &mut [u8; CODE_BYTES]) {
+    codes.fill(0);
+    let halves = codes
+        .chunks_exact_mut(HALF_BYTES)
+        .zip(trits.chunks_exact(HALF_WEIGHTS));
+    for (bytes, weights) in halves {
+        for (n, plane) in weights.chunks_exact(HALF_BYTES).enumerate() {
+            for (byte, &weight) in bytes.iter_mut().zip(plane) {
+                *byte |= code(weight) << (2 * n);
+            }
+        }
+    }
+}
