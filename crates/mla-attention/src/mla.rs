@@ -1,0 +1,292 @@
+//! Multi-head latent attention in the absorbed form (DeepSeek-V2, arXiv 2405.04434, section 2.1).
+//!
+//! ```text
+//! q            = q_b(rmsnorm(q_a(x)))                heads x (nope | rope);  without q_lora: q(x)
+//! c | k_pe     = kv_a(x)                             one latent and one rotary key for all heads
+//! c            = rmsnorm(c)
+//! cache       += (c, rope(k_pe))
+//! q_abs_h      = k_b_h q_nope_h                      the key projection, moved to the query's side
+//! score_h(t)   = (q_abs_h . c_t + rope(q_pe_h) . k_pe_t) / sqrt(nope + rope)
+//! o_h          = v_b_h (sum_t p_h(t) c_t)            the value projection, moved behind the sum
+//! out          = W_o concat(o_h)
+//! ```
+//!
+//! Keys and values are never expanded: a cached row `c | k_pe` is the key of every head, and its
+//! first `kv_lora` values are the value of every head. That is multi-query attention with one key
+//! head, which [`tiles`](crate::tiles) computes.
+//!
+//! **Invariant**: the value is the *normalised* latent, and the scale knows the width of the
+//! original queries, not of the absorbed ones.
+
+use tl_kernels::{ActivationBuffer, Linear, Pool, math};
+
+use crate::attention::{check_rows, sized};
+use crate::cache::check_shape;
+use crate::rope::RopeTable;
+use crate::tiles::{Columns, Context, Query};
+use crate::weights::{check_linear, check_list, check_vector, project};
+use crate::{CacheShape, Error, LatentCache, MlaConfig};
+
+/// How queries are made from the residual stream.
+#[derive(Debug)]
+pub enum QueryProjection {
+    /// One matrix `[n_heads * (qk_nope + qk_rope), hidden]`.
+    Direct(Linear),
+    /// Compressed, normed and expanded.
+    LowRank {
+        /// `[q_lora, hidden]`.
+        a: Linear,
+        /// `[q_lora]`.
+        a_norm: Vec<f32>,
+        /// `[n_heads * (qk_nope + qk_rope), q_lora]`; the rows of a head are nope, then rope.
+        b: Linear,
+    },
+}
+
+/// The weights of one layer of multi-head latent attention.
+#[derive(Debug)]
+pub struct MlaWeights {
+    /// The query projection.
+    pub q: QueryProjection,
+    /// `[kv_lora + qk_rope, hidden]`: the latent, then the shared rotary key.
+    pub kv_a: Linear,
+    /// `[kv_lora]`.
+    pub kv_a_norm: Vec<f32>,
+    /// Per head `[kv_lora, qk_nope]`: the key half of `kv_b`, transposed.
+    pub k_b: Vec<Linear>,
+    /// Per head `[v_head, kv_lora]`: the value half of `kv_b`.
+    pub v_b: Vec<Linear>,
+    /// `[hidden, n_heads * v_head]`.
+    pub out: Linear,
+}
+
+/// One layer of multi-head latent attention: a configuration and weights that fit it.
+#[derive(Debug)]
+pub struct MlaAttention {
+    config: MlaConfig,
+    weights: MlaWeights,
+}
+
+/// Buffers of a forward pass of `n` tokens.
+#[derive(Debug, Default)]
+pub(crate) struct MlaScratch {
+    /// What the next projection reads: `x`, the normed compressed query, at last
+    /// `concat` `[n, n_heads, v_head]`.
+    acts: ActivationBuffer,
+    /// `[n, q_lora]`, before the norm.
+    q_low: Vec<f32>,
+    /// `[n, n_heads, qk_nope + qk_rope]`.
+    q: Vec<f32>,
+    /// `[n, kv_lora + qk_rope]`: as projected, and normed and rotated for the cache.
+    kv: Vec<f32>,
+    latents: Vec<f32>,
+    turns: RopeTable,
+    heads: Vec<HeadScratch>,
+    /// `[n_heads, n, kv_lora]`.
+    attended: Vec<f32>,
+}
+
+/// Buffers of one head.
+#[derive(Debug, Default)]
+struct HeadScratch {
+    /// `q_nope` `[n, qk_nope]`, then the attended latents `[n, kv_lora]`.
+    acts: ActivationBuffer,
+    /// `[n, kv_lora]`.
+    q_abs: Vec<f32>,
+    /// `[n, kv_lora + qk_rope]`: `q_abs | rope(q_pe)`, the counterpart of a cached row.
+    query: Vec<f32>,
+    /// `[n, v_head]`.
+    value: Vec<f32>,
+}
+
+impl MlaAttention {
+    /// Joins a configuration and its weights.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for impossible settings, [`Error::WeightShape`] for a weight that does
+    /// not fit them.
+    pub fn new(config: MlaConfig, weights: MlaWeights) -> Result<MlaAttention, Error> {
+        config.validate()?;
+        let c = &config;
+        let q_width = c.n_heads * c.q_head();
+        match (&weights.q, c.q_lora) {
+            (QueryProjection::Direct(q), None) => check_linear("q", q, q_width, c.hidden)?,
+            (QueryProjection::LowRank { a, a_norm, b }, Some(rank)) => {
+                check_linear("q.a", a, rank, c.hidden)?;
+                check_vector("q.a_norm", a_norm, rank)?;
+                check_linear("q.b", b, q_width, rank)?;
+            }
+            (_, rank) => {
+                let expected = match rank {
+                    None => "set, as the weights compress the queries",
+                    Some(_) => "none, as the weights project the queries directly",
+                };
+                return Err(Error::Config {
+                    field: "q_lora",
+                    expected: expected.into(),
+                    got: rank.map_or("none".into(), |rank| rank.to_string()),
+                });
+            }
+        }
+        check_linear("kv_a", &weights.kv_a, c.cache_width(), c.hidden)?;
+        check_vector("kv_a_norm", &weights.kv_a_norm, c.kv_lora)?;
+        check_list("k_b", &weights.k_b, c.n_heads)?;
+        check_list("v_b", &weights.v_b, c.n_heads)?;
+        for (k_b, v_b) in weights.k_b.iter().zip(&weights.v_b) {
+            check_linear("k_b", k_b, c.kv_lora, c.qk_nope)?;
+            check_linear("v_b", v_b, c.v_head, c.kv_lora)?;
+        }
+        check_linear("out", &weights.out, c.hidden, c.n_heads * c.v_head)?;
+        Ok(MlaAttention { config, weights })
+    }
+
+    /// The dimensions.
+    #[must_use]
+    pub fn config(&self) -> &MlaConfig {
+        &self.config
+    }
+
+    /// The weights.
+    #[must_use]
+    pub fn weights(&self) -> &MlaWeights {
+        &self.weights
+    }
+
+    /// What the layer stores per position.
+    #[must_use]
+    pub fn cache_shape(&self) -> CacheShape {
+        CacheShape::Latent { kv_lora: self.config.kv_lora, qk_rope: self.config.qk_rope }
+    }
+
+    /// See [`Attention::forward`](crate::Attention::forward).
+    pub(crate) fn forward(
+        &self,
+        pool: &Pool,
+        x: &[f32],
+        n: usize,
+        cache: &mut LatentCache,
+        scratch: &mut MlaScratch,
+        out: &mut [f32],
+    ) -> Result<(), Error> {
+        let c = &self.config;
+        check_rows("x", x.len(), n, c.hidden)?;
+        check_rows("out", out.len(), n, c.hidden)?;
+        check_shape(self.cache_shape(), cache.shape())?;
+        let first = cache.latents.len();
+        cache.latents.check_room(n)?;
+        if n == 0 {
+            return Ok(());
+        }
+
+        scratch.acts.set(x, n, c.hidden);
+        scratch.turns.fill(&c.rope, first, n);
+        self.append_latents(pool, n, cache, scratch);
+        self.project_queries(pool, n, scratch);
+        self.absorb_queries(pool, n, scratch);
+        self.attend(pool, first, n, cache, scratch);
+        self.expand_values(pool, n, scratch);
+        project(pool, &self.weights.out, &mut scratch.acts, out);
+        Ok(())
+    }
+
+    /// `cache += rmsnorm(c) | rope(k_pe)` where `c | k_pe = kv_a(x)`.
+    fn append_latents(&self, pool: &Pool, n: usize, cache: &mut LatentCache, s: &mut MlaScratch) {
+        let c = &self.config;
+        let kv = sized(&mut s.kv, n * c.cache_width());
+        project(pool, &self.weights.kv_a, &mut s.acts, kv);
+        let latents = sized(&mut s.latents, n * c.cache_width());
+        let rows = kv.chunks_exact(c.cache_width()).zip(latents.chunks_exact_mut(c.cache_width()));
+        for (token, (kv, row)) in rows.enumerate() {
+            let (latent, k_pe) = row.split_at_mut(c.kv_lora);
+            math::rms_norm(&kv[..c.kv_lora], &self.weights.kv_a_norm, c.latent_norm_eps, latent);
+            k_pe.copy_from_slice(&kv[c.kv_lora..]);
+            s.turns.rotate(token, k_pe);
+        }
+        cache.latents.append(latents);
+    }
+
+    /// `q = q_b(rmsnorm(q_a(x)))`, or `q = q(x)`; `[n, n_heads, nope | rope]`, not yet rotated.
+    fn project_queries(&self, pool: &Pool, n: usize, s: &mut MlaScratch) {
+        let c = &self.config;
+        let q = sized(&mut s.q, n * c.n_heads * c.q_head());
+        match &self.weights.q {
+            QueryProjection::Direct(w) => project(pool, w, &mut s.acts, q),
+            QueryProjection::LowRank { a, a_norm, b } => {
+                let rank = a.rows();
+                let low = sized(&mut s.q_low, n * rank);
+                project(pool, a, &mut s.acts, low);
+                s.acts.fill(n, rank, |token, normed| {
+                    math::rms_norm(&low[token * rank..][..rank], a_norm, c.latent_norm_eps, normed);
+                });
+                project(pool, b, &mut s.acts, q);
+            }
+        }
+    }
+
+    /// `query_h = k_b_h q_nope_h | rope(q_pe_h)` for every head.
+    fn absorb_queries(&self, pool: &Pool, n: usize, s: &mut MlaScratch) {
+        let c = &self.config;
+        let (q, turns, serial) = (&s.q, &s.turns, Pool::serial());
+        if s.heads.len() < c.n_heads {
+            s.heads.resize_with(c.n_heads, HeadScratch::default);
+        }
+        pool.chunks_mut(&mut s.heads[..c.n_heads], 1, |h, head| {
+            let head = &mut head[0];
+            let q_of = |token: usize| &q[(token * c.n_heads + h) * c.q_head()..][..c.q_head()];
+
+            head.acts.fill(n, c.qk_nope, |token, q_nope| {
+                q_nope.copy_from_slice(&q_of(token)[..c.qk_nope]);
+            });
+            let q_abs = sized(&mut head.q_abs, n * c.kv_lora);
+            project(&serial, &self.weights.k_b[h], &mut head.acts, q_abs);
+
+            let query = sized(&mut head.query, n * c.cache_width());
+            for (token, row) in query.chunks_exact_mut(c.cache_width()).enumerate() {
+                let (abs, q_pe) = row.split_at_mut(c.kv_lora);
+                abs.copy_from_slice(&q_abs[token * c.kv_lora..][..c.kv_lora]);
+                q_pe.copy_from_slice(&q_of(token)[c.qk_nope..]);
+                turns.rotate(token, q_pe);
+            }
+        });
+    }
+
+    /// `attended_h = sum_t p_h(t) c_t` over all positions up to each token's own.
+    fn attend(&self, pool: &Pool, first: usize, n: usize, cache: &LatentCache, s: &mut MlaScratch) {
+        let c = &self.config;
+        let rows = cache.latents.rows();
+        let key_columns = Columns { stride: c.cache_width(), head_stride: 0, width: c.cache_width() };
+        let context = Context {
+            keys: rows,
+            key_columns,
+            values: rows,
+            value_columns: Columns { width: c.kv_lora, ..key_columns },
+            scale: c.score_scale(),
+        };
+        let heads = &s.heads;
+        let attended = sized(&mut s.attended, c.n_heads * n * c.kv_lora);
+        // Rows are ordered (head, token).
+        let query = |row: usize| {
+            let (h, token) = (row / n, row % n);
+            let values = &heads[h].query[token * c.cache_width()..][..c.cache_width()];
+            Query { position: first + token, kv_head: 0, values }
+        };
+        context.attend(pool, &query, attended);
+    }
+
+    /// `concat_h = v_b_h attended_h`, left in `acts` as `[n, n_heads, v_head]`.
+    fn expand_values(&self, pool: &Pool, n: usize, s: &mut MlaScratch) {
+        let c = &self.config;
+        let (attended, serial) = (&s.attended, Pool::serial());
+        pool.chunks_mut(&mut s.heads[..c.n_heads], 1, |h, head| {
+            let head = &mut head[0];
+            head.acts.set(&attended[h * n * c.kv_lora..][..n * c.kv_lora], n, c.kv_lora);
+            let value = sized(&mut head.value, n * c.v_head);
+            project(&serial, &self.weights.v_b[h], &mut head.acts, value);
+        });
+        s.acts.fill(n, c.n_heads * c.v_head, |token, concat| {
+            for (out, head) in concat.chunks_exact_mut(c.v_head).zip(&s.heads) {
+                out.copy_from_slice(&head.value[token * c.v_head..][..c.v_head]);
+            }
+        });
+    }
+}

@@ -1,0 +1,176 @@
+//! One growing table of cached rows, `[len, width]`, in the cache's number type.
+//!
+//! **Invariant**: the memory for `capacity` rows is reserved at construction and never moves;
+//! an append only writes behind the last row. (Reserved memory costs no RAM until it is written.)
+
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+
+use crate::{CacheType, Error};
+
+/// The rows of a cache, as the attention loop reads them.
+#[derive(Clone, Copy)]
+pub(crate) enum Rows<'a> {
+    F32(&'a [f32]),
+    F16(&'a [f16]),
+}
+
+#[derive(Debug)]
+enum Store {
+    F32(Vec<f32>),
+    F16(Vec<f16>),
+}
+
+/// `[len, width]` with room for `capacity` rows.
+#[derive(Debug)]
+pub(crate) struct Plane {
+    width: usize,
+    capacity: usize,
+    store: Store,
+}
+
+impl Plane {
+    /// Reserves `capacity` rows of `width` values.
+    pub(crate) fn new(capacity: usize, width: usize, ty: CacheType) -> Result<Plane, Error> {
+        let refused = || Error::CacheMemory {
+            n_ctx: capacity,
+            bytes: (capacity as u128).saturating_mul(width as u128).saturating_mul(ty.value_bytes() as u128),
+        };
+        let values = capacity.checked_mul(width).ok_or_else(refused)?;
+        let store = match ty {
+            CacheType::F32 => Store::F32(reserved(values).ok_or_else(refused)?),
+            CacheType::F16 => Store::F16(reserved(values).ok_or_else(refused)?),
+        };
+        Ok(Plane { width, capacity, store })
+    }
+
+    /// A copy of the rows held now, with the same capacity.
+    pub(crate) fn fork(&self) -> Result<Plane, Error> {
+        let mut copy = Plane::new(self.capacity, self.width, self.ty())?;
+        match (&self.store, &mut copy.store) {
+            (Store::F32(from), Store::F32(to)) => to.extend_from_slice(from),
+            (Store::F16(from), Store::F16(to)) => to.extend_from_slice(from),
+            _ => unreachable!("the copy was made with the same type"),
+        }
+        Ok(copy)
+    }
+
+    pub(crate) fn width(&self) -> usize {
+        self.width
+    }
+
+    pub(crate) fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    pub(crate) fn ty(&self) -> CacheType {
+        match self.store {
+            Store::F32(_) => CacheType::F32,
+            Store::F16(_) => CacheType::F16,
+        }
+    }
+
+    /// Rows held.
+    pub(crate) fn len(&self) -> usize {
+        let values = match &self.store {
+            Store::F32(values) => values.len(),
+            Store::F16(values) => values.len(),
+        };
+        values / self.width
+    }
+
+    /// All rows held, `[len, width]`.
+    pub(crate) fn rows(&self) -> Rows<'_> {
+        match &self.store {
+            Store::F32(values) => Rows::F32(values),
+            Store::F16(values) => Rows::F16(values),
+        }
+    }
+
+    /// Refuses `n` more rows that do not fit.
+    pub(crate) fn check_room(&self, n: usize) -> Result<(), Error> {
+        let need = self.len().saturating_add(n);
+        if need > self.capacity {
+            return Err(Error::ContextFull { have: self.capacity, need });
+        }
+        Ok(())
+    }
+
+    /// Appends `[n, width]` values, rounded to the plane's type. Room must have been checked.
+    pub(crate) fn append(&mut self, values: &[f32]) {
+        debug_assert!(values.len().is_multiple_of(self.width));
+        debug_assert!(self.len() + values.len() / self.width <= self.capacity);
+        match &mut self.store {
+            Store::F32(rows) => rows.extend_from_slice(values),
+            Store::F16(rows) => rows.extend(values.iter().map(|&v| saturating_f16(v))),
+        }
+    }
+
+    /// Drops every row from `len` on.
+    pub(crate) fn truncate(&mut self, len: usize) {
+        let values = len.saturating_mul(self.width);
+        match &mut self.store {
+            Store::F32(rows) => rows.truncate(values),
+            Store::F16(rows) => rows.truncate(values),
+        }
+    }
+
+    /// Decodes row `position` into `out` `[width]`.
+    pub(crate) fn read(&self, position: usize, out: &mut [f32]) {
+        let span = position * self.width..(position + 1) * self.width;
+        match &self.store {
+            Store::F32(rows) => out.copy_from_slice(&rows[span]),
+            Store::F16(rows) => rows[span].convert_to_f32_slice(out),
+        }
+    }
+}
+
+/// Rounds to the nearest F16; a finite value beyond its range becomes the largest F16, so that
+/// one outlier costs precision instead of turning later scores into infinities.
+fn saturating_f16(value: f32) -> f16 {
+    if value.is_finite() { f16::from_f32(value.clamp(-65504.0, 65504.0)) } else { f16::from_f32(value) }
+}
+
+fn reserved<T>(values: usize) -> Option<Vec<T>> {
+    let mut vec = Vec::new();
+    vec.try_reserve_exact(values).ok()?;
+    Some(vec)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn f16_rows_saturate_finite_values_and_keep_the_others() {
+        let mut plane = Plane::new(1, 5, CacheType::F16).expect("a small plane");
+        plane.append(&[1e9, -1e9, f32::INFINITY, f32::NAN, 0.1]);
+        let mut row = [0.0; 5];
+        plane.read(0, &mut row);
+        assert_eq!(row[..3], [65504.0, -65504.0, f32::INFINITY]);
+        assert!(row[3].is_nan());
+        assert_eq!(row[4], f16::from_f32(0.1).to_f32());
+    }
+
+    #[test]
+    fn the_reserved_memory_never_moves() {
+        let mut plane = Plane::new(100, 3, CacheType::F32).expect("a small plane");
+        let address = |plane: &Plane| match plane.rows() {
+            Rows::F32(rows) => rows.as_ptr() as usize,
+            Rows::F16(_) => unreachable!("made as F32"),
+        };
+        let before = address(&plane);
+        for _ in 0..100 {
+            plane.append(&[1.0, 2.0, 3.0]);
+        }
+        assert_eq!(address(&plane), before);
+        assert_eq!(plane.len(), 100);
+        assert!(matches!(plane.check_room(1), Err(Error::ContextFull { have: 100, need: 101 })));
+    }
+
+    #[test]
+    fn an_absurd_capacity_is_an_error_with_the_number_of_bytes() {
+        let error = Plane::new(usize::MAX / 2, 576, CacheType::F16).expect_err("too large");
+        assert!(error.to_string().contains("bytes, which cannot be allocated"), "{error}");
+    }
+}

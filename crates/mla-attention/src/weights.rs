@@ -1,0 +1,34 @@
+//! What both kinds of attention ask of their weights, and how they apply one.
+
+use tl_kernels::{ActivationBuffer, Linear, Pool};
+
+use crate::Error;
+
+/// Refuses a matrix that is not `[rows, cols]`.
+pub(crate) fn check_linear(name: &'static str, linear: &Linear, rows: usize, cols: usize) -> Result<(), Error> {
+    if (linear.rows(), linear.cols()) == (rows, cols) {
+        return Ok(());
+    }
+    let got = vec![linear.rows(), linear.cols()];
+    Err(Error::WeightShape { name, expected: vec![rows, cols], got })
+}
+
+/// Refuses a vector that does not hold `len` values.
+pub(crate) fn check_vector(name: &'static str, vector: &[f32], len: usize) -> Result<(), Error> {
+    check_list(name, vector, len)
+}
+
+/// Refuses a list that does not hold `len` elements.
+pub(crate) fn check_list<T>(name: &'static str, list: &[T], len: usize) -> Result<(), Error> {
+    if list.len() == len {
+        return Ok(());
+    }
+    Err(Error::WeightShape { name, expected: vec![len], got: vec![list.len()] })
+}
+
+/// `y = linear(acts)`, `[n, rows]`; the input is quantised first if this matrix wants it so and
+/// no other has asked before.
+pub(crate) fn project(pool: &Pool, linear: &Linear, acts: &mut ActivationBuffer, y: &mut [f32]) {
+    acts.quantize(linear.act_mode());
+    linear.forward(pool, acts, y);
+}
