@@ -1,1 +1,20 @@
 //! GGUF and safetensors: validated reading over memory maps, streaming writing, names, resumable jobs.
+//!
+//! A model file is hostile until proven otherwise: opening one checks every count, length, name and
+//! span against the size of the file before anything is allocated or any view exists. What the
+//! weights themselves hold (codes, scales, NaN) is checked when they are read or by [`verify`].
+
+mod class;
+mod error;
+mod map;
+mod mem;
+mod source;
+mod types;
+
+pub use class::TensorClass;
+pub use error::{Error, Result};
+pub use map::MappedFile;
+pub use mem::{current_rss_bytes, peak_rss_bytes};
+pub use source::{TensorInfo, TensorSource};
+pub use ternary_core::{Bytes, I2sLayout, Rounding};
+pub use types::{TensorType, UnknownTypeName};

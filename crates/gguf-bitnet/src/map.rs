@@ -1,0 +1,145 @@
+//! A read-only memory map of a model file, and the hints that keep its resident pages few.
+//!
+//! **Invariant:** this is the only file of the crate with `unsafe` code, and nothing here
+//! interprets a byte.
+//!
+//! The map follows the file: who overwrites a model file in place while it is in use changes the
+//! weights under the reader, and who truncates it makes the next access end the process (SIGBUS).
+//! Files of this workspace are therefore replaced by rename, never overwritten.
+
+use std::fs::File;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use memmap2::Mmap;
+use ternary_core::Bytes;
+
+use crate::error::{Error, Result};
+
+/// A memory-mapped file. Clones share the map.
+#[derive(Clone, Debug)]
+pub struct MappedFile {
+    map: Arc<Mmap>,
+}
+
+impl MappedFile {
+    /// Maps the whole file at `path` for reading.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when it cannot be opened or mapped, [`Error::IsDirectory`] for a directory.
+    pub fn open(path: &Path) -> Result<MappedFile> {
+        let file = File::open(path).map_err(Error::io("open", path))?;
+        let metadata = file.metadata().map_err(Error::io("examine", path))?;
+        if metadata.is_dir() {
+            return Err(Error::IsDirectory { path: path.to_owned() });
+        }
+        #[allow(unsafe_code, reason = "a file map has no safe constructor")]
+        // SAFETY: the map is read-only and handed out as `&[u8]` only. That the file is not
+        // modified while it is mapped cannot be enforced; the file header states it as the rule,
+        // and every writer of this workspace replaces files by rename.
+        let map = unsafe { Mmap::map(&file) }.map_err(Error::io("map", path))?;
+        Ok(MappedFile { map: Arc::new(map) })
+    }
+
+    /// The whole file as shared bytes that keep the map alive.
+    pub fn bytes(&self) -> Bytes {
+        Bytes::from_owner(self.clone())
+    }
+
+    /// Length of the file in bytes when it was mapped.
+    pub fn len(&self) -> usize {
+        self.map.len()
+    }
+
+    /// Whether the file had no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.map.is_empty()
+    }
+
+    /// Hands the pages that lie wholly inside `range` back to the operating system. Later reads
+    /// fetch them from the file again. A hint: failure changes nothing.
+    pub fn release(&self, range: Range<usize>) {
+        #[cfg(unix)]
+        {
+            let page = PAGE_BYTES;
+            // Pages at the ends may be in use through a neighbour.
+            let start = range.start.next_multiple_of(page);
+            let end = range.end.min(self.len()) / page * page;
+            if start >= end {
+                return;
+            }
+            #[allow(unsafe_code, reason = "MADV_DONTNEED is unchecked in memmap2")]
+            // SAFETY: dropping pages of a shared, read-only file map loses no data: the next
+            // access reads the same bytes from the file. memmap2 checks the range.
+            let advised =
+                unsafe { self.map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, end - start) };
+            if let Err(error) = advised {
+                tracing::debug!(%error, "the system did not take mapped pages back");
+            }
+        }
+        #[cfg(not(unix))]
+        let _ = range;
+    }
+
+    /// Asks the operating system to read `range` ahead. A hint: failure changes nothing.
+    pub fn prefetch(&self, range: Range<usize>) {
+        #[cfg(unix)]
+        {
+            let end = range.end.min(self.len());
+            if range.start >= end {
+                return;
+            }
+            let (start, len) = (range.start, end - range.start);
+            if let Err(error) = self.map.advise_range(memmap2::Advice::WillNeed, start, len) {
+                tracing::debug!(%error, "the system did not read mapped pages ahead");
+            }
+        }
+        #[cfg(not(unix))]
+        let _ = range;
+    }
+}
+
+/// A multiple of the page size of every supported system (16 KiB on Apple silicon, 64 KiB on some
+/// ARM servers).
+#[cfg(unix)]
+const PAGE_BYTES: usize = 64 << 10;
+
+impl AsRef<[u8]> for MappedFile {
+    fn as_ref(&self) -> &[u8] {
+        &self.map
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn released_and_prefetched_pages_read_the_same() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        let content: Vec<u8> = (0..1_000_000u32).map(|i| (i * 7 + i / 251) as u8).collect();
+        file.write_all(&content).unwrap();
+        let map = MappedFile::open(file.path()).unwrap();
+        let bytes = map.bytes();
+        assert_eq!(&bytes[..], content);
+        map.release(1..map.len());
+        map.release(5..usize::MAX);
+        map.prefetch(100..usize::MAX);
+        map.prefetch(usize::MAX - 1..usize::MAX);
+        drop(map);
+        assert_eq!(&bytes[..], content);
+    }
+
+    #[test]
+    fn empty_file_directory_and_missing_file() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        assert!(MappedFile::open(file.path()).unwrap().is_empty());
+        let dir = tempfile::tempdir().unwrap();
+        assert!(MappedFile::open(dir.path()).is_err());
+        let missing = dir.path().join("no.gguf");
+        let error = MappedFile::open(&missing).unwrap_err();
+        assert!(error.to_string().contains("no.gguf"), "{error}");
+    }
+}
