@@ -80,13 +80,11 @@ impl TensorClass {
             "ffn_gate_inp" => TensorClass::Router,
             "attn_k_b" => TensorClass::AttentionKb,
             "attn_v_b" => TensorClass::AttentionVb,
-            "attn_q" | "attn_k" | "attn_v" | "attn_output" | "attn_q_a" | "attn_q_b"
-            | "attn_kv_a_mqa" | "attn_kv_b" => TensorClass::Attention,
+            "attn_q" | "attn_k" | "attn_v" | "attn_output" | "attn_q_a" | "attn_q_b" | "attn_kv_a_mqa"
+            | "attn_kv_b" => TensorClass::Attention,
             "ffn_gate" | "ffn_up" | "ffn_down" => TensorClass::DenseFfn,
             "ffn_gate_shexp" | "ffn_up_shexp" | "ffn_down_shexp" => TensorClass::SharedExpert,
-            "ffn_gate_exps" | "ffn_up_exps" | "ffn_down_exps" | "ffn_gate_up_exps" => {
-                TensorClass::RoutedExpert
-            }
+            "ffn_gate_exps" | "ffn_up_exps" | "ffn_down_exps" | "ffn_gate_up_exps" => TensorClass::RoutedExpert,
             other if other.ends_with("_norm") => TensorClass::Norm,
             _ => TensorClass::Other,
         }

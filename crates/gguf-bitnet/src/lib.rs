@@ -8,6 +8,7 @@ mod class;
 mod error;
 mod map;
 mod mem;
+mod safetensors;
 mod source;
 mod types;
 
@@ -15,6 +16,7 @@ pub use class::TensorClass;
 pub use error::{Error, Result};
 pub use map::MappedFile;
 pub use mem::{current_rss_bytes, peak_rss_bytes};
+pub use safetensors::SafetensorsDir;
 pub use source::{TensorInfo, TensorSource};
 pub use ternary_core::{Bytes, I2sLayout, Rounding};
 pub use types::{TensorType, UnknownTypeName};

@@ -1,0 +1,594 @@
+//! The canonical tensors of a model over a source of any naming.
+//!
+//! A [`LogicalTensor`] is a concatenation of row runs of stored tensors:
+//!
+//! ```text
+//! per expert    blk.1.ffn_up_exps  [E, I, H] = expert 0 rows 0..I | expert 1 rows 0..I | ...
+//! fused gate_up blk.1.ffn_up_exps  [E, I, H] = rows I..2I of matrix 0 | rows I..2I of matrix 1 | ...
+//! fused kv_b    blk.1.attn_v_b     [h, v, c] = per head: its last v rows
+//!               blk.1.attn_k_b     [h, c, n] = per head: its first n rows, transposed
+//! ```
+//!
+//! **Invariant:** the parts of a logical tensor are equal in size when there is more than one, one
+//! matrix never straddles two parts, and each part lies inside its stored tensor. Nothing is copied
+//! but a transposed `attn_k_b` and rows of layouts that have none.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
+use std::sync::Arc;
+
+use ternary_core::Bytes;
+
+use crate::class::TensorClass;
+use crate::dequant::dequantize;
+use crate::error::{Error, Result};
+use crate::mapper::{Role, SplitDims, TensorNameMapper, order_key};
+use crate::source::{TensorInfo, TensorSource};
+use crate::types::{I2S_TAIL_BYTES, TensorType};
+
+/// A run of rows of one stored tensor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Index of the stored tensor in the source.
+    pub source: usize,
+    /// Rows of the stored tensor, flattened to `[rows, cols]`.
+    pub rows: Range<usize>,
+    /// Whether the logical rows are the columns of these rows.
+    pub transposed: bool,
+}
+
+/// A tensor of the model under its canonical name.
+#[derive(Clone, Debug)]
+pub struct LogicalTensor {
+    /// llama.cpp's name, such as `blk.1.ffn_up_exps.weight`.
+    pub name: String,
+    /// Row-major dimensions, outermost first; `[n]` for a vector.
+    pub shape: Vec<usize>,
+    /// What the tensor is for.
+    pub class: TensorClass,
+    /// Where its rows are, in order.
+    pub parts: Vec<Part>,
+}
+
+impl LogicalTensor {
+    /// Length of a row: the last dimension.
+    pub fn cols(&self) -> usize {
+        self.shape.last().copied().unwrap_or(1)
+    }
+
+    /// Rows of the tensor flattened to `[rows, cols]`; 1 for a vector.
+    pub fn rows(&self) -> usize {
+        self.shape[..self.shape.len().saturating_sub(1)].iter().product()
+    }
+
+    /// Number of elements.
+    pub fn elements(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Number of matrices: the product of all but the last two dimensions.
+    pub fn outer(&self) -> usize {
+        self.shape[..self.shape.len().saturating_sub(2)].iter().product()
+    }
+
+    /// Rows of one matrix; 1 for a vector.
+    pub fn matrix_rows(&self) -> usize {
+        self.shape.len().checked_sub(2).map_or(1, |second_last| self.shape[second_last])
+    }
+}
+
+/// One matrix of a logical tensor as it is stored.
+#[derive(Clone, Debug)]
+pub struct Matrix {
+    /// Storage type.
+    pub ty: TensorType,
+    /// Number of rows.
+    pub rows: usize,
+    /// Length of a row.
+    pub cols: usize,
+    /// `rows` rows in storage type `ty`; for I2_S the packed codes and the 32-byte tail.
+    pub bytes: Bytes,
+}
+
+/// The canonical tensors of a source. Made by [`TensorNameMapper::map`].
+#[derive(Clone)]
+pub struct Catalog {
+    source: Arc<dyn TensorSource>,
+    tensors: Vec<LogicalTensor>,
+    by_name: HashMap<String, usize>,
+    unmapped: Vec<String>,
+    skipped: Vec<String>,
+}
+
+impl std::fmt::Debug for Catalog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Catalog")
+            .field("path", &self.source.path())
+            .field("tensors", &self.tensors.len())
+            .field("unmapped", &self.unmapped)
+            .field("skipped", &self.skipped.len())
+            .finish()
+    }
+}
+
+impl Catalog {
+    /// Every canonical tensor, in the order we write them: embedding, final norm, head, then the
+    /// blocks.
+    pub fn tensors(&self) -> &[LogicalTensor] {
+        &self.tensors
+    }
+
+    /// The tensor with a canonical name.
+    pub fn find(&self, name: &str) -> Option<&LogicalTensor> {
+        self.by_name.get(name).map(|&index| &self.tensors[index])
+    }
+
+    /// Stored tensors whose names are not known, as the source spells them.
+    pub fn unmapped(&self) -> &[String] {
+        &self.unmapped
+    }
+
+    /// Stored tensors that are known and left out (multi-token prediction), as the source spells them.
+    pub fn skipped(&self) -> &[String] {
+        &self.skipped
+    }
+
+    /// The source the tensors are read from.
+    pub fn source(&self) -> &Arc<dyn TensorSource> {
+        &self.source
+    }
+
+    /// The storage type of a tensor, or `None` when its parts differ.
+    pub fn tensor_type(&self, tensor: &LogicalTensor) -> Option<TensorType> {
+        let mut types = tensor.parts.iter().map(|part| self.info(part).ty);
+        let first = types.next()?;
+        types.all(|ty| ty == first).then_some(first)
+    }
+
+    /// Stored elements and bytes of a tensor by storage type.
+    pub fn storage(&self, tensor: &LogicalTensor) -> BTreeMap<TensorType, (u64, u64)> {
+        let mut by_type = BTreeMap::new();
+        for part in &tensor.parts {
+            let info = self.info(part);
+            let (rows, cols) = (part.rows.len() as u64, info.cols() as u64);
+            // A part of a whole-tensor layout is the whole tensor.
+            let bytes = match info.ty.row_bytes(info.cols()) {
+                Ok(row_bytes) => rows * row_bytes as u64,
+                Err(_) => info.bytes,
+            };
+            let entry: &mut (u64, u64) = by_type.entry(info.ty).or_default();
+            entry.0 += rows * cols;
+            entry.1 += bytes;
+        }
+        by_type
+    }
+
+    /// Decodes rows of a tensor flattened to `[rows, cols]` into `out`, of length
+    /// `rows.len() * cols`.
+    ///
+    /// # Errors
+    /// [`Error::NotFinite`] for NaN and infinite weights; when the rows do not exist, `out` has
+    /// another length or the stored data cannot be decoded.
+    pub fn read_rows(
+        &self,
+        tensor: &LogicalTensor,
+        rows: Range<usize>,
+        out: &mut [f32],
+    ) -> Result<()> {
+        self.read_rows_bare(tensor, rows, out).map_err(|error| self.locate(tensor, error))
+    }
+
+    /// One matrix of a tensor: expert or head `outer` of a stack, 0 for a matrix or a vector.
+    ///
+    /// Zero-copy, but for: a transposed `attn_k_b` (copied in a 16-bit or 32-bit storage type,
+    /// else decoded to F32), one matrix of an I2_S stack (copied), and a layout without rows that
+    /// cannot be cut (decoded to F32).
+    ///
+    /// # Errors
+    /// When there is no such matrix or stored data to be decoded cannot be.
+    pub fn matrix(&self, tensor: &LogicalTensor, outer: usize) -> Result<Matrix> {
+        self.matrix_bare(tensor, outer).map_err(|error| self.locate(tensor, error))
+    }
+
+    /// Tells the operating system that the pages of a tensor are not needed for now.
+    pub fn release(&self, tensor: &LogicalTensor) {
+        for index in stored(tensor) {
+            self.source.release(index);
+        }
+    }
+
+    /// Asks the operating system to read the pages of a tensor ahead.
+    pub fn prefetch(&self, tensor: &LogicalTensor) {
+        for index in stored(tensor) {
+            self.source.prefetch(index);
+        }
+    }
+
+    pub(crate) fn assemble(
+        source: Arc<dyn TensorSource>,
+        mapper: &TensorNameMapper,
+    ) -> Result<Catalog> {
+        let mut pieces: BTreeMap<_, (String, Vec<(usize, Piece)>)> = BTreeMap::new();
+        let (mut unmapped, mut skipped) = (Vec::new(), Vec::new());
+        for (index, info) in source.tensors().iter().enumerate() {
+            let mut add = |name: String, piece: Piece| {
+                let key = order_key(&name);
+                pieces.entry(key).or_insert_with(|| (name, Vec::new())).1.push((index, piece));
+            };
+            match mapper.role(&info.name) {
+                Role::Whole(name) => add(name, Piece::Whole),
+                Role::Expert { name, expert } => add(name, Piece::Expert { expert, half: None }),
+                Role::ExpertGateUp { gate, up, expert } => {
+                    add(gate, Piece::Expert { expert, half: Some(Half::First) });
+                    add(up, Piece::Expert { expert, half: Some(Half::Second) });
+                }
+                Role::GateUp { gate, up } => {
+                    add(gate, Piece::Half(Half::First));
+                    add(up, Piece::Half(Half::Second));
+                }
+                Role::KvB { key, value } => {
+                    add(key, Piece::Keys);
+                    add(value, Piece::Values);
+                }
+                Role::Skipped => skipped.push(info.name.clone()),
+                Role::Unknown => unmapped.push(info.name.clone()),
+            }
+        }
+        let mut tensors = Vec::with_capacity(pieces.len());
+        for (name, pieces) in pieces.into_values() {
+            let tensor = assemble_tensor(source.tensors(), &name, pieces, mapper.dims())
+                .map_err(|error| error.in_tensor(name).in_file(source.path()))?;
+            tensors.push(tensor);
+        }
+        let by_name =
+            tensors.iter().enumerate().map(|(index, t)| (t.name.clone(), index)).collect();
+        Ok(Catalog { source, tensors, by_name, unmapped, skipped })
+    }
+
+    fn locate(&self, tensor: &LogicalTensor, error: Error) -> Error {
+        error.in_tensor(&tensor.name).in_file(self.source.path())
+    }
+
+    fn info(&self, part: &Part) -> &TensorInfo {
+        &self.source.tensors()[part.source]
+    }
+
+    fn read_rows_bare(
+        &self,
+        tensor: &LogicalTensor,
+        rows: Range<usize>,
+        out: &mut [f32],
+    ) -> Result<()> {
+        let (n_rows, cols) = (tensor.rows(), tensor.cols());
+        if rows.start > rows.end || rows.end > n_rows {
+            return Err(Error::RowRange { start: rows.start, end: rows.end, rows: n_rows });
+        }
+        let expected = rows.len() * cols;
+        if out.len() != expected {
+            return Err(Error::BufferLength { expected, got: out.len() });
+        }
+        let mut next = rows.start;
+        let mut rest = &mut *out;
+        let rows_per_part = n_rows / tensor.parts.len().max(1);
+        while next < rows.end {
+            let part = &tensor.parts[next / rows_per_part];
+            let within = next % rows_per_part;
+            let count = (rows.end - next).min(rows_per_part - within);
+            let (head, tail) = std::mem::take(&mut rest).split_at_mut(count * cols);
+            if part.transposed {
+                self.read_transposed(part, within..within + count, head)?;
+            } else {
+                let first = part.rows.start + within;
+                read_stored_rows(&*self.source, part.source, first..first + count, head)?;
+            }
+            rest = tail;
+            next += count;
+        }
+        check_finite(out, cols, rows.start)
+    }
+
+    /// Rows `columns` of the transpose of a part: `out` is `[columns.len(), part.rows.len()]`.
+    fn read_transposed(&self, part: &Part, columns: Range<usize>, out: &mut [f32]) -> Result<()> {
+        let (stored_rows, stored_cols) = (part.rows.len(), self.info(part).cols());
+        let mut row = vec![0.0; stored_cols];
+        for n in 0..stored_rows {
+            let at = part.rows.start + n;
+            read_stored_rows(&*self.source, part.source, at..at + 1, &mut row)?;
+            for (r, &value) in row[columns.clone()].iter().enumerate() {
+                out[r * stored_rows + n] = value;
+            }
+        }
+        Ok(())
+    }
+
+    fn matrix_bare(&self, tensor: &LogicalTensor, outer: usize) -> Result<Matrix> {
+        let count = tensor.outer();
+        if outer >= count {
+            return Err(Error::OuterRange { outer, count });
+        }
+        let (rows, cols) = (tensor.matrix_rows(), tensor.cols());
+        let per_part = tensor.rows() / tensor.parts.len().max(1);
+        let (part, within) =
+            (&tensor.parts[outer * rows / per_part], outer * rows % per_part);
+        let info = self.info(part);
+        if part.transposed {
+            return self.transposed_matrix(tensor, part, outer);
+        }
+        let bytes = self.source.bytes(part.source)?;
+        let first = part.rows.start + within;
+        let bytes = match info.ty.row_bytes(cols) {
+            Ok(row_bytes) => bytes.slice(first * row_bytes..(first + rows) * row_bytes),
+            Err(_) if rows == info.rows() && info.ty != TensorType::BitnetT158Flat => bytes,
+            Err(_) => match i2s_slice(info, &bytes, first * cols..(first + rows) * cols) {
+                Some(copy) => copy,
+                None => return self.decoded_matrix(tensor, outer),
+            },
+        };
+        Ok(Matrix { ty: info.ty, rows, cols, bytes })
+    }
+
+    fn decoded_matrix(&self, tensor: &LogicalTensor, outer: usize) -> Result<Matrix> {
+        let (rows, cols) = (tensor.matrix_rows(), tensor.cols());
+        let mut values = vec![0.0f32; rows * cols];
+        self.read_rows_bare(tensor, outer * rows..(outer + 1) * rows, &mut values)?;
+        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        Ok(Matrix { ty: TensorType::F32, rows, cols, bytes: bytes.into() })
+    }
+
+    /// The transpose of a part: rows and columns of its elements exchanged, bit for bit.
+    fn transposed_matrix(&self, tensor: &LogicalTensor, part: &Part, outer: usize) -> Result<Matrix> {
+        let info = self.info(part);
+        let (rows, cols) = (tensor.matrix_rows(), tensor.cols());
+        let width = match info.ty {
+            TensorType::F16 | TensorType::Bf16 => 2,
+            TensorType::F32 => 4,
+            _ => return self.decoded_matrix(tensor, outer),
+        };
+        let stored = self.source.bytes(part.source)?;
+        let row_bytes = rows * width;
+        let stored = stored.slice(part.rows.start * row_bytes..part.rows.end * row_bytes);
+        let mut bytes = vec![0u8; rows * cols * width];
+        for (n, stored_row) in stored.chunks_exact(row_bytes).enumerate() {
+            for (r, element) in stored_row.chunks_exact(width).enumerate() {
+                let at = (r * cols + n) * width;
+                bytes[at..at + width].copy_from_slice(element);
+            }
+        }
+        Ok(Matrix { ty: info.ty, rows, cols, bytes: bytes.into() })
+    }
+}
+
+/// Which rows of a stored tensor belong to a logical one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Piece {
+    Whole,
+    Expert { expert: usize, half: Option<Half> },
+    Half(Half),
+    Keys,
+    Values,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Half {
+    First,
+    Second,
+}
+
+impl Half {
+    /// This half of `rows` rows that start at `start`.
+    fn of(self, start: usize, rows: usize) -> Range<usize> {
+        match self {
+            Half::First => start..start + rows / 2,
+            Half::Second => start + rows / 2..start + rows,
+        }
+    }
+}
+
+fn assemble_tensor(
+    infos: &[TensorInfo],
+    name: &str,
+    mut pieces: Vec<(usize, Piece)>,
+    dims: SplitDims,
+) -> Result<LogicalTensor> {
+    for &(index, _) in &pieces {
+        if let Some(dim) = infos[index].shape.iter().position(|&d| d == 0) {
+            return Err(Error::ZeroDimension { dim });
+        }
+    }
+    // Experts ascending; anything else has no number and sorts first.
+    pieces.sort_by_key(|(_, piece)| match piece {
+        Piece::Expert { expert, .. } => Some(*expert),
+        _ => None,
+    });
+    let conflict = pieces.windows(2).find(|pair| {
+        let number = |piece: &Piece| match piece {
+            Piece::Expert { expert, .. } => Some(*expert),
+            _ => None,
+        };
+        number(&pair[0].1).is_none() || number(&pair[0].1) == number(&pair[1].1)
+    });
+    if let Some(pair) = conflict {
+        return Err(Error::NameConflict {
+            first: infos[pair[0].0].name.clone(),
+            second: infos[pair[1].0].name.clone(),
+        });
+    }
+    let (shape, parts) = match pieces[..] {
+        [(index, Piece::Whole)] => {
+            let info = &infos[index];
+            let shape = if info.shape.is_empty() { vec![1] } else { info.shape.clone() };
+            (shape, vec![Part { source: index, rows: 0..info.rows(), transposed: false }])
+        }
+        [(index, Piece::Half(half))] => halves(&infos[index], index, half)?,
+        [(index, Piece::Keys)] => key_value(&infos[index], index, dims, true)?,
+        [(index, Piece::Values)] => key_value(&infos[index], index, dims, false)?,
+        _ => experts(infos, &pieces)?,
+    };
+    Ok(LogicalTensor { class: TensorClass::of(name), name: name.to_owned(), shape, parts })
+}
+
+/// Gate or up half of a matrix `[2 I, H]` or of every matrix of a stack `[E, 2 I, H]`.
+fn halves(info: &TensorInfo, index: usize, half: Half) -> Result<(Vec<usize>, Vec<Part>)> {
+    divisible(info)?;
+    let rows = match info.shape[..] {
+        [rows, _] | [_, rows, _] if rows.is_multiple_of(2) => rows,
+        _ => return Err(Error::GateUpShape { shape: info.shape.clone() }),
+    };
+    let mut shape = info.shape.clone();
+    let second_last = shape.len() - 2;
+    shape[second_last] = rows / 2;
+    let parts = (0..info.rows() / rows)
+        .map(|m| Part { source: index, rows: half.of(m * rows, rows), transposed: false })
+        .collect();
+    Ok((shape, parts))
+}
+
+/// Keys (transposed) or values of every head of a fused `kv_b` `[heads (nope + v), latent]`.
+fn key_value(
+    info: &TensorInfo,
+    index: usize,
+    dims: SplitDims,
+    keys: bool,
+) -> Result<(Vec<usize>, Vec<Part>)> {
+    divisible(info)?;
+    let SplitDims { n_heads, qk_nope, v_head } = dims;
+    let misfit = || Error::KvBShape { shape: info.shape.clone(), n_heads, qk_nope, v_head };
+    let per_head = qk_nope.checked_add(v_head).ok_or_else(misfit)?;
+    let [rows, latent] = info.shape[..] else { return Err(misfit()) };
+    if qk_nope == 0 || v_head == 0 || per_head.checked_mul(n_heads) != Some(rows) {
+        return Err(misfit());
+    }
+    let parts = (0..n_heads)
+        .map(|head| {
+            let start = head * per_head;
+            let rows =
+                if keys { start..start + qk_nope } else { start + qk_nope..start + per_head };
+            Part { source: index, rows, transposed: keys }
+        })
+        .collect();
+    let shape = if keys { vec![n_heads, latent, qk_nope] } else { vec![n_heads, v_head, latent] };
+    Ok((shape, parts))
+}
+
+/// A stack `[E, rows, cols]` of experts stored one by one, sorted by number without duplicates.
+fn experts(infos: &[TensorInfo], pieces: &[(usize, Piece)]) -> Result<(Vec<usize>, Vec<Part>)> {
+    let last = pieces.iter().fold(0, |last, (_, piece)| match piece {
+        Piece::Expert { expert, .. } => *expert,
+        _ => last,
+    });
+    let mut expected: Option<Vec<usize>> = None;
+    let mut parts = Vec::with_capacity(pieces.len());
+    for (position, &(index, piece)) in pieces.iter().enumerate() {
+        let Piece::Expert { expert, half } = piece else { continue };
+        if expert != position {
+            return Err(Error::ExpertGap { missing: position, last });
+        }
+        let info = &infos[index];
+        let [rows, cols] = info.shape[..] else {
+            let expected = expected.unwrap_or_default();
+            return Err(Error::ExpertShape { expert, expected, got: info.shape.clone() });
+        };
+        let rows = match half {
+            None => 0..rows,
+            Some(_) if !rows.is_multiple_of(2) => {
+                return Err(Error::GateUpShape { shape: info.shape.clone() });
+            }
+            Some(half) => {
+                divisible(info)?;
+                half.of(0, rows)
+            }
+        };
+        let got = vec![rows.len(), cols];
+        match &expected {
+            None => expected = Some(got),
+            Some(expected) if *expected != got => {
+                return Err(Error::ExpertShape { expert, expected: expected.clone(), got });
+            }
+            Some(_) => {}
+        }
+        parts.push(Part { source: index, rows, transposed: false });
+    }
+    let mut shape = vec![parts.len()];
+    shape.extend(expected.unwrap_or_default());
+    Ok((shape, parts))
+}
+
+/// Refuses to cut a layout that has no rows.
+fn divisible(info: &TensorInfo) -> Result<()> {
+    info.ty.row_bytes(info.cols()).map(|_| ()).map_err(|error| match error {
+        Error::NoRows { ty } => Error::NotDivisible { ty },
+        other => other,
+    })
+}
+
+/// Indices of the stored tensors of a logical one, each once.
+fn stored(tensor: &LogicalTensor) -> impl Iterator<Item = usize> + '_ {
+    let mut last = None;
+    tensor.parts.iter().map(|part| part.source).filter(move |&index| last.replace(index) != Some(index))
+}
+
+/// Decodes rows of a stored tensor, of whatever layout, into `out`.
+fn read_stored_rows(
+    source: &dyn TensorSource,
+    index: usize,
+    rows: Range<usize>,
+    out: &mut [f32],
+) -> Result<()> {
+    let info = &source.tensors()[index];
+    let (bytes, cols) = (source.bytes(index)?, info.cols());
+    if let Ok(row_bytes) = info.ty.row_bytes(cols) {
+        return dequantize(info.ty, &bytes[rows.start * row_bytes..rows.end * row_bytes], out);
+    }
+    // A layout over the whole tensor: decode the groups that the rows touch.
+    let wanted = rows.start * cols..rows.end * cols;
+    let group = info.ty.block_len();
+    let start = wanted.start / group * group;
+    let end = wanted.end.next_multiple_of(group).min(info.elements());
+    let groups = group_bytes(info.ty, start..end);
+    let mut decoded = vec![0.0; end - start];
+    match i2s_slice(info, &bytes, start..end) {
+        Some(slice) => dequantize(info.ty, &slice, &mut decoded)?,
+        None => dequantize(info.ty, &bytes[groups], &mut decoded)?,
+    }
+    out.copy_from_slice(&decoded[wanted.start - start..wanted.end - start]);
+    Ok(())
+}
+
+/// Bytes of the groups that hold the elements, which start at a group.
+fn group_bytes(ty: TensorType, elements: Range<usize>) -> Range<usize> {
+    let (group, bytes) = (ty.block_len(), ty.block_bytes());
+    elements.start / group * bytes..elements.end.div_ceil(group) * bytes
+}
+
+/// The elements of an I2_S tensor as an I2_S tensor of its own (codes and a copy of the tail), if
+/// the type is I2_S and they are whole groups.
+fn i2s_slice(info: &TensorInfo, bytes: &Bytes, elements: Range<usize>) -> Option<Bytes> {
+    let group = info.ty.block_len();
+    let i2s = matches!(info.ty, TensorType::I2s | TensorType::I2sArm);
+    if !i2s || !elements.start.is_multiple_of(group) || !elements.end.is_multiple_of(group) {
+        return None;
+    }
+    let tail = bytes.len().checked_sub(usize::try_from(I2S_TAIL_BYTES).ok()?)?;
+    let mut copy = bytes.get(group_bytes(info.ty, elements))?.to_vec();
+    copy.extend_from_slice(&bytes[tail..]);
+    Some(copy.into())
+}
+
+fn check_finite(values: &[f32], cols: usize, first_row: usize) -> Result<()> {
+    for (row, values) in values.chunks(cols.max(1)).enumerate() {
+        // A sum of zero products is NaN exactly if some value is NaN or infinite; eight partial
+        // sums keep the loop vectorised.
+        let mut lanes = [0.0f32; 8];
+        let (chunks, rest) = values.as_chunks::<8>();
+        for chunk in chunks {
+            for (lane, value) in lanes.iter_mut().zip(chunk) {
+                *lane += value * 0.0;
+            }
+        }
+        let sum = lanes.iter().chain(rest).fold(0.0, |sum, value| sum + value * 0.0);
+        if sum.is_nan() {
+            return Err(Error::NotFinite { row: first_row + row });
+        }
+    }
+    Ok(())
+}
