@@ -1,0 +1,59 @@
+//! A reusable buffer whose first element lies on a cache line, so that vector loads never straddle two.
+//!
+//! **Invariant:** it only ever grows; a length it had before costs no allocation.
+
+use std::mem::size_of;
+
+const CACHE_LINE_BYTES: usize = 64;
+
+/// Elements of a plain number type, 64-byte aligned.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct AlignedBuffer<T> {
+    storage: Vec<T>,
+    len: usize,
+}
+
+impl<T: Copy + Default> AlignedBuffer<T> {
+    /// Sets the length; what the elements hold afterwards is unspecified.
+    pub(crate) fn resize(&mut self, len: usize) {
+        let needed = len + CACHE_LINE_BYTES / size_of::<T>();
+        if self.storage.len() < needed {
+            self.storage.resize(needed, T::default());
+        }
+        self.len = len;
+    }
+
+    pub(crate) fn as_slice(&self) -> &[T] {
+        let start = self.start();
+        &self.storage[start..start + self.len]
+    }
+
+    pub(crate) fn as_mut_slice(&mut self) -> &mut [T] {
+        let start = self.start();
+        &mut self.storage[start..start + self.len]
+    }
+
+    /// Index of the first element on a cache line (0 where the platform cannot tell).
+    fn start(&self) -> usize {
+        let offset = self.storage.as_ptr().align_offset(CACHE_LINE_BYTES);
+        if offset <= self.storage.len() - self.len { offset } else { 0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_aligned_and_does_not_allocate_twice() {
+        let mut buffer = AlignedBuffer::<f32>::default();
+        assert!(buffer.as_slice().is_empty());
+        buffer.resize(100);
+        let first = buffer.as_slice().as_ptr();
+        assert_eq!(first.align_offset(64), 0);
+        buffer.resize(7);
+        buffer.resize(100);
+        assert_eq!(buffer.as_slice().as_ptr(), first);
+        assert_eq!(buffer.as_mut_slice().len(), 100);
+    }
+}

@@ -1,0 +1,150 @@
+//! The portable level: plain Rust, sixteen lanes in an array. It defines what the other levels must give.
+
+use half::f16;
+use ternary_core::BLOCK;
+
+use crate::activation::LANES;
+use crate::vector::{DenseTile, Float, Kernel, One, Simd};
+
+/// The portable level.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Scalar(());
+
+impl Scalar {
+    pub(crate) fn new() -> Scalar {
+        Scalar(())
+    }
+}
+
+/// `[f(0), .., f(15)]`
+#[inline(always)]
+fn each(f: impl Fn(usize) -> f32) -> [f32; LANES] {
+    std::array::from_fn(f)
+}
+
+impl Float for Scalar {
+    type F = [f32; LANES];
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> Self::F {
+        [x; LANES]
+    }
+    #[inline(always)]
+    fn add(self, a: Self::F, b: Self::F) -> Self::F {
+        each(|i| a[i] + b[i])
+    }
+    #[inline(always)]
+    fn sub(self, a: Self::F, b: Self::F) -> Self::F {
+        each(|i| a[i] - b[i])
+    }
+    #[inline(always)]
+    fn mul(self, a: Self::F, b: Self::F) -> Self::F {
+        each(|i| a[i] * b[i])
+    }
+    #[inline(always)]
+    fn div(self, a: Self::F, b: Self::F) -> Self::F {
+        each(|i| a[i] / b[i])
+    }
+    #[inline(always)]
+    fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F {
+        each(|i| One.fma(a[i], b[i], c[i]))
+    }
+    #[inline(always)]
+    fn max(self, a: Self::F, b: Self::F) -> Self::F {
+        each(|i| One.max(a[i], b[i]))
+    }
+    #[inline(always)]
+    fn min(self, a: Self::F, b: Self::F) -> Self::F {
+        each(|i| One.min(a[i], b[i]))
+    }
+    #[inline(always)]
+    fn round(self, a: Self::F) -> Self::F {
+        each(|i| One.round(a[i]))
+    }
+    #[inline(always)]
+    fn pow2(self, a: Self::F) -> Self::F {
+        each(|i| One.pow2(a[i]))
+    }
+}
+
+impl Simd for Scalar {
+    const DENSE_TILE: DenseTile = DenseTile::Rows4Tokens1;
+    type Codes = [u8; BLOCK];
+    type Sums = i32;
+
+    #[inline(always)]
+    fn run<K: Kernel>(self, kernel: K) -> K::Output {
+        kernel.run(self)
+    }
+
+    #[inline(always)]
+    fn load(self, x: &[f32; LANES]) -> Self::F {
+        *x
+    }
+    #[inline(always)]
+    fn store(self, a: Self::F, out: &mut [f32; LANES]) {
+        *out = a;
+    }
+    #[inline(always)]
+    fn load_f32(self, bytes: &[u8; 4 * LANES]) -> Self::F {
+        let (words, _) = bytes.as_chunks();
+        each(|i| f32::from_le_bytes(words[i]))
+    }
+    #[inline(always)]
+    fn load_f16(self, bytes: &[u8; 2 * LANES]) -> Self::F {
+        let (words, _) = bytes.as_chunks();
+        each(|i| f16::from_le_bytes(words[i]).to_f32())
+    }
+    #[inline(always)]
+    fn load_half(self, x: &[f16; LANES]) -> Self::F {
+        each(|i| x[i].to_f32())
+    }
+    #[inline(always)]
+    fn load_bf16(self, bytes: &[u8; 2 * LANES]) -> Self::F {
+        let (words, _) = bytes.as_chunks();
+        each(|i| f32::from_bits(u32::from(u16::from_le_bytes(words[i])) << 16))
+    }
+    #[inline(always)]
+    fn load_i8(self, bytes: &[u8; LANES]) -> Self::F {
+        each(|i| f32::from(bytes[i].cast_signed()))
+    }
+    #[inline(always)]
+    fn load_q6(self, low: &[u8; LANES], low_shift: u32, high: &[u8; LANES], high_shift: u32) -> Self::F {
+        each(|i| {
+            let code = (low[i] >> low_shift) & 15 | ((high[i] >> high_shift) & 3) << 4;
+            f32::from(i16::from(code) - 32)
+        })
+    }
+    #[inline(always)]
+    fn reduce(self, mut a: Self::F) -> f32 {
+        for step in [8, 4, 2, 1] {
+            for j in 0..step {
+                a[j] += a[j + step];
+            }
+        }
+        a[0]
+    }
+
+    #[inline(always)]
+    fn unpack_tq2(self, packed: &[u8; BLOCK / 4]) -> Self::Codes {
+        std::array::from_fn(|i| (packed[i % 64] >> (2 * (i / 64))) & 3)
+    }
+    #[inline(always)]
+    fn load_codes(self, codes: &[u8; BLOCK]) -> Self::Codes {
+        *codes
+    }
+    #[inline(always)]
+    fn dot_codes(self, codes: &Self::Codes, acts: &[i8; BLOCK]) -> i32 {
+        codes.iter().zip(acts).map(|(&c, &a)| i32::from(c) * i32::from(a)).sum()
+    }
+    #[inline(always)]
+    fn accumulate(self, acc: &mut [f32; 4], dots: [i32; 4], act_sum: i32, w_scales: [f32; 4], a_scale: f32) {
+        for j in 0..4 {
+            acc[j] = One.fma(w_scales[j] * a_scale, (dots[j] - act_sum) as f32, acc[j]);
+        }
+    }
+    #[inline(always)]
+    fn widen4(self, bits: [u16; 4]) -> [f32; 4] {
+        bits.map(|b| f16::from_bits(b).to_f32())
+    }
+}

@@ -1,0 +1,115 @@
+//! The one error type of this crate.
+
+use crate::Isa;
+
+/// What can go wrong when a kernel or a pool is set up. Running one cannot fail.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A matrix without rows or columns.
+    #[error("a matrix of {rows} x {cols} has no elements; give both dimensions at least 1")]
+    EmptyMatrix {
+        /// Number of output features.
+        rows: usize,
+        /// Number of input features.
+        cols: usize,
+    },
+    /// The row length does not fit the type's block.
+    #[error("rows of {cols} weights do not divide into {ty} blocks of {block}; store this matrix in another type")]
+    BlockMultiple {
+        /// Name of the weight type.
+        ty: &'static str,
+        /// Length of a row.
+        cols: usize,
+        /// Weights per block.
+        block: usize,
+    },
+    /// The bytes given are not the bytes the shape needs.
+    #[error("a {ty} matrix of {rows} x {cols} takes {expected} bytes, got {got}; the tensor is cut off or mislabelled")]
+    ByteLength {
+        /// Name of the weight type.
+        ty: &'static str,
+        /// Number of output features.
+        rows: usize,
+        /// Number of input features.
+        cols: usize,
+        /// Bytes the shape needs.
+        expected: usize,
+        /// Bytes that were given.
+        got: usize,
+    },
+    /// The shape is larger than the address space.
+    #[error("a {ty} matrix of {rows} x {cols} is larger than the address space; the shape is damaged")]
+    ShapeOverflow {
+        /// Name of the weight type.
+        ty: &'static str,
+        /// Number of output features.
+        rows: usize,
+        /// Number of input features.
+        cols: usize,
+    },
+    /// A row range that leaves the matrix.
+    #[error("rows {start}..{end} leave a matrix of {rows} rows; ask for a range inside it")]
+    RowRange {
+        /// First row asked for.
+        start: usize,
+        /// One past the last row asked for.
+        end: usize,
+        /// Rows of the matrix.
+        rows: usize,
+    },
+    /// A pool of no threads, or of absurdly many.
+    #[error("a pool needs 1 to {max} threads, got {got}")]
+    ThreadCount {
+        /// Threads asked for.
+        got: usize,
+        /// Most threads a pool can have.
+        max: usize,
+    },
+    /// The operating system gave no threads.
+    #[error("the operating system did not start {threads} threads; ask for fewer")]
+    ThreadPool {
+        /// Threads asked for.
+        threads: usize,
+        /// What rayon reported.
+        source: rayon::ThreadPoolBuildError,
+    },
+    /// A name that is no instruction set level of ours.
+    #[error("unknown instruction set level {name:?}; use one of {known}")]
+    UnknownIsa {
+        /// The name given.
+        name: String,
+        /// The names that exist.
+        known: &'static str,
+    },
+    /// This machine cannot run that level.
+    #[error("this machine cannot run {isa} kernels; use {detected} or lower")]
+    UnsupportedIsa {
+        /// The level asked for.
+        isa: Isa,
+        /// The highest level of this machine.
+        detected: Isa,
+    },
+    /// A kernel disagrees with the scalar oracle.
+    #[error(
+        "the {isa} kernel of {ty} gives {got:?} for row {row} where the oracle gives {expected:?}; use a lower level"
+    )]
+    SelfTest {
+        /// The level that failed.
+        isa: Isa,
+        /// Name of the weight type.
+        ty: &'static str,
+        /// The row that differs.
+        row: usize,
+        /// What the oracle says.
+        expected: f32,
+        /// What the kernel says.
+        got: f32,
+    },
+    /// Ternary data that `ternary-core` refuses.
+    #[error(transparent)]
+    Ternary(#[from] ternary_core::Error),
+}
+
+/// Shorthand for results of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -1,0 +1,184 @@
+//! A linear layer `y = W x`, whatever its weights are stored as.
+//!
+//! **Invariant:** the kernel is chosen when the layer is made and stays; results do not depend on it.
+
+use ternary_core::{ActMode, Bytes, TernaryTensor};
+
+use crate::activation::ActivationBuffer;
+use crate::bitlinear::BitLinear;
+use crate::error::Result;
+use crate::format::{Bf16, DenseType, F16, F32, Q6K, Q8_0};
+use crate::isa::Isa;
+use crate::matrix::Dense;
+use crate::pool::Pool;
+
+/// A matrix `[rows, cols]` = `[out_features, in_features]` that maps activations.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Linear {
+    /// Single precision.
+    F32(Dense<F32>),
+    /// Half precision.
+    F16(Dense<F16>),
+    /// bfloat16.
+    Bf16(Dense<Bf16>),
+    /// 8-bit blocks of 32.
+    Q8_0(Dense<Q8_0>),
+    /// 6-bit blocks of 256.
+    Q6K(Dense<Q6K>),
+    /// Ternary blocks of 256.
+    Ternary(BitLinear),
+}
+
+/// The same expression for every kind of weights.
+macro_rules! each {
+    ($self:expr, $w:ident => $body:expr) => {
+        match $self {
+            Linear::F32($w) => $body,
+            Linear::F16($w) => $body,
+            Linear::Bf16($w) => $body,
+            Linear::Q8_0($w) => $body,
+            Linear::Q6K($w) => $body,
+            Linear::Ternary($w) => $body,
+        }
+    };
+}
+
+/// The same expression for every kind of weights, wrapped in the variant it came from.
+macro_rules! map {
+    ($self:expr, $w:ident => $body:expr) => {
+        match $self {
+            Linear::F32($w) => Linear::F32($body),
+            Linear::F16($w) => Linear::F16($body),
+            Linear::Bf16($w) => Linear::Bf16($body),
+            Linear::Q8_0($w) => Linear::Q8_0($body),
+            Linear::Q6K($w) => Linear::Q6K($body),
+            Linear::Ternary($w) => Linear::Ternary($body),
+        }
+    };
+}
+
+impl Linear {
+    /// A layer over dense weights `bytes`, row after row, as a file stores them.
+    ///
+    /// # Errors
+    /// A shape without elements, rows that are no whole blocks, or bytes of another length.
+    pub fn dense(ty: DenseType, rows: usize, cols: usize, bytes: Bytes) -> Result<Linear> {
+        Ok(match ty {
+            DenseType::F32 => Linear::F32(Dense::new(rows, cols, bytes)?),
+            DenseType::F16 => Linear::F16(Dense::new(rows, cols, bytes)?),
+            DenseType::Bf16 => Linear::Bf16(Dense::new(rows, cols, bytes)?),
+            DenseType::Q8_0 => Linear::Q8_0(Dense::new(rows, cols, bytes)?),
+            DenseType::Q6K => Linear::Q6K(Dense::new(rows, cols, bytes)?),
+        })
+    }
+
+    /// A layer over ternary weights, for activations in `mode`.
+    ///
+    /// # Errors
+    /// [`crate::Error::EmptyMatrix`].
+    pub fn ternary(tensor: TernaryTensor, mode: ActMode) -> Result<Linear> {
+        Ok(Linear::Ternary(BitLinear::new(tensor, mode)?))
+    }
+
+    /// A layer over weights in memory, `[rows, cols]`.
+    ///
+    /// # Errors
+    /// A shape without elements or of another size than `weights`.
+    pub fn from_f32(rows: usize, cols: usize, weights: Vec<f32>) -> Result<Linear> {
+        let bytes = weights.iter().flat_map(|w| w.to_le_bytes()).collect::<Vec<u8>>();
+        Linear::dense(DenseType::F32, rows, cols, Bytes::from(bytes))
+    }
+
+    /// Number of output features.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        each!(self, w => w.rows())
+    }
+
+    /// Number of input features.
+    #[must_use]
+    pub fn cols(&self) -> usize {
+        each!(self, w => w.cols())
+    }
+
+    /// The packed weights.
+    #[must_use]
+    pub fn bytes(&self) -> &Bytes {
+        each!(self, w => w.bytes())
+    }
+
+    /// The name of the weights' type.
+    #[must_use]
+    pub fn type_name(&self) -> &'static str {
+        match self {
+            Linear::F32(_) => DenseType::F32.name(),
+            Linear::F16(_) => DenseType::F16.name(),
+            Linear::Bf16(_) => DenseType::Bf16.name(),
+            Linear::Q8_0(_) => DenseType::Q8_0.name(),
+            Linear::Q6K(_) => DenseType::Q6K.name(),
+            Linear::Ternary(w) => w.tensor().packing().name(),
+        }
+    }
+
+    /// What [`ActivationBuffer::quantize`] must have been called with before [`Linear::forward`].
+    #[must_use]
+    pub fn act_mode(&self) -> ActMode {
+        match self {
+            Linear::Ternary(w) => w.act_mode(),
+            _ => ActMode::F32,
+        }
+    }
+
+    /// The level its kernels run on: [`Isa::current`] unless changed.
+    #[must_use]
+    pub fn isa(&self) -> Isa {
+        each!(self, w => w.isa())
+    }
+
+    /// The same layer on another level.
+    ///
+    /// # Errors
+    /// [`crate::Error::UnsupportedIsa`].
+    pub fn with_isa(self, isa: Isa) -> Result<Linear> {
+        Ok(map!(self, w => w.with_isa(isa)?))
+    }
+
+    /// The rows `start..end` as a layer over the same bytes.
+    ///
+    /// # Errors
+    /// [`crate::Error::RowRange`] when the range is empty or leaves the matrix.
+    pub fn slice_rows(&self, start: usize, end: usize) -> Result<Linear> {
+        Ok(map!(self, w => w.slice_rows(start, end)?))
+    }
+
+    /// Writes the weights of row `r` `[cols]`.
+    ///
+    /// # Errors
+    /// A damaged ternary block.
+    ///
+    /// # Panics
+    /// If there is no such row or `out` is not `[cols]`.
+    pub fn dequantize_row(&self, r: usize, out: &mut [f32]) -> Result<()> {
+        match self {
+            Linear::Ternary(w) => w.tensor().dequantize_row(r, out)?,
+            Linear::F32(w) => w.dequantize_row(r, out),
+            Linear::F16(w) => w.dequantize_row(r, out),
+            Linear::Bf16(w) => w.dequantize_row(r, out),
+            Linear::Q8_0(w) => w.dequantize_row(r, out),
+            Linear::Q6K(w) => w.dequantize_row(r, out),
+        }
+        Ok(())
+    }
+
+    /// `y[t] = W x[t]` for all tokens of `acts`; `y` is `[n, rows]`.
+    ///
+    /// # Panics
+    /// If the activations are not `[n, cols]`, `y` is not `[n, rows]`, or the activations were not
+    /// quantised in [`Linear::act_mode`].
+    pub fn forward(&self, pool: &Pool, acts: &ActivationBuffer, y: &mut [f32]) {
+        assert_eq!(acts.cols(), self.cols(), "activations must have one value per column");
+        assert_eq!(y.len(), acts.n() * self.rows(), "the output must be [n, rows]");
+        each!(self, w => w.forward(pool, acts, y));
+    }
+}

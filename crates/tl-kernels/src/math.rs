@@ -1,0 +1,312 @@
+//! The non-linear functions of the forward pass, equal on every level.
+//!
+//! **Invariant:** each function is one fixed sequence of IEEE operations. Sums over a slice use the lanes
+//! and tree of `dot16`. No function of the C library is called.
+//!
+//! `exp(x) = 2^n * p(r)` with n = round(x / ln 2), r = x - n ln 2 (|r| <= 0.347) and p the Taylor
+//! polynomial of degree 7, whose relative error 5e-9 is a tenth of an f32 rounding. The power of two is
+//! applied in two halves, so that results down to the smallest subnormal are right.
+
+use std::f32::consts::{LN_2, LOG2_E};
+
+use crate::activation::LANES;
+use crate::arch::Level;
+use crate::dense::{current, dot};
+use crate::error::Result;
+use crate::isa::Isa;
+use crate::vector::{Float, Kernel, One, Simd};
+
+pub use crate::precise::{exp_f64, ln, pow, sin_cos};
+
+/// e to the power `x`, within 1 ulp; 0 below -104, infinite above 88.73, NaN for NaN.
+#[must_use]
+pub fn exp(x: f32) -> f32 {
+    exp_of(One, x)
+}
+
+/// `1 / (1 + exp(-x))`
+#[must_use]
+pub fn sigmoid(x: f32) -> f32 {
+    sigmoid_of(One, x)
+}
+
+/// `x * sigmoid(x)`
+#[must_use]
+pub fn silu(x: f32) -> f32 {
+    silu_of(One, x)
+}
+
+/// Replaces each value by its sigmoid.
+pub fn sigmoid_in_place(x: &mut [f32]) {
+    current().run(Sigmoid(x));
+}
+
+/// `gate[i] = silu(gate[i]) * up[i]`: the activation of a gated feed-forward layer.
+///
+/// # Panics
+/// If the lengths differ.
+pub fn swiglu(gate: &mut [f32], up: &[f32]) {
+    swiglu_at(current(), gate, up);
+}
+
+/// Turns scores into probabilities. Scores of -inf get 0; if all are -inf the result is all zeros. A NaN
+/// makes the result NaN.
+pub fn softmax_in_place(x: &mut [f32]) {
+    current().run(Softmax(x));
+}
+
+/// `out[i] = x[i] / sqrt(mean(x^2) + eps) * weight[i]`
+///
+/// # Panics
+/// If the lengths differ.
+pub fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+    rms_norm_at(current(), x, weight, eps, out);
+}
+
+/// Index of the largest value, the first of equals; NaN never wins. `None` without any number.
+#[must_use]
+pub fn argmax(x: &[f32]) -> Option<usize> {
+    let mut best: Option<(usize, f32)> = None;
+    for (i, &value) in x.iter().enumerate() {
+        let wins = best.is_none_or(|(_, top)| value > top);
+        if wins && !value.is_nan() {
+            best = Some((i, value));
+        }
+    }
+    best.map(|(i, _)| i)
+}
+
+/// As [`sigmoid_in_place`], on a given level: for tests and benchmarks.
+///
+/// # Errors
+/// [`crate::Error::UnsupportedIsa`].
+pub fn sigmoid_in_place_on(isa: Isa, x: &mut [f32]) -> Result<()> {
+    isa.level()?.run(Sigmoid(x));
+    Ok(())
+}
+
+/// As [`swiglu`], on a given level: for tests and benchmarks.
+///
+/// # Errors
+/// [`crate::Error::UnsupportedIsa`].
+pub fn swiglu_on(isa: Isa, gate: &mut [f32], up: &[f32]) -> Result<()> {
+    swiglu_at(isa.level()?, gate, up);
+    Ok(())
+}
+
+/// As [`softmax_in_place`], on a given level: for tests and benchmarks.
+///
+/// # Errors
+/// [`crate::Error::UnsupportedIsa`].
+pub fn softmax_in_place_on(isa: Isa, x: &mut [f32]) -> Result<()> {
+    isa.level()?.run(Softmax(x));
+    Ok(())
+}
+
+/// As [`rms_norm`], on a given level: for tests and benchmarks.
+///
+/// # Errors
+/// [`crate::Error::UnsupportedIsa`].
+pub fn rms_norm_on(isa: Isa, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) -> Result<()> {
+    rms_norm_at(isa.level()?, x, weight, eps, out);
+    Ok(())
+}
+
+fn swiglu_at(level: Level, gate: &mut [f32], up: &[f32]) {
+    assert_eq!(gate.len(), up.len(), "gate and up must be of one length");
+    level.run(Swiglu { gate, up });
+}
+
+fn rms_norm_at(level: Level, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+    assert_eq!(x.len(), weight.len(), "one weight per value");
+    assert_eq!(x.len(), out.len(), "one output per value");
+    let mean = dot(level, x, x) / x.len() as f32;
+    let scale = 1.0 / (mean + eps).sqrt();
+    for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
+        *out = x * scale * weight;
+    }
+}
+
+#[inline(always)]
+fn exp_of<E: Float>(e: E, x: E::F) -> E::F {
+    // Coefficients 1/7! .. 1/1!, 1/0! of the Taylor series.
+    const COEFFICIENTS: [f32; 8] = [1.0 / 5040.0, 1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0];
+    // ln 2 = LN_2 + LN_2_REST to 48 bits.
+    const LN_2_REST: f32 = -1.904_654_3e-9;
+
+    // At the bounds the result is 0 and infinite already. The operand order lets NaN through.
+    let x = e.min(e.splat(89.0), e.max(e.splat(-104.0), x));
+    let n = e.round(e.mul(x, e.splat(LOG2_E)));
+    let r = e.fma(n, e.splat(-LN_2), x);
+    let r = e.fma(n, e.splat(-LN_2_REST), r);
+    let mut p = e.splat(COEFFICIENTS[0]);
+    for c in &COEFFICIENTS[1..] {
+        p = e.fma(p, r, e.splat(*c));
+    }
+    let half = e.round(e.mul(n, e.splat(0.5)));
+    e.mul(e.mul(p, e.pow2(half)), e.pow2(e.sub(n, half)))
+}
+
+#[inline(always)]
+fn sigmoid_of<E: Float>(e: E, x: E::F) -> E::F {
+    let one = e.splat(1.0);
+    e.div(one, e.add(one, exp_of(e, e.sub(e.splat(0.0), x))))
+}
+
+#[inline(always)]
+fn silu_of<E: Float>(e: E, x: E::F) -> E::F {
+    e.mul(x, sigmoid_of(e, x))
+}
+
+struct Sigmoid<'a>(&'a mut [f32]);
+
+impl Kernel for Sigmoid<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let (chunks, rest) = self.0.as_chunks_mut::<LANES>();
+        for x in chunks {
+            s.store(sigmoid_of(s, s.load(x)), x);
+        }
+        for x in rest {
+            *x = sigmoid_of(One, *x);
+        }
+    }
+}
+
+struct Swiglu<'a> {
+    gate: &'a mut [f32],
+    up: &'a [f32],
+}
+
+impl Kernel for Swiglu<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let (gate, gate_rest) = self.gate.as_chunks_mut::<LANES>();
+        let (up, up_rest) = self.up.as_chunks::<LANES>();
+        for (gate, up) in gate.iter_mut().zip(up) {
+            s.store(s.mul(silu_of(s, s.load(gate)), s.load(up)), gate);
+        }
+        for (gate, up) in gate_rest.iter_mut().zip(up_rest) {
+            *gate = silu_of(One, *gate) * up;
+        }
+    }
+}
+
+struct Softmax<'a>(&'a mut [f32]);
+
+impl Kernel for Softmax<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let mut top = f32::NEG_INFINITY;
+        for &x in self.0.iter() {
+            top = One.max(x, top);
+        }
+        if top == f32::NEG_INFINITY {
+            // No score but -inf and NaN: zeros, and NaN stays visible.
+            for x in self.0 {
+                *x = if x.is_nan() { *x } else { 0.0 };
+            }
+            return;
+        }
+        let (chunks, rest) = self.0.as_chunks_mut::<LANES>();
+        let mut sums = s.splat(0.0);
+        for x in chunks.iter_mut() {
+            let e = exp_of(s, s.sub(s.load(x), s.splat(top)));
+            sums = s.add(sums, e);
+            s.store(e, x);
+        }
+        let mut last = [0.0; LANES];
+        for (x, last) in rest.iter_mut().zip(&mut last) {
+            *x = exp_of(One, *x - top);
+            *last = *x;
+        }
+        let total = s.reduce(s.add(sums, s.load(&last)));
+        for x in chunks {
+            s.store(s.div(s.load(x), s.splat(total)), x);
+        }
+        for x in rest {
+            *x /= total;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exp_is_within_one_ulp() {
+        for i in -10_400..8_872 {
+            let x = i as f32 * 0.01;
+            let exact = f64::from(x).exp();
+            let ulp = f64::from((exact as f32).next_up() - exact as f32);
+            assert!((f64::from(exp(x)) - exact).abs() <= ulp, "exp({x}) = {}, not {exact}", exp(x));
+        }
+    }
+
+    #[test]
+    fn exp_at_the_edges() {
+        assert_eq!(exp(0.0), 1.0);
+        assert_eq!(exp(f32::NEG_INFINITY), 0.0);
+        assert_eq!(exp(-1e30), 0.0);
+        assert_eq!(exp(f32::INFINITY), f32::INFINITY);
+        assert_eq!(exp(88.8), f32::INFINITY);
+        assert!(exp(88.72).is_finite());
+        assert!(exp(f32::NAN).is_nan());
+        assert_eq!(exp(-103.0), (-103.0f64).exp() as f32);
+    }
+
+    #[test]
+    fn sigmoid_and_silu() {
+        assert_eq!(sigmoid(0.0), 0.5);
+        assert_eq!(sigmoid(-200.0), 0.0);
+        assert_eq!(sigmoid(200.0), 1.0);
+        assert!((silu(1.0) - 0.731_058_6).abs() < 1e-6);
+        let (mut gate, up) = ([1.0, -2.0, 0.5], [2.0, 3.0, -1.0]);
+        let expected = [silu(1.0) * 2.0, silu(-2.0) * 3.0, -silu(0.5)];
+        swiglu(&mut gate, &up);
+        assert_eq!(gate, expected);
+    }
+
+    #[test]
+    fn softmax_survives_infinities() {
+        let mut x = [1.0, f32::NEG_INFINITY, 1.0];
+        softmax_in_place(&mut x);
+        assert_eq!(x, [0.5, 0.0, 0.5]);
+        let mut masked = [f32::NEG_INFINITY; 20];
+        softmax_in_place(&mut masked);
+        assert_eq!(masked, [0.0; 20]);
+        let mut nan = [0.0, f32::NAN];
+        softmax_in_place(&mut nan);
+        assert!(nan.iter().all(|x| x.is_nan()));
+        softmax_in_place(&mut []);
+        let mut big = [1e30, -1e30];
+        softmax_in_place(&mut big);
+        assert_eq!(big, [1.0, 0.0]);
+    }
+
+    #[test]
+    fn rms_norm_normalises() {
+        let mut out = [0.0; 2];
+        rms_norm(&[3.0, 4.0], &[1.0, 2.0], 0.0, &mut out);
+        assert!((out[0] - 3.0 / 12.5f32.sqrt()).abs() < 1e-6);
+        assert!((out[1] - 8.0 / 12.5f32.sqrt()).abs() < 1e-6);
+        rms_norm(&[0.0, 0.0], &[1.0, 1.0], 1e-5, &mut out);
+        assert_eq!(out, [0.0, 0.0]);
+    }
+
+    #[test]
+    fn argmax_takes_the_first_of_equals() {
+        assert_eq!(argmax(&[1.0, 3.0, 3.0]), Some(1));
+        assert_eq!(argmax(&[f32::NAN, -1.0]), Some(1));
+        assert_eq!(argmax(&[f32::NEG_INFINITY]), Some(0));
+        assert_eq!(argmax(&[f32::NAN]), None);
+        assert_eq!(argmax(&[]), None);
+    }
+}

@@ -1,0 +1,142 @@
+//! A dense matrix over shared bytes in one of the stored types.
+//!
+//! **Invariant:** the bytes are exactly `rows * row_bytes` long; checked once, when it is made.
+
+use std::marker::PhantomData;
+
+use ternary_core::Bytes;
+
+use crate::activation::{ActivationBuffer, LANES};
+use crate::arch::Level;
+use crate::error::{Error, Result};
+use crate::format::DenseFormat;
+use crate::gemm::{DenseProduct, PackedRows, PanelSource, rows_per_task, with_panel};
+use crate::isa::Isa;
+use crate::pool::Pool;
+use crate::vector::{Kernel, Simd};
+
+/// A matrix `[rows, cols]` of dense weights, read as it is stored.
+#[derive(Debug, Clone)]
+pub struct Dense<F> {
+    rows: usize,
+    cols: usize,
+    row_bytes: usize,
+    bytes: Bytes,
+    format: PhantomData<F>,
+    level: Level,
+}
+
+impl<F: DenseFormat> Dense<F> {
+    /// A matrix over `bytes`, row after row.
+    ///
+    /// # Errors
+    /// A shape without elements, rows that are no whole blocks, or bytes of another length.
+    pub fn new(rows: usize, cols: usize, bytes: Bytes) -> Result<Dense<F>> {
+        if rows == 0 || cols == 0 {
+            return Err(Error::EmptyMatrix { rows, cols });
+        }
+        let ty = F::NAME;
+        let row_bytes = F::TYPE.row_bytes(cols)?;
+        let expected = rows.checked_mul(row_bytes).ok_or(Error::ShapeOverflow { ty, rows, cols })?;
+        let got = bytes.len();
+        if got != expected {
+            return Err(Error::ByteLength { ty, rows, cols, expected, got });
+        }
+        Ok(Dense { rows, cols, row_bytes, bytes, format: PhantomData, level: Isa::current().level()? })
+    }
+
+    /// Number of output features.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Number of input features.
+    #[must_use]
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// The packed weights.
+    #[must_use]
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// The level its kernels run on.
+    #[must_use]
+    pub fn isa(&self) -> Isa {
+        self.level.isa()
+    }
+
+    /// The same matrix on another level.
+    ///
+    /// # Errors
+    /// [`Error::UnsupportedIsa`].
+    pub fn with_isa(mut self, isa: Isa) -> Result<Dense<F>> {
+        self.level = isa.level()?;
+        Ok(self)
+    }
+
+    /// The rows `start..end` as a matrix over the same bytes.
+    ///
+    /// # Errors
+    /// [`Error::RowRange`] when the range is empty or leaves the matrix.
+    pub fn slice_rows(&self, start: usize, end: usize) -> Result<Dense<F>> {
+        if start >= end || end > self.rows {
+            return Err(Error::RowRange { start, end, rows: self.rows });
+        }
+        Ok(Dense {
+            rows: end - start,
+            bytes: self.bytes.slice(start * self.row_bytes..end * self.row_bytes),
+            ..self.clone()
+        })
+    }
+
+    /// Writes the weights of row `r` `[cols]`.
+    ///
+    /// # Panics
+    /// If there is no such row or `out` is not `[cols]`.
+    pub fn dequantize_row(&self, r: usize, out: &mut [f32]) {
+        assert!(r < self.rows, "row {r} of {}", self.rows);
+        assert_eq!(out.len(), self.cols, "a row has {} weights", self.cols);
+        with_panel(|panel| {
+            let padded = self.cols.next_multiple_of(LANES);
+            panel.resize(padded);
+            let (lanes, _) = panel.as_mut_slice().as_chunks_mut();
+            self.level.run(ConvertRow { rows: self.packed(), r, out: lanes });
+            out.copy_from_slice(&panel.as_slice()[..self.cols]);
+        });
+    }
+
+    /// `y[t][r] = dot16(row r, x[t])` for all tokens of `acts`; `y` is `[n, rows]`.
+    pub(crate) fn forward(&self, pool: &Pool, acts: &ActivationBuffer, y: &mut [f32]) {
+        let block = rows_per_task(self.rows, self.cols * acts.n(), pool.threads());
+        pool.column_blocks(y, self.rows, block, |out| {
+            with_panel(|panel| {
+                let rows = self.packed();
+                self.level.run(DenseProduct { rows, acts, out, panel });
+            });
+        });
+    }
+
+    fn packed(&self) -> PackedRows<'_, F> {
+        PackedRows { bytes: &self.bytes, row_bytes: self.row_bytes, cols: self.cols, format: self.format }
+    }
+}
+
+/// Conversion of one row.
+struct ConvertRow<'a, F> {
+    rows: PackedRows<'a, F>,
+    r: usize,
+    out: &'a mut [[f32; LANES]],
+}
+
+impl<F: DenseFormat> Kernel for ConvertRow<'_, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        self.rows.convert(s, self.r, self.out);
+    }
+}

@@ -1,0 +1,162 @@
+//! What the algorithms need of a vector unit: about twenty operations in two traits.
+//!
+//! **Invariant:** an implementation gives, element by element, the bits of the scalar expression in the
+//! method's documentation. An algorithm written once over these traits is then equal on every machine.
+//!
+//! The traits are `pub` because the sealed `DenseFormat` mentions them; nobody outside can name them.
+//!
+//! How generic code gets its instructions: a [`Kernel`] is plain data with one `#[inline(always)]` method.
+//! [`Simd::run`] of a level inlines that method into a function compiled with the level's
+//! `#[target_feature]`s, and with it every vector operation the method calls.
+
+use half::f16;
+use ternary_core::BLOCK;
+
+use crate::activation::LANES;
+
+/// Arithmetic on some number of f32 at once (sixteen in a kernel, one in scalar code).
+pub trait Float: Copy {
+    /// The numbers.
+    type F: Copy;
+
+    /// `x` in every element.
+    fn splat(self, x: f32) -> Self::F;
+    /// `a + b`
+    fn add(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a - b`
+    fn sub(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a * b`
+    fn mul(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a / b`
+    fn div(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a * b + c` with one rounding
+    fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    /// `if a > b { a } else { b }`: `b` where either is NaN
+    fn max(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `if a < b { a } else { b }`: `b` where either is NaN
+    fn min(self, a: Self::F, b: Self::F) -> Self::F;
+    /// The nearest integer, ties to even
+    fn round(self, a: Self::F) -> Self::F;
+    /// 2 to the power `a`, for integral `a` in -126..=127; unspecified for others
+    fn pow2(self, a: Self::F) -> Self::F;
+}
+
+/// An instruction set level: vectors of sixteen f32, and blocks of 256 ternary codes.
+pub trait Simd: Float {
+    /// Rows x tokens of the register tile of a dense product.
+    const DENSE_TILE: DenseTile;
+    /// The codes 0..=2 of one ternary block, in the order of the activation codes.
+    type Codes: Copy;
+    /// Partial sums of products of codes and activations.
+    type Sums: Copy;
+
+    /// Runs `kernel` compiled for this level.
+    fn run<K: Kernel>(self, kernel: K) -> K::Output;
+
+    /// Sixteen f32.
+    fn load(self, x: &[f32; LANES]) -> Self::F;
+    /// Writes sixteen f32.
+    fn store(self, a: Self::F, out: &mut [f32; LANES]);
+    /// Sixteen little-endian f32, at any address.
+    fn load_f32(self, bytes: &[u8; 4 * LANES]) -> Self::F;
+    /// Sixteen little-endian f16, widened.
+    fn load_f16(self, bytes: &[u8; 2 * LANES]) -> Self::F;
+    /// Sixteen f16, widened.
+    fn load_half(self, x: &[f16; LANES]) -> Self::F;
+    /// Sixteen little-endian bf16, widened.
+    fn load_bf16(self, bytes: &[u8; 2 * LANES]) -> Self::F;
+    /// Sixteen i8, converted.
+    fn load_i8(self, bytes: &[u8; LANES]) -> Self::F;
+    /// Sixteen 6-bit codes: `((low >> low_shift) & 15 | ((high >> high_shift) & 3) << 4) - 32`, converted.
+    fn load_q6(self, low: &[u8; LANES], low_shift: u32, high: &[u8; LANES], high_shift: u32) -> Self::F;
+    /// The sum by the tree of `dot16`: lane j += lane j + s, for s in 8, 4, 2, 1.
+    fn reduce(self, a: Self::F) -> f32;
+
+    /// The codes of the 64 packed bytes of a TQ2_0 block.
+    fn unpack_tq2(self, packed: &[u8; BLOCK / 4]) -> Self::Codes;
+    /// Codes given one per byte in field order (see `activation::field_order`).
+    fn load_codes(self, codes: &[u8; BLOCK]) -> Self::Codes;
+    /// `sum of codes[i] * acts[i]`, still spread over several partial sums.
+    fn dot_codes(self, codes: &Self::Codes, acts: &[i8; BLOCK]) -> Self::Sums;
+    /// `acc[j] = fma(w_scales[j] * a_scale, (total(dots[j]) - act_sum) as f32, acc[j])`: a block of four rows.
+    fn accumulate(self, acc: &mut [f32; 4], dots: [Self::Sums; 4], act_sum: i32, w_scales: [f32; 4], a_scale: f32);
+    /// Four f16, given by their bits, widened.
+    fn widen4(self, bits: [u16; 4]) -> [f32; 4];
+}
+
+/// Shape of the register tile, chosen so that the partial sums fit the registers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum DenseTile {
+    /// 4 rows x 6 tokens: 24 of 32 registers hold sums.
+    Rows4Tokens6,
+    /// 4 rows x 1 token: 8 of 16 registers hold sums, each half a group.
+    Rows4Tokens1,
+}
+
+/// A piece of work that is compiled once for each level.
+pub trait Kernel {
+    /// What it returns.
+    type Output;
+    /// Does the work. Implementations are `#[inline(always)]`, and so is all they call with `s`.
+    fn run<S: Simd>(self, s: S) -> Self::Output;
+}
+
+/// One f32: the scalar form of functions written over [`Float`].
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct One;
+
+impl Float for One {
+    type F = f32;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> f32 {
+        x
+    }
+    #[inline(always)]
+    fn add(self, a: f32, b: f32) -> f32 {
+        a + b
+    }
+    #[inline(always)]
+    fn sub(self, a: f32, b: f32) -> f32 {
+        a - b
+    }
+    #[inline(always)]
+    fn mul(self, a: f32, b: f32) -> f32 {
+        a * b
+    }
+    #[inline(always)]
+    fn div(self, a: f32, b: f32) -> f32 {
+        a / b
+    }
+    #[inline(always)]
+    fn fma(self, a: f32, b: f32, c: f32) -> f32 {
+        fma(a, b, c)
+    }
+    #[inline(always)]
+    fn max(self, a: f32, b: f32) -> f32 {
+        if a > b { a } else { b }
+    }
+    #[inline(always)]
+    fn min(self, a: f32, b: f32) -> f32 {
+        if a < b { a } else { b }
+    }
+    #[inline(always)]
+    fn round(self, a: f32) -> f32 {
+        a.round_ties_even()
+    }
+    #[inline(always)]
+    fn pow2(self, a: f32) -> f32 {
+        f32::from_bits((((a as i32) + 127) as u32) << 23)
+    }
+}
+
+/// `a * b + c` with one rounding: the machine's instruction where every target of the build has it,
+/// otherwise the exact emulation.
+#[inline(always)]
+pub(crate) fn fma(a: f32, b: f32, c: f32) -> f32 {
+    if cfg!(any(target_arch = "aarch64", target_feature = "fma")) {
+        a.mul_add(b, c)
+    } else {
+        ternary_core::fma(a, b, c)
+    }
+}
