@@ -33,10 +33,6 @@ impl<const N: usize> TernaryBlock<N> {
     /// The exact sum of trit times INT8 activation; at most 127 N in magnitude.
     #[must_use]
     pub fn dot(&self, q: &[i8; N]) -> i32 {
-        self.trits
-            .iter()
-            .zip(q)
-            .map(|(&t, &q)| i32::from(t) * i32::from(q))
-            .sum()
+        self.trits.iter().zip(q).map(|(&t, &q)| i32::from(t) * i32::from(q)).sum()
     }
 }

@@ -28,10 +28,7 @@ impl Bytes {
     /// All bytes of `owner`, which is kept alive as long as any view of it.
     pub fn from_owner<T: AsRef<[u8]> + Send + Sync + 'static>(owner: T) -> Self {
         let range = 0..owner.as_ref().len();
-        Self {
-            owner: Arc::new(owner),
-            range,
-        }
+        Self { owner: Arc::new(owner), range }
     }
 
     /// The bytes `range` of this view, sharing its owner.
@@ -42,8 +39,7 @@ impl Bytes {
     #[must_use]
     pub fn slice(&self, range: Range<usize>) -> Self {
         let len = self.range.len();
-        self.try_slice(range.clone())
-            .unwrap_or_else(|| panic!("range {range:?} is outside of {len} bytes"))
+        self.try_slice(range.clone()).unwrap_or_else(|| panic!("range {range:?} is outside of {len} bytes"))
     }
 
     /// The bytes `range` of this view, or `None` where it does not lie inside.
@@ -53,10 +49,7 @@ impl Bytes {
             return None;
         }
         let start = self.range.start + range.start;
-        Some(Self {
-            owner: Arc::clone(&self.owner),
-            range: start..start + range.len(),
-        })
+        Some(Self { owner: Arc::clone(&self.owner), range: start..start + range.len() })
     }
 }
 
@@ -120,10 +113,7 @@ mod tests {
         assert!(view.try_slice(4..4).is_some());
         assert!(view.try_slice(0..5).is_none());
         assert!(view.try_slice(usize::MAX..usize::MAX).is_none());
-        #[expect(
-            clippy::reversed_empty_ranges,
-            reason = "the reversed range is the defect tested"
-        )]
+        #[expect(clippy::reversed_empty_ranges, reason = "the reversed range is the defect tested")]
         let reversed = 3..1;
         assert!(view.try_slice(reversed).is_none());
         assert!(Bytes::default().is_empty());

@@ -29,11 +29,7 @@ const LANES: usize = 16;
 /// If the lengths differ.
 #[must_use]
 pub fn dot16(w: &[f32], x: &[f32]) -> f32 {
-    assert_eq!(
-        w.len(),
-        x.len(),
-        "a dot product needs two slices of one length"
-    );
+    assert_eq!(w.len(), x.len(), "a dot product needs two slices of one length");
     let mut lanes = [0.0; LANES];
     for (w, x) in w.chunks(LANES).zip(x.chunks(LANES)) {
         for ((lane, &w), &x) in lanes.iter_mut().zip(w).zip(x) {

@@ -49,9 +49,7 @@ pub enum Error {
         weight: usize,
     },
     /// A scale is NaN or infinite.
-    #[error(
-        "block {block}: scale {scale} is not finite; the data is damaged, fetch or quantise it again"
-    )]
+    #[error("block {block}: scale {scale} is not finite; the data is damaged, fetch or quantise it again")]
     BadScale {
         /// Block, counted over the tensor.
         block: usize,
@@ -65,9 +63,7 @@ pub enum Error {
         block: usize,
     },
     /// An importance is negative, NaN or infinite.
-    #[error(
-        "block {block}: an importance is negative or not finite; recompute the calibration statistics"
-    )]
+    #[error("block {block}: an importance is negative or not finite; recompute the calibration statistics")]
     BadImportance {
         /// Block, counted over what was given.
         block: usize,
@@ -96,31 +92,15 @@ mod tests {
 
     #[test]
     fn block_defects_are_lifted_and_others_are_not() {
-        let code = Error::InvalidCode {
-            block: 2,
-            weight: 9,
-        };
-        assert_eq!(
-            code.offset_block(40),
-            Error::InvalidCode {
-                block: 42,
-                weight: 9
-            }
-        );
-        let span = Error::Span {
-            expected_bytes: 66,
-            got_bytes: 65,
-        };
+        let code = Error::InvalidCode { block: 2, weight: 9 };
+        assert_eq!(code.offset_block(40), Error::InvalidCode { block: 42, weight: 9 });
+        let span = Error::Span { expected_bytes: 66, got_bytes: 65 };
         assert_eq!(span.clone().offset_block(40), span);
     }
 
     #[test]
     fn sentences_name_the_place_and_the_remedy() {
-        let text = Error::InvalidCode {
-            block: 2,
-            weight: 9,
-        }
-        .to_string();
+        let text = Error::InvalidCode { block: 2, weight: 9 }.to_string();
         assert!(text.contains("block 2") && text.contains("weight 9") && text.contains("quantise"));
     }
 }

@@ -23,6 +23,7 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
+use crate::trit::{assert_ternary, first_invalid, from_code, to_code};
 use crate::{Error, Result};
 
 /// Bytes after the packed codes; the first four are the scale.
@@ -53,10 +54,7 @@ impl I2sLayout {
     /// [`Error::NotBlocks`] where `n` is no multiple of [`group`](Self::group).
     pub fn tensor_bytes(self, n: usize) -> Result<usize> {
         if !n.is_multiple_of(self.group()) {
-            return Err(Error::NotBlocks {
-                weights: n,
-                block: self.group(),
-            });
+            return Err(Error::NotBlocks { weights: n, block: self.group() });
         }
         Ok(n / 4 + TAIL_BYTES)
     }
@@ -68,10 +66,7 @@ impl I2sLayout {
     /// [`Error::InvalidCode`] with the group as block; [`Error::BadScale`] with block 0.
     pub fn decode(self, bytes: &[u8], n: usize) -> Result<(Vec<i8>, f32)> {
         let expected_bytes = self.tensor_bytes(n)?;
-        let span = Error::Span {
-            expected_bytes,
-            got_bytes: bytes.len(),
-        };
+        let span = Error::Span { expected_bytes, got_bytes: bytes.len() };
         if bytes.len() != expected_bytes {
             return Err(span);
         }
@@ -82,17 +77,13 @@ impl I2sLayout {
         }
         let width = self.group_bytes();
         let mut trits = vec![0; n];
-        for (block, (bytes, weights)) in codes
-            .chunks_exact(width)
-            .zip(trits.chunks_exact_mut(4 * width))
-            .enumerate()
-        {
+        for (block, (bytes, weights)) in codes.chunks_exact(width).zip(trits.chunks_exact_mut(4 * width)).enumerate() {
             for (g, plane) in weights.chunks_exact_mut(width).enumerate() {
                 for (weight, byte) in plane.iter_mut().zip(bytes) {
-                    *weight = (byte >> (6 - 2 * g) & 3) as i8 - 1;
+                    *weight = from_code(byte >> (6 - 2 * g));
                 }
             }
-            if let Some(weight) = weights.iter().position(|&t| t > 1) {
+            if let Some(weight) = first_invalid(weights) {
                 return Err(Error::InvalidCode { block, weight });
             }
         }
@@ -107,20 +98,14 @@ impl I2sLayout {
     /// # Panics
     /// If a trit is not -1, 0 or +1.
     pub fn encode(self, trits: &[i8], scale: f32) -> Result<Vec<u8>> {
-        assert!(
-            trits.iter().all(|t| (-1..=1).contains(t)),
-            "a trit is -1, 0 or +1"
-        );
+        assert_ternary(trits);
         let mut out = vec![0; self.tensor_bytes(trits.len())?];
         let (codes, tail) = out.split_at_mut(trits.len() / 4);
         let width = self.group_bytes();
-        for (bytes, weights) in codes
-            .chunks_exact_mut(width)
-            .zip(trits.chunks_exact(4 * width))
-        {
+        for (bytes, weights) in codes.chunks_exact_mut(width).zip(trits.chunks_exact(4 * width)) {
             for (g, plane) in weights.chunks_exact(width).enumerate() {
                 for (byte, &weight) in bytes.iter_mut().zip(plane) {
-                    *byte |= ((weight + 1) as u8) << (6 - 2 * g);
+                    *byte |= to_code(weight) << (6 - 2 * g);
                 }
             }
         }

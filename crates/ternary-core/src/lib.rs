@@ -45,6 +45,7 @@ pub mod oracle;
 mod packing;
 mod quantize;
 mod tensor;
+mod trit;
 
 pub use activation::{ActMode, quantize_a8};
 pub use block::{BLOCK, TernaryBlock};

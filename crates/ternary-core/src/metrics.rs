@@ -73,16 +73,8 @@ impl ErrorSums {
     /// Adds the scale of a block.
     pub fn add_scale(&mut self, scale: f32) {
         let first = self.n_scales == 0;
-        self.scale_min = if first {
-            scale
-        } else {
-            self.scale_min.min(scale)
-        };
-        self.scale_max = if first {
-            scale
-        } else {
-            self.scale_max.max(scale)
-        };
+        self.scale_min = if first { scale } else { self.scale_min.min(scale) };
+        self.scale_max = if first { scale } else { self.scale_max.max(scale) };
         self.n_scales += 1;
         self.scale += f64::from(scale);
         self.scale2 += f64::from(scale) * f64::from(scale);
@@ -114,11 +106,7 @@ impl ErrorSums {
         let scale_mean = self.scale / n_scales;
         ErrorMetrics {
             n: self.n,
-            relative_mse: if self.error2 == 0.0 {
-                0.0
-            } else {
-                self.error2 / self.weight2
-            },
+            relative_mse: if self.error2 == 0.0 { 0.0 } else { self.error2 / self.weight2 },
             cosine: match (self.weight2 == 0.0, self.value2 == 0.0) {
                 (true, true) => 1.0,
                 (true, false) | (false, true) => 0.0,

@@ -48,15 +48,10 @@ pub fn gemv(w: &TernaryTensor, x: &[f32], mode: ActMode, y: &mut [f32]) -> Resul
 pub fn gemm(w: &TernaryTensor, x: &[f32], n: usize, mode: ActMode, y: &mut [f32]) -> Result<()> {
     assert_eq!(x.len(), n * w.cols(), "activations of {n} tokens");
     assert_eq!(y.len(), n * w.rows(), "outputs of {n} tokens");
-    let tokens: Vec<_> = x
-        .chunks_exact(w.cols())
-        .map(|x| Activations::new(x, mode))
-        .collect();
+    let tokens: Vec<_> = x.chunks_exact(w.cols()).map(|x| Activations::new(x, mode)).collect();
 
     for r in 0..w.rows() {
-        let row = (0..w.blocks_per_row())
-            .map(|b| w.block(r, b))
-            .collect::<Result<Vec<_>>>()?;
+        let row = (0..w.blocks_per_row()).map(|b| w.block(r, b)).collect::<Result<Vec<_>>>()?;
         for (i, token) in tokens.iter().enumerate() {
             y[i * w.rows() + r] = token.dot(&row);
         }
@@ -80,10 +75,7 @@ impl<'a> Activations<'a> {
         };
         let mut q = vec![0; x.len()];
         let mut blocks = Vec::with_capacity(x.len() / BLOCK);
-        for (x, q) in x
-            .chunks_exact(scales_over)
-            .zip(q.chunks_exact_mut(scales_over))
-        {
+        for (x, q) in x.chunks_exact(scales_over).zip(q.chunks_exact_mut(scales_over)) {
             let scale = quantize_a8(x, q);
             blocks.extend(q.as_chunks().0.iter().map(|q| (*q, scale)));
         }
@@ -99,9 +91,9 @@ impl<'a> Activations<'a> {
                 }
                 dot16(&weights, x)
             }
-            Self::Int8(blocks) => row.iter().zip(blocks).fold(0.0, |acc, (w, (q, a))| {
-                fma(w.scale * a, w.dot(q) as f32, acc)
-            }),
+            Self::Int8(blocks) => {
+                row.iter().zip(blocks).fold(0.0, |acc, (w, (q, a))| fma(w.scale * a, w.dot(q) as f32, acc))
+            }
         }
     }
 }

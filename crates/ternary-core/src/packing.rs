@@ -29,7 +29,7 @@ mod tq2_0;
 
 use half::f16;
 
-use crate::{BLOCK, Error, Result};
+use crate::{BLOCK, Error, Result, trit};
 
 /// Bytes of the f16 scale at the end of a block.
 const SCALE_BYTES: usize = 2;
@@ -76,10 +76,7 @@ impl Packing {
     /// [`Error::NotBlocks`] where `cols` is 0 or no multiple of 256.
     pub fn row_bytes(self, cols: usize) -> Result<usize> {
         if cols == 0 || !cols.is_multiple_of(BLOCK) {
-            return Err(Error::NotBlocks {
-                weights: cols,
-                block: BLOCK,
-            });
+            return Err(Error::NotBlocks { weights: cols, block: BLOCK });
         }
         // A block is shorter than its 256 weights, so this cannot overflow.
         Ok(cols / BLOCK * self.block_bytes())
@@ -97,15 +94,11 @@ impl Packing {
             Self::Tq1_0 => tq1_0::decode(as_array(codes), trits),
             Self::BitnetT158 => bitnet_t158::decode(as_array(codes), trits),
         }
-        // Code 3 decodes to 2.
-        if let Some(weight) = trits.iter().position(|&t| t > 1) {
+        if let Some(weight) = trit::first_invalid(trits) {
             return Err(Error::InvalidCode { block: 0, weight });
         }
         if !scale.is_finite() {
-            return Err(Error::BadScale {
-                block: 0,
-                scale: scale.to_f32(),
-            });
+            return Err(Error::BadScale { block: 0, scale: scale.to_f32() });
         }
         Ok(scale)
     }
@@ -115,16 +108,8 @@ impl Packing {
     /// # Panics
     /// If a trit is not -1, 0 or +1, or `out` is not [`block_bytes`](Self::block_bytes) long.
     pub fn encode(self, trits: &[i8; BLOCK], scale: f16, out: &mut [u8]) {
-        assert!(
-            trits.iter().all(|t| (-1..=1).contains(t)),
-            "a trit is -1, 0 or +1"
-        );
-        assert_eq!(
-            out.len(),
-            self.block_bytes(),
-            "bytes of one {} block",
-            self.name()
-        );
+        trit::assert_ternary(trits);
+        assert_eq!(out.len(), self.block_bytes(), "bytes of one {} block", self.name());
         let (codes, scale_out) = out.split_at_mut(out.len() - SCALE_BYTES);
         match self {
             Self::Tq2_0 => tq2_0::encode(trits, as_array_mut(codes)),
@@ -136,14 +121,9 @@ impl Packing {
 
     /// Splits a block into its codes and its scale.
     fn parts(self, block: &[u8]) -> Result<(&[u8], f16)> {
-        let span = Error::Span {
-            expected_bytes: self.block_bytes(),
-            got_bytes: block.len(),
-        };
+        let span = Error::Span { expected_bytes: self.block_bytes(), got_bytes: block.len() };
         match block.split_last_chunk::<SCALE_BYTES>() {
-            Some((codes, &scale)) if block.len() == self.block_bytes() => {
-                Ok((codes, f16::from_le_bytes(scale)))
-            }
+            Some((codes, &scale)) if block.len() == self.block_bytes() => Ok((codes, f16::from_le_bytes(scale))),
             _ => Err(span),
         }
     }
@@ -157,16 +137,4 @@ fn as_array<const N: usize>(codes: &[u8]) -> &[u8; N] {
 /// The codes of a block whose length has been checked.
 fn as_array_mut<const N: usize>(codes: &mut [u8]) -> &mut [u8; N] {
     codes.try_into().expect("the block length was checked")
-}
-
-/// The stored code of a trit: 0, 1 or 2.
-#[inline]
-fn code(trit: i8) -> u8 {
-    (trit + 1) as u8
-}
-
-/// The trit of a 2-bit code; 2, which is no trit, for code 3.
-#[inline]
-fn trit(code: u8) -> i8 {
-    code as i8 - 1
 }

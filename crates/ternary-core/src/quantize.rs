@@ -43,8 +43,7 @@ pub fn quantize_block<const N: usize>(
     trits: &mut [i8; N],
 ) -> f16 {
     trits.fill(0);
-    let sound = weights.iter().all(|w| w.is_finite())
-        && importance.is_none_or(|h| h.iter().all(|h| is_importance(*h)));
+    let sound = weights.iter().all(|w| w.is_finite()) && importance.is_none_or(|h| h.iter().all(|h| is_importance(*h)));
     if !sound {
         return f16::NAN;
     }
@@ -75,10 +74,7 @@ pub fn quantize_row(
 ) -> Result<()> {
     let expected_bytes = packing.row_bytes(row.len())?;
     if out.len() != expected_bytes {
-        return Err(Error::Span {
-            expected_bytes,
-            got_bytes: out.len(),
-        });
+        return Err(Error::Span { expected_bytes, got_bytes: out.len() });
     }
     if let Some(importance) = importance {
         assert_eq!(importance.len(), row.len(), "one importance per weight");
@@ -91,11 +87,7 @@ pub fn quantize_row(
         let scale = quantize_block(rounding, weights, importance, &mut trits);
         if scale.is_nan() {
             let finite = weights.iter().all(|w| w.is_finite());
-            return Err(if finite {
-                Error::BadImportance { block }
-            } else {
-                Error::NotFinite { block }
-            });
+            return Err(if finite { Error::BadImportance { block } } else { Error::NotFinite { block } });
         }
         packing.encode(&trits, scale, out);
     }

@@ -20,8 +20,7 @@
 
 use alloc::vec;
 
-use crate::quantize_row;
-use crate::{BLOCK, Bytes, Error, I2sLayout, Packing, Result, Rounding, TernaryBlock, f16};
+use crate::{BLOCK, Bytes, Error, I2sLayout, Packing, Result, Rounding, TernaryBlock, f16, quantize_row};
 
 /// Where the scales of a ternary tensor are.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -48,32 +47,17 @@ impl TernaryTensor {
     /// # Errors
     /// [`Error::NotBlocks`], [`Error::TooLarge`] and [`Error::Span`] where shape and length do not
     /// fit each other; [`Error::BadScale`] for a tensor scale that is not finite.
-    pub fn new(
-        packing: Packing,
-        rows: usize,
-        cols: usize,
-        bytes: Bytes,
-        scales: Scales,
-    ) -> Result<Self> {
+    pub fn new(packing: Packing, rows: usize, cols: usize, bytes: Bytes, scales: Scales) -> Result<Self> {
         let expected_bytes = tensor_bytes(packing, rows, cols)?;
         if bytes.len() != expected_bytes {
-            return Err(Error::Span {
-                expected_bytes,
-                got_bytes: bytes.len(),
-            });
+            return Err(Error::Span { expected_bytes, got_bytes: bytes.len() });
         }
         if let Scales::PerTensor(scale) = scales
             && !scale.is_finite()
         {
             return Err(Error::BadScale { block: 0, scale });
         }
-        Ok(Self {
-            packing,
-            rows,
-            cols,
-            bytes,
-            scales,
-        })
+        Ok(Self { packing, rows, cols, bytes, scales })
     }
 
     /// Quantises the dense matrix `weights` `[rows, cols]`.
@@ -97,16 +81,12 @@ impl TernaryTensor {
         importance: Option<&[f32]>,
     ) -> Result<Self> {
         let row_bytes = packing.row_bytes(cols)?;
-        let mut bytes = vec![0; tensor_bytes(packing, rows, cols)?];
-        assert_eq!(
-            weights.len(),
-            rows * cols,
-            "weights of a [{rows}, {cols}] matrix"
-        );
+        let n_bytes = tensor_bytes(packing, rows, cols)?;
+        assert_eq!(weights.len(), rows * cols, "weights of a [{rows}, {cols}] matrix");
+        let mut bytes = vec![0; n_bytes];
         let packed = bytes.chunks_exact_mut(row_bytes);
         for (r, (row, out)) in weights.chunks_exact(cols).zip(packed).enumerate() {
-            quantize_row(packing, rounding, row, importance, out)
-                .map_err(|e| e.offset_block(r * (cols / BLOCK)))?;
+            quantize_row(packing, rounding, row, importance, out).map_err(|e| e.offset_block(r * (cols / BLOCK)))?;
         }
         Self::new(packing, rows, cols, Bytes::from(bytes), Scales::PerBlock)
     }
@@ -121,19 +101,10 @@ impl TernaryTensor {
         let (trits, scale) = layout.decode(bytes, rows * cols)?;
         let mut packed = vec![0; packed_bytes];
         let blocks = trits.as_chunks::<BLOCK>().0;
-        for (block, out) in blocks
-            .iter()
-            .zip(packed.chunks_exact_mut(packing.block_bytes()))
-        {
+        for (block, out) in blocks.iter().zip(packed.chunks_exact_mut(packing.block_bytes())) {
             packing.encode(block, f16::ONE, out);
         }
-        Self::new(
-            packing,
-            rows,
-            cols,
-            Bytes::from(packed),
-            Scales::PerTensor(scale),
-        )
+        Self::new(packing, rows, cols, Bytes::from(packed), Scales::PerTensor(scale))
     }
 
     /// How a block lies in bytes.
@@ -194,10 +165,8 @@ impl TernaryTensor {
         let len = self.packing.block_bytes();
         let packed = &self.row_bytes(r)[b * len..][..len];
         let mut trits = [0; BLOCK];
-        let stored = self
-            .packing
-            .decode(packed, &mut trits)
-            .map_err(|e| e.offset_block(r * self.blocks_per_row() + b))?;
+        let stored =
+            self.packing.decode(packed, &mut trits).map_err(|e| e.offset_block(r * self.blocks_per_row() + b))?;
         let scale = match self.scales {
             Scales::PerBlock => stored.to_f32(),
             Scales::PerTensor(scale) => scale,
@@ -237,9 +206,7 @@ impl TernaryTensor {
 /// Bytes of a `[rows, cols]` tensor; afterwards `rows * cols` is known not to overflow.
 fn tensor_bytes(packing: Packing, rows: usize, cols: usize) -> Result<usize> {
     let row_bytes = packing.row_bytes(cols)?;
-    let _weights = rows
-        .checked_mul(cols)
-        .ok_or(Error::TooLarge { rows, cols })?;
+    let _weights = rows.checked_mul(cols).ok_or(Error::TooLarge { rows, cols })?;
     // Fewer bytes than weights.
     Ok(rows * row_bytes)
 }

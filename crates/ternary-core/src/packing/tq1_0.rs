@@ -16,8 +16,8 @@
 //!
 //! Every byte decodes to codes 0, 1, 2: there are no invalid codes.
 
-use super::{code, trit};
 use crate::BLOCK;
+use crate::trit::{from_code, to_code};
 
 /// Bytes of 256 codes.
 pub(super) const CODE_BYTES: usize = 52;
@@ -38,7 +38,7 @@ pub(super) fn decode(codes: &[u8; CODE_BYTES], trits: &mut [i8; BLOCK]) {
         for plane in weights.chunks_exact_mut(width) {
             for (weight, byte) in plane.iter_mut().zip(bytes) {
                 let fraction = u16::from(byte.wrapping_mul(power));
-                *weight = trit(((fraction * 3) >> 8) as u8);
+                *weight = from_code(((fraction * 3) >> 8) as u8);
             }
             power *= 3;
         }
@@ -54,11 +54,7 @@ pub(super) fn encode(trits: &[i8; BLOCK], codes: &mut [u8; CODE_BYTES]) {
         for (m, byte) in bytes.iter_mut().enumerate() {
             // The codes of this byte lie `width` weights apart.
             let digit = |n| {
-                if n < planes {
-                    u16::from(code(weights[n * width + m]))
-                } else {
-                    0
-                }
+                if n < planes { u16::from(to_code(weights[n * width + m])) } else { 0 }
             };
             let q = (0..PER_BYTE).fold(0, |q, n| 3 * q + digit(n));
             *byte = (q * 256).div_ceil(243) as u8;

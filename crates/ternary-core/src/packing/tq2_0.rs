@@ -8,8 +8,8 @@
 //!
 //! The planes let 32 neighbouring weights be unpacked with one shift and one AND of 32 bytes.
 
-use super::{code, trit};
 use crate::BLOCK;
+use crate::trit::{from_code, to_code};
 
 /// Bytes of 256 codes.
 pub(super) const CODE_BYTES: usize = BLOCK / 4;
@@ -18,13 +18,11 @@ const HALF_BYTES: usize = 32;
 const HALF_WEIGHTS: usize = 4 * HALF_BYTES;
 
 pub(super) fn decode(codes: &[u8; CODE_BYTES], trits: &mut [i8; BLOCK]) {
-    let halves = codes
-        .chunks_exact(HALF_BYTES)
-        .zip(trits.chunks_exact_mut(HALF_WEIGHTS));
+    let halves = codes.chunks_exact(HALF_BYTES).zip(trits.chunks_exact_mut(HALF_WEIGHTS));
     for (bytes, weights) in halves {
         for (n, plane) in weights.chunks_exact_mut(HALF_BYTES).enumerate() {
             for (weight, byte) in plane.iter_mut().zip(bytes) {
-                *weight = trit(byte >> (2 * n) & 3);
+                *weight = from_code(byte >> (2 * n));
             }
         }
     }
@@ -32,13 +30,11 @@ pub(super) fn decode(codes: &[u8; CODE_BYTES], trits: &mut [i8; BLOCK]) {
 
 pub(super) fn encode(trits: &[i8; BLOCK], codes: &mut [u8; CODE_BYTES]) {
     codes.fill(0);
-    let halves = codes
-        .chunks_exact_mut(HALF_BYTES)
-        .zip(trits.chunks_exact(HALF_WEIGHTS));
+    let halves = codes.chunks_exact_mut(HALF_BYTES).zip(trits.chunks_exact(HALF_WEIGHTS));
     for (bytes, weights) in halves {
         for (n, plane) in weights.chunks_exact(HALF_BYTES).enumerate() {
             for (byte, &weight) in bytes.iter_mut().zip(plane) {
-                *byte |= code(weight) << (2 * n);
+                *byte |= to_code(weight) << (2 * n);
             }
         }
     }

@@ -16,11 +16,7 @@ pub(super) fn quantize<const N: usize>(weights: &[f32; N], trits: &mut [i8; N]) 
     for (trit, &w) in trits.iter_mut().zip(weights) {
         // |w| / gamma rounds to 0 up to 0.5, half to even, and all above is clamped to 1.
         let nonzero = f64::from(w.abs()) > 0.5 * gamma;
-        *trit = if nonzero {
-            if w > 0.0 { 1 } else { -1 }
-        } else {
-            0
-        };
+        *trit = if nonzero { if w > 0.0 { 1 } else { -1 } } else { 0 };
     }
     stored_scale(gamma)
 }
