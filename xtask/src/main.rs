@@ -1,2 +1,89 @@
-//! The project's own commands.
-fn main() {}
+//! The project's own commands: `cargo xtask VERB`.
+//!
+//! Orchestration only. What touches a model runs `bitnet` in its own process, so that an installed binary can do
+//! everything this one can. **Invariant**: depends on clap and xshell, on none of our crates.
+
+mod fuzz;
+mod json;
+mod pipeline;
+mod prove;
+mod repo;
+mod safetensors;
+mod tidy;
+
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use xshell::cmd;
+
+/// What every command returns; the error's text is for the person at the terminal.
+type Outcome<T = ()> = Result<T, Box<dyn std::error::Error>>;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Build, check and prove this project", arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Run every test of the workspace.
+    Test(Forwarded),
+    /// Take the fixture teacher through quantize, verify, fidelity and one generated answer.
+    Pipeline(pipeline::Args),
+    /// Check what the compiler does not: dependency edges, file sizes, headers, fixtures.
+    Tidy,
+    /// Run the fuzz targets a fixed number of times, where the fuzzer is installed.
+    Fuzz(fuzz::Args),
+    /// Run one heavy demonstration and record its figures below benches/record.
+    Prove(prove::Args),
+    /// The same as `bitnet quantize`.
+    #[command(disable_help_flag = true)]
+    Quantize(Forwarded),
+    /// The same as `bitnet synth`.
+    #[command(disable_help_flag = true)]
+    Synth(Forwarded),
+}
+
+/// Arguments that are handed on as they are.
+#[derive(Args)]
+struct Forwarded {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    args: Vec<String>,
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().verb {
+        Verb::Test(rest) => test(&rest.args),
+        Verb::Pipeline(args) => pipeline::run(&args),
+        Verb::Tidy => tidy::run(),
+        Verb::Fuzz(args) => fuzz::run(&args),
+        Verb::Prove(args) => prove::run(&args),
+        Verb::Quantize(rest) => bitnet("quantize", &rest.args),
+        Verb::Synth(rest) => bitnet("synth", &rest.args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            repo::complain(&format!("error: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn test(args: &[String]) -> Outcome {
+    let sh = repo::shell()?;
+    cmd!(sh, "cargo test --workspace --profile checked {args...}").run()?;
+    Ok(())
+}
+
+/// Runs a model verb through `cargo run`, in the caller's folder so that its paths mean what they say.
+fn bitnet(verb: &str, args: &[String]) -> Outcome {
+    let sh = xshell::Shell::new()?;
+    let manifest = repo::root().join("Cargo.toml");
+    cmd!(sh, "cargo run --quiet --release --manifest-path {manifest} -p bitnet-cli -- {verb} {args...}")
+        .quiet()
+        .run()?;
+    Ok(())
+}

@@ -1,0 +1,33 @@
+//! `cargo xtask fuzz`: the libFuzzer targets below `fuzz/`, each for a fixed number of inputs.
+//!
+//! They need `cargo-fuzz` and a nightly compiler. Where those are missing this prints one SKIP line and succeeds: the
+//! mutation test of gguf-bitnet covers the same readers on the stable compiler, in every `cargo xtask test`.
+
+use xshell::cmd;
+
+use crate::{Outcome, repo};
+
+const TARGETS: [&str; 2] = ["gguf", "safetensors"];
+
+/// How long to fuzz.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Inputs per target.
+    #[arg(long, default_value_t = 20_000)]
+    runs: u32,
+}
+
+pub(crate) fn run(args: &Args) -> Outcome {
+    let sh = repo::shell()?;
+    let quiet = |c: xshell::Cmd<'_>| c.quiet().ignore_stdout().ignore_stderr().run().is_ok();
+    if !quiet(cmd!(sh, "cargo fuzz --version")) || !quiet(cmd!(sh, "cargo +nightly --version")) {
+        repo::say("SKIP fuzz: cargo-fuzz or a nightly compiler is not installed (cargo install cargo-fuzz)");
+        return Ok(());
+    }
+    let runs = format!("-runs={}", args.runs);
+    for target in TARGETS {
+        cmd!(sh, "cargo +nightly fuzz run {target} -- {runs} -seed=1 -max_len=4096").run()?;
+        repo::say(&format!("PASS fuzz {target}: {} inputs", args.runs));
+    }
+    Ok(())
+}

@@ -1,0 +1,40 @@
+//! `prove interop`: the Python scripts of `fixtures/interop/` that compare us with the `gguf` package and llama.cpp.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use super::{Proof, arg};
+use crate::{Outcome, repo};
+
+const SCRIPTS: [&str; 2] = ["gguf_package.py", "llama_cpp_check.py"];
+
+pub(super) fn prove(proof: &mut Proof<'_>, binary: &Path) -> Outcome {
+    proof.need_disk(400_000_000)?;
+    for script in SCRIPTS {
+        let path = repo::root().join("fixtures/interop").join(script);
+        let done = Command::new(&proof.args.python)
+            .args(["-B", arg(&path)?, "--bitnet", arg(binary)?, "--work", arg(&proof.work)?])
+            .stdin(Stdio::null())
+            .stderr(Stdio::inherit())
+            .output()
+            .map_err(|e| format!("cannot start {}: {e}; name a Python with --python", proof.args.python.display()))?;
+        let text = String::from_utf8_lossy(&done.stdout);
+        let mut stated = 0;
+        for (verdict, rest) in text.lines().filter_map(|line| line.split_once(' ')) {
+            if let ("PASS" | "MISS", Some((name, figure))) = (verdict, rest.split_once(": ")) {
+                proof.figure(name, figure, format!("see {script}"), verdict == "PASS");
+                stated += 1;
+            }
+        }
+        // 1 is the script's own word for "a figure missed"; it has then stated which.
+        if stated == 0 || !(done.status.success() || done.status.code() == Some(1)) {
+            proof.figure(
+                script,
+                format!("ended with {} after {stated} figures", done.status),
+                "runs to its end",
+                false,
+            );
+        }
+    }
+    Ok(())
+}

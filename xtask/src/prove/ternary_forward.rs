@@ -1,0 +1,46 @@
+//! `prove ternary-forward`: a ternary model of width 2048 made here, run here and in NumPy, in three activation modes.
+//!
+//! The tests of moe-runtime hold the reverse: a file and numbers made by NumPy, read and run here.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use super::{Proof, arg, bitnet};
+use crate::{Outcome, repo};
+
+const TOKENS: &str = "3,17,95,0,41,17,60,2";
+
+pub(super) fn prove(proof: &mut Proof<'_>, binary: &Path) -> Outcome {
+    proof.need_disk(500_000_000)?;
+    let interop = repo::root().join("fixtures/interop");
+    let (shape, script) = (interop.join("ternary_forward.json"), interop.join("ternary_forward.py"));
+    let model = proof.work.join("synthetic.gguf");
+    bitnet(
+        binary,
+        &["synth", "--shape", arg(&shape)?, "--format", "gguf", "--preset", "phase2", "--out", arg(&model)?],
+    )?;
+    for mode in ["f32", "a8-block", "a8-token"] {
+        let (want, got) = (proof.work.join("want.safetensors"), proof.work.join("got.safetensors"));
+        let _ = std::fs::remove_file(&got);
+        let python = |args: &[&str]| {
+            Command::new(&proof.args.python).arg("-B").arg(&script).args(args).stdin(Stdio::null()).output()
+        };
+        let made = python(&["run", arg(&model)?, "--tokens", TOKENS, "--mode", mode, "--out", arg(&want)?])?;
+        if !made.status.success() {
+            return Err(format!("{} failed: {}", script.display(), String::from_utf8_lossy(&made.stderr)).into());
+        }
+        bitnet(
+            binary,
+            &["dump", "--model", arg(&model)?, "--tokens", TOKENS, "--activations", mode, "--out", arg(&got)?],
+        )?;
+        let compared = python(&["compare", arg(&want)?, arg(&got)?])?;
+        let figure = String::from_utf8_lossy(&compared.stdout).trim().to_owned();
+        proof.figure(
+            format!("{mode} equals NumPy"),
+            figure,
+            "logits 2e-3, hidden 1e-3, same sets",
+            compared.status.success(),
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,154 @@
+//! Who may depend on whom. Arrows point down only; the picture is in `docs/architecture.md`.
+
+use xshell::cmd;
+
+use super::Findings;
+use crate::json::Json;
+use crate::{Outcome, repo};
+
+/// Crates of ours, each with those of ours it may use in shipped code.
+const ALLOWED: [(&str, &[&str]); 12] = [
+    ("ternary-core", &[]),
+    ("tl-kernels", &["ternary-core"]),
+    ("gguf-bitnet", &["ternary-core"]),
+    ("mla-attention", &["tl-kernels", "ternary-core"]),
+    ("moe-runtime", &["mla-attention", "gguf-bitnet", "tl-kernels", "ternary-core"]),
+    ("behavior-eval", &["gguf-bitnet"]),
+    ("rlm-refine", &["moe-runtime", "mla-attention", "gguf-bitnet", "tl-kernels", "ternary-core", "behavior-eval"]),
+    ("rlm-embed", &["moe-runtime"]),
+    (
+        "bitnet-cli",
+        &[
+            "rlm-refine",
+            "behavior-eval",
+            "rlm-embed",
+            "moe-runtime",
+            "mla-attention",
+            "gguf-bitnet",
+            "tl-kernels",
+            "ternary-core",
+        ],
+    ),
+    ("fixtures", &[]),
+    ("xtask", &[]),
+    (
+        "benches",
+        &[
+            "rlm-refine",
+            "behavior-eval",
+            "rlm-embed",
+            "moe-runtime",
+            "mla-attention",
+            "gguf-bitnet",
+            "tl-kernels",
+            "ternary-core",
+            "fixtures",
+        ],
+    ),
+];
+
+/// Crates that may use only these of other people, and nothing more.
+const ONLY: [(&str, &[&str]); 3] =
+    [("ternary-core", &["half", "bytemuck", "thiserror"]), ("xtask", &["clap", "xshell"]), ("fixtures", &[])];
+
+/// Crates of other people that only `bitnet-cli` may ship.
+const CLI_ONLY: [&str; 4] = ["tokio", "axum", "anyhow", "clap"];
+
+/// Checks every dependency that `cargo metadata` reports.
+pub(super) fn check(findings: &mut Findings) -> Outcome {
+    let sh = repo::shell()?;
+    let text = cmd!(sh, "cargo metadata --no-deps --offline --format-version 1").quiet().read()?;
+    for edge in edges(&Json::parse(&text)?) {
+        if let Some(problem) = judge(&edge) {
+            findings.problem(problem);
+        }
+    }
+    Ok(())
+}
+
+#[derive(Debug)]
+struct Edge {
+    from: String,
+    to: String,
+    ours: bool,
+    test_only: bool,
+}
+
+fn edges(metadata: &Json) -> Vec<Edge> {
+    let text = |json: &Json, key: &str| json.member(key).and_then(Json::text).unwrap_or_default().to_owned();
+    let mut edges = Vec::new();
+    for package in metadata.member("packages").map_or(&[][..], Json::list) {
+        for dependency in package.member("dependencies").map_or(&[][..], Json::list) {
+            edges.push(Edge {
+                from: text(package, "name"),
+                to: text(dependency, "name"),
+                ours: dependency.member("path").and_then(Json::text).is_some(),
+                test_only: text(dependency, "kind") == "dev",
+            });
+        }
+    }
+    edges
+}
+
+/// The sentence about a forbidden edge; `None` for an allowed one.
+fn judge(edge: &Edge) -> Option<String> {
+    let Edge { from, to, ours, test_only } = edge;
+    let Some((_, may)) = ALLOWED.iter().find(|(name, _)| name == from) else {
+        return Some(format!("the crate {from} is not in the table of allowed edges (xtask/src/tidy/edges.rs)"));
+    };
+    let allowed = match (ours, test_only) {
+        (true, false) => may.contains(&to.as_str()),
+        (true, true) => to == "fixtures" || may.contains(&to.as_str()),
+        (false, true) => true,
+        (false, false) => {
+            let listed = ONLY.iter().find(|(name, _)| name == from).is_none_or(|(_, only)| only.contains(&to.as_str()));
+            listed && (!CLI_ONLY.contains(&to.as_str()) || ["bitnet-cli", "xtask"].contains(&from.as_str()))
+        }
+    };
+    let kind = if *test_only { "test" } else { "shipped code" };
+    (!allowed).then(|| format!("{from} must not depend on {to} in {kind} (docs/architecture.md)"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Edge, edges, judge};
+    use crate::json::Json;
+
+    fn edge(from: &str, to: &str, ours: bool, test_only: bool) -> Edge {
+        Edge { from: from.to_owned(), to: to.to_owned(), ours, test_only }
+    }
+
+    #[test]
+    fn arrows_point_down_only() {
+        assert!(judge(&edge("moe-runtime", "tl-kernels", true, false)).is_none());
+        assert!(judge(&edge("tl-kernels", "moe-runtime", true, false)).is_some());
+        assert!(judge(&edge("gguf-bitnet", "tl-kernels", true, false)).is_some());
+        assert!(judge(&edge("behavior-eval", "rlm-refine", true, false)).is_some());
+        assert!(judge(&edge("rlm-refine", "behavior-eval", true, false)).is_none());
+        assert!(judge(&edge("new-crate", "half", false, false)).is_some());
+    }
+
+    #[test]
+    fn tests_may_use_fixtures_but_shipped_code_may_not() {
+        assert!(judge(&edge("moe-runtime", "fixtures", true, true)).is_none());
+        assert!(judge(&edge("moe-runtime", "fixtures", true, false)).is_some());
+        assert!(judge(&edge("tl-kernels", "bitnet-cli", true, true)).is_some());
+    }
+
+    #[test]
+    fn the_lowest_crates_stay_lean() {
+        assert!(judge(&edge("ternary-core", "half", false, false)).is_none());
+        assert!(judge(&edge("ternary-core", "rayon", false, false)).is_some());
+        assert!(judge(&edge("ternary-core", "proptest", false, true)).is_none());
+        assert!(judge(&edge("moe-runtime", "anyhow", false, false)).is_some());
+        assert!(judge(&edge("bitnet-cli", "anyhow", false, false)).is_none());
+    }
+
+    #[test]
+    fn reads_cargo_metadata() {
+        let json = r#"{"packages":[{"name":"a","dependencies":[{"name":"b","kind":null,"path":"/x"},{"name":"c","kind":"dev"}]}]}"#;
+        let found = edges(&Json::parse(json).expect("valid"));
+        assert_eq!(found.len(), 2);
+        assert!(found[0].ours && !found[0].test_only && !found[1].ours && found[1].test_only);
+    }
+}
