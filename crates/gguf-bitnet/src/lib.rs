@@ -5,17 +5,22 @@
 //! weights themselves hold (codes, scales, NaN) is checked when they are read or by [`verify`].
 
 mod class;
+mod disk;
 mod error;
+pub mod job;
 mod map;
 mod mem;
+mod path;
 mod safetensors;
 mod source;
 mod types;
 
 pub use class::TensorClass;
+pub use disk::{free_space, require_space, write_atomic};
 pub use error::{Error, Result};
 pub use map::MappedFile;
 pub use mem::{current_rss_bytes, peak_rss_bytes};
+pub use path::{join_file_name, output_path};
 pub use safetensors::SafetensorsDir;
 pub use source::{TensorInfo, TensorSource};
 pub use ternary_core::{Bytes, I2sLayout, Rounding};

@@ -1,0 +1,146 @@
+//! What a model holds, measured against what it should hold.
+//!
+//! The list of tensors a model must have comes from above: this crate knows names and shapes, not
+//! architectures.
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use crate::catalog::Catalog;
+use crate::class::TensorClass;
+use crate::error::{Error, Result};
+use crate::types::TensorType;
+
+/// A tensor that a model has, or may have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expected {
+    /// Canonical name.
+    pub name: String,
+    /// Row-major dimensions.
+    pub shape: Vec<usize>,
+    /// Whether the model is complete without it.
+    pub optional: bool,
+}
+
+/// A tensor whose shape is not the expected one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Misshaped {
+    /// Canonical name.
+    pub name: String,
+    /// The expected dimensions.
+    pub expected: Vec<usize>,
+    /// The dimensions found.
+    pub got: Vec<usize>,
+}
+
+/// Totals of the tensors of one class in one storage type.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ClassCount {
+    /// What the tensors are for.
+    pub class: TensorClass,
+    /// How they are stored.
+    #[serde(rename = "type")]
+    pub ty: TensorType,
+    /// Number of canonical tensors; one stored in several types is counted under each.
+    pub tensors: u64,
+    /// Number of weights.
+    pub params: u64,
+    /// Stored size in bytes.
+    pub bytes: u64,
+}
+
+/// What [`validate`] found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DiscoveryReport {
+    /// The model that was examined.
+    pub path: PathBuf,
+    /// Number of canonical tensors.
+    pub tensors: u64,
+    /// Weights of all canonical tensors.
+    pub params: u64,
+    /// Stored bytes of all canonical tensors.
+    pub bytes: u64,
+    /// Totals by class and storage type, in the order of [`TensorClass::ALL`].
+    pub classes: Vec<ClassCount>,
+    /// Expected tensors that are not there.
+    pub missing: Vec<String>,
+    /// Tensors that nothing expects: canonical names, and names in the file that are not known.
+    pub unexpected: Vec<String>,
+    /// Tensors of another shape than expected.
+    pub misshaped: Vec<Misshaped>,
+    /// Tensors that are known and left out (multi-token prediction), as the file names them.
+    pub skipped: Vec<String>,
+}
+
+impl DiscoveryReport {
+    /// Whether nothing is missing, unexpected or mis-shaped.
+    pub fn is_exact(&self) -> bool {
+        self.missing.is_empty() && self.unexpected.is_empty() && self.misshaped.is_empty()
+    }
+
+    /// Refuses a model that is not exactly what was expected.
+    ///
+    /// # Errors
+    /// [`Error::WrongShape`], [`Error::MissingTensors`] or [`Error::UnexpectedTensors`], in this
+    /// order, naming the model and the first tensor. A tensor nothing expects is refused because
+    /// leaving it out could change the results (a bias, for instance).
+    pub fn ensure_exact(&self) -> Result<()> {
+        let error = if let Some(first) = self.misshaped.first() {
+            let (expected, got) = (first.expected.clone(), first.got.clone());
+            Error::WrongShape { expected, got }.in_tensor(&first.name)
+        } else if let Some(first) = self.missing.first() {
+            Error::MissingTensors { count: self.missing.len(), first: first.clone() }
+        } else if let Some(first) = self.unexpected.first() {
+            Error::UnexpectedTensors { count: self.unexpected.len(), first: first.clone() }
+        } else {
+            return Ok(());
+        };
+        Err(error.in_file(&self.path))
+    }
+}
+
+/// Compares a catalog with the list of tensors its model should have. Reads no weights.
+pub fn validate(catalog: &Catalog, expected: &[Expected]) -> DiscoveryReport {
+    let mut missing = Vec::new();
+    let mut misshaped = Vec::new();
+    for want in expected {
+        match catalog.find(&want.name) {
+            None if want.optional => {}
+            None => missing.push(want.name.clone()),
+            Some(tensor) if tensor.shape != want.shape => misshaped.push(Misshaped {
+                name: want.name.clone(),
+                expected: want.shape.clone(),
+                got: tensor.shape.clone(),
+            }),
+            Some(_) => {}
+        }
+    }
+    let known: HashSet<&str> = expected.iter().map(|want| want.name.as_str()).collect();
+    let strangers = catalog.tensors().iter().map(|t| &t.name).filter(|name| !known.contains(name.as_str()));
+    let unexpected: Vec<String> = strangers.chain(catalog.unmapped()).cloned().collect();
+
+    let mut classes: BTreeMap<(TensorClass, TensorType), (u64, u64, u64)> = BTreeMap::new();
+    for tensor in catalog.tensors() {
+        for (ty, (params, bytes)) in catalog.storage(tensor) {
+            let sum = classes.entry((tensor.class, ty)).or_default();
+            *sum = (sum.0 + 1, sum.1 + params, sum.2 + bytes);
+        }
+    }
+    let classes: Vec<ClassCount> = classes
+        .into_iter()
+        .map(|((class, ty), (tensors, params, bytes))| ClassCount { class, ty, tensors, params, bytes })
+        .collect();
+    DiscoveryReport {
+        path: catalog.source().path().to_owned(),
+        tensors: catalog.tensors().len() as u64,
+        params: classes.iter().map(|c| c.params).sum(),
+        bytes: classes.iter().map(|c| c.bytes).sum(),
+        classes,
+        missing,
+        unexpected,
+        misshaped,
+        skipped: catalog.skipped().to_vec(),
+    }
+}

@@ -1,0 +1,107 @@
+//! What jobs need from the disk beyond reading and writing: free space, atomic replacement of small
+//! files, and directories that survive a power cut.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+
+/// Bytes free for this user on the disk that holds `path`, which need not exist yet.
+///
+/// # Errors
+/// [`Error::Io`] when the system does not say.
+pub fn free_space(path: &Path) -> Result<u64> {
+    let absolute = std::path::absolute(path).map_err(Error::io("locate", path))?;
+    let existing = absolute.ancestors().find(|place| place.exists()).unwrap_or(&absolute);
+    fs4::available_space(existing).map_err(Error::io("measure the free space at", existing))
+}
+
+/// Checks that `need` more bytes fit on the disk that holds `path`.
+///
+/// # Errors
+/// [`Error::NotEnoughSpace`] with both numbers when they do not.
+pub fn require_space(path: &Path, need: u64) -> Result<()> {
+    let have = free_space(path)?;
+    if have < need {
+        return Err(Error::NotEnoughSpace { need, have }.in_file(path));
+    }
+    Ok(())
+}
+
+/// Writes a small file so that it holds either its old or its new content, whatever happens: a
+/// sibling temporary file, flushed to the disk, renamed over `path`.
+///
+/// # Errors
+/// [`Error::Io`]; the file is then as it was.
+pub fn write_atomic(path: &Path, content: &[u8]) -> Result<()> {
+    let temporary = with_suffix(path, ".tmp");
+    let write = || -> std::io::Result<()> {
+        let mut file = File::create(&temporary)?;
+        file.write_all(content)?;
+        file.sync_all()
+    };
+    let written = write()
+        .map_err(Error::io("write", &temporary))
+        .and_then(|()| fs::rename(&temporary, path).map_err(Error::io("replace", path)));
+    if let Err(error) = written {
+        // The reason counts, not whether the remains could be removed.
+        let _ = fs::remove_file(&temporary);
+        return Err(error);
+    }
+    sync_dir(parent(path))
+}
+
+/// Flushes a directory, so that renames and new files in it survive a power cut.
+pub(crate) fn sync_dir(dir: &Path) -> Result<()> {
+    // Only Unix systems open directories as files; elsewhere renames are durable by themselves.
+    if cfg!(unix) {
+        File::open(dir).and_then(|dir| dir.sync_all()).map_err(Error::io("flush", dir))?;
+    }
+    Ok(())
+}
+
+/// The directory a path lies in.
+pub(crate) fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// `path` with `suffix` behind its whole name.
+pub(crate) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_than_the_disk_holds_is_refused_with_both_numbers() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("not/yet/there.gguf");
+        require_space(&out, 1).unwrap();
+        let error = require_space(&out, u64::MAX).unwrap_err();
+        assert!(matches!(error.root(), Error::NotEnoughSpace { need: u64::MAX, have } if *have > 0));
+        assert!(error.to_string().contains("there.gguf"), "{error}");
+    }
+
+    #[test]
+    fn small_files_are_replaced_whole_and_leave_nothing_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.json");
+        write_atomic(&path, b"one").unwrap();
+        write_atomic(&path, b"two").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"two");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+
+        let blocked = dir.path().join("directory");
+        fs::create_dir(&blocked).unwrap();
+        assert!(write_atomic(&blocked, b"three").is_err());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
+}
