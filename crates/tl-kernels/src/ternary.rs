@@ -149,6 +149,7 @@ pub(crate) struct TernaryProduct<'a, 'b, P> {
 
 impl<P: TernaryFormat> Kernel for TernaryProduct<'_, '_, P> {
     type Output = ();
+    const INTEGER: bool = true;
 
     #[inline(always)]
     fn run<S: Simd>(mut self, s: S) {

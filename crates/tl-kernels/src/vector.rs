@@ -97,6 +97,8 @@ pub enum DenseTile {
 pub trait Kernel {
     /// What it returns.
     type Output;
+    /// Whether it multiplies ternary codes; only then the VNNI level differs from the one below.
+    const INTEGER: bool = false;
     /// Does the work. Implementations are `#[inline(always)]`, and so is all they call with `s`.
     fn run<S: Simd>(self, s: S) -> Self::Output;
 }

@@ -1,12 +1,22 @@
 //! Instruction set levels and the dispatch to them. One file per level; all `unsafe` of the kernels is here.
 //!
-//! **Invariant:** a token type ([`Scalar`], `Avx2`, `Avx512`) has a private field and its constructor
+//! **Invariant:** a token type (`Scalar`, `Avx2`, `Avx512`) has a private field and its constructor
 //! returns it only where the hardware supports the level: holding one proves support.
 
 mod scalar;
 
+#[cfg(target_arch = "x86_64")]
+#[allow(unsafe_code, reason = "vector instructions, behind tokens that prove support")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+#[allow(unsafe_code, reason = "vector instructions, behind tokens that prove support")]
+mod avx512;
+
 use crate::isa::Isa;
 use crate::vector::{Kernel, Simd};
+
+#[cfg(target_arch = "x86_64")]
+use {avx2::Avx2, avx512::Avx512};
 
 pub(crate) use scalar::Scalar;
 
@@ -14,6 +24,12 @@ pub(crate) use scalar::Scalar;
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Level {
     Scalar(Scalar),
+    #[cfg(target_arch = "x86_64")]
+    Avx2(Avx2),
+    #[cfg(target_arch = "x86_64")]
+    Avx512(Avx512<false>),
+    #[cfg(target_arch = "x86_64")]
+    Avx512Vnni(Avx512<true>),
 }
 
 impl Level {
@@ -21,6 +37,13 @@ impl Level {
     pub(crate) fn of(isa: Isa) -> Option<Level> {
         match isa {
             Isa::Scalar => Some(Level::Scalar(Scalar::new())),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => Avx2::new().map(Level::Avx2),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => Avx512::<false>::new().map(Level::Avx512),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Vnni => Avx512::<true>::new().map(Level::Avx512Vnni),
+            #[cfg(not(target_arch = "x86_64"))]
             _ => None,
         }
     }
@@ -29,6 +52,12 @@ impl Level {
     pub(crate) fn isa(self) -> Isa {
         match self {
             Level::Scalar(_) => Isa::Scalar,
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2(_) => Isa::Avx2,
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512(_) => Isa::Avx512,
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512Vnni(_) => Isa::Avx512Vnni,
         }
     }
 
@@ -37,6 +66,32 @@ impl Level {
     pub(crate) fn run<K: Kernel>(self, kernel: K) -> K::Output {
         match self {
             Level::Scalar(s) => s.run(kernel),
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2(s) => s.run(kernel),
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512(s) => s.run(kernel),
+            // Float kernels are the same code on both AVX-512 levels: compile them once.
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512Vnni(s) if K::INTEGER => s.run(kernel),
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512Vnni(s) => s.without_vnni().run(kernel),
         }
     }
 }
+
+/// Writes trait methods whose bodies may use the vector instructions of the level `Self`.
+#[cfg(target_arch = "x86_64")]
+macro_rules! vector_methods {
+    ($(fn $name:ident($self:ident $(, $arg:ident : $ty:ty)* $(,)?) $(-> $ret:ty)? $body:block)*) => {$(
+        #[inline(always)]
+        fn $name($self $(, $arg: $ty)*) $(-> $ret)? {
+            // SAFETY: `self` is a token, so this machine has the instructions. Memory is reached only
+            // through the array references among the arguments, for as many bytes as the array has, and
+            // by instructions that accept any address.
+            unsafe { $body }
+        }
+    )*};
+}
+
+#[cfg(target_arch = "x86_64")]
+use vector_methods;

@@ -1,0 +1,233 @@
+//! AVX2 with FMA and F16C: a group of sixteen f32 is two registers, a ternary block eight.
+
+use std::arch::x86_64::*;
+
+use half::f16;
+use ternary_core::BLOCK;
+
+use super::vector_methods;
+use crate::activation::LANES;
+use crate::vector::{DenseTile, Float, Kernel, Simd};
+
+/// Proof of AVX2, FMA and F16C.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Avx2(());
+
+/// Elements 0..8 and 8..16.
+#[derive(Clone, Copy)]
+pub(crate) struct F32x16(__m256, __m256);
+
+impl Avx2 {
+    pub(crate) fn new() -> Option<Avx2> {
+        let supported =
+            is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
+        supported.then_some(Avx2(()))
+    }
+}
+
+impl Float for Avx2 {
+    type F = F32x16;
+
+    vector_methods! {
+        fn splat(self, x: f32) -> F32x16 {
+            let v = _mm256_set1_ps(x);
+            F32x16(v, v)
+        }
+        fn add(self, a: F32x16, b: F32x16) -> F32x16 {
+            F32x16(_mm256_add_ps(a.0, b.0), _mm256_add_ps(a.1, b.1))
+        }
+        fn sub(self, a: F32x16, b: F32x16) -> F32x16 {
+            F32x16(_mm256_sub_ps(a.0, b.0), _mm256_sub_ps(a.1, b.1))
+        }
+        fn mul(self, a: F32x16, b: F32x16) -> F32x16 {
+            F32x16(_mm256_mul_ps(a.0, b.0), _mm256_mul_ps(a.1, b.1))
+        }
+        fn div(self, a: F32x16, b: F32x16) -> F32x16 {
+            F32x16(_mm256_div_ps(a.0, b.0), _mm256_div_ps(a.1, b.1))
+        }
+        fn fma(self, a: F32x16, b: F32x16, c: F32x16) -> F32x16 {
+            F32x16(_mm256_fmadd_ps(a.0, b.0, c.0), _mm256_fmadd_ps(a.1, b.1, c.1))
+        }
+        fn max(self, a: F32x16, b: F32x16) -> F32x16 {
+            F32x16(_mm256_max_ps(a.0, b.0), _mm256_max_ps(a.1, b.1))
+        }
+        fn min(self, a: F32x16, b: F32x16) -> F32x16 {
+            F32x16(_mm256_min_ps(a.0, b.0), _mm256_min_ps(a.1, b.1))
+        }
+        fn round(self, a: F32x16) -> F32x16 {
+            const TO_NEAREST_EVEN: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+            F32x16(_mm256_round_ps::<TO_NEAREST_EVEN>(a.0), _mm256_round_ps::<TO_NEAREST_EVEN>(a.1))
+        }
+        fn pow2(self, a: F32x16) -> F32x16 {
+            let bias = _mm256_set1_epi32(127);
+            let low = _mm256_slli_epi32::<23>(_mm256_add_epi32(_mm256_cvttps_epi32(a.0), bias));
+            let high = _mm256_slli_epi32::<23>(_mm256_add_epi32(_mm256_cvttps_epi32(a.1), bias));
+            F32x16(_mm256_castsi256_ps(low), _mm256_castsi256_ps(high))
+        }
+    }
+}
+
+impl Simd for Avx2 {
+    const DENSE_TILE: DenseTile = DenseTile::Rows4Tokens1;
+    /// Field n of half h at 2 n + h.
+    type Codes = [__m256i; 8];
+    /// Eight partial sums.
+    type Sums = __m256i;
+
+    #[inline(always)]
+    fn run<K: Kernel>(self, kernel: K) -> K::Output {
+        #[target_feature(enable = "avx2,fma,f16c")]
+        fn compiled_for_avx2<K: Kernel>(s: Avx2, kernel: K) -> K::Output {
+            kernel.run(s)
+        }
+        // SAFETY: `self` is the proof that the machine has these features.
+        unsafe { compiled_for_avx2(self, kernel) }
+    }
+
+    vector_methods! {
+        fn load(self, x: &[f32; LANES]) -> F32x16 {
+            F32x16(_mm256_loadu_ps(x.as_ptr()), _mm256_loadu_ps(x[8..].as_ptr()))
+        }
+        fn store(self, a: F32x16, out: &mut [f32; LANES]) {
+            let (low, high) = out.split_at_mut(8);
+            _mm256_storeu_ps(low.as_mut_ptr(), a.0);
+            _mm256_storeu_ps(high.as_mut_ptr(), a.1);
+        }
+        fn load_f32(self, bytes: &[u8; 4 * LANES]) -> F32x16 {
+            F32x16(_mm256_loadu_ps(bytes.as_ptr().cast()), _mm256_loadu_ps(bytes[32..].as_ptr().cast()))
+        }
+        fn load_f16(self, bytes: &[u8; 2 * LANES]) -> F32x16 {
+            let low = _mm_loadu_si128(bytes.as_ptr().cast());
+            let high = _mm_loadu_si128(bytes[16..].as_ptr().cast());
+            F32x16(_mm256_cvtph_ps(low), _mm256_cvtph_ps(high))
+        }
+        fn load_half(self, x: &[f16; LANES]) -> F32x16 {
+            let low = _mm_loadu_si128(x.as_ptr().cast());
+            let high = _mm_loadu_si128(x[8..].as_ptr().cast());
+            F32x16(_mm256_cvtph_ps(low), _mm256_cvtph_ps(high))
+        }
+        fn load_bf16(self, bytes: &[u8; 2 * LANES]) -> F32x16 {
+            let low = _mm256_cvtepu16_epi32(_mm_loadu_si128(bytes.as_ptr().cast()));
+            let high = _mm256_cvtepu16_epi32(_mm_loadu_si128(bytes[16..].as_ptr().cast()));
+            let (low, high) = (_mm256_slli_epi32::<16>(low), _mm256_slli_epi32::<16>(high));
+            F32x16(_mm256_castsi256_ps(low), _mm256_castsi256_ps(high))
+        }
+        fn load_i8(self, bytes: &[u8; LANES]) -> F32x16 {
+            widen_i8(_mm_loadu_si128(bytes.as_ptr().cast()))
+        }
+        fn load_q6(self, low: &[u8; LANES], low_shift: u32, high: &[u8; LANES], high_shift: u32) -> F32x16 {
+            widen_i8(q6_codes(low, low_shift, high, high_shift))
+        }
+        fn reduce(self, a: F32x16) -> f32 {
+            reduce8(_mm256_add_ps(a.0, a.1))
+        }
+
+        fn unpack_tq2(self, packed: &[u8; BLOCK / 4]) -> [__m256i; 8] {
+            let mask = _mm256_set1_epi8(3);
+            let a = _mm256_loadu_si256(packed.as_ptr().cast());
+            let b = _mm256_loadu_si256(packed[32..].as_ptr().cast());
+            [
+                _mm256_and_si256(a, mask),
+                _mm256_and_si256(b, mask),
+                _mm256_and_si256(_mm256_srli_epi16::<2>(a), mask),
+                _mm256_and_si256(_mm256_srli_epi16::<2>(b), mask),
+                _mm256_and_si256(_mm256_srli_epi16::<4>(a), mask),
+                _mm256_and_si256(_mm256_srli_epi16::<4>(b), mask),
+                _mm256_and_si256(_mm256_srli_epi16::<6>(a), mask),
+                _mm256_and_si256(_mm256_srli_epi16::<6>(b), mask),
+            ]
+        }
+        fn load_codes(self, codes: &[u8; BLOCK]) -> [__m256i; 8] {
+            let mut loaded = [_mm256_setzero_si256(); 8];
+            for (to, from) in loaded.iter_mut().zip(codes.as_chunks::<32>().0) {
+                *to = _mm256_loadu_si256(from.as_ptr().cast());
+            }
+            loaded
+        }
+        fn dot_codes(self, codes: &[__m256i; 8], acts: &[i8; BLOCK]) -> __m256i {
+            // A pair of products is at most 2 * 3 * 127 = 762, eight of them 6096: far from 32767.
+            let mut pairs = _mm256_setzero_si256();
+            for (codes, acts) in codes.iter().zip(acts.as_chunks::<32>().0) {
+                let acts = _mm256_loadu_si256(acts.as_ptr().cast());
+                pairs = _mm256_add_epi16(pairs, _mm256_maddubs_epi16(*codes, acts));
+            }
+            _mm256_madd_epi16(pairs, _mm256_set1_epi16(1))
+        }
+        fn accumulate(
+            self,
+            acc: &mut [f32; 4],
+            dots: [__m256i; 4],
+            act_sum: i32,
+            w_scales: [f32; 4],
+            a_scale: f32,
+        ) {
+            let [a, b, c, d] = dots;
+            // Per half register: [a0 + a2, b0 + b2, a1 + a3, b1 + b3], the same of c and d, then all four.
+            let ab = _mm256_add_epi32(_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
+            let cd = _mm256_add_epi32(_mm256_unpacklo_epi32(c, d), _mm256_unpackhi_epi32(c, d));
+            let abcd = _mm256_add_epi32(_mm256_unpacklo_epi64(ab, cd), _mm256_unpackhi_epi64(ab, cd));
+            let totals = _mm_add_epi32(_mm256_castsi256_si128(abcd), _mm256_extracti128_si256::<1>(abcd));
+            fma_totals(acc, totals, act_sum, w_scales, a_scale);
+        }
+        fn widen4(self, bits: [u16; 4]) -> [f32; 4] {
+            widen4(bits)
+        }
+    }
+}
+
+/// `a` by the tree of `dot16`, from eight lanes on.
+#[target_feature(enable = "avx2")]
+#[inline]
+pub(super) fn reduce8(a: __m256) -> f32 {
+    let four = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
+    let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
+}
+
+/// Sixteen i8 as f32.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn widen_i8(a: __m128i) -> F32x16 {
+    let (low, high) = (_mm256_cvtepi8_epi32(a), _mm256_cvtepi8_epi32(_mm_srli_si128::<8>(a)));
+    F32x16(_mm256_cvtepi32_ps(low), _mm256_cvtepi32_ps(high))
+}
+
+/// Sixteen 6-bit codes less 32, as i8.
+#[target_feature(enable = "avx2")]
+#[inline]
+pub(super) fn q6_codes(low: &[u8; LANES], low_shift: u32, high: &[u8; LANES], high_shift: u32) -> __m128i {
+    // SAFETY: both loads read the sixteen bytes of an array, at any address.
+    let (low, high) = unsafe { (_mm_loadu_si128(low.as_ptr().cast()), _mm_loadu_si128(high.as_ptr().cast())) };
+    // Shifts are of 16-bit lanes: the masks drop what comes over from the neighbouring byte.
+    let low = _mm_srl_epi16(low, _mm_cvtsi32_si128(low_shift.cast_signed()));
+    let high = _mm_srl_epi16(high, _mm_cvtsi32_si128(high_shift.cast_signed()));
+    let low = _mm_and_si128(low, _mm_set1_epi8(15));
+    let high = _mm_slli_epi16::<4>(_mm_and_si128(high, _mm_set1_epi8(3)));
+    _mm_sub_epi8(_mm_or_si128(low, high), _mm_set1_epi8(32))
+}
+
+/// `acc[j] = fma(w_scales[j] * a_scale, (totals[j] - act_sum) as f32, acc[j])`
+#[target_feature(enable = "avx2,fma")]
+#[inline]
+pub(super) fn fma_totals(acc: &mut [f32; 4], totals: __m128i, act_sum: i32, w_scales: [f32; 4], a_scale: f32) {
+    let ints = _mm_cvtepi32_ps(_mm_sub_epi32(totals, _mm_set1_epi32(act_sum)));
+    // SAFETY: the loads read and the store writes the four floats of an array, at any address.
+    unsafe {
+        let scales = _mm_mul_ps(_mm_loadu_ps(w_scales.as_ptr()), _mm_set1_ps(a_scale));
+        let sums = _mm_fmadd_ps(scales, ints, _mm_loadu_ps(acc.as_ptr()));
+        _mm_storeu_ps(acc.as_mut_ptr(), sums);
+    }
+}
+
+/// Four f16, given by their bits, widened.
+#[target_feature(enable = "avx2,f16c")]
+#[inline]
+pub(super) fn widen4(bits: [u16; 4]) -> [f32; 4] {
+    let mut wide = [0.0; 4];
+    // SAFETY: the load reads the eight bytes of `bits`, the store writes the four floats of `wide`.
+    unsafe {
+        let halves = _mm_loadl_epi64(bits.as_ptr().cast());
+        _mm_storeu_ps(wide.as_mut_ptr(), _mm_cvtph_ps(halves));
+    }
+    wide
+}

@@ -1,0 +1,177 @@
+//! AVX-512 (F, BW, DQ, VL), with or without VNNI: a group of sixteen f32 is one register, a ternary block four.
+
+use std::arch::x86_64::*;
+
+use half::f16;
+use ternary_core::BLOCK;
+
+use super::avx2::{fma_totals, q6_codes, reduce8, widen4};
+use super::vector_methods;
+use crate::activation::LANES;
+use crate::vector::{DenseTile, Float, Kernel, Simd};
+
+/// Proof of AVX-512 F, BW, DQ and VL, of AVX2, FMA and F16C, and of VNNI where `VNNI` is set.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Avx512<const VNNI: bool>(());
+
+impl<const VNNI: bool> Avx512<VNNI> {
+    pub(crate) fn new() -> Option<Self> {
+        let supported = super::Avx2::new().is_some()
+            && is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vl")
+            && (!VNNI || is_x86_feature_detected!("avx512vnni"));
+        supported.then_some(Avx512(()))
+    }
+
+    /// The level below.
+    pub(crate) fn without_vnni(self) -> Avx512<false> {
+        Avx512(())
+    }
+}
+
+impl<const VNNI: bool> Float for Avx512<VNNI> {
+    type F = __m512;
+
+    vector_methods! {
+        fn splat(self, x: f32) -> __m512 {
+            _mm512_set1_ps(x)
+        }
+        fn add(self, a: __m512, b: __m512) -> __m512 {
+            _mm512_add_ps(a, b)
+        }
+        fn sub(self, a: __m512, b: __m512) -> __m512 {
+            _mm512_sub_ps(a, b)
+        }
+        fn mul(self, a: __m512, b: __m512) -> __m512 {
+            _mm512_mul_ps(a, b)
+        }
+        fn div(self, a: __m512, b: __m512) -> __m512 {
+            _mm512_div_ps(a, b)
+        }
+        fn fma(self, a: __m512, b: __m512, c: __m512) -> __m512 {
+            _mm512_fmadd_ps(a, b, c)
+        }
+        fn max(self, a: __m512, b: __m512) -> __m512 {
+            _mm512_max_ps(a, b)
+        }
+        fn min(self, a: __m512, b: __m512) -> __m512 {
+            _mm512_min_ps(a, b)
+        }
+        fn round(self, a: __m512) -> __m512 {
+            _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a)
+        }
+        fn pow2(self, a: __m512) -> __m512 {
+            let biased = _mm512_add_epi32(_mm512_cvttps_epi32(a), _mm512_set1_epi32(127));
+            _mm512_castsi512_ps(_mm512_slli_epi32::<23>(biased))
+        }
+    }
+}
+
+impl<const VNNI: bool> Simd for Avx512<VNNI> {
+    const DENSE_TILE: DenseTile = DenseTile::Rows4Tokens6;
+    /// Field n of both halves at n.
+    type Codes = [__m512i; 4];
+    /// Sixteen partial sums.
+    type Sums = __m512i;
+
+    #[inline(always)]
+    fn run<K: Kernel>(self, kernel: K) -> K::Output {
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+        fn compiled_for_avx512<S: Simd, K: Kernel>(s: S, kernel: K) -> K::Output {
+            kernel.run(s)
+        }
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+        fn compiled_for_vnni<S: Simd, K: Kernel>(s: S, kernel: K) -> K::Output {
+            kernel.run(s)
+        }
+        // SAFETY: `self` is the proof that the machine has these features.
+        unsafe { if VNNI { compiled_for_vnni(self, kernel) } else { compiled_for_avx512(self, kernel) } }
+    }
+
+    vector_methods! {
+        fn load(self, x: &[f32; LANES]) -> __m512 {
+            _mm512_loadu_ps(x.as_ptr())
+        }
+        fn store(self, a: __m512, out: &mut [f32; LANES]) {
+            _mm512_storeu_ps(out.as_mut_ptr(), a);
+        }
+        fn load_f32(self, bytes: &[u8; 4 * LANES]) -> __m512 {
+            _mm512_loadu_ps(bytes.as_ptr().cast())
+        }
+        fn load_f16(self, bytes: &[u8; 2 * LANES]) -> __m512 {
+            _mm512_cvtph_ps(_mm256_loadu_si256(bytes.as_ptr().cast()))
+        }
+        fn load_half(self, x: &[f16; LANES]) -> __m512 {
+            _mm512_cvtph_ps(_mm256_loadu_si256(x.as_ptr().cast()))
+        }
+        fn load_bf16(self, bytes: &[u8; 2 * LANES]) -> __m512 {
+            let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(bytes.as_ptr().cast()));
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
+        }
+        fn load_i8(self, bytes: &[u8; LANES]) -> __m512 {
+            _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(bytes.as_ptr().cast())))
+        }
+        fn load_q6(self, low: &[u8; LANES], low_shift: u32, high: &[u8; LANES], high_shift: u32) -> __m512 {
+            _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(q6_codes(low, low_shift, high, high_shift)))
+        }
+        fn reduce(self, a: __m512) -> f32 {
+            reduce8(_mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps::<1>(a)))
+        }
+
+        fn unpack_tq2(self, packed: &[u8; BLOCK / 4]) -> [__m512i; 4] {
+            let mask = _mm512_set1_epi8(3);
+            let all = _mm512_loadu_si512(packed.as_ptr().cast());
+            [
+                _mm512_and_si512(all, mask),
+                _mm512_and_si512(_mm512_srli_epi16::<2>(all), mask),
+                _mm512_and_si512(_mm512_srli_epi16::<4>(all), mask),
+                _mm512_and_si512(_mm512_srli_epi16::<6>(all), mask),
+            ]
+        }
+        fn load_codes(self, codes: &[u8; BLOCK]) -> [__m512i; 4] {
+            let mut loaded = [_mm512_setzero_si512(); 4];
+            for (to, from) in loaded.iter_mut().zip(codes.as_chunks::<64>().0) {
+                *to = _mm512_loadu_si512(from.as_ptr().cast());
+            }
+            loaded
+        }
+        fn dot_codes(self, codes: &[__m512i; 4], acts: &[i8; BLOCK]) -> __m512i {
+            let mut sums = _mm512_setzero_si512();
+            if VNNI {
+                for (codes, acts) in codes.iter().zip(acts.as_chunks::<64>().0) {
+                    let acts = _mm512_loadu_si512(acts.as_ptr().cast());
+                    sums = _mm512_dpbusd_epi32(sums, *codes, acts);
+                }
+                return sums;
+            }
+            // A pair of products is at most 2 * 3 * 127 = 762, four of them 3048: far from 32767.
+            for (codes, acts) in codes.iter().zip(acts.as_chunks::<64>().0) {
+                let acts = _mm512_loadu_si512(acts.as_ptr().cast());
+                sums = _mm512_add_epi16(sums, _mm512_maddubs_epi16(*codes, acts));
+            }
+            _mm512_madd_epi16(sums, _mm512_set1_epi16(1))
+        }
+        fn accumulate(
+            self,
+            acc: &mut [f32; 4],
+            dots: [__m512i; 4],
+            act_sum: i32,
+            w_scales: [f32; 4],
+            a_scale: f32,
+        ) {
+            let [a, b, c, d] = dots;
+            // Per quarter register: [a0 + a2, b0 + b2, a1 + a3, b1 + b3], the same of c and d, then all four.
+            let ab = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+            let cd = _mm512_add_epi32(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
+            let abcd = _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
+            let half = _mm256_add_epi32(_mm512_castsi512_si256(abcd), _mm512_extracti64x4_epi64::<1>(abcd));
+            let totals = _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256::<1>(half));
+            fma_totals(acc, totals, act_sum, w_scales, a_scale);
+        }
+        fn widen4(self, bits: [u16; 4]) -> [f32; 4] {
+            widen4(bits)
+        }
+    }
+}
