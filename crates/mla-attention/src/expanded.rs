@@ -21,7 +21,7 @@ use crate::{CacheType, GqaConfig, GqaWeights, MlaConfig, MlaWeights, QueryProjec
 /// What a cache of type `cache` would hold is rounded to it.
 ///
 /// # Panics
-/// When the weights do not have the shapes of the configuration.
+/// When the weights do not have the shapes of the configuration, or a ternary block is damaged.
 #[must_use]
 pub fn mla(config: &MlaConfig, weights: &MlaWeights, cache: CacheType, x: &[f32]) -> Vec<f64> {
     let c = config;
@@ -78,7 +78,7 @@ pub fn mla(config: &MlaConfig, weights: &MlaWeights, cache: CacheType, x: &[f32]
 /// What a cache of type `cache` would hold is rounded to it.
 ///
 /// # Panics
-/// When the weights do not have the shapes of the configuration.
+/// When the weights do not have the shapes of the configuration, or a ternary block is damaged.
 #[must_use]
 pub fn gqa(config: &GqaConfig, weights: &GqaWeights, cache: CacheType, x: &[f32]) -> Vec<f64> {
     let (c, w) = (config, weights);
@@ -147,7 +147,7 @@ impl Matrix {
         let mut row = vec![0.0; linear.cols()];
         let mut values = Vec::with_capacity(linear.rows() * linear.cols());
         for r in 0..linear.rows() {
-            linear.dequantize_row(r, &mut row);
+            linear.dequantize_row(r, &mut row).expect("the oracle is given sound weights");
             values.extend(row.iter().copied().map(f64::from));
         }
         Matrix { cols: linear.cols(), values }
