@@ -1,1 +1,29 @@
 //! Fidelity metrics and behavioural gates over any language model.
+//!
+//! A model is seen through [`LanguageModel`] only: tokens in, rows of logits out. [`fidelity`] compares a student with
+//! its teacher on a text, [`perplexity`] scores one model, [`sparse`] stores a teacher's answers so that it need not
+//! run again.
+//!
+//! **Invariant:** the same inputs give the same report, byte for byte, on every platform: sums are in `f64` and in a
+//! fixed order, `exp` and `ln` are this crate's own, quantiles come from sorted values.
+//!
+//! **Invariant:** too little input is an error, never a figure.
+
+pub mod error;
+pub mod fidelity;
+pub mod model;
+pub mod perplexity;
+pub mod sparse;
+pub mod stats;
+pub mod window;
+
+mod lockstep;
+mod numeric;
+mod row;
+
+pub use error::{Error, Result};
+pub use fidelity::{FidelityReport, compare};
+pub use model::{LanguageModel, ModelError};
+pub use perplexity::{PerplexityReport, perplexity};
+pub use stats::{Estimate, Share};
+pub use window::{FidelityConfig, Progress};

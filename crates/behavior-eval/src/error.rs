@@ -1,0 +1,132 @@
+//! What can go wrong while a model is measured.
+
+use crate::model::ModelError;
+
+/// Result of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Failures of a measurement; none of them is ever turned into a figure.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A window length nothing can be scored in.
+    #[error("windows of {n_ctx} tokens are too short; use at least {min}")]
+    WindowTooShort {
+        /// The length asked for.
+        n_ctx: usize,
+        /// The shortest that works.
+        min: usize,
+    },
+    /// The prefix reaches into the scored half.
+    #[error("a prefix of {prefix} tokens leaves no unscored text in windows of {n_ctx}; use longer windows")]
+    PrefixTooLong {
+        /// Its length.
+        prefix: usize,
+        /// Length of a window.
+        n_ctx: usize,
+    },
+    /// Not one full window.
+    #[error("the text has {have} tokens, but one window needs {need}; give a longer text or shorter windows")]
+    TextTooShort {
+        /// Tokens of the text.
+        have: usize,
+        /// Tokens of text in a window.
+        need: usize,
+    },
+    /// A limit of no windows at all.
+    #[error("a limit of 0 windows scores nothing; leave it out or use at least 1")]
+    NoWindows,
+    /// A token the model does not have.
+    #[error(
+        "token {index} of the text is {token}, but the model knows {vocab_size}; tokenize with the model's own tokenizer"
+    )]
+    TokenOutOfRange {
+        /// Position in the text; prefix tokens count from its start.
+        index: usize,
+        /// The token.
+        token: u32,
+        /// Number of tokens the model has.
+        vocab_size: usize,
+    },
+    /// Teacher and student have different vocabularies.
+    #[error("the teacher has {teacher} tokens and the student {student}; they cannot be compared")]
+    VocabularyMismatch {
+        /// Vocabulary of the teacher.
+        teacher: usize,
+        /// Vocabulary of the student.
+        student: usize,
+    },
+    /// The model failed.
+    #[error("the {role} failed in window {window}: {source}")]
+    Model {
+        /// Which model.
+        role: Role,
+        /// Index of the window.
+        window: usize,
+        /// What it said.
+        source: ModelError,
+    },
+    /// The model broke the contract of [`crate::LanguageModel`].
+    #[error("the {role} gave {got} in window {window} where {want} was due; its `logits` is not implemented right")]
+    Contract {
+        /// Which model.
+        role: Role,
+        /// Index of the window.
+        window: usize,
+        /// What came.
+        got: String,
+        /// What the contract says.
+        want: String,
+    },
+    /// A logit that is no number.
+    #[error(
+        "the {role} gave logit {value} for token {token} at position {position} of window {window}; run `bitnet verify` on it"
+    )]
+    NotFinite {
+        /// Which model.
+        role: Role,
+        /// Index of the window.
+        window: usize,
+        /// Position in the window.
+        position: usize,
+        /// Index of the logit.
+        token: usize,
+        /// Its value.
+        value: f32,
+    },
+    /// A stored baseline that cannot be used.
+    #[error("the stored baseline is not usable: {reason}; record it again")]
+    Baseline {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Reading or writing a baseline failed.
+    #[error("the baseline cannot be read or written: {source}")]
+    Io {
+        /// What the system said.
+        #[from]
+        source: std::io::Error,
+    },
+}
+
+/// Which of the two models is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Role {
+    /// The one that sets the standard.
+    Teacher,
+    /// The one that is measured.
+    Student,
+    /// The only one.
+    Model,
+}
+
+impl std::fmt::Display for Role {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Teacher => "teacher",
+            Self::Student => "student",
+            Self::Model => "model",
+        })
+    }
+}
