@@ -18,12 +18,12 @@ proptest! {
         assert_same(fma(a, b, c), a.mul_add(b, c), (a, b, c));
     }
 
-    /// Addends within a few binades of the product, where bits cancel and ties occur.
+    /// Addends near the product, where bits cancel, and far below it, where they decide ties.
     #[test]
-    fn fma_equals_the_processors_where_it_is_hard(a: u32, b: u32, c: u32, exponent in -30..30_i32) {
+    fn fma_equals_the_processors_where_it_is_hard(a: u32, b: u32, c: u32, exponent in -100..30_i32) {
         let unit = |bits: u32| f32::from_bits(bits & 0x807f_ffff | 0x3f80_0000);
-        // Few mantissa bits give exact ties.
-        for mask in [u32::MAX, 0xffff_f000, 0xfff0_0000] {
+        // Products of 13 and 13 bits are often ties of 24 bits; shorter ones cancel.
+        for mask in [u32::MAX, 0xffff_f800, 0xfff0_0000] {
             let (a, b) = (unit(a & mask), unit(b & mask));
             let c = unit(c & mask) * (exponent as f32).exp2();
             assert_same(fma(a, b, c), a.mul_add(b, c), (a, b, c));
@@ -71,12 +71,12 @@ fn fma_rounds_once() {
     let x = 1.0 + 2.0_f32.powi(-12);
     assert_eq!(fma(x, x, -1.0), 2.0_f32.powi(-11) + 2.0_f32.powi(-24));
     assert_eq!(x * x - 1.0, 2.0_f32.powi(-11));
-    // Just above a tie of f32, by less than the last bit of f64: rounding twice would go down.
-    let above_tie = fma(1.0 + f32::EPSILON, 1.0, f32::EPSILON / 2.0);
-    assert_eq!(above_tie, 1.0 + 2.0 * f32::EPSILON);
-    assert_eq!(fma(2.0_f32.powi(-40), 2.0_f32.powi(-40), 0.0) + 1.0, 1.0);
-    let tiny = fma(2.0_f32.powi(-60), 1.0, 16_777_216.0 + 2.0);
-    assert_eq!(tiny, 16_777_218.0);
+    // The product alone is a tie; the addend decides it, though f64 cannot hold their sum.
+    for sign in [1.0, -1.0] {
+        let addend = 2.0_f32.powi(-80);
+        assert_eq!(fma(sign * x, x, sign * addend), sign * (1.0 + 2.0_f32.powi(-11) + f32::EPSILON));
+        assert_eq!(fma(sign * x, x, -sign * addend), sign * (1.0 + 2.0_f32.powi(-11)));
+    }
 }
 
 #[test]
@@ -118,6 +118,21 @@ proptest! {
             if scale >= f32::MIN_POSITIVE {
                 prop_assert_eq!(f32::from(q), (x / scale).round_ties_even());
             }
+        }
+    }
+}
+
+#[test]
+fn codes_next_to_ties_are_those_of_the_division() {
+    // A product with the reciprocal of the scale would differ here.
+    for max in [1.0, 0.3, 2.7, 11.1, 0.0123] {
+        let scale = max / 127.0;
+        for k in 0..127 {
+            let tie = ((k as f32 + 0.5) * scale).to_bits();
+            let x = [tie - 1, tie, tie + 1].map(f32::from_bits);
+            let mut q = [0; 4];
+            assert_eq!(quantize_a8(&[x[0], x[1], x[2], -max], &mut q), scale);
+            assert_eq!(q[..3], x.map(|x| (x / scale).round_ties_even() as i8), "{max} {k}");
         }
     }
 }

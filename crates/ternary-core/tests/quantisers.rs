@@ -103,6 +103,11 @@ fn absmean_follows_the_published_rule() {
     let scale = quantize_block(Rounding::AbsMean, &w, None, &mut trits);
     assert_eq!(trits, [0, 0, 1, -1, 0, 1, 1, -1]);
     assert_eq!(scale, f16::from_f32(0.5));
+
+    // So large that epsilon vanishes, and the ties are exact.
+    let scale = quantize_block(Rounding::AbsMean, &w.map(|w| w * 2.0_f32.powi(60)), None, &mut trits);
+    assert_eq!(trits, [0, 0, 1, -1, 0, 1, 1, -1]);
+    assert_eq!(scale, f16::MAX);
 }
 
 #[test]
