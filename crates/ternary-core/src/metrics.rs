@@ -39,17 +39,28 @@ pub struct ErrorMetrics {
 /// to the rounding of f64.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct ErrorSums {
-    n: u64,
-    zeros: u64,
-    error2: f64,
-    weight2: f64,
-    value2: f64,
-    product: f64,
-    n_scales: u64,
-    scale_min: f32,
-    scale_max: f32,
-    scale: f64,
-    scale2: f64,
+    /// Weights compared.
+    pub n: u64,
+    /// Approximations that are zero.
+    pub zeros: u64,
+    /// `sum (w - v)^2`.
+    pub error2: f64,
+    /// `sum w^2`.
+    pub weight2: f64,
+    /// `sum v^2`.
+    pub value2: f64,
+    /// `sum w v`.
+    pub product: f64,
+    /// Scales seen.
+    pub n_scales: u64,
+    /// Smallest scale.
+    pub scale_min: f32,
+    /// Largest scale.
+    pub scale_max: f32,
+    /// Sum of the scales.
+    pub scale: f64,
+    /// Sum of their squares.
+    pub scale2: f64,
 }
 
 impl ErrorSums {
