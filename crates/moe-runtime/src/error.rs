@@ -57,6 +57,118 @@ pub enum Error {
         /// What the user can do.
         remedy: &'static str,
     },
+    /// Position scaling, which would change every angle.
+    #[error("position scaling `{kind}` (`{key}`) is not supported; use a model with plain rotary positions")]
+    RopeScaling {
+        /// The key that asks for it.
+        key: String,
+        /// Its value.
+        kind: String,
+    },
+    /// A tensor the model needs is not in its file.
+    #[error(
+        "the model lacks the tensor `{tensor}`; the file is incomplete or belongs to another model: fetch it again"
+    )]
+    MissingTensor {
+        /// Canonical name.
+        tensor: String,
+    },
+    /// A tensor has other dimensions than the configuration says.
+    #[error(
+        "`{tensor}` has the shape {got:?}, but the configuration asks for {expected:?}; the file and its configuration do not belong together"
+    )]
+    Shape {
+        /// Canonical name.
+        tensor: String,
+        /// Row-major dimensions.
+        expected: Vec<usize>,
+        /// Row-major dimensions.
+        got: Vec<usize>,
+    },
+    /// A tensor that no kernel can compute with.
+    #[error("tensor `{tensor}` cannot be used: {source}; run `bitnet verify` on the model")]
+    Weight {
+        /// Canonical name.
+        tensor: String,
+        /// What the kernel said.
+        source: tl_kernels::Error,
+    },
+    /// Memory could not be had.
+    #[error("{bytes} bytes for {what} cannot be allocated; close other programs or choose a smaller model or context")]
+    Memory {
+        /// What it was for.
+        what: String,
+        /// How much.
+        bytes: usize,
+    },
+    /// More memory would be needed than was allowed.
+    #[error(
+        "the model needs {need} bytes ({detail}), but only {allowed} are allowed; choose a shorter context or a smaller model"
+    )]
+    MemoryLimit {
+        /// Bytes needed.
+        need: u64,
+        /// Bytes allowed.
+        allowed: u64,
+        /// The sum.
+        detail: String,
+    },
+    /// A routing that was forced from outside does not fit the layer.
+    #[error("a forced routing names {what} {got}, but the layer has {limit}; correct the override")]
+    Routing {
+        /// What does not fit.
+        what: &'static str,
+        /// Value given.
+        got: usize,
+        /// Value of the layer.
+        limit: usize,
+    },
+    /// A token id outside of the vocabulary.
+    #[error("token {token} is not in the vocabulary of {vocab}; use the tokenizer that belongs to the model")]
+    Token {
+        /// The id.
+        token: u32,
+        /// Size of the vocabulary.
+        vocab: usize,
+    },
+    /// A prompt, or a prompt and its answer, are longer than the context.
+    #[error("{need} tokens do not fit the context of {have}; shorten the prompt or start with a larger context (-c)")]
+    ContextFull {
+        /// Tokens the context holds.
+        have: usize,
+        /// Tokens that were to be held.
+        need: usize,
+    },
+    /// A context that the model was not made for.
+    #[error(
+        "a context of {asked} tokens is more than the {made_for} the model was made for; choose at most {made_for}"
+    )]
+    ContextTooLong {
+        /// Tokens asked for.
+        asked: usize,
+        /// The model's own limit.
+        made_for: usize,
+    },
+    /// There was nothing to compute.
+    #[error("there are no tokens to compute; give a prompt")]
+    NoTokens,
+    /// A model directory without its configuration.
+    #[error("{} cannot be read: {source}; a checkpoint directory needs its config.json", path.display())]
+    ConfigFile {
+        /// The file.
+        path: std::path::PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file could not be read.
+    #[error(transparent)]
+    Source(#[from] gguf_bitnet::Error),
+    /// Attention could not be built or run.
+    #[error(transparent)]
+    Attention(mla_attention::Error),
+    /// A kernel refused its input.
+    #[error(transparent)]
+    Kernel(#[from] tl_kernels::Error),
     /// A sampling setting is out of range.
     #[error("sampling setting {setting} = {value} is not usable; it has to be {rule}")]
     Sampling {
@@ -126,6 +238,16 @@ pub enum Error {
         /// What the tokenizer said.
         reason: String,
     },
+}
+
+impl From<mla_attention::Error> for Error {
+    /// A full context is told as this crate's own error, so that callers match one variant.
+    fn from(error: mla_attention::Error) -> Error {
+        match error {
+            mla_attention::Error::ContextFull { have, need } => Error::ContextFull { have, need },
+            other => Error::Attention(other),
+        }
+    }
 }
 
 /// What is wrong with a vocabulary.
