@@ -9,6 +9,7 @@ mod pipeline;
 mod prove;
 mod repo;
 mod safetensors;
+mod targets;
 mod tidy;
 
 use std::process::ExitCode;
@@ -34,6 +35,8 @@ enum Verb {
     Pipeline(pipeline::Args),
     /// Check what the compiler does not: dependency edges, file sizes, headers, fixtures.
     Tidy,
+    /// Check that the product compiles for macOS and Windows, where their standard libraries are installed.
+    Targets,
     /// Run the fuzz targets a fixed number of times, where the fuzzer is installed.
     Fuzz(fuzz::Args),
     /// Run one heavy demonstration and record its figures below benches/record.
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
         Verb::Test(rest) => test(&rest.args),
         Verb::Pipeline(args) => pipeline::run(&args),
         Verb::Tidy => tidy::run(),
+        Verb::Targets => targets::run(),
         Verb::Fuzz(args) => fuzz::run(&args),
         Verb::Prove(args) => prove::run(&args),
         Verb::Quantize(rest) => bitnet("quantize", &rest.args),

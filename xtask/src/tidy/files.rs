@@ -20,7 +20,8 @@ const FORBIDDEN: [(&str, &str, &str); 5] = [
 ];
 
 /// Folders of one machine. Split for the same reason.
-const MACHINE_PATHS: [(&str, &str); 5] = [("/ho", "me/"), ("/ro", "ot/"), ("/wo", "rk/"), ("/tm", "p/"), ("/Us", "ers/")];
+const MACHINE_PATHS: [(&str, &str); 5] =
+    [("/ho", "me/"), ("/ro", "ot/"), ("/wo", "rk/"), ("/tm", "p/"), ("/Us", "ers/")];
 
 /// Where `unsafe` may be allowed, with a reason.
 const UNSAFE_FILES: [&str; 4] = [

@@ -1,0 +1,25 @@
+//! `cargo xtask targets`: does the product compile for the other desktop systems?
+//!
+//! A check without linking, so it needs only the target's standard library (`rustup target add NAME`), no foreign
+//! toolchain. A target that is not installed is one SKIP line. This says that the code compiles there, not that it runs.
+
+use xshell::cmd;
+
+use crate::{Outcome, repo};
+
+const TARGETS: [&str; 2] = ["aarch64-apple-darwin", "x86_64-pc-windows-msvc"];
+
+pub(crate) fn run() -> Outcome {
+    let sh = repo::shell()?;
+    let sysroot = cmd!(sh, "rustc --print sysroot").quiet().read()?;
+    for target in TARGETS {
+        let installed = std::path::Path::new(&sysroot).join("lib/rustlib").join(target).join("lib").is_dir();
+        if !installed {
+            repo::say(&format!("SKIP {target}: its standard library is not installed (rustup target add {target})"));
+            continue;
+        }
+        cmd!(sh, "cargo check --quiet --profile checked --target {target} -p bitnet-cli").run()?;
+        repo::say(&format!("PASS {target}: `bitnet` compiles"));
+    }
+    Ok(())
+}
