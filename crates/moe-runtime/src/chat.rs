@@ -1,0 +1,173 @@
+//! The chat template: from messages to the prompt text, as the model's own Jinja template spells it.
+//!
+//! Templates come out of model files, so they are hostile until proven otherwise: they run on a budget of
+//! instructions, of nesting and of output bytes, see no file and no clock, and end in an error, never in a panic.
+//!
+//! Rendering follows what `transformers` does (Jinja2 with `trim_blocks` and `lstrip_blocks`, Python's string methods,
+//! Python's spelling of values, its own `tojson`), after a normalisation of the messages (module `message`): a
+//! `developer` is a `system`, absent content is empty, tool results are text, tool arguments are objects.
+
+mod message;
+mod python;
+
+use minijinja::{Environment, ErrorKind, UndefinedBehavior, context};
+use serde_json::Value as Json;
+
+use crate::error::{Error, Result};
+
+/// Instructions one rendering may execute; a turn of an ordinary template costs a few hundred.
+const FUEL: u64 = 20_000_000;
+/// Nesting of blocks, macros and includes.
+const RECURSION: usize = 100;
+/// Longest prompt a template may write, in bytes.
+const MAX_OUTPUT_BYTES: usize = 64 << 20;
+/// Longest template accepted, in bytes.
+const MAX_TEMPLATE_BYTES: usize = 1 << 20;
+const NAME: &str = "chat_template";
+
+/// One conversation to render.
+///
+/// Messages are JSON objects in the shape of OpenAI's chat API: `role`, `content` (text, null or a list of parts),
+/// `reasoning_content`, `tool_calls`, `tool_call_id`.
+#[derive(Clone, Debug, Default)]
+pub struct ChatRequest {
+    /// The turns, oldest first.
+    pub messages: Vec<Json>,
+    /// Tool declarations; empty means that the template sees none.
+    pub tools: Vec<Json>,
+    /// Whether the model is to think; `None` leaves the template's default.
+    pub enable_thinking: Option<bool>,
+    /// Whether earlier turns lose their reasoning; `None` leaves the template's default.
+    pub clear_thinking: Option<bool>,
+    /// Whether the prompt ends where the assistant is to go on.
+    pub add_generation_prompt: bool,
+}
+
+impl ChatRequest {
+    /// A conversation of one user turn, after a system message if there is one, waiting for the assistant.
+    #[must_use]
+    pub fn user(system: Option<&str>, text: &str) -> Self {
+        let system = system.map(|s| serde_json::json!({"role": "system", "content": s}));
+        let user = serde_json::json!({"role": "user", "content": text});
+        Self { messages: system.into_iter().chain([user]).collect(), add_generation_prompt: true, ..Self::default() }
+    }
+}
+
+/// A compiled chat template.
+///
+/// ```
+/// use moe_runtime::{ChatRequest, ChatTemplate};
+/// # fn main() -> moe_runtime::Result<()> {
+/// let template = ChatTemplate::from_source("{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}")?;
+/// assert_eq!(template.render(&ChatRequest::user(None, "hi"))?, "<|user|>hi");
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+pub struct ChatTemplate {
+    environment: Environment<'static>,
+    bos_token: String,
+    eos_token: String,
+}
+
+impl ChatTemplate {
+    /// Compiles a template.
+    ///
+    /// # Errors
+    /// [`Error::ChatTemplate`] when it is no Jinja, or longer than 1 MiB.
+    pub fn from_source(source: &str) -> Result<Self> {
+        if source.len() > MAX_TEMPLATE_BYTES {
+            let reason = format!("it has {} bytes, more than the {MAX_TEMPLATE_BYTES} allowed", source.len());
+            return Err(Error::ChatTemplate { reason });
+        }
+        let mut environment = Environment::new();
+        environment.set_trim_blocks(true);
+        environment.set_lstrip_blocks(true);
+        environment.set_keep_trailing_newline(false);
+        environment.set_undefined_behavior(UndefinedBehavior::Lenient);
+        environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
+        environment.set_fuel(Some(FUEL));
+        environment.set_recursion_limit(RECURSION);
+        python::install(&mut environment);
+        environment.add_template_owned(NAME, source.to_owned()).map_err(|e| template_error(&e))?;
+        Ok(Self { environment, bos_token: String::new(), eos_token: String::new() })
+    }
+
+    /// Sets what the template sees as `bos_token` and `eos_token`.
+    #[must_use]
+    pub fn with_tokens(mut self, bos_token: &str, eos_token: &str) -> Self {
+        bos_token.clone_into(&mut self.bos_token);
+        eos_token.clone_into(&mut self.eos_token);
+        self
+    }
+
+    /// The prompt text of a conversation.
+    ///
+    /// # Errors
+    /// [`Error::ChatMessage`] for a message no template could render, [`Error::ChatRefused`] with the template's own
+    /// words when it raises, [`Error::ChatTemplate`] when it fails or exceeds its budget.
+    pub fn render(&self, request: &ChatRequest) -> Result<String> {
+        let messages = message::normalise(&request.messages)?;
+        let tools = (!request.tools.is_empty()).then_some(&request.tools);
+        let mut context = vec![
+            ("messages", minijinja::Value::from_serialize(&messages)),
+            ("tools", minijinja::Value::from_serialize(tools)),
+            ("documents", minijinja::Value::from(())),
+            ("add_generation_prompt", request.add_generation_prompt.into()),
+            ("bos_token", self.bos_token.as_str().into()),
+            ("eos_token", self.eos_token.as_str().into()),
+        ];
+        // Left undefined when not given: templates ask `is defined`.
+        context.extend(request.enable_thinking.map(|on| ("enable_thinking", on.into())));
+        context.extend(request.clear_thinking.map(|on| ("clear_thinking", on.into())));
+        let context: minijinja::Value = context.into_iter().collect();
+
+        let template = self.environment.get_template(NAME).map_err(|e| template_error(&e))?;
+        let mut output = Bounded(Vec::new());
+        template
+            .render_captured_to(context! { ..context }, &mut output)
+            .map_err(|e| refusal(&e).unwrap_or_else(|| template_error(&e)))?;
+        String::from_utf8(output.0).map_err(|e| Error::ChatTemplate { reason: e.to_string() })
+    }
+}
+
+/// A sink that refuses more than [`MAX_OUTPUT_BYTES`].
+struct Bounded(Vec<u8>);
+
+impl std::io::Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if self.0.len() + bytes.len() > MAX_OUTPUT_BYTES {
+            return Err(std::io::Error::other("the prompt grows beyond 64 MiB"));
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The message of a `raise_exception` call, if that is what stopped the template.
+fn refusal(error: &minijinja::Error) -> Option<Error> {
+    let mut cause: Option<&dyn std::error::Error> = Some(error);
+    while let Some(e) = cause {
+        if let Some(raised) = e.downcast_ref::<python::Raised>() {
+            return Some(Error::ChatRefused { message: raised.0.clone() });
+        }
+        cause = e.source();
+    }
+    None
+}
+
+fn template_error(error: &minijinja::Error) -> Error {
+    let mut reason = match error.kind() {
+        ErrorKind::OutOfFuel => "it runs longer than any chat template should".to_owned(),
+        _ => error.to_string(),
+    };
+    let mut cause = std::error::Error::source(error);
+    while let Some(e) = cause {
+        reason = format!("{reason}: {e}");
+        cause = e.source();
+    }
+    Error::ChatTemplate { reason }
+}

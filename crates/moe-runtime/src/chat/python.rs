@@ -1,0 +1,295 @@
+//! What templates take from Python: methods on strings and dicts, the spelling of values, `tojson`, `raise_exception`.
+
+use std::fmt::Write as _;
+
+use minijinja::value::{Kwargs, Rest, Value, ValueKind};
+use minijinja::{Environment, Error, ErrorKind, Output, State};
+use serde_json::Value as Json;
+
+/// Deepest nesting of a value that is printed or turned into JSON; parsers give no deeper ones.
+const MAX_DEPTH: usize = 128;
+
+/// The error of `raise_exception(message)`, kept apart from errors of the template engine.
+#[derive(Debug)]
+pub(super) struct Raised(pub(super) String);
+
+impl std::fmt::Display for Raised {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Raised {}
+
+/// Adds all of it to an environment.
+pub(super) fn install(environment: &mut Environment<'static>) {
+    environment.set_unknown_method_callback(method);
+    environment.set_formatter(print);
+    environment.add_filter("tojson", tojson);
+    environment.add_function("raise_exception", |message: String| -> Result<Value, Error> {
+        Err(Error::new(ErrorKind::InvalidOperation, "the template refuses").with_source(Raised(message)))
+    });
+}
+
+/// Python's methods; stripping follows Python's idea of white space, which includes the four separators U+001C..1F.
+fn method(state: &State<'_, '_>, value: &Value, name: &str, args: &[Value]) -> Result<Value, Error> {
+    let bare = args.is_empty() || (args.len() == 1 && args[0].is_none());
+    if let (Some(text), true) = (value.as_str(), bare) {
+        let space = |c: char| c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c);
+        match name {
+            "strip" => return Ok(text.trim_matches(space).into()),
+            "lstrip" => return Ok(text.trim_start_matches(space).into()),
+            "rstrip" => return Ok(text.trim_end_matches(space).into()),
+            _ => {}
+        }
+    }
+    minijinja_contrib::pycompat::unknown_method_callback(state, value, name, args)
+}
+
+/// Prints a value as Python's `str` does.
+fn print(out: &mut Output<'_>, _: &State<'_, '_>, value: &Value) -> Result<(), Error> {
+    let mut text = String::new();
+    let written = match value.as_str() {
+        Some(plain) => out.write_str(plain),
+        None => {
+            repr(value, &mut text, 0)?;
+            out.write_str(&text)
+        }
+    };
+    written.map_err(Error::from)
+}
+
+/// Python's `repr` of a value, except that an undefined one is empty.
+fn repr(value: &Value, out: &mut String, depth: usize) -> Result<(), Error> {
+    if depth > MAX_DEPTH {
+        return Err(Error::new(ErrorKind::InvalidOperation, "a printed value nests too deeply"));
+    }
+    match value.kind() {
+        ValueKind::Undefined => {}
+        ValueKind::None => out.push_str("None"),
+        ValueKind::Bool => out.push_str(if value.is_true() { "True" } else { "False" }),
+        ValueKind::Number if !value.is_integer() => match f64::try_from(value.clone()) {
+            Ok(number) => out.push_str(&float(number)),
+            Err(_) => out.push_str(&value.to_string()),
+        },
+        ValueKind::String => quote(value.as_str().unwrap_or_default(), out),
+        ValueKind::Seq | ValueKind::Iterable => {
+            out.push('[');
+            for (i, item) in value.try_iter()?.enumerate() {
+                out.push_str(if i > 0 { ", " } else { "" });
+                repr(&item, out, depth + 1)?;
+            }
+            out.push(']');
+        }
+        ValueKind::Map => {
+            out.push('{');
+            for (i, key) in value.try_iter()?.enumerate() {
+                out.push_str(if i > 0 { ", " } else { "" });
+                repr(&key, out, depth + 1)?;
+                out.push_str(": ");
+                repr(&value.get_item(&key)?, out, depth + 1)?;
+            }
+            out.push('}');
+        }
+        _ => out.push_str(&value.to_string()),
+    }
+    Ok(())
+}
+
+/// A Python string literal: single quotes unless only those occur inside.
+fn quote(text: &str, out: &mut String) {
+    let mark = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
+    out.push(mark);
+    for c in text.chars() {
+        match c {
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            '\\' => out.push_str("\\\\"),
+            c if c == mark => out.extend(['\\', c]),
+            c if (c as u32) < 0x20 || c as u32 == 0x7f => {
+                let _ = write!(out, "\\x{:02x}", c as u32);
+            }
+            c => out.push(c),
+        }
+    }
+    out.push(mark);
+}
+
+/// Python's `repr` of a float: the shortest digits that read back, an exponent below 1e-4 and from 1e16 on.
+fn float(number: f64) -> String {
+    if number.is_nan() {
+        return "nan".to_owned();
+    }
+    if number.is_infinite() {
+        return if number > 0.0 { "inf" } else { "-inf" }.to_owned();
+    }
+    let scientific = format!("{number:e}");
+    let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
+    match exponent.parse::<i32>() {
+        Ok(e) if number != 0.0 && !(-4..16).contains(&e) => {
+            format!("{digits}e{}{:02}", if e < 0 { '-' } else { '+' }, e.abs())
+        }
+        _ => format!("{number:?}"),
+    }
+}
+
+/// `value | tojson(ensure_ascii=False, indent=None)`; a positional argument is `ensure_ascii`, as in `transformers`.
+fn tojson(value: &Value, positional: Rest<Value>, options: Kwargs) -> Result<String, Error> {
+    if value.is_undefined() {
+        return Err(Error::new(ErrorKind::UndefinedError, "tojson of an undefined value"));
+    }
+    let mut ensure_ascii = options.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false);
+    let mut indent = options.get::<Option<usize>>("indent")?;
+    if let Some(first) = positional.first() {
+        ensure_ascii = first.is_true();
+    }
+    if let Some(second) = positional.get(1) {
+        indent = second.as_usize();
+    }
+    options.assert_all_used()?;
+    Ok(to_json(&from_value(value, 0)?, ensure_ascii, indent.map(|n| n.min(16))))
+}
+
+/// A template's value as JSON.
+fn from_value(value: &Value, depth: usize) -> Result<Json, Error> {
+    if depth > MAX_DEPTH {
+        return Err(Error::new(ErrorKind::InvalidOperation, "a value nests too deeply for tojson"));
+    }
+    match value.kind() {
+        ValueKind::Undefined | ValueKind::None => Ok(Json::Null),
+        ValueKind::Seq | ValueKind::Iterable => {
+            value.try_iter()?.map(|item| from_value(&item, depth + 1)).collect::<Result<Vec<_>, _>>().map(Json::Array)
+        }
+        ValueKind::Map => {
+            let pair = |key: Value| {
+                let name = key.as_str().map_or_else(|| key.to_string(), str::to_owned);
+                Ok((name, from_value(&value.get_item(&key)?, depth + 1)?))
+            };
+            value.try_iter()?.map(pair).collect::<Result<_, Error>>().map(Json::Object)
+        }
+        _ => serde_json::to_value(value)
+            .map_err(|e| Error::new(ErrorKind::BadSerialization, "tojson of a value JSON cannot hold").with_source(e)),
+    }
+}
+
+/// JSON as Python's `json.dumps` writes it: separators `", "` and `": "`, nothing escaped that need not be.
+pub(super) fn to_json(value: &Json, ensure_ascii: bool, indent: Option<usize>) -> String {
+    let mut out = String::new();
+    write_json(value, ensure_ascii, indent, 0, &mut out);
+    out
+}
+
+fn write_json(value: &Json, ascii: bool, indent: Option<usize>, depth: usize, out: &mut String) {
+    match value {
+        Json::Null => out.push_str("null"),
+        Json::Bool(b) => out.push_str(if *b { "true" } else { "false" }),
+        Json::Number(n) => match n.as_f64() {
+            Some(x) if n.is_f64() => out.push_str(&float(x)),
+            _ => out.push_str(&n.to_string()),
+        },
+        Json::String(s) => json_string(s, ascii, out),
+        Json::Array(items) => {
+            bracketed(('[', ']'), items.iter(), indent, depth, out, |item, out| {
+                write_json(item, ascii, indent, depth + 1, out);
+            });
+        }
+        Json::Object(map) => {
+            bracketed(('{', '}'), map.iter(), indent, depth, out, |(key, item), out| {
+                json_string(key, ascii, out);
+                out.push_str(": ");
+                write_json(item, ascii, indent, depth + 1, out);
+            });
+        }
+    }
+}
+
+fn bracketed<T>(
+    (open, close): (char, char),
+    items: impl ExactSizeIterator<Item = T>,
+    indent: Option<usize>,
+    depth: usize,
+    out: &mut String,
+    mut write: impl FnMut(T, &mut String),
+) {
+    let empty = items.len() == 0;
+    let line = |out: &mut String, depth: usize| {
+        if let Some(width) = indent {
+            out.push('\n');
+            out.extend(std::iter::repeat_n(' ', width * depth));
+        }
+    };
+    out.push(open);
+    for (i, item) in items.enumerate() {
+        if i > 0 {
+            out.push_str(if indent.is_some() { "," } else { ", " });
+        }
+        line(out, depth + 1);
+        write(item, out);
+    }
+    if !empty {
+        line(out, depth);
+    }
+    out.push(close);
+}
+
+fn json_string(text: &str, ascii: bool, out: &mut String) {
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            '\u{8}' => out.push_str("\\b"),
+            '\u{c}' => out.push_str("\\f"),
+            c if (c as u32) < 0x20 || (ascii && !(' '..='~').contains(&c)) => {
+                for unit in c.encode_utf16(&mut [0; 2]) {
+                    let _ = write!(out, "\\u{unit:04x}");
+                }
+            }
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{float, to_json};
+    use serde_json::json;
+
+    /// Right-hand sides printed by Python 3.
+    #[test]
+    fn floats_read_like_python() {
+        for (number, want) in [
+            (0.0, "0.0"),
+            (-0.0, "-0.0"),
+            (2.0, "2.0"),
+            (0.1, "0.1"),
+            (1e15, "1000000000000000.0"),
+            (1e16, "1e+16"),
+            (1.5e300, "1.5e+300"),
+            (0.0001, "0.0001"),
+            (0.00001, "1e-05"),
+            (-1.25e-7, "-1.25e-07"),
+        ] {
+            assert_eq!(float(number), want);
+        }
+    }
+
+    #[test]
+    fn json_reads_like_python() {
+        let value = json!({"z": [1, 2.0, null, true, {}, []], "a": "<é🚀>&'\"\\\n\u{1}\u{7f}"});
+        assert_eq!(
+            to_json(&value, false, None),
+            "{\"z\": [1, 2.0, null, true, {}, []], \"a\": \"<é🚀>&'\\\"\\\\\\n\\u0001\u{7f}\"}"
+        );
+        assert_eq!(
+            to_json(&value, true, None),
+            "{\"z\": [1, 2.0, null, true, {}, []], \"a\": \"<\\u00e9\\ud83d\\ude80>&'\\\"\\\\\\n\\u0001\\u007f\"}"
+        );
+        assert_eq!(to_json(&json!({"a": [1, {}]}), false, Some(2)), "{\n  \"a\": [\n    1,\n    {}\n  ]\n}");
+    }
+}

@@ -1,0 +1,383 @@
+//! Text to token ids and back: byte-level BPE from `tokenizer.json` or GGUF metadata, or plain bytes.
+//!
+//! ```text
+//!   text --whole tokens (types 3, 4)--> segments --pre-tokenizer--> words --BPE--> ids
+//!   ids  --pieces (bytes)--> UTF-8, split nowhere --> text
+//! ```
+//!
+//! Both sources end in one `Vocabulary`, so they give identical ids. Token types are those of GGUF: 1 normal,
+//! 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte. Types 3 and 4 are matched whole, leftmost first, the longest
+//! at a place, before anything else (type 3 only when special parsing is on); types 1 and 4 are shown when decoding,
+//! the others are hidden unless asked for.
+//!
+//! No token is added by [`Tokenizer::encode`]: `[gMASK]<sop>` belongs to the chat template, and to raw text through
+//! [`Tokenizer::raw_prefix`].
+//!
+//! **Invariant:** every text can be encoded (all 256 bytes have a token) and the bytes of its tokens are the text.
+
+mod bpe;
+mod bytes;
+mod gguf;
+mod hf;
+mod pre;
+mod special;
+mod stream;
+mod vocabulary;
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use gguf_bitnet::{Metadata, Value};
+
+use crate::error::Result;
+use bpe::Bpe;
+use special::WholeTokens;
+use vocabulary::Vocabulary;
+
+pub use stream::{ControlTokens, TextStream};
+pub use vocabulary::TokenType;
+
+/// Tokens that end an answer, looked up by text even when the model's files list only the first.
+const STOP_TEXTS: [&str; 3] = ["<|endoftext|>", "<|user|>", "<|observation|>"];
+/// What the model line expects before raw text.
+const RAW_PREFIX: [&str; 2] = ["[gMASK]", "<sop>"];
+/// Tokens that the output parser needs to see although they are control tokens in some vocabularies.
+const MARKUP: [&str; 10] = [
+    "<think>",
+    "</think>",
+    "<tool_call>",
+    "</tool_call>",
+    "<arg_key>",
+    "</arg_key>",
+    "<arg_value>",
+    "</arg_value>",
+    "<tool_response>",
+    "</tool_response>",
+];
+
+/// A model's tokenizer.
+///
+/// ```
+/// use moe_runtime::{ControlTokens, Tokenizer};
+/// # fn main() -> moe_runtime::Result<()> {
+/// let tokenizer = Tokenizer::bytes();
+/// let ids = tokenizer.encode("hé", true)?;
+/// assert_eq!(ids, [104, 0xc3, 0xa9]);
+/// assert_eq!(tokenizer.decode(&ids, ControlTokens::Hide), "hé");
+/// # Ok(()) }
+/// ```
+pub struct Tokenizer {
+    /// Text of every token, by id.
+    tokens: Vec<String>,
+    types: Vec<TokenType>,
+    by_text: HashMap<String, u32>,
+    /// The bytes of all tokens, one after another; token `i` ends at `piece_ends[i]`.
+    pieces: Vec<u8>,
+    piece_ends: Vec<usize>,
+    /// Whether the output parser needs the token.
+    markup: Vec<u32>,
+    /// Whole tokens with and without the control tokens.
+    with_control: WholeTokens,
+    without_control: WholeTokens,
+    /// `None`: bytes are ids.
+    bpe: Option<Bpe>,
+    ids: SpecialIds,
+    stop_ids: Vec<u32>,
+    add_bos: bool,
+    chat_template: Option<String>,
+}
+
+/// Ids with a role of their own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SpecialIds {
+    /// Begin of a text.
+    pub bos: Option<u32>,
+    /// End of a text.
+    pub eos: Option<u32>,
+    /// End of a turn.
+    pub eot: Option<u32>,
+    /// End of a message that waits for a tool.
+    pub eom: Option<u32>,
+    /// Stands for what has no token.
+    pub unknown: Option<u32>,
+    /// Fills up batches.
+    pub padding: Option<u32>,
+}
+
+impl std::fmt::Debug for Tokenizer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tokenizer")
+            .field("vocab_size", &self.vocab_size())
+            .field("byte_fallback", &self.is_byte_fallback())
+            .field("ids", &self.ids)
+            .field("stop_ids", &self.stop_ids)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Tokenizer {
+    /// The tokenizer of a checkpoint directory: `tokenizer.json` with `tokenizer_config.json`,
+    /// `generation_config.json` and `chat_template.jinja` beside it. Without `tokenizer.json`: bytes.
+    ///
+    /// # Errors
+    /// `Error::TokenizerFile` for a file that cannot be read or parsed, `Error::Vocabulary` for one that contradicts
+    /// itself, `Error::Unsupported` for another kind of tokenizer or a build without the `tokenizers` feature.
+    pub fn from_dir(dir: &Path) -> Result<Self> {
+        match hf::read(dir)? {
+            hf::Found::Vocabulary(vocabulary) => Self::from_vocabulary(*vocabulary),
+            hf::Found::Nothing { stop_ids, chat_template } => {
+                let mut tokenizer = Self::bytes();
+                tokenizer.add_stops(&stop_ids);
+                tokenizer.chat_template = chat_template;
+                Ok(tokenizer)
+            }
+        }
+    }
+
+    /// The tokenizer inside a GGUF file. Without a vocabulary: bytes.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::from_dir`]; wrongly typed metadata is an error too.
+    pub fn from_gguf(metadata: &Metadata) -> Result<Self> {
+        match gguf::read(metadata)? {
+            Some(vocabulary) => Self::from_vocabulary(vocabulary),
+            None => Ok(Self::bytes()),
+        }
+    }
+
+    /// The fallback for files without a vocabulary: ids 0 to 255 are bytes, then `<|bos|>`, `<|eos|>`, `<|pad|>`,
+    /// `<|unk|>`. Warn the user when [`Tokenizer::is_byte_fallback`] says so.
+    #[must_use]
+    pub fn bytes() -> Self {
+        let names = ["<|bos|>", "<|eos|>", "<|pad|>", "<|unk|>"];
+        let tokens = (0..=255u8).map(|b| format!("<0x{b:02X}>")).chain(names.map(str::to_owned)).collect();
+        let types = [vec![TokenType::Byte; 256], vec![TokenType::Control; 4]].concat();
+        let ids = SpecialIds {
+            bos: Some(256),
+            eos: Some(257),
+            padding: Some(258),
+            unknown: Some(259),
+            ..SpecialIds::default()
+        };
+        Self::assemble(tokens, types, ids, None)
+    }
+
+    fn from_vocabulary(vocabulary: Vocabulary) -> Result<Self> {
+        vocabulary.check()?;
+        let bpe = Bpe::new(&vocabulary)?;
+        let Vocabulary { tokens, types, ids, stop_ids, add_bos, chat_template, .. } = vocabulary;
+        let mut tokenizer = Self::assemble(tokens, types, ids, Some(bpe));
+        tokenizer.add_stops(&stop_ids);
+        tokenizer.add_bos = add_bos;
+        tokenizer.chat_template = chat_template;
+        Ok(tokenizer)
+    }
+
+    fn assemble(tokens: Vec<String>, types: Vec<TokenType>, ids: SpecialIds, bpe: Option<Bpe>) -> Self {
+        let mut pieces = Vec::new();
+        let mut piece_ends = Vec::with_capacity(tokens.len());
+        for (text, &kind) in tokens.iter().zip(&types) {
+            match kind {
+                TokenType::Normal => bytes::decode_into(text, &mut pieces),
+                TokenType::Byte => bytes::hex_into(text, &mut pieces),
+                _ => pieces.extend_from_slice(text.as_bytes()),
+            }
+            piece_ends.push(pieces.len());
+        }
+        let numbered = || (0u32..).zip(tokens.iter().zip(&types));
+        // A padding token gives way to a real one of the same text.
+        let real = numbered().filter(|(_, (_, kind))| **kind != TokenType::Unused);
+        let by_text: HashMap<String, u32> = real.map(|(id, (text, _))| (text.clone(), id)).collect();
+        let whole = |control: bool| {
+            let wanted = numbered().filter(move |(_, (_, kind))| {
+                **kind == TokenType::UserDefined || (control && **kind == TokenType::Control)
+            });
+            WholeTokens::new(wanted.map(|(id, (text, _))| (text.as_str(), id)))
+        };
+        let (with_control, without_control) = (whole(true), whole(false));
+        let lookup = |text: &&str| by_text.get(*text).copied();
+        let markup = MARKUP.iter().filter_map(lookup).collect();
+        let roles = [ids.eos, ids.eot, ids.eom].into_iter().flatten();
+        let mut stop_ids: Vec<u32> = roles.chain(STOP_TEXTS.iter().filter_map(lookup)).collect();
+        stop_ids.sort_unstable();
+        stop_ids.dedup();
+        Self {
+            tokens,
+            types,
+            by_text,
+            pieces,
+            piece_ends,
+            markup,
+            with_control,
+            without_control,
+            bpe,
+            ids,
+            stop_ids,
+            add_bos: false,
+            chat_template: None,
+        }
+    }
+
+    fn add_stops(&mut self, more: &[u32]) {
+        self.stop_ids.extend_from_slice(more);
+        self.stop_ids.sort_unstable();
+        self.stop_ids.dedup();
+    }
+
+    /// The ids of a text; nothing is added to it.
+    ///
+    /// With `parse_special` the text of a control token becomes that token, which is right for rendered templates and
+    /// wrong for words from a stranger. User-defined tokens are always matched.
+    ///
+    /// # Errors
+    /// `Error::Encode` when the pre-tokenizer gives up (a pathological text).
+    pub fn encode(&self, text: &str, parse_special: bool) -> Result<Vec<u32>> {
+        let mut ids = Vec::new();
+        let whole = if parse_special { &self.with_control } else { &self.without_control };
+        let mut rest = text;
+        while !rest.is_empty() {
+            let found = whole.find(rest);
+            let end = found.map_or(rest.len(), |f| f.start);
+            self.encode_segment(&rest[..end], &mut ids)?;
+            rest = &rest[end..];
+            if let Some(found) = found {
+                ids.push(found.id);
+                rest = &rest[found.len..];
+            }
+        }
+        Ok(ids)
+    }
+
+    fn encode_segment(&self, segment: &str, ids: &mut Vec<u32>) -> Result<()> {
+        match &self.bpe {
+            Some(bpe) if !segment.is_empty() => bpe.encode(segment, ids),
+            Some(_) => Ok(()),
+            None => {
+                ids.extend(segment.bytes().map(u32::from));
+                Ok(())
+            }
+        }
+    }
+
+    /// The ids of a rendered prompt: control tokens are parsed, and the begin token is put in front when the model's
+    /// files demand it (`add_bos_token`) and the prompt does not begin with it already.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    pub fn encode_prompt(&self, text: &str) -> Result<Vec<u32>> {
+        let mut ids = self.encode(text, true)?;
+        if let (true, Some(bos)) = (self.add_bos, self.ids.bos)
+            && ids.first() != Some(&bos)
+        {
+            ids.insert(0, bos);
+        }
+        Ok(ids)
+    }
+
+    /// What to put before raw text (completion, perplexity): `[gMASK]<sop>` if the vocabulary has both, else the begin
+    /// token if the model's files demand it, else nothing.
+    #[must_use]
+    pub fn raw_prefix(&self) -> Vec<u32> {
+        let both: Option<Vec<u32>> = RAW_PREFIX.iter().map(|text| self.token_to_id(text)).collect();
+        both.unwrap_or_else(|| self.ids.bos.filter(|_| self.add_bos).into_iter().collect())
+    }
+
+    /// The text of ids; broken UTF-8 becomes U+FFFD. An id outside the vocabulary has no text.
+    #[must_use]
+    pub fn decode(&self, ids: &[u32], control: ControlTokens) -> String {
+        let mut stream = TextStream::new(control);
+        let mut text: String = ids.iter().map(|&id| stream.push(self, id)).collect();
+        text.push_str(&stream.finish());
+        text
+    }
+
+    /// The bytes that a token stands for, shown or not; empty outside the vocabulary.
+    #[must_use]
+    pub fn piece(&self, id: u32) -> &[u8] {
+        let Ok(index) = usize::try_from(id) else { return &[] };
+        let Some(&end) = self.piece_ends.get(index) else { return &[] };
+        let start = if index == 0 { 0 } else { self.piece_ends[index - 1] };
+        &self.pieces[start..end]
+    }
+
+    /// The id of a token by its text as the vocabulary spells it (`Ġthe` for " the").
+    #[must_use]
+    pub fn token_to_id(&self, text: &str) -> Option<u32> {
+        self.by_text.get(text).copied()
+    }
+
+    /// The text of a token as the vocabulary spells it.
+    #[must_use]
+    pub fn token_text(&self, id: u32) -> Option<&str> {
+        self.tokens.get(usize::try_from(id).ok()?).map(String::as_str)
+    }
+
+    /// The type of a token.
+    #[must_use]
+    pub fn token_type(&self, id: u32) -> Option<TokenType> {
+        self.types.get(usize::try_from(id).ok()?).copied()
+    }
+
+    /// Whether the output parser needs to see the token (`<think>`, `<tool_call>` and their kin).
+    #[must_use]
+    pub fn is_markup(&self, id: u32) -> bool {
+        self.markup.contains(&id)
+    }
+
+    /// Number of tokens, padding included.
+    #[must_use]
+    pub fn vocab_size(&self) -> usize {
+        self.tokens.len()
+    }
+
+    /// The ids that end generation, ascending.
+    #[must_use]
+    pub fn stop_ids(&self) -> &[u32] {
+        &self.stop_ids
+    }
+
+    /// Whether a token ends generation.
+    #[must_use]
+    pub fn is_stop(&self, id: u32) -> bool {
+        self.stop_ids.binary_search(&id).is_ok()
+    }
+
+    /// The ids with a role.
+    #[must_use]
+    pub fn special_ids(&self) -> SpecialIds {
+        self.ids
+    }
+
+    /// Whether the model had no vocabulary and bytes stand in for it; worth a warning to the user.
+    #[must_use]
+    pub fn is_byte_fallback(&self) -> bool {
+        self.bpe.is_none()
+    }
+
+    /// The source of the model's chat template.
+    #[must_use]
+    pub fn chat_template(&self) -> Option<&str> {
+        self.chat_template.as_deref()
+    }
+}
+
+/// The GGUF metadata that carries the tokenizer of a checkpoint directory, in the order to write it.
+///
+/// `vocab_size` is the model's number of embedding rows; tokens that the tokenizer lacks are padded as unused. A
+/// pre-tokenizer that GGUF has no name for is written as `default`, which other engines take with a warning, and spelled
+/// out under a key of our own, which this runtime reads instead. A directory without `tokenizer.json` gives at most its
+/// chat template.
+///
+/// # Errors
+/// As [`Tokenizer::from_dir`], and `Error::Vocabulary` when there are more tokens than `vocab_size`.
+pub fn gguf_entries(dir: &Path, vocab_size: usize) -> Result<Vec<(String, Value)>> {
+    match hf::read(dir)? {
+        hf::Found::Vocabulary(vocabulary) => {
+            vocabulary.check()?;
+            gguf::entries(*vocabulary, vocab_size)
+        }
+        hf::Found::Nothing { chat_template, .. } => {
+            Ok(chat_template.map(|t| (gguf::CHAT_TEMPLATE.to_owned(), Value::String(t))).into_iter().collect())
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! A vocabulary as both sources give it, and the checks that make it safe to use.
+
+use std::collections::{HashMap, HashSet};
+
+use super::pre::PreTokenizer;
+use super::{SpecialIds, bytes};
+use crate::error::{Error, Result, VocabularyDefect};
+
+/// What a token is for, with GGUF's numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenType {
+    /// Ordinary text.
+    Normal = 1,
+    /// Stands for what has no token.
+    Unknown = 2,
+    /// Steers the model; hidden from readers.
+    Control = 3,
+    /// Added by hand; matched whole, shown.
+    UserDefined = 4,
+    /// Fills up the embedding.
+    Unused = 5,
+    /// One raw byte, spelled `<0xNN>`.
+    Byte = 6,
+}
+
+impl TokenType {
+    /// The type of a GGUF number.
+    pub(super) fn of(number: i64) -> Option<Self> {
+        let all = [Self::Normal, Self::Unknown, Self::Control, Self::UserDefined, Self::Unused, Self::Byte];
+        all.into_iter().find(|kind| kind.number() == number)
+    }
+
+    /// The GGUF number.
+    pub(super) fn number(self) -> i64 {
+        self as i64
+    }
+}
+
+/// Everything a tokenizer is made of.
+#[derive(Clone, Debug)]
+pub(super) struct Vocabulary {
+    /// Where it came from, for messages.
+    pub(super) origin: String,
+    /// Text of every token, by id: byte-level for normal tokens, literal for all others.
+    pub(super) tokens: Vec<String>,
+    /// As long as `tokens`.
+    pub(super) types: Vec<TokenType>,
+    /// Pairs to join, the most urgent first.
+    pub(super) merges: Vec<(String, String)>,
+    /// A word that is a token is that token, whatever the merges say.
+    pub(super) ignore_merges: bool,
+    /// How text is cut into words.
+    pub(super) pre: PreTokenizer,
+    /// Ids with a role.
+    pub(super) ids: SpecialIds,
+    /// Ids that end generation besides those with a role.
+    pub(super) stop_ids: Vec<u32>,
+    /// Whether the begin token goes in front of prompts.
+    pub(super) add_bos: bool,
+    /// Source of the chat template.
+    pub(super) chat_template: Option<String>,
+}
+
+impl Vocabulary {
+    fn defect<T>(&self, defect: VocabularyDefect) -> Result<T> {
+        Err(Error::Vocabulary { origin: self.origin.clone(), defect })
+    }
+
+    /// The ids that BPE may produce, by text: normal tokens, and user-defined ones that a merge names.
+    pub(super) fn bpe_tokens(&self) -> HashMap<String, u32> {
+        let mut merged = HashSet::new();
+        for (a, b) in &self.merges {
+            merged.extend([a.clone(), b.clone(), format!("{a}{b}")]);
+        }
+        let tokens = (0u32..).zip(self.tokens.iter().zip(&self.types));
+        let wanted = tokens.filter(|(_, (text, kind))| match kind {
+            TokenType::Normal => true,
+            TokenType::UserDefined => merged.contains(*text),
+            _ => false,
+        });
+        wanted.map(|(id, (text, _))| (text.clone(), id)).collect()
+    }
+
+    /// Everything that would otherwise surface as a wrong id or a panic later.
+    ///
+    /// # Errors
+    /// [`Error::Vocabulary`] with the first defect.
+    pub(super) fn check(&self) -> Result<()> {
+        if self.tokens.is_empty() {
+            return self.defect(VocabularyDefect::Empty);
+        }
+        self.check_tokens()?;
+        self.check_ids()?;
+        let known = self.bpe_tokens();
+        let missing = (0..=255u8).find(|&b| !known.contains_key(bytes::CHARS[usize::from(b)].to_string().as_str()));
+        if let Some(byte) = missing {
+            return self.defect(VocabularyDefect::MissingByte { byte });
+        }
+        for (index, (a, b)) in self.merges.iter().enumerate() {
+            let joined = format!("{a}{b}");
+            if [a, b, &joined].into_iter().any(|text| !known.contains_key(text)) {
+                return self.defect(VocabularyDefect::Merge { index, merge: format!("{a} {b}") });
+            }
+        }
+        Ok(())
+    }
+
+    fn check_tokens(&self) -> Result<()> {
+        if self.types.len() != self.tokens.len() {
+            let (got, want) = (self.types.len(), self.tokens.len());
+            return self.defect(VocabularyDefect::Length { list: "the list of token types", got, want });
+        }
+        let mut seen: HashMap<&str, u32> = HashMap::with_capacity(self.tokens.len());
+        for (id, (text, kind)) in (0u32..).zip(self.tokens.iter().zip(&self.types)) {
+            if *kind == TokenType::Unused {
+                continue;
+            }
+            if text.is_empty() {
+                return self.defect(VocabularyDefect::EmptyToken { id });
+            }
+            if let Some(first) = seen.insert(text, id) {
+                return self.defect(VocabularyDefect::DuplicateToken { token: text.clone(), first, second: id });
+            }
+        }
+        Ok(())
+    }
+
+    fn check_ids(&self) -> Result<()> {
+        let SpecialIds { bos, eos, eot, eom, unknown, padding } = self.ids;
+        let roles = [
+            ("the begin token", bos),
+            ("the end token", eos),
+            ("the end-of-turn token", eot),
+            ("the end-of-message token", eom),
+            ("the unknown token", unknown),
+            ("the padding token", padding),
+        ];
+        let roles = roles.into_iter().filter_map(|(what, id)| Some((what, id?)));
+        let stops = self.stop_ids.iter().map(|&id| ("a stop token", id));
+        let limit = self.tokens.len() as u64;
+        for (what, id) in roles.chain(stops) {
+            if u64::from(id) >= limit {
+                let defect = VocabularyDefect::IdOutOfRange { what: what.to_owned(), id: id.into(), limit };
+                return self.defect(defect);
+            }
+        }
+        Ok(())
+    }
+}
