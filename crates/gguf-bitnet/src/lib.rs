@@ -4,28 +4,38 @@
 //! span against the size of the file before anything is allocated or any view exists. What the
 //! weights themselves hold (codes, scales, NaN) is checked when they are read or by [`verify`].
 
+mod catalog;
 mod class;
+mod dequant;
+mod discovery;
 mod disk;
 mod error;
 pub mod job;
 mod map;
+mod mapper;
 mod mem;
 mod metadata;
 mod path;
 mod reader;
+mod resolve;
 mod safetensors;
 mod source;
 mod types;
 mod writer;
 
+pub use catalog::{Catalog, LogicalTensor, Matrix, Part};
 pub use class::TensorClass;
+pub use dequant::dequantize;
+pub use discovery::{ClassCount, DiscoveryReport, Expected, Misshaped, validate};
 pub use disk::{free_space, require_space, write_atomic};
 pub use error::{Error, Result};
 pub use map::MappedFile;
+pub use mapper::{SplitDims, TensorNameMapper, gguf_name, hf_name};
 pub use mem::{current_rss_bytes, peak_rss_bytes};
 pub use metadata::{Array, Metadata, Value};
 pub use path::{join_file_name, output_path};
 pub use reader::{GgufFile, OpenOptions, split_file_name, split_metadata};
+pub use resolve::{OpenModel, open_source, resolve_model};
 pub use safetensors::SafetensorsDir;
 pub use source::{TensorInfo, TensorSource};
 pub use ternary_core::{Bytes, I2sLayout, Rounding};

@@ -14,6 +14,7 @@ use std::path::Path;
 
 use ternary_core::Bytes;
 
+use crate::disk::{parent, sync_dir, with_suffix};
 use crate::error::{Error, Result};
 use crate::metadata::{Metadata, encode_str};
 use crate::reader::header::{MAGIC, MAX_DIMS, alignment};
@@ -232,9 +233,7 @@ impl GgufWriter {
     pub fn write_file(path: &Path, metadata: &Metadata, tensors: &[(TensorInfo, Bytes)]) -> Result<()> {
         let infos = tensors.iter().map(|(info, _)| info.clone()).collect();
         let mut writer = GgufWriter::new(metadata, infos).map_err(|e| e.in_file(path))?;
-        let mut name = path.file_name().unwrap_or_default().to_owned();
-        name.push(".partial");
-        let partial = path.with_file_name(name);
+        let partial = with_suffix(path, ".tmp");
         let result = (|| {
             let file = File::create(&partial).map_err(Error::io("create", &partial))?;
             let mut out = BufWriter::new(file);
@@ -247,7 +246,7 @@ impl GgufWriter {
             file.sync_all().map_err(Error::io("write", &partial))?;
             drop(file);
             std::fs::rename(&partial, path).map_err(Error::io("replace", path))?;
-            sync_dir(path)
+            sync_dir(parent(path))
         })();
         result.map_err(|e: Error| {
             // Gone already when the rename has happened.
@@ -255,18 +254,6 @@ impl GgufWriter {
             e.in_file(path)
         })
     }
-}
-
-/// Makes the rename of `path` durable where directories can be synchronised.
-fn sync_dir(path: &Path) -> Result<()> {
-    #[cfg(unix)]
-    {
-        let dir = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        File::open(dir).and_then(|d| d.sync_all()).map_err(Error::io("synchronise", dir))?;
-    }
-    #[cfg(not(unix))]
-    let _ = path;
-    Ok(())
 }
 
 fn check_info(info: &TensorInfo) -> Result<()> {
