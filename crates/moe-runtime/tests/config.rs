@@ -1,0 +1,363 @@
+//! Configurations: what every checkpoint and file says, and what is refused.
+
+use gguf_bitnet::{Metadata, Value};
+use moe_runtime::{
+    Arch, AttentionConfig, Error, Gating, GroupScore, ModelConfig, Presence, RopeStyle, RouterConfig, WeightNorm,
+};
+use serde_json::{Value as Json, json};
+
+fn hf(case: &str) -> Json {
+    let text = std::fs::read_to_string(fixtures::path(format!("goldens/{case}/config.json"))).expect("the file reads");
+    serde_json::from_str(&text).expect("the file is JSON")
+}
+
+fn changed(case: &str, changes: &[(&str, Json)]) -> Result<ModelConfig, Error> {
+    let mut json = hf(case);
+    for (key, value) in changes {
+        json[*key] = value.clone();
+    }
+    ModelConfig::from_hf(&json)
+}
+
+fn without(case: &str, key: &str) -> Result<ModelConfig, Error> {
+    let mut json = hf(case);
+    json.as_object_mut().expect("an object").remove(key);
+    ModelConfig::from_hf(&json)
+}
+
+#[track_caller]
+fn refused(result: Result<ModelConfig, Error>, words: &[&str]) {
+    let message = result.expect_err("it must be refused").to_string();
+    for word in words {
+        assert!(message.contains(word), "`{message}` does not say `{word}`");
+    }
+}
+
+fn router(config: &ModelConfig) -> &RouterConfig {
+    &config.moe.as_ref().expect("the model has experts").router
+}
+
+#[test]
+fn a_glm_checkpoint_reads_as_it_is() {
+    let config = ModelConfig::from_hf(&hf("glm-tiny-top4")).expect("it reads");
+    assert_eq!((config.arch, config.n_layers, config.n_dense, config.n_mtp), (Arch::Glm4MoeLite, 2, 1, 0));
+    assert_eq!((config.vocab, config.hidden, config.dense_ff, config.n_ctx), (512, 256, 512, 1024));
+    assert_eq!((config.norm_eps, config.head), (1e-5, Presence::Absent));
+    let want = AttentionConfig::Mla {
+        q_lora: Some(256),
+        kv_lora: 256,
+        qk_nope: 64,
+        qk_rope: 32,
+        v_head: 64,
+        latent_norm_eps: 1e-6,
+    };
+    assert_eq!(config.attention, want);
+    assert_eq!((config.rope.theta, config.rope.dims, config.rope.style), (1e6, 32, RopeStyle::Interleaved));
+    let router = router(&config);
+    assert_eq!((router.gating, router.n_experts, router.top_k), (Gating::Sigmoid, 8, 4));
+    assert_eq!((router.norm, router.scaling), (WeightNorm::Sum { eps: 1e-20 }, 1.8));
+    assert_eq!((router.selection_bias, router.group_score), (Presence::Required, GroupScore::TopTwoSum));
+    assert!(!config.is_moe(0) && config.is_moe(1));
+}
+
+#[test]
+fn the_other_families_read_as_they_are() {
+    let v2 = ModelConfig::from_hf(&hf("deepseek-v2-groups")).expect("it reads");
+    let r = router(&v2);
+    assert_eq!((r.gating, r.norm, r.selection_bias), (Gating::Softmax, WeightNorm::None, Presence::Absent));
+    assert_eq!((r.n_group, r.topk_group, r.group_score, r.scaling), (4, 2, GroupScore::Max, 2.0));
+    assert_eq!(v2.moe.as_ref().map(|m| m.shared_ff()), Some(64));
+
+    let greedy = changed("deepseek-v2-groups", &[("topk_method", json!("greedy"))]).expect("it reads");
+    assert_eq!((router(&greedy).n_group, router(&greedy).topk_group), (1, 1), "greedy knows no groups");
+
+    let gqa = ModelConfig::from_hf(&hf("glm4-moe-gqa")).expect("it reads");
+    assert_eq!((gqa.n_mtp, gqa.rope.dims, gqa.rope.style), (1, 32, RopeStyle::Halves));
+    let want =
+        AttentionConfig::Gqa { n_kv_heads: 2, head_dim: 64, qk_norm: Presence::Required, bias: Presence::Required };
+    assert_eq!(gqa.attention, want);
+    let plain = ModelConfig::from_hf(&hf("glm4-moe-plain")).expect("it reads");
+    let want = AttentionConfig::Gqa { n_kv_heads: 2, head_dim: 24, qk_norm: Presence::Absent, bias: Presence::Absent };
+    assert_eq!((plain.attention, plain.rope.dims), (want, 6));
+
+    let v3 = changed("glm-tiny", &[("model_type", json!("deepseek_v3"))]).expect("it reads");
+    assert_eq!((v3.arch, router(&v3).gating), (Arch::DeepseekV3, Gating::Sigmoid));
+}
+
+#[test]
+fn the_dense_prefix_comes_from_either_key() {
+    assert_eq!(ModelConfig::from_hf(&hf("shared2")).expect("it reads").n_dense, 2);
+    assert_eq!(ModelConfig::from_hf(&hf("unnormalised")).expect("it reads").n_dense, 1);
+    refused(changed("glm-tiny", &[("first_k_dense_replace", json!(2))]), &["first_k_dense_replace", "mlp_layer_types"]);
+    let after =
+        changed("glm-tiny", &[("mlp_layer_types", json!(["sparse", "dense"])), ("first_k_dense_replace", Json::Null)]);
+    refused(after, &["mlp_layer_types", "the dense layers must be the first ones"]);
+    refused(changed("glm-tiny", &[("mlp_layer_types", json!(["dense"]))]), &["1 entries and 2 layers"]);
+    refused(changed("glm-tiny", &[("mlp_layer_types", json!(["dense", "moe"]))]), &["\"dense\" or \"sparse\""]);
+}
+
+#[test]
+fn old_rope_keys_work_and_scaling_is_refused_by_name() {
+    let old = [("rope_parameters", Json::Null), ("rope_theta", json!(5e5)), ("rope_scaling", Json::Null)];
+    assert_eq!(changed("glm-tiny", &old).expect("it reads").rope.theta, 5e5);
+    let old = [("rope_parameters", Json::Null), ("rope_theta", json!(1e4)), ("partial_rotary_factor", json!(0.25))];
+    let gqa = changed("glm4-moe-gqa", &old).expect("it reads");
+    assert_eq!((gqa.rope.theta, gqa.rope.dims), (1e4, 16));
+
+    let yarn = json!({"rope_type": "yarn", "rope_theta": 1e6, "factor": 40.0});
+    refused(changed("glm-tiny", &[("rope_parameters", yarn)]), &["`yarn`", "rope_parameters.rope_type"]);
+    refused(changed("glm-tiny", &[("rope_scaling", json!({"type": "linear", "factor": 4.0}))]), &["`linear`"]);
+    refused(changed("glm-tiny", &[("rope_scaling", json!({"factor": 4.0}))]), &["4.0"]);
+    refused(changed("glm-tiny", &[("rope_theta", json!(1e4))]), &["rope_parameters.rope_theta", "disagree"]);
+    refused(changed("glm-tiny", &[("rope_parameters", json!({"rope_type": "default"}))]), &["rope_theta"]);
+}
+
+#[test]
+fn rope_over_halves_is_read_where_the_family_allows_it() {
+    let halves = changed("glm-tiny", &[("rope_interleave", json!(false))]).expect("it reads");
+    assert_eq!(halves.rope.style, RopeStyle::Halves);
+    refused(halves.to_gguf_metadata().map(|_| halves.clone()), &["the format cannot express"]);
+}
+
+#[test]
+fn hostile_configurations_are_errors_that_name_the_key() {
+    for key in ["hidden_size", "num_hidden_layers", "vocab_size", "num_attention_heads", "n_routed_experts"] {
+        for value in [json!(-1), json!(1u64 << 40), json!(1.5), json!("8"), json!([8])] {
+            refused(changed("glm-tiny", &[(key, value)]), &[key]);
+        }
+    }
+    for key in
+        ["hidden_size", "vocab_size", "num_experts_per_tok", "kv_lora_rank", "rms_norm_eps", "moe_intermediate_size"]
+    {
+        refused(without("glm-tiny", key), &[key, "glm4_moe_lite"]);
+    }
+    for (key, value) in [
+        ("hidden_size", json!(0)),
+        ("num_hidden_layers", json!(0)),
+        ("num_hidden_layers", json!(200_000_000)),
+        ("num_experts_per_tok", json!(5)),
+        ("num_experts_per_tok", json!(0)),
+        ("n_group", json!(3)),
+        ("topk_group", json!(2)),
+        ("rms_norm_eps", json!(0.0)),
+        ("rms_norm_eps", json!(-1e-5)),
+        ("routed_scaling_factor", json!(1e300)),
+        ("routed_scaling_factor", json!(0)),
+        ("qk_rope_head_dim", json!(31)),
+        ("n_shared_experts", json!(100_000)),
+        ("num_attention_heads", json!(200_000_000)),
+        ("tie_word_embeddings", json!("yes")),
+        ("n_routed_experts", json!(100_000)),
+        ("rope_parameters", json!([])),
+        ("hidden_act", json!("gelu")),
+        ("attention_bias", json!(true)),
+        ("mlp_bias", json!(true)),
+        ("scoring_func", json!("tanh")),
+        ("topk_method", json!("random")),
+        ("quantization_config", json!({"quant_method": "fp8"})),
+        ("moe_layer_freq", json!(2)),
+        ("max_position_embeddings", json!(0)),
+    ] {
+        assert!(changed("glm-tiny", &[(key, value.clone())]).is_err(), "{key} = {value}");
+    }
+    assert!(changed("glm4-moe-gqa", &[("num_key_value_heads", json!(3))]).is_err());
+    refused(changed("glm-tiny", &[("model_type", json!("llama"))]), &["`llama`", "glm4_moe_lite"]);
+    refused(without("glm-tiny", "model_type"), &["model_type"]);
+    refused(ModelConfig::from_hf_str("{"), &["config.json", "JSON"]);
+    refused(ModelConfig::from_hf_str("[]"), &["not an object"]);
+}
+
+#[test]
+fn few_groups_must_leave_enough_experts() {
+    let base = [("n_group", json!(4)), ("topk_group", json!(1))];
+    refused(changed("groups", &base), &["experts per token", "at most 2"]);
+}
+
+/// What a GGUF of the case's model says.
+fn gguf(case: &str) -> Metadata {
+    ModelConfig::from_hf(&hf(case)).expect("it reads").to_gguf_metadata().expect("it can be written")
+}
+
+fn changed_gguf(case: &str, key: &str, value: impl Into<Value>) -> Result<ModelConfig, Error> {
+    let mut metadata = gguf(case);
+    metadata.insert(key, value);
+    ModelConfig::from_gguf(&metadata)
+}
+
+#[test]
+fn every_case_survives_the_way_through_gguf() {
+    for case in fixtures::golden_cases() {
+        let config = ModelConfig::from_hf(&hf(&case)).expect("it reads");
+        let back = ModelConfig::from_gguf(&gguf(&case)).expect("it reads back");
+        assert_eq!(
+            (back.n_layers, back.n_dense, back.rope, back.vocab),
+            (config.n_layers, config.n_dense, config.rope, config.vocab)
+        );
+        assert_eq!((back.head, back.n_mtp), (Presence::Detect, 0), "{case}");
+    }
+}
+
+#[test]
+fn the_keys_have_the_names_and_types_of_the_format() {
+    let metadata = gguf("no-q-lora");
+    assert_eq!(metadata.str("general.architecture").expect("a string"), Some("deepseek2"));
+    for (key, value) in [
+        ("block_count", Value::U32(2)),
+        ("attention.head_count", Value::U32(4)),
+        ("attention.head_count_kv", Value::U32(1)),
+        ("attention.kv_lora_rank", Value::U32(64)),
+        ("attention.key_length", Value::U32(72)),
+        ("attention.value_length", Value::U32(64)),
+        ("attention.key_length_mla", Value::U32(24)),
+        ("attention.value_length_mla", Value::U32(16)),
+        ("attention.layer_norm_rms_epsilon", Value::F32(1e-5)),
+        ("rope.dimension_count", Value::U32(8)),
+        ("rope.freq_base", Value::F32(1e6)),
+        ("leading_dense_block_count", Value::U32(1)),
+        ("expert_count", Value::U32(4)),
+        ("expert_used_count", Value::U32(2)),
+        ("expert_shared_count", Value::U32(1)),
+        ("expert_feed_forward_length", Value::U32(64)),
+        ("expert_gating_func", Value::U32(2)),
+        ("expert_weights_norm", Value::Bool(true)),
+        ("expert_weights_scale", Value::F32(1.8)),
+        ("vocab_size", Value::U32(128)),
+    ] {
+        assert_eq!(metadata.get(&format!("deepseek2.{key}")), Some(&value), "{key}");
+    }
+    assert!(!metadata.contains_key("deepseek2.attention.q_lora_rank"));
+    let gqa = gguf("glm4-moe-gqa");
+    assert_eq!(gqa.u32("glm4moe.attention.head_count_kv").expect("a number"), Some(2));
+    assert_eq!(gqa.u32("glm4moe.rope.dimension_count").expect("a number"), Some(32));
+    assert_eq!(gguf("deepseek-v2-softmax").u32("deepseek2.expert_gating_func").expect("a number"), Some(1));
+}
+
+#[test]
+fn a_missing_gating_function_is_guessed_from_the_shape() {
+    let mut metadata = gguf("glm-tiny");
+    metadata.remove("deepseek2.expert_gating_func");
+    let gating = |m: &Metadata| ModelConfig::from_gguf(m).map(|c| router(&c).gating).expect("it reads");
+    assert_eq!(gating(&metadata), Gating::Softmax);
+    metadata.insert("deepseek2.vocab_size", 154_880u32);
+    assert_eq!(gating(&metadata), Gating::Softmax);
+    metadata.insert("deepseek2.block_count", 47u32);
+    assert_eq!(gating(&metadata), Gating::Sigmoid);
+    metadata.insert("deepseek2.block_count", 48u32);
+    metadata.insert("deepseek2.nextn_predict_layers", 1u32);
+    assert_eq!(gating(&metadata), Gating::Sigmoid);
+    metadata.insert("deepseek2.expert_gating_func", 0u32);
+    assert_eq!(gating(&metadata), Gating::Sigmoid, "0 means missing");
+    metadata.insert("deepseek2.expert_gating_func", 1u32);
+    assert_eq!(gating(&metadata), Gating::Softmax, "the key wins");
+    refused(changed_gguf("glm-tiny", "deepseek2.expert_gating_func", 3u32), &["3, softmax over the selected logits"]);
+    refused(changed_gguf("glm-tiny", "deepseek2.expert_gating_func", 4u32), &["sqrt(softplus)"]);
+    refused(changed_gguf("glm-tiny", "deepseek2.expert_gating_func", 9u32), &["unknown function 9"]);
+    let mut glm = gguf("glm4-moe-gqa");
+    glm.remove("glm4moe.expert_gating_func");
+    assert_eq!(gating(&glm), Gating::Sigmoid);
+}
+
+#[test]
+fn missing_expert_keys_have_their_defaults() {
+    let mut metadata = gguf("glm-tiny");
+    metadata.remove("deepseek2.expert_weights_scale");
+    metadata.remove("deepseek2.expert_weights_norm");
+    metadata.remove("deepseek2.expert_group_count");
+    let config = ModelConfig::from_gguf(&metadata).expect("it reads");
+    assert_eq!((router(&config).scaling, router(&config).norm, router(&config).n_group), (1.0, WeightNorm::None, 1));
+    let zero = changed_gguf("glm-tiny", "deepseek2.expert_weights_scale", 0f32).expect("it reads");
+    assert_eq!(router(&zero).scaling, 1.0);
+}
+
+#[test]
+fn block_count_includes_mtp_blocks() {
+    let mut metadata = gguf("glm-tiny");
+    metadata.insert("deepseek2.block_count", 3u32);
+    metadata.insert("deepseek2.nextn_predict_layers", 1u32);
+    let config = ModelConfig::from_gguf(&metadata).expect("it reads");
+    assert_eq!((config.n_layers, config.n_mtp), (2, 1));
+    refused(changed_gguf("glm-tiny", "deepseek2.nextn_predict_layers", 2u32), &["block_count"]);
+}
+
+#[test]
+fn legacy_files_give_the_head_widths_directly() {
+    let mut metadata = gguf("glm-tiny");
+    metadata.remove("deepseek2.attention.key_length_mla");
+    metadata.remove("deepseek2.attention.value_length_mla");
+    metadata.insert("deepseek2.attention.head_count_kv", 4u32);
+    metadata.insert("deepseek2.attention.key_length", 96u32);
+    metadata.insert("deepseek2.attention.value_length", 64u32);
+    let config = ModelConfig::from_gguf(&metadata).expect("it reads");
+    assert_eq!(config.attention, ModelConfig::from_hf(&hf("glm-tiny")).expect("it reads").attention);
+    metadata.insert("deepseek2.attention.key_length", 16u32);
+    refused(ModelConfig::from_gguf(&metadata), &["deepseek2.attention.key_length", "32 rotated"]);
+}
+
+#[test]
+fn per_layer_lists_must_agree() {
+    let list = |values: &[u32]| Value::from(values.to_vec());
+    let config = changed_gguf("glm-tiny", "deepseek2.attention.head_count", list(&[4, 4])).expect("it reads");
+    assert_eq!(config.n_heads, 4);
+    let config = changed_gguf("glm-tiny", "deepseek2.feed_forward_length", list(&[512, 0])).expect("it reads");
+    assert_eq!(config.dense_ff, 512);
+    let config = changed_gguf("glm-tiny", "deepseek2.expert_used_count", list(&[0, 2])).expect("it reads");
+    assert_eq!(router(&config).top_k, 2);
+    refused(changed_gguf("glm-tiny", "deepseek2.attention.head_count", list(&[4, 2])), &["differs between layers"]);
+    refused(changed_gguf("glm-tiny", "deepseek2.attention.head_count", list(&[4])), &["an entry for each"]);
+    refused(changed_gguf("glm-tiny", "deepseek2.attention.head_count", Value::from(vec![-4i32, -4])), &["head_count"]);
+}
+
+#[test]
+fn gguf_rope_scaling_is_refused_by_name() {
+    refused(
+        changed_gguf("glm-tiny", "deepseek2.rope.scaling.type", "yarn"),
+        &["`yarn`", "deepseek2.rope.scaling.type"],
+    );
+    refused(changed_gguf("glm-tiny", "deepseek2.rope.scaling.factor", 4f32), &["rope.scaling.factor"]);
+    assert!(changed_gguf("glm-tiny", "deepseek2.rope.scaling.type", "none").is_ok());
+}
+
+#[test]
+fn hostile_metadata_is_an_error() {
+    refused(changed_gguf("glm-tiny", "general.architecture", "llama"), &["`llama`", "deepseek2 and glm4moe"]);
+    for (key, value) in [
+        ("block_count", Value::U32(0)),
+        ("block_count", Value::U32(u32::MAX)),
+        ("block_count", Value::String("two".to_owned())),
+        ("embedding_length", Value::U64(u64::MAX)),
+        ("embedding_length", Value::I32(-256)),
+        ("leading_dense_block_count", Value::U32(3)),
+        ("attention.key_length_mla", Value::U32(8)),
+        ("attention.key_length", Value::U32(999)),
+        ("attention.layer_norm_rms_epsilon", Value::F32(f32::NAN)),
+        ("attention.layer_norm_rms_epsilon", Value::U32(1)),
+        ("rope.freq_base", Value::F32(f32::INFINITY)),
+        ("rope.freq_base", Value::F32(-1.0)),
+        ("rope.dimension_count", Value::U32(0x1000_0000)),
+        ("expert_used_count", Value::U32(9)),
+        ("expert_count", Value::U32(u32::MAX)),
+        ("expert_group_count", Value::U32(3)),
+        ("expert_weights_scale", Value::F32(f32::NAN)),
+        ("expert_weights_norm", Value::U32(1)),
+        ("context_length", Value::U32(0)),
+        ("vocab_size", Value::U32(0)),
+    ] {
+        assert!(changed_gguf("glm-tiny", &format!("deepseek2.{key}"), value.clone()).is_err(), "{key} = {value}");
+    }
+    for key in
+        ["block_count", "embedding_length", "context_length", "attention.head_count", "expert_used_count", "vocab_size"]
+    {
+        let mut metadata = gguf("glm-tiny");
+        metadata.remove(&format!("deepseek2.{key}"));
+        refused(ModelConfig::from_gguf(&metadata), &[&format!("deepseek2.{key}")]);
+    }
+}
+
+#[test]
+fn the_vocabulary_may_come_from_the_tokens_or_the_embedding() {
+    let mut metadata = gguf("glm-tiny");
+    metadata.remove("deepseek2.vocab_size");
+    assert_eq!(ModelConfig::from_gguf_sized(&metadata, Some(77)).expect("it reads").vocab, 77);
+    metadata.insert("tokenizer.ggml.tokens", vec!["a".to_owned(), "b".to_owned()]);
+    assert_eq!(ModelConfig::from_gguf_sized(&metadata, Some(77)).expect("it reads").vocab, 2);
+}
