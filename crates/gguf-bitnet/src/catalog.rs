@@ -169,12 +169,7 @@ impl Catalog {
     /// # Errors
     /// [`Error::NotFinite`] for NaN and infinite weights; when the rows do not exist, `out` has
     /// another length or the stored data cannot be decoded.
-    pub fn read_rows(
-        &self,
-        tensor: &LogicalTensor,
-        rows: Range<usize>,
-        out: &mut [f32],
-    ) -> Result<()> {
+    pub fn read_rows(&self, tensor: &LogicalTensor, rows: Range<usize>, out: &mut [f32]) -> Result<()> {
         self.read_rows_bare(tensor, rows, out).map_err(|error| self.locate(tensor, error))
     }
 
@@ -204,10 +199,7 @@ impl Catalog {
         }
     }
 
-    pub(crate) fn assemble(
-        source: Arc<dyn TensorSource>,
-        mapper: &TensorNameMapper,
-    ) -> Result<Catalog> {
+    pub(crate) fn assemble(source: Arc<dyn TensorSource>, mapper: &TensorNameMapper) -> Result<Catalog> {
         let mut pieces: BTreeMap<_, (String, Vec<(usize, Piece)>)> = BTreeMap::new();
         let (mut unmapped, mut skipped) = (Vec::new(), Vec::new());
         for (index, info) in source.tensors().iter().enumerate() {
@@ -240,8 +232,7 @@ impl Catalog {
                 .map_err(|error| error.in_tensor(name).in_file(source.path()))?;
             tensors.push(tensor);
         }
-        let by_name =
-            tensors.iter().enumerate().map(|(index, t)| (t.name.clone(), index)).collect();
+        let by_name = tensors.iter().enumerate().map(|(index, t)| (t.name.clone(), index)).collect();
         Ok(Catalog { source, tensors, by_name, unmapped, skipped })
     }
 
@@ -253,12 +244,7 @@ impl Catalog {
         &self.source.tensors()[part.source]
     }
 
-    fn read_rows_bare(
-        &self,
-        tensor: &LogicalTensor,
-        rows: Range<usize>,
-        out: &mut [f32],
-    ) -> Result<()> {
+    fn read_rows_bare(&self, tensor: &LogicalTensor, rows: Range<usize>, out: &mut [f32]) -> Result<()> {
         let (n_rows, cols) = (tensor.rows(), tensor.cols());
         if rows.start > rows.end || rows.end > n_rows {
             return Err(Error::RowRange { start: rows.start, end: rows.end, rows: n_rows });
@@ -308,8 +294,7 @@ impl Catalog {
         }
         let (rows, cols) = (tensor.matrix_rows(), tensor.cols());
         let per_part = tensor.rows() / tensor.parts.len().max(1);
-        let (part, within) =
-            (&tensor.parts[outer * rows / per_part], outer * rows % per_part);
+        let (part, within) = (&tensor.parts[outer * rows / per_part], outer * rows % per_part);
         let info = self.info(part);
         if part.transposed {
             return self.transposed_matrix(tensor, part, outer);
@@ -444,12 +429,7 @@ fn halves(info: &TensorInfo, index: usize, half: Half) -> Result<(Vec<usize>, Ve
 }
 
 /// Keys (transposed) or values of every head of a fused `kv_b` `[heads (nope + v), latent]`.
-fn key_value(
-    info: &TensorInfo,
-    index: usize,
-    dims: SplitDims,
-    keys: bool,
-) -> Result<(Vec<usize>, Vec<Part>)> {
+fn key_value(info: &TensorInfo, index: usize, dims: SplitDims, keys: bool) -> Result<(Vec<usize>, Vec<Part>)> {
     divisible(info)?;
     let SplitDims { n_heads, qk_nope, v_head } = dims;
     let misfit = || Error::KvBShape { shape: info.shape.clone(), n_heads, qk_nope, v_head };
@@ -461,8 +441,7 @@ fn key_value(
     let parts = (0..n_heads)
         .map(|head| {
             let start = head * per_head;
-            let rows =
-                if keys { start..start + qk_nope } else { start + qk_nope..start + per_head };
+            let rows = if keys { start..start + qk_nope } else { start + qk_nope..start + per_head };
             Part { source: index, rows, transposed: keys }
         })
         .collect();
@@ -528,12 +507,7 @@ fn stored(tensor: &LogicalTensor) -> impl Iterator<Item = usize> + '_ {
 }
 
 /// Decodes rows of a stored tensor, of whatever layout, into `out`.
-fn read_stored_rows(
-    source: &dyn TensorSource,
-    index: usize,
-    rows: Range<usize>,
-    out: &mut [f32],
-) -> Result<()> {
+fn read_stored_rows(source: &dyn TensorSource, index: usize, rows: Range<usize>, out: &mut [f32]) -> Result<()> {
     let info = &source.tensors()[index];
     let (bytes, cols) = (source.bytes(index)?, info.cols());
     if let Ok(row_bytes) = info.ty.row_bytes(cols) {

@@ -106,7 +106,7 @@ const GLOBAL: [(&str, &str); 3] = [
 
 /// Tensors of a block in the order we write them: canonical stem, Hugging Face stem.
 /// Projections may have a `.bias` beside the `.weight`.
-const BLOCK: [(&str, &str); 28] = [
+const BLOCK: [(&str, &str); 27] = [
     ("attn_norm", "input_layernorm"),
     ("attn_q_a", "self_attn.q_a_proj"),
     ("attn_q_a_norm", "self_attn.q_a_layernorm"),
@@ -131,7 +131,6 @@ const BLOCK: [(&str, &str); 28] = [
     ("ffn_gate_exps", "mlp.experts"),
     ("ffn_up_exps", "mlp.experts"),
     ("ffn_down_exps", "mlp.experts"),
-    ("ffn_gate_up_exps", "mlp.experts"),
     ("ffn_gate_shexp", "mlp.shared_experts.gate_proj"),
     ("ffn_up_shexp", "mlp.shared_experts.up_proj"),
     ("ffn_down_shexp", "mlp.shared_experts.down_proj"),
@@ -175,8 +174,7 @@ pub fn hf_name(canonical: &str, expert: Option<usize>) -> Option<String> {
     let (stem, suffix) = stem.rsplit_once('.')?;
     if let Some(proj) = expert_projection(stem) {
         let expert = expert?;
-        return (suffix == "weight")
-            .then(|| format!("model.layers.{layer}.mlp.experts.{expert}.{proj}_proj.weight"));
+        return (suffix == "weight").then(|| format!("model.layers.{layer}.mlp.experts.{expert}.{proj}_proj.weight"));
     }
     let (_, hf) = BLOCK.iter().find(|(gguf, _)| *gguf == stem)?;
     match (stem, suffix) {
@@ -257,8 +255,7 @@ fn gguf_block_role(layer: usize, stem: &str) -> Role {
         return Role::Whole(format!("blk.{layer}.{stem}"));
     }
     // Old files keep experts apart: `blk.1.ffn_up.7.weight`.
-    for (proj, stacked) in
-        [("ffn_gate.", "ffn_gate_exps"), ("ffn_up.", "ffn_up_exps"), ("ffn_down.", "ffn_down_exps")]
+    for (proj, stacked) in [("ffn_gate.", "ffn_gate_exps"), ("ffn_up.", "ffn_up_exps"), ("ffn_down.", "ffn_down_exps")]
     {
         if let Some((expert, "weight")) = stem.strip_prefix(proj).and_then(split_number) {
             return Role::Expert { name: name(stacked), expert };
@@ -306,9 +303,7 @@ fn hf_expert_role(layer: usize, rest: &str) -> Role {
             "gate_proj.weight" => Role::Expert { name: name("gate"), expert },
             "up_proj.weight" => Role::Expert { name: name("up"), expert },
             "down_proj.weight" => Role::Expert { name: name("down"), expert },
-            "gate_up_proj.weight" => {
-                Role::ExpertGateUp { gate: name("gate"), up: name("up"), expert }
-            }
+            "gate_up_proj.weight" => Role::ExpertGateUp { gate: name("gate"), up: name("up"), expert },
             _ => Role::Unknown,
         };
     }
@@ -355,10 +350,7 @@ mod tests {
             assert_eq!(hf_name(gguf, None).as_deref(), Some(hf));
         }
         assert_eq!(mapper().role("embed_tokens.weight"), whole("token_embd.weight"));
-        assert_eq!(
-            mapper().role("layers.0.input_layernorm.weight"),
-            whole("blk.0.attn_norm.weight")
-        );
+        assert_eq!(mapper().role("layers.0.input_layernorm.weight"), whole("blk.0.attn_norm.weight"));
     }
 
     #[test]

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use ternary_core::{Bytes, I2sLayout};
 
+pub(crate) use self::split::parse_file_name;
 pub use self::split::{split_file_name, split_metadata};
 
 use self::header::Header;

@@ -22,7 +22,7 @@ use crate::map::MappedFile;
 use crate::source::{TensorInfo, TensorSource};
 
 pub(crate) use header::looks_like_safetensors;
-pub(crate) use shards::has_checkpoint;
+pub(crate) use shards::{file_names, has_checkpoint};
 
 /// A mapped safetensors checkpoint: a single file or all shards of a directory.
 #[derive(Debug)]

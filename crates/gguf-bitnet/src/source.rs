@@ -3,6 +3,7 @@
 //! **Invariant:** a `TensorSource` has been validated as a whole before it exists: every tensor's
 //! shape, type and span fit the file, so [`TensorSource::bytes`] never reaches outside of it.
 
+use std::fmt;
 use std::path::Path;
 
 use ternary_core::Bytes;
@@ -72,4 +73,10 @@ pub trait TensorSource: Send + Sync {
 
     /// The file or directory that was opened.
     fn path(&self) -> &Path;
+}
+
+impl fmt::Debug for dyn TensorSource + '_ {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({} tensors)", self.path().display(), self.tensors().len())
+    }
 }

@@ -1,5 +1,6 @@
 //! Jobs that are killed: whatever state a kill or a power cut leaves, the job continues from whole
 //! units and ends with the same bytes.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
 use std::io;

@@ -1,4 +1,5 @@
 //! Which files of a directory make a checkpoint, and what is wrong with those that make none.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 

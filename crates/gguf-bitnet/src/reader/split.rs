@@ -33,7 +33,7 @@ pub fn split_metadata(model: &Metadata, no: u16, count: u16, n_tensors: i32) -> 
 }
 
 /// The name of the set, the part (from 1) and the number of parts that a file name states.
-fn parse_file_name(name: &str) -> Option<(&str, u64, u64)> {
+pub(crate) fn parse_file_name(name: &str) -> Option<(&str, u64, u64)> {
     let stem = name.strip_suffix(".gguf")?;
     let (stem, count) = stem.rsplit_once("-of-")?;
     let (stem, no) = stem.rsplit_once('-')?;

@@ -1,5 +1,6 @@
 //! Small safetensors files for tests, written by hand so that malformed ones can be written too.
 #![allow(dead_code, reason = "every test file uses its own part")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
 use std::path::Path;
@@ -8,20 +9,20 @@ use half::{bf16, f16};
 
 /// A tensor with values that every storage type of the tests holds exactly.
 #[derive(Clone, Debug)]
-pub struct Tensor {
-    pub name: String,
-    pub shape: Vec<usize>,
-    pub values: Vec<f32>,
+pub(crate) struct Tensor {
+    pub(crate) name: String,
+    pub(crate) shape: Vec<usize>,
+    pub(crate) values: Vec<f32>,
 }
 
-pub fn tensor(name: impl Into<String>, shape: &[usize], values: Vec<f32>) -> Tensor {
+pub(crate) fn tensor(name: impl Into<String>, shape: &[usize], values: Vec<f32>) -> Tensor {
     let name = name.into();
     assert_eq!(shape.iter().product::<usize>(), values.len(), "{name}");
     Tensor { name, shape: shape.to_vec(), values }
 }
 
 /// Bytes of values in `F32`, `F16` or `BF16`.
-pub fn encode(dtype: &str, values: &[f32]) -> Vec<u8> {
+pub(crate) fn encode(dtype: &str, values: &[f32]) -> Vec<u8> {
     match dtype {
         "F32" => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
         "F16" => values.iter().flat_map(|&v| f16::from_f32(v).to_le_bytes()).collect(),
@@ -31,7 +32,7 @@ pub fn encode(dtype: &str, values: &[f32]) -> Vec<u8> {
 }
 
 /// Writes a safetensors file.
-pub fn write_safetensors(path: &Path, dtype: &str, tensors: &[Tensor]) {
+pub(crate) fn write_safetensors(path: &Path, dtype: &str, tensors: &[Tensor]) {
     let (mut header, mut data) = (serde_json::Map::new(), Vec::new());
     for tensor in tensors {
         let begin = data.len();
@@ -52,7 +53,7 @@ pub fn write_safetensors(path: &Path, dtype: &str, tensors: &[Tensor]) {
 }
 
 /// Reproducible values: multiples of 1/64 with few bits, different for every seed.
-pub fn values(seed: usize, n: usize) -> Vec<f32> {
+pub(crate) fn values(seed: usize, n: usize) -> Vec<f32> {
     (0..n)
         .map(|i| {
             let mixed = (seed * 7919 + i).wrapping_mul(2_654_435_761) >> 7;
