@@ -132,9 +132,9 @@ fn axpy<T: Value>(level: Level, p: f32, v: &[T], acc: &mut [f32]) {
     level.run(Axpy { p, v, acc });
 }
 
-struct Dot<'a, T> {
-    x: &'a [f32],
-    w: &'a [T],
+pub(crate) struct Dot<'a, T> {
+    pub(crate) x: &'a [f32],
+    pub(crate) w: &'a [T],
 }
 
 impl<T: Value> Kernel for Dot<'_, T> {
@@ -148,16 +148,22 @@ impl<T: Value> Kernel for Dot<'_, T> {
         for (x, w) in x.iter().zip(w) {
             acc = s.fma(T::load(s, w), s.load(x), acc);
         }
-        if !x_rest.is_empty() {
-            // +0.0 times -0.0 leaves a lane as it is, whatever it holds.
-            let (mut x, mut w) = ([-0.0; LANES], [0.0; LANES]);
-            for (i, (&from_x, &from_w)) in x_rest.iter().zip(w_rest).enumerate() {
-                (x[i], w[i]) = (from_x, from_w.widen());
-            }
-            acc = s.fma(s.load(&w), s.load(&x), acc);
-        }
-        s.reduce(acc)
+        s.reduce(dot_rest(s, x_rest, w_rest, acc))
     }
+}
+
+/// Adds the products of the last, incomplete group to the lanes `acc`.
+#[inline(always)]
+pub(crate) fn dot_rest<S: Simd, T: Value>(s: S, x_rest: &[f32], w_rest: &[T], acc: S::F) -> S::F {
+    if x_rest.is_empty() {
+        return acc;
+    }
+    // +0.0 times -0.0 leaves a lane as it is, whatever it holds.
+    let (mut x, mut w) = ([-0.0; LANES], [0.0; LANES]);
+    for (i, (&from_x, &from_w)) in x_rest.iter().zip(w_rest).enumerate() {
+        (x[i], w[i]) = (from_x, from_w.widen());
+    }
+    s.fma(s.load(&w), s.load(&x), acc)
 }
 
 struct Axpy<'a, T> {

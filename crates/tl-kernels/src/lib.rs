@@ -30,6 +30,7 @@ pub mod dense;
 pub mod math;
 pub mod pool;
 pub mod precise;
+pub mod rows;
 pub mod selftest;
 
 mod activation;

@@ -55,6 +55,13 @@ pub fn softmax_in_place(x: &mut [f32]) {
     current().run(Softmax(x));
 }
 
+/// Replaces each score by `exp(score - top)` and returns their sum, taken in 16 partial sums as in `dot16`.
+/// With the largest score as `top` this is the numerator and the denominator of a softmax.
+#[must_use]
+pub fn exp_sum_in_place(x: &mut [f32], top: f32) -> f32 {
+    current().run(ExpSum { x, top })
+}
+
 /// `out[i] = x[i] / sqrt(mean(x^2) + eps) * weight[i]`
 ///
 /// # Panics
@@ -101,6 +108,14 @@ pub fn swiglu_on(isa: Isa, gate: &mut [f32], up: &[f32]) -> Result<()> {
 pub fn softmax_in_place_on(isa: Isa, x: &mut [f32]) -> Result<()> {
     isa.level()?.run(Softmax(x));
     Ok(())
+}
+
+/// As [`exp_sum_in_place`], on a given level: for tests and benchmarks.
+///
+/// # Errors
+/// [`crate::Error::UnsupportedIsa`].
+pub fn exp_sum_in_place_on(isa: Isa, x: &mut [f32], top: f32) -> Result<f32> {
+    Ok(isa.level()?.run(ExpSum { x, top }))
 }
 
 /// As [`rms_norm`], on a given level: for tests and benchmarks.
@@ -214,25 +229,40 @@ impl Kernel for Softmax<'_> {
             }
             return;
         }
+        let total = ExpSum { x: &mut *self.0, top }.run(s);
         let (chunks, rest) = self.0.as_chunks_mut::<LANES>();
-        let mut sums = s.splat(0.0);
-        for x in chunks.iter_mut() {
-            let e = exp_of(s, s.sub(s.load(x), s.splat(top)));
-            sums = s.add(sums, e);
-            s.store(e, x);
-        }
-        let mut last = [0.0; LANES];
-        for (x, last) in rest.iter_mut().zip(&mut last) {
-            *x = exp_of(One, *x - top);
-            *last = *x;
-        }
-        let total = s.reduce(s.add(sums, s.load(&last)));
         for x in chunks {
             s.store(s.div(s.load(x), s.splat(total)), x);
         }
         for x in rest {
             *x /= total;
         }
+    }
+}
+
+struct ExpSum<'a> {
+    x: &'a mut [f32],
+    top: f32,
+}
+
+impl Kernel for ExpSum<'_> {
+    type Output = f32;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> f32 {
+        let (chunks, rest) = self.x.as_chunks_mut::<LANES>();
+        let mut sums = s.splat(0.0);
+        for x in chunks {
+            let e = exp_of(s, s.sub(s.load(x), s.splat(self.top)));
+            sums = s.add(sums, e);
+            s.store(e, x);
+        }
+        let mut last = [0.0; LANES];
+        for (x, last) in rest.iter_mut().zip(&mut last) {
+            *x = exp_of(One, *x - self.top);
+            *last = *x;
+        }
+        s.reduce(s.add(sums, s.load(&last)))
     }
 }
 
@@ -289,6 +319,19 @@ mod tests {
         let mut big = [1e30, -1e30];
         softmax_in_place(&mut big);
         assert_eq!(big, [1.0, 0.0]);
+    }
+
+    #[test]
+    fn exp_sum_has_the_same_bits_on_every_level() {
+        let scores: Vec<f32> = (0..37).map(|i| (i as f32 * 0.7).sin() * 9.0).collect();
+        let mut expected = scores.clone();
+        let sum = exp_sum_in_place_on(Isa::Scalar, &mut expected, 9.0).unwrap();
+        assert!((sum - scores.iter().map(|x| (x - 9.0).exp()).sum::<f32>()).abs() < 1e-5);
+        for isa in Isa::ALL.into_iter().filter(|isa| isa.is_supported()) {
+            let mut x = scores.clone();
+            assert_eq!(exp_sum_in_place_on(isa, &mut x, 9.0).unwrap(), sum);
+            assert_eq!(x, expected);
+        }
     }
 
     #[test]
