@@ -22,7 +22,7 @@
 //! A score that is not a number shows in its own row's output and in no other row.
 
 use half::f16;
-use tl_kernels::{Pool, dense, math};
+use tl_kernels::{Pool, math, rows};
 
 use crate::plane::Rows;
 
@@ -54,8 +54,9 @@ pub(crate) struct Columns {
 }
 
 impl Columns {
-    fn at<'a, T>(&self, rows: &'a [T], position: usize, head: usize) -> &'a [T] {
-        &rows[position * self.stride + head * self.head_stride..][..self.width]
+    /// The table whose row j is `head` of position `first + j`.
+    fn from<'a, T>(&self, rows: &'a [T], first: usize, head: usize) -> &'a [T] {
+        &rows[first * self.stride + head * self.head_stride..]
     }
 }
 
@@ -121,15 +122,14 @@ impl Context<'_> {
                 }
                 let tile_end = (tile_start + TILE).min(query.position + 1);
                 let scores = &mut scores[..tile_end - tile_start];
-                for (score, position) in scores.iter_mut().zip(tile_start..) {
-                    let key = self.key_columns.at(keys, position, query.kv_head);
-                    *score = T::dot(query.values, key) * self.scale;
+                let keys = self.key_columns.from(keys, tile_start, query.kv_head);
+                T::dots(query.values, keys, self.key_columns.stride, scores);
+                for score in scores.iter_mut() {
+                    *score *= self.scale;
                 }
-                if !states[row].fold_in(scores, acc) {
-                    continue;
-                }
-                for (p, position) in scores.iter().zip(tile_start..) {
-                    T::axpy(*p, self.value_columns.at(values, position, query.kv_head), acc);
+                if states[row].fold_in(scores, acc) {
+                    let values = self.value_columns.from(values, tile_start, query.kv_head);
+                    T::weighted_sum(scores, values, self.value_columns.stride, acc);
                 }
             }
         }
@@ -165,12 +165,7 @@ impl Softmax {
             }
             self.max = max;
         }
-        let mut tile_sum = 0.0;
-        for score in scores {
-            *score = math::exp(*score - max);
-            tile_sum += *score;
-        }
-        self.sum += tile_sum;
+        self.sum += math::exp_sum_in_place(scores, max);
         true
     }
 
@@ -183,30 +178,31 @@ impl Softmax {
     }
 }
 
-/// A number type that caches hold. `dot` is `dot16` of the widened row, `axpy` adds `p * row`
-/// by one fused multiply-add per element.
+/// A number type that caches hold, and the products of a query's tile with it.
 trait CachedValue: Copy + Sync {
-    fn dot(query: &[f32], key: &[Self]) -> f32;
-    fn axpy(p: f32, value: &[Self], acc: &mut [f32]);
+    /// `scores[j] = dot16(query, key j)`, widened.
+    fn dots(query: &[f32], keys: &[Self], stride: usize, scores: &mut [f32]);
+    /// `acc += p[j] * value j` in ascending j, by one fused multiply-add per element.
+    fn weighted_sum(p: &[f32], values: &[Self], stride: usize, acc: &mut [f32]);
 }
 
 impl CachedValue for f32 {
-    fn dot(query: &[f32], key: &[f32]) -> f32 {
-        dense::dot_f32(query, key)
+    fn dots(query: &[f32], keys: &[f32], stride: usize, scores: &mut [f32]) {
+        rows::dots_f32(query, keys, stride, scores);
     }
 
-    fn axpy(p: f32, value: &[f32], acc: &mut [f32]) {
-        dense::axpy_f32(p, value, acc);
+    fn weighted_sum(p: &[f32], values: &[f32], stride: usize, acc: &mut [f32]) {
+        rows::weighted_sum_f32(p, values, stride, acc);
     }
 }
 
 impl CachedValue for f16 {
-    fn dot(query: &[f32], key: &[f16]) -> f32 {
-        dense::dot_f16(query, key)
+    fn dots(query: &[f32], keys: &[f16], stride: usize, scores: &mut [f32]) {
+        rows::dots_f16(query, keys, stride, scores);
     }
 
-    fn axpy(p: f32, value: &[f16], acc: &mut [f32]) {
-        dense::axpy_f16(p, value, acc);
+    fn weighted_sum(p: &[f32], values: &[f16], stride: usize, acc: &mut [f32]) {
+        rows::weighted_sum_f16(p, values, stride, acc);
     }
 }
 
@@ -220,9 +216,7 @@ mod tests {
         for (scores, values) in scores.chunks(TILE).zip(values.chunks(TILE)) {
             let mut weights = scores.to_vec();
             if state.fold_in(&mut weights, &mut acc) {
-                for (p, value) in weights.iter().zip(values) {
-                    f32::axpy(*p, &[*value], &mut acc);
-                }
+                f32::weighted_sum(&weights, values, 1, &mut acc);
             }
         }
         state.normalise(&mut acc);
