@@ -129,7 +129,11 @@ impl Keys<'_> {
             None => 0,
             Some(n) if n <= n_layers => n,
             Some(n) => {
-                return Err(bad(&self.key("leading_dense_block_count"), n, &format!("the model has {n_layers} layers")));
+                return Err(bad(
+                    &self.key("leading_dense_block_count"),
+                    n,
+                    &format!("the model has {n_layers} layers"),
+                ));
             }
         };
         let dense_ff = match n_dense {

@@ -1,0 +1,169 @@
+//! The loop from a prompt's tokens to an answer's tokens.
+
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, Result};
+use crate::loops::{LoopConfig, LoopDetector, TokenLoop};
+use crate::sampler::Sampler;
+use crate::session::Session;
+use crate::taps::Taps;
+
+/// When an answer ends.
+#[derive(Clone, Debug)]
+pub struct GenerateOptions {
+    /// Most tokens that are generated.
+    pub max_tokens: usize,
+    /// Tokens that end the answer; they are not part of it.
+    pub stop: Vec<u32>,
+    /// Ends an answer that goes in circles.
+    pub loops: LoopConfig,
+}
+
+impl Default for GenerateOptions {
+    /// 512 tokens, no stop tokens, the default loop detection.
+    fn default() -> GenerateOptions {
+        GenerateOptions { max_tokens: 512, stop: Vec::new(), loops: LoopConfig::default() }
+    }
+}
+
+/// Why an answer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StopReason {
+    /// The model said so, with this token.
+    StopToken(u32),
+    /// As many tokens as were asked for.
+    MaxTokens,
+    /// No more tokens fit the context.
+    ContextFull,
+    /// The callback said so.
+    Callback,
+    /// The answer repeated itself.
+    Loop(TokenLoop),
+}
+
+impl StopReason {
+    /// A word for reports and JSON.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            StopReason::StopToken(_) => "stop",
+            StopReason::MaxTokens => "length",
+            StopReason::ContextFull => "context",
+            StopReason::Callback => "cancelled",
+            StopReason::Loop(_) => "loop",
+        }
+    }
+}
+
+/// What a run took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Statistics {
+    /// Tokens of the prompt that were computed.
+    pub prompt_tokens: usize,
+    /// Tokens of the answer.
+    pub generated_tokens: usize,
+    /// Time from the start to the first token.
+    pub prefill: Duration,
+    /// Time after that.
+    pub decode: Duration,
+}
+
+impl Statistics {
+    /// Prompt tokens per second.
+    #[must_use]
+    pub fn prefill_tokens_per_s(&self) -> f64 {
+        per_second(self.prompt_tokens, self.prefill)
+    }
+
+    /// Generated tokens per second; the first one belongs to the prompt's time.
+    #[must_use]
+    pub fn decode_tokens_per_s(&self) -> f64 {
+        per_second(self.generated_tokens.saturating_sub(1), self.decode)
+    }
+}
+
+fn per_second(tokens: usize, time: Duration) -> f64 {
+    let seconds = time.as_secs_f64();
+    if seconds > 0.0 { tokens as f64 / seconds } else { 0.0 }
+}
+
+/// An answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Generation {
+    /// Its tokens, without the stop token.
+    pub tokens: Vec<u32>,
+    /// Why it ended.
+    pub reason: StopReason,
+    /// What it took.
+    pub statistics: Statistics,
+}
+
+/// Appends `prompt` to the session, then token after token until something says stop. `on_token` sees each token of the
+/// answer as it comes and may break.
+///
+/// The last token handed out is not yet part of the session: a conversation goes on by appending it with what follows.
+///
+/// # Errors
+/// [`Error::ContextFull`] when the prompt alone is too long, and what [`Session::step`] and [`Sampler::sample`] refuse.
+pub fn generate<T: Taps>(
+    session: &mut Session,
+    prompt: &[u32],
+    options: &GenerateOptions,
+    sampler: &mut Sampler,
+    taps: &mut T,
+    on_token: &mut dyn FnMut(u32) -> ControlFlow<()>,
+) -> Result<Generation> {
+    // The clock is read for the statistics only; nothing below depends on it.
+    let start = Instant::now();
+    let mut detector = LoopDetector::new(options.loops);
+    let mut tokens = Vec::with_capacity(options.max_tokens.min(session.n_ctx()));
+    let mut prefill = None;
+    let mut pending: &[u32] = prompt;
+    let mut last;
+    let reason = loop {
+        if options.max_tokens <= tokens.len() {
+            if tokens.is_empty() {
+                session.prefill(prompt, taps)?;
+            }
+            break StopReason::MaxTokens;
+        }
+        let logits = match session.step(pending, taps) {
+            Err(Error::ContextFull { .. }) if !tokens.is_empty() => break StopReason::ContextFull,
+            other => other?,
+        };
+        let token = sampler.sample(logits)?;
+        prefill.get_or_insert_with(|| start.elapsed());
+        if options.stop.contains(&token) {
+            break StopReason::StopToken(token);
+        }
+        tokens.push(token);
+        if on_token(token).is_break() {
+            break StopReason::Callback;
+        }
+        if let Some(found) = detector.push(token) {
+            break StopReason::Loop(found);
+        }
+        last = [token];
+        pending = &last;
+    };
+    let total = start.elapsed();
+    let prefill = prefill.unwrap_or(total);
+    let statistics = Statistics {
+        prompt_tokens: prompt.len(),
+        generated_tokens: tokens.len(),
+        prefill,
+        decode: total.saturating_sub(prefill),
+    };
+    tracing::info!(
+        name: "InferenceCompleted",
+        prompt_tokens = statistics.prompt_tokens,
+        generated_tokens = statistics.generated_tokens,
+        reason = reason.name(),
+        prefill_tokens_per_s = statistics.prefill_tokens_per_s(),
+        decode_tokens_per_s = statistics.decode_tokens_per_s(),
+        "InferenceCompleted"
+    );
+    Ok(Generation { tokens, reason, statistics })
+}

@@ -1,0 +1,279 @@
+//! One decoder layer: attention and feed-forward, each behind a norm, each added to the residual stream.
+//!
+//! ```text
+//! x += attention(rms_norm(x))
+//! x += experts(rms_norm(x))        or the dense network in the first layers
+//! ```
+//!
+//! A layer is loaded and run without the rest of its model: quantisation streams layers one by one.
+//!
+//! **Invariant:** a row of the output has the same bits whatever batch it came in.
+
+use gguf_bitnet::Catalog;
+use mla_attention::{
+    Attention, AttentionScratch, CacheShape, GqaAttention, GqaWeights, LayerCache, MlaAttention, MlaWeights,
+    QueryProjection,
+};
+use tl_kernels::{ActMode, ActivationBuffer, Pool, math};
+
+use crate::config::{AttentionConfig, ModelConfig, MoeConfig};
+use crate::error::Result;
+use crate::experts::{ExpertBank, ExpertScratch};
+use crate::ffn::{FfnScratch, SwiGlu};
+use crate::router::{MoeRouter, RouterScratch};
+use crate::taps::{At, ExpertId, Taps};
+use crate::weights::WeightReader;
+
+/// The feed-forward part of a layer.
+#[derive(Debug)]
+pub enum FeedForward {
+    /// One network for all tokens.
+    Dense(SwiGlu),
+    /// A router and its experts.
+    Moe {
+        /// Chooses.
+        router: MoeRouter,
+        /// Computes.
+        experts: ExpertBank,
+    },
+}
+
+/// One layer with its weights.
+#[derive(Debug)]
+pub struct DecoderLayer {
+    index: usize,
+    hidden: usize,
+    eps: f32,
+    /// `[hidden]`.
+    attention_norm: Vec<f32>,
+    attention: Attention,
+    /// `[hidden]`.
+    ffn_norm: Vec<f32>,
+    ffn: FeedForward,
+}
+
+/// The tokens a layer works on, and what it works with.
+#[derive(Debug)]
+pub struct Batch<'a> {
+    /// Threads.
+    pub pool: &'a Pool,
+    /// The residual stream, `[n, hidden]`; replaced by the layer's output.
+    pub x: &'a mut [f32],
+    /// Buffers, reused from layer to layer.
+    pub scratch: &'a mut LayerScratch,
+}
+
+/// Buffers of [`DecoderLayer::forward`]. They grow to the largest batch seen; then a step allocates nothing.
+#[derive(Debug, Default)]
+pub struct LayerScratch {
+    /// `[n, hidden]`: a norm's output.
+    normed: Vec<f32>,
+    /// `[n, hidden]`: what is added to the residual stream.
+    delta: Vec<f32>,
+    attention: AttentionScratch,
+    acts: ActivationBuffer,
+    router: RouterScratch,
+    experts: ExpertScratch,
+    dense: FfnScratch,
+    tokens: Vec<u32>,
+}
+
+impl DecoderLayer {
+    /// Loads layer `index` of the model that `config` describes; ternary matrices will read activations in `mode`.
+    ///
+    /// # Errors
+    /// A tensor that is missing, of another shape, damaged or not finite, by name.
+    pub fn load(catalog: &Catalog, config: &ModelConfig, index: usize, mode: ActMode) -> Result<DecoderLayer> {
+        let reader = WeightReader::new(catalog, mode);
+        let at = |stem: &str| format!("blk.{index}.{stem}");
+        let hidden = config.hidden;
+        let ffn = match config.moe.as_ref().filter(|_| config.is_moe(index)) {
+            Some(moe) => load_moe(reader, moe, hidden, &at)?,
+            None => FeedForward::Dense(SwiGlu::new(
+                reader.matrix(&at("ffn_gate.weight"), config.dense_ff, hidden)?,
+                reader.matrix(&at("ffn_up.weight"), config.dense_ff, hidden)?,
+                reader.matrix(&at("ffn_down.weight"), hidden, config.dense_ff)?,
+            )?),
+        };
+        Ok(DecoderLayer {
+            index,
+            hidden,
+            eps: config.norm_eps,
+            attention_norm: reader.vector(&at("attn_norm.weight"), hidden)?,
+            attention: load_attention(reader, config, &at)?,
+            ffn_norm: reader.vector(&at("ffn_norm.weight"), hidden)?,
+            ffn,
+        })
+    }
+
+    /// Position of the layer in its model.
+    #[must_use]
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// What the layer stores per position.
+    #[must_use]
+    pub fn cache_shape(&self) -> CacheShape {
+        self.attention.cache_shape()
+    }
+
+    /// The attention.
+    #[must_use]
+    pub fn attention(&self) -> &Attention {
+        &self.attention
+    }
+
+    /// The feed-forward part.
+    #[must_use]
+    pub fn ffn(&self) -> &FeedForward {
+        &self.ffn
+    }
+
+    /// The feed-forward part, to attach a residency hook.
+    pub fn ffn_mut(&mut self) -> &mut FeedForward {
+        &mut self.ffn
+    }
+
+    /// Moves `batch.x` through the layer: tokens at positions `cache.len()..`, which the cache then holds too.
+    ///
+    /// # Errors
+    /// What attention refuses (a full context, another layer's cache) and forced routings that do not fit. The residual
+    /// stream is spoilt then.
+    ///
+    /// # Panics
+    /// When `batch.x` is no whole number of rows.
+    pub fn forward<T: Taps>(&self, batch: Batch<'_>, cache: &mut LayerCache, taps: &mut T) -> Result<()> {
+        let Batch { pool, x, scratch } = batch;
+        assert!(x.len().is_multiple_of(self.hidden), "the residual stream must be [n, hidden]");
+        let at = At { layer: self.index, first: cache.len(), n: x.len() / self.hidden };
+        taps.layer_in(at, x);
+        scratch.normed.resize(x.len(), 0.0);
+        scratch.delta.resize(x.len(), 0.0);
+
+        norm_rows(pool, x, &self.attention_norm, self.eps, &mut scratch.normed);
+        taps.attention_in(at, &scratch.normed);
+        self.attention.forward(pool, &scratch.normed, at.n, cache, &mut scratch.attention, &mut scratch.delta)?;
+        taps.attention_out(at, &mut scratch.delta);
+        add(x, &scratch.delta);
+
+        norm_rows(pool, x, &self.ffn_norm, self.eps, &mut scratch.normed);
+        taps.ffn_in(at, &scratch.normed);
+        scratch.acts.set(&scratch.normed, at.n, self.hidden);
+        self.feed_forward(pool, at, scratch, taps)?;
+        add(x, &scratch.delta);
+        taps.layer_out(at, x);
+        Ok(())
+    }
+
+    /// From `scratch.acts` to `scratch.delta`.
+    fn feed_forward<T: Taps>(&self, pool: &Pool, at: At, scratch: &mut LayerScratch, taps: &mut T) -> Result<()> {
+        let LayerScratch { delta, acts, router: routing, experts: buffers, dense, tokens, .. } = scratch;
+        match &self.ffn {
+            FeedForward::Dense(ffn) => {
+                tokens.clear();
+                tokens.extend(0..u32::try_from(at.n).unwrap_or(u32::MAX));
+                taps.expert_in(at, ExpertId::Dense, tokens, acts);
+                ffn.forward(pool, acts, dense, delta, |h| taps.expert_hidden(at, ExpertId::Dense, tokens, h));
+                taps.expert_out(at, ExpertId::Dense, tokens, delta);
+                Ok(())
+            }
+            FeedForward::Moe { router, experts } => {
+                router.route(pool, acts, routing);
+                taps.router(at, &routing.logits, &routing.scores);
+                taps.routing(at, &mut routing.decision);
+                let decision = &routing.decision;
+                tracing::trace!(
+                    name: "ExpertRouted",
+                    layer = at.layer,
+                    first = at.first,
+                    tokens = at.n,
+                    experts = ?decision.ids,
+                    "ExpertRouted"
+                );
+                experts.forward(pool, at, acts, decision, buffers, delta, taps)
+            }
+        }
+    }
+}
+
+fn load_attention(reader: WeightReader<'_>, config: &ModelConfig, at: &dyn Fn(&str) -> String) -> Result<Attention> {
+    let (hidden, heads) = (config.hidden, config.n_heads);
+    match config.attention {
+        AttentionConfig::Mla { q_lora, kv_lora, qk_nope, qk_rope, v_head, .. } => {
+            let q_width = heads * (qk_nope + qk_rope);
+            let q = match q_lora {
+                None => QueryProjection::Direct(reader.matrix(&at("attn_q.weight"), q_width, hidden)?),
+                Some(rank) => QueryProjection::LowRank {
+                    a: reader.matrix(&at("attn_q_a.weight"), rank, hidden)?,
+                    a_norm: reader.vector(&at("attn_q_a_norm.weight"), rank)?,
+                    b: reader.matrix(&at("attn_q_b.weight"), q_width, rank)?,
+                },
+            };
+            let weights = MlaWeights {
+                q,
+                kv_a: reader.matrix(&at("attn_kv_a_mqa.weight"), kv_lora + qk_rope, hidden)?,
+                kv_a_norm: reader.vector(&at("attn_kv_a_norm.weight"), kv_lora)?,
+                k_b: reader.stack(&at("attn_k_b.weight"), heads, kv_lora, qk_nope)?,
+                v_b: reader.stack(&at("attn_v_b.weight"), heads, v_head, kv_lora)?,
+                out: reader.matrix(&at("attn_output.weight"), hidden, heads * v_head)?,
+            };
+            Ok(Attention::Mla(MlaAttention::new(config.mla()?, weights)?))
+        }
+        AttentionConfig::Gqa { n_kv_heads, head_dim, qk_norm, bias } => {
+            let (q_width, kv_width) = (heads * head_dim, n_kv_heads * head_dim);
+            let weights = GqaWeights {
+                q: reader.matrix(&at("attn_q.weight"), q_width, hidden)?,
+                k: reader.matrix(&at("attn_k.weight"), kv_width, hidden)?,
+                v: reader.matrix(&at("attn_v.weight"), kv_width, hidden)?,
+                out: reader.matrix(&at("attn_output.weight"), hidden, q_width)?,
+                q_bias: reader.optional_vector(bias, &at("attn_q.bias"), q_width)?,
+                k_bias: reader.optional_vector(bias, &at("attn_k.bias"), kv_width)?,
+                v_bias: reader.optional_vector(bias, &at("attn_v.bias"), kv_width)?,
+                q_norm: reader.optional_vector(qk_norm, &at("attn_q_norm.weight"), head_dim)?,
+                k_norm: reader.optional_vector(qk_norm, &at("attn_k_norm.weight"), head_dim)?,
+            };
+            Ok(Attention::Gqa(GqaAttention::new(config.gqa()?, weights)?))
+        }
+    }
+}
+
+fn load_moe(
+    reader: WeightReader<'_>,
+    moe: &MoeConfig,
+    hidden: usize,
+    at: &dyn Fn(&str) -> String,
+) -> Result<FeedForward> {
+    let (n, ff, shared_ff) = (moe.router.n_experts, moe.expert_ff, moe.shared_ff());
+    let router = MoeRouter::new(
+        moe.router.clone(),
+        reader.matrix_f32(&at("ffn_gate_inp.weight"), n, hidden)?,
+        reader.optional_vector(moe.router.selection_bias, &at("exp_probs_b.bias"), n)?,
+    )?;
+    let gates = reader.stack(&at("ffn_gate_exps.weight"), n, ff, hidden)?;
+    let ups = reader.stack(&at("ffn_up_exps.weight"), n, ff, hidden)?;
+    let downs = reader.stack(&at("ffn_down_exps.weight"), n, hidden, ff)?;
+    let routed = gates.into_iter().zip(ups).zip(downs).map(|((gate, up), down)| SwiGlu::new(gate, up, down));
+    let routed = routed.collect::<Result<Vec<_>>>()?;
+    let shared = match shared_ff {
+        0 => None,
+        width => Some(SwiGlu::new(
+            reader.matrix(&at("ffn_gate_shexp.weight"), width, hidden)?,
+            reader.matrix(&at("ffn_up_shexp.weight"), width, hidden)?,
+            reader.matrix(&at("ffn_down_shexp.weight"), hidden, width)?,
+        )?),
+    };
+    Ok(FeedForward::Moe { router, experts: ExpertBank::new(routed, shared) })
+}
+
+/// `out[t] = rms_norm(x[t])`, rows `[weight.len()]`.
+pub(crate) fn norm_rows(pool: &Pool, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+    let width = weight.len();
+    pool.chunks_mut(out, width, |t, row| math::rms_norm(&x[t * width..][..width], weight, eps, row));
+}
+
+fn add(x: &mut [f32], delta: &[f32]) {
+    for (x, d) in x.iter_mut().zip(delta) {
+        *x += *d;
+    }
+}

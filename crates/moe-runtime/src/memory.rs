@@ -1,0 +1,110 @@
+//! What running a model takes, summed before anything is loaded.
+//!
+//! **Invariant:** the sum is an upper bound of what stays resident: mapped weights count in full although the system may
+//! page them, and buffers count at their largest.
+
+use gguf_bitnet::{Catalog, TensorClass, TensorType};
+use mla_attention::CacheType;
+
+use crate::config::{AttentionConfig, ModelConfig};
+use crate::error::{Error, Result};
+use crate::session::LOGIT_ROWS;
+
+/// Bytes for small things that are not counted one by one.
+const SLACK_BYTES: u64 = 4 << 20;
+
+/// Bytes of a model at a context length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryPlan {
+    /// Weights that stay mapped as they are in the file.
+    pub mapped_weights_bytes: u64,
+    /// Weights that become another type in memory.
+    pub converted_weights_bytes: u64,
+    /// The cache of all layers at full context.
+    pub cache_bytes: u64,
+    /// Buffers of a batch and of its logits.
+    pub scratch_bytes: u64,
+}
+
+impl MemoryPlan {
+    /// Sums up a model for `n_ctx` tokens in a cache of type `ty`, with prompts in batches of `chunk`.
+    #[must_use]
+    pub fn new(config: &ModelConfig, catalog: &Catalog, n_ctx: usize, ty: CacheType, chunk: usize) -> MemoryPlan {
+        let (mut mapped, mut converted) = (0u64, 0u64);
+        for tensor in catalog.tensors() {
+            let transposed = tensor.parts.iter().any(|part| part.transposed);
+            for (stored, (params, bytes)) in catalog.storage(tensor) {
+                match loaded_width(tensor.class, stored, transposed) {
+                    None => mapped = mapped.saturating_add(bytes),
+                    Some(width) => converted = converted.saturating_add(params.saturating_mul(width)),
+                }
+            }
+        }
+        MemoryPlan {
+            mapped_weights_bytes: mapped,
+            converted_weights_bytes: converted,
+            cache_bytes: product(&[config.n_layers, config.cache_width(), ty.value_bytes(), n_ctx]),
+            scratch_bytes: scratch_bytes(config, chunk),
+        }
+    }
+
+    /// The sum of all parts.
+    #[must_use]
+    pub fn total_bytes(&self) -> u64 {
+        [self.mapped_weights_bytes, self.converted_weights_bytes, self.cache_bytes, self.scratch_bytes]
+            .iter()
+            .fold(0, |sum, part| sum.saturating_add(*part))
+    }
+
+    /// Refuses what does not fit.
+    ///
+    /// # Errors
+    /// [`Error::MemoryLimit`] with the sum and its parts.
+    pub fn check(&self, allowed: u64) -> Result<()> {
+        let need = self.total_bytes();
+        if need <= allowed {
+            return Ok(());
+        }
+        let weights = self.mapped_weights_bytes.saturating_add(self.converted_weights_bytes);
+        let detail = format!("weights {weights} + cache {} + buffers {}", self.cache_bytes, self.scratch_bytes);
+        Err(Error::MemoryLimit { need, allowed, detail })
+    }
+}
+
+/// Bytes per weight after loading, or `None` when the stored bytes are used as they are.
+fn loaded_width(class: TensorClass, stored: TensorType, transposed: bool) -> Option<u64> {
+    match class {
+        TensorClass::Norm | TensorClass::Router | TensorClass::RouterBias | TensorClass::Bias => Some(4),
+        _ if transposed => Some(if matches!(stored, TensorType::F16 | TensorType::Bf16) { 2 } else { 4 }),
+        _ => match stored {
+            TensorType::Tq1_0 | TensorType::Tq2_0 | TensorType::BitnetT158 | TensorType::BitnetT158Flat => None,
+            // Repacked to 66 bytes per 256 weights: a whole byte is more than enough.
+            TensorType::I2s | TensorType::I2sArm => Some(1),
+            other if crate::weights::dense_type(other).is_some() => None,
+            _ => Some(4),
+        },
+    }
+}
+
+fn scratch_bytes(config: &ModelConfig, chunk: usize) -> u64 {
+    let attention = match config.attention {
+        AttentionConfig::Mla { q_lora, kv_lora, qk_nope, qk_rope, v_head, .. } => {
+            let per_head = qk_nope + qk_rope + v_head + 2 * (kv_lora + qk_rope);
+            config.n_heads * per_head + 2 * (kv_lora + qk_rope) + 2 * q_lora.unwrap_or(0)
+        }
+        AttentionConfig::Gqa { n_kv_heads, head_dim, .. } => 3 * (config.n_heads + n_kv_heads) * head_dim,
+    };
+    let (ff, routing) = match &config.moe {
+        Some(moe) => (moe.expert_ff.max(moe.shared_ff()), 2 * moe.router.n_experts + 3 * moe.router.top_k),
+        None => (0, 0),
+    };
+    // Each activation exists as F32 and as INT8 codes with their scales; gate, up and their product per network.
+    let per_token = 10 * config.hidden + 2 * attention + 4 * ff.max(config.dense_ff) + routing;
+    let batch = product(&[chunk, per_token, 4]);
+    let logits = product(&[LOGIT_ROWS, config.vocab, 4]);
+    batch.saturating_add(batch / 2).saturating_add(logits).saturating_add(SLACK_BYTES)
+}
+
+fn product(factors: &[usize]) -> u64 {
+    factors.iter().fold(1u64, |p, &f| p.saturating_mul(u64::try_from(f).unwrap_or(u64::MAX)))
+}

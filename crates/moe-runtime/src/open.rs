@@ -1,0 +1,101 @@
+//! From a path to a configuration and canonical tensors, whatever kind of model lies there.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use gguf_bitnet::{Catalog, DiscoveryReport, GgufFile, OpenModel, SplitDims, TensorNameMapper, TensorSource};
+
+use crate::config::{AttentionConfig, ModelConfig};
+use crate::error::{Error, Result};
+use crate::tensors::expected_tensors;
+use crate::tokenizer::Tokenizer;
+
+/// A model that has been opened and understood, with no weight read yet.
+#[derive(Debug)]
+pub struct ModelFiles {
+    /// What it is.
+    pub config: ModelConfig,
+    /// Its tensors under canonical names.
+    pub catalog: Catalog,
+    gguf: Option<Arc<GgufFile>>,
+    path: PathBuf,
+    dir: PathBuf,
+}
+
+impl ModelFiles {
+    /// Opens a checkpoint directory, a safetensors file beside its `config.json`, or a GGUF.
+    ///
+    /// ```
+    /// let files = moe_runtime::ModelFiles::open(&fixtures::path("goldens/glm-tiny"))?;
+    /// assert_eq!(files.catalog.tensors()[0].name, "token_embd.weight");
+    /// # Ok::<(), moe_runtime::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// What the reader of the format refuses, and what [`ModelConfig`] refuses.
+    pub fn open(path: &Path) -> Result<ModelFiles> {
+        let model = OpenModel::open(path)?;
+        let dir = model.dir();
+        match model {
+            OpenModel::Gguf(file) => {
+                let rows = file.index_of("token_embd.weight").map(|i| file.tensors()[i].rows());
+                let config = ModelConfig::from_gguf_sized(file.metadata(), rows)?;
+                let catalog = mapper(&config).map(file.clone())?;
+                Ok(ModelFiles { config, catalog, path: file.path().to_owned(), dir, gguf: Some(file) })
+            }
+            OpenModel::Safetensors(checkpoint) => {
+                let file = dir.join("config.json");
+                let text = std::fs::read_to_string(&file).map_err(|source| Error::ConfigFile { path: file, source })?;
+                let config = ModelConfig::from_hf_str(&text)?;
+                let path = checkpoint.path().to_owned();
+                let catalog = mapper(&config).map(checkpoint)?;
+                Ok(ModelFiles { config, catalog, path, dir, gguf: None })
+            }
+        }
+    }
+
+    /// The GGUF, when the model is one.
+    #[must_use]
+    pub fn gguf(&self) -> Option<&GgufFile> {
+        self.gguf.as_deref()
+    }
+
+    /// The file or directory that was opened.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The directory that the model lies in.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Compares the file with what its configuration asks for. Reads no weights.
+    #[must_use]
+    pub fn report(&self) -> DiscoveryReport {
+        gguf_bitnet::validate(&self.catalog, &expected_tensors(&self.config))
+    }
+
+    /// The tokenizer that came with the model.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::from_gguf`] and [`Tokenizer::from_dir`].
+    pub fn tokenizer(&self) -> Result<Tokenizer> {
+        match &self.gguf {
+            Some(file) => Tokenizer::from_gguf(file.metadata()),
+            None => Tokenizer::from_dir(&self.dir),
+        }
+    }
+}
+
+/// The mapper that brings this model's tensors into canonical form.
+#[must_use]
+pub fn mapper(config: &ModelConfig) -> TensorNameMapper {
+    let dims = match config.attention {
+        AttentionConfig::Mla { qk_nope, v_head, .. } => SplitDims { n_heads: config.n_heads, qk_nope, v_head },
+        AttentionConfig::Gqa { .. } => SplitDims::default(),
+    };
+    TensorNameMapper::new(dims, config.n_layers)
+}

@@ -1,0 +1,149 @@
+//! From named tensors in a file to the matrices and vectors that layers compute with.
+//!
+//! Types that a kernel reads as they are stay where the file is mapped. All others (Q4_K, I8, ...) are dequantised to F32
+//! here, and the pages they came from are given back. Vectors and the router become F32, whatever the file holds.
+//!
+//! **Invariant:** a shape is compared with the configuration before memory for it is taken.
+
+use gguf_bitnet::{Catalog, LogicalTensor, Matrix, TensorType};
+use tl_kernels::{ActMode, BLOCK, Bytes, DenseType, Linear, Packing, Scales, TernaryTensor};
+
+use crate::config::Presence;
+use crate::error::{Error, Result};
+
+/// Reads one model's tensors.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WeightReader<'a> {
+    catalog: &'a Catalog,
+    mode: ActMode,
+}
+
+impl<'a> WeightReader<'a> {
+    pub(crate) fn new(catalog: &'a Catalog, mode: ActMode) -> WeightReader<'a> {
+        WeightReader { catalog, mode }
+    }
+
+    /// The tensor called `name`, of exactly this shape.
+    fn tensor(&self, name: &str, shape: &[usize]) -> Result<&'a LogicalTensor> {
+        let Some(tensor) = self.catalog.find(name) else {
+            return Err(Error::MissingTensor { tensor: name.to_owned() });
+        };
+        if tensor.shape == shape {
+            return Ok(tensor);
+        }
+        Err(Error::Shape { tensor: name.to_owned(), expected: shape.to_vec(), got: tensor.shape.clone() })
+    }
+
+    fn wanted(&self, presence: Presence, name: &str) -> bool {
+        match presence {
+            Presence::Required => true,
+            Presence::Absent => false,
+            Presence::Detect => self.catalog.find(name).is_some(),
+        }
+    }
+
+    /// A vector of `len` values.
+    pub(crate) fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>> {
+        self.floats(self.tensor(name, &[len])?)
+    }
+
+    pub(crate) fn optional_vector(&self, presence: Presence, name: &str, len: usize) -> Result<Option<Vec<f32>>> {
+        self.wanted(presence, name).then(|| self.vector(name, len)).transpose()
+    }
+
+    /// A matrix in the file's own precision.
+    pub(crate) fn matrix(&self, name: &str, rows: usize, cols: usize) -> Result<Linear> {
+        let tensor = self.tensor(name, &[rows, cols])?;
+        self.linear(tensor, 0)
+    }
+
+    pub(crate) fn optional_matrix(
+        &self,
+        presence: Presence,
+        name: &str,
+        rows: usize,
+        cols: usize,
+    ) -> Result<Option<Linear>> {
+        self.wanted(presence, name).then(|| self.matrix(name, rows, cols)).transpose()
+    }
+
+    /// A matrix widened to F32.
+    pub(crate) fn matrix_f32(&self, name: &str, rows: usize, cols: usize) -> Result<Linear> {
+        let tensor = self.tensor(name, &[rows, cols])?;
+        Ok(Linear::from_f32(rows, cols, self.floats(tensor)?)?)
+    }
+
+    /// The matrices of a stack `[outer, rows, cols]`.
+    pub(crate) fn stack(&self, name: &str, outer: usize, rows: usize, cols: usize) -> Result<Vec<Linear>> {
+        let tensor = self.tensor(name, &[outer, rows, cols])?;
+        (0..outer).map(|index| self.linear(tensor, index)).collect()
+    }
+
+    fn linear(&self, tensor: &LogicalTensor, outer: usize) -> Result<Linear> {
+        let Matrix { ty, rows, cols, bytes } = self.catalog.matrix(tensor, outer)?;
+        let located = |source| Error::Weight { tensor: tensor.name.clone(), source };
+        if let Some(dense) = dense_type(ty) {
+            return Linear::dense(dense, rows, cols, bytes).map_err(located);
+        }
+        let in_blocks = cols.is_multiple_of(BLOCK);
+        let packing = match ty {
+            TensorType::Tq1_0 => Some(Packing::Tq1_0),
+            TensorType::Tq2_0 => Some(Packing::Tq2_0),
+            TensorType::BitnetT158 => Some(Packing::BitnetT158),
+            TensorType::BitnetT158Flat if in_blocks => Some(Packing::BitnetT158),
+            _ => None,
+        };
+        let ternary = |t: TernaryTensor| Linear::ternary(t, self.mode).map_err(located);
+        if let Some(packing) = packing {
+            let tensor = TernaryTensor::new(packing, rows, cols, bytes, Scales::PerBlock);
+            return ternary(tensor.map_err(|e| located(e.into()))?);
+        }
+        let layout = match ty {
+            TensorType::I2s => Some(gguf_bitnet::I2sLayout::X86),
+            TensorType::I2sArm => Some(gguf_bitnet::I2sLayout::Arm),
+            _ => None,
+        };
+        if let Some(layout) = layout.filter(|_| in_blocks) {
+            let tensor_of = TernaryTensor::from_i2s(layout, rows, cols, &bytes);
+            let linear = ternary(tensor_of.map_err(|e| located(e.into()))?)?;
+            self.catalog.release(tensor);
+            return Ok(linear);
+        }
+        self.dequantised(tensor, outer, rows, cols)
+    }
+
+    /// One matrix of a tensor as F32, a row at a time.
+    fn dequantised(&self, tensor: &LogicalTensor, outer: usize, rows: usize, cols: usize) -> Result<Linear> {
+        let mut row = vec![0.0; cols];
+        let mut bytes = Vec::new();
+        let size = rows.checked_mul(cols).and_then(|n| n.checked_mul(4)).unwrap_or(usize::MAX);
+        let no_memory = |_| Error::Memory { what: tensor.name.clone(), bytes: size };
+        bytes.try_reserve_exact(size).map_err(no_memory)?;
+        for r in outer * rows..(outer + 1) * rows {
+            self.catalog.read_rows(tensor, r..r + 1, &mut row)?;
+            bytes.extend(row.iter().flat_map(|x| x.to_le_bytes()));
+        }
+        self.catalog.release(tensor);
+        let located = |source| Error::Weight { tensor: tensor.name.clone(), source };
+        Linear::dense(DenseType::F32, rows, cols, Bytes::from(bytes)).map_err(located)
+    }
+
+    fn floats(&self, tensor: &LogicalTensor) -> Result<Vec<f32>> {
+        let mut values = vec![0.0; tensor.elements()];
+        self.catalog.read_rows(tensor, 0..tensor.rows(), &mut values)?;
+        self.catalog.release(tensor);
+        Ok(values)
+    }
+}
+
+/// The kernel type of a dense storage type that is computed with as it is.
+pub(crate) fn dense_type(ty: TensorType) -> Option<DenseType> {
+    Some(match ty {
+        TensorType::F32 => DenseType::F32,
+        TensorType::F16 => DenseType::F16,
+        TensorType::Bf16 => DenseType::Bf16,
+        TensorType::Q8_0 => DenseType::Q8_0,
+        TensorType::Q6K => DenseType::Q6K,
+        _ => return None,
+    })
+}
