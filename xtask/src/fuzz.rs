@@ -26,7 +26,9 @@ pub(crate) fn run(args: &Args) -> Outcome {
     }
     let runs = format!("-runs={}", args.runs);
     for target in TARGETS {
-        cmd!(sh, "cargo +nightly fuzz run {target} -- {runs} -seed=1 -max_len=4096").run()?;
+        let (corpus, seeds) = (format!("fuzz/corpus/{target}"), format!("fuzz/seeds/{target}"));
+        sh.create_dir(&corpus)?;
+        cmd!(sh, "cargo +nightly fuzz run {target} {corpus} {seeds} -- {runs} -seed=1 -max_len=4096").run()?;
         repo::say(&format!("PASS fuzz {target}: {} inputs", args.runs));
     }
     Ok(())
