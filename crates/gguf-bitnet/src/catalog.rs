@@ -343,6 +343,10 @@ impl Catalog {
     }
 }
 
+/// The most matrices or heads a fused tensor is cut into: far more than any model has, and few
+/// enough that a hostile shape cannot claim the memory for its list of parts.
+const MAX_CUTS: usize = 1 << 16;
+
 /// Which rows of a stored tensor belong to a logical one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Piece {
@@ -416,7 +420,7 @@ fn assemble_tensor(
 fn halves(info: &TensorInfo, index: usize, half: Half) -> Result<(Vec<usize>, Vec<Part>)> {
     divisible(info)?;
     let rows = match info.shape[..] {
-        [rows, _] | [_, rows, _] if rows.is_multiple_of(2) => rows,
+        [rows, _] | [..=MAX_CUTS, rows, _] if rows.is_multiple_of(2) => rows,
         _ => return Err(Error::GateUpShape { shape: info.shape.clone() }),
     };
     let mut shape = info.shape.clone();
@@ -435,7 +439,7 @@ fn key_value(info: &TensorInfo, index: usize, dims: SplitDims, keys: bool) -> Re
     let misfit = || Error::KvBShape { shape: info.shape.clone(), n_heads, qk_nope, v_head };
     let per_head = qk_nope.checked_add(v_head).ok_or_else(misfit)?;
     let [rows, latent] = info.shape[..] else { return Err(misfit()) };
-    if qk_nope == 0 || v_head == 0 || per_head.checked_mul(n_heads) != Some(rows) {
+    if qk_nope == 0 || v_head == 0 || n_heads > MAX_CUTS || per_head.checked_mul(n_heads) != Some(rows) {
         return Err(misfit());
     }
     let parts = (0..n_heads)

@@ -115,6 +115,8 @@ impl Job {
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(Error::JobBusy.in_file(out)),
+            // Some network file systems have no locks: nothing then warns of a second process.
+            Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {}
             Err(TryLockError::Error(error)) => return Err(Error::io("lock", dir.join(JOURNAL))(error)),
         }
         let (mut journal, records) = Journal::read(file, dir.join(JOURNAL))?;

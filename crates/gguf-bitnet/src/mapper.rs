@@ -441,4 +441,13 @@ mod tests {
             ]
         );
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_name_panics(name in "(blk|model\\.layers|layers)?\\.?[0-9]{0,22}\\.?[a-z._0-9]{0,30}") {
+            let _ = mapper().role(&name);
+            let _ = hf_name(&name, Some(3));
+            let _ = order_key(&name);
+        }
+    }
 }

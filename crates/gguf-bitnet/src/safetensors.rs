@@ -59,13 +59,14 @@ impl SafetensorsDir {
     ///
     /// ```
     /// use gguf_bitnet::{SafetensorsDir, TensorSource};
-    /// let checkpoint = SafetensorsDir::open(&fixtures::path("goldens/glm-tiny"))?;
+    /// let checkpoint = SafetensorsDir::open(fixtures::path("goldens/glm-tiny"))?;
     /// let index = checkpoint.index_of("model.norm.weight").unwrap();
     /// assert_eq!(checkpoint.tensors()[index].shape, [256]);
     /// assert_eq!(checkpoint.bytes(index)?.len(), 512);
     /// # Ok::<(), gguf_bitnet::Error>(())
     /// ```
-    pub fn open(path: &Path) -> Result<SafetensorsDir> {
+    pub fn open(path: impl AsRef<Path>) -> Result<SafetensorsDir> {
+        let path = path.as_ref();
         let metadata = std::fs::metadata(path).map_err(Error::io("open", path))?;
         if !metadata.is_dir() {
             return SafetensorsDir::from_files(path, vec![path.to_owned()]);

@@ -40,7 +40,8 @@ pub(super) fn parse(file: &[u8]) -> Result<Vec<Entry>> {
     }
     let file_bytes = to_u64(file.len());
     let Some((length, rest)) = file.split_first_chunk::<LENGTH_BYTES>() else {
-        return Err(Error::HeaderLength { len: 0, file_bytes, limit: HEADER_LIMIT });
+        let need = to_u64(LENGTH_BYTES);
+        return Err(Error::TruncatedHeader { what: "the header's length", at: 0, need, have: file_bytes });
     };
     let len = u64::from_le_bytes(*length);
     let split = usize::try_from(len).ok().filter(|_| len <= HEADER_LIMIT);
@@ -208,7 +209,7 @@ mod tests {
         let b = |begin: u64, end: u64| tensor("b", "F32", "[2]", begin, end);
         let table: Vec<(&str, Vec<u8>, &str)> = vec![
             ("empty", vec![], "EmptyFile"),
-            ("seven bytes", vec![0; 7], "HeaderLength"),
+            ("seven bytes", vec![0; 7], "TruncatedHeader"),
             ("header beyond the file", 100u64.to_le_bytes().to_vec(), "HeaderLength"),
             ("huge header", [u64::MAX.to_le_bytes(), *b"{      }"].concat(), "HeaderLength"),
             ("over the limit", [100_000_001u64.to_le_bytes(), *b"{      }"].concat(), "HeaderLength"),
