@@ -164,24 +164,26 @@ pub(crate) mod sealed {
     pub trait Load {
         /// One block, or one group of sixteen where the block is a single weight.
         type Unit: Copy;
+        /// Groups of sixteen weights per unit.
+        const GROUPS: usize;
 
         /// The whole units of a row.
         fn units(row: &[u8]) -> &[Self::Unit];
 
-        /// Weights `16 g .. 16 g + 16` of the row.
-        fn load<S: Simd>(s: S, units: &[Self::Unit], g: usize) -> S::F;
+        /// Group `g` of a unit.
+        fn load<S: Simd>(s: S, unit: &Self::Unit, g: usize) -> S::F;
 
-        /// The weights after the last whole group of sixteen, then zeros.
-        fn tail(row: &[u8], n_groups: usize) -> [f32; LANES];
+        /// The weights behind the last whole unit, fewer than sixteen, then zeros.
+        fn tail(row: &[u8]) -> [f32; LANES];
     }
 }
 
-/// The `len` weights behind `row`'s last whole group, by `value` of each weight's bytes, padded with zeros.
+/// The weights behind the whole groups of `row`, by `value` of each weight's bytes, padded with zeros.
 #[inline(always)]
-fn tail_of<const BYTES: usize>(row: &[u8], n_groups: usize, value: impl Fn([u8; BYTES]) -> f32) -> [f32; LANES] {
+fn tail_of<const BYTES: usize>(row: &[u8], value: impl Fn([u8; BYTES]) -> f32) -> [f32; LANES] {
     let (words, _) = row.as_chunks::<BYTES>();
     let mut tail = [0.0; LANES];
-    for (out, &word) in tail.iter_mut().zip(&words[n_groups * LANES..]) {
+    for (out, &word) in tail.iter_mut().zip(&words[words.len() - words.len() % LANES..]) {
         *out = value(word);
     }
     tail
@@ -189,96 +191,100 @@ fn tail_of<const BYTES: usize>(row: &[u8], n_groups: usize, value: impl Fn([u8; 
 
 impl sealed::Load for F32 {
     type Unit = [u8; 64];
+    const GROUPS: usize = 1;
 
     #[inline(always)]
     fn units(row: &[u8]) -> &[[u8; 64]] {
         row.as_chunks().0
     }
     #[inline(always)]
-    fn load<S: Simd>(s: S, units: &[[u8; 64]], g: usize) -> S::F {
-        s.load_f32(&units[g])
+    fn load<S: Simd>(s: S, unit: &[u8; 64], _g: usize) -> S::F {
+        s.load_f32(unit)
     }
     #[inline(always)]
-    fn tail(row: &[u8], n_groups: usize) -> [f32; LANES] {
-        tail_of(row, n_groups, f32::from_le_bytes)
+    fn tail(row: &[u8]) -> [f32; LANES] {
+        tail_of(row, f32::from_le_bytes)
     }
 }
 
 impl sealed::Load for F16 {
     type Unit = [u8; 32];
+    const GROUPS: usize = 1;
 
     #[inline(always)]
     fn units(row: &[u8]) -> &[[u8; 32]] {
         row.as_chunks().0
     }
     #[inline(always)]
-    fn load<S: Simd>(s: S, units: &[[u8; 32]], g: usize) -> S::F {
-        s.load_f16(&units[g])
+    fn load<S: Simd>(s: S, unit: &[u8; 32], _g: usize) -> S::F {
+        s.load_f16(unit)
     }
     #[inline(always)]
-    fn tail(row: &[u8], n_groups: usize) -> [f32; LANES] {
-        tail_of(row, n_groups, |word| f16::from_le_bytes(word).to_f32())
+    fn tail(row: &[u8]) -> [f32; LANES] {
+        tail_of(row, |word| f16::from_le_bytes(word).to_f32())
     }
 }
 
 impl sealed::Load for Bf16 {
     type Unit = [u8; 32];
+    const GROUPS: usize = 1;
 
     #[inline(always)]
     fn units(row: &[u8]) -> &[[u8; 32]] {
         row.as_chunks().0
     }
     #[inline(always)]
-    fn load<S: Simd>(s: S, units: &[[u8; 32]], g: usize) -> S::F {
-        s.load_bf16(&units[g])
+    fn load<S: Simd>(s: S, unit: &[u8; 32], _g: usize) -> S::F {
+        s.load_bf16(unit)
     }
     #[inline(always)]
-    fn tail(row: &[u8], n_groups: usize) -> [f32; LANES] {
-        tail_of(row, n_groups, |word| f32::from_bits(u32::from(u16::from_le_bytes(word)) << 16))
+    fn tail(row: &[u8]) -> [f32; LANES] {
+        tail_of(row, |word| f32::from_bits(u32::from(u16::from_le_bytes(word)) << 16))
     }
 }
 
 impl sealed::Load for Q8_0 {
     type Unit = [u8; 34];
+    const GROUPS: usize = 2;
 
     #[inline(always)]
     fn units(row: &[u8]) -> &[[u8; 34]] {
         row.as_chunks().0
     }
     #[inline(always)]
-    fn load<S: Simd>(s: S, units: &[[u8; 34]], g: usize) -> S::F {
-        let block = &units[g / 2];
-        let scale = s.widen4([u16::from_le_bytes([block[0], block[1]]); 4])[0];
-        s.mul(s.splat(scale), s.load_i8(sixteen(block, 2 + 16 * (g % 2))))
+    fn load<S: Simd>(s: S, block: &[u8; 34], g: usize) -> S::F {
+        let scale = s.splat_f16(u16::from_le_bytes([block[0], block[1]]));
+        s.mul(scale, s.load_i8(sixteen(block, 2 + 16 * g)))
     }
-    /// A row is a whole number of groups.
+    /// A row is a whole number of blocks.
     #[inline(always)]
-    fn tail(_row: &[u8], _n_groups: usize) -> [f32; LANES] {
+    fn tail(_row: &[u8]) -> [f32; LANES] {
         [0.0; LANES]
     }
 }
 
 impl sealed::Load for Q6K {
     type Unit = [u8; 210];
+    const GROUPS: usize = 16;
 
     #[inline(always)]
     fn units(row: &[u8]) -> &[[u8; 210]] {
         row.as_chunks().0
     }
     #[inline(always)]
-    fn load<S: Simd>(s: S, units: &[[u8; 210]], g: usize) -> S::F {
-        let block = &units[g / 16];
-        let (half, quarter, part) = (g % 16 / 8, g % 8 / 2, g % 2);
+    fn load<S: Simd>(s: S, block: &[u8; 210], g: usize) -> S::F {
+        let (half, quarter, part) = (g / 8, g % 8 / 2, g % 2);
         let low = sixteen(block, 64 * half + 32 * (quarter % 2) + 16 * part);
         let high = sixteen(block, 128 + 32 * half + 16 * part);
         let codes = s.load_q6(low, 4 * (quarter / 2) as u32, high, 2 * quarter as u32);
-        let scale = s.widen4([u16::from_le_bytes([block[208], block[209]]); 4])[0];
-        let group_scale = f32::from(block[192 + g % 16].cast_signed());
-        s.mul(s.splat(scale * group_scale), codes)
+        // The product of the two scales has 19 bits: it is exact.
+        let scale = s.splat_f16(u16::from_le_bytes([block[208], block[209]]));
+        let group_scale = s.splat(f32::from(block[192 + g].cast_signed()));
+        s.mul(s.mul(scale, group_scale), codes)
     }
-    /// A row is a whole number of groups.
+    /// A row is a whole number of blocks.
     #[inline(always)]
-    fn tail(_row: &[u8], _n_groups: usize) -> [f32; LANES] {
+    fn tail(_row: &[u8]) -> [f32; LANES] {
         [0.0; LANES]
     }
 }

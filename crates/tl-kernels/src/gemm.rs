@@ -73,9 +73,11 @@ impl<F: DenseFormat> Kernel for DenseProduct<'_, '_, F> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let DenseProduct { rows, acts, mut out, panel } = self;
-        if acts.n() < PANEL_TOKENS || F::BLOCK_BYTES == size_of::<f32>() {
+        if acts.n() < PANEL_TOKENS {
             let all = out.columns();
-            sweep(s, &rows, acts, all, 0, &mut out);
+            for t in 0..acts.n() {
+                strip::<S, _, TILE_ROWS, 1>(s, &rows, acts, t, all.clone(), 0, &mut out);
+            }
         } else {
             panel_product(s, &rows, acts, &mut out, panel);
         }
@@ -121,13 +123,13 @@ fn panel_rows(groups: usize) -> usize {
 trait WeightRows {
     /// What a row is made of.
     type Unit: Copy;
-    /// The units of row `r`.
+    /// Groups of sixteen weights per unit.
+    const GROUPS: usize;
+    /// The whole units of row `r`.
     fn units(&self, r: usize) -> &[Self::Unit];
-    /// Group `g` of a row.
-    fn load<S: Simd>(s: S, units: &[Self::Unit], g: usize) -> S::F;
-    /// Groups that `load` can read.
-    fn n_groups(&self) -> usize;
-    /// What lies behind them in row `r`, padded with zeros.
+    /// Group `g` of a unit.
+    fn load<S: Simd>(s: S, unit: &Self::Unit, g: usize) -> S::F;
+    /// What lies behind the whole units of row `r`, padded with zeros to a group.
     fn tail(&self, r: usize) -> [f32; LANES];
 }
 
@@ -138,8 +140,6 @@ pub(crate) struct PackedRows<'a, F> {
     pub(crate) bytes: &'a [u8],
     /// Bytes per row.
     pub(crate) row_bytes: usize,
-    /// Weights per row.
-    pub(crate) cols: usize,
     /// Their type.
     pub(crate) format: PhantomData<F>,
 }
@@ -153,22 +153,19 @@ impl<F> PackedRows<'_, F> {
 
 impl<F: DenseFormat> WeightRows for PackedRows<'_, F> {
     type Unit = F::Unit;
+    const GROUPS: usize = F::GROUPS;
 
     #[inline(always)]
     fn units(&self, r: usize) -> &[F::Unit] {
         F::units(self.row(r))
     }
     #[inline(always)]
-    fn load<S: Simd>(s: S, units: &[F::Unit], g: usize) -> S::F {
-        F::load(s, units, g)
-    }
-    #[inline(always)]
-    fn n_groups(&self) -> usize {
-        self.cols / LANES
+    fn load<S: Simd>(s: S, unit: &F::Unit, g: usize) -> S::F {
+        F::load(s, unit, g)
     }
     #[inline(always)]
     fn tail(&self, r: usize) -> [f32; LANES] {
-        F::tail(self.row(r), self.n_groups())
+        F::tail(self.row(r))
     }
 }
 
@@ -176,12 +173,14 @@ impl<F: DenseFormat> PanelSource for PackedRows<'_, F> {
     #[inline(always)]
     fn convert<S: Simd>(&self, s: S, r: usize, out: &mut [[f32; LANES]]) {
         let units = self.units(r);
-        for (g, out) in out.iter_mut().enumerate() {
-            if g < self.n_groups() {
-                s.store(F::load(s, units, g), out);
-            } else {
-                *out = self.tail(r);
+        let (whole, rest) = out.split_at_mut(units.len() * F::GROUPS);
+        for (unit, out) in units.iter().zip(whole.chunks_exact_mut(F::GROUPS)) {
+            for (g, out) in out.iter_mut().enumerate() {
+                s.store(F::load(s, unit, g), out);
             }
+        }
+        if let [rest] = rest {
+            *rest = self.tail(r);
         }
     }
 }
@@ -194,18 +193,15 @@ struct PanelRows<'a> {
 
 impl WeightRows for PanelRows<'_> {
     type Unit = [f32; LANES];
+    const GROUPS: usize = 1;
 
     #[inline(always)]
     fn units(&self, r: usize) -> &[[f32; LANES]] {
         &self.lanes[r * self.groups..(r + 1) * self.groups]
     }
     #[inline(always)]
-    fn load<S: Simd>(s: S, units: &[[f32; LANES]], g: usize) -> S::F {
-        s.load(&units[g])
-    }
-    #[inline(always)]
-    fn n_groups(&self) -> usize {
-        self.groups
+    fn load<S: Simd>(s: S, unit: &[f32; LANES], _g: usize) -> S::F {
+        s.load(unit)
     }
     #[inline(always)]
     fn tail(&self, _r: usize) -> [f32; LANES] {
@@ -225,27 +221,30 @@ fn sweep<S: Simd, W: WeightRows>(
 ) {
     let n = acts.n();
     let mut t = 0;
-    if S::DENSE_TILE == DenseTile::Rows4Tokens6 {
-        while n - t >= 6 {
-            strip::<S, W, 6>(s, rows, acts, t, part.clone(), first, out);
-            t += 6;
+    match S::DENSE_TILE {
+        DenseTile::Rows4Tokens6 => {
+            while n - t >= 6 {
+                strip::<S, W, 4, 6>(s, rows, acts, t, part.clone(), first, out);
+                t += 6;
+            }
         }
-    }
-    if S::DENSE_TILE != DenseTile::Rows4Tokens1 {
-        while n - t >= 2 {
-            strip::<S, W, 2>(s, rows, acts, t, part.clone(), first, out);
-            t += 2;
+        DenseTile::Rows2Tokens3 => {
+            while n - t >= 3 {
+                strip::<S, W, 2, 3>(s, rows, acts, t, part.clone(), first, out);
+                t += 3;
+            }
         }
+        DenseTile::Rows4Tokens1 => {}
     }
     while t < n {
-        strip::<S, W, 1>(s, rows, acts, t, part.clone(), first, out);
+        strip::<S, W, TILE_ROWS, 1>(s, rows, acts, t, part.clone(), first, out);
         t += 1;
     }
 }
 
 /// All rows of `part` for the tokens `t .. t + T`.
 #[inline(always)]
-fn strip<S: Simd, W: WeightRows, const T: usize>(
+fn strip<S: Simd, W: WeightRows, const R: usize, const T: usize>(
     s: S,
     rows: &W,
     acts: &ActivationBuffer,
@@ -259,56 +258,68 @@ fn strip<S: Simd, W: WeightRows, const T: usize>(
         *x = acts.lanes(t + j);
     }
     let block_start = out.columns().start;
-    for start in part.clone().step_by(TILE_ROWS) {
-        let mut which = [0; TILE_ROWS];
+    for start in part.clone().step_by(R) {
+        let mut which = [0; R];
         for (i, row) in which.iter_mut().enumerate() {
             *row = (start + i).min(part.end - 1) - first;
         }
-        let sums = tile(s, rows, which, x);
-        let width = TILE_ROWS.min(part.end - start);
+        let sums = tile::<S, W, R, T>(s, rows, which, x);
+        let width = R.min(part.end - start);
         for (j, sums) in sums.iter().enumerate() {
             out.row_mut(t + j)[start - block_start..][..width].copy_from_slice(&sums[..width]);
         }
     }
 }
 
-/// The sums of four rows and `T` tokens, by token.
+/// The sums of `R` rows and `T` tokens, by token.
 #[inline(always)]
-fn tile<S: Simd, W: WeightRows, const T: usize>(
+fn tile<S: Simd, W: WeightRows, const R: usize, const T: usize>(
     s: S,
     rows: &W,
-    which: [usize; TILE_ROWS],
-    x: [&[[f32; LANES]]; T],
-) -> [[f32; TILE_ROWS]; T] {
-    let mut units: [&[W::Unit]; TILE_ROWS] = [&[]; TILE_ROWS];
+    which: [usize; R],
+    mut x: [&[[f32; LANES]]; T],
+) -> [[f32; R]; T] {
+    let mut units: [&[W::Unit]; R] = [&[]; R];
     for (units, &row) in units.iter_mut().zip(&which) {
         *units = rows.units(row);
     }
-    let mut acc = [[s.splat(0.0); TILE_ROWS]; T];
-    let n_groups = rows.n_groups();
-    for g in 0..n_groups {
-        let mut w = [s.splat(0.0); TILE_ROWS];
-        for i in 0..TILE_ROWS {
-            w[i] = W::load(s, units[i], g);
-        }
-        for j in 0..T {
-            let x = s.load(&x[j][g]);
-            for i in 0..TILE_ROWS {
-                acc[j][i] = s.fma(w[i], x, acc[j][i]);
+    let n_units = units[0].len();
+    let has_tail = x[0].len() > n_units * W::GROUPS;
+    // One length for all, so that the loop needs no bounds checks.
+    for units in &mut units {
+        *units = &units[..n_units];
+    }
+    let mut x_tail: [&[[f32; LANES]]; T] = [&[]; T];
+    for (x, tail) in x.iter_mut().zip(&mut x_tail) {
+        (*x, *tail) = x.split_at(n_units * W::GROUPS);
+    }
+
+    let mut acc = [[s.splat(0.0); R]; T];
+    for u in 0..n_units {
+        for g in 0..W::GROUPS {
+            let mut w = [s.splat(0.0); R];
+            for i in 0..R {
+                w[i] = W::load(s, &units[i][u], g);
+            }
+            for j in 0..T {
+                let x = s.load(&x[j][u * W::GROUPS + g]);
+                for i in 0..R {
+                    acc[j][i] = s.fma(w[i], x, acc[j][i]);
+                }
             }
         }
     }
-    if n_groups < x[0].len() {
-        for i in 0..TILE_ROWS {
+    if has_tail {
+        for i in 0..R {
             let w = s.load(&rows.tail(which[i]));
             for j in 0..T {
-                acc[j][i] = s.fma(w, s.load(&x[j][n_groups]), acc[j][i]);
+                acc[j][i] = s.fma(w, s.load(&x_tail[j][0]), acc[j][i]);
             }
         }
     }
-    let mut sums = [[0.0; TILE_ROWS]; T];
+    let mut sums = [[0.0; R]; T];
     for j in 0..T {
-        for i in 0..TILE_ROWS {
+        for i in 0..R {
             sums[j][i] = s.reduce(acc[j][i]);
         }
     }

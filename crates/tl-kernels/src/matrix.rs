@@ -121,7 +121,7 @@ impl<F: DenseFormat> Dense<F> {
     }
 
     fn packed(&self) -> PackedRows<'_, F> {
-        PackedRows { bytes: &self.bytes, row_bytes: self.row_bytes, cols: self.cols, format: self.format }
+        PackedRows { bytes: &self.bytes, row_bytes: self.row_bytes, format: self.format }
     }
 }
 

@@ -1,37 +1,40 @@
-//! The ternary matrix product with INT8 activations: four rows x many tokens, block by block.
+//! The ternary matrix product with INT8 activations: four rows x a few tokens, block by block.
 //!
 //! **Invariant:** `acc = fma(d_b * a_b, int_b as f32, acc)` over ascending blocks, `int_b` exact: the bits
 //! of `ternary_core::oracle`. With codes c = t + 1, `int_b = sum c q - sum q`, and the second sum is the
 //! same for all rows. A damaged code 3 gives a wrong number, never an overflow: |sum c q| <= 256 * 3 * 127.
 //!
-//! Source: the I2_S kernel family of bitnet.cpp for the idea of multiplying unsigned codes; KERNELS notes.
+//! ```text
+//!           block 0     block 1             per block: unpack 4 x 256 codes, then for each token
+//!   row 0 | codes d   | codes d   | ..      4 dot products -> 4 integers -> 4 fused multiply-adds
+//!   row 1 | codes d   | codes d   | ..
+//! ```
+//! Source: unsigned codes times signed activations is the I2_S idea of bitnet.cpp (arXiv 2410.16144).
 
 use std::marker::PhantomData;
 
 use ternary_core::{BLOCK, Scales, TernaryTensor};
 
-use crate::activation::{ActivationBuffer, LANES, QuantizedRows, field_order};
+use crate::activation::{ActivationBuffer, LANES, QuantizedRows};
 use crate::aligned::AlignedBuffer;
 use crate::gemm::{PanelSource, TILE_ROWS, panel_product};
 use crate::pool::ColumnBlock;
 use crate::vector::{Kernel, Simd};
 
-/// Tokens that share the unpacking of a block of weights.
-const TOKENS: usize = 16;
-
-/// Bytes of the f16 scale that ends a block of every packing.
-const SCALE_BYTES: usize = 2;
-
 /// A packing at compile time.
 pub(crate) trait TernaryFormat: Copy + Sync {
-    /// Bytes of a block, scale included.
-    const BLOCK_BYTES: usize;
+    /// The bytes of a block.
+    type Block: Copy;
+    /// The blocks of a row.
+    fn blocks(row: &[u8]) -> &[Self::Block];
+    /// The bits of the block's f16 scale.
+    fn scale_bits(block: &Self::Block) -> u16;
     /// Codes 0..=2 of the block in natural order, one per byte. (A damaged code may be 3.)
-    fn codes(block: &[u8]) -> [u8; BLOCK];
-    /// The codes in registers, in field order.
+    fn codes(block: &Self::Block) -> [u8; BLOCK];
+    /// The codes in registers.
     #[inline(always)]
-    fn load<S: Simd>(s: S, block: &[u8]) -> S::Codes {
-        s.load_codes(&field_order(&Self::codes(block)))
+    fn load<S: Simd>(s: S, block: &Self::Block) -> S::Codes {
+        s.load_codes(&Self::codes(block))
     }
 }
 
@@ -46,10 +49,20 @@ pub(crate) struct Tq1;
 pub(crate) struct T158;
 
 impl TernaryFormat for Tq2 {
-    const BLOCK_BYTES: usize = BLOCK / 4 + SCALE_BYTES;
+    type Block = [u8; 66];
 
     #[inline(always)]
-    fn codes(block: &[u8]) -> [u8; BLOCK] {
+    fn blocks(row: &[u8]) -> &[[u8; 66]] {
+        row.as_chunks().0
+    }
+
+    #[inline(always)]
+    fn scale_bits(block: &[u8; 66]) -> u16 {
+        u16::from_le_bytes([block[64], block[65]])
+    }
+
+    #[inline(always)]
+    fn codes(block: &[u8; 66]) -> [u8; BLOCK] {
         let mut codes = [0; BLOCK];
         for (packed, half) in block.as_chunks::<32>().0.iter().zip(codes.as_chunks_mut::<128>().0) {
             for (n, out) in half.as_chunks_mut::<32>().0.iter_mut().enumerate() {
@@ -62,29 +75,51 @@ impl TernaryFormat for Tq2 {
     }
 
     #[inline(always)]
-    fn load<S: Simd>(s: S, block: &[u8]) -> S::Codes {
+    fn load<S: Simd>(s: S, block: &[u8; 66]) -> S::Codes {
         s.unpack_tq2(block.first_chunk().expect("a block is longer than its codes"))
     }
 }
 
 impl TernaryFormat for T158 {
-    const BLOCK_BYTES: usize = BLOCK / 4 + SCALE_BYTES;
+    type Block = [u8; 66];
 
     #[inline(always)]
-    fn codes(block: &[u8]) -> [u8; BLOCK] {
+    fn blocks(row: &[u8]) -> &[[u8; 66]] {
+        row.as_chunks().0
+    }
+
+    #[inline(always)]
+    fn scale_bits(block: &[u8; 66]) -> u16 {
+        u16::from_le_bytes([block[64], block[65]])
+    }
+
+    #[inline(always)]
+    fn codes(block: &[u8; 66]) -> [u8; BLOCK] {
         let mut codes = [0; BLOCK];
-        for (out, byte) in codes.as_chunks_mut::<4>().0.iter_mut().zip(block) {
-            *out = [byte & 3, (byte >> 2) & 3, (byte >> 4) & 3, byte >> 6];
+        for (out, &byte) in codes.as_chunks_mut::<4>().0.iter_mut().zip(block) {
+            // Field k moves from bit 2 k to bit 8 k.
+            let byte = u32::from(byte);
+            *out = ((byte | byte << 6 | byte << 12 | byte << 18) & 0x0303_0303).to_le_bytes();
         }
         codes
     }
 }
 
 impl TernaryFormat for Tq1 {
-    const BLOCK_BYTES: usize = 52 + SCALE_BYTES;
+    type Block = [u8; 54];
 
     #[inline(always)]
-    fn codes(block: &[u8]) -> [u8; BLOCK] {
+    fn blocks(row: &[u8]) -> &[[u8; 54]] {
+        row.as_chunks().0
+    }
+
+    #[inline(always)]
+    fn scale_bits(block: &[u8; 54]) -> u16 {
+        u16::from_le_bytes([block[52], block[53]])
+    }
+
+    #[inline(always)]
+    fn codes(block: &[u8; 54]) -> [u8; BLOCK] {
         let mut codes = [0; BLOCK];
         let (five_by_32, rest) = codes.split_at_mut(160);
         let (five_by_16, four_by_4) = rest.split_at_mut(80);
@@ -98,12 +133,14 @@ impl TernaryFormat for Tq1 {
 /// Plane n of `codes` holds trit n of each of the `W` bytes, most significant first.
 #[inline(always)]
 fn base3_planes<const W: usize>(bytes: &[u8], codes: &mut [u8]) {
-    let mut power = 1u8;
+    let mut fractions = [0u8; W];
+    fractions.copy_from_slice(bytes);
     for plane in codes.as_chunks_mut::<W>().0 {
-        for (out, byte) in plane.iter_mut().zip(bytes) {
-            *out = ((u16::from(byte.wrapping_mul(power)) * 3) >> 8) as u8;
+        for (out, fraction) in plane.iter_mut().zip(&mut fractions) {
+            // (3 * fraction) >> 8, and what remains behind the point.
+            *out = u8::from(*fraction > 85) + u8::from(*fraction > 170);
+            *fraction = fraction.wrapping_mul(3);
         }
-        power = power.wrapping_mul(3);
     }
 }
 
@@ -116,27 +153,6 @@ pub(crate) struct TernaryRows<'a, P> {
     pub(crate) packing: PhantomData<P>,
 }
 
-impl<P: TernaryFormat> TernaryRows<'_, P> {
-    /// The scale of a block: its own, or the tensor's.
-    #[inline(always)]
-    fn scales<S: Simd>(&self, s: S, blocks: [&[u8]; TILE_ROWS]) -> [f32; TILE_ROWS] {
-        if let Scales::PerTensor(scale) = self.tensor.scales() {
-            return [scale; TILE_ROWS];
-        }
-        let mut bits = [0; TILE_ROWS];
-        for (bits, block) in bits.iter_mut().zip(blocks) {
-            let at = P::BLOCK_BYTES - SCALE_BYTES;
-            *bits = u16::from_le_bytes([block[at], block[at + 1]]);
-        }
-        s.widen4(bits)
-    }
-
-    #[inline(always)]
-    fn block(row: &[u8], b: usize) -> &[u8] {
-        &row[b * P::BLOCK_BYTES..(b + 1) * P::BLOCK_BYTES]
-    }
-}
-
 /// The product of some rows of a ternary matrix with all tokens, activations as INT8.
 pub(crate) struct TernaryProduct<'a, 'b, P> {
     /// The matrix.
@@ -147,6 +163,14 @@ pub(crate) struct TernaryProduct<'a, 'b, P> {
     pub(crate) out: ColumnBlock<'b, f32>,
 }
 
+/// The INT8 form of one token: a code array, a scale and a sum per block.
+#[derive(Clone, Copy, Default)]
+struct Token<'a> {
+    codes: &'a [[i8; BLOCK]],
+    scales: &'a [f32],
+    sums: &'a [i32],
+}
+
 impl<P: TernaryFormat> Kernel for TernaryProduct<'_, '_, P> {
     type Output = ();
     const INTEGER: bool = true;
@@ -154,69 +178,86 @@ impl<P: TernaryFormat> Kernel for TernaryProduct<'_, '_, P> {
     #[inline(always)]
     fn run<S: Simd>(mut self, s: S) {
         let columns = self.out.columns();
+        let tensor = self.rows.tensor;
+        let row_bytes = tensor.blocks_per_row() * size_of::<P::Block>();
+        let bytes: &[u8] = tensor.bytes();
         for start in columns.clone().step_by(TILE_ROWS) {
-            let mut rows: [&[u8]; TILE_ROWS] = [&[]; TILE_ROWS];
+            let mut rows: [&[P::Block]; TILE_ROWS] = [&[]; TILE_ROWS];
             for (i, row) in rows.iter_mut().enumerate() {
-                *row = self.rows.tensor.row_bytes((start + i).min(columns.end - 1));
+                let r = (start + i).min(columns.end - 1);
+                *row = P::blocks(&bytes[r * row_bytes..(r + 1) * row_bytes]);
             }
-            let width = TILE_ROWS.min(columns.end - start);
             let n = self.out.n_rows();
-            for first in (0..n).step_by(TOKENS) {
-                let n_tokens = TOKENS.min(n - first);
-                let sums = self.strip(s, rows, first, n_tokens);
-                for (t, sums) in sums[..n_tokens].iter().enumerate() {
-                    let y = self.out.row_mut(first + t);
-                    y[start - columns.start..][..width].copy_from_slice(&sums[..width]);
-                }
+            let mut t = 0;
+            while n - t >= 4 {
+                self.strip::<S, 4>(s, rows, t, start);
+                t += 4;
+            }
+            while t < n {
+                self.strip::<S, 1>(s, rows, t, start);
+                t += 1;
             }
         }
     }
 }
 
 impl<P: TernaryFormat> TernaryProduct<'_, '_, P> {
-    /// Four rows times `n_tokens` tokens from `first`: the sums by token.
+    /// Four rows, to be columns from `start`, times the tokens `t .. t + T`.
     #[inline(always)]
-    fn strip<S: Simd>(
-        &self,
-        s: S,
-        rows: [&[u8]; TILE_ROWS],
-        first: usize,
-        n_tokens: usize,
-    ) -> [[f32; TILE_ROWS]; TOKENS] {
-        let mut acc = [[0.0; TILE_ROWS]; TOKENS];
-        for b in 0..self.rows.tensor.blocks_per_row() {
-            let mut blocks: [&[u8]; TILE_ROWS] = [&[]; TILE_ROWS];
-            for (block, row) in blocks.iter_mut().zip(rows) {
-                *block = TernaryRows::<P>::block(row, b);
-            }
-            let w_scales = self.rows.scales(s, blocks);
-            let c0 = P::load(s, blocks[0]);
-            let c1 = P::load(s, blocks[1]);
-            let c2 = P::load(s, blocks[2]);
-            let c3 = P::load(s, blocks[3]);
-            for (t, acc) in acc[..n_tokens].iter_mut().enumerate() {
-                let codes = &self.acts.codes(first + t)[b];
+    fn strip<S: Simd, const T: usize>(&mut self, s: S, rows: [&[P::Block]; TILE_ROWS], t: usize, start: usize) {
+        let n_blocks = rows[0].len();
+        let mut tokens = [Token::default(); T];
+        for (j, token) in tokens.iter_mut().enumerate() {
+            // One length for all, so that the loop needs no bounds checks.
+            token.codes = &self.acts.codes(t + j)[..n_blocks];
+            token.scales = &self.acts.scales(t + j)[..n_blocks];
+            token.sums = &self.acts.sums(t + j)[..n_blocks];
+        }
+        let [r0, r1, r2, r3] = rows;
+        let (r1, r2, r3) = (&r1[..n_blocks], &r2[..n_blocks], &r3[..n_blocks]);
+        let scales = self.rows.tensor.scales();
+        let mut acc = [s.quad([0.0; TILE_ROWS]); T];
+        for b in 0..n_blocks {
+            let blocks = [&r0[b], &r1[b], &r2[b], &r3[b]];
+            let w_scales = block_scales::<S, P>(s, scales, blocks);
+            let codes = [P::load(s, blocks[0]), P::load(s, blocks[1]), P::load(s, blocks[2]), P::load(s, blocks[3])];
+            for j in 0..T {
+                let token = &tokens[j];
+                let acts = &token.codes[b];
                 let dots = [
-                    s.dot_codes(&c0, codes),
-                    s.dot_codes(&c1, codes),
-                    s.dot_codes(&c2, codes),
-                    s.dot_codes(&c3, codes),
+                    s.dot_codes(&codes[0], acts),
+                    s.dot_codes(&codes[1], acts),
+                    s.dot_codes(&codes[2], acts),
+                    s.dot_codes(&codes[3], acts),
                 ];
-                let (sum, scale) = (self.acts.sums(first + t)[b], self.acts.scales(first + t)[b]);
-                s.accumulate(acc, dots, sum, w_scales, scale);
+                acc[j] = s.accumulate(acc[j], dots, token.sums[b], w_scales, token.scales[b]);
             }
         }
-        acc
+        let columns = self.out.columns();
+        let width = TILE_ROWS.min(columns.end - start);
+        for (j, acc) in acc.iter().enumerate() {
+            let sums = s.quad_values(*acc);
+            self.out.row_mut(t + j)[start - columns.start..][..width].copy_from_slice(&sums[..width]);
+        }
     }
+}
+
+/// The scales of four blocks: their own, or the tensor's.
+#[inline(always)]
+fn block_scales<S: Simd, P: TernaryFormat>(s: S, scales: Scales, blocks: [&P::Block; TILE_ROWS]) -> S::Quad {
+    if let Scales::PerTensor(scale) = scales {
+        return s.quad([scale; TILE_ROWS]);
+    }
+    let [b0, b1, b2, b3] = blocks;
+    s.quad_f16([P::scale_bits(b0), P::scale_bits(b1), P::scale_bits(b2), P::scale_bits(b3)])
 }
 
 impl<P: TernaryFormat> PanelSource for TernaryRows<'_, P> {
     #[inline(always)]
     fn convert<S: Simd>(&self, s: S, r: usize, out: &mut [[f32; LANES]]) {
-        let row = self.tensor.row_bytes(r);
-        for (b, out) in out.as_chunks_mut::<{ BLOCK / LANES }>().0.iter_mut().enumerate() {
-            let block = Self::block(row, b);
-            let [scale, ..] = self.scales(s, [block; TILE_ROWS]);
+        let blocks = P::blocks(self.tensor.row_bytes(r));
+        for (block, out) in blocks.iter().zip(out.as_chunks_mut::<{ BLOCK / LANES }>().0) {
+            let [scale, ..] = s.quad_values(block_scales::<S, P>(s, self.tensor.scales(), [block; TILE_ROWS]));
             let codes = P::codes(block);
             for (out, codes) in out.iter_mut().zip(codes.as_chunks().0) {
                 let trits = s.sub(s.load_i8(codes), s.splat(1.0));
@@ -252,6 +293,14 @@ mod tests {
     use super::*;
     use ternary_core::{Packing, f16};
 
+    fn codes_of(packing: Packing, block: &[u8]) -> [u8; BLOCK] {
+        match packing {
+            Packing::Tq2_0 => Tq2::codes(block.try_into().unwrap()),
+            Packing::Tq1_0 => Tq1::codes(block.try_into().unwrap()),
+            Packing::BitnetT158 => T158::codes(block.try_into().unwrap()),
+        }
+    }
+
     /// Every packing decodes as `ternary_core` does, for codes in all patterns.
     #[test]
     fn codes_are_those_of_the_packings() {
@@ -264,12 +313,7 @@ mod tests {
             for packing in Packing::ALL {
                 let mut block = vec![0; packing.block_bytes()];
                 packing.encode(&trits, f16::from_f32(0.5), &mut block);
-                let codes = match packing {
-                    Packing::Tq2_0 => Tq2::codes(&block),
-                    Packing::Tq1_0 => Tq1::codes(&block),
-                    Packing::BitnetT158 => T158::codes(&block),
-                };
-                assert_eq!(codes, expected, "{}", packing.name());
+                assert_eq!(codes_of(packing, &block), expected, "{}", packing.name());
             }
         }
     }

@@ -49,6 +49,8 @@ pub trait Simd: Float {
     type Codes: Copy;
     /// Partial sums of products of codes and activations.
     type Sums: Copy;
+    /// Four f32, one per row of a tile.
+    type Quad: Copy;
 
     /// Runs `kernel` compiled for this level.
     fn run<K: Kernel>(self, kernel: K) -> K::Output;
@@ -65,6 +67,8 @@ pub trait Simd: Float {
     fn load_half(self, x: &[f16; LANES]) -> Self::F;
     /// Sixteen little-endian bf16, widened.
     fn load_bf16(self, bytes: &[u8; 2 * LANES]) -> Self::F;
+    /// The f16 with these bits, widened, in every element.
+    fn splat_f16(self, bits: u16) -> Self::F;
     /// Sixteen i8, converted.
     fn load_i8(self, bytes: &[u8; LANES]) -> Self::F;
     /// Sixteen 6-bit codes: `((low >> low_shift) & 15 | ((high >> high_shift) & 3) << 4) - 32`, converted.
@@ -74,22 +78,35 @@ pub trait Simd: Float {
 
     /// The codes of the 64 packed bytes of a TQ2_0 block.
     fn unpack_tq2(self, packed: &[u8; BLOCK / 4]) -> Self::Codes;
-    /// Codes given one per byte in field order (see `activation::field_order`).
+    /// Codes given one per byte in natural order.
     fn load_codes(self, codes: &[u8; BLOCK]) -> Self::Codes;
-    /// `sum of codes[i] * acts[i]`, still spread over several partial sums.
+    /// `sum of codes[i] * acts[i]`, still spread over several partial sums; `acts` are in field order.
     fn dot_codes(self, codes: &Self::Codes, acts: &[i8; BLOCK]) -> Self::Sums;
-    /// `acc[j] = fma(w_scales[j] * a_scale, (total(dots[j]) - act_sum) as f32, acc[j])`: a block of four rows.
-    fn accumulate(self, acc: &mut [f32; 4], dots: [Self::Sums; 4], act_sum: i32, w_scales: [f32; 4], a_scale: f32);
+    /// `fma(w_scales[j] * a_scale, (total(dots[j]) - act_sum) as f32, acc[j])` for each row j of a tile.
+    fn accumulate(
+        self,
+        acc: Self::Quad,
+        dots: [Self::Sums; 4],
+        act_sum: i32,
+        w_scales: Self::Quad,
+        a_scale: f32,
+    ) -> Self::Quad;
+    /// Four f32.
+    fn quad(self, x: [f32; 4]) -> Self::Quad;
+    /// The four f32 of a quad.
+    fn quad_values(self, a: Self::Quad) -> [f32; 4];
     /// Four f16, given by their bits, widened.
-    fn widen4(self, bits: [u16; 4]) -> [f32; 4];
+    fn quad_f16(self, bits: [u16; 4]) -> Self::Quad;
 }
 
 /// Shape of the register tile, chosen so that the partial sums fit the registers.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum DenseTile {
-    /// 4 rows x 6 tokens: 24 of 32 registers hold sums.
+    /// 24 of 32 registers hold sums.
     Rows4Tokens6,
-    /// 4 rows x 1 token: 8 of 16 registers hold sums, each half a group.
+    /// 12 of 16 registers hold sums, each half a group.
+    Rows2Tokens3,
+    /// There are no vector registers to fill.
     Rows4Tokens1,
 }
 

@@ -68,11 +68,12 @@ impl Float for Avx2 {
 }
 
 impl Simd for Avx2 {
-    const DENSE_TILE: DenseTile = DenseTile::Rows4Tokens1;
+    const DENSE_TILE: DenseTile = DenseTile::Rows2Tokens3;
     /// Field n of half h at 2 n + h.
     type Codes = [__m256i; 8];
     /// Eight partial sums.
     type Sums = __m256i;
+    type Quad = __m128;
 
     #[inline(always)]
     fn run<K: Kernel>(self, kernel: K) -> K::Output {
@@ -112,6 +113,10 @@ impl Simd for Avx2 {
             let (low, high) = (_mm256_slli_epi32::<16>(low), _mm256_slli_epi32::<16>(high));
             F32x16(_mm256_castsi256_ps(low), _mm256_castsi256_ps(high))
         }
+        fn splat_f16(self, bits: u16) -> F32x16 {
+            let v = _mm256_cvtph_ps(_mm_set1_epi16(bits.cast_signed()));
+            F32x16(v, v)
+        }
         fn load_i8(self, bytes: &[u8; LANES]) -> F32x16 {
             widen_i8(_mm_loadu_si128(bytes.as_ptr().cast()))
         }
@@ -139,8 +144,10 @@ impl Simd for Avx2 {
         }
         fn load_codes(self, codes: &[u8; BLOCK]) -> [__m256i; 8] {
             let mut loaded = [_mm256_setzero_si256(); 8];
-            for (to, from) in loaded.iter_mut().zip(codes.as_chunks::<32>().0) {
-                *to = _mm256_loadu_si256(from.as_ptr().cast());
+            let (fields, _) = codes.as_chunks::<32>();
+            for n in 0..4 {
+                loaded[2 * n] = _mm256_loadu_si256(fields[n].as_ptr().cast());
+                loaded[2 * n + 1] = _mm256_loadu_si256(fields[4 + n].as_ptr().cast());
             }
             loaded
         }
@@ -155,22 +162,30 @@ impl Simd for Avx2 {
         }
         fn accumulate(
             self,
-            acc: &mut [f32; 4],
+            acc: __m128,
             dots: [__m256i; 4],
             act_sum: i32,
-            w_scales: [f32; 4],
+            w_scales: __m128,
             a_scale: f32,
-        ) {
+        ) -> __m128 {
             let [a, b, c, d] = dots;
             // Per half register: [a0 + a2, b0 + b2, a1 + a3, b1 + b3], the same of c and d, then all four.
             let ab = _mm256_add_epi32(_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
             let cd = _mm256_add_epi32(_mm256_unpacklo_epi32(c, d), _mm256_unpackhi_epi32(c, d));
             let abcd = _mm256_add_epi32(_mm256_unpacklo_epi64(ab, cd), _mm256_unpackhi_epi64(ab, cd));
             let totals = _mm_add_epi32(_mm256_castsi256_si128(abcd), _mm256_extracti128_si256::<1>(abcd));
-            fma_totals(acc, totals, act_sum, w_scales, a_scale);
+            fma_totals(acc, totals, act_sum, w_scales, a_scale)
         }
-        fn widen4(self, bits: [u16; 4]) -> [f32; 4] {
-            widen4(bits)
+        fn quad(self, x: [f32; 4]) -> __m128 {
+            _mm_loadu_ps(x.as_ptr())
+        }
+        fn quad_values(self, a: __m128) -> [f32; 4] {
+            let mut x = [0.0; 4];
+            _mm_storeu_ps(x.as_mut_ptr(), a);
+            x
+        }
+        fn quad_f16(self, bits: [u16; 4]) -> __m128 {
+            _mm_cvtph_ps(_mm_loadl_epi64(bits.as_ptr().cast()))
         }
     }
 }
@@ -206,28 +221,10 @@ pub(super) fn q6_codes(low: &[u8; LANES], low_shift: u32, high: &[u8; LANES], hi
     _mm_sub_epi8(_mm_or_si128(low, high), _mm_set1_epi8(32))
 }
 
-/// `acc[j] = fma(w_scales[j] * a_scale, (totals[j] - act_sum) as f32, acc[j])`
+/// `fma(w_scales[j] * a_scale, (totals[j] - act_sum) as f32, acc[j])` for each j.
 #[target_feature(enable = "avx2,fma")]
 #[inline]
-pub(super) fn fma_totals(acc: &mut [f32; 4], totals: __m128i, act_sum: i32, w_scales: [f32; 4], a_scale: f32) {
+pub(super) fn fma_totals(acc: __m128, totals: __m128i, act_sum: i32, w_scales: __m128, a_scale: f32) -> __m128 {
     let ints = _mm_cvtepi32_ps(_mm_sub_epi32(totals, _mm_set1_epi32(act_sum)));
-    // SAFETY: the loads read and the store writes the four floats of an array, at any address.
-    unsafe {
-        let scales = _mm_mul_ps(_mm_loadu_ps(w_scales.as_ptr()), _mm_set1_ps(a_scale));
-        let sums = _mm_fmadd_ps(scales, ints, _mm_loadu_ps(acc.as_ptr()));
-        _mm_storeu_ps(acc.as_mut_ptr(), sums);
-    }
-}
-
-/// Four f16, given by their bits, widened.
-#[target_feature(enable = "avx2,f16c")]
-#[inline]
-pub(super) fn widen4(bits: [u16; 4]) -> [f32; 4] {
-    let mut wide = [0.0; 4];
-    // SAFETY: the load reads the eight bytes of `bits`, the store writes the four floats of `wide`.
-    unsafe {
-        let halves = _mm_loadl_epi64(bits.as_ptr().cast());
-        _mm_storeu_ps(wide.as_mut_ptr(), _mm_cvtph_ps(halves));
-    }
-    wide
+    _mm_fmadd_ps(_mm_mul_ps(w_scales, _mm_set1_ps(a_scale)), ints, acc)
 }

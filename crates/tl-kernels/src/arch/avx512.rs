@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 use half::f16;
 use ternary_core::BLOCK;
 
-use super::avx2::{fma_totals, q6_codes, reduce8, widen4};
+use super::avx2::{fma_totals, q6_codes, reduce8};
 use super::vector_methods;
 use crate::activation::LANES;
 use crate::vector::{DenseTile, Float, Kernel, Simd};
@@ -75,6 +75,7 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
     type Codes = [__m512i; 4];
     /// Sixteen partial sums.
     type Sums = __m512i;
+    type Quad = __m128;
 
     #[inline(always)]
     fn run<K: Kernel>(self, kernel: K) -> K::Output {
@@ -110,6 +111,9 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
             let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(bytes.as_ptr().cast()));
             _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
         }
+        fn splat_f16(self, bits: u16) -> __m512 {
+            _mm512_cvtph_ps(_mm256_set1_epi16(bits.cast_signed()))
+        }
         fn load_i8(self, bytes: &[u8; LANES]) -> __m512 {
             _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(bytes.as_ptr().cast())))
         }
@@ -132,8 +136,11 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
         }
         fn load_codes(self, codes: &[u8; BLOCK]) -> [__m512i; 4] {
             let mut loaded = [_mm512_setzero_si512(); 4];
-            for (to, from) in loaded.iter_mut().zip(codes.as_chunks::<64>().0) {
-                *to = _mm512_loadu_si512(from.as_ptr().cast());
+            let (fields, _) = codes.as_chunks::<32>();
+            for n in 0..4 {
+                let first = _mm256_loadu_si256(fields[n].as_ptr().cast());
+                let second = _mm256_loadu_si256(fields[4 + n].as_ptr().cast());
+                loaded[n] = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(first), second);
             }
             loaded
         }
@@ -155,12 +162,12 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
         }
         fn accumulate(
             self,
-            acc: &mut [f32; 4],
+            acc: __m128,
             dots: [__m512i; 4],
             act_sum: i32,
-            w_scales: [f32; 4],
+            w_scales: __m128,
             a_scale: f32,
-        ) {
+        ) -> __m128 {
             let [a, b, c, d] = dots;
             // Per quarter register: [a0 + a2, b0 + b2, a1 + a3, b1 + b3], the same of c and d, then all four.
             let ab = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
@@ -168,10 +175,18 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
             let abcd = _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
             let half = _mm256_add_epi32(_mm512_castsi512_si256(abcd), _mm512_extracti64x4_epi64::<1>(abcd));
             let totals = _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256::<1>(half));
-            fma_totals(acc, totals, act_sum, w_scales, a_scale);
+            fma_totals(acc, totals, act_sum, w_scales, a_scale)
         }
-        fn widen4(self, bits: [u16; 4]) -> [f32; 4] {
-            widen4(bits)
+        fn quad(self, x: [f32; 4]) -> __m128 {
+            _mm_loadu_ps(x.as_ptr())
+        }
+        fn quad_values(self, a: __m128) -> [f32; 4] {
+            let mut x = [0.0; 4];
+            _mm_storeu_ps(x.as_mut_ptr(), a);
+            x
+        }
+        fn quad_f16(self, bits: [u16; 4]) -> __m128 {
+            _mm_cvtph_ps(_mm_loadl_epi64(bits.as_ptr().cast()))
         }
     }
 }

@@ -3,7 +3,7 @@
 use half::f16;
 use ternary_core::BLOCK;
 
-use crate::activation::LANES;
+use crate::activation::{LANES, field_order};
 use crate::vector::{DenseTile, Float, Kernel, One, Simd};
 
 /// The portable level.
@@ -71,6 +71,7 @@ impl Simd for Scalar {
     const DENSE_TILE: DenseTile = DenseTile::Rows4Tokens1;
     type Codes = [u8; BLOCK];
     type Sums = i32;
+    type Quad = [f32; 4];
 
     #[inline(always)]
     fn run<K: Kernel>(self, kernel: K) -> K::Output {
@@ -105,6 +106,10 @@ impl Simd for Scalar {
         each(|i| f32::from_bits(u32::from(u16::from_le_bytes(words[i])) << 16))
     }
     #[inline(always)]
+    fn splat_f16(self, bits: u16) -> Self::F {
+        [f16::from_bits(bits).to_f32(); LANES]
+    }
+    #[inline(always)]
     fn load_i8(self, bytes: &[u8; LANES]) -> Self::F {
         each(|i| f32::from(bytes[i].cast_signed()))
     }
@@ -131,20 +136,26 @@ impl Simd for Scalar {
     }
     #[inline(always)]
     fn load_codes(self, codes: &[u8; BLOCK]) -> Self::Codes {
-        *codes
+        field_order(codes)
     }
     #[inline(always)]
     fn dot_codes(self, codes: &Self::Codes, acts: &[i8; BLOCK]) -> i32 {
         codes.iter().zip(acts).map(|(&c, &a)| i32::from(c) * i32::from(a)).sum()
     }
     #[inline(always)]
-    fn accumulate(self, acc: &mut [f32; 4], dots: [i32; 4], act_sum: i32, w_scales: [f32; 4], a_scale: f32) {
-        for j in 0..4 {
-            acc[j] = One.fma(w_scales[j] * a_scale, (dots[j] - act_sum) as f32, acc[j]);
-        }
+    fn accumulate(self, acc: [f32; 4], dots: [i32; 4], act_sum: i32, w_scales: [f32; 4], a_scale: f32) -> [f32; 4] {
+        std::array::from_fn(|j| One.fma(w_scales[j] * a_scale, (dots[j] - act_sum) as f32, acc[j]))
     }
     #[inline(always)]
-    fn widen4(self, bits: [u16; 4]) -> [f32; 4] {
+    fn quad(self, x: [f32; 4]) -> [f32; 4] {
+        x
+    }
+    #[inline(always)]
+    fn quad_values(self, a: [f32; 4]) -> [f32; 4] {
+        a
+    }
+    #[inline(always)]
+    fn quad_f16(self, bits: [u16; 4]) -> [f32; 4] {
         bits.map(|b| f16::from_bits(b).to_f32())
     }
 }
