@@ -2,12 +2,13 @@
 
 mod common;
 
-use common::{Rng, distance, mla, mla_config, mla_weights, odd_mla, relative_error, run, tokens};
+use common::{Rng, bits, distance, mla, mla_config, mla_weights, odd_mla, relative_error, run, tokens};
 use mla_attention::{
     Attention, CacheType, Error, MlaAttention, MlaConfig, MlaWeights, QueryProjection, Rope, RopeStyle, expanded,
 };
 use proptest::prelude::*;
-use tl_kernels::{Linear, Pool};
+use ternary_core::{Packing, Rounding, TernaryTensor};
+use tl_kernels::{ActMode, Linear, Pool};
 
 /// F32 caches: the sums are taken in another order and in f64. F16 caches: besides, a value of the
 /// oracle may round to the neighbour of ours, which is 2^-10 of that value away.
@@ -194,6 +195,51 @@ fn impossible_settings_are_refused_by_name() {
         match MlaAttention::new(config, mla_weights(&odd_mla(), 4)) {
             Err(Error::Config { field, .. }) => assert_eq!(field, wanted),
             other => panic!("damaged {wanted} gave {other:?}"),
+        }
+    }
+}
+
+/// A ternary `[rows, cols]` matrix for activations in `mode`.
+fn ternary(rng: &mut Rng, rows: usize, cols: usize, mode: ActMode) -> Linear {
+    let weights = rng.matrix(rows, cols, 1.0);
+    let tensor = TernaryTensor::quantize(Packing::Tq2_0, Rounding::AbsMean, rows, cols, &weights, None);
+    Linear::ternary(tensor.expect("rows of whole blocks"), mode).expect("a matrix with elements")
+}
+
+#[test]
+fn ternary_projections_read_activations_in_their_own_mode() {
+    let config = mla_config(256, 2, Some(256), [256, 256, 32, 128]);
+    let weights = |mode| {
+        let (mut rng, c) = (Rng(3), &config);
+        let q_width = 2 * (256 + 32);
+        MlaWeights {
+            q: QueryProjection::LowRank {
+                a: ternary(&mut rng, 256, c.hidden, mode),
+                a_norm: rng.values(256, 1.0, 0.3),
+                b: ternary(&mut rng, q_width, 256, mode),
+            },
+            kv_a: ternary(&mut rng, 256 + 32, c.hidden, mode),
+            kv_a_norm: rng.values(256, 1.0, 0.3),
+            k_b: (0..2).map(|_| ternary(&mut rng, 256, 256, mode)).collect(),
+            v_b: (0..2).map(|_| ternary(&mut rng, 128, 256, mode)).collect(),
+            out: ternary(&mut rng, c.hidden, 2 * 128, mode),
+        }
+    };
+    let of_mode = |mode, chunk| {
+        let layer = Attention::Mla(MlaAttention::new(config.clone(), weights(mode)).expect("weights that fit"));
+        run(&layer, &Pool::serial(), CacheType::F32, &tokens(&layer, 70, 5), chunk)
+    };
+    let layer = Attention::Mla(MlaAttention::new(config.clone(), weights(ActMode::F32)).expect("weights that fit"));
+    let wanted = expanded::mla(&config, &weights(ActMode::F32), CacheType::F32, &tokens(&layer, 70, 5));
+
+    let error = relative_error(&of_mode(ActMode::F32, 70), &wanted, config.hidden);
+    assert!(error < 1e-5, "unquantised activations: {error}");
+    for mode in [ActMode::A8Block, ActMode::A8Token] {
+        let whole = of_mode(mode, 70);
+        let error = relative_error(&whole, &wanted, config.hidden);
+        assert!(error > 1e-4 && error < 0.2, "{mode:?} activations: {error}");
+        for chunk in [1, 7, 64] {
+            assert_eq!(bits(&of_mode(mode, chunk)), bits(&whole), "{mode:?} in chunks of {chunk}");
         }
     }
 }
