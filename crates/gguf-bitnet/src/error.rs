@@ -405,6 +405,14 @@ pub enum Error {
         /// Importances given.
         got: usize,
     },
+    /// An importance that weighs nothing sensible.
+    #[error("the importance of element {at} is {value}: it must be finite and not negative, recompute the statistics")]
+    BadImportance {
+        /// Index in the row.
+        at: usize,
+        /// The value.
+        value: f32,
+    },
     /// Tensor data written out of order, too long or too short.
     #[error("{got} bytes of tensor data written, the file's layout has {expected} at this point")]
     WrongAmount {
