@@ -33,6 +33,7 @@
 //! ```
 
 mod journal;
+mod manifest;
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -45,6 +46,7 @@ use crate::error::{Error, Result};
 use crate::path::output_path;
 
 use journal::{Journal, Record};
+use manifest::{check_manifest, pretty};
 
 const MANIFEST: &str = "manifest.json";
 const JOURNAL: &str = "journal.jsonl";
@@ -403,48 +405,4 @@ fn remove_own_files(dir: &Path) {
         let _ = fs::remove_file(dir.join(name));
     }
     let _ = fs::remove_dir(dir);
-}
-
-fn pretty(manifest: &Value) -> String {
-    format!("{manifest:#}\n")
-}
-
-/// The stored manifest equals this one.
-fn check_manifest(path: &Path, manifest: &Value) -> Result<()> {
-    let damaged = |what| Error::JobDamaged { what };
-    let stored = fs::read(path).map_err(|_| damaged("its manifest.json is missing"))?;
-    let stored: Value = serde_json::from_slice(&stored).map_err(|_| damaged("its manifest.json is not JSON"))?;
-    // Compared as it will be read back.
-    let given: Value =
-        serde_json::from_str(&pretty(manifest)).map_err(|_| damaged("its manifest cannot be compared"))?;
-    match first_difference(&stored, &given) {
-        None => Ok(()),
-        Some((key, stored, given)) => {
-            let text = |value: Option<&Value>| value.map_or("absent".to_owned(), Value::to_string);
-            Err(Error::ManifestMismatch { key, stored: text(stored), given: text(given) })
-        }
-    }
-}
-
-/// Dotted path and both values of the first difference.
-fn first_difference<'a>(stored: &'a Value, given: &'a Value) -> Option<(String, Option<&'a Value>, Option<&'a Value>)> {
-    let join = |key: &str, inner: String| {
-        if inner.is_empty() { key.to_owned() } else { format!("{key}.{inner}") }
-    };
-    let inner = |key: &str, old: Option<&'a Value>, new: Option<&'a Value>| match (old, new) {
-        (Some(old), Some(new)) => first_difference(old, new).map(|(path, old, new)| (join(key, path), old, new)),
-        (None, None) => None,
-        (old, new) => Some((key.to_owned(), old, new)),
-    };
-    match (stored, given) {
-        (Value::Object(old), Value::Object(new)) => {
-            let gone = old.keys().filter(|key| !new.contains_key(*key));
-            new.keys().chain(gone).find_map(|key| inner(key, old.get(key), new.get(key)))
-        }
-        (Value::Array(old), Value::Array(new)) => {
-            (0..old.len().max(new.len())).find_map(|i| inner(&i.to_string(), old.get(i), new.get(i)))
-        }
-        (old, new) if old == new => None,
-        (old, new) => Some((String::new(), Some(old), Some(new))),
-    }
 }

@@ -496,7 +496,7 @@ fn the_golden_checkpoints_map_without_a_remainder() {
         let config = std::fs::read(fixtures::path(&case).join("config.json")).unwrap();
         let config: serde_json::Value = serde_json::from_slice(&config).unwrap();
         let number = |key: &str| usize::try_from(config[key].as_u64().unwrap_or(0)).unwrap();
-        let source: Arc<dyn TensorSource> = Arc::new(SafetensorsDir::open(&fixtures::path(&case)).unwrap());
+        let source: Arc<dyn TensorSource> = Arc::new(SafetensorsDir::open(fixtures::path(&case)).unwrap());
         let n_heads = number("num_attention_heads");
         let dims = SplitDims { n_heads, qk_nope: number("qk_nope_head_dim"), v_head: number("v_head_dim") };
         let trunk = number("num_hidden_layers");

@@ -50,7 +50,7 @@ fn real_checkpoints_hold_what_the_formats_own_crate_reads() {
 
 #[test]
 fn views_outlive_the_checkpoint_and_releasing_pages_changes_nothing() {
-    let checkpoint = SafetensorsDir::open(&fixtures::path("craftsman-mini")).unwrap();
+    let checkpoint = SafetensorsDir::open(fixtures::path("craftsman-mini")).unwrap();
     let index = checkpoint.index_of("model.embed_tokens.weight").unwrap();
     let before = checkpoint.bytes(index).unwrap().to_vec();
     checkpoint.prefetch(index);

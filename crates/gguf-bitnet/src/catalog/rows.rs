@@ -1,0 +1,57 @@
+//! Runs of rows cut out of stored tensors, also of layouts that have no rows.
+
+use std::ops::Range;
+
+use ternary_core::Bytes;
+
+use crate::dequant::dequantize;
+use crate::error::Result;
+use crate::source::{TensorInfo, TensorSource};
+use crate::types::{I2S_TAIL_BYTES, TensorType};
+
+/// Decodes rows of a stored tensor, of whatever layout, into `out`.
+pub(super) fn read_stored_rows(
+    source: &dyn TensorSource,
+    index: usize,
+    rows: Range<usize>,
+    out: &mut [f32],
+) -> Result<()> {
+    let info = &source.tensors()[index];
+    let (bytes, cols) = (source.bytes(index)?, info.cols());
+    if let Ok(row_bytes) = info.ty.row_bytes(cols) {
+        return dequantize(info.ty, &bytes[rows.start * row_bytes..rows.end * row_bytes], out);
+    }
+    // A layout over the whole tensor: decode the groups that the rows touch.
+    let wanted = rows.start * cols..rows.end * cols;
+    let group = info.ty.block_len();
+    let start = wanted.start / group * group;
+    let end = wanted.end.next_multiple_of(group).min(info.elements());
+    let groups = group_bytes(info.ty, start..end);
+    let mut decoded = vec![0.0; end - start];
+    match i2s_slice(info, &bytes, start..end) {
+        Some(slice) => dequantize(info.ty, &slice, &mut decoded)?,
+        None => dequantize(info.ty, &bytes[groups], &mut decoded)?,
+    }
+    out.copy_from_slice(&decoded[wanted.start - start..wanted.end - start]);
+    Ok(())
+}
+
+/// Bytes of the groups that hold the elements, which start at a group.
+fn group_bytes(ty: TensorType, elements: Range<usize>) -> Range<usize> {
+    let (group, bytes) = (ty.block_len(), ty.block_bytes());
+    elements.start / group * bytes..elements.end.div_ceil(group) * bytes
+}
+
+/// The elements of an I2_S tensor as an I2_S tensor of its own (codes and a copy of the tail), if
+/// the type is I2_S and they are whole groups.
+pub(super) fn i2s_slice(info: &TensorInfo, bytes: &Bytes, elements: Range<usize>) -> Option<Bytes> {
+    let group = info.ty.block_len();
+    let i2s = matches!(info.ty, TensorType::I2s | TensorType::I2sArm);
+    if !i2s || !elements.start.is_multiple_of(group) || !elements.end.is_multiple_of(group) {
+        return None;
+    }
+    let tail = bytes.len().checked_sub(usize::try_from(I2S_TAIL_BYTES).ok()?)?;
+    let mut copy = bytes.get(group_bytes(info.ty, elements))?.to_vec();
+    copy.extend_from_slice(&bytes[tail..]);
+    Some(copy.into())
+}
