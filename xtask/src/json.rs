@@ -3,8 +3,6 @@
 //! A few lines instead of a dependency: xtask is compiled before anything else can run. Numbers are F64, so integers
 //! are exact up to 2^53.
 
-use std::fmt;
-
 /// A JSON value; objects keep their order.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Json {
@@ -52,20 +50,6 @@ impl Json {
     /// The elements of a list; nothing for any other value.
     pub(crate) fn list(&self) -> &[Json] {
         if let Json::List(items) = self { items } else { &[] }
-    }
-}
-
-impl fmt::Display for Json {
-    /// Scalars as they read in a report.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Json::Null => f.write_str("null"),
-            Json::Bool(value) => write!(f, "{value}"),
-            Json::Number(value) => write!(f, "{value}"),
-            Json::Text(value) => f.write_str(value),
-            Json::List(items) => write!(f, "[{} items]", items.len()),
-            Json::Object(members) => write!(f, "{{{} members}}", members.len()),
-        }
     }
 }
 

@@ -22,9 +22,9 @@ pub(crate) struct Args {
     /// How it is rounded.
     #[arg(long, default_value = "ls")]
     method: String,
-    /// Kilobytes of held-out text to measure on; 0 is all of it.
-    #[arg(long, default_value_t = 48)]
-    text_kb: usize,
+    /// Windows of 256 tokens of held-out text to measure on; the text has 250.
+    #[arg(long, default_value_t = 50)]
+    windows: u32,
     /// Where the files go; they stay for a look.
     #[arg(long)]
     work: Option<PathBuf>,
@@ -48,7 +48,8 @@ pub(crate) fn run(args: &Args) -> Outcome {
     std::fs::create_dir_all(&work)?;
     let teacher = path(fixtures.join("craftsman-mini"))?;
     let student = path(work.join("student.gguf"))?;
-    let text = path(held_out(&fixtures, &work, args.text_kb)?)?;
+    let text = path(fixtures.join("texts/heldout.txt"))?;
+    let windows = args.windows.to_string();
     let (system, user) = question(&fixtures)?;
     let mut line = Pipeline { bitnet: repo::build_bitnet(&args.profile)?, stages: Vec::new() };
 
@@ -56,38 +57,34 @@ pub(crate) fn run(args: &Args) -> Outcome {
     line.stage(
         "quantize: the teacher becomes a ternary student",
         &[&["quantize", "--model", &teacher, "--out", &student][..], &settings].concat(),
-        Show::Json,
+        &quantized,
     )?;
-    line.note(format!(
-        "{} -> {}",
-        repo::bytes(folder_bytes(Path::new(&teacher))?),
-        repo::bytes(std::fs::metadata(&student)?.len())
-    ));
-    line.stage("verify: every byte of the file is read", &["verify", &student, "--json"], Show::Json)?;
+    line.stage("verify: every byte of the file is read", &["verify", &student, "--json"], &verified)?;
     line.stage(
         "fidelity: the student's predictions against the teacher's on held-out text",
-        &["eval", "fidelity", "--teacher", &teacher, "--student", &student, "--text", &text, "--json"],
-        Show::Json,
+        &[
+            &["eval", "fidelity", "--teacher", &teacher, "--student", &student, "--text", &text][..],
+            &["--windows", &windows, "--json"],
+        ]
+        .concat(),
+        &fidelity,
     )?;
     for (title, model) in [("answer of the teacher", &teacher), ("answer of the student", &student)] {
         line.stage(
             title,
             &["run", "--model", model, "--system", &system, "-p", &user, "--think", "off", "--temp", "0", "-n", "64"],
-            Show::Text,
+            &answered,
         )?;
     }
     line.report(&user);
     Ok(())
 }
 
-/// How a stage's standard output enters the report.
-enum Show {
-    Text,
-    Json,
-}
+/// Turns a stage's standard output into the lines of the report.
+type Show<'a> = &'a dyn Fn(&str) -> Result<Vec<String>, String>;
 
 impl Pipeline {
-    fn stage(&mut self, title: &'static str, args: &[&str], show: Show) -> Outcome {
+    fn stage(&mut self, title: &'static str, args: &[&str], show: Show<'_>) -> Outcome {
         repo::complain(&format!("==> {title}"));
         let start = Instant::now();
         let done = Command::new(&self.bitnet).args(args).stdin(Stdio::null()).output()?;
@@ -95,19 +92,9 @@ impl Pipeline {
             let said = String::from_utf8_lossy(&done.stderr).trim().to_owned();
             return Err(format!("{title}: `bitnet {}` ended with {}: {said}", args.join(" "), done.status).into());
         }
-        let text = String::from_utf8_lossy(&done.stdout);
-        let lines = match show {
-            Show::Text => text.trim().lines().map(str::to_owned).collect(),
-            Show::Json => scalars(&Json::parse(&text).map_err(|e| format!("{title}: {e}"))?),
-        };
+        let lines = show(&String::from_utf8_lossy(&done.stdout)).map_err(|e| format!("{title}: {e}"))?;
         self.stages.push(Stage { title, seconds: start.elapsed().as_secs_f64(), lines });
         Ok(())
-    }
-
-    fn note(&mut self, text: String) {
-        if let Some(stage) = self.stages.last_mut() {
-            stage.lines.insert(0, text);
-        }
     }
 
     fn report(&self, question: &str) {
@@ -126,49 +113,93 @@ impl Pipeline {
     }
 }
 
-/// The scalar members of a report as `name  value` lines, one level of nesting deep.
-fn scalars(json: &Json) -> Vec<String> {
-    let mut rows = Vec::new();
-    let Json::Object(members) = json else { return rows };
-    for (key, value) in members {
-        match value {
-            Json::Object(inner) => rows.extend(inner.iter().filter_map(|(k, v)| row(&format!("{key}.{k}"), v))),
-            other => rows.extend(row(key, other)),
-        }
-    }
-    rows
+fn answered(text: &str) -> Result<Vec<String>, String> {
+    Ok(text.trim().lines().map(str::to_owned).collect())
 }
 
-fn row(name: &str, value: &Json) -> Option<String> {
-    let text = match value {
-        Json::List(_) | Json::Object(_) | Json::Null => return None,
-        Json::Number(n) if n.fract() != 0.0 => significant(*n),
-        other => other.to_string(),
+fn quantized(text: &str) -> Result<Vec<String>, String> {
+    let json = Json::parse(text)?;
+    let mut lines = vec![
+        row("weights", &count(&json, "report.params")?),
+        row("size", &size(&json, "report.output_bytes")?),
+        row("memory stated before the start", &size(&json, "memory_bound_bytes")?),
+        row("memory used at most", &size(&json, "peak_rss_bytes").unwrap_or_else(|_| "unknown here".to_owned())),
+        format!(
+            "{:<16} {:<8} {:>7} {:>12} {:>14} {:>8}",
+            "class", "type", "tensors", "size", "relative error", "cosine"
+        ),
+    ];
+    for entry in json.path("report.types").map_or(&[][..], Json::list) {
+        lines.push(format!(
+            "{:<16} {:<8} {:>7} {:>12} {:>14} {:>8}",
+            text_of(entry, "class")?,
+            text_of(entry, "type")?,
+            count(entry, "tensors")?,
+            size(entry, "bytes")?,
+            significant(number(entry, "relative_mse")?),
+            significant(number(entry, "cosine")?),
+        ));
+    }
+    Ok(lines)
+}
+
+fn verified(text: &str) -> Result<Vec<String>, String> {
+    let json = Json::parse(text)?;
+    let types = json.path("types").map_or(&[][..], Json::list);
+    let types: Result<Vec<String>, String> =
+        types.iter().map(|t| Ok(format!("{} x {}", count(t, "tensors")?, text_of(t, "type")?))).collect();
+    Ok(vec![
+        row("identity (BLAKE3)", &text_of(&json, "identity")?),
+        row("tensors", &types?.join(", ")),
+        row("data read", &size(&json, "bytes")?),
+        row("defects", &json.path("defects").map_or(0, |d| d.list().len()).to_string()),
+    ])
+}
+
+fn fidelity(text: &str) -> Result<Vec<String>, String> {
+    let json = Json::parse(text)?;
+    let figure = |path: &str| number(&json, path).map(significant);
+    let with_error = |path: &str| -> Result<String, String> {
+        Ok(format!("{} +- {}", figure(&format!("{path}.value"))?, figure(&format!("{path}.standard_error"))?))
     };
-    Some(format!("{name:<34} {text}"))
+    Ok(vec![
+        row("predictions scored", &count(&json, "predictions")?),
+        row("perplexity of the teacher", &with_error("teacher.perplexity")?),
+        row("perplexity of the student", &with_error("student.perplexity")?),
+        row("ln of their ratio", &with_error("ln_ratio")?),
+        row("KL divergence, mean", &with_error("kl.mean")?),
+        row("KL divergence, median", &figure("kl.median")?),
+        row("same most likely token", &format!("{:.1} %", 100.0 * number(&json, "same_top1.value")?)),
+    ])
+}
+
+fn row(name: &str, value: &str) -> String {
+    format!("{name:<32} {value}")
+}
+
+fn number(json: &Json, path: &str) -> Result<f64, String> {
+    json.path(path).and_then(Json::number).ok_or_else(|| format!("the report holds no number `{path}`"))
+}
+
+fn text_of(json: &Json, path: &str) -> Result<String, String> {
+    json.path(path).and_then(Json::text).map(str::to_owned).ok_or_else(|| format!("the report holds no text `{path}`"))
+}
+
+fn count(json: &Json, path: &str) -> Result<String, String> {
+    number(json, path).map(|n| n.to_string())
+}
+
+fn size(json: &Json, path: &str) -> Result<String, String> {
+    number(json, path).map(|n| repo::bytes(n as u64))
 }
 
 /// Five significant digits.
 fn significant(n: f64) -> String {
+    if n == 0.0 {
+        return "0".to_owned();
+    }
     let digits = (4.0 - n.abs().log10().floor()).clamp(0.0, 9.0) as usize;
     format!("{n:.digits$}")
-}
-
-/// The first kilobytes of the held-out text as a file of their own, cut at a line.
-fn held_out(fixtures: &Path, work: &Path, kilobytes: usize) -> Outcome<PathBuf> {
-    let whole = fixtures.join("texts/heldout.txt");
-    if kilobytes == 0 {
-        return Ok(whole);
-    }
-    let text = std::fs::read_to_string(whole)?;
-    let mut cut = (kilobytes * 1000).min(text.len());
-    while !text.is_char_boundary(cut) {
-        cut -= 1;
-    }
-    let end = text[..cut].rfind('\n').map_or(cut, |n| n + 1);
-    let part = work.join("heldout-part.txt");
-    std::fs::write(&part, &text[..end])?;
-    Ok(part)
 }
 
 /// System and user text of the first prompt of the small suite whose answer is known.
@@ -184,38 +215,33 @@ fn question(fixtures: &Path) -> Outcome<(String, String)> {
     Err("suite-200.jsonl holds no resolved prompt".into())
 }
 
-fn folder_bytes(dir: &Path) -> Outcome<u64> {
-    let mut total = 0;
-    for entry in std::fs::read_dir(dir)? {
-        let entry = entry?;
-        if entry.path().extension().is_some_and(|e| e == "safetensors") {
-            total += entry.metadata()?.len();
-        }
-    }
-    Ok(total)
-}
-
 fn path(path: PathBuf) -> Outcome<String> {
     path.into_os_string().into_string().map_err(|path| format!("{} is not UTF-8", path.display()).into())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{question, scalars, significant};
-    use crate::json::Json;
+    use super::{fidelity, quantized, question, significant, verified};
     use crate::repo;
 
     #[test]
-    fn reports_show_scalars_and_leave_out_lists() {
-        let json = Json::parse(r#"{"a": 1, "b": {"c": 0.123456, "d": [1]}, "e": [1, 2], "f": "x"}"#).expect("valid");
-        let rows = scalars(&json);
-        assert_eq!(rows.len(), 3, "{rows:?}");
-        assert!(rows[1].starts_with("b.c") && rows[1].ends_with("0.12346"));
+    fn a_report_without_its_figures_is_an_error() {
+        assert!(fidelity(r#"{"predictions": 1}"#).is_err());
+        assert!(quantized("no JSON").is_err());
+    }
+
+    #[test]
+    fn a_verification_reads_as_four_lines() {
+        let text = r#"{"identity": "ab", "types": [{"type": "F32", "tensors": 2}], "bytes": 8, "defects": []}"#;
+        let lines = verified(text).expect("complete");
+        assert_eq!(lines.len(), 4);
+        assert!(lines[1].ends_with("2 x F32"), "{lines:?}");
     }
 
     #[test]
     fn numbers_keep_five_digits() {
         assert_eq!(significant(10.659_234), "10.659");
+        assert_eq!(significant(0.0), "0");
         assert_eq!(significant(0.000_123_456), "0.00012346");
     }
 

@@ -94,8 +94,8 @@ fn to_redo(out: &Path) -> Outcome<u64> {
 /// Where the last complete unit of a journal ends; a torn last line does not count.
 fn journalled(journal: &str) -> u64 {
     let whole = journal.rfind('\n').map_or("", |end| &journal[..end]);
-    let last = whole.lines().next_back().and_then(|line| Json::parse(line).ok());
-    last.and_then(|unit| unit.member("end").and_then(Json::number)).map_or(0, |end| end as u64)
+    let mut ends = whole.lines().filter_map(|line| Json::parse(line).ok()?.path("record.unit.end")?.number());
+    ends.next_back().map_or(0, |end| end as u64)
 }
 
 fn same_bytes(a: &Path, b: &Path) -> Outcome<bool> {
@@ -130,8 +130,9 @@ mod tests {
     #[test]
     fn a_torn_journal_line_does_not_count() {
         assert_eq!(journalled(""), 0);
-        assert_eq!(journalled("{\"end\": 10}\n{\"end\": 25}\n{\"en"), 25);
-        assert_eq!(journalled("{\"end\": 10"), 0);
+        let line = |end: u64| format!("{{\"check\":\"0\",\"record\":{{\"unit\":{{\"end\":{end}}}}}}}");
+        assert_eq!(journalled(&format!("{}\n{}\n{}", line(10), line(25), line(40))), 25);
+        assert_eq!(journalled(&line(10)), 0);
     }
 
     #[test]

@@ -16,9 +16,9 @@ pub(super) fn prove(proof: &mut Proof<'_>, binary: &Path) -> Outcome {
     let text = fixtures.join("texts/heldout.txt");
     let report =
         bitnet_json(binary, &["eval", "fidelity", "--student", arg(&teacher)?, "--text", arg(&text)?, "--json"])?;
-    let got = ["perplexity", "student.perplexity", "student_perplexity"]
-        .iter()
-        .find_map(|key| report.path(key).and_then(crate::json::Json::number))
+    let got = report
+        .path("perplexity.value")
+        .and_then(crate::json::Json::number)
         .ok_or("the report of `bitnet eval fidelity` holds no perplexity")?;
     let off = (got / want - 1.0).abs();
     proof.figure(

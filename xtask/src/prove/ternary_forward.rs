@@ -29,10 +29,7 @@ pub(super) fn prove(proof: &mut Proof<'_>, binary: &Path) -> Outcome {
         if !made.status.success() {
             return Err(format!("{} failed: {}", script.display(), String::from_utf8_lossy(&made.stderr)).into());
         }
-        bitnet(
-            binary,
-            &["dump", "--model", arg(&model)?, "--tokens", TOKENS, "--activations", mode, "--out", arg(&got)?],
-        )?;
+        bitnet(binary, &["dump", "--model", arg(&model)?, "--tokens", TOKENS, "--act", mode, "--out", arg(&got)?])?;
         let compared = python(&["compare", arg(&want)?, arg(&got)?])?;
         let figure = String::from_utf8_lossy(&compared.stdout).trim().to_owned();
         proof.figure(
