@@ -164,14 +164,19 @@ pub(crate) mod sealed {
     pub trait Load {
         /// One block, or one group of sixteen where the block is a single weight.
         type Unit: Copy;
+        /// A unit on its way to f32: what its groups share has been worked out.
+        type Prepared<'a, S: Simd>: Copy;
         /// Groups of sixteen weights per unit.
         const GROUPS: usize;
 
         /// The whole units of a row.
         fn units(row: &[u8]) -> &[Self::Unit];
 
+        /// Works out what the groups of a unit share.
+        fn prepare<S: Simd>(s: S, unit: &Self::Unit) -> Self::Prepared<'_, S>;
+
         /// Group `g` of a unit.
-        fn load<S: Simd>(s: S, unit: &Self::Unit, g: usize) -> S::F;
+        fn group<S: Simd>(s: S, unit: &Self::Prepared<'_, S>, g: usize) -> S::F;
 
         /// The weights behind the last whole unit, fewer than sixteen, then zeros.
         fn tail(row: &[u8]) -> [f32; LANES];
@@ -191,6 +196,7 @@ fn tail_of<const BYTES: usize>(row: &[u8], value: impl Fn([u8; BYTES]) -> f32) -
 
 impl sealed::Load for F32 {
     type Unit = [u8; 64];
+    type Prepared<'a, S: Simd> = &'a [u8; 64];
     const GROUPS: usize = 1;
 
     #[inline(always)]
@@ -198,7 +204,11 @@ impl sealed::Load for F32 {
         row.as_chunks().0
     }
     #[inline(always)]
-    fn load<S: Simd>(s: S, unit: &[u8; 64], _g: usize) -> S::F {
+    fn prepare<S: Simd>(_s: S, unit: &[u8; 64]) -> &[u8; 64] {
+        unit
+    }
+    #[inline(always)]
+    fn group<S: Simd>(s: S, unit: &&[u8; 64], _g: usize) -> S::F {
         s.load_f32(unit)
     }
     #[inline(always)]
@@ -209,6 +219,7 @@ impl sealed::Load for F32 {
 
 impl sealed::Load for F16 {
     type Unit = [u8; 32];
+    type Prepared<'a, S: Simd> = &'a [u8; 32];
     const GROUPS: usize = 1;
 
     #[inline(always)]
@@ -216,7 +227,11 @@ impl sealed::Load for F16 {
         row.as_chunks().0
     }
     #[inline(always)]
-    fn load<S: Simd>(s: S, unit: &[u8; 32], _g: usize) -> S::F {
+    fn prepare<S: Simd>(_s: S, unit: &[u8; 32]) -> &[u8; 32] {
+        unit
+    }
+    #[inline(always)]
+    fn group<S: Simd>(s: S, unit: &&[u8; 32], _g: usize) -> S::F {
         s.load_f16(unit)
     }
     #[inline(always)]
@@ -227,6 +242,7 @@ impl sealed::Load for F16 {
 
 impl sealed::Load for Bf16 {
     type Unit = [u8; 32];
+    type Prepared<'a, S: Simd> = &'a [u8; 32];
     const GROUPS: usize = 1;
 
     #[inline(always)]
@@ -234,7 +250,11 @@ impl sealed::Load for Bf16 {
         row.as_chunks().0
     }
     #[inline(always)]
-    fn load<S: Simd>(s: S, unit: &[u8; 32], _g: usize) -> S::F {
+    fn prepare<S: Simd>(_s: S, unit: &[u8; 32]) -> &[u8; 32] {
+        unit
+    }
+    #[inline(always)]
+    fn group<S: Simd>(s: S, unit: &&[u8; 32], _g: usize) -> S::F {
         s.load_bf16(unit)
     }
     #[inline(always)]
@@ -245,6 +265,8 @@ impl sealed::Load for Bf16 {
 
 impl sealed::Load for Q8_0 {
     type Unit = [u8; 34];
+    /// The block's scale, and its integers.
+    type Prepared<'a, S: Simd> = (S::F, &'a [u8; 34]);
     const GROUPS: usize = 2;
 
     #[inline(always)]
@@ -252,9 +274,13 @@ impl sealed::Load for Q8_0 {
         row.as_chunks().0
     }
     #[inline(always)]
-    fn load<S: Simd>(s: S, block: &[u8; 34], g: usize) -> S::F {
-        let scale = s.splat_f16(u16::from_le_bytes([block[0], block[1]]));
-        s.mul(scale, s.load_i8(sixteen(block, 2 + 16 * g)))
+    fn prepare<S: Simd>(s: S, block: &[u8; 34]) -> (S::F, &[u8; 34]) {
+        (s.splat_f16(u16::from_le_bytes([block[0], block[1]])), block)
+    }
+    #[inline(always)]
+    fn group<S: Simd>(s: S, (scale, block): &(S::F, &[u8; 34]), g: usize) -> S::F {
+        let codes = block[2 + 16 * g..].first_chunk().expect("a block has two groups");
+        s.mul(*scale, s.load_i8(codes))
     }
     /// A row is a whole number of blocks.
     #[inline(always)]
@@ -265,6 +291,8 @@ impl sealed::Load for Q8_0 {
 
 impl sealed::Load for Q6K {
     type Unit = [u8; 210];
+    /// The scale of each group, and its integers.
+    type Prepared<'a, S: Simd> = ([f32; 16], [[u8; LANES]; 16]);
     const GROUPS: usize = 16;
 
     #[inline(always)]
@@ -272,25 +300,36 @@ impl sealed::Load for Q6K {
         row.as_chunks().0
     }
     #[inline(always)]
-    fn load<S: Simd>(s: S, block: &[u8; 210], g: usize) -> S::F {
-        let (half, quarter, part) = (g / 8, g % 8 / 2, g % 2);
-        let low = sixteen(block, 64 * half + 32 * (quarter % 2) + 16 * part);
-        let high = sixteen(block, 128 + 32 * half + 16 * part);
-        let codes = s.load_q6(low, 4 * (quarter / 2) as u32, high, 2 * quarter as u32);
+    fn prepare<S: Simd>(s: S, block: &[u8; 210]) -> ([f32; 16], [[u8; LANES]; 16]) {
+        let (low, rest) = block.split_at(128);
+        let (high, rest) = rest.split_at(64);
+        let (scales, d) = rest.split_at(16);
+        let mut codes = [[0; LANES]; 16];
+        let halves = codes.as_flattened_mut().as_chunks_mut::<128>().0;
+        for ((codes, low), high) in halves.iter_mut().zip(low.as_chunks::<64>().0).zip(high.as_chunks::<32>().0) {
+            let [q0, q1, q2, q3] = codes.as_chunks_mut::<32>().0 else { unreachable!("four quarters") };
+            for m in 0..32 {
+                let (a, b, h) = (low[m], low[32 + m], high[m]);
+                q0[m] = (a & 15 | (h & 3) << 4).wrapping_sub(32);
+                q1[m] = (b & 15 | (h >> 2 & 3) << 4).wrapping_sub(32);
+                q2[m] = (a >> 4 | (h >> 4 & 3) << 4).wrapping_sub(32);
+                q3[m] = (b >> 4 | (h >> 6) << 4).wrapping_sub(32);
+            }
+        }
+        let mut group_scales = [0.0; 16];
+        let integers = s.load_i8(scales.first_chunk().expect("a block has sixteen group scales"));
         // The product of the two scales has 19 bits: it is exact.
-        let scale = s.splat_f16(u16::from_le_bytes([block[208], block[209]]));
-        let group_scale = s.splat(f32::from(block[192 + g].cast_signed()));
-        s.mul(s.mul(scale, group_scale), codes)
+        let scale = s.splat_f16(u16::from_le_bytes([d[0], d[1]]));
+        s.store(s.mul(scale, integers), &mut group_scales);
+        (group_scales, codes)
+    }
+    #[inline(always)]
+    fn group<S: Simd>(s: S, (scales, codes): &([f32; 16], [[u8; LANES]; 16]), g: usize) -> S::F {
+        s.mul(s.splat(scales[g]), s.load_i8(&codes[g]))
     }
     /// A row is a whole number of blocks.
     #[inline(always)]
     fn tail(_row: &[u8]) -> [f32; LANES] {
         [0.0; LANES]
     }
-}
-
-/// Sixteen bytes of a block from `start`.
-#[inline(always)]
-fn sixteen<const N: usize>(block: &[u8; N], start: usize) -> &[u8; LANES] {
-    block[start..].first_chunk().expect("the offsets of a block format lie inside its block")
 }

@@ -123,12 +123,16 @@ fn panel_rows(groups: usize) -> usize {
 trait WeightRows {
     /// What a row is made of.
     type Unit: Copy;
+    /// A unit on its way to f32.
+    type Prepared<'a, S: Simd>: Copy;
     /// Groups of sixteen weights per unit.
     const GROUPS: usize;
     /// The whole units of row `r`.
     fn units(&self, r: usize) -> &[Self::Unit];
+    /// Works out what the groups of a unit share.
+    fn prepare<S: Simd>(s: S, unit: &Self::Unit) -> Self::Prepared<'_, S>;
     /// Group `g` of a unit.
-    fn load<S: Simd>(s: S, unit: &Self::Unit, g: usize) -> S::F;
+    fn group<S: Simd>(s: S, unit: &Self::Prepared<'_, S>, g: usize) -> S::F;
     /// What lies behind the whole units of row `r`, padded with zeros to a group.
     fn tail(&self, r: usize) -> [f32; LANES];
 }
@@ -153,6 +157,7 @@ impl<F> PackedRows<'_, F> {
 
 impl<F: DenseFormat> WeightRows for PackedRows<'_, F> {
     type Unit = F::Unit;
+    type Prepared<'a, S: Simd> = F::Prepared<'a, S>;
     const GROUPS: usize = F::GROUPS;
 
     #[inline(always)]
@@ -160,8 +165,12 @@ impl<F: DenseFormat> WeightRows for PackedRows<'_, F> {
         F::units(self.row(r))
     }
     #[inline(always)]
-    fn load<S: Simd>(s: S, unit: &F::Unit, g: usize) -> S::F {
-        F::load(s, unit, g)
+    fn prepare<S: Simd>(s: S, unit: &F::Unit) -> F::Prepared<'_, S> {
+        F::prepare(s, unit)
+    }
+    #[inline(always)]
+    fn group<S: Simd>(s: S, unit: &F::Prepared<'_, S>, g: usize) -> S::F {
+        F::group(s, unit, g)
     }
     #[inline(always)]
     fn tail(&self, r: usize) -> [f32; LANES] {
@@ -175,8 +184,9 @@ impl<F: DenseFormat> PanelSource for PackedRows<'_, F> {
         let units = self.units(r);
         let (whole, rest) = out.split_at_mut(units.len() * F::GROUPS);
         for (unit, out) in units.iter().zip(whole.chunks_exact_mut(F::GROUPS)) {
+            let unit = F::prepare(s, unit);
             for (g, out) in out.iter_mut().enumerate() {
-                s.store(F::load(s, unit, g), out);
+                s.store(F::group(s, &unit, g), out);
             }
         }
         if let [rest] = rest {
@@ -193,6 +203,7 @@ struct PanelRows<'a> {
 
 impl WeightRows for PanelRows<'_> {
     type Unit = [f32; LANES];
+    type Prepared<'a, S: Simd> = &'a [f32; LANES];
     const GROUPS: usize = 1;
 
     #[inline(always)]
@@ -200,7 +211,11 @@ impl WeightRows for PanelRows<'_> {
         &self.lanes[r * self.groups..(r + 1) * self.groups]
     }
     #[inline(always)]
-    fn load<S: Simd>(s: S, unit: &[f32; LANES], _g: usize) -> S::F {
+    fn prepare<S: Simd>(_s: S, unit: &[f32; LANES]) -> &[f32; LANES] {
+        unit
+    }
+    #[inline(always)]
+    fn group<S: Simd>(s: S, unit: &&[f32; LANES], _g: usize) -> S::F {
         s.load(unit)
     }
     #[inline(always)]
@@ -296,10 +311,14 @@ fn tile<S: Simd, W: WeightRows, const R: usize, const T: usize>(
 
     let mut acc = [[s.splat(0.0); R]; T];
     for u in 0..n_units {
+        let mut prepared = [W::prepare(s, &units[0][u]); R];
+        for i in 1..R {
+            prepared[i] = W::prepare(s, &units[i][u]);
+        }
         for g in 0..W::GROUPS {
             let mut w = [s.splat(0.0); R];
             for i in 0..R {
-                w[i] = W::load(s, &units[i][u], g);
+                w[i] = W::group(s, &prepared[i], g);
             }
             for j in 0..T {
                 let x = s.load(&x[j][u * W::GROUPS + g]);

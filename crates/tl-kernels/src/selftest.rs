@@ -32,11 +32,9 @@ pub fn check(linear: &Linear) -> Result<()> {
             acts.quantize(part.act_mode());
             let mut got = vec![0.0; n * len];
             part.forward(&Pool::serial(), &acts, &mut got);
-            for (i, (&got, &expected)) in got.iter().zip(&expected).enumerate() {
-                if got.to_bits() != expected.to_bits() {
-                    let (isa, ty, row) = (part.isa(), part.type_name(), start + i % len);
-                    return Err(Error::SelfTest { isa, ty, row, expected, got });
-                }
+            if let Some(i) = first_difference(&got, &expected) {
+                let (isa, ty, row) = (part.isa(), part.type_name(), start + i % len);
+                return Err(Error::SelfTest { isa, ty, row, expected: expected[i], got: got[i] });
             }
         }
     }
@@ -58,6 +56,11 @@ pub fn settle(mut linear: Linear) -> Result<Linear> {
             (Err(error), _) => return Err(error),
         }
     }
+}
+
+/// Where two results differ in a bit, be it the sign of a zero.
+fn first_difference(got: &[f32], expected: &[f32]) -> Option<usize> {
+    got.iter().zip(expected).position(|(got, expected)| got.to_bits() != expected.to_bits())
 }
 
 /// What the oracle gives, `[n, rows]`.
@@ -114,6 +117,13 @@ mod tests {
                 assert_eq!(settle(linear).unwrap().isa(), isa);
             }
         }
+    }
+
+    #[test]
+    fn one_bit_is_a_difference() {
+        assert_eq!(first_difference(&[1.0, 0.0], &[1.0, 0.0]), None);
+        assert_eq!(first_difference(&[1.0, 0.0], &[1.0, -0.0]), Some(1));
+        assert_eq!(first_difference(&[1.0, 3.0], &[1.0f32.next_up(), 3.0]), Some(0));
     }
 
     #[test]

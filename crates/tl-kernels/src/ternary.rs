@@ -25,6 +25,8 @@ use crate::vector::{Kernel, Simd};
 pub(crate) trait TernaryFormat: Copy + Sync {
     /// The bytes of a block.
     type Block: Copy;
+    /// Whether unpacking costs less than a dot product; otherwise more tokens share it.
+    const QUICK_TO_UNPACK: bool;
     /// The blocks of a row.
     fn blocks(row: &[u8]) -> &[Self::Block];
     /// The bits of the block's f16 scale.
@@ -50,6 +52,7 @@ pub(crate) struct T158;
 
 impl TernaryFormat for Tq2 {
     type Block = [u8; 66];
+    const QUICK_TO_UNPACK: bool = true;
 
     #[inline(always)]
     fn blocks(row: &[u8]) -> &[[u8; 66]] {
@@ -82,6 +85,7 @@ impl TernaryFormat for Tq2 {
 
 impl TernaryFormat for T158 {
     type Block = [u8; 66];
+    const QUICK_TO_UNPACK: bool = false;
 
     #[inline(always)]
     fn blocks(row: &[u8]) -> &[[u8; 66]] {
@@ -107,6 +111,7 @@ impl TernaryFormat for T158 {
 
 impl TernaryFormat for Tq1 {
     type Block = [u8; 54];
+    const QUICK_TO_UNPACK: bool = false;
 
     #[inline(always)]
     fn blocks(row: &[u8]) -> &[[u8; 54]] {
@@ -120,14 +125,25 @@ impl TernaryFormat for Tq1 {
 
     #[inline(always)]
     fn codes(block: &[u8; 54]) -> [u8; BLOCK] {
-        let mut codes = [0; BLOCK];
-        let (five_by_32, rest) = codes.split_at_mut(160);
-        let (five_by_16, four_by_4) = rest.split_at_mut(80);
-        base3_planes::<32>(&block[..32], five_by_32);
-        base3_planes::<16>(&block[32..48], five_by_16);
-        base3_planes::<4>(&block[48..52], four_by_4);
-        codes
+        tq1_codes(block.first_chunk().expect("a block is longer than its codes"))
     }
+
+    #[inline(always)]
+    fn load<S: Simd>(s: S, block: &[u8; 54]) -> S::Codes {
+        s.unpack_tq1(block.first_chunk().expect("a block is longer than its codes"))
+    }
+}
+
+/// The codes of the packed bytes of a TQ1_0 block, in natural order.
+#[inline(always)]
+pub(crate) fn tq1_codes(packed: &[u8; 52]) -> [u8; BLOCK] {
+    let mut codes = [0; BLOCK];
+    let (five_by_32, rest) = codes.split_at_mut(160);
+    let (five_by_16, four_by_4) = rest.split_at_mut(80);
+    base3_planes::<32>(&packed[..32], five_by_32);
+    base3_planes::<16>(&packed[32..48], five_by_16);
+    base3_planes::<4>(&packed[48..], four_by_4);
+    codes
 }
 
 /// Plane n of `codes` holds trit n of each of the `W` bytes, most significant first.
@@ -189,9 +205,16 @@ impl<P: TernaryFormat> Kernel for TernaryProduct<'_, '_, P> {
             }
             let n = self.out.n_rows();
             let mut t = 0;
-            while n - t >= 4 {
-                self.strip::<S, 4>(s, rows, t, start);
-                t += 4;
+            if P::QUICK_TO_UNPACK {
+                while n - t >= 4 {
+                    self.strip::<S, 4>(s, rows, t, start);
+                    t += 4;
+                }
+            } else {
+                while n - t >= 8 {
+                    self.strip::<S, 8>(s, rows, t, start);
+                    t += 8;
+                }
             }
             while t < n {
                 self.strip::<S, 1>(s, rows, t, start);
@@ -220,17 +243,16 @@ impl<P: TernaryFormat> TernaryProduct<'_, '_, P> {
         for b in 0..n_blocks {
             let blocks = [&r0[b], &r1[b], &r2[b], &r3[b]];
             let w_scales = block_scales::<S, P>(s, scales, blocks);
-            let codes = [P::load(s, blocks[0]), P::load(s, blocks[1]), P::load(s, blocks[2]), P::load(s, blocks[3])];
+            let mut dots = [[s.zero_sums(); TILE_ROWS]; T];
+            for i in 0..TILE_ROWS {
+                let codes = P::load(s, blocks[i]);
+                for j in 0..T {
+                    dots[j][i] = s.dot_codes(&codes, &tokens[j].codes[b]);
+                }
+            }
             for j in 0..T {
-                let token = &tokens[j];
-                let acts = &token.codes[b];
-                let dots = [
-                    s.dot_codes(&codes[0], acts),
-                    s.dot_codes(&codes[1], acts),
-                    s.dot_codes(&codes[2], acts),
-                    s.dot_codes(&codes[3], acts),
-                ];
-                acc[j] = s.accumulate(acc[j], dots, token.sums[b], w_scales, token.scales[b]);
+                let (act_sum, a_scale) = (tokens[j].sums[b], tokens[j].scales[b]);
+                acc[j] = s.accumulate(acc[j], dots[j], act_sum, w_scales, a_scale);
             }
         }
         let columns = self.out.columns();

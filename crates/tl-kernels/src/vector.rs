@@ -71,15 +71,17 @@ pub trait Simd: Float {
     fn splat_f16(self, bits: u16) -> Self::F;
     /// Sixteen i8, converted.
     fn load_i8(self, bytes: &[u8; LANES]) -> Self::F;
-    /// Sixteen 6-bit codes: `((low >> low_shift) & 15 | ((high >> high_shift) & 3) << 4) - 32`, converted.
-    fn load_q6(self, low: &[u8; LANES], low_shift: u32, high: &[u8; LANES], high_shift: u32) -> Self::F;
     /// The sum by the tree of `dot16`: lane j += lane j + s, for s in 8, 4, 2, 1.
     fn reduce(self, a: Self::F) -> f32;
 
     /// The codes of the 64 packed bytes of a TQ2_0 block.
     fn unpack_tq2(self, packed: &[u8; BLOCK / 4]) -> Self::Codes;
+    /// The codes of the 52 packed bytes of a TQ1_0 block.
+    fn unpack_tq1(self, packed: &[u8; 52]) -> Self::Codes;
     /// Codes given one per byte in natural order.
     fn load_codes(self, codes: &[u8; BLOCK]) -> Self::Codes;
+    /// No products yet.
+    fn zero_sums(self) -> Self::Sums;
     /// `sum of codes[i] * acts[i]`, still spread over several partial sums; `acts` are in field order.
     fn dot_codes(self, codes: &Self::Codes, acts: &[i8; BLOCK]) -> Self::Sums;
     /// `fma(w_scales[j] * a_scale, (total(dots[j]) - act_sum) as f32, acc[j])` for each row j of a tile.

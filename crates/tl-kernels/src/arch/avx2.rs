@@ -118,10 +118,9 @@ impl Simd for Avx2 {
             F32x16(v, v)
         }
         fn load_i8(self, bytes: &[u8; LANES]) -> F32x16 {
-            widen_i8(_mm_loadu_si128(bytes.as_ptr().cast()))
-        }
-        fn load_q6(self, low: &[u8; LANES], low_shift: u32, high: &[u8; LANES], high_shift: u32) -> F32x16 {
-            widen_i8(q6_codes(low, low_shift, high, high_shift))
+            let bytes = _mm_loadu_si128(bytes.as_ptr().cast());
+            let (low, high) = (_mm256_cvtepi8_epi32(bytes), _mm256_cvtepi8_epi32(_mm_srli_si128::<8>(bytes)));
+            F32x16(_mm256_cvtepi32_ps(low), _mm256_cvtepi32_ps(high))
         }
         fn reduce(self, a: F32x16) -> f32 {
             reduce8(_mm256_add_ps(a.0, a.1))
@@ -142,6 +141,19 @@ impl Simd for Avx2 {
                 _mm256_and_si256(_mm256_srli_epi16::<6>(b), mask),
             ]
         }
+        fn unpack_tq1(self, packed: &[u8; 52]) -> [__m256i; 8] {
+            let [f0, f1, f2, f3, f4, f5, f6, f7] = tq1_fractions(packed);
+            [
+                leading_trits(f0),
+                leading_trits(f4),
+                leading_trits(f1),
+                leading_trits(f5),
+                leading_trits(f2),
+                leading_trits(f6),
+                leading_trits(f3),
+                leading_trits(f7),
+            ]
+        }
         fn load_codes(self, codes: &[u8; BLOCK]) -> [__m256i; 8] {
             let mut loaded = [_mm256_setzero_si256(); 8];
             let (fields, _) = codes.as_chunks::<32>();
@@ -150,6 +162,9 @@ impl Simd for Avx2 {
                 loaded[2 * n + 1] = _mm256_loadu_si256(fields[4 + n].as_ptr().cast());
             }
             loaded
+        }
+        fn zero_sums(self) -> __m256i {
+            _mm256_setzero_si256()
         }
         fn dot_codes(self, codes: &[__m256i; 8], acts: &[i8; BLOCK]) -> __m256i {
             // A pair of products is at most 2 * 3 * 127 = 762, eight of them 6096: far from 32767.
@@ -199,26 +214,47 @@ pub(super) fn reduce8(a: __m256) -> f32 {
     _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
 }
 
-/// Sixteen i8 as f32.
+/// The fractions of a TQ1_0 block whose leading trits are the codes, in natural order, 32 per register:
+///
+/// ```text
+/// 0..5  bytes 0..32, times 3^n     5 bytes 32..48, times 1 | 3    6 times 9 | 27    7 times 81 | bytes 48..52
+/// ```
 #[target_feature(enable = "avx2")]
 #[inline]
-fn widen_i8(a: __m128i) -> F32x16 {
-    let (low, high) = (_mm256_cvtepi8_epi32(a), _mm256_cvtepi8_epi32(_mm_srli_si128::<8>(a)));
-    F32x16(_mm256_cvtepi32_ps(low), _mm256_cvtepi32_ps(high))
+pub(super) fn tq1_fractions(packed: &[u8; 52]) -> [__m256i; 8] {
+    // SAFETY: the loads read 32 and 16 bytes from 0 and 32 on, of 52.
+    let (a, b) = unsafe { (_mm256_loadu_si256(packed.as_ptr().cast()), _mm_loadu_si128(packed[32..].as_ptr().cast())) };
+    let c = _mm_cvtsi32_si128(i32::from_le_bytes([packed[48], packed[49], packed[50], packed[51]]));
+    let (a1, b1, c1) = (triple32(a), triple16(b), triple16(c));
+    let (a2, b2, c2) = (triple32(a1), triple16(b1), triple16(c1));
+    let (a3, b3, c3) = (triple32(a2), triple16(b2), triple16(c2));
+    let (a4, b4) = (triple32(a3), triple16(b3));
+    let last = _mm_unpacklo_epi64(_mm_unpacklo_epi32(c, c1), _mm_unpacklo_epi32(c2, c3));
+    [a, a1, a2, a3, a4, _mm256_set_m128i(b1, b), _mm256_set_m128i(b3, b2), _mm256_set_m128i(last, b4)]
 }
 
-/// Sixteen 6-bit codes less 32, as i8.
+/// Each byte times 3, mod 256.
 #[target_feature(enable = "avx2")]
 #[inline]
-pub(super) fn q6_codes(low: &[u8; LANES], low_shift: u32, high: &[u8; LANES], high_shift: u32) -> __m128i {
-    // SAFETY: both loads read the sixteen bytes of an array, at any address.
-    let (low, high) = unsafe { (_mm_loadu_si128(low.as_ptr().cast()), _mm_loadu_si128(high.as_ptr().cast())) };
-    // Shifts are of 16-bit lanes: the masks drop what comes over from the neighbouring byte.
-    let low = _mm_srl_epi16(low, _mm_cvtsi32_si128(low_shift.cast_signed()));
-    let high = _mm_srl_epi16(high, _mm_cvtsi32_si128(high_shift.cast_signed()));
-    let low = _mm_and_si128(low, _mm_set1_epi8(15));
-    let high = _mm_slli_epi16::<4>(_mm_and_si128(high, _mm_set1_epi8(3)));
-    _mm_sub_epi8(_mm_or_si128(low, high), _mm_set1_epi8(32))
+fn triple32(a: __m256i) -> __m256i {
+    _mm256_add_epi8(_mm256_add_epi8(a, a), a)
+}
+
+/// Each byte times 3, mod 256.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn triple16(a: __m128i) -> __m128i {
+    _mm_add_epi8(_mm_add_epi8(a, a), a)
+}
+
+/// The trit before the point of 3 times each fraction: 1 from 86 on, 2 from 171 on.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn leading_trits(fractions: __m256i) -> __m256i {
+    let one = _mm256_set1_epi8(1);
+    let first = _mm256_min_epu8(_mm256_subs_epu8(fractions, _mm256_set1_epi8(85)), one);
+    let second = _mm256_min_epu8(_mm256_subs_epu8(fractions, _mm256_set1_epi8(170u8.cast_signed())), one);
+    _mm256_add_epi8(first, second)
 }
 
 /// `fma(w_scales[j] * a_scale, (totals[j] - act_sum) as f32, acc[j])` for each j.

@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 use half::f16;
 use ternary_core::BLOCK;
 
-use super::avx2::{fma_totals, q6_codes, reduce8};
+use super::avx2::{fma_totals, reduce8, tq1_fractions};
 use super::vector_methods;
 use crate::activation::LANES;
 use crate::vector::{DenseTile, Float, Kernel, Simd};
@@ -117,9 +117,6 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
         fn load_i8(self, bytes: &[u8; LANES]) -> __m512 {
             _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(bytes.as_ptr().cast())))
         }
-        fn load_q6(self, low: &[u8; LANES], low_shift: u32, high: &[u8; LANES], high_shift: u32) -> __m512 {
-            _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(q6_codes(low, low_shift, high, high_shift)))
-        }
         fn reduce(self, a: __m512) -> f32 {
             reduce8(_mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps::<1>(a)))
         }
@@ -134,6 +131,10 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
                 _mm512_and_si512(_mm512_srli_epi16::<6>(all), mask),
             ]
         }
+        fn unpack_tq1(self, packed: &[u8; 52]) -> [__m512i; 4] {
+            let [f0, f1, f2, f3, f4, f5, f6, f7] = tq1_fractions(packed);
+            [leading_trits(f0, f4), leading_trits(f1, f5), leading_trits(f2, f6), leading_trits(f3, f7)]
+        }
         fn load_codes(self, codes: &[u8; BLOCK]) -> [__m512i; 4] {
             let mut loaded = [_mm512_setzero_si512(); 4];
             let (fields, _) = codes.as_chunks::<32>();
@@ -143,6 +144,9 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
                 loaded[n] = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(first), second);
             }
             loaded
+        }
+        fn zero_sums(self) -> __m512i {
+            _mm512_setzero_si512()
         }
         fn dot_codes(self, codes: &[__m512i; 4], acts: &[i8; BLOCK]) -> __m512i {
             let mut sums = _mm512_setzero_si512();
@@ -189,4 +193,15 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
             _mm_cvtph_ps(_mm_loadl_epi64(bits.as_ptr().cast()))
         }
     }
+}
+
+/// The trit before the point of 3 times each fraction, of two half registers: 1 from 86 on, 2 from 171 on.
+#[target_feature(enable = "avx512f,avx512bw")]
+#[inline]
+fn leading_trits(low: __m256i, high: __m256i) -> __m512i {
+    let fractions = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high);
+    let one = _mm512_set1_epi8(1);
+    let first = _mm512_min_epu8(_mm512_subs_epu8(fractions, _mm512_set1_epi8(85)), one);
+    let second = _mm512_min_epu8(_mm512_subs_epu8(fractions, _mm512_set1_epi8(170u8.cast_signed())), one);
+    _mm512_add_epi8(first, second)
 }

@@ -4,6 +4,7 @@ use half::f16;
 use ternary_core::BLOCK;
 
 use crate::activation::{LANES, field_order};
+use crate::ternary::tq1_codes;
 use crate::vector::{DenseTile, Float, Kernel, One, Simd};
 
 /// The portable level.
@@ -114,13 +115,6 @@ impl Simd for Scalar {
         each(|i| f32::from(bytes[i].cast_signed()))
     }
     #[inline(always)]
-    fn load_q6(self, low: &[u8; LANES], low_shift: u32, high: &[u8; LANES], high_shift: u32) -> Self::F {
-        each(|i| {
-            let code = (low[i] >> low_shift) & 15 | ((high[i] >> high_shift) & 3) << 4;
-            f32::from(i16::from(code) - 32)
-        })
-    }
-    #[inline(always)]
     fn reduce(self, mut a: Self::F) -> f32 {
         for step in [8, 4, 2, 1] {
             for j in 0..step {
@@ -135,8 +129,16 @@ impl Simd for Scalar {
         std::array::from_fn(|i| (packed[i % 64] >> (2 * (i / 64))) & 3)
     }
     #[inline(always)]
+    fn unpack_tq1(self, packed: &[u8; 52]) -> Self::Codes {
+        field_order(&tq1_codes(packed))
+    }
+    #[inline(always)]
     fn load_codes(self, codes: &[u8; BLOCK]) -> Self::Codes {
         field_order(codes)
+    }
+    #[inline(always)]
+    fn zero_sums(self) -> i32 {
+        0
     }
     #[inline(always)]
     fn dot_codes(self, codes: &Self::Codes, acts: &[i8; BLOCK]) -> i32 {
