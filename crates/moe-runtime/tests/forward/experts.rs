@@ -1,0 +1,111 @@
+//! The experts of a layer: what each computes, in which order outputs are added, and who is told before.
+
+use std::sync::{Arc, Mutex};
+
+use moe_runtime::{At, ExpertBank, ExpertId, ExpertScratch, RoutingDecision, SplitMix64, SwiGlu, Taps};
+use tl_kernels::{ActivationBuffer, Linear, Pool, math};
+
+const HIDDEN: usize = 20;
+const FF: usize = 12;
+
+fn network(random: &mut SplitMix64, ff: usize) -> SwiGlu {
+    let mut matrix = |rows: usize, cols: usize| {
+        let weights = (0..rows * cols).map(|_| random.next_f64() as f32 - 0.5).collect();
+        Linear::from_f32(rows, cols, weights).expect("a matrix")
+    };
+    SwiGlu::new(matrix(ff, HIDDEN), matrix(ff, HIDDEN), matrix(HIDDEN, ff)).expect("they fit")
+}
+
+/// One network on one row, by its definition.
+fn alone(network: &SwiGlu, x: &[f32]) -> Vec<f32> {
+    let apply = |linear: &Linear, x: &[f32]| {
+        let mut acts = ActivationBuffer::new();
+        acts.set(x, 1, x.len());
+        let mut y = vec![0.0; linear.rows()];
+        linear.forward(&Pool::serial(), &acts, &mut y);
+        y
+    };
+    let (gate, up) = (apply(network.gate(), x), apply(network.up(), x));
+    let hidden: Vec<f32> = gate.iter().zip(up).map(|(&g, u)| math::silu(g) * u).collect();
+    apply(network.down(), &hidden)
+}
+
+#[derive(Default)]
+struct Seen {
+    order: Vec<(ExpertId, Vec<u32>)>,
+    rows: Vec<Vec<f32>>,
+    hidden_widths: Vec<usize>,
+}
+
+impl Taps for Seen {
+    fn expert_in(&mut self, _: At, expert: ExpertId, tokens: &[u32], rows: &ActivationBuffer) {
+        self.order.push((expert, tokens.to_vec()));
+        self.rows.extend((0..tokens.len()).map(|i| rows.row(i).to_vec()));
+    }
+    fn expert_hidden(&mut self, _: At, _: ExpertId, tokens: &[u32], rows: &ActivationBuffer) {
+        assert_eq!(rows.n(), tokens.len());
+        self.hidden_widths.push(rows.cols());
+    }
+}
+
+#[test]
+fn outputs_are_added_in_ascending_order_and_the_shared_expert_last() {
+    let mut random = SplitMix64::new(3);
+    let routed: Vec<SwiGlu> = (0..5).map(|_| network(&mut random, FF)).collect();
+    let shared = network(&mut random, 2 * FF);
+    let told: Arc<Mutex<Vec<(usize, Vec<u32>)>>> = Arc::default();
+    let mut bank = ExpertBank::new(routed.clone(), Some(shared.clone()));
+    let log = told.clone();
+    bank.set_residency(Some(Arc::new(move |layer, ids: &[u32]| {
+        log.lock().expect("no panic holds it").push((layer, ids.to_vec()));
+    })));
+
+    let x: Vec<f32> = (0..3 * HIDDEN).map(|_| random.next_f64() as f32 - 0.5).collect();
+    let decision =
+        RoutingDecision { top_k: 2, ids: vec![1, 4, 0, 4, 1, 4], weights: vec![0.7, 1.1, 0.9, 0.3, 1.3, 0.2] };
+    let (mut acts, mut scratch) = (ActivationBuffer::new(), ExpertScratch::default());
+    let mut forward = |taps: &mut Seen, decision: &RoutingDecision| {
+        acts.set(&x, 3, HIDDEN);
+        let mut y = vec![9.0; 3 * HIDDEN];
+        let at = At { layer: 8, first: 0, n: 3 };
+        bank.forward(&Pool::serial(), at, &mut acts, decision, &mut scratch, &mut y, taps).map(|()| y)
+    };
+    let mut seen = Seen::default();
+    let y = forward(&mut seen, &decision).expect("the decision fits");
+
+    for (t, x) in x.chunks(HIDDEN).enumerate() {
+        let mut want = vec![0f32; HIDDEN];
+        for (id, weight) in decision.token(t) {
+            let out = alone(&routed[id as usize], x);
+            want.iter_mut().zip(out).for_each(|(y, o)| *y = weight.mul_add(o, *y));
+        }
+        want.iter_mut().zip(alone(&shared, x)).for_each(|(y, o)| *y += o);
+        assert_eq!(y[t * HIDDEN..][..HIDDEN], want, "token {t}");
+    }
+    let order = [
+        (ExpertId::Routed(0), vec![1]),
+        (ExpertId::Routed(1), vec![0, 2]),
+        (ExpertId::Routed(4), vec![0, 1, 2]),
+        (ExpertId::Shared, vec![0, 1, 2]),
+    ];
+    assert_eq!(seen.order, order);
+    let tokens = order.iter().flat_map(|(_, tokens)| tokens.iter().map(|&t| &x[t as usize * HIDDEN..][..HIDDEN]));
+    assert!(seen.rows.iter().eq(tokens), "each expert read its own tokens");
+    assert_eq!(seen.hidden_widths, [FF, FF, FF, 2 * FF]);
+    assert_eq!(*told.lock().expect("no panic holds it"), [(8, vec![0, 1, 4])]);
+
+    // The same expert twice for one token, and none at all of the others, is a valid forced routing.
+    let forced = RoutingDecision { ids: vec![2; 6], ..decision.clone() };
+    assert!(forward(&mut Seen::default(), &forced).is_ok());
+    let short = RoutingDecision { top_k: 2, ids: vec![0, 1], weights: vec![1.0, 1.0] };
+    assert!(forward(&mut Seen::default(), &short).is_err());
+}
+
+#[test]
+fn matrices_that_do_not_fit_each_other_are_refused() {
+    let matrix = |rows: usize, cols: usize| Linear::from_f32(rows, cols, vec![0.0; rows * cols]).expect("a matrix");
+    assert!(SwiGlu::new(matrix(4, 3), matrix(4, 3), matrix(3, 4)).is_ok());
+    assert!(SwiGlu::new(matrix(4, 3), matrix(5, 3), matrix(3, 4)).is_err());
+    let message = SwiGlu::new(matrix(4, 3), matrix(4, 3), matrix(4, 3)).expect_err("down is wrong").to_string();
+    assert!(message.contains("feed-forward down"), "{message}");
+}

@@ -1,0 +1,206 @@
+//! From tensors to a model: every storage type gives the same numbers, and what does not fit is refused by name.
+
+use std::sync::Arc;
+
+use gguf_bitnet::{GgufWriter, TensorClass, TensorType, gguf_name};
+use mla_attention::{CacheType, LayerCache};
+use moe_runtime::{
+    Batch, CraftsmanModel, DecoderLayer, Error, LayerScratch, MemoryPlan, ModelFiles, expected_layer_tensors,
+    expected_tensors, mapper,
+};
+use tl_kernels::{ActMode, Pool};
+
+use crate::golden::{case, max_abs, options, read_case, run, session};
+use crate::memory_source::MemorySource;
+
+fn open(name: &str) -> ModelFiles {
+    ModelFiles::open(&case(name)).expect("the case opens")
+}
+
+fn load(files: &ModelFiles, source: MemorySource) -> Result<Arc<CraftsmanModel>, Error> {
+    let catalog = mapper(&files.config).map(Arc::new(source))?;
+    CraftsmanModel::from_catalog(files.config.clone(), &catalog, &options()).map(Arc::new)
+}
+
+fn float_type(class: TensorClass, ty: TensorType) -> TensorType {
+    match class {
+        TensorClass::Norm | TensorClass::Router | TensorClass::RouterBias | TensorClass::Bias => TensorType::F32,
+        _ => ty,
+    }
+}
+
+#[test]
+fn storage_types_that_hold_the_same_values_give_the_same_bits() {
+    for name in ["glm-tiny", "glm4-moe-gqa"] {
+        let files = open(name);
+        let tokens = &read_case(name).tokens[..12];
+        let stored = Arc::new(CraftsmanModel::from_files(&files, &options()).expect("it loads"));
+        let want = run(&stored, tokens, 64, ());
+        // F64 is no kernel type: those tensors are dequantised at load.
+        for ty in [TensorType::F32, TensorType::F64, TensorType::Bf16] {
+            let model = load(&files, MemorySource::copy_of(&files.catalog, |t| float_type(t.class, ty)));
+            assert_eq!(run(&model.expect("it loads"), tokens, 64, ()).logits, want.logits, "{name} as {ty:?}");
+        }
+    }
+}
+
+#[test]
+fn a_gguf_of_the_checkpoint_gives_the_same_bits() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    for name in ["glm-tiny", "no-q-lora", "deepseek-v2-groups", "glm4-moe-gqa"] {
+        let files = open(name);
+        let metadata = files.config.to_gguf_metadata().expect("it can be written");
+        let copy = MemorySource::copy_of(&files.catalog, |t| float_type(t.class, TensorType::Bf16));
+        let (mut infos, data) = copy.into_parts();
+        for info in &mut infos {
+            info.name = gguf_name(files.config.arch.gguf_name(), &info.name);
+        }
+        let mut writer = GgufWriter::new(&metadata, infos).expect("the layout fits");
+        let mut out = Vec::new();
+        writer.begin(&mut out).expect("it writes");
+        for (i, bytes) in data.iter().enumerate() {
+            writer.write_tensor(&mut out, i, bytes).expect("it writes");
+        }
+        writer.finish().expect("all tensors were written");
+        let path = dir.path().join(format!("{name}.gguf"));
+        std::fs::write(&path, out).expect("the file is written");
+
+        let tokens = &read_case(name).tokens[..12];
+        let from_gguf = Arc::new(CraftsmanModel::load(&path, &options()).expect("it loads"));
+        let stored = Arc::new(CraftsmanModel::from_files(&files, &options()).expect("it loads"));
+        let (got, want) = (run(&from_gguf, tokens, 64, ()), run(&stored, tokens, 64, ()));
+        assert!(got.logits == want.logits && got.routing == want.routing, "{name}");
+    }
+}
+
+#[test]
+fn ternary_with_f32_activations_equals_the_dequantised_model() {
+    let files = ModelFiles::open(&case("ternary-forward").join("model.gguf")).expect("the case opens");
+    let tokens = [1, 7, 3, 20, 11];
+    let ternary = Arc::new(CraftsmanModel::from_files(&files, &options()).expect("it loads"));
+    // A ternary weight is 0 or plus or minus an F16 scale, so F16 holds it exactly.
+    let choose = |ty: Option<TensorType>, class| match ty {
+        Some(TensorType::Tq1_0 | TensorType::Tq2_0) => TensorType::F16,
+        _ => float_type(class, TensorType::F32),
+    };
+    let dense = MemorySource::copy_of(&files.catalog, |t| choose(files.catalog.tensor_type(t), t.class));
+    let dense = load(&files, dense).expect("it loads");
+    let (got, want) = (run(&ternary, &tokens, 64, ()), run(&dense, &tokens, 64, ()));
+    let (far, size) = (max_abs(&got.logits, &want.logits), want.logits.iter().fold(0f32, |m, x| m.max(x.abs())));
+    assert!(far <= 1e-4 * size.max(1.0), "{far} of {size}");
+}
+
+#[test]
+fn tensors_that_do_not_fit_are_refused_by_name() {
+    let files = open("glm-tiny");
+    let copy = || MemorySource::copy_of(&files.catalog, |t| float_type(t.class, TensorType::Bf16));
+    let refused = |source: MemorySource, words: &[&str]| {
+        let message = load(&files, source).expect_err("it must be refused").to_string();
+        for word in words {
+            assert!(message.contains(word), "`{message}` does not say `{word}`");
+        }
+    };
+    let mut source = copy();
+    source.remove("blk.1.ffn_down_exps.weight");
+    refused(source, &["blk.1.ffn_down_exps.weight", "memory"]);
+
+    let mut source = copy();
+    source.remove("blk.0.attn_output.weight");
+    source.push("blk.0.attn_output.weight", &[256, 128], TensorType::F32, &[0.0; 256 * 128]);
+    refused(source, &["blk.0.attn_output.weight", "[256, 256]", "[256, 128]"]);
+
+    let mut source = copy();
+    source.push("blk.0.attn_q_a.bias", &[256], TensorType::F32, &[1.0; 256]);
+    refused(source, &["blk.0.attn_q_a.bias"]);
+
+    let mut source = copy();
+    source.remove("blk.0.ffn_norm.weight");
+    source.push("blk.0.ffn_norm.weight", &[256], TensorType::F32, &[f32::NAN; 256]);
+    refused(source, &["blk.0.ffn_norm.weight"]);
+
+    let mut source = copy();
+    source.remove("blk.0.ffn_up.weight");
+    source.push("blk.0.ffn_up.weight", &[512, 256], TensorType::F64, &vec![f32::INFINITY; 512 * 256]);
+    refused(source, &["blk.0.ffn_up.weight"]);
+}
+
+#[test]
+fn one_layer_without_its_model_does_not_ask_for_the_rest() {
+    let files = open("glm-tiny");
+    let config = &files.config;
+    let mut source = MemorySource::copy_of(&files.catalog, |t| float_type(t.class, TensorType::Bf16));
+    for name in ["token_embd.weight", "output.weight", "blk.0.attn_norm.weight"] {
+        source.remove(name);
+    }
+    let catalog = mapper(config).map(Arc::new(source)).expect("the rest maps");
+    assert!(DecoderLayer::load(&catalog, config, 0, ActMode::F32).is_err());
+    let layer = DecoderLayer::load(&catalog, config, 1, ActMode::F32).expect("layer 1 is whole");
+
+    // Its output from the golden's input is the golden's next state, in pieces or at once.
+    let model = Arc::new(CraftsmanModel::from_files(&files, &options()).expect("it loads"));
+    let whole = run(&model, &read_case("glm-tiny").tokens, 64, ());
+    let (mut x, pool, mut scratch) = (whole.hidden[1].clone(), Pool::serial(), LayerScratch::default());
+    let mut cache = LayerCache::new(layer.cache_shape(), 64, CacheType::F32).expect("a small cache fits");
+    let (first, second) = x.split_at_mut(5 * config.hidden);
+    for part in [first, second] {
+        layer.forward(Batch { pool: &pool, x: part, scratch: &mut scratch }, &mut cache, &mut ()).expect("it runs");
+    }
+    let mut normed = vec![0.0; x.len()];
+    for (row, out) in x.chunks(config.hidden).zip(normed.chunks_mut(config.hidden)) {
+        tl_kernels::math::rms_norm(row, model.final_norm(), config.norm_eps, out);
+    }
+    assert_eq!(normed, whole.hidden[2]);
+}
+
+#[test]
+fn the_expected_tensors_are_those_of_the_file() {
+    for name in fixtures::golden_cases() {
+        let files = open(&name);
+        let report = files.report();
+        assert!(report.is_exact(), "{name}: {report:?}");
+        let expected = expected_tensors(&files.config);
+        let required = expected.iter().filter(|t| !t.optional).count();
+        assert!(required <= files.catalog.tensors().len() && files.catalog.tensors().len() <= expected.len(), "{name}");
+        let layers: usize = (0..files.config.n_layers).map(|l| expected_layer_tensors(&files.config, l).len()).sum();
+        assert_eq!(expected.iter().filter(|t| t.name.starts_with("blk.")).count(), layers, "{name}");
+    }
+    let wide = open("wide");
+    assert!(!wide.report().skipped.is_empty(), "the MTP tensors are skipped");
+}
+
+#[test]
+fn a_directory_without_configuration_or_weights_is_an_error_that_says_so() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    assert!(CraftsmanModel::load(dir.path(), &options()).is_err());
+    let model = case("glm-eps").join("model.safetensors");
+    std::fs::copy(model, dir.path().join("model.safetensors")).expect("the weights are copied");
+    let message = CraftsmanModel::load(dir.path(), &options()).expect_err("no config.json").to_string();
+    assert!(message.contains("config.json"), "{message}");
+}
+
+#[test]
+fn the_memory_plan_counts_weights_cache_and_buffers() {
+    let files = open("glm-tiny");
+    let plan = MemoryPlan::new(&files.config, &files.catalog, 100, CacheType::F16, 64);
+    let model = Arc::new(CraftsmanModel::from_files(&files, &options()).expect("it loads"));
+    assert_eq!(plan.cache_bytes, 100 * 2 * 2 * 288);
+    assert_eq!(plan.cache_bytes, 50 * session(&model, 64).cache().bytes_per_token() as u64);
+    let report = files.report();
+    let f32_values: u64 = report
+        .classes
+        .iter()
+        .filter(|c| float_type(c.class, TensorType::Bf16) == TensorType::F32)
+        .map(|c| c.params)
+        .sum();
+    // k_b is transposed into BF16: [4 heads][256][64] in both layers.
+    assert_eq!(plan.converted_weights_bytes, 4 * f32_values + 2 * 2 * 4 * 256 * 64);
+    assert_eq!(plan.mapped_weights_bytes + plan.converted_weights_bytes, 2 * report.params + 2 * f32_values);
+    assert!(plan.scratch_bytes > 0);
+    plan.check(plan.total_bytes()).expect("exactly enough");
+    let message = plan.check(plan.total_bytes() - 1).expect_err("one byte too few").to_string();
+    for number in [plan.total_bytes(), plan.total_bytes() - 1, plan.cache_bytes] {
+        assert!(message.contains(&number.to_string()), "{message}");
+    }
+    let longer = MemoryPlan::new(&files.config, &files.catalog, 200, CacheType::F16, 64);
+    assert_eq!(longer.total_bytes() - plan.total_bytes(), plan.cache_bytes);
+}

@@ -1,0 +1,66 @@
+//! A model whose tensors lie in memory, so that tests can store them in any type or damage them.
+
+use std::path::Path;
+
+use gguf_bitnet::{Bytes, Catalog, LogicalTensor, TensorInfo, TensorSource, TensorType};
+
+/// Canonical tensors with their bytes.
+#[derive(Clone, Default)]
+pub(crate) struct MemorySource {
+    infos: Vec<TensorInfo>,
+    data: Vec<Bytes>,
+}
+
+impl TensorSource for MemorySource {
+    fn tensors(&self) -> &[TensorInfo] {
+        &self.infos
+    }
+    fn index_of(&self, name: &str) -> Option<usize> {
+        self.infos.iter().position(|info| info.name == name)
+    }
+    fn bytes(&self, index: usize) -> gguf_bitnet::Result<Bytes> {
+        Ok(self.data[index].clone())
+    }
+    fn release(&self, _: usize) {}
+    fn prefetch(&self, _: usize) {}
+    fn path(&self) -> &Path {
+        Path::new("memory")
+    }
+}
+
+impl MemorySource {
+    /// All tensors of `catalog`, each stored as `choose` says.
+    pub(crate) fn copy_of(catalog: &Catalog, choose: impl Fn(&LogicalTensor) -> TensorType) -> MemorySource {
+        let mut source = MemorySource::default();
+        for tensor in catalog.tensors() {
+            let mut values = vec![0.0; tensor.elements()];
+            catalog.read_rows(tensor, 0..tensor.rows(), &mut values).expect("the tensor reads");
+            source.push(&tensor.name, &tensor.shape, choose(tensor), &values);
+        }
+        source
+    }
+
+    pub(crate) fn push(&mut self, name: &str, shape: &[usize], ty: TensorType, values: &[f32]) {
+        let bytes: Vec<u8> = match ty {
+            TensorType::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+            TensorType::F64 => values.iter().flat_map(|v| f64::from(*v).to_le_bytes()).collect(),
+            TensorType::F16 => values.iter().flat_map(|v| half::f16::from_f32(*v).to_le_bytes()).collect(),
+            TensorType::Bf16 => values.iter().flat_map(|v| half::bf16::from_f32(*v).to_le_bytes()).collect(),
+            other => panic!("tests do not store {other:?}"),
+        };
+        let len = bytes.len() as u64;
+        self.infos.push(TensorInfo { name: name.to_owned(), shape: shape.to_vec(), ty, bytes: len });
+        self.data.push(Bytes::from(bytes));
+    }
+
+    pub(crate) fn remove(&mut self, name: &str) {
+        let index = self.index_of(name).expect("the tensor exists");
+        self.infos.remove(index);
+        self.data.remove(index);
+    }
+
+    /// The raw tensors, to write them to a file.
+    pub(crate) fn into_parts(self) -> (Vec<TensorInfo>, Vec<Bytes>) {
+        (self.infos, self.data)
+    }
+}
