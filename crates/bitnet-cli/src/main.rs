@@ -1,2 +1,67 @@
-//! The `bitnet` command.
-fn main() {}
+//! The `bitnet` command: quantise, inspect, verify, run and evaluate ternary language models on a CPU.
+//!
+//! One file per verb under `verbs/`, each with its argument struct. Results go to standard output, progress and
+//! statistics to standard error. Exit codes: 0 done, 1 could not be done (one sentence says why), 2 wrong command line.
+
+mod model;
+mod output;
+mod progress;
+mod size;
+mod verbs;
+
+use std::io::ErrorKind;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use verbs::{dump, eval, inspect, quantize, run, synth, tokenize, verify};
+
+#[derive(Parser)]
+#[command(name = "bitnet", version, about, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    Run(run::Args),
+    Quantize(quantize::Args),
+    Inspect(inspect::Args),
+    Verify(verify::Args),
+    Tokenize(tokenize::Args),
+    Dump(dump::Args),
+    Eval(eval::Args),
+    Synth(synth::Args),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // Events of the libraries (model loaded, kernel chosen, ...) are silent unless BITNET_LOG asks for them.
+    let filter = EnvFilter::try_from_env("BITNET_LOG").unwrap_or_else(|_| EnvFilter::new("off"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let done = match cli.verb {
+        Verb::Run(args) => run::execute(args),
+        Verb::Quantize(args) => quantize::execute(args),
+        Verb::Inspect(args) => inspect::execute(args),
+        Verb::Verify(args) => verify::execute(args),
+        Verb::Tokenize(args) => tokenize::execute(args),
+        Verb::Dump(args) => dump::execute(args),
+        Verb::Eval(args) => eval::execute(args),
+        Verb::Synth(args) => synth::execute(args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if reader_left(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::complain(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether whoever read our standard output closed it, as `head` does.
+fn reader_left(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == ErrorKind::BrokenPipe)
+}

@@ -1,0 +1,93 @@
+//! What the verbs that run a model share: where it is, how it is loaded, on how many threads.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Result;
+use clap::{Args, ValueEnum};
+use mla_attention::CacheType;
+use moe_runtime::{CraftsmanModel, LoadOptions, ModelFiles};
+use tl_kernels::{ActMode, Pool};
+
+/// Activations of ternary layers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Act {
+    /// Not quantised: for reference runs.
+    F32,
+    /// INT8, one scale per token and 256 values.
+    A8Block,
+    /// INT8, one scale per token.
+    A8Token,
+}
+
+impl From<Act> for ActMode {
+    fn from(act: Act) -> Self {
+        match act {
+            Act::F32 => ActMode::F32,
+            Act::A8Block => ActMode::A8Block,
+            Act::A8Token => ActMode::A8Token,
+        }
+    }
+}
+
+/// Numbers in the key/value cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Kv {
+    /// Half precision.
+    F16,
+    /// Single precision: for reference runs.
+    F32,
+}
+
+impl From<Kv> for CacheType {
+    fn from(kv: Kv) -> Self {
+        match kv {
+            Kv::F16 => CacheType::F16,
+            Kv::F32 => CacheType::F32,
+        }
+    }
+}
+
+/// Number of threads.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct Threads {
+    /// Threads (default: as many as the machine runs at once)
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+}
+
+impl Threads {
+    /// Starts the threads.
+    pub(crate) fn pool(self) -> Result<Arc<Pool>> {
+        let threads = self.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+        Ok(Arc::new(Pool::new(threads)?))
+    }
+}
+
+/// The path of a model: a directory, a GGUF, or a name in the local Hugging Face cache.
+pub(crate) fn locate(spec: &str) -> Result<PathBuf> {
+    let cache = std::env::var_os("HF_HOME").map(PathBuf::from).or_else(|| {
+        let home = std::env::var_os("HOME").or_else(|| std::env::var_os("USERPROFILE"))?;
+        Some(PathBuf::from(home).join(".cache").join("huggingface"))
+    });
+    Ok(gguf_bitnet::resolve_model(spec, cache.as_deref())?)
+}
+
+/// Opens a model without reading weights.
+pub(crate) fn open(spec: &str) -> Result<ModelFiles> {
+    Ok(ModelFiles::open(&locate(spec)?)?)
+}
+
+/// Loads an opened model.
+pub(crate) fn load(files: &ModelFiles, act: Act, pool: Arc<Pool>) -> Result<Arc<CraftsmanModel>> {
+    Ok(Arc::new(CraftsmanModel::from_files(files, &LoadOptions { act_mode: act.into(), pool })?))
+}
+
+/// Reads a text file, or standard input when the name is `-`.
+pub(crate) fn read_text(path: &str) -> Result<String> {
+    if path == "-" {
+        return std::io::read_to_string(std::io::stdin())
+            .map_err(|e| anyhow::anyhow!("cannot read standard input: {e}"));
+    }
+    std::fs::read_to_string(path).map_err(|e| anyhow::anyhow!("cannot read {path}: {e}"))
+}

@@ -1,0 +1,10 @@
+//! The verbs, one file each.
+
+pub(crate) mod dump;
+pub(crate) mod eval;
+pub(crate) mod inspect;
+pub(crate) mod quantize;
+pub(crate) mod run;
+pub(crate) mod synth;
+pub(crate) mod tokenize;
+pub(crate) mod verify;

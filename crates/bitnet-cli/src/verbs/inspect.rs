@@ -1,0 +1,238 @@
+//! `bitnet inspect`: what a model is, without reading its weights.
+
+use anyhow::Result;
+use comfy_table::{CellAlignment, Table, presets};
+use gguf_bitnet::{ClassCount, DiscoveryReport, Metadata, Value as MetadataValue};
+use mla_attention::CacheType;
+use moe_runtime::session::DEFAULT_CHUNK;
+use moe_runtime::{AttentionConfig, MemoryPlan, ModelConfig, ModelFiles};
+use serde_json::{Value, json};
+
+use crate::model::{self, Kv};
+use crate::{output, size};
+
+/// Show what a model is: architecture, sizes, memory, metadata.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// GGUF file, checkpoint directory, or name in the local Hugging Face cache
+    #[arg(value_name = "FILE|DIR")]
+    model: String,
+    /// Everything as JSON
+    #[arg(long)]
+    json: bool,
+    /// Every tensor with its type and shape
+    #[arg(long)]
+    tensors: bool,
+    /// Context length that memory is computed for
+    #[arg(short, long, default_value_t = 4096, value_name = "N")]
+    context: usize,
+    /// Numbers in the cache
+    #[arg(long, value_enum, default_value = "f16")]
+    kv: Kv,
+}
+
+/// Runs the verb.
+pub(crate) fn execute(args: Args) -> Result<()> {
+    let files = model::open(&args.model)?;
+    let facts = Facts::new(&files, &args);
+    if args.json { output::json(&facts.json(&args)) } else { facts.print(&args) }
+}
+
+/// Everything that is shown.
+struct Facts<'a> {
+    files: &'a ModelFiles,
+    report: DiscoveryReport,
+    memory: MemoryPlan,
+    kv_bytes_per_token: u64,
+}
+
+impl<'a> Facts<'a> {
+    fn new(files: &'a ModelFiles, args: &Args) -> Self {
+        let config = &files.config;
+        let ty = CacheType::from(args.kv);
+        let kv_bytes_per_token = (config.n_layers * config.cache_width() * ty.value_bytes()) as u64;
+        let memory = MemoryPlan::new(config, &files.catalog, args.context, ty, DEFAULT_CHUNK);
+        Self { files, report: files.report(), memory, kv_bytes_per_token }
+    }
+
+    fn metadata(&self) -> Option<&Metadata> {
+        self.files.gguf().map(|file| file.metadata())
+    }
+
+    fn json(&self, args: &Args) -> Value {
+        let config = &self.files.config;
+        let mut facts = json!({
+            "path": self.files.path(),
+            "architecture": config.arch.hf_name(),
+            "layers": config.n_layers,
+            "dense_layers": config.n_dense,
+            "hidden": config.hidden,
+            "heads": config.n_heads,
+            "vocab": config.vocab,
+            "context_limit": config.n_ctx,
+            "attention": attention(config),
+            "experts": config.moe.as_ref().map(|moe| json!({
+                "routed": moe.router.n_experts, "active": moe.router.top_k, "shared": moe.n_shared,
+            })),
+            "params": self.report.params,
+            "bytes": self.report.bytes,
+            "bits_per_weight": bits(self.report.bytes, self.report.params),
+            "ternary_bits_per_weight": self.ternary_bits(),
+            "classes": self.report.classes,
+            "complete": self.report.is_exact(),
+            "missing": self.report.missing,
+            "unexpected": self.report.unexpected,
+            "misshaped": self.report.misshaped,
+            "skipped": self.report.skipped.len(),
+            "kv_bytes_per_token": self.kv_bytes_per_token,
+            "memory": {
+                "context": args.context,
+                "weights_bytes": self.memory.mapped_weights_bytes + self.memory.converted_weights_bytes,
+                "cache_bytes": self.memory.cache_bytes,
+                "buffer_bytes": self.memory.scratch_bytes,
+                "total_bytes": self.memory.total_bytes(),
+            },
+        });
+        if let Some(metadata) = self.metadata() {
+            facts["metadata"] = metadata.iter().map(|(key, value)| (key.to_owned(), json_value(value))).collect();
+        }
+        if args.tensors {
+            facts["tensors"] =
+                self.tensors().map(|(name, ty, shape)| json!({ "name": name, "type": ty, "shape": shape })).collect();
+        }
+        facts
+    }
+
+    fn tensors(&self) -> impl Iterator<Item = (&str, String, &[usize])> {
+        let catalog = &self.files.catalog;
+        catalog.tensors().iter().map(|tensor| {
+            let types: Vec<&str> = catalog.storage(tensor).keys().map(|ty| ty.name()).collect();
+            (tensor.name.as_str(), types.join("+"), tensor.shape.as_slice())
+        })
+    }
+
+    fn ternary_bits(&self) -> Option<f64> {
+        let ternary = || self.report.classes.iter().filter(|class| class.ty.is_ternary());
+        let params = ternary().map(|class| class.params).sum();
+        (params > 0).then(|| bits(ternary().map(|class| class.bytes).sum(), params))
+    }
+
+    fn print(&self, args: &Args) -> Result<()> {
+        let config = &self.files.config;
+        output::line(format_args!("{}", self.files.path().display()))?;
+        let experts = config.moe.as_ref().map_or_else(String::new, |moe| {
+            format!(", {} experts ({} active + {} shared)", moe.router.n_experts, moe.router.top_k, moe.n_shared)
+        });
+        output::line(format_args!(
+            "{}: {} layers ({} dense), hidden {}, {} heads, vocabulary {}, context {}{experts}",
+            config.arch.hf_name(),
+            config.n_layers,
+            config.n_dense,
+            config.hidden,
+            config.n_heads,
+            config.vocab,
+            config.n_ctx
+        ))?;
+        output::line(attention(config))?;
+        output::line(format_args!(
+            "{} weights in {}: {:.4} bits per weight{}",
+            self.report.params,
+            size::show(self.report.bytes),
+            bits(self.report.bytes, self.report.params),
+            self.ternary_bits().map_or_else(String::new, |b| format!(", ternary tensors {b:.4}")),
+        ))?;
+        output::line(class_table(&self.report.classes))?;
+        self.print_defects()?;
+        output::line(format_args!(
+            "cache {} per token; with {} tokens: weights {} + cache {} + buffers {} = {}",
+            size::show(self.kv_bytes_per_token),
+            args.context,
+            size::show(self.memory.mapped_weights_bytes + self.memory.converted_weights_bytes),
+            size::show(self.memory.cache_bytes),
+            size::show(self.memory.scratch_bytes),
+            size::show(self.memory.total_bytes()),
+        ))?;
+        if let Some(metadata) = self.metadata() {
+            for (key, value) in metadata.iter() {
+                output::line(format_args!("{key} = {}", short_value(value)))?;
+            }
+        }
+        if args.tensors {
+            for (name, ty, shape) in self.tensors() {
+                output::line(format_args!("{name} {ty} {shape:?}"))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn print_defects(&self) -> Result<()> {
+        for name in &self.report.missing {
+            output::line(format_args!("missing: {name}"))?;
+        }
+        for name in &self.report.unexpected {
+            output::line(format_args!("unexpected: {name}"))?;
+        }
+        for tensor in &self.report.misshaped {
+            output::line(format_args!("wrong shape: {} is {:?}, not {:?}", tensor.name, tensor.got, tensor.expected))?;
+        }
+        if !self.report.skipped.is_empty() {
+            output::line(format_args!("left out: {} tensors of multi-token prediction", self.report.skipped.len()))?;
+        }
+        Ok(())
+    }
+}
+
+fn attention(config: &ModelConfig) -> String {
+    match config.attention {
+        AttentionConfig::Mla { q_lora, kv_lora, qk_nope, qk_rope, v_head, .. } => {
+            let q_lora = q_lora.map_or_else(|| "direct".to_owned(), |rank| format!("rank {rank}"));
+            format!(
+                "latent attention: queries {q_lora}, latent {kv_lora} + {qk_rope}, heads of {qk_nope} + {qk_rope} / {v_head}"
+            )
+        }
+        AttentionConfig::Gqa { n_kv_heads, head_dim, .. } => {
+            format!("grouped-query attention: {n_kv_heads} key/value heads of {head_dim}")
+        }
+    }
+}
+
+fn bits(bytes: u64, params: u64) -> f64 {
+    bytes as f64 * 8.0 / params.max(1) as f64
+}
+
+fn class_table(classes: &[ClassCount]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING);
+    table.set_header(["class", "type", "tensors", "weights", "size", "bits/weight"]);
+    for class in classes {
+        table.add_row([
+            class.class.name().to_owned(),
+            class.ty.name().to_owned(),
+            class.tensors.to_string(),
+            class.params.to_string(),
+            size::show(class.bytes),
+            format!("{:.4}", bits(class.bytes, class.params)),
+        ]);
+    }
+    for column in table.column_iter_mut().skip(2) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}
+
+/// A value for JSON: long arrays (the vocabulary) as their length.
+fn json_value(value: &MetadataValue) -> Value {
+    match value {
+        MetadataValue::Array(array) if array.len() > 64 => json!({ "array_of": array.len() }),
+        other => serde_json::to_value(other).unwrap_or(Value::Null),
+    }
+}
+
+/// A value on one line.
+fn short_value(value: &MetadataValue) -> String {
+    let text = json_value(value).to_string();
+    match text.char_indices().nth(100) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text,
+    }
+}

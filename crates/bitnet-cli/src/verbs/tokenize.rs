@@ -1,0 +1,41 @@
+//! `bitnet tokenize`: text to token ids.
+
+use anyhow::Result;
+use serde_json::json;
+
+use crate::{model, output};
+
+/// Show the token ids of a text.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Model directory, GGUF file, or name in the local Hugging Face cache
+    #[arg(short, long)]
+    model: String,
+    /// The text
+    #[arg(long, conflicts_with = "file")]
+    text: Option<String>,
+    /// A file with the text; `-` is standard input
+    #[arg(long, default_value = "-")]
+    file: String,
+    /// Take control tokens such as <|user|> in the text as words, not as tokens
+    #[arg(long)]
+    no_special: bool,
+    /// Ids and pieces as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the verb.
+pub(crate) fn execute(args: Args) -> Result<()> {
+    let tokenizer = model::open(&args.model)?.tokenizer()?;
+    let text = match args.text {
+        Some(text) => text,
+        None => model::read_text(&args.file)?,
+    };
+    let ids = tokenizer.encode(&text, !args.no_special)?;
+    if args.json {
+        let pieces = ids.iter().map(|&id| String::from_utf8_lossy(tokenizer.piece(id)).into_owned());
+        return output::json(&json!({ "ids": ids, "pieces": pieces.collect::<Vec<_>>() }));
+    }
+    output::line(ids.iter().map(u32::to_string).collect::<Vec<_>>().join(" "))
+}

@@ -1,0 +1,297 @@
+//! Post-training quantisation: a checkpoint goes in, a student comes out, row by row.
+//!
+//! ```text
+//! source (mmap) --rows--> F32 --encode--> bytes --append--> OUT.partial/data --verify--> rename --> OUT
+//! ```
+//!
+//! **Invariant:** the student's bytes follow from the source and the settings in the manifest alone, so a job that was
+//! killed at any moment resumes and ends byte-identical, with at most one unit of work redone.
+//!
+//! **Invariant:** resident memory stays below [`Quantizer::memory_bytes`], mapped pages included.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+
+use gguf_bitnet::job::Job;
+use gguf_bitnet::{
+    GgufFile, GgufWriter, Metadata, Rounding, TensorClass, TensorSource, TensorType, identity_of, require_space,
+};
+use moe_runtime::ModelFiles;
+use moe_runtime::tokenizer::gguf_entries;
+use serde::Serialize;
+use serde_json::{Value, json};
+use ternary_core::ErrorSums;
+use tl_kernels::Pool;
+
+use crate::encode::{Encoding, encode_rows};
+use crate::recipe::Recipe;
+use crate::student::{Provenance, StudentPlan, weight_encoding};
+use crate::units::{Unit, Units};
+use crate::{Error, Result};
+
+/// What to make of a source.
+#[derive(Clone, Debug)]
+pub struct QuantizeOptions {
+    /// Which type each tensor gets.
+    pub recipe: Recipe,
+    /// How weights become trits.
+    pub rounding: Rounding,
+    /// Most resident memory; `None` leaves the unit of work at its full size.
+    pub max_memory_bytes: Option<u64>,
+}
+
+/// How far a job is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// The source is read once for its BLAKE3.
+    Hash,
+    /// Tensors are encoded and written.
+    Encode,
+    /// The written file is read and checked.
+    Verify,
+}
+
+/// Called with the stage and its bytes, done and in all.
+pub type OnProgress<'a> = dyn FnMut(Stage, u64, u64) + 'a;
+
+/// A source, opened and checked, and the plan for its student.
+#[derive(Debug)]
+pub struct Quantizer<'a> {
+    files: &'a ModelFiles,
+    options: QuantizeOptions,
+    plan: StudentPlan,
+    units: Units,
+    /// The source's metadata, or what its tokenizer files say.
+    base: Metadata,
+    name: String,
+}
+
+impl<'a> Quantizer<'a> {
+    /// Plans the student of an opened source; reads no weights.
+    ///
+    /// # Errors
+    /// A source with missing, unexpected or mis-shaped tensors, a recipe that does not fit it, or too little memory.
+    pub fn new(files: &'a ModelFiles, options: QuantizeOptions, n_threads: usize) -> Result<Self> {
+        files.report().ensure_exact()?;
+        let tensors = files.catalog.tensors().iter().map(|t| (&*t.name, &*t.shape));
+        let plan = StudentPlan::new(&files.config, tensors, &options.recipe)?;
+        let units = Units::cut(&plan, options.max_memory_bytes, n_threads)?;
+        let base = match files.gguf() {
+            Some(file) => file.metadata().clone(),
+            None => {
+                let mut base = Metadata::default();
+                for (key, value) in gguf_entries(files.path(), files.config.vocab)? {
+                    base.insert(key, value);
+                }
+                base
+            }
+        };
+        let stem =
+            std::path::absolute(files.path()).ok().and_then(|p| Some(p.file_stem()?.to_string_lossy().into_owned()));
+        let name = base.str("general.name")?.map(str::to_owned).or(stem).unwrap_or_else(|| "model".to_owned());
+        Ok(Self { files, options, plan, units, base, name })
+    }
+
+    /// The tensors of the student.
+    pub fn plan(&self) -> &StudentPlan {
+        &self.plan
+    }
+
+    /// Upper bound of the resident memory.
+    pub fn memory_bytes(&self) -> u64 {
+        self.units.memory_bytes
+    }
+
+    /// Exact size of the student.
+    ///
+    /// # Errors
+    /// When the plan does not fit the format.
+    pub fn output_bytes(&self) -> Result<u64> {
+        // A BLAKE3 always has 64 digits, so the header's size is known before the source is read.
+        Ok(self.writer(&"0".repeat(64))?.file_bytes())
+    }
+
+    fn writer(&self, source_blake3: &str) -> Result<GgufWriter> {
+        let provenance = Provenance {
+            name: self.name.clone(),
+            source_blake3: source_blake3.to_owned(),
+            rounding: Some(self.options.rounding),
+        };
+        let metadata = self.plan.metadata(&self.base, &self.files.config, &self.options.recipe, &provenance)?;
+        self.plan.writer(&metadata)
+    }
+
+    /// Writes the student to `out`, or goes on where an earlier call with the same source and settings was stopped.
+    ///
+    /// # Errors
+    /// An existing `out` without `force`, too little disk, weights that are not finite (by tensor name), an unfinished
+    /// job with other settings, or a written file that is not the planned one. `out` then is as it was before.
+    pub fn run(&self, pool: &Pool, out: &Path, force: bool, progress: &mut OnProgress<'_>) -> Result<QuantizeReport> {
+        let output_bytes = self.output_bytes()?;
+        require_space(out, output_bytes)?;
+        let source = self.files.catalog.source();
+        let metadata = self.files.gguf().map(GgufFile::metadata);
+        let source_blake3 =
+            identity_of(&**source, metadata, &mut |done, total| progress(Stage::Hash, done, total))?.to_string();
+        let mut writer = self.writer(&source_blake3)?;
+        let mut job = Job::open(out, &self.manifest(&source_blake3, output_bytes), force)?;
+        if !job.is_committed() {
+            self.encode(pool, &mut job, &mut writer, progress)?;
+            self.verify(&job.data_path(), progress)?;
+        }
+        let report = self.report(&job, output_bytes, source_blake3);
+        job.commit(out)?;
+        Ok(report)
+    }
+
+    fn manifest(&self, source_blake3: &str, output_bytes: u64) -> Value {
+        json!({
+            "job": "quantize",
+            "tool_version": env!("CARGO_PKG_VERSION"),
+            "source_blake3": source_blake3,
+            "recipe": self.options.recipe.describe(),
+            "method": weight_encoding(self.options.rounding),
+            "unit_weights": self.units.unit_weights,
+            "output_bytes": output_bytes,
+        })
+    }
+
+    /// Appends the units that are not in the job yet: first the header, then the rows.
+    fn encode(&self, pool: &Pool, job: &mut Job, writer: &mut GgufWriter, progress: &mut OnProgress<'_>) -> Result<()> {
+        let total = writer.file_bytes();
+        if job.units().is_empty() {
+            job.append(json!({ "header": true }), |out| writer.begin(out).map_err(io::Error::other))?;
+        } else {
+            writer.resume(job.data_len())?;
+        }
+        let mut bytes = Vec::new();
+        let done = job.units().len() - 1;
+        for unit in &self.units.units[done.min(self.units.units.len())..] {
+            progress(Stage::Encode, job.data_len(), total);
+            let sums = self.encode_unit(pool, unit, &mut bytes)?;
+            job.append(payload(unit, &sums), |out| {
+                writer.write_tensor(out, unit.tensor, &bytes).map_err(io::Error::other)
+            })?;
+        }
+        progress(Stage::Encode, total, total);
+        Ok(())
+    }
+
+    fn encode_unit(&self, pool: &Pool, unit: &Unit, bytes: &mut Vec<u8>) -> Result<ErrorSums> {
+        let catalog = &self.files.catalog;
+        let (planned, tensor) = (&self.plan.tensors[unit.tensor], &catalog.tensors()[unit.tensor]);
+        let encoding = Encoding { ty: planned.assignment.ty, rounding: self.options.rounding, cols: planned.cols() };
+        let read = |rows, out: &mut [f32]| Ok(catalog.read_rows(tensor, rows, out)?);
+        let sums = encode_rows(pool, encoding, unit.rows.clone(), &read, bytes);
+        catalog.release(tensor);
+        sums
+    }
+
+    /// Reads the written file back: every tensor must be there with the planned shape and type, and free of defects.
+    fn verify(&self, path: &Path, progress: &mut OnProgress<'_>) -> Result<()> {
+        let not_planned = |defect: String| Err(Error::NotAsPlanned { defect });
+        let report = gguf_bitnet::verify(path, &mut |done, total| progress(Stage::Verify, done, total))?;
+        if let Some(defect) = report.defects.first() {
+            return not_planned(defect.to_string());
+        }
+        let file = GgufFile::open(path)?;
+        if file.tensors().len() != self.plan.tensors.len() {
+            return not_planned(format!("{} tensors instead of {}", file.tensors().len(), self.plan.tensors.len()));
+        }
+        for (written, planned) in file.tensors().iter().zip(&self.plan.tensors) {
+            if (written.ty, &written.shape) != (planned.assignment.ty, &planned.shape) {
+                let (ty, wanted) = (written.ty, planned.assignment.ty);
+                return not_planned(format!("`{}` is {ty} {:?}, not {wanted}", written.name, written.shape));
+            }
+        }
+        Ok(())
+    }
+
+    fn report(&self, job: &Job, output_bytes: u64, source_blake3: String) -> QuantizeReport {
+        let mut groups: BTreeMap<(TensorClass, TensorType), (ErrorSums, TypeReport)> = BTreeMap::new();
+        for planned in &self.plan.tensors {
+            let (class, ty) = (planned.class, planned.assignment.ty);
+            let (_, line) =
+                groups.entry((class, ty)).or_insert_with(|| (ErrorSums::default(), TypeReport::new(class, ty)));
+            line.tensors += 1;
+            line.params += planned.params();
+            line.bytes += ty.tensor_bytes(&planned.shape).unwrap_or(0);
+        }
+        for unit in job.units() {
+            if let Some((tensor, sums)) = read_payload(&unit.payload)
+                && let Some(planned) = self.plan.tensors.get(tensor)
+                && let Some((total, _)) = groups.get_mut(&(planned.class, planned.assignment.ty))
+            {
+                total.merge(&sums);
+            }
+        }
+        let types = groups.into_values().map(|(sums, line)| {
+            let metrics = sums.metrics();
+            TypeReport { relative_mse: metrics.relative_mse, cosine: metrics.cosine, zeros: metrics.sparsity, ..line }
+        });
+        QuantizeReport { source_blake3, output_bytes, params: self.plan.params(), types: types.collect() }
+    }
+}
+
+/// What became of a source.
+#[derive(Clone, Debug, Serialize)]
+pub struct QuantizeReport {
+    /// BLAKE3 of the source.
+    pub source_blake3: String,
+    /// Size of the student.
+    pub output_bytes: u64,
+    /// Weights of the student.
+    pub params: u64,
+    /// Totals by class and type.
+    pub types: Vec<TypeReport>,
+}
+
+/// The tensors of one class in one type, and the error of storing them so.
+#[derive(Clone, Debug, Serialize)]
+pub struct TypeReport {
+    /// What the tensors are for.
+    pub class: TensorClass,
+    /// Their type.
+    #[serde(rename = "type")]
+    pub ty: TensorType,
+    /// How many.
+    pub tensors: u64,
+    /// Their weights.
+    pub params: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// `sum (w - v)^2 / sum w^2`.
+    pub relative_mse: f64,
+    /// Cosine between the weights and what is stored.
+    pub cosine: f64,
+    /// Share of stored weights that are zero.
+    pub zeros: f64,
+}
+
+impl TypeReport {
+    fn new(class: TensorClass, ty: TensorType) -> Self {
+        Self { class, ty, tensors: 0, params: 0, bytes: 0, relative_mse: 0.0, cosine: 1.0, zeros: 0.0 }
+    }
+}
+
+/// A unit's line in the journal; sums as bits, so that a resumed job reports the same figures.
+fn payload(unit: &Unit, sums: &ErrorSums) -> Value {
+    let bits = [sums.error2, sums.weight2, sums.value2, sums.product].map(f64::to_bits);
+    json!({ "tensor": unit.tensor, "rows": unit.rows.end, "n": sums.n, "zeros": sums.zeros, "sums": bits })
+}
+
+fn read_payload(payload: &Value) -> Option<(usize, ErrorSums)> {
+    let whole = |key: &str| payload.get(key)?.as_u64();
+    let sum = |i: usize| payload.get("sums")?.get(i)?.as_u64().map(f64::from_bits);
+    let sums = ErrorSums {
+        n: whole("n")?,
+        zeros: whole("zeros")?,
+        error2: sum(0)?,
+        weight2: sum(1)?,
+        value2: sum(2)?,
+        product: sum(3)?,
+        ..ErrorSums::default()
+    };
+    Some((usize::try_from(whole("tensor")?).ok()?, sums))
+}

@@ -1,0 +1,90 @@
+//! The shapes synthetic models come in: the real one, the small one, or any `config.json`.
+
+use std::path::Path;
+
+use moe_runtime::ModelConfig;
+use serde_json::Value;
+
+use crate::{Error, Result};
+
+/// A `config.json` together with what it means.
+#[derive(Clone, Debug)]
+pub struct Shape {
+    /// The configuration as JSON, written beside a synthetic checkpoint.
+    pub json: Value,
+    /// The same, understood.
+    pub config: ModelConfig,
+    /// What to call the model.
+    pub name: String,
+}
+
+/// The built-in shapes.
+const BUILT_IN: [(&str, &str); 2] =
+    [("glm-4.7-flash", include_str!("../shapes/glm-4.7-flash.json")), ("mini", include_str!("../shapes/mini.json"))];
+
+impl Shape {
+    /// The shape called `spec` (`glm-4.7-flash` or `mini`), or the one in the file `spec`; with `n_layers`, only that
+    /// many layers of it.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when the file cannot be read or is no configuration of a supported model.
+    pub fn open(spec: &str, n_layers: Option<usize>) -> Result<Self> {
+        let unusable = |reason: String| Error::Shape { path: spec.to_owned(), reason };
+        let (text, name) = match BUILT_IN.iter().find(|(name, _)| *name == spec) {
+            Some((name, text)) => ((*text).to_owned(), (*name).to_owned()),
+            None => {
+                let text = std::fs::read_to_string(spec)
+                    .map_err(|e| unusable(format!("{e}; give glm-4.7-flash, mini or a config.json")))?;
+                let stem = Path::new(spec).file_stem().map_or_else(|| spec.into(), |s| s.to_string_lossy());
+                (text, stem.into_owned())
+            }
+        };
+        let mut json: Value = serde_json::from_str(&text).map_err(|e| unusable(e.to_string()))?;
+        if let Some(n_layers) = n_layers {
+            cut_layers(&mut json, n_layers).map_err(unusable)?;
+        }
+        let config = ModelConfig::from_hf(&json).map_err(|e| unusable(e.to_string()))?;
+        Ok(Self { json, config, name })
+    }
+}
+
+/// Keeps the first `n_layers` layers, and no MTP blocks behind them.
+fn cut_layers(json: &mut Value, n_layers: usize) -> Result<(), String> {
+    let object = json.as_object_mut().ok_or("a configuration is a JSON object")?;
+    if n_layers == 0 {
+        return Err("at least one layer is needed".to_owned());
+    }
+    object.insert("num_hidden_layers".into(), n_layers.into());
+    object.insert("num_nextn_predict_layers".into(), 0.into());
+    if let Some(Value::Array(types)) = object.get_mut("mlp_layer_types") {
+        types.truncate(n_layers);
+        types.resize(n_layers, "sparse".into());
+    }
+    if let Some(dense) = object.get("first_k_dense_replace").and_then(Value::as_u64)
+        && dense > n_layers as u64
+    {
+        object.insert("first_k_dense_replace".into(), n_layers.into());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_built_in_shapes_are_the_published_ones() {
+        let full = Shape::open("glm-4.7-flash", None).unwrap().config;
+        assert_eq!((full.n_layers, full.hidden, full.vocab), (47, 2048, 154_880));
+        assert_eq!(Shape::open("mini", None).unwrap().config.n_layers, 5);
+    }
+
+    #[test]
+    fn layers_can_be_cut_and_stretched() {
+        for n_layers in [1, 4, 60] {
+            assert_eq!(Shape::open("glm-4.7-flash", Some(n_layers)).unwrap().config.n_layers, n_layers);
+        }
+        assert!(matches!(Shape::open("mini", Some(0)), Err(Error::Shape { .. })));
+        assert!(matches!(Shape::open("no/such/file.json", None), Err(Error::Shape { .. })));
+    }
+}

@@ -1,0 +1,107 @@
+//! How the work on a student is cut: runs of rows of one tensor, small enough to be redone.
+
+use std::ops::Range;
+
+use crate::student::StudentPlan;
+use crate::{Error, Result};
+
+/// Weights per unit where memory allows: 64 MiB of F32 rows.
+pub const UNIT_WEIGHTS: u64 = 16 << 20;
+/// What a weight costs while its unit is worked on: 4 bytes of mapped source and 4 of output at the most.
+const BYTES_PER_WEIGHT: u64 = 8;
+/// What the process needs besides: program, metadata, tokenizer, thread stacks.
+const FIXED_BYTES: u64 = 128 << 20;
+
+/// A piece of work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unit {
+    /// Index of the tensor in the plan.
+    pub tensor: usize,
+    /// Rows of the tensor flattened to `[rows, cols]`.
+    pub rows: Range<usize>,
+}
+
+/// All units of a plan, in file order, and what they cost.
+#[derive(Clone, Debug)]
+pub struct Units {
+    /// The units.
+    pub units: Vec<Unit>,
+    /// Most weights in a unit.
+    pub unit_weights: u64,
+    /// Upper bound of the resident memory while they are worked on, mapped pages included.
+    pub memory_bytes: u64,
+}
+
+impl Units {
+    /// Cuts a plan so that no more than `max_memory_bytes` are needed (with `None`: units of [`UNIT_WEIGHTS`]), when
+    /// every thread of `n_threads` holds some rows in F32.
+    ///
+    /// # Errors
+    /// [`Error::Memory`] when the largest row alone does not fit.
+    pub fn cut(plan: &StudentPlan, max_memory_bytes: Option<u64>, n_threads: usize) -> Result<Self> {
+        let Some(widest) = plan.tensors.iter().max_by_key(|tensor| tensor.cols()) else {
+            return Ok(Self { units: Vec::new(), unit_weights: 0, memory_bytes: FIXED_BYTES });
+        };
+        let row_buffers = n_threads as u64 * 8 * (widest.cols() as u64).max(TASK_WEIGHTS as u64);
+        let fixed = FIXED_BYTES + row_buffers;
+        let needed = fixed + widest.cols() as u64 * BYTES_PER_WEIGHT;
+        let unit_weights = match max_memory_bytes {
+            None => UNIT_WEIGHTS.max(widest.cols() as u64),
+            Some(limit) if limit < needed => {
+                return Err(Error::Memory { limit, needed, tensor: widest.name.clone() });
+            }
+            Some(limit) => ((limit - fixed) / BYTES_PER_WEIGHT).min(UNIT_WEIGHTS.max(widest.cols() as u64)),
+        };
+        let mut units = Vec::new();
+        for (index, tensor) in plan.tensors.iter().enumerate() {
+            let rows_per_unit = (unit_weights / tensor.cols().max(1) as u64).max(1) as usize;
+            let starts = (0..tensor.rows()).step_by(rows_per_unit);
+            units.extend(
+                starts.map(|start| Unit { tensor: index, rows: start..tensor.rows().min(start + rows_per_unit) }),
+            );
+        }
+        Ok(Self { units, unit_weights, memory_bytes: fixed + unit_weights * BYTES_PER_WEIGHT })
+    }
+}
+
+/// Weights that one thread takes at a time.
+pub const TASK_WEIGHTS: usize = 1 << 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recipe::Recipe;
+    use crate::synth::Shape;
+
+    fn plan() -> StudentPlan {
+        let config = Shape::open("mini", None).unwrap().config;
+        let tensors = moe_runtime::expected_tensors(&config);
+        StudentPlan::new(&config, tensors.iter().map(|t| (&*t.name, &*t.shape)), &Recipe::default()).unwrap()
+    }
+
+    #[test]
+    fn units_cover_every_row_once_and_stay_below_the_limit() {
+        let plan = plan();
+        let tight = Units::cut(&plan, Some(FIXED_BYTES + (4 << 20)), 2).unwrap();
+        assert!(tight.memory_bytes <= FIXED_BYTES + (4 << 20));
+        for units in [tight, Units::cut(&plan, None, 2).unwrap()] {
+            let mut at = (0, 0);
+            for unit in &units.units {
+                assert_eq!((unit.tensor, unit.rows.start), at);
+                assert!((unit.rows.len() * plan.tensors[unit.tensor].cols()) as u64 <= units.unit_weights);
+                at = if unit.rows.end == plan.tensors[unit.tensor].rows() {
+                    (unit.tensor + 1, 0)
+                } else {
+                    (unit.tensor, unit.rows.end)
+                };
+            }
+            assert_eq!(at, (plan.tensors.len(), 0));
+        }
+    }
+
+    #[test]
+    fn too_little_memory_is_refused_with_both_numbers() {
+        let refused = Units::cut(&plan(), Some(1000), 2);
+        assert!(matches!(refused, Err(Error::Memory { limit: 1000, needed, .. }) if needed > 1000));
+    }
+}
