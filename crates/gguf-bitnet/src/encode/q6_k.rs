@@ -17,6 +17,11 @@ use crate::dequant::{f16_to_f32, f32_to_f16};
 const RUN: usize = 16;
 /// Scales tried per run: 19 different ones and the first again, to fill vectors of four.
 const TRIALS: usize = 20;
+/// Codes per largest weight at each trial: -32, then a tenth of a code more or less at a time.
+const INVERSE: [f32; TRIALS] = [
+    -32.0, -31.1, -31.2, -31.3, -31.4, -31.5, -31.6, -31.7, -31.8, -31.9, -32.1, -32.2, -32.3, -32.4, -32.5, -32.6,
+    -32.7, -32.8, -32.9, -32.0,
+];
 /// Adding and subtracting it rounds to the nearest integer, ties to even.
 const ROUND: f32 = 12_582_912.0;
 
@@ -52,18 +57,28 @@ fn encode_block(x: &[f32; 256], importance: Option<&[f32; 256]>, out: &mut [u8; 
     };
     let d = f16_to_f32(half);
     out[208..].copy_from_slice(&half.to_le_bytes());
-    for (i, (ideal, x)) in ideal.iter().zip(runs).enumerate() {
-        let scale = round(ideal / d).clamp(-128.0, 127.0);
+    let mut codes = [0u8; 256];
+    for (i, (codes, x)) in codes.as_chunks_mut::<RUN>().0.iter_mut().zip(runs).enumerate() {
+        let scale = round(ideal[i] / d).clamp(-128.0, 127.0);
         out[192 + i] = scale as i8 as u8;
         let step = d * scale;
         let inverse = if step == 0.0 { 0.0 } else { 1.0 / step };
-        let (high_half, plane, part) = (i / 8, i / 2 % 4, i % 2);
-        let low_at = 64 * high_half + 32 * (plane % 2) + RUN * part;
-        let high_at = 128 + 32 * high_half + RUN * part;
-        for (m, x) in x.iter().enumerate() {
-            let code = (round((x * inverse).clamp(-32.0, 31.0)) + 32.0) as u8;
-            out[low_at + m] |= (code & 15) << (4 * (plane / 2));
-            out[high_at + m] |= code >> 4 << (2 * plane);
+        for (code, x) in codes.iter_mut().zip(x) {
+            let v = x * inverse;
+            let v = if v > 31.0 { 31.0 } else { v };
+            let v = if v < -32.0 { -32.0 } else { v };
+            // The sum holds the integer in the low bits of its mantissa.
+            *code = ((v + (ROUND + 32.0)).to_bits() & 63) as u8;
+        }
+    }
+    let (ql, rest) = out.split_at_mut(128);
+    let halves = codes.as_chunks::<128>().0;
+    for ((ql, qh), codes) in ql.as_chunks_mut::<64>().0.iter_mut().zip(rest.as_chunks_mut::<32>().0).zip(halves) {
+        for m in 0..32 {
+            let [a, b, c, d] = [codes[m], codes[m + 32], codes[m + 64], codes[m + 96]];
+            ql[m] = a & 15 | c << 4;
+            ql[m + 32] = b & 15 | d << 4;
+            qh[m] = a >> 4 | b >> 4 << 2 | c >> 4 << 4 | d >> 4 << 6;
         }
     }
 }
@@ -71,29 +86,20 @@ fn encode_block(x: &[f32; 256], importance: Option<&[f32; 256]>, out: &mut [u8; 
 /// The scale `s` with codes in -32..=31 that lowers `sum w (x - s q)^2` most among the trials.
 fn best_scale(x: &[f32; RUN], weights: &[f32; RUN]) -> f32 {
     let largest = x.iter().fold(0.0f32, |m: f32, &x| if x.abs() > m.abs() { x } else { m });
-    if largest == 0.0 {
-        return 0.0;
-    }
-    // In units of the largest, so that squares of tiny weights do not vanish.
-    let unit = 1.0 / largest;
+    let heaviest = weights.iter().fold(0.0f32, |m, &w| if w > m { w } else { m });
+    // In units of the largest, so that squares of tiny numbers do not vanish.
+    let (unit, weight_unit) = (1.0 / largest, 1.0 / heaviest);
     if !unit.is_finite() {
         return 0.0;
     }
-    let heaviest = weights.iter().fold(0.0f32, |m, &w| if w > m { w } else { m });
-    if heaviest == 0.0 {
-        return largest / -32.0;
+    if !weight_unit.is_finite() {
+        return largest * INVERSE[0].recip();
     }
-    // The largest takes code -32 at trial 0; a tenth of a code more or less at the others.
-    let inverse: [f32; TRIALS] = std::array::from_fn(|t| match t {
-        1..10 => -(32.0 + 0.1 * (t as f32 - 10.0)),
-        10..19 => -(32.0 + 0.1 * (t as f32 - 9.0)),
-        _ => -32.0,
-    });
     let mut sum_xq = [0.0f32; TRIALS];
     let mut sum_qq = [0.0f32; TRIALS];
     for (&x, &w) in x.iter().zip(weights) {
-        let (x, w) = (x * unit, w / heaviest);
-        for ((xq, qq), inverse) in sum_xq.iter_mut().zip(&mut sum_qq).zip(&inverse) {
+        let (x, w) = (x * unit, w * weight_unit);
+        for ((xq, qq), inverse) in sum_xq.iter_mut().zip(&mut sum_qq).zip(&INVERSE) {
             let v = round(inverse * x);
             let v = if v > 31.0 { 31.0 } else { v };
             let q = if v < -32.0 { -32.0 } else { v };
@@ -101,15 +107,15 @@ fn best_scale(x: &[f32; RUN], weights: &[f32; RUN]) -> f32 {
             *qq += w * q * q;
         }
     }
-    let (mut best, mut gain) = (0.0, 0.0);
+    // The error is that of all zeros less xq^2 / qq. The largest weight has a code, so qq > 0
+    // unless its importance is 0.
+    let (mut best_xq, mut best_qq) = (0.0, 1.0);
     for (xq, qq) in sum_xq.into_iter().zip(sum_qq) {
-        // The error is that of all zeros less xq^2 / qq.
-        if qq > 0.0 && xq * xq > gain * qq {
-            gain = xq * xq / qq;
-            best = xq / qq;
+        if xq * xq * best_qq > best_xq * best_xq * qq {
+            (best_xq, best_qq) = (xq, qq);
         }
     }
-    best * largest
+    best_xq / best_qq * largest
 }
 
 /// The nearest integer, ties to even, of a magnitude below 2^22.

@@ -88,7 +88,7 @@ pub(super) fn parse(file: &[u8]) -> Result<Header> {
         if !names.insert(name) {
             return Err(Error::DuplicateTensor.in_tensor(name));
         }
-        infos.push(parse_info(&mut cursor, name)?);
+        infos.push(parse_info(&mut cursor, name).map_err(|e| e.in_tensor(name))?);
     }
     // Cannot overflow: the position is inside of a file, the alignment at most 2^31.
     let data_start = (cursor.position() as u64).next_multiple_of(alignment);
@@ -129,13 +129,13 @@ fn parse_info(cursor: &mut Cursor<'_>, name: &str) -> Result<RawInfo> {
     let n_dims = cursor.u32("a dimension count")?;
     let n = usize::try_from(n_dims).ok().filter(|n| (1..=MAX_DIMS).contains(n));
     let Some(n) = n else {
-        return Err(Error::DimensionCount { n: n_dims.into() }.in_tensor(name));
+        return Err(Error::DimensionCount { n: n_dims.into() });
     };
     let mut raw = Vec::with_capacity(n);
     for dim in 0..n {
         let length = cursor.u64("a dimension")?;
         if length == 0 {
-            return Err(Error::ZeroDimension { dim }.in_tensor(name));
+            return Err(Error::ZeroDimension { dim });
         }
         raw.push(length);
     }
@@ -147,7 +147,7 @@ fn parse_info(cursor: &mut Cursor<'_>, name: &str) -> Result<RawInfo> {
         (Some(product), Some(dims)) if isize::try_from(product).is_ok() => {
             Ok(RawInfo { name: name.to_owned(), dims, type_id, offset })
         }
-        _ => Err(Error::ShapeOverflow { shape: raw }.in_tensor(name)),
+        _ => Err(Error::ShapeOverflow { shape: raw }),
     }
 }
 
