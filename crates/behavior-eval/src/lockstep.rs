@@ -9,6 +9,9 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use crate::error::{Error, Result, Role};
 use crate::model::LanguageModel;
 
+/// What is done with the rows of one position: teacher, student.
+pub(crate) type VisitPair<'a> = dyn FnMut(usize, &[f32], &[f32]) -> Result<()> + 'a;
+
 /// A row of the teacher on its way.
 struct Row {
     position: usize,
@@ -88,7 +91,7 @@ pub(crate) fn both(
     window: usize,
     tokens: &[u32],
     from: usize,
-    visit: &mut dyn FnMut(usize, &[f32], &[f32]) -> Result<()>,
+    visit: &mut VisitPair<'_>,
 ) -> Result<()> {
     std::thread::scope(|scope| {
         let (rows, arriving) = sync_channel::<Row>(0);

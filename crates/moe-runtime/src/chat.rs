@@ -1,7 +1,9 @@
 //! The chat template: from messages to the prompt text, as the model's own Jinja template spells it.
 //!
 //! Templates come out of model files, so they are hostile until proven otherwise: they run on a budget of
-//! instructions, of nesting and of output bytes, see no file and no clock, and end in an error, never in a panic.
+//! instructions, of nesting and of output bytes, on a thread whose stack fits that budget, see no file and no clock,
+//! and end in an error, never in a panic. What is not bounded is the length of one string that a template builds by
+//! doubling: the template engine has no hook for it, and the system's memory limit is the only one.
 //!
 //! Rendering follows what `transformers` does (Jinja2 with `trim_blocks` and `lstrip_blocks`, Python's string methods,
 //! Python's spelling of values, its own `tojson`), after a normalisation of the messages (module `message`): a
@@ -10,13 +12,16 @@
 mod message;
 mod python;
 
-use minijinja::{Environment, ErrorKind, UndefinedBehavior, context};
+use minijinja::{Environment, ErrorKind, UndefinedBehavior, Value};
 use serde_json::Value as Json;
 
 use crate::error::{Error, Result};
 
 /// Instructions one rendering may execute; a turn of an ordinary template costs a few hundred.
-const FUEL: u64 = 20_000_000;
+const FUEL: u64 = 400_000;
+/// Stack of the thread that renders, in bytes. An instruction can nest a value one level deeper, and the engine walks
+/// nested values by recursion, at up to 640 bytes a level; the pages are only touched by templates that try.
+const STACK_BYTES: usize = 512 << 20;
 /// Nesting of blocks, macros and includes.
 const RECURSION: usize = 100;
 /// Longest prompt a template may write, in bytes.
@@ -87,6 +92,10 @@ impl ChatTemplate {
         environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
         environment.set_fuel(Some(FUEL));
         environment.set_recursion_limit(RECURSION);
+        environment.set_debug(false);
+        // They print nested values with an indentation that grows with the depth.
+        environment.remove_global("debug");
+        environment.remove_filter("pprint");
         python::install(&mut environment);
         environment.add_template_owned(NAME, source.to_owned()).map_err(|e| template_error(&e))?;
         Ok(Self { environment, bos_token: String::new(), eos_token: String::new() })
@@ -107,27 +116,47 @@ impl ChatTemplate {
     /// words when it raises, [`Error::ChatTemplate`] when it fails or exceeds its budget.
     pub fn render(&self, request: &ChatRequest) -> Result<String> {
         let messages = message::normalise(&request.messages)?;
+        on_large_stack(|| self.run(&messages, request))
+    }
+
+    fn run(&self, messages: &[Json], request: &ChatRequest) -> Result<String> {
         let tools = (!request.tools.is_empty()).then_some(&request.tools);
-        let mut context = vec![
-            ("messages", minijinja::Value::from_serialize(&messages)),
-            ("tools", minijinja::Value::from_serialize(tools)),
-            ("documents", minijinja::Value::from(())),
+        let mut variables = vec![
+            ("messages", Value::from_serialize(messages)),
+            ("tools", Value::from_serialize(tools)),
+            ("documents", Value::from(())),
             ("add_generation_prompt", request.add_generation_prompt.into()),
             ("bos_token", self.bos_token.as_str().into()),
             ("eos_token", self.eos_token.as_str().into()),
         ];
         // Left undefined when not given: templates ask `is defined`.
-        context.extend(request.enable_thinking.map(|on| ("enable_thinking", on.into())));
-        context.extend(request.clear_thinking.map(|on| ("clear_thinking", on.into())));
-        let context: minijinja::Value = context.into_iter().collect();
+        variables.extend(request.enable_thinking.map(|on| ("enable_thinking", on.into())));
+        variables.extend(request.clear_thinking.map(|on| ("clear_thinking", on.into())));
+        let variables: Value = variables.into_iter().collect();
 
         let template = self.environment.get_template(NAME).map_err(|e| template_error(&e))?;
         let mut output = Bounded(Vec::new());
         template
-            .render_captured_to(context! { ..context }, &mut output)
+            .render_captured_to(variables, &mut output)
             .map_err(|e| refusal(&e).unwrap_or_else(|| template_error(&e)))?;
         String::from_utf8(output.0).map_err(|e| Error::ChatTemplate { reason: e.to_string() })
     }
+}
+
+/// Runs a rendering where deep values cannot overflow the stack, neither while they are used nor while they are freed.
+#[cfg(not(target_family = "wasm"))]
+fn on_large_stack<T: Send>(render: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    let fail = |e: std::io::Error| Error::ChatTemplate { reason: format!("its thread did not start ({e})") };
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, render).map_err(fail)?;
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+/// There are no threads to be had; the host turns an overflow into an error of its own.
+#[cfg(target_family = "wasm")]
+fn on_large_stack<T: Send>(render: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    render()
 }
 
 /// A sink that refuses more than [`MAX_OUTPUT_BYTES`].

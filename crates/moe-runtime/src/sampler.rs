@@ -281,6 +281,7 @@ mod tests {
     use super::{Sampler, SamplerConfig, greedy};
     use crate::error::Error;
     use proptest::prelude::*;
+    use std::f32::consts::LN_2;
 
     const OPEN: SamplerConfig = SamplerConfig { temperature: 1.0, top_k: 0, top_p: 1.0, min_p: 0.0, seed: 1 };
 
@@ -346,7 +347,7 @@ mod tests {
     }
 
     /// Probabilities 0.5, 0.25, 0.125, 0.125 at ids 2, 0, 1, 3.
-    const LOGITS: [f32; 4] = [-0.693_147_2, -1.386_294_4, 0.0, -1.386_294_4];
+    const LOGITS: [f32; 4] = [-LN_2, -2.0 * LN_2, 0.0, -2.0 * LN_2];
 
     #[test]
     fn each_filter_keeps_its_prefix() {

@@ -19,9 +19,11 @@ mod bpe;
 mod bytes;
 mod gguf;
 mod hf;
+#[cfg_attr(not(feature = "tokenizers"), allow(dead_code, reason = "only the encoder needs all of it"))]
 mod pre;
 mod special;
 mod stream;
+#[cfg_attr(not(feature = "tokenizers"), allow(dead_code, reason = "only the encoder needs all of it"))]
 mod vocabulary;
 
 use std::collections::HashMap;

@@ -1,5 +1,6 @@
 //! Chat templates against goldens rendered by Jinja2 as `transformers` sets it up (fixtures/generators/gen_chat.py),
 //! and against templates that mean harm.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use moe_runtime::{ChatRequest, ChatTemplate, Error, Tokenizer};
 use serde_json::{Value as Json, json};
@@ -112,12 +113,24 @@ fn a_refusal_speaks_in_the_template_s_words() {
 #[test]
 fn templates_that_mean_harm_end_in_errors() {
     let deep = format!("{}{}", "{{ ".to_owned() + &"(".repeat(5000), ")".repeat(5000) + " }}");
+    // A value a hundred thousand levels deep: using or freeing it by recursion needs far more than a usual stack.
+    let many = |c: &str| c.repeat(100);
+    let deeper = format!(
+        "{{% set ns = namespace(v=[]) %}}{{% for a in range(1000) %}}{{% set ns.v = {}ns.v{} %}}{{% endfor %}}",
+        many("["),
+        many("]")
+    );
     for source in [
         "{% for a in range(99999) %}{% for b in range(99999) %}{% set c = a * b %}{% endfor %}{% endfor %}",
         "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
         "{% set ns = namespace(s='x' * 100000) %}{% for a in range(99999) %}{{ ns.s }}{% endfor %}",
         "{% set ns = namespace(v=[]) %}{% for a in range(3000) %}{% set ns.v = [ns.v] %}{% endfor %}{{ ns.v | tojson }}",
         "{% set ns = namespace(v=[]) %}{% for a in range(3000) %}{% set ns.v = [ns.v] %}{% endfor %}{{ ns.v }}",
+        &format!("{deeper}{{{{ ns.nothing.x }}}}"),
+        &format!("{deeper}{{{{ (ns.v == [ns.v]) ~ (ns.v | string | length) }}}}{{{{ ns.nothing.x }}}}"),
+        &format!("{deeper}{{% for a in range(99999) %}}{{% set b = a * a * a %}}{{% endfor %}}"),
+        "{{ debug() }}",
+        "{{ messages | pprint }}",
         "{% include '/etc/passwd' %}",
         "{% import 'other' as o %}",
         "{{ nothing.at.all }}",
@@ -137,4 +150,19 @@ fn messages_that_are_none_are_named() {
     let template = ChatTemplate::from_source("x").unwrap();
     let error = template.render(&request(&json!({"messages": [{"content": "x"}]}))).unwrap_err();
     assert!(matches!(error, Error::ChatMessage { index: 0, .. }), "{error}");
+}
+
+/// The budget of instructions is far above what an honest template needs.
+#[test]
+fn a_long_conversation_with_tools_stays_within_the_budget() {
+    let call = json!([{"function": {"name": "f", "arguments": {"a": 1, "b": "x", "c": [1, 2, 3]}}}]);
+    let turns = (0..500).flat_map(|i| {
+        [
+            json!({"role": "user", "content": format!("question {i}")}),
+            json!({"role": "assistant", "content": "<think>why</think>answer", "tool_calls": call}),
+            json!({"role": "tool", "content": "result"}),
+        ]
+    });
+    let got = glm(turns.collect());
+    assert_eq!(got.matches("<|user|>").count(), 500);
 }
