@@ -53,7 +53,7 @@ fn outputs_are_added_in_ascending_order_and_the_shared_expert_last() {
     let mut random = SplitMix64::new(3);
     let routed: Vec<SwiGlu> = (0..5).map(|_| network(&mut random, FF)).collect();
     let shared = network(&mut random, 2 * FF);
-    let told: Arc<Mutex<Vec<(usize, Vec<u32>)>>> = Arc::default();
+    let told = Arc::new(Mutex::new(Vec::new()));
     let mut bank = ExpertBank::new(routed.clone(), Some(shared.clone()));
     let log = told.clone();
     bank.set_residency(Some(Arc::new(move |layer, ids: &[u32]| {
