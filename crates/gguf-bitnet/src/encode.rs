@@ -137,7 +137,7 @@ fn ternary(
 /// The nearest BF16, ties to even, of a finite value below the limit.
 fn f32_to_bf16(value: f32) -> u16 {
     let bits = value.to_bits();
-    (bits + 0x7fff + (bits >> 16 & 1) >> 16) as u16
+    ((bits + 0x7fff + (bits >> 16 & 1)) >> 16) as u16
 }
 
 /// Q8_0: scale = largest magnitude / 127, codes rounded with halves away from zero, as the

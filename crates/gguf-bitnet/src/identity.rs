@@ -14,9 +14,10 @@
 use ternary_core::Bytes;
 
 use crate::error::Result;
-use crate::metadata::{Metadata, encode_str};
+use crate::metadata::Metadata;
 use crate::reader::GgufFile;
 use crate::source::{TensorInfo, TensorSource};
+use crate::value::encode_str;
 
 /// First bytes of what is hashed.
 const DOMAIN: &[u8] = b"craftsman model identity 1\n";

@@ -16,10 +16,11 @@ use ternary_core::Bytes;
 
 use crate::disk::{parent, sync_dir, with_suffix};
 use crate::error::{Error, Result};
-use crate::metadata::{Metadata, encode_str};
+use crate::metadata::Metadata;
 use crate::reader::header::{MAGIC, MAX_DIMS, alignment};
 use crate::source::TensorInfo;
 use crate::types::TensorType;
+use crate::value::encode_str;
 
 /// The version written.
 const VERSION: u32 = 3;

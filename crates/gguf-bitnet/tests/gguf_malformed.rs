@@ -1,5 +1,6 @@
 //! Files that are wrong in one way each: every defect has its own error, names its tensor, and no
 //! file whatever makes the reader panic.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::ops::Range;
 

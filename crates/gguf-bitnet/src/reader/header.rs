@@ -11,7 +11,8 @@ use std::collections::HashSet;
 
 use super::cursor::Cursor;
 use crate::error::{Error, Result};
-use crate::metadata::{ARRAY_TYPE_ID, Array, Metadata, Value};
+use crate::metadata::Metadata;
+use crate::value::{ARRAY_TYPE_ID, Array, Value};
 
 /// First bytes of every file.
 pub(crate) const MAGIC: [u8; 4] = *b"GGUF";

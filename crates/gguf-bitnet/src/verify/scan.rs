@@ -164,7 +164,7 @@ fn float_defect(ty: TensorType, bytes: &[u8]) -> Option<DefectKind> {
         _ => (52, 11),
     };
     let infinity = ((1u64 << exponent) - 1) << mantissa;
-    let magnitude = wide(bytes) & (1 << (mantissa + exponent)) - 1;
+    let magnitude = wide(bytes) & ((1 << (mantissa + exponent)) - 1);
     match magnitude {
         m if m < infinity => None,
         m if m == infinity => Some(DefectKind::Infinite),
