@@ -7,6 +7,7 @@ use gguf_bitnet::{Catalog, DiscoveryReport, GgufFile, OpenModel, SplitDims, Tens
 
 use crate::config::{AttentionConfig, ModelConfig};
 use crate::error::{Error, Result};
+use crate::sampler::SamplerConfig;
 use crate::tensors::expected_tensors;
 use crate::tokenizer::Tokenizer;
 
@@ -76,6 +77,17 @@ impl ModelFiles {
     #[must_use]
     pub fn report(&self) -> DiscoveryReport {
         gguf_bitnet::validate(&self.catalog, &expected_tensors(&self.config))
+    }
+
+    /// How the model wants its tokens to be chosen.
+    ///
+    /// # Errors
+    /// As [`SamplerConfig::recommended`] and [`SamplerConfig::from_dir`].
+    pub fn sampling(&self) -> Result<SamplerConfig> {
+        match &self.gguf {
+            Some(file) => SamplerConfig::recommended(file.metadata()),
+            None => SamplerConfig::from_dir(&self.dir),
+        }
     }
 
     /// The tokenizer that came with the model.

@@ -12,10 +12,13 @@
 //! **Invariant:** the same logits, settings and seed give the same token on every platform: `exp` is the kernels' own
 //! polynomial, sums are in `f64` and in a fixed order, and the random numbers are [`SplitMix64`].
 
+use std::path::Path;
+
 use gguf_bitnet::{Metadata, Value};
 
 use crate::error::{Error, Result};
 use crate::rng::SplitMix64;
+use crate::tokenizer::read_json;
 
 const TEMPERATURE_KEY: &str = "general.sampling.temp";
 const TOP_K_KEY: &str = "general.sampling.top_k";
@@ -77,6 +80,25 @@ impl SamplerConfig {
             top_k: top_k.map_or(default.top_k, |k| usize::try_from(k).unwrap_or(0)),
             top_p: metadata.f32(TOP_P_KEY)?.unwrap_or(default.top_p),
             min_p: metadata.f32(MIN_P_KEY)?.unwrap_or(default.min_p),
+            seed: default.seed,
+        };
+        config.check()?;
+        Ok(config)
+    }
+
+    /// What a checkpoint directory's `generation_config.json` recommends, where it says something, over the defaults.
+    ///
+    /// # Errors
+    /// A file that is no JSON, or a value out of range.
+    pub fn from_dir(dir: &Path) -> Result<Self> {
+        let default = Self::default();
+        let json = read_json(&dir.join("generation_config.json"))?.unwrap_or_default();
+        let number = |key: &str, default: f32| json[key].as_f64().map_or(default, |value| value as f32);
+        let config = Self {
+            temperature: number("temperature", default.temperature),
+            top_k: json["top_k"].as_u64().map_or(default.top_k, |k| usize::try_from(k).unwrap_or(0)),
+            top_p: number("top_p", default.top_p),
+            min_p: number("min_p", default.min_p),
             seed: default.seed,
         };
         config.check()?;

@@ -36,6 +36,7 @@ use bpe::Bpe;
 use special::WholeTokens;
 use vocabulary::Vocabulary;
 
+pub(crate) use hf::read_json;
 pub use stream::{ControlTokens, TextStream};
 pub use vocabulary::TokenType;
 

@@ -314,3 +314,18 @@ fn a_model_without_a_vocabulary_falls_back_to_bytes() {
     }
     assert!(gguf_entries(dir.path(), 260).unwrap().is_empty());
 }
+
+/// The mini teacher's `generation_config.json` says temperature 1 and `top_p` 0.95; a missing file means the defaults.
+#[test]
+fn a_checkpoint_says_how_its_tokens_are_chosen() {
+    use moe_runtime::SamplerConfig;
+    let dir = tempfile::tempdir().unwrap();
+    assert_eq!(SamplerConfig::from_dir(dir.path()).unwrap(), SamplerConfig::default());
+    std::fs::write(dir.path().join("generation_config.json"), r#"{ "temperature": 0.6, "top_k": 40 }"#).unwrap();
+    let config = SamplerConfig::from_dir(dir.path()).unwrap();
+    assert_eq!((config.temperature, config.top_k, config.top_p), (0.6, 40, 0.95));
+    std::fs::write(dir.path().join("generation_config.json"), r#"{ "top_p": 7 }"#).unwrap();
+    assert!(SamplerConfig::from_dir(dir.path()).is_err());
+    std::fs::write(dir.path().join("generation_config.json"), "{").unwrap();
+    assert!(SamplerConfig::from_dir(dir.path()).is_err());
+}

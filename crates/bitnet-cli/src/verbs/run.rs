@@ -73,7 +73,7 @@ enum Switch {
 #[derive(clap::Args)]
 struct SamplingArgs {
     /// Temperature; 0 always takes the most likely token
-    #[arg(long, value_name = "T")]
+    #[arg(long, value_name = "T", allow_negative_numbers = true)]
     temp: Option<f32>,
     /// Keep the most likely tokens that hold this share of the probability
     #[arg(long, value_name = "P")]
@@ -91,10 +91,7 @@ struct SamplingArgs {
 
 impl SamplingArgs {
     fn config(&self, files: &ModelFiles) -> Result<SamplerConfig> {
-        let base = match files.gguf() {
-            Some(file) => SamplerConfig::recommended(file.metadata())?,
-            None => SamplerConfig::default(),
-        };
+        let base = files.sampling()?;
         let config = SamplerConfig {
             temperature: self.temp.unwrap_or(base.temperature),
             top_p: self.top_p.unwrap_or(base.top_p),
@@ -273,7 +270,7 @@ impl Talk {
         self.held.extend_from_slice(&generation.tokens);
         self.held.truncate(self.session.len());
         if let Some(error) = broken {
-            return Err(error.into());
+            return Err(output::not_written(error));
         }
         note_statistics(&generation);
         answer.truncate(answer.trim_end_matches('\n').len());

@@ -81,7 +81,7 @@ fn read_text(path: &Path) -> Result<Option<String>> {
     std::fs::read_to_string(path).map(Some).map_err(|e| file_error(path, e))
 }
 
-fn read_json(path: &Path) -> Result<Option<Json>> {
+pub(crate) fn read_json(path: &Path) -> Result<Option<Json>> {
     let Some(text) = read_text(path)? else { return Ok(None) };
     serde_json::from_str(&text).map(Some).map_err(|e| file_error(path, e))
 }
