@@ -25,6 +25,9 @@ pub(crate) struct Args {
     /// Windows of 256 tokens of held-out text to measure on; the text has 250.
     #[arg(long, default_value_t = 50)]
     windows: u32,
+    /// Use this binary instead of building one.
+    #[arg(long)]
+    bitnet: Option<PathBuf>,
     /// Where the files go; they stay for a look.
     #[arg(long)]
     work: Option<PathBuf>,
@@ -51,7 +54,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let text = path(fixtures.join("texts/heldout.txt"))?;
     let windows = args.windows.to_string();
     let (system, user) = question(&fixtures)?;
-    let mut line = Pipeline { bitnet: repo::build_bitnet(&args.profile)?, stages: Vec::new() };
+    let mut line = Pipeline { bitnet: repo::bitnet(args.bitnet.as_deref(), &args.profile)?, stages: Vec::new() };
 
     let settings = ["--preset", &args.preset, "--method", &args.method, "--force", "--json"];
     line.stage(

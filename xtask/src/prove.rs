@@ -42,6 +42,9 @@ pub(crate) struct Args {
     /// quantize: layers of the full-width checkpoint, 4 in the target.
     #[arg(long, default_value_t = 4)]
     layers: u32,
+    /// Test this binary instead of building one.
+    #[arg(long)]
+    bitnet: Option<PathBuf>,
     /// Do not append to benches/record.
     #[arg(long)]
     no_record: bool,
@@ -124,7 +127,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     std::fs::create_dir_all(&work)?;
     let _cleanup = Cleanup((!args.keep).then_some(work.as_path()));
     let mut proof = Proof { args, work: work.clone(), figures: Vec::new() };
-    let bitnet = repo::build_bitnet("release")?;
+    let bitnet = repo::bitnet(args.bitnet.as_deref(), "release")?;
     match args.name {
         Name::Quantize => quantize::prove(&mut proof, &bitnet),
         Name::Goldens => goldens::prove(&mut proof, &bitnet),

@@ -18,8 +18,11 @@ pub(crate) fn shell() -> Outcome<Shell> {
     Ok(sh)
 }
 
-/// Builds the `bitnet` binary with `profile` and returns its path.
-pub(crate) fn build_bitnet(profile: &str) -> Outcome<PathBuf> {
+/// The `bitnet` binary that was named, or one built with `profile`.
+pub(crate) fn bitnet(named: Option<&Path>, profile: &str) -> Outcome<PathBuf> {
+    if let Some(path) = named {
+        return Ok(std::path::absolute(path)?);
+    }
     let sh = shell()?;
     cmd!(sh, "cargo build --profile {profile} -p bitnet-cli").run()?;
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
