@@ -119,7 +119,8 @@ impl Scored {
             output::note(format_args!("warning: {spec} has no vocabulary; its text is cut into bytes"));
         }
         let model = model::load(&files, args.act, pool)?;
-        let session = Session::new(model.clone(), args.n_ctx, args.kv.into())?;
+        // Whole windows at a time: larger batches run faster and give the same bits.
+        let session = Session::new(model.clone(), args.n_ctx, args.kv.into())?.with_chunk(args.n_ctx.min(256));
         // Control tokens in a text under test are words, not control.
         Ok(Self { session, model, tokens: tokenizer.encode(text, false)?, prefix: tokenizer.raw_prefix() })
     }
