@@ -299,6 +299,7 @@ fn tile<S: Simd, W: WeightRows, const R: usize, const T: usize>(
         *units = rows.units(row);
     }
     let n_units = units[0].len();
+    let next_tile = R * size_of_val(units[0]);
     let has_tail = x[0].len() > n_units * W::GROUPS;
     // One length for all, so that the loop needs no bounds checks.
     for units in &mut units {
@@ -311,6 +312,14 @@ fn tile<S: Simd, W: WeightRows, const R: usize, const T: usize>(
 
     let mut acc = [[s.splat(0.0); R]; T];
     for u in 0..n_units {
+        if T == 1 && size_of::<W::Unit>() > 32 {
+            // Packed rows are short: the hardware does not see the next tile coming.
+            for units in units {
+                for line in (0..size_of::<W::Unit>()).step_by(64) {
+                    s.prefetch(&units[u], next_tile + line);
+                }
+            }
+        }
         let mut prepared = [W::prepare(s, &units[0][u]); R];
         for i in 1..R {
             prepared[i] = W::prepare(s, &units[i][u]);

@@ -207,17 +207,17 @@ impl<P: TernaryFormat> Kernel for TernaryProduct<'_, '_, P> {
             let mut t = 0;
             if P::QUICK_TO_UNPACK {
                 while n - t >= 4 {
-                    self.strip::<S, 4>(s, rows, t, start);
+                    self.strip::<S, 4, 1>(s, rows, t, start);
                     t += 4;
                 }
             } else {
                 while n - t >= 8 {
-                    self.strip::<S, 8>(s, rows, t, start);
+                    self.strip::<S, 8, 1>(s, rows, t, start);
                     t += 8;
                 }
             }
             while t < n {
-                self.strip::<S, 1>(s, rows, t, start);
+                self.strip::<S, 1, 8>(s, rows, t, start);
                 t += 1;
             }
         }
@@ -226,8 +226,17 @@ impl<P: TernaryFormat> Kernel for TernaryProduct<'_, '_, P> {
 
 impl<P: TernaryFormat> TernaryProduct<'_, '_, P> {
     /// Four rows, to be columns from `start`, times the tokens `t .. t + T`.
+    ///
+    /// `B` blocks of a row are read before the next row's: with few tokens the order of reading is what
+    /// counts, and memory is fastest when read from end to end.
     #[inline(always)]
-    fn strip<S: Simd, const T: usize>(&mut self, s: S, rows: [&[P::Block]; TILE_ROWS], t: usize, start: usize) {
+    fn strip<S: Simd, const T: usize, const B: usize>(
+        &mut self,
+        s: S,
+        rows: [&[P::Block]; TILE_ROWS],
+        t: usize,
+        start: usize,
+    ) {
         let n_blocks = rows[0].len();
         let mut tokens = [Token::default(); T];
         for (j, token) in tokens.iter_mut().enumerate() {
@@ -237,22 +246,26 @@ impl<P: TernaryFormat> TernaryProduct<'_, '_, P> {
             token.sums = &self.acts.sums(t + j)[..n_blocks];
         }
         let [r0, r1, r2, r3] = rows;
-        let (r1, r2, r3) = (&r1[..n_blocks], &r2[..n_blocks], &r3[..n_blocks]);
+        let rows = [r0, &r1[..n_blocks], &r2[..n_blocks], &r3[..n_blocks]];
         let scales = self.rows.tensor.scales();
         let mut acc = [s.quad([0.0; TILE_ROWS]); T];
-        for b in 0..n_blocks {
-            let blocks = [&r0[b], &r1[b], &r2[b], &r3[b]];
-            let w_scales = block_scales::<S, P>(s, scales, blocks);
-            let mut dots = [[s.zero_sums(); TILE_ROWS]; T];
+        for first in (0..n_blocks).step_by(B) {
+            let some_blocks = first..n_blocks.min(first + B);
+            let mut dots = [[[s.zero_sums(); TILE_ROWS]; T]; B];
             for i in 0..TILE_ROWS {
-                let codes = P::load(s, blocks[i]);
-                for j in 0..T {
-                    dots[j][i] = s.dot_codes(&codes, &tokens[j].codes[b]);
+                for b in some_blocks.clone() {
+                    let codes = P::load(s, &rows[i][b]);
+                    for j in 0..T {
+                        dots[b - first][j][i] = s.dot_codes(&codes, &tokens[j].codes[b]);
+                    }
                 }
             }
-            for j in 0..T {
-                let (act_sum, a_scale) = (tokens[j].sums[b], tokens[j].scales[b]);
-                acc[j] = s.accumulate(acc[j], dots[j], act_sum, w_scales, a_scale);
+            for b in some_blocks {
+                let w_scales = block_scales::<S, P>(s, scales, [&rows[0][b], &rows[1][b], &rows[2][b], &rows[3][b]]);
+                for j in 0..T {
+                    let (act_sum, a_scale) = (tokens[j].sums[b], tokens[j].scales[b]);
+                    acc[j] = s.accumulate(acc[j], dots[b - first][j], act_sum, w_scales, a_scale);
+                }
             }
         }
         let columns = self.out.columns();

@@ -55,6 +55,9 @@ pub trait Simd: Float {
     /// Runs `kernel` compiled for this level.
     fn run<K: Kernel>(self, kernel: K) -> K::Output;
 
+    /// Asks for the cache line `distance` bytes behind the start of `near`. Changes no result; any distance is
+    /// allowed.
+    fn prefetch<T>(self, near: &T, distance: usize);
     /// Sixteen f32.
     fn load(self, x: &[f32; LANES]) -> Self::F;
     /// Writes sixteen f32.

@@ -91,6 +91,13 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
         unsafe { if VNNI { compiled_for_vnni(self, kernel) } else { compiled_for_avx512(self, kernel) } }
     }
 
+    #[inline(always)]
+    fn prefetch<T>(self, near: &T, distance: usize) {
+        let line = std::ptr::from_ref(near).cast::<i8>().wrapping_add(distance);
+        // SAFETY: a prefetch never faults, whatever the address; SSE is part of x86-64.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line) }
+    }
+
     vector_methods! {
         fn load(self, x: &[f32; LANES]) -> __m512 {
             _mm512_loadu_ps(x.as_ptr())

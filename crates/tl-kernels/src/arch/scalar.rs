@@ -80,6 +80,8 @@ impl Simd for Scalar {
     }
 
     #[inline(always)]
+    fn prefetch<T>(self, _near: &T, _distance: usize) {}
+    #[inline(always)]
     fn load(self, x: &[f32; LANES]) -> Self::F {
         *x
     }
