@@ -96,14 +96,30 @@ impl Job {
     /// that differs from the unfinished job; [`Error::JobBusy`] when another process holds the job;
     /// [`Error::BadOutput`], [`Error::JobDamaged`], [`Error::JobForeignFile`] and [`Error::Io`].
     pub fn open(out: &Path, manifest: &Value, force: bool) -> Result<Job> {
+        Job::check(out, force)?;
         let out = output_path(out)?;
         let dir = with_suffix(&out, ".partial");
         remove_own_files(&with_suffix(&dir, ".done"));
+        Job::open_in(out, dir, manifest, force)
+    }
+
+    /// Finds what keeps [`Job::open`] from making `out` whatever the manifest, and changes nothing: for callers who
+    /// need long to know their manifest. Returns how many bytes an unfinished job holds already.
+    ///
+    /// # Errors
+    /// [`Error::OutputExists`] without `force`; [`Error::BadOutput`], [`Error::JobForeignFile`] and [`Error::Io`].
+    pub fn check(out: &Path, force: bool) -> Result<u64> {
+        let out = output_path(out)?;
+        if out.to_str().is_none() {
+            let why = "its name or that of its directory is not UTF-8: choose another";
+            return Err(Error::BadOutput { why }.in_file(out));
+        }
+        let dir = with_suffix(&out, ".partial");
         check_own(&dir)?;
         if !dir.exists() && out.exists() && !force {
             return Err(Error::OutputExists.in_file(out));
         }
-        Job::open_in(out, dir, manifest, force)
+        Ok(fs::metadata(dir.join(DATA)).map_or(0, |data| data.len()))
     }
 
     fn open_in(out: PathBuf, dir: PathBuf, manifest: &Value, force: bool) -> Result<Job> {

@@ -11,8 +11,8 @@ use crate::error::{Error, Result};
 /// Checks that `path` can be an output file and returns it with its directory resolved.
 ///
 /// # Errors
-/// [`Error::BadOutput`] when the path names no file, names a directory, or its directory does not
-/// exist.
+/// [`Error::BadOutput`] when the path names no file, names a directory, a device or another thing
+/// that a rename would destroy, or its directory does not exist.
 pub fn output_path(path: &Path) -> Result<PathBuf> {
     let bad = |why| Error::BadOutput { why }.in_file(path);
     let text = path.as_os_str().as_encoded_bytes();
@@ -25,6 +25,9 @@ pub fn output_path(path: &Path) -> Result<PathBuf> {
     };
     if path.is_dir() {
         return Err(bad("it is a directory: name a file inside of it"));
+    }
+    if path.exists() && !path.is_file() {
+        return Err(bad("it is a device or a pipe, which a finished file cannot replace: name a file"));
     }
     let dir = parent(path);
     if !dir.is_dir() {
@@ -75,6 +78,10 @@ mod tests {
             assert!(matches!(error.root(), Error::BadOutput { .. }), "{bad}: {error}");
         }
         assert!(output_path(Path::new("a.gguf")).unwrap().is_absolute());
+        if cfg!(unix) {
+            let error = output_path(Path::new("/dev/null")).unwrap_err();
+            assert!(matches!(error.root(), Error::BadOutput { .. }), "{error}");
+        }
     }
 
     #[test]

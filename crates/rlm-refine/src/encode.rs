@@ -64,7 +64,9 @@ fn encode_task(
     let mut weights = vec![0.0; rows.len() * cols];
     read(rows, &mut weights)?;
     let mut packed = Vec::with_capacity(bytes.len());
-    encode_row(ty, rounding, &weights, None, &mut packed)?;
+    for row in weights.chunks_exact(cols) {
+        encode_row(ty, rounding, row, None, &mut packed)?;
+    }
     bytes.copy_from_slice(&packed);
     let mut values = vec![0.0; weights.len()];
     dequantize(ty, bytes, &mut values)?;

@@ -17,6 +17,15 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// An override that matches nothing.
+    #[error(
+        "the override `{pattern}` matches no tensor: the expression must fit a whole name, as `inspect --tensors` \
+         shows them"
+    )]
+    UnusedOverride {
+        /// Its expression.
+        pattern: String,
+    },
     /// An override that asks for what the layer filter forbids.
     #[error(
         "`{tensor}` must never be ternary (routers, norms, biases, embedding and head are not): narrow the override"
@@ -61,15 +70,11 @@ pub enum Error {
         /// The tensor with the largest rows.
         tensor: String,
     },
-    /// The disk is too small.
-    #[error("{path} needs {needed} bytes but its disk has {free} free: free some space or choose another place")]
-    DiskFull {
+    /// The student would replace its own source.
+    #[error("{path} belongs to the model that is read: choose another name for the output")]
+    OutputIsSource {
         /// The output.
         path: String,
-        /// Bytes still to write.
-        needed: u64,
-        /// Bytes available.
-        free: u64,
     },
     /// The file that was written is not the file that was planned.
     #[error("verification of the written file failed: {defect}")]
@@ -85,9 +90,6 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
-    /// The caller asked to stop.
-    #[error("stopped on request; run the same command again to resume")]
-    Stopped,
     /// Reading or writing a model file.
     #[error(transparent)]
     Gguf(#[from] gguf_bitnet::Error),

@@ -10,12 +10,14 @@
 //! **Invariant:** resident memory stays below [`Quantizer::memory_bytes`], mapped pages included.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
 
 use gguf_bitnet::job::Job;
 use gguf_bitnet::{
-    GgufFile, GgufWriter, Metadata, Rounding, TensorClass, TensorSource, TensorType, identity_of, require_space,
+    GgufFile, GgufWriter, Metadata, Rounding, TensorClass, TensorSource, TensorType, identity_of, output_path,
+    require_space,
 };
 use moe_runtime::ModelFiles;
 use moe_runtime::tokenizer::gguf_entries;
@@ -81,15 +83,14 @@ impl<'a> Quantizer<'a> {
             Some(file) => file.metadata().clone(),
             None => {
                 let mut base = Metadata::default();
-                for (key, value) in gguf_entries(files.path(), files.config.vocab)? {
+                let tokenizer = gguf_entries(files.path(), files.config.vocab)?;
+                for (key, value) in files.sampling()?.entries().into_iter().chain(tokenizer) {
                     base.insert(key, value);
                 }
                 base
             }
         };
-        let stem =
-            std::path::absolute(files.path()).ok().and_then(|p| Some(p.file_stem()?.to_string_lossy().into_owned()));
-        let name = base.str("general.name")?.map(str::to_owned).or(stem).unwrap_or_else(|| "model".to_owned());
+        let name = base.str("general.name")?.map_or_else(|| model_name(files.path()), str::to_owned);
         Ok(Self { files, options, plan, units, base, name })
     }
 
@@ -129,20 +130,46 @@ impl<'a> Quantizer<'a> {
     /// job with other settings, or a written file that is not the planned one. `out` then is as it was before.
     pub fn run(&self, pool: &Pool, out: &Path, force: bool, progress: &mut OnProgress<'_>) -> Result<QuantizeReport> {
         let output_bytes = self.output_bytes()?;
-        require_space(out, output_bytes)?;
+        // What can be refused is refused before the source is read.
+        let held_bytes = Job::check(out, force)?;
+        self.check_not_source(out)?;
+        require_space(out, output_bytes.saturating_sub(held_bytes))?;
         let source = self.files.catalog.source();
         let metadata = self.files.gguf().map(GgufFile::metadata);
         let source_blake3 =
             identity_of(&**source, metadata, &mut |done, total| progress(Stage::Hash, done, total))?.to_string();
         let mut writer = self.writer(&source_blake3)?;
         let mut job = Job::open(out, &self.manifest(&source_blake3, output_bytes), force)?;
+        require_space(out, output_bytes.saturating_sub(job.data_len()))?;
         if !job.is_committed() {
-            self.encode(pool, &mut job, &mut writer, progress)?;
-            self.verify(&job.data_path(), progress)?;
+            let made = self.encode(pool, &mut job, &mut writer, progress);
+            if let Err(error) = made.and_then(|()| self.verify(&job.data_path(), progress)) {
+                if !is_refusal_of_the_system(&error) {
+                    // The same input would fail again at the same place: there is nothing to resume.
+                    job.discard()?;
+                }
+                return Err(error);
+            }
         }
         let report = self.report(&job, output_bytes, source_blake3);
         job.commit(out)?;
         Ok(report)
+    }
+
+    /// Nobody means to replace the teacher by its student, whatever `--force` says of other files.
+    fn check_not_source(&self, out: &Path) -> Result<()> {
+        let out = output_path(out)?;
+        let real = |path: &Path| path.canonicalize().ok();
+        let beside = real(self.files.dir()).as_deref() == out.parent();
+        let name = out.file_name().unwrap_or_default().to_string_lossy();
+        let part = match self.files.gguf() {
+            Some(file) => file.n_parts() > 1 && name.ends_with(&format!("-of-{:05}.gguf", file.n_parts())),
+            None => !name.ends_with(".gguf"),
+        };
+        if out.exists() && (real(&out) == real(self.files.path()) || beside && part) {
+            return Err(Error::OutputIsSource { path: out.display().to_string() });
+        }
+        Ok(())
     }
 
     fn manifest(&self, source_blake3: &str, output_bytes: u64) -> Value {
@@ -185,7 +212,13 @@ impl<'a> Quantizer<'a> {
         let read = |rows, out: &mut [f32]| Ok(catalog.read_rows(tensor, rows, out)?);
         let sums = encode_rows(pool, encoding, unit.rows.clone(), &read, bytes);
         catalog.release(tensor);
-        sums
+        sums.map_err(|error| match error {
+            // Only the encoder does not know whose rows it is given.
+            Error::Gguf(error @ gguf_bitnet::Error::NotRepresentable { .. }) => {
+                error.in_tensor(&planned.name).in_file(self.files.path()).into()
+            }
+            error => error,
+        })
     }
 
     /// Reads the written file back: every tensor must be there with the planned shape and type, and free of defects.
@@ -232,6 +265,27 @@ impl<'a> Quantizer<'a> {
         });
         QuantizeReport { source_blake3, output_bytes, params: self.plan.params(), types: types.collect() }
     }
+}
+
+/// Whether the reason lies outside of the models, so that the same command may succeed later.
+fn is_refusal_of_the_system(error: &Error) -> bool {
+    match error {
+        Error::Gguf(error) => matches!(error.root(), gguf_bitnet::Error::Io { .. }),
+        Error::Io { .. } => true,
+        _ => false,
+    }
+}
+
+/// What a model is called by where it lies: a file without its ending, a directory in full (`GLM-4.7-Flash` has no
+/// ending), a snapshot of the Hugging Face cache by the name of its repository.
+fn model_name(path: &Path) -> String {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let text = |part: Option<&OsStr>| part.map(|part| part.to_string_lossy().into_owned());
+    let snapshots = path.parent().filter(|parent| parent.file_name() == Some("snapshots".as_ref()));
+    let repository = text(snapshots.and_then(Path::parent).and_then(Path::file_name));
+    let cached = repository.as_deref().and_then(|name| name.strip_prefix("models--")?.rsplit("--").next());
+    let own = if path.is_dir() { path.file_name() } else { path.file_stem() };
+    cached.map(str::to_owned).or_else(|| text(own)).unwrap_or_else(|| "model".to_owned())
 }
 
 /// What became of a source.
@@ -294,4 +348,21 @@ fn read_payload(payload: &Value) -> Option<(usize, ErrorSums)> {
         ..ErrorSums::default()
     };
     Some((usize::try_from(whole("tensor")?).ok()?, sums))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn models_are_called_by_where_they_lie() {
+        let dir = tempfile::tempdir().unwrap();
+        let snapshot = dir.path().join("hub/models--zai-org--GLM-4.7-Flash/snapshots/0123abcd");
+        std::fs::create_dir_all(&snapshot).unwrap();
+        assert_eq!(model_name(&snapshot), "GLM-4.7-Flash");
+        let plain = dir.path().join("GLM-4.7-Flash");
+        std::fs::create_dir(&plain).unwrap();
+        assert_eq!(model_name(&plain), "GLM-4.7-Flash");
+        assert_eq!(model_name(&dir.path().join("Craftsman-v1.0-TQ2_0.gguf")), "Craftsman-v1.0-TQ2_0");
+    }
 }

@@ -202,6 +202,15 @@ impl Recipe {
         text
     }
 
+    /// Checks that every override matches one of these tensors: one that matches none is a slip of the pen.
+    ///
+    /// # Errors
+    /// [`Error::UnusedOverride`] with the first that does not.
+    pub fn ensure_used<'a>(&self, names: impl Iterator<Item = &'a str> + Clone) -> Result<()> {
+        let unused = self.overrides.iter().find(|over| !names.clone().any(|name| over.regex.is_match(name)));
+        unused.map_or(Ok(()), |over| Err(Error::UnusedOverride { pattern: over.pattern.clone() }))
+    }
+
     fn last_override(&self, name: &str) -> Option<&Override> {
         self.overrides.iter().rev().find(|over| over.regex.is_match(name))
     }

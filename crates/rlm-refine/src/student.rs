@@ -61,7 +61,7 @@ impl StudentPlan {
     /// Gives every tensor `(canonical name, shape)` its type.
     ///
     /// # Errors
-    /// As [`Recipe::assign`].
+    /// As [`Recipe::assign`]; [`Error::UnusedOverride`] for an override that matches no tensor.
     pub fn new<'a>(
         config: &ModelConfig,
         tensors: impl Iterator<Item = (&'a str, &'a [usize])>,
@@ -72,7 +72,9 @@ impl StudentPlan {
             let assignment = recipe.assign(name, class, shape)?;
             Ok(PlannedTensor { name: name.to_owned(), class, shape: shape.to_vec(), assignment })
         });
-        Ok(Self { tensors: tensors.collect::<Result<_>>()?, arch: config.arch.gguf_name() })
+        let tensors = tensors.collect::<Result<Vec<PlannedTensor>>>()?;
+        recipe.ensure_used(tensors.iter().map(|tensor| &*tensor.name))?;
+        Ok(Self { tensors, arch: config.arch.gguf_name() })
     }
 
     /// Number of weights.

@@ -55,12 +55,14 @@ pub fn write_gguf(
     let metadata = plan.metadata(&Metadata::default(), &shape.config, recipe, &provenance)?;
     let mut writer = plan.writer(&metadata)?;
     let total = writer.file_bytes();
-    require_space(out, total)?;
+    let held_bytes = Job::check(out, force)?;
+    require_space(out, total.saturating_sub(held_bytes))?;
     let manifest = json!({
         "job": "synth", "tool_version": env!("CARGO_PKG_VERSION"), "shape": shape.json, "seed": seed,
         "recipe": recipe.describe(), "output_bytes": total,
     });
     let mut job = Job::open(out, &manifest, force)?;
+    require_space(out, total.saturating_sub(job.data_len()))?;
     if !job.is_committed() {
         if job.units().is_empty() {
             job.append(json!({ "header": true }), |file| writer.begin(file).map_err(std::io::Error::other))?;
