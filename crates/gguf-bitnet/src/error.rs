@@ -6,6 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::shown::Shown;
 use crate::types::TensorType;
 
 /// Result of this crate's functions.
@@ -25,7 +26,7 @@ pub enum Error {
         error: Box<Error>,
     },
     /// The defect lies in this tensor.
-    #[error("tensor `{tensor}`: {error}")]
+    #[error("tensor `{}`: {error}", Shown(tensor))]
     InTensor {
         /// Name as the file spells it.
         tensor: String,
@@ -92,9 +93,15 @@ pub enum Error {
         /// Bytes left there.
         have: u64,
     },
-    /// A count that the rest of the file cannot hold.
+    /// A header longer than any model's.
+    #[error("the header is longer than {limit} bytes, more than any model needs: the file is damaged")]
+    HeaderTooLong {
+        /// The most bytes that are read.
+        limit: u64,
+    },
+    /// A count that the rest of the file cannot hold, or beyond what is read of any file.
     #[error(
-        "the header claims {count} {what}, the rest of the file holds at most {max}; \
+        "the header claims {count} {what}, at most {max} are possible here; \
          the file is damaged or incomplete, fetch it again"
     )]
     CountTooLarge {
@@ -134,13 +141,13 @@ pub enum Error {
     #[error("an empty metadata key: the file is damaged or its writer broken")]
     EmptyKey,
     /// A metadata key that occurs twice.
-    #[error("metadata key `{key}` occurs twice: write the file again with unique keys")]
+    #[error("metadata key `{}` occurs twice: write the file again with unique keys", Shown(key))]
     DuplicateKey {
         /// The key.
         key: String,
     },
     /// A value type outside of the specification.
-    #[error("metadata key `{key}` has the unknown value type {id}: the file is damaged")]
+    #[error("metadata key `{}` has the unknown value type {id}: the file is damaged", Shown(key))]
     UnknownValueType {
         /// The key.
         key: String,
@@ -148,7 +155,7 @@ pub enum Error {
         id: u32,
     },
     /// A truth value other than 0 and 1.
-    #[error("metadata key `{key}` holds the truth value {got}, only 0 and 1 exist")]
+    #[error("metadata key `{}` holds the truth value {got}, only 0 and 1 exist", Shown(key))]
     InvalidBool {
         /// The key.
         key: String,
@@ -156,7 +163,7 @@ pub enum Error {
         got: u8,
     },
     /// An array of arrays.
-    #[error("metadata key `{key}` is an array of arrays, which is not supported: flatten it")]
+    #[error("metadata key `{}` is an array of arrays, which is not supported: flatten it", Shown(key))]
     NestedArray {
         /// The key.
         key: String,
@@ -302,7 +309,7 @@ pub enum Error {
         have: u64,
     },
     /// Data that shares bytes with another tensor.
-    #[error("its data overlaps that of tensor `{other}`: the file is damaged")]
+    #[error("its data overlaps that of tensor `{}`: the file is damaged", Shown(other))]
     Overlap {
         /// The tensor it shares bytes with.
         other: String,
@@ -432,7 +439,7 @@ pub enum Error {
 
     // --- names, catalogs, jobs ---
     /// Two stored tensors that are the same part of the model.
-    #[error("`{first}` and `{second}` both provide it: remove one of the two from the model")]
+    #[error("`{}` and `{}` both provide it: remove one of the two from the model", Shown(first), Shown(second))]
     NameConflict {
         /// Name of one of them in the file.
         first: String,
@@ -527,7 +534,10 @@ pub enum Error {
         first: String,
     },
     /// Tensors that no part of the model uses, so that ignoring them would change its results.
-    #[error("{count} tensors are not part of the architecture, first `{first}`: the model is of another architecture")]
+    #[error(
+        "{count} tensors are not part of the architecture, first `{}`: the model is of another architecture",
+        Shown(first)
+    )]
     UnexpectedTensors {
         /// How many.
         count: usize,
@@ -558,13 +568,13 @@ pub enum Error {
         limit: u64,
     },
     /// The header is not the JSON it should be.
-    #[error("the safetensors header is invalid: {source}; fetch the file again")]
+    #[error("the safetensors header is invalid: {}; fetch the file again", Shown(&source.to_string()))]
     HeaderJson {
         /// Where and what.
         source: serde_json::Error,
     },
     /// An element type this crate does not read.
-    #[error("element type {dtype} is not supported: convert the checkpoint to BF16, F16 or F32")]
+    #[error("element type {} is not supported: convert the checkpoint to BF16, F16 or F32", Shown(dtype))]
     UnsupportedDtype {
         /// The type found.
         dtype: String,
@@ -600,7 +610,7 @@ pub enum Error {
         other: PathBuf,
     },
     /// An index that is not the JSON it should be.
-    #[error("the shard index is invalid: {source}; fetch it again")]
+    #[error("the shard index is invalid: {}; fetch it again", Shown(&source.to_string()))]
     IndexJson {
         /// Where and what.
         source: serde_json::Error,
@@ -609,19 +619,22 @@ pub enum Error {
     #[error("the shard index lists no tensors: fetch it again")]
     IndexEmpty,
     /// An index that points out of its directory.
-    #[error("the shard index places it in `{file}`, which is not a plain file name: the index is not trustworthy")]
+    #[error(
+        "the shard index places it in `{}`, which is not a plain file name: the index is not trustworthy",
+        Shown(file)
+    )]
     IndexEscape {
         /// What the index says.
         file: String,
     },
     /// A tensor that is not where the index says.
-    #[error("the shard index places it in `{file}`, which does not hold it: fetch the checkpoint again")]
+    #[error("the shard index places it in `{}`, which does not hold it: fetch the checkpoint again", Shown(file))]
     IndexMismatch {
         /// The file the index names.
         file: String,
     },
     /// A shard that is not there.
-    #[error("the shard `{file}` is missing: fetch the rest of the checkpoint")]
+    #[error("the shard `{}` is missing: fetch the rest of the checkpoint", Shown(file))]
     ShardMissing {
         /// Its file name.
         file: String,

@@ -21,6 +21,7 @@ mod path;
 mod reader;
 mod resolve;
 mod safetensors;
+mod shown;
 mod source;
 mod types;
 mod value;

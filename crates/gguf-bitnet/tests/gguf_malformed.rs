@@ -346,3 +346,42 @@ proptest! {
         touch(bytes);
     }
 }
+
+/// A sparse file costs nothing to make: its claims must not be believed only because its zeros are there.
+#[test]
+fn a_header_beyond_all_measure_is_refused_before_it_takes_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("sparse.gguf");
+    let open_sparse = |raw: &Raw| {
+        std::fs::write(&path, raw.header()).unwrap();
+        std::fs::File::options().write(true).open(&path).unwrap().set_len(1 << 36).unwrap();
+        GgufFile::open(&path).unwrap_err()
+    };
+    for (ty, len) in [(8, 1u64 << 32), (12, 1 << 32), (7, 1 << 35), (0, 100_000_000)] {
+        let mut raw = Raw::valid();
+        raw.pairs.push(pair("k", 9, array(ty, len, &[])));
+        let error = open_sparse(&raw);
+        assert!(matches!(error.root(), Error::HeaderTooLong { limit: 100_000_000 }), "{ty}: {error}");
+    }
+    let mut raw = Raw::valid();
+    raw.pairs.push(pair("k", 8, (1u64 << 34).to_le_bytes().to_vec()));
+    assert!(matches!(open_sparse(&raw).root(), Error::HeaderTooLong { .. }));
+    for change in [|raw: &mut Raw| raw.n_pairs = Some((1 << 20) + 1), |raw: &mut Raw| raw.n_tensors = Some(1 << 30)] {
+        let mut raw = Raw::valid();
+        change(&mut raw);
+        let error = open_sparse(&raw);
+        assert!(matches!(error.root(), Error::CountTooLarge { max: 0x10_0000, .. }), "{error}");
+    }
+}
+
+/// Names come out of the file: they may neither break the line of a message nor reach the terminal.
+#[test]
+fn hostile_names_are_shown_escaped_and_short() {
+    let long = "x".repeat(1_000_000);
+    for name in ["a\nb", "a\u{1b}[2Jb", long.as_str()] {
+        for file in [with_b(|i| (i.name, i.ty) = (name.into(), 39)), with_pair(name, 13, vec![0; 64])] {
+            let text = open(file).unwrap_err().to_string();
+            assert!(text.len() < 400 && !text.contains(char::is_control), "{text:?}");
+        }
+    }
+}

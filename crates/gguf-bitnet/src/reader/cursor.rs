@@ -2,6 +2,13 @@
 
 use crate::error::{Error, Result};
 
+/// The longest header that is read: several times what the largest vocabularies take. Without it a
+/// sparse file of zeros could claim metadata of any size.
+pub(super) const HEADER_LIMIT: usize = 100_000_000;
+/// The most metadata pairs, and the most tensors, that are read: each takes several times more
+/// memory than the file spends on it.
+pub(super) const ENTRY_LIMIT: usize = 1 << 20;
+
 /// A position in the bytes of a file.
 pub(super) struct Cursor<'a> {
     bytes: &'a [u8],
@@ -29,6 +36,9 @@ impl<'a> Cursor<'a> {
         let Some((taken, _)) = rest.split_at_checked(n) else {
             return Err(Error::TruncatedHeader { what, at: self.at as u64, need: n as u64, have: rest.len() as u64 });
         };
+        if self.at + n > HEADER_LIMIT {
+            return Err(Error::HeaderTooLong { limit: HEADER_LIMIT as u64 });
+        }
         self.at += n;
         Ok(taken)
     }
@@ -48,15 +58,27 @@ impl<'a> Cursor<'a> {
         Ok(u64::from_le_bytes(self.array(what)?))
     }
 
-    /// A count of `what`, each of which takes at least `min_bytes`: refused when the rest of the
-    /// file cannot hold so many, so that it may size an allocation.
-    pub(super) fn count(&mut self, what: &'static str, min_bytes: usize) -> Result<usize> {
-        let count = self.u64(what)?;
-        self.check_count(count, what, min_bytes)
+    /// The length of an array whose elements take at least `min_bytes` each: refused when the rest
+    /// of the file or the longest header cannot hold so many, so that it may size an allocation.
+    pub(super) fn array_len(&mut self, min_bytes: usize) -> Result<usize> {
+        let count = self.u64("an array's length")?;
+        let n = self.check_count(count, "array elements", min_bytes)?;
+        // No overflow: so many bytes are left in the file.
+        match self.at + n * min_bytes > HEADER_LIMIT {
+            true => Err(Error::HeaderTooLong { limit: HEADER_LIMIT as u64 }),
+            false => Ok(n),
+        }
     }
 
-    /// As [`Cursor::count`], for a count that has been read.
-    pub(super) fn check_count(&self, count: u64, what: &'static str, min_bytes: usize) -> Result<usize> {
+    /// A number of pairs or tensors, each of which takes at least `min_bytes`.
+    pub(super) fn check_entries(&self, count: u64, what: &'static str, min_bytes: usize) -> Result<usize> {
+        match self.check_count(count, what, min_bytes)? {
+            n if n > ENTRY_LIMIT => Err(Error::CountTooLarge { what, count, max: ENTRY_LIMIT as u64 }),
+            n => Ok(n),
+        }
+    }
+
+    fn check_count(&self, count: u64, what: &'static str, min_bytes: usize) -> Result<usize> {
         let max = self.left() / min_bytes;
         match usize::try_from(count) {
             Ok(n) if n <= max => Ok(n),

@@ -62,8 +62,9 @@ pub(super) fn parse(file: &[u8]) -> Result<Header> {
     let mut cursor = Cursor::new(file);
     let version = parse_magic(&mut cursor)?;
     let n_tensors = cursor.u64("the tensor count")?;
-    let n_pairs = cursor.count("metadata pairs", MIN_PAIR_BYTES)?;
-    let n_tensors = cursor.check_count(n_tensors, "tensors", MIN_INFO_BYTES)?;
+    let n_pairs = cursor.u64("the number of metadata pairs")?;
+    let n_pairs = cursor.check_entries(n_pairs, "metadata pairs", MIN_PAIR_BYTES)?;
+    let n_tensors = cursor.check_entries(n_tensors, "tensors", MIN_INFO_BYTES)?;
 
     let mut metadata = Metadata::default();
     for _ in 0..n_pairs {
@@ -78,7 +79,7 @@ pub(super) fn parse(file: &[u8]) -> Result<Header> {
     }
     let alignment = u64::from(alignment(&metadata)?);
 
-    let n_tensors = cursor.check_count(n_tensors as u64, "tensors", MIN_INFO_BYTES)?;
+    let n_tensors = cursor.check_entries(n_tensors as u64, "tensors", MIN_INFO_BYTES)?;
     let mut infos = Vec::with_capacity(n_tensors);
     let mut names = HashSet::with_capacity(n_tensors);
     for _ in 0..n_tensors {
@@ -185,7 +186,7 @@ fn parse_array(cursor: &mut Cursor<'_>, key: &str) -> Result<Array> {
         6 => Array::F32(numbers(cursor, f32::from_le_bytes)?),
         7 => Array::Bool(numbers(cursor, |b: [u8; 1]| b)?.into_iter().map(|b| truth(b, key)).collect::<Result<_>>()?),
         8 => {
-            let n = cursor.count("array elements", 8)?;
+            let n = cursor.array_len(8)?;
             let mut strings = Vec::with_capacity(n);
             for _ in 0..n {
                 strings.push(cursor.string("a string of a metadata array")?.to_owned());
@@ -202,7 +203,7 @@ fn parse_array(cursor: &mut Cursor<'_>, key: &str) -> Result<Array> {
 
 /// A length and as many numbers of `N` bytes.
 fn numbers<const N: usize, T>(cursor: &mut Cursor<'_>, from: impl Fn([u8; N]) -> T) -> Result<Vec<T>> {
-    let n = cursor.count("array elements", N)?;
+    let n = cursor.array_len(N)?;
     // No overflow: the count was checked against the bytes that are left.
     let bytes = cursor.take(n * N, "a metadata array")?;
     Ok(bytes.as_chunks::<N>().0.iter().map(|&b| from(b)).collect())

@@ -8,7 +8,7 @@ use std::fmt;
 use std::ops::Range;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, MapAccess, Visitor};
+use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use crate::error::{Error, Result};
 use crate::source::TensorInfo;
@@ -17,6 +17,10 @@ use crate::types::TensorType;
 /// The format's limit for the header.
 const HEADER_LIMIT: u64 = 100_000_000;
 const LENGTH_BYTES: usize = 8;
+/// The most tensors and dimensions that are read: far more than any checkpoint has, and few enough
+/// that the memory they take stays in proportion to the header.
+const TENSOR_LIMIT: usize = 1 << 20;
+const DIMENSION_LIMIT: usize = 8;
 
 /// A tensor and its bytes in the file.
 #[derive(Debug)]
@@ -142,8 +146,35 @@ fn to_u64(len: usize) -> u64 {
 #[derive(Deserialize)]
 struct RawTensor {
     dtype: String,
+    #[serde(deserialize_with = "dimensions")]
     shape: Vec<u64>,
     data_offsets: (u64, u64),
+}
+
+/// A list of at most [`DIMENSION_LIMIT`] numbers.
+fn dimensions<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u64>, D::Error> {
+    struct Dimensions;
+
+    impl<'de> Visitor<'de> for Dimensions {
+        type Value = Vec<u64>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "a shape of at most {DIMENSION_LIMIT} dimensions")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<u64>, A::Error> {
+            let mut shape = Vec::new();
+            while let Some(length) = seq.next_element()? {
+                if shape.len() == DIMENSION_LIMIT {
+                    return Err(de::Error::invalid_length(shape.len() + 1, &self));
+                }
+                shape.push(length);
+            }
+            Ok(shape)
+        }
+    }
+
+    deserializer.deserialize_seq(Dimensions)
 }
 
 /// The JSON object, in order, with the first name that occurs twice.
@@ -172,6 +203,9 @@ impl<'de> Visitor<'de> for HeaderVisitor {
         let mut seen = std::collections::HashSet::new();
         let mut duplicate = None;
         while let Some(name) = map.next_key::<String>()? {
+            if seen.len() > TENSOR_LIMIT {
+                return Err(de::Error::invalid_length(seen.len(), &"fewer tensors"));
+            }
             if !seen.insert(name.clone()) {
                 duplicate.get_or_insert_with(|| name.clone());
             }
@@ -216,6 +250,7 @@ mod tests {
             ("no JSON", file("hello", 0), "HeaderJson"),
             ("a JSON array", file("[]", 0), "HeaderJson"),
             ("no dtype", file(r#"{"a":{"shape":[1],"data_offsets":[0,4]}}"#, 4), "HeaderJson"),
+            ("nine dimensions", one(tensor("a", "F32", "[1,1,1,1,1,1,1,1,1]", 0, 4), 4), "HeaderJson"),
             ("negative shape", one(tensor("a", "F32", "[-1]", 0, 4), 4), "HeaderJson"),
             ("fractional shape", one(tensor("a", "F32", "[1.5]", 0, 4), 4), "HeaderJson"),
             ("three offsets", file(r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4,4]}}"#, 4), "HeaderJson"),

@@ -1,0 +1,39 @@
+//! Text out of a file, made fit for a message.
+//!
+//! **Invariant:** whatever a file calls its tensors and keys, a message stays one line of readable
+//! length and sends the terminal no control sequences.
+
+use std::fmt::{self, Write};
+
+/// Most characters of a text that are shown.
+const CHARS: usize = 200;
+
+/// Shows a text with its control characters escaped and its tail cut off.
+pub(crate) struct Shown<'a>(pub(crate) &'a str);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, c) in self.0.chars().enumerate() {
+            if n == CHARS {
+                return write!(f, "... ({} bytes)", self.0.len());
+            }
+            // Neither ends a line nor turns the direction of what follows.
+            let unseen = c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+            if unseen { write!(f, "{}", c.escape_unicode())? } else { f.write_char(c)? }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_shown_as_they_are_and_hostile_ones_in_one_short_line() {
+        assert_eq!(Shown("blk.0.größe \"x\"").to_string(), "blk.0.größe \"x\"");
+        assert_eq!(Shown("a\n\u{1b}[31m\u{202e}").to_string(), "a\\u{a}\\u{1b}[31m\\u{202e}");
+        let long = Shown(&"é".repeat(1_000_000)).to_string();
+        assert!(long.chars().count() < 230 && long.ends_with("... (2000000 bytes)"), "{long}");
+    }
+}
