@@ -1,9 +1,10 @@
 //! What the verbs that run a model share: where it is, how it is loaded, on how many threads.
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Error, Result, anyhow};
 use clap::{Args, ValueEnum};
 use mla_attention::CacheType;
 use moe_runtime::{CraftsmanModel, LoadOptions, ModelFiles};
@@ -52,14 +53,15 @@ impl From<Kv> for CacheType {
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct Threads {
     /// Threads (default: as many as the machine runs at once)
-    #[arg(long, value_name = "N")]
-    threads: Option<usize>,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
 }
 
 impl Threads {
     /// Starts the threads.
     pub(crate) fn pool(self) -> Result<Arc<Pool>> {
-        let threads = self.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+        let all = || std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = self.threads.map_or_else(all, usize::from);
         Ok(Arc::new(Pool::new(threads)?))
     }
 }
@@ -83,11 +85,23 @@ pub(crate) fn load(files: &ModelFiles, act: Act, pool: Arc<Pool>) -> Result<Arc<
     Ok(Arc::new(CraftsmanModel::from_files(files, &LoadOptions { act_mode: act.into(), pool })?))
 }
 
+/// The reason behind logits that are no numbers: the tensor that made them so, where the file is to blame. Reads the
+/// whole model.
+pub(crate) fn blame(files: &ModelFiles) -> Option<Error> {
+    let metadata = files.gguf().map(|file| file.metadata());
+    let report = gguf_bitnet::verify_source(&**files.catalog.source(), metadata, &mut |_, _| {}).ok()?;
+    let defect = report.defects.first()?;
+    Some(anyhow!("{}: {defect}: make or download it again", files.path().display()))
+}
+
 /// Reads a text file, or standard input when the name is `-`.
 pub(crate) fn read_text(path: &str) -> Result<String> {
-    if path == "-" {
-        return std::io::read_to_string(std::io::stdin())
-            .map_err(|e| anyhow::anyhow!("cannot read standard input: {e}"));
-    }
-    std::fs::read_to_string(path).map_err(|e| anyhow::anyhow!("cannot read {path}: {e}"))
+    let (name, text) = match path {
+        "-" => ("standard input", std::io::read_to_string(std::io::stdin())),
+        path => (path, std::fs::read_to_string(path)),
+    };
+    text.map_err(|error| match error.kind() {
+        ErrorKind::InvalidData => anyhow!("{name} is not UTF-8 text: convert it first"),
+        _ => anyhow!("cannot read {name}: {error}"),
+    })
 }

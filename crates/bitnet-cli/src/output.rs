@@ -1,6 +1,6 @@
 //! The two streams: results on standard output, everything else on standard error.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 
 use serde::Serialize;
 
@@ -9,7 +9,15 @@ use serde::Serialize;
 /// # Errors
 /// When standard output is closed.
 pub(crate) fn line(text: impl std::fmt::Display) -> anyhow::Result<()> {
-    Ok(writeln!(std::io::stdout().lock(), "{text}")?)
+    writeln!(std::io::stdout().lock(), "{text}").map_err(not_written)
+}
+
+/// Why standard output took no more. A reader who left stays recognisable: that is no failure.
+pub(crate) fn not_written(error: std::io::Error) -> anyhow::Error {
+    match error.kind() {
+        ErrorKind::BrokenPipe => error.into(),
+        _ => anyhow::anyhow!("cannot write to standard output: {error}"),
+    }
 }
 
 /// Writes a result as indented JSON.

@@ -160,6 +160,14 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+    /// The model a failure is about.
+    #[error("{}: {error}", path.display())]
+    InModel {
+        /// Its file, or the configuration of its directory.
+        path: std::path::PathBuf,
+        /// The failure.
+        error: Box<Error>,
+    },
     /// The file could not be read.
     #[error(transparent)]
     Source(#[from] gguf_bitnet::Error),
@@ -325,4 +333,19 @@ pub enum VocabularyDefect {
     /// The vocabulary has no token.
     #[error("it holds no token")]
     Empty,
+}
+
+impl Error {
+    /// Names the file or directory that the failure is about, unless it is named already.
+    #[must_use]
+    pub fn in_model(self, path: impl AsRef<std::path::Path>) -> Error {
+        use gguf_bitnet::Error as Gguf;
+        match self {
+            Error::InModel { .. }
+            | Error::ConfigFile { .. }
+            | Error::TokenizerFile { .. }
+            | Error::Source(Gguf::InFile { .. } | Gguf::Io { .. } | Gguf::SplitPartMissing { .. }) => self,
+            error => Error::InModel { path: path.as_ref().to_owned(), error: Box::new(error) },
+        }
+    }
 }

@@ -67,7 +67,8 @@ impl CraftsmanModel {
     /// # Errors
     /// As [`CraftsmanModel::from_catalog`].
     pub fn from_files(files: &ModelFiles, options: &LoadOptions) -> Result<CraftsmanModel> {
-        let model = CraftsmanModel::from_catalog(files.config.clone(), &files.catalog, options)?;
+        let model = CraftsmanModel::from_catalog(files.config.clone(), &files.catalog, options)
+            .map_err(|error| error.in_model(files.path()))?;
         tracing::info!(
             name: "ModelLoaded",
             path = %files.path().display(),

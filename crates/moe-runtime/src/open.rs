@@ -40,14 +40,16 @@ impl ModelFiles {
         match model {
             OpenModel::Gguf(file) => {
                 let rows = file.index_of("token_embd.weight").map(|i| file.tensors()[i].rows());
-                let config = ModelConfig::from_gguf_sized(file.metadata(), rows)?;
+                let config = ModelConfig::from_gguf_sized(file.metadata(), rows);
+                let config = config.map_err(|error| error.in_model(path))?;
                 let catalog = mapper(&config).map(file.clone())?;
                 Ok(ModelFiles { config, catalog, path: file.path().to_owned(), dir, gguf: Some(file) })
             }
             OpenModel::Safetensors(checkpoint) => {
                 let file = dir.join("config.json");
-                let text = std::fs::read_to_string(&file).map_err(|source| Error::ConfigFile { path: file, source })?;
-                let config = ModelConfig::from_hf_str(&text)?;
+                let text = std::fs::read_to_string(&file)
+                    .map_err(|source| Error::ConfigFile { path: file.clone(), source })?;
+                let config = ModelConfig::from_hf_str(&text).map_err(|error| error.in_model(&file))?;
                 let path = checkpoint.path().to_owned();
                 let catalog = mapper(&config).map(checkpoint)?;
                 Ok(ModelFiles { config, catalog, path, dir, gguf: None })
@@ -95,10 +97,11 @@ impl ModelFiles {
     /// # Errors
     /// As [`Tokenizer::from_gguf`] and [`Tokenizer::from_dir`].
     pub fn tokenizer(&self) -> Result<Tokenizer> {
-        match &self.gguf {
+        let tokenizer = match &self.gguf {
             Some(file) => Tokenizer::from_gguf(file.metadata()),
             None => Tokenizer::from_dir(&self.dir),
-        }
+        };
+        tokenizer.map_err(|error| error.in_model(&self.path))
     }
 }
 

@@ -5,9 +5,10 @@
 //! `router_ids.{l}` i64 and `router_weights.{l}` f32 `[T, top_k]`.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 use moe_runtime::{At, RoutingDecision, Session, Taps};
 use safetensors::{Dtype, tensor::TensorView};
 
@@ -37,7 +38,10 @@ pub(crate) struct Args {
     kv: Kv,
     /// Tokens per batch; the results do not depend on it
     #[arg(long, value_name = "N")]
-    chunk: Option<usize>,
+    chunk: Option<NonZeroUsize>,
+    /// Replace an existing file
+    #[arg(long)]
+    force: bool,
     #[command(flatten)]
     threads: Threads,
 }
@@ -53,10 +57,13 @@ pub(crate) fn execute(args: Args) -> Result<()> {
         bail!("there are no tokens: give --tokens or a --text that is not empty");
     }
     let out = gguf_bitnet::output_path(&args.out)?;
+    if out.exists() && !args.force {
+        return Err(gguf_bitnet::Error::OutputExists.in_file(args.out).into());
+    }
     let model = model::load(&files, args.act, args.threads.pool()?)?;
     let mut session = Session::new(model.clone(), tokens.len(), args.kv.into())?;
     if let Some(chunk) = args.chunk {
-        session = session.with_chunk(chunk);
+        session = session.with_chunk(chunk.get());
     }
     let mut dump = Dump::new(model.config().n_layers);
     let mut logits = Vec::new();
@@ -64,6 +71,9 @@ pub(crate) fn execute(args: Args) -> Result<()> {
         logits.extend_from_slice(row);
         Ok(())
     })?;
+    if logits.iter().any(|logit| !logit.is_finite()) {
+        return Err(model::blame(&files).unwrap_or_else(|| anyhow!("the forward pass gave logits that are no numbers")));
+    }
     let mut tensors = dump.tensors;
     tensors.insert("logits".to_owned(), Column::F32(logits));
     tensors.insert("input_ids".to_owned(), Column::I64(tokens.iter().map(|&t| i64::from(t)).collect()));

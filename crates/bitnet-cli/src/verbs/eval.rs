@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use anyhow::{Result, bail};
+use anyhow::{Error, Result, bail};
 use behavior_eval::fidelity::FidelityReport;
 use behavior_eval::perplexity::{Perplexity, PerplexityReport};
 use behavior_eval::{FidelityConfig, LanguageModel, ModelError, Share};
@@ -89,13 +89,15 @@ fn fidelity(args: &FidelityArgs) -> Result<()> {
     match &mut models[..] {
         [teacher, student] => {
             let tokens = teacher.tokens.clone();
-            let report = behavior_eval::compare(teacher, student, &tokens, &config, &mut progress)?;
+            let report = behavior_eval::compare(teacher, student, &tokens, &config, &mut progress)
+                .map_err(|error| blame(error, &[&teacher.files, &student.files]))?;
             bar.finish_and_clear();
             if args.json { output::json(&report) } else { output::line(fidelity_text(&report)) }
         }
         [model] => {
             let tokens = model.tokens.clone();
-            let report = behavior_eval::perplexity(model, &tokens, &config, &mut progress)?;
+            let report = behavior_eval::perplexity(model, &tokens, &config, &mut progress)
+                .map_err(|error| blame(error, &[&model.files]))?;
             bar.finish_and_clear();
             if args.json { output::json(&report) } else { output::line(perplexity_text(&report)) }
         }
@@ -103,8 +105,18 @@ fn fidelity(args: &FidelityArgs) -> Result<()> {
     }
 }
 
+/// Names the tensor behind scores that are no numbers.
+fn blame(error: behavior_eval::Error, models: &[&ModelFiles]) -> Error {
+    match error {
+        behavior_eval::Error::NotFinite { .. } => models.iter().find_map(|files| model::blame(files)),
+        _ => None,
+    }
+    .unwrap_or_else(|| error.into())
+}
+
 /// A model that scores windows, and the text as it reads it.
 struct Scored {
+    files: ModelFiles,
     session: Session,
     model: Arc<CraftsmanModel>,
     tokens: Vec<u32>,
@@ -122,7 +134,8 @@ impl Scored {
         // Whole windows at a time: larger batches run faster and give the same bits.
         let session = Session::new(model.clone(), args.n_ctx, args.kv.into())?.with_chunk(args.n_ctx.min(256));
         // Control tokens in a text under test are words, not control.
-        Ok(Self { session, model, tokens: tokenizer.encode(text, false)?, prefix: tokenizer.raw_prefix() })
+        let tokens = tokenizer.encode(text, false)?;
+        Ok(Self { files, session, model, tokens, prefix: tokenizer.raw_prefix() })
     }
 }
 

@@ -55,8 +55,8 @@ pub(crate) struct RecipeArgs {
     #[arg(long, value_enum)]
     ternary: Option<TernaryName>,
     /// Exceptions, for example 'blk\.0\..*=Q8_0'; the last match wins
-    #[arg(long = "tensor-type", value_name = "REGEX=TYPE")]
-    tensor_types: Vec<String>,
+    #[arg(long = "tensor-type", value_name = "REGEX=TYPE", value_parser = Override::parse)]
+    tensor_types: Vec<Override>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -98,7 +98,7 @@ enum Method {
 
 impl RecipeArgs {
     /// The recipe that was asked for.
-    pub(crate) fn recipe(&self) -> Result<Recipe> {
+    pub(crate) fn recipe(&self) -> Recipe {
         let preset = match self.preset {
             PresetName::Quality => Preset::Quality,
             PresetName::Balanced => Preset::Balanced,
@@ -113,8 +113,7 @@ impl RecipeArgs {
             Some(TernaryName::BitnetT158) => Ternary::Packed(TensorType::BitnetT158),
             Some(TernaryName::None) => Ternary::None,
         };
-        let overrides = self.tensor_types.iter().map(|text| Override::parse(text));
-        Ok(Recipe { preset, ternary, overrides: overrides.collect::<Result<_, _>>()? })
+        Recipe { preset, ternary, overrides: self.tensor_types.clone() }
     }
 }
 
@@ -126,7 +125,7 @@ pub(crate) fn execute(args: Args) -> Result<()> {
         Method::Absmean => Rounding::AbsMean,
         Method::Ls => Rounding::LeastSquares,
     };
-    let recipe = args.recipe.recipe()?;
+    let recipe = args.recipe.recipe();
     let options = QuantizeOptions { recipe, rounding, max_memory_bytes: args.max_memory };
     let quantizer = Quantizer::new(&files, options, pool.threads())?;
     let output_bytes = quantizer.output_bytes()?;

@@ -143,7 +143,7 @@ pub(crate) fn execute(args: Args) -> Result<()> {
         ..GenerateOptions::default()
     };
     let mut talk = Talk { session, held: Vec::new(), tokenizer, sampler, options };
-    match (template, prompt) {
+    let answered = match (template, prompt) {
         (Some(template), Some(prompt)) => {
             let request = request(&args, first_messages(&args, &prompt));
             let rendered = template.render(&request)?;
@@ -160,7 +160,11 @@ pub(crate) fn execute(args: Args) -> Result<()> {
         }
         (Some(template), None) => converse(&args, &template, &mut talk),
         (None, None) => Ok(()),
-    }
+    };
+    answered.map_err(|error| match error.downcast_ref() {
+        Some(moe_runtime::Error::Logit { .. }) => model::blame(&files).unwrap_or(error),
+        _ => error,
+    })
 }
 
 /// Prints what the model will need, and refuses what does not fit.

@@ -57,7 +57,7 @@ pub(crate) fn execute(args: Args) -> Result<()> {
     };
     let bytes = match args.format {
         Format::Gguf => {
-            write_gguf(&shape, &args.recipe.recipe()?, args.seed, &pool, &args.out, args.force, &mut progress)?
+            write_gguf(&shape, &args.recipe.recipe(), args.seed, &pool, &args.out, args.force, &mut progress)?
         }
         Format::SafetensorsBf16 if args.force => bail!("--force replaces files only: remove the directory yourself"),
         Format::SafetensorsBf16 => write_checkpoint(&shape, args.seed, &pool, &args.out, &mut progress)?,

@@ -1,0 +1,225 @@
+//! `run`, `tokenize` and `eval`: text in, text and figures out.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::fs;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use common::{Ended, bitnet, bitnet_reading, fixture, student, teacher, text};
+
+/// The first prompt of the suite that the teacher was trained for: its system message and its question.
+fn suite_prompt() -> (String, String) {
+    let suite = fs::read_to_string(fixtures::path("suites/suite-200.jsonl")).unwrap();
+    let prompt: Value = serde_json::from_str(suite.lines().next().unwrap()).unwrap();
+    let part = |key: &str| prompt[key].as_str().unwrap().to_owned();
+    (part("system"), part("user"))
+}
+
+fn run(model: &str, more: &[&str]) -> Ended {
+    bitnet(["run", model].iter().chain(more))
+}
+
+#[test]
+fn the_teacher_answers_a_question_and_stops() {
+    let (system, user) = suite_prompt();
+    let ended = run(&teacher(), &["-p", &user, "--system", &system, "--temp", "0", "-n", "100"]);
+    assert!(ended.stderr.contains("ended by stop"), "{}", ended.stderr);
+    for part in ["prompt ", " tokens at ", "answer "] {
+        assert!(ended.stderr.contains(part), "{}", ended.stderr);
+    }
+    let answer = ended.done();
+    assert!(answer.contains("the capital of gilded inlet"), "it speaks of what was asked: {answer}");
+    assert!(!answer.contains("<|"), "control tokens are not text: {answer}");
+    assert_eq!(answer.lines().count(), 1, "{answer}");
+}
+
+#[test]
+fn the_likeliest_answer_is_the_same_every_time_and_on_any_number_of_threads() {
+    for model in [&*teacher(), student()] {
+        let base = ["-p", "What is the river of amber harbor?", "--temp", "0", "-n", "24"];
+        let first = run(model, &base).done();
+        assert!(first.len() > 20, "{first}");
+        for more in [&[][..], &["--threads", "1"], &["--threads", "2", "-c", "100"], &["--seed", "5"]] {
+            assert_eq!(run(model, &[&base, more].concat()).done(), first, "{more:?}");
+        }
+        // The model's other name, its prompt by standard input, and a shorter limit.
+        let asked = bitnet_reading(base[1], ["run", "-m", model, "--temp", "0", "-n", "24"]).done();
+        assert_eq!(asked, first);
+        let cut = run(model, &["-p", base[1], "--temp", "0", "-n", "5"]);
+        assert!(cut.stderr.contains("answer 5 tokens") && cut.stderr.contains("ended by length"), "{}", cut.stderr);
+        assert!(first.starts_with(cut.done().trim_end()));
+    }
+}
+
+#[test]
+fn a_seed_repeats_a_sampled_answer_and_another_changes_it() {
+    let sample = |seed: &str| {
+        let sampling = ["--temp", "1.5", "--top-p", "0.99", "--top-k", "200", "--min-p", "0.0", "--seed", seed];
+        run(&teacher(), &[&["-p", "Tell me of the harbor.", "-n", "16"], &sampling[..]].concat()).done()
+    };
+    let (first, again, other) = (sample("1"), sample("1"), sample("2"));
+    assert_eq!(first, again);
+    assert_ne!(first, other);
+    let one = run(&teacher(), &["-p", "Tell me.", "-n", "8", "--temp", "3", "--top-k", "1"]).done();
+    assert_eq!(one, run(&teacher(), &["-p", "Tell me.", "-n", "8", "--temp", "0"]).done(), "one token is no choice");
+}
+
+#[test]
+fn raw_prompts_are_continued_and_others_are_answered() {
+    let prompt = "The capital of gilded inlet is";
+    let answered = run(&teacher(), &["-p", prompt, "--temp", "0", "-n", "12"]);
+    let continued = run(&teacher(), &["-p", prompt, "--temp", "0", "-n", "12", "--raw"]);
+    assert_ne!(answered.stdout, continued.stdout);
+    let tokens = |ended: &Ended| {
+        let words: Vec<&str> = ended.stderr.split_whitespace().collect();
+        let at = words.iter().position(|word| *word == "prompt").unwrap();
+        words[at + 1].parse::<usize>().unwrap()
+    };
+    let ids = bitnet(["tokenize", "-m", &teacher(), "--text", prompt]).done().split_whitespace().count();
+    assert!(tokens(&continued) <= ids + 2 && tokens(&answered) > ids + 2, "{ids}: {continued:?} {answered:?}");
+    // Other switches for the template change what is asked.
+    let thinking = run(&teacher(), &["-p", prompt, "--temp", "0", "-n", "1", "--system", "Be brief."]);
+    assert!(tokens(&thinking) > tokens(&answered));
+    run(&teacher(), &["-p", prompt, "-n", "2", "--think", "on"]).done();
+    run(&teacher(), &["-p", prompt, "-n", "2", "--think", "off", "--kv", "f32", "--act", "f32"]).done();
+    run(&teacher(), &["-p", prompt, "--raw", "--system", "x"]).usage();
+}
+
+#[test]
+fn models_without_words_say_so() {
+    let model = fixture("goldens/glm-tiny");
+    let ended = run(&model, &["-p", "hi", "-n", "3", "--temp", "0"]);
+    assert!(ended.stderr.contains("no vocabulary") && ended.stderr.contains("no chat template"), "{}", ended.stderr);
+    assert_eq!(ended.code, Some(0));
+    assert!(run(&model, &["-p", "hi", "--system", "x"]).stderr.contains("no chat template"));
+}
+
+#[test]
+fn the_context_and_the_memory_are_limits() {
+    let sentence = run(&teacher(), &["-p", "hello there", "-c", "4"]).refusal();
+    let numbers: Vec<usize> = sentence.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse().ok()).collect();
+    assert!(numbers.len() == 2 && numbers[0] > 4 && numbers[1] == 4, "{sentence}");
+    let sentence = run(&teacher(), &["-p", "hi", "-c", "5000"]).refusal();
+    assert!(sentence.contains("5000") && sentence.contains("4096"), "{sentence}");
+    run(&teacher(), &["-p", "hi", "-c", "18446744073709551615"]).refusal();
+
+    let refused = run(&teacher(), &["-p", "hi", "--memory", "1MB"]);
+    assert!(refused.stderr.contains("memory: weights 21.8 MB + cache for 4096 tokens 11.8 MB"), "{}", refused.stderr);
+    let sentence = refused.refusal();
+    assert!(sentence.contains("1000000") && sentence.contains("shorter context"), "{sentence}");
+    let fits = run(&teacher(), &["-p", "hi", "-n", "2", "--memory", "100MB"]);
+    assert!(fits.stderr.starts_with("memory: "), "{}", fits.stderr);
+    fits.done();
+
+    let full = run(&teacher(), &["-p", "hi", "-c", "20", "-n", "18446744073709551615", "--temp", "0"]);
+    assert!(full.stderr.contains("ended by context"), "{}", full.stderr);
+    full.done();
+    assert_eq!(run(&teacher(), &["-p", "hi", "-n", "0"]).done(), "\n");
+}
+
+#[test]
+fn settings_and_prompts_that_cannot_be_used_are_refused() {
+    for (flag, value) in
+        [("--temp", "nan"), ("--temp", "-1"), ("--temp", "inf"), ("--top-p", "0"), ("--top-p", "2"), ("--min-p", "1.5")]
+    {
+        let name = flag.trim_start_matches("--").replace('-', "_");
+        let sentence = run(&teacher(), &["-p", "hi", flag, value]).refusal();
+        assert!(sentence.contains(&*name.replace("temp", "temperature")), "{flag} {value}: {sentence}");
+    }
+    run(&teacher(), &["-p", "hi", "-n", "many"]).usage();
+    run(&teacher(), &["-p", "hi", "--threads", "2000"]).usage();
+    bitnet(["run"]).usage();
+    bitnet(["run", "one", "-m", "two"]).usage();
+    let sentence = bitnet_reading(*b"abc\xff\xfe", ["run", &teacher(), "-n", "1"]).refusal();
+    assert_eq!(sentence, "error: standard input is not UTF-8 text: convert it first");
+    run(&teacher(), &["-p", "", "-n", "2"]).done();
+    run(&teacher(), &["-p", "", "-n", "2", "--raw"]).done();
+}
+
+#[test]
+fn a_reader_who_leaves_ends_the_answer_quietly() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_bitnet"))
+        .args(["run", &teacher(), "-p", "hi", "--temp", "0", "-n", "4000"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), &*String::from_utf8_lossy(&output.stderr)), (Some(0), ""));
+}
+
+#[test]
+fn token_ids_are_those_of_the_reference() {
+    let goldens = fs::read_to_string(fixtures::path("goldens/tokenizer.json")).unwrap();
+    let goldens: Vec<Value> = serde_json::from_str(&goldens).unwrap();
+    for golden in &goldens {
+        let ids: Vec<String> = golden["ids"].as_array().unwrap().iter().map(Value::to_string).collect();
+        let asked = golden["text"].as_str().unwrap();
+        let shown = bitnet(["tokenize", "-m", &teacher(), "--text", asked]).done();
+        assert_eq!(shown.trim_end_matches('\n'), ids.join(" "), "{asked:?}");
+        let json = bitnet_reading(asked, ["tokenize", "-m", student(), "--json"]).json();
+        assert_eq!(json["ids"], golden["ids"], "{asked:?}");
+        assert_eq!(json["pieces"].as_array().unwrap().len(), ids.len());
+    }
+    let words = |more: &[&str]| {
+        bitnet(["tokenize", "-m", &teacher(), "--text", "<|user|>"].iter().chain(more)).done().split(' ').count()
+    };
+    assert!(words(&[]) == 1 && words(&["--no-special"]) > 1);
+
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("text");
+    fs::write(&file, "hello").unwrap();
+    let from_file = bitnet(["tokenize", "-m", &teacher(), "--file", text(&file)]).done();
+    assert_eq!(from_file, bitnet(["tokenize", "-m", &teacher(), "--text", "hello"]).done());
+    fs::write(&file, b"\xff").unwrap();
+    let sentence = bitnet(["tokenize", "-m", &teacher(), "--file", text(&file)]).refusal();
+    assert!(sentence.contains("is not UTF-8 text") && sentence.contains(text(&file)), "{sentence}");
+    bitnet(["tokenize", "-m", &teacher(), "--text", "a", "--file", "b"]).usage();
+}
+
+#[test]
+fn a_model_is_faithful_to_itself_and_its_student_less_so() {
+    let heldout = fixture("texts/heldout.txt");
+    let base = ["eval", "fidelity", "--text", &heldout, "--n-ctx", "64", "--windows", "3"];
+    let with = |more: &[&str]| bitnet(base.iter().chain(more));
+    let same = with(&["--teacher", &teacher(), "--student", &teacher(), "--json"]).json();
+    let figures = &same;
+    assert_eq!(figures["kl"]["mean"]["value"], 0.0, "{same}");
+    assert_eq!(figures["same_top1"]["value"], 1.0, "{same}");
+    assert_eq!(figures["flips"]["lost"], 0, "{same}");
+
+    let less = with(&["--teacher", &teacher(), "--student", student(), "--json"]).json();
+    let figures = &less;
+    assert!(figures["kl"]["mean"]["value"].as_f64().unwrap() > 0.01, "{less}");
+    assert!(figures["same_top1"]["value"].as_f64().unwrap() < 1.0, "{less}");
+    assert_eq!(figures["teacher"], same["teacher"]);
+
+    let shown = with(&["--teacher", &teacher(), "--student", student()]).done();
+    for part in ["teacher perplexity", "student perplexity", "KL divergence", "same top-1", "3 windows of 64"] {
+        assert!(shown.contains(part), "{part}: {shown}");
+    }
+    let alone = with(&["--student", &teacher(), "--json"]).json();
+    assert_eq!(alone["perplexity"], less["teacher"]["perplexity"], "{alone}");
+    assert!(with(&["--teacher", &teacher()]).done().contains("perplexity"));
+}
+
+#[test]
+fn texts_that_measure_nothing_are_refused() {
+    let (heldout, model) = (fixture("texts/heldout.txt"), teacher());
+    let eval = |text: &str, more: &[&str]| {
+        bitnet(["eval", "fidelity", "--text", text, "--teacher", &model].iter().chain(more))
+    };
+    assert!(eval("-", &[]).refusal().contains("0 tokens"));
+    assert!(eval("no/such/text", &[]).refusal().contains("no/such/text"));
+    for more in [["--n-ctx", "1"], ["--windows", "0"], ["--n-ctx", "100000"]] {
+        eval(&heldout, &more).refusal();
+    }
+    let other = fixture("goldens/glm-tiny");
+    assert!(eval(&heldout, &["--student", &other]).refusal().contains("different tokens"));
+    bitnet(["eval", "fidelity", "--text", &heldout]).usage();
+}
