@@ -96,10 +96,11 @@ impl Job {
     /// that differs from the unfinished job; [`Error::JobBusy`] when another process holds the job;
     /// [`Error::BadOutput`], [`Error::JobDamaged`], [`Error::JobForeignFile`] and [`Error::Io`].
     pub fn open(out: &Path, manifest: &Value, force: bool) -> Result<Job> {
-        Job::check(out, force)?;
         let out = output_path(out)?;
         let dir = with_suffix(&out, ".partial");
+        // What a kill left of a job that had ended, whether or not this one may begin.
         remove_own_files(&with_suffix(&dir, ".done"));
+        Job::check(&out, force)?;
         Job::open_in(out, dir, manifest, force)
     }
 
