@@ -23,16 +23,16 @@ use crate::{Error, Result};
 /// A named choice of types; sizes are for GLM-4.7-Flash.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Preset {
-    /// 9.5 GB: everything that is not an expert at Q8_0.
+    /// 9.08 GB: everything that is not an expert at Q8_0.
     Quality,
-    /// 8.95 GB: everything that is not an expert at Q6_K.
+    /// 8.70 GB: everything that is not an expert at Q6_K.
     #[default]
     Balanced,
-    /// 7.65 GB: five trits per byte and Q6_K, for machines with 8 GB.
+    /// 7.37 GB: five trits per byte and Q6_K, for machines with 8 GB.
     EightGigabytes,
-    /// The domain's Phase 1: experts ternary, all else F16.
+    /// 10.7 GB, the domain's Phase 1: experts ternary, all else F16.
     Phase1,
-    /// The domain's Phase 2 and the speed yardstick (9.0 GB): every linear layer ternary.
+    /// The domain's Phase 2 and the speed yardstick (9.02 GB): every linear layer ternary.
     Phase2,
 }
 

@@ -61,16 +61,16 @@ pub(crate) struct RecipeArgs {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum PresetName {
-    /// 9.5 GB for GLM-4.7-Flash: all but the experts at Q8_0
+    /// 9.08 GB for GLM-4.7-Flash: all but the experts at Q8_0
     Quality,
-    /// 8.95 GB: all but the experts at Q6_K
+    /// 8.70 GB: all but the experts at Q6_K
     Balanced,
-    /// 7.65 GB: five trits per byte, the rest at Q6_K
+    /// 7.37 GB: five trits per byte, the rest at Q6_K
     #[value(name = "8g")]
     EightGigabytes,
-    /// Experts ternary, all else F16
+    /// 10.7 GB: experts ternary, all else F16
     Phase1,
-    /// 9.0 GB: every linear layer ternary, embedding and head F16
+    /// 9.02 GB: every linear layer ternary, embedding and head F16
     Phase2,
 }
 
