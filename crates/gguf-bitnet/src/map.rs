@@ -27,13 +27,18 @@ impl MappedFile {
     /// Maps the whole file at `path` for reading.
     ///
     /// # Errors
-    /// [`Error::Io`] when it cannot be opened or mapped, [`Error::IsDirectory`] for a directory.
+    /// [`Error::Io`] when it cannot be opened or mapped, [`Error::IsDirectory`] for a directory,
+    /// [`Error::NotAModel`] for a pipe, a socket or a device.
     pub fn open(path: &Path) -> Result<MappedFile> {
-        let file = File::open(path).map_err(Error::io("open", path))?;
-        let metadata = file.metadata().map_err(Error::io("examine", path))?;
+        // Before it is opened: opening a pipe waits for somebody to write.
+        let metadata = std::fs::metadata(path).map_err(Error::io("open", path))?;
         if metadata.is_dir() {
             return Err(Error::IsDirectory { path: path.to_owned() });
         }
+        if !metadata.is_file() {
+            return Err(Error::NotAModel.in_file(path));
+        }
+        let file = File::open(path).map_err(Error::io("open", path))?;
         #[allow(unsafe_code, reason = "a file map has no safe constructor")]
         // SAFETY: the map is read-only and handed out as `&[u8]` only. That the file is not
         // modified while it is mapped cannot be enforced; the file header states it as the rule,
@@ -133,11 +138,20 @@ mod tests {
     }
 
     #[test]
-    fn empty_file_directory_and_missing_file() {
+    fn what_is_no_file_is_refused_and_an_empty_file_is_not() {
         let file = tempfile::NamedTempFile::new().unwrap();
         assert!(MappedFile::open(file.path()).unwrap().is_empty());
         let dir = tempfile::tempdir().unwrap();
         assert!(MappedFile::open(dir.path()).is_err());
+        #[cfg(unix)]
+        {
+            let socket = dir.path().join("socket.gguf");
+            let _listening = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+            let error = MappedFile::open(&socket).unwrap_err();
+            assert!(matches!(error.root(), Error::NotAModel), "{error}");
+            let error = crate::OpenModel::open(&socket).unwrap_err();
+            assert!(matches!(error.root(), Error::NotAModel), "{error}");
+        }
         let missing = dir.path().join("no.gguf");
         let error = MappedFile::open(&missing).unwrap_err();
         assert!(error.to_string().contains("no.gguf"), "{error}");

@@ -161,6 +161,10 @@ enum Kind {
 
 /// The format of a file by its first bytes, and by its name where these do not say.
 fn kind_of(path: &Path) -> Result<Kind> {
+    // Opening a pipe waits for somebody to write.
+    if !fs::metadata(path).map_err(Error::io("open", path))?.is_file() {
+        return Err(Error::NotAModel.in_file(path));
+    }
     let file = File::open(path).map_err(Error::io("open", path))?;
     let mut prefix = Vec::with_capacity(16);
     file.take(16).read_to_end(&mut prefix).map_err(Error::io("read", path))?;
