@@ -13,6 +13,9 @@ use tl_kernels::Pool;
 use crate::Result;
 use crate::units::TASK_WEIGHTS;
 
+/// Decodes rows to F32 `[n, cols]`.
+pub type ReadRows<'a> = dyn Fn(Range<usize>, &mut [f32]) -> Result<()> + Sync + 'a;
+
 /// How rows are stored.
 #[derive(Clone, Copy, Debug)]
 pub struct Encoding {
@@ -32,7 +35,7 @@ pub fn encode_rows(
     pool: &Pool,
     encoding: Encoding,
     rows: Range<usize>,
-    read: &(dyn Fn(Range<usize>, &mut [f32]) -> Result<()> + Sync),
+    read: &ReadRows<'_>,
     out: &mut Vec<u8>,
 ) -> Result<ErrorSums> {
     let Encoding { ty, cols, .. } = encoding;
@@ -54,12 +57,7 @@ pub fn encode_rows(
     Ok(sums)
 }
 
-fn encode_task(
-    encoding: Encoding,
-    rows: Range<usize>,
-    read: &(dyn Fn(Range<usize>, &mut [f32]) -> Result<()> + Sync),
-    bytes: &mut [u8],
-) -> Result<ErrorSums> {
+fn encode_task(encoding: Encoding, rows: Range<usize>, read: &ReadRows<'_>, bytes: &mut [u8]) -> Result<ErrorSums> {
     let Encoding { ty, rounding, cols } = encoding;
     let mut weights = vec![0.0; rows.len() * cols];
     read(rows, &mut weights)?;

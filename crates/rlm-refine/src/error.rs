@@ -17,10 +17,10 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
-    /// An override that matches nothing.
+    /// An override that changes nothing.
     #[error(
-        "the override `{pattern}` matches no tensor: the expression must fit a whole name, as `inspect --tensors` \
-         shows them"
+        "the override `{pattern}` matches no tensor that has a choice of types: the expression must fit a whole name, as \
+         `inspect --tensors` shows them, and routers, norms and biases are always F32"
     )]
     UnusedOverride {
         /// Its expression.

@@ -116,7 +116,7 @@ impl<'a> Quantizer<'a> {
     fn writer(&self, source_blake3: &str) -> Result<GgufWriter> {
         let provenance = Provenance {
             name: self.name.clone(),
-            source_blake3: source_blake3.to_owned(),
+            source_blake3: Some(source_blake3.to_owned()),
             rounding: Some(self.options.rounding),
         };
         let metadata = self.plan.metadata(&self.base, &self.files.config, &self.options.recipe, &provenance)?;

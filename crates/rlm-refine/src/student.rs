@@ -6,7 +6,7 @@ use gguf_bitnet::{GgufWriter, Metadata, Rounding, TensorClass, TensorInfo, Tenso
 use moe_runtime::ModelConfig;
 
 use crate::Result;
-use crate::recipe::{Assignment, Recipe};
+use crate::recipe::{Assignment, Reason, Recipe};
 
 /// One tensor of a student.
 #[derive(Clone, Debug)]
@@ -51,8 +51,8 @@ pub struct StudentPlan {
 pub struct Provenance {
     /// What to call the model.
     pub name: String,
-    /// BLAKE3 of the source as 64 hexadecimal digits.
-    pub source_blake3: String,
+    /// BLAKE3 of the source as 64 hexadecimal digits; `None` for weights that come from nowhere.
+    pub source_blake3: Option<String>,
     /// The rounding of ternary tensors; `None` for weights that were never rounded.
     pub rounding: Option<Rounding>,
 }
@@ -61,7 +61,7 @@ impl StudentPlan {
     /// Gives every tensor `(canonical name, shape)` its type.
     ///
     /// # Errors
-    /// As [`Recipe::assign`]; [`Error::UnusedOverride`] for an override that matches no tensor.
+    /// As [`Recipe::assign`]; [`Error::UnusedOverride`] for an override that no tensor can follow.
     pub fn new<'a>(
         config: &ModelConfig,
         tensors: impl Iterator<Item = (&'a str, &'a [usize])>,
@@ -73,7 +73,8 @@ impl StudentPlan {
             Ok(PlannedTensor { name: name.to_owned(), class, shape: shape.to_vec(), assignment })
         });
         let tensors = tensors.collect::<Result<Vec<PlannedTensor>>>()?;
-        recipe.ensure_used(tensors.iter().map(|tensor| &*tensor.name))?;
+        let open = tensors.iter().filter(|tensor| tensor.assignment.reason != Reason::AlwaysF32);
+        recipe.ensure_used(open.map(|tensor| &*tensor.name))?;
         Ok(Self { tensors, arch: config.arch.gguf_name() })
     }
 
@@ -160,7 +161,9 @@ impl StudentPlan {
             set("moe.active_experts", Value::U32(moe.router.top_k as u32));
         }
         set("provenance.tool_version", env!("CARGO_PKG_VERSION").into());
-        set("provenance.source_blake3", provenance.source_blake3.as_str().into());
+        if let Some(blake3) = &provenance.source_blake3 {
+            set("provenance.source_blake3", blake3.as_str().into());
+        }
         set("provenance.recipe", recipe.describe().into());
     }
 

@@ -50,8 +50,8 @@ pub fn write_gguf(
     let tensors = tensors_of(&shape.config);
     let plan = StudentPlan::new(&shape.config, tensors.iter().map(|(n, s)| (&**n, &**s)), recipe)?;
     let units = Units::cut(&plan, None, pool.threads())?;
-    let source = format!("synthetic weights, seed {seed}");
-    let provenance = Provenance { name: format!("synthetic {}", shape.name), source_blake3: source, rounding: None };
+    let provenance =
+        Provenance { name: format!("synthetic {}, seed {seed}", shape.name), source_blake3: None, rounding: None };
     let metadata = plan.metadata(&Metadata::default(), &shape.config, recipe, &provenance)?;
     let mut writer = plan.writer(&metadata)?;
     let total = writer.file_bytes();

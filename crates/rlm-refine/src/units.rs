@@ -7,8 +7,8 @@ use crate::{Error, Result};
 
 /// Weights per unit where memory allows: 64 MiB of F32 rows.
 pub const UNIT_WEIGHTS: u64 = 16 << 20;
-/// What a weight costs while its unit is worked on: 4 bytes of mapped source and 4 of output at the most.
-const BYTES_PER_WEIGHT: u64 = 8;
+/// What a weight costs while its unit is worked on: at the most 8 bytes of mapped source (F64) and 4 of output.
+const BYTES_PER_WEIGHT: u64 = 12;
 /// What the process needs besides: program, metadata, tokenizer, thread stacks.
 const FIXED_BYTES: u64 = 128 << 20;
 

@@ -40,6 +40,9 @@ fn stop_at(source: &Path, out: &Path, settings: &Settings, at: usize) {
     assert!(partial(out).is_dir());
 }
 
+/// Does to the directory of a job what a kill or a power cut does.
+type Spoil<'a> = &'a dyn Fn(&Path);
+
 fn gguf_error(error: &Error) -> &gguf_bitnet::Error {
     match error {
         Error::Gguf(error) => error.root(),
@@ -109,7 +112,7 @@ fn what_a_kill_leaves_half_written_is_redone() {
     let whole = dir.path().join("whole.gguf");
     quantize(&source, &whole, &settings).unwrap();
     let at = 7;
-    let spoil: [(&str, &dyn Fn(&Path)); 4] = [
+    let spoil: [(&str, Spoil<'_>); 4] = [
         ("bytes without a line", &|dir| append(&dir.join("data"), &[7; 1000])),
         ("a torn line", &|dir| append(&dir.join("journal.jsonl"), b"{\"end\":12")),
         ("a line without its bytes", &|dir| {

@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use gguf_bitnet::{Rounding, TensorSource, TensorType, open_source};
+use gguf_bitnet::{Rounding, TensorType, open_source};
 use moe_runtime::ModelFiles;
 use rlm_refine::{Preset, QuantizeOptions, QuantizeReport, Quantizer, Recipe, Result};
 use serde_json::json;
