@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 
 use common::{Ended, bitnet, fixture, listing, student, text};
 
+/// Damages the bytes of a file.
+type Spoil<'a> = &'a dyn Fn(&mut Vec<u8>);
+
 /// Every verb on this model, with its output (where it has one) in `dir`.
 fn verbs(model: &str, dir: &Path) -> Vec<(&'static str, Ended)> {
     let out = dir.join("out");
@@ -111,7 +114,7 @@ fn ggufs_that_are_damaged() {
     // Behind a tensor's name: n_dims u32, the dimensions u64 each, the type u32, the offset u64.
     let info = find(b"blk.1.attn_q_a.weight") + b"blk.1.attn_q_a.weight".len();
     let key = find(b"general.type");
-    let cases: [(&str, &dyn Fn(&mut Vec<u8>), &[&str]); 8] = [
+    let cases: [(&str, Spoil<'_>, &[&str]); 8] = [
         ("version", &|bytes| bytes[4] = 9, &["version 9"]),
         ("counts", &|bytes| bytes[8..16].fill(0xff), &["18446744073709551615"]),
         (
@@ -129,7 +132,7 @@ fn ggufs_that_are_damaged() {
         let mut bytes = whole.clone();
         spoil(&mut bytes);
         fs::write(&path, bytes).unwrap();
-        println!("{what}");
+        assert!(fs::read(&path).unwrap() != whole, "{what}");
         refused_by_all_but(&[], &path, &[&["damaged.gguf"], parts].concat());
     }
     let architecture = find(b"deepseek2");
@@ -147,7 +150,7 @@ fn files_that_may_not_be_read() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("secret.gguf");
     fs::copy(student(), &path).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
     // Nothing is unreadable for the superuser: then the same sentence is asked of a link to nowhere.
     if fs::File::open(&path).is_ok() {
         fs::remove_file(&path).unwrap();
@@ -173,12 +176,14 @@ fn weights_that_are_no_numbers_stop_every_verb_that_reads_them() {
     let verified = bitnet(["verify", text(&model)]);
     assert_eq!(verified.code, Some(1));
     assert!(verified.stdout.contains("model.layers.0.mlp.up_proj.weight"), "{}", verified.stdout);
-    let heldout = fixture("texts/heldout.txt");
+    // A model without words knows these bytes.
+    let words = dir.path().join("model/words.txt");
+    fs::write(&words, "hello world ".repeat(50)).unwrap();
     let numbers = dir.path().join("numbers.safetensors");
     for args in [
         &["run", text(&model), "-p", "hi", "-n", "1"][..],
         &["dump", "-m", text(&model), "--tokens", "1,2", "-o", text(&numbers)],
-        &["eval", "fidelity", "--text", &heldout, "--student", text(&model), "--windows", "1"],
+        &["eval", "fidelity", "--text", text(&words), "--student", text(&model), "--windows", "1"],
     ] {
         let sentence = bitnet(args).refusal();
         let named = sentence.contains("tensor `model.layers.0.mlp.up_proj.weight` (BF16)");
