@@ -2,13 +2,15 @@
 //!
 //! Templates come out of model files, so they are hostile until proven otherwise: they run on a budget of
 //! instructions, of nesting and of output bytes, on a thread whose stack fits that budget, see no file and no clock,
-//! and end in an error, never in a panic. What is not bounded is the length of one string that a template builds by
-//! doubling: the template engine has no hook for it, and the system's memory limit is the only one.
+//! and end in an error, never in a panic. Two things are not bounded, because the template engine has no hook for them:
+//! the length of one string that a template builds by doubling, and the walk of `in` and `==` along a list that it
+//! multiplied by a great number.
 //!
 //! Rendering follows what `transformers` does (Jinja2 with `trim_blocks` and `lstrip_blocks`, Python's string methods,
 //! Python's spelling of values, its own `tojson`), after a normalisation of the messages (module `message`): a
 //! `developer` is a `system`, absent content is empty, tool results are text, tool arguments are objects.
 
+mod limits;
 mod message;
 mod python;
 
@@ -97,6 +99,7 @@ impl ChatTemplate {
         environment.remove_global("debug");
         environment.remove_filter("pprint");
         python::install(&mut environment);
+        limits::install(&mut environment);
         environment.add_template_owned(NAME, source.to_owned()).map_err(|e| template_error(&e))?;
         Ok(Self { environment, bos_token: String::new(), eos_token: String::new() })
     }
@@ -149,7 +152,9 @@ fn on_large_stack<T: Send>(render: impl FnOnce() -> Result<T> + Send) -> Result<
     let fail = |e: std::io::Error| Error::ChatTemplate { reason: format!("its thread did not start ({e})") };
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, render).map_err(fail)?;
-        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        // The engine is not ours, and the template may be anyone's: a panic in there must not end the process.
+        let panicked = |_| Err(Error::ChatTemplate { reason: "the template engine failed on it".to_owned() });
+        thread.join().unwrap_or_else(panicked)
     })
 }
 

@@ -6,8 +6,14 @@ use minijinja::value::{Kwargs, Rest, Value, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, Output, State};
 use serde_json::Value as Json;
 
+use super::limits;
+
 /// Deepest nesting of a value that is printed or turned into JSON; parsers give no deeper ones.
 const MAX_DEPTH: usize = 128;
+/// Most bytes of one printed value: a list can be multiplied by a billion in one instruction.
+const MAX_REPR_BYTES: usize = 64 << 20;
+/// Most elements of one list or map that becomes JSON.
+const MAX_JSON_ELEMENTS: usize = 1 << 20;
 
 /// The error of `raise_exception(message)`, kept apart from errors of the template engine.
 #[derive(Debug)]
@@ -43,6 +49,16 @@ fn method(state: &State<'_, '_>, value: &Value, name: &str, args: &[Value]) -> R
             _ => {}
         }
     }
+    if let Some(text) = value.as_str() {
+        match name {
+            // An empty text stands between all characters; searching for it would never end.
+            "count" if args.first().and_then(Value::as_str) == Some("") => return Ok((text.chars().count() + 1).into()),
+            "format" => limits::check_format(&[std::slice::from_ref(value), args].concat())?,
+            _ => {}
+        }
+    } else if name == "count" {
+        limits::check_length(value)?;
+    }
     minijinja_contrib::pycompat::unknown_method_callback(state, value, name, args)
 }
 
@@ -62,7 +78,10 @@ fn print(out: &mut Output<'_>, _: &State<'_, '_>, value: &Value) -> Result<(), E
 /// Python's `repr` of a value, except that an undefined one is empty.
 fn repr(value: &Value, out: &mut String, depth: usize) -> Result<(), Error> {
     if depth > MAX_DEPTH {
-        return Err(Error::new(ErrorKind::InvalidOperation, "a printed value nests too deeply"));
+        return Err(limits::refuse("a printed value nests too deeply"));
+    }
+    if out.len() > MAX_REPR_BYTES {
+        return Err(limits::refuse("a printed value is too long"));
     }
     match value.kind() {
         ValueKind::Undefined => {}
@@ -154,7 +173,10 @@ fn tojson(value: &Value, positional: Rest<Value>, options: Kwargs) -> Result<Str
 /// A template's value as JSON.
 fn from_value(value: &Value, depth: usize) -> Result<Json, Error> {
     if depth > MAX_DEPTH {
-        return Err(Error::new(ErrorKind::InvalidOperation, "a value nests too deeply for tojson"));
+        return Err(limits::refuse("a value nests too deeply for tojson"));
+    }
+    if value.len().is_some_and(|n| n > MAX_JSON_ELEMENTS) && value.as_str().is_none() {
+        return Err(limits::refuse("a value is too long for tojson"));
     }
     match value.kind() {
         ValueKind::Undefined | ValueKind::None => Ok(Json::Null),
