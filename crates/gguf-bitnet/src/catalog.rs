@@ -136,6 +136,16 @@ impl Catalog {
         &self.skipped
     }
 
+    /// Leaves a tensor out although the source has it: it moves to [`Catalog::skipped`]. Nothing happens when there is
+    /// none of this canonical name.
+    pub fn skip(&mut self, name: &str) {
+        if let Some(index) = self.by_name.get(name).copied() {
+            let tensor = self.tensors.remove(index);
+            self.skipped.extend(stored(&tensor).map(|stored| self.source.tensors()[stored].name.clone()));
+            self.by_name = self.tensors.iter().enumerate().map(|(index, t)| (t.name.clone(), index)).collect();
+        }
+    }
+
     /// The source the tensors are read from.
     pub fn source(&self) -> &Arc<dyn TensorSource> {
         &self.source

@@ -4,9 +4,13 @@
 //! outputs are added in ascending expert id, `y = fma(weight, output, y)` from 0, and the shared expert comes last.
 //!
 //! **Invariant:** experts are views of the file's stacked tensors (or of one tensor per expert); nothing is copied.
+//!
+//! **Invariant:** an expert's codes and scales are checked once, before its first use; a damaged one is never computed
+//! with.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use tl_kernels::{ActivationBuffer, Pool, dense};
 
@@ -24,6 +28,8 @@ pub struct ExpertBank {
     routed: Vec<SwiGlu>,
     shared: Option<SwiGlu>,
     residency: Option<ResidencyHook>,
+    /// Which routed experts have been found sound, by id.
+    sound: Arc<[AtomicBool]>,
 }
 
 impl fmt::Debug for ExpertBank {
@@ -57,7 +63,8 @@ impl ExpertBank {
     /// A bank of routed experts and perhaps a shared one.
     #[must_use]
     pub fn new(routed: Vec<SwiGlu>, shared: Option<SwiGlu>) -> ExpertBank {
-        ExpertBank { routed, shared, residency: None }
+        let sound = routed.iter().map(|_| AtomicBool::new(false)).collect();
+        ExpertBank { routed, shared, residency: None, sound }
     }
 
     /// The routed experts by id.
@@ -80,7 +87,8 @@ impl ExpertBank {
     /// Writes the weighted sum of each token's experts plus the shared expert to `y` `[n, hidden]`.
     ///
     /// # Errors
-    /// [`Error::Routing`] when `decision` names an expert that does not exist or covers another number of tokens.
+    /// [`Error::Routing`] when `decision` names an expert that does not exist or covers another number of tokens,
+    /// [`Error::Weight`] for an expert with damaged codes or scales.
     ///
     /// # Panics
     /// When `y` is not `[n, hidden]`.
@@ -101,6 +109,7 @@ impl ExpertBank {
         if let Some(hook) = &self.residency {
             hook(at.layer, &scratch.active);
         }
+        self.ensure_sound(pool, at.layer, &scratch.active)?;
         y.fill(0.0);
         for i in 0..scratch.active.len() {
             let ExpertScratch { starts, tokens, weights, active, rows, ffn, out, .. } = scratch;
@@ -136,6 +145,39 @@ impl ExpertBank {
             }
         }
         Ok(())
+    }
+}
+
+impl ExpertBank {
+    /// Checks those of `experts` that were never used before.
+    fn ensure_sound(&self, pool: &Pool, layer: usize, experts: &[u32]) -> Result<()> {
+        let known = |e: u32| self.sound[e as usize].load(Ordering::Relaxed);
+        if experts.iter().all(|&e| known(e)) {
+            return Ok(());
+        }
+        let first_defect: Mutex<Option<(u32, &str, tl_kernels::Error)>> = Mutex::new(None);
+        pool.run(experts.len(), &|i| {
+            let e = experts[i];
+            if known(e) {
+                return;
+            }
+            match self.routed[e as usize].validate() {
+                Ok(()) => self.sound[e as usize].store(true, Ordering::Relaxed),
+                Err((name, source)) => {
+                    // The lowest id is named, whichever thread came first.
+                    let mut first = first_defect.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                    if first.as_ref().is_none_or(|(id, ..)| e < *id) {
+                        *first = Some((e, name, source));
+                    }
+                }
+            }
+        });
+        match first_defect.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
+            None => Ok(()),
+            Some((e, name, source)) => {
+                Err(Error::Weight { tensor: format!("blk.{layer}.ffn_{name}_exps.weight[{e}]"), source })
+            }
+        }
     }
 }
 

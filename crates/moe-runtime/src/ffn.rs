@@ -64,6 +64,17 @@ impl SwiGlu {
         &self.down
     }
 
+    /// Reads all ternary codes and scales.
+    ///
+    /// # Errors
+    /// The first damaged matrix as a file names it (`gate`, `up`, `down`), and its defect.
+    pub(crate) fn validate(&self) -> std::result::Result<(), (&'static str, tl_kernels::Error)> {
+        for (name, linear) in [("gate", &self.gate), ("up", &self.up), ("down", &self.down)] {
+            linear.validate().map_err(|source| (name, source))?;
+        }
+        Ok(())
+    }
+
     /// Writes the output of all rows of `x` `[n, hidden]` to `y` `[n, hidden]`; `on_hidden` sees what `down` reads.
     ///
     /// # Panics

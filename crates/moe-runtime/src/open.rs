@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use gguf_bitnet::{Catalog, DiscoveryReport, GgufFile, OpenModel, SplitDims, TensorNameMapper, TensorSource};
 
-use crate::config::{AttentionConfig, ModelConfig};
+use crate::config::{AttentionConfig, ModelConfig, Presence};
 use crate::error::{Error, Result};
 use crate::sampler::SamplerConfig;
 use crate::tensors::expected_tensors;
@@ -51,7 +51,11 @@ impl ModelFiles {
                     .map_err(|source| Error::ConfigFile { path: file.clone(), source })?;
                 let config = ModelConfig::from_hf_str(&text).map_err(|error| error.in_model(&file))?;
                 let path = checkpoint.path().to_owned();
-                let catalog = mapper(&config).map(checkpoint)?;
+                let mut catalog = mapper(&config).map(checkpoint)?;
+                if config.head == Presence::Absent {
+                    // Some tied checkpoints store the embedding a second time; transformers does not look at it either.
+                    catalog.skip("output.weight");
+                }
                 Ok(ModelFiles { config, catalog, path, dir, gguf: None })
             }
         }

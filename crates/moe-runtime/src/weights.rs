@@ -5,7 +5,7 @@
 //!
 //! **Invariant:** a shape is compared with the configuration before memory for it is taken.
 
-use gguf_bitnet::{Catalog, LogicalTensor, Matrix, TensorType};
+use gguf_bitnet::{Catalog, LogicalTensor, Matrix, TensorClass, TensorType};
 use tl_kernels::{ActMode, BLOCK, Bytes, DenseType, Linear, Packing, Scales, TernaryTensor};
 
 use crate::config::Presence;
@@ -95,8 +95,13 @@ impl<'a> WeightReader<'a> {
         };
         let ternary = |t: TernaryTensor| Linear::ternary(t, self.mode).map_err(located);
         if let Some(packing) = packing {
-            let tensor = TernaryTensor::new(packing, rows, cols, bytes, Scales::PerBlock);
-            return ternary(tensor.map_err(|e| located(e.into()))?);
+            let packed = TernaryTensor::new(packing, rows, cols, bytes, Scales::PerBlock);
+            let packed = packed.map_err(|e| located(e.into()))?;
+            // Routed experts are most of the file and checked when they are first used.
+            if tensor.class != TensorClass::RoutedExpert {
+                packed.validate().map_err(|e| located(e.into()))?;
+            }
+            return ternary(packed);
         }
         let layout = match ty {
             TensorType::I2s => Some(gguf_bitnet::I2sLayout::X86),

@@ -35,9 +35,7 @@ pub enum Error {
         tensor: String,
     },
     /// An override whose type does not divide the row.
-    #[error(
-        "`{tensor}` has rows of {cols} weights, which do not fill the blocks of {ty}: override it with Q8_0 or F16"
-    )]
+    #[error("`{tensor}` has rows of {cols} weights, which do not fill the blocks of {ty}: override it with F16")]
     RowBlocks {
         /// The tensor.
         tensor: String,

@@ -90,6 +90,17 @@ impl Linear {
         Linear::dense(DenseType::F32, rows, cols, Bytes::from(bytes))
     }
 
+    /// Reads all ternary codes and scales; dense weights have no invalid bytes.
+    ///
+    /// # Errors
+    /// [`crate::Error::Ternary`] with the first damaged block.
+    pub fn validate(&self) -> Result<()> {
+        match self {
+            Linear::Ternary(w) => Ok(w.tensor().validate()?),
+            _ => Ok(()),
+        }
+    }
+
     /// Number of output features.
     #[must_use]
     pub fn rows(&self) -> usize {

@@ -213,12 +213,18 @@ fn converse(args: &Args, template: &ChatTemplate, talk: &mut Talk) -> Result<()>
         messages.extend(turn);
         let rendered = template.render(&request(args, messages.clone()))?;
         let answer = talk.answer_text(&rendered)?;
-        let (reasoning, content) = match answer.split_once("</think>") {
-            Some((reasoning, content)) => (reasoning.trim_start_matches("<think>"), content),
-            None => ("", answer.as_str()),
-        };
+        let (reasoning, content) = parts(&answer, rendered.ends_with("<think>"));
         messages.push(json!({ "role": "assistant", "content": content, "reasoning_content": reasoning }));
     }
+}
+
+/// Reasoning and content of an answer: only an answer that began inside a think block reasons, up to its first end.
+fn parts(answer: &str, thinks: bool) -> (&str, &str) {
+    if !thinks {
+        return ("", answer);
+    }
+    let answer = answer.strip_prefix("<think>").unwrap_or(answer);
+    answer.split_once("</think>").unwrap_or((answer, ""))
 }
 
 /// A session with what it takes to answer.
@@ -296,4 +302,16 @@ fn note_statistics(generation: &Generation) {
         s.generated_tokens,
         s.decode_tokens_per_s(),
     ));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parts;
+
+    #[test]
+    fn only_what_began_as_a_thought_is_reasoning() {
+        assert_eq!(parts("<think>a</think>b</think>", true), ("a", "b</think>"));
+        assert_eq!(parts("<think>never ends", true), ("never ends", ""));
+        assert_eq!(parts("1 </think> 2", false), ("", "1 </think> 2"));
+    }
 }

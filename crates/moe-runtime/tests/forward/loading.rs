@@ -204,3 +204,22 @@ fn the_memory_plan_counts_weights_cache_and_buffers() {
     let longer = MemoryPlan::new(&files.config, &files.catalog, 200, CacheType::F16, 64);
     assert_eq!(longer.total_bytes() - plan.total_bytes(), plan.cache_bytes);
 }
+
+/// Some tied checkpoints store the embedding a second time as `lm_head`; transformers ignores it, so do we.
+#[test]
+fn a_tied_checkpoint_may_store_its_head_all_the_same() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let config = std::fs::read_to_string(case("glm-tiny").join("config.json")).expect("config.json is read");
+    let tied = config.replace("\"tie_word_embeddings\": false", "\"tie_word_embeddings\": true");
+    assert_ne!(config, tied);
+    for entry in std::fs::read_dir(case("glm-tiny")).expect("the case is listed") {
+        let entry = entry.expect("an entry");
+        std::fs::copy(entry.path(), dir.path().join(entry.file_name())).expect("a file is copied");
+    }
+    std::fs::remove_file(dir.path().join("golden.safetensors")).expect("the golden is no part of the model");
+    std::fs::write(dir.path().join("config.json"), tied).expect("config.json is written");
+    let files = ModelFiles::open(dir.path()).expect("the model opens");
+    assert_eq!(files.report().skipped, ["lm_head.weight"]);
+    let model = CraftsmanModel::from_files(&files, &options()).expect("it loads");
+    assert!(model.head_is_tied());
+}
