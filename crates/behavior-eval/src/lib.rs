@@ -1,7 +1,7 @@
 //! Fidelity metrics and behavioural gates over any language model.
 //!
 //! A model is seen through [`LanguageModel`] only: tokens in, rows of logits out. [`fidelity`] compares a student with
-//! its teacher on a text, [`perplexity`] scores one model, [`sparse`] stores a teacher's answers so that it need not
+//! its teacher on a text, [`perplexity`](mod@perplexity) scores one model, [`sparse`] stores a teacher's answers so that it need not
 //! run again.
 //!
 //! **Invariant:** the same inputs give the same report, byte for byte, on every platform: sums are in `f64` and in a

@@ -61,7 +61,7 @@ impl StudentPlan {
     /// Gives every tensor `(canonical name, shape)` its type.
     ///
     /// # Errors
-    /// As [`Recipe::assign`]; [`Error::UnusedOverride`] for an override that no tensor can follow.
+    /// As [`Recipe::assign`]; [`crate::Error::UnusedOverride`] for an override that no tensor can follow.
     pub fn new<'a>(
         config: &ModelConfig,
         tensors: impl Iterator<Item = (&'a str, &'a [usize])>,
