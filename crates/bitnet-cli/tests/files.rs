@@ -95,7 +95,7 @@ fn what_a_recipe_cannot_do_is_refused_by_tensor() {
     let model = teacher();
     let with = |more: &[&str]| bitnet(["quantize", "-m", &model, "-o", text(&out)].iter().chain(more)).refusal();
     assert!(with(&["--tensor-type", ".*=TQ2_0"]).contains("`token_embd.weight` must never be ternary"));
-    assert!(with(&["--tensor-type", r"blk\.0\.attn_k_b\.weight=TQ2_0"]).contains("Q8_0 or F16"));
+    assert!(with(&["--tensor-type", r"blk\.0\.attn_k_b\.weight=TQ2_0"]).contains("override it with F16"));
     assert!(with(&["--tensor-type", "nothing=F16"]).contains("`nothing` matches no tensor"));
     assert!(with(&["--max-memory", "1MB"]).contains("raise --max-memory"));
     assert!(bitnet(["quantize", "-m", &model, "-o", "no/such/dir.gguf"]).refusal().contains("create it first"));
