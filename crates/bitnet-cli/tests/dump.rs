@@ -101,8 +101,12 @@ fn texts_are_dumped_too_and_files_are_not_lost() {
     with(&["--text", "Hello, world!"]).done();
     let ids = read(&out)["input_ids"].1.clone();
     assert_eq!(ids, [39.0, 742.0, 78.0, 11.0, 289.0, 270.0, 539.0, 0.0]);
-    assert!(with(&["--text", "other"]).refusal().contains("--force"));
-    with(&["--tokens", "1", "--force", "--act", "a8-token", "--kv", "f16"]).done();
+    with(&["--tokens", "1", "--act", "a8-token", "--kv", "f16"]).done();
+    assert_eq!(read(&out)["input_ids"].1, [1.0], "an earlier dump is replaced");
+    std::fs::write(&out, "a letter").unwrap();
+    assert!(with(&["--tokens", "1"]).refusal().contains("--force"));
+    assert_eq!(std::fs::read(&out).unwrap(), b"a letter");
+    with(&["--tokens", "1", "--force"]).done();
     assert_eq!(read(&out)["input_ids"].1, [1.0]);
     assert_eq!(listing(dir.path()), ["text.safetensors"]);
 }

@@ -6,9 +6,10 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow, bail};
+use gguf_bitnet::{SafetensorsDir, TensorSource};
 use moe_runtime::{At, RoutingDecision, Session, Taps};
 use safetensors::{Dtype, tensor::TensorView};
 
@@ -39,7 +40,7 @@ pub(crate) struct Args {
     /// Tokens per batch; the results do not depend on it
     #[arg(long, value_name = "N")]
     chunk: Option<NonZeroUsize>,
-    /// Replace an existing file
+    /// Replace an existing file that is no earlier dump
     #[arg(long)]
     force: bool,
     #[command(flatten)]
@@ -57,7 +58,7 @@ pub(crate) fn execute(args: Args) -> Result<()> {
         bail!("there are no tokens: give --tokens or a --text that is not empty");
     }
     let out = gguf_bitnet::output_path(&args.out)?;
-    if out.exists() && !args.force {
+    if out.exists() && !args.force && !is_replaceable(&out) {
         return Err(gguf_bitnet::Error::OutputExists.in_file(args.out).into());
     }
     let model = model::load(&files, args.act, args.threads.pool()?)?;
@@ -80,6 +81,13 @@ pub(crate) fn execute(args: Args) -> Result<()> {
     write(&out, &tensors, tokens.len())?;
     output::note(format_args!("{} tensors of {} positions in {}", tensors.len(), tokens.len(), out.display()));
     Ok(())
+}
+
+/// Whether nobody misses the file: an earlier dump, or one without content.
+fn is_replaceable(out: &Path) -> bool {
+    let empty = std::fs::metadata(out).is_ok_and(|file| file.is_file() && file.len() == 0);
+    let is_dump = |file: SafetensorsDir| ["input_ids", "logits"].iter().all(|name| file.index_of(name).is_some());
+    empty || SafetensorsDir::open(out).is_ok_and(is_dump)
 }
 
 /// Values of all positions, one after the other.
@@ -124,7 +132,7 @@ impl Taps for Dump {
     }
 }
 
-fn write(out: &std::path::Path, tensors: &BTreeMap<String, Column>, n_tokens: usize) -> Result<()> {
+fn write(out: &Path, tensors: &BTreeMap<String, Column>, n_tokens: usize) -> Result<()> {
     let columns = tensors.iter().map(|(name, column)| {
         let (dtype, len, bytes): (_, _, Vec<u8>) = match column {
             Column::F32(v) => (Dtype::F32, v.len(), v.iter().flat_map(|x| x.to_le_bytes()).collect()),
