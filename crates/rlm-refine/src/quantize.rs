@@ -11,7 +11,6 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::io;
 use std::path::Path;
 
 use gguf_bitnet::job::Job;
@@ -184,25 +183,10 @@ impl<'a> Quantizer<'a> {
         })
     }
 
-    /// Appends the units that are not in the job yet: first the header, then the rows.
     fn encode(&self, pool: &Pool, job: &mut Job, writer: &mut GgufWriter, progress: &mut OnProgress<'_>) -> Result<()> {
-        let total = writer.file_bytes();
-        if job.units().is_empty() {
-            job.append(json!({ "header": true }), |out| writer.begin(out).map_err(io::Error::other))?;
-        } else {
-            writer.resume(job.data_len())?;
-        }
-        let mut bytes = Vec::new();
-        let done = job.units().len() - 1;
-        for unit in &self.units.units[done.min(self.units.units.len())..] {
-            progress(Stage::Encode, job.data_len(), total);
-            let sums = self.encode_unit(pool, unit, &mut bytes)?;
-            job.append(payload(unit, &sums), |out| {
-                writer.write_tensor(out, unit.tensor, &bytes).map_err(io::Error::other)
-            })?;
-        }
-        progress(Stage::Encode, total, total);
-        Ok(())
+        self.units.write(job, writer, &mut |done, total| progress(Stage::Encode, done, total), &mut |unit, bytes| {
+            Ok(payload(unit, &self.encode_unit(pool, unit, bytes)?))
+        })
     }
 
     fn encode_unit(&self, pool: &Pool, unit: &Unit, bytes: &mut Vec<u8>) -> Result<ErrorSums> {

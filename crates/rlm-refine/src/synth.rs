@@ -55,8 +55,6 @@ pub fn write_gguf(
     let metadata = plan.metadata(&Metadata::default(), &shape.config, recipe, &provenance)?;
     let mut writer = plan.writer(&metadata)?;
     let total = writer.file_bytes();
-    let held_bytes = Job::check(out, force)?;
-    require_space(out, total.saturating_sub(held_bytes))?;
     let manifest = json!({
         "job": "synth", "tool_version": env!("CARGO_PKG_VERSION"), "shape": shape.json, "seed": seed,
         "recipe": recipe.describe(), "output_bytes": total,
@@ -64,21 +62,10 @@ pub fn write_gguf(
     let mut job = Job::open(out, &manifest, force)?;
     require_space(out, total.saturating_sub(job.data_len()))?;
     if !job.is_committed() {
-        if job.units().is_empty() {
-            job.append(json!({ "header": true }), |file| writer.begin(file).map_err(std::io::Error::other))?;
-        } else {
-            writer.resume(job.data_len())?;
-        }
-        let mut bytes = Vec::new();
-        let done = (job.units().len() - 1).min(units.units.len());
-        for unit in &units.units[done..] {
-            progress(job.data_len(), total);
-            random_unit(pool, &plan.tensors[unit.tensor], unit, seed, &mut bytes)?;
-            job.append(json!({ "tensor": unit.tensor, "rows": unit.rows.end }), |file| {
-                writer.write_tensor(file, unit.tensor, &bytes).map_err(std::io::Error::other)
-            })?;
-        }
-        progress(total, total);
+        units.write(&mut job, &mut writer, progress, &mut |unit, bytes| {
+            random_unit(pool, &plan.tensors[unit.tensor], unit, seed, bytes)?;
+            Ok(json!({ "tensor": unit.tensor, "rows": unit.rows.end }))
+        })?;
     }
     job.commit(out)?;
     Ok(total)

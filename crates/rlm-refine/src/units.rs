@@ -1,6 +1,11 @@
 //! How the work on a student is cut: runs of rows of one tensor, small enough to be redone.
 
+use std::io;
 use std::ops::Range;
+
+use gguf_bitnet::GgufWriter;
+use gguf_bitnet::job::Job;
+use serde_json::{Value, json};
 
 use crate::student::StudentPlan;
 use crate::{Error, Result};
@@ -61,6 +66,38 @@ impl Units {
             );
         }
         Ok(Self { units, unit_weights, memory_bytes: fixed + unit_weights * BYTES_PER_WEIGHT })
+    }
+}
+
+impl Units {
+    /// Appends to `job` what it does not hold yet of the file that `writer` lays out: first the header, then the units.
+    /// `make` puts a unit's bytes into the buffer and returns what the journal says of it; `progress` gets the bytes of
+    /// the file, done and in all.
+    ///
+    /// # Errors
+    /// The first error of `make`, or of the disk; what is appended by then stays.
+    pub fn write(
+        &self,
+        job: &mut Job,
+        writer: &mut GgufWriter,
+        progress: &mut dyn FnMut(u64, u64),
+        make: &mut dyn FnMut(&Unit, &mut Vec<u8>) -> Result<Value>,
+    ) -> Result<()> {
+        let total = writer.file_bytes();
+        if job.units().is_empty() {
+            job.append(json!({ "header": true }), |out| writer.begin(out).map_err(io::Error::other))?;
+        } else {
+            writer.resume(job.data_len())?;
+        }
+        let mut bytes = Vec::new();
+        // The job's first unit is the header.
+        for unit in self.units.iter().skip(job.units().len() - 1) {
+            progress(job.data_len(), total);
+            let payload = make(unit, &mut bytes)?;
+            job.append(payload, |out| writer.write_tensor(out, unit.tensor, &bytes).map_err(io::Error::other))?;
+        }
+        progress(total, total);
+        Ok(())
     }
 }
 
