@@ -74,6 +74,12 @@ pub enum Error {
         /// What rayon reported.
         source: rayon::ThreadPoolBuildError,
     },
+    /// No memory for the buffer that bandwidth is measured with.
+    #[error("no memory for {bytes} bytes to measure the bandwidth with; close programs or ask for less")]
+    ProbeMemory {
+        /// Bytes asked for.
+        bytes: usize,
+    },
     /// A name that is no instruction set level of ours.
     #[error("unknown instruction set level {name:?}; use one of {known}")]
     UnknownIsa {

@@ -26,6 +26,7 @@
 //! # Ok::<(), tl_kernels::Error>(())
 //! ```
 
+pub mod bandwidth;
 pub mod dense;
 pub mod math;
 pub mod pool;
