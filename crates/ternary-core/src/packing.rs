@@ -103,6 +103,20 @@ impl Packing {
         Ok(scale)
     }
 
+    /// Whether [`decode`](Self::decode) would accept every one of `blocks`: each code and each scale is looked at, none
+    /// is unpacked, so that a check of weights costs little more than reading them.
+    ///
+    /// # Panics
+    /// If `blocks` is not a whole number of blocks.
+    #[must_use]
+    pub fn is_sound(self, blocks: &[u8]) -> bool {
+        match self {
+            Self::Tq2_0 | Self::BitnetT158 => are_sound::<{ 64 + SCALE_BYTES }>(blocks, has_code_three),
+            // Every byte is five valid codes.
+            Self::Tq1_0 => are_sound::<{ tq1_0::CODE_BYTES + SCALE_BYTES }>(blocks, |_| false),
+        }
+    }
+
     /// Writes one block to `out`.
     ///
     /// # Panics
@@ -127,6 +141,34 @@ impl Packing {
             _ => Err(span),
         }
     }
+}
+
+/// Whether all blocks of `N` bytes have codes that are not `invalid`, and finite scales.
+fn are_sound<const N: usize>(blocks: &[u8], invalid: impl Fn(&[u8; N]) -> bool) -> bool {
+    /// The exponent of an f16; all ones in infinities and NaN.
+    const EXPONENT: u16 = 0x7c00;
+    let (blocks, rest) = blocks.as_chunks::<N>();
+    assert!(rest.is_empty(), "blocks of {N} bytes and {} more", rest.len());
+    // Without an early exit inside a run, the common case is a few vector instructions per block.
+    blocks.chunks(64).all(|run| {
+        let mut sound = true;
+        for block in run {
+            let scale = u16::from_le_bytes([block[N - 2], block[N - 1]]);
+            sound &= !invalid(block) & (scale & EXPONENT != EXPONENT);
+        }
+        sound
+    })
+}
+
+/// Whether one of 256 two-bit codes has both bits set.
+#[inline(always)]
+fn has_code_three(block: &[u8; 64 + SCALE_BYTES]) -> bool {
+    let mut both = 0;
+    for word in block.as_chunks::<8>().0 {
+        let word = u64::from_le_bytes(*word);
+        both |= word & (word >> 1) & 0x5555_5555_5555_5555;
+    }
+    both != 0
 }
 
 /// The codes of a block whose length has been checked.
