@@ -1,6 +1,9 @@
 //! What can go wrong while a model is measured.
 
+use std::path::PathBuf;
+
 use crate::model::ModelError;
+use crate::trace::TraceDefect;
 
 /// Result of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -93,6 +96,64 @@ pub enum Error {
         token: usize,
         /// Its value.
         value: f32,
+    },
+    /// A model under the gates failed.
+    #[error("the {role} failed on prompt {prompt_id}: {source}")]
+    Subject {
+        /// Which model.
+        role: Role,
+        /// Which prompt.
+        prompt_id: String,
+        /// What it said.
+        source: ModelError,
+    },
+    /// The model broke the contract of [`crate::Subject`].
+    #[error(
+        "the {role} handed out {got} as {what} of prompt {prompt_id}; run `bitnet verify` on it, or mend its `Subject`"
+    )]
+    SubjectContract {
+        /// Which model.
+        role: Role,
+        /// Which prompt.
+        prompt_id: String,
+        /// Which column.
+        what: &'static str,
+        /// What came.
+        got: String,
+    },
+    /// Two models decided about different things.
+    #[error(
+        "prompt {prompt_id}: the teacher's routing is {teacher:?} and the student's {student:?} (layers, tokens, \
+         experts per token); both must come from the same tokens and the same architecture"
+    )]
+    RoutingShape {
+        /// Which prompt.
+        prompt_id: String,
+        /// Layers, tokens and experts per token of the teacher.
+        teacher: [usize; 3],
+        /// The same of the student.
+        student: [usize; 3],
+    },
+    /// A routing gate without a case.
+    #[error("no token passed a router, so there is nothing to gate; give prompts and a model with experts")]
+    NoCases,
+    /// A file that cannot be opened, read or written.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A line of a trace that is wrong.
+    #[error("{} line {line}: {defect}", path.display())]
+    Trace {
+        /// The trace.
+        path: PathBuf,
+        /// Counted from 1.
+        line: u64,
+        /// What is wrong.
+        defect: TraceDefect,
     },
     /// A stored baseline that cannot be used.
     #[error("the stored baseline is not usable: {reason}; record it again")]

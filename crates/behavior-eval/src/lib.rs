@@ -9,12 +9,17 @@
 //!
 //! **Invariant:** too little input is an error, never a figure.
 
+pub mod bootstrap;
 pub mod error;
 pub mod fidelity;
 pub mod model;
 pub mod perplexity;
+pub mod routing;
+pub mod scripted;
 pub mod sparse;
 pub mod stats;
+pub mod subject;
+pub mod trace;
 pub mod window;
 
 mod lockstep;
@@ -25,5 +30,7 @@ pub use error::{Error, Result};
 pub use fidelity::{FidelityReport, compare};
 pub use model::{LanguageModel, ModelError};
 pub use perplexity::{PerplexityReport, perplexity};
+pub use routing::{RoutingGate, RoutingReport, RoutingTable};
 pub use stats::{Estimate, Share};
+pub use subject::{Answer, StopReason, Subject, SubjectInfo, Want};
 pub use window::{FidelityConfig, Progress};
