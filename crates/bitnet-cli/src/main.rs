@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
-use verbs::{dump, eval, inspect, quantize, run, synth, tokenize, verify};
+use verbs::{bench, dump, eval, inspect, quantize, run, synth, tokenize, verify};
 
 #[derive(Parser)]
 #[command(name = "bitnet", version, about, arg_required_else_help = true)]
@@ -34,6 +34,7 @@ enum Verb {
     Dump(dump::Args),
     Eval(eval::Args),
     Synth(synth::Args),
+    Bench(bench::Args),
 }
 
 fn main() -> ExitCode {
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
         Verb::Dump(args) => dump::execute(args),
         Verb::Eval(args) => eval::execute(args),
         Verb::Synth(args) => synth::execute(args),
+        Verb::Bench(args) => bench::execute(args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

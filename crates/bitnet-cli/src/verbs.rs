@@ -1,5 +1,6 @@
 //! The verbs, one file each.
 
+pub(crate) mod bench;
 pub(crate) mod dump;
 pub(crate) mod eval;
 pub(crate) mod inspect;

@@ -8,7 +8,7 @@
 //! | [`taps`] | where one may look in and reach in |
 //! | [`tokenizer`], [`chat`], [`sampler`], [`loops`] | text to tokens and logits to text |
 //! | [`generate`](mod@generate), [`backend`] | answers |
-//! | [`memory`] | what all that takes |
+//! | [`memory`], [`traffic`] | what all that takes, and what a token reads |
 //!
 //! **Invariant:** a token's numbers do not depend on how the prompt was cut into batches, nor on the thread count.
 
@@ -31,6 +31,7 @@ pub mod session;
 pub mod taps;
 pub mod tensors;
 pub mod tokenizer;
+pub mod traffic;
 mod weights;
 
 pub use backend::{CraftsmanBackend, InferenceBackend, mean_hidden};
@@ -55,3 +56,4 @@ pub use session::{LogitsSink, Session};
 pub use taps::{At, ExpertId, Taps};
 pub use tensors::{expected_layer_tensors, expected_tensors};
 pub use tokenizer::{ControlTokens, TextStream, Tokenizer};
+pub use traffic::weight_bytes_per_token;

@@ -72,7 +72,7 @@ impl MemoryPlan {
 }
 
 /// Bytes per weight after loading, or `None` when the stored bytes are used as they are.
-fn loaded_width(class: TensorClass, stored: TensorType, transposed: bool) -> Option<u64> {
+pub(crate) fn loaded_width(class: TensorClass, stored: TensorType, transposed: bool) -> Option<u64> {
     match class {
         TensorClass::Norm | TensorClass::Router | TensorClass::RouterBias | TensorClass::Bias => Some(4),
         _ if transposed => Some(if matches!(stored, TensorType::F16 | TensorType::Bf16) { 2 } else { 4 }),

@@ -1,0 +1,269 @@
+//! `bitnet bench`: how fast a model runs, next to what the memory of the machine allows.
+//!
+//! Prompt processing (`pp`) and decoding (`tg`) are timed apart, at each depth of context, over random tokens, as
+//! llama-bench does. A decoding speed is printed with the bytes a token must read and with the share of the read
+//! bandwidth that the same run measured, before and after.
+
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+use comfy_table::{Table, presets};
+use gguf_bitnet::peak_rss_bytes;
+use indicatif::ProgressBar;
+use moe_runtime::{Session, SplitMix64, weight_bytes_per_token};
+use serde::Serialize;
+use tl_kernels::{Isa, bandwidth};
+
+use crate::model::{self, Act, Kv, Threads};
+use crate::progress::{Unit, bar};
+use crate::{output, size};
+
+/// Tokens of the run before the tests: with four experts of 64 each, they meet nearly every expert.
+const WARM_UP_TOKENS: usize = 128;
+
+/// Measure the speed of a model.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Model directory, GGUF file, or name in the local Hugging Face cache
+    #[arg(short, long)]
+    model: String,
+    /// Tokens of the prompt, for example 64,512; 0 skips the test
+    #[arg(short = 'p', long, value_delimiter = ',', default_value = "512", value_name = "N,..")]
+    prompt: Vec<usize>,
+    /// Tokens decoded; 0 skips the test
+    #[arg(short = 'n', long, value_delimiter = ',', default_value = "32", value_name = "N,..")]
+    decode: Vec<usize>,
+    /// Tokens of context before each test, for example 0,1024,4096
+    #[arg(short = 'd', long, value_delimiter = ',', default_value = "0", value_name = "N,..")]
+    depth: Vec<usize>,
+    /// Repetitions of each test
+    #[arg(short, long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    repetitions: u16,
+    /// Tokens of a prompt that are computed at once (default: what `run` takes)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    chunk: Option<u16>,
+    /// Numbers in the cache
+    #[arg(long, value_enum, default_value = "f16")]
+    kv: Kv,
+    /// Activations of ternary layers
+    #[arg(long, value_enum, default_value = "a8-block")]
+    act: Act,
+    /// All figures as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    threads: Threads,
+}
+
+/// What a run measured.
+#[derive(Serialize)]
+struct Report {
+    model: String,
+    weights_bytes: u64,
+    isa: &'static str,
+    threads: usize,
+    /// The better of two measurements, before and after the tests.
+    read_bandwidth_bytes_per_s: f64,
+    tests: Vec<Test>,
+    peak_rss_bytes: Option<u64>,
+}
+
+/// One line of the table.
+#[derive(Serialize)]
+struct Test {
+    /// `pp512`, `tg32`.
+    test: String,
+    depth: usize,
+    tokens: usize,
+    repetitions: u16,
+    tokens_per_s: f64,
+    /// Between repetitions; absent for a single one.
+    tokens_per_s_deviation: Option<f64>,
+    /// What a decoded token reads: weights, and the cache at half of the test.
+    bytes_per_token: Option<u64>,
+    bytes_per_s: Option<f64>,
+    read_bandwidth_share: Option<f64>,
+}
+
+/// Runs the verb.
+pub(crate) fn execute(args: Args) -> Result<()> {
+    let mut depths = args.depth.clone();
+    depths.sort_unstable();
+    depths.dedup();
+    let deepest = depths.last().copied().unwrap_or(0);
+    let longest = args.prompt.iter().chain(&args.decode).copied().max().unwrap_or(0);
+    if longest == 0 {
+        bail!("there is nothing to measure: give a number of tokens with -p or -n");
+    }
+    let files = model::open(&args.model)?;
+    let n_ctx = deepest.saturating_add(longest);
+    if n_ctx > files.config.n_ctx {
+        let allowed = files.config.n_ctx;
+        bail!("depth and test need a context of {n_ctx} tokens, and the model was made for {allowed}: lower -d or -p");
+    }
+    let pool = args.threads.pool()?;
+    let bandwidth = || bandwidth::read_bytes_per_s(&pool, bandwidth::BUFFER_BYTES);
+    let before = bandwidth()?;
+    let model = model::load(&files, args.act, pool.clone())?;
+    let mut session = Session::new(model, n_ctx, args.kv.into())?;
+    if let Some(chunk) = args.chunk {
+        session = session.with_chunk(usize::from(chunk));
+    }
+    let weights = weight_bytes_per_token(&files.config, &files.catalog);
+    let mut bench = Bench { args: &args, session, weights, rng: SplitMix64::new(0), tests: Vec::new() };
+    bench.run(&depths)?;
+    let report = Report {
+        model: args.model.clone(),
+        weights_bytes: files.catalog.tensors().iter().map(|t| storage_bytes(&files.catalog, t)).sum(),
+        isa: Isa::current().name(),
+        threads: pool.threads(),
+        read_bandwidth_bytes_per_s: before.max(bandwidth()?),
+        tests: bench.tests,
+        peak_rss_bytes: peak_rss_bytes(),
+    };
+    let report = report.with_shares();
+    if args.json { output::json(&report) } else { output::line(report.text()) }
+}
+
+fn storage_bytes(catalog: &gguf_bitnet::Catalog, tensor: &gguf_bitnet::LogicalTensor) -> u64 {
+    catalog.storage(tensor).values().map(|(_, bytes)| bytes).sum()
+}
+
+/// The two ways to move tokens through a model.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// In batches.
+    Prompt,
+    /// One after the other.
+    Decode,
+}
+
+impl Phase {
+    /// The names of llama-bench: prompt processing, text generation.
+    fn prefix(self) -> &'static str {
+        match self {
+            Phase::Prompt => "pp",
+            Phase::Decode => "tg",
+        }
+    }
+}
+
+struct Bench<'a> {
+    args: &'a Args,
+    session: Session,
+    weights: u64,
+    rng: SplitMix64,
+    tests: Vec<Test>,
+}
+
+impl Bench<'_> {
+    /// Fills the context to each depth in turn, so that the way to the deepest is gone once.
+    fn run(&mut self, depths: &[usize]) -> Result<()> {
+        let tests = self.args.prompt.iter().chain(&self.args.decode).filter(|&&n| n > 0).count();
+        let steps = depths.len() * tests * usize::from(self.args.repetitions);
+        let bar = bar(steps as u64, Unit::Items, "measuring");
+        self.warm_up()?;
+        for &depth in depths {
+            let missing = self.tokens(depth - self.session.len());
+            if !missing.is_empty() {
+                self.session.prefill(&missing, &mut ())?;
+            }
+            for &n in self.args.prompt.iter().filter(|&&n| n > 0) {
+                self.measure(&bar, Phase::Prompt, depth, n)?;
+            }
+            for &n in self.args.decode.iter().filter(|&&n| n > 0) {
+                self.measure(&bar, Phase::Decode, depth, n)?;
+            }
+        }
+        bar.finish_and_clear();
+        Ok(())
+    }
+
+    /// Brings weights into memory and buffers to their size; what it costs is no part of a speed.
+    fn warm_up(&mut self) -> Result<()> {
+        let tokens = self.tokens(self.session.n_ctx().min(WARM_UP_TOKENS));
+        self.session.step(&tokens, &mut ())?;
+        self.session.reset();
+        Ok(())
+    }
+
+    fn measure(&mut self, bar: &ProgressBar, phase: Phase, depth: usize, n: usize) -> Result<()> {
+        let tokens = self.tokens(n);
+        let mut speeds = Vec::new();
+        for _ in 0..self.args.repetitions {
+            let start = Instant::now();
+            match phase {
+                Phase::Prompt => self.session.step(&tokens, &mut ()).map(drop)?,
+                Phase::Decode => tokens.iter().try_for_each(|&t| self.session.step(&[t], &mut ()).map(drop))?,
+            }
+            speeds.push(n as f64 / start.elapsed().as_secs_f64());
+            self.session.truncate(depth);
+            bar.inc(1);
+        }
+        let mean = speeds.iter().sum::<f64>() / speeds.len() as f64;
+        let cache = self.session.cache().bytes_per_token() as u64;
+        let bytes_per_token = (phase == Phase::Decode).then(|| self.weights + cache * (depth + n / 2) as u64);
+        self.tests.push(Test {
+            test: format!("{}{n}", phase.prefix()),
+            depth,
+            tokens: n,
+            repetitions: self.args.repetitions,
+            tokens_per_s: mean,
+            tokens_per_s_deviation: deviation(&speeds, mean),
+            bytes_per_token,
+            bytes_per_s: bytes_per_token.map(|bytes| bytes as f64 * mean),
+            read_bandwidth_share: None,
+        });
+        Ok(())
+    }
+
+    /// Tokens that no model predicts, so that the experts are chosen without favour.
+    fn tokens(&mut self, n: usize) -> Vec<u32> {
+        let vocab = self.session.model().config().vocab as u64;
+        (0..n).map(|_| u32::try_from(self.rng.next_u64() % vocab).unwrap_or(0)).collect()
+    }
+}
+
+/// The sample standard deviation; `None` for a single value.
+fn deviation(values: &[f64], mean: f64) -> Option<f64> {
+    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+    (values.len() > 1).then(|| (squares / (values.len() - 1) as f64).sqrt())
+}
+
+impl Report {
+    fn with_shares(mut self) -> Report {
+        for test in &mut self.tests {
+            test.read_bandwidth_share = test.bytes_per_s.map(|speed| speed / self.read_bandwidth_bytes_per_s);
+        }
+        self
+    }
+
+    fn text(&self) -> String {
+        let mut table = Table::new();
+        table.load_preset(presets::ASCII_MARKDOWN);
+        table.set_header(["test", "depth", "tok/s", "per token", "GB/s", "of read bandwidth"]);
+        for test in &self.tests {
+            let speed = match test.tokens_per_s_deviation {
+                Some(deviation) => format!("{:.2} ± {deviation:.2}", test.tokens_per_s),
+                None => format!("{:.2}", test.tokens_per_s),
+            };
+            table.add_row([
+                test.test.clone(),
+                test.depth.to_string(),
+                speed,
+                test.bytes_per_token.map_or_else(String::new, size::show),
+                test.bytes_per_s.map_or_else(String::new, |speed| format!("{:.1}", speed / 1e9)),
+                test.read_bandwidth_share.map_or_else(String::new, |share| format!("{:.0} %", 100.0 * share)),
+            ]);
+        }
+        let peak = self.peak_rss_bytes.map_or_else(String::new, |bytes| format!(", peak memory {}", size::show(bytes)));
+        format!(
+            "{} ({}), {}, {} threads, reads {:.1} GB/s{peak}\n{table}",
+            self.model,
+            size::show(self.weights_bytes),
+            self.isa,
+            self.threads,
+            self.read_bandwidth_bytes_per_s / 1e9
+        )
+    }
+}

@@ -1,0 +1,34 @@
+//! What one decoded token reads from memory: the number that a decoding speed is to be judged by.
+//!
+//! **Invariant:** only what every step must read counts: all matrices that every token passes through, of the routed
+//! experts the share that one token chooses, and one row of the embedding. The cache comes on top, position by position
+//! ([`mla_attention::CompressedMlaCache::bytes_per_token`]).
+
+use gguf_bitnet::{Catalog, TensorClass};
+
+use crate::config::ModelConfig;
+use crate::memory::loaded_width;
+
+/// Bytes of weights that one decoded token reads, as they lie in memory after loading.
+#[must_use]
+pub fn weight_bytes_per_token(config: &ModelConfig, catalog: &Catalog) -> u64 {
+    let tied = catalog.find("output.weight").is_none();
+    catalog.tensors().iter().fold(0, |sum, tensor| {
+        let transposed = tensor.parts.iter().any(|part| part.transposed);
+        let bytes = catalog.storage(tensor).into_iter().fold(0u64, |sum, (stored, (params, bytes))| {
+            let width = loaded_width(tensor.class, stored, transposed);
+            sum.saturating_add(width.map_or(bytes, |width| params.saturating_mul(width)))
+        });
+        sum.saturating_add(match (tensor.class, &config.moe) {
+            (TensorClass::RoutedExpert, Some(moe)) => share(bytes, moe.router.top_k, moe.router.n_experts),
+            (TensorClass::Embedding, _) if !tied => share(bytes, 1, config.vocab),
+            _ => bytes,
+        })
+    })
+}
+
+/// `part` of `whole` equal shares of `bytes`.
+fn share(bytes: u64, part: usize, whole: usize) -> u64 {
+    let exact = u128::from(bytes) * part as u128 / whole.max(1) as u128;
+    u64::try_from(exact).unwrap_or(u64::MAX)
+}
