@@ -71,8 +71,8 @@ pub enum Error {
     ThreadPool {
         /// Threads asked for.
         threads: usize,
-        /// What rayon reported.
-        source: rayon::ThreadPoolBuildError,
+        /// What the system reported.
+        source: std::io::Error,
     },
     /// No memory for the buffer that bandwidth is measured with.
     #[error("no memory for {bytes} bytes to measure the bandwidth with; close programs or ask for less")]

@@ -1,22 +1,22 @@
-//! The thread pool: a private rayon pool, or the calling thread alone.
+//! The thread pool: the calling thread and a crew of workers that wait for it.
 //!
 //! **Invariant:** every unit of work writes memory that no other unit of the same call can reach, so the
-//! result does not depend on the number of threads. The two ways to hand out mutable memory,
-//! [`Pool::chunks_mut`] and [`Pool::column_blocks`], are the only audited places where that is arranged.
+//! result does not depend on the number of threads. The ways to hand out mutable memory, [`Pool::chunks_mut`]
+//! and the cells of a [`Grid`], are the only audited places where that is arranged.
 //!
-//! ```text
-//! column_blocks over y [n, width]:     |--block 0--|--block 1--|-b2-|
-//!                              row 0   |  task 0   |  task 1   | t2 |
-//!                              row 1   |  task 0   |  task 1   | t2 |
-//! ```
+//! **Invariant:** handing over work allocates nothing.
+//!
+//! A call from inside a task, or from a second thread while the crew is at work, runs on the calling thread.
+
+mod crew;
+mod grid;
 
 use std::fmt;
-use std::marker::PhantomData;
-use std::ops::Range;
-
-use rayon::prelude::*;
 
 use crate::error::{Error, Result};
+use crew::Crew;
+
+pub use grid::{ColumnBlock, Grid};
 
 /// Most threads a pool can have.
 pub const MAX_THREADS: usize = 1024;
@@ -36,14 +36,14 @@ pub const MAX_THREADS: usize = 1024;
 /// ```
 pub struct Pool {
     threads: usize,
-    workers: Option<rayon::ThreadPool>,
+    crew: Option<Crew>,
 }
 
 impl Pool {
     /// A pool that runs everything on the calling thread.
     #[must_use]
     pub const fn serial() -> Pool {
-        Pool { threads: 1, workers: None }
+        Pool { threads: 1, crew: None }
     }
 
     /// A pool of `threads` threads; one thread is the calling one.
@@ -57,12 +57,8 @@ impl Pool {
         if threads == 0 || threads > MAX_THREADS {
             return Err(Error::ThreadCount { got: threads, max: MAX_THREADS });
         }
-        let workers = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .thread_name(|index| format!("tl-{index}"))
-            .build()
-            .map_err(|source| Error::ThreadPool { threads, source })?;
-        Ok(Pool { threads, workers: Some(workers) })
+        let crew = Crew::new(threads - 1).map_err(|source| Error::ThreadPool { threads, source })?;
+        Ok(Pool { threads, crew: Some(crew) })
     }
 
     /// Number of threads that work.
@@ -71,22 +67,17 @@ impl Pool {
         self.threads
     }
 
-    /// Runs `f` inside the pool, so that every call on this pool below it starts without a hand-over. Wrap
-    /// a whole decoding step in it.
-    pub fn install<R: Send>(&self, f: impl FnOnce() -> R + Send) -> R {
-        match &self.workers {
-            Some(workers) => workers.install(f),
-            None => f(),
-        }
-    }
-
     /// Calls `task(i)` once for each i in 0..`n_tasks`, in any order, and returns when all are done.
+    ///
+    /// # Panics
+    /// With what a task panicked with, when all tasks that had begun have ended.
     pub fn run(&self, n_tasks: usize, task: &(dyn Fn(usize) + Sync)) {
-        match &self.workers {
-            Some(workers) if n_tasks > 1 => workers.install(|| {
-                (0..n_tasks).into_par_iter().with_max_len(1).for_each(task);
-            }),
-            _ => (0..n_tasks).for_each(task),
+        let shared_out = match &self.crew {
+            Some(crew) if n_tasks > 1 => crew.run(n_tasks, task),
+            _ => false,
+        };
+        if !shared_out {
+            (0..n_tasks).for_each(task);
         }
     }
 
@@ -95,16 +86,17 @@ impl Pool {
     /// # Panics
     /// If `chunk` is 0.
     pub fn chunks_mut<T: Send>(&self, data: &mut [T], chunk: usize, f: impl Fn(usize, &mut [T]) + Sync) {
-        match &self.workers {
-            Some(workers) if data.len() > chunk => workers.install(|| {
-                data.par_chunks_mut(chunk).enumerate().with_max_len(1).for_each(|(index, part)| f(index, part));
-            }),
-            _ => {
-                for (index, part) in data.chunks_mut(chunk).enumerate() {
-                    f(index, part);
-                }
-            }
-        }
+        assert!(chunk > 0, "chunks need a length");
+        let chunks = Chunks { base: data.as_mut_ptr(), len: data.len() };
+        self.run(data.len().div_ceil(chunk), &|index| {
+            let start = index * chunk;
+            let len = chunk.min(chunks.len - start);
+            // SAFETY: `run` calls this once for each index, so the chunks are disjoint; they lie inside of `data`, which
+            // this function has borrowed until `run` returns.
+            #[allow(unsafe_code, reason = "disjoint chunks of one slice are written by several threads")]
+            let part = unsafe { std::slice::from_raw_parts_mut(chunks.start(start), len) };
+            f(index, part);
+        });
     }
 
     /// Splits the columns of `data` `[n, width]` into blocks of `block` columns (the last may be narrower)
@@ -119,13 +111,12 @@ impl Pool {
         block: usize,
         f: impl Fn(ColumnBlock<'_, T>) + Sync,
     ) {
-        assert!(width > 0 && block > 0, "columns and blocks need a width");
-        assert_eq!(data.len() % width, 0, "data must hold whole rows");
-        let matrix = SharedMatrix { base: data.as_mut_ptr(), n_rows: data.len() / width, width };
-        self.run(width.div_ceil(block), &|index| {
-            let start = index * block;
-            let columns = start..width.min(start + block);
-            f(ColumnBlock { matrix: &matrix, columns, exclusive: PhantomData });
+        let cuts = [0, data.len().checked_div(width).unwrap_or(0)];
+        let grid = Grid::new(data, width, &cuts, block);
+        self.run(grid.n_cells(), &|_| {
+            if let Some((_, cell)) = grid.take() {
+                f(cell);
+            }
         });
     }
 }
@@ -136,60 +127,23 @@ impl fmt::Debug for Pool {
     }
 }
 
-/// Exclusive access to a range of columns of every row of a matrix; made by [`Pool::column_blocks`].
-pub struct ColumnBlock<'a, T> {
-    matrix: &'a SharedMatrix<T>,
-    columns: Range<usize>,
-    exclusive: PhantomData<&'a mut T>,
-}
-
-impl<T> ColumnBlock<'_, T> {
-    /// The columns of this block.
-    #[must_use]
-    pub fn columns(&self) -> Range<usize> {
-        self.columns.clone()
-    }
-
-    /// Number of rows of the matrix.
-    #[must_use]
-    pub fn n_rows(&self) -> usize {
-        self.matrix.n_rows
-    }
-
-    /// This block's columns of row `row`: element 0 is column `columns().start`.
-    ///
-    /// # Panics
-    /// If there is no such row.
-    #[must_use]
-    #[allow(unsafe_code, reason = "disjoint column ranges of one matrix are written by several threads")]
-    pub fn row_mut(&mut self, row: usize) -> &mut [T] {
-        assert!(row < self.matrix.n_rows, "row {row} of {}", self.matrix.n_rows);
-        let start = row * self.matrix.width + self.columns.start;
-        // SAFETY: `start` and the length stay inside the `n_rows * width` elements that `column_blocks`
-        // borrowed mutably for longer than `self` lives. Blocks are handed out once each with disjoint
-        // column ranges, so no other block reaches these elements, and `&mut self` keeps this block from
-        // having two of its rows borrowed at once.
-        unsafe { std::slice::from_raw_parts_mut(self.matrix.base.add(start), self.columns.len()) }
-    }
-}
-
-impl<T> fmt::Debug for ColumnBlock<'_, T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ColumnBlock").field("columns", &self.columns).finish()
-    }
-}
-
-/// A mutably borrowed matrix on its way to the threads that share it out.
-struct SharedMatrix<T> {
+/// A mutably borrowed slice on its way to the threads that share it out.
+struct Chunks<T> {
     base: *mut T,
-    n_rows: usize,
-    width: usize,
+    len: usize,
 }
 
-// SAFETY: the pointer comes from a `&mut [T]`, and each element is reached by one `ColumnBlock` only, so
-// sharing the matrix sends elements to other threads and never shares one: `T: Send` is what that needs.
+impl<T> Chunks<T> {
+    /// The pointer to element `start`, which must not lie behind the end.
+    fn start(&self, start: usize) -> *mut T {
+        self.base.wrapping_add(start)
+    }
+}
+
+// SAFETY: the pointer comes from a `&mut [T]`, and each element is reached by one task only, so sharing the chunks
+// sends elements to other threads and never shares one: `T: Send` is what that needs.
 #[allow(unsafe_code, reason = "see the SAFETY comment")]
-unsafe impl<T: Send> Sync for SharedMatrix<T> {}
+unsafe impl<T: Send> Sync for Chunks<T> {}
 
 #[cfg(test)]
 mod tests {
@@ -233,14 +187,80 @@ mod tests {
     fn nested_work_finishes() {
         let pool = Pool::new(2).unwrap();
         let total = AtomicUsize::new(0);
-        pool.install(|| {
+        pool.run(4, &|_| {
             pool.run(4, &|_| {
-                pool.run(4, &|_| {
-                    total.fetch_add(1, Ordering::Relaxed);
-                });
+                total.fetch_add(1, Ordering::Relaxed);
             });
         });
         assert_eq!(total.load(Ordering::Relaxed), 16);
+    }
+
+    /// Jobs of every size, one right after the other, on more threads than most machines have: a lost wake-up would
+    /// hang here, a job read too early or too late would miscount.
+    #[test]
+    fn many_jobs_in_a_row_are_all_done() {
+        for (threads, jobs) in [(2, 20_000), (7, 2000)] {
+            let pool = Pool::new(threads).unwrap();
+            let done = AtomicUsize::new(0);
+            let mut expected = 0;
+            for job in 0..jobs {
+                let n_tasks = job % 11;
+                pool.run(n_tasks, &|i| {
+                    done.fetch_add(i + 1, Ordering::Relaxed);
+                });
+                expected += n_tasks * (n_tasks + 1) / 2;
+                assert_eq!(done.load(Ordering::Relaxed), expected, "{threads} threads, job {job}");
+            }
+        }
+    }
+
+    /// Workers that fell asleep wake up again.
+    #[test]
+    fn a_pool_can_rest() {
+        let pool = Pool::new(3).unwrap();
+        for _ in 0..3 {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+            // Each of the three tasks waits for the two others, so three threads must be awake.
+            let barrier = std::sync::Barrier::new(3);
+            pool.run(3, &|_| {
+                barrier.wait();
+            });
+        }
+    }
+
+    #[test]
+    fn several_threads_may_share_a_pool() {
+        let pool = Pool::new(2).unwrap();
+        let total = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..200 {
+                        pool.run(5, &|_| {
+                            total.fetch_add(1, Ordering::Relaxed);
+                        });
+                    }
+                });
+            }
+        });
+        assert_eq!(total.load(Ordering::Relaxed), 4 * 200 * 5);
+    }
+
+    #[test]
+    fn a_panic_reaches_the_caller_and_the_pool_works_on() {
+        for threads in [1, 2, 7] {
+            let pool = Pool::new(threads).unwrap();
+            for bad in [0, 37] {
+                let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                    pool.run(50, &|i| assert!(i != bad, "task {i} failed"));
+                }));
+                let message = *caught.unwrap_err().downcast::<String>().unwrap();
+                assert_eq!(message, format!("task {bad} failed"));
+                let mut data = [0u8; 20];
+                pool.chunks_mut(&mut data, 3, |_, part| part.fill(1));
+                assert_eq!(data, [1; 20]);
+            }
+        }
     }
 
     #[test]

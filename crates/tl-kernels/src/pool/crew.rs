@@ -1,0 +1,229 @@
+//! Worker threads that wait for the next job: spinning for some microseconds, then asleep.
+//!
+//! A decoding step hands over hundreds of jobs of some tens of microseconds. Between two of them a worker spins, so that
+//! it starts at once; when nothing comes it sleeps and costs nothing. With more threads than processors nobody spins:
+//! whoever has nothing to do would only keep a processor from the one who has.
+//!
+//! ```text
+//! state    | generation (32) | 0 | stop | open | workers inside (29) |
+//!
+//! caller   write the job, state = (generation + 1, open, 0), work, close, wait until nobody is inside
+//! worker   wait for an open generation that is new, enter (inside + 1), work, leave (inside - 1)
+//! ```
+//!
+//! A worker that comes too late finds the job closed and waits for the next one: the caller waits for those inside, never
+//! for those who have not woken up yet.
+//!
+//! **Invariant:** the job is written only while the state is closed with nobody inside, and read only by who is inside.
+
+use std::any::Any;
+use std::cell::UnsafeCell;
+use std::hint::spin_loop;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+/// Looks at the state before a thread sleeps or yields: about a tenth of a millisecond.
+const SPINS: u32 = 4000;
+
+const INSIDE: u64 = (1 << 29) - 1;
+const OPEN: u64 = 1 << 29;
+const STOP: u64 = 1 << 30;
+const GENERATION: u32 = 32;
+
+/// A task as the workers see it. The caller keeps what it points to alive until nobody is inside.
+type Task = *const (dyn Fn(usize) + Sync);
+
+/// Worker threads and what they wait for.
+pub(super) struct Crew {
+    shared: Arc<Shared>,
+    workers: Vec<JoinHandle<()>>,
+}
+
+/// On a cache line of its own: one thread's writes do not slow down the reader of another field.
+#[repr(align(128))]
+struct Line<T>(T);
+
+struct Shared {
+    state: Line<AtomicU64>,
+    /// The next task to be done.
+    next: Line<AtomicUsize>,
+    job: UnsafeCell<Job>,
+    /// A caller is using the crew.
+    taken: AtomicBool,
+    sleepers: AtomicUsize,
+    sleep: Mutex<()>,
+    wake: Condvar,
+    /// What the first task that panicked said.
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
+    spins: u32,
+}
+
+#[derive(Clone, Copy)]
+struct Job {
+    task: Task,
+    n_tasks: usize,
+}
+
+// SAFETY: all fields but `job` synchronise themselves. `job` is written by the one caller that has `taken`, while the
+// state is closed and nobody is inside, and read by workers only after they entered an open state, which the caller
+// published afterwards. The pointer in it leads to a `Sync` closure that outlives the job: see `Crew::run`.
+#[allow(unsafe_code, reason = "the job is handed from the caller to the workers")]
+unsafe impl Send for Shared {}
+// SAFETY: as above.
+#[allow(unsafe_code, reason = "the job is handed from the caller to the workers")]
+unsafe impl Sync for Shared {}
+
+impl Crew {
+    /// `workers` threads besides the calling one.
+    pub(super) fn new(workers: usize) -> std::io::Result<Crew> {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let shared = Arc::new(Shared {
+            state: Line(AtomicU64::new(0)),
+            next: Line(AtomicUsize::new(0)),
+            job: UnsafeCell::new(Job { task: &|_| (), n_tasks: 0 }),
+            taken: AtomicBool::new(false),
+            sleepers: AtomicUsize::new(0),
+            sleep: Mutex::new(()),
+            wake: Condvar::new(),
+            panic: Mutex::new(None),
+            spins: if workers < processors { SPINS } else { 0 },
+        });
+        let mut crew = Crew { shared, workers: Vec::with_capacity(workers) };
+        for index in 0..workers {
+            let shared = crew.shared.clone();
+            let thread = std::thread::Builder::new().name(format!("tl-{}", index + 1));
+            crew.workers.push(thread.spawn(move || shared.serve())?);
+        }
+        Ok(crew)
+    }
+
+    /// Calls `task(i)` once for each i in 0..`n_tasks` and returns when all are done; `false` when the crew is busy with
+    /// another call (of another thread, or of the task that is calling) and nothing was done.
+    ///
+    /// # Panics
+    /// With what a task panicked with. The tasks that had not begun are left out then.
+    pub(super) fn run(&self, n_tasks: usize, task: &(dyn Fn(usize) + Sync)) -> bool {
+        let shared = &*self.shared;
+        if shared.taken.swap(true, Ordering::Acquire) {
+            return false;
+        }
+        // SAFETY: only the lifetime is forgotten. Workers use the pointer while they are inside, and this function
+        // neither returns nor unwinds before it has closed the state and seen everybody leave.
+        #[allow(unsafe_code, reason = "scoped threads that are not started anew for each scope")]
+        let task: Task = unsafe { std::mem::transmute::<*const (dyn Fn(usize) + Sync + '_), Task>(task) };
+        // SAFETY: this thread has `taken`, and the state is closed with nobody inside since the last job (or the start).
+        #[allow(unsafe_code, reason = "see the invariant of this file")]
+        unsafe {
+            *shared.job.get() = Job { task, n_tasks };
+        }
+        shared.next.0.store(0, Ordering::Relaxed);
+        let generation = (shared.state.0.load(Ordering::Relaxed) >> GENERATION).wrapping_add(1);
+        shared.state.0.store(generation << GENERATION | OPEN, Ordering::SeqCst);
+        if shared.sleepers.load(Ordering::SeqCst) > 0 {
+            // Who counted itself as asleep holds the lock until it waits.
+            drop(shared.lock_sleep());
+            shared.wake.notify_all();
+        }
+        shared.work();
+        shared.close();
+        let panic = shared.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
+        shared.taken.store(false, Ordering::Release);
+        if let Some(panic) = panic {
+            resume_unwind(panic);
+        }
+        true
+    }
+}
+
+impl Drop for Crew {
+    fn drop(&mut self) {
+        self.shared.state.0.fetch_or(STOP, Ordering::SeqCst);
+        drop(self.shared.lock_sleep());
+        self.shared.wake.notify_all();
+        for worker in self.workers.drain(..) {
+            // A worker never unwinds: what tasks panic with is caught.
+            let _ = worker.join();
+        }
+    }
+}
+
+impl Shared {
+    /// A worker's life.
+    fn serve(&self) {
+        let mut seen = 0;
+        while let Some(state) = self.wait_for_job(seen) {
+            if self.state.0.compare_exchange(state, state + 1, Ordering::Acquire, Ordering::Relaxed).is_ok() {
+                seen = state >> GENERATION;
+                self.work();
+                self.state.0.fetch_sub(1, Ordering::Release);
+            }
+        }
+    }
+
+    /// The state once it is open with another generation than `seen`; `None` when the crew ends.
+    fn wait_for_job(&self, seen: u64) -> Option<u64> {
+        let is_news = |state: u64| state & STOP != 0 || (state & OPEN != 0 && state >> GENERATION != seen);
+        let result = |state: u64| (state & STOP == 0).then_some(state);
+        for _ in 0..self.spins {
+            let state = self.state.0.load(Ordering::Acquire);
+            if is_news(state) {
+                return result(state);
+            }
+            spin_loop();
+        }
+        let mut sleep = self.lock_sleep();
+        self.sleepers.fetch_add(1, Ordering::SeqCst);
+        loop {
+            let state = self.state.0.load(Ordering::SeqCst);
+            if is_news(state) {
+                self.sleepers.fetch_sub(1, Ordering::SeqCst);
+                return result(state);
+            }
+            sleep = self.wake.wait(sleep).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Does tasks of the open job until none is left. Called by the caller and by workers that are inside.
+    fn work(&self) {
+        // SAFETY: the caller wrote the job before it opened the state, and writes no other before all inside have left.
+        #[allow(unsafe_code, reason = "see the invariant of this file")]
+        let Job { task, n_tasks } = unsafe { *self.job.get() };
+        // SAFETY: `Crew::run` keeps the closure alive until nobody is inside.
+        #[allow(unsafe_code, reason = "see `Crew::run`")]
+        let task = unsafe { &*task };
+        let done = catch_unwind(AssertUnwindSafe(|| {
+            loop {
+                let index = self.next.0.fetch_add(1, Ordering::Relaxed);
+                if index >= n_tasks {
+                    break;
+                }
+                task(index);
+            }
+        }));
+        if let Err(panic) = done {
+            self.next.0.fetch_max(n_tasks, Ordering::Relaxed);
+            self.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(panic);
+        }
+    }
+
+    /// Lets nobody in any more and waits until nobody is inside.
+    fn close(&self) {
+        let mut state = self.state.0.fetch_and(!OPEN, Ordering::AcqRel);
+        let mut looks = 0;
+        while state & INSIDE != 0 {
+            if looks < self.spins {
+                looks += 1;
+                spin_loop();
+            } else {
+                std::thread::yield_now();
+            }
+            state = self.state.0.load(Ordering::Acquire);
+        }
+    }
+
+    fn lock_sleep(&self) -> MutexGuard<'_, ()> {
+        self.sleep.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
