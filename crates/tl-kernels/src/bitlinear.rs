@@ -9,9 +9,9 @@ use ternary_core::{ActMode, Bytes, Packing, TernaryTensor};
 use crate::activation::ActivationBuffer;
 use crate::arch::Level;
 use crate::error::{Error, Result};
-use crate::gemm::{rows_per_task, with_panel};
+use crate::gemm::with_panel;
 use crate::isa::Isa;
-use crate::pool::Pool;
+use crate::pool::ColumnBlock;
 use crate::ternary::{T158, TernaryFloatProduct, TernaryFormat, TernaryProduct, TernaryRows, Tq1, Tq2};
 
 /// A matrix of ternary weights, read in the layout of its file.
@@ -96,31 +96,25 @@ impl BitLinear {
         Ok(BitLinear { tensor, ..*self })
     }
 
-    /// `y` `[n, rows]` for all tokens of `acts`.
+    /// The rows that are the columns of `out`, for all tokens of `acts`.
     ///
     /// # Panics
     /// If the activations are not quantised for the mode.
-    pub(crate) fn forward(&self, pool: &Pool, acts: &ActivationBuffer, y: &mut [f32]) {
+    pub(crate) fn forward_block(&self, acts: &ActivationBuffer, out: ColumnBlock<'_, f32>) {
         match self.tensor.packing() {
-            Packing::Tq2_0 => self.forward_as::<Tq2>(pool, acts, y),
-            Packing::Tq1_0 => self.forward_as::<Tq1>(pool, acts, y),
-            Packing::BitnetT158 => self.forward_as::<T158>(pool, acts, y),
+            Packing::Tq2_0 => self.forward_as::<Tq2>(acts, out),
+            Packing::Tq1_0 => self.forward_as::<Tq1>(acts, out),
+            Packing::BitnetT158 => self.forward_as::<T158>(acts, out),
         }
     }
 
-    fn forward_as<P: TernaryFormat>(&self, pool: &Pool, acts: &ActivationBuffer, y: &mut [f32]) {
+    fn forward_as<P: TernaryFormat>(&self, acts: &ActivationBuffer, out: ColumnBlock<'_, f32>) {
         let rows = TernaryRows { tensor: &self.tensor, packing: PhantomData::<P> };
-        let n_rows = self.tensor.rows();
-        let block = rows_per_task(n_rows, self.tensor.cols() * acts.n(), pool.threads());
         if self.mode == ActMode::F32 {
-            pool.column_blocks(y, n_rows, block, |out| {
-                with_panel(|panel| self.level.run(TernaryFloatProduct { rows, acts, out, panel }));
-            });
+            with_panel(|panel| self.level.run(TernaryFloatProduct { rows, acts, out, panel }));
         } else {
             let acts = acts.quantized(self.mode).expect("activations are quantised in the layer's mode");
-            pool.column_blocks(y, n_rows, block, |out| {
-                self.level.run(TernaryProduct { rows, acts, out });
-            });
+            self.level.run(TernaryProduct { rows, acts, out });
         }
     }
 }

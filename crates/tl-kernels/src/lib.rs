@@ -8,7 +8,7 @@
 //!
 //! ```text
 //! Linear::forward            which weights (format.rs, bitlinear.rs) and which level (isa.rs)
-//!   Pool::column_blocks      output rows are dealt out to threads, each block written by one
+//!   forward_all, pool::Grid  output rows are dealt out to threads, each block written by one
 //!     gemm.rs | ternary.rs   the algorithm, once, generic over the vector traits of vector.rs
 //!       arch/*.rs            what one vector operation is on this machine
 //! ```
@@ -52,7 +52,7 @@ pub use bitlinear::BitLinear;
 pub use error::{Error, Result};
 pub use format::{Bf16, DenseFormat, DenseType, F16, F32, Q6K, Q8_0};
 pub use isa::Isa;
-pub use linear::Linear;
+pub use linear::{Linear, Product, forward_all};
 pub use matrix::Dense;
 pub use pool::Pool;
 

@@ -8,9 +8,10 @@ use crate::activation::ActivationBuffer;
 use crate::bitlinear::BitLinear;
 use crate::error::Result;
 use crate::format::{Bf16, DenseType, F16, F32, Q6K, Q8_0};
+use crate::gemm::rows_per_task;
 use crate::isa::Isa;
 use crate::matrix::Dense;
-use crate::pool::Pool;
+use crate::pool::{ColumnBlock, Grid, Pool};
 
 /// A matrix `[rows, cols]` = `[out_features, in_features]` that maps activations.
 #[derive(Debug, Clone)]
@@ -188,8 +189,65 @@ impl Linear {
     /// If the activations are not `[n, cols]`, `y` is not `[n, rows]`, or the activations were not
     /// quantised in [`Linear::act_mode`].
     pub fn forward(&self, pool: &Pool, acts: &ActivationBuffer, y: &mut [f32]) {
-        assert_eq!(acts.cols(), self.cols(), "activations must have one value per column");
-        assert_eq!(y.len(), acts.n() * self.rows(), "the output must be [n, rows]");
-        each!(self, w => w.forward(pool, acts, y));
+        forward_all(pool, [Product { linear: self, acts, y }]);
     }
+
+    /// The rows `out.columns()` of `y = W x` for all tokens of `acts`, computed on the calling thread: a piece of a work
+    /// list. `out` has one row per token.
+    ///
+    /// # Panics
+    /// If the activations are not `[n, cols]` or not quantised in [`Linear::act_mode`], or `out` has another number of
+    /// rows or columns that the matrix does not have.
+    pub fn forward_block(&self, acts: &ActivationBuffer, out: ColumnBlock<'_, f32>) {
+        assert_eq!(acts.cols(), self.cols(), "activations must have one value per column");
+        assert_eq!(out.n_rows(), acts.n(), "the output must have one row per token");
+        assert!(out.columns().end <= self.rows(), "columns {:?} of {}", out.columns(), self.rows());
+        each!(self, w => w.forward_block(acts, out));
+    }
+
+    /// Output rows per piece of a work list of `list_rows` rows like those of this matrix, for tokens `n`.
+    #[must_use]
+    pub fn rows_per_piece(&self, list_rows: usize, n: usize, threads: usize) -> usize {
+        if threads == 1 {
+            return self.rows();
+        }
+        rows_per_task(list_rows, self.cols().saturating_mul(n), threads).next_multiple_of(PIECE_ROWS)
+    }
+}
+
+/// Pieces are whole groups of rows of every layout.
+const PIECE_ROWS: usize = 16;
+
+/// One product of a list for [`forward_all`].
+#[derive(Debug)]
+pub struct Product<'a> {
+    /// The weights `[rows, cols]`.
+    pub linear: &'a Linear,
+    /// `[n, cols]`, quantised in the mode of the weights.
+    pub acts: &'a ActivationBuffer,
+    /// `[n, rows]`.
+    pub y: &'a mut [f32],
+}
+
+/// `y[t] = W x[t]` for several independent products as one work list: the threads meet once, at its end.
+///
+/// # Panics
+/// As [`Linear::forward`].
+pub fn forward_all<const N: usize>(pool: &Pool, products: [Product<'_>; N]) {
+    let cuts = products.each_ref().map(|p| [0, p.acts.n()]);
+    let mut next_cuts = cuts.iter();
+    let list = products.map(|Product { linear, acts, y }| {
+        assert_eq!(y.len(), acts.n() * linear.rows(), "the output must be [n, rows]");
+        let cuts = next_cuts.next().expect("as many as products");
+        let block = linear.rows_per_piece(linear.rows(), acts.n(), pool.threads());
+        (linear, acts, Grid::new(y, linear.rows(), cuts, block))
+    });
+    let n_pieces = list.iter().map(|(_, _, grid)| grid.n_cells()).sum::<usize>();
+    pool.run(n_pieces.min(pool.threads()), &|_| {
+        for (linear, acts, grid) in &list {
+            while let Some((_, out)) = grid.take() {
+                linear.forward_block(acts, out);
+            }
+        }
+    });
 }

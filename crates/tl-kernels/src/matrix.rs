@@ -10,9 +10,9 @@ use crate::activation::{ActivationBuffer, LANES};
 use crate::arch::Level;
 use crate::error::{Error, Result};
 use crate::format::DenseFormat;
-use crate::gemm::{DenseProduct, PackedRows, PanelSource, rows_per_task, with_panel};
+use crate::gemm::{DenseProduct, PackedRows, PanelSource, with_panel};
 use crate::isa::Isa;
-use crate::pool::Pool;
+use crate::pool::ColumnBlock;
 use crate::vector::{Kernel, Simd};
 
 /// A matrix `[rows, cols]` of dense weights, read as it is stored.
@@ -109,14 +109,11 @@ impl<F: DenseFormat> Dense<F> {
         });
     }
 
-    /// `y[t][r] = dot16(row r, x[t])` for all tokens of `acts`; `y` is `[n, rows]`.
-    pub(crate) fn forward(&self, pool: &Pool, acts: &ActivationBuffer, y: &mut [f32]) {
-        let block = rows_per_task(self.rows, self.cols * acts.n(), pool.threads());
-        pool.column_blocks(y, self.rows, block, |out| {
-            with_panel(|panel| {
-                let rows = self.packed();
-                self.level.run(DenseProduct { rows, acts, out, panel });
-            });
+    /// `dot16(row r, x[t])` for all tokens t of `acts` and the rows r that are the columns of `out`.
+    pub(crate) fn forward_block(&self, acts: &ActivationBuffer, out: ColumnBlock<'_, f32>) {
+        with_panel(|panel| {
+            let rows = self.packed();
+            self.level.run(DenseProduct { rows, acts, out, panel });
         });
     }
 

@@ -5,9 +5,10 @@
 
 use half::f16;
 use ternary_core::{Rounding, dot16, oracle, quantize_a8};
+use tl_kernels::pool::ColumnBlock;
 use tl_kernels::{
-    ActMode, ActivationBuffer, BLOCK, Bytes, DenseType, Isa, Linear, Packing, Pool, Scales, TernaryTensor, dense, math,
-    selftest,
+    ActMode, ActivationBuffer, BLOCK, Bytes, DenseType, Isa, Linear, Packing, Pool, Product, Scales, TernaryTensor,
+    dense, forward_all, math, selftest,
 };
 
 /// The levels to test; prints the ones this machine lacks.
@@ -215,6 +216,36 @@ fn results_do_not_depend_on_batch_or_pool() {
                 assert_same_bits(&got, &one_by_one[..n * rows], &what);
             }
         }
+    }
+}
+
+/// One work list, on any number of threads, gives what its products give alone; so do pieces of any width.
+#[test]
+fn lists_and_pieces_give_the_bits_of_the_whole() {
+    let random = &mut Random(6);
+    let (a, b) = (one_of_each(random, 301), one_of_each(random, 70));
+    let x = random.floats(3 * 512);
+    let mut acts = ActivationBuffer::new();
+    acts.set(&x, 3, 512);
+    for mode in [ActMode::A8Block, ActMode::A8Token] {
+        acts.quantize(mode);
+    }
+    for (a, b) in a.iter().zip(&b) {
+        let (want_a, want_b) =
+            (product(a, a.isa(), &Pool::serial(), &x, 3), product(b, b.isa(), &Pool::serial(), &x, 3));
+        for threads in [1, 2, 7] {
+            let pool = Pool::new(threads).unwrap();
+            let (mut y_a, mut y_b) = (vec![0.0; want_a.len()], vec![0.0; want_b.len()]);
+            let list =
+                [Product { linear: a, acts: &acts, y: &mut y_a }, Product { linear: b, acts: &acts, y: &mut y_b }];
+            forward_all(&pool, list);
+            assert_same_bits(&y_a, &want_a, a.type_name());
+            assert_same_bits(&y_b, &want_b, b.type_name());
+        }
+        let mut piece = vec![0.0; 3 * 37];
+        a.forward_block(&acts, ColumnBlock::whole(&mut piece, 160..197));
+        let want: Vec<f32> = want_a.chunks(301).flat_map(|row| row[160..197].to_vec()).collect();
+        assert_same_bits(&piece, &want, a.type_name());
     }
 }
 

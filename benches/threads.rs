@@ -1,0 +1,50 @@
+//! What does it cost to hand work to all threads, as often as one decoded token does?
+//!
+//! 470 hand-overs of 8 tasks: empty ones, and ones of some microseconds. Ids `handover/POOL/TASK`; `rayon` runs inside one
+//! `install`, as a step that never leaves rayon's pool would.
+
+use std::hint::black_box;
+use std::time::Duration;
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use rayon::prelude::*;
+use tl_kernels::Pool;
+
+/// Hand-overs per token of a model with 47 layers.
+const HANDOVERS: usize = 470;
+const TASKS: usize = 8;
+
+/// Some floating-point work that cannot be left out.
+fn work(rounds: usize) {
+    let mut x = 1.0f32;
+    for i in 0..rounds {
+        x = black_box(x * 1.0001 + i as f32);
+    }
+    black_box(x);
+}
+
+fn bench(c: &mut Criterion) {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let ours = Pool::new(threads).expect("the system has that many processors");
+    let rayon = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads start");
+    let mut group = c.benchmark_group("handover");
+    group.sample_size(10).measurement_time(Duration::from_secs(2));
+    for (name, rounds) in [("empty", 0), ("microseconds", 500)] {
+        group.bench_function(format!("pool/{name}"), |b| {
+            b.iter(|| (0..HANDOVERS).for_each(|_| ours.run(TASKS, &|_| work(rounds))));
+        });
+        group.bench_function(format!("rayon/{name}"), |b| {
+            b.iter(|| {
+                rayon.install(|| {
+                    for _ in 0..HANDOVERS {
+                        (0..TASKS).into_par_iter().with_max_len(1).for_each(|_| work(rounds));
+                    }
+                });
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, bench);
+criterion_main!(benches);
