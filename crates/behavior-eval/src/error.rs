@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::artifact::ArtifactDefect;
 use crate::model::ModelError;
 use crate::trace::TraceDefect;
 
@@ -155,6 +156,25 @@ pub enum Error {
         /// What is wrong.
         defect: TraceDefect,
     },
+    /// A teacher artifact that is not what it should be.
+    #[error("{}: {defect}; remove its folder to record it again", path.display())]
+    Artifact {
+        /// The artifact.
+        path: PathBuf,
+        /// What is wrong.
+        defect: ArtifactDefect,
+    },
+    /// A recording that was begun with other prompts.
+    #[error("the recording was begun with prompt {recorded} where {given} is given now; give the same suite")]
+    PromptOrder {
+        /// The prompt that is recorded.
+        recorded: String,
+        /// The prompt that is given.
+        given: String,
+    },
+    /// A resumable job that cannot go on.
+    #[error(transparent)]
+    Job(#[from] gguf_bitnet::Error),
     /// A stored baseline that cannot be used.
     #[error("the stored baseline is not usable: {reason}; record it again")]
     Baseline {

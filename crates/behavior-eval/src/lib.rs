@@ -9,6 +9,7 @@
 //!
 //! **Invariant:** too little input is an error, never a figure.
 
+pub mod artifact;
 pub mod bootstrap;
 pub mod error;
 pub mod fidelity;
@@ -26,6 +27,7 @@ mod lockstep;
 mod numeric;
 mod row;
 
+pub use artifact::{ArtifactSpec, TeacherArtifact};
 pub use error::{Error, Result};
 pub use fidelity::{FidelityReport, compare};
 pub use model::{LanguageModel, ModelError};

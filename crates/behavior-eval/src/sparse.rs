@@ -90,19 +90,7 @@ impl SparseRow {
     fn of(logits: &[f32], target: usize, count: usize, place: Place) -> Result<Self> {
         let (best, largest) = top(logits, place)?;
         let total = log_sum_exp(logits, largest);
-        let mut order: Vec<(u32, f32)> = (0u32..).zip(logits.iter().copied()).collect();
-        let likelier = |a: &(u32, f32), b: &(u32, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
-        let rest = if count < order.len() {
-            order.select_nth_unstable_by(count, likelier);
-            let mut rest = order.split_off(count);
-            rest.sort_unstable_by_key(|&(token, _)| token);
-            rest
-        } else {
-            Vec::new()
-        };
-        order.sort_unstable_by(likelier);
-        let tail = rest.iter().map(|&(_, z)| exp(f64::from(z) - total)).sum();
-        let kept = order.into_iter().map(|(token, z)| (token, (f64::from(z) - total) as f32)).collect();
+        let (kept, tail) = likeliest(logits, total, count);
         Ok(Self { log_prob: prediction(logits, target, best, total).log_prob, tail, kept })
     }
 
@@ -173,6 +161,25 @@ impl SparseRow {
         let upper = head + self.tail * (log_tail.min(last) - (smallest - total));
         Ok((lower.max(0.0), upper.max(lower).max(0.0)))
     }
+}
+
+/// The `count` likeliest tokens of finite logits with `ln p`, the likeliest first (of equals the lower id), and the mass
+/// of the rest. `total` is `ln sum exp`.
+pub(crate) fn likeliest(logits: &[f32], total: f64, count: usize) -> (Vec<(u32, f32)>, f64) {
+    let mut order: Vec<(u32, f32)> = (0u32..).zip(logits.iter().copied()).collect();
+    let likelier = |a: &(u32, f32), b: &(u32, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
+    let rest = if count < order.len() {
+        order.select_nth_unstable_by(count, likelier);
+        let mut rest = order.split_off(count);
+        rest.sort_unstable_by_key(|&(token, _)| token);
+        rest
+    } else {
+        Vec::new()
+    };
+    order.sort_unstable_by(likelier);
+    let tail = rest.iter().map(|&(_, z)| exp(f64::from(z) - total)).sum();
+    let kept = order.into_iter().map(|(token, z)| (token, (f64::from(z) - total) as f32)).collect();
+    (kept, tail)
 }
 
 fn damaged<T>(reason: &str) -> Result<T> {
