@@ -3,6 +3,7 @@
 //! Orchestration only. What touches a model runs `bitnet` in its own process, so that an installed binary can do
 //! everything this one can. **Invariant**: depends on clap and xshell, on none of our crates.
 
+mod bench;
 mod fuzz;
 mod json;
 mod pipeline;
@@ -39,6 +40,8 @@ enum Verb {
     Targets,
     /// Run the fuzz targets a fixed number of times, where the fuzzer is installed.
     Fuzz(fuzz::Args),
+    /// Record the speeds of the benchmarks, or draw the cost of a token.
+    Bench(bench::Args),
     /// Run one heavy demonstration and record its figures below benches/record.
     Prove(prove::Args),
     /// The same as `bitnet quantize`.
@@ -63,6 +66,7 @@ fn main() -> ExitCode {
         Verb::Tidy => tidy::run(),
         Verb::Targets => targets::run(),
         Verb::Fuzz(args) => fuzz::run(&args),
+        Verb::Bench(args) => bench::run(&args),
         Verb::Prove(args) => prove::run(&args),
         Verb::Quantize(rest) => bitnet("quantize", &rest.args),
         Verb::Synth(rest) => bitnet("synth", &rest.args),

@@ -9,7 +9,8 @@ mod interop;
 mod kill;
 mod perplexity;
 mod quantize;
-mod record;
+pub(crate) mod record;
+mod speed;
 mod ternary_forward;
 
 use std::path::{Path, PathBuf};
@@ -36,7 +37,7 @@ pub(crate) struct Args {
     /// goldens: a folder of reference checkpoints instead of `fixtures/goldens`.
     #[arg(long)]
     dir: Option<PathBuf>,
-    /// interop, ternary-forward: a Python with the packages of `fixtures/interop/requirements.txt`.
+    /// interop, ternary-forward, speed: a Python with the packages of `fixtures/interop/requirements.txt`.
     #[arg(long, default_value = "python3")]
     python: PathBuf,
     /// quantize: layers of the full-width checkpoint, 4 in the target.
@@ -64,14 +65,16 @@ enum Name {
     TernaryForward,
     /// The kill and resume part of `quantize` on a small checkpoint.
     Kill,
+    /// Full-size random files (9 GB, one after the other) against the memory bandwidth and llama.cpp.
+    Speed,
 }
 
 /// One measured figure and its verdict.
-struct Figure {
-    name: String,
-    value: String,
-    target: String,
-    pass: bool,
+pub(crate) struct Figure {
+    pub(crate) name: String,
+    pub(crate) value: String,
+    pub(crate) target: String,
+    pub(crate) pass: bool,
 }
 
 /// What a proof works with.
@@ -135,6 +138,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
         Name::Interop => interop::prove(&mut proof, &bitnet),
         Name::TernaryForward => ternary_forward::prove(&mut proof, &bitnet),
         Name::Kill => kill::prove(&mut proof, &bitnet),
+        Name::Speed => speed::prove(&mut proof, &bitnet),
     }?;
     if !args.no_record {
         let path = record::append(&name, &proof.figures)?;
@@ -157,7 +161,7 @@ fn bitnet(binary: &Path, args: &[&str]) -> Outcome<String> {
 }
 
 /// The same, reading what it printed as JSON.
-fn bitnet_json(binary: &Path, args: &[&str]) -> Outcome<Json> {
+pub(crate) fn bitnet_json(binary: &Path, args: &[&str]) -> Outcome<Json> {
     let text = bitnet(binary, args)?;
     Json::parse(&text).map_err(|e| format!("`bitnet {}` did not print JSON: {e}", args.join(" ")).into())
 }

@@ -15,6 +15,8 @@ pub(super) struct Ended {
     pub(super) wall: Duration,
     /// VmHWM, mapped pages included; `None` where `/proc` does not exist.
     pub(super) peak_bytes: Option<u64>,
+    /// Bytes that came from the disk, page faults included; `None` where the system does not tell.
+    pub(super) read_bytes: Option<u64>,
     pub(super) killed: bool,
 }
 
@@ -23,16 +25,17 @@ pub(super) fn run(binary: &Path, args: &[&str], kill_after: Option<Duration>) ->
     let start = Instant::now();
     let mut child =
         Command::new(binary).args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
-    let mut peak_bytes = None;
+    let (mut peak_bytes, mut read_bytes) = (None, None);
     loop {
         peak_bytes = high_water(&child).or(peak_bytes);
+        read_bytes = disk_reads(&child).or(read_bytes);
         if let Some(status) = child.try_wait()? {
-            return Ok(Ended { status, wall: start.elapsed(), peak_bytes, killed: false });
+            return Ok(Ended { status, wall: start.elapsed(), peak_bytes, read_bytes, killed: false });
         }
         if kill_after.is_some_and(|limit| start.elapsed() >= limit) {
             child.kill()?;
             let status = child.wait()?;
-            return Ok(Ended { status, wall: start.elapsed(), peak_bytes, killed: true });
+            return Ok(Ended { status, wall: start.elapsed(), peak_bytes, read_bytes, killed: true });
         }
         std::thread::sleep(POLL);
     }
@@ -41,6 +44,11 @@ pub(super) fn run(binary: &Path, args: &[&str], kill_after: Option<Duration>) ->
 fn high_water(child: &Child) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).ok()?;
     parse_high_water(&status)
+}
+
+fn disk_reads(child: &Child) -> Option<u64> {
+    let io = std::fs::read_to_string(format!("/proc/{}/io", child.id())).ok()?;
+    io.lines().find_map(|line| line.strip_prefix("read_bytes: "))?.trim().parse().ok()
 }
 
 fn parse_high_water(status: &str) -> Option<u64> {

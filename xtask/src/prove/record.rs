@@ -11,7 +11,7 @@ use crate::{Outcome, repo};
 const HEADER: &str = "proof,figure,value,target,verdict,cpu,cores,flags,commit,utc";
 
 /// Writes one row per figure and returns the file.
-pub(super) fn append(proof: &str, figures: &[Figure]) -> Outcome<PathBuf> {
+pub(crate) fn append(proof: &str, figures: &[Figure]) -> Outcome<PathBuf> {
     let sh = repo::shell()?;
     let utc = cmd!(sh, "date -u +%Y-%m-%dT%H:%M:%SZ").quiet().read()?;
     let dirty = !cmd!(sh, "git status --porcelain --untracked-files=no").quiet().read()?.is_empty();

@@ -1,0 +1,100 @@
+//! A line chart as SVG: logarithmic x with 0 at the left edge, linear y from 0.
+
+use std::fmt::Write;
+
+/// One line.
+pub(super) struct Curve {
+    pub(super) name: String,
+    /// Ascending in x.
+    pub(super) points: Vec<(f64, f64)>,
+}
+
+/// What to draw.
+pub(super) struct Chart<'a> {
+    pub(super) title: &'a str,
+    pub(super) x: &'a str,
+    pub(super) curves: Vec<Curve>,
+}
+
+const SIZE: (f64, f64) = (640.0, 360.0);
+/// Left, top, right, bottom.
+const MARGIN: (f64, f64, f64, f64) = (56.0, 36.0, 16.0, 48.0);
+/// Distinct without colour vision, too.
+const COLOURS: [&str; 4] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7"];
+
+impl Chart<'_> {
+    /// The picture.
+    pub(super) fn svg(&self) -> String {
+        let points = || self.curves.iter().flat_map(|curve| &curve.points);
+        let top = nice(points().fold(0.0f64, |top, p| top.max(p.1)));
+        let positive = || points().map(|p| p.0).filter(|x| *x > 0.0);
+        let (low, high) = (positive().fold(f64::INFINITY, f64::min), positive().fold(1.0f64, f64::max));
+        // Zero stands one doubling to the left of the smallest positive value.
+        let first = if points().any(|p| p.0 == 0.0) { low / 2.0 } else { low };
+        let (left, upper, right, lower) = MARGIN;
+        let (width, height) = (SIZE.0 - left - right, SIZE.1 - upper - lower);
+        let span = (high / first).log2().max(1.0);
+        let place_x = |x: f64| left + width * (if x > 0.0 { x / first } else { 1.0 }).log2() / span;
+        let place_y = |y: f64| upper + height * (1.0 - y / top);
+
+        let mut svg = format!(
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {0} {1}\" font-family=\"sans-serif\" \
+             font-size=\"12\">\n<rect width=\"{0}\" height=\"{1}\" fill=\"#ffffff\"/>\n\
+             <text x=\"{left}\" y=\"20\" font-size=\"14\">{2}</text>\n",
+            SIZE.0, SIZE.1, self.title
+        );
+        for tick in 0..=4 {
+            let y = top * f64::from(tick) / 4.0;
+            let (at, end) = (place_y(y), left + width);
+            let _ = writeln!(svg, "<path d=\"M{left} {at:.1}H{end}\" stroke=\"#dddddd\"/>");
+            let _ = writeln!(svg, "<text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{y}</text>", left - 6.0, at + 4.0);
+        }
+        let mut ticks: Vec<f64> = points().map(|p| p.0).collect();
+        ticks.sort_by(f64::total_cmp);
+        ticks.dedup();
+        for x in ticks {
+            let (at, y) = (place_x(x), upper + height + 16.0);
+            let _ = writeln!(svg, "<text x=\"{at:.1}\" y=\"{y}\" text-anchor=\"middle\">{x}</text>");
+        }
+        let (middle, bottom) = (left + width / 2.0, SIZE.1 - 10.0);
+        let _ = writeln!(svg, "<text x=\"{middle}\" y=\"{bottom}\" text-anchor=\"middle\">{}</text>", self.x);
+        for (i, curve) in self.curves.iter().enumerate() {
+            let colour = COLOURS[i % COLOURS.len()];
+            let line: Vec<String> =
+                curve.points.iter().map(|(x, y)| format!("{:.1},{:.1}", place_x(*x), place_y(*y))).collect();
+            let line = line.join(" ");
+            let _ = writeln!(svg, "<polyline points=\"{line}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"/>");
+            let (x, y) = (left + 12.0, upper + 14.0 + 16.0 * i as f64);
+            let _ = writeln!(svg, "<text x=\"{x}\" y=\"{y}\" fill=\"{colour}\">{}</text>", curve.name);
+        }
+        svg.push_str("</svg>\n");
+        svg
+    }
+}
+
+/// The smallest of 1, 2, 4, 10 times a power of ten that is not below `value`; 1 for nothing.
+fn nice(value: f64) -> f64 {
+    if value <= 0.0 {
+        return 1.0;
+    }
+    let unit = 10f64.powf(value.log10().floor());
+    [1.0, 2.0, 4.0, 10.0].into_iter().map(|step| step * unit).find(|top| *top >= value).unwrap_or(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Chart, Curve, nice};
+
+    #[test]
+    fn scales_end_at_round_numbers() {
+        assert_eq!([nice(0.0), nice(0.3), nice(7.0), nice(100.0), nice(120.0)], [1.0, 0.4, 10.0, 100.0, 200.0]);
+    }
+
+    #[test]
+    fn every_point_lies_inside_the_frame() {
+        let points = vec![(0.0, 5.0), (256.0, 6.0), (8192.0, 9.5)];
+        let svg = Chart { title: "t", x: "x", curves: vec![Curve { name: "c".to_owned(), points }] }.svg();
+        let line = svg.split("points=\"").nth(1).unwrap().split('"').next().unwrap();
+        assert_eq!(line, "56.0,174.0 150.7,146.4 624.0,49.8");
+    }
+}

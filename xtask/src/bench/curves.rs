@@ -1,0 +1,79 @@
+//! The cost of a token over the depth of its context, and over the batch it is computed in.
+
+use std::path::Path;
+
+use super::CurvesArgs;
+use super::chart::{Chart, Curve};
+use crate::json::Json;
+use crate::prove::{Figure, bitnet_json, record};
+use crate::{Outcome, repo};
+
+/// Tokens decoded at each depth.
+const DECODED: &str = "8";
+
+pub(super) fn draw(args: &CurvesArgs) -> Outcome {
+    let bitnet = repo::bitnet(args.bitnet.as_deref(), "release")?;
+    let model = args.model.to_str().ok_or("the model's path is not UTF-8")?;
+    let bench =
+        |more: &[&str]| bitnet_json(&bitnet, &[&["bench", "--json", "-m", model, "-r", "1"][..], more].concat());
+
+    let mut depths = vec!["0".to_owned()];
+    depths.extend(doubling(256, args.depth).map(|depth| depth.to_string()));
+    let depths = depths.join(",");
+    let mut decode = Vec::new();
+    for kv in ["f16", "i8"] {
+        let report = bench(&["-p", "0", "-n", DECODED, "-d", &depths, "--kv", kv])?;
+        decode.push(Curve { name: format!("cache {kv}"), points: costs(&report, "depth")? });
+    }
+    let mut prompt = Vec::new();
+    for batch in doubling(1, args.batch) {
+        let batch = batch.to_string();
+        let report = bench(&["-p", &batch, "-n", "0", "--chunk", &batch])?;
+        prompt.extend(costs(&report, "tokens")?);
+    }
+    let prompt = vec![Curve { name: "prompt".to_owned(), points: prompt }];
+
+    let dir = repo::root().join("docs/img");
+    std::fs::create_dir_all(&dir)?;
+    let mut figures = Vec::new();
+    let charts = [
+        ("decode-depth.svg", "Decoding: milliseconds per token", "tokens of context", decode),
+        ("prompt-batch.svg", "Prompt: milliseconds per token", "tokens per batch", prompt),
+    ];
+    for (file, title, x, curves) in charts {
+        figures.extend(rows(title, x, &curves));
+        write(&dir.join(file), &Chart { title, x, curves })?;
+    }
+    let path = record::append("curves", &figures)?;
+    repo::say(&format!("recorded in {}", path.strip_prefix(repo::root())?.display()));
+    Ok(())
+}
+
+/// `first`, twice that, and so on, up to `last`.
+fn doubling(first: u32, last: u32) -> impl Iterator<Item = u32> {
+    std::iter::successors(Some(first), |n| n.checked_mul(2)).take_while(move |n| *n <= last)
+}
+
+/// Points of `key` and milliseconds per token.
+fn costs(report: &Json, key: &str) -> Outcome<Vec<(f64, f64)>> {
+    let number = |test: &Json, key| test.member(key).and_then(Json::number);
+    let tests = report.member("tests").map(Json::list).unwrap_or_default();
+    let points = tests.iter().map(|test| Some((number(test, key)?, 1e3 / number(test, "tokens_per_s")?)));
+    points.collect::<Option<_>>().ok_or_else(|| "the report of `bitnet bench` lacks a figure".into())
+}
+
+fn rows(title: &str, x: &str, curves: &[Curve]) -> Vec<Figure> {
+    let row = |curve: &Curve| Figure {
+        name: format!("{title}, {}", curve.name),
+        value: curve.points.iter().map(|(x, y)| format!("{x}: {y:.1}")).collect::<Vec<_>>().join("; "),
+        target: format!("over {x}"),
+        pass: true,
+    };
+    curves.iter().map(row).collect()
+}
+
+fn write(path: &Path, chart: &Chart<'_>) -> Outcome {
+    std::fs::write(path, chart.svg())?;
+    repo::say(&format!("wrote {}", path.strip_prefix(repo::root())?.display()));
+    Ok(())
+}
