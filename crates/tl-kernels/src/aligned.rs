@@ -4,7 +4,8 @@
 
 use std::mem::size_of;
 
-const CACHE_LINE_BYTES: usize = 64;
+/// What memory moves by.
+pub(crate) const CACHE_LINE_BYTES: usize = 64;
 
 /// Elements of a plain number type, 64-byte aligned.
 #[derive(Debug, Clone, Default)]

@@ -45,6 +45,8 @@ pub trait Float: Copy {
 pub trait Simd: Float {
     /// Rows x tokens of the register tile of a dense product.
     const DENSE_TILE: DenseTile;
+    /// Whether the registers hold the partial sums of four rows and four blocks.
+    const FOUR_BLOCKS: bool = false;
     /// The codes 0..=2 of one ternary block, in the order of the activation codes.
     type Codes: Copy;
     /// Partial sums of products of codes and activations.
@@ -58,6 +60,11 @@ pub trait Simd: Float {
     /// Asks for the cache line `distance` bytes behind the start of `near`. Changes no result; any distance is
     /// allowed.
     fn prefetch<T>(self, near: &T, distance: usize);
+    /// As [`Simd::prefetch`], into the second-level cache: for what is needed thousands of bytes later.
+    #[inline(always)]
+    fn prefetch_far<T>(self, near: &T, distance: usize) {
+        self.prefetch(near, distance);
+    }
     /// Sixteen f32.
     fn load(self, x: &[f32; LANES]) -> Self::F;
     /// Writes sixteen f32.
@@ -96,6 +103,21 @@ pub trait Simd: Float {
         w_scales: Self::Quad,
         a_scale: f32,
     ) -> Self::Quad;
+    /// [`Simd::accumulate`] for four consecutive blocks of four rows: `dots[b][j]` belongs to block b of row j.
+    #[inline(always)]
+    fn accumulate_four(
+        self,
+        mut acc: Self::Quad,
+        dots: [[Self::Sums; 4]; 4],
+        act_sums: &[i32; 4],
+        w_scales: [Self::Quad; 4],
+        a_scales: &[f32; 4],
+    ) -> Self::Quad {
+        for b in 0..4 {
+            acc = self.accumulate(acc, dots[b], act_sums[b], w_scales[b], a_scales[b]);
+        }
+        acc
+    }
     /// Four f32.
     fn quad(self, x: [f32; 4]) -> Self::Quad;
     /// The four f32 of a quad.

@@ -92,6 +92,13 @@ impl Simd for Avx2 {
         unsafe { _mm_prefetch::<_MM_HINT_T0>(line) }
     }
 
+    #[inline(always)]
+    fn prefetch_far<T>(self, near: &T, distance: usize) {
+        let line = std::ptr::from_ref(near).cast::<i8>().wrapping_add(distance);
+        // SAFETY: a prefetch never faults, whatever the address; SSE is part of x86-64.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(line) }
+    }
+
     vector_methods! {
         fn load(self, x: &[f32; LANES]) -> F32x16 {
             F32x16(_mm256_loadu_ps(x.as_ptr()), _mm256_loadu_ps(x[8..].as_ptr()))

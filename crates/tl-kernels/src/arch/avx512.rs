@@ -71,6 +71,7 @@ impl<const VNNI: bool> Float for Avx512<VNNI> {
 
 impl<const VNNI: bool> Simd for Avx512<VNNI> {
     const DENSE_TILE: DenseTile = DenseTile::Rows4Tokens6;
+    const FOUR_BLOCKS: bool = true;
     /// Field n of both halves at n.
     type Codes = [__m512i; 4];
     /// Sixteen partial sums.
@@ -96,6 +97,13 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
         let line = std::ptr::from_ref(near).cast::<i8>().wrapping_add(distance);
         // SAFETY: a prefetch never faults, whatever the address; SSE is part of x86-64.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(line) }
+    }
+
+    #[inline(always)]
+    fn prefetch_far<T>(self, near: &T, distance: usize) {
+        let line = std::ptr::from_ref(near).cast::<i8>().wrapping_add(distance);
+        // SAFETY: a prefetch never faults, whatever the address; SSE is part of x86-64.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(line) }
     }
 
     vector_methods! {
@@ -188,6 +196,34 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
             let totals = _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256::<1>(half));
             fma_totals(acc, totals, act_sum, w_scales, a_scale)
         }
+        fn accumulate_four(
+            self,
+            acc: __m128,
+            dots: [[__m512i; 4]; 4],
+            act_sums: &[i32; 4],
+            w_scales: [__m128; 4],
+            a_scales: &[f32; 4],
+        ) -> __m128 {
+            let [a, b, c, d] = [rows_by_lane(dots[0]), rows_by_lane(dots[1]), rows_by_lane(dots[2]), rows_by_lane(dots[3])];
+            // Quarter b of the totals: the four rows of block b.
+            let ab = _mm512_add_epi32(_mm512_shuffle_i32x4::<0x88>(a, b), _mm512_shuffle_i32x4::<0xdd>(a, b));
+            let cd = _mm512_add_epi32(_mm512_shuffle_i32x4::<0x88>(c, d), _mm512_shuffle_i32x4::<0xdd>(c, d));
+            let totals = _mm512_add_epi32(_mm512_shuffle_i32x4::<0x88>(ab, cd), _mm512_shuffle_i32x4::<0xdd>(ab, cd));
+
+            let by_quarter = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
+            let act_sums = _mm512_castsi128_si512(_mm_loadu_si128(act_sums.as_ptr().cast()));
+            let a_scales = _mm512_castps128_ps512(_mm_loadu_ps(a_scales.as_ptr()));
+            let totals = _mm512_sub_epi32(totals, _mm512_permutexvar_epi32(by_quarter, act_sums));
+            let ints = _mm512_cvtepi32_ps(totals);
+            let low = _mm512_castps256_ps512(_mm256_set_m128(w_scales[1], w_scales[0]));
+            let w_scales = _mm512_insertf32x8::<1>(low, _mm256_set_m128(w_scales[3], w_scales[2]));
+            let scales = _mm512_mul_ps(w_scales, _mm512_permutexvar_ps(by_quarter, a_scales));
+
+            let acc = _mm_fmadd_ps(_mm512_castps512_ps128(scales), _mm512_castps512_ps128(ints), acc);
+            let acc = _mm_fmadd_ps(_mm512_extractf32x4_ps::<1>(scales), _mm512_extractf32x4_ps::<1>(ints), acc);
+            let acc = _mm_fmadd_ps(_mm512_extractf32x4_ps::<2>(scales), _mm512_extractf32x4_ps::<2>(ints), acc);
+            _mm_fmadd_ps(_mm512_extractf32x4_ps::<3>(scales), _mm512_extractf32x4_ps::<3>(ints), acc)
+        }
         fn quad(self, x: [f32; 4]) -> __m128 {
             _mm_loadu_ps(x.as_ptr())
         }
@@ -200,6 +236,19 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
             _mm_cvtph_ps(_mm_loadl_epi64(bits.as_ptr().cast()))
         }
     }
+}
+
+/// Partial sums of four rows `a..d`, four of each row: quarter register q holds a, b, c, d of part q.
+///
+/// A lane sums 16 products of a code (at most 3) and an activation: at most 6096, and two lanes 12,192, so both
+/// packings to 16 bits are exact.
+#[target_feature(enable = "avx512f,avx512bw")]
+#[inline]
+fn rows_by_lane([a, b, c, d]: [__m512i; 4]) -> __m512i {
+    let ones = _mm512_set1_epi16(1);
+    let ab = _mm512_madd_epi16(_mm512_packs_epi32(a, b), ones);
+    let cd = _mm512_madd_epi16(_mm512_packs_epi32(c, d), ones);
+    _mm512_madd_epi16(_mm512_packs_epi32(ab, cd), ones)
 }
 
 /// The trit before the point of 3 times each fraction, of two half registers: 1 from 86 on, 2 from 171 on.
