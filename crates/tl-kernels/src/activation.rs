@@ -13,6 +13,8 @@
 use ternary_core::{ActMode, BLOCK, quantize_a8};
 
 use crate::aligned::AlignedBuffer;
+use crate::arch::Level;
+use crate::lut::{Grouping, TableGuard, Tables};
 
 /// Floats per vector group: the lanes of `dot16`.
 pub(crate) const LANES: usize = 16;
@@ -130,6 +132,8 @@ pub(crate) struct QuantizedRows {
     codes: AlignedBuffer<i8>,
     scales: Vec<f32>,
     sums: Vec<i32>,
+    /// Made when a lookup kernel first asks for them.
+    tables: Tables,
 }
 
 impl QuantizedRows {
@@ -149,8 +153,24 @@ impl QuantizedRows {
         &self.sums[t * self.blocks..(t + 1) * self.blocks]
     }
 
+    /// Blocks per row.
+    pub(crate) fn blocks(&self) -> usize {
+        self.blocks
+    }
+
+    /// Codes of all rows, one array per block, in field order.
+    pub(crate) fn all_codes(&self) -> &[[i8; BLOCK]] {
+        self.codes.as_slice().as_chunks().0
+    }
+
+    /// The lookup tables of all rows, made now unless an earlier product made them.
+    pub(crate) fn table(&self, level: Level, grouping: Grouping) -> TableGuard<'_> {
+        self.tables.of(level, grouping, self)
+    }
+
     fn resize(&mut self, n: usize, blocks: usize) {
         self.blocks = blocks;
+        self.tables.clear();
         self.codes.resize(n * blocks * BLOCK);
         self.scales.resize(n * blocks, 0.0);
         self.sums.resize(n * blocks, 0);

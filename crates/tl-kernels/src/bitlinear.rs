@@ -11,15 +11,22 @@ use crate::arch::Level;
 use crate::error::{Error, Result};
 use crate::gemm::with_panel;
 use crate::isa::Isa;
+use crate::lut::Grouping;
+use crate::lut_matrix::{LutFormat, LutMatrix, LutProduct};
 use crate::pool::ColumnBlock;
+use crate::registry::KernelKind;
 use crate::ternary::{T158, TernaryFloatProduct, TernaryFormat, TernaryProduct, TernaryRows, Tq1, Tq2};
+use crate::tl1::Tl1;
+use crate::tl2::Tl2;
 
-/// A matrix of ternary weights, read in the layout of its file.
+/// A matrix of ternary weights, read in the layout of its file or in one made at load.
 #[derive(Debug, Clone)]
 pub struct BitLinear {
     tensor: TernaryTensor,
     mode: ActMode,
     level: Level,
+    /// The weights once more, where the kernel reads another layout than the file's.
+    lookup: Option<LutMatrix>,
 }
 
 impl BitLinear {
@@ -33,7 +40,7 @@ impl BitLinear {
         if rows == 0 || cols == 0 {
             return Err(Error::EmptyMatrix { rows, cols });
         }
-        Ok(BitLinear { tensor, mode, level: Isa::current().level()? })
+        Ok(BitLinear { tensor, mode, level: Isa::current().level()?, lookup: None })
     }
 
     /// The weights.
@@ -81,6 +88,37 @@ impl BitLinear {
         Ok(self)
     }
 
+    /// The algorithm of its products.
+    #[must_use]
+    pub fn kernel(&self) -> KernelKind {
+        match self.lookup.as_ref().map(LutMatrix::grouping) {
+            None => KernelKind::I2s,
+            Some(Grouping::Pairs) => KernelKind::Tl1,
+            Some(Grouping::Triples) => KernelKind::Tl2,
+        }
+    }
+
+    /// The same layer with another kernel; TL1 and TL2 read all weights and lay them out anew.
+    ///
+    /// # Errors
+    /// [`Error::NoKernel`] where the kernel does not multiply such weights with such activations, and the first
+    /// damaged block.
+    pub fn with_kernel(self, kernel: KernelKind) -> Result<BitLinear> {
+        let grouping = match kernel {
+            KernelKind::I2s => return Ok(BitLinear { lookup: None, ..self }),
+            KernelKind::Tl1 if kernel.takes(self.mode) => Grouping::Pairs,
+            KernelKind::Tl2 if kernel.takes(self.mode) => Grouping::Triples,
+            _ => return Err(Error::NoKernel { kernel, ty: self.tensor.packing().name(), mode: self.mode }),
+        };
+        Ok(BitLinear { lookup: Some(LutMatrix::new(&self.tensor, grouping)?), ..self })
+    }
+
+    /// Bytes of weights in a layout of the kernel's own; 0 where it reads those of the file.
+    #[must_use]
+    pub fn layout_bytes(&self) -> usize {
+        self.lookup.as_ref().map_or(0, LutMatrix::layout_bytes)
+    }
+
     /// The rows `start..end` as a layer over the same bytes.
     ///
     /// # Errors
@@ -93,7 +131,8 @@ impl BitLinear {
         let row_bytes = packing.row_bytes(cols)?;
         let bytes = self.tensor.bytes().slice(start * row_bytes..end * row_bytes);
         let tensor = TernaryTensor::new(packing, end - start, cols, bytes, self.tensor.scales())?;
-        Ok(BitLinear { tensor, ..*self })
+        let lookup = self.lookup.as_ref().map(|matrix| matrix.from_row(start));
+        Ok(BitLinear { tensor, lookup, ..*self })
     }
 
     /// The rows that are the columns of `out`, for all tokens of `acts`.
@@ -101,11 +140,32 @@ impl BitLinear {
     /// # Panics
     /// If the activations are not quantised for the mode.
     pub(crate) fn forward_block(&self, acts: &ActivationBuffer, out: ColumnBlock<'_, f32>) {
+        if let Some(matrix) = &self.lookup {
+            return match matrix.grouping() {
+                Grouping::Pairs => self.forward_lookup::<Tl1>(matrix, acts, out),
+                Grouping::Triples => self.forward_lookup::<Tl2>(matrix, acts, out),
+            };
+        }
         match self.tensor.packing() {
             Packing::Tq2_0 => self.forward_as::<Tq2>(acts, out),
             Packing::Tq1_0 => self.forward_as::<Tq1>(acts, out),
             Packing::BitnetT158 => self.forward_as::<T158>(acts, out),
         }
+    }
+
+    /// Compares the lookup tables that the kernel reads for `acts` with their definition.
+    ///
+    /// # Errors
+    /// [`Error::TableEntry`] for the first entry that differs.
+    ///
+    /// # Panics
+    /// If the activations are not quantised for the mode.
+    pub(crate) fn verify_tables(&self, acts: &ActivationBuffer) -> Result<()> {
+        let Some(matrix) = &self.lookup else {
+            return Ok(());
+        };
+        let acts = acts.quantized(self.mode).expect("activations are quantised in the layer's mode");
+        acts.table(self.level, matrix.grouping()).verify(acts)
     }
 
     fn forward_as<P: TernaryFormat>(&self, acts: &ActivationBuffer, out: ColumnBlock<'_, f32>) {
@@ -116,5 +176,11 @@ impl BitLinear {
             let acts = acts.quantized(self.mode).expect("activations are quantised in the layer's mode");
             self.level.run(TernaryProduct { rows, acts, out });
         }
+    }
+
+    fn forward_lookup<F: LutFormat>(&self, matrix: &LutMatrix, acts: &ActivationBuffer, out: ColumnBlock<'_, f32>) {
+        let acts = acts.quantized(self.mode).expect("activations are quantised in the layer's mode");
+        let (table, scales) = (acts.table(self.level, matrix.grouping()), self.tensor.scales());
+        self.level.run(LutProduct { matrix, format: PhantomData::<F>, scales, acts, table: &table, out });
     }
 }

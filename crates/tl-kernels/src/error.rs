@@ -1,6 +1,8 @@
 //! The one error type of this crate.
 
-use crate::Isa;
+use ternary_core::ActMode;
+
+use crate::{Isa, KernelKind};
 
 /// What can go wrong when a kernel or a pool is set up. Running one cannot fail.
 #[derive(Debug, thiserror::Error)]
@@ -111,6 +113,37 @@ pub enum Error {
         expected: f32,
         /// What the kernel says.
         got: f32,
+    },
+    /// A lookup table that does not hold the products it stands for.
+    #[error(
+        "entry {entry} of group {group} in the lookup table of token {token}, block {block} is {got}, not {expected}; \
+         use a lower level"
+    )]
+    TableEntry {
+        /// Row of activations.
+        token: usize,
+        /// Block of columns.
+        block: usize,
+        /// Group of columns in the block.
+        group: usize,
+        /// Entry of its table.
+        entry: usize,
+        /// The product of the entry's weights with the activations.
+        expected: i32,
+        /// What the table says.
+        got: i32,
+    },
+    /// A kernel that cannot multiply these weights with these activations.
+    #[error(
+        "there is no {kernel} kernel for {ty} weights and {mode:?} activations; use one that `bitnet doctor` lists"
+    )]
+    NoKernel {
+        /// The kernel asked for.
+        kernel: KernelKind,
+        /// Name of the weight type.
+        ty: &'static str,
+        /// Precision of the activations.
+        mode: ActMode,
     },
     /// Ternary data that `ternary-core` refuses.
     #[error(transparent)]

@@ -9,7 +9,8 @@
 //! ```text
 //! Linear::forward            which weights (format.rs, bitlinear.rs) and which level (isa.rs)
 //!   forward_all, pool::Grid  output rows are dealt out to threads, each block written by one
-//!     gemm.rs | ternary.rs   the algorithm, once, generic over the vector traits of vector.rs
+//!     gemm.rs | ternary.rs | lut_matrix.rs
+//!                            the algorithm, once, generic over the vector traits of vector.rs
 //!       arch/*.rs            what one vector operation is on this machine
 //! ```
 //!
@@ -43,8 +44,13 @@ mod format;
 mod gemm;
 mod isa;
 mod linear;
+mod lut;
+mod lut_matrix;
 mod matrix;
+mod registry;
 mod ternary;
+mod tl1;
+mod tl2;
 mod vector;
 
 pub use activation::ActivationBuffer;
@@ -55,5 +61,6 @@ pub use isa::Isa;
 pub use linear::{Linear, Product, forward_all};
 pub use matrix::Dense;
 pub use pool::Pool;
+pub use registry::KernelKind;
 
 pub use ternary_core::{ActMode, BLOCK, Bytes, Packing, Scales, TernaryTensor};

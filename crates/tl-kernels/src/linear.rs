@@ -6,12 +6,13 @@ use ternary_core::{ActMode, Bytes, TernaryTensor};
 
 use crate::activation::ActivationBuffer;
 use crate::bitlinear::BitLinear;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::format::{Bf16, DenseType, F16, F32, Q6K, Q8_0};
 use crate::gemm::rows_per_task;
 use crate::isa::Isa;
 use crate::matrix::Dense;
 use crate::pool::{ColumnBlock, Grid, Pool};
+use crate::registry::KernelKind;
 
 /// A matrix `[rows, cols]` = `[out_features, in_features]` that maps activations.
 #[derive(Debug, Clone)]
@@ -156,6 +157,28 @@ impl Linear {
         Ok(map!(self, w => w.with_isa(isa)?))
     }
 
+    /// The algorithm of its products.
+    #[must_use]
+    pub fn kernel(&self) -> KernelKind {
+        match self {
+            Linear::Ternary(w) => w.kernel(),
+            _ => KernelKind::Dense,
+        }
+    }
+
+    /// The same layer with another kernel.
+    ///
+    /// # Errors
+    /// [`crate::Error::NoKernel`] where the kernel does not multiply such weights with such activations, and a damaged
+    /// ternary block.
+    pub fn with_kernel(self, kernel: KernelKind) -> Result<Linear> {
+        match self {
+            Linear::Ternary(w) => Ok(Linear::Ternary(w.with_kernel(kernel)?)),
+            dense if kernel == KernelKind::Dense => Ok(dense),
+            dense => Err(Error::NoKernel { kernel, ty: dense.type_name(), mode: dense.act_mode() }),
+        }
+    }
+
     /// The rows `start..end` as a layer over the same bytes.
     ///
     /// # Errors
@@ -211,12 +234,9 @@ impl Linear {
         if threads == 1 {
             return self.rows();
         }
-        rows_per_task(list_rows, self.cols().saturating_mul(n), threads).next_multiple_of(PIECE_ROWS)
+        rows_per_task(list_rows, self.cols().saturating_mul(n), threads).next_multiple_of(self.kernel().group_rows())
     }
 }
-
-/// Pieces are whole groups of rows of every layout.
-const PIECE_ROWS: usize = 16;
 
 /// One product of a list for [`forward_all`].
 #[derive(Debug)]

@@ -18,7 +18,8 @@ const BATCHES: [usize; 2] = [1, 5];
 /// Runs the layer's kernel on a few of its rows.
 ///
 /// # Errors
-/// [`Error::SelfTest`] for the first row that differs from the oracle, or a damaged ternary block.
+/// [`Error::SelfTest`] for the first row that differs from the oracle, [`Error::TableEntry`] for a lookup table that is
+/// wrong, or a damaged ternary block.
 pub fn check(linear: &Linear) -> Result<()> {
     let (rows, cols) = (linear.rows(), linear.cols());
     let len = ROWS.min(rows);
@@ -31,6 +32,9 @@ pub fn check(linear: &Linear) -> Result<()> {
             acts.set(&x, n, cols);
             acts.quantize(part.act_mode());
             let mut got = vec![0.0; n * len];
+            if let Linear::Ternary(w) = &part {
+                w.verify_tables(&acts)?;
+            }
             part.forward(&Pool::serial(), &acts, &mut got);
             if let Some(i) = first_difference(&got, &expected) {
                 let (isa, ty, row) = (part.isa(), part.type_name(), start + i % len);
@@ -49,7 +53,7 @@ pub fn settle(mut linear: Linear) -> Result<Linear> {
     loop {
         match (check(&linear), linear.isa().lower()) {
             (Ok(()), _) => return Ok(linear),
-            (Err(error @ Error::SelfTest { .. }), Some(lower)) => {
+            (Err(error @ (Error::SelfTest { .. } | Error::TableEntry { .. })), Some(lower)) => {
                 tracing::warn!(%error, fallback = %lower, "a kernel failed its self-test");
                 linear = linear.with_isa(lower)?;
             }

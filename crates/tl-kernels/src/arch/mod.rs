@@ -3,6 +3,8 @@
 //! **Invariant:** a token type (`Scalar`, `Avx2`, `Avx512`) has a private field and its constructor
 //! returns it only where the hardware supports the level: holding one proves support.
 
+pub(crate) mod lut;
+
 mod scalar;
 
 #[cfg(target_arch = "x86_64")]

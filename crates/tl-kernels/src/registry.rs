@@ -1,0 +1,63 @@
+//! Which kernels exist: by type of the weights, instruction set level and precision of the activations.
+//!
+//! **Invariant:** every kernel listed for a type gives the same bits. Which one runs is a question of speed.
+
+use std::fmt;
+
+use ternary_core::ActMode;
+
+use crate::arch::lut::GROUP_ROWS;
+
+/// An algorithm for matrix products, on whichever level it runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum KernelKind {
+    /// Dense weights, widened to F32 on their way into fused multiply-adds.
+    Dense,
+    /// Ternary codes unpacked from the layout of the file and multiplied with INT8 activations (or F32 ones).
+    I2s,
+    /// Two ternary weights per look-up in a table of activation sums, in a layout made at load.
+    Tl1,
+    /// Three ternary weights per look-up and sign, in a layout made at load.
+    Tl2,
+}
+
+impl KernelKind {
+    /// The kernels for ternary weights, the default first.
+    pub const TERNARY: [KernelKind; 3] = [KernelKind::I2s, KernelKind::Tl1, KernelKind::Tl2];
+
+    /// The name in reports.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            KernelKind::Dense => "dense",
+            KernelKind::I2s => "I2_S",
+            KernelKind::Tl1 => "TL1",
+            KernelKind::Tl2 => "TL2",
+        }
+    }
+
+    /// Rows that the kernel computes together; a piece of a work list is made of whole groups.
+    pub(crate) fn group_rows(self) -> usize {
+        match self {
+            KernelKind::Dense | KernelKind::I2s => 16,
+            KernelKind::Tl1 | KernelKind::Tl2 => GROUP_ROWS,
+        }
+    }
+
+    /// Whether the kernel multiplies ternary weights with activations of this precision.
+    #[must_use]
+    pub fn takes(self, mode: ActMode) -> bool {
+        match self {
+            KernelKind::Dense => false,
+            KernelKind::I2s => true,
+            KernelKind::Tl1 | KernelKind::Tl2 => mode != ActMode::F32,
+        }
+    }
+}
+
+impl fmt::Display for KernelKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
