@@ -1,7 +1,15 @@
 //! The experts of one layer and the order in which their outputs are added.
 //!
-//! A batch is sorted by expert, so that an expert's weights are read once for all tokens that chose it. For each token,
-//! outputs are added in ascending expert id, `y = fma(weight, output, y)` from 0, and the shared expert comes last.
+//! A batch is sorted by expert, so that an expert's weights are read once for all tokens that chose it. It is then computed
+//! as two work lists, at whose ends the threads meet:
+//!
+//! ```text
+//! list 1   pieces of rows of gate and up, of every expert:   product = silu(gate x) * up x
+//! list 2   pieces of rows of down: one thread computes them for all experts and adds them up
+//! ```
+//!
+//! For each token, outputs are added in ascending expert id, `y = fma(weight, output, y)` from 0, and the shared expert
+//! comes last.
 //!
 //! **Invariant:** experts are views of the file's stacked tensors (or of one tensor per expert); nothing is copied.
 //!
@@ -12,12 +20,17 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
+use tl_kernels::pool::Grid;
 use tl_kernels::{ActivationBuffer, Pool, dense};
 
 use crate::error::{Error, Result};
-use crate::ffn::{FfnScratch, SwiGlu};
+use crate::ffn::{SwiGlu, Workers};
 use crate::router::RoutingDecision;
+use crate::scheduler::MoeBatchScheduler;
 use crate::taps::{At, ExpertId, Taps};
+
+/// Rows that gathered buffers may hold beyond their share before they are given back.
+const SPARE_ROWS: usize = 64;
 
 /// Called before a batch's experts are read: the layer and the ascending ids of the experts that will be.
 pub type ResidencyHook = Arc<dyn Fn(usize, &[u32]) + Send + Sync>;
@@ -45,24 +58,35 @@ impl fmt::Debug for ExpertBank {
 /// Buffers of [`ExpertBank::forward`], reused from batch to batch.
 #[derive(Debug, Default)]
 pub struct ExpertScratch {
-    /// Where each expert's tokens start in `tokens`; `[n_experts + 1]`.
-    starts: Vec<u32>,
-    /// Tokens and weights sorted by expert, tokens ascending within; `[n * top_k]`.
-    tokens: Vec<u32>,
-    weights: Vec<f32>,
-    /// Ascending ids of the experts that have tokens.
-    active: Vec<u32>,
+    batch: MoeBatchScheduler,
+    /// The input of each part that does not read the whole batch.
+    gathered: Vec<ActivationBuffer>,
+    /// Whether a part reads the batch itself.
+    whole: Vec<bool>,
+    /// All tokens of the batch, for the taps of the shared expert.
     all: Vec<u32>,
-    rows: ActivationBuffer,
-    ffn: FfnScratch,
-    /// `[n, hidden]`.
+    /// `[rows of all parts, ff]` and `[n, shared ff]`: `silu(gate) * up`.
+    product: Vec<f32>,
+    shared_product: Vec<f32>,
+    /// The same as `down` reads it, part by part.
+    hidden: Vec<ActivationBuffer>,
+    shared_hidden: ActivationBuffer,
+    /// `[n + rows of all parts + n, hidden]`: the sums, what each expert put out, what the shared one put out.
     out: Vec<f32>,
+    workers: Workers,
 }
 
 impl ExpertBank {
     /// A bank of routed experts and perhaps a shared one.
+    ///
+    /// # Panics
+    /// When the routed experts are not of one shape, or the shared one has another input or output.
     #[must_use]
     pub fn new(routed: Vec<SwiGlu>, shared: Option<SwiGlu>) -> ExpertBank {
+        let shapes = |f: &SwiGlu| (f.gate().rows(), f.gate().cols());
+        assert!(routed.windows(2).all(|pair| shapes(&pair[0]) == shapes(&pair[1])), "experts of one shape");
+        let fits = |s: &SwiGlu| routed.first().is_none_or(|r| r.gate().cols() == s.gate().cols());
+        assert!(shared.as_ref().is_none_or(fits), "a shared expert for the same tokens");
         let sound = routed.iter().map(|_| AtomicBool::new(false)).collect();
         ExpertBank { routed, shared, residency: None, sound }
     }
@@ -105,50 +129,153 @@ impl ExpertBank {
     ) -> Result<()> {
         let (n, hidden) = (x.n(), x.cols());
         assert_eq!(y.len(), n * hidden, "the output must be [n, hidden]");
-        scratch.sort(decision, n, self.routed.len())?;
+        scratch.batch.schedule(decision, n, self.routed.len())?;
         if let Some(hook) = &self.residency {
-            hook(at.layer, &scratch.active);
+            hook(at.layer, scratch.batch.experts());
         }
-        self.ensure_sound(pool, at.layer, &scratch.active)?;
-        y.fill(0.0);
-        for i in 0..scratch.active.len() {
-            let ExpertScratch { starts, tokens, weights, active, rows, ffn, out, .. } = scratch;
-            let e = active[i] as usize;
-            let span = starts[e] as usize..starts[e + 1] as usize;
-            let (tokens, weights) = (&tokens[span.clone()], &weights[span]);
-            let id = ExpertId::Routed(e);
-            out.resize(tokens.len() * hidden, 0.0);
-            // All tokens in their order, each once: the batch itself, whose quantised form is shared.
-            let rows = if tokens.len() == n && tokens.iter().zip(0u32..).all(|(&t, i)| t == i) {
-                &mut *x
-            } else {
-                rows.fill(tokens.len(), hidden, |i, row| row.copy_from_slice(x.row(tokens[i] as usize)));
-                rows
-            };
-            taps.expert_in(at, id, tokens, rows);
-            self.routed[e].forward(pool, rows, ffn, out, |h| taps.expert_hidden(at, id, tokens, h));
-            taps.expert_out(at, id, tokens, out);
-            for ((&t, &weight), out) in tokens.iter().zip(weights).zip(out.chunks_exact(hidden)) {
-                dense::axpy_f32(weight, out, &mut y[t as usize * hidden..][..hidden]);
-            }
+        self.ensure_sound(pool, at.layer, scratch.batch.experts())?;
+        self.quantize(x, scratch);
+        scratch.gather(pool, x);
+        let ExpertScratch { batch, gathered, whole, all, .. } = &*scratch;
+        for (part, (expert, rows)) in batch.parts().enumerate() {
+            let input = if whole[part] { &*x } else { &gathered[part] };
+            taps.expert_in(at, ExpertId::Routed(expert), &batch.tokens()[rows], input);
         }
-        if let Some(shared) = &self.shared {
-            let ExpertScratch { all, ffn, out, .. } = scratch;
-            all.clear();
-            all.extend(0..u32::try_from(n).unwrap_or(u32::MAX));
-            out.resize(n * hidden, 0.0);
+        if self.shared.is_some() {
             taps.expert_in(at, ExpertId::Shared, all, x);
-            shared.forward(pool, x, ffn, out, |h| taps.expert_hidden(at, ExpertId::Shared, all, h));
-            taps.expert_out(at, ExpertId::Shared, all, out);
-            for (y, out) in y.iter_mut().zip(out) {
-                *y += *out;
-            }
         }
+        self.gate_and_up(pool, x, scratch);
+        self.quantize_hidden(pool, n, scratch);
+        let ExpertScratch { batch, hidden: read, shared_hidden, all, .. } = &*scratch;
+        for ((expert, rows), read) in batch.parts().zip(read) {
+            taps.expert_hidden(at, ExpertId::Routed(expert), &batch.tokens()[rows], read);
+        }
+        if self.shared.is_some() {
+            taps.expert_hidden(at, ExpertId::Shared, all, shared_hidden);
+        }
+        self.down_and_add(pool, n, hidden, scratch);
+        let ExpertScratch { batch, out, all, .. } = &*scratch;
+        let (sums, outs) = out.split_at(n * hidden);
+        for (expert, rows) in batch.parts() {
+            let outs = &outs[rows.start * hidden..rows.end * hidden];
+            taps.expert_out(at, ExpertId::Routed(expert), &batch.tokens()[rows], outs);
+        }
+        if self.shared.is_some() {
+            taps.expert_out(at, ExpertId::Shared, all, &outs[batch.n_rows() * hidden..]);
+        }
+        y.copy_from_slice(sums);
         Ok(())
     }
 }
 
+/// The two work lists of a batch, and what lies between them.
 impl ExpertBank {
+    fn part(&self, batch: &MoeBatchScheduler, part: usize) -> &SwiGlu {
+        &self.routed[batch.experts()[part] as usize]
+    }
+
+    /// Makes the codes that the experts of this batch read, once for all of them.
+    fn quantize(&self, x: &mut ActivationBuffer, scratch: &mut ExpertScratch) {
+        let parts = scratch.batch.experts().len();
+        let routed = (0..parts).map(|part| self.part(&scratch.batch, part));
+        for network in routed.chain(&self.shared) {
+            x.quantize(network.gate().act_mode());
+            x.quantize(network.up().act_mode());
+        }
+    }
+
+    /// The first list: pieces of `silu(gate(x)) * up(x)` of every routed expert, then of the shared one.
+    fn gate_and_up(&self, pool: &Pool, x: &ActivationBuffer, scratch: &mut ExpertScratch) {
+        let ExpertScratch { batch, gathered, whole, product, shared_product, workers, .. } = scratch;
+        let (n, threads) = (x.n(), pool.threads());
+        let ff = self.routed.first().map_or(1, |f| f.gate().rows());
+        let piece = self.routed.first().map_or(1, |f| {
+            let parts = batch.experts().len().max(1);
+            f.gate().rows_per_piece(parts * ff, batch.n_rows().div_ceil(parts), threads).min(ff)
+        });
+        let most = (0..batch.experts().len()).map(|part| batch.rows(part).len()).max().unwrap_or(0);
+        let (shared_ff, shared_piece) = self.shared.as_ref().map_or((1, 1), |shared| {
+            let ff = shared.gate().rows();
+            (ff, shared.gate().rows_per_piece(ff, n, threads).min(ff))
+        });
+        product.resize(batch.n_rows() * ff, 0.0);
+        shared_product.resize(if self.shared.is_some() { n * shared_ff } else { 0 }, 0.0);
+        let shared_cuts = [0, shared_product.len() / shared_ff];
+        let list = Grid::new(product, ff, batch.cuts(), piece);
+        let shared_list = Grid::new(shared_product, shared_ff, &shared_cuts, shared_piece);
+        let workers = workers.sized(pool, (most * piece).max(n * shared_piece));
+        pool.chunks_mut(workers, 1, |_, up| {
+            while let Some((part, out)) = list.take() {
+                let rows = if whole[part] { x } else { &gathered[part] };
+                self.part(batch, part).hidden_block(rows, out, &mut up[0]);
+            }
+            if let Some(shared) = &self.shared {
+                while let Some((_, out)) = shared_list.take() {
+                    shared.hidden_block(x, out, &mut up[0]);
+                }
+            }
+        });
+    }
+
+    /// Makes the codes that the down projections read, once per expert.
+    fn quantize_hidden(&self, pool: &Pool, n: usize, scratch: &mut ExpertScratch) {
+        let ExpertScratch { batch, product, shared_product, hidden, shared_hidden, .. } = scratch;
+        let parts = batch.experts().len();
+        if hidden.len() < parts {
+            hidden.resize_with(parts, ActivationBuffer::new);
+        }
+        let make = |part: usize, hidden: &mut ActivationBuffer| {
+            let (network, rows) = (self.part(batch, part), batch.rows(part));
+            let ff = network.gate().rows();
+            hidden.set(&product[rows.start * ff..rows.end * ff], rows.len(), ff);
+            hidden.quantize(network.down().act_mode());
+        };
+        if n == 1 {
+            // A few rows: sharing them out would take longer.
+            hidden[..parts].iter_mut().enumerate().for_each(|(part, hidden)| make(part, hidden));
+        } else {
+            pool.chunks_mut(&mut hidden[..parts], 1, |part, hidden| make(part, &mut hidden[0]));
+        }
+        if let Some(shared) = &self.shared {
+            shared_hidden.set(shared_product, n, shared.gate().rows());
+            shared_hidden.quantize(shared.down().act_mode());
+        }
+    }
+
+    /// The second list: a piece is some outputs of all experts, added up by one thread in ascending order.
+    fn down_and_add(&self, pool: &Pool, n: usize, width: usize, scratch: &mut ExpertScratch) {
+        let ExpertScratch { batch, hidden, shared_hidden, out, .. } = scratch;
+        let rows = batch.n_rows();
+        let total = n + rows + if self.shared.is_some() { n } else { 0 };
+        out.resize(total * width, 0.0);
+        let down = self.routed.first().or(self.shared.as_ref()).map(SwiGlu::down);
+        let piece = down.map_or(width, |down| down.rows_per_piece(width, total, pool.threads()));
+        let cuts = [0, total];
+        let list = Grid::new(out, width, &cuts, piece);
+        pool.run(list.n_cells().min(pool.threads()), &|_| {
+            while let Some((_, piece)) = list.take() {
+                let (mut sums, mut outs) = piece.split_at_row(n);
+                (0..n).for_each(|t| sums.row_mut(t).fill(0.0));
+                for part in 0..batch.experts().len() {
+                    let rows = batch.rows(part);
+                    self.part(batch, part).down().forward_block(&hidden[part], outs.rows_mut(rows.clone()));
+                    for row in rows {
+                        let token = batch.tokens()[row] as usize;
+                        dense::axpy_f32(batch.weights()[row], outs.row_mut(row), sums.row_mut(token));
+                    }
+                }
+                if let Some(shared) = &self.shared {
+                    shared.down().forward_block(shared_hidden, outs.rows_mut(rows..rows + n));
+                    for t in 0..n {
+                        for (sum, out) in sums.row_mut(t).iter_mut().zip(outs.row_mut(rows + t)) {
+                            *sum += *out;
+                        }
+                    }
+                }
+            }
+        });
+    }
+
     /// Checks those of `experts` that were never used before.
     fn ensure_sound(&self, pool: &Pool, layer: usize, experts: &[u32]) -> Result<()> {
         let known = |e: u32| self.sound[e as usize].load(Ordering::Relaxed);
@@ -182,40 +309,30 @@ impl ExpertBank {
 }
 
 impl ExpertScratch {
-    /// Sorts a decision by expert, in two passes over it.
-    fn sort(&mut self, decision: &RoutingDecision, n: usize, n_experts: usize) -> Result<()> {
-        let slots = n * decision.top_k;
-        if decision.ids.len() != slots || decision.weights.len() != slots {
-            return Err(Error::Routing { what: "the number of tokens", got: decision.n(), limit: n });
-        }
-        self.starts.clear();
-        self.starts.resize(n_experts + 1, 0);
-        for &id in &decision.ids {
-            match self.starts.get_mut((id as usize).saturating_add(1)) {
-                Some(count) => *count += 1,
-                None => return Err(Error::Routing { what: "an expert", got: id as usize, limit: n_experts }),
+    /// Copies the rows of each part that does not read the whole batch, with their codes.
+    fn gather(&mut self, pool: &Pool, x: &ActivationBuffer) {
+        let ExpertScratch { batch, gathered, whole, all, hidden, .. } = self;
+        let parts = batch.experts().len();
+        whole.clear();
+        whole.extend((0..parts).map(|part| batch.is_whole_batch(part)));
+        all.clear();
+        all.extend((0u32..).take(x.n()));
+        // Each buffer grows to the most tokens an expert in its place ever had; the sum shall not outgrow the batch.
+        for buffers in [&mut *gathered, hidden] {
+            if buffers.iter().map(ActivationBuffer::capacity_rows).sum::<usize>() > 4 * (batch.n_rows() + SPARE_ROWS) {
+                buffers.clear();
             }
         }
-        self.active.clear();
-        self.active.extend((0u32..).zip(&self.starts[1..]).filter(|(_, count)| **count > 0).map(|(e, _)| e));
-        for e in 0..n_experts {
-            self.starts[e + 1] += self.starts[e];
+        if gathered.len() < parts {
+            gathered.resize_with(parts, ActivationBuffer::new);
         }
-        self.tokens.resize(slots, 0);
-        self.weights.resize(slots, 0.0);
-        for t in (0..n).rev() {
-            for (id, weight) in decision.token(t) {
-                // Filled from the back: afterwards `starts[e + 1]` has become the start of expert e.
-                let slot = &mut self.starts[id as usize + 1];
-                *slot -= 1;
-                self.tokens[*slot as usize] = u32::try_from(t).unwrap_or(u32::MAX);
-                self.weights[*slot as usize] = weight;
+        if whole.iter().all(|&whole| whole) {
+            return;
+        }
+        pool.chunks_mut(&mut gathered[..parts], 1, |part, rows| {
+            if !whole[part] {
+                rows[0].gather(x, &batch.tokens()[batch.rows(part)]);
             }
-        }
-        self.starts.rotate_left(1);
-        if let Some(end) = self.starts.last_mut() {
-            *end = u32::try_from(slots).unwrap_or(u32::MAX);
-        }
-        Ok(())
+        });
     }
 }

@@ -2,12 +2,10 @@
 //!
 //! Source: "GLU variants improve transformer" (arXiv 2002.05202), SwiGLU.
 
+use tl_kernels::pool::{ColumnBlock, Grid};
 use tl_kernels::{ActivationBuffer, Linear, Pool, math};
 
 use crate::error::{Error, Result};
-
-/// Values per task of the elementwise part.
-const ELEMENTS_PER_TASK: usize = 4096;
 
 /// Three matrices that make one dense feed-forward part, one routed expert or the shared expert.
 #[derive(Debug, Clone)]
@@ -20,11 +18,27 @@ pub struct SwiGlu {
 /// Buffers of [`SwiGlu::forward`], reused from call to call.
 #[derive(Debug, Default)]
 pub struct FfnScratch {
-    /// `[n, ff]`.
-    gate: Vec<f32>,
-    /// `[n, ff]`.
-    up: Vec<f32>,
+    /// `[n, ff]`: `silu(gate) * up`.
+    product: Vec<f32>,
     hidden: ActivationBuffer,
+    workers: Workers,
+}
+
+/// One buffer for each thread that works on a list.
+#[derive(Debug, Default)]
+pub(crate) struct Workers(Vec<Vec<f32>>);
+
+impl Workers {
+    /// One buffer of at least `len` values for each thread of `pool`.
+    pub(crate) fn sized(&mut self, pool: &Pool, len: usize) -> &mut [Vec<f32>] {
+        self.0.resize_with(pool.threads(), Vec::new);
+        for buffer in &mut self.0 {
+            if buffer.len() < len {
+                buffer.resize(len, 0.0);
+            }
+        }
+        &mut self.0
+    }
 }
 
 impl SwiGlu {
@@ -90,17 +104,32 @@ impl SwiGlu {
         let (n, ff) = (x.n(), self.gate.rows());
         x.quantize(self.gate.act_mode());
         x.quantize(self.up.act_mode());
-        scratch.gate.resize(n * ff, 0.0);
-        scratch.up.resize(n * ff, 0.0);
-        self.gate.forward(pool, x, &mut scratch.gate);
-        self.up.forward(pool, x, &mut scratch.up);
-        let up = &scratch.up;
-        pool.chunks_mut(&mut scratch.gate, ELEMENTS_PER_TASK, |i, gate| {
-            math::swiglu(gate, &up[i * ELEMENTS_PER_TASK..][..gate.len()]);
+        let FfnScratch { product, hidden, workers } = scratch;
+        product.resize(n * ff, 0.0);
+        let (cuts, piece) = ([0, n], self.gate.rows_per_piece(ff, n, pool.threads()));
+        let workers = workers.sized(pool, n * piece.min(ff));
+        let (list, rows) = (Grid::new(product, ff, &cuts, piece), &*x);
+        pool.chunks_mut(workers, 1, |_, up| {
+            while let Some((_, out)) = list.take() {
+                self.hidden_block(rows, out, &mut up[0]);
+            }
         });
-        scratch.hidden.set(&scratch.gate, n, ff);
-        on_hidden(&scratch.hidden);
-        scratch.hidden.quantize(self.down.act_mode());
-        self.down.forward(pool, &scratch.hidden, y);
+        hidden.set(product, n, ff);
+        on_hidden(hidden);
+        hidden.quantize(self.down.act_mode());
+        self.down.forward(pool, hidden, y);
+    }
+
+    /// The columns `out.columns()` of `silu(gate(x)) * up(x)`, computed on the calling thread: a piece of a work list.
+    /// `up` has room for as many values as `out`.
+    pub(crate) fn hidden_block(&self, x: &ActivationBuffer, mut out: ColumnBlock<'_, f32>, up: &mut [f32]) {
+        let (n, columns) = (out.n_rows(), out.columns());
+        let width = columns.len();
+        let up = &mut up[..n * width];
+        self.gate.forward_block(x, out.rows_mut(0..n));
+        self.up.forward_block(x, ColumnBlock::whole(up, columns));
+        for (t, up) in up.chunks_exact(width).enumerate() {
+            math::swiglu(out.row_mut(t), up);
+        }
     }
 }

@@ -3,7 +3,7 @@
 //! | from the bottom up | |
 //! |---|---|
 //! | [`config`], [`tensors`], [`open`] | what a model is, what its file must hold, and a path that becomes both |
-//! | [`router`], [`experts`], [`ffn`] | who computes a token, and how |
+//! | [`router`], [`scheduler`], [`experts`], [`ffn`] | who computes a token, and how |
 //! | [`layer`], [`model`], [`session`] | one layer without its model, all of them, and a sequence over them |
 //! | [`taps`] | where one may look in and reach in |
 //! | [`tokenizer`], [`chat`], [`sampler`], [`loops`] | text to tokens and logits to text |
@@ -27,6 +27,7 @@ pub mod open;
 pub mod rng;
 pub mod router;
 pub mod sampler;
+pub mod scheduler;
 pub mod session;
 pub mod taps;
 pub mod tensors;
@@ -52,6 +53,7 @@ pub use open::{ModelFiles, mapper};
 pub use rng::SplitMix64;
 pub use router::{MoeRouter, RouterScratch, RoutingDecision};
 pub use sampler::{Sampler, SamplerConfig};
+pub use scheduler::MoeBatchScheduler;
 pub use session::{LogitsSink, Session};
 pub use taps::{At, ExpertId, Taps};
 pub use tensors::{expected_layer_tensors, expected_tensors};

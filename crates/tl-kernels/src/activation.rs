@@ -86,6 +86,25 @@ impl ActivationBuffer {
         rows.valid = true;
     }
 
+    /// Becomes the rows `rows` of `from`, in that order, with the codes that `from` has.
+    ///
+    /// # Panics
+    /// If `from` lacks one of the rows.
+    pub fn gather(&mut self, from: &ActivationBuffer, rows: &[u32]) {
+        self.fill(rows.len(), from.cols, |i, row| row.copy_from_slice(from.row(rows[i] as usize)));
+        for (to, from) in [(&mut self.block, &from.block), (&mut self.token, &from.token)] {
+            if from.valid {
+                to.gather(from, rows);
+            }
+        }
+    }
+
+    /// Rows of the present width that the buffer has memory for.
+    #[must_use]
+    pub fn capacity_rows(&self) -> usize {
+        self.lanes.capacity().checked_div(self.cols).unwrap_or(0)
+    }
+
     /// Number of rows (tokens).
     #[must_use]
     pub fn n(&self) -> usize {
@@ -176,6 +195,19 @@ impl QuantizedRows {
         self.sums.resize(n * blocks, 0);
     }
 
+    fn gather(&mut self, from: &QuantizedRows, rows: &[u32]) {
+        self.resize(rows.len(), from.blocks);
+        let stride = from.blocks * BLOCK;
+        for (i, &row) in rows.iter().enumerate() {
+            let (row, to) = (row as usize, i * from.blocks..(i + 1) * from.blocks);
+            let codes = &mut self.codes.as_mut_slice()[i * stride..(i + 1) * stride];
+            codes.copy_from_slice(from.codes(row).as_flattened());
+            self.scales[to.clone()].copy_from_slice(from.scales(row));
+            self.sums[to].copy_from_slice(from.sums(row));
+        }
+        self.valid = true;
+    }
+
     fn quantize_row(&mut self, t: usize, mode: ActMode, x: &[f32], staging: &mut [i8]) {
         let span = t * self.blocks..(t + 1) * self.blocks;
         let scales = &mut self.scales[span.clone()];
@@ -251,6 +283,21 @@ mod tests {
         }
         acts.set(&x[..cols], 1, cols);
         assert!(acts.quantized(ActMode::A8Block).is_none(), "new rows forget old codes");
+    }
+
+    #[test]
+    fn gathered_rows_bring_their_codes() {
+        let x: Vec<f32> = (0..3 * 300).map(|i| (i % 77) as f32 - (i / 300) as f32).collect();
+        let (mut all, mut some) = (ActivationBuffer::new(), ActivationBuffer::new());
+        all.set(&x, 3, 300);
+        all.quantize(ActMode::A8Block);
+        some.gather(&all, &[2, 0]);
+        assert_eq!((some.n(), some.row(0), some.row(1)), (2, &x[600..], &x[..300]));
+        assert!(some.quantized(ActMode::A8Token).is_none(), "there were none to bring");
+        let (from, to) = (all.quantized(ActMode::A8Block).unwrap(), some.quantized(ActMode::A8Block).unwrap());
+        for (i, row) in [(0, 2), (1, 0)] {
+            assert_eq!((to.codes(i), to.scales(i), to.sums(i)), (from.codes(row), from.scales(row), from.sums(row)));
+        }
     }
 
     #[test]

@@ -24,6 +24,11 @@ impl<T: Copy + Default> AlignedBuffer<T> {
         self.len = len;
     }
 
+    /// Elements that fit without an allocation.
+    pub(crate) fn capacity(&self) -> usize {
+        self.storage.len().saturating_sub(CACHE_LINE_BYTES / size_of::<T>())
+    }
+
     pub(crate) fn as_slice(&self) -> &[T] {
         let start = self.start();
         &self.storage[start..start + self.len]

@@ -35,6 +35,7 @@ struct Seen {
     order: Vec<(ExpertId, Vec<u32>)>,
     rows: Vec<Vec<f32>>,
     hidden_widths: Vec<usize>,
+    outputs: Vec<(ExpertId, Vec<f32>)>,
 }
 
 impl Taps for Seen {
@@ -45,6 +46,10 @@ impl Taps for Seen {
     fn expert_hidden(&mut self, _: At, _: ExpertId, tokens: &[u32], rows: &ActivationBuffer) {
         assert_eq!(rows.n(), tokens.len());
         self.hidden_widths.push(rows.cols());
+    }
+    fn expert_out(&mut self, _: At, expert: ExpertId, tokens: &[u32], y: &[f32]) {
+        assert_eq!(y.len(), tokens.len() * HIDDEN);
+        self.outputs.push((expert, y.to_vec()));
     }
 }
 
@@ -64,14 +69,18 @@ fn outputs_are_added_in_ascending_order_and_the_shared_expert_last() {
     let decision =
         RoutingDecision { top_k: 2, ids: vec![1, 4, 0, 4, 1, 4], weights: vec![0.7, 1.1, 0.9, 0.3, 1.3, 0.2] };
     let (mut acts, mut scratch) = (ActivationBuffer::new(), ExpertScratch::default());
-    let mut forward = |taps: &mut Seen, decision: &RoutingDecision| {
+    let mut forward = |pool: &Pool, taps: &mut Seen, decision: &RoutingDecision| {
         acts.set(&x, 3, HIDDEN);
         let mut y = vec![9.0; 3 * HIDDEN];
         let at = At { layer: 8, first: 0, n: 3 };
-        bank.forward(&Pool::serial(), at, &mut acts, decision, &mut scratch, &mut y, taps).map(|()| y)
+        bank.forward(pool, at, &mut acts, decision, &mut scratch, &mut y, taps).map(|()| y)
     };
     let mut seen = Seen::default();
-    let y = forward(&mut seen, &decision).expect("the decision fits");
+    let y = forward(&Pool::serial(), &mut seen, &decision).expect("the decision fits");
+    for threads in [2, 7] {
+        let pool = Pool::new(threads).expect("threads start");
+        assert_eq!(forward(&pool, &mut Seen::default(), &decision).expect("the decision fits"), y);
+    }
 
     for (t, x) in x.chunks(HIDDEN).enumerate() {
         let mut want = vec![0f32; HIDDEN];
@@ -92,13 +101,23 @@ fn outputs_are_added_in_ascending_order_and_the_shared_expert_last() {
     let tokens = order.iter().flat_map(|(_, tokens)| tokens.iter().map(|&t| &x[t as usize * HIDDEN..][..HIDDEN]));
     assert!(seen.rows.iter().eq(tokens), "each expert read its own tokens");
     assert_eq!(seen.hidden_widths, [FF, FF, FF, 2 * FF]);
-    assert_eq!(*told.lock().expect("no panic holds it"), [(8, vec![0, 1, 4])]);
+    for (id, outputs) in &seen.outputs {
+        let (network, tokens) = match id {
+            ExpertId::Routed(e) => (&routed[*e], &order.iter().find(|(o, _)| o == id).expect("it is in order").1),
+            _ => (&shared, &order[3].1),
+        };
+        for (&t, out) in tokens.iter().zip(outputs.chunks(HIDDEN)) {
+            assert_eq!(alone(network, &x[t as usize * HIDDEN..][..HIDDEN]), out, "{id:?}, token {t}");
+        }
+    }
+    assert_eq!(seen.outputs.len(), 4);
+    assert_eq!(*told.lock().expect("no panic holds it"), vec![(8, vec![0, 1, 4]); 3]);
 
     // The same expert twice for one token, and none at all of the others, is a valid forced routing.
     let forced = RoutingDecision { ids: vec![2; 6], ..decision.clone() };
-    assert!(forward(&mut Seen::default(), &forced).is_ok());
+    assert!(forward(&Pool::serial(), &mut Seen::default(), &forced).is_ok());
     let short = RoutingDecision { top_k: 2, ids: vec![0, 1], weights: vec![1.0, 1.0] };
-    assert!(forward(&mut Seen::default(), &short).is_err());
+    assert!(forward(&Pool::serial(), &mut Seen::default(), &short).is_err());
 }
 
 #[test]
