@@ -3,6 +3,8 @@
 //! Ids are `op/isa/shape/threads`; every run also measures `read/...`, the machine's own read bandwidth,
 //! which a speed of `gemv` is to be compared with.
 
+pub mod model;
+
 use std::thread;
 
 use tl_kernels::{ActMode, Bytes, DenseType, Isa, Linear, Packing, Pool, Scales, TernaryTensor};
