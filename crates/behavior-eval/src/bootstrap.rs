@@ -5,6 +5,8 @@
 
 use serde::Serialize;
 
+use crate::random::SplitMix64;
+
 /// How often and from which seed to draw.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct BootstrapConfig {
@@ -53,12 +55,12 @@ pub fn bootstrap(
     if n == 0 {
         return None;
     }
-    let mut state = config.seed;
+    let mut random = SplitMix64::new(config.seed);
     let mut draw = vec![0; n];
     let mut figures = Vec::with_capacity(config.resamples);
     for _ in 0..config.resamples {
         for index in &mut draw {
-            *index = below(&mut state, n);
+            *index = random.below(n);
         }
         figures.extend(figure(&draw).filter(|x| x.is_finite()));
     }
@@ -68,32 +70,9 @@ pub fn bootstrap(
     Some(Interval { low95, high95, n, resamples: figures.len() })
 }
 
-/// A number below `n`, by the high half of a product: the bias is below `n / 2^64`.
-fn below(state: &mut u64, n: usize) -> usize {
-    let product = u128::from(split_mix(state)) * n as u128;
-    usize::try_from(product >> 64).expect("the high half is below n")
-}
-
-/// SplitMix64 (G. Steele, D. Lea, C. Flood, 2014).
-pub(crate) fn split_mix(state: &mut u64) -> u64 {
-    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let mut z = *state;
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{BootstrapConfig, bootstrap, split_mix};
-
-    /// The published first outputs for seed 1234567.
-    #[test]
-    fn the_generator_is_split_mix() {
-        let mut state = 1_234_567;
-        assert_eq!(split_mix(&mut state), 6_457_827_717_110_365_317);
-        assert_eq!(split_mix(&mut state), 3_203_168_211_198_807_973);
-    }
+    use super::{BootstrapConfig, bootstrap};
 
     #[test]
     fn draws_are_indices_and_depend_on_the_seed_alone() {

@@ -4,10 +4,11 @@ use std::path::PathBuf;
 
 use crate::artifact::ArtifactDefect;
 use crate::model::ModelError;
+use crate::suite::{Label, SuiteFault};
 use crate::trace::TraceDefect;
 
 /// Result of this crate.
-pub type Result<T> = std::result::Result<T, Error>;
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Failures of a measurement; none of them is ever turned into a figure.
 #[derive(Debug, thiserror::Error)]
@@ -180,6 +181,50 @@ pub enum Error {
     Baseline {
         /// What is wrong with it.
         reason: String,
+    },
+    /// A line of a suite or of its corpus that is not right.
+    #[error("{}, line {line}: {fault}", file.display())]
+    Suite {
+        /// The file.
+        file: PathBuf,
+        /// The line, from 1.
+        line: u64,
+        /// What is wrong with it.
+        fault: SuiteFault,
+    },
+    /// A suite that lacks one of the two labels which the gates weigh against each other.
+    #[error(
+        "the suite has {resolved} resolved and {indeterminate} indeterminate prompts; the gates need both kinds, for one alone is passed by always or never refusing"
+    )]
+    OneSided {
+        /// Prompts that have an answer.
+        resolved: u64,
+        /// Prompts that have none.
+        indeterminate: u64,
+    },
+    /// A suite too small for a verdict.
+    #[error("the suite has {have} {label} prompts, but the gates need at least {need}; use a larger suite")]
+    TooFewPrompts {
+        /// Which prompts.
+        label: Label,
+        /// How many there are.
+        have: u64,
+        /// How many there must be.
+        need: u64,
+    },
+    /// A share of the corpus that cannot be removed.
+    #[error("a share of {fraction} of the chunks cannot be removed; use a number between 0 and 1")]
+    Fraction {
+        /// The share.
+        fraction: f64,
+    },
+    /// A share of the corpus that is less than half a chunk.
+    #[error("{fraction} of {chunks} chunks is less than one chunk; remove a larger share or use a larger suite")]
+    NothingToRemove {
+        /// The share.
+        fraction: f64,
+        /// Chunks of the suite.
+        chunks: usize,
     },
     /// Reading or writing a baseline failed.
     #[error("the baseline cannot be read or written: {source}")]

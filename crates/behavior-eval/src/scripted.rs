@@ -5,8 +5,8 @@
 //! reads holds token and position as small whole numbers, so that [`Subject::route`] decides the same on a copy of it,
 //! rounded to F16 or not.
 
-use crate::bootstrap::split_mix;
 use crate::model::ModelError;
+use crate::random::split_mix;
 use crate::routing::RoutingTable;
 use crate::subject::{Answer, Run, StopReason, Subject, SubjectInfo, Want};
 
