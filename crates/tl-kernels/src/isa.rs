@@ -9,7 +9,8 @@ use std::sync::OnceLock;
 use crate::arch::Level;
 use crate::error::{Error, Result};
 
-/// An instruction set level. The order is the order of preference: a higher level includes the lower ones.
+/// An instruction set level. Within a processor family the order is the order of preference, and a higher level
+/// includes the lower ones; no machine has levels of two families, and every machine has [`Isa::Scalar`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Isa {
@@ -21,11 +22,18 @@ pub enum Isa {
     Avx512,
     /// AVX-512 with the VNNI dot products.
     Avx512Vnni,
+    /// NEON, on every 64-bit ARM.
+    Neon,
+    /// NEON with the dot product extension.
+    NeonDotprod,
+    /// WASM SIMD128, in builds that have it.
+    Simd128,
 }
 
 impl Isa {
     /// Every level, lowest first, whether this machine has it or not.
-    pub const ALL: [Isa; 4] = [Isa::Scalar, Isa::Avx2, Isa::Avx512, Isa::Avx512Vnni];
+    pub const ALL: [Isa; 7] =
+        [Isa::Scalar, Isa::Avx2, Isa::Avx512, Isa::Avx512Vnni, Isa::Neon, Isa::NeonDotprod, Isa::Simd128];
 
     /// The highest level of this machine.
     #[must_use]
@@ -39,7 +47,7 @@ impl Isa {
     #[must_use]
     pub fn current() -> Isa {
         static CURRENT: OnceLock<Isa> = OnceLock::new();
-        *CURRENT.get_or_init(|| lowered(Isa::detect(), std::env::var("TL_ISA").ok().as_deref()))
+        *CURRENT.get_or_init(|| lowered(Isa::detect(), std::env::var("TL_ISA").ok().as_deref(), Isa::is_supported))
     }
 
     /// Whether this machine can run the level.
@@ -48,10 +56,10 @@ impl Isa {
         Level::of(self).is_some()
     }
 
-    /// The next lower level, `None` below [`Isa::Scalar`].
+    /// The next lower level of this machine, `None` below [`Isa::Scalar`].
     #[must_use]
     pub fn lower(self) -> Option<Isa> {
-        Isa::ALL.into_iter().rev().find(|&isa| isa < self)
+        Isa::ALL.into_iter().rev().find(|&isa| isa < self && isa.is_supported())
     }
 
     /// The name used by `TL_ISA`, benchmarks and reports.
@@ -62,6 +70,9 @@ impl Isa {
             Isa::Avx2 => "avx2",
             Isa::Avx512 => "avx512",
             Isa::Avx512Vnni => "avx512vnni",
+            Isa::Neon => "neon",
+            Isa::NeonDotprod => "neon-dotprod",
+            Isa::Simd128 => "simd128",
         }
     }
 
@@ -71,7 +82,8 @@ impl Isa {
     /// [`Error::UnknownIsa`] for any other name.
     pub fn from_name(name: &str) -> Result<Isa> {
         let found = Isa::ALL.into_iter().find(|isa| isa.name() == name);
-        found.ok_or_else(|| Error::UnknownIsa { name: name.to_owned(), known: "scalar, avx2, avx512, avx512vnni" })
+        let known = "scalar, avx2, avx512, avx512vnni, neon, neon-dotprod, simd128";
+        found.ok_or_else(|| Error::UnknownIsa { name: name.to_owned(), known })
     }
 
     /// Proof that this machine has the level, for dispatch.
@@ -86,13 +98,14 @@ impl fmt::Display for Isa {
     }
 }
 
-/// `detected`, lowered to the level `wanted` names if there is such a level and it is lower.
-fn lowered(detected: Isa, wanted: Option<&str>) -> Isa {
+/// `detected`, lowered to the level `wanted` names if the machine has such a level and it is lower.
+fn lowered(detected: Isa, wanted: Option<&str>, has: impl Fn(Isa) -> bool) -> Isa {
     let Some(wanted) = wanted.map(str::trim).filter(|name| !name.is_empty()) else {
         return detected;
     };
     match Isa::from_name(wanted) {
-        Ok(isa) => isa.min(detected),
+        Ok(isa) if has(isa) => isa.min(detected),
+        Ok(_) => detected,
         Err(error) => {
             tracing::warn!(%error, "TL_ISA is ignored");
             detected
@@ -106,12 +119,16 @@ mod tests {
 
     #[test]
     fn the_variable_lowers_and_never_raises() {
-        assert_eq!(lowered(Isa::Avx512, Some("avx2")), Isa::Avx2);
-        assert_eq!(lowered(Isa::Avx512, Some("scalar")), Isa::Scalar);
-        assert_eq!(lowered(Isa::Avx2, Some("avx512vnni")), Isa::Avx2);
-        assert_eq!(lowered(Isa::Avx2, Some("neon")), Isa::Avx2);
-        assert_eq!(lowered(Isa::Avx2, Some("")), Isa::Avx2);
-        assert_eq!(lowered(Isa::Avx2, None), Isa::Avx2);
+        let x86 = |isa| isa <= Isa::Avx512;
+        assert_eq!(lowered(Isa::Avx512, Some("avx2"), x86), Isa::Avx2);
+        assert_eq!(lowered(Isa::Avx512, Some("scalar"), x86), Isa::Scalar);
+        assert_eq!(lowered(Isa::Avx512, Some("avx512vnni"), x86), Isa::Avx512);
+        assert_eq!(lowered(Isa::Avx512, Some("neon"), x86), Isa::Avx512);
+        assert_eq!(lowered(Isa::Avx512, Some(""), x86), Isa::Avx512);
+        assert_eq!(lowered(Isa::Avx512, None, x86), Isa::Avx512);
+        let arm = |isa| matches!(isa, Isa::Scalar | Isa::Neon | Isa::NeonDotprod);
+        assert_eq!(lowered(Isa::NeonDotprod, Some("neon"), arm), Isa::Neon);
+        assert_eq!(lowered(Isa::NeonDotprod, Some("avx2"), arm), Isa::NeonDotprod);
     }
 
     #[test]
@@ -120,8 +137,9 @@ mod tests {
             assert_eq!(Isa::from_name(isa.name()).unwrap(), isa);
         }
         assert!(Isa::ALL.is_sorted());
-        assert_eq!(Isa::Avx512.lower(), Some(Isa::Avx2));
         assert_eq!(Isa::Scalar.lower(), None);
+        let down: Vec<Isa> = std::iter::successors(Some(Isa::detect()), |isa| isa.lower()).collect();
+        assert!(down.iter().all(|isa| isa.is_supported()) && down.ends_with(&[Isa::Scalar]), "{down:?}");
         assert!(Isa::from_name("sse9").is_err());
     }
 

@@ -1,6 +1,6 @@
 //! Instruction set levels and the dispatch to them. One file per level; all `unsafe` of the kernels is here.
 //!
-//! **Invariant:** a token type (`Scalar`, `Avx2`, `Avx512`) has a private field and its constructor
+//! **Invariant:** a token type (`Scalar`, `Avx2`, `Neon`, ..) has a private field and its constructor
 //! returns it only where the hardware supports the level: holding one proves support.
 
 pub(crate) mod lut;
@@ -14,9 +14,20 @@ mod avx2;
 #[allow(unsafe_code, reason = "vector instructions, behind tokens that prove support")]
 mod avx512;
 
+#[cfg(target_arch = "aarch64")]
+#[allow(unsafe_code, reason = "vector instructions, behind tokens that prove support")]
+mod neon;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+#[allow(unsafe_code, reason = "loads and stores of vectors")]
+mod wasm;
+
 use crate::isa::Isa;
 use crate::vector::{Kernel, Simd};
 
+#[cfg(target_arch = "aarch64")]
+use neon::Neon;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+use wasm::Simd128;
 #[cfg(target_arch = "x86_64")]
 use {avx2::Avx2, avx512::Avx512};
 
@@ -32,6 +43,12 @@ pub(crate) enum Level {
     Avx512(Avx512<false>),
     #[cfg(target_arch = "x86_64")]
     Avx512Vnni(Avx512<true>),
+    #[cfg(target_arch = "aarch64")]
+    Neon(Neon<false>),
+    #[cfg(target_arch = "aarch64")]
+    NeonDotprod(Neon<true>),
+    #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+    Simd128(Simd128),
 }
 
 impl Level {
@@ -45,7 +62,13 @@ impl Level {
             Isa::Avx512 => Avx512::<false>::new().map(Level::Avx512),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512Vnni => Avx512::<true>::new().map(Level::Avx512Vnni),
-            #[cfg(not(target_arch = "x86_64"))]
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => Neon::<false>::new().map(Level::Neon),
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonDotprod => Neon::<true>::new().map(Level::NeonDotprod),
+            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+            Isa::Simd128 => Some(Level::Simd128(Simd128::new())),
+            // The levels of the other processor families.
             _ => None,
         }
     }
@@ -60,6 +83,12 @@ impl Level {
             Level::Avx512(_) => Isa::Avx512,
             #[cfg(target_arch = "x86_64")]
             Level::Avx512Vnni(_) => Isa::Avx512Vnni,
+            #[cfg(target_arch = "aarch64")]
+            Level::Neon(_) => Isa::Neon,
+            #[cfg(target_arch = "aarch64")]
+            Level::NeonDotprod(_) => Isa::NeonDotprod,
+            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+            Level::Simd128(_) => Isa::Simd128,
         }
     }
 
@@ -72,17 +101,25 @@ impl Level {
             Level::Avx2(s) => s.run(kernel),
             #[cfg(target_arch = "x86_64")]
             Level::Avx512(s) => s.run(kernel),
-            // Float kernels are the same code on both AVX-512 levels: compile them once.
+            // Float kernels are the same code with and without integer dot products: compile them once.
             #[cfg(target_arch = "x86_64")]
             Level::Avx512Vnni(s) if K::INTEGER => s.run(kernel),
             #[cfg(target_arch = "x86_64")]
             Level::Avx512Vnni(s) => s.without_vnni().run(kernel),
+            #[cfg(target_arch = "aarch64")]
+            Level::Neon(s) => s.run(kernel),
+            #[cfg(target_arch = "aarch64")]
+            Level::NeonDotprod(s) if K::INTEGER => s.run(kernel),
+            #[cfg(target_arch = "aarch64")]
+            Level::NeonDotprod(s) => s.without_dotprod().run(kernel),
+            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+            Level::Simd128(s) => s.run(kernel),
         }
     }
 }
 
 /// Writes trait methods whose bodies may use the vector instructions of the level `Self`.
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 macro_rules! vector_methods {
     ($(fn $name:ident($self:ident $(, $arg:ident : $ty:ty)* $(,)?) $(-> $ret:ty)? $body:block)*) => {$(
         #[inline(always)]
@@ -95,5 +132,5 @@ macro_rules! vector_methods {
     )*};
 }
 
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 use vector_methods;
