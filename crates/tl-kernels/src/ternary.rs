@@ -274,26 +274,16 @@ impl<P: TernaryFormat> TernaryProduct<'_, '_, P> {
         let token = Token::new(self.acts, t, n_blocks);
         let scales = self.rows.tensor.scales();
         let mut acc = s.quad([0.0; TILE_ROWS]);
-        let mut b = 0;
-        while S::FOUR_BLOCKS && n_blocks - b >= 4 {
-            let mut dots = [[s.zero_sums(); TILE_ROWS]; 4];
-            for k in 0..4 {
-                ahead(s, rows[0], b + k);
-                for i in 0..TILE_ROWS {
-                    dots[k][i] = s.dot_codes(&P::load(s, &rows[i][b + k]), &token.codes[b + k]);
-                }
-            }
-            let mut w_scales = [s.quad([0.0; TILE_ROWS]); 4];
-            for k in 0..4 {
-                w_scales[k] = block_scales::<S, P>(s, scales, rows.map(|row| &row[b + k]));
-            }
-            let (act_sums, _) = token.sums[b..].as_chunks();
-            let (a_scales, _) = token.scales[b..].as_chunks();
-            acc = s.accumulate_four(acc, dots, &act_sums[0], w_scales, &a_scales[0]);
-            b += 4;
+        let n_fours = if S::FOUR_BLOCKS { n_blocks / 4 } else { 0 };
+        if n_fours > 0 {
+            // A loop per kind of scales: neither then has a branch in it.
+            acc = match scales {
+                Scales::PerBlock => sum_fours::<S, P>(s, rows, token, n_fours, Scales::PerBlock),
+                per_tensor => sum_fours::<S, P>(s, rows, token, n_fours, per_tensor),
+            };
         }
-        while b < n_blocks {
-            ahead(s, rows[0], b);
+        for b in 4 * n_fours..n_blocks {
+            ahead(s, &rows[0][0], b);
             // A loop, not a closure: closures are compiled without the level's instructions.
             let mut dots = [s.zero_sums(); TILE_ROWS];
             for i in 0..TILE_ROWS {
@@ -301,7 +291,6 @@ impl<P: TernaryFormat> TernaryProduct<'_, '_, P> {
             }
             let w_scales = block_scales::<S, P>(s, scales, rows.map(|row| &row[b]));
             acc = s.accumulate(acc, dots, token.sums[b], w_scales, token.scales[b]);
-            b += 1;
         }
         self.write(t, start, s.quad_values(acc));
     }
@@ -315,6 +304,38 @@ impl<P: TernaryFormat> TernaryProduct<'_, '_, P> {
     }
 }
 
+/// The sums of the first `4 * n_fours` blocks of four rows, four blocks at a time.
+#[inline(always)]
+fn sum_fours<S: Simd, P: TernaryFormat>(
+    s: S,
+    rows: [&[P::Block]; TILE_ROWS],
+    token: Token<'_>,
+    n_fours: usize,
+    scales: Scales,
+) -> S::Quad {
+    let first = &rows[0][0];
+    // One length for all, so that the loop needs no bounds checks.
+    let rows = rows.map(|row| &row.as_chunks::<4>().0[..n_fours]);
+    let codes = &token.codes.as_chunks::<4>().0[..n_fours];
+    let act_sums = &token.sums.as_chunks::<4>().0[..n_fours];
+    let a_scales = &token.scales.as_chunks::<4>().0[..n_fours];
+    let mut acc = s.quad([0.0; TILE_ROWS]);
+    for q in 0..n_fours {
+        let rows = [&rows[0][q], &rows[1][q], &rows[2][q], &rows[3][q]];
+        let mut dots = [[s.zero_sums(); TILE_ROWS]; 4];
+        let mut w_scales = [s.quad([0.0; TILE_ROWS]); 4];
+        for b in 0..4 {
+            ahead(s, first, 4 * q + b);
+            for i in 0..TILE_ROWS {
+                dots[b][i] = s.dot_codes(&P::load(s, &rows[i][b]), &codes[q][b]);
+            }
+            w_scales[b] = block_scales::<S, P>(s, scales, [&rows[0][b], &rows[1][b], &rows[2][b], &rows[3][b]]);
+        }
+        acc = s.accumulate_four(acc, dots, &act_sums[q], w_scales, &a_scales[q]);
+    }
+    acc
+}
+
 /// The rows, told to be of one length so that loops over blocks need no bounds checks, and that length.
 #[inline(always)]
 fn same_length<B>([r0, r1, r2, r3]: [&[B]; TILE_ROWS]) -> ([&[B]; TILE_ROWS], usize) {
@@ -326,12 +347,12 @@ fn same_length<B>([r0, r1, r2, r3]: [&[B]; TILE_ROWS]) -> ([&[B]; TILE_ROWS], us
 /// prefetcher, which four rows at once already keep from seeing a straight line.
 const AHEAD_BYTES: usize = 8 << 10;
 
-/// Asks for the part of the coming rows that takes as long to read as block `b` of four rows.
+/// Asks for the part of the coming rows that takes as long to read as block `b` of the four rows from `first` on.
 #[inline(always)]
-fn ahead<S: Simd, B>(s: S, row: &[B], b: usize) {
+fn ahead<S: Simd, B>(s: S, first: &B, b: usize) {
     let part = TILE_ROWS * size_of::<B>();
     for line in 0..part.div_ceil(CACHE_LINE_BYTES) {
-        s.prefetch_far(&row[0], AHEAD_BYTES + b * part + line * CACHE_LINE_BYTES);
+        s.prefetch_far(first, AHEAD_BYTES + b * part + line * CACHE_LINE_BYTES);
     }
 }
 
