@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::artifact::ArtifactDefect;
 use crate::model::ModelError;
+use crate::ship::BehavioralGate;
 use crate::suite::{Label, SuiteFault};
 use crate::trace::TraceDefect;
 
@@ -176,6 +177,50 @@ pub enum Error {
     /// A resumable job that cannot go on.
     #[error(transparent)]
     Job(#[from] gguf_bitnet::Error),
+    /// A gate that does not exist.
+    #[error("there is no gate `{name}`; the gates are {}", crate::ship::BehavioralGate::names())]
+    UnknownGate {
+        /// What was asked for.
+        name: String,
+    },
+    /// A threshold that no share can be compared with.
+    #[error("{value} is no threshold for {gate}; use a number from 0 to 1")]
+    ThresholdOutOfRange {
+        /// Which gate.
+        gate: BehavioralGate,
+        /// What was asked for.
+        value: f64,
+    },
+    /// A verdict without one of its figures.
+    #[error("{gate} was not judged, and without it there is no verdict")]
+    GateMissing {
+        /// Which gate.
+        gate: BehavioralGate,
+    },
+    /// A figure that rests on too little to decide anything.
+    #[error("{gate} rests on {n} {}, fewer than {min}: no verdict; use a larger suite", gate.unit())]
+    TooFewSamples {
+        /// Which gate.
+        gate: BehavioralGate,
+        /// What it rests on.
+        n: u64,
+        /// What it takes.
+        min: u64,
+    },
+    /// An earlier report that cannot be compared with.
+    #[error("the baseline report is not usable: {reason}")]
+    BaselineReport {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Gate results in the metadata of a model that cannot be read.
+    #[error(
+        "the gate results in the model's metadata are damaged at `craftsman.gates.{name}`; evaluate the model again with --stamp"
+    )]
+    BadStamp {
+        /// The key that is missing or wrong.
+        name: &'static str,
+    },
     /// A stored baseline that cannot be used.
     #[error("the stored baseline is not usable: {reason}; record it again")]
     Baseline {

@@ -362,6 +362,21 @@ pub enum Error {
         got: u64,
     },
 
+    /// A set whose metadata stand in its first part only.
+    #[error("the model is split into {count} files; metadata can be replaced in a single file only: merge them first")]
+    SplitRewrite {
+        /// Number of parts.
+        count: usize,
+    },
+    /// Not the model that was meant.
+    #[error("the model has changed: its identity is {got}, not {expected}; evaluate it again")]
+    IdentityChanged {
+        /// BLAKE3 of the model that was meant.
+        expected: String,
+        /// That of the file.
+        got: String,
+    },
+
     // --- reading tensors ---
     /// An index that is no tensor.
     #[error("there is no tensor number {index}: the file has {n_tensors}")]

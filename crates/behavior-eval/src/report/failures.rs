@@ -1,0 +1,73 @@
+//! Where a gate failed, and what would repair it.
+
+use serde::Serialize;
+
+use crate::ship::BehavioralGate;
+
+/// A failed gate of the student.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Failure {
+    /// Which gate.
+    pub gate: BehavioralGate,
+    /// What is wrong, in a sentence with the figures.
+    pub what: String,
+    /// Layers with the lowest agreement first; routing only.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub worst_layers: Vec<u32>,
+    /// The prompts that cost most, at most ten.
+    pub worst_prompts: Vec<WorstPrompt>,
+    /// The decisions that differ on these prompts; routing only. The trace has those of all prompts.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub misrouted: Vec<Misrouted>,
+    /// What repairs it.
+    pub remedy: &'static str,
+}
+
+/// A prompt that a gate failed on.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct WorstPrompt {
+    /// Its id.
+    pub prompt_id: String,
+    /// Its label.
+    pub label: String,
+    /// What is wrong with the answer.
+    pub why: String,
+    /// What was asked.
+    pub question: String,
+    /// The student's answer.
+    pub response: String,
+    /// The teacher's.
+    pub teacher_response: String,
+}
+
+/// Tokens of a prompt and its answer that one layer sends to other experts than the teacher's.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Misrouted {
+    /// The prompt.
+    pub prompt_id: String,
+    /// The layer.
+    pub layer: u32,
+    /// Positions from the first token of the prompt.
+    pub tokens: Vec<u32>,
+}
+
+impl Failure {
+    /// The failure in a few lines of text.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        let mut lines = vec![self.what.clone()];
+        if !self.worst_layers.is_empty() {
+            let layers: Vec<String> = self.worst_layers.iter().map(u32::to_string).collect();
+            lines.push(format!("layers with the lowest agreement: {}", layers.join(", ")));
+        }
+        for prompt in &self.worst_prompts {
+            lines.push(format!("{} ({}): {}; answer: {}", prompt.prompt_id, prompt.label, prompt.why, prompt.response));
+        }
+        lines.push(format!("remedy: {}", self.remedy_text()));
+        lines
+    }
+
+    /// What repairs the gate, and that it has to be waited for.
+    pub(crate) fn remedy_text(&self) -> String {
+        format!("{}; this version cannot run it yet", self.remedy)
+    }
+}

@@ -1,0 +1,387 @@
+//! A report cut into blocks: the same order and words for Markdown and HTML.
+
+use super::page::{Block, Page, Plot, Row, Series, Table, Tone};
+use super::{GateReport, LabelReport, ModelReport, PerturbationReport, RoutingSection};
+use crate::routing::RoutingFigures;
+use crate::ship::{BehavioralGate, Figure, GateResult, Outcome};
+use crate::stats::Share;
+
+/// The whole report.
+pub(super) fn page(report: &GateReport) -> Page {
+    let title =
+        format!("{}: {} against {} on {}", report.verdict, report.student.name, report.teacher.name, report.suite.name);
+    let mut blocks = vec![Block::List(report.summary.clone())];
+    blocks.push(Block::Heading("Gates".into()));
+    blocks.push(Block::Text(demands(report)));
+    blocks.push(Block::Table(gates(report)));
+    failures(report, &mut blocks);
+    baseline(report, &mut blocks);
+    routing(report, &mut blocks);
+    answers(report, &mut blocks);
+    if let Some(fidelity) = &report.fidelity {
+        blocks.push(Block::Heading("Distributions over the teacher's answers".into()));
+        blocks.push(Block::Text(format!(
+            "KL divergence from the teacher: mean {:.5} nats, too low by at most {:.5} because only the likeliest tokens are \
+             stored. Same most likely token: {}.",
+            fidelity.kl_mean,
+            fidelity.kl_truncation,
+            figure_text(Some(&fidelity.same_top1))
+        )));
+        let points = fidelity.kl_by_position.iter().enumerate().map(|(i, &kl)| (i as f64, kl)).collect();
+        blocks.push(Block::Plot(Plot {
+            title: "KL divergence by position in the answer".into(),
+            x: "token of the answer",
+            y: "nats",
+            series: vec![Series { name: "mean", points }],
+            line: None,
+        }));
+    }
+    if let Some(perturbation) = &report.perturbation {
+        perturbed(perturbation, &mut blocks);
+    }
+    if let Some(labels) = &report.labels {
+        labelled(labels, &mut blocks);
+    }
+    identities(report, &mut blocks);
+    Page { title, good: report.passed(), blocks }
+}
+
+/// The figure with its interval: `0.6996 [0.6438, 0.7500] (198 of 283; 140 prompts)`.
+pub(crate) fn figure_text(figure: Option<&Figure>) -> String {
+    let Some(f) = figure else { return "nothing to measure on".to_owned() };
+    let from = match (f.numerator, f.denominator) {
+        (Some(part), Some(whole)) if whole == f.n => format!("{part} of {whole}"),
+        (Some(part), Some(whole)) => format!("{part} of {whole}; {} prompts", f.n),
+        _ => format!("{} prompts", f.n),
+    };
+    format!("{:.4} [{:.4}, {:.4}] ({from})", f.value, f.low95, f.high95)
+}
+
+/// A share with its interval: `0.9980 [0.9975, 0.9984] (49873 of 49973)`.
+fn share_text(share: &Share) -> String {
+    let Share { value, count, n, low95, high95 } = share;
+    format!("{value:.4} [{low95:.4}, {high95:.4}] ({count} of {n})")
+}
+
+/// What a gate demands, in words.
+pub(crate) fn demand(result: &GateResult, strict: bool) -> String {
+    format!("{} {:.2}", if strict { "lower end >=" } else { ">=" }, result.threshold)
+}
+
+/// One word for how a gate ended.
+pub(crate) fn outcome_word(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Pass => "pass",
+        Outcome::Fail => "FAIL",
+        Outcome::TooFew => "too few",
+    }
+}
+
+fn tone(outcome: Outcome) -> Tone {
+    if outcome == Outcome::Pass { Tone::Good } else { Tone::Bad }
+}
+
+fn demands(report: &GateReport) -> String {
+    let rule = if report.settings.strict {
+        "A gate passes when the lower end of the 95 % interval reaches its threshold (strict)."
+    } else {
+        "A gate passes when its figure reaches its threshold."
+    };
+    format!("{rule} In brackets: the 95 % interval, then what the figure was counted from.")
+}
+
+fn gates(report: &GateReport) -> Table {
+    let mut table = Table::new(["gate", "outcome", "demanded", "student", "teacher", "kept"]);
+    for result in &report.student.gates {
+        let teacher = report.teacher.gates.iter().find(|r| r.gate == result.gate);
+        let kept = report.retention.iter().find(|r| r.gate == result.gate).and_then(|r| r.kept);
+        let teacher = match teacher {
+            None => "the reference".to_owned(),
+            Some(r) if r.passed() => figure_text(r.figure.as_ref()),
+            Some(r) => format!("{} (misses)", figure_text(r.figure.as_ref())),
+        };
+        table.row(
+            tone(result.outcome),
+            [
+                result.gate.name().to_owned(),
+                outcome_word(result.outcome).to_owned(),
+                demand(result, report.settings.strict),
+                figure_text(result.figure.as_ref()),
+                teacher,
+                kept.map_or_else(String::new, |kept| format!("{:.1} %", 100.0 * kept)),
+            ],
+        );
+    }
+    table
+}
+
+fn failures(report: &GateReport, blocks: &mut Vec<Block>) {
+    for failure in &report.failures {
+        blocks.push(Block::Heading(format!("Failed: {}", failure.gate)));
+        blocks.push(Block::Text(failure.what.clone()));
+        if !failure.worst_layers.is_empty() {
+            let layers: Vec<String> = failure.worst_layers.iter().map(u32::to_string).collect();
+            blocks.push(Block::Text(format!("Layers with the lowest agreement: {}.", layers.join(", "))));
+        }
+        let mut table = Table::new(["prompt", "label", "what is wrong", "question", "student", "teacher"]);
+        for p in &failure.worst_prompts {
+            let cells = [&p.prompt_id, &p.label, &p.why, &p.question, &p.response, &p.teacher_response];
+            table.row(Tone::Plain, cells.map(|cell| shorten(cell)));
+        }
+        if !table.rows.is_empty() {
+            blocks.push(Block::Table(table));
+        }
+        if !failure.misrouted.is_empty() {
+            let mut table = Table::new(["prompt", "layer", "misrouted tokens"]);
+            for m in &failure.misrouted {
+                table.row(Tone::Plain, [m.prompt_id.clone(), m.layer.to_string(), shorten(&ranges(&m.tokens))]);
+            }
+            blocks.push(Block::Table(table));
+        }
+        blocks.push(Block::Text(format!("Remedy: {}.", failure.remedy_text())));
+    }
+}
+
+/// Ascending numbers with runs joined: `3, 5-9`.
+fn ranges(numbers: &[u32]) -> String {
+    let mut parts: Vec<(u32, u32)> = Vec::new();
+    for &n in numbers {
+        match parts.last_mut() {
+            Some((_, end)) if end.checked_add(1) == Some(n) => *end = n,
+            _ => parts.push((n, n)),
+        }
+    }
+    let text = |(from, to): &(u32, u32)| if from == to { from.to_string() } else { format!("{from}-{to}") };
+    parts.iter().map(text).collect::<Vec<_>>().join(", ")
+}
+
+/// At most 400 characters: a page shows where to look, the trace has everything.
+fn shorten(text: &str) -> String {
+    match text.char_indices().nth(400) {
+        Some((end, _)) => format!("{} ...", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+fn baseline(report: &GateReport, blocks: &mut Vec<Block>) {
+    let Some(baseline) = &report.baseline else { return };
+    blocks.push(Block::Heading("Against the baseline".into()));
+    let mut table = Table::new(["gate", "baseline", "now", "change"]);
+    for change in &baseline.figures {
+        let tone = if change.regressed { Tone::Bad } else { Tone::Plain };
+        table.row(
+            tone,
+            [
+                change.gate.name().to_owned(),
+                figure_text(change.baseline.as_ref()),
+                figure_text(change.now.as_ref()),
+                change.change.map_or_else(String::new, |c| format!("{c:+.4}")),
+            ],
+        );
+    }
+    blocks.push(Block::Table(table));
+    let sentences = if baseline.regressions.is_empty() {
+        vec!["No regression beyond chance.".to_owned()]
+    } else {
+        baseline.regressions.clone()
+    };
+    blocks.push(Block::List(sentences.into_iter().chain(baseline.notes.iter().cloned()).collect()));
+}
+
+fn routing(report: &GateReport, blocks: &mut Vec<Block>) {
+    let (free, local) = (&report.routing, report.local_routing.as_ref());
+    let all = &free.figures;
+    blocks.push(Block::Heading("Routing".into()));
+    blocks.push(Block::Text(format!(
+        "Every token of the prompts and of the teacher's answers, in every layer with a router: the same set of experts in {}. \
+         Shared experts {:.4}, shared weight {:.4}, same heaviest expert {:.4}{}. The worst layer is {}.",
+        share_text(&all.agreement),
+        all.overlap,
+        all.mass,
+        all.top1.value,
+        all.margin_correlation.map_or_else(String::new, |r| format!(", correlation of margins {r:.4}")),
+        free.worst_layer,
+    )));
+    if let Some(local) = local {
+        blocks.push(Block::Text(format!(
+            "With every router fed the teacher's states: {}. What is lost there is damage of the routers themselves, the rest \
+             is drift of the states they read.",
+            share_text(&local.figures.agreement)
+        )));
+    }
+    let mut table =
+        Table::new(["layer", "same set", "shared experts", "shared weight", "same heaviest", "local: same set"]);
+    for (index, layer) in free.layers.iter().enumerate() {
+        let local = local.and_then(|l| l.layers.get(index)).map(|l| share_text(&l.figures.agreement));
+        table.row(
+            Tone::Plain,
+            [
+                layer.layer.to_string(),
+                share_text(&layer.figures.agreement),
+                format!("{:.4}", layer.figures.overlap),
+                format!("{:.4}", layer.figures.mass),
+                format!("{:.4}", layer.figures.top1.value),
+                local.unwrap_or_else(|| "not recorded".to_owned()),
+            ],
+        );
+    }
+    blocks.push(Block::Table(table));
+    let gate = report.student.gates.iter().find(|r| r.gate == BehavioralGate::RoutingAgreement);
+    blocks.push(Block::Plot(Plot {
+        title: "Routing agreement by layer; dashed: what the gate demands of all layers together".into(),
+        x: "layer",
+        y: "share of decisions",
+        series: by_layer(free, local, |figures| figures.agreement.value),
+        line: gate.map(|gate| gate.threshold),
+    }));
+    blocks.push(Block::Plot(Plot {
+        title: "Drift by layer: routing weight given to other experts than the teacher's".into(),
+        x: "layer",
+        y: "share of weight",
+        series: by_layer(free, local, |figures| 1.0 - figures.mass),
+        line: None,
+    }));
+    if let Some(coherence) = &report.coherence {
+        blocks.push(Block::Text(format!(
+            "Final hidden states: mean cosine with the teacher's {:.4}, lowest {:.4}, over {} positions.",
+            coherence.mean, coherence.lowest, coherence.n
+        )));
+    }
+}
+
+/// One line for free-running routing, one for local mode where there is one.
+fn by_layer(free: &RoutingSection, local: Option<&RoutingSection>, y: fn(&RoutingFigures) -> f64) -> Vec<Series> {
+    let series = |name, section: &RoutingSection| Series {
+        name,
+        points: section.layers.iter().map(|l| (f64::from(l.layer), y(&l.figures))).collect(),
+    };
+    std::iter::once(series("free-running", free)).chain(local.map(|local| series("local", local))).collect()
+}
+
+fn answers(report: &GateReport, blocks: &mut Vec<Block>) {
+    blocks.push(Block::Heading("Citations and refusals".into()));
+    let mut table = Table::new(["figure", "student", "teacher", "gated"]);
+    let mut row = |name: &str, of: &dyn Fn(&ModelReport) -> Option<String>, gated: &str| {
+        let text = |model| of(model).unwrap_or_else(|| "not measured".to_owned());
+        let cells = [name.to_owned(), text(&report.student), text(&report.teacher), gated.to_owned()];
+        table.row(Tone::Plain, cells);
+    };
+    let figure = |f: &Option<Figure>| f.as_ref().map(|f| figure_text(Some(f)));
+    let number = |x: &Option<f64>| x.map(|x| format!("{x:.4}"));
+    row("citation precision", &|m| figure(&m.citations.precision), "yes");
+    row("the same, mean of answers", &|m| number(&m.citations.macro_precision), "no");
+    row("citation recall", &|m| figure(&m.citations.recall), "yes");
+    row("the same, mean of prompts", &|m| number(&m.citations.macro_recall), "no");
+    row("support precision", &|m| figure(&m.citations.support), "no");
+    row("contested clauses", &|m| figure(&m.citations.contested), "no");
+    row("refusal F1", &|m| figure(&m.refusal.f1), "yes");
+    row("F1 of refusing and answering, mean", &|m| number(&m.refusal.macro_f1), "no");
+    row("refused of indeterminate", &|m| figure(&m.refusal.must_refuse), "yes");
+    row("answered of resolved", &|m| figure(&m.refusal.must_answer), "yes");
+    row("refused of resolved", &|m| figure(&m.refusal.over_refusal), "no");
+    row("refused of contested", &|m| figure(&m.refusal.contested_refused), "no");
+    row("tokens of an answer, mean", &|m| Some(format!("{:.1}", m.answer_tokens)), "no");
+    row("answers cut off by their limit", &|m| Some(m.cut_off.to_string()), "no");
+    blocks.push(Block::Table(table));
+}
+
+fn perturbed(report: &PerturbationReport, blocks: &mut Vec<Block>) {
+    blocks.push(Block::Heading("With a part of the corpus gone".into()));
+    blocks.push(Block::Text(format!(
+        "{} of the chunks removed ({}, seed {}): {} chunks, {} prompts changed, {} prompts keep their label and are compared. \
+         {}",
+        format_args!("{:.0} %", 100.0 * report.share),
+        report.mode,
+        report.seed,
+        report.chunks_removed,
+        report.prompts_changed,
+        report.prompts_kept,
+        if report.stable {
+            "Stable: every gate ends as before, and no figure moves by more than the tolerance."
+        } else {
+            "NOT stable: a gate no longer passes, or a figure moves by more than the tolerance."
+        },
+    )));
+    let mut table = Table::new(["gate", "before", "after", "change", "outcome after"]);
+    for figure in &report.figures {
+        let moved = figure.change.is_none_or(|change| change.abs() > report.tolerance);
+        table.row(
+            if moved { Tone::Bad } else { Tone::Plain },
+            [
+                figure.gate.name().to_owned(),
+                figure_text(figure.before.as_ref()),
+                figure_text(figure.after.as_ref()),
+                figure.change.map_or_else(String::new, |change| format!("{change:+.4}")),
+                outcome_word(figure.outcome).to_owned(),
+            ],
+        );
+    }
+    blocks.push(Block::Table(table));
+}
+
+fn labelled(labels: &LabelReport, blocks: &mut Vec<Block>) {
+    blocks.push(Block::Heading("Automatic labels".into()));
+    blocks.push(Block::Text(format!(
+        "Labels made from the evidence of each prompt, against those of the suite: accuracy {}. The suite's own labels gate.",
+        figure_text(Some(&labels.accuracy))
+    )));
+    let mut table = Table::new(["true label", "resolved", "contested", "indeterminate", "unlabelled"]);
+    for row in &labels.confusion {
+        let counts = [row.resolved, row.contested, row.indeterminate, row.unlabelled].map(|n| n.to_string());
+        let cells: Vec<String> = std::iter::once(row.label.clone()).chain(counts).collect();
+        table.rows.push(Row { cells, tone: Tone::Plain });
+    }
+    blocks.push(Block::Table(table));
+    let mut table = Table::new(["threshold", "moved by", "labels that flip", "accuracy then"]);
+    for row in &labels.sensitivity {
+        table.row(
+            Tone::Plain,
+            [
+                row.threshold.clone(),
+                format!("{:+.1}", row.change),
+                format!("{} of {}", row.flips, row.n),
+                row.accuracy.map_or_else(String::new, |a| format!("{a:.4}")),
+            ],
+        );
+    }
+    blocks.push(Block::Table(table));
+}
+
+fn identities(report: &GateReport, blocks: &mut Vec<Block>) {
+    blocks.push(Block::Heading("What was run".into()));
+    let suite = &report.suite;
+    let mut table = Table::new(["what", "value"]);
+    let mut row = |what: &str, value: String| table.row(Tone::Plain, [what.to_owned(), value]);
+    let part = suite.part_of.map_or_else(String::new, |whole| format!(" of {whole}"));
+    row(
+        "suite",
+        format!(
+            "{}: {}{part} prompts ({} resolved, {} contested, {} indeterminate, {} unlabelled)",
+            suite.name, suite.prompts, suite.resolved, suite.contested, suite.indeterminate, suite.unlabelled
+        ),
+    );
+    row("suite, BLAKE3", suite.identity.clone());
+    row("teacher, BLAKE3", report.teacher.identity.clone());
+    row("student, BLAKE3", report.student.identity.clone());
+    row("computed with", report.settings.compute.clone());
+    row("tokens of an answer, at most", report.settings.max_new_tokens.to_string());
+    row("samples of a figure, at least", report.settings.thresholds.min_samples.to_string());
+    let run = &report.run;
+    row("finished", run.finished.clone());
+    row("time", format!("{:.1} s, {:.3} s per prompt, {} threads", run.seconds, run.seconds_per_prompt, run.threads));
+    for (role, path) in &run.files {
+        row(role, path.clone());
+    }
+    blocks.push(Block::Table(table));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ranges;
+
+    #[test]
+    fn runs_are_joined() {
+        assert_eq!(ranges(&[3, 5, 6, 7, 9]), "3, 5-7, 9");
+        assert_eq!(ranges(&[]), "");
+    }
+}
