@@ -158,6 +158,17 @@ pub enum Error {
         /// What is wrong.
         defect: TraceDefect,
     },
+    /// Two traces that cannot be compared.
+    #[error(
+        "the traces part ways: the first has {first} where the second has {second}; compare traces of the same suite \
+         and teacher"
+    )]
+    TraceMismatch {
+        /// Where the first is.
+        first: String,
+        /// Where the second is.
+        second: String,
+    },
     /// A teacher artifact that is not what it should be.
     #[error("{}: {defect}; remove its folder to record it again", path.display())]
     Artifact {

@@ -75,6 +75,11 @@ impl Moments {
         self.mean
     }
 
+    /// The mean, `None` for an empty stream.
+    pub(crate) fn mean_of_some(&self) -> Option<f64> {
+        (self.n > 0).then_some(self.mean)
+    }
+
     /// The mean with the standard error `s / sqrt(n)`; the error is 0 below two numbers.
     pub(crate) fn estimate(&self) -> Estimate {
         let standard_error = match self.n {

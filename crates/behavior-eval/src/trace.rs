@@ -12,10 +12,14 @@
 //!
 //! Fields that this version does not know are kept from reading to writing. The whole schema is in `docs/formats.md`.
 
+mod diff;
 mod reader;
 mod record;
+mod summary;
 mod writer;
 
+pub use diff::{Divergence, PromptDiff, TraceDiff, diff};
 pub use reader::{MAX_LINE_BYTES, TraceDefect, TraceReader};
 pub use record::{CitationTrace, RefusalTrace, RoutingTrace, TRACE_VERSION, TraceRecord};
+pub use summary::{LayerSummary, PromptSummary, TraceSummary, summarize};
 pub use writer::{TraceWriter, trace_file_name, trace_path};

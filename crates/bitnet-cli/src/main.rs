@@ -7,6 +7,7 @@ mod model;
 mod output;
 mod progress;
 mod size;
+mod subject;
 mod verbs;
 
 use std::io::ErrorKind;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::{Error, Result, anyhow};
 use clap::{Args, ValueEnum};
 use mla_attention::CacheType;
-use moe_runtime::{CraftsmanModel, LoadOptions, ModelFiles};
+use moe_runtime::{ChatTemplate, CraftsmanModel, LoadOptions, ModelFiles, Tokenizer};
 use tl_kernels::{ActMode, Pool};
 
 /// Activations of ternary layers.
@@ -83,6 +83,13 @@ pub(crate) fn open(spec: &str) -> Result<ModelFiles> {
 /// Loads an opened model.
 pub(crate) fn load(files: &ModelFiles, act: Act, pool: Arc<Pool>) -> Result<Arc<CraftsmanModel>> {
     Ok(Arc::new(CraftsmanModel::from_files(files, &LoadOptions { act_mode: act.into(), pool })?))
+}
+
+/// Compiles a model's chat template, which may name its begin and end tokens.
+pub(crate) fn chat_template(source: &str, tokenizer: &Tokenizer) -> Result<ChatTemplate> {
+    let ids = tokenizer.special_ids();
+    let text = |id: Option<u32>| id.and_then(|id| tokenizer.token_text(id)).unwrap_or_default();
+    Ok(ChatTemplate::from_source(source)?.with_tokens(text(ids.bos), text(ids.eos)))
 }
 
 /// The reason behind logits that are no numbers: the tensor that made them so, where the file is to blame. Reads the

@@ -117,7 +117,7 @@ pub(crate) fn execute(args: Args) -> Result<()> {
     let sampler = Sampler::new(args.sampling.config(&files)?)?;
     let template = match (args.raw, tokenizer.chat_template()) {
         (true, _) => None,
-        (false, Some(source)) => Some(chat_template(source, &tokenizer)?),
+        (false, Some(source)) => Some(model::chat_template(source, &tokenizer)?),
         (false, None) if args.system.is_some() || args.think.is_some() => {
             bail!("the model has no chat template, so --system and --think have no place in its prompt")
         }
@@ -179,12 +179,6 @@ fn check_memory(args: &Args, files: &ModelFiles, n_ctx: usize) -> Result<()> {
         size::show(plan.total_bytes())
     ));
     Ok(plan.check(allowed)?)
-}
-
-fn chat_template(source: &str, tokenizer: &Tokenizer) -> Result<ChatTemplate> {
-    let ids = tokenizer.special_ids();
-    let text = |id: Option<u32>| id.and_then(|id| tokenizer.token_text(id)).unwrap_or_default();
-    Ok(ChatTemplate::from_source(source)?.with_tokens(text(ids.bos), text(ids.eos)))
 }
 
 fn first_messages(args: &Args, prompt: &str) -> Vec<Value> {
