@@ -15,7 +15,8 @@ use crate::lut::Grouping;
 use crate::lut_matrix::{LutFormat, LutMatrix, LutProduct};
 use crate::pool::ColumnBlock;
 use crate::registry::KernelKind;
-use crate::ternary::{T158, TernaryFloatProduct, TernaryFormat, TernaryProduct, TernaryRows, Tq1, Tq2};
+use crate::ternary::{T158, TernaryFloatProduct, TernaryFormat, TernaryProduct, TernaryRows, Tq1, Tq2, tile_scratch};
+use crate::tile::with_scratch;
 use crate::tl1::Tl1;
 use crate::tl2::Tl2;
 
@@ -174,7 +175,9 @@ impl BitLinear {
             with_panel(|panel| self.level.run(TernaryFloatProduct { rows, acts, out, panel }));
         } else {
             let acts = acts.quantized(self.mode).expect("activations are quantised in the layer's mode");
-            self.level.run(TernaryProduct { rows, acts, out });
+            with_scratch(tile_scratch(self.tensor.blocks_per_row(), out.n_rows()), |tile| {
+                self.level.run(TernaryProduct { rows, acts, out, tile });
+            });
         }
     }
 

@@ -49,6 +49,7 @@ mod lut_matrix;
 mod matrix;
 mod registry;
 mod ternary;
+mod tile;
 mod tl1;
 mod tl2;
 mod vector;

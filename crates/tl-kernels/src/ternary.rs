@@ -1,38 +1,50 @@
-//! The ternary matrix product with INT8 activations: four rows x a few tokens, block by block.
+//! The ternary matrix product with INT8 activations over weights as files store them.
 //!
 //! **Invariant:** `acc = fma(d_b * a_b, int_b as f32, acc)` over ascending blocks, `int_b` exact: the bits
 //! of `ternary_core::oracle`. With codes c = t + 1, `int_b = sum c q - sum q`, and the second sum is the
 //! same for all rows. A damaged code 3 gives a wrong number, never an overflow: |sum c q| <= 256 * 3 * 127.
 //!
 //! ```text
-//!           block 0     block 1             per block: unpack 4 x 256 codes, then for each token
-//!   row 0 | codes d   | codes d   | ..      4 dot products -> 4 integers -> 4 fused multiply-adds
-//!   row 1 | codes d   | codes d   | ..
+//! few tokens: four rows, block by block         many tokens: 32 rows become a tile (tile.rs), once
+//!           block 0     block 1
+//!   row 0 | codes d   | codes d   | ..          unpack 4 x 256 codes -> 4 dot products -> 4 integers
+//!   row 1 | codes d   | codes d   | ..          -> 4 fused multiply-adds
 //! ```
 //! Source: unsigned codes times signed activations is the I2_S idea of bitnet.cpp (arXiv 2410.16144).
 
 use std::marker::PhantomData;
 
-use ternary_core::{BLOCK, Scales, TernaryTensor};
+use ternary_core::{BLOCK, Scales, TernaryTensor, f16};
 
 use crate::activation::{ActivationBuffer, LANES, QuantizedRows};
 use crate::aligned::{AlignedBuffer, CACHE_LINE_BYTES};
 use crate::gemm::{PanelSource, TILE_ROWS, panel_product};
 use crate::pool::ColumnBlock;
+use crate::tile::{TILE, TileBlock, TileSpan, tile_product};
 use crate::vector::{Kernel, Simd};
 
 /// A packing at compile time.
 pub(crate) trait TernaryFormat: Copy + Sync {
     /// The bytes of a block.
     type Block: Copy;
-    /// Whether unpacking costs less than a dot product; otherwise more tokens share it.
-    const QUICK_TO_UNPACK: bool;
     /// The blocks of a row.
     fn blocks(row: &[u8]) -> &[Self::Block];
     /// The bits of the block's f16 scale.
     fn scale_bits(block: &Self::Block) -> u16;
     /// Codes 0..=2 of the block in natural order, one per byte. (A damaged code may be 3.)
     fn codes(block: &Self::Block) -> [u8; BLOCK];
+    /// The codes as the 64 bytes of a TQ2_0 block.
+    #[inline(always)]
+    fn tq2_bytes(block: &Self::Block) -> [u8; BLOCK / 4] {
+        let codes = Self::codes(block);
+        let mut bytes = [0; BLOCK / 4];
+        for (half, bytes) in codes.as_chunks::<128>().0.iter().zip(bytes.as_chunks_mut::<32>().0) {
+            for (m, byte) in bytes.iter_mut().enumerate() {
+                *byte = half[m] | half[32 + m] << 2 | half[64 + m] << 4 | half[96 + m] << 6;
+            }
+        }
+        bytes
+    }
     /// The codes in registers.
     #[inline(always)]
     fn load<S: Simd>(s: S, block: &Self::Block) -> S::Codes {
@@ -52,7 +64,6 @@ pub(crate) struct T158;
 
 impl TernaryFormat for Tq2 {
     type Block = [u8; 66];
-    const QUICK_TO_UNPACK: bool = true;
 
     #[inline(always)]
     fn blocks(row: &[u8]) -> &[[u8; 66]] {
@@ -78,6 +89,11 @@ impl TernaryFormat for Tq2 {
     }
 
     #[inline(always)]
+    fn tq2_bytes(block: &[u8; 66]) -> [u8; BLOCK / 4] {
+        *block.first_chunk().expect("a block is longer than its codes")
+    }
+
+    #[inline(always)]
     fn load<S: Simd>(s: S, block: &[u8; 66]) -> S::Codes {
         s.unpack_tq2(block.first_chunk().expect("a block is longer than its codes"))
     }
@@ -85,7 +101,6 @@ impl TernaryFormat for Tq2 {
 
 impl TernaryFormat for T158 {
     type Block = [u8; 66];
-    const QUICK_TO_UNPACK: bool = false;
 
     #[inline(always)]
     fn blocks(row: &[u8]) -> &[[u8; 66]] {
@@ -111,7 +126,6 @@ impl TernaryFormat for T158 {
 
 impl TernaryFormat for Tq1 {
     type Block = [u8; 54];
-    const QUICK_TO_UNPACK: bool = false;
 
     #[inline(always)]
     fn blocks(row: &[u8]) -> &[[u8; 54]] {
@@ -177,6 +191,49 @@ pub(crate) struct TernaryProduct<'a, 'b, P> {
     pub(crate) acts: &'a QuantizedRows,
     /// The rows to compute, as columns of `y`.
     pub(crate) out: ColumnBlock<'b, f32>,
+    /// Room for a tile: a block per block of a row.
+    pub(crate) tile: &'a mut [TileBlock],
+}
+
+/// From this many tokens on, rows are put into a tile once instead of being unpacked for each.
+const TILE_FROM_TOKENS: usize = 4;
+
+/// Blocks of scratch for the product of rows of `n_blocks` with `n` tokens.
+pub(crate) fn tile_scratch(n_blocks: usize, n: usize) -> usize {
+    if n < TILE_FROM_TOKENS { 0 } else { n_blocks }
+}
+
+impl<P: TernaryFormat> TernaryRows<'_, P> {
+    /// Fills a tile with up to 32 rows from `start` on, read in one line from end to end.
+    #[inline(always)]
+    pub(crate) fn fill_tile<S: Simd>(&self, s: S, start: usize, len: usize, tile: &mut [TileBlock]) {
+        let row_bytes = self.tensor.blocks_per_row() * size_of::<P::Block>();
+        let bytes = &self.tensor.bytes()[start * row_bytes..];
+        if len < TILE {
+            tile.fill(TileBlock::PADDING);
+        }
+        for (i, row) in bytes.chunks_exact(row_bytes).take(len).enumerate() {
+            for (block, out) in P::blocks(row).iter().zip(&mut *tile) {
+                out.codes.as_flattened_mut().as_chunks_mut().0[i] = P::tq2_bytes(block);
+                out.scales[i] = match self.tensor.scales() {
+                    Scales::PerBlock => P::scale_bits(block).to_le_bytes(),
+                    Scales::PerTensor(_) => f16::ONE.to_le_bytes(),
+                };
+            }
+        }
+        for block in tile {
+            let rows: [[u8; BLOCK / 4]; TILE] = bytemuck::cast(block.codes);
+            s.transpose(&rows, &mut block.codes);
+        }
+    }
+
+    /// The one scale of the tensor, if it has one.
+    pub(crate) fn tensor_scale(&self) -> Option<f32> {
+        match self.tensor.scales() {
+            Scales::PerBlock => None,
+            Scales::PerTensor(scale) => Some(scale),
+        }
+    }
 }
 
 /// The INT8 form of one token: a code array, a scale and a sum per block.
@@ -206,6 +263,29 @@ impl<P: TernaryFormat> Kernel for TernaryProduct<'_, '_, P> {
 
     #[inline(always)]
     fn run<S: Simd>(mut self, s: S) {
+        if self.out.n_rows() < TILE_FROM_TOKENS {
+            self.by_rows(s);
+        } else {
+            self.by_tiles(s);
+        }
+    }
+}
+
+impl<P: TernaryFormat> TernaryProduct<'_, '_, P> {
+    #[inline(always)]
+    fn by_tiles<S: Simd>(&mut self, s: S) {
+        let columns = self.out.columns();
+        let tensor_scale = self.rows.tensor_scale();
+        for column in columns.clone().step_by(TILE) {
+            let len = TILE.min(columns.end - column);
+            self.rows.fill_tile(s, column, len, self.tile);
+            let span = TileSpan { first: 0, len, column };
+            tile_product(s, self.tile, tensor_scale, self.acts, &span, &mut self.out);
+        }
+    }
+
+    #[inline(always)]
+    fn by_rows<S: Simd>(&mut self, s: S) {
         let columns = self.out.columns();
         let tensor = self.rows.tensor;
         let row_bytes = tensor.blocks_per_row() * size_of::<P::Block>();
@@ -216,53 +296,9 @@ impl<P: TernaryFormat> Kernel for TernaryProduct<'_, '_, P> {
                 let r = (start + i).min(columns.end - 1);
                 *row = P::blocks(&bytes[r * row_bytes..(r + 1) * row_bytes]);
             }
-            let n = self.out.n_rows();
-            let mut t = 0;
-            if P::QUICK_TO_UNPACK {
-                while n - t >= 4 {
-                    self.strip::<S, 4>(s, rows, t, start);
-                    t += 4;
-                }
-            } else {
-                while n - t >= 8 {
-                    self.strip::<S, 8>(s, rows, t, start);
-                    t += 8;
-                }
-            }
-            while t < n {
+            for t in 0..self.out.n_rows() {
                 self.row_sums(s, rows, t, start);
-                t += 1;
             }
-        }
-    }
-}
-
-impl<P: TernaryFormat> TernaryProduct<'_, '_, P> {
-    /// Four rows, to be columns from `start`, times the tokens `t .. t + T`.
-    #[inline(always)]
-    fn strip<S: Simd, const T: usize>(&mut self, s: S, rows: [&[P::Block]; TILE_ROWS], t: usize, start: usize) {
-        let (rows, n_blocks) = same_length(rows);
-        let mut tokens = [Token::default(); T];
-        for (j, token) in tokens.iter_mut().enumerate() {
-            *token = Token::new(self.acts, t + j, n_blocks);
-        }
-        let scales = self.rows.tensor.scales();
-        let mut acc = [s.quad([0.0; TILE_ROWS]); T];
-        for b in 0..n_blocks {
-            let mut dots = [[s.zero_sums(); TILE_ROWS]; T];
-            for i in 0..TILE_ROWS {
-                let codes = P::load(s, &rows[i][b]);
-                for j in 0..T {
-                    dots[j][i] = s.dot_codes(&codes, &tokens[j].codes[b]);
-                }
-            }
-            let w_scales = block_scales::<S, P>(s, scales, rows.map(|row| &row[b]));
-            for j in 0..T {
-                acc[j] = s.accumulate(acc[j], dots[j], tokens[j].sums[b], w_scales, tokens[j].scales[b]);
-            }
-        }
-        for (j, acc) in acc.iter().enumerate() {
-            self.write(t + j, start, s.quad_values(*acc));
         }
     }
 

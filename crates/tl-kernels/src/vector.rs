@@ -14,6 +14,7 @@ use ternary_core::BLOCK;
 
 use crate::activation::LANES;
 use crate::arch::lut::Lookup;
+use crate::tile::TileSimd;
 
 /// Arithmetic on some number of f32 at once (sixteen in a kernel, one in scalar code).
 pub trait Float: Copy {
@@ -43,7 +44,7 @@ pub trait Float: Copy {
 }
 
 /// An instruction set level: vectors of sixteen f32, and blocks of 256 ternary codes.
-pub trait Simd: Float + Lookup {
+pub trait Simd: Float + Lookup + TileSimd {
     /// Rows x tokens of the register tile of a dense product.
     const DENSE_TILE: DenseTile;
     /// Whether the registers hold the partial sums of four rows and four blocks.

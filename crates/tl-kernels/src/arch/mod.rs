@@ -6,6 +6,7 @@
 pub(crate) mod lut;
 
 mod scalar;
+mod tile;
 
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code, reason = "vector instructions, behind tokens that prove support")]

@@ -1,0 +1,151 @@
+//! Tiles by AVX2: a chunk of 32 rows is four registers of eight rows.
+//!
+//! A pair of products is at most 2 * 3 * 127 = 762, and the 32 pairs of two fields 24,384: far from 32,767, so a block
+//! needs two 16-bit sums per lane and no care for damaged codes.
+
+use std::arch::x86_64::*;
+
+use ternary_core::BLOCK;
+
+use super::super::avx2::Avx2;
+use crate::tile::{CHUNKS, TILE, TileBlock, TileSimd, TokenBlock};
+
+impl TileSimd for Avx2 {
+    #[inline(always)]
+    fn tile_block<const T: usize>(self, block: &TileBlock, tokens: &[TokenBlock<'_>; T], acc: &mut [[f32; TILE]; T]) {
+        // SAFETY: `self` is the proof that the machine has the instructions these functions are compiled for.
+        unsafe {
+            if T == 1 {
+                one_token(block, &tokens[0], &mut acc[0]);
+            } else {
+                some_tokens(block, tokens, acc);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn transpose(self, rows: &[[u8; BLOCK / 4]; TILE], codes: &mut [[u8; 4 * TILE]; CHUNKS]) {
+        for (g, rows) in rows.as_chunks::<8>().0.iter().enumerate() {
+            // SAFETY: as above.
+            unsafe { transpose_eight(rows, codes, 32 * g) };
+        }
+    }
+}
+
+/// The fields of the eight rows from `8 g` on, of chunk `c`, as codes 0..=3.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn fields(block: &TileBlock, c: usize, g: usize) -> [__m256i; 4] {
+    let three = _mm256_set1_epi8(3);
+    let eight: &[u8] = &block.codes[c][32 * g..32 * g + 32];
+    // SAFETY: 32 bytes are read from a slice of 32.
+    let all = unsafe { _mm256_loadu_si256(eight.as_ptr().cast()) };
+    [
+        _mm256_and_si256(all, three),
+        _mm256_and_si256(_mm256_srli_epi16::<2>(all), three),
+        _mm256_and_si256(_mm256_srli_epi16::<4>(all), three),
+        _mm256_and_si256(_mm256_srli_epi16::<6>(all), three),
+    ]
+}
+
+/// The four activations that meet field `f` of chunk `c`, in every lane.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn broadcast(codes: &[i8; BLOCK], c: usize, f: usize) -> __m256i {
+    let quad = &codes.as_chunks::<4>().0[16 * f + c];
+    _mm256_set1_epi32(i32::from_le_bytes(quad.map(i8::cast_unsigned)))
+}
+
+/// `acc = fma(scale * token.scale, (sums - token.sum) as f32, acc)` for the eight rows from `8 g` on.
+#[target_feature(enable = "avx2,f16c,fma")]
+#[inline]
+fn finish(block: &TileBlock, g: usize, [low, high]: [__m256i; 2], token: &TokenBlock<'_>, acc: &mut [f32; TILE]) {
+    let acc = &mut acc[8 * g..8 * g + 8];
+    let scales = &block.scales[8 * g..8 * g + 8];
+    let ones = _mm256_set1_epi16(1);
+    let sums = _mm256_add_epi32(_mm256_madd_epi16(low, ones), _mm256_madd_epi16(high, ones));
+    let ints = _mm256_cvtepi32_ps(_mm256_sub_epi32(sums, _mm256_set1_epi32(token.sum)));
+    // SAFETY: 16 and 32 bytes are read from, and written to, slices of that many.
+    unsafe {
+        let scales = _mm256_cvtph_ps(_mm_loadu_si128(scales.as_ptr().cast()));
+        let scales = _mm256_mul_ps(scales, _mm256_set1_ps(token.scale));
+        let sum = _mm256_fmadd_ps(scales, ints, _mm256_loadu_ps(acc.as_ptr()));
+        _mm256_storeu_ps(acc.as_mut_ptr(), sum);
+    }
+}
+
+/// One token: a chunk is read whole, so that memory is read in one line.
+#[target_feature(enable = "avx2,f16c,fma")]
+#[inline]
+fn one_token(block: &TileBlock, token: &TokenBlock<'_>, acc: &mut [f32; TILE]) {
+    let mut sums = [[_mm256_setzero_si256(); 2]; 4];
+    for c in 0..CHUNKS {
+        for g in 0..4 {
+            let fields = fields(block, c, g);
+            for f in 0..4 {
+                let pairs = _mm256_maddubs_epi16(fields[f], broadcast(token.codes, c, f));
+                sums[g][f / 2] = _mm256_add_epi16(sums[g][f / 2], pairs);
+            }
+        }
+    }
+    for g in 0..4 {
+        finish(block, g, sums[g], token, acc);
+    }
+}
+
+/// Several tokens share unpacked codes: 4 x 2 sums and 4 fields leave four of sixteen registers.
+#[target_feature(enable = "avx2,f16c,fma")]
+#[inline]
+fn some_tokens<const T: usize>(block: &TileBlock, tokens: &[TokenBlock<'_>; T], acc: &mut [[f32; TILE]; T]) {
+    for g in 0..4 {
+        let mut sums = [[_mm256_setzero_si256(); 2]; T];
+        for c in 0..CHUNKS {
+            let fields = fields(block, c, g);
+            for j in 0..T {
+                for f in 0..4 {
+                    let pairs = _mm256_maddubs_epi16(fields[f], broadcast(tokens[j].codes, c, f));
+                    sums[j][f / 2] = _mm256_add_epi16(sums[j][f / 2], pairs);
+                }
+            }
+        }
+        for j in 0..T {
+            finish(block, g, sums[j], &tokens[j], &mut acc[j]);
+        }
+    }
+}
+
+/// Eight rows of sixteen dwords, transposed to byte `at` of each chunk.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn transpose_eight(rows: &[[u8; BLOCK / 4]; 8], codes: &mut [[u8; 4 * TILE]; CHUNKS], at: usize) {
+    for (half, codes) in codes.as_chunks_mut::<8>().0.iter_mut().enumerate() {
+        let mut x = [_mm256_setzero_si256(); 8];
+        for (x, row) in x.iter_mut().zip(rows) {
+            let row: &[u8] = &row[32 * half..32 * half + 32];
+            // SAFETY: 32 bytes are read from a slice of 32.
+            *x = unsafe { _mm256_loadu_si256(row.as_ptr().cast()) };
+        }
+        let mut pairs = x;
+        for i in 0..4 {
+            pairs[2 * i] = _mm256_unpacklo_epi32(x[2 * i], x[2 * i + 1]);
+            pairs[2 * i + 1] = _mm256_unpackhi_epi32(x[2 * i], x[2 * i + 1]);
+        }
+        // quads[4 i + k]: in half h, dword 4 h + k of the rows 4 i .. 4 i + 4.
+        let mut quads = pairs;
+        for i in 0..2 {
+            quads[4 * i] = _mm256_unpacklo_epi64(pairs[4 * i], pairs[4 * i + 2]);
+            quads[4 * i + 1] = _mm256_unpackhi_epi64(pairs[4 * i], pairs[4 * i + 2]);
+            quads[4 * i + 2] = _mm256_unpacklo_epi64(pairs[4 * i + 1], pairs[4 * i + 3]);
+            quads[4 * i + 3] = _mm256_unpackhi_epi64(pairs[4 * i + 1], pairs[4 * i + 3]);
+        }
+        for k in 0..4 {
+            x[k] = _mm256_permute2x128_si256::<0x20>(quads[k], quads[4 + k]);
+            x[4 + k] = _mm256_permute2x128_si256::<0x31>(quads[k], quads[4 + k]);
+        }
+        for (x, chunk) in x.iter().zip(codes) {
+            let eight = &mut chunk[at..at + 32];
+            // SAFETY: 32 bytes are written to a slice of 32.
+            unsafe { _mm256_storeu_si256(eight.as_mut_ptr().cast(), *x) };
+        }
+    }
+}
