@@ -127,40 +127,48 @@ impl SparseRow {
         }
         Ok(())
     }
+}
 
-    /// Bounds of KL(teacher || student); `sorted` is scratch.
-    fn divergence(&self, student: &[f32], total: f64, sorted: &mut Vec<u32>) -> Result<(f64, f64)> {
-        let log_q = |token: usize| f64::from(student[token]) - total;
-        let mut head = 0.0;
-        for &(token, log_p) in &self.kept {
-            let log_p = f64::from(log_p);
-            head += exp(log_p) * (log_p - log_q(token as usize));
-        }
-        sorted.clear();
-        sorted.extend(self.kept.iter().map(|&(token, _)| token));
-        sorted.sort_unstable();
-        if sorted.windows(2).any(|pair| pair[0] == pair[1]) {
-            return damaged("a token is kept twice in one position");
-        }
-        let last = self.kept.last().map(|&(_, log_p)| f64::from(log_p));
-        let (Some(last), true) = (last, self.tail > 0.0 && sorted.len() < student.len()) else {
-            return Ok((head.max(0.0), head.max(0.0)));
-        };
-        // The rest of the student, in ascending order: its mass relative to its largest, and its smallest.
-        let rest = || {
-            let mut skip = sorted.iter().peekable();
-            student.iter().enumerate().filter_map(move |(token, &z)| {
-                if skip.next_if(|&&kept| kept as usize == token).is_some() { None } else { Some(f64::from(z)) }
-            })
-        };
-        let largest = rest().fold(f64::NEG_INFINITY, f64::max);
-        let smallest = rest().fold(f64::INFINITY, f64::min);
-        let log_mass = largest - total + ln(rest().map(|z| exp(z - largest)).sum());
-        let log_tail = ln(self.tail);
-        let lower = head + self.tail * (log_tail - log_mass);
-        let upper = head + self.tail * (log_tail.min(last) - (smallest - total));
-        Ok((lower.max(0.0), upper.max(lower).max(0.0)))
+/// Bounds of KL(teacher || student) from what is kept of the teacher (tokens and `ln p`, the likeliest first, and the
+/// mass of the rest) and the student's whole row with its `ln sum exp`; `sorted` is scratch. `None` when a token is kept
+/// twice.
+pub(crate) fn divergence(
+    kept: &[(u32, f32)],
+    tail: f64,
+    student: &[f32],
+    total: f64,
+    sorted: &mut Vec<u32>,
+) -> Option<(f64, f64)> {
+    let log_q = |token: usize| f64::from(student[token]) - total;
+    let mut head = 0.0;
+    for &(token, log_p) in kept {
+        let log_p = f64::from(log_p);
+        head += exp(log_p) * (log_p - log_q(token as usize));
     }
+    sorted.clear();
+    sorted.extend(kept.iter().map(|&(token, _)| token));
+    sorted.sort_unstable();
+    if sorted.windows(2).any(|pair| pair[0] == pair[1]) {
+        return None;
+    }
+    let last = kept.last().map(|&(_, log_p)| f64::from(log_p));
+    let (Some(last), true) = (last, tail > 0.0 && sorted.len() < student.len()) else {
+        return Some((head.max(0.0), head.max(0.0)));
+    };
+    // The rest of the student, in ascending order: its mass relative to its largest, and its smallest.
+    let rest = || {
+        let mut skip = sorted.iter().peekable();
+        student.iter().enumerate().filter_map(move |(token, &z)| {
+            if skip.next_if(|&&kept| kept as usize == token).is_some() { None } else { Some(f64::from(z)) }
+        })
+    };
+    let largest = rest().fold(f64::NEG_INFINITY, f64::max);
+    let smallest = rest().fold(f64::INFINITY, f64::min);
+    let log_mass = largest - total + ln(rest().map(|z| exp(z - largest)).sum());
+    let log_tail = ln(tail);
+    let lower = head + tail * (log_tail - log_mass);
+    let upper = head + tail * (log_tail.min(last) - (smallest - total));
+    Some((lower.max(0.0), upper.max(lower).max(0.0)))
 }
 
 /// The `count` likeliest tokens of finite logits with `ln p`, the likeliest first (of equals the lower id), and the mass
@@ -324,7 +332,9 @@ pub fn compare_to(
             let place = Place { role: Role::Student, window, position };
             let (best, largest) = top(logits, place)?;
             let total = log_sum_exp(logits, largest);
-            let (low, high) = row.divergence(logits, total, &mut sorted)?;
+            let Some((low, high)) = divergence(&row.kept, row.tail, logits, total, &mut sorted) else {
+                return damaged("a token is kept twice in one position");
+            };
             upper.push(high);
             tail.push(row.tail);
             comparison.push(position - first, &row.prediction(target), &prediction(logits, target, best, total), low);

@@ -3,6 +3,8 @@
 use half::f16;
 
 use crate::numeric::exp;
+use crate::row::log_sum_exp;
+use crate::sparse::divergence;
 
 /// The best tokens of one position.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,6 +18,19 @@ pub struct SparseLogits {
 }
 
 impl SparseLogits {
+    /// Bounds of KL(teacher || student) in nats at this position, from the student's whole row of finite logits
+    /// `[vocab_size]`: the rest taken as one token, and the most it may add. Equal when everything is kept.
+    ///
+    /// # Panics
+    /// When the row is shorter than a token kept.
+    #[must_use]
+    pub fn divergence(&self, student: &[f32]) -> (f64, f64) {
+        let largest = student.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let total = log_sum_exp(student, f64::from(largest));
+        // Reading and recording see to it that no token is kept twice.
+        divergence(&self.kept, self.tail, student, total, &mut Vec::new()).unwrap_or((f64::NAN, f64::NAN))
+    }
+
     pub(super) fn write(&self, out: &mut Vec<u8>) {
         out.extend(self.position.to_le_bytes());
         out.extend(self.tail.to_le_bytes());

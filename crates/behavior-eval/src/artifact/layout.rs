@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::spec::{ArtifactSpec, LogitsAt};
 use crate::error::Error;
 use crate::subject::StopReason;
+use crate::suite::Label;
 
 pub(super) const FILE_NAME: &str = "artifact.bin";
 pub(super) const MAGIC: &[u8; 8] = b"CRAFTTA1";
@@ -15,8 +16,6 @@ pub(super) const HEAD_BYTES: u64 = 16;
 pub(super) const TRAILER_BYTES: u64 = 8 + 32 + 8;
 /// Longest header accepted.
 pub(super) const MAX_HEADER_BYTES: u64 = 16 << 20;
-/// The preference labels.
-pub(super) const LABELS: [&str; 3] = ["resolved", "contested", "indeterminate"];
 /// Ids of experts are stored in 16 bits.
 const MAX_EXPERTS: usize = 1 << 16;
 /// Bound of vocabularies, widths and layers; products of lengths are checked all the same.
@@ -237,7 +236,7 @@ pub(super) struct Index {
 pub(super) struct Entry {
     pub(super) prompt_id: String,
     /// The preference label.
-    pub(super) label: Option<String>,
+    pub(super) label: Option<Label>,
     /// Tokens of the prompt.
     pub(super) prompt_tokens: usize,
     /// Tokens of the prompt and the answer.

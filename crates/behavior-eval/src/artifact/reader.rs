@@ -15,14 +15,15 @@ use super::spec::ArtifactSpec;
 use crate::error::{Error, Result};
 use crate::routing::RoutingTable;
 use crate::subject::{Answer, StopReason};
+use crate::suite::Label;
 
 /// A prompt of an artifact.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PromptEntry {
     /// Its name in the suite.
     pub prompt_id: String,
-    /// Its preference label: `resolved`, `contested` or `indeterminate`.
-    pub label: Option<String>,
+    /// Its preference label.
+    pub label: Option<Label>,
     /// Tokens of the prompt.
     pub prompt_tokens: usize,
     /// Tokens of the prompt and the teacher's answer.
@@ -220,7 +221,7 @@ impl TeacherArtifact {
             at = check_entry(&entry, &spec, &columns, at, end)?;
             prompts.push(PromptEntry {
                 prompt_id: entry.prompt_id.clone(),
-                label: entry.label.clone(),
+                label: entry.label,
                 prompt_tokens: entry.prompt_tokens,
                 tokens: entry.tokens,
                 stop_reason: entry.stop_reason,
@@ -387,9 +388,6 @@ fn check_entry(
     let damaged = |reason: String| ArtifactDefect::damaged("index", format!("prompt {id}: {reason}"));
     if id.is_empty() || entry.prompt_tokens == 0 || entry.prompt_tokens > entry.tokens {
         return Err(damaged(format!("{} tokens of {} are its question", entry.prompt_tokens, entry.tokens)));
-    }
-    if let Some(label) = entry.label.as_deref().filter(|label| !layout::LABELS.contains(label)) {
-        return Err(damaged(format!("its label {label:?} is unknown")));
     }
     if !entry.columns.iter().map(|span| span.name).eq(columns.iter().copied()) {
         return Err(damaged("its columns are not those of the header".to_owned()));

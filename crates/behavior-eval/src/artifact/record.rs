@@ -11,6 +11,7 @@ use crate::error::{Error, Result, Role};
 use crate::row::log_sum_exp;
 use crate::sparse::likeliest;
 use crate::subject::{Place, Subject, Want, route_checked, run_checked};
+use crate::suite::{Label, Prompt};
 
 /// A prompt to record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +23,14 @@ pub struct PromptInput<'a> {
     /// The user turn.
     pub user: &'a str,
     /// Its preference label.
-    pub label: Option<&'a str>,
+    pub label: Option<Label>,
+}
+
+impl<'a> From<&'a Prompt> for PromptInput<'a> {
+    /// The prompt with the label of its suite.
+    fn from(prompt: &'a Prompt) -> Self {
+        Self { prompt_id: &prompt.id, system: &prompt.system, user: &prompt.user, label: prompt.label }
+    }
 }
 
 /// Opens the artifact of `spec` below `root`; records it, or continues its recording, when it is not there.
@@ -96,6 +104,5 @@ pub fn record(spec: &ArtifactSpec, teacher: &mut dyn Subject, input: PromptInput
             Some(route_checked(teacher, place, &rounded, tokens.len())?)
         }
     };
-    let (prompt_id, label) = (input.prompt_id.to_owned(), input.label.map(str::to_owned));
-    Ok(PromptRecord { prompt_id, label, prompt, answer, run, local, logits })
+    Ok(PromptRecord { prompt_id: input.prompt_id.to_owned(), label: input.label, prompt, answer, run, local, logits })
 }

@@ -10,20 +10,21 @@ use serde_json::{Value, json};
 
 use super::ARTIFACT_VERSION;
 use super::column::{SparseLogits, write_f16, write_f32, write_u16, write_u32};
-use super::layout::{self, ArtifactDefect, Column, END_MAGIC, Entry, Header, Index, LABELS, MAGIC, Span};
+use super::layout::{self, ArtifactDefect, Column, END_MAGIC, Entry, Header, Index, MAGIC, Span};
 use super::reader::TeacherArtifact;
 use super::spec::ArtifactSpec;
 use crate::error::{Error, Result};
 use crate::routing::RoutingTable;
 use crate::subject::{Answer, Run};
+use crate::suite::Label;
 
 /// What was recorded of one prompt.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PromptRecord {
     /// Its name in the suite.
     pub prompt_id: String,
-    /// Its preference label: `resolved`, `contested` or `indeterminate`, where there is one.
-    pub label: Option<String>,
+    /// Its preference label, where there is one.
+    pub label: Option<Label>,
     /// Its tokens, at least one.
     pub prompt: Vec<u32>,
     /// The teacher's answer.
@@ -103,9 +104,6 @@ impl ArtifactWriter {
         if prompt == 0 || record.prompt_id.is_empty() {
             return Err(refuse(Column::Tokens, "the prompt or its id is empty".to_owned()));
         }
-        if let Some(label) = record.label.as_deref().filter(|label| !LABELS.contains(label)) {
-            return Err(refuse(Column::Tokens, format!("its label {label:?} is not one of {LABELS:?}")));
-        }
         let (mut block, mut columns) = (Vec::new(), Vec::new());
         for name in Column::of(&self.spec) {
             let start = block.len();
@@ -121,7 +119,7 @@ impl ArtifactWriter {
         }
         let entry = Entry {
             prompt_id: record.prompt_id.clone(),
-            label: record.label.clone(),
+            label: record.label,
             prompt_tokens: prompt,
             tokens: n,
             stop_reason: record.answer.stop_reason,

@@ -1,5 +1,7 @@
 //! `bitnet eval`: how good a model is, in figures.
 
+mod trace;
+
 use std::sync::Arc;
 
 use anyhow::{Error, Result, bail};
@@ -24,6 +26,7 @@ pub(crate) struct Args {
 #[derive(Subcommand)]
 enum What {
     Fidelity(FidelityArgs),
+    Trace(trace::TraceArgs),
 }
 
 /// Compare a student with its teacher on a text; with one model only, its perplexity.
@@ -61,6 +64,7 @@ struct FidelityArgs {
 pub(crate) fn execute(args: Args) -> Result<()> {
     match args.what {
         What::Fidelity(args) => fidelity(&args),
+        What::Trace(args) => trace::execute(&args),
     }
 }
 
