@@ -24,7 +24,7 @@ use crate::attention::{check_rows, sized};
 use crate::cache::check_shape;
 use crate::rope::RopeTable;
 use crate::tiles::{Columns, Context, Query};
-use crate::weights::{check_linear, check_list, check_vector, project};
+use crate::weights::{check_linear, check_list, check_vector, project, project_two};
 use crate::{CacheShape, Error, LatentCache, MlaConfig};
 
 /// How queries are made from the residual stream.
@@ -180,8 +180,9 @@ impl MlaAttention {
 
         scratch.acts.set(x, n, c.hidden);
         scratch.turns.fill(&c.rope, first, n);
-        self.append_latents(pool, n, cache, scratch);
-        self.project_queries(pool, n, scratch);
+        self.project_input(pool, n, scratch);
+        self.append_latents(n, cache, scratch);
+        self.expand_queries(pool, n, scratch);
         self.absorb_queries(pool, n, scratch);
         self.attend(pool, first, n, cache, scratch);
         self.expand_values(pool, n, scratch);
@@ -189,11 +190,21 @@ impl MlaAttention {
         Ok(())
     }
 
-    /// `cache += rmsnorm(c) | rope(k_pe)` where `c | k_pe = kv_a(x)`.
-    fn append_latents(&self, pool: &Pool, n: usize, cache: &mut LatentCache, s: &mut MlaScratch) {
+    /// `c | k_pe = kv_a(x)` with `q_a(x)`, or with `q = q(x)` `[n, n_heads, nope | rope]`, not yet rotated.
+    fn project_input(&self, pool: &Pool, n: usize, s: &mut MlaScratch) {
         let c = &self.config;
         let kv = sized(&mut s.kv, n * c.cache_width());
-        project(pool, &self.weights.kv_a, &mut s.acts, kv);
+        let (q, y) = match &self.weights.q {
+            QueryProjection::Direct(w) => (w, &mut s.q),
+            QueryProjection::LowRank { a, .. } => (a, &mut s.q_low),
+        };
+        project_two(pool, (&self.weights.kv_a, kv), (q, sized(y, n * q.rows())), &mut s.acts);
+    }
+
+    /// `cache += rmsnorm(c) | rope(k_pe)`.
+    fn append_latents(&self, n: usize, cache: &mut LatentCache, s: &mut MlaScratch) {
+        let c = &self.config;
+        let kv = sized(&mut s.kv, n * c.cache_width());
         let latents = sized(&mut s.latents, n * c.cache_width());
         let rows = kv.chunks_exact(c.cache_width()).zip(latents.chunks_exact_mut(c.cache_width()));
         for (token, (kv, row)) in rows.enumerate() {
@@ -205,22 +216,17 @@ impl MlaAttention {
         cache.latents.append(latents);
     }
 
-    /// `q = q_b(rmsnorm(q_a(x)))`, or `q = q(x)`; `[n, n_heads, nope | rope]`, not yet rotated.
-    fn project_queries(&self, pool: &Pool, n: usize, s: &mut MlaScratch) {
+    /// `q = q_b(rmsnorm(q_a(x)))` `[n, n_heads, nope | rope]`, not yet rotated, where queries are compressed.
+    fn expand_queries(&self, pool: &Pool, n: usize, s: &mut MlaScratch) {
         let c = &self.config;
+        let QueryProjection::LowRank { a, a_norm, b } = &self.weights.q else { return };
+        let rank = a.rows();
+        let low = &s.q_low;
+        s.acts.fill(n, rank, |token, normed| {
+            math::rms_norm(&low[token * rank..][..rank], a_norm, c.latent_norm_eps, normed);
+        });
         let q = sized(&mut s.q, n * c.n_heads * c.q_head());
-        match &self.weights.q {
-            QueryProjection::Direct(w) => project(pool, w, &mut s.acts, q),
-            QueryProjection::LowRank { a, a_norm, b } => {
-                let rank = a.rows();
-                let low = sized(&mut s.q_low, n * rank);
-                project(pool, a, &mut s.acts, low);
-                s.acts.fill(n, rank, |token, normed| {
-                    math::rms_norm(&low[token * rank..][..rank], a_norm, c.latent_norm_eps, normed);
-                });
-                project(pool, b, &mut s.acts, q);
-            }
-        }
+        project(pool, b, &mut s.acts, q);
     }
 
     /// `query_h = k_b_h q_nope_h | rope(q_pe_h)` for every head.

@@ -1,6 +1,6 @@
 //! What both kinds of attention ask of their weights, and how they apply one.
 
-use tl_kernels::{ActivationBuffer, Linear, Pool};
+use tl_kernels::{ActivationBuffer, Linear, Pool, Product, forward_all};
 
 use crate::Error;
 
@@ -31,4 +31,16 @@ pub(crate) fn check_list<T>(name: &'static str, list: &[T], len: usize) -> Resul
 pub(crate) fn project(pool: &Pool, linear: &Linear, acts: &mut ActivationBuffer, y: &mut [f32]) {
     acts.quantize(linear.act_mode());
     linear.forward(pool, acts, y);
+}
+
+/// As [`project`], for two matrices that read the same input: the threads meet once.
+pub(crate) fn project_two(
+    pool: &Pool,
+    (a, y_a): (&Linear, &mut [f32]),
+    (b, y_b): (&Linear, &mut [f32]),
+    acts: &mut ActivationBuffer,
+) {
+    acts.quantize(a.act_mode());
+    acts.quantize(b.act_mode());
+    forward_all(pool, [Product { linear: a, acts, y: y_a }, Product { linear: b, acts, y: y_b }]);
 }

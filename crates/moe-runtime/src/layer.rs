@@ -24,6 +24,9 @@ use crate::router::{MoeRouter, RouterScratch};
 use crate::taps::{At, ExpertId, Taps};
 use crate::weights::WeightReader;
 
+/// Values per task of an elementwise sum: the row of one token is one task.
+const ELEMENTS_PER_TASK: usize = 16 << 10;
+
 /// The feed-forward part of a layer.
 #[derive(Debug)]
 pub enum FeedForward {
@@ -155,13 +158,13 @@ impl DecoderLayer {
         taps.attention_in(at, &scratch.normed);
         self.attention.forward(pool, &scratch.normed, at.n, cache, &mut scratch.attention, &mut scratch.delta)?;
         taps.attention_out(at, &mut scratch.delta);
-        add(x, &scratch.delta);
+        add(pool, x, &scratch.delta);
 
         norm_rows(pool, x, &self.ffn_norm, self.eps, &mut scratch.normed);
         taps.ffn_in(at, &scratch.normed);
         scratch.acts.set(&scratch.normed, at.n, self.hidden);
         self.feed_forward(pool, at, scratch, taps)?;
-        add(x, &scratch.delta);
+        add(pool, x, &scratch.delta);
         taps.layer_out(at, x);
         Ok(())
     }
@@ -272,8 +275,11 @@ pub(crate) fn norm_rows(pool: &Pool, x: &[f32], weight: &[f32], eps: f32, out: &
     pool.chunks_mut(out, width, |t, row| math::rms_norm(&x[t * width..][..width], weight, eps, row));
 }
 
-fn add(x: &mut [f32], delta: &[f32]) {
-    for (x, d) in x.iter_mut().zip(delta) {
-        *x += *d;
-    }
+/// `x += delta`.
+fn add(pool: &Pool, x: &mut [f32], delta: &[f32]) {
+    pool.chunks_mut(x, ELEMENTS_PER_TASK, |i, x| {
+        for (x, d) in x.iter_mut().zip(&delta[i * ELEMENTS_PER_TASK..]) {
+            *x += *d;
+        }
+    });
 }

@@ -35,6 +35,7 @@ const MAX_CODE: f32 = 127.0;
 ///
 /// # Panics
 /// If the lengths differ.
+#[inline(always)] // a kernel that calls it compiles it with its own instructions
 pub fn quantize_a8(x: &[f32], q: &mut [i8]) -> f32 {
     assert_eq!(x.len(), q.len(), "one code per activation");
     // Magnitudes order like their bits, and NaN above all.
@@ -52,6 +53,7 @@ pub fn quantize_a8(x: &[f32], q: &mut [i8]) -> f32 {
 }
 
 /// `x` rounded to an integer, ties to even; for |x| below 2^22.
+#[inline(always)]
 fn round_half_even(x: f32) -> f32 {
     // Adding 1.5 * 2^23 leaves no bits for a fraction: the addition itself rounds.
     const SHIFT: f32 = 12_582_912.0;

@@ -15,6 +15,7 @@ use ternary_core::{ActMode, BLOCK, quantize_a8};
 use crate::aligned::AlignedBuffer;
 use crate::arch::Level;
 use crate::lut::{Grouping, TableGuard, Tables};
+use crate::vector::{Kernel, Simd};
 
 /// Floats per vector group: the lanes of `dot16`.
 pub(crate) const LANES: usize = 16;
@@ -75,13 +76,15 @@ impl ActivationBuffer {
         if rows.valid {
             return;
         }
+        let level = crate::dense::current();
         let blocks = self.cols.div_ceil(BLOCK);
         rows.resize(self.n, blocks);
         self.staging.resize(blocks * BLOCK, 0);
         let stride = self.cols.next_multiple_of(LANES);
         for t in 0..self.n {
             let x = &self.lanes.as_slice()[t * stride..][..self.cols];
-            rows.quantize_row(t, mode, x, &mut self.staging);
+            let (codes, scales, sums) = rows.row_mut(t);
+            level.run(QuantizeRow { mode, x, staging: &mut self.staging, codes, scales, sums });
         }
         rows.valid = true;
     }
@@ -208,9 +211,31 @@ impl QuantizedRows {
         self.valid = true;
     }
 
-    fn quantize_row(&mut self, t: usize, mode: ActMode, x: &[f32], staging: &mut [i8]) {
+    fn row_mut(&mut self, t: usize) -> (&mut [[i8; BLOCK]], &mut [f32], &mut [i32]) {
         let span = t * self.blocks..(t + 1) * self.blocks;
-        let scales = &mut self.scales[span.clone()];
+        let codes = &mut self.codes.as_mut_slice()[span.start * BLOCK..span.end * BLOCK];
+        (codes.as_chunks_mut().0, &mut self.scales[span.clone()], &mut self.sums[span])
+    }
+}
+
+/// Rounding of one row. The rules are those of `ternary_core`, which a kernel compiles for its level.
+struct QuantizeRow<'a> {
+    mode: ActMode,
+    /// `[cols]`.
+    x: &'a [f32],
+    /// The codes in natural order, padded to whole blocks.
+    staging: &'a mut [i8],
+    codes: &'a mut [[i8; BLOCK]],
+    scales: &'a mut [f32],
+    sums: &'a mut [i32],
+}
+
+impl Kernel for QuantizeRow<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _s: S) {
+        let QuantizeRow { mode, x, staging, codes, scales, sums } = self;
         staging[x.len()..].fill(0);
         if mode == ActMode::A8Token {
             let scale = quantize_a8(x, &mut staging[..x.len()]);
@@ -220,10 +245,7 @@ impl QuantizedRows {
                 *scale = quantize_a8(x, &mut codes[..x.len()]);
             }
         }
-        let codes = &mut self.codes.as_mut_slice()[span.start * BLOCK..span.end * BLOCK];
-        let (natural, _) = staging.as_chunks::<BLOCK>();
-        let (ordered, _) = codes.as_chunks_mut::<BLOCK>();
-        for ((natural, ordered), sum) in natural.iter().zip(ordered).zip(&mut self.sums[span]) {
+        for ((natural, ordered), sum) in staging.as_chunks::<BLOCK>().0.iter().zip(codes).zip(sums) {
             *ordered = field_order(natural);
             *sum = natural.iter().map(|&q| i32::from(q)).sum();
         }
@@ -231,6 +253,7 @@ impl QuantizedRows {
 }
 
 /// The elements of a block in the order in which the 2-bit fields of a TQ2_0 block come out of 64 bytes.
+#[inline(always)]
 pub(crate) fn field_order<T: Copy>(natural: &[T; BLOCK]) -> [T; BLOCK] {
     let mut ordered = *natural;
     for n in 0..4 {

@@ -1,0 +1,102 @@
+//! A decoded token allocates nothing, on any thread: neither the forward pass nor the choice of the token.
+//!
+//! One test, in a binary of its own: the allocator counts what the whole process does.
+#![allow(unsafe_code, reason = "an allocator that counts has to be one")]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier};
+
+use mla_attention::CacheType;
+use moe_runtime::{CraftsmanModel, LoadOptions, LoopConfig, LoopDetector, Sampler, SamplerConfig, Session};
+use tl_kernels::{ActMode, ActivationBuffer, Linear, Pool};
+
+/// Allocations since the start of the process.
+static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
+
+/// The system's allocator, counted.
+struct Counting;
+
+// SAFETY: every call is passed on to the system's allocator as it came.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Tokens before the count starts.
+const WARM_UP: usize = 8;
+/// Tokens that are counted; they cross the borders of three tiles of 64 cached positions.
+const TOKENS: usize = 216;
+
+/// Lets each thread compute one product: a thread sets up what is its own when it first works, and a small model may
+/// leave a thread without work for a long time.
+fn wake(pool: &Pool) {
+    let linear = Linear::from_f32(8, 512, vec![0.5; 8 * 512]).expect("a matrix");
+    let all = Barrier::new(pool.threads());
+    pool.run(pool.threads(), &|_| {
+        all.wait();
+        let mut acts = ActivationBuffer::new();
+        acts.set(&[1.0; 8 * 512], 8, 512);
+        linear.forward(&Pool::serial(), &acts, &mut [0.0; 8 * 8]);
+    });
+}
+
+/// Allocations of `TOKENS` decoded tokens.
+fn allocations(path: &Path, threads: usize, ty: CacheType, act_mode: ActMode) -> usize {
+    let pool = Arc::new(Pool::new(threads).expect("threads start"));
+    wake(&pool);
+    let model = CraftsmanModel::load(path, &LoadOptions { act_mode, pool }).expect("the model loads");
+    let mut session = Session::new(Arc::new(model), 2 + WARM_UP + TOKENS, ty).expect("a session");
+    let mut sampler = Sampler::new(SamplerConfig { top_k: 20, ..SamplerConfig::default() }).expect("settings");
+    let mut detector = LoopDetector::new(LoopConfig::default());
+    let mut before = 0;
+    let mut pending = [1, 2].as_slice();
+    let mut last;
+    for step in 0..1 + WARM_UP + TOKENS {
+        if step == 1 + WARM_UP {
+            before = ALLOCATIONS.load(Ordering::Relaxed);
+        }
+        let token = sampler.sample(session.step(pending, &mut ()).expect("a step")).expect("a token");
+        let _ = detector.push(token);
+        last = [token];
+        pending = &last;
+    }
+    ALLOCATIONS.load(Ordering::Relaxed) - before
+}
+
+#[test]
+fn a_decoded_token_allocates_nothing() {
+    let before = ALLOCATIONS.load(Ordering::Relaxed);
+    drop(std::hint::black_box(Box::new(7)));
+    assert_eq!(ALLOCATIONS.load(Ordering::Relaxed) - before, 1, "the allocator counts");
+
+    let ternary = fixtures::path("goldens/ternary-forward").join("model.gguf");
+    let dense = fixtures::path("goldens/glm-tiny");
+    let grouped = fixtures::path("goldens/glm4-moe-gqa");
+    for threads in [1, 2] {
+        for (mode, ty) in [(ActMode::A8Block, CacheType::F16), (ActMode::A8Token, CacheType::F32)] {
+            let counted = allocations(&ternary, threads, ty, mode);
+            assert_eq!(counted, 0, "ternary weights, {mode:?}, {ty:?}, {threads} threads");
+        }
+        for (name, path) in [("latent attention", &dense), ("grouped attention", &grouped)] {
+            let counted = allocations(path, threads, CacheType::F16, ActMode::A8Block);
+            assert_eq!(counted, 0, "{name}, {threads} threads");
+        }
+    }
+}
