@@ -8,11 +8,13 @@ use ternary_core::{ActMode, Bytes, Packing, TernaryTensor};
 
 use crate::activation::ActivationBuffer;
 use crate::arch::Level;
+use crate::arena::Arena;
 use crate::error::{Error, Result};
 use crate::gemm::with_panel;
 use crate::isa::Isa;
 use crate::lut::Grouping;
 use crate::lut_matrix::{LutFormat, LutMatrix, LutProduct};
+use crate::packed::{TileMatrix, TileProduct, pack, packed_bytes};
 use crate::pool::ColumnBlock;
 use crate::registry::KernelKind;
 use crate::ternary::{T158, TernaryFloatProduct, TernaryFormat, TernaryProduct, TernaryRows, Tq1, Tq2, tile_scratch};
@@ -28,6 +30,8 @@ pub struct BitLinear {
     level: Level,
     /// The weights once more, where the kernel reads another layout than the file's.
     lookup: Option<LutMatrix>,
+    /// The same for the tiles of an arena.
+    tiles: Option<TileMatrix>,
 }
 
 impl BitLinear {
@@ -41,10 +45,10 @@ impl BitLinear {
         if rows == 0 || cols == 0 {
             return Err(Error::EmptyMatrix { rows, cols });
         }
-        Ok(BitLinear { tensor, mode, level: Isa::current().level()?, lookup: None })
+        Ok(BitLinear { tensor, mode, level: Isa::current().level()?, lookup: None, tiles: None })
     }
 
-    /// The weights.
+    /// The weights as they were loaded; packed layers read them no more.
     #[must_use]
     pub fn tensor(&self) -> &TernaryTensor {
         &self.tensor
@@ -62,10 +66,10 @@ impl BitLinear {
         self.tensor.cols()
     }
 
-    /// The packed weights.
+    /// The weights that products read.
     #[must_use]
     pub fn bytes(&self) -> &Bytes {
-        self.tensor.bytes()
+        self.tiles.as_ref().map_or(self.tensor.bytes(), TileMatrix::bytes)
     }
 
     /// The precision of the activations.
@@ -92,6 +96,9 @@ impl BitLinear {
     /// The algorithm of its products.
     #[must_use]
     pub fn kernel(&self) -> KernelKind {
+        if self.tiles.is_some() {
+            return KernelKind::Tiles;
+        }
         match self.lookup.as_ref().map(LutMatrix::grouping) {
             None => KernelKind::I2s,
             Some(Grouping::Pairs) => KernelKind::Tl1,
@@ -99,25 +106,67 @@ impl BitLinear {
         }
     }
 
-    /// The same layer with another kernel; TL1 and TL2 read all weights and lay them out anew.
+    /// The same layer with another kernel; all but I2_S read all weights and lay them out anew.
     ///
     /// # Errors
     /// [`Error::NoKernel`] where the kernel does not multiply such weights with such activations, and the first
     /// damaged block.
     pub fn with_kernel(self, kernel: KernelKind) -> Result<BitLinear> {
         let grouping = match kernel {
-            KernelKind::I2s => return Ok(BitLinear { lookup: None, ..self }),
+            KernelKind::I2s => return Ok(BitLinear { lookup: None, tiles: None, ..self }),
+            KernelKind::Tiles if kernel.takes(self.mode) => {
+                let mut arena = Arena::new(packed_bytes(&self.tensor))?;
+                self.pack_into(arena.as_mut_slice());
+                return self.with_packed(arena.freeze());
+            }
             KernelKind::Tl1 if kernel.takes(self.mode) => Grouping::Pairs,
             KernelKind::Tl2 if kernel.takes(self.mode) => Grouping::Triples,
             _ => return Err(Error::NoKernel { kernel, ty: self.tensor.packing().name(), mode: self.mode }),
         };
-        Ok(BitLinear { lookup: Some(LutMatrix::new(&self.tensor, grouping)?), ..self })
+        Ok(BitLinear { lookup: Some(LutMatrix::new(&self.tensor, grouping)?), tiles: None, ..self })
+    }
+
+    /// Bytes that the weights take as tiles of an arena.
+    #[must_use]
+    pub fn packed_bytes(&self) -> usize {
+        packed_bytes(&self.tensor)
+    }
+
+    /// Whether the layer reads the layout of its file and could read tiles instead.
+    #[must_use]
+    pub fn is_packable(&self) -> bool {
+        self.kernel() == KernelKind::I2s && KernelKind::Tiles.takes(self.mode)
+    }
+
+    /// Writes the weights as tiles. Reads the loaded bytes once, from end to end; codes are not checked.
+    ///
+    /// # Panics
+    /// If `out` is not [`BitLinear::packed_bytes`] long or does not start on a cache line.
+    pub fn pack_into(&self, out: &mut [u8]) {
+        assert_eq!(out.len(), self.packed_bytes(), "room for all tiles");
+        pack(self.level, &self.tensor, out);
+    }
+
+    /// The same layer over tiles that [`BitLinear::pack_into`] wrote, now or in an earlier run.
+    ///
+    /// # Errors
+    /// [`Error::NoKernel`] for F32 activations, [`Error::PackedBytes`] for bytes of another length or at an odd address.
+    pub fn with_packed(self, bytes: Bytes) -> Result<BitLinear> {
+        if !KernelKind::Tiles.takes(self.mode) {
+            return Err(Error::NoKernel {
+                kernel: KernelKind::Tiles,
+                ty: self.tensor.packing().name(),
+                mode: self.mode,
+            });
+        }
+        Ok(BitLinear { tiles: Some(TileMatrix::new(&self.tensor, bytes)?), lookup: None, ..self })
     }
 
     /// Bytes of weights in a layout of the kernel's own; 0 where it reads those of the file.
     #[must_use]
     pub fn layout_bytes(&self) -> usize {
-        self.lookup.as_ref().map_or(0, LutMatrix::layout_bytes)
+        let tiles = self.tiles.as_ref().map_or(0, |tiles| tiles.bytes().len());
+        tiles + self.lookup.as_ref().map_or(0, LutMatrix::layout_bytes)
     }
 
     /// The rows `start..end` as a layer over the same bytes.
@@ -133,7 +182,8 @@ impl BitLinear {
         let bytes = self.tensor.bytes().slice(start * row_bytes..end * row_bytes);
         let tensor = TernaryTensor::new(packing, end - start, cols, bytes, self.tensor.scales())?;
         let lookup = self.lookup.as_ref().map(|matrix| matrix.from_row(start));
-        Ok(BitLinear { tensor, lookup, ..*self })
+        let tiles = self.tiles.as_ref().map(|matrix| matrix.slice(start, end));
+        Ok(BitLinear { tensor, lookup, tiles, ..*self })
     }
 
     /// The rows that are the columns of `out`, for all tokens of `acts`.
@@ -141,6 +191,10 @@ impl BitLinear {
     /// # Panics
     /// If the activations are not quantised for the mode.
     pub(crate) fn forward_block(&self, acts: &ActivationBuffer, out: ColumnBlock<'_, f32>) {
+        if let Some(matrix) = &self.tiles {
+            let acts = acts.quantized(self.mode).expect("activations are quantised in the layer's mode");
+            return self.level.run(TileProduct { matrix, scales: self.tensor.scales(), acts, out });
+        }
         if let Some(matrix) = &self.lookup {
             return match matrix.grouping() {
                 Grouping::Pairs => self.forward_lookup::<Tl1>(matrix, acts, out),

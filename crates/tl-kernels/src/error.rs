@@ -145,6 +145,22 @@ pub enum Error {
         /// Precision of the activations.
         mode: ActMode,
     },
+    /// The operating system gave no memory for packed weights.
+    #[error("the operating system did not give {bytes} bytes for packed weights; use the layout of the file")]
+    ArenaMemory {
+        /// Bytes asked for.
+        bytes: usize,
+        /// What the system reported.
+        source: std::io::Error,
+    },
+    /// Packed weights of another shape or another machine.
+    #[error("packed weights of {expected} bytes on a cache line were expected, got {got} bytes; pack them anew")]
+    PackedBytes {
+        /// Bytes the shape needs.
+        expected: usize,
+        /// Bytes that were given.
+        got: usize,
+    },
     /// Ternary data that `ternary-core` refuses.
     #[error(transparent)]
     Ternary(#[from] ternary_core::Error),

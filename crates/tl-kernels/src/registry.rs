@@ -7,6 +7,7 @@ use std::fmt;
 use ternary_core::ActMode;
 
 use crate::arch::lut::GROUP_ROWS;
+use crate::tile::TILE;
 
 /// An algorithm for matrix products, on whichever level it runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -16,6 +17,8 @@ pub enum KernelKind {
     Dense,
     /// Ternary codes unpacked from the layout of the file and multiplied with INT8 activations (or F32 ones).
     I2s,
+    /// The same codes in tiles of 32 rows, in an arena written at load.
+    Tiles,
     /// Two ternary weights per look-up in a table of activation sums, in a layout made at load.
     Tl1,
     /// Three ternary weights per look-up and sign, in a layout made at load.
@@ -24,7 +27,7 @@ pub enum KernelKind {
 
 impl KernelKind {
     /// The kernels for ternary weights, the default first.
-    pub const TERNARY: [KernelKind; 3] = [KernelKind::I2s, KernelKind::Tl1, KernelKind::Tl2];
+    pub const TERNARY: [KernelKind; 4] = [KernelKind::I2s, KernelKind::Tiles, KernelKind::Tl1, KernelKind::Tl2];
 
     /// The name in reports.
     #[must_use]
@@ -32,6 +35,7 @@ impl KernelKind {
         match self {
             KernelKind::Dense => "dense",
             KernelKind::I2s => "I2_S",
+            KernelKind::Tiles => "I2_S tiles",
             KernelKind::Tl1 => "TL1",
             KernelKind::Tl2 => "TL2",
         }
@@ -40,7 +44,8 @@ impl KernelKind {
     /// Rows that the kernel computes together; a piece of a work list is made of whole groups.
     pub(crate) fn group_rows(self) -> usize {
         match self {
-            KernelKind::Dense | KernelKind::I2s => 16,
+            KernelKind::Dense => 16,
+            KernelKind::I2s | KernelKind::Tiles => TILE,
             KernelKind::Tl1 | KernelKind::Tl2 => GROUP_ROWS,
         }
     }
@@ -51,7 +56,7 @@ impl KernelKind {
         match self {
             KernelKind::Dense => false,
             KernelKind::I2s => true,
-            KernelKind::Tl1 | KernelKind::Tl2 => mode != ActMode::F32,
+            KernelKind::Tiles | KernelKind::Tl1 | KernelKind::Tl2 => mode != ActMode::F32,
         }
     }
 }
