@@ -289,3 +289,14 @@ fn settings_that_no_artifact_can_have_are_refused_before_anything_runs() {
     }
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
 }
+
+#[test]
+fn a_recording_that_no_disk_holds_is_refused_before_the_teacher_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut spec = spec(all());
+    spec.max_new_tokens = 1 << 50;
+    let mut subject = teacher();
+    let error = open_or_record(dir.path(), &spec, &mut subject, &PROMPTS, &mut |_, _| {}).unwrap_err();
+    assert!(matches!(error, Error::Job(_)) && error.to_string().contains("free"), "{error}");
+    assert_eq!(subject.runs(), 0);
+}

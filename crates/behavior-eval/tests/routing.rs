@@ -160,3 +160,51 @@ fn impossible_runs_are_named() {
         assert!(error.contains(says) && error.contains("the teacher") && error.contains("p-3"), "{error}");
     }
 }
+
+/// `fixtures/generators/gen_routing.py` worked these figures out with fractions.
+#[test]
+fn the_figures_equal_an_independent_computation() {
+    let text = std::fs::read_to_string(fixtures::path("goldens/gates/routing.json")).unwrap();
+    let golden: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let number = |value: &serde_json::Value| u32::try_from(value.as_u64().unwrap()).unwrap();
+    let list = |value: &serde_json::Value| value.as_array().unwrap().clone();
+    let layers: Vec<u32> = list(&golden["layers"]).iter().map(number).collect();
+    let table = |side: &serde_json::Value| {
+        let side = list(side);
+        let mut table = RoutingTable::new(side[0].as_array().unwrap().len(), 4);
+        for token in side.iter().flat_map(list) {
+            let ids: Vec<u32> = list(&token["ids"]).iter().map(number).collect();
+            let weights: Vec<f32> = list(&token["weights"]).iter().map(|w| w.as_f64().unwrap() as f32).collect();
+            table.push_layer(&ids, &weights, &[token["margin"].as_f64().unwrap() as f32]);
+        }
+        assert_eq!(table.defect(16), None);
+        table
+    };
+    let mut gate = RoutingGate::new(&layers);
+    for prompt in list(&golden["prompts"]) {
+        gate.push(prompt["prompt_id"].as_str().unwrap(), &table(&prompt["teacher"]), &table(&prompt["student"]))
+            .unwrap();
+    }
+    let report = gate.finish(BootstrapConfig::default()).unwrap();
+    let check = |got: &behavior_eval::routing::RoutingFigures, want: &serde_json::Value| {
+        assert_eq!(Some(got.agreement.count), want["same"].as_u64());
+        assert_eq!(Some(got.agreement.n), want["n"].as_u64());
+        assert_eq!(Some(got.top1.count), want["top1"].as_u64());
+        let close =
+            |got: f64, want: &serde_json::Value| assert!((got - want.as_f64().unwrap()).abs() < 1e-12, "{got} {want}");
+        close(got.overlap, &want["overlap"]);
+        close(got.mass, &want["mass"]);
+        close(got.margin_correlation.unwrap(), &want["margin_correlation"]);
+        close(got.agreement.low95, &want["wilson"][0]);
+        close(got.agreement.high95, &want["wilson"][1]);
+    };
+    let want = &golden["want"];
+    check(&report.figures, &want["all"]);
+    assert_eq!(report.worst_layer, number(&want["worst_layer"]));
+    assert_eq!((report.layers.len(), report.prompts.len()), (3, 12));
+    report.layers.iter().zip(list(&want["layers"])).for_each(|(layer, want)| check(&layer.figures, &want));
+    report.prompts.iter().zip(list(&want["prompts"])).for_each(|(prompt, want)| check(&prompt.figures, &want));
+    let interval = report.agreement_by_prompt.unwrap();
+    let wilson = &report.figures.agreement;
+    assert!(interval.low95 < wilson.value && wilson.value < interval.high95 && interval.n == 12);
+}

@@ -263,7 +263,7 @@ mod tests {
     use behavior_eval::artifact::{Columns, LogitsAt, PromptInput, record};
     use behavior_eval::error::Role;
     use behavior_eval::subject::{Place, route_checked, run_checked};
-    use behavior_eval::{ArtifactSpec, Subject, Want};
+    use behavior_eval::{ArtifactSpec, StopReason, Subject, Suite, Want};
     use moe_runtime::{ModelFiles, Session};
     use tl_kernels::Pool;
 
@@ -308,6 +308,26 @@ mod tests {
         let local = route_checked(&mut single, place, run.router_inputs.as_ref().unwrap(), tokens.len()).unwrap();
         assert_eq!(local, run.routing);
         assert!(run.routing.margins.iter().all(|&m| m >= 0.0) && run.routing.margins.iter().any(|&m| m > 0.0));
+    }
+
+    /// Recorded with transformers from the same weights in F32.
+    #[test]
+    fn answers_are_those_of_transformers() {
+        let suites = fixtures::path("suites");
+        let suite = Suite::open(&suites.join("suite-200.jsonl"), &suites.join("suite-200.corpus.jsonl")).unwrap();
+        let answers = std::fs::read_to_string(suites.join("suite-200.teacher-answers.jsonl")).unwrap();
+        let mut subject = mini(2);
+        for (prompt, line) in suite.prompts().iter().zip(answers.lines()).take(16) {
+            let want: serde_json::Value = serde_json::from_str(line).unwrap();
+            let tokens = subject.encode(&prompt.system, &prompt.user).unwrap();
+            let answer = subject.generate(&tokens, 60).unwrap();
+            assert_eq!(
+                (&*prompt.id, &*answer.text),
+                (&*want["prompt_id"].as_str().unwrap(), &*want["response"].as_str().unwrap())
+            );
+            let ended = if want["stop_reason"] == "end" { StopReason::Stop } else { StopReason::Length };
+            assert_eq!(answer.stop_reason, ended, "{}", prompt.id);
+        }
     }
 
     #[test]

@@ -173,6 +173,18 @@ impl Column {
     }
 }
 
+/// The most that a prompt's block takes when its answer has as many tokens as it may.
+pub(super) fn most_bytes(spec: &ArtifactSpec, prompt: usize) -> u64 {
+    let n = prompt.saturating_add(spec.max_new_tokens);
+    // Of the text it is not known; a token is seldom longer than this.
+    let text = u64::try_from(spec.max_new_tokens).unwrap_or(u64::MAX).saturating_mul(16);
+    let bytes = |column: Column| match column {
+        Column::Answer => text,
+        column => column.bytes(spec, prompt, n).unwrap_or(u64::MAX),
+    };
+    Column::of(spec).into_iter().map(bytes).fold(0, u64::saturating_add)
+}
+
 /// Tokens kept per row of logits.
 pub(super) fn kept(spec: &ArtifactSpec) -> usize {
     spec.columns.kept.clamp(1, spec.model.vocab_size)

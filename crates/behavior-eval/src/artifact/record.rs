@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::column::{SparseLogits, round_f16};
-use super::layout::{first_logits, kept};
+use super::layout::{first_logits, kept, most_bytes};
 use super::reader::TeacherArtifact;
 use super::spec::ArtifactSpec;
 use super::writer::{ArtifactWriter, PromptRecord};
@@ -37,7 +37,8 @@ impl<'a> From<&'a Prompt> for PromptInput<'a> {
 /// `progress` gets the prompts done and their number, once before the first one.
 ///
 /// # Errors
-/// An artifact that is there and damaged is refused, not replaced. Else as [`record`] and [`ArtifactWriter`].
+/// An artifact that is there and damaged is refused, not replaced. A recording that may not fit the disk is refused
+/// before the teacher runs. Else as [`record`] and [`ArtifactWriter`].
 pub fn open_or_record(
     root: &Path,
     spec: &ArtifactSpec,
@@ -59,12 +60,29 @@ pub fn open_or_record(
     if let Some((recorded, given)) = writer.done().zip(prompts).find(|(id, prompt)| *id != prompt.prompt_id) {
         return Err(Error::PromptOrder { recorded: recorded.to_owned(), given: given.prompt_id.to_owned() });
     }
+    require_space(root, spec, teacher, prompts.get(done..).unwrap_or_default())?;
     progress(done, prompts.len());
     for (i, prompt) in prompts.iter().enumerate().skip(done) {
         writer.append(&record(spec, teacher, *prompt)?)?;
         progress(i + 1, prompts.len());
     }
     writer.finish()
+}
+
+/// Checks that the disk holds what these prompts can take at most.
+fn require_space(
+    root: &Path,
+    spec: &ArtifactSpec,
+    teacher: &mut dyn Subject,
+    prompts: &[PromptInput<'_>],
+) -> Result<()> {
+    let mut need = 0u64;
+    for input in prompts {
+        let place = Place { role: Role::Teacher, prompt_id: input.prompt_id };
+        let tokens = teacher.encode(input.system, input.user).map_err(|source| place.failed(source))?;
+        need = need.saturating_add(most_bytes(spec, tokens.len()));
+    }
+    Ok(gguf_bitnet::require_space(root, need)?)
 }
 
 /// Whether a recording was stopped between putting its file in place and clearing up.

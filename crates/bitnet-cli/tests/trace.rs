@@ -1,0 +1,56 @@
+//! `bitnet eval trace` on traces that are whole, and on one that is not.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::fs;
+
+use behavior_eval::trace::{RefusalTrace, TraceRecord};
+use common::{bitnet, text};
+
+/// Three tokens in one layer; the student agrees on the first `agree`.
+fn trace(agree: u64) -> String {
+    let mut out = Vec::new();
+    for token in 0..3 {
+        let student: &[u32] = if token < agree { &[0, 1] } else { &[0, 4] };
+        let mut record = TraceRecord::new("p-1", token, 2, (&[0, 1], &[0.9, 0.9]), (student, &[0.9, 0.9]));
+        if token == 2 {
+            record.stop_reason = Some("stop".to_owned());
+            record.refusal = Some(RefusalTrace::new(Some(true), true));
+        }
+        record.write(&mut out).unwrap();
+    }
+    String::from_utf8(out).unwrap()
+}
+
+#[test]
+fn one_trace_is_summed_up_and_two_are_compared() {
+    let dir = tempfile::tempdir().unwrap();
+    let (first, second) = (dir.path().join("a.jsonl"), dir.path().join("b.jsonl"));
+    fs::write(&first, trace(3)).unwrap();
+    fs::write(&second, trace(1)).unwrap();
+    let summary = bitnet(["eval", "trace", text(&second), "--json"]).json();
+    assert_eq!((&summary["routing"]["agreement"]["count"], &summary["records"]), (&1.into(), &3.into()));
+    let told = bitnet(["eval", "trace", text(&second)]).done();
+    for part in ["routing agreement 33.33 % (1 of 3)", "layer 2", "prompt p-1 33.33 %", "stop 1", "refusals 1"] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    let told = bitnet(["eval", "trace", text(&first), text(&second)]).done();
+    for part in ["100.00 % (3 of 3) -> 33.33 % (1 of 3) (-66.67 points)", "2 lost, 0 gained", "differs from token 1"] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    let diff = bitnet(["eval", "trace", text(&first), text(&second), "--json"]).json();
+    assert_eq!(diff["prompts"][0]["first_divergence"]["token_idx"], 1);
+}
+
+#[test]
+fn a_torn_trace_is_refused_with_its_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let torn = dir.path().join("torn.jsonl");
+    let whole = trace(3);
+    fs::write(&torn, &whole[..whole.len() - 40]).unwrap();
+    let sentence = bitnet(["eval", "trace", text(&torn)]).refusal();
+    assert!(sentence.contains("torn.jsonl line 3: the line is cut off"), "{sentence}");
+    let sentence = bitnet(["eval", "trace", text(&dir.path().join("no.jsonl"))]).refusal();
+    assert!(sentence.contains("no.jsonl"), "{sentence}");
+}
