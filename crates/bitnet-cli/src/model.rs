@@ -7,8 +7,12 @@ use std::sync::Arc;
 use anyhow::{Error, Result, anyhow};
 use clap::{Args, ValueEnum};
 use mla_attention::CacheType;
-use moe_runtime::{ChatTemplate, CraftsmanModel, LoadOptions, ModelFiles, Tokenizer};
+use moe_runtime::{
+    CachePolicy, ChatTemplate, CraftsmanModel, LoadOptions, ModelFiles, Residency, ResidencyOptions, Tokenizer,
+};
 use tl_kernels::{ActMode, Pool};
+
+use crate::size;
 
 /// Activations of ternary layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -73,6 +77,56 @@ pub(crate) fn locate(spec: &str) -> Result<PathBuf> {
         Some(PathBuf::from(home).join(".cache").join("huggingface"))
     });
     Ok(gguf_bitnet::resolve_model(spec, cache.as_deref())?)
+}
+
+/// Memory for experts, when the file is larger than it should take.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct Experts {
+    /// Memory that routed experts may take, for example 4GB; others are read from the file again when needed
+    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+    expert_memory: Option<u64>,
+    /// Which expert makes room
+    #[arg(long, value_enum, default_value = "lru", requires = "expert_memory")]
+    expert_policy: Policy,
+    /// Experts of the next layer to load ahead, by prediction
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "expert_memory")]
+    expert_ahead: u8,
+    /// Load ahead at random instead: what a prediction has to beat
+    #[arg(long, hide = true, value_name = "SEED", requires = "expert_ahead")]
+    expert_ahead_shuffled: Option<u64>,
+}
+
+/// Which expert makes room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Policy {
+    /// The least recently used
+    Lru,
+    /// The least frequently used
+    Lfu,
+    /// Whichever of the two has lately erred less
+    Adaptive,
+}
+
+/// Loads an opened model whose experts stay within their memory.
+pub(crate) fn load_within(
+    files: &ModelFiles,
+    act: Act,
+    pool: Arc<Pool>,
+    experts: Experts,
+) -> Result<Arc<CraftsmanModel>> {
+    let mut model = CraftsmanModel::from_files(files, &LoadOptions { act_mode: act.into(), pool })?;
+    if let Some(bytes) = experts.expert_memory {
+        let policy = match experts.expert_policy {
+            Policy::Lru => CachePolicy::Lru,
+            Policy::Lfu => CachePolicy::Lfu,
+            Policy::Adaptive => CachePolicy::Adaptive,
+        };
+        let (ahead, shuffled) = (usize::from(experts.expert_ahead), experts.expert_ahead_shuffled);
+        let options = ResidencyOptions { bytes, policy, ahead, shuffled };
+        // The hooks in the layers keep it alive.
+        let _ = Residency::attach(&mut model, &files.catalog, &options);
+    }
+    Ok(Arc::new(model))
 }
 
 /// Opens a model without reading weights.

@@ -212,6 +212,20 @@ impl Catalog {
         }
     }
 
+    /// Where matrix `outer` of a tensor lies: the stored tensor and the bytes of its data. `None` where the matrix does
+    /// not exist or its stored bytes are not those of the matrix.
+    pub fn matrix_span(&self, tensor: &LogicalTensor, outer: usize) -> Option<(usize, Range<usize>)> {
+        let (rows, cols) = (tensor.matrix_rows(), tensor.cols());
+        if outer >= tensor.outer() {
+            return None;
+        }
+        let per_part = tensor.rows().checked_div(tensor.parts.len())?;
+        let part = tensor.parts.get((outer * rows).checked_div(per_part)?)?;
+        let row_bytes = self.info(part).ty.row_bytes(cols).ok().filter(|_| !part.transposed)?;
+        let first = part.rows.start + outer * rows % per_part;
+        Some((part.source, first * row_bytes..(first + rows) * row_bytes))
+    }
+
     fn locate(&self, tensor: &LogicalTensor, error: Error) -> Error {
         error.in_tensor(&tensor.name).in_file(self.source.path())
     }

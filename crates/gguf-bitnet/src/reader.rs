@@ -23,7 +23,7 @@ use self::split::SplitInfo;
 use crate::error::{Error, Result};
 use crate::map::MappedFile;
 use crate::metadata::Metadata;
-use crate::source::{TensorInfo, TensorSource};
+use crate::source::{TensorInfo, TensorSource, within};
 use crate::types::TensorType;
 
 /// Choices that a file does not state itself.
@@ -239,9 +239,7 @@ impl GgufFile {
     fn mapped(&self, index: usize, range: Range<usize>) -> Option<(&MappedFile, Range<usize>)> {
         let place = self.places.get(index)?;
         let map = self.parts.get(place.part)?.map.as_ref()?;
-        let len = place.range.len();
-        let (start, end) = (range.start.min(len), range.end.min(len));
-        Some((map, place.range.start + start..place.range.start + end))
+        Some((map, within(&place.range, &range)))
     }
 }
 
@@ -265,6 +263,14 @@ impl TensorSource for GgufFile {
 
     fn prefetch(&self, index: usize) {
         self.prefetch_range(index, 0..usize::MAX);
+    }
+
+    fn release_range(&self, index: usize, range: Range<usize>) {
+        GgufFile::release_range(self, index, range);
+    }
+
+    fn prefetch_range(&self, index: usize, range: Range<usize>) {
+        GgufFile::prefetch_range(self, index, range);
     }
 
     fn path(&self) -> &Path {

@@ -19,7 +19,7 @@ use ternary_core::Bytes;
 
 use crate::error::{Error, Result};
 use crate::map::MappedFile;
-use crate::source::{TensorInfo, TensorSource};
+use crate::source::{TensorInfo, TensorSource, within};
 
 pub(crate) use header::looks_like_safetensors;
 pub(crate) use shards::{file_names, has_checkpoint};
@@ -147,14 +147,22 @@ impl TensorSource for SafetensorsDir {
     }
 
     fn release(&self, index: usize) {
-        if let Some(place) = self.places.get(index) {
-            self.shards[place.shard].map.release(place.span.clone());
-        }
+        self.release_range(index, 0..usize::MAX);
     }
 
     fn prefetch(&self, index: usize) {
+        self.prefetch_range(index, 0..usize::MAX);
+    }
+
+    fn release_range(&self, index: usize, range: Range<usize>) {
         if let Some(place) = self.places.get(index) {
-            self.shards[place.shard].map.prefetch(place.span.clone());
+            self.shards[place.shard].map.release(within(&place.span, &range));
+        }
+    }
+
+    fn prefetch_range(&self, index: usize, range: Range<usize>) {
+        if let Some(place) = self.places.get(index) {
+            self.shards[place.shard].map.prefetch(within(&place.span, &range));
         }
     }
 

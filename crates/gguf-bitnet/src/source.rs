@@ -4,6 +4,7 @@
 //! shape, type and span fit the file, so [`TensorSource::bytes`] never reaches outside of it.
 
 use std::fmt;
+use std::ops::Range;
 use std::path::Path;
 
 use ternary_core::Bytes;
@@ -71,8 +72,22 @@ pub trait TensorSource: Send + Sync {
     /// [`TensorSource::release`].
     fn prefetch(&self, index: usize);
 
+    /// As [`TensorSource::release`], for the bytes `range` of a tensor; what lies outside of it is ignored. Sources
+    /// without pages do nothing.
+    fn release_range(&self, _index: usize, _range: Range<usize>) {}
+
+    /// As [`TensorSource::prefetch`], for the bytes `range` of a tensor; what lies outside of it is ignored. Sources
+    /// without pages do nothing.
+    fn prefetch_range(&self, _index: usize, _range: Range<usize>) {}
+
     /// The file or directory that was opened.
     fn path(&self) -> &Path;
+}
+
+/// The part of `span` that `range` names, counted from the start of the span.
+pub(crate) fn within(span: &Range<usize>, range: &Range<usize>) -> Range<usize> {
+    let (start, end) = (range.start.min(span.len()), range.end.min(span.len()));
+    span.start + start..span.start + end
 }
 
 impl fmt::Debug for dyn TensorSource + '_ {

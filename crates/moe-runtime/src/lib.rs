@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`config`], [`tensors`], [`open`] | what a model is, what its file must hold, and a path that becomes both |
 //! | [`router`], [`scheduler`], [`experts`], [`ffn`] | who computes a token, and how |
+//! | [`residency`] | which experts stay in memory when the file is larger |
 //! | [`layer`], [`model`], [`session`] | one layer without its model, all of them, and a sequence over them |
 //! | [`taps`] | where one may look in and reach in |
 //! | [`tokenizer`], [`chat`], [`sampler`], [`loops`] | text to tokens and logits to text |
@@ -24,6 +25,7 @@ pub mod loops;
 pub mod memory;
 pub mod model;
 pub mod open;
+pub mod residency;
 pub mod rng;
 pub mod router;
 pub mod sampler;
@@ -50,6 +52,10 @@ pub use loops::{LoopConfig, LoopDetector, TokenLoop};
 pub use memory::MemoryPlan;
 pub use model::{CraftsmanModel, LoadOptions};
 pub use open::{ModelFiles, mapper};
+pub use residency::{
+    CachePolicy, CacheStatistics, ExpertCache, ExpertKey, ExpertPredictor, FilePages, Prefetcher, Residency,
+    ResidencyOptions,
+};
 pub use rng::SplitMix64;
 pub use router::{MoeRouter, RouterScratch, RoutingDecision};
 pub use sampler::{Sampler, SamplerConfig};

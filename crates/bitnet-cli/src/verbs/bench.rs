@@ -14,7 +14,7 @@ use moe_runtime::{Session, SplitMix64, weight_bytes_per_token};
 use serde::Serialize;
 use tl_kernels::{Isa, bandwidth};
 
-use crate::model::{self, Act, Kv, Threads};
+use crate::model::{self, Act, Experts, Kv, Threads};
 use crate::progress::{Unit, bar};
 use crate::{output, size};
 
@@ -51,6 +51,8 @@ pub(crate) struct Args {
     /// All figures as JSON
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    experts: Experts,
     #[command(flatten)]
     threads: Threads,
 }
@@ -104,7 +106,7 @@ pub(crate) fn execute(args: Args) -> Result<()> {
     let pool = args.threads.pool()?;
     let bandwidth = || bandwidth::read_bytes_per_s(&pool, bandwidth::BUFFER_BYTES);
     let before = bandwidth()?;
-    let model = model::load(&files, args.act, pool.clone())?;
+    let model = model::load_within(&files, args.act, pool.clone(), args.experts)?;
     let mut session = Session::new(model, n_ctx, args.kv.into())?;
     if let Some(chunk) = args.chunk {
         session = session.with_chunk(usize::from(chunk));

@@ -15,7 +15,7 @@ use moe_runtime::{
 };
 use serde_json::{Value, json};
 
-use crate::model::{self, Act, Kv, Threads};
+use crate::model::{self, Act, Experts, Kv, Threads};
 use crate::{output, size};
 
 /// Context when nothing else is asked for.
@@ -59,6 +59,8 @@ pub(crate) struct Args {
     /// Memory that may be used, for example 8GB: prints the sum, refuses what does not fit
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     memory: Option<u64>,
+    #[command(flatten)]
+    experts: Experts,
     #[command(flatten)]
     threads: Threads,
 }
@@ -135,7 +137,7 @@ pub(crate) fn execute(args: Args) -> Result<()> {
         None if chat => None,
         None => Some(model::read_text("-")?),
     };
-    let model = model::load(&files, args.act, args.threads.pool()?)?;
+    let model = model::load_within(&files, args.act, args.threads.pool()?, args.experts)?;
     let session = Session::new(model, n_ctx, args.kv.into())?;
     let options = GenerateOptions {
         max_tokens: args.max_tokens,

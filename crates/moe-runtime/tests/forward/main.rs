@@ -9,4 +9,5 @@ mod loading;
 mod memory_source;
 mod naive_mla;
 mod negative;
+mod residency;
 mod ternary;

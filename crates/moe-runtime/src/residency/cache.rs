@@ -1,0 +1,295 @@
+//! The experts that are held in memory, and which one makes room for another.
+//!
+//! | policy | who makes room |
+//! |---|---|
+//! | `Lru` | who was not used for the longest time |
+//! | `Lfu` | who was used least often; counts are halved now and then, so that old fame fades |
+//! | `Adaptive` | whichever of the two rules has lately been regretted less: an expert that comes back counts against the rule that sent it away (LeCaR, Vietri et al., HotStorage 2018, without its randomness) |
+//!
+//! **Invariant:** the experts named to [`ExpertCache::begin`] stay until the next call of it.
+
+use super::ExpertKey;
+
+/// Requests between two halvings of the use counts, per expert held.
+const HALVING: u64 = 16;
+
+/// Most regret that is remembered.
+const MOST_REGRET: i32 = 64;
+
+/// Which expert makes room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum CachePolicy {
+    /// The least recently used.
+    #[default]
+    Lru,
+    /// The least frequently used.
+    Lfu,
+    /// The better of the two.
+    Adaptive,
+}
+
+/// What was asked of a cache, and what it had to load.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CacheStatistics {
+    /// Experts that were needed.
+    pub requests: u64,
+    /// Of these, experts that were not held and had to be loaded on the spot.
+    pub loads: u64,
+    /// Experts loaded ahead.
+    pub ahead: u64,
+    /// Of these, experts that were needed before they made room again.
+    pub ahead_used: u64,
+    /// Experts that made room.
+    pub evictions: u64,
+}
+
+/// What a request leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// The expert is held.
+    Held,
+    /// The expert has to be loaded, and another one, if named, given back.
+    Load {
+        /// Who made room.
+        evicted: Option<ExpertKey>,
+    },
+}
+
+/// The table of held experts.
+#[derive(Debug)]
+pub struct ExpertCache {
+    policy: CachePolicy,
+    n_experts: usize,
+    capacity: usize,
+    held: usize,
+    /// Batches begun.
+    clock: u64,
+    /// By layer and expert.
+    entries: Vec<Entry>,
+    /// How much more often the recency rule was regretted than the frequency rule.
+    regret: i32,
+    /// Requests at which the use counts are halved.
+    next_halving: u64,
+    statistics: CacheStatistics,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Entry {
+    held: bool,
+    /// Loaded ahead and not needed since.
+    ahead: bool,
+    last_use: u64,
+    uses: u32,
+    /// The rule that sent it away.
+    sent_by: Option<Rule>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rule {
+    Recency,
+    Frequency,
+}
+
+impl ExpertCache {
+    /// An empty cache of `capacity` experts (at least 1) of a model of `n_layers` layers of `n_experts`.
+    #[must_use]
+    pub fn new(policy: CachePolicy, n_layers: usize, n_experts: usize, capacity: usize) -> ExpertCache {
+        let entries = vec![Entry::default(); n_layers.saturating_mul(n_experts)];
+        ExpertCache {
+            policy,
+            n_experts,
+            capacity: capacity.max(1),
+            held: 0,
+            clock: 0,
+            entries,
+            regret: 0,
+            next_halving: HALVING.saturating_mul(capacity as u64),
+            statistics: CacheStatistics::default(),
+        }
+    }
+
+    /// The batch at hand needs `experts`; they are requested next.
+    pub fn begin(&mut self, experts: impl Iterator<Item = ExpertKey>) {
+        self.clock += 1;
+        for key in experts {
+            let index = self.index(key);
+            if let Some(entry) = self.entries.get_mut(index) {
+                entry.last_use = self.clock;
+                entry.uses = entry.uses.saturating_add(1);
+            }
+        }
+        if self.statistics.requests >= self.next_halving {
+            self.entries.iter_mut().for_each(|entry| entry.uses /= 2);
+            self.next_halving = self.statistics.requests.saturating_add(HALVING.saturating_mul(self.capacity as u64));
+        }
+    }
+
+    /// Whether an expert is held.
+    #[must_use]
+    pub fn holds(&self, key: ExpertKey) -> bool {
+        self.entries.get(self.index(key)).is_some_and(|entry| entry.held)
+    }
+
+    /// What has been counted.
+    #[must_use]
+    pub fn statistics(&self) -> CacheStatistics {
+        self.statistics
+    }
+
+    /// An expert is needed now.
+    pub fn request(&mut self, key: ExpertKey) -> Request {
+        let index = self.index(key);
+        let Some(entry) = self.entries.get_mut(index) else { return Request::Held };
+        self.statistics.requests += 1;
+        self.statistics.ahead_used += u64::from(std::mem::take(&mut entry.ahead));
+        if entry.held {
+            return Request::Held;
+        }
+        self.statistics.loads += 1;
+        match entry.sent_by.take() {
+            Some(Rule::Recency) => self.regret = (self.regret + 1).min(MOST_REGRET),
+            Some(Rule::Frequency) => self.regret = (self.regret - 1).max(-MOST_REGRET),
+            None => {}
+        }
+        self.take_in(index)
+    }
+
+    /// An expert may be needed soon. It stays out when only experts of the batch at hand could make room.
+    pub fn request_ahead(&mut self, key: ExpertKey) -> Request {
+        let index = self.index(key);
+        if self.entries.get(index).is_none_or(|entry| entry.held) || (self.is_full() && self.victim().is_none()) {
+            return Request::Held;
+        }
+        self.statistics.ahead += 1;
+        self.entries[index].ahead = true;
+        // As if used: it shall live until it is needed.
+        self.entries[index].last_use = self.clock;
+        self.take_in(index)
+    }
+
+    /// Holds `index`; where that is one too many, another makes room if it may.
+    fn take_in(&mut self, index: usize) -> Request {
+        let evicted = if self.is_full() { self.victim() } else { None };
+        if let Some((out, rule)) = evicted {
+            let entry = &mut self.entries[out];
+            (entry.held, entry.ahead, entry.sent_by) = (false, false, Some(rule));
+            self.held -= 1;
+            self.statistics.evictions += 1;
+        }
+        self.entries[index].held = true;
+        self.held += 1;
+        Request::Load { evicted: evicted.map(|(out, _)| self.key(out)) }
+    }
+
+    /// Who makes room, and by which rule.
+    fn victim(&self) -> Option<(usize, Rule)> {
+        let rule = match self.policy {
+            CachePolicy::Lru => Rule::Recency,
+            CachePolicy::Lfu => Rule::Frequency,
+            CachePolicy::Adaptive if self.regret > 0 => Rule::Frequency,
+            CachePolicy::Adaptive => Rule::Recency,
+        };
+        let candidates = self.entries.iter().enumerate().filter(|(_, e)| e.held && e.last_use < self.clock);
+        let victim = match rule {
+            Rule::Recency => candidates.min_by_key(|(_, e)| e.last_use),
+            Rule::Frequency => candidates.min_by_key(|(_, e)| (e.uses, e.last_use)),
+        };
+        victim.map(|(index, _)| (index, rule))
+    }
+
+    fn is_full(&self) -> bool {
+        self.held >= self.capacity
+    }
+
+    fn index(&self, key: ExpertKey) -> usize {
+        key.layer.saturating_mul(self.n_experts).saturating_add(key.expert)
+    }
+
+    fn key(&self, index: usize) -> ExpertKey {
+        ExpertKey { layer: index / self.n_experts, expert: index % self.n_experts }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The loads of a series of single requests for the experts of one layer.
+    fn loads(policy: CachePolicy, capacity: usize, series: impl IntoIterator<Item = usize>) -> CacheStatistics {
+        let mut cache = ExpertCache::new(policy, 1, 16, capacity);
+        for expert in series {
+            let key = ExpertKey { layer: 0, expert };
+            cache.begin([key].into_iter());
+            let held = cache.holds(key);
+            assert_eq!(cache.request(key) == Request::Held, held);
+            assert!(cache.holds(key) && cache.held <= capacity);
+        }
+        cache.statistics()
+    }
+
+    #[test]
+    fn what_fits_is_loaded_once() {
+        for policy in [CachePolicy::Lru, CachePolicy::Lfu, CachePolicy::Adaptive] {
+            let counted = loads(policy, 4, (0..100).map(|i| i % 4));
+            let want = CacheStatistics { requests: 100, loads: 4, ..CacheStatistics::default() };
+            assert_eq!(counted, want, "{policy:?}");
+        }
+    }
+
+    #[test]
+    fn each_policy_sends_away_whom_it_says() {
+        // 0 is used often but not lately, 1 lately but once.
+        for (policy, gone) in [(CachePolicy::Lru, 0), (CachePolicy::Lfu, 1)] {
+            let mut cache = ExpertCache::new(policy, 1, 4, 2);
+            let mut last = Request::Held;
+            for expert in [0, 0, 0, 1, 2] {
+                let key = ExpertKey { layer: 0, expert };
+                cache.begin([key].into_iter());
+                last = cache.request(key);
+            }
+            assert_eq!(last, Request::Load { evicted: Some(ExpertKey { layer: 0, expert: gone }) }, "{policy:?}");
+        }
+    }
+
+    /// Favourites between scans: frequency keeps them, recency loses them, and regret finds out.
+    #[test]
+    fn adaptive_learns_to_keep_favourites_through_scans() {
+        let series = || (0..4000usize).map(|i| if i % 4 < 2 { i % 4 } else { 2 + (i / 4 * 2 + i % 2) % 14 });
+        let of = |policy| loads(policy, 4, series()).loads;
+        let (lru, lfu, adaptive) = (of(CachePolicy::Lru), of(CachePolicy::Lfu), of(CachePolicy::Adaptive));
+        assert!(lfu <= lru && adaptive <= lru, "{lru} {lfu} {adaptive}");
+        // A working set that moves on: recency follows at once, frequency clings to the past.
+        let moving = || (0..4000usize).map(|i| (i / 400 * 4 + i % 4) % 16);
+        let of = |policy| loads(policy, 5, moving()).loads;
+        let (lru, lfu, adaptive) = (of(CachePolicy::Lru), of(CachePolicy::Lfu), of(CachePolicy::Adaptive));
+        assert!(lru < lfu && adaptive < lfu, "{lru} {lfu} {adaptive}");
+    }
+
+    #[test]
+    fn the_batch_at_hand_stays_even_when_it_is_too_large() {
+        let mut cache = ExpertCache::new(CachePolicy::Lru, 2, 8, 2);
+        let keys: Vec<ExpertKey> = (0..5).map(|expert| ExpertKey { layer: 1, expert }).collect();
+        cache.begin(keys.iter().copied());
+        assert!(keys.iter().all(|&key| cache.request(key) == Request::Load { evicted: None }));
+        assert!(keys.iter().all(|&key| cache.holds(key)));
+        let soon = ExpertKey { layer: 0, expert: 7 };
+        assert_eq!(cache.request_ahead(soon), Request::Held, "nobody may make room for a guess");
+        assert!(!cache.holds(soon));
+    }
+
+    #[test]
+    fn guesses_are_counted_and_so_are_the_right_ones() {
+        let mut cache = ExpertCache::new(CachePolicy::Lru, 1, 8, 4);
+        let key = |expert| ExpertKey { layer: 0, expert };
+        for expert in [1, 2] {
+            assert_eq!(cache.request_ahead(key(expert)), Request::Load { evicted: None });
+        }
+        cache.begin([key(2)].into_iter());
+        assert_eq!(cache.request(key(2)), Request::Held);
+        let counted = cache.statistics();
+        assert_eq!((counted.ahead, counted.ahead_used, counted.loads), (2, 1, 0));
+        // A key outside of the model is nobody's: hooks cannot damage the table.
+        assert_eq!(cache.request(key(8)), Request::Held);
+        assert_eq!(cache.request_ahead(key(99)), Request::Held);
+    }
+}
