@@ -4,6 +4,7 @@
 //! everything this one can. **Invariant**: depends on clap and xshell, on none of our crates.
 
 mod bench;
+mod cross;
 mod fuzz;
 mod json;
 mod pipeline;
@@ -38,6 +39,8 @@ enum Verb {
     Tidy,
     /// Check that the product compiles for macOS and Windows, where their standard libraries are installed.
     Targets,
+    /// Test the kernels and the golden tokens on emulated ARM and in WASM, where their tools are installed.
+    Cross(cross::Args),
     /// Run the fuzz targets a fixed number of times, where the fuzzer is installed.
     Fuzz(fuzz::Args),
     /// Record the speeds of the benchmarks, or draw the cost of a token.
@@ -65,6 +68,7 @@ fn main() -> ExitCode {
         Verb::Pipeline(args) => pipeline::run(&args),
         Verb::Tidy => tidy::run(),
         Verb::Targets => targets::run(),
+        Verb::Cross(args) => cross::run(&args),
         Verb::Fuzz(args) => fuzz::run(&args),
         Verb::Bench(args) => bench::run(&args),
         Verb::Prove(args) => prove::run(&args),

@@ -5,6 +5,9 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+#[cfg(not(target_family = "wasm"))]
+use fs4::available_space;
+
 use crate::error::{Error, Result};
 
 /// Bytes free for this user on the disk that holds `path`, which need not exist yet.
@@ -14,7 +17,13 @@ use crate::error::{Error, Result};
 pub fn free_space(path: &Path) -> Result<u64> {
     let absolute = std::path::absolute(path).map_err(Error::io("locate", path))?;
     let existing = absolute.ancestors().find(|place| place.exists()).unwrap_or(&absolute);
-    fs4::available_space(existing).map_err(Error::io("measure the free space at", existing))
+    available_space(existing).map_err(Error::io("measure the free space at", existing))
+}
+
+/// WASM has no disk.
+#[cfg(target_family = "wasm")]
+fn available_space(_: &Path) -> std::io::Result<u64> {
+    Err(std::io::ErrorKind::Unsupported.into())
 }
 
 /// Checks that `need` more bytes fit on the disk that holds `path`.

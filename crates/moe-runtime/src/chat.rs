@@ -23,6 +23,7 @@ use crate::error::{Error, Result};
 const FUEL: u64 = 400_000;
 /// Stack of the thread that renders, in bytes. An instruction can nest a value one level deeper, and the engine walks
 /// nested values by recursion, at up to 640 bytes a level; the pages are only touched by templates that try.
+#[cfg(not(target_family = "wasm"))]
 const STACK_BYTES: usize = 512 << 20;
 /// Nesting of blocks, macros and includes.
 const RECURSION: usize = 100;

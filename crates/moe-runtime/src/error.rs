@@ -345,6 +345,8 @@ impl Error {
             | Error::ConfigFile { .. }
             | Error::TokenizerFile { .. }
             | Error::Source(Gguf::InFile { .. } | Gguf::Io { .. } | Gguf::SplitPartMissing { .. }) => self,
+            // A model in memory.
+            error if path.as_ref().as_os_str().is_empty() => error,
             error => Error::InModel { path: path.as_ref().to_owned(), error: Box::new(error) },
         }
     }

@@ -84,6 +84,19 @@ impl Statistics {
     }
 }
 
+/// Measures from its start; stands still on WASM, which has no clock.
+struct Clock(Option<Instant>);
+
+impl Clock {
+    fn start() -> Clock {
+        Clock((!cfg!(target_family = "wasm")).then(Instant::now))
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.0.map_or(Duration::ZERO, |start| start.elapsed())
+    }
+}
+
 fn per_second(tokens: usize, time: Duration) -> f64 {
     let seconds = time.as_secs_f64();
     if seconds > 0.0 { tokens as f64 / seconds } else { 0.0 }
@@ -116,7 +129,7 @@ pub fn generate<T: Taps>(
     on_token: &mut dyn FnMut(u32) -> ControlFlow<()>,
 ) -> Result<Generation> {
     // The clock is read for the statistics only; nothing below depends on it.
-    let start = Instant::now();
+    let start = Clock::start();
     let mut detector = LoopDetector::new(options.loops);
     let mut tokens = Vec::with_capacity(options.max_tokens.min(session.n_ctx()));
     let mut prefill = None;

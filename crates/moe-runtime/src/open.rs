@@ -39,11 +39,8 @@ impl ModelFiles {
         let dir = model.dir();
         match model {
             OpenModel::Gguf(file) => {
-                let rows = file.index_of("token_embd.weight").map(|i| file.tensors()[i].rows());
-                let config = ModelConfig::from_gguf_sized(file.metadata(), rows);
-                let config = config.map_err(|error| error.in_model(path))?;
-                let catalog = mapper(&config).map(file.clone())?;
-                Ok(ModelFiles { config, catalog, path: file.path().to_owned(), dir, gguf: Some(file) })
+                let files = ModelFiles::from_gguf(file).map_err(|error| error.in_model(path))?;
+                Ok(ModelFiles { dir, ..files })
             }
             OpenModel::Safetensors(checkpoint) => {
                 let file = dir.join("config.json");
@@ -59,6 +56,17 @@ impl ModelFiles {
                 Ok(ModelFiles { config, catalog, path, dir, gguf: None })
             }
         }
+    }
+
+    /// A GGUF that is open already, or lies in memory; it has no directory.
+    ///
+    /// # Errors
+    /// As [`ModelFiles::open`].
+    pub fn from_gguf(file: Arc<GgufFile>) -> Result<ModelFiles> {
+        let rows = file.index_of("token_embd.weight").map(|i| file.tensors()[i].rows());
+        let config = ModelConfig::from_gguf_sized(file.metadata(), rows)?;
+        let catalog = mapper(&config).map(file.clone())?;
+        Ok(ModelFiles { config, catalog, path: file.path().to_owned(), dir: PathBuf::new(), gguf: Some(file) })
     }
 
     /// The GGUF, when the model is one.

@@ -25,6 +25,8 @@ mod special;
 mod stream;
 #[cfg_attr(not(feature = "tokenizers"), allow(dead_code, reason = "only the encoder needs all of it"))]
 mod vocabulary;
+#[cfg(any(test, not(feature = "tokenizers")))]
+mod words;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -124,7 +126,8 @@ impl Tokenizer {
     ///
     /// # Errors
     /// `Error::TokenizerFile` for a file that cannot be read or parsed, `Error::Vocabulary` for one that contradicts
-    /// itself, `Error::Unsupported` for another kind of tokenizer or a build without the `tokenizers` feature.
+    /// itself, `Error::Unsupported` for another kind of tokenizer; builds without the `tokenizers` feature know only
+    /// the pre-tokenizers that GGUF has a name for.
     pub fn from_dir(dir: &Path) -> Result<Self> {
         match hf::read(dir)? {
             hf::Found::Vocabulary(vocabulary) => Self::from_vocabulary(*vocabulary),

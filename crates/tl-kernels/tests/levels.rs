@@ -21,6 +21,11 @@ fn levels() -> Vec<Isa> {
     supported
 }
 
+/// A pool of `threads` threads; WASM has no more than one.
+fn pool_of(threads: usize) -> Pool {
+    Pool::new(if cfg!(target_family = "wasm") { 1 } else { threads }).unwrap()
+}
+
 /// SplitMix64, so that a failure can be repeated.
 struct Random(u64);
 
@@ -203,7 +208,7 @@ fn one_of_each(random: &mut Random, rows: usize) -> Vec<Linear> {
 #[test]
 fn results_do_not_depend_on_batch_or_pool() {
     let random = &mut Random(4);
-    let pools = [1, 2, 7].map(|threads| Pool::new(threads).unwrap());
+    let pools = [1, 2, 7].map(pool_of);
     let rows = 301;
     let x = random.floats(40 * 512);
     for linear in one_of_each(random, rows) {
@@ -234,7 +239,7 @@ fn lists_and_pieces_give_the_bits_of_the_whole() {
         let (want_a, want_b) =
             (product(a, a.isa(), &Pool::serial(), &x, 3), product(b, b.isa(), &Pool::serial(), &x, 3));
         for threads in [1, 2, 7] {
-            let pool = Pool::new(threads).unwrap();
+            let pool = pool_of(threads);
             let (mut y_a, mut y_b) = (vec![0.0; want_a.len()], vec![0.0; want_b.len()]);
             let list =
                 [Product { linear: a, acts: &acts, y: &mut y_a }, Product { linear: b, acts: &acts, y: &mut y_b }];

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "the functions that the tests share fail like the tests")]
 
 use half::f16;
+#[cfg(not(target_family = "wasm"))]
 use proptest::prelude::*;
 use ternary_core::{I2sLayout, Rounding, oracle};
 use tl_kernels::{
@@ -150,7 +151,12 @@ fn results_do_not_depend_on_batch_pool_or_slice() {
         let linear = Linear::ternary(packed.clone(), ActMode::A8Block).unwrap().with_kernel(kernel).unwrap();
         let one_by_one: Vec<f32> = x.chunks_exact(cols).flat_map(|x| product(&linear, &Pool::serial(), x, 1)).collect();
         for (n, threads) in [(1, 2), (2, 7), (8, 2), (9, 1), (19, 7)] {
-            let got = product(&linear, &Pool::new(threads).unwrap(), &x[..n * cols], n);
+            let got = product(
+                &linear,
+                &Pool::new(if cfg!(target_family = "wasm") { 1 } else { threads }).unwrap(),
+                &x[..n * cols],
+                n,
+            );
             assert_eq!(got, one_by_one[..n * rows], "{kernel} x {n} on {threads} threads");
         }
         for (start, end) in [(0, 5), (60, 70), (64, 128), (5, 300), (300, 301)] {
@@ -188,6 +194,8 @@ fn what_no_lookup_can_multiply_is_refused() {
     assert!(matches!(damaged.with_kernel(KernelKind::Tl1), Err(Error::Ternary(_))));
 }
 
+// WASM has no source of randomness for it.
+#[cfg(not(target_family = "wasm"))]
 proptest! {
     #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
 

@@ -1,6 +1,9 @@
-//! Byte-level byte-pair encoding of text without whole tokens, by the `tokenizers` crate.
+//! Byte-level byte-pair encoding of text without whole tokens.
 //!
-//! Without the feature `tokenizers` nothing can be constructed here, so only the byte tokenizer remains.
+//! With the feature `tokenizers` the crate of that name does it. Builds without it (WASM) have an encoder of their own,
+//! for the pre-tokenizers that GGUF has a name for.
+//!
+//! **Invariant:** both give the same ids.
 
 use super::vocabulary::Vocabulary;
 use crate::error::{Error, Result};
@@ -58,25 +61,102 @@ mod with_crate {
     }
 }
 
-#[cfg(not(feature = "tokenizers"))]
+#[cfg(any(test, not(feature = "tokenizers")))]
 mod without_crate {
+    use std::collections::HashMap;
+
+    use super::super::bytes;
+    use super::super::pre::{PreTokenizer, Style};
+    use super::super::words::first_word;
     use super::{Error, Result, Vocabulary};
 
-    /// Never constructed.
-    pub(in super::super) enum Bpe {}
+    /// The encoder of the named pre-tokenizers. It holds ordinary tokens only.
+    pub(in super::super) struct Bpe {
+        style: Style,
+        /// The token of each byte.
+        bytes: [u32; 256],
+        /// For a pair of neighbours how urgent their merge is, the least first, and what it gives.
+        merges: HashMap<(u32, u32), (usize, u32)>,
+        /// Tokens by text, where a word that is a token skips the merges; otherwise empty.
+        words: HashMap<String, u32>,
+    }
 
     impl Bpe {
+        /// Builds the encoder of a vocabulary that passed its checks.
+        ///
         /// # Errors
-        /// Always [`Error::Unsupported`].
+        /// [`Error::Unsupported`] for a pre-tokenizer that only `tokenizer.json` can say.
         pub(in super::super) fn new(vocabulary: &Vocabulary) -> Result<Self> {
-            Err(Error::Unsupported {
-                feature: format!("the byte-level BPE tokenizer in {}", vocabulary.origin),
-                remedy: "build with the feature `tokenizers` of moe-runtime",
-            })
+            let PreTokenizer::Named(scheme) = &vocabulary.pre else {
+                return Err(Error::Unsupported {
+                    feature: format!("the pre-tokenizer in {}", vocabulary.origin),
+                    remedy: "build with the feature `tokenizers` of moe-runtime",
+                });
+            };
+            let words = vocabulary.bpe_tokens();
+            let id = |text: &str| words.get(text).copied().expect("the vocabulary was checked");
+            let mut merges = HashMap::with_capacity(vocabulary.merges.len());
+            for (rank, (a, b)) in vocabulary.merges.iter().enumerate() {
+                merges.insert((id(a), id(b)), (rank, id(&format!("{a}{b}"))));
+            }
+            let bytes = std::array::from_fn(|byte| id(&bytes::CHARS[byte].to_string()));
+            let words = if vocabulary.ignore_merges { words } else { HashMap::new() };
+            Ok(Self { style: scheme.style, bytes, merges, words })
         }
 
-        pub(in super::super) fn encode(&self, _: &str, _: &mut Vec<u32>) -> Result<()> {
-            match *self {}
+        /// Appends the ids of a text. The time grows with the square of the longest word.
+        pub(in super::super) fn encode(&self, mut text: &str, ids: &mut Vec<u32>) -> Result<()> {
+            while !text.is_empty() {
+                let (word, rest) = text.split_at(first_word(self.style, text));
+                self.encode_word(word, ids);
+                text = rest;
+            }
+            Ok(())
+        }
+
+        fn encode_word(&self, word: &str, ids: &mut Vec<u32>) {
+            let spelled = || word.bytes().map(|byte| bytes::CHARS[usize::from(byte)]).collect::<String>();
+            if !self.words.is_empty()
+                && let Some(&id) = self.words.get(&spelled())
+            {
+                ids.push(id);
+                return;
+            }
+            let mut parts: Vec<u32> = word.bytes().map(|byte| self.bytes[usize::from(byte)]).collect();
+            loop {
+                let pairs = parts.windows(2).enumerate();
+                let known = pairs.filter_map(|(at, pair)| Some((self.merges.get(&(pair[0], pair[1]))?, at)));
+                // The most urgent one; of equals the leftmost.
+                let Some((&(_, joined), at)) = known.min_by_key(|&(&(rank, _), at)| (rank, at)) else { break };
+                parts[at] = joined;
+                parts.remove(at + 1);
+            }
+            ids.extend_from_slice(&parts);
+        }
+    }
+}
+
+#[cfg(all(test, feature = "tokenizers"))]
+mod tests {
+    use super::super::hf::{Found, read};
+    use super::{with_crate, without_crate};
+
+    /// Both encoders give the same ids: on held-out text, on every character, on random bytes of text.
+    #[test]
+    fn the_encoders_agree() {
+        let Found::Vocabulary(mut vocabulary) = read(&fixtures::path("craftsman-mini")).unwrap() else {
+            panic!("the mini teacher has a vocabulary")
+        };
+        let mut text = std::fs::read_to_string(fixtures::path("texts/heldout.txt")).unwrap();
+        text.truncate(text.floor_char_boundary(100_000));
+        text.extend((0..0x3000).filter_map(char::from_u32));
+        for ignore_merges in [true, false] {
+            vocabulary.ignore_merges = ignore_merges;
+            let (mut by_crate, mut by_hand) = (Vec::new(), Vec::new());
+            with_crate::Bpe::new(&vocabulary).unwrap().encode(&text, &mut by_crate).unwrap();
+            without_crate::Bpe::new(&vocabulary).unwrap().encode(&text, &mut by_hand).unwrap();
+            assert!(by_crate.len() > 20_000);
+            assert!(by_crate == by_hand, "ignore_merges {ignore_merges}");
         }
     }
 }

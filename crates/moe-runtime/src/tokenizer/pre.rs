@@ -7,6 +7,17 @@ use serde_json::{Value as Json, json};
 
 use crate::error::{Error, Result};
 
+/// What the expressions differ in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Style {
+    /// Up to three digits make a word.
+    Glm,
+    /// One digit makes a word.
+    Qwen,
+    /// The oldest form: case counts, line ends are white space like any other.
+    Gpt2,
+}
+
 /// A pre-tokenizer that GGUF has a name for.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Scheme {
@@ -14,6 +25,9 @@ pub(super) struct Scheme {
     pub(super) names: &'static [&'static str],
     /// Expressions applied in turn, each splitting what the one before left.
     pub(super) patterns: &'static [&'static str],
+    /// The same for `words.rs`.
+    #[cfg_attr(all(feature = "tokenizers", not(test)), allow(dead_code, reason = "the tokenizers crate cuts itself"))]
+    pub(super) style: Style,
     /// Whether a word that is a token skips the merges.
     pub(super) ignore_merges: bool,
 }
@@ -27,10 +41,10 @@ const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]
 
 /// The named pre-tokenizers; the first entry with the right patterns is the one we write.
 pub(super) static NAMED: [Scheme; 4] = [
-    Scheme { names: &["glm4", "chatglm-bpe"], patterns: &[GLM], ignore_merges: true },
-    Scheme { names: &["llama-bpe", "llama3", "llama-v3"], patterns: &[GLM], ignore_merges: true },
-    Scheme { names: &["qwen2"], patterns: &[QWEN], ignore_merges: false },
-    Scheme { names: &["gpt-2", "gpt2"], patterns: &[GPT2], ignore_merges: false },
+    Scheme { names: &["glm4", "chatglm-bpe"], patterns: &[GLM], style: Style::Glm, ignore_merges: true },
+    Scheme { names: &["llama-bpe", "llama3", "llama-v3"], patterns: &[GLM], style: Style::Glm, ignore_merges: true },
+    Scheme { names: &["qwen2"], patterns: &[QWEN], style: Style::Qwen, ignore_merges: false },
+    Scheme { names: &["gpt-2", "gpt2"], patterns: &[GPT2], style: Style::Gpt2, ignore_merges: false },
 ];
 
 /// How text is cut into words.

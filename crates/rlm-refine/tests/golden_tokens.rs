@@ -1,0 +1,105 @@
+//! The mini student says the same on every instruction set and any number of threads: the tokens committed in
+//! `fixtures/goldens/mini-student/tokens.json`.
+//!
+//! Those are what the scalar level gives. When the student or the prompts change on purpose, run
+//! `TL_ISA=scalar cargo test --profile checked -p rlm-refine --test golden_tokens`: the failing test prints the file
+//! that would be right. `cargo xtask cross` runs this on emulated ARM, and holds the same student to the same tokens in
+//! WASM.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use gguf_bitnet::{GgufFile, Rounding};
+use mla_attention::CacheType;
+use moe_runtime::{
+    CraftsmanModel, GenerateOptions, LoadOptions, ModelFiles, Sampler, SamplerConfig, Session, generate,
+};
+use rlm_refine::{Preset, Recipe};
+use serde_json::{Value, json};
+use tl_kernels::{ActMode, Isa, Pool};
+
+use common::{Settings, quantize};
+
+const GOLDEN: &str = "goldens/mini-student/tokens.json";
+const MODES: [(&str, ActMode); 2] = [("f32", ActMode::F32), ("a8-block", ActMode::A8Block)];
+
+/// The balanced student of the mini teacher, rounded by least squares.
+fn student(name: &str) -> PathBuf {
+    let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let recipe = Recipe { preset: Preset::Balanced, ..Recipe::default() };
+    let settings = Settings { recipe, rounding: Rounding::LeastSquares, force: true, ..Settings::default() };
+    quantize(&fixtures::path("craftsman-mini"), &out, &settings).unwrap();
+    out
+}
+
+/// The `n` likeliest tokens, one after the other.
+fn continuation(files: &ModelFiles, act_mode: ActMode, threads: usize, prompt: &[u32], n: usize) -> Vec<u32> {
+    let pool = Arc::new(Pool::new(threads).unwrap());
+    let model = CraftsmanModel::from_files(files, &LoadOptions { act_mode, pool }).unwrap();
+    let mut session = Session::new(Arc::new(model), 256, CacheType::F16).unwrap();
+    let options = GenerateOptions { max_tokens: n, ..GenerateOptions::default() };
+    let mut sampler = Sampler::new(SamplerConfig::greedy()).unwrap();
+    let done =
+        generate(&mut session, prompt, &options, &mut sampler, &mut (), &mut |_| ControlFlow::Continue(())).unwrap();
+    done.tokens
+}
+
+/// On the level that `TL_ISA` and the machine give this process.
+#[test]
+fn the_student_and_its_tokens_are_the_golden_ones() {
+    if let Ok(wanted) = std::env::var("TL_ISA") {
+        assert_eq!(Isa::current().name(), wanted, "this machine lacks the level that TL_ISA asks for");
+    }
+    let golden: Value = serde_json::from_str(&std::fs::read_to_string(fixtures::path(GOLDEN)).unwrap()).unwrap();
+    let path = student(&format!("golden-{}.gguf", Isa::current()));
+    let identity = gguf_bitnet::identity(&GgufFile::open(&path).unwrap()).unwrap().to_string();
+    let files = ModelFiles::open(&path).unwrap();
+    let tokenizer = files.tokenizer().unwrap();
+    let mut right = json!({ "identity": identity, "prompts": [] });
+    for entry in golden["prompts"].as_array().unwrap() {
+        let text = entry["text"].as_str().unwrap();
+        let prompt = [tokenizer.raw_prefix(), tokenizer.encode(text, true).unwrap()].concat();
+        let mut found = json!({ "text": text, "n": entry["n"], "prompt": prompt });
+        let n = entry["n"].as_u64().unwrap() as usize;
+        for (name, mode) in MODES {
+            let tokens = continuation(&files, mode, 1, &prompt, n);
+            assert_eq!(tokens.len(), n, "{name}: an answer that ended early is no golden one");
+            found[name] = json!(tokens);
+        }
+        for threads in [2, 7] {
+            let again = continuation(&files, ActMode::A8Block, threads, &prompt, n);
+            assert_eq!(json!(again), found["a8-block"], "{threads} threads, {}", Isa::current());
+        }
+        right["prompts"].as_array_mut().unwrap().push(found);
+    }
+    assert_eq!(golden["prompts"].as_array().unwrap().len(), 3);
+    assert!(golden == right, "{GOLDEN} on {} would be:\n{}\n", Isa::current(), right);
+}
+
+/// The test above, once for each lower level, each in a process of its own: `TL_ISA` is read once.
+#[test]
+#[allow(clippy::print_stdout, reason = "a missing level must be seen in the test's output")]
+fn every_level_of_the_machine_gives_the_golden_tokens() {
+    for isa in Isa::ALL {
+        if !isa.is_supported() {
+            println!("SKIP {isa}: this machine lacks it");
+            continue;
+        }
+        if cfg!(target_arch = "aarch64") {
+            // Where this runs under emulation it cannot start itself; `cargo xtask cross` sets TL_ISA from outside.
+            println!("SKIP {isa}: started by cargo xtask cross");
+            continue;
+        }
+        let me = std::env::current_exe().unwrap();
+        let mut one = Command::new(me);
+        one.args(["--exact", "the_student_and_its_tokens_are_the_golden_ones"]).env("TL_ISA", isa.name());
+        let output = one.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && said.contains("1 passed"), "{isa}: {said}");
+    }
+}
