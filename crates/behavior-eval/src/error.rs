@@ -239,7 +239,7 @@ pub enum Error {
         reason: String,
     },
     /// A line of a suite or of its corpus that is not right.
-    #[error("{}, line {line}: {fault}", file.display())]
+    #[error("{} line {line}: {fault}", file.display())]
     Suite {
         /// The file.
         file: PathBuf,
@@ -268,6 +268,11 @@ pub enum Error {
         /// How many there must be.
         need: u64,
     },
+    /// A suite to be made of no prompts or without a label.
+    #[error(
+        "a suite of no prompts, or without a label of positive weight, would be empty; ask for at least one of each"
+    )]
+    EmptySuite,
     /// A share of the corpus that cannot be removed.
     #[error("a share of {fraction} of the chunks cannot be removed; use a number between 0 and 1")]
     Fraction {

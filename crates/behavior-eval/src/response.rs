@@ -169,17 +169,16 @@ fn sentence_end(response: &str, start: usize, brackets: &[Bracket]) -> usize {
         {
             end = next + closing.len_utf8();
         }
-        let follows = response[end..].chars().next();
-        let apart = match follows {
-            None => return response.len(),
-            Some(next) => next.is_whitespace() || !c.is_ascii() || brackets.iter().any(|b| b.span.start == end),
-        };
-        if !apart {
+        let Some(follows) = response[end..].chars().next() else { return response.len() };
+        let behind = brackets.iter().find(|bracket| bracket.span.start >= end);
+        let is_cited = behind.is_some_and(|bracket| response[end..bracket.span.start].trim().is_empty());
+        if c.is_ascii() && !follows.is_whitespace() && !is_cited {
             continue;
         }
         let end = after_citations(response, end, brackets, false);
         let next = response[end..].chars().next();
-        let goes_on = next.is_some_and(|next| next.is_lowercase() || (c == '.' && abbreviates(&response[start..at])));
+        let is_short = c == '.' && !is_cited && abbreviates(&response[start..at]);
+        let goes_on = next.is_some_and(|next| next.is_lowercase() || is_short);
         if next.is_none() || !goes_on || response[..end].ends_with('\n') {
             return end;
         }

@@ -16,7 +16,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
-use verbs::{bench, dump, eval, inspect, quantize, run, synth, tokenize, verify};
+use verbs::{bench, dump, eval, inspect, quantize, run, suite, synth, tokenize, verify};
 
 #[derive(Parser)]
 #[command(name = "bitnet", version, about, arg_required_else_help = true)]
@@ -34,6 +34,7 @@ enum Verb {
     Tokenize(tokenize::Args),
     Dump(dump::Args),
     Eval(eval::Args),
+    Suite(suite::Args),
     Synth(synth::Args),
     Bench(bench::Args),
 }
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
         Verb::Tokenize(args) => tokenize::execute(args),
         Verb::Dump(args) => dump::execute(args),
         Verb::Eval(args) => eval::execute(args),
+        Verb::Suite(args) => suite::execute(args),
         Verb::Synth(args) => synth::execute(args),
         Verb::Bench(args) => bench::execute(args),
     };

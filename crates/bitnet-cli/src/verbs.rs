@@ -6,6 +6,7 @@ pub(crate) mod eval;
 pub(crate) mod inspect;
 pub(crate) mod quantize;
 pub(crate) mod run;
+pub(crate) mod suite;
 pub(crate) mod synth;
 pub(crate) mod tokenize;
 pub(crate) mod verify;

@@ -14,7 +14,7 @@
 //! **Invariant:** no list of relations, entities or turns of phrase is needed; only the words that build sentences are
 //! known.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use super::lexicon::{Role, is_stop, opens_noun_phrase, role, stem};
 use crate::response::plain_sentences;
@@ -22,8 +22,8 @@ use crate::words::words;
 
 /// A question taken apart.
 pub(super) struct Question {
-    /// Stems of its content words.
-    stems: BTreeSet<String>,
+    /// Stems of its content words. A word that the question has twice, a chunk must have twice: the river of long river.
+    stems: BTreeMap<String, usize>,
     /// Phrases of at least two content words that a chunk must have unbroken.
     unbroken: Vec<Vec<String>>,
     /// The phrase that names what the question is about, where it can be told.
@@ -59,7 +59,7 @@ enum Kind {
 impl Question {
     /// Takes a question apart.
     pub(super) fn new(question: &str) -> Self {
-        let tokens = tokens(question, &BTreeSet::new());
+        let tokens = tokens(question, &BTreeMap::new());
         let mut phrases: Vec<(Vec<String>, bool, bool)> = Vec::new();
         let (mut open, mut opener) = (false, String::new());
         for token in &tokens {
@@ -80,7 +80,10 @@ impl Question {
             }
             opener.clone_from(&token.word);
         }
-        let stems = phrases.iter().flat_map(|(phrase, ..)| phrase.iter().cloned()).collect();
+        let mut stems: BTreeMap<String, usize> = BTreeMap::new();
+        for stem in phrases.iter().flat_map(|(phrase, ..)| phrase) {
+            *stems.entry(stem.clone()).or_default() += 1;
+        }
         let owner = phrases.iter().find(|(.., owns)| *owns);
         let last = phrases.last().filter(|(_, is_noun_phrase, _)| phrases.len() > 1 && *is_noun_phrase);
         let subject = owner.or(last).map(|(phrase, ..)| phrase.clone());
@@ -118,13 +121,19 @@ impl Question {
 
     /// First and last token of the shortest stretch that holds every stem; the first such stretch.
     fn span(&self, tokens: &[Token]) -> Option<(usize, usize)> {
+        let wanted: usize = self.stems.values().sum();
         let mut latest: Vec<(&str, usize)> = Vec::new();
         let mut best: Option<(usize, usize)> = None;
         for (at, token) in tokens.iter().enumerate().filter(|(_, token)| token.kind == Kind::Asked) {
             let stem = stem(&token.word);
-            latest.retain(|(seen, _)| *seen != stem);
             latest.push((stem, at));
-            if latest.len() == self.stems.len() {
+            let mut same = latest.iter().enumerate().filter(|(_, (seen, _))| *seen == stem).map(|(i, _)| i);
+            if let (Some(oldest), n) = (same.next(), same.count() + 1)
+                && self.stems.get(stem).is_none_or(|&wanted| n > wanted)
+            {
+                latest.remove(oldest);
+            }
+            if latest.len() == wanted {
                 let first = latest[0].1;
                 if best.is_none_or(|(a, b)| at - first < b - a) {
                     best = Some((first, at));
@@ -219,7 +228,7 @@ fn is_reported(token: &Token) -> bool {
 }
 
 /// Words and boundaries of a text; words with a stem of the question are marked.
-fn tokens(text: &str, asked: &BTreeSet<String>) -> Vec<Token> {
+fn tokens(text: &str, asked: &BTreeMap<String, usize>) -> Vec<Token> {
     let mut found = Vec::new();
     // Between two separating characters lie words without a boundary.
     for (i, part) in text.split([',', ';', ':', '.', '!', '?', '(', ')', '"', '“', '”', '–', '—', '\n']).enumerate()
@@ -228,7 +237,7 @@ fn tokens(text: &str, asked: &BTreeSet<String>) -> Vec<Token> {
             found.push(Token { word: String::new(), kind: Kind::Boundary });
         }
         for word in words(part) {
-            let kind = if asked.contains(stem(&word)) { Kind::Asked } else { Kind::Role(role(&word)) };
+            let kind = if asked.contains_key(stem(&word)) { Kind::Asked } else { Kind::Role(role(&word)) };
             found.push(Token { word, kind });
         }
     }

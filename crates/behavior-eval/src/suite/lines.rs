@@ -48,13 +48,20 @@ impl Lines {
             }
             self.hash.update(&self.buffer);
             let text = std::str::from_utf8(&self.buffer).map_err(|_| self.fault(SuiteFault::NotUtf8))?;
-            if text.trim().is_empty() {
+            let text = text.trim();
+            if text.is_empty() {
                 continue;
             }
             return match serde_json::from_str(text) {
                 Ok(Value::Object(object)) => Ok(Some(object)),
                 Ok(other) => Err(self.fault(SuiteFault::NotAnObject { got: kind(&other) })),
-                Err(error) => Err(self.fault(SuiteFault::NotJson { reason: error.to_string() })),
+                Err(error) => {
+                    // The parser counts lines within the line; only its column means something here.
+                    let reason = error.to_string();
+                    let reason = reason.split(" at line ").next().unwrap_or_default();
+                    let reason = format!("{reason} at column {}", error.column());
+                    Err(self.fault(SuiteFault::NotJson { reason }))
+                }
             };
         }
     }
