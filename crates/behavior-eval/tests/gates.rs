@@ -280,7 +280,7 @@ fn the_evidence_stands_in_for_labels_and_attribution() {
 /// `fixtures/generators/gen_gates.py` computes the same figures with other code.
 #[test]
 fn figures_equal_an_independent_computation() {
-    let golden = std::fs::read_to_string(fixtures::path("goldens/gates.json")).unwrap();
+    let golden = std::fs::read_to_string(fixtures::path("goldens/gates/answers.json")).unwrap();
     let golden: serde_json::Value = serde_json::from_str(&golden).unwrap();
     let answers: BTreeMap<String, String> = serde_json::from_value(golden["answers"].clone()).unwrap();
     let want = &golden["figures"];

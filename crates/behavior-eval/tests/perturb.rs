@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use behavior_eval::perturb::FigureMove;
 use behavior_eval::{
-    Error, LabelReport, Perturbation, Perturbed, Removal, Stability, Suite, Thresholds, labels, perturb,
+    Error, Label, LabelReport, Perturbation, Perturbed, Removal, Stability, Suite, Thresholds, labels, perturb,
 };
 
 fn suite(name: &str) -> (Suite, LabelReport) {
