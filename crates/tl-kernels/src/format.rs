@@ -172,8 +172,11 @@ pub(crate) mod sealed {
         /// The whole units of a row.
         fn units(row: &[u8]) -> &[Self::Unit];
 
-        /// Works out what the groups of a unit share.
-        fn prepare<S: Simd>(s: S, unit: &Self::Unit) -> Self::Prepared<'_, S>;
+        /// Room for a unit to be prepared in.
+        fn blank<'a, S: Simd>(s: S) -> Self::Prepared<'a, S>;
+
+        /// Works out what the groups of each unit share.
+        fn prepare<'a, S: Simd, const R: usize>(s: S, units: [&'a Self::Unit; R], out: &mut [Self::Prepared<'a, S>; R]);
 
         /// Group `g` of a unit.
         fn group<S: Simd>(s: S, unit: &Self::Prepared<'_, S>, g: usize) -> S::F;
@@ -204,8 +207,12 @@ impl sealed::Load for F32 {
         row.as_chunks().0
     }
     #[inline(always)]
-    fn prepare<S: Simd>(_s: S, unit: &[u8; 64]) -> &[u8; 64] {
-        unit
+    fn blank<'a, S: Simd>(_s: S) -> &'a [u8; 64] {
+        &[0; 64]
+    }
+    #[inline(always)]
+    fn prepare<'a, S: Simd, const R: usize>(_s: S, units: [&'a [u8; 64]; R], out: &mut [&'a [u8; 64]; R]) {
+        *out = units;
     }
     #[inline(always)]
     fn group<S: Simd>(s: S, unit: &&[u8; 64], _g: usize) -> S::F {
@@ -227,8 +234,12 @@ impl sealed::Load for F16 {
         row.as_chunks().0
     }
     #[inline(always)]
-    fn prepare<S: Simd>(_s: S, unit: &[u8; 32]) -> &[u8; 32] {
-        unit
+    fn blank<'a, S: Simd>(_s: S) -> &'a [u8; 32] {
+        &[0; 32]
+    }
+    #[inline(always)]
+    fn prepare<'a, S: Simd, const R: usize>(_s: S, units: [&'a [u8; 32]; R], out: &mut [&'a [u8; 32]; R]) {
+        *out = units;
     }
     #[inline(always)]
     fn group<S: Simd>(s: S, unit: &&[u8; 32], _g: usize) -> S::F {
@@ -250,8 +261,12 @@ impl sealed::Load for Bf16 {
         row.as_chunks().0
     }
     #[inline(always)]
-    fn prepare<S: Simd>(_s: S, unit: &[u8; 32]) -> &[u8; 32] {
-        unit
+    fn blank<'a, S: Simd>(_s: S) -> &'a [u8; 32] {
+        &[0; 32]
+    }
+    #[inline(always)]
+    fn prepare<'a, S: Simd, const R: usize>(_s: S, units: [&'a [u8; 32]; R], out: &mut [&'a [u8; 32]; R]) {
+        *out = units;
     }
     #[inline(always)]
     fn group<S: Simd>(s: S, unit: &&[u8; 32], _g: usize) -> S::F {
@@ -274,8 +289,14 @@ impl sealed::Load for Q8_0 {
         row.as_chunks().0
     }
     #[inline(always)]
-    fn prepare<S: Simd>(s: S, block: &[u8; 34]) -> (S::F, &[u8; 34]) {
-        (s.splat_f16(u16::from_le_bytes([block[0], block[1]])), block)
+    fn blank<'a, S: Simd>(s: S) -> (S::F, &'a [u8; 34]) {
+        (s.splat(0.0), &[0; 34])
+    }
+    #[inline(always)]
+    fn prepare<'a, S: Simd, const R: usize>(s: S, units: [&'a [u8; 34]; R], out: &mut [(S::F, &'a [u8; 34]); R]) {
+        for i in 0..R {
+            out[i] = (s.splat_f16(u16::from_le_bytes([units[i][0], units[i][1]])), units[i]);
+        }
     }
     #[inline(always)]
     fn group<S: Simd>(s: S, (scale, block): &(S::F, &[u8; 34]), g: usize) -> S::F {
@@ -289,10 +310,19 @@ impl sealed::Load for Q8_0 {
     }
 }
 
+/// A Q6_K block with its integers unpacked, on cache lines of its own.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+pub struct Unpacked6 {
+    /// The scale of each group.
+    scales: [f32; 16],
+    /// `q - 32` of each group.
+    codes: [[u8; LANES]; 16],
+}
+
 impl sealed::Load for Q6K {
     type Unit = [u8; 210];
-    /// The scale of each group, and its integers.
-    type Prepared<'a, S: Simd> = ([f32; 16], [[u8; LANES]; 16]);
+    type Prepared<'a, S: Simd> = Unpacked6;
     const GROUPS: usize = 16;
 
     #[inline(always)]
@@ -300,32 +330,28 @@ impl sealed::Load for Q6K {
         row.as_chunks().0
     }
     #[inline(always)]
-    fn prepare<S: Simd>(s: S, block: &[u8; 210]) -> ([f32; 16], [[u8; LANES]; 16]) {
-        let (low, rest) = block.split_at(128);
-        let (high, rest) = rest.split_at(64);
-        let (scales, d) = rest.split_at(16);
-        let mut codes = [[0; LANES]; 16];
-        let halves = codes.as_flattened_mut().as_chunks_mut::<128>().0;
-        for ((codes, low), high) in halves.iter_mut().zip(low.as_chunks::<64>().0).zip(high.as_chunks::<32>().0) {
-            let [q0, q1, q2, q3] = codes.as_chunks_mut::<32>().0 else { unreachable!("four quarters") };
-            for m in 0..32 {
-                let (a, b, h) = (low[m], low[32 + m], high[m]);
-                q0[m] = (a & 15 | (h & 3) << 4).wrapping_sub(32);
-                q1[m] = (b & 15 | (h >> 2 & 3) << 4).wrapping_sub(32);
-                q2[m] = (a >> 4 | (h >> 4 & 3) << 4).wrapping_sub(32);
-                q3[m] = (b >> 4 | (h >> 6) << 4).wrapping_sub(32);
-            }
-        }
-        let mut group_scales = [0.0; 16];
-        let integers = s.load_i8(scales.first_chunk().expect("a block has sixteen group scales"));
-        // The product of the two scales has 19 bits: it is exact.
-        let scale = s.splat_f16(u16::from_le_bytes([d[0], d[1]]));
-        s.store(s.mul(scale, integers), &mut group_scales);
-        (group_scales, codes)
+    fn blank<'a, S: Simd>(_s: S) -> Self::Prepared<'a, S> {
+        Unpacked6 { scales: [0.0; 16], codes: [[0; LANES]; 16] }
     }
     #[inline(always)]
-    fn group<S: Simd>(s: S, (scales, codes): &([f32; 16], [[u8; LANES]; 16]), g: usize) -> S::F {
-        s.mul(s.splat(scales[g]), s.load_i8(&codes[g]))
+    fn prepare<'a, S: Simd, const R: usize>(s: S, units: [&'a [u8; 210]; R], out: &mut [Unpacked6; R]) {
+        for (block, out) in units.into_iter().zip(out) {
+            let (low, rest) = block.split_at(128);
+            let (high, rest) = rest.split_at(64);
+            let (scales, d) = rest.split_at(16);
+            let halves = low.as_chunks::<64>().0.iter().zip(high.as_chunks::<32>().0);
+            for ((low, high), codes) in halves.zip(out.codes.as_chunks_mut::<8>().0) {
+                s.unpack_q6(low, high, codes);
+            }
+            let integers = s.load_i8(scales.first_chunk().expect("a block has sixteen group scales"));
+            // The product of the two scales has 19 bits: it is exact.
+            let scale = s.splat_f16(u16::from_le_bytes([d[0], d[1]]));
+            s.store(s.mul(scale, integers), &mut out.scales);
+        }
+    }
+    #[inline(always)]
+    fn group<S: Simd>(s: S, unit: &Unpacked6, g: usize) -> S::F {
+        s.mul(s.splat(unit.scales[g]), s.load_i8(&unit.codes[g]))
     }
     /// A row is a whole number of blocks.
     #[inline(always)]

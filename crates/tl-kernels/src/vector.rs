@@ -1,4 +1,4 @@
-//! What the algorithms need of a vector unit: about twenty operations in two traits.
+//! What the algorithms need of a vector unit: some twenty operations in two traits.
 //!
 //! **Invariant:** an implementation gives, element by element, the bits of the scalar expression in the
 //! method's documentation. An algorithm written once over these traits is then equal on every machine.
@@ -83,8 +83,31 @@ pub trait Simd: Float + Lookup + TileSimd {
     fn splat_f16(self, bits: u16) -> Self::F;
     /// Sixteen i8, converted.
     fn load_i8(self, bytes: &[u8; LANES]) -> Self::F;
+    /// Sixteen i32, converted to the nearest f32, ties to even.
+    #[inline(always)]
+    fn from_i32(self, x: &[i32; LANES]) -> Self::F {
+        self.load(&x.map(|x| x as f32))
+    }
     /// The sum by the tree of `dot16`: lane j += lane j + s, for s in 8, 4, 2, 1.
     fn reduce(self, a: Self::F) -> f32;
+    /// [`Simd::reduce`] of each of four.
+    #[inline(always)]
+    fn reduce4(self, a: [Self::F; 4]) -> [f32; 4] {
+        [self.reduce(a[0]), self.reduce(a[1]), self.reduce(a[2]), self.reduce(a[3])]
+    }
+    /// The INT8 weights of half a Q6_K block, in natural order: `q - 32` with the low four bits of quarter k in
+    /// `low[32 (k % 2) + m] >> 4 (k / 2)` and the high two in `high[m] >> 2 k`.
+    #[inline(always)]
+    fn unpack_q6(self, low: &[u8; 64], high: &[u8; 32], codes: &mut [[u8; LANES]; 8]) {
+        let [q0, q1, q2, q3] = codes.as_flattened_mut().as_chunks_mut::<32>().0 else { unreachable!("four quarters") };
+        for m in 0..32 {
+            let (a, b, h) = (low[m], low[32 + m], high[m]);
+            q0[m] = (a & 15 | (h & 3) << 4).wrapping_sub(32);
+            q1[m] = (b & 15 | (h >> 2 & 3) << 4).wrapping_sub(32);
+            q2[m] = (a >> 4 | (h >> 4 & 3) << 4).wrapping_sub(32);
+            q3[m] = (b >> 4 | (h >> 6) << 4).wrapping_sub(32);
+        }
+    }
 
     /// The codes of the 64 packed bytes of a TQ2_0 block.
     fn unpack_tq2(self, packed: &[u8; BLOCK / 4]) -> Self::Codes;
@@ -137,6 +160,26 @@ pub enum DenseTile {
     Rows2Tokens3,
     /// There are no vector registers to fill.
     Rows4Tokens1,
+}
+
+impl DenseTile {
+    /// Most tokens of a tile.
+    pub(crate) const fn tokens(self) -> usize {
+        match self {
+            DenseTile::Rows4Tokens6 => 6,
+            DenseTile::Rows2Tokens3 => 3,
+            DenseTile::Rows4Tokens1 => 1,
+        }
+    }
+
+    /// Most tokens for which packed weights are read as they are: they fit one tile, or are so few that converting
+    /// a row several times is cheaper than storing it.
+    pub(crate) const fn streamed_tokens(self) -> usize {
+        match self {
+            DenseTile::Rows4Tokens6 => 4,
+            DenseTile::Rows2Tokens3 | DenseTile::Rows4Tokens1 => 3,
+        }
+    }
 }
 
 /// A piece of work that is compiled once for each level.

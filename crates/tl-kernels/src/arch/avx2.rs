@@ -136,8 +136,45 @@ impl Simd for Avx2 {
             let (low, high) = (_mm256_cvtepi8_epi32(bytes), _mm256_cvtepi8_epi32(_mm_srli_si128::<8>(bytes)));
             F32x16(_mm256_cvtepi32_ps(low), _mm256_cvtepi32_ps(high))
         }
+        fn from_i32(self, x: &[i32; LANES]) -> F32x16 {
+            let low = _mm256_loadu_si256(x.as_ptr().cast());
+            let high = _mm256_loadu_si256(x[8..].as_ptr().cast());
+            F32x16(_mm256_cvtepi32_ps(low), _mm256_cvtepi32_ps(high))
+        }
         fn reduce(self, a: F32x16) -> f32 {
             reduce8(_mm256_add_ps(a.0, a.1))
+        }
+        fn reduce4(self, a: [F32x16; 4]) -> [f32; 4] {
+            let [a, b, c, d] = [
+                _mm256_add_ps(a[0].0, a[0].1),
+                _mm256_add_ps(a[1].0, a[1].1),
+                _mm256_add_ps(a[2].0, a[2].1),
+                _mm256_add_ps(a[3].0, a[3].1),
+            ];
+            // Four lanes of two vectors at a time: [a | b].
+            let ab = _mm256_add_ps(_mm256_permute2f128_ps::<0x20>(a, b), _mm256_permute2f128_ps::<0x31>(a, b));
+            let cd = _mm256_add_ps(_mm256_permute2f128_ps::<0x20>(c, d), _mm256_permute2f128_ps::<0x31>(c, d));
+            // [a a c c | b b d d], two lanes of each, then their sums in the even places.
+            let two = _mm256_add_ps(_mm256_shuffle_ps::<0x44>(ab, cd), _mm256_shuffle_ps::<0xee>(ab, cd));
+            let one = _mm256_add_ps(two, _mm256_movehdup_ps(two));
+            let (ac, bd) = (_mm256_castps256_ps128(one), _mm256_extractf128_ps::<1>(one));
+            let mut sums = [0.0; 4];
+            _mm_storeu_ps(sums.as_mut_ptr(), _mm_blend_ps::<0b1010>(ac, _mm_moveldup_ps(bd)));
+            sums
+        }
+        fn unpack_q6(self, low: &[u8; 64], high: &[u8; 32], codes: &mut [[u8; LANES]; 8]) {
+            let a = _mm256_loadu_si256(low.as_ptr().cast());
+            let b = _mm256_loadu_si256(low[32..].as_ptr().cast());
+            let high = _mm256_loadu_si256(high.as_ptr().cast());
+            let quarters = [
+                q6_codes(a, _mm256_slli_epi16::<4>(high)),
+                q6_codes(b, _mm256_slli_epi16::<2>(high)),
+                q6_codes(_mm256_srli_epi16::<4>(a), high),
+                q6_codes(_mm256_srli_epi16::<4>(b), _mm256_srli_epi16::<2>(high)),
+            ];
+            for (out, quarter) in codes.as_flattened_mut().as_chunks_mut::<32>().0.iter_mut().zip(quarters) {
+                _mm256_storeu_si256(out.as_mut_ptr().cast(), quarter);
+            }
         }
 
         fn unpack_tq2(self, packed: &[u8; BLOCK / 4]) -> [__m256i; 8] {
@@ -228,6 +265,15 @@ pub(super) fn reduce8(a: __m256) -> f32 {
     let four = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
     let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
     _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
+}
+
+/// `q - 32` of 6-bit codes: the low four bits of the bytes of `low`, bits 4 and 5 of `high`.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn q6_codes(low: __m256i, high: __m256i) -> __m256i {
+    let low = _mm256_and_si256(low, _mm256_set1_epi8(15));
+    let high = _mm256_and_si256(high, _mm256_set1_epi8(48));
+    _mm256_sub_epi8(_mm256_or_si256(low, high), _mm256_set1_epi8(32))
 }
 
 /// The fractions of a TQ1_0 block whose leading trits are the codes, in natural order, 32 per register:

@@ -132,8 +132,28 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
         fn load_i8(self, bytes: &[u8; LANES]) -> __m512 {
             _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(bytes.as_ptr().cast())))
         }
+        fn from_i32(self, x: &[i32; LANES]) -> __m512 {
+            _mm512_cvtepi32_ps(_mm512_loadu_si512(x.as_ptr().cast()))
+        }
         fn reduce(self, a: __m512) -> f32 {
             reduce8(_mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps::<1>(a)))
+        }
+        fn reduce4(self, a: [__m512; 4]) -> [f32; 4] {
+            reduce4(a)
+        }
+        fn unpack_q6(self, low: &[u8; 64], high: &[u8; 32], codes: &mut [[u8; LANES]; 8]) {
+            let low = _mm512_loadu_si512(low.as_ptr().cast());
+            let high = _mm512_broadcast_i64x4(_mm256_loadu_si256(high.as_ptr().cast()));
+            // The high bits of the even and the odd quarter come to bits 4 and 5 by shifts of their own.
+            let first = _mm512_sllv_epi16(high, even_odd(4, 2));
+            let second = _mm512_srlv_epi16(high, even_odd(0, 2));
+            let (nibble, all, bias) = (_mm512_set1_epi8(15), _mm512_set1_epi8(63), _mm512_set1_epi8(32));
+            // 0xca: bits of the second operand where the first has ones, else of the third.
+            let first = _mm512_ternarylogic_epi32::<0xca>(nibble, low, first);
+            let second = _mm512_ternarylogic_epi32::<0xca>(nibble, _mm512_srli_epi16::<4>(low), second);
+            let (out, _) = codes.as_flattened_mut().as_chunks_mut::<64>();
+            _mm512_storeu_si512(out[0].as_mut_ptr().cast(), _mm512_sub_epi8(_mm512_and_si512(first, all), bias));
+            _mm512_storeu_si512(out[1].as_mut_ptr().cast(), _mm512_sub_epi8(_mm512_and_si512(second, all), bias));
         }
 
         fn unpack_tq2(self, packed: &[u8; BLOCK / 4]) -> [__m512i; 4] {
@@ -251,6 +271,31 @@ fn rows_by_lane([a, b, c, d]: [__m512i; 4]) -> __m512i {
     let ab = _mm512_madd_epi16(_mm512_packs_epi32(a, b), ones);
     let cd = _mm512_madd_epi16(_mm512_packs_epi32(c, d), ones);
     _mm512_madd_epi16(_mm512_packs_epi32(ab, cd), ones)
+}
+
+/// The sums of four by the tree of `dot16`.
+#[target_feature(enable = "avx512f,avx512dq")]
+#[inline]
+fn reduce4([a, b, c, d]: [__m512; 4]) -> [f32; 4] {
+    // Lanes 0..8 += lanes 8..16, of two vectors at a time: [a | b].
+    let ab = _mm512_add_ps(_mm512_shuffle_f32x4::<0x44>(a, b), _mm512_shuffle_f32x4::<0xee>(a, b));
+    let cd = _mm512_add_ps(_mm512_shuffle_f32x4::<0x44>(c, d), _mm512_shuffle_f32x4::<0xee>(c, d));
+    // Then four lanes of each, a quarter of the register per vector, then pairs within the quarters.
+    let four = _mm512_add_ps(_mm512_shuffle_f32x4::<0x88>(ab, cd), _mm512_shuffle_f32x4::<0xdd>(ab, cd));
+    let two = _mm512_add_ps(four, _mm512_permute_ps::<0b11_10_11_10>(four));
+    let one = _mm512_add_ps(two, _mm512_permute_ps::<0b01_01_01_01>(two));
+    let sums = _mm512_castps512_ps128(_mm512_maskz_compress_ps(0x1111, one));
+    let mut out = [0.0; 4];
+    // SAFETY: the store writes the four elements of `out`.
+    unsafe { _mm_storeu_ps(out.as_mut_ptr(), sums) };
+    out
+}
+
+/// `even` in the words of the lower half, `odd` in those of the upper.
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn even_odd(even: i16, odd: i16) -> __m512i {
+    _mm512_inserti64x4::<1>(_mm512_set1_epi16(even), _mm256_set1_epi16(odd))
 }
 
 /// The trit before the point of 3 times each fraction, of two half registers: 1 from 86 on, 2 from 171 on.
