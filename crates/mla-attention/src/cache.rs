@@ -7,7 +7,7 @@
 //! ```
 //!
 //! GLM-4.7-Flash keeps 576 values per position and layer this way, instead of 20 heads x
-//! (256 + 256): 54,144 bytes per token over 47 layers at F16.
+//! (256 + 256): 54,144 bytes per token over 47 layers at F16, 30,268 at I8.
 //!
 //! **Invariant**: a cache holds positions `0 .. len` without a gap; memory for `n_ctx` positions
 //! is reserved when it is made; more than `n_ctx` is an error, never a silent truncation.
@@ -15,7 +15,8 @@
 use std::fmt;
 
 use crate::Error;
-use crate::plane::Plane;
+use crate::plane::{FloatType, Plane};
+use crate::quantized::Int8Latents;
 
 /// The number type of cached values. Values are rounded when they are appended, so every score,
 /// also a token's score with itself, sees the rounded ones.
@@ -26,16 +27,17 @@ pub enum CacheType {
     /// Half the memory.
     #[default]
     F16,
+    /// Latents as INT8 with one scale each, their rotated keys as F16: for latent attention only.
+    I8,
 }
 
-impl CacheType {
-    /// Bytes of one cached value.
-    #[must_use]
-    pub fn value_bytes(self) -> usize {
-        match self {
-            CacheType::F32 => 4,
-            CacheType::F16 => 2,
-        }
+impl fmt::Display for CacheType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            CacheType::F32 => "f32",
+            CacheType::F16 => "f16",
+            CacheType::I8 => "i8",
+        })
     }
 }
 
@@ -69,10 +71,15 @@ impl CacheShape {
     }
 
     /// Bytes stored per position: what to multiply by a context length and the number of layers
-    /// to know the memory a context needs.
+    /// to know the memory a context needs. 0 for a type that this shape has no cache of.
     #[must_use]
     pub fn bytes_per_token(self, ty: CacheType) -> usize {
-        self.values_per_token().saturating_mul(ty.value_bytes())
+        match (self, ty) {
+            (_, CacheType::F32) => self.values_per_token().saturating_mul(FloatType::F32.value_bytes()),
+            (_, CacheType::F16) => self.values_per_token().saturating_mul(FloatType::F16.value_bytes()),
+            (CacheShape::Latent { kv_lora, qk_rope }, CacheType::I8) => Int8Latents::row_bytes(kv_lora, qk_rope),
+            (CacheShape::Kv { .. }, CacheType::I8) => 0,
+        }
     }
 }
 
@@ -93,7 +100,25 @@ impl fmt::Display for CacheShape {
 #[derive(Debug)]
 pub struct LatentCache {
     kv_lora: usize,
-    pub(crate) latents: Plane,
+    qk_rope: usize,
+    pub(crate) rows: LatentRows,
+}
+
+/// The rows of a [`LatentCache`].
+#[derive(Debug)]
+pub(crate) enum LatentRows {
+    Float(Plane),
+    Int8(Int8Latents),
+}
+
+/// The same expression for both kinds of rows.
+macro_rules! of_rows {
+    ($cache:expr, $rows:ident => $body:expr) => {
+        match $cache {
+            LatentRows::Float($rows) => $body,
+            LatentRows::Int8($rows) => $body,
+        }
+    };
 }
 
 impl LatentCache {
@@ -104,7 +129,12 @@ impl LatentCache {
     /// be empty.
     pub fn new(n_ctx: usize, kv_lora: usize, qk_rope: usize, ty: CacheType) -> Result<LatentCache, Error> {
         let width = row_width("kv_lora + qk_rope", kv_lora.checked_add(qk_rope))?;
-        Ok(LatentCache { kv_lora, latents: Plane::new(n_ctx, width, ty)? })
+        let rows = match ty {
+            CacheType::F32 => LatentRows::Float(Plane::new(n_ctx, width, FloatType::F32)?),
+            CacheType::F16 => LatentRows::Float(Plane::new(n_ctx, width, FloatType::F16)?),
+            CacheType::I8 => LatentRows::Int8(Int8Latents::new(n_ctx, kv_lora, qk_rope)?),
+        };
+        Ok(LatentCache { kv_lora, qk_rope, rows })
     }
 
     /// Appends `latents` `[n, kv_lora + qk_rope]`: normalised latents and rotated keys.
@@ -113,9 +143,9 @@ impl LatentCache {
     /// [`Error::ContextFull`] when they do not fit, [`Error::BufferLength`] when the length is no
     /// multiple of the row; nothing is appended then.
     pub fn append(&mut self, latents: &[f32]) -> Result<(), Error> {
-        let n = whole_rows("latents", latents, self.latents.width())?;
-        self.latents.check_room(n)?;
-        self.latents.append(latents);
+        let n = whole_rows("latents", latents, self.kv_lora + self.qk_rope)?;
+        self.check_room(n)?;
+        of_rows!(&mut self.rows, rows => rows.append(latents));
         Ok(())
     }
 
@@ -124,17 +154,54 @@ impl LatentCache {
     /// # Panics
     /// When the position is not held or `out` has another length.
     pub fn read(&self, position: usize, out: &mut [f32]) {
-        self.latents.read(position, out);
+        assert_eq!(out.len(), self.kv_lora + self.qk_rope, "a position is one row");
+        of_rows!(&self.rows, rows => rows.read(position, out));
     }
 
     fn fork(&self) -> Result<LatentCache, Error> {
-        Ok(LatentCache { kv_lora: self.kv_lora, latents: self.latents.fork()? })
+        let rows = match &self.rows {
+            LatentRows::Float(rows) => LatentRows::Float(rows.fork()?),
+            LatentRows::Int8(rows) => LatentRows::Int8(rows.fork()?),
+        };
+        Ok(LatentCache { rows, ..*self })
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        of_rows!(&self.rows, rows => rows.len())
+    }
+
+    pub(crate) fn check_room(&self, n: usize) -> Result<(), Error> {
+        of_rows!(&self.rows, rows => rows.check_room(n))
+    }
+
+    fn n_ctx(&self) -> usize {
+        of_rows!(&self.rows, rows => rows.capacity())
+    }
+
+    fn truncate(&mut self, len: usize) {
+        of_rows!(&mut self.rows, rows => rows.truncate(len));
+    }
+
+    fn cache_type(&self) -> CacheType {
+        match &self.rows {
+            LatentRows::Float(rows) => rows.ty().into(),
+            LatentRows::Int8(_) => CacheType::I8,
+        }
     }
 
     /// What a position consists of.
     #[must_use]
     pub fn shape(&self) -> CacheShape {
-        CacheShape::Latent { kv_lora: self.kv_lora, qk_rope: self.latents.width() - self.kv_lora }
+        CacheShape::Latent { kv_lora: self.kv_lora, qk_rope: self.qk_rope }
+    }
+}
+
+impl From<FloatType> for CacheType {
+    fn from(ty: FloatType) -> CacheType {
+        match ty {
+            FloatType::F32 => CacheType::F32,
+            FloatType::F16 => CacheType::F16,
+        }
     }
 }
 
@@ -151,9 +218,17 @@ impl KvCache {
     ///
     /// # Errors
     /// [`Error::CacheMemory`] when the memory cannot be had, [`Error::Config`] when a row would
-    /// be empty.
+    /// be empty, [`Error::CacheType`] for [`CacheType::I8`].
     pub fn new(n_ctx: usize, n_kv_heads: usize, head_dim: usize, ty: CacheType) -> Result<KvCache, Error> {
         let width = row_width("n_kv_heads x head_dim", n_kv_heads.checked_mul(head_dim))?;
+        let ty = match ty {
+            CacheType::F32 => FloatType::F32,
+            CacheType::F16 => FloatType::F16,
+            CacheType::I8 => {
+                let shape = CacheShape::Kv { n_kv_heads, head_dim };
+                return Err(Error::CacheType { ty, shape: shape.to_string() });
+            }
+        };
         Ok(KvCache { head_dim, keys: Plane::new(n_ctx, width, ty)?, values: Plane::new(n_ctx, width, ty)? })
     }
 
@@ -220,7 +295,10 @@ impl LayerCache {
     /// Positions held.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.first_plane().len()
+        match self {
+            LayerCache::Latent(cache) => cache.len(),
+            LayerCache::Kv(cache) => cache.keys.len(),
+        }
     }
 
     /// Whether no position is held.
@@ -232,13 +310,19 @@ impl LayerCache {
     /// Positions there is room for.
     #[must_use]
     pub fn n_ctx(&self) -> usize {
-        self.first_plane().capacity()
+        match self {
+            LayerCache::Latent(cache) => cache.n_ctx(),
+            LayerCache::Kv(cache) => cache.keys.capacity(),
+        }
     }
 
     /// The number type of the values.
     #[must_use]
     pub fn cache_type(&self) -> CacheType {
-        self.first_plane().ty()
+        match self {
+            LayerCache::Latent(cache) => cache.cache_type(),
+            LayerCache::Kv(cache) => cache.keys.ty().into(),
+        }
     }
 
     /// What a position consists of.
@@ -261,7 +345,10 @@ impl LayerCache {
     /// # Errors
     /// [`Error::ContextFull`] with the room and the need.
     pub fn check_room(&self, n: usize) -> Result<(), Error> {
-        self.first_plane().check_room(n)
+        match self {
+            LayerCache::Latent(cache) => cache.check_room(n),
+            LayerCache::Kv(cache) => cache.keys.check_room(n),
+        }
     }
 
     /// Forgets every position.
@@ -272,7 +359,7 @@ impl LayerCache {
     /// Forgets every position from `len` on; a `len` beyond the end changes nothing.
     pub fn truncate(&mut self, len: usize) {
         match self {
-            LayerCache::Latent(cache) => cache.latents.truncate(len),
+            LayerCache::Latent(cache) => cache.truncate(len),
             LayerCache::Kv(cache) => {
                 cache.keys.truncate(len);
                 cache.values.truncate(len);
@@ -289,14 +376,6 @@ impl LayerCache {
             LayerCache::Latent(cache) => LayerCache::Latent(cache.fork()?),
             LayerCache::Kv(cache) => LayerCache::Kv(cache.fork()?),
         })
-    }
-
-    /// The plane that knows length, room and type for both kinds.
-    fn first_plane(&self) -> &Plane {
-        match self {
-            LayerCache::Latent(cache) => &cache.latents,
-            LayerCache::Kv(cache) => &cache.keys,
-        }
     }
 }
 

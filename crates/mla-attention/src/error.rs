@@ -1,5 +1,7 @@
 //! The crate's one error type.
 
+use crate::CacheType;
+
 /// Why attention could not be built or run.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -54,6 +56,14 @@ pub enum Error {
         expected: String,
         /// The given cache's shape, in words.
         got: String,
+    },
+    /// A number type that caches of this kind do not come in.
+    #[error("{shape} cannot be cached as {ty}, which is for latent attention only; choose f16 or f32")]
+    CacheType {
+        /// The number type asked for.
+        ty: CacheType,
+        /// The shape of the cache, in words.
+        shape: String,
     },
     /// The memory for a cache could not be had.
     #[error("a cache of {n_ctx} tokens needs {bytes} bytes, which cannot be allocated; choose a smaller context")]

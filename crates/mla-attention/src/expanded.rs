@@ -49,7 +49,7 @@ pub fn mla(config: &MlaConfig, weights: &MlaWeights, cache: CacheType, x: &[f32]
         queries.push(rotated.collect::<Vec<_>>());
 
         let kv = kv_a.times(x);
-        let latent = round(&rms_norm(&kv[..c.kv_lora], &weights.kv_a_norm, eps), cache);
+        let latent = round_latent(&rms_norm(&kv[..c.kv_lora], &weights.kv_a_norm, eps), cache);
         let mut k_pe = kv[c.kv_lora..].to_vec();
         rotate(&c.rope, position, &mut k_pe);
         let k_pe = round(&k_pe, cache);
@@ -197,12 +197,22 @@ fn rotate(rope: &Rope, position: usize, head: &mut [f64]) {
     }
 }
 
+/// Keys and values, as a cache of type `ty` holds them. Beside INT8 latents stand F16 keys.
 fn round(values: &[f64], ty: CacheType) -> Vec<f64> {
     let rounded = |v: &f64| match ty {
         CacheType::F32 => f64::from(*v as f32),
-        CacheType::F16 => f16::from_f32(*v as f32).to_f64(),
+        CacheType::F16 | CacheType::I8 => f16::from_f32(*v as f32).to_f64(),
     };
     values.iter().map(rounded).collect()
+}
+
+/// A latent, as a cache of type `ty` holds it.
+fn round_latent(values: &[f64], ty: CacheType) -> Vec<f64> {
+    if ty != CacheType::I8 {
+        return round(values, ty);
+    }
+    let scale = values.iter().fold(0.0, |top: f64, v| top.max(v.abs())) / 127.0;
+    values.iter().map(|v| if scale == 0.0 { 0.0 } else { (v / scale).round_ties_even() * scale }).collect()
 }
 
 fn widen(x: &[f32]) -> Vec<f64> {

@@ -14,8 +14,10 @@ use tl_kernels::{ActivationBuffer, Linear, Pool, math};
 
 use crate::attention::{check_rows, sized};
 use crate::cache::check_shape;
+use crate::float_tiles::{Columns, FloatTiles};
+use crate::plane::Rows;
 use crate::rope::RopeTable;
-use crate::tiles::{Columns, Context, Query};
+use crate::tiles::{Place, attend};
 use crate::weights::{check_linear, check_vector, project};
 use crate::{CacheShape, Error, GqaConfig, KvCache};
 
@@ -178,21 +180,23 @@ impl GqaAttention {
     fn attend(&self, pool: &Pool, first: usize, cache: &KvCache, q: &[f32], concat: &mut [f32]) {
         let c = &self.config;
         let columns = Columns { stride: c.kv_width(), head_stride: c.head_dim, width: c.head_dim };
-        let context = Context {
-            keys: cache.keys.rows(),
-            key_columns: columns,
-            values: cache.values.rows(),
-            value_columns: columns,
-            scale: c.score_scale(),
-        };
         let group = c.n_heads / c.n_kv_heads;
         // Rows are ordered (token, head).
-        let query = |row: usize| Query {
-            position: first + row / c.n_heads,
-            kv_head: row % c.n_heads / group,
-            values: &q[row * c.head_dim..][..c.head_dim],
-        };
-        context.attend(pool, &query, concat);
+        let place = |row: usize| Place { position: first + row / c.n_heads, kv_head: row % c.n_heads / group };
+        let scale = c.score_scale();
+        match (cache.keys.rows(), cache.values.rows()) {
+            (Rows::F32(keys), Rows::F32(values)) => {
+                let tiles =
+                    FloatTiles { queries: q, keys, key_columns: columns, values, value_columns: columns, scale };
+                attend(pool, &tiles, &place, concat);
+            }
+            (Rows::F16(keys), Rows::F16(values)) => {
+                let tiles =
+                    FloatTiles { queries: q, keys, key_columns: columns, values, value_columns: columns, scale };
+                attend(pool, &tiles, &place, concat);
+            }
+            _ => unreachable!("a cache has one number type"),
+        }
     }
 }
 

@@ -13,17 +13,23 @@
 //!
 //! Keys and values are never expanded: a cached row `c | k_pe` is the key of every head, and its
 //! first `kv_lora` values are the value of every head. That is multi-query attention with one key
-//! head, which [`tiles`](crate::tiles) computes.
+//! head, which [`tiles`](crate::tiles) computes. An INT8 cache meets INT8 queries.
 //!
 //! **Invariant**: the value is the *normalised* latent, and the scale knows the width of the
 //! original queries, not of the absorbed ones.
 
+use ternary_core::quantize_a8;
 use tl_kernels::{ActivationBuffer, Linear, Pool, math};
 
 use crate::attention::{check_rows, sized};
+use crate::cache::LatentRows;
 use crate::cache::check_shape;
+use crate::float_tiles::{Columns, FloatTiles};
+use crate::int8_tiles::Int8Tiles;
+use crate::plane::{Plane, Rows};
+use crate::quantized::Int8Latents;
 use crate::rope::RopeTable;
-use crate::tiles::{Columns, Context, Query};
+use crate::tiles::{Place, attend};
 use crate::weights::{check_linear, check_list, check_vector, project, project_two};
 use crate::{CacheShape, Error, LatentCache, MlaConfig};
 
@@ -82,6 +88,11 @@ pub(crate) struct MlaScratch {
     latents: Vec<f32>,
     turns: RopeTable,
     heads: Vec<HeadScratch>,
+    /// `[n_heads, n, kv_lora + qk_rope]`: `q_abs | rope(q_pe)`, the counterpart of a cached row.
+    queries: Vec<f32>,
+    /// For INT8 caches `[n_heads, n, kv_lora]`: `q_abs`, rounded as activations are, and a scale each.
+    query_codes: Vec<i8>,
+    query_scales: Vec<f32>,
     /// `[n_heads, n, kv_lora]`.
     attended: Vec<f32>,
 }
@@ -93,8 +104,6 @@ struct HeadScratch {
     acts: ActivationBuffer,
     /// `[n, kv_lora]`.
     q_abs: Vec<f32>,
-    /// `[n, kv_lora + qk_rope]`: `q_abs | rope(q_pe)`, the counterpart of a cached row.
-    query: Vec<f32>,
     /// `[n, v_head]`.
     value: Vec<f32>,
 }
@@ -172,8 +181,8 @@ impl MlaAttention {
         check_rows("x", x.len(), n, c.hidden)?;
         check_rows("out", out.len(), n, c.hidden)?;
         check_shape(self.cache_shape(), cache.shape())?;
-        let first = cache.latents.len();
-        cache.latents.check_room(n)?;
+        let first = cache.len();
+        cache.check_room(n)?;
         if n == 0 {
             return Ok(());
         }
@@ -181,7 +190,7 @@ impl MlaAttention {
         scratch.acts.set(x, n, c.hidden);
         scratch.turns.fill(&c.rope, first, n);
         self.project_input(pool, n, scratch);
-        self.append_latents(n, cache, scratch);
+        self.append_latents(n, cache, scratch)?;
         self.expand_queries(pool, n, scratch);
         self.absorb_queries(pool, n, scratch);
         self.attend(pool, first, n, cache, scratch);
@@ -202,7 +211,7 @@ impl MlaAttention {
     }
 
     /// `cache += rmsnorm(c) | rope(k_pe)`.
-    fn append_latents(&self, n: usize, cache: &mut LatentCache, s: &mut MlaScratch) {
+    fn append_latents(&self, n: usize, cache: &mut LatentCache, s: &mut MlaScratch) -> Result<(), Error> {
         let c = &self.config;
         let kv = sized(&mut s.kv, n * c.cache_width());
         let latents = sized(&mut s.latents, n * c.cache_width());
@@ -213,7 +222,7 @@ impl MlaAttention {
             k_pe.copy_from_slice(&kv[c.kv_lora..]);
             s.turns.rotate(token, k_pe);
         }
-        cache.latents.append(latents);
+        cache.append(latents)
     }
 
     /// `q = q_b(rmsnorm(q_a(x)))` `[n, n_heads, nope | rope]`, not yet rotated, where queries are compressed.
@@ -236,21 +245,22 @@ impl MlaAttention {
         if s.heads.len() < c.n_heads {
             s.heads.resize_with(c.n_heads, HeadScratch::default);
         }
+        let q_of = |token: usize, h: usize| &q[(token * c.n_heads + h) * c.q_head()..][..c.q_head()];
         pool.chunks_mut(&mut s.heads[..c.n_heads], 1, |h, head| {
             let head = &mut head[0];
-            let q_of = |token: usize| &q[(token * c.n_heads + h) * c.q_head()..][..c.q_head()];
-
             head.acts.fill(n, c.qk_nope, |token, q_nope| {
-                q_nope.copy_from_slice(&q_of(token)[..c.qk_nope]);
+                q_nope.copy_from_slice(&q_of(token, h)[..c.qk_nope]);
             });
             let q_abs = sized(&mut head.q_abs, n * c.kv_lora);
             project(&serial, &self.weights.k_b[h], &mut head.acts, q_abs);
-
-            let query = sized(&mut head.query, n * c.cache_width());
-            for (token, row) in query.chunks_exact_mut(c.cache_width()).enumerate() {
+        });
+        let heads = &s.heads;
+        let queries = sized(&mut s.queries, c.n_heads * n * c.cache_width());
+        pool.chunks_mut(queries, n * c.cache_width(), |h, rows| {
+            for (token, row) in rows.chunks_exact_mut(c.cache_width()).enumerate() {
                 let (abs, q_pe) = row.split_at_mut(c.kv_lora);
-                abs.copy_from_slice(&q_abs[token * c.kv_lora..][..c.kv_lora]);
-                q_pe.copy_from_slice(&q_of(token)[c.qk_nope..]);
+                abs.copy_from_slice(&heads[h].q_abs[token * c.kv_lora..][..c.kv_lora]);
+                q_pe.copy_from_slice(&q_of(token, h)[c.qk_nope..]);
                 turns.rotate(token, q_pe);
             }
         });
@@ -258,25 +268,66 @@ impl MlaAttention {
 
     /// `attended_h = sum_t p_h(t) c_t` over all positions up to each token's own.
     fn attend(&self, pool: &Pool, first: usize, n: usize, cache: &LatentCache, s: &mut MlaScratch) {
-        let c = &self.config;
-        let rows = cache.latents.rows();
+        // Rows are ordered (head, token).
+        let place = |row: usize| Place { position: first + row % n, kv_head: 0 };
+        match &cache.rows {
+            LatentRows::Float(plane) => self.attend_float(pool, n, plane, &place, s),
+            LatentRows::Int8(latents) => self.attend_int8(pool, n, latents, &place, s),
+        }
+    }
+
+    fn attend_float(
+        &self,
+        pool: &Pool,
+        n: usize,
+        plane: &Plane,
+        place: &(dyn Fn(usize) -> Place + Sync),
+        s: &mut MlaScratch,
+    ) {
+        let (c, queries) = (&self.config, &s.queries);
         let key_columns = Columns { stride: c.cache_width(), head_stride: 0, width: c.cache_width() };
-        let context = Context {
-            keys: rows,
-            key_columns,
-            values: rows,
-            value_columns: Columns { width: c.kv_lora, ..key_columns },
+        let value_columns = Columns { width: c.kv_lora, ..key_columns };
+        let scale = c.score_scale();
+        let attended = sized(&mut s.attended, c.n_heads * n * c.kv_lora);
+        match plane.rows() {
+            Rows::F32(rows) => {
+                let tiles = FloatTiles { queries, keys: rows, key_columns, values: rows, value_columns, scale };
+                attend(pool, &tiles, place, attended);
+            }
+            Rows::F16(rows) => {
+                let tiles = FloatTiles { queries, keys: rows, key_columns, values: rows, value_columns, scale };
+                attend(pool, &tiles, place, attended);
+            }
+        }
+    }
+
+    fn attend_int8(
+        &self,
+        pool: &Pool,
+        n: usize,
+        cache: &Int8Latents,
+        place: &(dyn Fn(usize) -> Place + Sync),
+        s: &mut MlaScratch,
+    ) {
+        let (c, n_rows) = (&self.config, self.config.n_heads * n);
+        if s.query_codes.len() < n_rows * c.kv_lora {
+            s.query_codes.resize(n_rows * c.kv_lora, 0);
+        }
+        let scales = sized(&mut s.query_scales, n_rows);
+        let rows = s.queries.chunks_exact(c.cache_width()).zip(s.query_codes.chunks_exact_mut(c.kv_lora));
+        for (scale, (query, codes)) in scales.iter_mut().zip(rows) {
+            *scale = quantize_a8(&query[..c.kv_lora], codes);
+        }
+        let tiles = Int8Tiles {
+            kv_lora: c.kv_lora,
+            qk_rope: c.qk_rope,
+            codes: &s.query_codes,
+            scales,
+            queries: &s.queries,
+            cache,
             scale: c.score_scale(),
         };
-        let heads = &s.heads;
-        let attended = sized(&mut s.attended, c.n_heads * n * c.kv_lora);
-        // Rows are ordered (head, token).
-        let query = |row: usize| {
-            let (h, token) = (row / n, row % n);
-            let values = &heads[h].query[token * c.cache_width()..][..c.cache_width()];
-            Query { position: first + token, kv_head: 0, values }
-        };
-        context.attend(pool, &query, attended);
+        attend(pool, &tiles, place, sized(&mut s.attended, n_rows * c.kv_lora));
     }
 
     /// `concat_h = v_b_h attended_h`, left in `acts` as `[n, n_heads, v_head]`.

@@ -6,7 +6,24 @@
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
-use crate::{CacheType, Error};
+use crate::Error;
+
+/// The number type of a plane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FloatType {
+    F32,
+    F16,
+}
+
+impl FloatType {
+    /// Bytes of one value.
+    pub(crate) fn value_bytes(self) -> usize {
+        match self {
+            FloatType::F32 => 4,
+            FloatType::F16 => 2,
+        }
+    }
+}
 
 /// The rows of a cache, as the attention loop reads them.
 #[derive(Clone, Copy)]
@@ -31,15 +48,15 @@ pub(crate) struct Plane {
 
 impl Plane {
     /// Reserves `capacity` rows of `width` values.
-    pub(crate) fn new(capacity: usize, width: usize, ty: CacheType) -> Result<Plane, Error> {
+    pub(crate) fn new(capacity: usize, width: usize, ty: FloatType) -> Result<Plane, Error> {
         let refused = || Error::CacheMemory {
             n_ctx: capacity,
             bytes: (capacity as u128).saturating_mul(width as u128).saturating_mul(ty.value_bytes() as u128),
         };
         let values = capacity.checked_mul(width).ok_or_else(refused)?;
         let store = match ty {
-            CacheType::F32 => Store::F32(reserved(values).ok_or_else(refused)?),
-            CacheType::F16 => Store::F16(reserved(values).ok_or_else(refused)?),
+            FloatType::F32 => Store::F32(reserved(values).ok_or_else(refused)?),
+            FloatType::F16 => Store::F16(reserved(values).ok_or_else(refused)?),
         };
         Ok(Plane { width, capacity, store })
     }
@@ -63,10 +80,10 @@ impl Plane {
         self.capacity
     }
 
-    pub(crate) fn ty(&self) -> CacheType {
+    pub(crate) fn ty(&self) -> FloatType {
         match self.store {
-            Store::F32(_) => CacheType::F32,
-            Store::F16(_) => CacheType::F16,
+            Store::F32(_) => FloatType::F32,
+            Store::F16(_) => FloatType::F16,
         }
     }
 
@@ -89,11 +106,7 @@ impl Plane {
 
     /// Refuses `n` more rows that do not fit.
     pub(crate) fn check_room(&self, n: usize) -> Result<(), Error> {
-        let need = self.len().saturating_add(n);
-        if need > self.capacity {
-            return Err(Error::ContextFull { have: self.capacity, need });
-        }
-        Ok(())
+        check_room(self.len(), n, self.capacity)
     }
 
     /// Appends `[n, width]` values, rounded to the plane's type. Room must have been checked.
@@ -125,13 +138,23 @@ impl Plane {
     }
 }
 
+/// Refuses `n` more rows than `len` that exceed `capacity`.
+pub(crate) fn check_room(len: usize, n: usize, capacity: usize) -> Result<(), Error> {
+    let need = len.saturating_add(n);
+    if need > capacity {
+        return Err(Error::ContextFull { have: capacity, need });
+    }
+    Ok(())
+}
+
 /// Rounds to the nearest F16; a finite value beyond its range becomes the largest F16, so that
 /// one outlier costs precision instead of turning later scores into infinities.
-fn saturating_f16(value: f32) -> f16 {
+pub(crate) fn saturating_f16(value: f32) -> f16 {
     if value.is_finite() { f16::from_f32(value.clamp(-65504.0, 65504.0)) } else { f16::from_f32(value) }
 }
 
-fn reserved<T>(values: usize) -> Option<Vec<T>> {
+/// Room for `values` elements.
+pub(crate) fn reserved<T>(values: usize) -> Option<Vec<T>> {
     let mut vec = Vec::new();
     vec.try_reserve_exact(values).ok()?;
     Some(vec)
@@ -143,7 +166,7 @@ mod tests {
 
     #[test]
     fn f16_rows_saturate_finite_values_and_keep_the_others() {
-        let mut plane = Plane::new(1, 5, CacheType::F16).expect("a small plane");
+        let mut plane = Plane::new(1, 5, FloatType::F16).expect("a small plane");
         plane.append(&[1e9, -1e9, f32::INFINITY, f32::NAN, 0.1]);
         let mut row = [0.0; 5];
         plane.read(0, &mut row);
@@ -154,7 +177,7 @@ mod tests {
 
     #[test]
     fn the_reserved_memory_never_moves() {
-        let mut plane = Plane::new(100, 3, CacheType::F32).expect("a small plane");
+        let mut plane = Plane::new(100, 3, FloatType::F32).expect("a small plane");
         let address = |plane: &Plane| match plane.rows() {
             Rows::F32(rows) => rows.as_ptr() as usize,
             Rows::F16(_) => unreachable!("made as F32"),
@@ -170,7 +193,7 @@ mod tests {
 
     #[test]
     fn an_absurd_capacity_is_an_error_with_the_number_of_bytes() {
-        let error = Plane::new(usize::MAX / 2, 576, CacheType::F16).expect_err("too large");
+        let error = Plane::new(usize::MAX / 2, 576, FloatType::F16).expect_err("too large");
         assert!(error.to_string().contains("bytes, which cannot be allocated"), "{error}");
     }
 }

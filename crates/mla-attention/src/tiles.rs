@@ -13,7 +13,12 @@
 //! ```
 //!
 //! and at the end `out = acc / sum`. Latent attention is the case of one key head whose values are
-//! the first part of the keys, so both kinds of attention run through here.
+//! the first part of the keys, so both kinds of attention run through here. How scores and weighted
+//! sums are made is a matter of the cache's number type: [`float_tiles`](crate::float_tiles) and
+//! [`int8_tiles`](crate::int8_tiles).
+//!
+//! A tile is read once for all rows of a task that see it and share its head: their scores are one small
+//! matrix product, and so are their weighted sums.
 //!
 //! **Invariant**: tiles start at absolute multiples of 64, and the operations of a row are the same
 //! in the same order whatever other rows there are. So neither batch nor threads change a bit.
@@ -21,127 +26,104 @@
 //! **Invariant**: a score of minus infinity weighs nothing; a row with no other score gives zeros.
 //! A score that is not a number shows in its own row's output and in no other row.
 
-use half::f16;
-use tl_kernels::{Pool, math, rows};
-
-use crate::plane::Rows;
+use tl_kernels::{Pool, math};
 
 /// Positions per tile.
 pub(crate) const TILE: usize = 64;
 
 /// Most rows that one task takes, so that a tile read once serves many queries.
-const MAX_TASK_ROWS: usize = 64;
+pub(crate) const MAX_TASK_ROWS: usize = 64;
 
-/// One query.
-pub(crate) struct Query<'a> {
+/// What a row may see.
+#[derive(Clone, Copy)]
+pub(crate) struct Place {
     /// The row's own position: it sees `0 ..= position`.
     pub(crate) position: usize,
     /// Which key and value head it reads.
     pub(crate) kv_head: usize,
-    /// `[key width]`.
-    pub(crate) values: &'a [f32],
 }
 
-/// Where a head's keys (or values) lie in the rows of a cache.
-#[derive(Clone, Copy)]
-pub(crate) struct Columns {
-    /// Values per position in the cache.
-    pub(crate) stride: usize,
-    /// Distance from one head to the next within a position.
-    pub(crate) head_stride: usize,
-    /// Values read.
-    pub(crate) width: usize,
+/// Keys and values, and the queries for them.
+pub(crate) trait Tiles: Sync {
+    /// Values per row of the result.
+    fn value_width(&self) -> usize;
+
+    /// Folds one tile into the rows of `run`.
+    fn attend_run(&self, run: &mut Run<'_>);
 }
 
-impl Columns {
-    /// The table whose row j is `head` of position `first + j`.
-    fn from<'a, T>(&self, rows: &'a [T], first: usize, head: usize) -> &'a [T] {
-        &rows[first * self.stride + head * self.head_stride..]
+/// Some neighbouring rows at one tile.
+pub(crate) struct Run<'a> {
+    /// The first of the rows.
+    pub(crate) first_row: usize,
+    /// The key and value head that all rows read.
+    pub(crate) kv_head: usize,
+    /// The tile's first position.
+    pub(crate) tile_start: usize,
+    /// How many positions of the tile each row sees, at least 1.
+    pub(crate) seen: &'a [usize],
+    /// One per row.
+    pub(crate) states: &'a mut [Softmax],
+    /// Room for `[rows, TILE]`.
+    pub(crate) scores: &'a mut [f32],
+    /// `[rows, value width]`.
+    pub(crate) acc: &'a mut [f32],
+}
+
+/// Attends from the query of every row to its past; `out` is `[rows, value width]`.
+pub(crate) fn attend(pool: &Pool, tiles: &impl Tiles, place: &(dyn Fn(usize) -> Place + Sync), out: &mut [f32]) {
+    let width = tiles.value_width();
+    let n_rows = out.len() / width;
+    if n_rows == 0 {
+        return;
     }
+    let task_rows = n_rows.div_ceil(pool.threads()).clamp(1, MAX_TASK_ROWS);
+    pool.chunks_mut(out, task_rows * width, |task, acc| {
+        attend_task(tiles, task * task_rows, &|row| place(task * task_rows + row), acc);
+    });
 }
 
-/// Keys and values of every cached position.
-#[derive(Clone, Copy)]
-pub(crate) struct Context<'a> {
-    pub(crate) keys: Rows<'a>,
-    pub(crate) key_columns: Columns,
-    pub(crate) values: Rows<'a>,
-    pub(crate) value_columns: Columns,
-    pub(crate) scale: f32,
-}
-
-impl Context<'_> {
-    /// Attends from every query to its past; `out` is `[rows, value width]`.
-    pub(crate) fn attend<'q>(&self, pool: &Pool, query: &(dyn Fn(usize) -> Query<'q> + Sync), out: &mut [f32]) {
-        match (self.keys, self.values) {
-            (Rows::F32(keys), Rows::F32(values)) => self.attend_typed(pool, keys, values, query, out),
-            (Rows::F16(keys), Rows::F16(values)) => self.attend_typed(pool, keys, values, query, out),
-            _ => unreachable!("a cache has one number type"),
-        }
-    }
-
-    fn attend_typed<'q, T: CachedValue>(
-        &self,
-        pool: &Pool,
-        keys: &[T],
-        values: &[T],
-        query: &(dyn Fn(usize) -> Query<'q> + Sync),
-        out: &mut [f32],
-    ) {
-        let width = self.value_columns.width;
-        let n_rows = out.len() / width;
-        if n_rows == 0 {
-            return;
-        }
-        let task_rows = n_rows.div_ceil(pool.threads()).clamp(1, MAX_TASK_ROWS);
-        pool.chunks_mut(out, task_rows * width, |task, acc| {
-            self.attend_task(keys, values, task * task_rows, query, acc);
-        });
-    }
-
-    /// The rows from `first_row` on, `acc` `[rows of this task, value width]`.
-    fn attend_task<'q, T: CachedValue>(
-        &self,
-        keys: &[T],
-        values: &[T],
-        first_row: usize,
-        query: &(dyn Fn(usize) -> Query<'q> + Sync),
-        acc: &mut [f32],
-    ) {
-        let width = self.value_columns.width;
-        let mut states = [Softmax::START; MAX_TASK_ROWS];
-        let mut scores = [0.0; TILE];
-        acc.fill(0.0);
-        let rows = acc.len() / width;
-        let end = (first_row..first_row + rows).map(|row| query(row).position + 1).max();
-        for tile_start in (0..end.unwrap_or(0)).step_by(TILE) {
-            for (row, acc) in acc.chunks_exact_mut(width).enumerate() {
-                let query = query(first_row + row);
-                if query.position < tile_start {
-                    continue;
-                }
-                let tile_end = (tile_start + TILE).min(query.position + 1);
-                let scores = &mut scores[..tile_end - tile_start];
-                let keys = self.key_columns.from(keys, tile_start, query.kv_head);
-                T::dots(query.values, keys, self.key_columns.stride, scores);
-                for score in scores.iter_mut() {
-                    *score *= self.scale;
-                }
-                if states[row].fold_in(scores, acc) {
-                    let values = self.value_columns.from(values, tile_start, query.kv_head);
-                    T::weighted_sum(scores, values, self.value_columns.stride, acc);
-                }
+/// The rows from `first_row` on, `acc` `[rows of this task, value width]`; `place` counts from the first of them.
+fn attend_task(tiles: &impl Tiles, first_row: usize, place: &dyn Fn(usize) -> Place, acc: &mut [f32]) {
+    let width = tiles.value_width();
+    let n_rows = acc.len() / width;
+    let mut states = [Softmax::START; MAX_TASK_ROWS];
+    let mut scores = [0.0; MAX_TASK_ROWS * TILE];
+    acc.fill(0.0);
+    let end = (0..n_rows).map(|row| place(row).position + 1).max().unwrap_or(0);
+    for tile_start in (0..end).step_by(TILE) {
+        let mut row = 0;
+        while row < n_rows {
+            let Place { position, kv_head } = place(row);
+            if position < tile_start {
+                row += 1;
+                continue;
             }
+            let start = row;
+            let mut seen = [0; MAX_TASK_ROWS];
+            while row < n_rows && place(row).kv_head == kv_head && place(row).position >= tile_start {
+                seen[row - start] = TILE.min(place(row).position + 1 - tile_start);
+                row += 1;
+            }
+            tiles.attend_run(&mut Run {
+                first_row: first_row + start,
+                kv_head,
+                tile_start,
+                seen: &seen[..row - start],
+                states: &mut states[start..row],
+                scores: &mut scores,
+                acc: &mut acc[start * width..row * width],
+            });
         }
-        for (state, acc) in states.iter().zip(acc.chunks_exact_mut(width)) {
-            state.normalise(acc);
-        }
+    }
+    for (state, acc) in states.iter().zip(acc.chunks_exact_mut(width)) {
+        state.normalise(acc);
     }
 }
 
 /// The running softmax of one row.
 #[derive(Clone, Copy)]
-struct Softmax {
+pub(crate) struct Softmax {
     max: f32,
     sum: f32,
 }
@@ -149,74 +131,44 @@ struct Softmax {
 impl Softmax {
     const START: Softmax = Softmax { max: f32::NEG_INFINITY, sum: 0.0 };
 
-    /// Turns a tile's `scores` into weights relative to the new maximum and rescales what `acc`
-    /// holds. Returns whether the tile weighs anything.
-    fn fold_in(&mut self, scores: &mut [f32], acc: &mut [f32]) -> bool {
-        // `f32::max` passes over NaN, which then shows in its own weight.
-        let max = scores.iter().fold(self.max, |max, &score| max.max(score));
-        if scores.iter().all(|&score| score == f32::NEG_INFINITY) {
+    /// Turns a tile's products into weights relative to the new maximum of the scores `scale * product`, and rescales
+    /// what `acc` holds. Returns whether the tile weighs anything.
+    pub(crate) fn fold_in(&mut self, scores: &mut [f32], scale: f32, acc: &mut [f32]) -> bool {
+        // The largest score passes over NaN, which then shows in its own weight.
+        let top = math::scale_and_top(scores, scale);
+        if top == f32::NEG_INFINITY && scores.iter().all(|&score| score == f32::NEG_INFINITY) {
             return false;
         }
-        if max > self.max {
-            let shrink = math::exp(self.max - max);
+        if top > self.max {
+            let shrink = math::exp(self.max - top);
             self.sum *= shrink;
-            for value in acc {
-                *value *= shrink;
-            }
-            self.max = max;
+            math::scale_in_place(acc, shrink);
+            self.max = top;
         }
-        self.sum += math::exp_sum_in_place(scores, max);
+        self.sum += math::exp_sum_in_place(scores, self.max);
         true
     }
 
     /// Divides the numerator by the denominator.
     fn normalise(&self, acc: &mut [f32]) {
         let scale = if self.sum == 0.0 { 0.0 } else { 1.0 / self.sum };
-        for value in acc {
-            *value *= scale;
-        }
-    }
-}
-
-/// A number type that caches hold, and the products of a query's tile with it.
-trait CachedValue: Copy + Sync {
-    /// `scores[j] = dot16(query, key j)`, widened.
-    fn dots(query: &[f32], keys: &[Self], stride: usize, scores: &mut [f32]);
-    /// `acc += p[j] * value j` in ascending j, by one fused multiply-add per element.
-    fn weighted_sum(p: &[f32], values: &[Self], stride: usize, acc: &mut [f32]);
-}
-
-impl CachedValue for f32 {
-    fn dots(query: &[f32], keys: &[f32], stride: usize, scores: &mut [f32]) {
-        rows::dots_f32(query, keys, stride, scores);
-    }
-
-    fn weighted_sum(p: &[f32], values: &[f32], stride: usize, acc: &mut [f32]) {
-        rows::weighted_sum_f32(p, values, stride, acc);
-    }
-}
-
-impl CachedValue for f16 {
-    fn dots(query: &[f32], keys: &[f16], stride: usize, scores: &mut [f32]) {
-        rows::dots_f16(query, keys, stride, scores);
-    }
-
-    fn weighted_sum(p: &[f32], values: &[f16], stride: usize, acc: &mut [f32]) {
-        rows::weighted_sum_f16(p, values, stride, acc);
+        math::scale_in_place(acc, scale);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tl_kernels::rows::{Table, weighted_sums};
 
     /// The weights and the output of one row over one-dimensional values, tile by tile.
     fn attend(scores: &[f32], values: &[f32]) -> f32 {
         let (mut state, mut acc) = (Softmax::START, [0.0]);
         for (scores, values) in scores.chunks(TILE).zip(values.chunks(TILE)) {
             let mut weights = scores.to_vec();
-            if state.fold_in(&mut weights, &mut acc) {
-                f32::weighted_sum(&weights, values, 1, &mut acc);
+            if state.fold_in(&mut weights, 1.0, &mut acc) {
+                let n = weights.len();
+                weighted_sums(Table::new(&weights, 1, n, n), Table::new(values, n, 1, 1), &mut acc);
             }
         }
         state.normalise(&mut acc);

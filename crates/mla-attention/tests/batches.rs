@@ -17,6 +17,14 @@ fn layers() -> Vec<Attention> {
     ]
 }
 
+/// The cache types of a layer.
+fn types_of(layer: &Attention) -> Vec<CacheType> {
+    match layer {
+        Attention::Mla(_) => vec![CacheType::F32, CacheType::F16, CacheType::I8],
+        Attention::Gqa(_) => TYPES.to_vec(),
+    }
+}
+
 fn serial() -> Pool {
     Pool::serial()
 }
@@ -25,7 +33,7 @@ fn serial() -> Pool {
 fn chunks_of_any_size_give_the_same_bits() {
     for layer in layers() {
         let x = tokens(&layer, 300, 7);
-        for ty in TYPES {
+        for ty in types_of(&layer) {
             let whole = bits(&run(&layer, &serial(), ty, &x, 300));
             for chunk in [1, 7, 64, 65, 299] {
                 assert_eq!(bits(&run(&layer, &serial(), ty, &x, chunk)), whole, "chunks of {chunk} with {ty:?}");
@@ -38,12 +46,14 @@ fn chunks_of_any_size_give_the_same_bits() {
 fn any_number_of_threads_gives_the_same_bits() {
     for layer in layers() {
         let x = tokens(&layer, 140, 7);
-        let whole = bits(&run(&layer, &serial(), CacheType::F16, &x, 140));
-        for threads in [2, 3, 8] {
-            let pool = Pool::new(threads).expect("a few threads");
-            for chunk in [1, 33, 140] {
-                let got = bits(&run(&layer, &pool, CacheType::F16, &x, chunk));
-                assert_eq!(got, whole, "{threads} threads, chunks of {chunk}");
+        for ty in types_of(&layer) {
+            let whole = bits(&run(&layer, &serial(), ty, &x, 140));
+            for threads in [2, 3, 8] {
+                let pool = Pool::new(threads).expect("a few threads");
+                for chunk in [1, 33, 140] {
+                    let got = bits(&run(&layer, &pool, ty, &x, chunk));
+                    assert_eq!(got, whole, "{threads} threads, chunks of {chunk} with {ty:?}");
+                }
             }
         }
     }
@@ -69,20 +79,22 @@ fn cutting_and_appending_again_equals_a_fresh_run() {
     for layer in layers() {
         let width = layer.hidden();
         let x = tokens(&layer, 100, 7);
-        let wanted = run(&layer, &serial(), CacheType::F16, &x, 100);
-        let mut cache = layer.new_cache(100, CacheType::F16).expect("a small cache");
-        step(&layer, &serial(), &x[..50 * width], &mut cache);
-        step(&layer, &serial(), &tokens(&layer, 40, 8), &mut cache);
-        cache.truncate(200);
-        assert_eq!(cache.len(), 90, "cutting behind the end changes nothing");
-        cache.truncate(50);
-        assert_eq!(cache.len(), 50);
-        let got = step(&layer, &serial(), &x[50 * width..], &mut cache);
-        assert_eq!(bits(&got), bits(&wanted[50 * width..]));
+        for ty in types_of(&layer) {
+            let wanted = run(&layer, &serial(), ty, &x, 100);
+            let mut cache = layer.new_cache(100, ty).expect("a small cache");
+            step(&layer, &serial(), &x[..50 * width], &mut cache);
+            step(&layer, &serial(), &tokens(&layer, 40, 8), &mut cache);
+            cache.truncate(200);
+            assert_eq!(cache.len(), 90, "cutting behind the end changes nothing");
+            cache.truncate(50);
+            assert_eq!(cache.len(), 50);
+            let got = step(&layer, &serial(), &x[50 * width..], &mut cache);
+            assert_eq!(bits(&got), bits(&wanted[50 * width..]));
 
-        cache.reset();
-        assert!(cache.is_empty());
-        assert_eq!(bits(&step(&layer, &serial(), &x, &mut cache)), bits(&wanted));
+            cache.reset();
+            assert!(cache.is_empty());
+            assert_eq!(bits(&step(&layer, &serial(), &x, &mut cache)), bits(&wanted));
+        }
     }
 }
 
@@ -91,7 +103,7 @@ fn forks_do_not_see_each_other() {
     for layer in layers() {
         let width = layer.hidden();
         let [x, y] = [7, 8].map(|seed| tokens(&layer, 20, seed));
-        for ty in TYPES {
+        for ty in types_of(&layer) {
             let mut cache = layer.new_cache(20, ty).expect("a small cache");
             step(&layer, &serial(), &x[..10 * width], &mut cache);
             let mut fork = cache.fork().expect("a small cache");
@@ -206,9 +218,18 @@ fn f16_caches_differ_from_f32_ones_by_their_rounding_only() {
 }
 
 #[test]
+fn a_type_that_a_cache_does_not_come_in_is_refused_with_the_remedy() {
+    let layer = gqa(&gqa_config(6, 2, 10, 6), false, false, 3);
+    let error = layer.new_cache(4, CacheType::I8).expect_err("no INT8 for grouped queries");
+    assert!(matches!(error, Error::CacheType { ty: CacheType::I8, .. }), "{error:?}");
+    assert!(error.to_string().contains("2 heads x 10") && error.to_string().contains("choose f16"), "{error}");
+}
+
+#[test]
 fn glm_flash_stores_54144_bytes_per_token() {
     let shape = CacheShape::Latent { kv_lora: 512, qk_rope: 64 };
     assert_eq!(47 * shape.bytes_per_token(CacheType::F16), 54_144);
+    assert_eq!(47 * shape.bytes_per_token(CacheType::I8), 30_268);
     let oversized = CompressedMlaCache::new([shape; 47], usize::MAX / 4, CacheType::F16);
     assert!(matches!(oversized, Err(Error::CacheMemory { .. })));
 }

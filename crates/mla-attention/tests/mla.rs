@@ -40,6 +40,22 @@ fn absorbed_equals_expanded() {
     }
 }
 
+/// INT8 caches add the rounding of the queries and of the weights to that of the latents, which the oracle has as well.
+/// Against an exact cache all three show.
+#[test]
+fn int8_caches_stay_near_the_expanded_form() {
+    for (i, (heads, kv_lora)) in [(3, 512), (2, 256), (4, 96)].into_iter().enumerate() {
+        let config = mla_config(64, heads, Some(48), [kv_lora, 48, 16, 32]);
+        let (layer, weights) = (mla(&config, 7 + i as u64), mla_weights(&config, 7 + i as u64));
+        let x = tokens(&layer, 300, 3);
+        let got = run(&layer, &Pool::serial(), CacheType::I8, &x, 70);
+        for (oracle, at_most) in [(CacheType::I8, 0.03), (CacheType::F32, 0.05)] {
+            let error = relative_error(&got, &expanded::mla(&config, &weights, oracle, &x), config.hidden);
+            assert!(error > 1e-4 && error < at_most, "{kv_lora} values against {oracle:?}: relative error {error}");
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
 

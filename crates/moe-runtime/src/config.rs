@@ -12,6 +12,7 @@
 mod gguf;
 mod hf;
 
+use mla_attention::CacheShape;
 pub use mla_attention::RopeStyle;
 
 use crate::error::{Error, Result};
@@ -278,12 +279,12 @@ impl ModelConfig {
         Ok(mla_attention::Rope::new(self.rope.theta, self.rope.dims, self.rope.style)?)
     }
 
-    /// Values that one position adds to one layer's cache.
+    /// What one position adds to one layer's cache.
     #[must_use]
-    pub fn cache_width(&self) -> usize {
+    pub fn cache_shape(&self) -> CacheShape {
         match self.attention {
-            AttentionConfig::Mla { kv_lora, qk_rope, .. } => kv_lora + qk_rope,
-            AttentionConfig::Gqa { n_kv_heads, head_dim, .. } => 2 * n_kv_heads * head_dim,
+            AttentionConfig::Mla { kv_lora, qk_rope, .. } => CacheShape::Latent { kv_lora, qk_rope },
+            AttentionConfig::Gqa { n_kv_heads, head_dim, .. } => CacheShape::Kv { n_kv_heads, head_dim },
         }
     }
 

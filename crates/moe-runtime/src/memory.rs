@@ -43,7 +43,7 @@ impl MemoryPlan {
         MemoryPlan {
             mapped_weights_bytes: mapped,
             converted_weights_bytes: converted,
-            cache_bytes: product(&[config.n_layers, config.cache_width(), ty.value_bytes(), n_ctx]),
+            cache_bytes: product(&[config.n_layers, config.cache_shape().bytes_per_token(ty), n_ctx]),
             scratch_bytes: scratch_bytes(config, chunk),
         }
     }

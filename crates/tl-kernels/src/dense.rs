@@ -92,8 +92,8 @@ pub(crate) fn current() -> Level {
     Isa::current().level().expect("the current level is supported")
 }
 
-/// A number type of cached rows.
-pub(crate) trait Value: Copy {
+/// A number type of cached rows: f32 and f16. Sealed by the vector traits, which nobody outside can name.
+pub trait Value: Copy + Send + Sync {
     /// Sixteen values as f32.
     fn load<S: Simd>(s: S, values: &[Self; LANES]) -> S::F;
     /// One value as f32.

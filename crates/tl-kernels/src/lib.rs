@@ -29,6 +29,7 @@
 
 pub mod bandwidth;
 pub mod dense;
+pub mod int8;
 pub mod math;
 pub mod pool;
 pub mod precise;

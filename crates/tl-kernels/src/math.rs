@@ -62,6 +62,17 @@ pub fn exp_sum_in_place(x: &mut [f32], top: f32) -> f32 {
     current().run(ExpSum { x, top })
 }
 
+/// Multiplies each score by `scale` and returns the largest, -inf if there is none; NaN never wins.
+#[must_use]
+pub fn scale_and_top(x: &mut [f32], scale: f32) -> f32 {
+    current().run(ScaleAndTop { x, scale })
+}
+
+/// Multiplies each value by `factor`.
+pub fn scale_in_place(x: &mut [f32], factor: f32) {
+    current().run(Scale { x, factor });
+}
+
 /// `out[i] = x[i] / sqrt(mean(x^2) + eps) * weight[i]`
 ///
 /// # Panics
@@ -127,6 +138,14 @@ pub fn rms_norm_on(isa: Isa, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32
     Ok(())
 }
 
+/// As [`scale_and_top`], on a given level: for tests and benchmarks.
+///
+/// # Errors
+/// [`crate::Error::UnsupportedIsa`].
+pub fn scale_and_top_on(isa: Isa, x: &mut [f32], scale: f32) -> Result<f32> {
+    Ok(isa.level()?.run(ScaleAndTop { x, scale }))
+}
+
 fn swiglu_at(level: Level, gate: &mut [f32], up: &[f32]) {
     assert_eq!(gate.len(), up.len(), "gate and up must be of one length");
     level.run(Swiglu { gate, up });
@@ -136,10 +155,7 @@ fn rms_norm_at(level: Level, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32
     assert_eq!(x.len(), weight.len(), "one weight per value");
     assert_eq!(x.len(), out.len(), "one output per value");
     let mean = dot(level, x, x) / x.len() as f32;
-    let scale = 1.0 / (mean + eps).sqrt();
-    for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
-        *out = x * scale * weight;
-    }
+    level.run(Normed { x, weight, scale: 1.0 / (mean + eps).sqrt(), out });
 }
 
 #[inline(always)]
@@ -266,6 +282,82 @@ impl Kernel for ExpSum<'_> {
     }
 }
 
+struct ScaleAndTop<'a> {
+    x: &'a mut [f32],
+    scale: f32,
+}
+
+impl Kernel for ScaleAndTop<'_> {
+    type Output = f32;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> f32 {
+        let (chunks, rest) = self.x.as_chunks_mut::<LANES>();
+        let mut tops = s.splat(f32::NEG_INFINITY);
+        for x in chunks {
+            let scaled = s.mul(s.load(x), s.splat(self.scale));
+            // `max` gives its second operand where either is NaN.
+            tops = s.max(scaled, tops);
+            s.store(scaled, x);
+        }
+        let mut lanes = [0.0; LANES];
+        s.store(tops, &mut lanes);
+        for (x, lane) in rest.iter_mut().zip(&mut lanes) {
+            *x *= self.scale;
+            *lane = One.max(*x, *lane);
+        }
+        let mut top = f32::NEG_INFINITY;
+        for lane in lanes {
+            top = One.max(lane, top);
+        }
+        top
+    }
+}
+
+struct Scale<'a> {
+    x: &'a mut [f32],
+    factor: f32,
+}
+
+impl Kernel for Scale<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let (chunks, rest) = self.x.as_chunks_mut::<LANES>();
+        for x in chunks {
+            s.store(s.mul(s.load(x), s.splat(self.factor)), x);
+        }
+        for x in rest {
+            *x *= self.factor;
+        }
+    }
+}
+
+struct Normed<'a> {
+    x: &'a [f32],
+    weight: &'a [f32],
+    scale: f32,
+    out: &'a mut [f32],
+}
+
+impl Kernel for Normed<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let (x, x_rest) = self.x.as_chunks::<LANES>();
+        let (weight, weight_rest) = self.weight.as_chunks::<LANES>();
+        let (out, out_rest) = self.out.as_chunks_mut::<LANES>();
+        for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
+            s.store(s.mul(s.mul(s.load(x), s.splat(self.scale)), s.load(weight)), out);
+        }
+        for ((out, x), weight) in out_rest.iter_mut().zip(x_rest).zip(weight_rest) {
+            *out = x * self.scale * weight;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -332,6 +424,21 @@ mod tests {
             assert_eq!(exp_sum_in_place_on(isa, &mut x, 9.0).unwrap(), sum);
             assert_eq!(x, expected);
         }
+    }
+
+    #[test]
+    fn the_top_of_scaled_scores_is_the_same_on_every_level() {
+        let mut scores: Vec<f32> = (0..37).map(|i| (i as f32 * 0.7).sin() * 9.0).collect();
+        (scores[3], scores[36], scores[5]) = (f32::NAN, f32::NAN, f32::NEG_INFINITY);
+        let expected: Vec<u32> = scores.iter().map(|x| (x * 0.3).to_bits()).collect();
+        let top = scores.iter().fold(f32::NEG_INFINITY, |top, x| top.max(x * 0.3));
+        for isa in Isa::ALL.into_iter().filter(|isa| isa.is_supported()) {
+            let mut x = scores.clone();
+            assert_eq!(scale_and_top_on(isa, &mut x, 0.3).unwrap(), top);
+            assert_eq!(x.iter().map(|x| x.to_bits()).collect::<Vec<_>>(), expected);
+        }
+        assert_eq!(scale_and_top(&mut [f32::NAN; 20], 1.0), f32::NEG_INFINITY);
+        assert_eq!(scale_and_top(&mut [], 1.0), f32::NEG_INFINITY);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use half::f16;
 use ternary_core::BLOCK;
 
 use crate::activation::LANES;
+use crate::arch::int8::Int8;
 use crate::arch::lut::Lookup;
 use crate::tile::TileSimd;
 
@@ -44,7 +45,7 @@ pub trait Float: Copy {
 }
 
 /// An instruction set level: vectors of sixteen f32, and blocks of 256 ternary codes.
-pub trait Simd: Float + Lookup + TileSimd {
+pub trait Simd: Float + Lookup + TileSimd + Int8 {
     /// Rows x tokens of the register tile of a dense product.
     const DENSE_TILE: DenseTile;
     /// Whether the registers hold the partial sums of four rows and four blocks.

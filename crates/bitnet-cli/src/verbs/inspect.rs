@@ -50,7 +50,7 @@ impl<'a> Facts<'a> {
     fn new(files: &'a ModelFiles, args: &Args) -> Self {
         let config = &files.config;
         let ty = CacheType::from(args.kv);
-        let kv_bytes_per_token = (config.n_layers * config.cache_width() * ty.value_bytes()) as u64;
+        let kv_bytes_per_token = (config.n_layers * config.cache_shape().bytes_per_token(ty)) as u64;
         let memory = MemoryPlan::new(config, &files.catalog, args.context, ty, DEFAULT_CHUNK);
         Self { files, report: files.report(), memory, kv_bytes_per_token }
     }

@@ -3,6 +3,7 @@
 //! **Invariant:** a token type (`Scalar`, `Avx2`, `Neon`, ..) has a private field and its constructor
 //! returns it only where the hardware supports the level: holding one proves support.
 
+pub(crate) mod int8;
 pub(crate) mod lut;
 
 mod scalar;
