@@ -3,6 +3,7 @@
 //! One file per verb under `verbs/`, each with its argument struct. Results go to standard output, progress and
 //! statistics to standard error. Exit codes: 0 done, 1 could not be done (one sentence says why), 2 wrong command line.
 
+mod layout;
 mod model;
 mod output;
 mod progress;

@@ -99,6 +99,13 @@ pub(crate) struct Experts {
     expert_ahead_shuffled: Option<u64>,
 }
 
+impl Experts {
+    /// Whether experts may be dropped from memory.
+    pub(crate) fn are_bounded(self) -> bool {
+        self.expert_memory.is_some()
+    }
+}
+
 /// Which expert makes room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Policy {

@@ -1,6 +1,6 @@
 //! One attention layer of either kind, behind one `forward`.
 
-use tl_kernels::Pool;
+use tl_kernels::{Linear, Pool};
 
 use crate::cache::check_shape;
 use crate::gqa::GqaScratch;
@@ -40,6 +40,14 @@ impl Attention {
         match self {
             Attention::Mla(mla) => mla.config().hidden,
             Attention::Gqa(gqa) => gqa.config().hidden,
+        }
+    }
+
+    /// All matrices, to lay their weights out anew.
+    pub fn linears_mut(&mut self) -> Vec<&mut Linear> {
+        match self {
+            Attention::Mla(mla) => mla.linears_mut(),
+            Attention::Gqa(gqa) => gqa.linears_mut(),
         }
     }
 

@@ -68,6 +68,10 @@ pub(crate) struct GqaScratch {
 }
 
 impl GqaAttention {
+    pub(crate) fn weights_mut(&mut self) -> &mut GqaWeights {
+        &mut self.weights
+    }
+
     /// Joins a configuration and its weights.
     ///
     /// # Errors

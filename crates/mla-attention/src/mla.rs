@@ -109,6 +109,10 @@ struct HeadScratch {
 }
 
 impl MlaAttention {
+    pub(crate) fn weights_mut(&mut self) -> &mut MlaWeights {
+        &mut self.weights
+    }
+
     /// Joins a configuration and its weights.
     ///
     /// # Errors

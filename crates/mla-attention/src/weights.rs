@@ -2,7 +2,7 @@
 
 use tl_kernels::{ActivationBuffer, Linear, Pool, Product, forward_all};
 
-use crate::Error;
+use crate::{Error, GqaAttention, GqaWeights, MlaAttention, MlaWeights, QueryProjection};
 
 /// Refuses a matrix that is not `[rows, cols]`.
 pub(crate) fn check_linear(name: &'static str, linear: &Linear, rows: usize, cols: usize) -> Result<(), Error> {
@@ -43,4 +43,26 @@ pub(crate) fn project_two(
     acts.quantize(a.act_mode());
     acts.quantize(b.act_mode());
     forward_all(pool, [Product { linear: a, acts, y: y_a }, Product { linear: b, acts, y: y_b }]);
+}
+
+impl MlaAttention {
+    /// All matrices.
+    pub(crate) fn linears_mut(&mut self) -> Vec<&mut Linear> {
+        let MlaWeights { q, kv_a, k_b, v_b, out, .. } = self.weights_mut();
+        let mut linears = vec![kv_a, out];
+        match q {
+            QueryProjection::Direct(q) => linears.push(q),
+            QueryProjection::LowRank { a, b, .. } => linears.extend([a, b]),
+        }
+        linears.extend(k_b.iter_mut().chain(v_b));
+        linears
+    }
+}
+
+impl GqaAttention {
+    /// All matrices.
+    pub(crate) fn linears_mut(&mut self) -> Vec<&mut Linear> {
+        let GqaWeights { q, k, v, out, .. } = self.weights_mut();
+        vec![q, k, v, out]
+    }
 }

@@ -11,7 +11,8 @@
 //! For each token, outputs are added in ascending expert id, `y = fma(weight, output, y)` from 0, and the shared expert
 //! comes last.
 //!
-//! **Invariant:** experts are views of the file's stacked tensors (or of one tensor per expert); nothing is copied.
+//! **Invariant:** experts are views of the file's stacked tensors (or of one tensor per expert); nothing is copied unless
+//! the model is packed (packing.rs).
 //!
 //! **Invariant:** an expert's codes and scales are checked once, before its first use; a damaged one is never computed
 //! with.
@@ -21,7 +22,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tl_kernels::pool::Grid;
-use tl_kernels::{ActivationBuffer, Pool, dense};
+use tl_kernels::{ActivationBuffer, Linear, Pool, dense};
 
 use crate::error::{Error, Result};
 use crate::ffn::{SwiGlu, Workers};
@@ -101,6 +102,20 @@ impl ExpertBank {
     #[must_use]
     pub fn shared(&self) -> Option<&SwiGlu> {
         self.shared.as_ref()
+    }
+
+    /// The matrices of all experts.
+    pub(crate) fn linears_mut(&mut self) -> impl Iterator<Item = &mut Linear> {
+        self.routed.iter_mut().chain(&mut self.shared).flat_map(SwiGlu::linears_mut)
+    }
+
+    /// Checks all routed experts that were never used before.
+    ///
+    /// # Errors
+    /// [`Error::Weight`] for the first damaged one.
+    pub(crate) fn validate(&self, pool: &Pool, layer: usize) -> Result<()> {
+        let all: Vec<u32> = (0..).take(self.routed.len()).collect();
+        self.ensure_sound(pool, layer, &all)
     }
 
     /// Lets `hook` know before experts are read.

@@ -78,6 +78,11 @@ impl SwiGlu {
         &self.down
     }
 
+    /// Gate, up and down.
+    pub(crate) fn linears_mut(&mut self) -> [&mut Linear; 3] {
+        [&mut self.gate, &mut self.up, &mut self.down]
+    }
+
     /// Reads all ternary codes and scales.
     ///
     /// # Errors

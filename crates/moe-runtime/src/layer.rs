@@ -14,7 +14,7 @@ use mla_attention::{
     Attention, AttentionScratch, CacheShape, GqaAttention, GqaWeights, LayerCache, MlaAttention, MlaWeights,
     QueryProjection,
 };
-use tl_kernels::{ActMode, ActivationBuffer, Pool, math};
+use tl_kernels::{ActMode, ActivationBuffer, Linear, Pool, math};
 
 use crate::config::{AttentionConfig, ModelConfig, MoeConfig};
 use crate::error::Result;
@@ -113,6 +113,24 @@ impl DecoderLayer {
     #[must_use]
     pub fn index(&self) -> usize {
         self.index
+    }
+
+    /// All matrices but the router's, which is never ternary.
+    pub(crate) fn linears_mut(&mut self) -> Vec<&mut Linear> {
+        let mut linears = self.attention.linears_mut();
+        match &mut self.ffn {
+            FeedForward::Dense(ffn) => linears.extend(ffn.linears_mut()),
+            FeedForward::Moe { experts, .. } => linears.extend(experts.linears_mut()),
+        }
+        linears
+    }
+
+    /// Checks the codes and scales of experts that were never used before; other weights were checked at load.
+    pub(crate) fn validate(&self, pool: &Pool) -> Result<()> {
+        match &self.ffn {
+            FeedForward::Dense(_) => Ok(()),
+            FeedForward::Moe { experts, .. } => experts.validate(pool, self.index),
+        }
     }
 
     /// What the layer stores per position.

@@ -25,6 +25,7 @@ pub mod loops;
 pub mod memory;
 pub mod model;
 pub mod open;
+mod packing;
 pub mod residency;
 pub mod rng;
 pub mod router;
@@ -52,6 +53,7 @@ pub use loops::{LoopConfig, LoopDetector, TokenLoop};
 pub use memory::MemoryPlan;
 pub use model::{CraftsmanModel, LoadOptions};
 pub use open::{ModelFiles, mapper};
+pub use packing::Packed;
 pub use residency::{
     CachePolicy, CacheStatistics, ExpertCache, ExpertKey, ExpertPredictor, FilePages, Prefetcher, Residency,
     ResidencyOptions,

@@ -10,10 +10,12 @@ use anyhow::{Result, bail};
 use comfy_table::{Table, presets};
 use gguf_bitnet::peak_rss_bytes;
 use indicatif::ProgressBar;
-use moe_runtime::{Session, SplitMix64, weight_bytes_per_token};
+use moe_runtime::session::DEFAULT_CHUNK;
+use moe_runtime::{MemoryPlan, Session, SplitMix64, weight_bytes_per_token};
 use serde::Serialize;
 use tl_kernels::{Isa, bandwidth};
 
+use crate::layout::LayoutArgs;
 use crate::model::{self, Act, Experts, Kv, Threads};
 use crate::progress::{Unit, bar};
 use crate::{output, size};
@@ -53,6 +55,8 @@ pub(crate) struct Args {
     json: bool,
     #[command(flatten)]
     experts: Experts,
+    #[command(flatten)]
+    layout: LayoutArgs,
     #[command(flatten)]
     threads: Threads,
 }
@@ -106,7 +110,10 @@ pub(crate) fn execute(args: Args) -> Result<()> {
     let pool = args.threads.pool()?;
     let bandwidth = || bandwidth::read_bytes_per_s(&pool, bandwidth::BUFFER_BYTES);
     let before = bandwidth()?;
-    let model = model::load_within(&files, args.act, pool.clone(), args.experts)?;
+    let mut model = model::load_within(&files, args.act, pool.clone(), args.experts)?;
+    let chunk = args.chunk.map_or(DEFAULT_CHUNK, usize::from);
+    let plan = MemoryPlan::new(&files.config, &files.catalog, n_ctx, args.kv.into(), chunk);
+    args.layout.apply(&mut model, &files.catalog, &plan, None, args.experts)?;
     let mut session = Session::new(model, n_ctx, args.kv.into())?;
     if let Some(chunk) = args.chunk {
         session = session.with_chunk(usize::from(chunk));

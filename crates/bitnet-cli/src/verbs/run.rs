@@ -15,6 +15,7 @@ use moe_runtime::{
 };
 use serde_json::{Value, json};
 
+use crate::layout::LayoutArgs;
 use crate::model::{self, Act, Experts, Kv, Threads};
 use crate::{output, size};
 
@@ -61,6 +62,8 @@ pub(crate) struct Args {
     memory: Option<u64>,
     #[command(flatten)]
     experts: Experts,
+    #[command(flatten)]
+    layout: LayoutArgs,
     #[command(flatten)]
     threads: Threads,
 }
@@ -137,7 +140,9 @@ pub(crate) fn execute(args: Args) -> Result<()> {
         None if chat => None,
         None => Some(model::read_text("-")?),
     };
-    let model = model::load_within(&files, args.act, args.threads.pool()?, args.experts)?;
+    let mut model = model::load_within(&files, args.act, args.threads.pool()?, args.experts)?;
+    let plan = MemoryPlan::new(&files.config, &files.catalog, n_ctx, args.kv.into(), DEFAULT_CHUNK);
+    args.layout.apply(&mut model, &files.catalog, &plan, args.memory, args.experts)?;
     let session = Session::new(model, n_ctx, args.kv.into())?;
     let options = GenerateOptions {
         max_tokens: args.max_tokens,

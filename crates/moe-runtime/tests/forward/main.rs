@@ -9,5 +9,6 @@ mod loading;
 mod memory_source;
 mod naive_mla;
 mod negative;
+mod packing;
 mod residency;
 mod ternary;

@@ -38,7 +38,7 @@ fn the_activation_modes_differ() {
 }
 
 /// The model with the invalid code 3 in the first byte of one tensor's matrix `outer`.
-fn damaged(tensor: &str, outer: usize) -> tempfile::TempDir {
+pub(crate) fn damaged(tensor: &str, outer: usize) -> tempfile::TempDir {
     let mut bytes = std::fs::read(case("ternary-forward").join("model.gguf")).expect("the model is read");
     let whole = Bytes::from(bytes.clone());
     let file = Arc::new(GgufFile::from_bytes(whole.clone()).expect("the model is a GGUF"));

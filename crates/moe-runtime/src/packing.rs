@@ -1,0 +1,108 @@
+//! From the layout of the file to tiles in arenas: layer by layer, each giving back the pages it was packed from.
+//!
+//! **Invariant:** packed weights replace mapped pages, they never double them by more than one layer; results stay the
+//! same to the bit.
+//!
+//! **Invariant:** packed weights were validated before, and one packed matrix of each shape in a layer has passed the
+//! self-test; a layer that fails it keeps the layout of the file.
+
+use gguf_bitnet::{Catalog, TensorType};
+use tl_kernels::{KernelKind, Linear, Pool, pack_layers, selftest};
+
+use crate::error::Result;
+use crate::layer::DecoderLayer;
+use crate::model::CraftsmanModel;
+
+/// What [`CraftsmanModel::pack`] has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Packed {
+    /// Layers with ternary weights that are now packed.
+    pub layers: usize,
+    /// Layers with ternary weights that keep the layout of the file.
+    pub layers_left: usize,
+    /// Bytes of all arenas.
+    pub bytes: u64,
+    /// By how much they exceed the mapped weights they replace.
+    pub growth_bytes: u64,
+}
+
+impl CraftsmanModel {
+    /// Packs the ternary weights of all layers as tiles, which are read faster than the layout of the file. Layers are
+    /// taken in order as long as the packed weights exceed the mapped ones by at most `growth_bytes` in all; TQ2_0 does
+    /// not grow but for padding, TQ1_0 grows by 22 %. Reads and validates all ternary weights.
+    ///
+    /// # Errors
+    /// [`crate::Error::Weight`] for damaged weights; no memory for an arena.
+    pub fn pack(&mut self, catalog: &Catalog, growth_bytes: u64) -> Result<Packed> {
+        let pool = self.pool().clone();
+        let mut done = Packed::default();
+        for layer in self.layers_mut() {
+            let (mapped, packed) = layer.packing_bytes();
+            if packed == 0 {
+                continue;
+            }
+            let growth = done.growth_bytes.saturating_add(packed.saturating_sub(mapped));
+            if growth > growth_bytes || !layer.pack(&pool)? {
+                done.layers_left += 1;
+                continue;
+            }
+            release(catalog, layer.index());
+            done.layers += 1;
+            done.bytes += packed;
+            done.growth_bytes = growth;
+        }
+        Ok(done)
+    }
+}
+
+impl DecoderLayer {
+    /// Bytes of the matrices that can be packed: as they are mapped, and as tiles.
+    fn packing_bytes(&mut self) -> (u64, u64) {
+        let (mut mapped, mut packed) = (0, 0);
+        for linear in self.linears_mut() {
+            if let Linear::Ternary(w) = linear
+                && w.is_packable()
+            {
+                mapped += w.bytes().len() as u64;
+                packed += w.packed_bytes() as u64;
+            }
+        }
+        (mapped, packed)
+    }
+
+    /// Packs all ternary matrices; `false` where the self-test refused the result and the layer stays as it was.
+    fn pack(&mut self, pool: &Pool) -> Result<bool> {
+        self.validate(pool)?;
+        let mut linears = self.linears_mut();
+        pack_layers(&mut linears, pool)?;
+        let mut tested = Vec::new();
+        for linear in &linears {
+            let shape = (linear.type_name(), linear.rows(), linear.cols());
+            if linear.kernel() != KernelKind::Tiles || tested.contains(&shape) {
+                continue;
+            }
+            if let Err(error) = selftest::check(linear) {
+                tracing::warn!(%error, "packed weights failed their self-test; the layer keeps the layout of the file");
+                for linear in linears.iter_mut().filter(|linear| linear.kernel() == KernelKind::Tiles) {
+                    **linear = linear.clone().with_kernel(KernelKind::I2s)?;
+                }
+                return Ok(false);
+            }
+            tested.push(shape);
+        }
+        Ok(true)
+    }
+}
+
+/// Gives back the pages of a layer's ternary tensors.
+fn release(catalog: &Catalog, layer: usize) {
+    let prefix = format!("blk.{layer}.");
+    let is_ternary = |ty: &TensorType| {
+        matches!(ty, TensorType::Tq1_0 | TensorType::Tq2_0 | TensorType::BitnetT158 | TensorType::BitnetT158Flat)
+    };
+    for tensor in catalog.tensors().iter().filter(|tensor| tensor.name.starts_with(&prefix)) {
+        if catalog.storage(tensor).keys().all(is_ternary) {
+            catalog.release(tensor);
+        }
+    }
+}

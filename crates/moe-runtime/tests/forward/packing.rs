@@ -1,0 +1,70 @@
+//! Packed weights: the same logits to the bit, only what was allowed, and nothing damaged.
+
+use std::sync::Arc;
+
+use moe_runtime::{CraftsmanModel, FeedForward, LoadOptions, ModelFiles, Packed};
+use tl_kernels::{ActMode, KernelKind, Pool};
+
+use crate::golden::{case, run};
+use crate::ternary::damaged;
+
+/// The kernel of gate, up and down of one routed expert of each layer that has them.
+fn expert_kernels(model: &CraftsmanModel) -> Vec<KernelKind> {
+    let mut kernels = Vec::new();
+    for layer in model.layers() {
+        if let FeedForward::Moe { experts, .. } = layer.ffn() {
+            let expert = &experts.routed()[0];
+            kernels.extend([expert.gate(), expert.up(), expert.down()].map(tl_kernels::Linear::kernel));
+        }
+    }
+    kernels
+}
+
+#[test]
+fn packed_models_give_the_same_logits() {
+    let files = ModelFiles::open(&case("ternary-forward").join("model.gguf")).expect("the model opens");
+    let tokens = [1, 5, 9, 2, 40, 17, 3];
+    for act_mode in [ActMode::A8Block, ActMode::A8Token] {
+        for threads in [1, 2] {
+            let pool = Arc::new(Pool::new(threads).expect("threads start"));
+            let options = LoadOptions { act_mode, pool, ..LoadOptions::default() };
+            let load = || CraftsmanModel::from_files(&files, &options).expect("the model loads");
+            let expected = run(&Arc::new(load()), &tokens, 64, ());
+            let mut model = load();
+            let packed = model.pack(&files.catalog, u64::MAX).expect("sound weights are packed");
+            assert!(packed.layers > 0 && packed.layers_left == 0 && packed.bytes > packed.growth_bytes);
+            let kernels = expert_kernels(&model);
+            assert!(!kernels.is_empty() && kernels.iter().all(|&kernel| kernel == KernelKind::Tiles), "{kernels:?}");
+            let model = Arc::new(model);
+            for chunk in [64, 1] {
+                assert_eq!(run(&model, &tokens, chunk, ()).logits, expected.logits, "{act_mode:?} {threads} {chunk}");
+            }
+        }
+    }
+}
+
+#[test]
+fn no_more_is_packed_than_was_allowed() {
+    let files = ModelFiles::open(&case("ternary-forward").join("model.gguf")).expect("the model opens");
+    let load = |act_mode| {
+        let options = LoadOptions { act_mode, ..LoadOptions::default() };
+        CraftsmanModel::from_files(&files, &options).expect("the model loads")
+    };
+    let all = load(ActMode::A8Block).pack(&files.catalog, u64::MAX).expect("packed");
+    assert!(all.growth_bytes > 0, "the model has matrices of no whole tiles");
+    let mut model = load(ActMode::A8Block);
+    let some = model.pack(&files.catalog, all.growth_bytes - 1).expect("packed");
+    assert!(some.layers_left > 0 && some.growth_bytes < all.growth_bytes, "{some:?}");
+    assert_eq!(some.layers + some.layers_left, all.layers);
+    assert_eq!(load(ActMode::F32).pack(&files.catalog, u64::MAX).expect("nothing to do"), Packed::default());
+}
+
+#[test]
+fn a_damaged_expert_is_named_when_it_is_packed() {
+    let dir = damaged("blk.1.ffn_down_exps.weight", 3);
+    let files = ModelFiles::open(&dir.path().join("model.gguf")).expect("the model opens");
+    let mut model =
+        CraftsmanModel::from_files(&files, &LoadOptions::default()).expect("experts are checked at first use");
+    let error = model.pack(&files.catalog, u64::MAX).expect_err("packing is a use");
+    assert!(error.to_string().contains("blk.1.ffn_down_exps.weight[3]"), "{error}");
+}
