@@ -33,7 +33,7 @@ struct Cli {
 enum Verb {
     /// Run every test of the workspace.
     Test(Forwarded),
-    /// Take the fixture teacher through quantize, verify, fidelity and one generated answer.
+    /// Take the fixture teacher through quantize, verify, fidelity, gates and one generated answer.
     Pipeline(pipeline::Args),
     /// Check what the compiler does not: dependency edges, file sizes, headers, fixtures.
     Tidy,
@@ -53,6 +53,9 @@ enum Verb {
     /// The same as `bitnet synth`.
     #[command(disable_help_flag = true)]
     Synth(Forwarded),
+    /// The same as `bitnet eval-gates`, with its exit codes.
+    #[command(disable_help_flag = true)]
+    EvalGates(Forwarded),
 }
 
 /// Arguments that are handed on as they are.
@@ -74,13 +77,18 @@ fn main() -> ExitCode {
         Verb::Prove(args) => prove::run(&args),
         Verb::Quantize(rest) => bitnet("quantize", &rest.args),
         Verb::Synth(rest) => bitnet("synth", &rest.args),
+        Verb::EvalGates(rest) => bitnet("eval-gates", &rest.args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            repo::complain(&format!("error: {error}"));
-            ExitCode::FAILURE
-        }
+        Err(error) => match error.downcast_ref::<EndedWith>() {
+            // Whoever ended so has said why.
+            Some(EndedWith(code)) => ExitCode::from(*code),
+            None => {
+                repo::complain(&format!("error: {error}"));
+                ExitCode::FAILURE
+            }
+        },
     }
 }
 
@@ -90,12 +98,27 @@ fn test(args: &[String]) -> Outcome {
     Ok(())
 }
 
+/// Ends this program with the exit code of one that it ran, or with one that means the same.
+#[derive(Debug)]
+struct EndedWith(u8);
+
+impl std::fmt::Display for EndedWith {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ended with exit code {}", self.0)
+    }
+}
+
+impl std::error::Error for EndedWith {}
+
 /// Runs a model verb through `cargo run`, in the caller's folder so that its paths mean what they say.
 fn bitnet(verb: &str, args: &[String]) -> Outcome {
     let sh = xshell::Shell::new()?;
     let manifest = repo::root().join("Cargo.toml");
-    cmd!(sh, "cargo run --quiet --release --manifest-path {manifest} -p bitnet-cli -- {verb} {args...}")
-        .quiet()
-        .run()?;
-    Ok(())
+    let run = cmd!(sh, "cargo run --quiet --release --manifest-path {manifest} -p bitnet-cli -- {verb} {args...}");
+    let status = std::process::Command::from(run).status()?;
+    match status.code().and_then(|code| u8::try_from(code).ok()) {
+        Some(0) => Ok(()),
+        Some(code) => Err(EndedWith(code).into()),
+        None => Err(format!("`bitnet {verb}` ended with {status}").into()),
+    }
 }

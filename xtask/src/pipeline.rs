@@ -1,14 +1,15 @@
 //! `cargo xtask pipeline`: one real model through every stage that exists, and a report a person can read.
 //!
-//! The input is the mini teacher of `fixtures/`. The exit code says whether every stage ran, not how good the student
-//! is: the quality is in the report, as measured.
+//! The input is the mini teacher of `fixtures/`. The report opens with SHIP or NO-SHIP, the verdict of the gates. The exit
+//! code says whether every stage ran, not how good the student is; with `--require-ship` it is 3 when the student does
+//! not ship.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use crate::json::Json;
-use crate::{Outcome, repo};
+use crate::{EndedWith, Outcome, repo};
 
 /// How much to run.
 #[derive(clap::Args)]
@@ -25,6 +26,9 @@ pub(crate) struct Args {
     /// Windows of 256 tokens of held-out text to measure on; the text has 250.
     #[arg(long, default_value_t = 50)]
     windows: u32,
+    /// End with exit code 3 unless the student passes every gate.
+    #[arg(long)]
+    require_ship: bool,
     /// Use this binary instead of building one.
     #[arg(long)]
     bitnet: Option<PathBuf>,
@@ -42,19 +46,23 @@ struct Stage {
 
 struct Pipeline {
     bitnet: PathBuf,
+    /// Where the stages run and leave their files.
+    work: PathBuf,
     stages: Vec<Stage>,
 }
 
 pub(crate) fn run(args: &Args) -> Outcome {
     let fixtures = repo::root().join("fixtures");
     let work = args.work.clone().unwrap_or_else(|| repo::root().join("target/pipeline"));
+    let work = std::path::absolute(work)?;
     std::fs::create_dir_all(&work)?;
     let teacher = path(fixtures.join("craftsman-mini"))?;
     let student = path(work.join("student.gguf"))?;
     let text = path(fixtures.join("texts/heldout.txt"))?;
     let windows = args.windows.to_string();
     let (system, user) = question(&fixtures)?;
-    let mut line = Pipeline { bitnet: repo::bitnet(args.bitnet.as_deref(), &args.profile)?, stages: Vec::new() };
+    let bitnet = repo::bitnet(args.bitnet.as_deref(), &args.profile)?;
+    let mut line = Pipeline { bitnet, work: work.clone(), stages: Vec::new() };
 
     let settings = ["--preset", &args.preset, "--method", &args.method, "--force", "--json"];
     line.stage(
@@ -72,6 +80,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
         .concat(),
         &fidelity,
     )?;
+    let verdict = line.gates(&fixtures, &teacher, &student)?;
     for (title, model) in [("answer of the teacher", &teacher), ("answer of the student", &student)] {
         line.stage(
             title,
@@ -79,8 +88,8 @@ pub(crate) fn run(args: &Args) -> Outcome {
             &answered,
         )?;
     }
-    line.report(&user);
-    Ok(())
+    line.report(&verdict, &user);
+    if args.require_ship && !verdict.starts_with("SHIP") { Err(EndedWith(3).into()) } else { Ok(()) }
 }
 
 /// Turns a stage's standard output into the lines of the report.
@@ -88,10 +97,15 @@ type Show<'a> = &'a dyn Fn(&str) -> Result<Vec<String>, String>;
 
 impl Pipeline {
     fn stage(&mut self, title: &'static str, args: &[&str], show: Show<'_>) -> Outcome {
+        self.stage_ending(title, args, &[0], show)
+    }
+
+    /// A stage that may end with any of these exit codes.
+    fn stage_ending(&mut self, title: &'static str, args: &[&str], codes: &[i32], show: Show<'_>) -> Outcome {
         repo::complain(&format!("==> {title}"));
         let start = Instant::now();
-        let done = Command::new(&self.bitnet).args(args).stdin(Stdio::null()).output()?;
-        if !done.status.success() {
+        let done = Command::new(&self.bitnet).args(args).current_dir(&self.work).stdin(Stdio::null()).output()?;
+        if !done.status.code().is_some_and(|code| codes.contains(&code)) {
             let said = String::from_utf8_lossy(&done.stderr).trim().to_owned();
             return Err(format!("{title}: `bitnet {}` ended with {}: {said}", args.join(" "), done.status).into());
         }
@@ -100,7 +114,27 @@ impl Pipeline {
         Ok(())
     }
 
-    fn report(&self, question: &str) {
+    /// The gates over the small suite; returns the verdict with its sentences. The teacher is recorded anew each time: this
+    /// is about the program as it is now.
+    fn gates(&mut self, fixtures: &Path, teacher: &str, student: &str) -> Outcome<String> {
+        let artifacts = self.work.join("artifacts");
+        if artifacts.exists() {
+            std::fs::remove_dir_all(&artifacts)?;
+        }
+        let suite = path(fixtures.join("suites/suite-200.jsonl"))?;
+        let corpus = path(fixtures.join("suites/suite-200.corpus.jsonl"))?;
+        let (artifacts, report) = (path(artifacts)?, path(self.work.join("gates"))?);
+        let models = ["eval-gates", "--teacher", teacher, "--student", student];
+        let files = ["--suite", &suite, "--corpus", &corpus, "--artifacts", &artifacts, "--report", &report, "--json"];
+        let title = "gates: may the student be called ready?";
+        self.stage_ending(title, &[&models[..], &files].concat(), &[0, 3], &gated)?;
+        let verdict = self.stages.last().and_then(|stage| stage.lines.first()).cloned();
+        Ok(verdict.unwrap_or_default())
+    }
+
+    fn report(&self, verdict: &str, question: &str) {
+        repo::say("");
+        repo::say(verdict);
         repo::say("");
         repo::say("The mini teacher through the pipeline");
         repo::say("=====================================");
@@ -112,7 +146,9 @@ impl Pipeline {
         }
         let asked = question.lines().next_back().unwrap_or_default();
         repo::say(&format!("\nThe question was: {asked}"));
-        repo::say("Every stage ran. Refinement and gates are not part of it yet; see docs/exit-criteria.md.");
+        let html = self.work.join("gates/report.html");
+        repo::say(&format!("Every stage ran. The gates in full: {}", html.display()));
+        repo::say("Refinement is not part of it yet; see docs/exit-criteria.md.");
     }
 }
 
@@ -176,6 +212,29 @@ fn fidelity(text: &str) -> Result<Vec<String>, String> {
     ])
 }
 
+/// The verdict with its sentences on the first line, then a line per gate.
+fn gated(text: &str) -> Result<Vec<String>, String> {
+    let json = Json::parse(text)?;
+    let sentences = json.path("summary").map_or(&[][..], Json::list).iter().filter_map(Json::text);
+    let sentences: Vec<&str> = sentences.collect();
+    let mut lines = vec![format!("{}: {}", text_of(&json, "verdict")?, sentences.join(" "))];
+    for result in json.path("student.gates").map_or(&[][..], Json::list) {
+        let name = text_of(result, "gate")?;
+        let teachers = json.path("teacher.gates").map_or(&[][..], Json::list);
+        let of_teacher = teachers.iter().find(|r| r.path("gate") == result.path("gate"));
+        let figure = |r: &Json| number(r, "figure.value").map_or_else(|_| "none".to_owned(), |x| format!("{x:.4}"));
+        lines.push(format!(
+            "{name:<20} {:<8} student {}   demanded {}   teacher {}",
+            text_of(result, "outcome")?,
+            figure(result),
+            number(result, "threshold")?,
+            of_teacher.map_or_else(|| "is the reference".to_owned(), figure),
+        ));
+    }
+    lines.push(row("seconds per prompt", &significant(number(&json, "run.seconds_per_prompt")?)));
+    Ok(lines)
+}
+
 fn row(name: &str, value: &str) -> String {
     format!("{name:<32} {value}")
 }
@@ -224,13 +283,26 @@ fn path(path: PathBuf) -> Outcome<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{fidelity, quantized, question, significant, verified};
+    use super::{fidelity, gated, quantized, question, significant, verified};
     use crate::repo;
 
     #[test]
     fn a_report_without_its_figures_is_an_error() {
         assert!(fidelity(r#"{"predictions": 1}"#).is_err());
         assert!(quantized("no JSON").is_err());
+        assert!(gated(r#"{"summary": []}"#).is_err());
+    }
+
+    #[test]
+    fn gates_open_with_the_verdict() {
+        let gates = r#"{"verdict": "NO-SHIP", "summary": ["A.", "B."], "run": {"seconds_per_prompt": 0.1},
+            "student": {"gates": [{"gate": "must_answer", "outcome": "fail", "threshold": 0.95, "figure": {"value": 0.5}},
+                                  {"gate": "routing_agreement", "outcome": "pass", "threshold": 0.85, "figure": null}]},
+            "teacher": {"gates": [{"gate": "must_answer", "outcome": "pass", "threshold": 0.95, "figure": {"value": 1}}]}}"#;
+        let lines = gated(gates).expect("complete");
+        assert_eq!(lines[0], "NO-SHIP: A. B.");
+        assert!(lines[1].contains("student 0.5000   demanded 0.95   teacher 1.0000"), "{lines:?}");
+        assert!(lines[2].contains("student none") && lines[2].ends_with("is the reference"), "{lines:?}");
     }
 
     #[test]

@@ -188,6 +188,45 @@ pub enum Error {
     /// A resumable job that cannot go on.
     #[error(transparent)]
     Job(#[from] gguf_bitnet::Error),
+    /// A prompt that is asked for and not there.
+    #[error("the suite has no prompt {prompt_id}; give the suite that it is of")]
+    UnknownPrompt {
+        /// Its id.
+        prompt_id: String,
+    },
+    /// Models of different shapes.
+    #[error("{what}: {teacher} in the teacher, {student} in the student; the gates compare models of one architecture")]
+    Incomparable {
+        /// What differs.
+        what: &'static str,
+        /// The teacher's.
+        teacher: String,
+        /// The student's.
+        student: String,
+    },
+    /// Models with different tokenizers or chat templates.
+    #[error(
+        "prompt {prompt_id} has other tokens in the student than in the teacher; both must share tokenizer and chat \
+         template"
+    )]
+    OtherTokens {
+        /// The prompt.
+        prompt_id: String,
+    },
+    /// The teacher is needed and cannot be had.
+    #[error("the teacher cannot be loaded: {source}")]
+    TeacherNotLoaded {
+        /// Why.
+        source: ModelError,
+    },
+    /// What was kept of an interrupted run is not as it was written.
+    #[error("{}.partial is damaged ({reason}); remove it to start over", path.display())]
+    Journal {
+        /// The journal.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
     /// A gate that does not exist.
     #[error("there is no gate `{name}`; the gates are {}", crate::ship::BehavioralGate::names())]
     UnknownGate {

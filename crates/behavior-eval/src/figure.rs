@@ -5,21 +5,21 @@
 //! the middle 95 % of the results (Efron's percentile bootstrap). A bootstrap knows nothing of what never happened: where
 //! (nearly) every draw gives the same value, Wilson's interval over the prompts stands instead.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::bootstrap::{BootstrapConfig, bootstrap};
 use crate::stats::Share;
 
 /// A figure with its interval.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Figure {
     /// The figure, between 0 and 1. Nothing out of nothing is 0: who shows nothing has shown nothing.
     pub value: f64,
     /// What counts, where the figure is a quotient of counts.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub numerator: Option<u64>,
     /// What it is divided by.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub denominator: Option<u64>,
     /// Prompts that it was taken from.
     pub n: u64,
@@ -32,7 +32,7 @@ pub struct Figure {
 }
 
 /// How an interval was found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum IntervalKind {
     /// Wilson's score interval over prompts.

@@ -31,6 +31,7 @@ pub mod regression;
 pub mod report;
 pub mod response;
 pub mod routing;
+pub mod run;
 pub mod scripted;
 pub mod ship;
 pub mod sparse;
@@ -62,6 +63,7 @@ pub use refusal::{PromptRefusal, RefusalFigures, RefusalSignals, judge_refusal, 
 pub use regression::{Baseline, Comparison};
 pub use report::GateReport;
 pub use routing::{RoutingGate, RoutingReport, RoutingTable};
+pub use run::{GateRun, GateRunConfig};
 pub use ship::{BehavioralGate, GateResult};
 pub use stamp::Stamp;
 pub use stats::{Estimate, Share};

@@ -12,8 +12,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::figure::Figure;
 use crate::report::{GateReport, SCHEMA, Settings};
-use crate::ship::{BehavioralGate, Figure, GateResult, Outcome};
+use crate::ship::{BehavioralGate, GateResult, Outcome};
 
 /// Largest report that is read, in bytes: that of 100,000 prompts.
 pub const MAX_BYTES: u64 = 256 << 20;
@@ -32,8 +33,6 @@ pub struct Baseline {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 struct BaselineSuite {
     identity: String,
-    #[serde(default)]
-    part_of: Option<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -132,7 +131,7 @@ impl Baseline {
     /// Sets a report beside this one.
     ///
     /// # Errors
-    /// [`Error::BaselineReport`] when the two cannot be compared: another suite, a part of it, another teacher, or another
+    /// [`Error::BaselineReport`] when the two cannot be compared: another suite, another teacher, or another
     /// way of asking.
     pub fn compare(&self, report: &GateReport) -> Result<Comparison> {
         self.check_comparable(report)?;
@@ -167,10 +166,6 @@ impl Baseline {
         };
         if self.suite.identity != report.suite.identity {
             return differs("suite", &self.suite.identity, &report.suite.identity);
-        }
-        if self.suite.part_of.is_some() || report.suite.part_of.is_some() {
-            let reason = "one of the two runs covers a part of the suite only: compare whole runs".to_owned();
-            return Err(Error::BaselineReport { reason });
         }
         if self.teacher.identity != report.teacher.identity {
             return differs("teacher", &self.teacher.identity, &report.teacher.identity);

@@ -30,9 +30,14 @@ pub use markdown::markdown;
 
 use serde::{Deserialize, Serialize};
 
+use crate::citations::{CitationFigures, ContestedCitations};
+use crate::figure::Figure;
+use crate::labels::{self, LabelCounts, LabelMove, LabelReport, SensitivityRow};
+use crate::perturb::Stability;
+use crate::refusal::{RefusalCounts, RefusalFigures};
 use crate::regression::Comparison;
 use crate::routing::{LayerFigures, RoutingFigures};
-use crate::ship::{BehavioralGate, Figure, GateResult, Outcome, Thresholds, Verdict};
+use crate::ship::{BehavioralGate, GateResult, Thresholds, Verdict};
 
 /// Version of the report's schema; `schema/gate-report.schema.json` of this crate describes it.
 pub const SCHEMA: u32 = 1;
@@ -67,12 +72,11 @@ pub struct GateReport {
     /// Distributions over the teacher's answers; absent when the teacher's were not recorded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fidelity: Option<AnswerFidelity>,
-    /// Automatic labels against the suite's own; absent when the suite has none.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub labels: Option<LabelReport>,
+    /// Automatic labels, and how far they can be trusted.
+    pub labels: LabelSection,
     /// How the figures hold when a part of the corpus is gone; absent when not asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub perturbation: Option<PerturbationReport>,
+    pub perturbation: Option<Stability>,
     /// One entry per failed gate of the student.
     pub failures: Vec<Failure>,
     /// One line per prompt, in the order of the suite.
@@ -108,9 +112,6 @@ pub struct SuiteFacts {
     pub identity: String,
     /// Prompts that were run.
     pub prompts: u64,
-    /// Prompts of the whole suite, when only a part was run.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub part_of: Option<u64>,
     /// Prompts whose sources agree.
     pub resolved: u64,
     /// Prompts whose sources disagree.
@@ -131,6 +132,8 @@ pub enum LabelSource {
     Suite,
     /// Made from the evidence of each prompt.
     Automatic,
+    /// The suite's own where it has them, else made from evidence.
+    Both,
 }
 
 /// What decides, next to the models and the suite.
@@ -156,9 +159,9 @@ pub struct ModelReport {
     /// Its gates, in the order of the ship rule.
     pub gates: Vec<GateResult>,
     /// Its citations.
-    pub citations: CitationFigures,
+    pub citations: CitationSection,
     /// Its refusals.
-    pub refusal: RefusalFigures,
+    pub refusal: RefusalSection,
     /// Tokens of its answers, on average.
     pub answer_tokens: f64,
     /// Answers that were cut off by their limit.
@@ -178,45 +181,73 @@ impl ModelReport {
     }
 }
 
-/// Citations of one model.
+/// Citations of one model: [`CitationFigures`] without its prompts.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct CitationFigures {
-    /// Citations that hold, of resolved and indeterminate prompts.
-    pub precision: Option<Figure>,
+pub struct CitationSection {
+    /// Valid citations of all citations of resolved and indeterminate prompts.
+    pub precision: Figure,
     /// The same, averaged over the answers that cite.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub macro_precision: Option<f64>,
-    /// Relevant chunks of resolved prompts that are cited; uncited answers count as zero.
-    pub recall: Option<Figure>,
+    pub precision_macro: Figure,
+    /// Relevant chunks cited of all relevant chunks of resolved prompts; uncited answers count as zero.
+    pub recall: Figure,
     /// The same, averaged over the resolved prompts.
+    pub recall_macro: Figure,
+    /// Citations that name one of the chunks the suite calls relevant; absent where it names none.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub macro_recall: Option<f64>,
-    /// Citations that name one of the chunks the suite calls relevant.
+    pub support_precision: Option<Figure>,
+    /// Contested prompts; not gated, absent without any.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub support: Option<Figure>,
-    /// Citations of contested prompts whose clause states the chunk's value; not gated.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub contested: Option<Figure>,
+    pub contested: Option<ContestedCitations>,
 }
 
-/// Refusals of one model.
+impl From<&CitationFigures> for CitationSection {
+    fn from(figures: &CitationFigures) -> Self {
+        Self {
+            precision: figures.precision,
+            precision_macro: figures.precision_macro,
+            recall: figures.recall,
+            recall_macro: figures.recall_macro,
+            support_precision: figures.support_precision,
+            contested: figures.contested.clone(),
+        }
+    }
+}
+
+/// Refusals of one model: [`RefusalFigures`] without its prompts.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct RefusalFigures {
+pub struct RefusalSection {
     /// F1 of refusing.
-    pub f1: Option<Figure>,
+    pub f1: Figure,
     /// Mean of the F1 of refusing and that of answering.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub macro_f1: Option<f64>,
+    pub macro_f1: Figure,
+    /// Right refusals of all refusals on resolved and indeterminate prompts.
+    pub precision: Figure,
     /// Indeterminate prompts refused.
-    pub must_refuse: Option<Figure>,
+    pub must_refuse: Figure,
     /// Resolved prompts answered.
-    pub must_answer: Option<Figure>,
+    pub must_answer: Figure,
     /// Resolved prompts refused.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub over_refusal: Option<Figure>,
-    /// Contested prompts refused; not gated.
+    pub over_refusal: Figure,
+    /// Contested prompts refused; not gated, absent without any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub contested_refused: Option<Figure>,
+    /// What the figures were counted from.
+    pub counts: RefusalCounts,
+}
+
+impl From<&RefusalFigures> for RefusalSection {
+    fn from(figures: &RefusalFigures) -> Self {
+        Self {
+            f1: figures.f1,
+            macro_f1: figures.macro_f1,
+            precision: figures.precision,
+            must_refuse: figures.must_refuse,
+            must_answer: figures.must_answer,
+            over_refusal: figures.over_refusal,
+            contested_refused: figures.contested_refused,
+            counts: figures.counts,
+        }
+    }
 }
 
 /// A figure of both models.
@@ -259,95 +290,42 @@ pub struct Coherence {
 /// Distributions of teacher and student over the teacher's answers.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct AnswerFidelity {
-    /// Mean KL(teacher || student) in nats, from the tokens that were stored and the rest as one.
+    /// Mean KL(teacher || student) in nats, with all tokens that were not stored as one outcome: a lower bound.
     pub kl_mean: f64,
-    /// How much too low it may be because the rest was taken as one.
-    pub kl_truncation: f64,
+    /// Probability of the tokens that were not stored, on average.
+    pub tail_mass: f64,
     /// Positions where both find the same token most likely.
     pub same_top1: Figure,
     /// Mean divergence at each position of an answer, the first token's first.
     pub kl_by_position: Vec<f64>,
 }
 
-/// Automatic labels against true ones.
+/// Automatic labels: [`LabelReport`] without its prompts.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct LabelReport {
-    /// Prompts whose automatic label is the true one.
-    pub accuracy: Figure,
-    /// Rows are true labels, columns automatic ones.
-    pub confusion: Vec<ConfusionRow>,
-    /// Labels that change when one threshold of the labeller moves.
+pub struct LabelSection {
+    /// The rules.
+    pub thresholds: labels::Thresholds,
+    /// Labels by the rules.
+    pub counts: LabelCounts,
+    /// Prompts whose label by the rules is the true one; absent when the suite has no labels.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub accuracy: Option<Figure>,
+    /// True labels against labels by the rules.
+    pub confusion: Vec<LabelMove>,
+    /// Every threshold a tenth down and a tenth up.
     pub sensitivity: Vec<SensitivityRow>,
 }
 
-/// Automatic labels of the prompts with one true label.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct ConfusionRow {
-    /// The true label.
-    pub label: String,
-    /// Labelled resolved.
-    pub resolved: u64,
-    /// Labelled contested.
-    pub contested: u64,
-    /// Labelled indeterminate.
-    pub indeterminate: u64,
-    /// Not labelled.
-    pub unlabelled: u64,
-}
-
-/// One threshold of the labeller, moved.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct SensitivityRow {
-    /// Which threshold.
-    pub threshold: String,
-    /// By how much.
-    pub change: f64,
-    /// Labels that flip.
-    pub flips: u64,
-    /// Labels in all.
-    pub n: u64,
-    /// Accuracy with the moved threshold; absent without true labels.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub accuracy: Option<f64>,
-}
-
-/// The gates after a part of the corpus was removed.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct PerturbationReport {
-    /// Share of the chunks that were removed.
-    pub share: f64,
-    /// Which ones: `random`, `stratified` or `fragile`.
-    pub mode: String,
-    /// Seed of the choice.
-    pub seed: u64,
-    /// Chunks removed.
-    pub chunks_removed: u64,
-    /// Prompts that lost a chunk.
-    pub prompts_changed: u64,
-    /// Prompts whose label survives: those the figures below are over.
-    pub prompts_kept: u64,
-    /// Whether every gate that passes before still passes, and no figure moves by more than [`Self::tolerance`].
-    pub stable: bool,
-    /// Largest change that counts as stable.
-    pub tolerance: f64,
-    /// The figures, paired.
-    pub figures: Vec<PairedFigure>,
-}
-
-/// A figure before and after, over the same prompts.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct PairedFigure {
-    /// Which gate.
-    pub gate: BehavioralGate,
-    /// Before.
-    pub before: Option<Figure>,
-    /// After.
-    pub after: Option<Figure>,
-    /// How the gate ends after.
-    pub outcome: Outcome,
-    /// After minus before; absent when one of them is.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub change: Option<f64>,
+impl From<&LabelReport> for LabelSection {
+    fn from(report: &LabelReport) -> Self {
+        Self {
+            thresholds: report.thresholds,
+            counts: report.counts,
+            accuracy: report.accuracy,
+            confusion: report.confusion.clone(),
+            sensitivity: report.sensitivity.clone(),
+        }
+    }
 }
 
 /// One prompt.

@@ -10,7 +10,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::stats::Share;
+use crate::figure::Figure;
 
 /// One of the figures that decide whether a student ships.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -171,36 +171,6 @@ impl Thresholds {
     }
 }
 
-/// A figure with the number of samples behind it and its 95 % interval.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Figure {
-    /// The figure, in 0..=1.
-    pub value: f64,
-    /// What counts, where the figure is a quotient of counts.
-    pub numerator: Option<u64>,
-    /// What it is divided by.
-    pub denominator: Option<u64>,
-    /// Prompts it rests on.
-    pub n: u64,
-    /// Lower end of the interval.
-    pub low95: f64,
-    /// Upper end of the interval.
-    pub high95: f64,
-}
-
-impl From<Share> for Figure {
-    fn from(share: Share) -> Self {
-        Self {
-            value: share.value,
-            numerator: Some(share.count),
-            denominator: Some(share.n),
-            n: share.n,
-            low95: share.low95,
-            high95: share.high95,
-        }
-    }
-}
-
 /// How a gate ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -298,17 +268,9 @@ impl std::fmt::Display for Verdict {
 mod tests {
     use super::{BehavioralGate, Figure, GateResult, Outcome, Thresholds, Verdict};
     use crate::error::Error;
-    use crate::stats::Share;
 
     fn figure(value: f64, n: u64) -> Option<Figure> {
-        Some(Figure {
-            value,
-            numerator: None,
-            denominator: None,
-            n,
-            low95: value - 0.05,
-            high95: (value + 0.05).min(1.0),
-        })
+        Some(Figure { value, n, low95: value - 0.05, high95: (value + 0.05).min(1.0), ..Figure::share(1, 1) })
     }
 
     fn results(change: impl Fn(BehavioralGate) -> Option<Figure>, strict: bool) -> Vec<GateResult> {
@@ -352,12 +314,12 @@ mod tests {
     #[test]
     fn strict_asks_for_the_lower_end_of_the_interval() {
         let thresholds = Thresholds::default();
-        let share = Share::of(18, 20).unwrap();
+        let share = Figure::share(18, 20);
         let gate = BehavioralGate::MustRefuse;
-        assert_eq!(GateResult::judge(gate, Some(share.into()), &thresholds, false).outcome, Outcome::Pass);
-        assert_eq!(GateResult::judge(gate, Some(share.into()), &thresholds, true).outcome, Outcome::Fail);
-        let sure = Share::of(1800, 2000).unwrap();
-        assert_eq!(GateResult::judge(gate, Some(sure.into()), &thresholds, true).outcome, Outcome::Pass);
+        assert_eq!(GateResult::judge(gate, Some(share), &thresholds, false).outcome, Outcome::Pass);
+        assert_eq!(GateResult::judge(gate, Some(share), &thresholds, true).outcome, Outcome::Fail);
+        let sure = Figure::share(1800, 2000);
+        assert_eq!(GateResult::judge(gate, Some(sure), &thresholds, true).outcome, Outcome::Pass);
     }
 
     #[test]

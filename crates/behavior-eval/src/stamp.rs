@@ -23,8 +23,9 @@ use std::path::Path;
 use gguf_bitnet::{Array, Metadata, Value};
 
 use crate::error::{Error, Result};
+use crate::figure::{Figure, IntervalKind};
 use crate::report::{GateReport, SCHEMA};
-use crate::ship::{BehavioralGate, Figure, GateResult, Outcome, Verdict};
+use crate::ship::{BehavioralGate, GateResult, Outcome, Verdict};
 
 const PREFIX: &str = "craftsman.gates.";
 
@@ -50,10 +51,10 @@ pub struct Stamp {
 }
 
 impl Stamp {
-    /// The stamp of a report; `None` for a report on a part of its suite, which decides nothing.
+    /// The stamp of a report.
     #[must_use]
-    pub fn of(report: &GateReport) -> Option<Self> {
-        report.suite.part_of.is_none().then(|| Self {
+    pub fn of(report: &GateReport) -> Self {
+        Self {
             verdict: report.verdict,
             strict: report.settings.strict,
             student: report.student.identity.clone(),
@@ -62,7 +63,7 @@ impl Stamp {
             suite_hash: report.suite.identity.clone(),
             prompts: report.suite.prompts,
             gates: report.student.gates.clone(),
-        })
+        }
     }
 
     /// Replaces the stamp in metadata.
@@ -195,6 +196,7 @@ impl<'a> Keys<'a> {
                     n: samples[i],
                     low95: low95[i],
                     high95: high95[i],
+                    interval: IntervalKind::Bootstrap,
                 };
                 Ok(GateResult {
                     gate: names[i].parse::<BehavioralGate>().map_err(|_| bad("names"))?,
@@ -210,7 +212,8 @@ impl<'a> Keys<'a> {
 #[cfg(test)]
 mod tests {
     use super::{PREFIX, Stamp};
-    use crate::ship::{BehavioralGate, Figure, GateResult, Thresholds, Verdict};
+    use crate::figure::{Figure, IntervalKind};
+    use crate::ship::{BehavioralGate, GateResult, Thresholds, Verdict};
     use gguf_bitnet::Metadata;
 
     fn stamp() -> Stamp {
@@ -221,6 +224,7 @@ mod tests {
             n: 30 + i as u64,
             low95: 0.4,
             high95: 0.9,
+            interval: IntervalKind::Bootstrap,
         };
         let judge = |(i, gate): (usize, BehavioralGate)| {
             GateResult::judge(gate, (i != 1).then(|| figure(i)), &Thresholds::default(), i > 3)

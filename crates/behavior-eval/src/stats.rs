@@ -70,6 +70,11 @@ impl Moments {
         self.squares += before * (x - self.mean);
     }
 
+    /// Numbers so far.
+    pub(crate) fn n(&self) -> u64 {
+        self.n
+    }
+
     /// The mean, 0 for an empty stream.
     pub(crate) fn mean(&self) -> f64 {
         self.mean

@@ -3,11 +3,16 @@
 
 use std::collections::BTreeMap;
 
+use behavior_eval::citations::ContestedCitations;
+use behavior_eval::figure::{Figure, IntervalKind};
+use behavior_eval::labels::{self, LabelCounts, LabelMove, SensitivityRow};
+use behavior_eval::perturb::{FigureMove, Perturbation, Stability};
+use behavior_eval::refusal::RefusalCounts;
 use behavior_eval::regression::Baseline;
 use behavior_eval::report::*;
 use behavior_eval::routing::{LayerFigures, RoutingFigures};
-use behavior_eval::ship::{BehavioralGate, Figure, GateResult, Outcome, Thresholds, Verdict};
-use behavior_eval::{Share, Stamp};
+use behavior_eval::ship::{BehavioralGate, GateResult, Outcome, Thresholds, Verdict};
+use behavior_eval::{Label, Share, Stamp};
 use serde_json::Value;
 
 /// A text that would act in every format that does not escape it.
@@ -15,7 +20,8 @@ const HOSTILE: &str = "<script>alert(1)</script>|`]]>\"'&\u{1b}[31m\n# x\u{0}";
 
 fn figure(value: f64, n: u64) -> Figure {
     let (low95, high95) = ((value - 0.04).max(0.0), (value + 0.04).min(1.0));
-    Figure { value, numerator: Some((value * n as f64).round() as u64), denominator: Some(n), n, low95, high95 }
+    let numerator = Some((value * n as f64).round() as u64);
+    Figure { value, numerator, denominator: Some(n), n, low95, high95, interval: IntervalKind::Bootstrap }
 }
 
 fn model(name: &str, value: f64) -> ModelReport {
@@ -24,21 +30,27 @@ fn model(name: &str, value: f64) -> ModelReport {
         name: name.to_owned(),
         identity: hex(name),
         gates: BehavioralGate::ALL.map(judge).to_vec(),
-        citations: CitationFigures {
-            precision: Some(figure(value, 100)),
-            macro_precision: Some(value),
-            recall: Some(figure(value, 80)),
-            macro_recall: None,
-            support: None,
-            contested: Some(figure(0.5, 60)),
+        citations: CitationSection {
+            precision: figure(value, 100),
+            precision_macro: figure(value, 100),
+            recall: figure(value, 80),
+            recall_macro: figure(value, 80),
+            support_precision: Some(figure(value, 100)),
+            contested: Some(ContestedCitations {
+                precision: figure(0.5, 60),
+                disclosed: figure(0.5, 60),
+                one_sided: figure(0.5, 60),
+            }),
         },
-        refusal: RefusalFigures {
-            f1: Some(figure(value, 140)),
-            macro_f1: Some(value),
-            must_refuse: Some(figure(value, 60)),
-            must_answer: Some(figure(value, 80)),
-            over_refusal: None,
+        refusal: RefusalSection {
+            f1: figure(value, 140),
+            macro_f1: figure(value, 140),
+            precision: figure(value, 140),
+            must_refuse: figure(value, 60),
+            must_answer: figure(value, 80),
+            over_refusal: figure(0.0, 80),
             contested_refused: None,
+            counts: RefusalCounts::default(),
         },
         answer_tokens: 21.5,
         cut_off: 1,
@@ -102,7 +114,6 @@ fn report(value: f64) -> GateReport {
             name: HOSTILE.into(),
             identity: "a".repeat(64),
             prompts: 200,
-            part_of: None,
             resolved: 80,
             contested: 60,
             indeterminate: 60,
@@ -123,43 +134,30 @@ fn report(value: f64) -> GateReport {
         coherence: Some(Coherence { mean: 0.98, lowest: 0.4, n: 1000 }),
         fidelity: Some(AnswerFidelity {
             kl_mean: 0.02,
-            kl_truncation: 0.001,
+            tail_mass: 0.001,
             same_top1: figure(0.9, 500),
             kl_by_position: vec![0.1, 0.02, 0.03],
         }),
-        labels: Some(LabelReport {
-            accuracy: figure(0.97, 200),
-            confusion: vec![ConfusionRow {
-                label: "resolved".into(),
-                resolved: 78,
-                contested: 1,
-                indeterminate: 0,
-                unlabelled: 1,
-            }],
+        labels: LabelSection {
+            thresholds: labels::Thresholds::default(),
+            counts: LabelCounts::default(),
+            accuracy: Some(figure(0.97, 200)),
+            confusion: vec![LabelMove { from: Some(Label::Resolved), to: None, prompts: 2 }],
             sensitivity: vec![SensitivityRow {
-                threshold: "redundancy".into(),
-                change: 0.1,
+                threshold: "redundancy",
+                value: 3.1,
                 flips: 3,
-                n: 200,
-                accuracy: Some(0.96),
+                moves: vec![LabelMove { from: Some(Label::Resolved), to: Some(Label::Contested), prompts: 3 }],
             }],
-        }),
-        perturbation: Some(PerturbationReport {
-            share: 0.1,
-            mode: "random".into(),
-            seed: 0,
+        },
+        perturbation: Some(Stability {
+            perturbation: Perturbation::default(),
             chunks_removed: 129,
-            prompts_changed: 98,
-            prompts_kept: 170,
+            prompts: 200,
+            prompts_touched: 98,
+            prompts_surviving: 170,
+            figures: vec![FigureMove::new("refusal_f1", 0.9, 0.8, false)],
             stable: false,
-            tolerance: 0.05,
-            figures: vec![PairedFigure {
-                gate: BehavioralGate::RefusalF1,
-                before: Some(figure(0.9, 170)),
-                after: Some(figure(0.8, 170)),
-                outcome: Outcome::Fail,
-                change: Some(-0.1),
-            }],
         }),
         failures,
         prompts: vec![prompt("p-1", missed), prompt(HOSTILE, vec![])],
@@ -258,11 +256,14 @@ fn reports_follow_the_committed_schema_and_open_with_the_verdict() {
         check_schema(&report.json()).unwrap();
         // Everything that may be absent.
         (report.local_routing, report.coherence, report.fidelity) = (None, None, None);
-        (report.labels, report.perturbation, report.baseline) = (None, None, None);
-        report.student.citations.precision = None;
+        (report.labels.accuracy, report.perturbation, report.baseline) = (None, None, None);
+        report.student.citations.support_precision = None;
+        report.student.citations.contested = None;
         report.student.gates[1].figure = None;
         check_schema(&report.json()).unwrap();
     }
+    let stamp = Stamp::of(&report(0.97));
+    assert_eq!((stamp.verdict, stamp.prompts), (Verdict::Ship, 200));
     assert!(report(0.99).json().starts_with("{\n  \"verdict\": \"SHIP\""));
     assert!(report(0.4).json().starts_with("{\n  \"verdict\": \"NO-SHIP\""));
 }
@@ -386,7 +387,6 @@ fn what_cannot_be_compared_is_refused() {
         assert!(error.contains(word), "{error}");
     };
     refused(&|r| r.suite.identity = "b".repeat(64), "suite");
-    refused(&|r| r.suite.part_of = Some(900), "part");
     refused(&|r| r.teacher.identity = "c".repeat(64), "teacher");
     refused(&|r| r.settings.max_new_tokens = 60, "tokens");
     refused(&|r| r.settings.compute = "a8-block".into(), "computing");
@@ -415,13 +415,4 @@ fn hostile_baselines_are_refused_with_the_reason() {
     for text in ["", "{", "[]", "null", "{\"schema\": 1e99}", &"[".repeat(200_000)] {
         assert!(Baseline::parse(text).is_err(), "{:.20}", text);
     }
-}
-
-#[test]
-fn a_report_on_a_part_of_the_suite_makes_no_stamp() {
-    let mut report = report(0.97);
-    let stamp = Stamp::of(&report).unwrap();
-    assert_eq!((stamp.verdict, stamp.prompts), (Verdict::Ship, 200));
-    report.suite.part_of = Some(1200);
-    assert!(Stamp::of(&report).is_none());
 }

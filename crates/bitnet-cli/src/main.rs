@@ -1,7 +1,8 @@
 //! The `bitnet` command: quantise, inspect, verify, run and evaluate ternary language models on a CPU.
 //!
 //! One file per verb under `verbs/`, each with its argument struct. Results go to standard output, progress and
-//! statistics to standard error. Exit codes: 0 done, 1 could not be done (one sentence says why), 2 wrong command line.
+//! statistics to standard error. Exit codes: 0 done, 1 could not be done (one sentence says why), 2 wrong command line,
+//! 3 done, and a gate failed.
 
 mod layout;
 mod model;
@@ -9,6 +10,7 @@ mod output;
 mod progress;
 mod size;
 mod subject;
+mod utc;
 mod verbs;
 
 use std::io::ErrorKind;
@@ -17,7 +19,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
-use verbs::{bench, dump, eval, inspect, quantize, run, suite, synth, tokenize, verify};
+use output::{GateFailed, Usage};
+use verbs::{bench, dump, eval, eval_gates, inspect, quantize, run, suite, synth, tokenize, verify};
 
 #[derive(Parser)]
 #[command(name = "bitnet", version, about, arg_required_else_help = true)]
@@ -36,6 +39,7 @@ enum Verb {
     Dump(dump::Args),
     Eval(eval::Args),
     Suite(suite::Args),
+    EvalGates(Box<eval_gates::Args>),
     Synth(synth::Args),
     Bench(bench::Args),
 }
@@ -54,15 +58,18 @@ fn main() -> ExitCode {
         Verb::Dump(args) => dump::execute(args),
         Verb::Eval(args) => eval::execute(args),
         Verb::Suite(args) => suite::execute(args),
+        Verb::EvalGates(args) => eval_gates::execute(*args),
         Verb::Synth(args) => synth::execute(args),
         Verb::Bench(args) => bench::execute(args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if reader_left(&error) => ExitCode::SUCCESS,
+        // The report has been printed and says which one.
+        Err(error) if error.is::<GateFailed>() => ExitCode::from(3),
         Err(error) => {
             output::complain(&error);
-            ExitCode::FAILURE
+            ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })
         }
     }
 }

@@ -4,6 +4,30 @@ use std::io::{ErrorKind, Write};
 
 use serde::Serialize;
 
+/// The work is done and its result is that something did not pass; what, has been printed.
+#[derive(Debug)]
+pub(crate) struct GateFailed;
+
+impl std::fmt::Display for GateFailed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a gate failed")
+    }
+}
+
+impl std::error::Error for GateFailed {}
+
+/// A command line whose parts do not fit together, in one sentence.
+#[derive(Debug)]
+pub(crate) struct Usage(pub(crate) String);
+
+impl std::fmt::Display for Usage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Usage {}
+
 /// Writes a line of result.
 ///
 /// # Errors

@@ -39,29 +39,15 @@ impl ModelSubject {
     /// # Errors
     /// A model without experts or without a chat template, and what loading refuses.
     pub(crate) fn load(files: &ModelFiles, id: String, act: Act, kv: Kv, pool: Arc<Pool>) -> Result<Self> {
-        let (path, config) = (files.path().display(), &files.config);
-        let Some(moe) = &config.moe else {
-            return Err(anyhow!("{path} has no experts: the gates compare who computes a token"));
-        };
+        let (path, info) = (files.path().display(), subject_info(files, id)?);
         let tokenizer = files.tokenizer()?;
         let Some(source) = tokenizer.chat_template() else {
             return Err(anyhow!("{path} has no chat template: the gates ask questions in the model's own format"));
         };
         let template = model::chat_template(source, &tokenizer)?;
-        let moe_layers =
-            (0..config.n_layers).filter(|&l| config.is_moe(l)).map(u32::try_from).collect::<Result<_, _>>()?;
-        let info = SubjectInfo {
-            name: short_name(files.path()),
-            id,
-            moe_layers,
-            n_experts: moe.router.n_experts,
-            top_k: moe.router.top_k,
-            vocab_size: config.vocab,
-            hidden: config.hidden,
-        };
         let model = model::load(files, act, pool)?;
         let kv = kv.into();
-        let session = new_session(&model, FIRST_CONTEXT.min(config.n_ctx), kv)?;
+        let session = new_session(&model, FIRST_CONTEXT.min(files.config.n_ctx), kv)?;
         Ok(Self { info, model, tokenizer, template, session, kv })
     }
 
@@ -74,6 +60,27 @@ impl ModelSubject {
         }
         Ok(())
     }
+}
+
+/// What an opened model is to the gates, without loading it. `id` is its identity (see [`identity`]).
+///
+/// # Errors
+/// A model without experts.
+pub(crate) fn subject_info(files: &ModelFiles, id: String) -> Result<SubjectInfo> {
+    let (path, config) = (files.path().display(), &files.config);
+    let Some(moe) = &config.moe else {
+        return Err(anyhow!("{path} has no experts: the gates compare who computes a token"));
+    };
+    let moe_layers = (0..config.n_layers).filter(|&l| config.is_moe(l)).map(u32::try_from).collect::<Result<_, _>>()?;
+    Ok(SubjectInfo {
+        name: short_name(files.path()),
+        id,
+        moe_layers,
+        n_experts: moe.router.n_experts,
+        top_k: moe.router.top_k,
+        vocab_size: config.vocab,
+        hidden: config.hidden,
+    })
 }
 
 fn new_session(model: &Arc<CraftsmanModel>, n_ctx: usize, kv: CacheType) -> Result<Session, moe_runtime::Error> {

@@ -3,6 +3,7 @@
 pub(crate) mod bench;
 pub(crate) mod dump;
 pub(crate) mod eval;
+pub(crate) mod eval_gates;
 pub(crate) mod inspect;
 pub(crate) mod quantize;
 pub(crate) mod run;

@@ -1,10 +1,13 @@
 //! A report cut into blocks: the same order and words for Markdown and HTML.
 
-use super::page::{Block, Page, Plot, Row, Series, Table, Tone};
-use super::{GateReport, LabelReport, ModelReport, PerturbationReport, RoutingSection};
+use super::page::{Block, Page, Plot, Series, Table, Tone};
+use super::{GateReport, LabelSection, ModelReport, RoutingSection};
+use crate::figure::Figure;
+use crate::perturb::{Removal, Stability};
 use crate::routing::RoutingFigures;
-use crate::ship::{BehavioralGate, Figure, GateResult, Outcome};
+use crate::ship::{BehavioralGate, GateResult, Outcome};
 use crate::stats::Share;
+use crate::suite::Label;
 
 /// The whole report.
 pub(super) fn page(report: &GateReport) -> Page {
@@ -21,10 +24,10 @@ pub(super) fn page(report: &GateReport) -> Page {
     if let Some(fidelity) = &report.fidelity {
         blocks.push(Block::Heading("Distributions over the teacher's answers".into()));
         blocks.push(Block::Text(format!(
-            "KL divergence from the teacher: mean {:.5} nats, too low by at most {:.5} because only the likeliest tokens are \
-             stored. Same most likely token: {}.",
+            "KL divergence from the teacher: mean {:.5} nats, a lower bound: the tokens beyond the likeliest ones, which have \
+             a probability of {:.5} together, count as one. Same most likely token: {}.",
             fidelity.kl_mean,
-            fidelity.kl_truncation,
+            fidelity.tail_mass,
             figure_text(Some(&fidelity.same_top1))
         )));
         let points = fidelity.kl_by_position.iter().enumerate().map(|(i, &kl)| (i as f64, kl)).collect();
@@ -39,9 +42,7 @@ pub(super) fn page(report: &GateReport) -> Page {
     if let Some(perturbation) = &report.perturbation {
         perturbed(perturbation, &mut blocks);
     }
-    if let Some(labels) = &report.labels {
-        labelled(labels, &mut blocks);
-    }
+    labelled(&report.labels, &mut blocks);
     identities(report, &mut blocks);
     Page { title, good: report.passed(), blocks }
 }
@@ -262,85 +263,99 @@ fn answers(report: &GateReport, blocks: &mut Vec<Block>) {
     blocks.push(Block::Heading("Citations and refusals".into()));
     let mut table = Table::new(["figure", "student", "teacher", "gated"]);
     let mut row = |name: &str, of: &dyn Fn(&ModelReport) -> Option<String>, gated: &str| {
-        let text = |model| of(model).unwrap_or_else(|| "not measured".to_owned());
+        let text = |model| of(model).unwrap_or_else(|| "nothing to measure on".to_owned());
         let cells = [name.to_owned(), text(&report.student), text(&report.teacher), gated.to_owned()];
         table.row(Tone::Plain, cells);
     };
-    let figure = |f: &Option<Figure>| f.as_ref().map(|f| figure_text(Some(f)));
-    let number = |x: &Option<f64>| x.map(|x| format!("{x:.4}"));
-    row("citation precision", &|m| figure(&m.citations.precision), "yes");
-    row("the same, mean of answers", &|m| number(&m.citations.macro_precision), "no");
-    row("citation recall", &|m| figure(&m.citations.recall), "yes");
-    row("the same, mean of prompts", &|m| number(&m.citations.macro_recall), "no");
-    row("support precision", &|m| figure(&m.citations.support), "no");
-    row("contested clauses", &|m| figure(&m.citations.contested), "no");
-    row("refusal F1", &|m| figure(&m.refusal.f1), "yes");
-    row("F1 of refusing and answering, mean", &|m| number(&m.refusal.macro_f1), "no");
-    row("refused of indeterminate", &|m| figure(&m.refusal.must_refuse), "yes");
-    row("answered of resolved", &|m| figure(&m.refusal.must_answer), "yes");
-    row("refused of resolved", &|m| figure(&m.refusal.over_refusal), "no");
-    row("refused of contested", &|m| figure(&m.refusal.contested_refused), "no");
+    let some = |figure: &Figure| Some(figure_text(Some(figure)));
+    let maybe = |figure: Option<&Figure>| figure.map(|figure| figure_text(Some(figure)));
+    row("citation precision", &|m| some(&m.citations.precision), "yes");
+    row("the same, mean of answers", &|m| some(&m.citations.precision_macro), "no");
+    row("citation recall", &|m| some(&m.citations.recall), "yes");
+    row("the same, mean of prompts", &|m| some(&m.citations.recall_macro), "no");
+    row("citations of relevant chunks", &|m| maybe(m.citations.support_precision.as_ref()), "no");
+    row("contested: citations that hold", &|m| maybe(m.citations.contested.as_ref().map(|c| &c.precision)), "no");
+    row("contested: conflict disclosed", &|m| maybe(m.citations.contested.as_ref().map(|c| &c.disclosed)), "no");
+    row("contested: one side only", &|m| maybe(m.citations.contested.as_ref().map(|c| &c.one_sided)), "no");
+    row("contested: refused", &|m| maybe(m.refusal.contested_refused.as_ref()), "no");
+    row("F1 of refusing", &|m| some(&m.refusal.f1), "yes");
+    row("mean F1 of refusing and answering", &|m| some(&m.refusal.macro_f1), "no");
+    row("indeterminate: refused", &|m| some(&m.refusal.must_refuse), "yes");
+    row("resolved: answered", &|m| some(&m.refusal.must_answer), "yes");
+    row("resolved: refused", &|m| some(&m.refusal.over_refusal), "no");
     row("tokens of an answer, mean", &|m| Some(format!("{:.1}", m.answer_tokens)), "no");
     row("answers cut off by their limit", &|m| Some(m.cut_off.to_string()), "no");
     blocks.push(Block::Table(table));
 }
 
-fn perturbed(report: &PerturbationReport, blocks: &mut Vec<Block>) {
-    blocks.push(Block::Heading("With a part of the corpus gone".into()));
+fn perturbed(stability: &Stability, blocks: &mut Vec<Block>) {
+    blocks.push(Block::Heading("With a part of the evidence gone".into()));
+    let how = match stability.perturbation.removal {
+        Removal::Random => "at random",
+        Removal::StratifiedBySource => "the same share of every source",
+        Removal::MostFragileFirst => "the most fragile first",
+    };
     blocks.push(Block::Text(format!(
-        "{} of the chunks removed ({}, seed {}): {} chunks, {} prompts changed, {} prompts keep their label and are compared. \
-         {}",
-        format_args!("{:.0} %", 100.0 * report.share),
-        report.mode,
-        report.seed,
-        report.chunks_removed,
-        report.prompts_changed,
-        report.prompts_kept,
-        if report.stable {
-            "Stable: every gate ends as before, and no figure moves by more than the tolerance."
+        "{:.0} % of the chunks removed, {how} (seed {}): {} chunks of {} prompts. The figures are those of the {} of {} prompts \
+         whose label is what it was. {}",
+        100.0 * stability.perturbation.fraction,
+        stability.perturbation.seed,
+        stability.chunks_removed,
+        stability.prompts_touched,
+        stability.prompts_surviving,
+        stability.prompts,
+        if stability.stable {
+            "Stable: every gate passes and no figure moves by more than 0.05."
         } else {
-            "NOT stable: a gate no longer passes, or a figure moves by more than the tolerance."
+            "Not stable: a gate does not pass, or a figure moves by more than 0.05."
         },
     )));
-    let mut table = Table::new(["gate", "before", "after", "change", "outcome after"]);
-    for figure in &report.figures {
-        let moved = figure.change.is_none_or(|change| change.abs() > report.tolerance);
+    let mut table = Table::new(["figure", "before", "after", "change", "passes after", "stable"]);
+    let yes = |is: bool| if is { "yes" } else { "no" }.to_owned();
+    for figure in &stability.figures {
         table.row(
-            if moved { Tone::Bad } else { Tone::Plain },
+            if figure.stable { Tone::Plain } else { Tone::Bad },
             [
-                figure.gate.name().to_owned(),
-                figure_text(figure.before.as_ref()),
-                figure_text(figure.after.as_ref()),
-                figure.change.map_or_else(String::new, |change| format!("{change:+.4}")),
-                outcome_word(figure.outcome).to_owned(),
+                figure.figure.clone(),
+                format!("{:.4}", figure.before),
+                format!("{:.4}", figure.after),
+                format!("{:+.4}", figure.after - figure.before),
+                yes(figure.passes),
+                yes(figure.stable),
             ],
         );
     }
     blocks.push(Block::Table(table));
 }
 
-fn labelled(labels: &LabelReport, blocks: &mut Vec<Block>) {
+fn labelled(labels: &LabelSection, blocks: &mut Vec<Block>) {
     blocks.push(Block::Heading("Automatic labels".into()));
-    blocks.push(Block::Text(format!(
-        "Labels made from the evidence of each prompt, against those of the suite: accuracy {}. The suite's own labels gate.",
-        figure_text(Some(&labels.accuracy))
-    )));
-    let mut table = Table::new(["true label", "resolved", "contested", "indeterminate", "unlabelled"]);
-    for row in &labels.confusion {
-        let counts = [row.resolved, row.contested, row.indeterminate, row.unlabelled].map(|n| n.to_string());
-        let cells: Vec<String> = std::iter::once(row.label.clone()).chain(counts).collect();
-        table.rows.push(Row { cells, tone: Tone::Plain });
+    blocks.push(Block::Text(match &labels.accuracy {
+        Some(accuracy) => format!(
+            "Labels made from the evidence agree with the suite's own, which gate, in {}.",
+            figure_text(Some(accuracy))
+        ),
+        None => "The suite has no labels: those made from the evidence gate.".to_owned(),
+    }));
+    let name = |label: Option<Label>| label.map_or("unlabelled", Label::name).to_owned();
+    if !labels.confusion.is_empty() {
+        let mut table = Table::new(["the suite's label", "automatic label", "prompts"]);
+        for cell in &labels.confusion {
+            let tone = if cell.from == cell.to { Tone::Plain } else { Tone::Bad };
+            table.row(tone, [name(cell.from), name(cell.to), cell.prompts.to_string()]);
+        }
+        blocks.push(Block::Table(table));
     }
-    blocks.push(Block::Table(table));
-    let mut table = Table::new(["threshold", "moved by", "labels that flip", "accuracy then"]);
+    let mut table = Table::new(["threshold", "moved to", "labels that flip", "from and to"]);
     for row in &labels.sensitivity {
+        let moves = row.moves.iter().map(|m| format!("{} {} to {}", m.prompts, name(m.from), name(m.to)));
         table.row(
             Tone::Plain,
             [
-                row.threshold.clone(),
-                format!("{:+.1}", row.change),
-                format!("{} of {}", row.flips, row.n),
-                row.accuracy.map_or_else(String::new, |a| format!("{a:.4}")),
+                row.threshold.to_owned(),
+                row.value.to_string(),
+                row.flips.to_string(),
+                moves.collect::<Vec<_>>().join(", "),
             ],
         );
     }
@@ -352,11 +367,10 @@ fn identities(report: &GateReport, blocks: &mut Vec<Block>) {
     let suite = &report.suite;
     let mut table = Table::new(["what", "value"]);
     let mut row = |what: &str, value: String| table.row(Tone::Plain, [what.to_owned(), value]);
-    let part = suite.part_of.map_or_else(String::new, |whole| format!(" of {whole}"));
     row(
         "suite",
         format!(
-            "{}: {}{part} prompts ({} resolved, {} contested, {} indeterminate, {} unlabelled)",
+            "{}: {} prompts ({} resolved, {} contested, {} indeterminate, {} unlabelled)",
             suite.name, suite.prompts, suite.resolved, suite.contested, suite.indeterminate, suite.unlabelled
         ),
     );

@@ -1,6 +1,7 @@
 //! `bitnet inspect`: what a model is, without reading its weights.
 
 use anyhow::Result;
+use behavior_eval::Stamp;
 use comfy_table::{CellAlignment, Table, presets};
 use gguf_bitnet::{ClassCount, DiscoveryReport, Metadata, Value as MetadataValue};
 use mla_attention::CacheType;
@@ -94,6 +95,10 @@ impl<'a> Facts<'a> {
             },
         });
         if let Some(metadata) = self.metadata() {
+            facts["gates"] = match Stamp::read(metadata) {
+                Ok(stamp) => json!(stamp),
+                Err(error) => json!({ "damaged": error.to_string() }),
+            };
             facts["metadata"] = metadata.iter().map(|(key, value)| (key.to_owned(), json_value(value))).collect();
         }
         if args.tensors {
@@ -153,7 +158,8 @@ impl<'a> Facts<'a> {
             size::show(self.memory.total_bytes()),
         ))?;
         if let Some(metadata) = self.metadata() {
-            for (key, value) in metadata.iter() {
+            print_stamp(metadata)?;
+            for (key, value) in metadata.iter().filter(|(key, _)| !key.starts_with("craftsman.gates.")) {
                 output::line(format_args!("{key} = {}", short_value(value)))?;
             }
         }
@@ -180,6 +186,42 @@ impl<'a> Facts<'a> {
         }
         Ok(())
     }
+}
+
+/// What the model says about its own gates; `bitnet verify` tells whether it is still the model that was measured.
+fn print_stamp(metadata: &Metadata) -> Result<()> {
+    let stamp = match Stamp::read(metadata) {
+        Ok(None) => return Ok(()),
+        Ok(Some(stamp)) => stamp,
+        Err(error) => return output::line(error),
+    };
+    let strict = if stamp.strict { ", strict" } else { "" };
+    output::line(format_args!(
+        "gates: {} on {} ({} prompts{strict}), measured on model {} against teacher {}",
+        stamp.verdict,
+        stamp.suite,
+        stamp.prompts,
+        short(&stamp.student),
+        short(&stamp.teacher)
+    ))?;
+    for result in &stamp.gates {
+        let word = if result.passed() { "pass" } else { "FAIL" };
+        let figure = result.figure.map_or_else(
+            || "nothing to measure on".to_owned(),
+            |f| format!("{:.4} [{:.4}, {:.4}] on {} prompts", f.value, f.low95, f.high95, f.n),
+        );
+        output::line(format_args!(
+            "    {:<20} {word}  {figure}, demanded {:.2}",
+            result.gate.name(),
+            result.threshold
+        ))?;
+    }
+    Ok(())
+}
+
+/// The start of a hash, enough to compare by eye.
+fn short(hash: &str) -> String {
+    hash.chars().take(16).collect()
 }
 
 fn attention(config: &ModelConfig) -> String {

@@ -1,0 +1,361 @@
+//! `bitnet eval-gates`: may this student be called ready?
+
+mod print;
+mod stamp;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::{Instant, SystemTime};
+
+use anyhow::{Result, anyhow};
+use behavior_eval::artifact::Columns;
+use behavior_eval::perturb::{Perturbation, Removal};
+use behavior_eval::report::{self, GateReport};
+use behavior_eval::run::Stage;
+use behavior_eval::ship::Thresholds;
+use behavior_eval::trace::{TraceWriter, trace_file_name, trace_path};
+use behavior_eval::{Baseline, BehavioralGate, GateRun, GateRunConfig, ModelError, Subject, Suite};
+use clap::ValueEnum;
+use gguf_bitnet::write_atomic;
+use indicatif::ProgressBar;
+use moe_runtime::ModelFiles;
+
+use crate::model::{self, Act, Kv, Threads};
+use crate::output::{self, GateFailed, Usage};
+use crate::progress::{Unit, bar};
+use crate::subject::{ModelSubject, identity, subject_info};
+use crate::utc::Utc;
+
+/// How the teacher computes: as a reference.
+const TEACHER: (Act, Kv) = (Act::F32, Kv::F32);
+
+/// Decide whether a student may be called ready.
+///
+/// Teacher and student answer a suite of prompts; the student ships when its routing, citations and refusals pass every
+/// gate. Exit code 0: it ships; 3: a gate failed, or a figure fell behind the baseline; 1: there is no verdict.
+/// Interrupt it at any time: the same command goes on where it was and ends with the same report.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The teacher: model directory, GGUF file, or name in the local Hugging Face cache
+    #[arg(long, value_name = "MODEL")]
+    teacher: String,
+    /// The student
+    #[arg(long, value_name = "MODEL")]
+    student: String,
+    /// The prompts, one JSON object per line
+    #[arg(long, value_name = "FILE")]
+    suite: PathBuf,
+    /// Their chunks of text, one JSON object per line
+    #[arg(long, value_name = "FILE")]
+    corpus: PathBuf,
+    /// Where what the teacher did is kept, to be used again
+    #[arg(long, value_name = "DIR", default_value = "eval/artifacts")]
+    artifacts: PathBuf,
+    /// Where the report goes (default: eval/reports/STUDENT_SUITE)
+    #[arg(long, value_name = "DIR")]
+    report: Option<PathBuf>,
+    /// Take this share of the evidence away and see whether the figures hold, for example 0.1
+    #[arg(long, value_name = "SHARE", value_parser = share)]
+    perturb: Option<f64>,
+    /// Which evidence goes
+    #[arg(long, value_enum, default_value = "random", requires = "perturb")]
+    perturb_mode: Mode,
+    /// Seed of the choice
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "perturb")]
+    perturb_seed: u64,
+    /// Demand that the lower end of each figure's 95 % interval passes
+    #[arg(long)]
+    strict: bool,
+    /// Demand something else of a gate, for example must_answer=0.99
+    #[arg(long = "threshold", value_name = "GATE=VALUE", value_parser = threshold)]
+    thresholds: Vec<(BehavioralGate, f64)>,
+    /// Fewest prompts that a figure may rest on
+    #[arg(long, value_name = "N", default_value_t = Thresholds::default().min_samples, value_parser = clap::value_parser!(u64).range(1..))]
+    min_prompts: u64,
+    /// An earlier report.json: fail where a figure fell behind it
+    #[arg(long, value_name = "FILE", conflicts_with = "filter_failing")]
+    baseline: Option<PathBuf>,
+    /// Run only the prompts that something was wrong with in the last report; decides nothing
+    #[arg(long, conflicts_with_all = ["perturb", "stamp"])]
+    filter_failing: bool,
+    /// Write the result into the metadata of the student, which stays the same model
+    #[arg(long)]
+    stamp: bool,
+    /// Most tokens of an answer
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..))]
+    max_new_tokens: u16,
+    /// Activations of the student's ternary layers
+    #[arg(long, value_enum, default_value = "f32")]
+    act: Act,
+    /// Numbers in the student's cache
+    #[arg(long, value_enum, default_value = "f32")]
+    kv: Kv,
+    /// The report as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    threads: Threads,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Mode {
+    /// Any chunk, each as likely as the other
+    Random,
+    /// The same share of every source
+    Stratified,
+    /// First the chunks whose answer has the fewest sources
+    Fragile,
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let share = text.parse().ok().filter(|share| *share > 0.0 && *share < 1.0);
+    share.ok_or_else(|| format!("`{text}` is no share; write a number between 0 and 1, for example 0.1"))
+}
+
+fn threshold(text: &str) -> Result<(BehavioralGate, f64), String> {
+    let (gate, value) = text.split_once('=').ok_or_else(|| format!("`{text}` has no `=`; write GATE=VALUE"))?;
+    let gate: BehavioralGate = gate.parse().map_err(|error: behavior_eval::Error| error.to_string())?;
+    let value: f64 = value.parse().map_err(|_| format!("`{value}` is no number"))?;
+    Thresholds::default().set(gate, value).map_err(|error| error.to_string())?;
+    Ok((gate, value))
+}
+
+/// A model that is open, and which it is.
+struct Named {
+    files: ModelFiles,
+    id: String,
+}
+
+impl Named {
+    fn open(spec: &str, what: &'static str) -> Result<Self> {
+        let files = model::open(spec)?;
+        let bar = bar(0, Unit::Bytes, what);
+        let id = identity(&files, &mut |done, total| {
+            bar.set_length(total);
+            bar.set_position(done);
+        })?;
+        bar.finish_and_clear();
+        Ok(Self { files, id })
+    }
+}
+
+/// Runs the verb.
+pub(crate) fn execute(args: Args) -> Result<()> {
+    let suite = Suite::open(&args.suite, &args.corpus)?;
+    let baseline = args.baseline.as_deref().map(read_report).transpose()?;
+    let student = Named::open(&args.student, "reading the student")?;
+    if args.stamp {
+        stamp::check(&student.files)?;
+    }
+    let teacher = Named::open(&args.teacher, "reading the teacher")?;
+    let suite_name = args.suite.file_stem().map_or_else(|| "suite".into(), |name| name.to_string_lossy().into_owned());
+    let info = subject_info(&student.files, student.id.clone())?;
+    let folder = args.report.clone().unwrap_or_else(|| default_folder(&info.name, &suite_name));
+    let run = GateRun::new(&suite, &suite_name, &args.artifacts, config(&args))?;
+    let run = if args.filter_failing {
+        let last = read_report(&folder.join("report.json"))?;
+        if last.suite() != suite.identity() {
+            return Err(anyhow!("{} is about another suite", folder.join("report.json").display()));
+        }
+        let failing = last.failing_prompts();
+        if failing.is_empty() {
+            return output::line(
+                "Nothing was wrong with any prompt in the last report: there is nothing to run again.",
+            );
+        }
+        run.only(&failing)?
+    } else {
+        run
+    };
+    let measured = Measured::new(&args, &run, &teacher, &student)?;
+    if args.filter_failing {
+        let checks = run.check_prompts(&measured.teacher, &measured.student)?;
+        print::checks(&checks, suite.prompts().len(), args.json)?;
+        measured.student.discard()?;
+        return Err(GateFailed.into());
+    }
+    let mut report = measured.report(&args, &run, &suite_name)?;
+    if let Some(baseline) = &baseline {
+        report.baseline = Some(baseline.compare(&report)?);
+    }
+    write_files(&mut report, &folder)?;
+    measured.student.discard()?;
+    print::report(&report, args.json)?;
+    if args.stamp {
+        stamp::write(&report, student.files)?;
+    }
+    if report.passed() { Ok(()) } else { Err(GateFailed.into()) }
+}
+
+/// `eval/reports/STUDENT_SUITE`, made of characters that every file system takes.
+fn default_folder(student: &str, suite: &str) -> PathBuf {
+    let name = trace_file_name(student, suite, "t");
+    Path::new("eval/reports").join(name.strip_suffix("_t.jsonl").unwrap_or(&name))
+}
+
+fn config(args: &Args) -> GateRunConfig {
+    let mut thresholds = Thresholds::default();
+    thresholds.min_samples = args.min_prompts;
+    for &(gate, value) in &args.thresholds {
+        thresholds.set(gate, value).expect("checked when the command line was read");
+    }
+    let removal = match args.perturb_mode {
+        Mode::Random => Removal::Random,
+        Mode::Stratified => Removal::StratifiedBySource,
+        Mode::Fragile => Removal::MostFragileFirst,
+    };
+    GateRunConfig {
+        max_new_tokens: usize::from(args.max_new_tokens),
+        strict: args.strict,
+        thresholds,
+        perturbation: args.perturb.map(|fraction| Perturbation { fraction, removal, seed: args.perturb_seed }),
+        compute: compute(args.act, args.kv),
+        teacher_compute: compute(TEACHER.0, TEACHER.1),
+        columns: Columns::default(),
+        ..GateRunConfig::default()
+    }
+}
+
+/// How a model computes, in the words of the command line.
+fn compute(act: Act, kv: Kv) -> String {
+    let name =
+        |value: Option<clap::builder::PossibleValue>| value.map_or_else(String::new, |v| v.get_name().to_owned());
+    format!("activations {}, cache {}", name(act.to_possible_value()), name(kv.to_possible_value()))
+}
+
+/// A report as a baseline.
+fn read_report(path: &Path) -> Result<Baseline> {
+    let failed = |error: std::io::Error| anyhow!("cannot read {}: {error}", path.display());
+    let bytes = std::fs::metadata(path).map_err(failed)?.len();
+    if bytes > behavior_eval::regression::MAX_BYTES {
+        return Err(anyhow!("{} has {bytes} bytes; a report has far less", path.display()));
+    }
+    let text = std::fs::read_to_string(path).map_err(failed)?;
+    Baseline::parse(&text).map_err(|error| anyhow!("{}: {error}", path.display()))
+}
+
+/// Both models have done their part.
+struct Measured {
+    teacher: behavior_eval::run::TeacherSide,
+    student: behavior_eval::run::StudentSide,
+    threads: usize,
+}
+
+impl Measured {
+    /// Runs the teacher where its recordings are missing, then the student; one of them is in memory at a time.
+    fn new(args: &Args, run: &GateRun<'_>, teacher: &Named, student: &Named) -> Result<Self> {
+        let pool = args.threads.pool()?;
+        let threads = pool.threads();
+        let mut bars = Bars::default();
+        let mut load = || -> Result<Box<dyn Subject>, ModelError> {
+            let (act, kv) = TEACHER;
+            Ok(Box::new(ModelSubject::load(&teacher.files, teacher.id.clone(), act, kv, pool.clone())?))
+        };
+        let info = subject_info(&teacher.files, teacher.id.clone())?;
+        let recorded = run
+            .record_teacher(&info, &mut load, &mut |stage, done, n| bars.show(stage, done, n))
+            .map_err(|error| blame(error, &[&teacher.files]))?;
+        let mut subject = ModelSubject::load(&student.files, student.id.clone(), args.act, args.kv, pool.clone())?;
+        let start = Instant::now();
+        let mut clock = || start.elapsed().as_secs_f64();
+        let measured = run
+            .measure_student(&recorded, &mut subject, &mut clock, &mut |stage, done, n| bars.show(stage, done, n))
+            .map_err(|error| blame(error, &[&student.files]))?;
+        bars.finish();
+        Ok(Self { teacher: recorded, student: measured, threads })
+    }
+
+    /// Computes the report and writes the trace beside nobody else's.
+    fn report(&self, args: &Args, run: &GateRun<'_>, suite_name: &str) -> Result<GateReport> {
+        let now = Utc::from(SystemTime::now());
+        let name = &self.student.info().name;
+        // Two runs within a second have two traces.
+        let path = (0..1000)
+            .map(|n| if n == 0 { now.compact() } else { format!("{}-{n}", now.compact()) })
+            .map(|stamp| trace_path(Path::new(""), name, suite_name, &stamp))
+            .find(|path| !path.exists())
+            .ok_or_else(|| anyhow!("eval/traces holds a thousand traces of this second"))?;
+        let mut trace = TraceWriter::create(&path)?;
+        let mut report = run.report(&self.teacher, &self.student, Some(&mut trace))?;
+        let trace = trace.finish()?;
+        let prompts = report.suite.prompts as f64;
+        report.run.finished = now.to_string();
+        report.run.seconds = self.student.seconds();
+        report.run.seconds_per_prompt = self.student.seconds() / prompts.max(1.0);
+        report.run.threads = self.threads;
+        report.run.teacher_reused = self.teacher.reused;
+        report.run.resumed_prompts = self.student.resumed();
+        let shown = |path: &Path| path.display().to_string();
+        report.run.files = BTreeMap::from([
+            ("teacher".to_owned(), args.teacher.clone()),
+            ("student".to_owned(), args.student.clone()),
+            ("suite file".to_owned(), shown(&args.suite)),
+            ("corpus file".to_owned(), shown(&args.corpus)),
+            ("teacher's recording".to_owned(), shown(self.teacher.base.path())),
+            ("trace".to_owned(), shown(&trace)),
+        ]);
+        Ok(report)
+    }
+}
+
+/// Names the tensor behind numbers that are none.
+fn blame(error: behavior_eval::Error, models: &[&ModelFiles]) -> anyhow::Error {
+    match error {
+        behavior_eval::Error::NotFinite { .. } | behavior_eval::Error::SubjectContract { .. } => {
+            models.iter().find_map(|files| model::blame(files))
+        }
+        _ => None,
+    }
+    .unwrap_or_else(|| error.into())
+}
+
+/// Writes the four formats, each in one step.
+fn write_files(report: &mut GateReport, folder: &Path) -> Result<()> {
+    std::fs::create_dir_all(folder).map_err(|error| anyhow!("cannot make {}: {error}", folder.display()))?;
+    for name in ["report.html", "report.json", "report.junit.xml", "report.md"] {
+        report.run.files.insert(name.to_owned(), folder.join(name).display().to_string());
+    }
+    let texts = [
+        ("report.html", report::html(report)),
+        ("report.junit.xml", report::junit(report)),
+        ("report.md", report::markdown(report)),
+        ("report.json", report.json()),
+    ];
+    for (name, text) in texts {
+        write_atomic(&folder.join(name), text.as_bytes())?;
+    }
+    Ok(())
+}
+
+/// One bar per stage.
+#[derive(Default)]
+struct Bars(Vec<(Stage, ProgressBar)>);
+
+impl Bars {
+    fn show(&mut self, stage: Stage, done: usize, n: usize) {
+        if self.0.last().is_none_or(|(last, _)| *last != stage) {
+            self.finish();
+            let what = match stage {
+                Stage::Teacher => "teacher",
+                Stage::TeacherPerturbed => "teacher, less evidence",
+                Stage::Student => "student",
+                Stage::StudentPerturbed => "student, less evidence",
+            };
+            self.0.push((stage, bar(n as u64, Unit::Items, what)));
+        }
+        if let Some((_, bar)) = self.0.last() {
+            bar.set_position(done as u64);
+        }
+    }
+
+    fn finish(&self) {
+        if let Some((_, bar)) = self.0.last() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// A command line that asks for what this student cannot have.
+fn usage(text: String) -> anyhow::Error {
+    Usage(text).into()
+}

@@ -1,0 +1,114 @@
+//! What a person at the terminal reads: the verdict first, then a table, then where to look.
+
+use anyhow::Result;
+use behavior_eval::Figure;
+use behavior_eval::report::{GateReport, PromptReport};
+use behavior_eval::ship::Outcome;
+use comfy_table::{Table, presets};
+use serde_json::json;
+
+use crate::output;
+
+/// The report.
+pub(super) fn report(report: &GateReport, as_json: bool) -> Result<()> {
+    if as_json {
+        return output::line(report.json().trim_end());
+    }
+    let (student, teacher, suite) = (&report.student.name, &report.teacher.name, &report.suite);
+    output::line(format_args!(
+        "{}: {student} against {teacher} on {} ({} prompts)",
+        report.verdict, suite.name, suite.prompts
+    ))?;
+    for sentence in &report.summary {
+        output::line(sentence)?;
+    }
+    output::line(gates(report))?;
+    for failure in &report.failures {
+        output::line(&failure.what)?;
+        for prompt in failure.worst_prompts.iter().take(3) {
+            output::line(format_args!("    {} ({}): {}", prompt.prompt_id, prompt.label, prompt.why))?;
+            output::line(format_args!("        {}", one_line(&prompt.response)))?;
+        }
+        output::line(format_args!("    remedy: {} (not part of this version)", failure.remedy))?;
+    }
+    if let Some(baseline) = &report.baseline {
+        let figures = baseline.figures.iter().filter_map(|f| Some(format!("{} {:+.4}", f.gate, f.change?)));
+        output::line(format_args!("against the baseline: {}", figures.collect::<Vec<_>>().join(", ")))?;
+        for sentence in baseline.regressions.iter().chain(&baseline.notes) {
+            output::line(format_args!("    {sentence}"))?;
+        }
+    }
+    let run = &report.run;
+    output::line(format_args!(
+        "{:.1} s, {:.3} s per prompt of the student on {} threads",
+        run.seconds, run.seconds_per_prompt, run.threads
+    ))?;
+    for role in ["report.html", "report.md", "report.json", "report.junit.xml", "trace"] {
+        if let Some(path) = run.files.get(role) {
+            output::line(format_args!("wrote {path}"))?;
+        }
+    }
+    Ok(())
+}
+
+fn gates(report: &GateReport) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING);
+    let demanded = if report.settings.strict { "lower end >=" } else { "demanded" };
+    table.set_header(["gate", "", "student", "95 % interval", "n", demanded, "teacher", "kept"]);
+    for result in &report.student.gates {
+        let of = |f: fn(&Figure) -> String| result.figure.as_ref().map_or_else(|| "none".to_owned(), f);
+        let teacher = report.teacher.gates.iter().find(|r| r.gate == result.gate);
+        let teacher = match teacher {
+            None => "reference".to_owned(),
+            Some(r) => {
+                let mark = if r.passed() { "" } else { " misses" };
+                r.figure.map_or_else(|| "none".to_owned(), |f| format!("{:.4}{mark}", f.value))
+            }
+        };
+        let kept = report.retention.iter().find(|r| r.gate == result.gate).and_then(|r| r.kept);
+        let outcome = match result.outcome {
+            Outcome::Pass => "pass",
+            Outcome::Fail => "FAIL",
+            Outcome::TooFew => "too few",
+        };
+        table.add_row([
+            result.gate.name().to_owned(),
+            outcome.to_owned(),
+            of(|f| format!("{:.4}", f.value)),
+            of(|f| format!("{:.4} to {:.4}", f.low95, f.high95)),
+            of(|f| f.n.to_string()),
+            format!("{:.2}", result.threshold),
+            teacher,
+            kept.map_or_else(String::new, |kept| format!("{:.1} %", 100.0 * kept)),
+        ]);
+    }
+    table
+}
+
+/// What became of the prompts that were run again.
+pub(super) fn checks(checks: &[PromptReport], whole: usize, as_json: bool) -> Result<()> {
+    let right = checks.iter().filter(|check| check.failed.is_empty()).count();
+    if as_json {
+        return output::json(
+            &json!({ "verdict": "NO-SHIP", "run": checks.len(), "of": whole, "right": right, "prompts": checks }),
+        );
+    }
+    output::line(format_args!(
+        "NO-SHIP: {} of {whole} prompts were run, those that something was wrong with; run all of them for a verdict",
+        checks.len()
+    ))?;
+    output::line(format_args!("{right} of them are right now; {} are not:", checks.len() - right))?;
+    for check in checks.iter().filter(|check| !check.failed.is_empty()) {
+        let gates: Vec<&str> = check.failed.iter().map(|gate| gate.name()).collect();
+        output::line(format_args!("    {} ({}): {}", check.prompt_id, check.label, gates.join(", ")))?;
+        output::line(format_args!("        {}", one_line(&check.response)))?;
+    }
+    Ok(())
+}
+
+/// An answer on one line, without what a terminal would act on.
+fn one_line(text: &str) -> String {
+    let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(200).collect();
+    if line.trim().is_empty() { "(no answer)".to_owned() } else { line }
+}

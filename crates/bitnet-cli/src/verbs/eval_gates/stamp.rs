@@ -1,0 +1,45 @@
+//! `--stamp`: the result goes into the student's own metadata.
+
+use anyhow::{Result, anyhow};
+use behavior_eval::Stamp;
+use behavior_eval::report::GateReport;
+use moe_runtime::ModelFiles;
+
+use super::usage;
+use crate::output;
+use crate::progress::{Unit, bar};
+
+/// Refuses, before anything runs, a student that cannot be stamped.
+pub(super) fn check(files: &ModelFiles) -> Result<()> {
+    let path = files.path().display();
+    match files.gguf() {
+        None => {
+            Err(usage(format!("--stamp writes into a GGUF file, and {path} is none: leave it out, or quantise first")))
+        }
+        Some(file) if file.n_parts() > 1 => {
+            Err(usage(format!("--stamp writes into a single file, and {path} is split into {}", file.n_parts())))
+        }
+        Some(_) => Ok(()),
+    }
+}
+
+/// Writes the stamp and reads it back. Takes the open model: a mapped file cannot be replaced on every system.
+pub(super) fn write(report: &GateReport, files: ModelFiles) -> Result<()> {
+    let path = files.path().to_owned();
+    drop(files);
+    let bar = bar(0, Unit::Bytes, "stamping");
+    let stamp = Stamp::of(report);
+    stamp.write_file(&path, &mut |done, total| {
+        bar.set_length(total);
+        bar.set_position(done);
+    })?;
+    bar.finish_and_clear();
+    let file = gguf_bitnet::GgufFile::open(&path)?;
+    match Stamp::read(file.metadata())? {
+        Some(read) if read.verdict == stamp.verdict && read.student == stamp.student => {
+            output::note(format_args!("stamped {}: {}", path.display(), stamp.verdict));
+            Ok(())
+        }
+        _ => Err(anyhow!("{} does not hold the stamp that was written: run the command again", path.display())),
+    }
+}
