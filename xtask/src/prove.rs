@@ -4,6 +4,7 @@
 //! per figure, and appends the figures to `benches/record/<arch>/<date>.csv`. It fails when a figure misses its target.
 
 mod clock;
+mod gates;
 mod goldens;
 mod interop;
 mod kill;
@@ -65,6 +66,8 @@ enum Name {
     TernaryForward,
     /// The kill and resume part of `quantize` on a small checkpoint.
     Kill,
+    /// The gates on the mini teacher itself, on both suites, with kills, and on two students of it.
+    Gates,
     /// Full-size random files (9 GB, one after the other) against the memory bandwidth and llama.cpp.
     Speed,
 }
@@ -138,6 +141,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
         Name::Interop => interop::prove(&mut proof, &bitnet),
         Name::TernaryForward => ternary_forward::prove(&mut proof, &bitnet),
         Name::Kill => kill::prove(&mut proof, &bitnet),
+        Name::Gates => gates::prove(&mut proof, &bitnet),
         Name::Speed => speed::prove(&mut proof, &bitnet),
     }?;
     if !args.no_record {

@@ -247,7 +247,7 @@ impl<'a> GateRun<'a> {
                 prompt_id: &prompt.id,
                 system: &prompt.system,
                 user: &prompt.user,
-                label: prompt.label.map(|label| label.name()),
+                label: prompt.label,
             })
             .collect();
         open_or_record(self.root, &spec, teacher.get(info)?, &inputs, progress)

@@ -99,7 +99,8 @@ fn range(values: impl Iterator<Item = f64>) -> (f64, f64) {
 /// A little more than the range, and never nothing.
 fn padded((low, high): (f64, f64)) -> (f64, f64) {
     let margin = if high > low { (high - low) * 0.08 } else { low.abs().max(1.0) * 0.05 };
-    (low - margin, high + margin)
+    // What is never negative has no axis below 0.
+    (if low >= 0.0 { (low - margin).max(0.0) } else { low - margin }, high + margin)
 }
 
 /// Where `v` lies in the range, the middle of an empty one.

@@ -1,0 +1,167 @@
+//! `eval-gates`: a real model through every gate on a few prompts; what it prints, writes, stamps and refuses.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::Value;
+
+use common::{Ended, bitnet, command, listing, student, teacher, text};
+
+/// Three resolved, two contested and three indeterminate prompts of the fixture, in files of their own.
+fn few_prompts(dir: &Path) -> [String; 2] {
+    let read = |name: &str| fs::read_to_string(fixtures::path("suites").join(name)).unwrap();
+    let field = |line: &str, key: &str| -> String {
+        serde_json::from_str::<Value>(line).unwrap()[key].as_str().unwrap().to_owned()
+    };
+    let (mut prompts, mut ids) = (Vec::new(), Vec::new());
+    for (label, n) in [("resolved", 3), ("contested", 2), ("indeterminate", 3)] {
+        for line in read("suite-200.jsonl").lines().filter(|line| field(line, "label") == label).take(n) {
+            ids.push(field(line, "prompt_id"));
+            prompts.push(line.to_owned());
+        }
+    }
+    let corpus = read("suite-200.corpus.jsonl");
+    let corpus: Vec<&str> = corpus.lines().filter(|line| ids.contains(&field(line, "prompt_id"))).collect();
+    let paths = ["few.jsonl", "few.corpus.jsonl"].map(|name| text(&dir.join(name)).to_owned());
+    fs::write(&paths[0], prompts.join("\n")).unwrap();
+    fs::write(&paths[1], corpus.join("\n")).unwrap();
+    paths
+}
+
+/// Runs the verb in `dir` on the few prompts.
+fn gates(dir: &Path, student: &str, more: &[&str]) -> Ended {
+    let [suite, corpus] = few_prompts(dir);
+    let base = ["eval-gates", "--teacher", &teacher(), "--student", student, "--suite", &suite, "--corpus", &corpus];
+    let output = command().current_dir(dir).args(base).args(["--min-prompts", "3"]).args(more).output().unwrap();
+    Ended {
+        code: output.status.code(),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+/// Everything of a report but the part about the run.
+fn without_run(json: &str) -> &str {
+    json.split_once("\n  \"run\": {").unwrap().0
+}
+
+/// Thresholds that any model passes.
+const LAX: [&str; 12] = [
+    "--threshold",
+    "routing_agreement=0",
+    "--threshold",
+    "citation_precision=0",
+    "--threshold",
+    "citation_recall=0",
+    "--threshold",
+    "refusal_f1=0",
+    "--threshold",
+    "must_refuse=0",
+    "--threshold",
+    "must_answer=0",
+];
+
+#[test]
+fn a_model_against_itself_routes_alike_and_threads_change_nothing() {
+    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let first = gates(one.path(), &teacher(), &["--threads", "1", "--perturb", "0.2"]);
+    let report = fs::read_to_string(one.path().join("eval/reports/craftsman-mini_few/report.json")).unwrap();
+    let json: Value = serde_json::from_str(&report).unwrap();
+    assert_eq!(json["student"]["gates"][0]["figure"]["value"], 1.0, "{report}");
+    assert_eq!(json["retention"][1]["kept"], 1.0);
+    assert_eq!(json["suite"]["prompts"], 8);
+    let verdict = json["verdict"].as_str().unwrap();
+    assert_eq!(first.code, Some(if verdict == "SHIP" { 0 } else { 3 }), "{}", first.stderr);
+    assert!(
+        first.stdout.starts_with(&format!("{verdict}: craftsman-mini against craftsman-mini on few (8 prompts)\n"))
+    );
+    for part in ["routing_agreement", "95 % interval", "reference", "wrote eval/reports/", "wrote eval/traces/"] {
+        assert!(first.stdout.contains(part), "{part}: {}", first.stdout);
+    }
+    assert_eq!(listing(one.path()), ["eval", "few.corpus.jsonl", "few.jsonl"], "all below eval/");
+    let formats = listing(&one.path().join("eval/reports/craftsman-mini_few"));
+    assert_eq!(formats, ["report.html", "report.json", "report.junit.xml", "report.md"]);
+    assert!(listing(&one.path().join("eval/artifacts/students")).is_empty(), "the journal is gone");
+
+    // Other threads, everything anew, the report on standard output.
+    let second = gates(two.path(), &teacher(), &["--threads", "2", "--perturb", "0.2", "--json"]);
+    assert_eq!(second.code, first.code);
+    assert_eq!(without_run(&second.stdout), without_run(&report));
+    let trace = |dir: &Path| {
+        let traces = dir.join("eval/traces");
+        let names = listing(&traces);
+        assert_eq!(names.len(), 1, "{names:?}");
+        fs::read(traces.join(&names[0])).unwrap()
+    };
+    assert!(trace(one.path()) == trace(two.path()), "the traces differ");
+
+    // The teacher's recordings are used again, and a report of the same is no regression.
+    let baseline = two.path().join("eval/reports/craftsman-mini_few/report.json");
+    let again = gates(two.path(), &teacher(), &["--baseline", text(&baseline), "--report", "again", "--json"]);
+    assert_eq!(again.code, first.code);
+    let json: Value = serde_json::from_str(&again.stdout).unwrap();
+    assert_eq!(json["run"]["teacher_reused"], true);
+    assert_eq!(json["baseline"]["regressions"], Value::Array(vec![]));
+    assert_eq!(json["baseline"]["figures"][2]["change"], 0.0);
+
+    // Only what went wrong, which decides nothing.
+    let part = gates(two.path(), &teacher(), &["--filter-failing"]);
+    let failing = |p: &&Value| !p["failed"].as_array().unwrap().is_empty();
+    let failing = json["prompts"].as_array().unwrap().iter().filter(failing).count();
+    assert!(failing > 0, "this teacher is not perfect");
+    assert_eq!(part.code, Some(3));
+    assert!(part.stdout.starts_with(&format!("NO-SHIP: {failing} of 8 prompts were run")), "{}", part.stdout);
+    assert!(part.stdout.contains(&format!("0 of them are right now; {failing} are not:")), "{}", part.stdout);
+}
+
+#[test]
+fn a_student_is_stamped_and_stays_the_same_model() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("student.gguf");
+    fs::copy(student(), &path).unwrap();
+    let identity = |path: &Path| bitnet(["verify", text(path), "--json"]).json()["identity"].clone();
+    let before = identity(&path);
+    let stamped = gates(dir.path(), text(&path), &[&LAX[..], &["--stamp"]].concat());
+    assert!(stamped.stderr.contains("student.gguf: SHIP"), "{}", stamped.stderr);
+    assert!(stamped.done().starts_with("SHIP: student against craftsman-mini"));
+    assert_eq!(identity(&path), before);
+    let shown = bitnet(["inspect", text(&path)]).done();
+    assert!(shown.contains("gates: SHIP on few (8 prompts)") && shown.contains("must_answer          pass"), "{shown}");
+    let json = bitnet(["inspect", text(&path), "--json"]).json();
+    assert_eq!((&json["gates"]["verdict"], &json["gates"]["student"]), (&"SHIP".into(), &before));
+
+    // Real thresholds, the lower ends of eight prompts: it cannot pass, and the stamp says so.
+    let strict = gates(dir.path(), text(&path), &["--strict", "--stamp"]);
+    assert_eq!(strict.code, Some(3), "{}", strict.stderr);
+    assert!(strict.stdout.starts_with("NO-SHIP: ") && strict.stdout.contains("remedy: "), "{}", strict.stdout);
+    assert!(bitnet(["inspect", text(&path)]).done().contains("gates: NO-SHIP on few (8 prompts, strict)"));
+    assert_eq!(identity(&path), before);
+    assert_eq!(listing(dir.path()), ["eval", "few.corpus.jsonl", "few.jsonl", "student.gguf"]);
+}
+
+#[test]
+fn what_cannot_decide_is_refused_with_the_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    let wrong = |more: &[&str]| gates(dir.path(), &teacher(), more);
+    assert!(wrong(&["--threshold", "vibes=1"]).usage().contains("must_answer"));
+    assert!(wrong(&["--threshold", "must_answer=2"]).usage().contains("from 0 to 1"));
+    assert!(wrong(&["--threshold", "must_answer"]).usage().contains("GATE=VALUE"));
+    assert!(wrong(&["--perturb", "2"]).usage().contains("between 0 and 1"));
+    assert!(wrong(&["--filter-failing", "--stamp"]).usage().contains("cannot be used with"));
+    let stamp = wrong(&["--stamp"]);
+    assert_eq!(stamp.code, Some(2), "a folder takes no stamp");
+    assert!(stamp.stderr.contains("--stamp writes into a GGUF file"), "{}", stamp.stderr);
+
+    assert!(wrong(&["--filter-failing"]).refusal().contains("report.json"), "there is no last report");
+    let baseline = dir.path().join("old.json");
+    for (content, reason) in [("{", "EOF"), (r#"{"schema": 9}"#, "schema is 9"), (r#"{"schema": 1}"#, "missing field")]
+    {
+        fs::write(&baseline, content).unwrap();
+        let refusal = wrong(&["--baseline", text(&baseline)]).refusal();
+        assert!(refusal.contains("old.json") && refusal.contains(reason), "{refusal}");
+    }
+    assert!(!dir.path().join("eval").exists(), "nothing was run for it");
+}
