@@ -1,8 +1,10 @@
 //! What the verbs that run a model share: where it is, how it is loaded, on how many threads.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 use anyhow::{Error, Result, anyhow};
 use clap::{Args, ValueEnum};
@@ -10,9 +12,9 @@ use mla_attention::CacheType;
 use moe_runtime::{
     CachePolicy, ChatTemplate, CraftsmanModel, LoadOptions, ModelFiles, Residency, ResidencyOptions, Tokenizer,
 };
-use tl_kernels::{ActMode, Pool};
+use tl_kernels::{ActMode, HardwareCaps, KernelSelected, Pool, SelectorOptions, TrialCache};
 
-use crate::size;
+use crate::{output, size};
 
 /// Activations of ternary layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -59,7 +61,7 @@ impl From<Kv> for CacheType {
 /// Number of threads.
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct Threads {
-    /// Threads (default: as many as the machine runs at once)
+    /// Threads (default: as many as there are physical cores)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
 }
@@ -67,8 +69,7 @@ pub(crate) struct Threads {
 impl Threads {
     /// Starts the threads.
     pub(crate) fn pool(self) -> Result<Arc<Pool>> {
-        let all = || std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = self.threads.map_or_else(all, usize::from);
+        let threads = self.threads.map_or_else(|| HardwareCaps::detect().default_threads(), usize::from);
         Ok(Arc::new(Pool::new(threads)?))
     }
 }
@@ -124,7 +125,7 @@ pub(crate) fn load_within(
     pool: Arc<Pool>,
     experts: Experts,
 ) -> Result<Arc<CraftsmanModel>> {
-    let mut model = CraftsmanModel::from_files(files, &LoadOptions { act_mode: act.into(), pool })?;
+    let mut model = load_tested(files, act, pool)?;
     if let Some(bytes) = experts.expert_memory {
         let policy = match experts.expert_policy {
             Policy::Lru => CachePolicy::Lru,
@@ -146,7 +147,45 @@ pub(crate) fn open(spec: &str) -> Result<ModelFiles> {
 
 /// Loads an opened model.
 pub(crate) fn load(files: &ModelFiles, act: Act, pool: Arc<Pool>) -> Result<Arc<CraftsmanModel>> {
-    Ok(Arc::new(CraftsmanModel::from_files(files, &LoadOptions { act_mode: act.into(), pool })?))
+    Ok(Arc::new(load_tested(files, act, pool)?))
+}
+
+/// Loads an opened model, and warns of kernels that failed their self-test.
+fn load_tested(files: &ModelFiles, act: Act, pool: Arc<Pool>) -> Result<CraftsmanModel> {
+    let model = CraftsmanModel::from_files(files, &options(files, act, pool))?;
+    model.kernels().iter().filter_map(refusal).for_each(output::note);
+    Ok(model)
+}
+
+/// How an opened model is loaded: kernels are chosen by a trial that is remembered in the user's cache directory.
+pub(crate) fn options(files: &ModelFiles, act: Act, pool: Arc<Pool>) -> LoadOptions {
+    let kernels = SelectorOptions { kernel: None, trial: true, cache: trial_cache(files) };
+    LoadOptions { act_mode: act.into(), pool, kernels }
+}
+
+/// What a person should know about a kernel that failed its self-test.
+pub(crate) fn refusal(choice: &KernelSelected) -> Option<String> {
+    let reason = choice.refused.first()?;
+    let KernelSelected { weights, kernel, isa, .. } = choice;
+    Some(format!(
+        "warning: a kernel failed its self-test ({reason}); {weights} runs on the {isa} {kernel} kernel instead. Results \
+         are right, speed is lost: please report the output of `bitnet doctor --model FILE`"
+    ))
+}
+
+/// The file that remembers the trials of this model, as it is now.
+fn trial_cache(files: &ModelFiles) -> Option<TrialCache> {
+    let home = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache"));
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(home)?;
+    let path = files.path().canonicalize().ok()?;
+    let facts = path.metadata().ok()?;
+    let modified = facts.modified().ok()?.duration_since(UNIX_EPOCH).ok()?.as_nanos();
+    let model = format!("{} {} {modified}", path.display(), facts.len());
+    // One file per place, so that a model that is made again replaces its own answers.
+    let mut hasher = DefaultHasher::new();
+    path.hash(&mut hasher);
+    let name = format!("{:016x}.txt", hasher.finish());
+    Some(TrialCache { path: cache.join("bitnet").join("kernels").join(name), model })
 }
 
 /// Compiles a model's chat template, which may name its begin and end tokens.

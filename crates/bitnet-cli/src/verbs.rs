@@ -1,6 +1,7 @@
 //! The verbs, one file each.
 
 pub(crate) mod bench;
+pub(crate) mod doctor;
 pub(crate) mod dump;
 pub(crate) mod eval;
 pub(crate) mod eval_gates;

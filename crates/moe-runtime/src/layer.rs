@@ -14,7 +14,7 @@ use mla_attention::{
     Attention, AttentionScratch, CacheShape, GqaAttention, GqaWeights, LayerCache, MlaAttention, MlaWeights,
     QueryProjection,
 };
-use tl_kernels::{ActMode, ActivationBuffer, Linear, Pool, math};
+use tl_kernels::{ActMode, ActivationBuffer, KernelSelector, Linear, Pool, math};
 
 use crate::config::{AttentionConfig, ModelConfig, MoeConfig};
 use crate::error::Result;
@@ -87,7 +87,12 @@ impl DecoderLayer {
     /// # Errors
     /// A tensor that is missing, of another shape, damaged or not finite, by name.
     pub fn load(catalog: &Catalog, config: &ModelConfig, index: usize, mode: ActMode) -> Result<DecoderLayer> {
-        let reader = WeightReader::new(catalog, mode);
+        let kernels = KernelSelector::default();
+        DecoderLayer::read(WeightReader::new(catalog, mode, &kernels), config, index)
+    }
+
+    /// As [`DecoderLayer::load`], on the kernels of a model.
+    pub(crate) fn read(reader: WeightReader<'_>, config: &ModelConfig, index: usize) -> Result<DecoderLayer> {
         let at = |stem: &str| format!("blk.{index}.{stem}");
         let hidden = config.hidden;
         let ffn = match config.moe.as_ref().filter(|_| config.is_moe(index)) {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use gguf_bitnet::Catalog;
 use mla_attention::CacheShape;
-use tl_kernels::{ActMode, Linear, Pool};
+use tl_kernels::{ActMode, KernelSelected, KernelSelector, Linear, Pool, SelectorOptions};
 
 use crate::config::ModelConfig;
 use crate::error::Result;
@@ -23,12 +23,18 @@ pub struct LoadOptions {
     pub act_mode: ActMode,
     /// Threads.
     pub pool: Arc<Pool>,
+    /// How kernels are chosen.
+    pub kernels: SelectorOptions,
 }
 
 impl Default for LoadOptions {
-    /// INT8 activations by block, one thread.
+    /// INT8 activations by block, one thread, the default kernels.
     fn default() -> LoadOptions {
-        LoadOptions { act_mode: ActMode::default(), pool: Arc::new(Pool::serial()) }
+        LoadOptions {
+            act_mode: ActMode::default(),
+            pool: Arc::new(Pool::serial()),
+            kernels: SelectorOptions::default(),
+        }
     }
 }
 
@@ -44,6 +50,7 @@ pub struct CraftsmanModel {
     /// `[vocab, hidden]`; `None` when the embedding serves as the head.
     head: Option<Linear>,
     pool: Arc<Pool>,
+    kernels: Vec<KernelSelected>,
 }
 
 impl CraftsmanModel {
@@ -89,15 +96,17 @@ impl CraftsmanModel {
     pub fn from_catalog(config: ModelConfig, catalog: &Catalog, options: &LoadOptions) -> Result<CraftsmanModel> {
         config.validate()?;
         gguf_bitnet::validate(catalog, &expected_tensors(&config)).ensure_exact()?;
-        let reader = WeightReader::new(catalog, options.act_mode);
+        let kernels = KernelSelector::new(options.kernels.clone());
+        let reader = WeightReader::new(catalog, options.act_mode, &kernels);
         let (vocab, hidden) = (config.vocab, config.hidden);
-        let layers = (0..config.n_layers).map(|l| DecoderLayer::load(catalog, &config, l, options.act_mode));
+        let layers = (0..config.n_layers).map(|l| DecoderLayer::read(reader, &config, l));
         Ok(CraftsmanModel {
             embedding: reader.matrix("token_embd.weight", vocab, hidden)?,
             layers: layers.collect::<Result<_>>()?,
             final_norm: reader.vector("output_norm.weight", hidden)?,
             head: reader.optional_matrix(config.head, "output.weight", vocab, hidden)?,
             pool: options.pool.clone(),
+            kernels: kernels.choices(),
             config,
         })
     }
@@ -117,6 +126,12 @@ impl CraftsmanModel {
     /// The layers, to attach residency hooks.
     pub fn layers_mut(&mut self) -> &mut [DecoderLayer] {
         &mut self.layers
+    }
+
+    /// The kernel of each type of weights, and what its self-test said.
+    #[must_use]
+    pub fn kernels(&self) -> &[KernelSelected] {
+        &self.kernels
     }
 
     /// The threads it runs on.

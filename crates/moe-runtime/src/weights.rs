@@ -3,10 +3,11 @@
 //! Types that a kernel reads as they are stay where the file is mapped. All others (Q4_K, I8, ...) are dequantised to F32
 //! here, and the pages they came from are given back. Vectors and the router become F32, whatever the file holds.
 //!
-//! **Invariant:** a shape is compared with the configuration before memory for it is taken.
+//! **Invariant:** a shape is compared with the configuration before memory for it is taken, and no layer computes with a
+//! kernel that was not tested on a tensor of its type ([`KernelSelector`]).
 
 use gguf_bitnet::{Catalog, LogicalTensor, Matrix, TensorClass, TensorType};
-use tl_kernels::{ActMode, BLOCK, Bytes, DenseType, Linear, Packing, Scales, TernaryTensor};
+use tl_kernels::{ActMode, BLOCK, Bytes, DenseType, KernelSelector, Linear, Packing, Scales, TernaryTensor};
 
 use crate::config::Presence;
 use crate::error::{Error, Result};
@@ -16,11 +17,12 @@ use crate::error::{Error, Result};
 pub(crate) struct WeightReader<'a> {
     catalog: &'a Catalog,
     mode: ActMode,
+    kernels: &'a KernelSelector,
 }
 
 impl<'a> WeightReader<'a> {
-    pub(crate) fn new(catalog: &'a Catalog, mode: ActMode) -> WeightReader<'a> {
-        WeightReader { catalog, mode }
+    pub(crate) fn new(catalog: &'a Catalog, mode: ActMode, kernels: &'a KernelSelector) -> WeightReader<'a> {
+        WeightReader { catalog, mode, kernels }
     }
 
     /// The tensor called `name`, of exactly this shape.
@@ -70,7 +72,7 @@ impl<'a> WeightReader<'a> {
     /// A matrix widened to F32.
     pub(crate) fn matrix_f32(&self, name: &str, rows: usize, cols: usize) -> Result<Linear> {
         let tensor = self.tensor(name, &[rows, cols])?;
-        Ok(Linear::from_f32(rows, cols, self.floats(tensor)?)?)
+        self.settled(tensor, Linear::from_f32(rows, cols, self.floats(tensor)?)?)
     }
 
     /// The matrices of a stack `[outer, rows, cols]`.
@@ -79,7 +81,16 @@ impl<'a> WeightReader<'a> {
         (0..outer).map(|index| self.linear(tensor, index)).collect()
     }
 
+    /// One matrix of a tensor, on the kernel for its type.
     fn linear(&self, tensor: &LogicalTensor, outer: usize) -> Result<Linear> {
+        self.settled(tensor, self.unsettled(tensor, outer)?)
+    }
+
+    fn settled(&self, tensor: &LogicalTensor, linear: Linear) -> Result<Linear> {
+        self.kernels.settle(linear).map_err(|source| Error::Weight { tensor: tensor.name.clone(), source })
+    }
+
+    fn unsettled(&self, tensor: &LogicalTensor, outer: usize) -> Result<Linear> {
         let Matrix { ty, rows, cols, bytes } = self.catalog.matrix(tensor, outer)?;
         let located = |source| Error::Weight { tensor: tensor.name.clone(), source };
         if let Some(dense) = dense_type(ty) {

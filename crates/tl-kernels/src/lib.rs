@@ -28,6 +28,8 @@
 //! ```
 
 pub mod bandwidth;
+#[cfg(any(test, feature = "broken-kernel"))]
+pub mod broken;
 pub mod dense;
 pub mod int8;
 pub mod math;
@@ -41,6 +43,7 @@ mod aligned;
 mod arch;
 mod arena;
 mod bitlinear;
+mod caps;
 mod error;
 mod format;
 mod gemm;
@@ -51,15 +54,18 @@ mod lut_matrix;
 mod matrix;
 mod packed;
 mod registry;
+mod select;
 mod ternary;
 mod tile;
 mod tl1;
 mod tl2;
+mod trial;
 mod vector;
 
 pub use activation::ActivationBuffer;
 pub use arena::Arena;
 pub use bitlinear::BitLinear;
+pub use caps::{Cache, HardwareCaps};
 pub use error::{Error, Result};
 pub use format::{Bf16, DenseFormat, DenseType, F16, F32, Q6K, Q8_0};
 pub use isa::Isa;
@@ -67,6 +73,8 @@ pub use linear::{Linear, Product, forward_all};
 pub use matrix::Dense;
 pub use packed::{LAYOUT_ID, pack_layers};
 pub use pool::Pool;
-pub use registry::KernelKind;
+pub use registry::{KernelKind, KernelRegistry};
+pub use select::{KernelSelected, KernelSelector, Reason, SelectorOptions};
+pub use trial::TrialCache;
 
 pub use ternary_core::{ActMode, BLOCK, Bytes, Packing, Scales, TernaryTensor};

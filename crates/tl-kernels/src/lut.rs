@@ -27,6 +27,7 @@
 //! **Invariant:** `C * hi + lo` is the group's exact integer product for every used entry, and unused entries are 0.
 //! Source: T-MAC (arXiv 2407.00088) and bitnet.cpp's TL1 and TL2 (arXiv 2410.16144) for the tables; the split is ours.
 
+use std::hint::black_box;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 use ternary_core::BLOCK;
@@ -143,12 +144,16 @@ impl Grouping {
 const _: () = assert!(Grouping::Pairs.additions() == 11 && Grouping::Triples.additions() == 9);
 const _: () = assert!(Grouping::Triples.groups() == 86);
 
-/// `v / split`, rounded. Exact for |v| <= 3 * 127: the reciprocal is off by at most 2^-16, which moves the quotient by
-/// less than 0.006, while a quotient is at least 1 / (2 * 27) > 0.018 away from a tie.
+/// `v / split`, rounded, for |v| <= 3 * 127, in 16-bit steps that every vector unit has.
+///
+/// With 16 split + (split - 1) / 2 added, the dividend is positive and below 1024 and the quotient is to be rounded down.
+/// The factor is above 2^16 / split by less than 1, which adds less than 1024 / 2^16 = 1/64 to a quotient whose fraction
+/// is at most 1 - 1/27.
 #[inline(always)]
 const fn rounded_quotient(v: i16, split: i16) -> i16 {
-    let reciprocal = ((1 << 15) + split as i32 / 2) / split as i32;
-    ((((v as i32 * reciprocal) >> 14) + 1) >> 1) as i16
+    let dividend = (v + 16 * split + split / 2).cast_unsigned();
+    let factor = (1 << 16) / split.cast_unsigned() as u32 + 1;
+    ((dividend as u32 * factor) >> 16) as i16 - 16
 }
 
 /// The tables of all groups of some tokens.
@@ -221,11 +226,11 @@ impl Kernel for Build<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, _s: S) {
+        // Hidden from the compiler, which would otherwise make sixteen special cases of weights it can see.
+        let weights = |grouping: Grouping| black_box(grouping.weights());
         match self.grouping {
-            Grouping::Pairs => fill(Grouping::Pairs, const { Grouping::Pairs.weights() }, self.codes, self.planes),
-            Grouping::Triples => {
-                fill(Grouping::Triples, const { Grouping::Triples.weights() }, self.codes, self.planes);
-            }
+            Grouping::Pairs => fill(Grouping::Pairs, weights(Grouping::Pairs), self.codes, self.planes),
+            Grouping::Triples => fill(Grouping::Triples, weights(Grouping::Triples), self.codes, self.planes),
         }
     }
 }

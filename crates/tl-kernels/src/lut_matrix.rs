@@ -19,7 +19,7 @@ use ternary_core::{Scales, TernaryTensor, f16};
 
 use crate::activation::{LANES, QuantizedRows, field_order};
 use crate::aligned::AlignedBuffer;
-use crate::arch::lut::{GROUP_ROWS, Lookup};
+use crate::arch::lut::GROUP_ROWS;
 use crate::error::Result;
 use crate::lut::{Grouping, LookupTable, Planes};
 use crate::pool::ColumnBlock;
@@ -29,6 +29,9 @@ use crate::vector::{Kernel, Simd};
 
 /// Bytes of the scales of 64 blocks.
 const SCALE_BYTES: usize = GROUP_ROWS * size_of::<f16>();
+
+/// How far ahead the weights are asked for: about a block, because the hardware stops at the border of each page.
+pub(crate) const PREFETCH_BYTES: usize = 4096;
 
 /// Tokens that share one reading of the weights.
 const TOKENS: usize = 8;
@@ -42,7 +45,7 @@ pub(crate) trait LutFormat: Copy + Sync {
     /// Calls `write(v, byte)` with this row's byte of each vector; `groups` has the index and sign of each group.
     fn encode(groups: &[(u8, bool)], write: impl FnMut(usize, u8));
     /// The products of a block of 64 rows with the activations behind `table`.
-    fn sums<S: Lookup>(s: S, vectors: &[[u8; GROUP_ROWS]], table: &[Planes]) -> [i16; GROUP_ROWS];
+    fn sums<S: Simd>(s: S, vectors: &[[u8; GROUP_ROWS]], table: &[Planes]) -> [i16; GROUP_ROWS];
 }
 
 /// The rows of a matrix in a lookup layout. Clones and slices share the data.

@@ -11,9 +11,10 @@
 //!
 //! **Invariant:** the sums are exact. Source: TL1 of bitnet.cpp (arXiv 2410.16144); layout and split are ours.
 
-use crate::arch::lut::{GROUP_ROWS, Lookup};
+use crate::arch::lut::GROUP_ROWS;
 use crate::lut::{Grouping, Planes};
-use crate::lut_matrix::LutFormat;
+use crate::lut_matrix::{LutFormat, PREFETCH_BYTES};
+use crate::vector::Simd;
 
 /// Two weights per nibble.
 #[derive(Debug, Clone, Copy)]
@@ -35,7 +36,7 @@ impl LutFormat for Tl1 {
     }
 
     #[inline(always)]
-    fn sums<S: Lookup>(s: S, vectors: &[[u8; GROUP_ROWS]], table: &[Planes]) -> [i16; GROUP_ROWS] {
+    fn sums<S: Simd>(s: S, vectors: &[[u8; GROUP_ROWS]], table: &[Planes]) -> [i16; GROUP_ROWS] {
         let (vectors, last_vectors) = vectors.as_chunks::<VECTORS>();
         let (tables, last_tables) = table.as_chunks::<{ 2 * VECTORS }>();
         let mut sums = [s.zero_wide(); 2];
@@ -49,7 +50,7 @@ impl LutFormat for Tl1 {
 
 /// Adds what at most [`VECTORS`] byte vectors find to the sums of both planes.
 #[inline(always)]
-fn add_vectors<S: Lookup>(
+fn add_vectors<S: Simd>(
     s: S,
     [hi_sums, lo_sums]: [S::Wide; 2],
     vectors: &[[u8; GROUP_ROWS]],
@@ -57,6 +58,7 @@ fn add_vectors<S: Lookup>(
 ) -> [S::Wide; 2] {
     let (mut hi, mut lo) = (s.zero_rows(), s.zero_rows());
     for (vector, [even, odd]) in vectors.iter().zip(tables.as_chunks::<2>().0) {
+        s.prefetch(vector, PREFETCH_BYTES);
         let codes = s.load_rows(vector);
         for (index, [hi_table, lo_table]) in [(s.low_nibbles(codes), even), (s.high_nibbles(codes), odd)] {
             hi = s.add_rows(hi, s.look_up(s.load_table(hi_table), index));

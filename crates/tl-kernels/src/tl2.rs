@@ -12,9 +12,10 @@
 //!
 //! **Invariant:** the sums are exact. Source: TL2 of bitnet.cpp (arXiv 2410.16144); layout and split are ours.
 
-use crate::arch::lut::{GROUP_ROWS, Lookup};
+use crate::arch::lut::GROUP_ROWS;
 use crate::lut::{Grouping, Planes};
-use crate::lut_matrix::LutFormat;
+use crate::lut_matrix::{LutFormat, PREFETCH_BYTES};
+use crate::vector::Simd;
 
 /// Three weights per nibble and sign.
 #[derive(Debug, Clone, Copy)]
@@ -42,7 +43,7 @@ impl LutFormat for Tl2 {
     }
 
     #[inline(always)]
-    fn sums<S: Lookup>(s: S, vectors: &[[u8; GROUP_ROWS]], table: &[Planes]) -> [i16; GROUP_ROWS] {
+    fn sums<S: Simd>(s: S, vectors: &[[u8; GROUP_ROWS]], table: &[Planes]) -> [i16; GROUP_ROWS] {
         let (bundles, last_bundle) = vectors.as_chunks::<VECTORS>();
         let (tables, last_tables) = table.as_chunks::<BUNDLE>();
         let mut sums = [s.zero_wide(); 2];
@@ -56,7 +57,7 @@ impl LutFormat for Tl2 {
 
 /// Adds what a bundle finds to the sums of both planes.
 #[inline(always)]
-fn add_bundle<S: Lookup>(
+fn add_bundle<S: Simd>(
     s: S,
     [hi_sums, lo_sums]: [S::Wide; 2],
     bundle: &[[u8; GROUP_ROWS]],
@@ -68,6 +69,7 @@ fn add_bundle<S: Lookup>(
     let mut signs = s.load_rows(signs);
     let (mut hi, mut lo) = (s.zero_rows(), s.zero_rows());
     for (vector, [even, odd]) in vectors.iter().zip(tables.as_chunks::<2>().0) {
+        s.prefetch(vector, PREFETCH_BYTES);
         let codes = s.load_rows(vector);
         for (index, [hi_table, lo_table]) in [(s.low_nibbles(codes), even), (s.high_nibbles(codes), odd)] {
             hi = s.add_rows(hi, s.negate_rows(s.look_up(s.load_table(hi_table), index), signs));

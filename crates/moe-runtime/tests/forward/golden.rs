@@ -7,7 +7,7 @@ use std::sync::Arc;
 use gguf_bitnet::{SafetensorsDir, TensorSource};
 use mla_attention::CacheType;
 use moe_runtime::{At, CraftsmanModel, LoadOptions, ModelConfig, ModelFiles, RoutingDecision, Session, Taps};
-use tl_kernels::{ActMode, Pool};
+use tl_kernels::ActMode;
 
 /// Logits, absolute.
 pub(crate) const LOGITS: f32 = 2e-3;
@@ -156,7 +156,7 @@ impl<T> Recorder<'_, T> {
 
 /// Reference settings: F32 activations, one thread.
 pub(crate) fn options() -> LoadOptions {
-    LoadOptions { act_mode: ActMode::F32, pool: Arc::new(Pool::serial()) }
+    LoadOptions { act_mode: ActMode::F32, ..LoadOptions::default() }
 }
 
 pub(crate) fn case(name: &str) -> std::path::PathBuf {

@@ -5,6 +5,7 @@ mod experts;
 mod generation;
 mod golden;
 mod goldens;
+mod kernels;
 mod loading;
 mod memory_source;
 mod naive_mla;

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use gguf_bitnet::{GgufFile, TensorType};
 use mla_attention::CacheType;
 use moe_runtime::{CraftsmanModel, LoadOptions, ModelConfig, Session, mapper};
-use tl_kernels::{ActMode, Bytes, Pool};
+use tl_kernels::{ActMode, Bytes};
 
 use crate::golden::{Run, case, max_abs, relative_l2, run};
 
 fn run_mode(act_mode: ActMode, tokens: &[u32]) -> Run {
-    let options = LoadOptions { act_mode, pool: Arc::new(Pool::serial()) };
+    let options = LoadOptions { act_mode, ..LoadOptions::default() };
     let path = case("ternary-forward").join("model.gguf");
     run(&Arc::new(CraftsmanModel::load(&path, &options).expect("the model loads")), tokens, 64, ())
 }

@@ -12,6 +12,13 @@ mod avx2;
 #[allow(unsafe_code, reason = "vector instructions, behind tokens that prove support")]
 mod avx512;
 
+#[cfg(target_arch = "aarch64")]
+#[allow(unsafe_code, reason = "vector instructions, behind tokens that prove support")]
+mod neon;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+#[allow(unsafe_code, reason = "loads and stores of vectors")]
+mod wasm;
+
 /// Rows that share a table look-up: one byte each.
 pub(crate) const GROUP_ROWS: usize = 64;
 
