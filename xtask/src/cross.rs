@@ -27,7 +27,7 @@ const WASM: &str = "wasm32-unknown-unknown";
 
 /// What is built for ARM: packages with the test binaries that matter.
 const ARM_TESTS: [(&str, &[&str]); 3] = [
-    ("tl-kernels", &["--lib", "--test", "levels", "--test", "lookup"]),
+    ("tl-kernels", &["--lib", "--test", "levels", "--test", "lookup", "--test", "tiles"]),
     ("mla-attention", &["--test", "mla", "--test", "gqa"]),
     ("rlm-refine", &["--test", "golden_tokens"]),
 ];
@@ -94,7 +94,7 @@ impl Cross {
         let (subcommand, rest) = args.split_first().map_or(("build", args), |(first, rest)| (*first, rest));
         let command = cmd!(sh, "{CARGO} {subcommand} --quiet --profile {profile} --target-dir {dir} --target {target}");
         let command = command.arg(format!("-Zbuild-std={parts_of_std}")).args(rest);
-        ["RUSTUP_TOOLCHAIN", "RUSTDOC", "CARGO"]
+        ["RUSTUP_TOOLCHAIN", "RUSTDOC", "RUSTFLAGS", "CARGO"]
             .into_iter()
             .fold(command, Cmd::env_remove)
             .env("RUSTC", RUSTC)
@@ -121,7 +121,8 @@ impl Cross {
 
     fn wasm(&self) -> Outcome {
         let runner = format!("node {}", repo::root().join("xtask/src/cross/run.mjs").display());
-        self.cargo(&["test", "-p", "tl-kernels", "--test", "levels", "--test", "lookup"], WASM, "std,panic_abort")
+        let tests = ["--test", "levels", "--test", "lookup", "--test", "tiles"];
+        self.cargo(&[&["test", "-p", "tl-kernels"], &tests[..]].concat(), WASM, "std,panic_abort")
             .env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUNNER", &runner)
             .run()?;
         repo::say("PASS WASM: kernels on simd128");

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "the functions that the tests share fail like the tests")]
 
+#[cfg(not(target_family = "wasm"))]
 use proptest::prelude::*;
 use ternary_core::oracle;
 use tl_kernels::{
@@ -21,6 +22,11 @@ fn levels() -> Vec<Isa> {
         println!("SKIP {isa}");
     }
     supported
+}
+
+/// A pool of `threads` threads; WASM has no more than one.
+fn pool_of(threads: usize) -> Pool {
+    Pool::new(if cfg!(target_family = "wasm") { 1 } else { threads }).unwrap()
 }
 
 /// SplitMix64, so that a failure can be repeated.
@@ -210,7 +216,7 @@ fn slices_and_pools_change_nothing() {
         let x = random.floats(n * 2 * BLOCK);
         let expected = product(&whole, &Pool::serial(), &x, n);
         for threads in [1, 2, 7] {
-            assert_same_bits(&product(&packed, &Pool::new(threads).unwrap(), &x, n), &expected, "pools");
+            assert_same_bits(&product(&packed, &pool_of(threads), &x, n), &expected, "pools");
         }
         for (start, end) in [(0, 200), (0, 1), (31, 33), (32, 64), (33, 199), (199, 200)] {
             let part = packed.slice_rows(start, end).unwrap();
@@ -253,7 +259,7 @@ fn a_changed_tile_changes_the_result() {
 #[test]
 fn layers_are_packed_together_and_others_left_alone() {
     let random = &mut Random(8);
-    let pool = Pool::new(2).unwrap();
+    let pool = pool_of(2);
     let dense = Linear::dense(DenseType::F32, 1, 2, Bytes::from(vec![0; 8])).unwrap();
     let float = Linear::ternary(random.tensor(Packing::Tq1_0, 3, BLOCK), ActMode::F32).unwrap();
     let ternary: Vec<Linear> = [(1, 1), (64, 3), (33, 2)]
@@ -289,6 +295,8 @@ fn tiles_of_another_shape_are_refused() {
     assert!(matches!(float.with_packed(Bytes::default()), Err(Error::NoKernel { .. })));
 }
 
+// WASM has no source of randomness for it.
+#[cfg(not(target_family = "wasm"))]
 proptest! {
     #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
 
