@@ -1,4 +1,5 @@
 //! Teacher artifacts: round trip, reuse, resume to the same bytes, and everything that must be refused.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -230,6 +231,9 @@ fn no_byte_can_be_changed_lost_or_added_unnoticed() {
     assert_eq!(fs::read(spec.path(root.path())).unwrap(), longer);
 }
 
+/// What an index is made to say.
+type Lie = fn(&mut serde_json::Value);
+
 /// Rebuilds an artifact with another index, hash and all.
 fn with_index(whole: &[u8], change: impl FnOnce(&mut serde_json::Value)) -> Vec<u8> {
     let tail = whole.len() - 48;
@@ -249,7 +253,7 @@ fn an_index_that_lies_with_the_right_hash_is_found_out() {
     let whole = fs::read(make(dir.path(), &spec).path()).unwrap();
     let root = tempfile::tempdir().unwrap();
     reopen(root.path(), &spec, &with_index(&whole, |_| {})).unwrap();
-    let lies: [(fn(&mut serde_json::Value), &str); 11] = [
+    let lies: [(Lie, &str); 11] = [
         (|index| index["prompts"][0]["columns"][0]["bytes"] = u64::MAX.into(), "bytes where"),
         (|index| index["prompts"][0]["columns"][1]["bytes"] = (u64::MAX - 3).into(), "reaches past the end"),
         (|index| index["prompts"][0]["columns"][1]["bytes"] = 1.into(), "its prompts end at byte"),

@@ -1,14 +1,15 @@
 //! The routing gate on scripted models: itself, corrupted on purpose, and in local mode.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use behavior_eval::bootstrap::BootstrapConfig;
 use behavior_eval::error::Role;
 use behavior_eval::scripted::ScriptedSubject;
-use behavior_eval::subject::{Place, route_checked, run_checked};
-use behavior_eval::{Error, RoutingGate, RoutingReport, RoutingTable, Subject, Want};
+use behavior_eval::subject::{Place, Run, route_checked, run_checked};
+use behavior_eval::{Answer, Error, ModelError, RoutingGate, RoutingReport, RoutingTable, Subject, SubjectInfo, Want};
 
 const PROMPTS: [&str; 5] = ["alpha", "the second one", "third", "a fourth, longer than the others", "end."];
 
-fn run(subject: &mut ScriptedSubject, prompt: &str, want: &Want) -> behavior_eval::subject::Run {
+fn run(subject: &mut ScriptedSubject, prompt: &str, want: &Want) -> Run {
     let place = Place { role: Role::Student, prompt_id: prompt };
     let tokens = subject.encode("", prompt).unwrap();
     run_checked(subject, place, &tokens, want, &mut |_, _| Ok(())).unwrap()
@@ -48,7 +49,7 @@ fn corrupted_routes_are_missed_exactly_and_found_where_they_are() {
     let mut student = ScriptedSubject::new("student").misrouting(move |layer, _| {
         let bad = layer == 1 && {
             cases += 1;
-            cases % 4 == 0
+            cases.is_multiple_of(4)
         };
         if bad {
             counter.send(()).unwrap();
@@ -109,29 +110,27 @@ fn nothing_and_what_does_not_fit_are_errors() {
 }
 
 /// A subject that breaks its contract in one way.
-struct Broken(ScriptedSubject, fn(&mut behavior_eval::subject::Run));
+struct Broken(ScriptedSubject, Spoil);
+
+/// What is done to a run.
+type Spoil = fn(&mut Run);
 
 impl Subject for Broken {
-    fn info(&self) -> &behavior_eval::SubjectInfo {
+    fn info(&self) -> &SubjectInfo {
         self.0.info()
     }
-    fn encode(&mut self, system: &str, user: &str) -> Result<Vec<u32>, behavior_eval::ModelError> {
+    fn encode(&mut self, system: &str, user: &str) -> Result<Vec<u32>, ModelError> {
         self.0.encode(system, user)
     }
-    fn generate(&mut self, prompt: &[u32], n: usize) -> Result<behavior_eval::Answer, behavior_eval::ModelError> {
+    fn generate(&mut self, prompt: &[u32], n: usize) -> Result<Answer, ModelError> {
         self.0.generate(prompt, n)
     }
-    fn run(
-        &mut self,
-        tokens: &[u32],
-        want: &Want,
-        logits: &mut dyn FnMut(usize, &[f32]),
-    ) -> Result<behavior_eval::subject::Run, behavior_eval::ModelError> {
+    fn run(&mut self, tokens: &[u32], want: &Want, logits: &mut dyn FnMut(usize, &[f32])) -> Result<Run, ModelError> {
         let mut run = self.0.run(tokens, want, logits)?;
         (self.1)(&mut run);
         Ok(run)
     }
-    fn route(&mut self, layer: usize, inputs: &[f32]) -> Result<RoutingTable, behavior_eval::ModelError> {
+    fn route(&mut self, layer: usize, inputs: &[f32]) -> Result<RoutingTable, ModelError> {
         self.0.route(layer, inputs)
     }
 }
@@ -140,12 +139,12 @@ impl Subject for Broken {
 fn impossible_runs_are_named() {
     let want = Want { scores: true, router_inputs: true, final_hidden: true, logits_from: Some(1) };
     let place = Place { role: Role::Teacher, prompt_id: "p-3" };
-    let outcome = |spoil: fn(&mut behavior_eval::subject::Run)| {
+    let outcome = |spoil: Spoil| {
         let mut subject = Broken(ScriptedSubject::new("x"), spoil);
         run_checked(&mut subject, place, &[1, 2, 3], &want, &mut |_, _| Ok(())).map(drop)
     };
     outcome(|_| {}).unwrap();
-    let spoils: [(fn(&mut behavior_eval::subject::Run), &str); 8] = [
+    let spoils: [(Spoil, &str); 8] = [
         (|run| run.routing.ids[0] = 8, "expert 8 of 8"),
         (|run| run.routing.ids.swap(0, 1), "do not ascend"),
         (|run| run.routing.weights[2] = f32::NAN, "NaN as a weight"),

@@ -1,4 +1,5 @@
 //! Traces: what is written is read, unknown fields included; everything else is refused with file, line and field.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
 
@@ -249,7 +250,7 @@ fn a_diff_by_hand() {
 #[test]
 fn a_summary_equals_the_gate() {
     let mut teacher = ScriptedSubject::new("teacher");
-    let mut student = ScriptedSubject::new("student").misrouting(|layer, position| layer == 2 && position % 3 == 0);
+    let mut student = ScriptedSubject::new("student").misrouting(|layer, position| layer == 2 && position.is_multiple_of(3));
     let layers = teacher.info().moe_layers.clone();
     let (mut gate, mut lines) = (RoutingGate::new(&layers), Vec::new());
     for prompt in ["a first prompt", "another", "the third of them"] {
@@ -276,4 +277,27 @@ fn a_summary_equals_the_gate() {
     for (a, b) in summary.prompts.iter().zip(&report.prompts) {
         assert_eq!((&a.prompt_id, &a.agreement), (&b.prompt_id, &b.figures.agreement));
     }
+}
+
+/// Any one byte of a trace, replaced by any other, or a cut anywhere: an error that names the file, or records.
+#[test]
+fn no_mutation_makes_the_reader_panic() {
+    let whole = text(&lines()).into_bytes();
+    let mut refused = 0;
+    for i in 0..whole.len() {
+        for byte in [0, b'"', b'9', b'}', b'\n', 0xff] {
+            let mut bytes = whole.clone();
+            bytes[i] = byte;
+            let read: Result<Vec<TraceRecord>> = TraceReader::new(&bytes[..], "run.jsonl").collect();
+            if let Err(error) = read {
+                assert!(error.to_string().starts_with("run.jsonl line "), "{error}");
+                refused += 1;
+            }
+        }
+        let cut: Result<Vec<TraceRecord>> = TraceReader::new(&whole[..i], "run.jsonl").collect();
+        // Only between prompts, with the line's end or without, does a cut leave a trace.
+        let ends = i == 0 || whole[..i].ends_with(b"\"stop\"}") || whole[..i].ends_with(b"\"stop\"}\n");
+        assert_eq!(cut.is_ok(), ends, "cut at {i}");
+    }
+    assert!(refused > 3 * whole.len());
 }

@@ -144,12 +144,11 @@ impl<R: BufRead> TraceReader<R> {
     fn place(&mut self, record: &TraceRecord) -> std::result::Result<(), TraceDefect> {
         let key = (record.token_idx, record.layer_idx);
         match &self.open {
-            Some((prompt_id, last)) if *prompt_id == record.prompt_id => {
-                if key <= *last {
-                    let prompt_id = record.prompt_id.clone();
-                    return Err(TraceDefect::Repeated { prompt_id, token: key.0, layer: key.1 });
-                }
+            Some((open, last)) if *open == record.prompt_id && key <= *last => {
+                let prompt_id = record.prompt_id.clone();
+                return Err(TraceDefect::Repeated { prompt_id, token: key.0, layer: key.1 });
             }
+            Some((open, _)) if *open == record.prompt_id => {}
             Some((prompt_id, _)) => return Err(TraceDefect::Unfinished { prompt_id: prompt_id.clone() }),
             None if self.finished.contains(&record.prompt_id) => {
                 return Err(TraceDefect::Reopened { prompt_id: record.prompt_id.clone() });
