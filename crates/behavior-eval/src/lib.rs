@@ -16,7 +16,6 @@ pub mod answered;
 pub mod artifact;
 pub mod bootstrap;
 pub mod citations;
-pub mod coherence;
 pub mod error;
 pub mod evidence;
 pub mod fidelity;

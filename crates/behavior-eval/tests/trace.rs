@@ -250,7 +250,8 @@ fn a_diff_by_hand() {
 #[test]
 fn a_summary_equals_the_gate() {
     let mut teacher = ScriptedSubject::new("teacher");
-    let mut student = ScriptedSubject::new("student").misrouting(|layer, position| layer == 2 && position.is_multiple_of(3));
+    let mut student =
+        ScriptedSubject::new("student").misrouting(|layer, position| layer == 2 && position.is_multiple_of(3));
     let layers = teacher.info().moe_layers.clone();
     let (mut gate, mut lines) = (RoutingGate::new(&layers), Vec::new());
     for prompt in ["a first prompt", "another", "the third of them"] {

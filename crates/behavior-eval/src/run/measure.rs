@@ -2,9 +2,7 @@
 
 use crate::artifact::{SparseLogits, TeacherArtifact};
 use crate::error::{Error, Result, Role};
-use crate::numeric::{exp, ln};
 use crate::routing::RoutingTable;
-use crate::row::log_sum_exp;
 use crate::subject::{Answer, Place, Subject, Want, route_checked, run_checked};
 use crate::suite::Prompt;
 
@@ -90,21 +88,8 @@ fn diverge(teacher: &SparseLogits, student: &[f32]) -> (f64, bool) {
             top = token;
         }
     }
-    let largest = student.get(top).copied().unwrap_or(0.0);
-    let total = log_sum_exp(student, f64::from(largest));
-    let (mut divergence, mut seen) = (0.0, 0.0);
-    for &(token, log_p) in &teacher.kept {
-        let z = usize::try_from(token).ok().and_then(|token| student.get(token)).copied().unwrap_or(f32::MIN);
-        let (log_p, log_q) = (f64::from(log_p), f64::from(z) - total);
-        divergence += exp(log_p) * (log_p - log_q);
-        seen += exp(log_q);
-    }
-    if teacher.tail > 0.0 {
-        // The student's rest is never quite nothing.
-        divergence += teacher.tail * (ln(teacher.tail) - ln((1.0 - seen).max(1e-12)));
-    }
     let same = teacher.kept.first().is_some_and(|&(token, _)| usize::try_from(token) == Ok(top));
-    (divergence.max(0.0), same)
+    (teacher.divergence(student).0, same)
 }
 
 #[cfg(test)]
