@@ -219,9 +219,10 @@ impl Dots<'_> {
     /// All rows for the vectors `q .. q + Q`; returns Q.
     #[inline(always)]
     fn strip<S: Simd, const R: usize, const Q: usize>(&mut self, s: S, q: usize) -> usize {
-        let mut x: [&[i8]; Q] = [&[]; Q];
-        for (j, x) in x.iter_mut().enumerate() {
+        let (mut x, mut x_sums): ([&[i8]; Q], [i32; Q]) = ([&[]; Q], [0; Q]);
+        for (j, (x, sum)) in x.iter_mut().zip(&mut x_sums).enumerate() {
             *x = self.x.row(q + j);
+            *sum = x.iter().map(|&v| i32::from(v)).sum();
         }
         let n_rows = self.table.rows();
         for start in (0..n_rows).step_by(R) {
@@ -230,7 +231,7 @@ impl Dots<'_> {
             for (i, row) in rows.iter_mut().enumerate() {
                 *row = self.table.row((start + i).min(n_rows - 1));
             }
-            let sums = s.dots_i8(rows, x);
+            let sums = s.dots_i8(rows, x, x_sums);
             let width = R.min(n_rows - start);
             for (j, sums) in sums.iter().enumerate() {
                 self.out[(q + j) * n_rows + start..][..width].copy_from_slice(&sums[..width]);

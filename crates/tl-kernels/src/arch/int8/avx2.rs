@@ -10,7 +10,12 @@ use crate::arch::avx2::Avx2;
 
 impl Int8 for Avx2 {
     #[inline(always)]
-    fn dots_i8<const R: usize, const Q: usize>(self, rows: [&[i8]; R], x: [&[i8]; Q]) -> [[i32; R]; Q] {
+    fn dots_i8<const R: usize, const Q: usize>(
+        self,
+        rows: [&[i8]; R],
+        x: [&[i8]; Q],
+        _x_sums: [i32; Q],
+    ) -> [[i32; R]; Q] {
         // SAFETY: `self` is the proof that the machine has these features.
         unsafe { dots(rows, x) }
     }

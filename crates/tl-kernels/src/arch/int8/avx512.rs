@@ -13,9 +13,14 @@ const WIDTH: usize = BLOCK_COLUMNS / 16;
 
 impl<const VNNI: bool> Int8 for Avx512<VNNI> {
     #[inline(always)]
-    fn dots_i8<const R: usize, const Q: usize>(self, rows: [&[i8]; R], x: [&[i8]; Q]) -> [[i32; R]; Q] {
+    fn dots_i8<const R: usize, const Q: usize>(
+        self,
+        rows: [&[i8]; R],
+        x: [&[i8]; Q],
+        x_sums: [i32; Q],
+    ) -> [[i32; R]; Q] {
         // SAFETY: `self` is the proof that the machine has these features.
-        unsafe { if VNNI { dots_vnni(rows, x) } else { super::avx2::dots(rows, x) } }
+        unsafe { if VNNI { dots_vnni(rows, x, x_sums) } else { super::avx2::dots(rows, x) } }
     }
     #[inline(always)]
     fn interleave(self, rows: [&[i8]; 4], out: &mut [[i8; 4]]) {
@@ -53,7 +58,7 @@ fn load_rest(bytes: &[i8]) -> __m512i {
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 #[inline]
-fn dots_vnni<const R: usize, const Q: usize>(rows: [&[i8]; R], x: [&[i8]; Q]) -> [[i32; R]; Q] {
+fn dots_vnni<const R: usize, const Q: usize>(rows: [&[i8]; R], x: [&[i8]; Q], x_sums: [i32; Q]) -> [[i32; R]; Q] {
     let n = x[0].len() / 64;
     let offset = _mm512_set1_epi8(-128);
     let mut row_groups: [&[[i8; 64]]; R] = [&[]; R];
@@ -77,25 +82,29 @@ fn dots_vnni<const R: usize, const Q: usize>(rows: [&[i8]; R], x: [&[i8]; Q]) ->
             }
         }
     }
+    if 64 * n < x[0].len() {
+        let mut w = [offset; R];
+        for i in 0..R {
+            w[i] = _mm512_xor_si512(load_rest(&rows[i][64 * n..]), offset);
+        }
+        for j in 0..Q {
+            let x = load_rest(&x[j][64 * n..]);
+            for i in 0..R {
+                acc[j][i] = _mm512_dpbusd_epi32(acc[j][i], w[i], x);
+            }
+        }
+    }
     let mut sums = [[0; R]; Q];
     for j in 0..Q {
-        // 128 times the sum of x, in the lanes of the other sums.
-        let mut excess = _mm512_setzero_si512();
-        for group in x_groups[j] {
-            excess = _mm512_dpbusd_epi32(excess, offset, load(group));
-        }
-        let rest = load_rest(&x[j][64 * n..]);
-        excess = _mm512_dpbusd_epi32(excess, offset, rest);
-        for i in 0..R {
-            let row = _mm512_xor_si512(load_rest(&rows[i][64 * n..]), offset);
-            acc[j][i] = _mm512_sub_epi32(_mm512_dpbusd_epi32(acc[j][i], row, rest), excess);
-        }
         if let (&[a, b, c, d], [four]) = (acc[j].as_slice(), sums[j].as_chunks_mut::<4>().0) {
             *four = totals([a, b, c, d]);
-            continue;
+        } else {
+            for i in 0..R {
+                sums[j][i] = _mm512_reduce_add_epi32(acc[j][i]);
+            }
         }
-        for i in 0..R {
-            sums[j][i] = _mm512_reduce_add_epi32(acc[j][i]);
+        for sum in &mut sums[j] {
+            *sum -= 128 * x_sums[j];
         }
     }
     sums

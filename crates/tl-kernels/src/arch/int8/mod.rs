@@ -15,9 +15,15 @@ pub(crate) const BLOCK_COLUMNS: usize = 64;
 
 /// Products of INT8 rows, all values in -127..=127.
 pub trait Int8: Copy {
-    /// `sum of rows[i][k] * x[j][k]` over all k, by j and i. All slices have one length, at most 65,536.
+    /// `sum of rows[i][k] * x[j][k]` over all k, by j and i. All slices have one length, at most 65,536; `x_sums[j]` is
+    /// the sum of `x[j]`.
     #[inline(always)]
-    fn dots_i8<const R: usize, const Q: usize>(self, rows: [&[i8]; R], x: [&[i8]; Q]) -> [[i32; R]; Q] {
+    fn dots_i8<const R: usize, const Q: usize>(
+        self,
+        rows: [&[i8]; R],
+        x: [&[i8]; Q],
+        _x_sums: [i32; Q],
+    ) -> [[i32; R]; Q] {
         let mut sums = [[0; R]; Q];
         for j in 0..Q {
             for i in 0..R {
@@ -95,8 +101,9 @@ mod tests {
         fn run<S: Simd>(self, s: S) -> Self::Output {
             let rows: Vec<Vec<i8>> = (0..7).map(|i| values(self.width, i)).collect();
             let x = [&rows[4][..], &rows[5][..], &rows[6][..]];
-            let dots = s.dots_i8([&rows[0][..], &rows[1][..], &rows[2][..], &rows[3][..]], x);
-            let one = s.dots_i8([&rows[0][..], &rows[1][..]], [&rows[2][..]]);
+            let sum = |row: &[i8]| row.iter().map(|&v| i32::from(v)).sum::<i32>();
+            let dots = s.dots_i8([&rows[0][..], &rows[1][..], &rows[2][..], &rows[3][..]], x, x.map(sum));
+            let one = s.dots_i8([&rows[0][..], &rows[1][..]], [&rows[2][..]], [sum(&rows[2])]);
 
             let wide: Vec<Vec<i8>> = (0..4).map(|i| values(128, i + 1)).collect();
             let mut interleaved = vec![[0; 4]; 128];
