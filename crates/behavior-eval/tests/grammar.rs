@@ -1,4 +1,5 @@
 //! Suites from the generator: the draws of the grammar's Python form, readable by [`Suite`], labelled as the evidence says.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use behavior_eval::grammar::{Entities, LabelWeights, SuiteSpec, write};
 use behavior_eval::{Error, Label, Suite, Thresholds, labels};

@@ -1,4 +1,5 @@
 //! Suites that are not what they should be: each fault is its own error and names file, line and field.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -183,6 +184,13 @@ fn nothing_at_all() {
     let (suite, _) = files.paths();
     let missing = Suite::open(&suite, Path::new("/no/such/corpus.jsonl")).unwrap_err();
     assert!(missing.to_string().contains("/no/such/corpus.jsonl"), "{missing}");
+}
+
+#[test]
+fn a_prompt_of_too_many_chunks() {
+    let more = (0..2_000).map(|i| CHUNKS.lines().next().unwrap().replace("c1", &format!("m{i}")) + "\n");
+    let want = SuiteFault::TooManyChunks { prompt_id: "p1".to_owned(), limit: 2_000 };
+    assert_eq!(fault(PROMPT, CHUNKS.to_owned() + &more.collect::<String>()), ("c.jsonl".to_owned(), 2_001, want));
 }
 
 #[test]

@@ -77,6 +77,14 @@ pub enum SuiteFault {
         /// Where it came first.
         first_line: u64,
     },
+    /// A prompt with more chunks than anybody shows a model.
+    #[error("field `prompt_id`: prompt {prompt_id:?} already has {limit} chunks; a prompt may not have more")]
+    TooManyChunks {
+        /// The prompt.
+        prompt_id: String,
+        /// The most a prompt may have.
+        limit: usize,
+    },
     /// A chunk of a prompt that the suite does not have.
     #[error("field `prompt_id`: the suite has no prompt {prompt_id:?}; suite and corpus must be of one pair")]
     UnknownPrompt {

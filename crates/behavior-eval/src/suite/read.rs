@@ -13,6 +13,9 @@ use super::lines::{Lines, full_text, optional_list, optional_text, text};
 use super::{Chunk, Label, Prompt, Suite, render_user};
 use crate::error::Result;
 
+/// The most chunks of one prompt. Evidence compares them with each other, so that their number must be bounded.
+const MOST_CHUNKS: usize = 2_000;
+
 /// A prompt with its line and the chunks that the corpus gives it, each with its line.
 struct Pending {
     prompt: Prompt,
@@ -35,6 +38,9 @@ pub(super) fn open(suite_path: &Path, corpus_path: &Path) -> Result<Suite> {
         if let Some((_, first_line)) = chunks.get(&chunk.id) {
             let (chunk_id, first_line) = (chunk.id, *first_line);
             return Err(corpus.fault(SuiteFault::DuplicateChunk { prompt_id, chunk_id, first_line }));
+        }
+        if chunks.len() == MOST_CHUNKS {
+            return Err(corpus.fault(SuiteFault::TooManyChunks { prompt_id, limit: MOST_CHUNKS }));
         }
         chunks.insert(chunk.id.clone(), (chunk, line));
     }
