@@ -330,7 +330,7 @@ mod tests {
             let answer = subject.generate(&tokens, 60).unwrap();
             assert_eq!(
                 (&*prompt.id, &*answer.text),
-                (&*want["prompt_id"].as_str().unwrap(), &*want["response"].as_str().unwrap())
+                (want["prompt_id"].as_str().unwrap(), want["response"].as_str().unwrap())
             );
             let ended = if want["stop_reason"] == "end" { StopReason::Stop } else { StopReason::Length };
             assert_eq!(answer.stop_reason, ended, "{}", prompt.id);

@@ -29,6 +29,7 @@ const ELEMENTS_PER_TASK: usize = 16 << 10;
 
 /// The feed-forward part of a layer.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "one per layer, and nearly all are the large one")]
 pub enum FeedForward {
     /// One network for all tokens.
     Dense(SwiGlu),

@@ -5,7 +5,7 @@ use moe_runtime::{ModelFiles, expected_tensors, weight_bytes_per_token};
 
 /// BF16 everywhere, but F32 where the runtime converts: norms, routers, biases.
 fn by_name(case: &str) -> (ModelFiles, u64) {
-    let files = ModelFiles::open(&fixtures::path(&format!("goldens/{case}"))).unwrap();
+    let files = ModelFiles::open(&fixtures::path(format!("goldens/{case}"))).unwrap();
     let moe = &files.config.moe.as_ref().unwrap().router;
     let mut bytes = 0;
     for tensor in expected_tensors(&files.config).iter().filter(|t| files.catalog.find(&t.name).is_some()) {

@@ -181,7 +181,7 @@ impl BitLinear {
         let row_bytes = packing.row_bytes(cols)?;
         let bytes = self.tensor.bytes().slice(start * row_bytes..end * row_bytes);
         let tensor = TernaryTensor::new(packing, end - start, cols, bytes, self.tensor.scales())?;
-        let lookup = self.lookup.as_ref().map(|matrix| matrix.from_row(start));
+        let lookup = self.lookup.as_ref().map(|matrix| matrix.view_from_row(start));
         let tiles = self.tiles.as_ref().map(|matrix| matrix.slice(start, end));
         Ok(BitLinear { tensor, lookup, tiles, ..*self })
     }

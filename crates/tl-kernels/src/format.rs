@@ -334,7 +334,7 @@ impl sealed::Load for Q6K {
         Unpacked6 { scales: [0.0; 16], codes: [[0; LANES]; 16] }
     }
     #[inline(always)]
-    fn prepare<'a, S: Simd, const R: usize>(s: S, units: [&'a [u8; 210]; R], out: &mut [Unpacked6; R]) {
+    fn prepare<S: Simd, const R: usize>(s: S, units: [&[u8; 210]; R], out: &mut [Unpacked6; R]) {
         for (block, out) in units.into_iter().zip(out) {
             let (low, rest) = block.split_at(128);
             let (high, rest) = rest.split_at(64);

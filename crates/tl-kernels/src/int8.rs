@@ -258,7 +258,7 @@ impl Kernel for AddScaled<'_> {
         let (out, out_rest) = self.out.as_chunks_mut::<LANES>();
         for ((out, sums), scales) in out.iter_mut().zip(sums).zip(scales) {
             let scales = s.mul(s.splat(self.x_scale), s.load(scales));
-            s.store(s.fma(scales, s.from_i32(sums), s.load(out)), out);
+            s.store(s.fma(scales, s.load_i32(sums), s.load(out)), out);
         }
         for ((out, sum), scale) in out_rest.iter_mut().zip(sums_rest).zip(scales_rest) {
             *out = fma(self.x_scale * scale, *sum as f32, *out);
@@ -328,7 +328,7 @@ impl WeightedSums<'_> {
     fn strip<S: Simd, const Q: usize>(&mut self, s: S, q: usize) -> usize {
         let (width, n_quads) = (self.table.width(), self.table.rows().div_ceil(4));
         let weights = &self.weights[q..q + Q];
-        let (mut high, mut low): ([&[[u8; 4]]; Q], [&[[u8; 4]]; Q]) = ([&[]; Q], [&[]; Q]);
+        let (mut high, mut low) = ([&[][..]; Q], [&[][..]; Q]);
         for j in 0..Q {
             (high[j], low[j]) = (&weights[j].high[..n_quads], &weights[j].low[..n_quads]);
         }
@@ -346,7 +346,7 @@ impl WeightedSums<'_> {
                 let (groups, rest) = acc[column..block].as_chunks_mut::<LANES>();
                 let (sums, last) = sums[j].split_at(LANES * groups.len());
                 for (acc, sums) in groups.iter_mut().zip(sums.as_chunks::<LANES>().0) {
-                    s.store(s.fma(s.splat(weights[j].scale), s.from_i32(sums), s.load(acc)), acc);
+                    s.store(s.fma(s.splat(weights[j].scale), s.load_i32(sums), s.load(acc)), acc);
                 }
                 for (acc, sum) in rest.iter_mut().zip(last) {
                     *acc = fma(weights[j].scale, *sum as f32, *acc);
@@ -396,20 +396,9 @@ mod tests {
         (0..rows)
             .map(|j| match kind % 4 {
                 0 => 0.5 + ((j * 37) % 17) as f32 / 20.0,
-                1 => {
-                    if j == rows / 2 {
-                        1.0
-                    } else {
-                        0.002 * ((j * 29) % 13) as f32 / 13.0
-                    }
-                }
-                2 => {
-                    if j == 0 {
-                        3e-7
-                    } else {
-                        0.0
-                    }
-                }
+                1 if j == rows / 2 => 1.0,
+                1 => 0.002 * ((j * 29) % 13) as f32 / 13.0,
+                2 if j == 0 => 3e-7,
                 _ => 0.0,
             })
             .collect()

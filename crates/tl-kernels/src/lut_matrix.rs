@@ -109,7 +109,7 @@ impl LutMatrix {
     }
 
     /// The rows from `start` on.
-    pub(crate) fn from_row(&self, start: usize) -> LutMatrix {
+    pub(crate) fn view_from_row(&self, start: usize) -> LutMatrix {
         LutMatrix { first_row: self.first_row + start, ..self.clone() }
     }
 

@@ -86,7 +86,7 @@ pub trait Simd: Float + Lookup + TileSimd + Int8 {
     fn load_i8(self, bytes: &[u8; LANES]) -> Self::F;
     /// Sixteen i32, converted to the nearest f32, ties to even.
     #[inline(always)]
-    fn from_i32(self, x: &[i32; LANES]) -> Self::F {
+    fn load_i32(self, x: &[i32; LANES]) -> Self::F {
         self.load(&x.map(|x| x as f32))
     }
     /// The sum by the tree of `dot16`: lane j += lane j + s, for s in 8, 4, 2, 1.

@@ -160,9 +160,9 @@ mod tests {
     fn check(text: &str) {
         for scheme in &NAMED {
             let (json, _) = PreTokenizer::Named(scheme).to_json();
-            let reference: PreTokenizerWrapper = serde_json::from_value(json).unwrap();
+            let reference: PreTokenizerWrapper = serde_json::from_value(json).expect("a pre-tokenizer of the library");
             let mut cut = PreTokenizedString::from(text);
-            reference.pre_tokenize(&mut cut).unwrap();
+            reference.pre_tokenize(&mut cut).expect("every text can be cut");
             let expected: Vec<&str> = cut
                 .get_splits(OffsetReferential::Original, OffsetType::Byte)
                 .into_iter()

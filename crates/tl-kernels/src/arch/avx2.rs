@@ -136,7 +136,7 @@ impl Simd for Avx2 {
             let (low, high) = (_mm256_cvtepi8_epi32(bytes), _mm256_cvtepi8_epi32(_mm_srli_si128::<8>(bytes)));
             F32x16(_mm256_cvtepi32_ps(low), _mm256_cvtepi32_ps(high))
         }
-        fn from_i32(self, x: &[i32; LANES]) -> F32x16 {
+        fn load_i32(self, x: &[i32; LANES]) -> F32x16 {
             let low = _mm256_loadu_si256(x.as_ptr().cast());
             let high = _mm256_loadu_si256(x[8..].as_ptr().cast());
             F32x16(_mm256_cvtepi32_ps(low), _mm256_cvtepi32_ps(high))

@@ -132,7 +132,7 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
         fn load_i8(self, bytes: &[u8; LANES]) -> __m512 {
             _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(bytes.as_ptr().cast())))
         }
-        fn from_i32(self, x: &[i32; LANES]) -> __m512 {
+        fn load_i32(self, x: &[i32; LANES]) -> __m512 {
             _mm512_cvtepi32_ps(_mm512_loadu_si512(x.as_ptr().cast()))
         }
         fn reduce(self, a: __m512) -> f32 {
