@@ -105,6 +105,11 @@ impl Experts {
     pub(crate) fn are_bounded(self) -> bool {
         self.expert_memory.is_some()
     }
+
+    /// Bytes that routed experts may take, where that was said.
+    pub(crate) fn memory(self) -> Option<u64> {
+        self.expert_memory
+    }
 }
 
 /// Which expert makes room.

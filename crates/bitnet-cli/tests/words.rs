@@ -121,6 +121,22 @@ fn the_context_and_the_memory_are_limits() {
 }
 
 #[test]
+fn little_memory_for_experts_changes_no_word() {
+    let base = ["--raw", "-p", "The capital", "--temp", "0", "-n", "24"];
+    let want = run(student(), &base).done();
+    for more in [&["--expert-policy", "lfu"][..], &["--expert-policy", "adaptive"], &["--expert-ahead", "2"]] {
+        let args = [&base[..], &["--expert-memory", "64KB"], more].concat();
+        assert_eq!(run(student(), &args).done(), want, "{more:?}");
+    }
+    let plan = |more: &[&str]| {
+        let ended = run(student(), &[&base[..], &["--memory", "1GB"], more].concat());
+        ended.stderr.lines().find(|line| line.starts_with("memory:")).unwrap().to_owned()
+    };
+    assert_ne!(plan(&["--expert-memory", "64KB"]), plan(&[]), "the plan counts what experts may take");
+    run(student(), &[&base[..], &["--expert-ahead", "2"]].concat()).usage();
+}
+
+#[test]
 fn settings_and_prompts_that_cannot_be_used_are_refused() {
     for (flag, value) in
         [("--temp", "nan"), ("--temp", "-1"), ("--temp", "inf"), ("--top-p", "0"), ("--top-p", "2"), ("--min-p", "1.5")]

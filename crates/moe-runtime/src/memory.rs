@@ -48,6 +48,16 @@ impl MemoryPlan {
         }
     }
 
+    /// The same when routed experts of `catalog` are kept within `bytes`, as [`Residency`](crate::Residency) does.
+    #[must_use]
+    pub fn with_expert_memory(mut self, catalog: &Catalog, bytes: u64) -> MemoryPlan {
+        let routed = catalog.tensors().iter().filter(|tensor| tensor.class == TensorClass::RoutedExpert);
+        let stored = routed.flat_map(|tensor| catalog.storage(tensor).into_values());
+        let total = stored.fold(0u64, |sum, (_, bytes)| sum.saturating_add(bytes));
+        self.mapped_weights_bytes = self.mapped_weights_bytes.saturating_sub(total.saturating_sub(bytes));
+        self
+    }
+
     /// The sum of all parts.
     #[must_use]
     pub fn total_bytes(&self) -> u64 {
@@ -95,7 +105,12 @@ fn scratch_bytes(config: &ModelConfig, chunk: usize) -> u64 {
         AttentionConfig::Gqa { n_kv_heads, head_dim, .. } => 3 * (config.n_heads + n_kv_heads) * head_dim,
     };
     let (ff, routing) = match &config.moe {
-        Some(moe) => (moe.expert_ff.max(moe.shared_ff()), 2 * moe.router.n_experts + 3 * moe.router.top_k),
+        // Per expert of a token: its input and its hidden row as F32 and INT8, gathered in buffers that may grow to four
+        // times the batch, its output and its product.
+        Some(moe) => (
+            moe.expert_ff.max(moe.shared_ff()),
+            2 * moe.router.n_experts + moe.router.top_k * (3 + 6 * (config.hidden + moe.expert_ff)),
+        ),
         None => (0, 0),
     };
     // Each activation exists as F32 and as INT8 codes with their scales; gate, up and their product per network.

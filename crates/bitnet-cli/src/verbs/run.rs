@@ -177,7 +177,10 @@ pub(crate) fn execute(args: Args) -> Result<()> {
 /// Prints what the model will need, and refuses what does not fit.
 fn check_memory(args: &Args, files: &ModelFiles, n_ctx: usize) -> Result<()> {
     let Some(allowed) = args.memory else { return Ok(()) };
-    let plan = MemoryPlan::new(&files.config, &files.catalog, n_ctx, args.kv.into(), DEFAULT_CHUNK);
+    let mut plan = MemoryPlan::new(&files.config, &files.catalog, n_ctx, args.kv.into(), DEFAULT_CHUNK);
+    if let Some(bytes) = args.experts.memory() {
+        plan = plan.with_expert_memory(&files.catalog, bytes);
+    }
     output::note(format_args!(
         "memory: weights {} + cache for {n_ctx} tokens {} + buffers {} = {}",
         size::show(plan.mapped_weights_bytes + plan.converted_weights_bytes),
