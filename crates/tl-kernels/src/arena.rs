@@ -79,6 +79,9 @@ mod imp {
 
     impl Memory {
         pub(super) fn new(len: usize) -> std::io::Result<Memory> {
+            if len > isize::MAX as usize / 2 {
+                return Err(std::io::ErrorKind::OutOfMemory.into());
+            }
             let mut bytes = AlignedBuffer::default();
             bytes.resize(len);
             Ok(Memory(bytes))
