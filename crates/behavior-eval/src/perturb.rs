@@ -1,6 +1,6 @@
 //! Evidence taken away: which verdicts stand when a tenth of the corpus is gone.
 //!
-//! Chunks are removed, the touched prompts are worded anew and labelled by the rules of [`labels`](crate::labels), and
+//! Chunks are removed, the touched prompts are worded anew and labelled by the rules of [`labels`](mod@crate::labels), and
 //! the gates run again. Stability is judged over the prompts whose label is what it was: there every gate must still
 //! pass, and no figure may move by more than a twentieth.
 

@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 use crate::routing::RoutingTable;
 use crate::subject::Answer;
 
-/// The measurements of one pass over a student. Dropping it keeps them for the next [`StudentJournal::open`].
+/// The measurements of one pass over a student. Dropping it keeps them for the next `StudentJournal::open`.
 #[derive(Debug)]
 pub struct StudentJournal {
     job: Job,
