@@ -44,6 +44,9 @@ pub(crate) struct Args {
     /// quantize: layers of the full-width checkpoint, 4 in the target.
     #[arg(long, default_value_t = 4)]
     layers: u32,
+    /// speed: only the file of this preset: phase2, balanced or 8g.
+    #[arg(long)]
+    preset: Option<String>,
     /// Test this binary instead of building one.
     #[arg(long)]
     bitnet: Option<PathBuf>,

@@ -26,7 +26,8 @@ const PRESETS: [(&str, u64, f64); 3] =
     [("phase2", 9_100_000_000, DECODE_SHARE), ("balanced", 8_800_000_000, 0.81), ("8g", 7_500_000_000, 0.82)];
 
 pub(super) fn prove(proof: &mut Proof<'_>, binary: &Path) -> Outcome {
-    for (preset, bytes, share) in PRESETS {
+    let wanted = proof.args.preset.as_deref();
+    for (preset, bytes, share) in PRESETS.into_iter().filter(|(preset, ..)| wanted.is_none_or(|w| w == *preset)) {
         let file = proof.work.join(format!("{preset}.gguf"));
         proof.need_disk(bytes)?;
         let out = arg(&file)?;
