@@ -70,9 +70,11 @@ try {
   await Promise.race([visit(), gone]);
   browser.removeAllListeners("exit");
 } finally {
+  // Asked to close, it waits for its own processes, so that nobody writes to the profile any more.
   const exited = new Promise((done) => browser.once("exit", done));
-  if (browser.kill()) await exited;
+  call("Browser.close").catch(() => browser.kill());
+  if (browser.exitCode === null) await exited;
   server.close();
   server.closeAllConnections();
-  rmSync(profile, { recursive: true, force: true, maxRetries: 5, retryDelay: 100 });
+  rmSync(profile, { recursive: true, force: true, maxRetries: 20, retryDelay: 250 });
 }
