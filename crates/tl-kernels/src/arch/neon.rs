@@ -310,7 +310,7 @@ fn leading_trits(fractions: uint8x16_t) -> uint8x16_t {
 /// `sums[i] + a[4 i] * b[4 i] + .. + a[4 i + 3] * b[4 i + 3]`. (The intrinsic is unstable.)
 #[target_feature(enable = "neon,dotprod")]
 #[inline]
-fn sdot(mut sums: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
+pub(super) fn sdot(mut sums: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
     // SAFETY: one instruction of the enabled features, on registers only.
     unsafe {
         asm!(

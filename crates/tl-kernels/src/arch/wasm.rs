@@ -225,7 +225,7 @@ impl Simd for Simd128 {
 
 /// The sixteen bytes of an array.
 #[inline(always)]
-fn vector<T: bytemuck::Pod, const N: usize>(x: &[T; N]) -> v128 {
+pub(super) fn vector<T: bytemuck::Pod, const N: usize>(x: &[T; N]) -> v128 {
     const { assert!(size_of::<T>() * N == 16, "a vector has sixteen bytes") };
     // SAFETY: the load reads the sixteen bytes of `x`, at any address.
     unsafe { v128_load(x.as_ptr().cast()) }

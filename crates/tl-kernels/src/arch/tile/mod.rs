@@ -2,6 +2,11 @@
 
 use super::Scalar;
 use crate::tile::TileSimd;
+#[cfg(any(target_arch = "aarch64", all(target_arch = "wasm32", target_feature = "simd128")))]
+use crate::{
+    tile::{TILE, TileBlock, TokenBlock},
+    vector::Simd,
+};
 
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code, reason = "vector instructions, behind tokens that prove support")]
@@ -10,10 +15,25 @@ mod avx2;
 #[allow(unsafe_code, reason = "vector instructions, behind tokens that prove support")]
 mod avx512;
 
+#[cfg(target_arch = "aarch64")]
+#[allow(unsafe_code, reason = "vector instructions, behind tokens that prove support")]
+mod neon;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+mod wasm;
+
 impl TileSimd for Scalar {}
 
-#[cfg(target_arch = "aarch64")]
-impl<const DOTPROD: bool> TileSimd for super::neon::Neon<DOTPROD> {}
-
-#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-impl TileSimd for super::wasm::Simd128 {}
+/// `acc = fma(scale * token.scale, (sums - token.sum) as f32, acc)` for all rows, by the operations that every level has.
+#[cfg(any(target_arch = "aarch64", all(target_arch = "wasm32", target_feature = "simd128")))]
+#[inline(always)]
+fn finish<S: Simd>(s: S, block: &TileBlock, sums: &[i32; TILE], token: &TokenBlock<'_>, acc: &mut [f32; TILE]) {
+    let mut ints = [0.0; TILE];
+    for (int, sum) in ints.iter_mut().zip(sums) {
+        *int = (sum - token.sum) as f32;
+    }
+    let (scales, _) = block.scales.as_flattened().as_chunks();
+    for ((acc, ints), scales) in acc.as_chunks_mut().0.iter_mut().zip(ints.as_chunks().0).zip(scales) {
+        let scales = s.mul(s.load_f16(scales), s.splat(token.scale));
+        s.store(s.fma(scales, s.load(ints), s.load(acc)), acc);
+    }
+}
