@@ -9,7 +9,8 @@ use gguf_bitnet::{Catalog, TensorClass};
 use crate::config::ModelConfig;
 use crate::memory::loaded_width;
 
-/// Bytes of weights that one decoded token reads, as they lie in memory after loading.
+/// Bytes of weights that one decoded token reads, in the types they have after loading; those of ternary weights are the
+/// file's, also where they lie in memory as tiles.
 #[must_use]
 pub fn weight_bytes_per_token(config: &ModelConfig, catalog: &Catalog) -> u64 {
     let tied = catalog.find("output.weight").is_none();

@@ -114,16 +114,13 @@ pub(crate) fn execute(args: Args) -> Result<()> {
     let chunk = args.chunk.map_or(DEFAULT_CHUNK, usize::from);
     let plan = MemoryPlan::new(&files.config, &files.catalog, n_ctx, args.kv.into(), chunk);
     args.layout.apply(&mut model, &files.catalog, &plan, None, args.experts)?;
-    let mut session = Session::new(model, n_ctx, args.kv.into())?;
-    if let Some(chunk) = args.chunk {
-        session = session.with_chunk(usize::from(chunk));
-    }
+    let session = Session::new(model, n_ctx, args.kv.into())?.with_chunk(chunk);
     let weights = weight_bytes_per_token(&files.config, &files.catalog);
     let mut bench = Bench { args: &args, session, weights, rng: SplitMix64::new(0), tests: Vec::new() };
     bench.run(&depths)?;
     let report = Report {
         model: args.model.clone(),
-        weights_bytes: files.catalog.tensors().iter().map(|t| storage_bytes(&files.catalog, t)).sum(),
+        weights_bytes: files.report().bytes,
         isa: Isa::current().name(),
         threads: pool.threads(),
         read_bandwidth_bytes_per_s: before.max(bandwidth()?),
@@ -132,10 +129,6 @@ pub(crate) fn execute(args: Args) -> Result<()> {
     };
     let report = report.with_shares();
     if args.json { output::json(&report) } else { output::line(report.text()) }
-}
-
-fn storage_bytes(catalog: &gguf_bitnet::Catalog, tensor: &gguf_bitnet::LogicalTensor) -> u64 {
-    catalog.storage(tensor).values().map(|(_, bytes)| bytes).sum()
 }
 
 /// The two ways to move tokens through a model.
