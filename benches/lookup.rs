@@ -1,5 +1,5 @@
-//! Where do look-ups beat unpacking? The kernels for ternary weights side by side, one token, one matrix in the caches
-//! and one larger than any cache. Throughput is in weights, because the layouts differ in bytes.
+//! Where do look-ups or tiles beat unpacking rows? The kernels for ternary weights side by side, one token, one matrix in
+//! the caches and one larger than any cache. Throughput is in weights, because the layouts differ in bytes.
 
 use std::time::Duration;
 
@@ -36,6 +36,8 @@ fn lookup(c: &mut Criterion) {
         for (packing, kernel) in [
             (Packing::Tq2_0, KernelKind::I2s),
             (Packing::Tq1_0, KernelKind::I2s),
+            (Packing::Tq2_0, KernelKind::Tiles),
+            (Packing::Tq1_0, KernelKind::Tiles),
             (Packing::Tq2_0, KernelKind::Tl1),
             (Packing::Tq2_0, KernelKind::Tl2),
         ] {

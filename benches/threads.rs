@@ -1,12 +1,12 @@
 //! What does it cost to hand work to all threads, as often as one decoded token does?
 //!
-//! 470 hand-overs of 8 tasks: empty ones, and ones of some microseconds. Ids `handover/POOL/TASK`; `rayon` runs inside one
-//! `install`, as a step that never leaves rayon's pool would.
+//! 470 hand-overs of 8 tasks: empty ones, and ones of some microseconds. Ids `handover/POOL/TASK/THREADS`. `rayon` runs
+//! inside one `install`, as a step that never leaves rayon's pool would; `rayon-installs` enters it for each hand-over.
 
 use std::hint::black_box;
 use std::time::Duration;
 
-use criterion::{Criterion, criterion_group, criterion_main};
+use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use rayon::prelude::*;
 use tl_kernels::Pool;
 
@@ -30,17 +30,14 @@ fn bench(c: &mut Criterion) {
     let mut group = c.benchmark_group("handover");
     group.sample_size(10).measurement_time(Duration::from_secs(2));
     for (name, rounds) in [("empty", 0), ("microseconds", 500)] {
-        group.bench_function(format!("pool/{name}"), |b| {
+        let id = |pool: &str| BenchmarkId::new(format!("{pool}/{name}"), threads);
+        let rayons = || (0..TASKS).into_par_iter().with_max_len(1).for_each(|_| work(rounds));
+        group.bench_function(id("pool"), |b| {
             b.iter(|| (0..HANDOVERS).for_each(|_| ours.run(TASKS, &|_| work(rounds))));
         });
-        group.bench_function(format!("rayon/{name}"), |b| {
-            b.iter(|| {
-                rayon.install(|| {
-                    for _ in 0..HANDOVERS {
-                        (0..TASKS).into_par_iter().with_max_len(1).for_each(|_| work(rounds));
-                    }
-                });
-            });
+        group.bench_function(id("rayon"), |b| b.iter(|| rayon.install(|| (0..HANDOVERS).for_each(|_| rayons()))));
+        group.bench_function(id("rayon-installs"), |b| {
+            b.iter(|| (0..HANDOVERS).for_each(|_| rayon.install(rayons)));
         });
     }
     group.finish();

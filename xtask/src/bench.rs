@@ -28,7 +28,7 @@ enum What {
 /// Which benchmarks.
 #[derive(clap::Args)]
 struct RecordArgs {
-    /// Only this one: gemv, prefill, attention, decode or load.
+    /// Only this one: gemv, lookup, prefill, attention, threads, decode or load.
     #[arg(long)]
     only: Option<String>,
 }
