@@ -10,7 +10,7 @@ mod interop;
 mod kill;
 mod perplexity;
 mod quantize;
-pub(crate) mod record;
+mod record;
 mod speed;
 mod ternary_forward;
 
@@ -19,6 +19,8 @@ use std::process::{Command, Stdio};
 
 use clap::ValueEnum;
 use xshell::cmd;
+
+pub(crate) use record::Record;
 
 use crate::json::Json;
 use crate::{Outcome, repo};
@@ -88,16 +90,22 @@ struct Proof<'a> {
     args: &'a Args,
     /// An empty folder of its own.
     work: PathBuf,
-    figures: Vec<Figure>,
+    record: Option<Record>,
+    figures: usize,
+    missed: usize,
 }
 
 impl Proof<'_> {
-    /// Prints the PASS or MISS line of a figure and keeps it for the record.
+    /// Prints the PASS or MISS line of a figure and records it at once: a proof that is cut off keeps what it measured.
     fn figure(&mut self, name: impl Into<String>, value: impl Into<String>, target: impl Into<String>, pass: bool) {
         let figure = Figure { name: name.into(), value: value.into(), target: target.into(), pass };
         let verdict = if pass { "PASS" } else { "MISS" };
         repo::say(&format!("{verdict} {}: {} (target: {})", figure.name, figure.value, figure.target));
-        self.figures.push(figure);
+        if let Some(Err(error)) = self.record.as_ref().map(|record| record.append(&figure)) {
+            repo::complain(&format!("this figure could not be recorded: {error}"));
+        }
+        self.figures += 1;
+        self.missed += usize::from(!pass);
     }
 
     /// Fails unless the disk under the work folder has `bytes` to spare.
@@ -135,7 +143,8 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let work = std::path::absolute(parent)?.join(format!("{name}-{}", std::process::id()));
     std::fs::create_dir_all(&work)?;
     let _cleanup = Cleanup((!args.keep).then_some(work.as_path()));
-    let mut proof = Proof { args, work: work.clone(), figures: Vec::new() };
+    let record = (!args.no_record).then(|| Record::open(&name)).transpose()?;
+    let mut proof = Proof { args, work: work.clone(), record, figures: 0, missed: 0 };
     let bitnet = repo::bitnet(args.bitnet.as_deref(), "release")?;
     match args.name {
         Name::Quantize => quantize::prove(&mut proof, &bitnet),
@@ -147,14 +156,13 @@ pub(crate) fn run(args: &Args) -> Outcome {
         Name::Gates => gates::prove(&mut proof, &bitnet),
         Name::Speed => speed::prove(&mut proof, &bitnet),
     }?;
-    if !args.no_record {
-        let path = record::append(&name, &proof.figures)?;
-        repo::say(&format!("recorded in {}", path.strip_prefix(repo::root())?.display()));
+    if let Some(record) = &proof.record {
+        record.say()?;
     }
-    match proof.figures.iter().filter(|figure| !figure.pass).count() {
-        0 if proof.figures.is_empty() => Err("the proof measured nothing".into()),
+    match proof.missed {
+        0 if proof.figures == 0 => Err("the proof measured nothing".into()),
         0 => Ok(()),
-        missed => Err(format!("{missed} of {} figures missed their target", proof.figures.len()).into()),
+        missed => Err(format!("{missed} of {} figures missed their target", proof.figures).into()),
     }
 }
 

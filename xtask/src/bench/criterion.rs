@@ -8,7 +8,7 @@ use std::path::Path;
 use xshell::cmd;
 
 use crate::json::Json;
-use crate::prove::{Figure, record};
+use crate::prove::{Figure, Record};
 use crate::{Outcome, repo};
 
 /// One finished benchmark.
@@ -39,12 +39,12 @@ pub(super) fn record(only: Option<&str>) -> Outcome {
         return Err("criterion left no results".into());
     }
     let figures: Vec<Figure> = measured.iter().map(|m| figure(m, &measured)).collect();
-    for Figure { name, value, .. } in &figures {
-        repo::say(&format!("{name}: {value}"));
+    let record = Record::open("bench")?;
+    for figure in &figures {
+        repo::say(&format!("{}: {}", figure.name, figure.value));
+        record.append(figure)?;
     }
-    let path = record::append("bench", &figures)?;
-    repo::say(&format!("recorded in {}", path.strip_prefix(repo::root())?.display()));
-    Ok(())
+    record.say()
 }
 
 /// All benchmarks below `dir`: the folders named `new`.

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::CurvesArgs;
 use super::chart::{Chart, Curve};
 use crate::json::Json;
-use crate::prove::{Figure, bitnet_json, record};
+use crate::prove::{Figure, Record, bitnet_json};
 use crate::{Outcome, repo};
 
 /// Tokens decoded at each depth.
@@ -17,6 +17,7 @@ pub(super) fn draw(args: &CurvesArgs) -> Outcome {
     let bench =
         |more: &[&str]| bitnet_json(&bitnet, &[&["bench", "--json", "-m", model, "-r", "1"][..], more].concat());
 
+    let record = Record::open("curves")?;
     let mut depths = vec!["0".to_owned()];
     depths.extend(doubling(256, args.depth).map(|depth| depth.to_string()));
     let depths = depths.join(",");
@@ -44,9 +45,8 @@ pub(super) fn draw(args: &CurvesArgs) -> Outcome {
         figures.extend(rows(title, x, &curves));
         write(&dir.join(file), &Chart { title, x, curves })?;
     }
-    let path = record::append("curves", &figures)?;
-    repo::say(&format!("recorded in {}", path.strip_prefix(repo::root())?.display()));
-    Ok(())
+    figures.iter().try_for_each(|figure| record.append(figure))?;
+    record.say()
 }
 
 /// `first`, twice that, and so on, up to `last`.

@@ -10,27 +10,46 @@ use crate::{Outcome, repo};
 
 const HEADER: &str = "proof,figure,value,target,verdict,cpu,cores,flags,commit,utc";
 
-/// Writes one row per figure and returns the file.
-pub(crate) fn append(proof: &str, figures: &[Figure]) -> Outcome<PathBuf> {
-    let sh = repo::shell()?;
-    let utc = cmd!(sh, "date -u +%Y-%m-%dT%H:%M:%SZ").quiet().read()?;
-    let dirty = !cmd!(sh, "git status --porcelain --untracked-files=no").quiet().read()?.is_empty();
-    let commit = cmd!(sh, "git rev-parse --short=10 HEAD").quiet().read()? + if dirty { "+changes" } else { "" };
-    let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let (cpu, flags) = (field(&cpuinfo, "model name").unwrap_or("unknown"), isa_flags(&cpuinfo));
-    let dir = repo::root().join("benches/record").join(std::env::consts::ARCH);
-    std::fs::create_dir_all(&dir)?;
-    let path = dir.join(format!("{}.csv", utc.get(..10).unwrap_or("undated")));
-    let mut text = if path.exists() { String::new() } else { format!("{HEADER}\n") };
-    for Figure { name, value, target, pass } in figures {
-        let verdict = if *pass { "PASS" } else { "MISS" };
-        let cells = [proof, name, value, target, verdict, cpu, &cores.to_string(), &flags, &commit, &utc];
-        text.push_str(&cells.map(quote).join(","));
-        text.push('\n');
+/// The record of one run: what all its rows say about the machine and the commit is found out at its start.
+pub(crate) struct Record {
+    path: PathBuf,
+    proof: String,
+    machine: [String; 5],
+}
+
+impl Record {
+    /// Opens the record of today for the rows of `proof`.
+    pub(crate) fn open(proof: &str) -> Outcome<Record> {
+        let sh = repo::shell()?;
+        let utc = cmd!(sh, "date -u +%Y-%m-%dT%H:%M:%SZ").quiet().read()?;
+        let dirty = !cmd!(sh, "git status --porcelain --untracked-files=no").quiet().read()?.is_empty();
+        let commit = cmd!(sh, "git rev-parse --short=10 HEAD").quiet().read()? + if dirty { "+changes" } else { "" };
+        let cores = std::thread::available_parallelism().map_or(0, usize::from).to_string();
+        let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let cpu = field(&cpuinfo, "model name").unwrap_or("unknown").to_owned();
+        let dir = repo::root().join("benches/record").join(std::env::consts::ARCH);
+        std::fs::create_dir_all(&dir)?;
+        let path = dir.join(format!("{}.csv", utc.get(..10).unwrap_or("undated")));
+        Ok(Record { path, proof: proof.to_owned(), machine: [cpu, cores, isa_flags(&cpuinfo), commit, utc] })
     }
-    std::fs::OpenOptions::new().create(true).append(true).open(&path)?.write_all(text.as_bytes())?;
-    Ok(path)
+
+    /// Adds the row of a figure; what is written stays if the run is interrupted.
+    pub(crate) fn append(&self, figure: &Figure) -> Outcome {
+        let Figure { name, value, target, pass } = figure;
+        let header = if self.path.exists() { String::new() } else { format!("{HEADER}\n") };
+        let verdict = if *pass { "PASS" } else { "MISS" };
+        let cells =
+            [&self.proof, name, value, target, verdict].into_iter().chain(self.machine.iter().map(String::as_str));
+        let row = cells.map(quote).collect::<Vec<_>>().join(",");
+        let mut file = std::fs::OpenOptions::new().create(true).append(true).open(&self.path)?;
+        Ok(file.write_all(format!("{header}{row}\n").as_bytes())?)
+    }
+
+    /// Says where the rows are.
+    pub(crate) fn say(&self) -> Outcome {
+        repo::say(&format!("recorded in {}", self.path.strip_prefix(repo::root())?.display()));
+        Ok(())
+    }
 }
 
 /// A CSV cell: quoted when it holds a comma, a quote or a line break.
