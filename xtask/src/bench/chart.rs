@@ -1,4 +1,4 @@
-//! A line chart as SVG: logarithmic x with 0 at the left edge, linear y from 0.
+//! A line chart as SVG: y is linear from 0, x is linear from 0 or doubles from its smallest value.
 
 use std::fmt::Write;
 
@@ -9,16 +9,26 @@ pub(super) struct Curve {
     pub(super) points: Vec<(f64, f64)>,
 }
 
+/// How x is laid out.
+#[derive(Clone, Copy)]
+pub(super) enum Scale {
+    /// From 0.
+    Linear,
+    /// Equal steps for equal ratios, from the smallest value, which is above 0.
+    Doubling,
+}
+
 /// What to draw.
 pub(super) struct Chart<'a> {
     pub(super) title: &'a str,
     pub(super) x: &'a str,
+    pub(super) scale: Scale,
     pub(super) curves: Vec<Curve>,
 }
 
 const SIZE: (f64, f64) = (640.0, 360.0);
 /// Left, top, right, bottom.
-const MARGIN: (f64, f64, f64, f64) = (56.0, 36.0, 16.0, 48.0);
+const MARGIN: (f64, f64, f64, f64) = (56.0, 36.0, 24.0, 48.0);
 /// Distinct without colour vision, too.
 const COLOURS: [&str; 4] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7"];
 
@@ -27,14 +37,16 @@ impl Chart<'_> {
     pub(super) fn svg(&self) -> String {
         let points = || self.curves.iter().flat_map(|curve| &curve.points);
         let top = nice(points().fold(0.0f64, |top, p| top.max(p.1)));
-        let positive = || points().map(|p| p.0).filter(|x| *x > 0.0);
-        let (low, high) = (positive().fold(f64::INFINITY, f64::min), positive().fold(1.0f64, f64::max));
-        // Zero stands one doubling to the left of the smallest positive value.
-        let first = if points().any(|p| p.0 == 0.0) { low / 2.0 } else { low };
+        let (low, high) = points().fold((f64::INFINITY, 0.0f64), |(low, high), p| (low.min(p.0), high.max(p.0)));
         let (left, upper, right, lower) = MARGIN;
         let (width, height) = (SIZE.0 - left - right, SIZE.1 - upper - lower);
-        let span = (high / first).log2().max(1.0);
-        let place_x = |x: f64| left + width * (if x > 0.0 { x / first } else { 1.0 }).log2() / span;
+        let place_x = |x: f64| {
+            let share = match self.scale {
+                Scale::Linear => x / high.max(1.0),
+                Scale::Doubling => (x / low).log2() / (high / low).log2().max(1.0),
+            };
+            left + width * share
+        };
         let place_y = |y: f64| upper + height * (1.0 - y / top);
 
         let mut svg = format!(
@@ -45,9 +57,11 @@ impl Chart<'_> {
         );
         for tick in 0..=4 {
             let y = top * f64::from(tick) / 4.0;
+            let label = (y * 1e6).round() / 1e6;
             let (at, end) = (place_y(y), left + width);
             let _ = writeln!(svg, "<path d=\"M{left} {at:.1}H{end}\" stroke=\"#dddddd\"/>");
-            let _ = writeln!(svg, "<text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{y}</text>", left - 6.0, at + 4.0);
+            let _ =
+                writeln!(svg, "<text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{label}</text>", left - 6.0, at + 4.0);
         }
         let mut ticks: Vec<f64> = points().map(|p| p.0).collect();
         ticks.sort_by(f64::total_cmp);
@@ -83,18 +97,26 @@ fn nice(value: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{Chart, Curve, nice};
+    use super::{Chart, Curve, Scale, nice};
 
     #[test]
     fn scales_end_at_round_numbers() {
         assert_eq!([nice(0.0), nice(0.3), nice(7.0), nice(100.0), nice(120.0)], [1.0, 0.4, 10.0, 100.0, 200.0]);
     }
 
+    fn line(scale: Scale, points: &[(f64, f64)]) -> String {
+        let curves = vec![Curve { name: "c".to_owned(), points: points.to_vec() }];
+        let svg = Chart { title: "t", x: "x", scale, curves }.svg();
+        assert!(!svg.contains("00000000"), "labels are rounded");
+        svg.split("points=\"").nth(1).unwrap().split('"').next().unwrap().to_owned()
+    }
+
     #[test]
-    fn every_point_lies_inside_the_frame() {
-        let points = vec![(0.0, 5.0), (256.0, 6.0), (8192.0, 9.5)];
-        let svg = Chart { title: "t", x: "x", curves: vec![Curve { name: "c".to_owned(), points }] }.svg();
-        let line = svg.split("points=\"").nth(1).unwrap().split('"').next().unwrap();
-        assert_eq!(line, "56.0,174.0 150.7,146.4 624.0,49.8");
+    fn points_lie_where_their_scale_puts_them() {
+        assert_eq!(
+            line(Scale::Linear, &[(0.0, 0.05), (4096.0, 0.3), (8192.0, 0.4)]),
+            "56.0,277.5 336.0,105.0 616.0,36.0"
+        );
+        assert_eq!(line(Scale::Doubling, &[(1.0, 10.0), (4.0, 5.0), (16.0, 0.0)]), "56.0,36.0 336.0,174.0 616.0,312.0");
     }
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::CurvesArgs;
-use super::chart::{Chart, Curve};
+use super::chart::{Chart, Curve, Scale};
 use crate::json::Json;
 use crate::prove::{Figure, Record, bitnet_json};
 use crate::{Outcome, repo};
@@ -19,7 +19,7 @@ pub(super) fn draw(args: &CurvesArgs) -> Outcome {
 
     let record = Record::open("curves")?;
     let mut depths = vec!["0".to_owned()];
-    depths.extend(doubling(256, args.depth).map(|depth| depth.to_string()));
+    depths.extend(doubling(1024, args.depth).map(|depth| depth.to_string()));
     let depths = depths.join(",");
     let mut decode = Vec::new();
     for kv in ["f16", "i8"] {
@@ -38,12 +38,12 @@ pub(super) fn draw(args: &CurvesArgs) -> Outcome {
     std::fs::create_dir_all(&dir)?;
     let mut figures = Vec::new();
     let charts = [
-        ("decode-depth.svg", "Decoding: milliseconds per token", "tokens of context", decode),
-        ("prompt-batch.svg", "Prompt: milliseconds per token", "tokens per batch", prompt),
+        ("decode-depth.svg", "Decoding: milliseconds per token", "tokens of context", Scale::Linear, decode),
+        ("prompt-batch.svg", "Prompt: milliseconds per token", "tokens per batch", Scale::Doubling, prompt),
     ];
-    for (file, title, x, curves) in charts {
+    for (file, title, x, scale, curves) in charts {
         figures.extend(rows(title, x, &curves));
-        write(&dir.join(file), &Chart { title, x, curves })?;
+        write(&dir.join(file), &Chart { title, x, scale, curves })?;
     }
     figures.iter().try_for_each(|figure| record.append(figure))?;
     record.say()
