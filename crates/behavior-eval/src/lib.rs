@@ -41,6 +41,7 @@ pub mod suite;
 pub mod trace;
 pub mod window;
 
+mod json;
 mod lockstep;
 mod numeric;
 mod random;

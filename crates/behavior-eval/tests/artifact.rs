@@ -272,6 +272,34 @@ fn an_index_that_lies_with_the_right_hash_is_found_out() {
     }
 }
 
+/// Rebuilds an artifact with another header text, length and hash and all.
+fn with_header(whole: &[u8], change: impl FnOnce(&str) -> String) -> Vec<u8> {
+    let end = 16 + usize::try_from(u64::from_le_bytes(whole[8..16].try_into().unwrap())).unwrap();
+    let header = change(std::str::from_utf8(&whole[16..end]).unwrap());
+    let whole = with_index(whole, |index| index["header"] = blake3::hash(header.as_bytes()).to_string().into());
+    [&whole[..8], &(header.len() as u64).to_le_bytes(), header.as_bytes(), &whole[end..]].concat()
+}
+
+#[test]
+fn a_header_that_says_a_thing_twice_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let spec = spec(all());
+    let whole = fs::read(make(dir.path(), &spec).path()).unwrap();
+    let root = tempfile::tempdir().unwrap();
+    reopen(root.path(), &spec, &with_header(&whole, str::to_owned)).unwrap();
+    for (once, twice, field) in [
+        (r#""kv":"f32""#, r#""kv":"f16","kv":"f32""#, "settings.kv"),
+        (r#""max_new_tokens":12"#, r#""max_new_tokens":64,"max_new_tokens":12"#, "max_new_tokens"),
+    ] {
+        let bytes = with_header(&whole, |text| {
+            assert!(text.contains(once), "{text}");
+            text.replacen(once, twice, 1)
+        });
+        let error = reopen(root.path(), &spec, &bytes).unwrap_err().to_string();
+        assert!(error.contains(&format!("header is damaged: field `{field}` stands in it twice")), "{error}");
+    }
+}
+
 #[test]
 fn settings_that_no_artifact_can_have_are_refused_before_anything_runs() {
     let dir = tempfile::tempdir().unwrap();

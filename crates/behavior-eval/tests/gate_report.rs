@@ -412,6 +412,9 @@ fn hostile_baselines_are_refused_with_the_reason() {
     refused(&|json| json["student"]["gates"][1]["gate"] = "vibes".into(), "vibes");
     refused(&|json| json["settings"]["thresholds"]["must_answer"] = "high".into(), "");
     refused(&|json| json["prompts"][0]["failed"] = 3.into(), "");
+    let twice = report(0.97).json().replacen("\"strict\": false", "\"strict\": true, \"strict\": false", 1);
+    let error = Baseline::parse(&twice).unwrap_err().to_string();
+    assert!(error.contains("duplicate field `strict` at line "), "{error}");
     for text in ["", "{", "[]", "null", "{\"schema\": 1e99}", &"[".repeat(200_000)] {
         assert!(Baseline::parse(text).is_err(), "{:.20}", text);
     }

@@ -84,6 +84,11 @@ fn lines_that_are_no_object() {
         assert_eq!((file.as_str(), at), ("s.jsonl", 2));
         assert!(matches!(&fault, SuiteFault::NotJson { reason } if reason.contains(part)), "{fault}");
     }
+    let twice = prompt_with(r#""label": "resolved""#, r#""label": "indeterminate", "label": "resolved""#);
+    let repeated = |field: &str| SuiteFault::RepeatedField { field: field.to_owned() };
+    assert_eq!(fault(twice, CHUNKS), ("s.jsonl".to_owned(), 1, repeated("label")));
+    let twice = CHUNKS.replace(r#""more": [1]"#, r#""more": {"x": 1, "x": 1}"#);
+    assert_eq!(fault(PROMPT, twice), ("c.jsonl".to_owned(), 2, repeated("more.x")));
     let deep = "[".repeat(100_000);
     assert!(matches!(fault(deep, CHUNKS).2, SuiteFault::NotJson { .. }));
     for (line, got) in [("[1]", "a list"), ("3", "a number"), ("null", "null"), ("\"x\"", "a string")] {

@@ -5,6 +5,9 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
 use super::ARTIFACT_VERSION;
 use super::column::{SparseLogits, read_f16, read_f32, read_u16, read_u32};
 use super::layout::{
@@ -13,6 +16,7 @@ use super::layout::{
 };
 use super::spec::ArtifactSpec;
 use crate::error::{Error, Result};
+use crate::json::parse;
 use crate::routing::RoutingTable;
 use crate::subject::{Answer, StopReason};
 use crate::suite::Label;
@@ -362,14 +366,21 @@ fn read_at(file: &mut File, at: u64, bytes: u64) -> std::io::Result<Vec<u8>> {
     Ok(buffer)
 }
 
+/// One of the two JSON parts.
+fn json_part<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> std::result::Result<T, ArtifactDefect> {
+    let text = std::str::from_utf8(bytes).map_err(|error| ArtifactDefect::damaged(what, error))?;
+    let value = parse(text).map_err(|fault| ArtifactDefect::damaged(what, fault))?;
+    T::deserialize(value).map_err(|error| ArtifactDefect::damaged(what, error))
+}
+
 fn parse_parts(header: &[u8], index: &[u8]) -> std::result::Result<(ArtifactSpec, Index), ArtifactDefect> {
     let header_hash = blake3::hash(header).to_string();
-    let header: Header = serde_json::from_slice(header).map_err(|e| ArtifactDefect::damaged("header", e))?;
+    let header: Header = json_part("header", header)?;
     if header.artifact != ARTIFACT_VERSION {
         return Err(ArtifactDefect::NotAnArtifact);
     }
     layout::check_spec(&header.spec)?;
-    let index: Index = serde_json::from_slice(index).map_err(|e| ArtifactDefect::damaged("index", e))?;
+    let index: Index = json_part("index", index)?;
     if index.header != header_hash {
         return Err(ArtifactDefect::damaged("header", "it does not have the hash of the index"));
     }

@@ -25,6 +25,12 @@ pub enum SuiteFault {
         /// The type that came.
         got: &'static str,
     },
+    /// An object that gives a field twice.
+    #[error("field `{field}` stands in it twice; keep one of them")]
+    RepeatedField {
+        /// Its path, with dots.
+        field: String,
+    },
     /// A field that must be there.
     #[error("field `{field}` is missing")]
     Missing {

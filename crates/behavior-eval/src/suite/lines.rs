@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 
 use super::fault::SuiteFault;
 use crate::error::{Error, Result};
+use crate::json::{JsonFault, parse};
 
 /// The longest line that is read, in bytes.
 pub(crate) const LONGEST_LINE_BYTES: usize = 16 << 20;
@@ -52,16 +53,11 @@ impl Lines {
             if text.is_empty() {
                 continue;
             }
-            return match serde_json::from_str(text) {
+            return match parse(text) {
                 Ok(Value::Object(object)) => Ok(Some(object)),
                 Ok(other) => Err(self.fault(SuiteFault::NotAnObject { got: kind(&other) })),
-                Err(error) => {
-                    // The parser counts lines within the line; only its column means something here.
-                    let reason = error.to_string();
-                    let reason = reason.split(" at line ").next().unwrap_or_default();
-                    let reason = format!("{reason} at column {}", error.column());
-                    Err(self.fault(SuiteFault::NotJson { reason }))
-                }
+                Err(JsonFault::Repeated { field }) => Err(self.fault(SuiteFault::RepeatedField { field })),
+                Err(fault) => Err(self.fault(SuiteFault::NotJson { reason: fault.to_string() })),
             };
         }
     }

@@ -5,6 +5,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::reader::TraceDefect;
+use crate::json::{JsonFault, parse};
 
 /// Version of the schema that this crate writes.
 pub const TRACE_VERSION: u32 = 1;
@@ -133,11 +134,12 @@ impl TraceRecord {
     /// # Errors
     /// The first field that is missing or not what the schema says, by name.
     pub fn from_json(line: &str) -> Result<Self, TraceDefect> {
-        let value: Value = serde_json::from_str(line).map_err(|error| match error.classify() {
-            serde_json::error::Category::Eof => TraceDefect::CutOff,
-            _ => match field_before(line, error.column()) {
-                Some(field) => TraceDefect::field(field, &error.to_string()),
-                None => TraceDefect::NotJson { reason: error.to_string() },
+        let value = parse(line).map_err(|fault| match fault {
+            JsonFault::CutOff { .. } => TraceDefect::CutOff,
+            JsonFault::Repeated { field } => TraceDefect::field(&field, "it stands in the line twice"),
+            JsonFault::Syntax { column, .. } => match field_before(line, column) {
+                Some(field) => TraceDefect::field(field, &fault.to_string()),
+                None => TraceDefect::NotJson { reason: fault.to_string() },
             },
         })?;
         let mut fields = Fields::of(value, "")?;

@@ -1,0 +1,179 @@
+//! JSON from outside, read once and without a choice: an object that gives a field twice is refused.
+//!
+//! Parsers differ in which of two equal keys they believe, so a line with both says one thing to us and another to
+//! someone else. Depth is bounded by the parser (128).
+//!
+//! **Invariant:** whatever is read of suites, corpora, traces and the two parts of an artifact passes [`parse`].
+
+use std::cell::RefCell;
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde_json::error::Category;
+use serde_json::{Map, Value};
+
+/// Why a text is not read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum JsonFault {
+    /// It ends too early.
+    #[error("{reason}")]
+    CutOff {
+        /// What the parser said.
+        reason: String,
+    },
+    /// It is no JSON.
+    #[error("{reason} at column {column}")]
+    Syntax {
+        /// What the parser said.
+        reason: String,
+        /// Where, from 1.
+        column: usize,
+    },
+    /// An object has a field twice.
+    #[error("field `{field}` stands in it twice")]
+    Repeated {
+        /// Its path, with dots.
+        field: String,
+    },
+}
+
+/// The value of a text of one line.
+pub(crate) fn parse(text: &str) -> Result<Value, JsonFault> {
+    let repeated = RefCell::new(None);
+    let mut parser = serde_json::Deserializer::from_str(text);
+    let value = Reader { repeated: &repeated }.deserialize(&mut parser);
+    let value = value.and_then(|value| parser.end().map(|()| value));
+    value.map_err(|error| {
+        if let Some(field) = repeated.take() {
+            return JsonFault::Repeated { field };
+        }
+        // The parser counts lines within the text; only its column means something here.
+        let said = error.to_string();
+        let reason = said.split(" at line ").next().unwrap_or_default().to_owned();
+        match error.classify() {
+            Category::Eof => JsonFault::CutOff { reason: format!("{reason} at column {}", error.column()) },
+            _ => JsonFault::Syntax { reason, column: error.column() },
+        }
+    })
+}
+
+/// Reads any value; notes the path of the first field that is given twice.
+#[derive(Clone, Copy)]
+struct Reader<'a> {
+    repeated: &'a RefCell<Option<String>>,
+}
+
+impl Reader<'_> {
+    /// On the way out of a nested value that holds a repeated field: puts the name of the value before it.
+    fn within(self, name: impl fmt::Display) {
+        if let Some(field) = &mut *self.repeated.borrow_mut() {
+            *field = format!("{name}.{field}");
+        }
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Reader<'_> {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Reader<'_> {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_string<E>(self, value: String) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+        let mut list = Vec::new();
+        while let Some(item) = items.next_element_seed(self).inspect_err(|_| self.within(list.len()))? {
+            list.push(item);
+        }
+        Ok(list.into())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
+        let mut object = Map::new();
+        while let Some(key) = entries.next_key::<String>()? {
+            let value = entries.next_value_seed(self).inspect_err(|_| self.within(&key))?;
+            if object.contains_key(&key) {
+                self.repeated.replace(Some(key));
+                return Err(A::Error::custom("a field stands in it twice"));
+            }
+            object.insert(key, value);
+        }
+        Ok(object.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{JsonFault, parse};
+    use serde_json::Value;
+
+    #[test]
+    fn what_is_sound_is_read_as_ever() {
+        let text = r#" {"a": [1, -2, 3.5, 1e300, 18446744073709551615, "x\u00e9\n", null, true, {}], "b": {"a": 1}} "#;
+        assert_eq!(parse(text).unwrap(), serde_json::from_str::<Value>(text).unwrap());
+        let keys: Vec<String> = parse(r#"{"z": 1, "a": 2}"#).unwrap().as_object().unwrap().keys().cloned().collect();
+        assert_eq!(keys, ["z", "a"], "the order stays");
+    }
+
+    #[test]
+    fn a_field_given_twice_is_named_with_its_path() {
+        for (text, path) in [
+            (r#"{"a": 1, "a": 1}"#, "a"),
+            (r#"{"a": 1, "\u0061": 2}"#, "a"),
+            (r#"{"x": {"b": 1, "c": 2, "b": 3}}"#, "x.b"),
+            (r#"{"x": [{}, {"y": {"c": 2, "c": 3}}], "x": 1}"#, "x.1.y.c"),
+        ] {
+            assert_eq!(parse(text), Err(JsonFault::Repeated { field: path.to_owned() }), "{text}");
+        }
+        assert!(parse(r#"{"a": {"a": 1}, "b": {"a": 1}}"#).is_ok(), "each object has names of its own");
+    }
+
+    #[test]
+    fn texts_that_are_no_json() {
+        assert!(matches!(parse(r#"{"a": [1"#), Err(JsonFault::CutOff { reason }) if reason.contains("column 8")));
+        for (text, part) in [
+            ("{} {}", "trailing characters at column 4"),
+            (r#"{"a": 1e999}"#, "number out of range"),
+            (&"[".repeat(100_000), "recursion limit"),
+            ("nul", "expected"),
+        ] {
+            let fault = parse(text).unwrap_err().to_string();
+            assert!(fault.contains(part) || matches!(parse(text), Err(JsonFault::CutOff { .. })), "{fault}");
+        }
+    }
+}
