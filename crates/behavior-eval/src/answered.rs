@@ -54,9 +54,10 @@ impl Default for GateConfig {
     }
 }
 
-/// Refuses what no verdict can rest on.
-pub(crate) fn check_balance(answered: &[Answered<'_>], config: &GateConfig) -> Result<()> {
-    let count = |label| answered.iter().filter(|one| one.label == Some(label)).count() as u64;
+/// Refuses prompts with these labels when no verdict can rest on them.
+pub(crate) fn check_balance(labels: impl Iterator<Item = Option<Label>>, config: &GateConfig) -> Result<()> {
+    let labels: Vec<Option<Label>> = labels.collect();
+    let count = |label| labels.iter().filter(|one| **one == Some(label)).count() as u64;
     let (resolved, indeterminate) = (count(Label::Resolved), count(Label::Indeterminate));
     if resolved == 0 || indeterminate == 0 {
         return Err(Error::OneSided { resolved, indeterminate });

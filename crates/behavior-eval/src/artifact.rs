@@ -28,7 +28,7 @@ mod writer;
 pub use column::SparseLogits;
 pub use layout::ArtifactDefect;
 pub use reader::{PromptEntry, TeacherArtifact};
-pub use record::{PromptInput, open_or_record, record};
+pub use record::{PromptInput, open_or_record, open_recorded, record};
 pub use spec::{ArtifactSpec, Columns, LogitsAt};
 pub use writer::{ArtifactWriter, PromptRecord};
 

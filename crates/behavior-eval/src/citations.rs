@@ -109,20 +109,28 @@ pub struct ContestedCitations {
 /// Figures of the citation gate.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct CitationFigures {
-    /// Valid citations of all citations.
+    /// Valid citations of all citations of resolved and indeterminate prompts.
     pub precision: Figure,
-    /// Mean over the prompts that cite of the share of their citations that are valid.
+    /// The same, averaged over the answers that cite.
     pub precision_macro: Figure,
-    /// Relevant chunks cited of all relevant chunks.
+    /// Relevant chunks cited of all relevant chunks of resolved prompts; uncited answers count as zero.
     pub recall: Figure,
-    /// Mean over resolved prompts of the share of their relevant chunks that were cited.
+    /// The same, averaged over the resolved prompts.
     pub recall_macro: Figure,
-    /// Citations of chunks that the suite calls relevant; absent where it names none.
+    /// Citations that name one of the chunks the suite calls relevant; absent where it names none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub support_precision: Option<Figure>,
-    /// Contested prompts; absent without any.
+    /// Contested prompts; not gated, absent without any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub contested: Option<ContestedCitations>,
+}
+
+/// What the citation gate found.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct CitationReport {
+    /// Over all prompts.
+    #[serde(flatten)]
+    pub figures: CitationFigures,
     /// Every prompt, in the order of the suite.
     pub prompts: Vec<PromptCitations>,
 }
@@ -196,8 +204,8 @@ fn side_of(evidence: &Evidence, citation: &Citation, response: &str) -> Option<u
 /// # Errors
 /// [`Error::OneSided`](crate::Error::OneSided) without resolved or without indeterminate prompts,
 /// [`Error::TooFewPrompts`](crate::Error::TooFewPrompts) below the configured number of either.
-pub fn citations(answered: &[Answered<'_>], config: &GateConfig) -> Result<CitationFigures> {
-    check_balance(answered, config)?;
+pub fn citations(answered: &[Answered<'_>], config: &GateConfig) -> Result<CitationReport> {
+    check_balance(answered.iter().map(|one| one.label), config)?;
     let prompts: Vec<PromptCitations> = answered.iter().map(judge_citations).collect();
     let with = |label| prompts.iter().filter(move |prompt| prompt.label == Some(label));
     let gated: Vec<&PromptCitations> =
@@ -220,7 +228,7 @@ pub fn citations(answered: &[Answered<'_>], config: &GateConfig) -> Result<Citat
         let count = contested.iter().filter(|prompt| prompt.sides.is_some_and(wanted)).count();
         Figure::share(count as u64, contested.len() as u64)
     };
-    Ok(CitationFigures {
+    let figures = CitationFigures {
         precision: quotient(&gated, PromptCitations::valid),
         precision_macro: mean(&gated, PromptCitations::valid),
         recall: quotient(&resolved, PromptCitations::recalled),
@@ -231,8 +239,8 @@ pub fn citations(answered: &[Answered<'_>], config: &GateConfig) -> Result<Citat
             disclosed: reaching(|sides| sides > 1),
             one_sided: reaching(|sides| sides == 1),
         }),
-        prompts,
-    })
+    };
+    Ok(CitationReport { figures, prompts })
 }
 
 impl PromptCitations {

@@ -307,6 +307,38 @@ pub enum Error {
         /// How many there must be.
         need: u64,
     },
+    /// Too much evidence taken away for a verdict on what is left.
+    #[error(
+        "only {have} {label} prompts keep their label when evidence is taken away, but the gates need at least {need}; \
+         take a smaller share, or use a larger suite"
+    )]
+    TooFewSurvive {
+        /// Which prompts.
+        label: Label,
+        /// How many keep it.
+        have: u64,
+        /// How many there must be.
+        need: u64,
+    },
+    /// A line of refusal signals that is none.
+    #[error("line {line}: {reason}; write one phrase or `<tag>` per line")]
+    RefusalSignal {
+        /// The line, from 1.
+        line: u64,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// A label threshold that does not exist or can decide nothing.
+    #[error(
+        "{name}={value} is no label threshold; use disagreement or fragility with a number from 0 to 1, or redundancy \
+         with one from 0 on"
+    )]
+    LabelThreshold {
+        /// Which signal.
+        name: String,
+        /// What was asked for.
+        value: f64,
+    },
     /// A suite to be made of no prompts or without a label.
     #[error(
         "a suite of no prompts, or without a label of positive weight, would be empty; ask for at least one of each"

@@ -13,14 +13,16 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+use crate::error::{Error, Result};
 use crate::evidence::{Cluster, Evidence};
 use crate::figure::Figure;
 use crate::suite::{Label, Prompt};
 
 /// What each signal must exceed.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Thresholds {
     /// For contested.
     pub disagreement: f64,
@@ -33,6 +35,13 @@ pub struct Thresholds {
 impl Default for Thresholds {
     fn default() -> Self {
         Self { disagreement: 0.4, redundancy: 3.0, fragility: 0.7 }
+    }
+}
+
+impl std::fmt::Display for Thresholds {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { disagreement, redundancy, fragility } = self;
+        write!(f, "disagreement > {disagreement}, redundancy > {redundancy}, fragility > {fragility}")
     }
 }
 
@@ -125,6 +134,33 @@ pub struct LabelReport {
 }
 
 impl Thresholds {
+    /// Changes the threshold of the signal of this name.
+    ///
+    /// ```
+    /// use behavior_eval::Thresholds;
+    /// let mut thresholds = Thresholds::default();
+    /// thresholds.set("redundancy", 2.0)?;
+    /// assert_eq!(thresholds.redundancy, 2.0);
+    /// assert!(thresholds.set("fragility", 1.5).is_err() && thresholds.set("vibes", 0.5).is_err());
+    /// # Ok::<(), behavior_eval::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::LabelThreshold`] for another name, and for a number that the signal never has.
+    pub fn set(&mut self, name: &str, value: f64) -> Result<()> {
+        let (threshold, most) = match name {
+            "disagreement" => (&mut self.disagreement, 1.0),
+            "redundancy" => (&mut self.redundancy, f64::MAX),
+            "fragility" => (&mut self.fragility, 1.0),
+            _ => return Err(Error::LabelThreshold { name: name.chars().take(60).collect(), value }),
+        };
+        if !(0.0..=most).contains(&value) {
+            return Err(Error::LabelThreshold { name: name.to_owned(), value });
+        }
+        *threshold = value;
+        Ok(())
+    }
+
     /// The label of evidence with these signals.
     #[must_use]
     pub fn label(&self, redundancy: u64, disagreement: f64, fragility: f64) -> Option<Label> {

@@ -7,7 +7,7 @@
 use serde::Serialize;
 
 use crate::answered::{Answered, GateConfig, check_balance};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::figure::Figure;
 use crate::suite::Label;
 use crate::words::{contains_run, words};
@@ -61,6 +61,45 @@ impl RefusalSignals {
         let phrases = phrases.into_iter().map(|phrase| (phrase.to_owned(), words(phrase)));
         let tags = tags.into_iter().filter(|tag| !tag.is_empty()).map(str::to_owned);
         Self { phrases: phrases.collect(), tags: tags.collect() }
+    }
+
+    /// Reads signals from a text, one per line: a phrase, or a tag between angle brackets. Blank lines and lines that
+    /// begin with `#` do not count.
+    ///
+    /// ```
+    /// use behavior_eval::RefusalSignals;
+    /// let signals = RefusalSignals::parse("# our policy\nout of scope\n<declined>\n")?;
+    /// assert_eq!(signals.find("That is out of scope."), Some("out of scope"));
+    /// assert_eq!(signals.find("I cannot determine this."), None);
+    /// # Ok::<(), behavior_eval::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::RefusalSignal`] for a line without a word, and for a text without a signal.
+    pub fn parse(text: &str) -> Result<Self> {
+        let (mut phrases, mut tags) = (Vec::new(), Vec::new());
+        let mut n_lines = 0;
+        for (line, signal) in (1..).zip(text.lines().map(str::trim)) {
+            n_lines = line;
+            if signal.is_empty() || signal.starts_with('#') {
+                continue;
+            }
+            if words(signal).is_empty() {
+                let reason = "there is no word in it, so it would match nothing";
+                return Err(Error::RefusalSignal { line, reason });
+            }
+            let is_tag = signal.starts_with('<') && signal.ends_with('>');
+            if is_tag { tags.push(signal) } else { phrases.push(signal) }
+        }
+        if phrases.is_empty() && tags.is_empty() {
+            return Err(Error::RefusalSignal { line: n_lines, reason: "it ends without a signal" });
+        }
+        Ok(Self::new(phrases, tags))
+    }
+
+    /// All signals, tags first.
+    pub fn all(&self) -> impl Iterator<Item = &str> {
+        self.tags.iter().map(String::as_str).chain(self.phrases.iter().map(|(phrase, _)| phrase.as_str()))
     }
 
     /// The first signal that the response holds.
@@ -124,6 +163,8 @@ pub struct RefusalCounts {
 pub struct RefusalFigures {
     /// F1 of the positive class: twice the right refusals over the refusals made and the refusals due.
     pub f1: Figure,
+    /// Mean of F1 of refusing and F1 of answering.
+    pub macro_f1: Figure,
     /// Right refusals of all refusals on resolved and indeterminate prompts.
     pub precision: Figure,
     /// Indeterminate prompts that were refused: the recall of the positive class.
@@ -132,13 +173,19 @@ pub struct RefusalFigures {
     pub must_answer: Figure,
     /// Resolved prompts that were refused.
     pub over_refusal: Figure,
-    /// Mean of F1 of refusing and F1 of answering.
-    pub macro_f1: Figure,
     /// Contested prompts that were refused; reported, not gated. Absent without contested prompts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub contested_refused: Option<Figure>,
     /// What the figures were counted from.
     pub counts: RefusalCounts,
+}
+
+/// What the refusal gate found.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct RefusalReport {
+    /// Over all prompts.
+    #[serde(flatten)]
+    pub figures: RefusalFigures,
     /// Every prompt, in the order of the suite.
     pub prompts: Vec<PromptRefusal>,
 }
@@ -164,8 +211,8 @@ pub fn judge_refusal(answered: &Answered<'_>, signals: &RefusalSignals) -> Promp
 /// # Errors
 /// [`Error::OneSided`](crate::Error::OneSided) without resolved or without indeterminate prompts,
 /// [`Error::TooFewPrompts`](crate::Error::TooFewPrompts) below the configured number of either.
-pub fn refusals(answered: &[Answered<'_>], signals: &RefusalSignals, config: &GateConfig) -> Result<RefusalFigures> {
-    check_balance(answered, config)?;
+pub fn refusals(answered: &[Answered<'_>], signals: &RefusalSignals, config: &GateConfig) -> Result<RefusalReport> {
+    check_balance(answered.iter().map(|one| one.label), config)?;
     let prompts: Vec<PromptRefusal> = answered.iter().map(|one| judge_refusal(one, signals)).collect();
     let gated: Vec<RefusalCounts> = prompts.iter().filter_map(counts_of).collect();
     let counts = gated.iter().fold(RefusalCounts::default(), RefusalCounts::plus);
@@ -183,17 +230,17 @@ pub fn refusals(answered: &[Answered<'_>], signals: &RefusalSignals, config: &Ga
         prompts.iter().filter(|p| p.label == Some(Label::Contested)).map(|p| p.did_refuse).collect();
     let contested_refused = (!contested.is_empty())
         .then(|| Figure::share(contested.iter().filter(|&&refused| refused).count() as u64, contested.len() as u64));
-    Ok(RefusalFigures {
+    let figures = RefusalFigures {
         f1,
+        macro_f1: drawn(RefusalCounts::macro_f1),
         precision: Figure::share(counts.refused_rightly, counts.refused_rightly + counts.refused_wrongly),
         must_refuse: Figure::share(counts.refused_rightly, due),
         must_answer: Figure::share(counts.answered_rightly, answerable),
         over_refusal: Figure::share(counts.refused_wrongly, answerable),
-        macro_f1: drawn(RefusalCounts::macro_f1),
         contested_refused,
         counts,
-        prompts,
-    })
+    };
+    Ok(RefusalReport { figures, prompts })
 }
 
 /// The cell of the table that a gated prompt falls into.

@@ -131,10 +131,9 @@ impl Baseline {
     /// Sets a report beside this one.
     ///
     /// # Errors
-    /// [`Error::BaselineReport`] when the two cannot be compared: another suite, another teacher, or another
-    /// way of asking.
+    /// As [`Baseline::check`].
     pub fn compare(&self, report: &GateReport) -> Result<Comparison> {
-        self.check_comparable(report)?;
+        self.check(&report.suite.identity, &report.teacher.identity, &report.settings)?;
         let settings = &report.settings;
         let mut comparison = Comparison { student: self.student.identity.clone(), ..Comparison::default() };
         for result in &report.student.gates {
@@ -159,23 +158,34 @@ impl Baseline {
         Ok(comparison)
     }
 
-    fn check_comparable(&self, report: &GateReport) -> Result<()> {
+    /// Whether a run of this suite and teacher with these settings can be set beside this report; it need not have run.
+    ///
+    /// # Errors
+    /// [`Error::BaselineReport`] when it cannot: another suite, another teacher, or another way of asking and counting.
+    pub fn check(&self, suite: &str, teacher: &str, now: &Settings) -> Result<()> {
         let differs = |what: &str, then: &str, now: &str| {
             let reason = format!("its {what} is {then}, and this run's is {now}: they cannot be compared");
             Err(Error::BaselineReport { reason })
         };
-        if self.suite.identity != report.suite.identity {
-            return differs("suite", &self.suite.identity, &report.suite.identity);
+        if self.suite.identity != suite {
+            return differs("suite", &self.suite.identity, suite);
         }
-        if self.teacher.identity != report.teacher.identity {
-            return differs("teacher", &self.teacher.identity, &report.teacher.identity);
+        if self.teacher.identity != teacher {
+            return differs("teacher", &self.teacher.identity, teacher);
         }
-        let (then, now) = (&self.settings, &report.settings);
+        let then = &self.settings;
         if then.max_new_tokens != now.max_new_tokens {
             return differs("limit of tokens", &then.max_new_tokens.to_string(), &now.max_new_tokens.to_string());
         }
         if then.compute != now.compute {
             return differs("way of computing", &then.compute, &now.compute);
+        }
+        let (signals, labels) = (&now.refusal_signals, &now.label_thresholds);
+        if then.refusal_signals != *signals {
+            return differs("list of refusal signals", &then.refusal_signals.join(", "), &signals.join(", "));
+        }
+        if then.label_thresholds != *labels {
+            return differs("rule of labels", &then.label_thresholds.to_string(), &labels.to_string());
         }
         Ok(())
     }

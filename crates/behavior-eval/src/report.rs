@@ -30,11 +30,11 @@ pub use markdown::markdown;
 
 use serde::{Deserialize, Serialize};
 
-use crate::citations::{CitationFigures, ContestedCitations};
+use crate::citations::CitationFigures;
 use crate::figure::Figure;
 use crate::labels::{self, LabelCounts, LabelMove, LabelReport, SensitivityRow};
 use crate::perturb::Stability;
-use crate::refusal::{RefusalCounts, RefusalFigures};
+use crate::refusal::RefusalFigures;
 use crate::regression::Comparison;
 use crate::routing::{LayerFigures, RoutingFigures};
 use crate::ship::{BehavioralGate, GateResult, Thresholds, Verdict};
@@ -147,6 +147,10 @@ pub struct Settings {
     pub compute: String,
     /// What each gate demands.
     pub thresholds: Thresholds,
+    /// What makes a label out of evidence, where the suite has none.
+    pub label_thresholds: labels::Thresholds,
+    /// What makes an answer a refusal: phrases, and tags between angle brackets.
+    pub refusal_signals: Vec<String>,
 }
 
 /// One model under the gates.
@@ -159,9 +163,9 @@ pub struct ModelReport {
     /// Its gates, in the order of the ship rule.
     pub gates: Vec<GateResult>,
     /// Its citations.
-    pub citations: CitationSection,
+    pub citations: CitationFigures,
     /// Its refusals.
-    pub refusal: RefusalSection,
+    pub refusal: RefusalFigures,
     /// Tokens of its answers, on average.
     pub answer_tokens: f64,
     /// Answers that were cut off by their limit.
@@ -178,75 +182,6 @@ impl ModelReport {
     #[must_use]
     pub fn figure(&self, gate: BehavioralGate) -> Option<Figure> {
         self.gates.iter().find(|result| result.gate == gate)?.figure
-    }
-}
-
-/// Citations of one model: [`CitationFigures`] without its prompts.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct CitationSection {
-    /// Valid citations of all citations of resolved and indeterminate prompts.
-    pub precision: Figure,
-    /// The same, averaged over the answers that cite.
-    pub precision_macro: Figure,
-    /// Relevant chunks cited of all relevant chunks of resolved prompts; uncited answers count as zero.
-    pub recall: Figure,
-    /// The same, averaged over the resolved prompts.
-    pub recall_macro: Figure,
-    /// Citations that name one of the chunks the suite calls relevant; absent where it names none.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub support_precision: Option<Figure>,
-    /// Contested prompts; not gated, absent without any.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub contested: Option<ContestedCitations>,
-}
-
-impl From<&CitationFigures> for CitationSection {
-    fn from(figures: &CitationFigures) -> Self {
-        Self {
-            precision: figures.precision,
-            precision_macro: figures.precision_macro,
-            recall: figures.recall,
-            recall_macro: figures.recall_macro,
-            support_precision: figures.support_precision,
-            contested: figures.contested.clone(),
-        }
-    }
-}
-
-/// Refusals of one model: [`RefusalFigures`] without its prompts.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct RefusalSection {
-    /// F1 of refusing.
-    pub f1: Figure,
-    /// Mean of the F1 of refusing and that of answering.
-    pub macro_f1: Figure,
-    /// Right refusals of all refusals on resolved and indeterminate prompts.
-    pub precision: Figure,
-    /// Indeterminate prompts refused.
-    pub must_refuse: Figure,
-    /// Resolved prompts answered.
-    pub must_answer: Figure,
-    /// Resolved prompts refused.
-    pub over_refusal: Figure,
-    /// Contested prompts refused; not gated, absent without any.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub contested_refused: Option<Figure>,
-    /// What the figures were counted from.
-    pub counts: RefusalCounts,
-}
-
-impl From<&RefusalFigures> for RefusalSection {
-    fn from(figures: &RefusalFigures) -> Self {
-        Self {
-            f1: figures.f1,
-            macro_f1: figures.macro_f1,
-            precision: figures.precision,
-            must_refuse: figures.must_refuse,
-            must_answer: figures.must_answer,
-            over_refusal: figures.over_refusal,
-            contested_refused: figures.contested_refused,
-            counts: figures.counts,
-        }
     }
 }
 
@@ -303,8 +238,6 @@ pub struct AnswerFidelity {
 /// Automatic labels: [`LabelReport`] without its prompts.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct LabelSection {
-    /// The rules.
-    pub thresholds: labels::Thresholds,
     /// Labels by the rules.
     pub counts: LabelCounts,
     /// Prompts whose label by the rules is the true one; absent when the suite has no labels.
@@ -319,7 +252,6 @@ pub struct LabelSection {
 impl From<&LabelReport> for LabelSection {
     fn from(report: &LabelReport) -> Self {
         Self {
-            thresholds: report.thresholds,
             counts: report.counts,
             accuracy: report.accuracy,
             confusion: report.confusion.clone(),

@@ -24,8 +24,8 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::answered::GateConfig;
-use crate::artifact::{ArtifactSpec, Columns, PromptInput, TeacherArtifact, open_or_record};
+use crate::answered::{GateConfig, check_balance};
+use crate::artifact::{ArtifactSpec, Columns, LogitsAt, PromptInput, TeacherArtifact, open_or_record, open_recorded};
 use crate::error::{Error, Result};
 use crate::labels::{self, LabelReport, labels};
 use crate::model::ModelError;
@@ -34,7 +34,7 @@ use crate::refusal::RefusalSignals;
 use crate::report::{GateReport, PromptReport, Settings};
 use crate::ship;
 use crate::subject::{Subject, SubjectInfo};
-use crate::suite::{Prompt, Suite};
+use crate::suite::{Label, Prompt, Suite};
 use crate::trace::TraceWriter;
 
 pub use journal::StudentJournal;
@@ -162,14 +162,33 @@ impl<'a> GateRun<'a> {
     /// A run of `suite`, called `suite_name` in reports, with recordings below `root`.
     ///
     /// # Errors
-    /// A perturbation that removes nothing or everything.
+    /// Before any model runs: suites that decide nothing ([`Error::OneSided`], [`Error::TooFewPrompts`]), a perturbation
+    /// that removes nothing or everything, or leaves too few prompts with their label ([`Error::TooFewSurvive`]).
     pub fn new(suite: &'a Suite, suite_name: &str, root: &'a Path, config: GateRunConfig) -> Result<Self> {
         let labels = labels(suite.prompts(), &config.labels);
         let perturbed = match &config.perturbation {
             None => None,
             Some(perturbation) => Some(perturb(suite, &labels, &config.labels, perturbation)?),
         };
-        Ok(Self { suite, suite_name: suite_name.to_owned(), config, root, labels, perturbed, chosen: None })
+        let run = Self { suite, suite_name: suite_name.to_owned(), config, root, labels, perturbed, chosen: None };
+        let gating = |i: usize| run.labels.prompts[i].gating();
+        check_balance((0..suite.prompts().len()).map(gating), &run.gate_config())?;
+        if let Some(perturbed) = &run.perturbed {
+            let surviving = perturbed.surviving.iter().map(|&i| gating(i));
+            check_balance(surviving, &run.gate_config()).map_err(|error| run.survivors(error))?;
+        }
+        Ok(run)
+    }
+
+    /// The same lack, among the prompts whose label survives.
+    fn survivors(&self, error: Error) -> Error {
+        let need = self.config.thresholds.min_samples;
+        match error {
+            Error::TooFewPrompts { label, have, need } => Error::TooFewSurvive { label, have, need },
+            Error::OneSided { resolved: 0, .. } => Error::TooFewSurvive { label: Label::Resolved, have: 0, need },
+            Error::OneSided { .. } => Error::TooFewSurvive { label: Label::Indeterminate, have: 0, need },
+            other => other,
+        }
     }
 
     /// Runs the student on these prompts only, and without perturbation; see [`GateRun::check_prompts`].
@@ -200,16 +219,15 @@ impl<'a> GateRun<'a> {
         progress: OnProgress<'_>,
     ) -> Result<TeacherSide> {
         let mut lazy = Lazy { load, loaded: None };
-        let base = self.artifact(info, self.suite.identity(), self.all(), &mut lazy, &mut |done, n| {
-            progress(Stage::Teacher, done, n);
-        })?;
+        let spec = self.spec(info, self.suite.identity(), self.config.columns);
+        let base = self.artifact(&spec, self.all(), &mut lazy, &mut |done, n| progress(Stage::Teacher, done, n))?;
         let perturbed = match &self.perturbed {
             None => None,
             Some(perturbed) => {
                 let prompts = perturbed.touched.iter().map(|&i| &perturbed.suite.prompts()[i]).collect();
                 let mut progress = |done, n| progress(Stage::TeacherPerturbed, done, n);
-                let identity = perturbed.suite.identity();
-                Some(self.artifact(info, identity, prompts, &mut lazy, &mut progress)?)
+                let spec = self.spec(info, perturbed.suite.identity(), bare(self.config.columns));
+                Some(self.artifact(&spec, prompts, &mut lazy, &mut progress)?)
             }
         };
         Ok(TeacherSide { base, perturbed, reused: lazy.loaded.is_none(), info: info.clone() })
@@ -230,16 +248,14 @@ impl<'a> GateRun<'a> {
 
     fn artifact(
         &self,
-        info: &SubjectInfo,
-        suite: &str,
+        spec: &ArtifactSpec,
         prompts: Vec<&Prompt>,
         teacher: &mut Lazy<'_>,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<TeacherArtifact> {
-        let spec = self.spec(info, suite);
-        let path = spec.path(self.root);
-        if path.exists() {
-            return TeacherArtifact::open_for(&path, &spec);
+        // Before the teacher is loaded.
+        if let Some(artifact) = open_recorded(self.root, spec)? {
+            return Ok(artifact);
         }
         let inputs: Vec<PromptInput<'_>> = prompts
             .into_iter()
@@ -250,15 +266,15 @@ impl<'a> GateRun<'a> {
                 label: prompt.label,
             })
             .collect();
-        open_or_record(self.root, &spec, teacher.get(info)?, &inputs, progress)
+        open_or_record(self.root, spec, teacher.get(&spec.model)?, &inputs, progress)
     }
 
-    fn spec(&self, info: &SubjectInfo, suite: &str) -> ArtifactSpec {
+    fn spec(&self, info: &SubjectInfo, suite: &str, columns: Columns) -> ArtifactSpec {
         ArtifactSpec {
             model: info.clone(),
             suite: suite.to_owned(),
             max_new_tokens: self.config.max_new_tokens,
-            columns: self.config.columns,
+            columns,
             settings: BTreeMap::from([("compute".to_owned(), Value::from(self.config.teacher_compute.as_str()))]),
         }
     }
@@ -343,14 +359,23 @@ impl<'a> GateRun<'a> {
         GateConfig { min_prompts_per_label: self.config.thresholds.min_samples, ..GateConfig::default() }
     }
 
-    fn settings(&self) -> Settings {
+    /// What decides, next to the models and the suite.
+    #[must_use]
+    pub fn settings(&self) -> Settings {
         Settings {
             strict: self.config.strict,
             max_new_tokens: self.config.max_new_tokens,
             compute: self.config.compute.clone(),
             thresholds: self.config.thresholds,
+            label_thresholds: self.config.labels,
+            refusal_signals: self.config.signals.all().map(str::to_owned).collect(),
         }
     }
+}
+
+/// What is recorded with less evidence: stability is about answers and routes alone.
+fn bare(columns: Columns) -> Columns {
+    Columns { scores: false, router_inputs: false, final_hidden: false, logits: LogitsAt::Nowhere, ..columns }
 }
 
 /// Both models must see the same tokens and have the same layers.

@@ -3,11 +3,11 @@
 
 use std::collections::BTreeMap;
 
-use behavior_eval::citations::ContestedCitations;
+use behavior_eval::citations::{CitationFigures, ContestedCitations};
 use behavior_eval::figure::{Figure, IntervalKind};
 use behavior_eval::labels::{self, LabelCounts, LabelMove, SensitivityRow};
 use behavior_eval::perturb::{FigureMove, Perturbation, Stability};
-use behavior_eval::refusal::RefusalCounts;
+use behavior_eval::refusal::{RefusalCounts, RefusalFigures};
 use behavior_eval::regression::Baseline;
 use behavior_eval::report::*;
 use behavior_eval::routing::{LayerFigures, RoutingFigures};
@@ -30,7 +30,7 @@ fn model(name: &str, value: f64) -> ModelReport {
         name: name.to_owned(),
         identity: hex(name),
         gates: BehavioralGate::ALL.map(judge).to_vec(),
-        citations: CitationSection {
+        citations: CitationFigures {
             precision: figure(value, 100),
             precision_macro: figure(value, 100),
             recall: figure(value, 80),
@@ -42,7 +42,7 @@ fn model(name: &str, value: f64) -> ModelReport {
                 one_sided: figure(0.5, 60),
             }),
         },
-        refusal: RefusalSection {
+        refusal: RefusalFigures {
             f1: figure(value, 140),
             macro_f1: figure(value, 140),
             precision: figure(value, 140),
@@ -125,6 +125,8 @@ fn report(value: f64) -> GateReport {
             max_new_tokens: 64,
             compute: "f32".into(),
             thresholds: Thresholds::default(),
+            label_thresholds: labels::Thresholds::default(),
+            refusal_signals: vec!["cannot determine".into(), HOSTILE.into()],
         },
         teacher: model("teacher", 0.99),
         retention: vec![Retention { gate: BehavioralGate::MustAnswer, teacher: 0.99, student: value, kept: Some(0.9) }],
@@ -139,7 +141,6 @@ fn report(value: f64) -> GateReport {
             kl_by_position: vec![0.1, 0.02, 0.03],
         }),
         labels: LabelSection {
-            thresholds: labels::Thresholds::default(),
             counts: LabelCounts::default(),
             accuracy: Some(figure(0.97, 200)),
             confusion: vec![LabelMove { from: Some(Label::Resolved), to: None, prompts: 2 }],
@@ -390,6 +391,8 @@ fn what_cannot_be_compared_is_refused() {
     refused(&|r| r.teacher.identity = "c".repeat(64), "teacher");
     refused(&|r| r.settings.max_new_tokens = 60, "tokens");
     refused(&|r| r.settings.compute = "a8-block".into(), "computing");
+    refused(&|r| r.settings.refusal_signals.push("pass".into()), "refusal signals");
+    refused(&|r| r.settings.label_thresholds.redundancy = 2.0, "redundancy > 3, fragility > 0.7, and this run's is");
 }
 
 #[test]

@@ -13,8 +13,8 @@ use behavior_eval::ship::{Outcome, Verdict};
 use behavior_eval::subject::Run;
 use behavior_eval::trace::{TraceReader, TraceWriter};
 use behavior_eval::{
-    Answer, BehavioralGate, Error, GateRun, GateRunConfig, Label, ModelError, RoutingTable, Subject, SubjectInfo,
-    Suite, Want,
+    Answer, BehavioralGate, Error, GateRun, GateRunConfig, Label, ModelError, RefusalSignals, RoutingTable, Subject,
+    SubjectInfo, Suite, Want,
 };
 use serde_json::Value;
 use tempfile::TempDir;
@@ -25,6 +25,8 @@ const REFUSAL: &str = "I cannot determine that: insufficient evidence.";
 
 /// How many prompts of each label the small suite has.
 const PROMPTS: [(Label, usize); 3] = [(Label::Resolved, 24), (Label::Contested, 6), (Label::Indeterminate, 22)];
+/// Two resolved prompts for each indeterminate one: F1 of refusing can fail where both its rates pass.
+const WIDE: [(Label, usize); 2] = [(Label::Resolved, 40), (Label::Indeterminate, 20)];
 
 /// A prompt as a scripted model knows it.
 struct Known {
@@ -35,18 +37,23 @@ struct Known {
     nth: usize,
 }
 
-/// A small suite cut from the fixture, with what the scripts know of it by question.
+/// A small suite cut from the fixture, with the recordings of the teacher, shared by all tests that ask all of it.
 struct Small {
     _dir: TempDir,
     suite: Suite,
-    known: Arc<BTreeMap<String, Known>>,
-    /// Recordings of the teacher, shared by all tests that ask the whole small suite.
     artifacts: TempDir,
 }
 
 static SMALL: LazyLock<Small> = LazyLock::new(|| {
     let dir = tempfile::tempdir().unwrap();
     let suite = cut(dir.path(), &PROMPTS);
+    Small { _dir: dir, suite, artifacts: tempfile::tempdir().unwrap() }
+});
+
+/// What the scripts know of all prompts of these suites, by question.
+static KNOWN: LazyLock<Arc<BTreeMap<String, Known>>> = LazyLock::new(|| {
+    let dir = tempfile::tempdir().unwrap();
+    let suite = cut(dir.path(), &[WIDE[0], PROMPTS[1], PROMPTS[2]]);
     let mut counts = BTreeMap::new();
     let known = suite.prompts().iter().map(|prompt| {
         let label = prompt.label.unwrap();
@@ -57,7 +64,7 @@ static SMALL: LazyLock<Small> = LazyLock::new(|| {
     });
     let known: BTreeMap<String, Known> = known.collect();
     assert_eq!(known.len(), suite.prompts().len(), "questions differ");
-    Small { _dir: dir, suite, known: Arc::new(known), artifacts: tempfile::tempdir().unwrap() }
+    Arc::new(known)
 });
 
 /// The first prompts of each label of the fixture.
@@ -89,7 +96,7 @@ fn cut(dir: &Path, counts: &[(Label, usize)]) -> Suite {
 
 /// A model that answers a question by `rule`, which sees what is known of it and the prompt's text.
 fn subject(name: &str, rule: impl Fn(&Known, &str) -> String + Send + 'static) -> ScriptedSubject {
-    let known = SMALL.known.clone();
+    let known = KNOWN.clone();
     ScriptedSubject::new(name).answering(move |prompt| {
         let question = prompt.trim_end().rsplit("Question: ").next().unwrap();
         rule(&known[question], prompt)
@@ -117,7 +124,16 @@ fn config() -> GateRunConfig {
 }
 
 fn run_with(config: GateRunConfig, root: &Path, student: &mut dyn Subject) -> behavior_eval::Result<GateReport> {
-    let run = GateRun::new(&SMALL.suite, "small", root, config)?;
+    run_on(&SMALL.suite, config, root, student)
+}
+
+fn run_on(
+    suite: &Suite,
+    config: GateRunConfig,
+    root: &Path,
+    student: &mut dyn Subject,
+) -> behavior_eval::Result<GateReport> {
+    let run = GateRun::new(suite, "small", root, config)?;
     let mut load = || -> Result<Box<dyn Subject>, ModelError> { Ok(Box::new(teacher())) };
     let recorded = run.record_teacher(teacher().info(), &mut load, &mut |_, _, _| {})?;
     let measured = run.measure_student(&recorded, student, &mut || 0.0, &mut |_, _, _| {})?;
@@ -246,6 +262,32 @@ fn refusing_all_nothing_or_a_little_fails_the_gates_of_refusal() {
     assert_eq!(missed(&run(&mut subject("rash", rash))), [MustRefuse]);
 }
 
+/// 16 of 20 indeterminate prompts are refused (0.80), 38 of 40 resolved ones answered (0.95), both exactly as demanded;
+/// F1 = 32 / (16 + 2 + 20) = 0.842.
+#[test]
+fn a_little_of_both_mistakes_fails_f1_alone() {
+    let torn = |known: &Known, prompt: &str| match known.label {
+        Label::Resolved if known.nth < 2 => REFUSAL.to_owned(),
+        Label::Indeterminate if known.nth < 4 => "It is Sabopol.".to_owned(),
+        _ => gold(known, prompt),
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let suite = cut(dir.path(), &WIDE);
+    let report = run_on(&suite, config(), dir.path(), &mut subject("torn", torn)).unwrap();
+    assert_eq!(missed(&report), [RefusalF1], "{:?}", report.summary);
+    let value = |gate| report.student.figure(gate).unwrap().value;
+    assert_eq!((value(MustRefuse), value(MustAnswer)), (0.8, 0.95));
+    assert!((value(RefusalF1) - 32.0 / 38.0).abs() < 1e-15);
+    let [failure] = &report.failures[..] else { panic!("{:?}", report.failures) };
+    assert_eq!((failure.gate, failure.worst_prompts.len()), (RefusalF1, 6));
+    let mut reasons: Vec<&str> = failure.worst_prompts.iter().map(|worst| worst.why.as_str()).collect();
+    reasons.sort_unstable();
+    assert_eq!(
+        reasons[3..],
+        ["answered where a refusal is due", "refused where an answer is due", "refused where an answer is due"]
+    );
+}
+
 #[test]
 fn one_sided_answers_to_contested_prompts_are_reported_and_not_gated() {
     let one_sided = |known: &Known, prompt: &str| {
@@ -283,6 +325,93 @@ fn strict_runs_and_larger_minima_ask_for_more_than_a_small_suite_has() {
 }
 
 #[test]
+fn evidence_of_which_too_little_is_left_is_an_error_that_says_so() {
+    let perturbation = Some(Perturbation { fraction: 0.7, ..Perturbation::default() });
+    let run = GateRun::new(&SMALL.suite, "small", SMALL.artifacts.path(), GateRunConfig { perturbation, ..config() });
+    let error = run.unwrap_err();
+    assert!(matches!(error, Error::TooFewSurvive { label: Label::Resolved, need: 20, .. }), "{error}");
+    assert!(error.to_string().contains("keep their label when evidence is taken away"), "{error}");
+}
+
+#[test]
+fn without_router_inputs_the_local_mode_is_absent_and_nothing_else_changes() {
+    let shaky = || subject("shaky", gold).misrouting(|layer, position| (layer + position) % 17 == 0);
+    let whole = run(&mut shaky());
+    let mut lean = config();
+    lean.columns.router_inputs = false;
+    let without = run_with(lean, SMALL.artifacts.path(), &mut shaky()).unwrap();
+    assert!(whole.local_routing.is_some() && without.local_routing.is_none());
+    assert_eq!(GateReport { local_routing: None, ..whole }.json(), without.json());
+    assert!(behavior_eval::report::markdown(&without).contains("not recorded"));
+}
+
+#[test]
+fn signals_and_label_thresholds_are_configuration_that_the_report_shows() {
+    let polite = |known: &Known, prompt: &str| match known.label {
+        Label::Indeterminate => "That is out of scope.".to_owned(),
+        _ => gold(known, prompt),
+    };
+    assert_eq!(missed(&run(&mut subject("polite", polite))), [RefusalF1, MustRefuse]);
+    let mut own = config();
+    own.signals = RefusalSignals::parse("out of scope\n<declined>").unwrap();
+    own.labels.set("redundancy", 4.0).unwrap();
+    let root = SMALL.artifacts.path();
+    let recordings = || std::fs::read_dir(root).unwrap().count();
+    let before = recordings();
+    let report = run_with(own, root, &mut subject("polite", polite)).unwrap();
+    assert_eq!(missed(&report), [], "{:?}", report.summary);
+    assert_eq!(report.settings.refusal_signals, ["<declined>", "out of scope"]);
+    assert_eq!(report.settings.label_thresholds.redundancy, 4.0);
+    assert!(report.labels.sensitivity.iter().any(|row| row.threshold == "redundancy" && row.value == 4.1));
+    assert!(report.teacher.misses().any(|result| result.gate == MustRefuse), "the teacher refuses in other words");
+    let page = behavior_eval::report::markdown(&report);
+    assert!(page.contains("out of scope") && page.contains("redundancy &gt; 4"), "{page}");
+    assert_eq!(recordings(), before, "they change how answers are counted, not what is recorded");
+}
+
+/// A refiner gets every position and prompt, also beyond those that the report lists.
+#[test]
+fn failed_gates_leave_repairs_of_everything_that_is_wrong() {
+    let shy_and_lost = |known: &Known, prompt: &str| match known.label {
+        Label::Resolved if known.nth < 15 => REFUSAL.to_owned(),
+        _ => gold(known, prompt),
+    };
+    let mut student =
+        subject("shy and lost", shy_and_lost).misrouting(|layer, position| layer == 1 && position % 2 == 0);
+    let dir = tempfile::tempdir().unwrap();
+    let run = GateRun::new(&SMALL.suite, "small", SMALL.artifacts.path(), config()).unwrap();
+    let mut load = || -> Result<Box<dyn Subject>, ModelError> { Ok(Box::new(teacher())) };
+    let recorded = run.record_teacher(teacher().info(), &mut load, &mut |_, _, _| {}).unwrap();
+    let measured = run.measure_student(&recorded, &mut student, &mut || 0.0, &mut |_, _, _| {}).unwrap();
+    let mut trace = TraceWriter::create(&dir.path().join("trace.jsonl")).unwrap();
+    let report = run.report(&recorded, &measured, Some(&mut trace)).unwrap();
+    let trace = trace.finish().unwrap();
+    measured.discard().unwrap();
+    let repairs = behavior_eval::repairs(&report, TraceReader::open(&trace).unwrap()).unwrap();
+    assert_eq!(repairs.iter().map(|repair| repair.gate).collect::<Vec<_>>(), missed(&report));
+    let of = |gate| repairs.iter().find(|repair| repair.gate == gate).unwrap();
+    let routing = of(RoutingAgreement);
+    assert_eq!((routing.prompts.len(), routing.misrouted.len()), (52, 52), "more than the ten that the report lists");
+    for (misrouted, prompt) in routing.misrouted.iter().zip(&report.prompts) {
+        let tokens = u32::try_from(prompt.routing[0] / 3).unwrap();
+        assert_eq!((&misrouted.prompt_id, misrouted.layer), (&prompt.prompt_id, 2));
+        assert_eq!(misrouted.tokens, (0..tokens).step_by(2).collect::<Vec<_>>());
+        // The teacher's side of every position is in its recording.
+        let index = recorded.base.find(&misrouted.prompt_id).unwrap();
+        assert_eq!(recorded.base.routing(index).unwrap().n, tokens as usize);
+    }
+    let refused: Vec<&String> =
+        report.prompts.iter().filter(|p| p.refused && p.label == "resolved").map(|p| &p.prompt_id).collect();
+    assert_eq!(refused.len(), 15);
+    for gate in [CitationRecall, RefusalF1, MustAnswer] {
+        assert!(of(gate).prompts.iter().eq(refused.iter().copied()) && of(gate).misrouted.is_empty(), "{gate}");
+    }
+    assert!(behavior_eval::repairs(&report, [Err(Error::NoCases)]).is_err(), "a damaged trace is no empty one");
+    let ships = self::run(&mut subject("equal", gold));
+    assert!(behavior_eval::repairs(&ships, TraceReader::open(&trace).unwrap()).unwrap().is_empty());
+}
+
+#[test]
 fn suites_that_decide_nothing_are_errors() {
     for (counts, one_sided) in [
         (&[(Label::Resolved, 30)][..], true),
@@ -292,15 +421,8 @@ fn suites_that_decide_nothing_are_errors() {
     ] {
         let dir = tempfile::tempdir().unwrap();
         let suite = cut(dir.path(), counts);
-        let run = GateRun::new(&suite, "lopsided", dir.path(), config()).unwrap();
-        let answer = |_: &str| REFUSAL.to_owned();
-        let mut load = || -> Result<Box<dyn Subject>, ModelError> {
-            Ok(Box::new(ScriptedSubject::new("teacher").answering(answer)))
-        };
-        let recorded = run.record_teacher(teacher().info(), &mut load, &mut |_, _, _| {}).unwrap();
-        let mut student = ScriptedSubject::new("student").answering(answer);
-        let measured = run.measure_student(&recorded, &mut student, &mut || 0.0, &mut |_, _, _| {}).unwrap();
-        let error = run.report(&recorded, &measured, None).unwrap_err();
+        // Before any model runs.
+        let error = GateRun::new(&suite, "lopsided", dir.path(), config()).unwrap_err();
         assert_eq!(matches!(error, Error::OneSided { .. }), one_sided, "{error}");
         assert_eq!(matches!(error, Error::TooFewPrompts { .. }), !one_sided, "{error}");
     }
@@ -380,6 +502,8 @@ fn a_run_that_was_stopped_again_and_again_ends_with_the_same_report_and_trace() 
     assert_eq!(report.json(), whole.0.json());
     let trace = trace.finish().unwrap();
     assert!(std::fs::read(&trace).unwrap() == whole.1, "the traces differ");
+    let less = recorded.perturbed.as_ref().unwrap();
+    assert!(less.final_hidden(0).unwrap().is_none() && less.router_inputs(0).unwrap().is_none(), "nothing asks for it");
     let stability = report.perturbation.unwrap();
     assert!(stability.prompts_touched > 10 && stability.chunks_removed > 20, "{stability:?}");
     assert!(stability.stable, "{stability:?}");

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use behavior_eval::citations::Verdict;
 use behavior_eval::{
-    Answered, Chunk, CitationFigures, Error, Figure, GateConfig, Label, Prompt, RefusalFigures, RefusalSignals, Suite,
+    Answered, Chunk, CitationReport, Error, Figure, GateConfig, Label, Prompt, RefusalReport, RefusalSignals, Suite,
     citations, judge_citations, refusals, suite::render_user,
 };
 
@@ -15,7 +15,7 @@ fn suite() -> Suite {
 }
 
 /// Figures of a model that answers every prompt by a rule.
-fn figures(answer: impl Fn(&Prompt) -> String) -> (CitationFigures, RefusalFigures) {
+fn figures(answer: impl Fn(&Prompt) -> String) -> (CitationReport, RefusalReport) {
     let suite = suite();
     let answers: Vec<String> = suite.prompts().iter().map(answer).collect();
     let answered: Vec<Answered<'_>> =
@@ -34,7 +34,8 @@ fn bare(prompt: &Prompt) -> String {
 }
 
 /// Values of precision, recall, F1, must-refuse, must-answer.
-fn gating((cited, refused): &(CitationFigures, RefusalFigures)) -> [f64; 5] {
+fn gating((cited, refused): &(CitationReport, RefusalReport)) -> [f64; 5] {
+    let (cited, refused) = (&cited.figures, &refused.figures);
     [&cited.precision, &cited.recall, &refused.f1, &refused.must_refuse, &refused.must_answer].map(|f| f.value)
 }
 
@@ -42,13 +43,13 @@ fn gating((cited, refused): &(CitationFigures, RefusalFigures)) -> [f64; 5] {
 fn the_right_answers_are_right_in_every_figure() {
     let both = figures(gold);
     assert_eq!(gating(&both), [1.0; 5]);
-    let (cited, refused) = both;
+    let (CitationReport { figures: cited, .. }, RefusalReport { figures: refused, prompts }) = both;
     assert_eq!((cited.precision_macro.value, cited.recall_macro.value), (1.0, 1.0));
     assert_eq!(cited.support_precision.unwrap().value, 1.0);
     let contested = cited.contested.unwrap();
     assert_eq!([contested.precision, contested.disclosed, contested.one_sided].map(|f| f.value), [1.0, 1.0, 0.0]);
     assert_eq!((refused.macro_f1.value, refused.over_refusal.value, refused.precision.value), (1.0, 0.0, 1.0));
-    assert!(refused.prompts.iter().all(|prompt| prompt.correct != Some(false)));
+    assert!(prompts.iter().all(|prompt| prompt.correct != Some(false)));
     assert!(cited.precision.low95 > 0.9 && cited.precision.low95 < 1.0, "certainty is never complete");
 }
 
@@ -58,11 +59,11 @@ fn citing_a_missing_chunk_costs_precision_alone() {
         Some(Label::Resolved) => format!("{} [doc-99]", gold(prompt)),
         _ => gold(prompt),
     });
-    let cited = &both.0;
+    let cited = &both.0.figures;
     // 80 resolved prompts with 354 relevant chunks and one invented each
     assert_eq!((cited.precision.numerator, cited.precision.denominator), (Some(354), Some(434)));
     assert_eq!(gating(&both)[1..], [1.0; 4]);
-    let verdicts = cited.prompts.iter().flat_map(|p| &p.citations).filter(|c| c.chunk_id == "doc-99");
+    let verdicts = both.0.prompts.iter().flat_map(|p| &p.citations).filter(|c| c.chunk_id == "doc-99");
     assert!(verdicts.clone().all(|c| c.verdict == Verdict::NoSuchChunk && !c.valid && !c.relevant));
     assert_eq!(verdicts.count(), 80);
 }
@@ -86,8 +87,8 @@ fn citing_an_irrelevant_chunk_costs_precision_and_recall() {
 fn never_citing_is_a_recall_of_zero_and_shows_no_precision() {
     let both = figures(bare);
     assert_eq!(gating(&both), [0.0, 0.0, 1.0, 1.0, 1.0]);
-    assert_eq!((both.0.precision.denominator, both.0.precision.high95), (Some(0), 1.0));
-    assert_eq!((both.0.recall.numerator, both.0.recall.denominator), (Some(0), Some(354)));
+    assert_eq!((both.0.figures.precision.denominator, both.0.figures.precision.high95), (Some(0), 1.0));
+    assert_eq!((both.0.figures.recall.numerator, both.0.figures.recall.denominator), (Some(0), Some(354)));
 }
 
 #[test]
@@ -96,7 +97,7 @@ fn citing_where_there_is_nothing_to_cite_is_invalid() {
         Some(Label::Indeterminate) => format!("{} [{}]", prompt.chunks[0].text, prompt.chunks[0].id),
         _ => gold(prompt),
     });
-    assert_eq!((both.0.precision.numerator, both.0.precision.denominator), (Some(354), Some(414)));
+    assert_eq!((both.0.figures.precision.numerator, both.0.figures.precision.denominator), (Some(354), Some(414)));
     assert_eq!(gating(&both)[1..], [1.0, 0.0, 0.0, 1.0]);
 }
 
@@ -105,9 +106,9 @@ fn refusing_everything_and_nothing() {
     let everything = figures(|_| "I cannot determine this.".to_owned());
     // 60 right refusals, 80 wrong ones: F1 = 120 / 200
     assert_eq!(gating(&everything), [0.0, 0.0, 0.6, 1.0, 0.0]);
-    assert_eq!(everything.1.over_refusal.value, 1.0);
-    assert_eq!(everything.1.contested_refused.unwrap().value, 1.0);
-    assert_eq!(everything.1.macro_f1.value, 0.3);
+    assert_eq!(everything.1.figures.over_refusal.value, 1.0);
+    assert_eq!(everything.1.figures.contested_refused.unwrap().value, 1.0);
+    assert_eq!(everything.1.figures.macro_f1.value, 0.3);
 
     let nothing = figures(|prompt| match prompt.label {
         Some(Label::Indeterminate) => "The answer is forty-two.".to_owned(),
@@ -115,15 +116,15 @@ fn refusing_everything_and_nothing() {
     });
     assert_eq!(gating(&nothing), [1.0, 1.0, 0.0, 0.0, 1.0]);
     // answering: 80 right, 60 wrong: F1 = 160 / 220
-    assert!((nothing.1.macro_f1.value - 80.0 / 220.0).abs() < 1e-15);
+    assert!((nothing.1.figures.macro_f1.value - 80.0 / 220.0).abs() < 1e-15);
 }
 
 #[test]
 fn saying_nothing_is_neither_an_answer_nor_a_refusal() {
     let both = figures(|_| " \n".to_owned());
     assert_eq!(gating(&both), [0.0; 5]);
-    assert_eq!((both.1.over_refusal.value, both.1.macro_f1.value), (0.0, 0.0));
-    assert_eq!((both.1.counts.answer_missing, both.1.counts.empty_where_refusal_due), (80, 60));
+    assert_eq!((both.1.figures.over_refusal.value, both.1.figures.macro_f1.value), (0.0, 0.0));
+    assert_eq!((both.1.figures.counts.answer_missing, both.1.figures.counts.empty_where_refusal_due), (80, 60));
 }
 
 #[test]
@@ -133,7 +134,7 @@ fn one_sided_answers_to_contested_prompts_are_reported_and_gate_nothing() {
         _ => gold(prompt),
     });
     assert_eq!(gating(&both), [1.0; 5]);
-    let contested = both.0.contested.unwrap();
+    let contested = both.0.figures.contested.unwrap();
     assert_eq!([contested.precision, contested.disclosed, contested.one_sided].map(|f| f.value), [1.0, 0.0, 1.0]);
     assert!(both.0.prompts.iter().all(|p| p.sides == (p.label == Some(Label::Contested)).then_some(1)));
 }
@@ -177,7 +178,7 @@ fn a_table_worked_out_by_hand() {
     ];
     let answered: Vec<Answered<'_>> = rows.iter().map(|(prompt, text)| Answered::new(prompt, text)).collect();
     let config = GateConfig { min_prompts_per_label: 2, ..GateConfig::default() };
-    let cited = citations(&answered, &config).unwrap();
+    let cited = citations(&answered, &config).unwrap().figures;
     let counts = |figure: &Figure| (figure.numerator.unwrap(), figure.denominator.unwrap(), figure.n);
     assert_eq!(counts(&cited.precision), (4, 6, 5));
     assert_eq!(counts(&cited.recall), (3, 5, 3));
@@ -190,7 +191,7 @@ fn a_table_worked_out_by_hand() {
     let contested = cited.contested.unwrap();
     assert_eq!(counts(&contested.precision), (2, 3, 1));
     assert_eq!(contested.disclosed.value, 1.0);
-    let refused = refusals(&answered, &RefusalSignals::default(), &config).unwrap();
+    let refused = refusals(&answered, &RefusalSignals::default(), &config).unwrap().figures;
     assert_eq!(counts(&refused.f1), (2, 4, 5));
     assert_eq!(counts(&refused.must_refuse), (1, 2, 2));
     assert_eq!(counts(&refused.must_answer), (2, 3, 3));
@@ -232,6 +233,18 @@ fn suites_no_verdict_can_rest_on() {
 }
 
 #[test]
+fn signals_are_read_line_by_line_and_a_line_that_matches_nothing_is_refused() {
+    let signals = RefusalSignals::parse("\n  # ours\n out of scope \r\n<declined>\n").unwrap();
+    assert_eq!(signals.all().collect::<Vec<_>>(), ["<declined>", "out of scope"]);
+    assert_eq!(signals.find("Out of SCOPE!"), Some("out of scope"));
+    assert_eq!(signals.find("I cannot determine this."), None, "instead of the built-in ones");
+    for (text, line) in [("out of scope\n?!\n", 2), ("", 0), ("# only this\n\n", 2), ("ok\n<>", 2)] {
+        let error = RefusalSignals::parse(text).unwrap_err();
+        assert!(matches!(error, Error::RefusalSignal { line: at, .. } if at == line), "{text:?}: {error}");
+    }
+}
+
+#[test]
 fn signals_are_configuration() {
     let signals = RefusalSignals::new(["No  Comment!", "..."], ["<no/>", ""]);
     assert_eq!(signals.find("No comment, sorry."), Some("No  Comment!"));
@@ -270,7 +283,7 @@ fn the_evidence_stands_in_for_labels_and_attribution() {
         .zip(&labels.prompts)
         .map(|((prompt, answer), label)| Answered::new(prompt, answer).with_evidence(label))
         .collect();
-    let figures = citations(&blind, &config).unwrap();
+    let figures = citations(&blind, &config).unwrap().figures;
     assert_eq!((figures.precision.value, figures.recall.value), (1.0, 1.0));
     assert_eq!((figures.precision.n, figures.recall.denominator), (140, Some(354)));
     assert!(figures.support_precision.is_none(), "the evidence is no gold attribution");
@@ -285,7 +298,8 @@ fn figures_equal_an_independent_computation() {
     let golden: serde_json::Value = serde_json::from_str(&golden).unwrap();
     let answers: BTreeMap<String, String> = serde_json::from_value(golden["answers"].clone()).unwrap();
     let want = &golden["figures"];
-    let (cited, refused) = figures(|prompt| answers[&prompt.id].clone());
+    let (CitationReport { figures: cited, .. }, RefusalReport { figures: refused, .. }) =
+        figures(|prompt| answers[&prompt.id].clone());
     let contested = cited.contested.unwrap();
     for (name, figure) in [
         ("precision", cited.precision),

@@ -29,7 +29,7 @@ fn citation_and_refusal_figures_of_the_teacher() {
         suite.prompts().iter().map(|prompt| Answered::new(prompt, &answers[&prompt.id])).collect();
     let config = GateConfig::default();
 
-    let cited = citations(&answered, &config).unwrap();
+    let behavior_eval::CitationReport { figures: cited, prompts } = citations(&answered, &config).unwrap();
     assert_eq!((cited.precision.numerator, cited.precision.denominator), (Some(198), Some(283)));
     assert_eq!(format!("{:.4}", cited.precision.value), "0.6996");
     let support = cited.support_precision.unwrap();
@@ -39,7 +39,7 @@ fn citation_and_refusal_figures_of_the_teacher() {
     assert_eq!(format!("{:.4}", cited.recall.value), "0.5989");
     assert_eq!((cited.precision.n, cited.recall.n), (140, 80));
 
-    let refused = refusals(&answered, &RefusalSignals::default(), &config).unwrap();
+    let refused = refusals(&answered, &RefusalSignals::default(), &config).unwrap().figures;
     let counts = |figure: behavior_eval::Figure| (figure.numerator.unwrap(), figure.denominator.unwrap());
     assert_eq!(counts(refused.must_answer), (66, 80));
     assert_eq!(counts(refused.must_refuse), (60, 60));
@@ -53,7 +53,7 @@ fn citation_and_refusal_figures_of_the_teacher() {
         assert!(figure.high95 - figure.low95 < 0.35, "{figure:?}");
     }
     // Spans point at what they name.
-    for prompt in &cited.prompts {
+    for prompt in &prompts {
         for citation in &prompt.citations {
             assert_eq!(&answers[&prompt.prompt_id][citation.span.start..citation.span.end], citation.chunk_id);
         }

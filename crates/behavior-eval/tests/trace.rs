@@ -123,7 +123,10 @@ fn hostile_lines_are_refused_with_their_line_and_field() {
         (changed("\"token_idx\":0", "\"token_idx\":-1"), "field `token_idx`: invalid value"),
         (changed("\"token_idx\":0", "\"token_idx\":0.5"), "field `token_idx`: invalid type"),
         (changed("\"token_idx\":0", &format!("\"token_idx\":{huge}")), "field `token_idx`:"),
-        (changed("\"token_idx\":0", "\"token_idx\":0,\"token_idx\":1"), "field `token_idx`: it stands in the line twice"),
+        (
+            changed("\"token_idx\":0", "\"token_idx\":0,\"token_idx\":1"),
+            "field `token_idx`: it stands in the line twice",
+        ),
         (
             changed("\"agreement\":false", "\"agreement\":true,\"agreement\":false"),
             "field `routing.agreement`: it stands in the line twice",

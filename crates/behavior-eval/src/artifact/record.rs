@@ -46,13 +46,7 @@ pub fn open_or_record(
     prompts: &[PromptInput<'_>],
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<TeacherArtifact> {
-    let path = spec.path(root);
-    if path.exists() {
-        let artifact = TeacherArtifact::open_for(&path, spec)?;
-        if has_leftovers(&path) {
-            // Stopped between putting the file in place and clearing up. What cannot be cleared does no harm.
-            let _ = ArtifactWriter::open(root, spec).and_then(ArtifactWriter::finish);
-        }
+    if let Some(artifact) = open_recorded(root, spec)? {
         return Ok(artifact);
     }
     let mut writer = ArtifactWriter::open(root, spec)?;
@@ -67,6 +61,23 @@ pub fn open_or_record(
         progress(i + 1, prompts.len());
     }
     writer.finish()
+}
+
+/// Opens the artifact of `spec` below `root`; `None` when it has not been recorded to its end.
+///
+/// # Errors
+/// As [`TeacherArtifact::open_for`].
+pub fn open_recorded(root: &Path, spec: &ArtifactSpec) -> Result<Option<TeacherArtifact>> {
+    let path = spec.path(root);
+    if !path.exists() {
+        return Ok(None);
+    }
+    let artifact = TeacherArtifact::open_for(&path, spec)?;
+    if has_leftovers(&path) {
+        // Stopped between putting the file in place and clearing up. What cannot be cleared does no harm.
+        let _ = ArtifactWriter::open(root, spec).and_then(ArtifactWriter::finish);
+    }
+    Ok(Some(artifact))
 }
 
 /// Checks that the disk holds what these prompts can take at most.

@@ -41,7 +41,7 @@ pub struct WorstPrompt {
 }
 
 /// Tokens of a prompt and its answer that one layer sends to other experts than the teacher's.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Misrouted {
     /// The prompt.
     pub prompt_id: String,

@@ -379,6 +379,8 @@ fn identities(report: &GateReport, blocks: &mut Vec<Block>) {
     row("student, BLAKE3", report.student.identity.clone());
     row("computed with", report.settings.compute.clone());
     row("tokens of an answer, at most", report.settings.max_new_tokens.to_string());
+    row("labels from the evidence", report.settings.label_thresholds.to_string());
+    row("refused when an answer holds", report.settings.refusal_signals.join("; "));
     row("samples of a figure, at least", report.settings.thresholds.min_samples.to_string());
     let run = &report.run;
     row("finished", run.finished.clone());

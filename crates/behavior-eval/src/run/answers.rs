@@ -2,18 +2,18 @@
 
 use crate::answered::{Answered, GateConfig};
 use crate::bootstrap::bootstrap;
-use crate::citations::{CitationFigures, citations};
+use crate::citations::{CitationReport, citations};
 use crate::error::Result;
 use crate::figure::{Figure, IntervalKind};
-use crate::refusal::{RefusalFigures, RefusalSignals, refusals};
+use crate::refusal::{RefusalReport, RefusalSignals, refusals};
 use crate::report::Settings;
 use crate::ship::{BehavioralGate, GateResult};
 
 /// Both gates over all answers.
 #[derive(Clone, Debug)]
 pub(super) struct Judged {
-    pub(super) citations: CitationFigures,
-    pub(super) refusals: RefusalFigures,
+    pub(super) citations: CitationReport,
+    pub(super) refusals: RefusalReport,
 }
 
 impl Judged {
@@ -25,11 +25,11 @@ impl Judged {
     fn figure(&self, gate: BehavioralGate) -> Option<Figure> {
         let figure = match gate {
             BehavioralGate::RoutingAgreement => return None,
-            BehavioralGate::CitationPrecision => self.citations.precision,
-            BehavioralGate::CitationRecall => self.citations.recall,
-            BehavioralGate::RefusalF1 => self.refusals.f1,
-            BehavioralGate::MustRefuse => self.refusals.must_refuse,
-            BehavioralGate::MustAnswer => self.refusals.must_answer,
+            BehavioralGate::CitationPrecision => self.citations.figures.precision,
+            BehavioralGate::CitationRecall => self.citations.figures.recall,
+            BehavioralGate::RefusalF1 => self.refusals.figures.f1,
+            BehavioralGate::MustRefuse => self.refusals.figures.must_refuse,
+            BehavioralGate::MustAnswer => self.refusals.figures.must_answer,
         };
         // Who never cites has no precision; F1 is 0 by definition where nobody refuses.
         let is_empty = gate != BehavioralGate::RefusalF1 && figure.denominator == Some(0);

@@ -12,8 +12,8 @@ use crate::figure::Figure;
 use crate::perturb::{FigureMove, Perturbed, Stability};
 use crate::refusal::{PromptRefusal, judge_refusal};
 use crate::report::{
-    AnswerFidelity, CitationSection, Coherence, GateReport, LabelSection, LabelSource, ModelReport, PromptReport,
-    RefusalSection, Retention, RoutingSection, RunFacts, SCHEMA, SuiteFacts,
+    AnswerFidelity, Coherence, GateReport, LabelSection, LabelSource, ModelReport, PromptReport, Retention,
+    RoutingSection, RunFacts, SCHEMA, SuiteFacts,
 };
 use crate::response::sentences;
 use crate::routing::{PromptFigures, RoutingGate};
@@ -147,8 +147,8 @@ fn model_report(info: &SubjectInfo, judged: &Judged, answers: &[Answer], gates: 
         name: info.name.clone(),
         identity: info.id.clone(),
         gates,
-        citations: CitationSection::from(&judged.citations),
-        refusal: RefusalSection::from(&judged.refusals),
+        citations: judged.citations.figures.clone(),
+        refusal: judged.refusals.figures.clone(),
         answer_tokens: tokens as f64 / answers.len().max(1) as f64,
         cut_off: answers.iter().filter(|answer| answer.stop_reason != StopReason::Stop).count() as u64,
     }

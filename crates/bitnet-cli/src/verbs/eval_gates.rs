@@ -1,5 +1,6 @@
 //! `bitnet eval-gates`: may this student be called ready?
 
+mod options;
 mod print;
 mod stamp;
 
@@ -8,117 +9,22 @@ use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime};
 
 use anyhow::{Result, anyhow};
-use behavior_eval::artifact::Columns;
-use behavior_eval::perturb::{Perturbation, Removal};
 use behavior_eval::report::{self, GateReport};
 use behavior_eval::run::Stage;
-use behavior_eval::ship::Thresholds;
 use behavior_eval::trace::{TraceWriter, trace_file_name, trace_path};
-use behavior_eval::{Baseline, BehavioralGate, GateRun, GateRunConfig, ModelError, Subject, Suite};
-use clap::ValueEnum;
+use behavior_eval::{Baseline, GateRun, ModelError, Subject, Suite};
 use gguf_bitnet::write_atomic;
 use indicatif::ProgressBar;
 use moe_runtime::ModelFiles;
 
-use crate::model::{self, Act, Kv, Threads};
+use crate::model;
 use crate::output::{self, GateFailed, Usage};
 use crate::progress::{Unit, bar};
 use crate::subject::{ModelSubject, identity, subject_info};
 use crate::utc::Utc;
 
-/// How the teacher computes: as a reference.
-const TEACHER: (Act, Kv) = (Act::F32, Kv::F32);
-
-/// Decide whether a student may be called ready.
-///
-/// Teacher and student answer a suite of prompts; the student ships when its routing, citations and refusals pass every
-/// gate. Exit code 0: it ships; 3: a gate failed, or a figure fell behind the baseline; 1: there is no verdict.
-/// Interrupt it at any time: the same command goes on where it was and ends with the same report.
-#[derive(clap::Args)]
-pub(crate) struct Args {
-    /// The teacher: model directory, GGUF file, or name in the local Hugging Face cache
-    #[arg(long, value_name = "MODEL")]
-    teacher: String,
-    /// The student
-    #[arg(long, value_name = "MODEL")]
-    student: String,
-    /// The prompts, one JSON object per line
-    #[arg(long, value_name = "FILE")]
-    suite: PathBuf,
-    /// Their chunks of text, one JSON object per line
-    #[arg(long, value_name = "FILE")]
-    corpus: PathBuf,
-    /// Where what the teacher did is kept, to be used again
-    #[arg(long, value_name = "DIR", default_value = "eval/artifacts")]
-    artifacts: PathBuf,
-    /// Where the report goes (default: eval/reports/STUDENT_SUITE)
-    #[arg(long, value_name = "DIR")]
-    report: Option<PathBuf>,
-    /// Take this share of the evidence away and see whether the figures hold, for example 0.1
-    #[arg(long, value_name = "SHARE", value_parser = share)]
-    perturb: Option<f64>,
-    /// Which evidence goes
-    #[arg(long, value_enum, default_value = "random", requires = "perturb")]
-    perturb_mode: Mode,
-    /// Seed of the choice
-    #[arg(long, value_name = "N", default_value_t = 0, requires = "perturb")]
-    perturb_seed: u64,
-    /// Demand that the lower end of each figure's 95 % interval passes
-    #[arg(long)]
-    strict: bool,
-    /// Demand something else of a gate, for example must_answer=0.99
-    #[arg(long = "threshold", value_name = "GATE=VALUE", value_parser = threshold)]
-    thresholds: Vec<(BehavioralGate, f64)>,
-    /// Fewest prompts that a figure may rest on
-    #[arg(long, value_name = "N", default_value_t = Thresholds::default().min_samples, value_parser = clap::value_parser!(u64).range(1..))]
-    min_prompts: u64,
-    /// An earlier report.json: fail where a figure fell behind it
-    #[arg(long, value_name = "FILE", conflicts_with = "filter_failing")]
-    baseline: Option<PathBuf>,
-    /// Run only the prompts that something was wrong with in the last report; decides nothing
-    #[arg(long, conflicts_with_all = ["perturb", "stamp"])]
-    filter_failing: bool,
-    /// Write the result into the metadata of the student, which stays the same model
-    #[arg(long)]
-    stamp: bool,
-    /// Most tokens of an answer
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..))]
-    max_new_tokens: u16,
-    /// Activations of the student's ternary layers
-    #[arg(long, value_enum, default_value = "f32")]
-    act: Act,
-    /// Numbers in the student's cache
-    #[arg(long, value_enum, default_value = "f32")]
-    kv: Kv,
-    /// The report as JSON
-    #[arg(long)]
-    json: bool,
-    #[command(flatten)]
-    threads: Threads,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Mode {
-    /// Any chunk, each as likely as the other
-    Random,
-    /// The same share of every source
-    Stratified,
-    /// First the chunks whose answer has the fewest sources
-    Fragile,
-}
-
-fn share(text: &str) -> Result<f64, String> {
-    let share = text.parse().ok().filter(|share| *share > 0.0 && *share < 1.0);
-    share.ok_or_else(|| format!("`{text}` is no share; write a number between 0 and 1, for example 0.1"))
-}
-
-fn threshold(text: &str) -> Result<(BehavioralGate, f64), String> {
-    let (gate, value) = text.split_once('=').ok_or_else(|| format!("`{text}` has no `=`; write GATE=VALUE"))?;
-    let gate: BehavioralGate = gate.parse().map_err(|error: behavior_eval::Error| error.to_string())?;
-    let value: f64 = value.parse().map_err(|_| format!("`{value}` is no number"))?;
-    Thresholds::default().set(gate, value).map_err(|error| error.to_string())?;
-    Ok((gate, value))
-}
+pub(crate) use options::Args;
+use options::{TEACHER, config, read_text};
 
 /// A model that is open, and which it is.
 struct Named {
@@ -141,6 +47,7 @@ impl Named {
 
 /// Runs the verb.
 pub(crate) fn execute(args: Args) -> Result<()> {
+    let config = config(&args)?;
     let suite = Suite::open(&args.suite, &args.corpus)?;
     let baseline = args.baseline.as_deref().map(read_report).transpose()?;
     if let (Some(baseline), Some(path)) = (&baseline, &args.baseline)
@@ -156,7 +63,7 @@ pub(crate) fn execute(args: Args) -> Result<()> {
     let suite_name = args.suite.file_stem().map_or_else(|| "suite".into(), |name| name.to_string_lossy().into_owned());
     let info = subject_info(&student.files, student.id.clone())?;
     let folder = args.report.clone().unwrap_or_else(|| default_folder(&info.name, &suite_name));
-    let run = GateRun::new(&suite, &suite_name, &args.artifacts, config(&args))?;
+    let run = GateRun::new(&suite, &suite_name, &args.artifacts, config)?;
     let run = if args.filter_failing {
         let last = read_report(&folder.join("report.json"))?;
         if last.suite() != suite.identity() {
@@ -172,6 +79,10 @@ pub(crate) fn execute(args: Args) -> Result<()> {
     } else {
         run
     };
+    if let Some(baseline) = &baseline {
+        baseline.check(suite.identity(), &teacher.id, &run.settings())?;
+    }
+    std::fs::create_dir_all(&folder).map_err(|error| anyhow!("cannot make {}: {error}", folder.display()))?;
     let measured = Measured::new(&args, &run, &teacher, &student)?;
     if args.filter_failing {
         let checks = run.check_prompts(&measured.teacher, &measured.student)?;
@@ -200,44 +111,9 @@ fn default_folder(student: &str, suite: &str) -> PathBuf {
     Path::new("eval/reports").join(name.strip_suffix("_t.jsonl").unwrap_or(&name))
 }
 
-fn config(args: &Args) -> GateRunConfig {
-    let mut thresholds = Thresholds::default();
-    thresholds.min_samples = args.min_prompts;
-    for &(gate, value) in &args.thresholds {
-        thresholds.set(gate, value).expect("checked when the command line was read");
-    }
-    let removal = match args.perturb_mode {
-        Mode::Random => Removal::Random,
-        Mode::Stratified => Removal::StratifiedBySource,
-        Mode::Fragile => Removal::MostFragileFirst,
-    };
-    GateRunConfig {
-        max_new_tokens: usize::from(args.max_new_tokens),
-        strict: args.strict,
-        thresholds,
-        perturbation: args.perturb.map(|fraction| Perturbation { fraction, removal, seed: args.perturb_seed }),
-        compute: compute(args.act, args.kv),
-        teacher_compute: compute(TEACHER.0, TEACHER.1),
-        columns: Columns::default(),
-        ..GateRunConfig::default()
-    }
-}
-
-/// How a model computes, in the words of the command line.
-fn compute(act: Act, kv: Kv) -> String {
-    let name =
-        |value: Option<clap::builder::PossibleValue>| value.map_or_else(String::new, |v| v.get_name().to_owned());
-    format!("activations {}, cache {}", name(act.to_possible_value()), name(kv.to_possible_value()))
-}
-
 /// A report as a baseline.
 fn read_report(path: &Path) -> Result<Baseline> {
-    let failed = |error: std::io::Error| anyhow!("cannot read {}: {error}", path.display());
-    let bytes = std::fs::metadata(path).map_err(failed)?.len();
-    if bytes > behavior_eval::regression::MAX_BYTES {
-        return Err(anyhow!("{} has {bytes} bytes; a report has far less", path.display()));
-    }
-    let text = std::fs::read_to_string(path).map_err(failed)?;
+    let text = read_text(path, behavior_eval::regression::MAX_BYTES)?;
     Baseline::parse(&text).map_err(|error| anyhow!("{}: {error}", path.display()))
 }
 
@@ -318,7 +194,6 @@ fn blame(error: behavior_eval::Error, models: &[&ModelFiles]) -> anyhow::Error {
 
 /// Writes the four formats, each in one step.
 fn write_files(report: &mut GateReport, folder: &Path) -> Result<()> {
-    std::fs::create_dir_all(folder).map_err(|error| anyhow!("cannot make {}: {error}", folder.display()))?;
     for name in ["report.html", "report.json", "report.junit.xml", "report.md"] {
         report.run.files.insert(name.to_owned(), folder.join(name).display().to_string());
     }
