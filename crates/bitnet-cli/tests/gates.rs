@@ -107,6 +107,16 @@ fn a_model_against_itself_routes_alike_and_threads_change_nothing() {
     assert_eq!(json["baseline"]["regressions"], Value::Array(vec![]));
     assert_eq!(json["baseline"]["figures"][2]["change"], 0.0);
 
+    // What cannot be compared is refused before anything runs.
+    let asked = |more: &[&str]| {
+        gates(two.path(), &teacher(), &[&["--baseline", text(&baseline), "--report", "other"], more].concat()).refusal()
+    };
+    assert!(asked(&["--max-new-tokens", "8"]).contains("limit of tokens is 64, and this run's is 8"));
+    assert!(
+        asked(&["--label-threshold", "redundancy=2"]).contains("rule of labels is disagreement > 0.4, redundancy > 3")
+    );
+    assert!(!two.path().join("other").exists());
+
     // Only what went wrong, which decides nothing.
     let part = gates(two.path(), &teacher(), &["--filter-failing"]);
     let failing = |p: &&Value| !p["failed"].as_array().unwrap().is_empty();
@@ -124,7 +134,8 @@ fn a_student_is_stamped_and_stays_the_same_model() {
     fs::copy(student(), &path).unwrap();
     let identity = |path: &Path| bitnet(["verify", text(path), "--json"]).json()["identity"].clone();
     let before = identity(&path);
-    let stamped = gates(dir.path(), text(&path), &[&LAX[..], &["--stamp"]].concat());
+    let lean = ["--stamp", "--no-router-inputs"];
+    let stamped = gates(dir.path(), text(&path), &[&LAX[..], &lean].concat());
     assert!(stamped.stderr.contains("student.gguf: SHIP"), "{}", stamped.stderr);
     assert!(stamped.done().starts_with("SHIP: student against craftsman-mini"));
     assert_eq!(identity(&path), before);
@@ -133,10 +144,27 @@ fn a_student_is_stamped_and_stays_the_same_model() {
     let json = bitnet(["inspect", text(&path), "--json"]).json();
     assert_eq!((&json["gates"]["verdict"], &json["gates"]["student"]), (&"SHIP".into(), &before));
 
+    let report = || fs::read_to_string(dir.path().join("eval/reports/student_few/report.json")).unwrap();
+    assert!(!report().contains("\"local_routing\"") && report().contains("\"coherence\""));
+
     // Real thresholds, the lower ends of eight prompts: it cannot pass, and the stamp says so.
-    let strict = gates(dir.path(), text(&path), &["--strict", "--stamp"]);
+    let signals = dir.path().join("signals.txt");
+    fs::write(&signals, "# ours\ninsufficient evidence\n<refusal>\n").unwrap();
+    let strict = ["--strict", "--refusal-signals", text(&signals), "--label-threshold", "fragility=0.6"];
+    let strict = gates(dir.path(), text(&path), &[&lean[..], &strict].concat());
+    fs::remove_file(&signals).unwrap();
+    let json: Value = serde_json::from_str(&report()).unwrap();
+    assert_eq!(json["settings"]["refusal_signals"], serde_json::json!(["<refusal>", "insufficient evidence"]));
+    assert_eq!(json["settings"]["label_thresholds"]["fragility"], 0.6);
+    assert_eq!(json["run"]["teacher_reused"], true);
     assert_eq!(strict.code, Some(3), "{}", strict.stderr);
-    assert!(strict.stdout.starts_with("NO-SHIP: ") && strict.stdout.contains("remedy: "), "{}", strict.stdout);
+    assert!(strict.stdout.starts_with("NO-SHIP: "), "{}", strict.stdout);
+    let failures = json["failures"].as_array().unwrap();
+    assert!(!failures.is_empty());
+    for failure in failures {
+        let remedy = format!("remedy: {} (not part of this version)", failure["remedy"].as_str().unwrap());
+        assert!(strict.stdout.contains(&remedy), "{remedy}: {}", strict.stdout);
+    }
     assert!(bitnet(["inspect", text(&path)]).done().contains("gates: NO-SHIP on few (8 prompts, strict)"));
     assert_eq!(identity(&path), before);
     assert_eq!(listing(dir.path()), ["eval", "few.corpus.jsonl", "few.jsonl", "student.gguf"]);
@@ -151,11 +179,27 @@ fn what_cannot_decide_is_refused_with_the_reason() {
     assert!(wrong(&["--threshold", "must_answer"]).usage().contains("GATE=VALUE"));
     assert!(wrong(&["--perturb", "2"]).usage().contains("between 0 and 1"));
     assert!(wrong(&["--filter-failing", "--stamp"]).usage().contains("cannot be used with"));
+    for value in ["vibes=1", "fragility=1.1", "redundancy=-1", "disagreement=nan"] {
+        assert!(wrong(&["--label-threshold", value]).usage().contains("is no label threshold"), "{value}");
+    }
+    assert!(wrong(&["--label-threshold", "fragility"]).usage().contains("SIGNAL=VALUE"));
+    assert!(wrong(&["--repair"]).usage().contains("--repair"), "nothing pretends to repair");
     let stamp = wrong(&["--stamp"]);
     assert_eq!(stamp.code, Some(2), "a folder takes no stamp");
     assert!(stamp.stderr.contains("--stamp writes into a GGUF file"), "{}", stamp.stderr);
 
     assert!(wrong(&["--filter-failing"]).refusal().contains("report.json"), "there is no last report");
+    let signals = dir.path().join("signals.txt");
+    assert!(wrong(&["--refusal-signals", text(&signals)]).refusal().contains("signals.txt"));
+    for (content, reason) in [("fine\n--\n", "signals.txt: line 2: there is no word in it"), ("", "without a signal")] {
+        fs::write(&signals, content).unwrap();
+        let refusal = wrong(&["--refusal-signals", text(&signals)]).refusal();
+        assert!(refusal.contains(reason), "{refusal}");
+    }
+    assert!(wrong(&["--report", "signals.txt"]).refusal().contains("signals.txt"), "a file is no folder");
+    let much = wrong(&["--perturb", "0.95"]).refusal();
+    assert!(much.contains("keep their label when evidence is taken away"), "{much}");
+
     let baseline = dir.path().join("old.json");
     for (content, reason) in [("{", "EOF"), (r#"{"schema": 9}"#, "schema is 9"), (r#"{"schema": 1}"#, "missing field")]
     {
