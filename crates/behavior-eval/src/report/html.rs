@@ -15,7 +15,7 @@ h1{font-size:1.7rem;padding:.6rem 1rem;border-left:.5rem solid;background:#f6f7f
 h1.good{border-color:#1a7f37}h1.bad{border-color:#b42318}\
 h2{font-size:1.2rem;margin-top:2.2rem;border-bottom:1px solid #d8dde4;padding-bottom:.2rem}\
 .wide{overflow-x:auto}table{border-collapse:collapse;margin:.8rem 0;font-size:.92rem}\
-th,td{text-align:left;vertical-align:top;padding:.3rem .8rem .3rem .3rem;border-bottom:1px solid #e4e8ee;overflow-wrap:anywhere}\
+th,td{text-align:left;vertical-align:top;padding:.3rem .8rem .3rem .3rem;border-bottom:1px solid #e4e8ee;overflow-wrap:break-word}\
 th{font-weight:600;white-space:nowrap}td:first-child{min-width:7rem}\
 tr.good td:first-child{box-shadow:inset .25rem 0 #1a7f37;padding-left:.6rem}\
 tr.bad td:first-child{box-shadow:inset .25rem 0 #b42318;padding-left:.6rem}tr.bad td{background:#fdf3f2}\
