@@ -28,8 +28,8 @@ pub struct Packed {
 
 impl CraftsmanModel {
     /// Packs the ternary weights of all layers as tiles, which are read faster than the layout of the file. Layers are
-    /// taken in order as long as the packed weights exceed the mapped ones by at most `growth_bytes` in all; TQ2_0 does
-    /// not grow but for padding, TQ1_0 grows by 22 %. Reads and validates all ternary weights.
+    /// taken in order as long as the packed weights exceed the mapped ones by at most `growth_bytes` in all; no packing
+    /// grows but by the rows that fill up its last tile. Reads and validates all ternary weights.
     ///
     /// # Errors
     /// [`crate::Error::Weight`] for damaged weights; no memory for an arena.

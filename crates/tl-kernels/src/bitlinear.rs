@@ -193,7 +193,10 @@ impl BitLinear {
     pub(crate) fn forward_block(&self, acts: &ActivationBuffer, out: ColumnBlock<'_, f32>) {
         if let Some(matrix) = &self.tiles {
             let acts = acts.quantized(self.mode).expect("activations are quantised in the layer's mode");
-            return self.level.run(TileProduct { matrix, scales: self.tensor.scales(), acts, out });
+            let scales = self.tensor.scales();
+            return with_scratch(matrix.scratch_blocks(out.n_rows()), |scratch| {
+                self.level.run(TileProduct { matrix, scales, acts, out, scratch });
+            });
         }
         if let Some(matrix) = &self.lookup {
             return match matrix.grouping() {

@@ -42,6 +42,7 @@ mod activation;
 mod aligned;
 mod arch;
 mod arena;
+mod base3;
 mod bitlinear;
 mod caps;
 mod error;

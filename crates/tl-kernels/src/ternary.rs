@@ -215,10 +215,7 @@ impl<P: TernaryFormat> TernaryRows<'_, P> {
         for (i, row) in bytes.chunks_exact(row_bytes).take(len).enumerate() {
             for (block, out) in P::blocks(row).iter().zip(&mut *tile) {
                 out.codes.as_flattened_mut().as_chunks_mut().0[i] = P::tq2_bytes(block);
-                out.scales[i] = match self.tensor.scales() {
-                    Scales::PerBlock => P::scale_bits(block).to_le_bytes(),
-                    Scales::PerTensor(_) => f16::ONE.to_le_bytes(),
-                };
+                out.scales[i] = block_scale::<P>(self.tensor.scales(), block);
             }
         }
         for block in tile {
@@ -233,6 +230,15 @@ impl<P: TernaryFormat> TernaryRows<'_, P> {
             Scales::PerBlock => None,
             Scales::PerTensor(scale) => Some(scale),
         }
+    }
+}
+
+/// The f16 scale of a block in a tile: 1 where the tensor has one scale.
+#[inline(always)]
+pub(crate) fn block_scale<P: TernaryFormat>(scales: Scales, block: &P::Block) -> [u8; 2] {
+    match scales {
+        Scales::PerBlock => P::scale_bits(block).to_le_bytes(),
+        Scales::PerTensor(_) => f16::ONE.to_le_bytes(),
     }
 }
 

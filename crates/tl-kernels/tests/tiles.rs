@@ -238,21 +238,26 @@ fn slices_and_pools_change_nothing() {
 #[test]
 fn a_changed_tile_changes_the_result() {
     let random = &mut Random(7);
-    let tensor = random.tensor(Packing::Tq2_0, 40, BLOCK);
-    let layer = BitLinear::new(tensor.clone(), ActMode::A8Block).unwrap();
-    let mut arena = Arena::new(layer.packed_bytes()).unwrap();
-    layer.pack_into(arena.as_mut_slice());
-    // Row 3 is dword 3 of each 128 bytes.
-    arena.as_mut_slice()[4 * 3] ^= 1;
-    let changed = layer.with_packed(arena.freeze()).unwrap();
-    let x = vec![1.0; BLOCK];
-    for isa in levels() {
-        let got = product(&Linear::Ternary(changed.clone().with_isa(isa).unwrap()), &Pool::serial(), &x, 1);
-        let differing: Vec<usize> =
-            (0..40).filter(|&r| got[r] != expected(&tensor, ActMode::A8Block, &x, 1)[r]).collect();
-        assert_eq!(differing, [3], "{isa}");
-        let error = selftest::check(&Linear::Ternary(changed.clone().with_isa(isa).unwrap())).unwrap_err();
-        assert!(matches!(error, Error::SelfTest { row: 3, .. }), "{error}");
+    let x = random.floats(2 * BLOCK);
+    for packing in Packing::ALL {
+        let tensor = random.tensor(packing, 40, BLOCK);
+        let layer = BitLinear::new(tensor.clone(), ActMode::A8Block).unwrap();
+        let mut arena = Arena::new(layer.packed_bytes()).unwrap();
+        layer.pack_into(arena.as_mut_slice());
+        // Row 3 is dword 3 of each 128 bytes.
+        arena.as_mut_slice()[4 * 3] ^= 0x81;
+        let changed = layer.with_packed(arena.freeze()).unwrap();
+        for isa in levels() {
+            for n in [1, 2] {
+                let x = &x[..n * BLOCK];
+                let got = product(&Linear::Ternary(changed.clone().with_isa(isa).unwrap()), &Pool::serial(), x, n);
+                let expected = expected(&tensor, ActMode::A8Block, x, n);
+                let differing: Vec<usize> = (0..n * 40).filter(|&r| got[r] != expected[r]).collect();
+                assert_eq!(differing, (0..n).map(|t| 40 * t + 3).collect::<Vec<_>>(), "{isa} {packing:?}");
+            }
+            let error = selftest::check(&Linear::Ternary(changed.clone().with_isa(isa).unwrap())).unwrap_err();
+            assert!(matches!(error, Error::SelfTest { row: 3, .. }), "{error}");
+        }
     }
 }
 
@@ -268,7 +273,8 @@ fn layers_are_packed_together_and_others_left_alone() {
         .into();
     let mut layers = [dense, ternary[0].clone(), float, ternary[1].clone(), ternary[2].clone()];
     let n_bytes = pack_layers(&mut layers.each_mut(), &pool).unwrap();
-    assert_eq!(n_bytes, (1 + 2 * 3 + 2 * 2) * 2112);
+    assert_eq!(n_bytes, (1 + 2 * 3) * 1728 + 2 * 2 * 2112);
+    assert_eq!(layers[3].bytes().len(), ternary[1].bytes().len(), "whole tiles are as large as in the file");
     let kinds = layers.each_ref().map(Linear::kernel);
     use KernelKind::{Dense, I2s, Tiles};
     assert_eq!(kinds, [Dense, Tiles, I2s, Tiles, Tiles]);
@@ -281,15 +287,18 @@ fn layers_are_packed_together_and_others_left_alone() {
 
 #[test]
 fn tiles_of_another_shape_are_refused() {
-    let tensor = Random(9).tensor(Packing::Tq2_0, 40, BLOCK);
-    let layer = BitLinear::new(tensor.clone(), ActMode::A8Block).unwrap();
-    let of_len = |len| layer.clone().with_packed(Arena::new(len).unwrap().freeze());
-    assert!(of_len(2 * 2112).is_ok());
-    for len in [0, 2112, 2 * 2112 - 1, 3 * 2112] {
-        assert!(matches!(of_len(len), Err(Error::PackedBytes { expected: 4224, got }) if got == len));
+    for (packing, block) in [(Packing::Tq2_0, 2112), (Packing::Tq1_0, 1728)] {
+        let layer = BitLinear::new(Random(9).tensor(packing, 40, BLOCK), ActMode::A8Block).unwrap();
+        let of_len = |len| layer.clone().with_packed(Arena::new(len).unwrap().freeze());
+        assert!(of_len(2 * block).is_ok());
+        for len in [0, block, 2 * block - 1, 3 * block] {
+            let error = of_len(len).unwrap_err();
+            assert!(matches!(error, Error::PackedBytes { expected, got } if expected == 2 * block && got == len));
+        }
+        let askew = Arena::new(2 * block + 2).unwrap().freeze().slice(2..2 * block + 2);
+        assert!(matches!(layer.clone().with_packed(askew), Err(Error::PackedBytes { .. })));
     }
-    let askew = Arena::new(2 * 2112 + 2).unwrap().freeze().slice(2..2 * 2112 + 2);
-    assert!(matches!(layer.clone().with_packed(askew), Err(Error::PackedBytes { .. })));
+    let tensor = Random(9).tensor(Packing::Tq2_0, 40, BLOCK);
     let float = BitLinear::new(tensor, ActMode::F32).unwrap();
     assert!(!float.is_packable());
     assert!(matches!(float.with_packed(Bytes::default()), Err(Error::NoKernel { .. })));

@@ -6,6 +6,7 @@
 pub(crate) mod int8;
 pub(crate) mod lut;
 
+mod base3;
 mod scalar;
 mod tile;
 

@@ -293,14 +293,14 @@ fn tq1_fractions(packed: &[u8; 52]) -> Codes {
 /// Each byte times 3, mod 256.
 #[target_feature(enable = "neon")]
 #[inline]
-fn triple(a: uint8x16_t) -> uint8x16_t {
+pub(super) fn triple(a: uint8x16_t) -> uint8x16_t {
     vaddq_u8(vaddq_u8(a, a), a)
 }
 
 /// The trit before the point of 3 times each fraction: 1 from 86 on, 2 from 171 on.
 #[target_feature(enable = "neon")]
 #[inline]
-fn leading_trits(fractions: uint8x16_t) -> uint8x16_t {
+pub(super) fn leading_trits(fractions: uint8x16_t) -> uint8x16_t {
     // A true comparison is 255, that is -1.
     let first = vcgtq_u8(fractions, vdupq_n_u8(85));
     let second = vcgtq_u8(fractions, vdupq_n_u8(170));

@@ -48,22 +48,26 @@ fn fields(block: &TileBlock, c: usize, g: usize) -> [__m256i; 4] {
     ]
 }
 
-/// The four activations that meet field `f` of chunk `c`, in every lane.
+/// Four activations, in every lane; the four `16 f + c` meet field f of chunk c.
 #[target_feature(enable = "avx2")]
 #[inline]
-fn broadcast(codes: &[i8; BLOCK], c: usize, f: usize) -> __m256i {
-    let quad = &codes.as_chunks::<4>().0[16 * f + c];
+pub(in crate::arch) fn broadcast(codes: &[i8; BLOCK], quad: usize) -> __m256i {
+    let quad = &codes.as_chunks::<4>().0[quad];
     _mm256_set1_epi32(i32::from_le_bytes(quad.map(i8::cast_unsigned)))
 }
 
 /// `acc = fma(scale * token.scale, (sums - token.sum) as f32, acc)` for the eight rows from `8 g` on.
 #[target_feature(enable = "avx2,f16c,fma")]
 #[inline]
-fn finish(block: &TileBlock, g: usize, [low, high]: [__m256i; 2], token: &TokenBlock<'_>, acc: &mut [f32; TILE]) {
+pub(in crate::arch) fn finish(
+    scales: &[[u8; 2]; TILE],
+    g: usize,
+    sums: __m256i,
+    token: &TokenBlock<'_>,
+    acc: &mut [f32; TILE],
+) {
     let acc = &mut acc[8 * g..8 * g + 8];
-    let scales = &block.scales[8 * g..8 * g + 8];
-    let ones = _mm256_set1_epi16(1);
-    let sums = _mm256_add_epi32(_mm256_madd_epi16(low, ones), _mm256_madd_epi16(high, ones));
+    let scales = &scales[8 * g..8 * g + 8];
     let ints = _mm256_cvtepi32_ps(_mm256_sub_epi32(sums, _mm256_set1_epi32(token.sum)));
     // SAFETY: 16 and 32 bytes are read from, and written to, slices of that many.
     unsafe {
@@ -72,6 +76,14 @@ fn finish(block: &TileBlock, g: usize, [low, high]: [__m256i; 2], token: &TokenB
         let sum = _mm256_fmadd_ps(scales, ints, _mm256_loadu_ps(acc.as_ptr()));
         _mm256_storeu_ps(acc.as_mut_ptr(), sum);
     }
+}
+
+/// The sum of neighbours, of two sums of 16 bits.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn widened([low, high]: [__m256i; 2]) -> __m256i {
+    let ones = _mm256_set1_epi16(1);
+    _mm256_add_epi32(_mm256_madd_epi16(low, ones), _mm256_madd_epi16(high, ones))
 }
 
 /// One token: a chunk is read whole, so that memory is read in one line.
@@ -83,13 +95,13 @@ fn one_token(block: &TileBlock, token: &TokenBlock<'_>, acc: &mut [f32; TILE]) {
         for g in 0..4 {
             let fields = fields(block, c, g);
             for f in 0..4 {
-                let pairs = _mm256_maddubs_epi16(fields[f], broadcast(token.codes, c, f));
+                let pairs = _mm256_maddubs_epi16(fields[f], broadcast(token.codes, 16 * f + c));
                 sums[g][f / 2] = _mm256_add_epi16(sums[g][f / 2], pairs);
             }
         }
     }
     for g in 0..4 {
-        finish(block, g, sums[g], token, acc);
+        finish(&block.scales, g, widened(sums[g]), token, acc);
     }
 }
 
@@ -103,13 +115,13 @@ fn some_tokens<const T: usize>(block: &TileBlock, tokens: &[TokenBlock<'_>; T], 
             let fields = fields(block, c, g);
             for j in 0..T {
                 for f in 0..4 {
-                    let pairs = _mm256_maddubs_epi16(fields[f], broadcast(tokens[j].codes, c, f));
+                    let pairs = _mm256_maddubs_epi16(fields[f], broadcast(tokens[j].codes, 16 * f + c));
                     sums[j][f / 2] = _mm256_add_epi16(sums[j][f / 2], pairs);
                 }
             }
         }
         for j in 0..T {
-            finish(block, g, sums[j], &tokens[j], &mut acc[j]);
+            finish(&block.scales, g, widened(sums[j]), &tokens[j], &mut acc[j]);
         }
     }
 }

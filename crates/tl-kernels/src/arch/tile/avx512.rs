@@ -46,20 +46,26 @@ fn load(block: &TileBlock, c: usize, h: usize) -> __m512i {
     unsafe { _mm512_loadu_si512(half.as_ptr().cast()) }
 }
 
-/// The four activations that meet field `f` of chunk `c`, in every lane.
+/// Four activations, in every lane; the four `16 f + c` meet field f of chunk c.
 #[target_feature(enable = "avx512f")]
 #[inline]
-fn broadcast(codes: &[i8; BLOCK], c: usize, f: usize) -> __m512i {
-    let quad = &codes.as_chunks::<4>().0[16 * f + c];
+pub(in crate::arch) fn broadcast(codes: &[i8; BLOCK], quad: usize) -> __m512i {
+    let quad = &codes.as_chunks::<4>().0[quad];
     _mm512_set1_epi32(i32::from_le_bytes(quad.map(i8::cast_unsigned)))
 }
 
 /// `acc = fma(scale * token.scale, (sums - token.sum) as f32, acc)` for the sixteen rows of half `h`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,f16c,fma")]
 #[inline]
-fn finish(block: &TileBlock, h: usize, sums: __m512i, token: &TokenBlock<'_>, acc: &mut [f32; TILE]) {
+pub(in crate::arch) fn finish(
+    scales: &[[u8; 2]; TILE],
+    h: usize,
+    sums: __m512i,
+    token: &TokenBlock<'_>,
+    acc: &mut [f32; TILE],
+) {
     let acc = &mut acc[16 * h..16 * h + 16];
-    let scales = &block.scales[16 * h..16 * h + 16];
+    let scales = &scales[16 * h..16 * h + 16];
     let ints = _mm512_cvtepi32_ps(_mm512_sub_epi32(sums, _mm512_set1_epi32(token.sum)));
     // SAFETY: 32 and 64 bytes are read from, and written to, slices of that many.
     unsafe {
@@ -86,7 +92,7 @@ fn one_token_vnni(block: &TileBlock, token: &TokenBlock<'_>, acc: &mut [f32; TIL
     for c in 0..CHUNKS {
         let halves = [load(block, c, 0), load(block, c, 1)];
         for f in 0..4 {
-            let acts = broadcast(token.codes, c, f);
+            let acts = broadcast(token.codes, 16 * f + c);
             for h in 0..2 {
                 sums[h][f] = _mm512_dpbusd_epi32(sums[h][f], _mm512_and_si512(halves[h], masks[f]), acts);
             }
@@ -96,7 +102,7 @@ fn one_token_vnni(block: &TileBlock, token: &TokenBlock<'_>, acc: &mut [f32; TIL
         let [by_1, by_4, by_16, by_64] = sums[h];
         let low = _mm512_add_epi32(by_1, _mm512_srai_epi32::<2>(by_4));
         let high = _mm512_add_epi32(_mm512_srai_epi32::<4>(by_16), _mm512_srai_epi32::<6>(by_64));
-        finish(block, h, _mm512_add_epi32(low, high), token, acc);
+        finish(&block.scales, h, _mm512_add_epi32(low, high), token, acc);
     }
 }
 
@@ -123,15 +129,15 @@ fn tokens_vnni<const T: usize>(block: &TileBlock, tokens: &[TokenBlock<'_>; T], 
         let (low, high) = (fields(block, c, 0), fields(block, c, 1));
         for j in 0..T {
             for f in 0..4 {
-                let acts = broadcast(tokens[j].codes, c, f);
+                let acts = broadcast(tokens[j].codes, 16 * f + c);
                 sums[j][0] = _mm512_dpbusd_epi32(sums[j][0], low[f], acts);
                 sums[j][1] = _mm512_dpbusd_epi32(sums[j][1], high[f], acts);
             }
         }
     }
     for j in 0..T {
-        finish(block, 0, sums[j][0], &tokens[j], &mut acc[j]);
-        finish(block, 1, sums[j][1], &tokens[j], &mut acc[j]);
+        finish(&block.scales, 0, sums[j][0], &tokens[j], &mut acc[j]);
+        finish(&block.scales, 1, sums[j][1], &tokens[j], &mut acc[j]);
     }
 }
 
@@ -147,7 +153,7 @@ fn tokens_bw<const T: usize>(block: &TileBlock, tokens: &[TokenBlock<'_>; T], ac
             let fields = fields(block, c, h);
             for j in 0..T {
                 for f in 0..4 {
-                    let pairs = _mm512_maddubs_epi16(fields[f], broadcast(tokens[j].codes, c, f));
+                    let pairs = _mm512_maddubs_epi16(fields[f], broadcast(tokens[j].codes, 16 * f + c));
                     sums[j][f / 2] = _mm512_add_epi16(sums[j][f / 2], pairs);
                 }
             }
@@ -155,7 +161,7 @@ fn tokens_bw<const T: usize>(block: &TileBlock, tokens: &[TokenBlock<'_>; T], ac
         for j in 0..T {
             let [low, high] = sums[j];
             let total = _mm512_add_epi32(_mm512_madd_epi16(low, ones), _mm512_madd_epi16(high, ones));
-            finish(block, h, total, &tokens[j], &mut acc[j]);
+            finish(&block.scales, h, total, &tokens[j], &mut acc[j]);
         }
     }
 }

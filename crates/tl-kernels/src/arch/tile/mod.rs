@@ -10,10 +10,10 @@ use crate::{
 
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code, reason = "vector instructions, behind tokens that prove support")]
-mod avx2;
+pub(super) mod avx2;
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code, reason = "vector instructions, behind tokens that prove support")]
-mod avx512;
+pub(super) mod avx512;
 
 #[cfg(target_arch = "aarch64")]
 #[allow(unsafe_code, reason = "vector instructions, behind tokens that prove support")]
