@@ -42,6 +42,7 @@ pub mod suite;
 pub mod trace;
 pub mod window;
 
+mod job;
 mod json;
 mod lockstep;
 mod numeric;

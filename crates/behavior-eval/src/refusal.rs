@@ -78,7 +78,7 @@ impl RefusalSignals {
     /// [`Error::RefusalSignal`] for a line without a word, and for a text without a signal.
     pub fn parse(text: &str) -> Result<Self> {
         let (mut phrases, mut tags) = (Vec::new(), Vec::new());
-        let mut n_lines = 0;
+        let mut n_lines = 1;
         for (line, signal) in (1..).zip(text.lines().map(str::trim)) {
             n_lines = line;
             if signal.is_empty() || signal.starts_with('#') {

@@ -255,6 +255,7 @@ impl<'a> GateRun<'a> {
     ) -> Result<TeacherArtifact> {
         // Before the teacher is loaded.
         if let Some(artifact) = open_recorded(self.root, spec)? {
+            artifact.check_prompts(prompts.iter().map(|prompt| prompt.id.as_str()))?;
             return Ok(artifact);
         }
         let inputs: Vec<PromptInput<'_>> = prompts

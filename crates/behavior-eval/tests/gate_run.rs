@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
+use behavior_eval::artifact::{PromptInput, open_or_record};
 use behavior_eval::perturb::Perturbation;
 use behavior_eval::report::GateReport;
 use behavior_eval::scripted::ScriptedSubject;
@@ -343,6 +344,30 @@ fn without_router_inputs_the_local_mode_is_absent_and_nothing_else_changes() {
     assert!(whole.local_routing.is_some() && without.local_routing.is_none());
     assert_eq!(GateReport { local_routing: None, ..whole }.json(), without.json());
     assert!(behavior_eval::report::markdown(&without).contains("not recorded"));
+}
+
+/// The key is right, and so are all hashes, but these are not the prompts of the suite.
+#[test]
+fn a_recording_of_other_prompts_under_the_same_key_is_refused() {
+    let spec = {
+        let run = GateRun::new(&SMALL.suite, "small", SMALL.artifacts.path(), config()).unwrap();
+        let mut load = || -> Result<Box<dyn Subject>, ModelError> { Ok(Box::new(teacher())) };
+        run.record_teacher(teacher().info(), &mut load, &mut |_, _, _| {}).unwrap().base.spec().clone()
+    };
+    let all: Vec<PromptInput<'_>> = SMALL.suite.prompts().iter().map(PromptInput::from).collect();
+    let swapped = [&all[1..2], &all[..1], &all[2..]].concat();
+    for (prompts, says) in [
+        (&all[..40], "its end stands at place 40 where the suite has prompt "),
+        (
+            &swapped,
+            &format!("prompt {} stands at place 0 where the suite has prompt {}", all[1].prompt_id, all[0].prompt_id),
+        ),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        open_or_record(dir.path(), &spec, &mut teacher(), prompts, &mut |_, _| {}).unwrap();
+        let error = run_with(config(), dir.path(), &mut subject("equal", gold)).unwrap_err().to_string();
+        assert!(error.contains(says) && error.contains("remove its folder"), "{error}");
+    }
 }
 
 #[test]

@@ -238,7 +238,7 @@ fn signals_are_read_line_by_line_and_a_line_that_matches_nothing_is_refused() {
     assert_eq!(signals.all().collect::<Vec<_>>(), ["<declined>", "out of scope"]);
     assert_eq!(signals.find("Out of SCOPE!"), Some("out of scope"));
     assert_eq!(signals.find("I cannot determine this."), None, "instead of the built-in ones");
-    for (text, line) in [("out of scope\n?!\n", 2), ("", 0), ("# only this\n\n", 2), ("ok\n<>", 2)] {
+    for (text, line) in [("out of scope\n?!\n", 2), ("", 1), ("# only this\n\n", 2), ("ok\n<>", 2)] {
         let error = RefusalSignals::parse(text).unwrap_err();
         assert!(matches!(error, Error::RefusalSignal { line: at, .. } if at == line), "{text:?}: {error}");
     }

@@ -61,6 +61,9 @@ pub struct Unit {
     pub payload: Value,
     /// End of the unit's bytes in the data; they start where the unit before ends.
     pub end: u64,
+    /// BLAKE3 of the unit's bytes, in hexadecimal. Opening a job checks it for the newest unit only, the one that a stop
+    /// can have torn: whoever reads earlier ones back checks them then.
+    pub digest: String,
 }
 
 /// An open job. Dropping it keeps what is finished for the next [`Job::open`]; a job without
@@ -227,8 +230,8 @@ impl Job {
             }
         }
         match appended {
-            Ok((bytes, _)) => {
-                self.units.push(Unit { payload, end: start.saturating_add(bytes) });
+            Ok((bytes, digest)) => {
+                self.units.push(Unit { payload, end: start.saturating_add(bytes), digest });
                 Ok(&self.units[self.units.len() - 1])
             }
             Err(error) => {
@@ -353,7 +356,9 @@ impl Write for Hashing<'_> {
 
 fn units_of(records: &[Record]) -> Vec<Unit> {
     let unit = |record: &Record| match record {
-        Record::Unit { end, payload, .. } => Some(Unit { payload: payload.clone(), end: *end }),
+        Record::Unit { end, digest, payload } => {
+            Some(Unit { payload: payload.clone(), end: *end, digest: digest.clone() })
+        }
         Record::Commit { .. } => None,
     };
     records.iter().filter_map(unit).collect()
@@ -377,7 +382,7 @@ fn sound_units(path: &Path, records: &[Record]) -> Result<Vec<Unit>> {
     let mut checked = units.len();
     while let Some(last) = checked.checked_sub(1) {
         let start = last.checked_sub(1).map_or(0, |before| units[before].end);
-        let Some(Record::Unit { end, digest, .. }) = records.get(last) else { break };
+        let Unit { end, digest, .. } = &units[last];
         checked = last;
         if *end == start {
             continue;

@@ -99,6 +99,23 @@ impl TeacherArtifact {
         &self.prompts
     }
 
+    /// Whether it holds exactly these prompts, in this order.
+    ///
+    /// # Errors
+    /// [`ArtifactDefect::Damaged`] with the first place where it does not.
+    pub fn check_prompts<'a>(&self, prompt_ids: impl Iterator<Item = &'a str>) -> Result<()> {
+        let mut stored = self.prompts.iter().map(|entry| entry.prompt_id.as_str());
+        for (place, id) in prompt_ids.map(Some).chain([None]).enumerate() {
+            let found = stored.next();
+            if found != id {
+                let name = |id: Option<&str>| id.map_or_else(|| "its end".to_owned(), |id| format!("prompt {id}"));
+                let reason = format!("{} stands at place {place} where the suite has {}", name(found), name(id));
+                return Err(ArtifactDefect::damaged("index", reason).at(&self.path));
+            }
+        }
+        Ok(())
+    }
+
     /// The place of a prompt.
     #[must_use]
     pub fn find(&self, prompt_id: &str) -> Option<usize> {

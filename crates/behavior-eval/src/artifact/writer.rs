@@ -14,6 +14,7 @@ use super::layout::{self, ArtifactDefect, Column, END_MAGIC, Entry, Header, Inde
 use super::reader::TeacherArtifact;
 use super::spec::ArtifactSpec;
 use crate::error::{Error, Result};
+use crate::job;
 use crate::routing::RoutingTable;
 use crate::subject::{Answer, Run};
 use crate::suite::Label;
@@ -60,7 +61,7 @@ impl ArtifactWriter {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).map_err(|source| Error::File { path: folder.to_owned(), source })?;
         }
-        let mut job = Job::open(&path, &spec.manifest(), false)?;
+        let mut job = job::open(&path, &spec.manifest())?;
         if job.units().is_empty() {
             let header = header_text(spec);
             job.append(json!({ "part": "header" }), |out| {

@@ -18,8 +18,12 @@ use serde_json::Value;
 
 use super::measure::StudentRecord;
 use crate::error::{Error, Result};
+use crate::job;
 use crate::routing::RoutingTable;
 use crate::subject::Answer;
+
+/// The folder of all journals.
+const FOLDER: &str = "students";
 
 /// The measurements of one pass over a student. Dropping it keeps them for the next `StudentJournal::open`.
 #[derive(Debug)]
@@ -46,12 +50,17 @@ struct Head {
 }
 
 impl StudentJournal {
+    /// Where the journal of `manifest` lies below `root`.
+    fn path(root: &Path, manifest: &Value) -> PathBuf {
+        root.join(FOLDER).join(blake3::hash(manifest.to_string().as_bytes()).to_string())
+    }
+
     /// Starts the journal of `manifest` below `root`, or continues it.
     pub(super) fn open(root: &Path, manifest: &Value) -> Result<Self> {
-        let folder = root.join("students");
+        let path = Self::path(root, manifest);
+        let folder = root.join(FOLDER);
         std::fs::create_dir_all(&folder).map_err(|source| Error::File { path: folder.clone(), source })?;
-        let path = folder.join(blake3::hash(manifest.to_string().as_bytes()).to_string());
-        let job = Job::open(&path, manifest, false)?;
+        let job = job::open(&path, manifest)?;
         let heads: std::result::Result<Vec<Head>, _> =
             job.units().iter().map(|unit| Head::deserialize(&unit.payload)).collect();
         let heads = heads.map_err(|error| damaged(&path, error.to_string()))?;
@@ -123,6 +132,9 @@ impl StudentJournal {
         let mut file = File::open(&path).map_err(failed)?;
         file.seek(SeekFrom::Start(start)).map_err(failed)?;
         file.read_exact(&mut bytes).map_err(failed)?;
+        if blake3::hash(&bytes).to_string() != units[index].digest {
+            return Err(wrong("its bytes are not those that were written"));
+        }
         head.decode(&bytes).ok_or_else(|| wrong("it is cut off"))
     }
 
@@ -230,6 +242,31 @@ mod tests {
         drop(other);
         journal.discard().unwrap();
         assert_eq!(std::fs::read_dir(dir.path().join("students")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn bytes_that_changed_since_are_refused_wherever_they_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut journal = StudentJournal::open(dir.path(), &json!({})).unwrap();
+        journal.append(&record("p-1", true), 0.5).unwrap();
+        journal.append(&record("p-2", true), 0.5).unwrap();
+        let data = journal.job.data_path();
+        drop(journal);
+        let mut bytes = std::fs::read(&data).unwrap();
+        bytes[7] ^= 1;
+        std::fs::write(&data, bytes).unwrap();
+        let journal = StudentJournal::open(dir.path(), &json!({})).unwrap();
+        let error = journal.read(0).unwrap_err().to_string();
+        assert!(error.contains("prompt p-1: its bytes are not those") && error.contains("remove it"), "{error}");
+        assert_eq!(journal.read(1).unwrap(), record("p-2", true));
+        drop(journal);
+        let partial = data.parent().unwrap();
+        for (manifest, reason) in [("{}", "its `a` is absent where 1 is due"), ("", "is not JSON")] {
+            std::fs::write(partial.join("manifest.json"), manifest).unwrap();
+            let path = StudentJournal::path(dir.path(), &json!({}));
+            let error = job::open(&path, &json!({ "a": 1 })).unwrap_err().to_string();
+            assert!(error.contains(reason) && error.contains("remove it") && !error.contains("force"), "{error}");
+        }
     }
 
     #[test]

@@ -69,7 +69,7 @@ fn read_prompts(suite: &mut Lines) -> Result<(Vec<Pending>, BTreeMap<String, usi
         pending.push(Pending { prompt, line, chunks: BTreeMap::new() });
     }
     if pending.is_empty() {
-        return Err(suite.fault(SuiteFault::NoPrompts));
+        return Err(suite.fault_at(suite.number().max(1), SuiteFault::NoPrompts));
     }
     Ok((pending, by_id))
 }
