@@ -18,7 +18,7 @@
 //! **Invariant**: the value is the *normalised* latent, and the scale knows the width of the
 //! original queries, not of the absorbed ones.
 
-use ternary_core::quantize_a8;
+use tl_kernels::int8::Vectors;
 use tl_kernels::{ActivationBuffer, Linear, Pool, math};
 
 use crate::attention::{check_rows, sized};
@@ -90,9 +90,8 @@ pub(crate) struct MlaScratch {
     heads: Vec<HeadScratch>,
     /// `[n_heads, n, kv_lora + qk_rope]`: `q_abs | rope(q_pe)`, the counterpart of a cached row.
     queries: Vec<f32>,
-    /// For INT8 caches `[n_heads, n, kv_lora]`: `q_abs`, rounded as activations are, and a scale each.
-    query_codes: Vec<i8>,
-    query_scales: Vec<f32>,
+    /// For INT8 caches `[n_heads, n, kv_lora]`: `q_abs`, rounded.
+    rounded: Vectors,
     /// `[n_heads, n, kv_lora]`.
     attended: Vec<f32>,
 }
@@ -313,21 +312,14 @@ impl MlaAttention {
         place: &(dyn Fn(usize) -> Place + Sync),
         s: &mut MlaScratch,
     ) {
-        let (c, n_rows) = (&self.config, self.config.n_heads * n);
-        if s.query_codes.len() < n_rows * c.kv_lora {
-            s.query_codes.resize(n_rows * c.kv_lora, 0);
-        }
-        let scales = sized(&mut s.query_scales, n_rows);
-        let rows = s.queries.chunks_exact(c.cache_width()).zip(s.query_codes.chunks_exact_mut(c.kv_lora));
-        for (scale, (query, codes)) in scales.iter_mut().zip(rows) {
-            *scale = quantize_a8(&query[..c.kv_lora], codes);
-        }
+        let (c, n_rows, width) = (&self.config, self.config.n_heads * n, self.config.cache_width());
+        let queries = &s.queries;
+        s.rounded.set(pool, n_rows, c.kv_lora, |row| &queries[row * width..][..c.kv_lora]);
         let tiles = Int8Tiles {
             kv_lora: c.kv_lora,
             qk_rope: c.qk_rope,
-            codes: &s.query_codes,
-            scales,
-            queries: &s.queries,
+            rounded: &s.rounded,
+            queries,
             cache,
             scale: c.score_scale(),
         };

@@ -1,19 +1,22 @@
-//! The INT8 rows of a latent cache, `[len, kv_lora + qk_rope]`.
+//! The INT8 rows of a latent cache, in tiles of 64 positions.
 //!
 //! ```text
-//! codes   [len, kv_lora]  i8    the latent, rounded as activations are: one scale, absmax / 127, ties to even
-//! scales  [len]           f32
-//! keys    [len, qk_rope]  f16   the rotated key
+//! codes   [tiles, kv_lora / 4, 64, 4]  i8    the latent, rounded as activations are: one scale, absmax / 127, ties to even
+//! scales  [tiles, 64]                  f32
+//! keys    [tiles, qk_rope, 64]         f16   the rotated key
 //! ```
+//!
+//! Products with a tile want positions side by side, so each value of a position lies beside that of its neighbours. A
+//! `kv_lora` that is no multiple of four is padded with zeros.
 //!
 //! GLM-4.7-Flash: 512 + 4 + 128 = 644 bytes per position and layer.
 //!
 //! **Invariant**: as for [`Plane`](crate::plane::Plane), memory for `capacity` rows is reserved at construction and
-//! never moves.
+//! never moves. Places of the last tile behind the last position hold finite codes, whatever they are.
 
 use half::f16;
-use half::slice::HalfFloatSliceExt;
 use ternary_core::quantize_a8;
+use tl_kernels::int8::{Group, ROWS};
 
 use crate::Error;
 use crate::plane::{check_room, reserved, saturating_f16};
@@ -24,9 +27,22 @@ pub(crate) struct Int8Latents {
     kv_lora: usize,
     qk_rope: usize,
     capacity: usize,
-    codes: Vec<i8>,
-    scales: Vec<f32>,
-    keys: Vec<f16>,
+    len: usize,
+    codes: Vec<Group<[i8; 4]>>,
+    scales: Vec<Group<f32>>,
+    keys: Vec<Group<f16>>,
+    /// Codes of one position, on their way to their places.
+    staging: Vec<i8>,
+}
+
+/// 64 positions.
+#[derive(Clone, Copy)]
+pub(crate) struct LatentTile<'a> {
+    /// One group per four columns.
+    pub(crate) codes: &'a [Group<[i8; 4]>],
+    pub(crate) scales: &'a Group<f32>,
+    /// One group per column.
+    pub(crate) keys: &'a [Group<f16>],
 }
 
 impl Int8Latents {
@@ -38,9 +54,12 @@ impl Int8Latents {
     /// Reserves room for `capacity` positions.
     pub(crate) fn new(capacity: usize, kv_lora: usize, qk_rope: usize) -> Result<Int8Latents, Error> {
         let vectors = || {
-            let codes = reserved(capacity.checked_mul(kv_lora)?)?;
-            let keys = reserved(capacity.checked_mul(qk_rope)?)?;
-            Some(Int8Latents { kv_lora, qk_rope, capacity, codes, scales: reserved(capacity)?, keys })
+            let tiles = capacity.div_ceil(ROWS);
+            let codes = reserved(tiles.checked_mul(kv_lora.div_ceil(4))?)?;
+            let (scales, keys) = (reserved(tiles)?, reserved(tiles.checked_mul(qk_rope)?)?);
+            let mut staging = reserved(kv_lora)?;
+            staging.resize(kv_lora, 0);
+            Some(Int8Latents { kv_lora, qk_rope, capacity, len: 0, codes, scales, keys, staging })
         };
         vectors().ok_or_else(|| {
             let bytes = (capacity as u128).saturating_mul(Self::row_bytes(kv_lora, qk_rope) as u128);
@@ -51,6 +70,7 @@ impl Int8Latents {
     /// A copy of the rows held now, with the same capacity.
     pub(crate) fn fork(&self) -> Result<Int8Latents, Error> {
         let mut copy = Int8Latents::new(self.capacity, self.kv_lora, self.qk_rope)?;
+        copy.len = self.len;
         copy.codes.extend_from_slice(&self.codes);
         copy.scales.extend_from_slice(&self.scales);
         copy.keys.extend_from_slice(&self.keys);
@@ -63,22 +83,17 @@ impl Int8Latents {
 
     /// Positions held.
     pub(crate) fn len(&self) -> usize {
-        self.scales.len()
+        self.len
     }
 
-    /// All codes held, `[len, kv_lora]`.
-    pub(crate) fn codes(&self) -> &[i8] {
-        &self.codes
-    }
-
-    /// All scales held, `[len]`.
-    pub(crate) fn scales(&self) -> &[f32] {
-        &self.scales
-    }
-
-    /// All keys held, `[len, qk_rope]`.
-    pub(crate) fn keys(&self) -> &[f16] {
-        &self.keys
+    /// The positions `64 tile ..`.
+    pub(crate) fn tile(&self, tile: usize) -> LatentTile<'_> {
+        let quads = self.kv_lora.div_ceil(4);
+        LatentTile {
+            codes: &self.codes[tile * quads..][..quads],
+            scales: &self.scales[tile],
+            keys: &self.keys[tile * self.qk_rope..][..self.qk_rope],
+        }
     }
 
     /// Refuses `n` more positions that do not fit.
@@ -90,29 +105,47 @@ impl Int8Latents {
     pub(crate) fn append(&mut self, rows: &[f32]) {
         debug_assert!(self.len() + rows.len() / (self.kv_lora + self.qk_rope) <= self.capacity);
         for row in rows.chunks_exact(self.kv_lora + self.qk_rope) {
+            self.set_tiles((self.len + 1).div_ceil(ROWS));
             let (latent, key) = row.split_at(self.kv_lora);
-            let start = self.codes.len();
-            self.codes.resize(start + self.kv_lora, 0);
-            self.scales.push(quantize_a8(latent, &mut self.codes[start..]));
-            self.keys.extend(key.iter().map(|&v| saturating_f16(v)));
+            let (tile, place) = (self.len / ROWS, self.len % ROWS);
+            self.scales[tile].0[place] = quantize_a8(latent, &mut self.staging);
+            let codes = &mut self.codes[tile * self.kv_lora.div_ceil(4)..];
+            for (group, quad) in codes.iter_mut().zip(self.staging.chunks(4)) {
+                group.0[place][..quad.len()].copy_from_slice(quad);
+            }
+            for (group, &value) in self.keys[tile * self.qk_rope..].iter_mut().zip(key) {
+                group.0[place] = saturating_f16(value);
+            }
+            self.len += 1;
         }
     }
 
     /// Drops every position from `len` on.
     pub(crate) fn truncate(&mut self, len: usize) {
-        self.codes.truncate(len.saturating_mul(self.kv_lora));
-        self.scales.truncate(len);
-        self.keys.truncate(len.saturating_mul(self.qk_rope));
+        if len < self.len {
+            self.len = len;
+            self.set_tiles(len.div_ceil(ROWS));
+        }
+    }
+
+    /// Holds `tiles` tiles; new ones are zeros.
+    fn set_tiles(&mut self, tiles: usize) {
+        self.codes.resize(tiles * self.kv_lora.div_ceil(4), Group([[0; 4]; ROWS]));
+        self.scales.resize(tiles, Group([0.0; ROWS]));
+        self.keys.resize(tiles * self.qk_rope, Group([f16::ZERO; ROWS]));
     }
 
     /// Decodes position `position` into `out` `[kv_lora + qk_rope]`.
     pub(crate) fn read(&self, position: usize, out: &mut [f32]) {
+        assert!(position < self.len, "position {position} of {}", self.len);
+        let (tile, place) = (self.tile(position / ROWS), position % ROWS);
         let (latent, key) = out.split_at_mut(self.kv_lora);
-        let codes = &self.codes[position * self.kv_lora..][..self.kv_lora];
-        for (out, &code) in latent.iter_mut().zip(codes) {
-            *out = self.scales[position] * f32::from(code);
+        for (i, out) in latent.iter_mut().enumerate() {
+            *out = tile.scales.0[place] * f32::from(tile.codes[i / 4].0[place][i % 4]);
         }
-        self.keys[position * self.qk_rope..][..self.qk_rope].convert_to_f32_slice(key);
+        for (out, values) in key.iter_mut().zip(tile.keys) {
+            *out = values.0[place].to_f32();
+        }
     }
 }
 
@@ -132,7 +165,29 @@ mod tests {
         assert_eq!((rows.len(), rows.capacity()), (2, 3));
         assert!(matches!(rows.check_room(2), Err(Error::ContextFull { have: 3, need: 4 })));
         rows.truncate(1);
-        assert_eq!((rows.len(), rows.codes().len(), rows.keys().len()), (1, 4, 2));
+        assert_eq!(rows.len(), 1);
+    }
+
+    #[test]
+    fn positions_find_their_places_in_the_tiles() {
+        let (kv_lora, qk_rope, n) = (6, 3, 130);
+        let value = |position: usize, i: usize| ((position * 31 + i * 7) % 255) as f32 - 127.0;
+        let row = |position: usize| {
+            let mut row: Vec<f32> = (0..kv_lora + qk_rope).map(|i| value(position, i)).collect();
+            row[0] = 127.0;
+            row
+        };
+        let mut rows = Int8Latents::new(n, kv_lora, qk_rope).expect("a small cache");
+        rows.append(&(0..100).flat_map(row).collect::<Vec<_>>());
+        rows.truncate(63);
+        rows.append(&(63..n).flat_map(row).collect::<Vec<_>>());
+        let copy = rows.fork().expect("a small cache");
+        for position in 0..n {
+            let mut got = [0.0; 9];
+            copy.read(position, &mut got);
+            assert_eq!(got[..], row(position), "position {position}");
+        }
+        assert_eq!(rows.tile(2).codes[1].0[0][2..], [0, 0], "columns that do not exist");
     }
 
     #[test]

@@ -30,6 +30,7 @@
 pub mod bandwidth;
 #[cfg(any(test, feature = "broken-kernel"))]
 pub mod broken;
+pub mod columns;
 pub mod dense;
 pub mod int8;
 pub mod math;

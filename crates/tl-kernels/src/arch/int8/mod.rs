@@ -10,58 +10,70 @@ mod avx2;
 #[allow(unsafe_code, reason = "vector instructions, behind tokens that prove support")]
 mod avx512;
 
-/// Columns of a block of weighted sums.
-pub(crate) const BLOCK_COLUMNS: usize = 64;
+use crate::int8::{BLOCK_QUADS, Group, ROWS, Vector};
 
 /// Products of INT8 rows, all values in -127..=127.
 pub trait Int8: Copy {
-    /// `sum of rows[i][k] * x[j][k]` over all k, by j and i. All slices have one length, at most 65,536; `x_sums[j]` is
-    /// the sum of `x[j]`.
+    /// `sums[j][r] = sum of x[j].quads[q][c] * tile[q].0[r][c]` over all q and c: one quad of each vector per group.
     #[inline(always)]
-    fn dots_i8<const R: usize, const Q: usize>(
-        self,
-        rows: [&[i8]; R],
-        x: [&[i8]; Q],
-        _x_sums: [i32; Q],
-    ) -> [[i32; R]; Q] {
-        let mut sums = [[0; R]; Q];
-        for j in 0..Q {
-            for i in 0..R {
-                let products = rows[i].iter().zip(x[j]).map(|(&a, &b)| i32::from(a) * i32::from(b));
-                sums[j][i] = products.sum();
-            }
-        }
-        sums
-    }
-
-    /// `out[c] = [rows[0][c], .., rows[3][c]]`. All have one length, a multiple of [`BLOCK_COLUMNS`].
-    #[inline(always)]
-    fn interleave(self, rows: [&[i8]; 4], out: &mut [[i8; 4]]) {
-        for (c, out) in out.iter_mut().enumerate() {
-            *out = [rows[0][c], rows[1][c], rows[2][c], rows[3][c]];
-        }
-    }
-
-    /// `sum of codes[j][q][k] * quads[q * stride + c][k]` over all q and k, for each j and the columns c in
-    /// 0..[`BLOCK_COLUMNS`]. Codes are at most 127; the slices of codes have one length, at most 65,536.
-    #[inline(always)]
-    fn quad_sums<const Q: usize>(
-        self,
-        codes: [&[[u8; 4]]; Q],
-        quads: &[[i8; 4]],
-        stride: usize,
-    ) -> [[i32; BLOCK_COLUMNS]; Q] {
-        let mut sums = [[0; BLOCK_COLUMNS]; Q];
-        for j in 0..Q {
-            for (codes, quads) in codes[j].iter().zip(quads.chunks(stride)) {
-                for (sum, quad) in sums[j].iter_mut().zip(quads) {
-                    for k in 0..4 {
-                        *sum += i32::from(codes[k]) * i32::from(quad[k]);
+    fn dots_i8<const V: usize>(self, x: [Vector<'_>; V], tile: &[Group<[i8; 4]>], sums: &mut [[i32; ROWS]; V]) {
+        for (x, sums) in x.iter().zip(sums) {
+            *sums = [0; ROWS];
+            for (x, group) in x.quads.iter().zip(tile) {
+                for (sum, row) in sums.iter_mut().zip(&group.0) {
+                    for c in 0..4 {
+                        *sum += i32::from(x[c]) * i32::from(row[c]);
                     }
                 }
             }
         }
-        sums
+    }
+
+    /// Turns quads of columns into quads of rows: `out[r].0[4 * q + c][k] = block[q].0[4 * r + k][c]`.
+    #[inline(always)]
+    fn turn(self, block: &[Group<[i8; 4]>; BLOCK_QUADS], out: &mut [Group<[i8; 4]>; BLOCK_QUADS]) {
+        for (r, out) in out.iter_mut().enumerate() {
+            for (i, out) in out.0.iter_mut().enumerate() {
+                for (k, out) in out.iter_mut().enumerate() {
+                    *out = block[i / 4].0[4 * r + k][i % 4];
+                }
+            }
+        }
+    }
+
+    /// `sums[j][i] = sum of codes[j][0][q][k] * quads[q].0[i][k]` over all q and k. With two halves of codes the first
+    /// counts 128 times, and the second is added. Half codes are at most 127; all slices have one length, at most
+    /// [`BLOCK_QUADS`].
+    #[inline(always)]
+    fn quad_sums<const V: usize, const P: usize>(
+        self,
+        codes: [[&[[u8; 4]]; P]; V],
+        quads: &[Group<[i8; 4]>; BLOCK_QUADS],
+        sums: &mut [[i32; ROWS]; V],
+    ) {
+        for (codes, sums) in codes.iter().zip(sums) {
+            *sums = [0; ROWS];
+            // The first half alone is the high one as well.
+            for (codes, factor) in codes.iter().zip([128, 1]) {
+                for (code, quad) in codes.iter().zip(quads) {
+                    for (sum, quad) in sums.iter_mut().zip(&quad.0) {
+                        for k in 0..4 {
+                            *sum += factor * i32::from(code[k]) * i32::from(quad[k]);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// `high[j] = codes[j] / 128` and `low[j] = codes[j] % 128`, byte by byte; codes are integers in 0..=16,383.
+    #[inline(always)]
+    fn halve_codes(self, codes: &[f32; ROWS], high: &mut [[u8; 4]; ROWS / 4], low: &mut [[u8; 4]; ROWS / 4]) {
+        let halves = high.as_flattened_mut().iter_mut().zip(low.as_flattened_mut());
+        for ((high, low), &code) in halves.zip(codes) {
+            let code = code as i32;
+            (*high, *low) = ((code >> 7) as u8, (code & 127) as u8);
+        }
     }
 }
 
@@ -73,6 +85,7 @@ impl Int8 for super::wasm::Simd128 {}
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use crate::isa::Isa;
     use crate::vector::{Kernel, Simd};
 
@@ -88,45 +101,57 @@ mod tests {
             .collect()
     }
 
+    fn groups(n: usize, seed: usize) -> Vec<Group<[i8; 4]>> {
+        let values = values(n * 4 * ROWS, seed);
+        let quads = values.as_chunks::<4>().0.as_chunks::<ROWS>().0;
+        quads.iter().map(|&quads| Group(quads)).collect()
+    }
+
     struct Each {
-        width: usize,
         quads: usize,
+        row_quads: usize,
     }
 
     impl Kernel for Each {
-        type Output = (Vec<i32>, Vec<[i8; 4]>, Vec<i32>);
+        type Output = (Vec<i32>, Vec<[i8; 4]>, Vec<u8>);
         const INTEGER: bool = true;
 
         #[inline(always)]
         fn run<S: Simd>(self, s: S) -> Self::Output {
-            let rows: Vec<Vec<i8>> = (0..7).map(|i| values(self.width, i)).collect();
-            let x = [&rows[4][..], &rows[5][..], &rows[6][..]];
-            let sum = |row: &[i8]| row.iter().map(|&v| i32::from(v)).sum::<i32>();
-            let dots = s.dots_i8([&rows[0][..], &rows[1][..], &rows[2][..], &rows[3][..]], x, x.map(sum));
-            let one = s.dots_i8([&rows[0][..], &rows[1][..]], [&rows[2][..]], [sum(&rows[2])]);
+            let x: Vec<Vec<i8>> = (0..3).map(|v| values(4 * self.quads, v)).collect();
+            let vectors: [Vector<'_>; 3] = std::array::from_fn(|v| Vector::of(x[v].as_chunks().0));
+            let (mut sums, mut one) = ([[0; ROWS]; 3], [[0; ROWS]]);
+            let tile = groups(self.quads, 1);
+            s.dots_i8(vectors, &tile, &mut sums);
+            s.dots_i8([vectors[1]], &tile, &mut one);
+            let mut integers = [sums.as_flattened(), one.as_flattened()].concat();
 
-            let wide: Vec<Vec<i8>> = (0..4).map(|i| values(128, i + 1)).collect();
-            let mut interleaved = vec![[0; 4]; 128];
-            s.interleave([&wide[0], &wide[1], &wide[2], &wide[3]], &mut interleaved);
+            let block = groups(BLOCK_QUADS, 2);
+            let mut turned = [Group([[0; 4]; ROWS]); BLOCK_QUADS];
+            s.turn(block.as_array().expect("a block"), &mut turned);
 
-            let stride = 80;
-            let flat = values(self.quads * stride * 4, 1);
-            let quads: Vec<[i8; 4]> = flat.as_chunks().0.to_vec();
-            let codes: Vec<Vec<[u8; 4]>> =
-                (0..3).map(|j| (0..self.quads).map(|q| [127, (q * 31 + j) as u8 % 128, 127, 0]).collect()).collect();
-            let sums = s.quad_sums([&codes[0], &codes[1], &codes[2]], &quads, stride);
-            let dots = [dots.as_flattened(), one.as_flattened()].concat();
-            (dots, interleaved, sums.as_flattened().to_vec())
+            let codes: Vec<Vec<[u8; 4]>> = (0..4)
+                .map(|j| (0..self.row_quads).map(|q| [127, (q * 31 + j) as u8 % 128, 127, 0]).collect())
+                .collect();
+            s.quad_sums([[&codes[0][..]], [&codes[1]], [&codes[2]]], &turned, &mut sums);
+            integers.extend(sums.as_flattened());
+            s.quad_sums([[&codes[3][..], &codes[0]]], &turned, &mut one);
+            integers.extend(one.as_flattened());
+
+            let (mut high, mut low) = ([[0; 4]; ROWS / 4], [[0; 4]; ROWS / 4]);
+            s.halve_codes(&std::array::from_fn(|j| (j * 260) as f32), &mut high, &mut low);
+            let turned = turned.iter().flat_map(|group| group.0).collect();
+            (integers, turned, [high.as_flattened(), low.as_flattened()].concat())
         }
     }
 
     #[test]
     fn every_level_gives_the_integers_of_the_portable_form() {
-        for (width, quads) in [(0, 0), (1, 1), (31, 2), (32, 3), (63, 5), (64, 16), (65, 7), (512, 16), (577, 15)] {
-            let level = |isa: Isa| isa.level().unwrap().run(Each { width, quads });
+        for (quads, row_quads) in [(0, 0), (1, 1), (31, 2), (16, 16), (128, 15)] {
+            let level = |isa: Isa| isa.level().unwrap().run(Each { quads, row_quads });
             let expected = level(Isa::Scalar);
             for isa in Isa::ALL.into_iter().filter(|isa| isa.is_supported()) {
-                assert_eq!(level(isa), expected, "{isa}, width {width}, {quads} quads");
+                assert_eq!(level(isa), expected, "{isa}, {quads} quads, {row_quads} quads of rows");
             }
         }
     }
