@@ -1,19 +1,21 @@
 //! `--layout`: where ternary weights are computed from.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Result, anyhow, bail};
 use clap::{Args, ValueEnum};
-use gguf_bitnet::Catalog;
-use moe_runtime::{CraftsmanModel, MemoryPlan};
+use moe_runtime::{CraftsmanModel, MemoryPlan, ModelFiles, Packed, TileCache};
 
 use crate::model::Experts;
+use crate::progress::{Unit, bar};
 use crate::{output, size};
 
 /// Layout of ternary weights in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Layout {
-    /// Packed where the memory allows (that of --memory, else what the system has free)
+    /// Packed where the memory allows (that of --memory, else what the system has free): then the whole file is read
+    /// at the start
     Auto,
     /// As the file has them, mapped: starts at once, and the system may drop what it needs room for
     File,
@@ -22,25 +24,32 @@ enum Layout {
 }
 
 /// The choice of a layout.
-#[derive(Clone, Copy, Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct LayoutArgs {
     /// Layout of ternary weights in memory
     #[arg(long, value_enum, default_value = "auto")]
     layout: Layout,
+    /// Keep packed weights in a file, by default MODEL.tiles, which later starts map instead of packing again. It takes
+    /// about as much of the disk as the model itself
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true)]
+    layout_cache: Option<Option<PathBuf>>,
 }
 
 impl LayoutArgs {
     /// Packs a model that was just loaded, as far as was asked for and `plan` fits the memory.
     pub(crate) fn apply(
-        self,
+        &self,
         model: &mut Arc<CraftsmanModel>,
-        catalog: &Catalog,
+        files: &ModelFiles,
         plan: &MemoryPlan,
         memory: Option<u64>,
         experts: Experts,
     ) -> Result<()> {
         if experts.are_bounded() && self.layout == Layout::Packed {
             bail!("packed weights stay in memory, so --expert-memory needs --layout file or auto");
+        }
+        if self.layout_cache.is_some() && (self.layout == Layout::File || experts.are_bounded()) {
+            bail!("--layout-cache keeps packed weights, and with --layout file or --expert-memory none are packed");
         }
         let allowed = || memory.or_else(available_bytes);
         let growth = match self.layout {
@@ -51,7 +60,7 @@ impl LayoutArgs {
         };
         let Some(growth) = growth else { return Ok(()) };
         let model = Arc::get_mut(model).ok_or_else(|| anyhow!("a model is packed before it is shared"))?;
-        let packed = model.pack(catalog, growth)?;
+        let packed = self.pack(model, files, growth)?;
         if packed.layers_left > 0 && self.layout == Layout::Packed {
             output::note(format_args!(
                 "note: {} of {} layers keep the layout of the file; more memory than {} would pack them",
@@ -62,6 +71,35 @@ impl LayoutArgs {
         }
         Ok(())
     }
+
+    /// Packs in memory, or over the file that was asked for.
+    fn pack(&self, model: &mut CraftsmanModel, files: &ModelFiles, growth: u64) -> Result<Packed> {
+        let Some(cache) = &self.layout_cache else { return Ok(model.pack(&files.catalog, growth)?) };
+        let path = cache.clone().unwrap_or_else(|| beside(files));
+        let bar = bar(0, Unit::Bytes, "making the layout cache");
+        let mut progress = |done, total| {
+            bar.set_length(total);
+            bar.set_position(done);
+        };
+        let (packed, cache) = model.pack_cached(files, growth, &path, &mut progress)?;
+        bar.finish_and_clear();
+        match cache {
+            TileCache::Found => {}
+            TileCache::Made { bytes, replaced } => {
+                let why = replaced.map_or_else(String::new, |error| format!(" anew: {error}"));
+                output::note(format_args!("note: made {} ({}){why}", path.display(), size::show(bytes)));
+            }
+            TileCache::None { reason } => output::note(format_args!("note: weights are packed in memory: {reason}")),
+        }
+        Ok(packed)
+    }
+}
+
+/// The model's own name with `.tiles` behind it.
+fn beside(files: &ModelFiles) -> PathBuf {
+    let mut name = files.path().as_os_str().to_owned();
+    name.push(".tiles");
+    PathBuf::from(name)
 }
 
 /// What the system could give without paging, where it tells.

@@ -247,3 +247,37 @@ fn nobody_reads_the_results() {
         assert!(sentence.starts_with("error: cannot write to standard output: "), "{sentence}");
     }
 }
+
+#[test]
+fn a_layout_cache_is_made_once_and_changes_no_answer() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = dir.path().join("student.gguf");
+    fs::copy(student(), &model).unwrap();
+    let base = ["run", text(&model), "-p", "What is the river of amber harbor?", "--temp", "0", "-n", "12"];
+    let run = |more: &[&str]| bitnet(base.iter().chain(more));
+    let expected = run(&[]).done();
+    assert_eq!(listing(dir.path()), ["student.gguf"], "no cache unless asked for");
+
+    let first = run(&["--layout-cache"]);
+    assert!(first.stderr.contains("note: made") && first.stderr.contains("student.gguf.tiles"), "{}", first.stderr);
+    assert_eq!(first.done(), expected);
+    let second = run(&["--layout-cache"]);
+    assert!(!second.stderr.contains("note:"), "{}", second.stderr);
+    assert_eq!(second.done(), expected);
+    assert_eq!(listing(dir.path()), ["student.gguf", "student.gguf.tiles"]);
+
+    let cache = dir.path().join("student.gguf.tiles");
+    let cut = fs::metadata(&cache).unwrap().len() - 1;
+    fs::File::options().write(true).open(&cache).unwrap().set_len(cut).unwrap();
+    let third = run(&["--layout-cache", "--layout", "packed"]);
+    assert!(third.stderr.contains("anew") && third.stderr.contains("bytes instead of"), "{}", third.stderr);
+    assert_eq!(third.done(), expected);
+
+    let nowhere = format!("--layout-cache={}", dir.path().join("none/tiles").display());
+    let packed = run(&[&nowhere]);
+    assert!(packed.stderr.contains("packed in memory"), "{}", packed.stderr);
+    assert_eq!(packed.done(), expected);
+    let bench = ["bench", "-m", text(&model), "-p", "4", "-n", "0", "-r", "1", "--layout-cache"];
+    assert!(!bitnet(bench).stderr.contains("note:"));
+    assert!(run(&["--layout", "file", "--layout-cache"]).refusal().contains("--layout-cache"));
+}

@@ -50,6 +50,18 @@ pub fn identity_of(
     Ok(hasher.finalize())
 }
 
+/// Tells a file in its present state from all others without reading its weights: everything but the data, and what the
+/// file system says of each part (size, times of the last write and of the last change, number). Unlike an [`identity`]
+/// it changes when the file is copied, and means nothing on another machine. `None` for a file in memory.
+pub fn local_state(file: &GgufFile) -> Option<blake3::Hash> {
+    let states = file.states()?;
+    let mut hasher = header_hasher(file, Some(file.metadata()));
+    states.iter().flatten().for_each(|number| {
+        hasher.update(&number.to_le_bytes());
+    });
+    Some(hasher.finalize())
+}
+
 /// A hasher that has taken in everything but the data.
 pub(crate) fn header_hasher(source: &dyn TensorSource, metadata: Option<&Metadata>) -> blake3::Hasher {
     let mut hasher = blake3::Hasher::new();

@@ -7,7 +7,7 @@
 //! weights under the reader, and who truncates it makes the next access end the process (SIGBUS).
 //! Files of this workspace are therefore replaced by rename, never overwritten.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -21,6 +21,7 @@ use crate::error::{Error, Result};
 #[derive(Clone, Debug)]
 pub struct MappedFile {
     map: Arc<Mmap>,
+    state: [u64; 6],
 }
 
 impl MappedFile {
@@ -39,17 +40,24 @@ impl MappedFile {
             return Err(Error::NotAModel.in_file(path));
         }
         let file = File::open(path).map_err(Error::io("open", path))?;
+        let state = state(&file.metadata().map_err(Error::io("open", path))?);
         #[allow(unsafe_code, reason = "a file map has no safe constructor")]
         // SAFETY: the map is read-only and handed out as `&[u8]` only. That the file is not
         // modified while it is mapped cannot be enforced; the file header states it as the rule,
         // and every writer of this workspace replaces files by rename.
         let map = unsafe { Mmap::map(&file) }.map_err(Error::io("map", path))?;
-        Ok(MappedFile { map: Arc::new(map) })
+        Ok(MappedFile { map: Arc::new(map), state })
     }
 
     /// The whole file as shared bytes that keep the map alive.
     pub fn bytes(&self) -> Bytes {
         Bytes::from_owner(self.clone())
+    }
+
+    /// What the file system said of the file when it was opened: another file, or the same one after it was written to,
+    /// gives other numbers.
+    pub(crate) fn state(&self) -> [u64; 6] {
+        self.state
     }
 
     /// Length of the file in bytes when it was mapped.
@@ -103,6 +111,26 @@ impl MappedFile {
         #[cfg(not(unix))]
         let _ = range;
     }
+}
+
+/// Size, time of the last write, time of the last change of any kind (which nobody can set at will), and number of a file.
+#[cfg(unix)]
+fn state(metadata: &Metadata) -> [u64; 6] {
+    use std::os::unix::fs::MetadataExt;
+    let m = metadata;
+    let times = [m.mtime(), m.mtime_nsec(), m.ctime(), m.ctime_nsec()].map(i64::cast_unsigned);
+    [m.len(), times[0], times[1], times[2], times[3], m.ino()]
+}
+
+/// Size, time of the last write and time of creation of a file, as far as the system tells.
+#[cfg(not(unix))]
+fn state(metadata: &Metadata) -> [u64; 6] {
+    let parts = |time: std::io::Result<std::time::SystemTime>| {
+        let since = time.ok().and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok()).unwrap_or_default();
+        (since.as_secs(), u64::from(since.subsec_nanos()))
+    };
+    let (modified, created) = (parts(metadata.modified()), parts(metadata.created()));
+    [metadata.len(), modified.0, modified.1, created.0, created.1, 0]
 }
 
 /// A multiple of the page size of every supported system (16 KiB on Apple silicon, 64 KiB on some

@@ -216,6 +216,11 @@ impl GgufFile {
         self.parts.iter().map(|part| part.bytes.len() as u64).sum()
     }
 
+    /// What the file system said of each part; `None` for a file in memory.
+    pub(crate) fn states(&self) -> Option<Vec<[u64; 6]>> {
+        self.parts.iter().map(|part| Some(part.map.as_ref()?.state())).collect()
+    }
+
     /// Whether the file gives type ids 29 and 30 the meaning that RuvLLM's craftsman files do.
     pub fn is_craftsman(&self) -> bool {
         self.is_craftsman

@@ -93,6 +93,33 @@ pub enum Error {
         /// What the kernel said.
         source: tl_kernels::Error,
     },
+    /// A file of tiles that cannot be used.
+    #[error("the layout cache {} {defect}", path.display())]
+    TileCache {
+        /// The file.
+        path: std::path::PathBuf,
+        /// Why.
+        defect: TileCacheDefect,
+    },
+    /// Tiles that are not what they were when they were written.
+    #[error(
+        "the tiles of `{tensor}` in the layout cache {} are damaged; delete that file, the next start makes it anew",
+        cache.display()
+    )]
+    DamagedTiles {
+        /// Canonical name.
+        tensor: String,
+        /// The file.
+        cache: std::path::PathBuf,
+    },
+    /// Tiles that were just packed and failed their self-test.
+    #[error(
+        "the tiles of layer {layer} fail their self-test on this machine; please report `bitnet doctor --model FILE`"
+    )]
+    UntestedTiles {
+        /// The layer.
+        layer: usize,
+    },
     /// Memory could not be had.
     #[error("{bytes} bytes for {what} cannot be allocated; close other programs or choose a smaller model or context")]
     Memory {
@@ -246,6 +273,45 @@ pub enum Error {
         /// What the tokenizer said.
         reason: String,
     },
+}
+
+/// Why a file of tiles cannot be used.
+#[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TileCacheDefect {
+    /// Something else has the name.
+    #[error("is a file of another kind, which is kept; give the cache another name")]
+    Foreign,
+    /// The key differs.
+    #[error("was made from another model, from another state of its file, or by another version")]
+    OtherModel,
+    /// The file was cut off or grew.
+    #[error("has {got} bytes instead of {expected}")]
+    Length {
+        /// Bytes that the model's tiles take with their header.
+        expected: u64,
+        /// Bytes of the file.
+        got: u64,
+    },
+    /// A digest does not fit.
+    #[error("is damaged")]
+    Damaged,
+    /// The self-test found other numbers than in the rows of the model.
+    #[error("holds other weights than the model")]
+    OtherRows,
+    /// The model did not come from a GGUF file.
+    #[error("cannot be made: only GGUF files have one")]
+    NoFile,
+    /// Nothing to keep.
+    #[error("is not needed: there are no ternary weights to pack, or activations are not quantised")]
+    NoTiles,
+}
+
+impl TileCacheDefect {
+    /// The failure of the file `path`.
+    pub(crate) fn at(self, path: &std::path::Path) -> Error {
+        Error::TileCache { path: path.to_owned(), defect: self }
+    }
 }
 
 impl From<mla_attention::Error> for Error {

@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tl_kernels::pool::Grid;
-use tl_kernels::{ActivationBuffer, Linear, Pool, dense};
+use tl_kernels::{ActivationBuffer, Pool, dense};
 
 use crate::error::{Error, Result};
 use crate::ffn::{SwiGlu, Workers};
@@ -104,9 +104,9 @@ impl ExpertBank {
         self.shared.as_ref()
     }
 
-    /// The matrices of all experts.
-    pub(crate) fn linears_mut(&mut self) -> impl Iterator<Item = &mut Linear> {
-        self.routed.iter_mut().chain(&mut self.shared).flat_map(SwiGlu::linears_mut)
+    /// The routed experts and the shared one.
+    pub(crate) fn parts_mut(&mut self) -> (&mut [SwiGlu], Option<&mut SwiGlu>) {
+        (&mut self.routed, self.shared.as_mut())
     }
 
     /// Checks all routed experts that were never used before.
@@ -297,29 +297,25 @@ impl ExpertBank {
         if experts.iter().all(|&e| known(e)) {
             return Ok(());
         }
-        let first_defect: Mutex<Option<(u32, &str, tl_kernels::Error)>> = Mutex::new(None);
+        let first_defect: Mutex<Option<(u32, Error)>> = Mutex::new(None);
         pool.run(experts.len(), &|i| {
             let e = experts[i];
             if known(e) {
                 return;
             }
-            match self.routed[e as usize].validate() {
+            match self.routed[e as usize].validate(|name| format!("blk.{layer}.ffn_{name}_exps.weight[{e}]")) {
                 Ok(()) => self.sound[e as usize].store(true, Ordering::Relaxed),
-                Err((name, source)) => {
+                Err(error) => {
                     // The lowest id is named, whichever thread came first.
                     let mut first = first_defect.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                    if first.as_ref().is_none_or(|(id, ..)| e < *id) {
-                        *first = Some((e, name, source));
+                    if first.as_ref().is_none_or(|(id, _)| e < *id) {
+                        *first = Some((e, error));
                     }
                 }
             }
         });
-        match first_defect.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
-            None => Ok(()),
-            Some((e, name, source)) => {
-                Err(Error::Weight { tensor: format!("blk.{layer}.ffn_{name}_exps.weight[{e}]"), source })
-            }
-        }
+        let first_defect = first_defect.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        first_defect.map_or(Ok(()), |(_, error)| Err(error))
     }
 }
 

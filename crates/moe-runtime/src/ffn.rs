@@ -6,6 +6,7 @@ use tl_kernels::pool::{ColumnBlock, Grid};
 use tl_kernels::{ActivationBuffer, Linear, Pool, math};
 
 use crate::error::{Error, Result};
+use crate::tile_cache::Seal;
 
 /// Three matrices that make one dense feed-forward part, one routed expert or the shared expert.
 #[derive(Debug, Clone)]
@@ -13,6 +14,8 @@ pub struct SwiGlu {
     gate: Linear,
     up: Linear,
     down: Linear,
+    /// What mapped tiles must be, where the matrices have such.
+    seal: Option<Seal>,
 }
 
 /// Buffers of [`SwiGlu::forward`], reused from call to call.
@@ -57,7 +60,7 @@ impl SwiGlu {
                 });
             }
         }
-        Ok(SwiGlu { gate, up, down })
+        Ok(SwiGlu { gate, up, down, seal: None })
     }
 
     /// `[ff, hidden]`.
@@ -83,13 +86,24 @@ impl SwiGlu {
         [&mut self.gate, &mut self.up, &mut self.down]
     }
 
-    /// Reads all ternary codes and scales.
+    /// Says what the mapped tiles of the matrices must be.
+    pub(crate) fn seal(&mut self, seal: Option<Seal>) {
+        self.seal = seal;
+    }
+
+    /// Reads all ternary codes and scales, or mapped tiles in their place. `tensor` gives the name of `gate`, `up` or
+    /// `down` in the file.
     ///
     /// # Errors
-    /// The first damaged matrix as a file names it (`gate`, `up`, `down`), and its defect.
-    pub(crate) fn validate(&self) -> std::result::Result<(), (&'static str, tl_kernels::Error)> {
-        for (name, linear) in [("gate", &self.gate), ("up", &self.up), ("down", &self.down)] {
-            linear.validate().map_err(|source| (name, source))?;
+    /// [`Error::Weight`] or [`Error::DamagedTiles`] for the first damaged matrix.
+    pub(crate) fn validate(&self, tensor: impl Fn(&str) -> String) -> Result<()> {
+        for (i, (name, linear)) in
+            [("gate", &self.gate), ("up", &self.up), ("down", &self.down)].into_iter().enumerate()
+        {
+            let sealed = self.seal.as_ref().and_then(|seal| seal.check(i, linear, || tensor(name)));
+            sealed.unwrap_or_else(|| {
+                linear.validate().map_err(|source| Error::Weight { tensor: tensor(name), source })
+            })?;
         }
         Ok(())
     }

@@ -121,14 +121,27 @@ impl DecoderLayer {
         self.index
     }
 
-    /// All matrices but the router's, which is never ternary.
+    /// All matrices but the router's, which is never ternary; those of routed experts come last.
     pub(crate) fn linears_mut(&mut self) -> Vec<&mut Linear> {
-        let mut linears = self.attention.linears_mut();
-        match &mut self.ffn {
-            FeedForward::Dense(ffn) => linears.extend(ffn.linears_mut()),
-            FeedForward::Moe { experts, .. } => linears.extend(experts.linears_mut()),
-        }
+        let (mut linears, routed) = self.parts_mut();
+        linears.extend(routed.iter_mut().flat_map(SwiGlu::linears_mut));
         linears
+    }
+
+    /// The matrices that every token passes through but the router's, and the routed experts.
+    pub(crate) fn parts_mut(&mut self) -> (Vec<&mut Linear>, &mut [SwiGlu]) {
+        let mut always = self.attention.linears_mut();
+        match &mut self.ffn {
+            FeedForward::Dense(ffn) => {
+                always.extend(ffn.linears_mut());
+                (always, &mut [])
+            }
+            FeedForward::Moe { experts, .. } => {
+                let (routed, shared) = experts.parts_mut();
+                always.extend(shared.map(SwiGlu::linears_mut).into_iter().flatten());
+                (always, routed)
+            }
+        }
     }
 
     /// Checks the codes and scales of experts that were never used before; other weights were checked at load.

@@ -34,6 +34,7 @@ pub mod scheduler;
 pub mod session;
 pub mod taps;
 pub mod tensors;
+mod tile_cache;
 pub mod tokenizer;
 pub mod traffic;
 mod weights;
@@ -44,7 +45,7 @@ pub use config::{
     Arch, AttentionConfig, Gating, GroupScore, ModelConfig, MoeConfig, Presence, RopeConfig, RopeStyle, RouterConfig,
     WeightNorm,
 };
-pub use error::{Error, Result, VocabularyDefect};
+pub use error::{Error, Result, TileCacheDefect, VocabularyDefect};
 pub use experts::{ExpertBank, ExpertScratch, ResidencyHook};
 pub use ffn::{FfnScratch, SwiGlu};
 pub use generate::{GenerateOptions, Generation, Statistics, StopReason, generate};
@@ -65,5 +66,6 @@ pub use scheduler::MoeBatchScheduler;
 pub use session::{LogitsSink, Session};
 pub use taps::{At, ExpertId, Taps};
 pub use tensors::{expected_layer_tensors, expected_tensors};
+pub use tile_cache::TileCache;
 pub use tokenizer::{ControlTokens, TextStream, Tokenizer};
 pub use traffic::weight_bytes_per_token;

@@ -7,7 +7,7 @@
 //! self-test; a layer that fails it keeps the layout of the file.
 
 use gguf_bitnet::{Catalog, TensorType};
-use tl_kernels::{KernelKind, Linear, Pool, pack_layers, selftest};
+use tl_kernels::{BitLinear, KernelKind, Linear, Pool, pack_layers, selftest};
 
 use crate::error::Result;
 use crate::layer::DecoderLayer;
@@ -35,6 +35,16 @@ impl CraftsmanModel {
     /// [`crate::Error::Weight`] for damaged weights; no memory for an arena.
     pub fn pack(&mut self, catalog: &Catalog, growth_bytes: u64) -> Result<Packed> {
         let pool = self.pool().clone();
+        self.pack_with(catalog, growth_bytes, |layer| layer.pack(&pool))
+    }
+
+    /// Packs by `pack`, which says whether a layer was packed.
+    pub(crate) fn pack_with(
+        &mut self,
+        catalog: &Catalog,
+        growth_bytes: u64,
+        mut pack: impl FnMut(&mut DecoderLayer) -> Result<bool>,
+    ) -> Result<Packed> {
         let mut done = Packed::default();
         for layer in self.layers_mut() {
             let (mapped, packed) = layer.packing_bytes();
@@ -42,7 +52,7 @@ impl CraftsmanModel {
                 continue;
             }
             let growth = done.growth_bytes.saturating_add(packed.saturating_sub(mapped));
-            if growth > growth_bytes || !layer.pack(&pool)? {
+            if growth > growth_bytes || !pack(layer)? {
                 done.layers_left += 1;
                 continue;
             }
@@ -59,43 +69,54 @@ impl DecoderLayer {
     /// Bytes of the matrices that can be packed: as they are mapped, and as tiles.
     fn packing_bytes(&mut self) -> (u64, u64) {
         let (mut mapped, mut packed) = (0, 0);
-        for linear in self.linears_mut() {
-            if let Linear::Ternary(w) = linear
-                && w.is_packable()
-            {
-                mapped += w.bytes().len() as u64;
-                packed += w.packed_bytes() as u64;
-            }
+        for w in self.linears_mut().iter().filter_map(|linear| packable(linear)) {
+            mapped += w.bytes().len() as u64;
+            packed += w.packed_bytes() as u64;
         }
         (mapped, packed)
     }
 
     /// Packs all ternary matrices; `false` where the self-test refused the result and the layer stays as it was.
-    fn pack(&mut self, pool: &Pool) -> Result<bool> {
+    pub(crate) fn pack(&mut self, pool: &Pool) -> Result<bool> {
         self.validate(pool)?;
-        let mut linears = self.linears_mut();
-        pack_layers(&mut linears, pool)?;
+        pack_layers(&mut self.linears_mut(), pool)?;
+        let passed = self.tiles_pass();
+        if !passed {
+            for linear in self.linears_mut().into_iter().filter(|linear| linear.kernel() == KernelKind::Tiles) {
+                *linear = linear.clone().with_kernel(KernelKind::I2s)?;
+            }
+        }
+        Ok(passed)
+    }
+
+    /// Whether one packed matrix of each shape passes the self-test against the rows of the file.
+    pub(crate) fn tiles_pass(&mut self) -> bool {
         let mut tested = Vec::new();
-        for linear in &linears {
+        for linear in self.linears_mut() {
             let shape = (linear.type_name(), linear.rows(), linear.cols());
             if linear.kernel() != KernelKind::Tiles || tested.contains(&shape) {
                 continue;
             }
             if let Err(error) = selftest::check(linear) {
                 tracing::warn!(%error, "packed weights failed their self-test; the layer keeps the layout of the file");
-                for linear in linears.iter_mut().filter(|linear| linear.kernel() == KernelKind::Tiles) {
-                    **linear = linear.clone().with_kernel(KernelKind::I2s)?;
-                }
-                return Ok(false);
+                return false;
             }
             tested.push(shape);
         }
-        Ok(true)
+        true
+    }
+}
+
+/// The matrix in a layer that packing would help.
+pub(crate) fn packable(linear: &Linear) -> Option<&BitLinear> {
+    match linear {
+        Linear::Ternary(w) if w.is_packable() => Some(w),
+        _ => None,
     }
 }
 
 /// Gives back the pages of a layer's ternary tensors.
-fn release(catalog: &Catalog, layer: usize) {
+pub(crate) fn release(catalog: &Catalog, layer: usize) {
     let prefix = format!("blk.{layer}.");
     let is_ternary = |ty: &TensorType| {
         matches!(ty, TensorType::Tq1_0 | TensorType::Tq2_0 | TensorType::BitnetT158 | TensorType::BitnetT158Flat)

@@ -113,7 +113,7 @@ pub(crate) fn execute(args: Args) -> Result<()> {
     let mut model = model::load_within(&files, args.act, pool.clone(), args.experts)?;
     let chunk = args.chunk.map_or(DEFAULT_CHUNK, usize::from);
     let plan = MemoryPlan::new(&files.config, &files.catalog, n_ctx, args.kv.into(), chunk);
-    args.layout.apply(&mut model, &files.catalog, &plan, None, args.experts)?;
+    args.layout.apply(&mut model, &files, &plan, None, args.experts)?;
     let session = Session::new(model, n_ctx, args.kv.into())?.with_chunk(chunk);
     let weights = weight_bytes_per_token(&files.config, &files.catalog);
     let mut bench = Bench { args: &args, session, weights, rng: SplitMix64::new(0), tests: Vec::new() };

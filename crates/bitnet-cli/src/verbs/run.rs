@@ -142,7 +142,7 @@ pub(crate) fn execute(args: Args) -> Result<()> {
     };
     let mut model = model::load_within(&files, args.act, args.threads.pool()?, args.experts)?;
     let plan = MemoryPlan::new(&files.config, &files.catalog, n_ctx, args.kv.into(), DEFAULT_CHUNK);
-    args.layout.apply(&mut model, &files.catalog, &plan, args.memory, args.experts)?;
+    args.layout.apply(&mut model, &files, &plan, args.memory, args.experts)?;
     let session = Session::new(model, n_ctx, args.kv.into())?;
     let options = GenerateOptions {
         max_tokens: args.max_tokens,

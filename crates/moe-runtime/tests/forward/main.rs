@@ -13,3 +13,4 @@ mod negative;
 mod packing;
 mod residency;
 mod ternary;
+mod tile_cache;
