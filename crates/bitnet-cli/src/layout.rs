@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::{Result, anyhow, bail};
 use clap::{Args, ValueEnum};
 use moe_runtime::{CraftsmanModel, MemoryPlan, ModelFiles, Packed, TileCache};
+use tl_kernels::KernelKind;
 
 use crate::model::Experts;
 use crate::progress::{Unit, bar};
@@ -21,6 +22,10 @@ enum Layout {
     File,
     /// As tiles in memory: read whole at start, then faster
     Packed,
+    /// For comparisons, as the kernel TL1 reads them (2 bits per weight), in memory beside the mapped file
+    Tl1,
+    /// For comparisons, as the kernel TL2 reads them (5 bits per 3 weights), in memory beside the mapped file
+    Tl2,
 }
 
 /// The choice of a layout.
@@ -36,6 +41,30 @@ pub(crate) struct LayoutArgs {
 }
 
 impl LayoutArgs {
+    /// The kernel that the layout is for, where it has one that is chosen when the model is loaded.
+    pub(crate) fn kernel(&self) -> Option<KernelKind> {
+        match self.layout {
+            Layout::Tl1 => Some(KernelKind::Tl1),
+            Layout::Tl2 => Some(KernelKind::Tl2),
+            Layout::Auto | Layout::File | Layout::Packed => None,
+        }
+    }
+
+    /// Refuses what does not go together, before weights are read.
+    pub(crate) fn check(&self, memory: Option<u64>, experts: Experts) -> Result<()> {
+        let packs = matches!(self.layout, Layout::Auto | Layout::Packed) && !experts.are_bounded();
+        if self.layout_cache.is_some() && !packs {
+            bail!("--layout-cache keeps packed weights, so it needs --layout packed or auto and no --expert-memory");
+        }
+        if experts.are_bounded() && !matches!(self.layout, Layout::Auto | Layout::File) {
+            bail!("weights in a layout of their own stay in memory, so --expert-memory needs --layout file or auto");
+        }
+        if memory.is_some() && self.kernel().is_some() {
+            bail!("the layouts tl1 and tl2 lie in memory twice, so --memory needs --layout auto, file or packed");
+        }
+        Ok(())
+    }
+
     /// Packs a model that was just loaded, as far as was asked for and `plan` fits the memory.
     pub(crate) fn apply(
         &self,
@@ -45,15 +74,9 @@ impl LayoutArgs {
         memory: Option<u64>,
         experts: Experts,
     ) -> Result<()> {
-        if experts.are_bounded() && self.layout == Layout::Packed {
-            bail!("packed weights stay in memory, so --expert-memory needs --layout file or auto");
-        }
-        if self.layout_cache.is_some() && (self.layout == Layout::File || experts.are_bounded()) {
-            bail!("--layout-cache keeps packed weights, and with --layout file or --expert-memory none are packed");
-        }
         let allowed = || memory.or_else(available_bytes);
         let growth = match self.layout {
-            Layout::File => return Ok(()),
+            Layout::File | Layout::Tl1 | Layout::Tl2 => return Ok(()),
             Layout::Auto if experts.are_bounded() => return Ok(()),
             Layout::Auto => allowed().and_then(|bytes| bytes.checked_sub(plan.total_bytes())),
             Layout::Packed => Some(memory.map_or(u64::MAX, |bytes| bytes.saturating_sub(plan.total_bytes()))),
@@ -61,6 +84,9 @@ impl LayoutArgs {
         let Some(growth) = growth else { return Ok(()) };
         let model = Arc::get_mut(model).ok_or_else(|| anyhow!("a model is packed before it is shared"))?;
         let packed = self.pack(model, files, growth)?;
+        if memory.is_some() && packed.growth_bytes > 0 {
+            output::note(format_args!("memory: packed weights take {} more", size::show(packed.growth_bytes)));
+        }
         if packed.layers_left > 0 && self.layout == Layout::Packed {
             output::note(format_args!(
                 "note: {} of {} layers keep the layout of the file; more memory than {} would pack them",

@@ -4,6 +4,7 @@
 //! statistics to standard error. Exit codes: 0 done, 1 could not be done (one sentence says why), 2 wrong command line,
 //! 3 done, and a gate failed.
 
+mod engine;
 mod layout;
 mod model;
 mod output;

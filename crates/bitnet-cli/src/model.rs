@@ -10,9 +10,10 @@ use anyhow::{Error, Result, anyhow};
 use clap::{Args, ValueEnum};
 use mla_attention::CacheType;
 use moe_runtime::{
-    CachePolicy, ChatTemplate, CraftsmanModel, LoadOptions, ModelFiles, Residency, ResidencyOptions, Tokenizer,
+    CachePolicy, ChatTemplate, CraftsmanModel, LoadOptions, ModelConfig, ModelFiles, Residency, ResidencyOptions,
+    Tokenizer,
 };
-use tl_kernels::{ActMode, HardwareCaps, KernelSelected, Pool, SelectorOptions, TrialCache};
+use tl_kernels::{ActMode, HardwareCaps, KernelKind, KernelSelected, Pool, SelectorOptions, TrialCache};
 
 use crate::{output, size};
 
@@ -46,6 +47,20 @@ pub(crate) enum Kv {
     F32,
     /// INT8 latents with F16 rotary keys, for models with latent attention: little more than half the memory of f16.
     I8,
+}
+
+impl Kv {
+    /// The type of a model's cache.
+    ///
+    /// # Errors
+    /// For a type that the model has no cache of.
+    pub(crate) fn cache_type(self, config: &ModelConfig) -> Result<CacheType> {
+        let (ty, shape) = (CacheType::from(self), config.cache_shape());
+        if shape.bytes_per_token(ty) == 0 {
+            return Err(mla_attention::Error::CacheType { ty, shape: shape.to_string() }.into());
+        }
+        Ok(ty)
+    }
 }
 
 impl From<Kv> for CacheType {
@@ -123,14 +138,15 @@ enum Policy {
     Adaptive,
 }
 
-/// Loads an opened model whose experts stay within their memory.
+/// Loads an opened model whose experts stay within their memory, with a kernel for ternary weights where one is given.
 pub(crate) fn load_within(
     files: &ModelFiles,
     act: Act,
+    kernel: Option<KernelKind>,
     pool: Arc<Pool>,
     experts: Experts,
 ) -> Result<Arc<CraftsmanModel>> {
-    let mut model = load_tested(files, act, pool)?;
+    let mut model = load_tested(files, options(files, act, kernel, pool))?;
     if let Some(bytes) = experts.expert_memory {
         let policy = match experts.expert_policy {
             Policy::Lru => CachePolicy::Lru,
@@ -152,19 +168,19 @@ pub(crate) fn open(spec: &str) -> Result<ModelFiles> {
 
 /// Loads an opened model.
 pub(crate) fn load(files: &ModelFiles, act: Act, pool: Arc<Pool>) -> Result<Arc<CraftsmanModel>> {
-    Ok(Arc::new(load_tested(files, act, pool)?))
+    Ok(Arc::new(load_tested(files, options(files, act, None, pool))?))
 }
 
 /// Loads an opened model, and warns of kernels that failed their self-test.
-fn load_tested(files: &ModelFiles, act: Act, pool: Arc<Pool>) -> Result<CraftsmanModel> {
-    let model = CraftsmanModel::from_files(files, &options(files, act, pool))?;
+fn load_tested(files: &ModelFiles, options: LoadOptions) -> Result<CraftsmanModel> {
+    let model = CraftsmanModel::from_files(files, &options)?;
     model.kernels().iter().filter_map(refusal).for_each(output::note);
     Ok(model)
 }
 
 /// How an opened model is loaded: kernels are chosen by a trial that is remembered in the user's cache directory.
-pub(crate) fn options(files: &ModelFiles, act: Act, pool: Arc<Pool>) -> LoadOptions {
-    let kernels = SelectorOptions { kernel: None, trial: true, cache: trial_cache(files) };
+pub(crate) fn options(files: &ModelFiles, act: Act, kernel: Option<KernelKind>, pool: Arc<Pool>) -> LoadOptions {
+    let kernels = SelectorOptions { kernel, trial: true, cache: trial_cache(files) };
     LoadOptions { act_mode: act.into(), pool, kernels }
 }
 

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{bitnet, student};
+use common::{bitnet, fixture, student};
 
 #[test]
 fn every_test_at_every_depth_is_reported_with_its_bytes() {
@@ -29,4 +29,24 @@ fn what_cannot_be_measured_is_refused() {
     let student = student();
     assert!(bitnet(["bench", "-m", student, "-p", "0", "-n", "0"]).refusal().contains("nothing to measure"));
     assert!(bitnet(["bench", "-m", student, "-d", "999999999"]).refusal().contains("made for"));
+}
+
+#[test]
+fn every_layout_says_which_kernel_it_runs_on() {
+    let kernels = [("file", "I2_S"), ("packed", "I2_S tiles"), ("tl1", "TL1"), ("tl2", "TL2")];
+    for (layout, kernel) in kernels {
+        let args = ["bench", "-m", student(), "-p", "4", "-n", "2", "-r", "1", "--layout", layout, "--json"];
+        assert_eq!(bitnet(args).json()["kernel"], kernel, "{layout}");
+    }
+    let bounded = ["bench", "-m", student(), "--expert-memory", "1MB", "--layout", "packed"];
+    assert!(bitnet(bounded).refusal().contains("--expert-memory"));
+}
+
+#[test]
+fn a_cache_type_that_the_model_has_none_of_is_refused_by_all() {
+    let model = fixture("goldens/glm4-moe-gqa");
+    for verb in [&["bench", "-m"][..], &["run", "-p", "x", "--memory", "1GB", "-m"], &["inspect"]] {
+        let refusal = bitnet(verb.iter().copied().chain([&*model, "--kv", "i8"])).refusal();
+        assert!(refusal.contains("cannot be cached as i8"), "{refusal}");
+    }
 }

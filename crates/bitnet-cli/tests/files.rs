@@ -279,5 +279,7 @@ fn a_layout_cache_is_made_once_and_changes_no_answer() {
     assert_eq!(packed.done(), expected);
     let bench = ["bench", "-m", text(&model), "-p", "4", "-n", "0", "-r", "1", "--layout-cache"];
     assert!(!bitnet(bench).stderr.contains("note:"));
-    assert!(run(&["--layout", "file", "--layout-cache"]).refusal().contains("--layout-cache"));
+    for wrong in ["file", "tl1"] {
+        assert!(run(&["--layout", wrong, "--layout-cache"]).refusal().contains("--layout-cache"), "{wrong}");
+    }
 }

@@ -11,14 +11,13 @@ use comfy_table::{Table, presets};
 use gguf_bitnet::peak_rss_bytes;
 use indicatif::ProgressBar;
 use moe_runtime::session::DEFAULT_CHUNK;
-use moe_runtime::{MemoryPlan, Session, SplitMix64, weight_bytes_per_token};
+use moe_runtime::{CraftsmanModel, FeedForward, Session, SplitMix64, weight_bytes_per_token};
 use serde::Serialize;
 use tl_kernels::{Isa, bandwidth};
 
-use crate::layout::LayoutArgs;
-use crate::model::{self, Act, Experts, Kv, Threads};
+use crate::engine::EngineArgs;
 use crate::progress::{Unit, bar};
-use crate::{output, size};
+use crate::{model, output, size};
 
 /// Tokens of the run before the tests: with four experts of 64 each, they meet nearly every expert.
 const WARM_UP_TOKENS: usize = 128;
@@ -44,21 +43,11 @@ pub(crate) struct Args {
     /// Tokens of a prompt that are computed at once (default: what `run` takes)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     chunk: Option<u16>,
-    /// Numbers in the cache
-    #[arg(long, value_enum, default_value = "f16")]
-    kv: Kv,
-    /// Activations of ternary layers
-    #[arg(long, value_enum, default_value = "a8-block")]
-    act: Act,
     /// All figures as JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    experts: Experts,
-    #[command(flatten)]
-    layout: LayoutArgs,
-    #[command(flatten)]
-    threads: Threads,
+    engine: EngineArgs,
 }
 
 /// What a run measured.
@@ -67,6 +56,8 @@ struct Report {
     model: String,
     weights_bytes: u64,
     isa: &'static str,
+    /// The kernel of the feed-forward matrices of the last layer.
+    kernel: &'static str,
     threads: usize,
     /// The better of two measurements, before and after the tests.
     read_bandwidth_bytes_per_s: f64,
@@ -107,14 +98,14 @@ pub(crate) fn execute(args: Args) -> Result<()> {
         let allowed = files.config.n_ctx;
         bail!("depth and test need a context of {n_ctx} tokens, and the model was made for {allowed}: lower -d or -p");
     }
-    let pool = args.threads.pool()?;
+    let chunk = args.chunk.map_or(DEFAULT_CHUNK, usize::from);
+    let plan = args.engine.plan(&files, n_ctx, chunk)?;
+    let pool = args.engine.pool()?;
     let bandwidth = || bandwidth::read_bytes_per_s(&pool, bandwidth::BUFFER_BYTES);
     let before = bandwidth()?;
-    let mut model = model::load_within(&files, args.act, pool.clone(), args.experts)?;
-    let chunk = args.chunk.map_or(DEFAULT_CHUNK, usize::from);
-    let plan = MemoryPlan::new(&files.config, &files.catalog, n_ctx, args.kv.into(), chunk);
-    args.layout.apply(&mut model, &files, &plan, None, args.experts)?;
-    let session = Session::new(model, n_ctx, args.kv.into())?.with_chunk(chunk);
+    let model = args.engine.load(&files, pool.clone(), &plan, None)?;
+    let kernel = feed_forward_kernel(&model);
+    let session = args.engine.session(model, n_ctx)?.with_chunk(chunk);
     let weights = weight_bytes_per_token(&files.config, &files.catalog);
     let mut bench = Bench { args: &args, session, weights, rng: SplitMix64::new(0), tests: Vec::new() };
     bench.run(&depths)?;
@@ -122,6 +113,7 @@ pub(crate) fn execute(args: Args) -> Result<()> {
         model: args.model.clone(),
         weights_bytes: files.report().bytes,
         isa: Isa::current().name(),
+        kernel,
         threads: pool.threads(),
         read_bandwidth_bytes_per_s: before.max(bandwidth()?),
         tests: bench.tests,
@@ -129,6 +121,15 @@ pub(crate) fn execute(args: Args) -> Result<()> {
     };
     let report = report.with_shares();
     if args.json { output::json(&report) } else { output::line(report.text()) }
+}
+
+/// The kernel of the feed-forward matrices of the last layer, which is packed last.
+fn feed_forward_kernel(model: &CraftsmanModel) -> &'static str {
+    let network = model.layers().last().and_then(|layer| match layer.ffn() {
+        FeedForward::Dense(network) => Some(network),
+        FeedForward::Moe { experts, .. } => experts.routed().first(),
+    });
+    network.map_or("no", |network| network.gate().kernel().name())
 }
 
 /// The two ways to move tokens through a model.
@@ -260,9 +261,10 @@ impl Report {
         }
         let peak = self.peak_rss_bytes.map_or_else(String::new, |bytes| format!(", peak memory {}", size::show(bytes)));
         format!(
-            "{} ({}), {}, {} threads, reads {:.1} GB/s{peak}\n{table}",
+            "{} ({}), {} on {}, {} threads, reads {:.1} GB/s{peak}\n{table}",
             self.model,
             size::show(self.weights_bytes),
+            self.kernel,
             self.isa,
             self.threads,
             self.read_bandwidth_bytes_per_s / 1e9

@@ -79,7 +79,7 @@ pub(crate) fn execute(args: Args) -> Result<()> {
 /// Loads the model, which chooses, tries and tests the kernels.
 fn examine(spec: &str, act: Act) -> Result<ModelFindings> {
     let files = model::open(spec)?;
-    let loaded = CraftsmanModel::from_files(&files, &model::options(&files, act, Arc::new(Pool::serial())))?;
+    let loaded = CraftsmanModel::from_files(&files, &model::options(&files, act, None, Arc::new(Pool::serial())))?;
     let tensors = files.catalog.tensors();
     let bytes = tensors.iter().flat_map(|t| files.catalog.storage(t).into_values()).map(|(_, bytes)| bytes).sum();
     Ok(ModelFindings { bytes, tensors: tensors.len(), choices: loaded.kernels().to_vec() })
@@ -207,6 +207,7 @@ impl ModelFindings {
             ]);
         }
         output::line(table)?;
+        output::line("`run` and `bench` then pack ternary weights as tiles where the memory allows (--layout)")?;
         for warning in self.choices.iter().filter_map(model::refusal) {
             output::line(warning)?;
         }

@@ -4,7 +4,6 @@ use anyhow::Result;
 use behavior_eval::Stamp;
 use comfy_table::{CellAlignment, Table, presets};
 use gguf_bitnet::{ClassCount, DiscoveryReport, Metadata, Value as MetadataValue};
-use mla_attention::CacheType;
 use moe_runtime::session::DEFAULT_CHUNK;
 use moe_runtime::{AttentionConfig, MemoryPlan, ModelConfig, ModelFiles};
 use serde_json::{Value, json};
@@ -35,7 +34,7 @@ pub(crate) struct Args {
 /// Runs the verb.
 pub(crate) fn execute(args: Args) -> Result<()> {
     let files = model::open(&args.model)?;
-    let facts = Facts::new(&files, &args);
+    let facts = Facts::new(&files, &args)?;
     if args.json { output::json(&facts.json(&args)) } else { facts.print(&args) }
 }
 
@@ -48,12 +47,12 @@ struct Facts<'a> {
 }
 
 impl<'a> Facts<'a> {
-    fn new(files: &'a ModelFiles, args: &Args) -> Self {
+    fn new(files: &'a ModelFiles, args: &Args) -> Result<Self> {
         let config = &files.config;
-        let ty = CacheType::from(args.kv);
+        let ty = args.kv.cache_type(config)?;
         let kv_bytes_per_token = (config.n_layers * config.cache_shape().bytes_per_token(ty)) as u64;
         let memory = MemoryPlan::new(config, &files.catalog, args.context, ty, DEFAULT_CHUNK);
-        Self { files, report: files.report(), memory, kv_bytes_per_token }
+        Ok(Self { files, report: files.report(), memory, kv_bytes_per_token })
     }
 
     fn metadata(&self) -> Option<&Metadata> {

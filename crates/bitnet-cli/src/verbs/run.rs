@@ -3,6 +3,7 @@
 //! The answer streams to standard output, everything else goes to standard error.
 
 use std::io::{IsTerminal, Write};
+use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 
 use anyhow::{Result, bail};
@@ -15,9 +16,8 @@ use moe_runtime::{
 };
 use serde_json::{Value, json};
 
-use crate::layout::LayoutArgs;
-use crate::model::{self, Act, Experts, Kv, Threads};
-use crate::{output, size};
+use crate::engine::EngineArgs;
+use crate::{model, output, size};
 
 /// Context when nothing else is asked for.
 const DEFAULT_CONTEXT: usize = 4096;
@@ -39,7 +39,7 @@ pub(crate) struct Args {
     max_tokens: usize,
     /// Context length in tokens (default: 4096, or less where the model was made for less)
     #[arg(short, long, value_name = "N")]
-    context: Option<usize>,
+    context: Option<NonZeroUsize>,
     #[command(flatten)]
     sampling: SamplingArgs,
     /// Continue the text of the prompt instead of answering it
@@ -51,21 +51,11 @@ pub(crate) struct Args {
     /// Whether the model thinks before it answers (default: what its template does)
     #[arg(long, value_enum)]
     think: Option<Switch>,
-    /// Numbers in the cache
-    #[arg(long, value_enum, default_value = "f16")]
-    kv: Kv,
-    /// Activations of ternary layers
-    #[arg(long, value_enum, default_value = "a8-block")]
-    act: Act,
     /// Memory that may be used, for example 8GB: prints the sum, refuses what does not fit
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     memory: Option<u64>,
     #[command(flatten)]
-    experts: Experts,
-    #[command(flatten)]
-    layout: LayoutArgs,
-    #[command(flatten)]
-    threads: Threads,
+    engine: EngineArgs,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -117,8 +107,9 @@ pub(crate) fn execute(args: Args) -> Result<()> {
     if tokenizer.is_byte_fallback() {
         output::note("warning: the model has no vocabulary; bytes are its tokens");
     }
-    let n_ctx = args.context.unwrap_or_else(|| DEFAULT_CONTEXT.min(files.config.n_ctx));
-    check_memory(&args, &files, n_ctx)?;
+    let n_ctx = args.context.map_or_else(|| DEFAULT_CONTEXT.min(files.config.n_ctx), NonZeroUsize::get);
+    let plan = args.engine.plan(&files, n_ctx, DEFAULT_CHUNK)?;
+    check_memory(args.memory, &plan, n_ctx)?;
     let sampler = Sampler::new(args.sampling.config(&files)?)?;
     let template = match (args.raw, tokenizer.chat_template()) {
         (true, _) => None,
@@ -140,10 +131,8 @@ pub(crate) fn execute(args: Args) -> Result<()> {
         None if chat => None,
         None => Some(model::read_text("-")?),
     };
-    let mut model = model::load_within(&files, args.act, args.threads.pool()?, args.experts)?;
-    let plan = MemoryPlan::new(&files.config, &files.catalog, n_ctx, args.kv.into(), DEFAULT_CHUNK);
-    args.layout.apply(&mut model, &files, &plan, args.memory, args.experts)?;
-    let session = Session::new(model, n_ctx, args.kv.into())?;
+    let model = args.engine.load(&files, args.engine.pool()?, &plan, args.memory)?;
+    let session = args.engine.session(model, n_ctx)?;
     let options = GenerateOptions {
         max_tokens: args.max_tokens,
         stop: tokenizer.stop_ids().to_vec(),
@@ -175,12 +164,8 @@ pub(crate) fn execute(args: Args) -> Result<()> {
 }
 
 /// Prints what the model will need, and refuses what does not fit.
-fn check_memory(args: &Args, files: &ModelFiles, n_ctx: usize) -> Result<()> {
-    let Some(allowed) = args.memory else { return Ok(()) };
-    let mut plan = MemoryPlan::new(&files.config, &files.catalog, n_ctx, args.kv.into(), DEFAULT_CHUNK);
-    if let Some(bytes) = args.experts.memory() {
-        plan = plan.with_expert_memory(&files.catalog, bytes);
-    }
+fn check_memory(allowed: Option<u64>, plan: &MemoryPlan, n_ctx: usize) -> Result<()> {
+    let Some(allowed) = allowed else { return Ok(()) };
     output::note(format_args!(
         "memory: weights {} + cache for {n_ctx} tokens {} + buffers {} = {}",
         size::show(plan.mapped_weights_bytes + plan.converted_weights_bytes),
