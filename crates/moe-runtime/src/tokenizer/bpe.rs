@@ -63,7 +63,8 @@ mod with_crate {
 
 #[cfg(any(test, not(feature = "tokenizers")))]
 mod without_crate {
-    use std::collections::HashMap;
+    use std::cmp::Reverse;
+    use std::collections::{BinaryHeap, HashMap};
 
     use super::super::bytes;
     use super::super::pre::{PreTokenizer, Style};
@@ -104,7 +105,7 @@ mod without_crate {
             Ok(Self { style: scheme.style, bytes, merges, words })
         }
 
-        /// Appends the ids of a text. The time grows with the square of the longest word.
+        /// Appends the ids of a text. A word of n bytes takes time of the order n log n.
         pub(in super::super) fn encode(&self, mut text: &str, ids: &mut Vec<u32>) -> Result<()> {
             while !text.is_empty() {
                 let (word, rest) = text.split_at(first_word(self.style, text));
@@ -123,15 +124,39 @@ mod without_crate {
                 return;
             }
             let mut parts: Vec<u32> = word.bytes().map(|byte| self.bytes[usize::from(byte)]).collect();
-            loop {
-                let pairs = parts.windows(2).enumerate();
-                let known = pairs.filter_map(|(at, pair)| Some((self.merges.get(&(pair[0], pair[1]))?, at)));
-                // The most urgent one; of equals the leftmost.
-                let Some((&(_, joined), at)) = known.min_by_key(|&(&(rank, _), at)| (rank, at)) else { break };
-                parts[at] = joined;
-                parts.remove(at + 1);
-            }
+            self.merge(&mut parts);
             ids.extend_from_slice(&parts);
+        }
+
+        /// Merges neighbours, the most urgent pair first and of equals the leftmost, until no pair has a merge.
+        fn merge(&self, parts: &mut Vec<u32>) {
+            let end = parts.len();
+            // A merge leaves the joined token in the place of the left one; the right place is empty from then on.
+            let mut next: Vec<usize> = (1..=end).collect();
+            let mut before: Vec<Option<usize>> = (0..end).map(|at| at.checked_sub(1)).collect();
+            let mut filled = vec![true; end];
+            let candidate = |parts: &[u32], at: usize, behind: usize| {
+                let pair = (parts[at], *parts.get(behind)?);
+                self.merges.get(&pair).map(|&(rank, joined)| Reverse((rank, at, pair, joined)))
+            };
+            let mut waiting: BinaryHeap<_> = (0..end).filter_map(|at| candidate(parts, at, at + 1)).collect();
+            while let Some(Reverse((_, at, pair, joined))) = waiting.pop() {
+                let behind = next[at];
+                // One of the two may have been merged with another neighbour since.
+                if !filled[at] || parts[at] != pair.0 || parts.get(behind) != Some(&pair.1) {
+                    continue;
+                }
+                parts[at] = joined;
+                filled[behind] = false;
+                next[at] = next[behind];
+                if let Some(before) = before.get_mut(next[at]) {
+                    *before = Some(at);
+                }
+                waiting.extend(candidate(parts, at, next[at]));
+                waiting.extend(before[at].and_then(|left| candidate(parts, left, at)));
+            }
+            let mut filled = filled.into_iter();
+            parts.retain(|_| filled.next().expect("one for each part"));
         }
     }
 }
@@ -157,6 +182,26 @@ mod tests {
             without_crate::Bpe::new(&vocabulary).unwrap().encode(&text, &mut by_hand).unwrap();
             assert!(by_crate.len() > 20_000);
             assert!(by_crate == by_hand, "ignore_merges {ignore_merges}");
+        }
+    }
+
+    /// Words far longer than any language has, of letters that merge with each other in many ways.
+    #[test]
+    fn the_encoders_agree_on_long_words() {
+        let Found::Vocabulary(vocabulary) = read(&fixtures::path("craftsman-mini")).unwrap() else {
+            panic!("the mini teacher has a vocabulary")
+        };
+        let (by_crate, by_hand) =
+            (with_crate::Bpe::new(&vocabulary).unwrap(), without_crate::Bpe::new(&vocabulary).unwrap());
+        let mut random = crate::SplitMix64::new(1);
+        let mixed: String =
+            (0..20_000).map(|_| ['e', 'r', 't', 'h', 'a', 'n'][(random.next_u64() % 6) as usize]).collect();
+        // A search for the best pair after each merge would take minutes for the last one.
+        for word in [mixed, "the".repeat(5_000), "a".repeat(7), "ab".repeat(400_000)] {
+            let mut ids = [Vec::new(), Vec::new()];
+            by_crate.encode(&word, &mut ids[0]).unwrap();
+            by_hand.encode(&word, &mut ids[1]).unwrap();
+            assert!(ids[0] == ids[1] && !ids[0].is_empty(), "{} bytes", word.len());
         }
     }
 }
