@@ -257,18 +257,6 @@ fn a_damaged_model_gets_no_cache() {
 }
 
 #[test]
-fn no_more_is_mapped_than_was_allowed() {
-    let place = Place::new();
-    let all = place.start().packed;
-    let (files, mut model) = load(&place.model());
-    let (some, cache) =
-        model.pack_cached(&files, all.growth_bytes - 1, &place.cache(), &mut |_, _| {}).expect("packed");
-    assert!(matches!(cache, TileCache::Found), "one file serves every allowance: {cache:?}");
-    assert!(some.layers_left > 0 && some.growth_bytes < all.growth_bytes, "{some:?}");
-    assert_eq!(run(&Arc::new(model), &TOKENS, 64, ()).logits, expected());
-}
-
-#[test]
 fn two_starts_at_once_leave_one_sound_cache() {
     let (place, expected) = (Place::new(), expected());
     std::thread::scope(|scope| {
