@@ -9,8 +9,8 @@ use std::sync::OnceLock;
 use crate::arch::Level;
 use crate::error::{Error, Result};
 
-/// An instruction set level. Within a processor family the order is the order of preference, and a higher level
-/// includes the lower ones; no machine has levels of two families, and every machine has [`Isa::Scalar`].
+/// An instruction set level. Within a processor family the order is the order of preference; a machine may lack a level
+/// below its highest. No machine has levels of two families, and every machine has [`Isa::Scalar`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Isa {
@@ -18,6 +18,8 @@ pub enum Isa {
     Scalar,
     /// AVX2 with FMA and F16C.
     Avx2,
+    /// AVX2 with the 256-bit dot products of AVX-VNNI.
+    AvxVnni,
     /// AVX-512 F, BW, DQ and VL.
     Avx512,
     /// AVX-512 with the VNNI dot products.
@@ -32,8 +34,8 @@ pub enum Isa {
 
 impl Isa {
     /// Every level, lowest first, whether this machine has it or not.
-    pub const ALL: [Isa; 7] =
-        [Isa::Scalar, Isa::Avx2, Isa::Avx512, Isa::Avx512Vnni, Isa::Neon, Isa::NeonDotprod, Isa::Simd128];
+    pub const ALL: [Isa; 8] =
+        [Isa::Scalar, Isa::Avx2, Isa::AvxVnni, Isa::Avx512, Isa::Avx512Vnni, Isa::Neon, Isa::NeonDotprod, Isa::Simd128];
 
     /// The highest level of this machine.
     #[must_use]
@@ -68,6 +70,7 @@ impl Isa {
         match self {
             Isa::Scalar => "scalar",
             Isa::Avx2 => "avx2",
+            Isa::AvxVnni => "avxvnni",
             Isa::Avx512 => "avx512",
             Isa::Avx512Vnni => "avx512vnni",
             Isa::Neon => "neon",
@@ -82,7 +85,7 @@ impl Isa {
     /// [`Error::UnknownIsa`] for any other name.
     pub fn from_name(name: &str) -> Result<Isa> {
         let found = Isa::ALL.into_iter().find(|isa| isa.name() == name);
-        let known = "scalar, avx2, avx512, avx512vnni, neon, neon-dotprod, simd128";
+        let known = "scalar, avx2, avxvnni, avx512, avx512vnni, neon, neon-dotprod, simd128";
         found.ok_or_else(|| Error::UnknownIsa { name: name.to_owned(), known })
     }
 
@@ -126,6 +129,11 @@ mod tests {
         assert_eq!(lowered(Isa::Avx512, Some("neon"), x86), Isa::Avx512);
         assert_eq!(lowered(Isa::Avx512, Some(""), x86), Isa::Avx512);
         assert_eq!(lowered(Isa::Avx512, None, x86), Isa::Avx512);
+        let without_avxvnni = |isa| isa <= Isa::Avx512Vnni && isa != Isa::AvxVnni;
+        assert_eq!(lowered(Isa::Avx512Vnni, Some("avxvnni"), without_avxvnni), Isa::Avx512Vnni);
+        let without_avx512 = |isa| isa <= Isa::AvxVnni;
+        assert_eq!(lowered(Isa::AvxVnni, Some("avx512"), without_avx512), Isa::AvxVnni);
+        assert_eq!(lowered(Isa::AvxVnni, Some("avx2"), without_avx512), Isa::Avx2);
         let arm = |isa| matches!(isa, Isa::Scalar | Isa::Neon | Isa::NeonDotprod);
         assert_eq!(lowered(Isa::NeonDotprod, Some("neon"), arm), Isa::Neon);
         assert_eq!(lowered(Isa::NeonDotprod, Some("avx2"), arm), Isa::NeonDotprod);

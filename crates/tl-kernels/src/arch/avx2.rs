@@ -1,4 +1,4 @@
-//! AVX2 with FMA and F16C: a group of sixteen f32 is two registers, a ternary block eight.
+//! AVX2 with FMA and F16C, with or without AVX-VNNI: a group of sixteen f32 is two registers, a ternary block eight.
 
 use std::arch::asm;
 use std::arch::x86_64::*;
@@ -10,23 +10,40 @@ use super::vector_methods;
 use crate::activation::LANES;
 use crate::vector::{DenseTile, Float, Kernel, Simd};
 
-/// Proof of AVX2, FMA and F16C.
+/// Proof of AVX2, FMA and F16C, and of AVX-VNNI where `VNNI` is set.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Avx2(());
+pub(crate) struct Avx2<const VNNI: bool>(());
+
+/// How [`add_products`] multiplies: in pairs, as every AVX2 machine can.
+pub(super) const PAIRS: u8 = 0;
+
+/// In fours, by `vpdpbusd` as AVX-VNNI encodes it.
+pub(super) const FOURS: u8 = 1;
+
+/// In fours, by `vpdpbusd` as AVX-512 VNNI and VL encode it: for tests on machines that have no other.
+#[cfg(test)]
+pub(super) const FOURS_EVEX: u8 = 2;
 
 /// Elements 0..8 and 8..16.
 #[derive(Clone, Copy)]
 pub(crate) struct F32x16(__m256, __m256);
 
-impl Avx2 {
-    pub(crate) fn new() -> Option<Avx2> {
-        let supported =
-            is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
+impl<const VNNI: bool> Avx2<VNNI> {
+    pub(crate) fn new() -> Option<Self> {
+        let supported = is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("fma")
+            && is_x86_feature_detected!("f16c")
+            && (!VNNI || is_x86_feature_detected!("avxvnni"));
         supported.then_some(Avx2(()))
+    }
+
+    /// The level below.
+    pub(crate) fn without_vnni(self) -> Avx2<false> {
+        Avx2(())
     }
 }
 
-impl Float for Avx2 {
+impl<const VNNI: bool> Float for Avx2<VNNI> {
     type F = F32x16;
 
     vector_methods! {
@@ -68,7 +85,7 @@ impl Float for Avx2 {
     }
 }
 
-impl Simd for Avx2 {
+impl<const VNNI: bool> Simd for Avx2<VNNI> {
     const DENSE_TILE: DenseTile = DenseTile::Rows2Tokens3;
     /// Field n of half h at 2 n + h.
     type Codes = [__m256i; 8];
@@ -79,7 +96,7 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn run<K: Kernel>(self, kernel: K) -> K::Output {
         #[target_feature(enable = "avx2,fma,f16c")]
-        fn compiled_for_avx2<K: Kernel>(s: Avx2, kernel: K) -> K::Output {
+        fn compiled_for_avx2<S: Simd, K: Kernel>(s: S, kernel: K) -> K::Output {
             kernel.run(s)
         }
         // SAFETY: `self` is the proof that the machine has these features.
@@ -219,11 +236,19 @@ impl Simd for Avx2 {
             _mm256_setzero_si256()
         }
         fn dot_codes(self, codes: &[__m256i; 8], acts: &[i8; BLOCK]) -> __m256i {
+            if VNNI {
+                let mut sums = _mm256_setzero_si256();
+                for (codes, acts) in codes.iter().zip(acts.as_chunks::<32>().0) {
+                    let acts = _mm256_loadu_si256(acts.as_ptr().cast());
+                    sums = add_products::<FOURS>(sums, *codes, acts);
+                }
+                return sums;
+            }
             // A pair of products is at most 2 * 3 * 127 = 762, eight of them 6096: far from 32767.
             let mut pairs = _mm256_setzero_si256();
             for (codes, acts) in codes.iter().zip(acts.as_chunks::<32>().0) {
                 let acts = _mm256_loadu_si256(acts.as_ptr().cast());
-                pairs = _mm256_add_epi16(pairs, _mm256_maddubs_epi16(*codes, acts));
+                pairs = add_products::<PAIRS>(pairs, *codes, acts);
             }
             _mm256_madd_epi16(pairs, _mm256_set1_epi16(1))
         }
@@ -257,6 +282,52 @@ impl Simd for Avx2 {
             _mm_cvtph_ps(_mm_cvtsi64_si128((a | b << 16 | c << 32 | d << 48).cast_signed()))
         }
     }
+}
+
+/// Adds the products of the unsigned bytes `codes` and the signed bytes `acts` to `sums`: two to each lane of 16 bits,
+/// which must neither saturate nor overflow, or four to each lane of 32 bits, by `FORM`.
+///
+/// # Safety
+/// The machine has AVX-VNNI for [`FOURS`], AVX-512 VNNI and VL for `FOURS_EVEX`.
+#[target_feature(enable = "avx2")]
+#[inline]
+pub(super) unsafe fn add_products<const FORM: u8>(mut sums: __m256i, codes: __m256i, acts: __m256i) -> __m256i {
+    if FORM == PAIRS {
+        return _mm256_add_epi16(sums, _mm256_maddubs_epi16(codes, acts));
+    }
+    // Written as an instruction, because one generic body cannot be compiled for two sets of features.
+    // SAFETY: the instruction works on registers only, and the machine has it.
+    unsafe {
+        if FORM == FOURS {
+            asm!(
+                "{{vex}} vpdpbusd {sums}, {codes}, {acts}",
+                sums = inout(ymm_reg) sums,
+                codes = in(ymm_reg) codes,
+                acts = in(ymm_reg) acts,
+                options(pure, nomem, nostack, preserves_flags)
+            );
+        } else {
+            asm!(
+                "{{evex}} vpdpbusd {sums}, {codes}, {acts}",
+                sums = inout(ymm_reg) sums,
+                codes = in(ymm_reg) codes,
+                acts = in(ymm_reg) acts,
+                options(pure, nomem, nostack, preserves_flags)
+            );
+        }
+    }
+    sums
+}
+
+/// The sums of eight rows, of two sums that [`add_products`] made.
+#[target_feature(enable = "avx2")]
+#[inline]
+pub(super) fn row_sums<const FORM: u8>([a, b]: [__m256i; 2]) -> __m256i {
+    if FORM == PAIRS {
+        let ones = _mm256_set1_epi16(1);
+        return _mm256_add_epi32(_mm256_madd_epi16(a, ones), _mm256_madd_epi16(b, ones));
+    }
+    _mm256_add_epi32(a, b)
 }
 
 /// `a` by the tree of `dot16`, from eight lanes on.
@@ -347,4 +418,57 @@ fn leading_trits(fractions: __m256i) -> __m256i {
 pub(super) fn fma_totals(acc: __m128, totals: __m128i, act_sum: i32, w_scales: __m128, a_scale: f32) -> __m128 {
     let ints = _mm_cvtepi32_ps(_mm_sub_epi32(totals, _mm_set1_epi32(act_sum)));
     _mm_fmadd_ps(_mm_mul_ps(w_scales, _mm_set1_ps(a_scale)), ints, acc)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `sums + codes * acts` by the definition of the instruction: u8 times i8, four products to a lane of 32 bits.
+    fn model(sums: &[i32; 8], codes: &[u8; 32], acts: &[i8; 32]) -> [i32; 8] {
+        std::array::from_fn(|lane| {
+            let products = (4 * lane..4 * lane + 4).map(|i| i32::from(codes[i]) * i32::from(acts[i]));
+            sums[lane].wrapping_add(products.sum())
+        })
+    }
+
+    #[target_feature(enable = "avx2")]
+    unsafe fn instruction<const FORM: u8>(sums: &[i32; 8], codes: &[u8; 32], acts: &[i8; 32]) -> [i32; 8] {
+        let mut out = [0; 8];
+        // SAFETY: the loads and the store are of whole arrays; the caller has seen that the machine has the form.
+        unsafe {
+            let load = |bytes: *const __m256i| _mm256_loadu_si256(bytes);
+            let (codes, acts) = (load(codes.as_ptr().cast()), load(acts.as_ptr().cast()));
+            let got = add_products::<FORM>(load(sums.as_ptr().cast()), codes, acts);
+            _mm256_storeu_si256(out.as_mut_ptr().cast(), got);
+        }
+        out
+    }
+
+    #[test]
+    #[allow(clippy::print_stdout, reason = "a missing form must be seen in the test's output")]
+    fn products_in_fours_follow_the_model_of_the_instruction() {
+        let vex = is_x86_feature_detected!("avxvnni");
+        let evex = is_x86_feature_detected!("avx512vnni") && is_x86_feature_detected!("avx512vl");
+        for (form, present) in [("avxvnni, VEX", vex), ("avx512vnni and avx512vl, EVEX", evex)] {
+            if !present {
+                println!("SKIP vpdpbusd on 256 bits as encoded by {form}");
+            }
+        }
+        for seed in 0..200usize {
+            let codes = std::array::from_fn(|i| [0, 255, (i * 37 + seed * 11) as u8, 128][(i + seed) % 4]);
+            let acts = std::array::from_fn(|i| [-128, 127, (i * 53 + seed * 7) as u8 as i8, -1][(i / 2 + seed) % 4]);
+            let sums = std::array::from_fn(|i| [i32::MAX, i32::MIN, 0, (i * seed) as i32][(i + seed) % 4]);
+            let expected = model(&sums, &codes, &acts);
+            // SAFETY: detected above.
+            unsafe {
+                if vex {
+                    assert_eq!(instruction::<FOURS>(&sums, &codes, &acts), expected, "VEX {seed}");
+                }
+                if evex {
+                    assert_eq!(instruction::<FOURS_EVEX>(&sums, &codes, &acts), expected, "EVEX {seed}");
+                }
+            }
+        }
+    }
 }

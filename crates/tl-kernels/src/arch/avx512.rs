@@ -17,7 +17,7 @@ pub(crate) struct Avx512<const VNNI: bool>(());
 
 impl<const VNNI: bool> Avx512<VNNI> {
     pub(crate) fn new() -> Option<Self> {
-        let supported = super::Avx2::new().is_some()
+        let supported = super::Avx2::<false>::new().is_some()
             && is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512dq")

@@ -41,7 +41,9 @@ pub(crate) use scalar::Scalar;
 pub(crate) enum Level {
     Scalar(Scalar),
     #[cfg(target_arch = "x86_64")]
-    Avx2(Avx2),
+    Avx2(Avx2<false>),
+    #[cfg(target_arch = "x86_64")]
+    AvxVnni(Avx2<true>),
     #[cfg(target_arch = "x86_64")]
     Avx512(Avx512<false>),
     #[cfg(target_arch = "x86_64")]
@@ -60,7 +62,9 @@ impl Level {
         match isa {
             Isa::Scalar => Some(Level::Scalar(Scalar::new())),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => Avx2::new().map(Level::Avx2),
+            Isa::Avx2 => Avx2::<false>::new().map(Level::Avx2),
+            #[cfg(target_arch = "x86_64")]
+            Isa::AvxVnni => Avx2::<true>::new().map(Level::AvxVnni),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => Avx512::<false>::new().map(Level::Avx512),
             #[cfg(target_arch = "x86_64")]
@@ -83,6 +87,8 @@ impl Level {
             #[cfg(target_arch = "x86_64")]
             Level::Avx2(_) => Isa::Avx2,
             #[cfg(target_arch = "x86_64")]
+            Level::AvxVnni(_) => Isa::AvxVnni,
+            #[cfg(target_arch = "x86_64")]
             Level::Avx512(_) => Isa::Avx512,
             #[cfg(target_arch = "x86_64")]
             Level::Avx512Vnni(_) => Isa::Avx512Vnni,
@@ -102,9 +108,13 @@ impl Level {
             Level::Scalar(s) => s.run(kernel),
             #[cfg(target_arch = "x86_64")]
             Level::Avx2(s) => s.run(kernel),
+            // Float kernels are the same code with and without integer dot products: compile them once.
+            #[cfg(target_arch = "x86_64")]
+            Level::AvxVnni(s) if K::INTEGER => s.run(kernel),
+            #[cfg(target_arch = "x86_64")]
+            Level::AvxVnni(s) => s.without_vnni().run(kernel),
             #[cfg(target_arch = "x86_64")]
             Level::Avx512(s) => s.run(kernel),
-            // Float kernels are the same code with and without integer dot products: compile them once.
             #[cfg(target_arch = "x86_64")]
             Level::Avx512Vnni(s) if K::INTEGER => s.run(kernel),
             #[cfg(target_arch = "x86_64")]

@@ -12,7 +12,7 @@ use crate::int8::{BLOCK_QUADS, Group, ROWS, Vector};
 /// Registers of a group.
 const WIDTH: usize = ROWS / 8;
 
-impl Int8 for Avx2 {
+impl<const VNNI: bool> Int8 for Avx2<VNNI> {
     #[inline(always)]
     fn dots_i8<const V: usize>(self, x: [Vector<'_>; V], tile: &[Group<[i8; 4]>], sums: &mut [[i32; ROWS]; V]) {
         for (x, sums) in x.into_iter().zip(sums) {

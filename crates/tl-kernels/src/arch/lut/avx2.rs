@@ -9,7 +9,7 @@ use crate::arch::vector_methods;
 /// Sums of the even and of the odd rows, of the first and of the second register.
 type Halves = [[__m256i; 2]; 2];
 
-impl Lookup for Avx2 {
+impl<const VNNI: bool> Lookup for Avx2<VNNI> {
     type Rows = [__m256i; 2];
     type Table = __m256i;
     type Wide = Halves;

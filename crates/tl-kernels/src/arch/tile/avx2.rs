@@ -1,24 +1,28 @@
-//! Tiles by AVX2: a chunk of 32 rows is four registers of eight rows.
+//! Tiles by AVX2, with or without AVX-VNNI: a chunk of 32 rows is four registers of eight rows.
 //!
-//! A pair of products is at most 2 * 3 * 127 = 762, and the 32 pairs of two fields 24,384: far from 32,767, so a block
-//! needs two 16-bit sums per lane and no care for damaged codes.
+//! ```text
+//! AVX-VNNI     dpbusd: four products of a dword of codes and a dword of activations, added to a 32-bit lane
+//! AVX2 alone   maddubs: a pair of products is at most 2 * 3 * 127 = 762, and the 32 pairs of two fields 24,384: far
+//!              from 32,767, so a block needs two 16-bit sums per lane and no care for damaged codes
+//! ```
 
 use std::arch::x86_64::*;
 
 use ternary_core::BLOCK;
 
-use super::super::avx2::Avx2;
+use super::super::avx2::{Avx2, FOURS, PAIRS, add_products, row_sums};
 use crate::tile::{CHUNKS, TILE, TileBlock, TileSimd, TokenBlock};
 
-impl TileSimd for Avx2 {
+impl<const VNNI: bool> TileSimd for Avx2<VNNI> {
     #[inline(always)]
     fn tile_block<const T: usize>(self, block: &TileBlock, tokens: &[TokenBlock<'_>; T], acc: &mut [[f32; TILE]; T]) {
         // SAFETY: `self` is the proof that the machine has the instructions these functions are compiled for.
         unsafe {
-            if T == 1 {
-                one_token(block, &tokens[0], &mut acc[0]);
-            } else {
-                some_tokens(block, tokens, acc);
+            match (VNNI, T) {
+                (true, 1) => one_token::<FOURS>(block, &tokens[0], &mut acc[0]),
+                (true, _) => some_tokens::<FOURS, T>(block, tokens, acc),
+                (false, 1) => one_token::<PAIRS>(block, &tokens[0], &mut acc[0]),
+                (false, _) => some_tokens::<PAIRS, T>(block, tokens, acc),
             }
         }
     }
@@ -78,50 +82,54 @@ pub(in crate::arch) fn finish(
     }
 }
 
-/// The sum of neighbours, of two sums of 16 bits.
-#[target_feature(enable = "avx2")]
-#[inline]
-fn widened([low, high]: [__m256i; 2]) -> __m256i {
-    let ones = _mm256_set1_epi16(1);
-    _mm256_add_epi32(_mm256_madd_epi16(low, ones), _mm256_madd_epi16(high, ones))
-}
-
 /// One token: a chunk is read whole, so that memory is read in one line.
+///
+/// # Safety
+/// As for [`add_products`].
 #[target_feature(enable = "avx2,f16c,fma")]
 #[inline]
-fn one_token(block: &TileBlock, token: &TokenBlock<'_>, acc: &mut [f32; TILE]) {
+unsafe fn one_token<const FORM: u8>(block: &TileBlock, token: &TokenBlock<'_>, acc: &mut [f32; TILE]) {
     let mut sums = [[_mm256_setzero_si256(); 2]; 4];
     for c in 0..CHUNKS {
         for g in 0..4 {
             let fields = fields(block, c, g);
             for f in 0..4 {
-                let pairs = _mm256_maddubs_epi16(fields[f], broadcast(token.codes, 16 * f + c));
-                sums[g][f / 2] = _mm256_add_epi16(sums[g][f / 2], pairs);
+                let acts = broadcast(token.codes, 16 * f + c);
+                // SAFETY: as the caller promises.
+                sums[g][f / 2] = unsafe { add_products::<FORM>(sums[g][f / 2], fields[f], acts) };
             }
         }
     }
     for g in 0..4 {
-        finish(&block.scales, g, widened(sums[g]), token, acc);
+        finish(&block.scales, g, row_sums::<FORM>(sums[g]), token, acc);
     }
 }
 
 /// Several tokens share unpacked codes: 4 x 2 sums and 4 fields leave four of sixteen registers.
+///
+/// # Safety
+/// As for [`add_products`].
 #[target_feature(enable = "avx2,f16c,fma")]
 #[inline]
-fn some_tokens<const T: usize>(block: &TileBlock, tokens: &[TokenBlock<'_>; T], acc: &mut [[f32; TILE]; T]) {
+unsafe fn some_tokens<const FORM: u8, const T: usize>(
+    block: &TileBlock,
+    tokens: &[TokenBlock<'_>; T],
+    acc: &mut [[f32; TILE]; T],
+) {
     for g in 0..4 {
         let mut sums = [[_mm256_setzero_si256(); 2]; T];
         for c in 0..CHUNKS {
             let fields = fields(block, c, g);
             for j in 0..T {
                 for f in 0..4 {
-                    let pairs = _mm256_maddubs_epi16(fields[f], broadcast(tokens[j].codes, 16 * f + c));
-                    sums[j][f / 2] = _mm256_add_epi16(sums[j][f / 2], pairs);
+                    let acts = broadcast(tokens[j].codes, 16 * f + c);
+                    // SAFETY: as the caller promises.
+                    sums[j][f / 2] = unsafe { add_products::<FORM>(sums[j][f / 2], fields[f], acts) };
                 }
             }
         }
         for j in 0..T {
-            finish(&block.scales, g, widened(sums[j]), &tokens[j], &mut acc[j]);
+            finish(&block.scales, g, row_sums::<FORM>(sums[j]), &tokens[j], &mut acc[j]);
         }
     }
 }
@@ -158,6 +166,42 @@ fn transpose_eight(rows: &[[u8; BLOCK / 4]; 8], codes: &mut [[u8; 4 * TILE]; CHU
             let eight = &mut chunk[at..at + 32];
             // SAFETY: 32 bytes are written to a slice of 32.
             unsafe { _mm256_storeu_si256(eight.as_mut_ptr().cast(), *x) };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::arch::avx2::FOURS_EVEX;
+    use crate::tile::portable_block;
+
+    /// The body of AVX-VNNI by the other encoding of its instruction, which more machines have.
+    #[test]
+    #[allow(clippy::print_stdout, reason = "a missing form must be seen in the test's output")]
+    fn tiles_by_products_in_fours_equal_the_definition() {
+        let evex = is_x86_feature_detected!("avx512vnni") && is_x86_feature_detected!("avx512vl");
+        if Avx2::<false>::new().is_none() || !evex {
+            println!("SKIP tiles of avxvnni: no avx512vnni and avx512vl to try them with");
+            return;
+        }
+        for seed in 0..20usize {
+            let codes = std::array::from_fn(|c| std::array::from_fn(|i| (i * 37 + c * 11 + i * c + seed) as u8));
+            let scales = std::array::from_fn(|r| half::f16::from_f32(0.5 + (r * seed) as f32 / 64.0).to_le_bytes());
+            let block = TileBlock { codes, scales };
+            let acts: [[i8; BLOCK]; 4] = std::array::from_fn(|j| {
+                std::array::from_fn(|i| if seed == 0 { 127 } else { (i * 89 + j * 7 + seed) as u8 as i8 }.max(-127))
+            });
+            let tokens = acts.each_ref().map(|codes| TokenBlock { codes, sum: 9, scale: 0.25 });
+            let mut expected = [[0.5; TILE]; 4];
+            portable_block(&block, &tokens, &mut expected);
+            let (mut one, mut four) = ([0.5; TILE], [[0.5; TILE]; 4]);
+            // SAFETY: detected above.
+            unsafe {
+                one_token::<FOURS_EVEX>(&block, &tokens[0], &mut one);
+                some_tokens::<FOURS_EVEX, 4>(&block, &tokens, &mut four);
+            }
+            assert_eq!((one, four), (expected[0], expected));
         }
     }
 }
