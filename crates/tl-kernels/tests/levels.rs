@@ -3,6 +3,9 @@
 
 #![allow(clippy::unwrap_used, reason = "the functions that the tests share fail like the tests")]
 
+mod common;
+
+use common::{Random, assert_same_bits, levels, pool_of};
 use half::f16;
 use ternary_core::{Rounding, dot16, oracle, quantize_a8};
 use tl_kernels::pool::ColumnBlock;
@@ -11,41 +14,7 @@ use tl_kernels::{
     dense, forward_all, math, selftest,
 };
 
-/// The levels to test; prints the ones this machine lacks.
-#[allow(clippy::print_stdout, reason = "a missing level must be seen in the test's output")]
-fn levels() -> Vec<Isa> {
-    let (supported, missing): (Vec<_>, Vec<_>) = Isa::ALL.into_iter().partition(|isa| isa.is_supported());
-    for isa in missing {
-        println!("SKIP {isa}");
-    }
-    supported
-}
-
-/// A pool of `threads` threads; WASM has no more than one.
-fn pool_of(threads: usize) -> Pool {
-    Pool::new(if cfg!(target_family = "wasm") { 1 } else { threads }).unwrap()
-}
-
-/// SplitMix64, so that a failure can be repeated.
-struct Random(u64);
-
 impl Random {
-    fn bits(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// Between -2 and 2.
-    fn float(&mut self) -> f32 {
-        (self.bits() >> 40) as f32 / (1 << 22) as f32 - 2.0
-    }
-
-    fn floats(&mut self, n: usize) -> Vec<f32> {
-        (0..n).map(|_| self.float()).collect()
-    }
-
     /// Arbitrary weights of a dense type, all finite.
     fn weights(&mut self, ty: DenseType, rows: usize, cols: usize) -> Vec<u8> {
         let mut out = Vec::new();
@@ -93,21 +62,7 @@ fn q6k_weight(b: &[u8], i: usize) -> f32 {
 
 /// The layer's product on a level and a pool.
 fn product(linear: &Linear, isa: Isa, pool: &Pool, x: &[f32], n: usize) -> Vec<f32> {
-    let linear = linear.clone().with_isa(isa).unwrap();
-    let mut acts = ActivationBuffer::new();
-    acts.set(x, n, linear.cols());
-    acts.quantize(linear.act_mode());
-    let mut y = vec![f32::NAN; n * linear.rows()];
-    linear.forward(pool, &acts, &mut y);
-    y
-}
-
-#[track_caller]
-fn assert_same_bits(got: &[f32], expected: &[f32], what: &str) {
-    assert_eq!(got.len(), expected.len());
-    for (i, (got, expected)) in got.iter().zip(expected).enumerate() {
-        assert_eq!(got.to_bits(), expected.to_bits(), "{what}: value {i} is {got:?}, not {expected:?}");
-    }
+    common::product(&linear.clone().with_isa(isa).unwrap(), pool, x, n)
 }
 
 /// `[n, rows]` by dot16 over the definition's weights.

@@ -3,52 +3,23 @@
 
 #![allow(clippy::unwrap_used, reason = "the functions that the tests share fail like the tests")]
 
+mod common;
+
+use common::{Random, levels, pool_of, product};
 use half::f16;
 #[cfg(not(target_family = "wasm"))]
 use proptest::prelude::*;
 use ternary_core::{I2sLayout, Rounding, oracle};
 use tl_kernels::{
-    ActMode, ActivationBuffer, BLOCK, Bytes, Error, Isa, KernelKind, Linear, Packing, Pool, Scales, TernaryTensor,
-    selftest,
+    ActMode, BLOCK, Bytes, Error, Isa, KernelKind, Linear, Packing, Pool, Scales, TernaryTensor, selftest,
 };
 
 const LOOKUP: [KernelKind; 2] = [KernelKind::Tl1, KernelKind::Tl2];
 const MODES: [ActMode; 2] = [ActMode::A8Block, ActMode::A8Token];
 
-/// The levels to test; prints the ones this machine lacks.
-#[allow(clippy::print_stdout, reason = "a missing level must be seen in the test's output")]
-fn levels() -> Vec<Isa> {
-    let (supported, missing): (Vec<_>, Vec<_>) = Isa::ALL.into_iter().partition(|isa| isa.is_supported());
-    for isa in missing {
-        println!("SKIP {isa}");
-    }
-    supported
-}
-
-/// SplitMix64 as floats between -2 and 2.
-fn floats(seed: u64, n: usize) -> Vec<f32> {
-    let mut state = seed;
-    let mut next = || {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) >> 40) as f32 / (1 << 22) as f32 - 2.0
-    };
-    (0..n).map(|_| next()).collect()
-}
-
 fn tensor(packing: Packing, rows: usize, cols: usize, seed: u64) -> TernaryTensor {
-    let weights = floats(seed, rows * cols);
+    let weights = Random(seed).floats(rows * cols);
     TernaryTensor::quantize(packing, Rounding::AbsMean, rows, cols, &weights, None).unwrap()
-}
-
-fn product(linear: &Linear, pool: &Pool, x: &[f32], n: usize) -> Vec<f32> {
-    let mut acts = ActivationBuffer::new();
-    acts.set(x, n, linear.cols());
-    acts.quantize(linear.act_mode());
-    let mut y = vec![f32::NAN; n * linear.rows()];
-    linear.forward(pool, &acts, &mut y);
-    y
 }
 
 /// Both kernels on every level give the bits of the oracle.
@@ -80,7 +51,7 @@ fn products_equal_the_oracle_for_every_packing_and_length() {
                 let packed = TernaryTensor::new(packing, rows, cols, packed.bytes().clone(), scales).unwrap();
                 for mode in MODES {
                     for n in [1, 3] {
-                        assert_oracle(&packed, &floats(9, n * cols), n, mode, &levels, &Pool::serial());
+                        assert_oracle(&packed, &Random(9).floats(n * cols), n, mode, &levels, &Pool::serial());
                     }
                 }
             }
@@ -93,7 +64,7 @@ fn products_equal_the_oracle_for_every_number_of_rows() {
     let levels = levels();
     for rows in (1..=40).chain([63, 64, 65, 128, 130]) {
         let packed = tensor(Packing::Tq2_0, rows, BLOCK, rows as u64);
-        assert_oracle(&packed, &floats(5, BLOCK), 1, ActMode::A8Block, &levels, &Pool::serial());
+        assert_oracle(&packed, &Random(5).floats(BLOCK), 1, ActMode::A8Block, &levels, &Pool::serial());
     }
 }
 
@@ -101,11 +72,11 @@ fn products_equal_the_oracle_for_every_number_of_rows() {
 fn i2s_tensors_become_lookups_too() {
     let (rows, cols) = (7, 512);
     let trits: Vec<i8> =
-        floats(4, rows * cols).iter().map(|x| if x.abs() < 0.7 { 0 } else { x.signum() as i8 }).collect();
+        Random(4).floats(rows * cols).iter().map(|x| if x.abs() < 0.7 { 0 } else { x.signum() as i8 }).collect();
     for layout in I2sLayout::ALL {
         let bytes = layout.encode(&trits, 0.123).unwrap();
         let packed = TernaryTensor::from_i2s(layout, rows, cols, &bytes).unwrap();
-        assert_oracle(&packed, &floats(8, cols), 1, ActMode::A8Token, &levels(), &Pool::serial());
+        assert_oracle(&packed, &Random(8).floats(cols), 1, ActMode::A8Token, &levels(), &Pool::serial());
     }
 }
 
@@ -146,17 +117,12 @@ fn extremes_of_the_sums_are_exact() {
 fn results_do_not_depend_on_batch_pool_or_slice() {
     let (rows, cols, n) = (301, 512, 19);
     let packed = tensor(Packing::Tq2_0, rows, cols, 3);
-    let x = floats(6, n * cols);
+    let x = Random(6).floats(n * cols);
     for kernel in LOOKUP {
         let linear = Linear::ternary(packed.clone(), ActMode::A8Block).unwrap().with_kernel(kernel).unwrap();
         let one_by_one: Vec<f32> = x.chunks_exact(cols).flat_map(|x| product(&linear, &Pool::serial(), x, 1)).collect();
         for (n, threads) in [(1, 2), (2, 7), (8, 2), (9, 1), (19, 7)] {
-            let got = product(
-                &linear,
-                &Pool::new(if cfg!(target_family = "wasm") { 1 } else { threads }).unwrap(),
-                &x[..n * cols],
-                n,
-            );
+            let got = product(&linear, &pool_of(threads), &x[..n * cols], n);
             assert_eq!(got, one_by_one[..n * rows], "{kernel} x {n} on {threads} threads");
         }
         for (start, end) in [(0, 5), (60, 70), (64, 128), (5, 300), (300, 301)] {
@@ -204,7 +170,7 @@ proptest! {
         rows in 1..130usize, blocks in 1..6usize, n in 1..11usize, seed: u64, spread in 1e-3f32..1e3, token: bool,
     ) {
         let packed = tensor(Packing::Tq2_0, rows, blocks * BLOCK, seed);
-        let x: Vec<f32> = floats(!seed, n * blocks * BLOCK).iter().map(|x| x.powi(3) * spread).collect();
+        let x: Vec<f32> = Random(!seed).floats(n * blocks * BLOCK).iter().map(|x| x.powi(3) * spread).collect();
         let mode = if token { ActMode::A8Token } else { ActMode::A8Block };
         let fast = [Isa::detect()];
         assert_oracle(&packed, &x, n, mode, &fast, &Pool::serial());

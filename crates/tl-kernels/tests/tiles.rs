@@ -3,47 +3,21 @@
 
 #![allow(clippy::unwrap_used, reason = "the functions that the tests share fail like the tests")]
 
+mod common;
+
+use common::{Random, assert_same_bits, levels, pool_of, product};
 #[cfg(not(target_family = "wasm"))]
 use proptest::prelude::*;
 use ternary_core::oracle;
 use tl_kernels::{
-    ActMode, ActivationBuffer, Arena, BLOCK, BitLinear, Bytes, DenseType, Error, Isa, KernelKind, Linear, Packing,
-    Pool, Scales, TernaryTensor, pack_layers, selftest,
+    ActMode, Arena, BLOCK, BitLinear, Bytes, DenseType, Error, Isa, KernelKind, Linear, Packing, Pool, Scales,
+    TernaryTensor, pack_layers, selftest,
 };
 
 const KERNELS: [KernelKind; 2] = [KernelKind::I2s, KernelKind::Tiles];
 const INT8: [ActMode; 2] = [ActMode::A8Block, ActMode::A8Token];
 
-/// The levels to test; prints the ones this machine lacks.
-#[allow(clippy::print_stdout, reason = "a missing level must be seen in the test's output")]
-fn levels() -> Vec<Isa> {
-    let (supported, missing): (Vec<_>, Vec<_>) = Isa::ALL.into_iter().partition(|isa| isa.is_supported());
-    for isa in missing {
-        println!("SKIP {isa}");
-    }
-    supported
-}
-
-/// A pool of `threads` threads; WASM has no more than one.
-fn pool_of(threads: usize) -> Pool {
-    Pool::new(if cfg!(target_family = "wasm") { 1 } else { threads }).unwrap()
-}
-
-/// SplitMix64, so that a failure can be repeated.
-struct Random(u64);
-
 impl Random {
-    fn bits(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn floats(&mut self, n: usize) -> Vec<f32> {
-        (0..n).map(|_| (self.bits() >> 40) as f32 / (1 << 22) as f32 - 2.0).collect()
-    }
-
     /// A matrix with random codes and ordinary scales.
     fn tensor(&mut self, packing: Packing, rows: usize, cols: usize) -> TernaryTensor {
         let mut bytes = vec![0; rows * packing.row_bytes(cols).unwrap()];
@@ -56,23 +30,6 @@ impl Random {
             packing.encode(&trits, half::f16::from_f32(0.01 + (self.bits() % 100) as f32 / 256.0), block);
         }
         TernaryTensor::new(packing, rows, cols, Bytes::from(bytes), Scales::PerBlock).unwrap()
-    }
-}
-
-fn product(linear: &Linear, pool: &Pool, x: &[f32], n: usize) -> Vec<f32> {
-    let mut acts = ActivationBuffer::new();
-    acts.set(x, n, linear.cols());
-    acts.quantize(linear.act_mode());
-    let mut y = vec![f32::NAN; n * linear.rows()];
-    linear.forward(pool, &acts, &mut y);
-    y
-}
-
-#[track_caller]
-fn assert_same_bits(got: &[f32], expected: &[f32], what: &str) {
-    assert_eq!(got.len(), expected.len());
-    for (i, (got, expected)) in got.iter().zip(expected).enumerate() {
-        assert_eq!(got.to_bits(), expected.to_bits(), "{what}: value {i} is {got:?}, not {expected:?}");
     }
 }
 

@@ -54,14 +54,21 @@ const ONLY: [(&str, &[&str]); 3] =
 /// Crates of other people that only `bitnet-cli` may ship.
 const CLI_ONLY: [&str; 4] = ["tokio", "axum", "anyhow", "clap"];
 
+/// Features that break a crate of ours on purpose, with the crate: tests alone may ask for them.
+const TEST_FEATURES: [(&str, &str); 1] = [("tl-kernels", "broken-kernel")];
+
 /// Checks every dependency that `cargo metadata` reports.
 pub(super) fn check(findings: &mut Findings) -> Outcome {
     let sh = repo::shell()?;
     let text = cmd!(sh, "cargo metadata --no-deps --offline --format-version 1").quiet().read()?;
-    for edge in edges(&Json::parse(&text)?) {
+    let metadata = Json::parse(&text)?;
+    for edge in edges(&metadata) {
         if let Some(problem) = judge(&edge) {
             findings.problem(problem);
         }
+    }
+    for problem in broken(&metadata) {
+        findings.problem(problem);
     }
     Ok(())
 }
@@ -90,6 +97,33 @@ fn edges(metadata: &Json) -> Vec<Edge> {
     edges
 }
 
+/// Sentences about shipped code that asks for a feature of tests, by a dependency or by a feature of its own.
+fn broken(metadata: &Json) -> Vec<String> {
+    let mut problems = Vec::new();
+    for package in metadata.member("packages").map_or(&[][..], Json::list) {
+        let name = package.member("name").and_then(Json::text).unwrap_or_default();
+        let dependencies = package.member("dependencies").map_or(&[][..], Json::list);
+        for (of, feature) in TEST_FEATURES {
+            let asks = |dependency: &&Json| {
+                let is = |key: &str, value: &str| dependency.member(key).and_then(Json::text) == Some(value);
+                let features = dependency.member("features").map_or(&[][..], Json::list);
+                is("name", of) && !is("kind", "dev") && features.iter().any(|f| f.text() == Some(feature))
+            };
+            let forwarded = match package.member("features") {
+                Some(Json::Object(own)) => {
+                    let mut wanted = own.iter().flat_map(|(_, wanted)| wanted.list()).filter_map(Json::text);
+                    wanted.any(|wanted| wanted.ends_with(feature))
+                }
+                _ => false,
+            };
+            if forwarded || dependencies.iter().any(|dependency| asks(&dependency)) {
+                problems.push(format!("{name} asks for the feature {feature} of {of} outside its tests"));
+            }
+        }
+    }
+    problems
+}
+
 /// The sentence about a forbidden edge; `None` for an allowed one.
 fn judge(edge: &Edge) -> Option<String> {
     let Edge { from, to, ours, test_only } = edge;
@@ -111,7 +145,7 @@ fn judge(edge: &Edge) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Edge, edges, judge};
+    use super::{Edge, broken, edges, judge};
     use crate::json::Json;
 
     fn edge(from: &str, to: &str, ours: bool, test_only: bool) -> Edge {
@@ -150,5 +184,19 @@ mod tests {
         let found = edges(&Json::parse(json).expect("valid"));
         assert_eq!(found.len(), 2);
         assert!(found[0].ours && !found[0].test_only && !found[1].ours && found[1].test_only);
+    }
+
+    #[test]
+    fn only_tests_may_ask_for_a_broken_kernel() {
+        let problems = |kind: &str, own: &str| {
+            let dependency = format!(r#"{{"name":"tl-kernels","kind":{kind},"features":["broken-kernel"]}}"#);
+            let package = format!(r#"{{"name":"a","dependencies":[{dependency}],"features":{{{own}}}}}"#);
+            broken(&Json::parse(&format!(r#"{{"packages":[{package}]}}"#)).expect("valid")).len()
+        };
+        assert_eq!(problems(r#""dev""#, ""), 0);
+        assert_eq!(problems("null", ""), 1);
+        assert_eq!(problems(r#""build""#, ""), 1);
+        assert_eq!(problems(r#""dev""#, r#""default":["tl-kernels/broken-kernel"]"#), 1);
+        assert_eq!(problems(r#""dev""#, r#""default":["tl-kernels/other"]"#), 0);
     }
 }
