@@ -69,7 +69,7 @@ pub struct ExpertScratch {
     /// `[rows of all parts, ff]` and `[n, shared ff]`: `silu(gate) * up`.
     product: Vec<f32>,
     shared_product: Vec<f32>,
-    /// The same as `down` reads it, part by part.
+    /// What `down` reads of it, part by part.
     hidden: Vec<ActivationBuffer>,
     shared_hidden: ActivationBuffer,
     /// `[n + rows of all parts + n, hidden]`: the sums, what each expert put out, what the shared one put out.
@@ -150,24 +150,25 @@ impl ExpertBank {
         }
         self.ensure_sound(pool, at.layer, scratch.batch.experts())?;
         self.quantize(x, scratch);
-        scratch.gather(pool, x);
-        let ExpertScratch { batch, gathered, whole, all, .. } = &*scratch;
-        for (part, (expert, rows)) in batch.parts().enumerate() {
-            let input = if whole[part] { &*x } else { &gathered[part] };
-            taps.expert_in(at, ExpertId::Routed(expert), &batch.tokens()[rows], input);
+        self.gather(pool, x, scratch);
+        let ExpertScratch { batch, all, .. } = &*scratch;
+        for (expert, rows) in batch.parts() {
+            taps.expert_in(at, ExpertId::Routed(expert), &batch.tokens()[rows], x);
         }
         if self.shared.is_some() {
             taps.expert_in(at, ExpertId::Shared, all, x);
         }
         self.gate_and_up(pool, x, scratch);
-        self.quantize_hidden(pool, n, scratch);
-        let ExpertScratch { batch, hidden: read, shared_hidden, all, .. } = &*scratch;
-        for ((expert, rows), read) in batch.parts().zip(read) {
-            taps.expert_hidden(at, ExpertId::Routed(expert), &batch.tokens()[rows], read);
+        let ExpertScratch { batch, product, shared_product, all, .. } = &*scratch;
+        for (expert, rows) in batch.parts() {
+            let ff = self.routed[expert].gate().rows();
+            let product = &product[rows.start * ff..rows.end * ff];
+            taps.expert_hidden(at, ExpertId::Routed(expert), &batch.tokens()[rows], product);
         }
         if self.shared.is_some() {
-            taps.expert_hidden(at, ExpertId::Shared, all, shared_hidden);
+            taps.expert_hidden(at, ExpertId::Shared, all, shared_product);
         }
+        self.quantize_hidden(pool, n, scratch);
         self.down_and_add(pool, n, hidden, scratch);
         let ExpertScratch { batch, out, all, .. } = &*scratch;
         let (sums, outs) = out.split_at(n * hidden);
@@ -242,8 +243,7 @@ impl ExpertBank {
         let make = |part: usize, hidden: &mut ActivationBuffer| {
             let (network, rows) = (self.part(batch, part), batch.rows(part));
             let ff = network.gate().rows();
-            hidden.set(&product[rows.start * ff..rows.end * ff], rows.len(), ff);
-            hidden.quantize(network.down().act_mode());
+            hidden.set_in(network.down().act_mode(), &product[rows.start * ff..rows.end * ff], rows.len(), ff);
         };
         if n == 1 {
             // A few rows: sharing them out would take longer.
@@ -252,8 +252,7 @@ impl ExpertBank {
             pool.chunks_mut(&mut hidden[..parts], 1, |part, hidden| make(part, &mut hidden[0]));
         }
         if let Some(shared) = &self.shared {
-            shared_hidden.set(shared_product, n, shared.gate().rows());
-            shared_hidden.quantize(shared.down().act_mode());
+            shared_hidden.set_in(shared.down().act_mode(), shared_product, n, shared.gate().rows());
         }
     }
 
@@ -317,12 +316,10 @@ impl ExpertBank {
         let first_defect = first_defect.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
         first_defect.map_or(Ok(()), |(_, error)| Err(error))
     }
-}
 
-impl ExpertScratch {
-    /// Copies the rows of each part that does not read the whole batch, with their codes.
-    fn gather(&mut self, pool: &Pool, x: &ActivationBuffer) {
-        let ExpertScratch { batch, gathered, whole, all, hidden, .. } = self;
+    /// Copies the rows of each part that does not read the whole batch, as its products read them.
+    fn gather(&self, pool: &Pool, x: &ActivationBuffer, scratch: &mut ExpertScratch) {
+        let ExpertScratch { batch, gathered, whole, all, hidden, .. } = scratch;
         let parts = batch.experts().len();
         whole.clear();
         whole.extend((0..parts).map(|part| batch.is_whole_batch(part)));
@@ -342,7 +339,9 @@ impl ExpertScratch {
         }
         pool.chunks_mut(&mut gathered[..parts], 1, |part, rows| {
             if !whole[part] {
-                rows[0].gather(x, &batch.tokens()[batch.rows(part)]);
+                let network = self.part(batch, part);
+                let modes = [network.gate().act_mode(), network.up().act_mode()];
+                rows[0].gather(x, &batch.tokens()[batch.rows(part)], &modes);
             }
         });
     }

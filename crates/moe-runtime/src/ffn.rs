@@ -108,7 +108,8 @@ impl SwiGlu {
         Ok(())
     }
 
-    /// Writes the output of all rows of `x` `[n, hidden]` to `y` `[n, hidden]`; `on_hidden` sees what `down` reads.
+    /// Writes the output of all rows of `x` `[n, hidden]` to `y` `[n, hidden]`; `on_hidden` sees what `down`
+    /// reads, `[n, ff]`.
     ///
     /// # Panics
     /// When `x` or `y` has another width.
@@ -118,7 +119,7 @@ impl SwiGlu {
         x: &mut ActivationBuffer,
         scratch: &mut FfnScratch,
         y: &mut [f32],
-        on_hidden: impl FnOnce(&ActivationBuffer),
+        on_hidden: impl FnOnce(&[f32]),
     ) {
         let (n, ff) = (x.n(), self.gate.rows());
         x.quantize(self.gate.act_mode());
@@ -133,9 +134,8 @@ impl SwiGlu {
                 self.hidden_block(rows, out, &mut up[0]);
             }
         });
-        hidden.set(product, n, ff);
-        on_hidden(hidden);
-        hidden.quantize(self.down.act_mode());
+        on_hidden(product);
+        hidden.set_in(self.down.act_mode(), product, n, ff);
         self.down.forward(pool, hidden, y);
     }
 

@@ -59,11 +59,11 @@ pub trait Taps {
     /// The selected experts and their weights. Every id must stay below the number of experts.
     fn routing(&mut self, at: At, decision: &mut RoutingDecision) {}
 
-    /// The rows an expert reads: row `i` belongs to token `tokens[i]` of the batch.
-    fn expert_in(&mut self, at: At, expert: ExpertId, tokens: &[u32], rows: &ActivationBuffer) {}
+    /// An expert reads the rows `tokens` of the batch `x`.
+    fn expert_in(&mut self, at: At, expert: ExpertId, tokens: &[u32], x: &ActivationBuffer) {}
 
-    /// `silu(gate) * up` of those rows: what the expert's down projection reads.
-    fn expert_hidden(&mut self, at: At, expert: ExpertId, tokens: &[u32], rows: &ActivationBuffer) {}
+    /// `silu(gate) * up` of those rows, `[tokens.len(), ff]`: what the expert's down projection reads.
+    fn expert_hidden(&mut self, at: At, expert: ExpertId, tokens: &[u32], rows: &[f32]) {}
 
     /// The expert's output before its weight, `[tokens.len(), hidden]`.
     fn expert_out(&mut self, at: At, expert: ExpertId, tokens: &[u32], y: &[f32]) {}
@@ -96,10 +96,10 @@ impl<T: Taps + ?Sized> Taps for &mut T {
     fn routing(&mut self, at: At, decision: &mut RoutingDecision) {
         (**self).routing(at, decision);
     }
-    fn expert_in(&mut self, at: At, expert: ExpertId, tokens: &[u32], rows: &ActivationBuffer) {
-        (**self).expert_in(at, expert, tokens, rows);
+    fn expert_in(&mut self, at: At, expert: ExpertId, tokens: &[u32], x: &ActivationBuffer) {
+        (**self).expert_in(at, expert, tokens, x);
     }
-    fn expert_hidden(&mut self, at: At, expert: ExpertId, tokens: &[u32], rows: &ActivationBuffer) {
+    fn expert_hidden(&mut self, at: At, expert: ExpertId, tokens: &[u32], rows: &[f32]) {
         (**self).expert_hidden(at, expert, tokens, rows);
     }
     fn expert_out(&mut self, at: At, expert: ExpertId, tokens: &[u32], y: &[f32]) {

@@ -46,16 +46,20 @@ pub fn quantize_a8(x: &[f32], q: &mut [i8]) -> f32 {
         return 0.0;
     }
     for (q, &x) in q.iter_mut().zip(x) {
-        // `as` turns NaN (a NaN or infinite activation) into 0.
-        *q = round_half_even((x / scale).clamp(-MAX_CODE, MAX_CODE)) as i8;
+        *q = round_half_even((x / scale).clamp(-MAX_CODE, MAX_CODE));
+    }
+    if !scale.is_finite() {
+        // The codes of finite activations are 0 by division; those of the others are no numbers.
+        q.fill(0);
     }
     scale
 }
 
-/// `x` rounded to an integer, ties to even; for |x| below 2^22.
+/// `x` rounded to an integer, ties to even; for |x| of at most 127.
 #[inline(always)]
-fn round_half_even(x: f32) -> f32 {
-    // Adding 1.5 * 2^23 leaves no bits for a fraction: the addition itself rounds.
+fn round_half_even(x: f32) -> i8 {
+    // Adding 1.5 * 2^23 leaves no bits for a fraction: the addition itself rounds, and the lowest byte of the sum is
+    // the integer. A cast by `as` saturates, which compilers do number by number.
     const SHIFT: f32 = 12_582_912.0;
-    (x + SHIFT) - SHIFT
+    (x + SHIFT).to_bits() as i8
 }

@@ -1,4 +1,5 @@
-//! The input of a matrix product: `n` rows of `cols` activations, quantised once for all readers.
+//! The input of a matrix product: `n` rows of `cols` activations, quantised once for all readers. Rows that only ternary
+//! products read exist as codes alone.
 //!
 //! **Invariant:** once the largest shape has been seen, nothing here allocates.
 //!
@@ -39,6 +40,25 @@ impl ActivationBuffer {
         ActivationBuffer::default()
     }
 
+    /// Takes what products in `mode` read of `x` `[n, cols]`: INT8 codes or, for [`ActMode::F32`], a copy. All earlier
+    /// forms are forgotten.
+    ///
+    /// # Panics
+    /// If `x` does not hold `n * cols` values.
+    pub fn set_in(&mut self, mode: ActMode, x: &[f32], n: usize, cols: usize) {
+        let rows = match mode {
+            ActMode::F32 => return self.set(x, n, cols),
+            ActMode::A8Block => &mut self.block,
+            ActMode::A8Token => &mut self.token,
+        };
+        assert_eq!(x.len(), n * cols, "activations must be [n, cols]");
+        rows.quantize(mode, &mut self.staging, n, cols, |t| &x[t * cols..(t + 1) * cols]);
+        (self.n, self.cols) = (n, cols);
+        self.block.valid = mode == ActMode::A8Block;
+        self.token.valid = mode == ActMode::A8Token;
+        self.lanes.resize(0);
+    }
+
     /// Takes a copy of `x` `[n, cols]`; earlier codes are forgotten.
     ///
     /// # Panics
@@ -76,27 +96,28 @@ impl ActivationBuffer {
         if rows.valid {
             return;
         }
-        let level = crate::dense::current();
-        let blocks = self.cols.div_ceil(BLOCK);
-        rows.resize(self.n, blocks);
-        self.staging.resize(blocks * BLOCK, 0);
         let stride = self.cols.next_multiple_of(LANES);
-        for t in 0..self.n {
-            let x = &self.lanes.as_slice()[t * stride..][..self.cols];
-            let (codes, scales, sums) = rows.row_mut(t);
-            level.run(QuantizeRow { mode, x, staging: &mut self.staging, codes, scales, sums });
-        }
-        rows.valid = true;
+        let lanes = self.lanes.as_slice();
+        rows.quantize(mode, &mut self.staging, self.n, self.cols, |t| &lanes[t * stride..][..self.cols]);
     }
 
-    /// Becomes the rows `rows` of `from`, in that order, with the codes that `from` has.
+    /// Becomes the rows `rows` of `from`, in that order, in the forms that products in `modes` read.
     ///
     /// # Panics
-    /// If `from` lacks one of the rows.
-    pub fn gather(&mut self, from: &ActivationBuffer, rows: &[u32]) {
-        self.fill(rows.len(), from.cols, |i, row| row.copy_from_slice(from.row(rows[i] as usize)));
-        for (to, from) in [(&mut self.block, &from.block), (&mut self.token, &from.token)] {
-            if from.valid {
+    /// If `from` lacks one of the rows, or one of the forms.
+    pub fn gather(&mut self, from: &ActivationBuffer, rows: &[u32], modes: &[ActMode]) {
+        if modes.contains(&ActMode::F32) {
+            self.fill(rows.len(), from.cols, |i, row| row.copy_from_slice(from.row(rows[i] as usize)));
+        } else {
+            (self.n, self.cols) = (rows.len(), from.cols);
+            self.lanes.resize(0);
+        }
+        for (mode, to, from) in
+            [(ActMode::A8Block, &mut self.block, &from.block), (ActMode::A8Token, &mut self.token, &from.token)]
+        {
+            to.valid = modes.contains(&mode);
+            if to.valid {
+                assert!(from.valid, "rows are quantised before they are gathered");
                 to.gather(from, rows);
             }
         }
@@ -105,7 +126,8 @@ impl ActivationBuffer {
     /// Rows of the present width that the buffer has memory for.
     #[must_use]
     pub fn capacity_rows(&self) -> usize {
-        self.lanes.capacity().checked_div(self.cols).unwrap_or(0)
+        let codes = self.block.codes.capacity().max(self.token.codes.capacity());
+        self.lanes.capacity().max(codes).checked_div(self.cols).unwrap_or(0)
     }
 
     /// Number of rows (tokens).
@@ -123,7 +145,7 @@ impl ActivationBuffer {
     /// The activations of row `t`, `[cols]`.
     ///
     /// # Panics
-    /// If there is no such row.
+    /// If there is no such row, or the buffer has only codes.
     #[must_use]
     pub fn row(&self, t: usize) -> &[f32] {
         &self.lanes(t).as_flattened()[..self.cols]
@@ -198,6 +220,26 @@ impl QuantizedRows {
         self.sums.resize(n * blocks, 0);
     }
 
+    /// Makes the codes of `n` rows `[cols]`, the values of which `row` knows.
+    fn quantize<'x>(
+        &mut self,
+        mode: ActMode,
+        staging: &mut Vec<i8>,
+        n: usize,
+        cols: usize,
+        row: impl Fn(usize) -> &'x [f32],
+    ) {
+        let level = crate::dense::current();
+        let blocks = cols.div_ceil(BLOCK);
+        self.resize(n, blocks);
+        staging.resize(blocks * BLOCK, 0);
+        for t in 0..n {
+            let (codes, scales, sums) = self.row_mut(t);
+            level.run(QuantizeRow { mode, x: row(t), staging, codes, scales, sums });
+        }
+        self.valid = true;
+    }
+
     fn gather(&mut self, from: &QuantizedRows, rows: &[u32]) {
         self.resize(rows.len(), from.blocks);
         let stride = from.blocks * BLOCK;
@@ -208,7 +250,6 @@ impl QuantizedRows {
             self.scales[to.clone()].copy_from_slice(from.scales(row));
             self.sums[to].copy_from_slice(from.sums(row));
         }
-        self.valid = true;
     }
 
     fn row_mut(&mut self, t: usize) -> (&mut [[i8; BLOCK]], &mut [f32], &mut [i32]) {
@@ -314,13 +355,42 @@ mod tests {
         let (mut all, mut some) = (ActivationBuffer::new(), ActivationBuffer::new());
         all.set(&x, 3, 300);
         all.quantize(ActMode::A8Block);
-        some.gather(&all, &[2, 0]);
+        some.gather(&all, &[2, 0], &[ActMode::F32, ActMode::A8Block]);
         assert_eq!((some.n(), some.row(0), some.row(1)), (2, &x[600..], &x[..300]));
-        assert!(some.quantized(ActMode::A8Token).is_none(), "there were none to bring");
-        let (from, to) = (all.quantized(ActMode::A8Block).unwrap(), some.quantized(ActMode::A8Block).unwrap());
-        for (i, row) in [(0, 2), (1, 0)] {
-            assert_eq!((to.codes(i), to.scales(i), to.sums(i)), (from.codes(row), from.scales(row), from.sums(row)));
+        assert!(some.quantized(ActMode::A8Token).is_none(), "nobody reads them");
+        let same_codes = |some: &ActivationBuffer| {
+            let (from, to) = (all.quantized(ActMode::A8Block).unwrap(), some.quantized(ActMode::A8Block).unwrap());
+            [(0, 2), (1, 0)].into_iter().all(|(i, row)| {
+                (to.codes(i), to.scales(i), to.sums(i)) == (from.codes(row), from.scales(row), from.sums(row))
+            })
+        };
+        assert!(same_codes(&some));
+        some.gather(&all, &[2, 0], &[ActMode::A8Block]);
+        assert!((some.n(), some.cols()) == (2, 300) && same_codes(&some));
+        some.gather(&all, &[1], &[ActMode::F32]);
+        assert_eq!((some.n(), some.row(0)), (1, &x[300..600]));
+        assert!(some.quantized(ActMode::A8Block).is_none(), "nobody reads them");
+    }
+
+    #[test]
+    fn codes_alone_are_those_of_a_copy() {
+        let x: Vec<f32> = (0..2 * 300).map(|i| (i % 77) as f32 - (i / 300) as f32).collect();
+        let (mut copy, mut alone) = (ActivationBuffer::new(), ActivationBuffer::new());
+        copy.set(&x, 2, 300);
+        alone.set(&[1.0; 9], 3, 3);
+        for mode in [ActMode::A8Token, ActMode::A8Block] {
+            copy.quantize(mode);
+            alone.set_in(mode, &x, 2, 300);
+            let (a, b) = (copy.quantized(mode).unwrap(), alone.quantized(mode).unwrap());
+            for t in 0..2 {
+                assert_eq!((a.codes(t), a.scales(t), a.sums(t)), (b.codes(t), b.scales(t), b.sums(t)));
+            }
+            let other = if mode == ActMode::A8Block { ActMode::A8Token } else { ActMode::A8Block };
+            assert!((alone.n(), alone.cols()) == (2, 300) && alone.quantized(other).is_none());
         }
+        alone.set_in(ActMode::F32, &x, 2, 300);
+        assert_eq!(alone.row(1), &x[300..]);
+        assert!(alone.quantized(ActMode::A8Block).is_none());
     }
 
     #[test]

@@ -19,7 +19,9 @@ impl<T: Copy + Default> AlignedBuffer<T> {
     pub(crate) fn resize(&mut self, len: usize) {
         let needed = len + CACHE_LINE_BYTES / size_of::<T>();
         if self.storage.len() < needed {
-            self.storage.resize(needed, T::default());
+            // Not `resize`, which would copy what nobody reads any more.
+            self.storage = Vec::new();
+            self.storage = vec![T::default(); needed];
         }
         self.len = len;
     }

@@ -187,7 +187,12 @@ fn some_tokens<S: Simd, const T: usize>(
     }
     let start = span.column - out.columns().start;
     for (j, acc) in acc.iter().enumerate() {
-        out.row_mut(t + j)[start..][..span.len].copy_from_slice(&acc[span.first..][..span.len]);
+        let out = &mut out.row_mut(t + j)[start..][..span.len];
+        match out.as_mut_array() {
+            // A copy of known length needs no call.
+            Some(out) if span.first == 0 => *out = *acc,
+            _ => out.copy_from_slice(&acc[span.first..][..span.len]),
+        }
     }
 }
 

@@ -39,13 +39,12 @@ struct Seen {
 }
 
 impl Taps for Seen {
-    fn expert_in(&mut self, _: At, expert: ExpertId, tokens: &[u32], rows: &ActivationBuffer) {
+    fn expert_in(&mut self, _: At, expert: ExpertId, tokens: &[u32], x: &ActivationBuffer) {
         self.order.push((expert, tokens.to_vec()));
-        self.rows.extend((0..tokens.len()).map(|i| rows.row(i).to_vec()));
+        self.rows.extend(tokens.iter().map(|&t| x.row(t as usize).to_vec()));
     }
-    fn expert_hidden(&mut self, _: At, _: ExpertId, tokens: &[u32], rows: &ActivationBuffer) {
-        assert_eq!(rows.n(), tokens.len());
-        self.hidden_widths.push(rows.cols());
+    fn expert_hidden(&mut self, _: At, _: ExpertId, tokens: &[u32], rows: &[f32]) {
+        self.hidden_widths.push(rows.len() / tokens.len());
     }
     fn expert_out(&mut self, _: At, expert: ExpertId, tokens: &[u32], y: &[f32]) {
         assert_eq!(y.len(), tokens.len() * HIDDEN);
