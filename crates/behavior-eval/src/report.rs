@@ -95,6 +95,17 @@ impl GateReport {
         self.verdict == Verdict::Ship && self.baseline.as_ref().is_none_or(|baseline| baseline.regressions.is_empty())
     }
 
+    /// Sets the comparison with an earlier report; a regression is said in the summary, for it fails the run.
+    pub fn set_baseline(&mut self, comparison: Comparison) {
+        match comparison.regressions.len() {
+            0 => {}
+            n => self
+                .summary
+                .push(format!("The student fell behind the baseline in {n} of its figures: this run fails.")),
+        }
+        self.baseline = Some(comparison);
+    }
+
     /// The report as indented JSON with a line end.
     #[must_use]
     pub fn json(&self) -> String {

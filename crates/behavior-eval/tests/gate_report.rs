@@ -370,8 +370,11 @@ fn a_drop_beyond_chance_regresses_and_a_smaller_one_does_not() {
     let mut failed = report(0.92);
     failed.verdict = Verdict::Ship;
     assert!(failed.passed());
-    failed.baseline = Some(compared(0.92));
+    failed.set_baseline(compared(0.97));
+    assert!(failed.passed() && failed.summary.len() == 1);
+    failed.set_baseline(compared(0.92));
     assert!(!failed.passed(), "a regression fails a run that would ship");
+    assert!(failed.summary[1].starts_with("The student fell behind the baseline in 6"), "{:?}", failed.summary);
     assert_eq!(compared(0.4).newly_failing, ["p-1"]);
     let worse = Baseline::parse(&report(0.4).json()).unwrap();
     assert_eq!(worse.failing_prompts(), ["p-1"]);

@@ -55,7 +55,7 @@ fn shares_entities_and_wrong_options() {
 
     let sentence = make(&["--prompts", "9", "--labels", "0,0,0"]).refusal();
     assert!(sentence.contains("empty"), "{sentence}");
-    let sentence = make(&["--prompts", "9", "--labels", "1,2"]).refusal();
+    let sentence = make(&["--prompts", "9", "--labels", "1,2"]).usage();
     assert!(sentence.contains("three weights"), "{sentence}");
     for wrong in [&["--prompts", "0"][..], &["--prompts", "100001"], &["--prompts", "-1"], &["--labels", "a,b,c"], &[]]
     {

@@ -51,6 +51,10 @@ fn a_torn_trace_is_refused_with_its_line() {
     fs::write(&torn, &whole[..whole.len() - 40]).unwrap();
     let sentence = bitnet(["eval", "trace", text(&torn)]).refusal();
     assert!(sentence.contains("torn.jsonl line 3: the line is cut off"), "{sentence}");
+    let empty = dir.path().join("empty.jsonl");
+    fs::write(&empty, "").unwrap();
+    let sentence = bitnet(["eval", "trace", text(&empty)]).refusal();
+    assert!(sentence.ends_with("empty.jsonl: the trace has no lines"), "{sentence}");
     let sentence = bitnet(["eval", "trace", text(&dir.path().join("no.jsonl"))]).refusal();
     assert!(sentence.contains("no.jsonl"), "{sentence}");
 }

@@ -109,7 +109,7 @@ fn gates(report: &GateReport) -> Table {
                 demand(result, report.settings.strict),
                 figure_text(result.figure.as_ref()),
                 teacher,
-                kept.map_or_else(String::new, |kept| format!("{:.1} %", 100.0 * kept)),
+                kept.map_or_else(String::new, |kept| format!("{:.1}\u{a0}%", 100.0 * kept)),
             ],
         );
     }

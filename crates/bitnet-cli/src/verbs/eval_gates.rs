@@ -93,14 +93,15 @@ pub(crate) fn execute(args: Args) -> Result<()> {
     }
     let mut report = measured.report(&args, &run, &suite_name)?;
     if let Some(baseline) = &baseline {
-        report.baseline = Some(baseline.compare(&report)?);
+        report.set_baseline(baseline.compare(&report)?);
     }
     write_files(&mut report, &folder)?;
-    measured.student.discard()?;
     let printed = print::report(&report, args.json);
     if args.stamp {
         stamp::write(&report, student.files)?;
     }
+    // Last: whatever failed before is done again without the student.
+    measured.student.discard()?;
     // A reader who left early does not turn a failed gate into a pass.
     if report.passed() { printed } else { Err(GateFailed.into()) }
 }

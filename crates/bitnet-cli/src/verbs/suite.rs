@@ -4,13 +4,13 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use behavior_eval::grammar::{Entities, LabelWeights, SuiteSpec, write};
 use behavior_eval::{Label, Suite};
 use clap::ValueEnum;
 use serde_json::json;
 
-use crate::output;
+use crate::output::{self, Usage};
 
 /// Make a suite of retrieval prompts and its corpus from the grammar of the fixture suites.
 ///
@@ -53,8 +53,8 @@ enum EntitiesArg {
 
 /// Runs the verb.
 pub(crate) fn execute(args: Args) -> Result<()> {
-    let [resolved, contested, indeterminate] =
-        <[u32; 3]>::try_from(args.labels).ok().context("--labels takes three weights, for example 4,3,3")?;
+    let [resolved, contested, indeterminate] = <[u32; 3]>::try_from(args.labels)
+        .map_err(|_| Usage("--labels takes three weights, for example 4,3,3".into()))?;
     let spec = SuiteSpec {
         prompts: usize::try_from(args.prompts)?,
         seed: args.seed,

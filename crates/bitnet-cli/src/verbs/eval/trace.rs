@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use behavior_eval::Share;
 use behavior_eval::trace::{PromptDiff, TraceDiff, TraceReader, TraceSummary, diff, summarize};
 
@@ -28,7 +28,10 @@ pub(super) fn execute(args: &TraceArgs) -> Result<()> {
     let first = TraceReader::open(&args.trace)?;
     match &args.second {
         None => {
-            let summary = summarize(first)?;
+            let summary = summarize(first).map_err(|error| match error {
+                behavior_eval::Error::NoCases => anyhow!("{}: the trace has no lines", args.trace.display()),
+                error => error.into(),
+            })?;
             if args.json { output::json(&summary) } else { output::line(summary_text(&summary)) }
         }
         Some(second) => {
