@@ -33,6 +33,9 @@ use crate::tiles::{Place, attend};
 use crate::weights::{check_linear, check_list, check_vector, project, project_two};
 use crate::{CacheShape, Error, LatentCache, MlaConfig};
 
+/// Most tokens whose products with the weights of a head take no longer than reading them.
+const STREAMED_TOKENS: usize = 2;
+
 /// How queries are made from the residual stream.
 #[derive(Debug)]
 pub enum QueryProjection {
@@ -241,6 +244,18 @@ impl MlaAttention {
         project(pool, b, &mut s.acts, q);
     }
 
+    /// Calls `f(h, scratch of h)` once for every head.
+    fn each_head(&self, pool: &Pool, n: usize, heads: &mut [HeadScratch], f: impl Fn(usize, &mut HeadScratch) + Sync) {
+        let n_heads = self.config.n_heads;
+        // Few tokens wait for the weights: neighbouring heads, which lie side by side, are then one stream per thread.
+        let heads_per_task = if n <= STREAMED_TOKENS { n_heads.div_ceil(pool.threads()) } else { 1 };
+        pool.chunks_mut(&mut heads[..n_heads], heads_per_task, |task, heads| {
+            for (i, head) in heads.iter_mut().enumerate() {
+                f(task * heads_per_task + i, head);
+            }
+        });
+    }
+
     /// `query_h = k_b_h q_nope_h | rope(q_pe_h)` for every head.
     fn absorb_queries(&self, pool: &Pool, n: usize, s: &mut MlaScratch) {
         let c = &self.config;
@@ -249,8 +264,7 @@ impl MlaAttention {
             s.heads.resize_with(c.n_heads, HeadScratch::default);
         }
         let q_of = |token: usize, h: usize| &q[(token * c.n_heads + h) * c.q_head()..][..c.q_head()];
-        pool.chunks_mut(&mut s.heads[..c.n_heads], 1, |h, head| {
-            let head = &mut head[0];
+        self.each_head(pool, n, &mut s.heads, |h, head| {
             head.acts.fill(n, c.qk_nope, |token, q_nope| {
                 q_nope.copy_from_slice(&q_of(token, h)[..c.qk_nope]);
             });
@@ -330,8 +344,7 @@ impl MlaAttention {
     fn expand_values(&self, pool: &Pool, n: usize, s: &mut MlaScratch) {
         let c = &self.config;
         let (attended, serial) = (&s.attended, Pool::serial());
-        pool.chunks_mut(&mut s.heads[..c.n_heads], 1, |h, head| {
-            let head = &mut head[0];
+        self.each_head(pool, n, &mut s.heads, |h, head| {
             head.acts.set(&attended[h * n * c.kv_lora..][..n * c.kv_lora], n, c.kv_lora);
             let value = sized(&mut head.value, n * c.v_head);
             project(&serial, &self.weights.v_b[h], &mut head.acts, value);
