@@ -40,6 +40,21 @@ impl MemorySource {
         source
     }
 
+    /// All tensors of `source` as they are stored.
+    pub(crate) fn stored_in(source: &dyn TensorSource) -> MemorySource {
+        let bytes = |index| source.bytes(index).expect("the tensor exists");
+        MemorySource { infos: source.tensors().to_vec(), data: (0..source.tensors().len()).map(bytes).collect() }
+    }
+
+    /// Leaves the first `rows` rows of a matrix.
+    pub(crate) fn cut(&mut self, name: &str, rows: usize) {
+        let index = self.index_of(name).expect("the tensor exists");
+        let (info, data) = (&mut self.infos[index], &mut self.data[index]);
+        *data = data.slice(0..data.len() / info.shape[0] * rows);
+        info.shape[0] = rows;
+        info.bytes = data.len() as u64;
+    }
+
     pub(crate) fn push(&mut self, name: &str, shape: &[usize], ty: TensorType, values: &[f32]) {
         let bytes: Vec<u8> = match ty {
             TensorType::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
