@@ -34,6 +34,7 @@ const SHORT: usize = 4;
 
 /// Place of the four activations that meet trit n of column k, in fours of the field order (activation.rs). The last
 /// column has four trits.
+#[cfg(any(test, target_arch = "x86_64"))]
 pub(crate) const QUADS: [[usize; 5]; COLUMNS] = quads();
 
 /// 32 rows x 256 columns.
@@ -51,6 +52,7 @@ impl Base3Block {
     pub(crate) const PADDING: Base3Block = Base3Block { codes: [[0x80; 4 * TILE]; COLUMNS], scales: [[0; 2]; TILE] };
 }
 
+#[cfg(any(test, target_arch = "x86_64"))]
 const fn quads() -> [[usize; 5]; COLUMNS] {
     let mut quads = [[0; 5]; COLUMNS];
     let mut k = 0;
@@ -72,6 +74,7 @@ const fn quads() -> [[usize; 5]; COLUMNS] {
 }
 
 /// Trits in a byte of column `k`.
+#[cfg(any(test, target_arch = "x86_64"))]
 pub(crate) const fn trits(k: usize) -> usize {
     if k + 1 < COLUMNS { 5 } else { 4 }
 }
