@@ -109,6 +109,8 @@ pub(crate) fn execute(args: Args) -> Result<()> {
     let weights = weight_bytes_per_token(&files.config, &files.catalog);
     let mut bench = Bench { args: &args, session, weights, rng: SplitMix64::new(0), tests: Vec::new() };
     bench.run(&depths)?;
+    // Before the bandwidth is measured again, whose buffer is not the model's.
+    let peak_rss_bytes = peak_rss_bytes();
     let report = Report {
         model: args.model.clone(),
         weights_bytes: files.report().bytes,
@@ -117,7 +119,7 @@ pub(crate) fn execute(args: Args) -> Result<()> {
         threads: pool.threads(),
         read_bandwidth_bytes_per_s: before.max(bandwidth()?),
         tests: bench.tests,
-        peak_rss_bytes: peak_rss_bytes(),
+        peak_rss_bytes,
     };
     let report = report.with_shares();
     if args.json { output::json(&report) } else { output::line(report.text()) }
