@@ -66,7 +66,7 @@ pub(crate) struct Args {
     /// above 0.7: indeterminate), for example redundancy=2; matters where the suite has no labels, and with --perturb
     #[arg(long = "label-threshold", value_name = "SIGNAL=VALUE", value_parser = label_threshold)]
     pub(super) label_thresholds: Vec<(String, f64)>,
-    /// What makes an answer a refusal, instead of the built-in phrases: one phrase or <tag> per line
+    /// What makes an answer a refusal, instead of the built-in phrases: one phrase or tag in angle brackets per line
     #[arg(long, value_name = "FILE")]
     pub(super) refusal_signals: Option<PathBuf>,
     /// An earlier report.json: fail where a figure fell behind it
