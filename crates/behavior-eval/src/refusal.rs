@@ -209,8 +209,8 @@ pub fn judge_refusal(answered: &Answered<'_>, signals: &RefusalSignals) -> Promp
 /// Runs the gate over all responses.
 ///
 /// # Errors
-/// [`Error::OneSided`](crate::Error::OneSided) without resolved or without indeterminate prompts,
-/// [`Error::TooFewPrompts`](crate::Error::TooFewPrompts) below the configured number of either.
+/// [`Error::OneSided`] without resolved or without indeterminate prompts,
+/// [`Error::TooFewPrompts`] below the configured number of either.
 pub fn refusals(answered: &[Answered<'_>], signals: &RefusalSignals, config: &GateConfig) -> Result<RefusalReport> {
     check_balance(answered.iter().map(|one| one.label), config)?;
     let prompts: Vec<PromptRefusal> = answered.iter().map(|one| judge_refusal(one, signals)).collect();
