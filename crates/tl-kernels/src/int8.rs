@@ -58,7 +58,8 @@ pub struct Vectors {
 pub struct Vector<'a> {
     /// The codes in fours.
     pub(crate) quads: &'a [[i8; 4]],
-    /// The sum of the codes.
+    /// The sum of the codes, for products that add 128 to the rows.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "only `vpdpbusd` wants rows without a sign"))]
     pub(crate) sum: i32,
     /// What a code is worth.
     scale: f32,
