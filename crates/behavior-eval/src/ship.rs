@@ -212,6 +212,13 @@ impl GateResult {
         Self { gate, outcome, threshold, figure }
     }
 
+    /// The threshold in figures, exactly, with at least two decimal places: `0.90`, `0.996`.
+    #[must_use]
+    pub fn demanded(&self) -> String {
+        let (short, exact) = (format!("{:.2}", self.threshold), self.threshold.to_string());
+        if exact.len() > short.len() { exact } else { short }
+    }
+
     /// Whether the gate let the model through.
     #[must_use]
     pub fn passed(&self) -> bool {
@@ -290,6 +297,16 @@ mod tests {
             let failed: Vec<_> = judged.iter().filter(|r| !r.passed()).map(|r| r.gate).collect();
             assert_eq!(failed, [failing]);
         }
+    }
+
+    #[test]
+    fn a_demand_is_never_shown_rounded() {
+        let shown = [0.9, 0.85, 0.996, 0.0, 1.0].map(|value| {
+            let mut thresholds = Thresholds::default();
+            thresholds.set(BehavioralGate::MustAnswer, value).unwrap();
+            GateResult::judge(BehavioralGate::MustAnswer, None, &thresholds, false).demanded()
+        });
+        assert_eq!(shown, ["0.90", "0.85", "0.996", "0.00", "1.00"]);
     }
 
     #[test]

@@ -66,7 +66,7 @@ fn share_text(share: &Share) -> String {
 
 /// What a gate demands, in words.
 pub(crate) fn demand(result: &GateResult, strict: bool) -> String {
-    format!("{} {:.2}", if strict { "lower end >=" } else { ">=" }, result.threshold)
+    format!("{} {}", if strict { "lower end >=" } else { ">=" }, result.demanded())
 }
 
 /// One word for how a gate ended.

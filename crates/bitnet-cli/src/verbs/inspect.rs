@@ -210,9 +210,9 @@ fn print_stamp(metadata: &Metadata) -> Result<()> {
             |f| format!("{:.4} [{:.4}, {:.4}] on {} prompts", f.value, f.low95, f.high95, f.n),
         );
         output::line(format_args!(
-            "    {:<20} {word}  {figure}, demanded {:.2}",
+            "    {:<20} {word}  {figure}, demanded {}",
             result.gate.name(),
-            result.threshold
+            result.demanded()
         ))?;
     }
     Ok(())

@@ -78,7 +78,7 @@ fn gates(report: &GateReport) -> Table {
             of(|f| format!("{:.4}", f.value)),
             of(|f| format!("{:.4} to {:.4}", f.low95, f.high95)),
             of(|f| f.n.to_string()),
-            format!("{:.2}", result.threshold),
+            result.demanded(),
             teacher,
             kept.map_or_else(String::new, |kept| format!("{:.1} %", 100.0 * kept)),
         ]);
