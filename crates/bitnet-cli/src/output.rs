@@ -1,4 +1,6 @@
 //! The two streams: results on standard output, everything else on standard error.
+//!
+//! **Invariant:** whatever a file calls its prompts, keys and tensors, no line here is an order to the terminal.
 
 use std::io::{ErrorKind, Write};
 
@@ -28,12 +30,38 @@ impl std::fmt::Display for Usage {
 
 impl std::error::Error for Usage {}
 
-/// Writes a line of result.
+/// Writes lines of result.
 ///
 /// # Errors
 /// When standard output is closed.
 pub(crate) fn line(text: impl std::fmt::Display) -> anyhow::Result<()> {
+    raw(lines(&text.to_string()))
+}
+
+/// Writes a result for programs as it is, with a line break after it.
+///
+/// # Errors
+/// When standard output is closed.
+pub(crate) fn raw(text: impl std::fmt::Display) -> anyhow::Result<()> {
     writeln!(std::io::stdout().lock(), "{text}").map_err(not_written)
+}
+
+/// A name out of a file, which stays on its line.
+pub(crate) fn name(text: &str) -> String {
+    escape(text, |_| false)
+}
+
+/// Text whose line breaks and tabs are ours.
+fn lines(text: &str) -> String {
+    escape(text, |c| matches!(c, '\n' | '\t'))
+}
+
+fn escape(text: &str, is_ours: fn(char) -> bool) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if gguf_bitnet::is_unseen(c) && !is_ours(c) { out.extend(c.escape_unicode()) } else { out.push(c) }
+    }
+    out
 }
 
 /// Why standard output took no more. A reader who left stays recognisable: that is no failure.
@@ -49,15 +77,26 @@ pub(crate) fn not_written(error: std::io::Error) -> anyhow::Error {
 /// # Errors
 /// When standard output is closed.
 pub(crate) fn json(value: &impl Serialize) -> anyhow::Result<()> {
-    line(serde_json::to_string_pretty(value)?)
+    raw(serde_json::to_string_pretty(value)?)
 }
 
 /// Writes a line for the person who watches; a closed standard error is nobody watching.
 pub(crate) fn note(text: impl std::fmt::Display) {
-    let _ = writeln!(std::io::stderr().lock(), "{text}");
+    let _ = writeln!(std::io::stderr().lock(), "{}", lines(&text.to_string()));
 }
 
 /// The one sentence that says why the command failed. Errors of ours name their cause themselves.
 pub(crate) fn complain(error: &anyhow::Error) {
     note(format_args!("error: {error}"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{lines, name};
+
+    #[test]
+    fn no_text_gives_orders_to_a_terminal() {
+        assert_eq!(lines("größe\t1\n\u{1b}[31m\r\u{9b}2J\u{202e}"), "größe\t1\n\\u{1b}[31m\\u{d}\\u{9b}2J\\u{202e}");
+        assert_eq!(name("p-1\nSHIP\t\u{7}"), "p-1\\u{a}SHIP\\u{9}\\u{7}");
+    }
 }

@@ -44,6 +44,17 @@ fn one_trace_is_summed_up_and_two_are_compared() {
 }
 
 #[test]
+fn a_hostile_prompt_id_stays_on_its_line_and_moves_no_cursor() {
+    let dir = tempfile::tempdir().unwrap();
+    let hostile = dir.path().join("hostile.jsonl");
+    fs::write(&hostile, trace(1).replace("\"p-1\"", "\"p\\u001b[2J\\nSHIP\"")).unwrap();
+    let told = bitnet(["eval", "trace", text(&hostile)]).done();
+    assert!(told.contains("prompt p\\u{1b}[2J\\u{a}SHIP 33.33 %") && !told.contains('\u{1b}'), "{told:?}");
+    let json = bitnet(["eval", "trace", text(&hostile), "--json"]).json();
+    assert_eq!(json["prompts"][0]["prompt_id"], "p\u{1b}[2J\nSHIP", "JSON has it as it is");
+}
+
+#[test]
 fn a_torn_trace_is_refused_with_its_line() {
     let dir = tempfile::tempdir().unwrap();
     let torn = dir.path().join("torn.jsonl");

@@ -48,6 +48,7 @@ pub use reader::{GgufFile, OpenOptions, split_file_name, split_metadata};
 pub use resolve::{OpenModel, open_source, resolve_model};
 pub use rewrite::rewrite_metadata;
 pub use safetensors::SafetensorsDir;
+pub use shown::is_unseen;
 pub use source::{TensorInfo, TensorSource};
 pub use ternary_core::{Bytes, I2sLayout, Rounding};
 pub use types::{TensorType, UnknownTypeName};

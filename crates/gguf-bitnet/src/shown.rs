@@ -8,6 +8,13 @@ use std::fmt::{self, Write};
 /// Most characters of a text that are shown.
 const CHARS: usize = 200;
 
+/// Whether a character is an order to a terminal rather than something to see: it ends a line, moves the cursor, or turns
+/// the direction of what follows.
+#[must_use]
+pub fn is_unseen(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
 /// Shows a text with its control characters escaped and its tail cut off.
 pub(crate) struct Shown<'a>(pub(crate) &'a str);
 
@@ -17,9 +24,7 @@ impl fmt::Display for Shown<'_> {
             if n == CHARS {
                 return write!(f, "... ({} bytes)", self.0.len());
             }
-            // Neither ends a line nor turns the direction of what follows.
-            let unseen = c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-            if unseen { write!(f, "{}", c.escape_unicode())? } else { f.write_char(c)? }
+            if is_unseen(c) { write!(f, "{}", c.escape_unicode())? } else { f.write_char(c)? }
         }
         Ok(())
     }

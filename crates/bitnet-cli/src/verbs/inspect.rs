@@ -159,12 +159,12 @@ impl<'a> Facts<'a> {
         if let Some(metadata) = self.metadata() {
             print_stamp(metadata)?;
             for (key, value) in metadata.iter().filter(|(key, _)| !key.starts_with("craftsman.gates.")) {
-                output::line(format_args!("{key} = {}", short_value(value)))?;
+                output::line(format_args!("{} = {}", output::name(key), short_value(value)))?;
             }
         }
         if args.tensors {
             for (name, ty, shape) in self.tensors() {
-                output::line(format_args!("{name} {ty} {shape:?}"))?;
+                output::line(format_args!("{} {ty} {shape:?}", output::name(name)))?;
             }
         }
         Ok(())
@@ -198,7 +198,7 @@ fn print_stamp(metadata: &Metadata) -> Result<()> {
     output::line(format_args!(
         "gates: {} on {} ({} prompts{strict}), measured on model {} against teacher {}",
         stamp.verdict,
-        stamp.suite,
+        output::name(&stamp.suite),
         stamp.prompts,
         short(&stamp.student),
         short(&stamp.teacher)
@@ -209,11 +209,7 @@ fn print_stamp(metadata: &Metadata) -> Result<()> {
             || "nothing to measure on".to_owned(),
             |f| format!("{:.4} [{:.4}, {:.4}] on {} prompts", f.value, f.low95, f.high95, f.n),
         );
-        output::line(format_args!(
-            "    {:<20} {word}  {figure}, demanded {}",
-            result.gate.name(),
-            result.demanded()
-        ))?;
+        output::line(format_args!("    {:<20} {word}  {figure}, demanded {}", result.gate.name(), result.demanded()))?;
     }
     Ok(())
 }

@@ -63,9 +63,10 @@ fn summary_text(summary: &TraceSummary) -> String {
     let mut worst: Vec<_> = summary.prompts.iter().filter(|prompt| prompt.agreement.value < 1.0).collect();
     worst.sort_by(|a, b| a.agreement.value.total_cmp(&b.agreement.value));
     for prompt in worst.iter().take(SHOWN) {
-        lines.push(format!("  prompt {} {}", prompt.prompt_id, percent(&prompt.agreement)));
+        lines.push(format!("  prompt {} {}", output::name(&prompt.prompt_id), percent(&prompt.agreement)));
     }
-    let reasons: Vec<String> = summary.stop_reasons.iter().map(|(reason, n)| format!("{reason} {n}")).collect();
+    let reasons: Vec<String> =
+        summary.stop_reasons.iter().map(|(reason, n)| format!("{} {n}", output::name(reason))).collect();
     lines.push(format!("answers ended by: {}", reasons.join(", ")));
     lines.extend(summary.valid_citations.as_ref().map(|share| format!("valid citations {}", percent(share))));
     lines.push(format!("refusals {}", summary.refusals));
@@ -90,7 +91,8 @@ fn diff_text(diff: &TraceDiff) -> String {
     for (what, prompts) in [("newly refused", &diff.newly_refused), ("newly answered", &diff.newly_answered)] {
         if !prompts.is_empty() {
             let more = if prompts.len() > SHOWN { ", ..." } else { "" };
-            lines.push(format!("{what}: {}{more}", prompts[..prompts.len().min(SHOWN)].join(", ")));
+            let names: Vec<String> = prompts.iter().take(SHOWN).map(|id| output::name(id)).collect();
+            lines.push(format!("{what}: {}{more}", names.join(", ")));
         }
     }
     let mut moved: Vec<&PromptDiff> = diff.prompts.iter().filter(|prompt| prompt.first_divergence.is_some()).collect();
@@ -99,7 +101,11 @@ fn diff_text(diff: &TraceDiff) -> String {
         if let Some(place) = prompt.first_divergence {
             lines.push(format!(
                 "  prompt {}: differs from token {} in layer {} on, {} lost, {} gained",
-                prompt.prompt_id, place.token_idx, place.layer_idx, prompt.lost, prompt.gained
+                output::name(&prompt.prompt_id),
+                place.token_idx,
+                place.layer_idx,
+                prompt.lost,
+                prompt.gained
             ));
         }
     }

@@ -12,7 +12,7 @@ use crate::output;
 /// The report.
 pub(super) fn report(report: &GateReport, as_json: bool) -> Result<()> {
     if as_json {
-        return output::line(report.json().trim_end());
+        return output::raw(report.json().trim_end());
     }
     let (student, teacher, suite) = (&report.student.name, &report.teacher.name, &report.suite);
     output::line(format_args!(
@@ -26,7 +26,12 @@ pub(super) fn report(report: &GateReport, as_json: bool) -> Result<()> {
     for failure in &report.failures {
         output::line(&failure.what)?;
         for prompt in failure.worst_prompts.iter().take(3) {
-            output::line(format_args!("    {} ({}): {}", prompt.prompt_id, prompt.label, prompt.why))?;
+            output::line(format_args!(
+                "    {} ({}): {}",
+                output::name(&prompt.prompt_id),
+                prompt.label,
+                output::name(&prompt.why)
+            ))?;
             output::line(format_args!("        {}", one_line(&prompt.response)))?;
         }
         output::line(format_args!("    remedy: {} (not part of this version)", failure.remedy))?;
@@ -101,7 +106,7 @@ pub(super) fn checks(checks: &[PromptReport], whole: usize, as_json: bool) -> Re
     output::line(format_args!("{right} of them are right now; {} are not:", checks.len() - right))?;
     for check in checks.iter().filter(|check| !check.failed.is_empty()) {
         let gates: Vec<&str> = check.failed.iter().map(|gate| gate.name()).collect();
-        output::line(format_args!("    {} ({}): {}", check.prompt_id, check.label, gates.join(", ")))?;
+        output::line(format_args!("    {} ({}): {}", output::name(&check.prompt_id), check.label, gates.join(", ")))?;
         output::line(format_args!("        {}", one_line(&check.response)))?;
     }
     Ok(())
