@@ -148,7 +148,7 @@ fn half_mut(column: &mut [u8; 4 * TILE], h: usize) -> &mut [u8; GROUP_ROWS] {
     &mut column.as_chunks_mut().0[h]
 }
 
-/// One tile times all tokens of `out`; `scratch` is a tile of as many blocks.
+/// One tile times the tokens of `out`; `scratch` is a tile of as many blocks.
 #[inline(always)]
 pub(crate) fn base3_product<S: Simd>(
     s: S,

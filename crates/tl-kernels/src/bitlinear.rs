@@ -21,6 +21,7 @@ use crate::ternary::{T158, TernaryFloatProduct, TernaryFormat, TernaryProduct, T
 use crate::tile::with_scratch;
 use crate::tl1::Tl1;
 use crate::tl2::Tl2;
+use crate::token_table::{TABLE_ROWS, TableTokens, rows_per_piece, with_tables};
 
 /// A matrix of ternary weights, read in the layout of its file or in one made at load.
 #[derive(Debug, Clone)]
@@ -192,11 +193,7 @@ impl BitLinear {
     /// If the activations are not quantised for the mode.
     pub(crate) fn forward_block(&self, acts: &ActivationBuffer, out: ColumnBlock<'_, f32>) {
         if let Some(matrix) = &self.tiles {
-            let acts = acts.quantized(self.mode).expect("activations are quantised in the layer's mode");
-            let scales = self.tensor.scales();
-            return with_scratch(matrix.scratch_blocks(out.n_rows()), |scratch| {
-                self.level.run(TileProduct { matrix, scales, acts, out, scratch });
-            });
+            return self.forward_tiles(matrix, acts, out, TABLE_ROWS);
         }
         if let Some(matrix) = &self.lookup {
             return match matrix.grouping() {
@@ -208,6 +205,27 @@ impl BitLinear {
             Packing::Tq2_0 => self.forward_as::<Tq2>(acts, out),
             Packing::Tq1_0 => self.forward_as::<Tq1>(acts, out),
             Packing::BitnetT158 => self.forward_as::<T158>(acts, out),
+        }
+    }
+
+    /// Rows per piece of a work list of `list_rows` rows, where tables of some of the tokens `n` want many.
+    pub(crate) fn table_rows_per_piece(&self, list_rows: usize, n: usize, threads: usize) -> Option<usize> {
+        let tokens = self.table_tokens();
+        if tokens > 0 && n >= tokens { rows_per_piece(list_rows, threads) } else { None }
+    }
+
+    /// Tokens that share a table of partial sums, 0 where the kernel makes none.
+    pub(crate) fn table_tokens(&self) -> usize {
+        if self.tiles.is_some() { self.level.run(TableTokens) } else { 0 }
+    }
+
+    /// As [`BitLinear::forward_block`], but tables are made however few rows there are.
+    ///
+    /// # Panics
+    /// If the activations are not quantised for the mode.
+    pub(crate) fn forward_tables(&self, acts: &ActivationBuffer, out: ColumnBlock<'_, f32>) {
+        if let Some(matrix) = &self.tiles {
+            self.forward_tiles(matrix, acts, out, 1);
         }
     }
 
@@ -224,6 +242,22 @@ impl BitLinear {
         };
         let acts = acts.quantized(self.mode).expect("activations are quantised in the layer's mode");
         acts.table(self.level, matrix.grouping()).verify(acts)
+    }
+
+    fn forward_tiles(
+        &self,
+        matrix: &TileMatrix,
+        acts: &ActivationBuffer,
+        out: ColumnBlock<'_, f32>,
+        tables_from_rows: usize,
+    ) {
+        let acts = acts.quantized(self.mode).expect("activations are quantised in the layer's mode");
+        let scales = self.tensor.scales();
+        with_scratch(matrix.scratch_blocks(out.n_rows()), |scratch| {
+            with_tables(|tables| {
+                self.level.run(TileProduct { matrix, scales, acts, out, scratch, tables, tables_from_rows });
+            });
+        });
     }
 
     fn forward_as<P: TernaryFormat>(&self, acts: &ActivationBuffer, out: ColumnBlock<'_, f32>) {

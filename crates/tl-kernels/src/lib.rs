@@ -61,6 +61,7 @@ mod ternary;
 mod tile;
 mod tl1;
 mod tl2;
+mod token_table;
 mod trial;
 mod vector;
 

@@ -238,7 +238,12 @@ impl Linear {
         if threads == 1 {
             return self.rows();
         }
-        rows_per_task(list_rows, self.cols().saturating_mul(n), threads).next_multiple_of(self.kernel().group_rows())
+        let by_tables = match self {
+            Linear::Ternary(w) => w.table_rows_per_piece(list_rows, n, threads),
+            _ => None,
+        };
+        let rows = by_tables.unwrap_or_else(|| rows_per_task(list_rows, self.cols().saturating_mul(n), threads));
+        rows.next_multiple_of(self.kernel().group_rows())
     }
 }
 

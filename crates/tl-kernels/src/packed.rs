@@ -24,6 +24,7 @@ use crate::linear::Linear;
 use crate::pool::{ColumnBlock, Pool};
 use crate::ternary::{T158, TernaryFormat, TernaryRows, Tq1, Tq2, block_scale};
 use crate::tile::{TILE, TileBlock, TileSpan, tile_product};
+use crate::token_table::{TableProduct, TableScratch, Tiles};
 use crate::vector::{Kernel, Simd};
 
 /// Names the layout in caches; a change of the layout changes it.
@@ -180,6 +181,10 @@ pub(crate) struct TileProduct<'a, 'b> {
     pub(crate) out: ColumnBlock<'b, f32>,
     /// Room for [`TileMatrix::scratch_blocks`].
     pub(crate) scratch: &'a mut [TileBlock],
+    /// Room for tables of tokens.
+    pub(crate) tables: &'a mut TableScratch,
+    /// Rows from which on tables are made.
+    pub(crate) tables_from_rows: usize,
 }
 
 impl Kernel for TileProduct<'_, '_> {
@@ -194,12 +199,17 @@ impl Kernel for TileProduct<'_, '_> {
             Scales::PerTensor(scale) => Some(scale),
         };
         let (bytes, n_blocks) = (&self.matrix.bytes, self.matrix.n_blocks);
+        let first_token = self.by_tables(s, tensor_scale);
+        if first_token == self.out.n_rows() {
+            return;
+        }
         let mut column = columns.start;
         while column < columns.end {
             let row = self.matrix.first_row + column;
             let (tile, first) = (row / TILE, row % TILE);
             let len = (TILE - first).min(columns.end - column);
-            let (span, tile_bytes) = (TileSpan { first, len, column }, n_blocks * self.matrix.blocks.bytes());
+            let (span, tile_bytes) =
+                (TileSpan { first, len, column, first_token }, n_blocks * self.matrix.blocks.bytes());
             let tile = &bytes[tile * tile_bytes..][..tile_bytes];
             match self.matrix.blocks {
                 Blocks::Fields => {
@@ -212,6 +222,24 @@ impl Kernel for TileProduct<'_, '_> {
             }
             column += len;
         }
+    }
+}
+
+impl TileProduct<'_, '_> {
+    /// Multiplies the tokens that fill tables and returns their number.
+    #[inline(always)]
+    fn by_tables<S: Simd>(&mut self, s: S, tensor_scale: Option<f32>) -> usize {
+        let TileMatrix { bytes, blocks, n_blocks, first_row } = self.matrix;
+        let (start, end) = (first_row + self.out.columns().start, first_row + self.out.columns().end);
+        let tile_bytes = n_blocks * blocks.bytes();
+        let tiles = &bytes[start / TILE * tile_bytes..end.div_ceil(TILE) * tile_bytes];
+        let tiles = match blocks {
+            Blocks::Fields => Tiles::Fields(bytemuck::cast_slice(tiles)),
+            Blocks::Base3 => Tiles::Base3(bytemuck::cast_slice(tiles)),
+        };
+        let (n_blocks, first, from_rows) = (*n_blocks, start % TILE, self.tables_from_rows);
+        let product = TableProduct { tiles, n_blocks, first, tensor_scale, acts: self.acts, from_rows };
+        product.run(s, &mut self.out, self.tables)
     }
 }
 

@@ -7,12 +7,13 @@ use ternary_core::{dot16, oracle};
 use crate::activation::ActivationBuffer;
 use crate::error::{Error, Result};
 use crate::linear::Linear;
-use crate::pool::Pool;
+use crate::pool::{ColumnBlock, Pool};
 
 /// Rows checked per layer: the first, the last and some between, all lanes of a register tile.
 const ROWS: usize = 6;
 
-/// Tokens checked: one for the decoding path, then a batch for the other one.
+/// Tokens checked: one for the decoding path, then a batch for the other one. Where prompts are multiplied by tables of
+/// tokens, one full table comes after them.
 const BATCHES: [usize; 2] = [1, 5];
 
 /// Runs the layer's kernel on a few of its rows.
@@ -25,7 +26,11 @@ pub fn check(linear: &Linear) -> Result<()> {
     let len = ROWS.min(rows);
     for start in [0, (rows - len) / 2, rows - len] {
         let part = linear.slice_rows(start, start + len)?;
-        for n in BATCHES {
+        let tables = match &part {
+            Linear::Ternary(w) => Some(w.table_tokens()).filter(|n| *n > 0 && start == 0),
+            _ => None,
+        };
+        for (n, by_tables) in BATCHES.map(|n| (n, false)).into_iter().chain(tables.map(|n| (n, true))) {
             let x: Vec<f32> = (0..n * cols).map(probe).collect();
             let expected = reference(&part, &x, n)?;
             let mut acts = ActivationBuffer::new();
@@ -35,7 +40,10 @@ pub fn check(linear: &Linear) -> Result<()> {
             if let Linear::Ternary(w) = &part {
                 w.verify_tables(&acts)?;
             }
-            part.forward(&Pool::serial(), &acts, &mut got);
+            match &part {
+                Linear::Ternary(w) if by_tables => w.forward_tables(&acts, ColumnBlock::whole(&mut got, 0..len)),
+                _ => part.forward(&Pool::serial(), &acts, &mut got),
+            }
             if let Some(i) = first_difference(&got, &expected) {
                 let (isa, ty, row) = (part.isa(), part.type_name(), start + i % len);
                 return Err(Error::SelfTest { isa, ty, row, expected: expected[i], got: got[i] });

@@ -285,7 +285,7 @@ impl<P: TernaryFormat> TernaryProduct<'_, '_, P> {
         for column in columns.clone().step_by(TILE) {
             let len = TILE.min(columns.end - column);
             self.rows.fill_tile(s, column, len, self.tile);
-            let span = TileSpan { first: 0, len, column };
+            let span = TileSpan { first: 0, len, column, first_token: 0 };
             tile_product(s, self.tile, tensor_scale, self.acts, &span, &mut self.out);
         }
     }

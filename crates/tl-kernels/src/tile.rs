@@ -113,7 +113,7 @@ pub(crate) fn portable_block<const T: usize>(
     }
 }
 
-/// Some rows of a tile, and the columns of the output that they are.
+/// Some rows of a tile, and what of the output they are: columns, of some token and all behind it.
 #[derive(Debug, Clone)]
 pub(crate) struct TileSpan {
     /// First row within the tile.
@@ -122,9 +122,11 @@ pub(crate) struct TileSpan {
     pub(crate) len: usize,
     /// Column of the first row.
     pub(crate) column: usize,
+    /// First token; those before it have their results.
+    pub(crate) first_token: usize,
 }
 
-/// One tile times all tokens of `out`. `tensor_scale` stands for the scales of the blocks, which are then 1.
+/// One tile times the tokens of `out`. `tensor_scale` stands for the scales of the blocks, which are then 1.
 #[inline(always)]
 pub(crate) fn tile_product<S: Simd>(
     s: S,
@@ -135,7 +137,7 @@ pub(crate) fn tile_product<S: Simd>(
     out: &mut ColumnBlock<'_, f32>,
 ) {
     let n = out.n_rows();
-    let mut t = 0;
+    let mut t = span.first_token;
     if S::TOKENS == TileTokens::Eight {
         while n - t >= 8 {
             some_tokens::<S, 8>(s, tile, tensor_scale, acts, t, span, out);

@@ -17,6 +17,7 @@ use crate::arch::int8::Int8;
 use crate::arch::lut::Lookup;
 use crate::base3::Base3Simd;
 use crate::tile::TileSimd;
+use crate::token_table::TableSimd;
 
 /// Arithmetic on some number of f32 at once (sixteen in a kernel, one in scalar code).
 pub trait Float: Copy {
@@ -46,7 +47,7 @@ pub trait Float: Copy {
 }
 
 /// An instruction set level: vectors of sixteen f32, and blocks of 256 ternary codes.
-pub trait Simd: Float + Lookup + TileSimd + Base3Simd + Int8 {
+pub trait Simd: Float + Lookup + TileSimd + TableSimd + Base3Simd + Int8 {
     /// Rows x tokens of the register tile of a dense product.
     const DENSE_TILE: DenseTile;
     /// Whether the registers hold the partial sums of four rows and four blocks.

@@ -8,6 +8,7 @@ pub(crate) mod lut;
 
 mod base3;
 mod scalar;
+mod table;
 mod tile;
 
 #[cfg(target_arch = "x86_64")]
