@@ -7,7 +7,7 @@
 //! self-test; a layer that fails it keeps the layout of the file.
 
 use gguf_bitnet::{Catalog, TensorType};
-use tl_kernels::{BitLinear, KernelKind, Linear, Pool, pack_layers, selftest};
+use tl_kernels::{KernelKind, Pool, pack_layers, selftest};
 
 use crate::error::Result;
 use crate::layer::DecoderLayer;
@@ -69,7 +69,7 @@ impl DecoderLayer {
     /// Bytes of the matrices that can be packed: as they are mapped, and as tiles.
     fn packing_bytes(&mut self) -> (u64, u64) {
         let (mut mapped, mut packed) = (0, 0);
-        for w in self.linears_mut().iter().filter_map(|linear| packable(linear)) {
+        for w in self.linears_mut().iter().filter_map(|linear| linear.packable()) {
             mapped += w.bytes().len() as u64;
             packed += w.packed_bytes() as u64;
         }
@@ -104,14 +104,6 @@ impl DecoderLayer {
             tested.push(shape);
         }
         true
-    }
-}
-
-/// The matrix in a layer that packing would help.
-pub(crate) fn packable(linear: &Linear) -> Option<&BitLinear> {
-    match linear {
-        Linear::Ternary(w) if w.is_packable() => Some(w),
-        _ => None,
     }
 }
 

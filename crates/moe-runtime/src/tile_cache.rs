@@ -28,7 +28,7 @@ use crate::error::{Error, Result, TileCacheDefect};
 use crate::layer::DecoderLayer;
 use crate::model::CraftsmanModel;
 use crate::open::ModelFiles;
-use crate::packing::{Packed, packable, release};
+use crate::packing::{Packed, release};
 
 const MAGIC: [u8; 16] = *b"bitnet-tiles-1\n\0";
 const KEY: Range<usize> = 16..48;
@@ -148,7 +148,7 @@ impl CraftsmanModel {
 
 /// Packs a layer and returns the tiles of each matrix.
 fn pack_layer(layer: &mut DecoderLayer, pool: &Pool) -> Result<Vec<Bytes>> {
-    let chosen: Vec<bool> = layer.linears_mut().iter().map(|linear| packable(linear).is_some()).collect();
+    let chosen: Vec<bool> = layer.linears_mut().iter().map(|linear| linear.packable().is_some()).collect();
     if !chosen.contains(&true) {
         return Ok(Vec::new());
     }
@@ -185,7 +185,7 @@ impl Plan {
         let mut sizes = Vec::with_capacity(layers.len());
         for layer in layers {
             let linears = layer.linears_mut();
-            let matrices: Vec<_> = linears.iter().filter_map(|linear| packable(linear)).collect();
+            let matrices: Vec<_> = linears.iter().filter_map(|linear| linear.packable()).collect();
             key.update(&(matrices.len() as u64).to_le_bytes());
             for matrix in &matrices {
                 for number in [matrix.rows(), matrix.cols(), matrix.packed_bytes()] {
@@ -243,7 +243,7 @@ impl MappedTiles {
         let first: usize = plan.layers[..layer.index()].iter().map(Vec::len).sum();
         let mut places = plan.layers[layer.index()].iter().zip(first..);
         let mut attach = |linear: &mut Linear| -> Result<Option<Hash>> {
-            let Some(matrix) = packable(linear) else { return Ok(None) };
+            let Some(matrix) = linear.packable() else { return Ok(None) };
             let (place, index) = places.next().expect("one place for each matrix");
             let digest =
                 self.bytes[DIGESTS + index * DIGEST_BYTES..].first_chunk().expect("one digest for each matrix");

@@ -179,6 +179,15 @@ impl Linear {
         }
     }
 
+    /// The weights, where tiles would be read faster than the layout they are in.
+    #[must_use]
+    pub fn packable(&self) -> Option<&BitLinear> {
+        match self {
+            Linear::Ternary(w) if w.is_packable() => Some(w),
+            _ => None,
+        }
+    }
+
     /// The rows `start..end` as a layer over the same bytes.
     ///
     /// # Errors

@@ -250,7 +250,7 @@ impl TileProduct<'_, '_> {
 /// # Errors
 /// [`Error::ArenaMemory`]; then no layer has changed.
 pub fn pack_layers(layers: &mut [&mut Linear], pool: &Pool) -> Result<usize> {
-    let matrices: Vec<&BitLinear> = layers.iter().filter_map(|layer| packable(layer)).collect();
+    let matrices: Vec<&BitLinear> = layers.iter().filter_map(|layer| layer.packable()).collect();
     let total = matrices.iter().map(|w| packed_bytes(w.tensor())).sum();
     if total == 0 {
         return Ok(0);
@@ -272,18 +272,10 @@ pub fn pack_layers(layers: &mut [&mut Linear], pool: &Pool) -> Result<usize> {
     let bytes = arena.freeze();
     let mut start = 0;
     for layer in layers {
-        let Some(matrix) = packable(layer) else { continue };
+        let Some(matrix) = layer.packable() else { continue };
         let end = start + packed_bytes(matrix.tensor());
         **layer = Linear::Ternary(matrix.clone().with_packed(bytes.slice(start..end))?);
         start = end;
     }
     Ok(total)
-}
-
-/// The matrix in a layer that packing would help.
-fn packable(layer: &Linear) -> Option<&BitLinear> {
-    match layer {
-        Linear::Ternary(w) if w.is_packable() => Some(w),
-        _ => None,
-    }
 }
