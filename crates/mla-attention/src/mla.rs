@@ -345,9 +345,9 @@ impl MlaAttention {
         let c = &self.config;
         let (attended, serial) = (&s.attended, Pool::serial());
         self.each_head(pool, n, &mut s.heads, |h, head| {
-            head.acts.set(&attended[h * n * c.kv_lora..][..n * c.kv_lora], n, c.kv_lora);
-            let value = sized(&mut head.value, n * c.v_head);
-            project(&serial, &self.weights.v_b[h], &mut head.acts, value);
+            let v_b = &self.weights.v_b[h];
+            head.acts.set_in(v_b.act_mode(), &attended[h * n * c.kv_lora..][..n * c.kv_lora], n, c.kv_lora);
+            v_b.forward(&serial, &head.acts, sized(&mut head.value, n * c.v_head));
         });
         s.acts.fill(n, c.n_heads * c.v_head, |token, concat| {
             for (out, head) in concat.chunks_exact_mut(c.v_head).zip(&s.heads) {

@@ -94,7 +94,8 @@ impl<'a> WeightReader<'a> {
         let Matrix { ty, rows, cols, bytes } = self.catalog.matrix(tensor, outer)?;
         let located = |source| Error::Weight { tensor: tensor.name.clone(), source };
         if let Some(dense) = dense_type(ty) {
-            return Linear::dense(dense, rows, cols, bytes).map_err(located);
+            let linear = Linear::dense(dense, rows, cols, bytes).map_err(located)?;
+            return Ok(linear.with_act_mode(self.mode));
         }
         let in_blocks = cols.is_multiple_of(BLOCK);
         let packing = match ty {

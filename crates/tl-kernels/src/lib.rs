@@ -49,6 +49,7 @@ mod caps;
 mod error;
 mod format;
 mod gemm;
+mod integer;
 mod isa;
 mod linear;
 mod lut;

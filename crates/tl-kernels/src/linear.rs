@@ -139,7 +139,20 @@ impl Linear {
     pub fn act_mode(&self) -> ActMode {
         match self {
             Linear::Ternary(w) => w.act_mode(),
+            Linear::Q8_0(w) => w.act_mode(),
+            Linear::Q6K(w) => w.act_mode(),
             _ => ActMode::F32,
+        }
+    }
+
+    /// The same layer for activations in `mode`, if its weights are Q8_0 or Q6_K. Floating-point weights take F32, and
+    /// ternary ones what they were made for.
+    #[must_use]
+    pub fn with_act_mode(self, mode: ActMode) -> Linear {
+        match self {
+            Linear::Q8_0(w) => Linear::Q8_0(w.with_act_mode(mode)),
+            Linear::Q6K(w) => Linear::Q6K(w.with_act_mode(mode)),
+            other => other,
         }
     }
 
@@ -238,7 +251,14 @@ impl Linear {
         if crate::broken::is_broken(self.kernel(), self.isa()) {
             return crate::broken::product(out);
         }
-        each!(self, w => w.forward_block(acts, out));
+        match self {
+            Linear::F32(w) => w.forward_block(acts, out),
+            Linear::F16(w) => w.forward_block(acts, out),
+            Linear::Bf16(w) => w.forward_block(acts, out),
+            Linear::Q8_0(w) => w.forward_block_in_mode(acts, out),
+            Linear::Q6K(w) => w.forward_block_in_mode(acts, out),
+            Linear::Ternary(w) => w.forward_block(acts, out),
+        }
     }
 
     /// Output rows per piece of a work list of `list_rows` rows like those of this matrix, for tokens `n`.

@@ -4,13 +4,14 @@
 
 use std::marker::PhantomData;
 
-use ternary_core::Bytes;
+use ternary_core::{ActMode, Bytes};
 
 use crate::activation::{ActivationBuffer, LANES};
 use crate::arch::Level;
 use crate::error::{Error, Result};
 use crate::format::DenseFormat;
 use crate::gemm::{DenseProduct, PackedRows, PanelSource, with_panel};
+use crate::integer::{IntegerFormat, IntegerProduct, with_tile};
 use crate::isa::Isa;
 use crate::pool::ColumnBlock;
 use crate::vector::{Kernel, Simd};
@@ -23,6 +24,7 @@ pub struct Dense<F> {
     row_bytes: usize,
     bytes: Bytes,
     format: PhantomData<F>,
+    mode: ActMode,
     level: Level,
 }
 
@@ -42,7 +44,8 @@ impl<F: DenseFormat> Dense<F> {
         if got != expected {
             return Err(Error::ByteLength { ty, rows, cols, expected, got });
         }
-        Ok(Dense { rows, cols, row_bytes, bytes, format: PhantomData, level: Isa::current().level()? })
+        let (format, mode, level) = (PhantomData, ActMode::F32, Isa::current().level()?);
+        Ok(Dense { rows, cols, row_bytes, bytes, format, mode, level })
     }
 
     /// Number of output features.
@@ -61,6 +64,12 @@ impl<F: DenseFormat> Dense<F> {
     #[must_use]
     pub fn bytes(&self) -> &Bytes {
         &self.bytes
+    }
+
+    /// The precision of the activations it multiplies.
+    #[must_use]
+    pub fn act_mode(&self) -> ActMode {
+        self.mode
     }
 
     /// The level its kernels run on.
@@ -119,6 +128,26 @@ impl<F: DenseFormat> Dense<F> {
 
     fn packed(&self) -> PackedRows<'_, F> {
         PackedRows { bytes: &self.bytes, row_bytes: self.row_bytes, format: self.format }
+    }
+}
+
+impl<F: IntegerFormat> Dense<F> {
+    /// The same matrix for activations in `mode`.
+    pub(crate) fn with_act_mode(self, mode: ActMode) -> Dense<F> {
+        Dense { mode, ..self }
+    }
+
+    /// As [`Dense::forward_block`], in the mode of the matrix.
+    ///
+    /// # Panics
+    /// If the activations are not quantised in that mode.
+    pub(crate) fn forward_block_in_mode(&self, acts: &ActivationBuffer, out: ColumnBlock<'_, f32>) {
+        if self.mode == ActMode::F32 {
+            return self.forward_block(acts, out);
+        }
+        let acts = acts.quantized(self.mode).expect("activations are quantised before the product");
+        let (bytes, row_bytes, format) = (&*self.bytes, self.row_bytes, self.format);
+        with_tile(|tile| self.level.run(IntegerProduct { bytes, row_bytes, acts, out, format, tile }));
     }
 }
 

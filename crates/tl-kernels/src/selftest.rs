@@ -2,10 +2,11 @@
 //!
 //! **Invariant:** equality is of bits. A kernel that is "nearly right" is wrong.
 
-use ternary_core::{dot16, oracle};
+use ternary_core::{ActMode, dot16, oracle};
 
 use crate::activation::ActivationBuffer;
 use crate::error::{Error, Result};
+use crate::integer;
 use crate::linear::Linear;
 use crate::pool::{ColumnBlock, Pool};
 
@@ -87,6 +88,10 @@ fn reference(linear: &Linear, x: &[f32], n: usize) -> Result<Vec<f32>> {
         oracle::gemm(w.tensor(), x, n, w.act_mode(), &mut y)?;
         return Ok(y);
     }
+    if linear.act_mode() != ActMode::F32 {
+        integer::oracle(linear, x, n, &mut y);
+        return Ok(y);
+    }
     let scalar = linear.clone().with_isa(crate::Isa::Scalar)?;
     let mut row = vec![0.0; cols];
     for r in 0..rows {
@@ -107,7 +112,7 @@ fn probe(i: usize) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{ActMode, DenseType, Packing, TernaryTensor};
+    use crate::{DenseType, Packing, TernaryTensor};
     use ternary_core::{Bytes, Rounding};
 
     #[test]
@@ -118,7 +123,10 @@ mod tests {
             // Any bytes are weights; keep f16 scales and values finite by clearing their top exponent bit.
             let len = 9 * ty.row_bytes(256).unwrap();
             let bytes: Vec<u8> = (0..len).map(|i| (probe(i).to_bits() >> 8) as u8 & 0xbf).collect();
-            layers.push(Linear::dense(ty, 9, 256, Bytes::from(bytes)).unwrap());
+            let layer = Linear::dense(ty, 9, 256, Bytes::from(bytes)).unwrap();
+            for mode in [ActMode::F32, ActMode::A8Block, ActMode::A8Token] {
+                layers.push(layer.clone().with_act_mode(mode));
+            }
         }
         for packing in Packing::ALL {
             for mode in [ActMode::F32, ActMode::A8Block, ActMode::A8Token] {

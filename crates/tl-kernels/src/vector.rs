@@ -146,6 +146,49 @@ pub trait Simd: Float + Lookup + TileSimd + TableSimd + Base3Simd + Int8 {
         }
         acc
     }
+    /// Sixteen i32, one per row of an integer tile.
+    type I: Copy;
+    /// The sum that [`Simd::dot_quads`] adds to, of no products yet, where all that it will meet adds up to `x_sum`.
+    fn no_quads(self, x_sum: i32) -> Self::I;
+    /// `acc[r] + w[r][0] x[0] + .. + w[r][3] x[3]`, for x in -127..=127.
+    fn dot_quads(self, acc: Self::I, w: &[[i8; 4]; LANES], x: [i8; 4]) -> Self::I;
+    /// `a[r] * b[r] + c[r]`
+    fn mul_add_i32(self, a: Self::I, b: &[i32; LANES], c: Self::I) -> Self::I;
+    /// The nearest f32, ties to even.
+    fn to_f32(self, a: Self::I) -> Self::F;
+    /// One partial sum of this value.
+    fn sum_of(self, total: i32) -> Self::Sums;
+    /// For a Q8_0 block of each of four rows the sum of its integers times `acts`, still spread over several partial sums.
+    #[inline(always)]
+    fn dots_q8(self, blocks: [&[u8; 34]; 4], acts: &[i8; 32]) -> [Self::Sums; 4] {
+        let mut sums = [self.zero_sums(); 4];
+        for (sum, block) in sums.iter_mut().zip(blocks) {
+            let products = block[2..].iter().zip(acts).map(|(w, a)| i32::from(w.cast_signed()) * i32::from(*a));
+            *sum = self.sum_of(products.sum());
+        }
+        sums
+    }
+    /// For a Q6_K block of each of four rows the sum of group scale times `q - 32` times `acts`, which are in field order.
+    #[inline(always)]
+    fn dots_q6(self, blocks: [&[u8; 210]; 4], acts: &[i8; BLOCK]) -> [Self::Sums; 4] {
+        let mut sums = [self.zero_sums(); 4];
+        for (sum, block) in sums.iter_mut().zip(blocks) {
+            let mut total = 0;
+            for half in 0..2 {
+                let low = block[64 * half..].first_chunk().expect("two halves of 64");
+                let high = block[128 + 32 * half..].first_chunk().expect("two halves of 32");
+                let mut codes = [[0; LANES]; 8];
+                self.unpack_q6(low, high, &mut codes);
+                for (g, codes) in codes.iter().enumerate() {
+                    let acts = &acts[64 * (g / 2) + 32 * half + LANES * (g % 2)..][..LANES];
+                    let products = codes.iter().zip(acts).map(|(w, a)| i32::from(w.cast_signed()) * i32::from(*a));
+                    total += i32::from(block[192 + 8 * half + g].cast_signed()) * products.sum::<i32>();
+                }
+            }
+            *sum = self.sum_of(total);
+        }
+        sums
+    }
     /// Four f32.
     fn quad(self, x: [f32; 4]) -> Self::Quad;
     /// The four f32 of a quad.
@@ -189,7 +232,7 @@ impl DenseTile {
 pub trait Kernel {
     /// What it returns.
     type Output;
-    /// Whether it multiplies ternary codes; only then the VNNI level differs from the one below.
+    /// Whether it multiplies integers; only then the VNNI level differs from the one below.
     const INTEGER: bool = false;
     /// Does the work. Implementations are `#[inline(always)]`, and so is all they call with `s`.
     fn run<S: Simd>(self, s: S) -> Self::Output;

@@ -91,6 +91,7 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     type Codes = [__m256i; 8];
     /// Eight partial sums.
     type Sums = __m256i;
+    type I = [__m256i; 2];
     type Quad = __m128;
 
     #[inline(always)]
@@ -234,6 +235,38 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
         }
         fn zero_sums(self) -> __m256i {
             _mm256_setzero_si256()
+        }
+        fn no_quads(self, _x_sum: i32) -> [__m256i; 2] {
+            [_mm256_setzero_si256(); 2]
+        }
+        fn dot_quads(self, acc: [__m256i; 2], w: &[[i8; 4]; LANES], x: [i8; 4]) -> [__m256i; 2] {
+            let x = _mm256_set1_epi32(i32::from_le_bytes(x.map(i8::cast_unsigned)));
+            let mut sums = acc;
+            for (sums, w) in sums.iter_mut().zip(w.as_chunks::<8>().0) {
+                // The sign of the weight goes to x. A pair is at most 2 * 128 * 127 = 32,512.
+                let w = _mm256_loadu_si256(w.as_ptr().cast());
+                let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
+                *sums = _mm256_add_epi32(*sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+            }
+            sums
+        }
+        fn mul_add_i32(self, a: [__m256i; 2], b: &[i32; LANES], c: [__m256i; 2]) -> [__m256i; 2] {
+            let (low, high) = b.split_at(8);
+            let low = _mm256_mullo_epi32(a[0], _mm256_loadu_si256(low.as_ptr().cast()));
+            let high = _mm256_mullo_epi32(a[1], _mm256_loadu_si256(high.as_ptr().cast()));
+            [_mm256_add_epi32(low, c[0]), _mm256_add_epi32(high, c[1])]
+        }
+        fn to_f32(self, a: [__m256i; 2]) -> Self::F {
+            F32x16(_mm256_cvtepi32_ps(a[0]), _mm256_cvtepi32_ps(a[1]))
+        }
+        fn sum_of(self, total: i32) -> __m256i {
+            _mm256_zextsi128_si256(_mm_cvtsi32_si128(total))
+        }
+        fn dots_q8(self, blocks: [&[u8; 34]; 4], acts: &[i8; 32]) -> [__m256i; 4] {
+            super::integer::avx2::dots_q8(blocks, acts)
+        }
+        fn dots_q6(self, blocks: [&[u8; 210]; 4], acts: &[i8; BLOCK]) -> [__m256i; 4] {
+            super::integer::avx2::dots_q6(blocks, acts)
         }
         fn dot_codes(self, codes: &[__m256i; 8], acts: &[i8; BLOCK]) -> __m256i {
             if VNNI {

@@ -77,6 +77,7 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
     type Codes = [__m512i; 4];
     /// Sixteen partial sums.
     type Sums = __m512i;
+    type I = __m512i;
     type Quad = __m128;
 
     #[inline(always)]
@@ -183,6 +184,40 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
         }
         fn zero_sums(self) -> __m512i {
             _mm512_setzero_si512()
+        }
+        fn no_quads(self, x_sum: i32) -> __m512i {
+            _mm512_set1_epi32(if VNNI { -128 * x_sum } else { 0 })
+        }
+        fn dot_quads(self, acc: __m512i, w: &[[i8; 4]; LANES], x: [i8; 4]) -> __m512i {
+            let w = _mm512_loadu_si512(w.as_ptr().cast());
+            let x = _mm512_set1_epi32(i32::from_le_bytes(x.map(i8::cast_unsigned)));
+            if VNNI {
+                // The weight plus 128 is unsigned; `no_quads` took off what that adds.
+                return _mm512_dpbusd_epi32(acc, _mm512_xor_si512(w, _mm512_set1_epi8(-128)), x);
+            }
+            // The sign of the weight goes to x. A pair is at most 2 * 128 * 127 = 32,512.
+            let signed = _mm512_mask_sub_epi8(x, _mm512_movepi8_mask(w), _mm512_setzero_si512(), x);
+            let pairs = _mm512_maddubs_epi16(_mm512_abs_epi8(w), signed);
+            _mm512_add_epi32(acc, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)))
+        }
+        fn mul_add_i32(self, a: __m512i, b: &[i32; LANES], c: __m512i) -> __m512i {
+            _mm512_add_epi32(_mm512_mullo_epi32(a, _mm512_loadu_si512(b.as_ptr().cast())), c)
+        }
+        fn to_f32(self, a: __m512i) -> __m512 {
+            _mm512_cvtepi32_ps(a)
+        }
+        fn sum_of(self, total: i32) -> __m512i {
+            _mm512_zextsi128_si512(_mm_cvtsi32_si128(total))
+        }
+        fn dots_q8(self, blocks: [&[u8; 34]; 4], acts: &[i8; 32]) -> [__m512i; 4] {
+            if VNNI {
+                return super::integer::avx512::dots_q8_vnni(blocks, acts);
+            }
+            let [a, b, c, d] = super::integer::avx2::dots_q8(blocks, acts);
+            [_mm512_zextsi256_si512(a), _mm512_zextsi256_si512(b), _mm512_zextsi256_si512(c), _mm512_zextsi256_si512(d)]
+        }
+        fn dots_q6(self, blocks: [&[u8; 210]; 4], acts: &[i8; BLOCK]) -> [__m512i; 4] {
+            super::integer::avx512::dots_q6(blocks, acts)
         }
         fn dot_codes(self, codes: &[__m512i; 4], acts: &[i8; BLOCK]) -> __m512i {
             let mut sums = _mm512_setzero_si512();

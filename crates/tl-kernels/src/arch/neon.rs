@@ -80,6 +80,7 @@ impl<const DOTPROD: bool> Simd for Neon<DOTPROD> {
     type Codes = Codes;
     /// Four partial sums.
     type Sums = int32x4_t;
+    type I = [i32; LANES];
     type Quad = float32x4_t;
 
     #[inline(always)]
@@ -191,6 +192,26 @@ impl<const DOTPROD: bool> Simd for Neon<DOTPROD> {
         }
         fn zero_sums(self) -> int32x4_t {
             vdupq_n_s32(0)
+        }
+        fn no_quads(self, _x_sum: i32) -> [i32; LANES] {
+            [0; LANES]
+        }
+        fn dot_quads(self, mut acc: [i32; LANES], w: &[[i8; 4]; LANES], x: [i8; 4]) -> [i32; LANES] {
+            for (acc, w) in acc.iter_mut().zip(w) {
+                for c in 0..4 {
+                    *acc += i32::from(w[c]) * i32::from(x[c]);
+                }
+            }
+            acc
+        }
+        fn mul_add_i32(self, a: [i32; LANES], b: &[i32; LANES], c: [i32; LANES]) -> [i32; LANES] {
+            std::array::from_fn(|r| a[r] * b[r] + c[r])
+        }
+        fn to_f32(self, a: [i32; LANES]) -> Self::F {
+            self.load_i32(&a)
+        }
+        fn sum_of(self, total: i32) -> int32x4_t {
+            vsetq_lane_s32::<0>(total, vdupq_n_s32(0))
         }
         fn dot_codes(self, codes: &Codes, acts: &[i8; BLOCK]) -> int32x4_t {
             let (acts, _) = acts.as_chunks::<16>();

@@ -87,6 +87,7 @@ impl Simd for Simd128 {
     type Codes = Codes;
     /// Four partial sums.
     type Sums = v128;
+    type I = [i32; LANES];
     type Quad = v128;
 
     #[inline(always)]
@@ -186,6 +187,31 @@ impl Simd for Simd128 {
     #[inline(always)]
     fn zero_sums(self) -> v128 {
         i32x4_splat(0)
+    }
+    #[inline(always)]
+    fn no_quads(self, _x_sum: i32) -> [i32; LANES] {
+        [0; LANES]
+    }
+    #[inline(always)]
+    fn dot_quads(self, mut acc: [i32; LANES], w: &[[i8; 4]; LANES], x: [i8; 4]) -> [i32; LANES] {
+        for (acc, w) in acc.iter_mut().zip(w) {
+            for c in 0..4 {
+                *acc += i32::from(w[c]) * i32::from(x[c]);
+            }
+        }
+        acc
+    }
+    #[inline(always)]
+    fn mul_add_i32(self, a: [i32; LANES], b: &[i32; LANES], c: [i32; LANES]) -> [i32; LANES] {
+        std::array::from_fn(|r| a[r] * b[r] + c[r])
+    }
+    #[inline(always)]
+    fn to_f32(self, a: [i32; LANES]) -> Self::F {
+        self.load_i32(&a)
+    }
+    #[inline(always)]
+    fn sum_of(self, total: i32) -> v128 {
+        i32x4(total, 0, 0, 0)
     }
     #[inline(always)]
     fn dot_codes(self, codes: &Codes, acts: &[i8; BLOCK]) -> v128 {
