@@ -16,7 +16,7 @@ pub(crate) struct EngineArgs {
     /// Numbers in the cache
     #[arg(long, value_enum, default_value = "f16")]
     kv: Kv,
-    /// Activations of ternary layers
+    /// Activations of ternary, Q8_0 and Q6_K layers
     #[arg(long, value_enum, default_value = "a8-block")]
     act: Act,
     #[command(flatten)]

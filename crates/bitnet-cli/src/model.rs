@@ -17,7 +17,7 @@ use tl_kernels::{ActMode, HardwareCaps, KernelKind, KernelSelected, Pool, Select
 
 use crate::{output, size};
 
-/// Activations of ternary layers.
+/// Activations of ternary, Q8_0 and Q6_K layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Act {
     /// Not quantised: for reference runs.

@@ -1,4 +1,4 @@
-//! Activations of ternary layers: INT8 with one scale per block or per token, or plain f32.
+//! Activations of ternary, Q8_0 and Q6_K layers: INT8 with one scale per block or per token, or plain f32.
 //!
 //! **Invariant**: a code lies in [-127, 127], never -128, which is what the kernels' integer bounds
 //! are proved for.

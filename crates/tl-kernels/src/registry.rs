@@ -23,7 +23,7 @@ use crate::tile::TILE;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum KernelKind {
-    /// Dense weights, widened to F32 on their way into fused multiply-adds.
+    /// Dense weights: widened to F32 on their way into fused multiply-adds, or with INT8 activations multiplied as integers.
     Dense,
     /// Ternary codes unpacked from the layout of the file and multiplied with INT8 activations (or F32 ones).
     I2s,

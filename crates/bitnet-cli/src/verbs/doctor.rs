@@ -21,7 +21,7 @@ pub(crate) struct Args {
     /// Also choose, try and test the kernels for the tensors of this model
     #[arg(short, long, value_name = "FILE|DIR")]
     model: Option<String>,
-    /// Activations of ternary layers
+    /// Activations of ternary, Q8_0 and Q6_K layers
     #[arg(long, value_enum, default_value = "a8-block")]
     act: Act,
     /// Everything as JSON

@@ -31,7 +31,7 @@ pub(crate) struct Args {
     /// The file to write
     #[arg(short, long)]
     out: PathBuf,
-    /// Activations of ternary layers
+    /// Activations of ternary, Q8_0 and Q6_K layers
     #[arg(long, value_enum, default_value = "f32")]
     act: Act,
     /// Numbers in the cache

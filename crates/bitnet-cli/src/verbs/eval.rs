@@ -47,7 +47,7 @@ struct FidelityArgs {
     /// Score only the first N windows
     #[arg(long, value_name = "N")]
     windows: Option<usize>,
-    /// Activations of ternary layers
+    /// Activations of ternary, Q8_0 and Q6_K layers
     #[arg(long, value_enum, default_value = "f32")]
     act: Act,
     /// Numbers in the cache

@@ -84,7 +84,7 @@ pub(crate) struct Args {
     /// Most tokens of an answer
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..))]
     pub(super) max_new_tokens: u16,
-    /// Activations of the student's ternary layers
+    /// Activations of the student's ternary, Q8_0 and Q6_K layers
     #[arg(long, value_enum, default_value = "f32")]
     pub(super) act: Act,
     /// Numbers in the student's cache
