@@ -19,7 +19,7 @@ use crate::weights::WeightReader;
 /// How a model is loaded and run.
 #[derive(Clone, Debug)]
 pub struct LoadOptions {
-    /// Activations of ternary matrices; [`ActMode::F32`] for reference runs.
+    /// Activations of ternary, Q8_0 and Q6_K matrices; [`ActMode::F32`] for reference runs.
     pub act_mode: ActMode,
     /// Threads.
     pub pool: Arc<Pool>,
