@@ -395,34 +395,6 @@ mod tests {
     }
 
     #[test]
-    fn dots_are_exact() {
-        let scales = Group(std::array::from_fn(|j| 0.25 + j as f32 / 64.0));
-        for (n, width) in [(1, 1), (20, 512), (10, 512), (7, 65), (3, 40), (4, 30), (8, 64), (0, 4), (64, 16)] {
-            let (rows, tile) = tile(width, 2);
-            let x: Vec<f32> = values(n * width, 1).iter().map(|&q| 0.5 * f32::from(q)).collect();
-            let mut vectors = Vectors::default();
-            vectors.set(&Pool::new(2).unwrap(), n, width, |v| &x[v * width..][..width]);
-            let start: Vec<[f32; ROWS]> = vec![std::array::from_fn(|j| j as f32 * 1e3); n];
-            let mut expected = start.clone();
-            for (x, out) in x.chunks_exact(width).zip(&mut expected) {
-                let mut codes = vec![0; width];
-                let x_scale = quantize_a8(x, &mut codes);
-                for (j, row) in rows.chunks_exact(width).enumerate() {
-                    let sum: i32 = codes.iter().zip(row).map(|(&a, &b)| i32::from(a) * i32::from(b)).sum();
-                    out[j] = fma(x_scale * scales.0[j], sum as f32, out[j]);
-                }
-            }
-            for isa in levels() {
-                for first in [0, n / 2] {
-                    let mut out = start[first..].to_vec();
-                    add_dots_on(isa, &vectors, first..n, &tile, &scales, &mut out).unwrap();
-                    assert_eq!(out, expected[first..], "{isa}, {n} vectors of {width}");
-                }
-            }
-        }
-    }
-
-    #[test]
     fn weighted_sums_have_the_same_bits_on_every_level_and_in_every_company() {
         for (n, n_rows, width) in
             [(20, 64, 512), (10, 64, 512), (7, 63, 512), (5, 1, 64), (3, 9, 40), (13, 30, 100), (64, 64, 4), (1, 0, 5)]

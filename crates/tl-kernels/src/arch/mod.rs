@@ -7,8 +7,6 @@ pub(crate) mod int8;
 pub(crate) mod lut;
 
 mod base3;
-#[cfg(target_arch = "x86_64")]
-#[allow(unsafe_code, reason = "vector instructions, behind tokens that prove support")]
 mod integer;
 mod scalar;
 mod table;

@@ -6,7 +6,7 @@ use std::arch::asm;
 use half::f16;
 use ternary_core::BLOCK;
 
-use super::vector_methods;
+use super::{integer, vector_methods};
 use crate::activation::LANES;
 use crate::vector::{DenseTile, Float, Kernel, Simd};
 
@@ -16,6 +16,9 @@ pub(crate) struct Neon<const DOTPROD: bool>(());
 
 /// Elements 4 k .. 4 k + 4 at k.
 type F32x16 = [float32x4_t; 4];
+
+/// Elements 4 k .. 4 k + 4 at k.
+type I32x16 = [int32x4_t; 4];
 
 /// Places 16 k .. 16 k + 16 of the field order at k.
 type Codes = [uint8x16_t; BLOCK / 16];
@@ -80,7 +83,7 @@ impl<const DOTPROD: bool> Simd for Neon<DOTPROD> {
     type Codes = Codes;
     /// Four partial sums.
     type Sums = int32x4_t;
-    type I = [i32; LANES];
+    type I = I32x16;
     type Quad = float32x4_t;
 
     #[inline(always)]
@@ -107,6 +110,14 @@ impl<const DOTPROD: bool> Simd for Neon<DOTPROD> {
     #[inline(always)]
     fn load_half(self, x: &[f16; LANES]) -> F32x16 {
         self.load_f16(bytemuck::cast_ref(x))
+    }
+    #[inline(always)]
+    fn dots_q8(self, blocks: [&[u8; 34]; 4], acts: &[i8; 32]) -> [int32x4_t; 4] {
+        integer::neon::dots_q8(self, blocks, acts)
+    }
+    #[inline(always)]
+    fn dots_q6(self, blocks: [&[u8; 210]; 4], acts: &[i8; BLOCK]) -> [int32x4_t; 4] {
+        integer::neon::dots_q6(self, blocks, acts)
     }
 
     vector_methods! {
@@ -156,10 +167,25 @@ impl<const DOTPROD: bool> Simd for Neon<DOTPROD> {
                 vcvtq_f32_s32(vmovl_high_s16(high)),
             ]
         }
+        fn load_i32(self, x: &[i32; LANES]) -> F32x16 {
+            let (parts, _) = x.as_chunks::<4>();
+            [
+                vcvtq_f32_s32(vld1q_s32(parts[0].as_ptr())),
+                vcvtq_f32_s32(vld1q_s32(parts[1].as_ptr())),
+                vcvtq_f32_s32(vld1q_s32(parts[2].as_ptr())),
+                vcvtq_f32_s32(vld1q_s32(parts[3].as_ptr())),
+            ]
+        }
         fn reduce(self, a: F32x16) -> f32 {
             let four = vaddq_f32(vaddq_f32(a[0], a[2]), vaddq_f32(a[1], a[3]));
             let two = vadd_f32(vget_low_f32(four), vget_high_f32(four));
             vget_lane_f32::<0>(two) + vget_lane_f32::<1>(two)
+        }
+
+        fn unpack_q6(self, low: &[u8; 64], high: &[u8; 32], codes: &mut [[u8; LANES]; 8]) {
+            for (codes, weights) in codes.iter_mut().zip(integer::neon::q6_weights(low, high)) {
+                vst1q_u8(codes.as_mut_ptr(), vreinterpretq_u8_s8(weights));
+            }
         }
 
         fn unpack_tq2(self, packed: &[u8; BLOCK / 4]) -> Codes {
@@ -193,22 +219,29 @@ impl<const DOTPROD: bool> Simd for Neon<DOTPROD> {
         fn zero_sums(self) -> int32x4_t {
             vdupq_n_s32(0)
         }
-        fn no_quads(self, _x_sum: i32) -> [i32; LANES] {
-            [0; LANES]
+        fn no_quads(self, _x_sum: i32) -> I32x16 {
+            [vdupq_n_s32(0); 4]
         }
-        fn dot_quads(self, mut acc: [i32; LANES], w: &[[i8; 4]; LANES], x: [i8; 4]) -> [i32; LANES] {
-            for (acc, w) in acc.iter_mut().zip(w) {
-                for c in 0..4 {
-                    *acc += i32::from(w[c]) * i32::from(x[c]);
-                }
-            }
-            acc
+        fn dot_quads(self, acc: I32x16, w: &[[i8; 4]; LANES], x: [i8; 4]) -> I32x16 {
+            let ((w, _), x) = (w.as_chunks::<4>(), splat_quad(x));
+            [
+                dot_four(self, acc[0], &w[0], x),
+                dot_four(self, acc[1], &w[1], x),
+                dot_four(self, acc[2], &w[2], x),
+                dot_four(self, acc[3], &w[3], x),
+            ]
         }
-        fn mul_add_i32(self, a: [i32; LANES], b: &[i32; LANES], c: [i32; LANES]) -> [i32; LANES] {
-            std::array::from_fn(|r| a[r] * b[r] + c[r])
+        fn mul_add_i32(self, a: I32x16, b: &[i32; LANES], c: I32x16) -> I32x16 {
+            let (b, _) = b.as_chunks::<4>();
+            [
+                vmlaq_s32(c[0], a[0], vld1q_s32(b[0].as_ptr())),
+                vmlaq_s32(c[1], a[1], vld1q_s32(b[1].as_ptr())),
+                vmlaq_s32(c[2], a[2], vld1q_s32(b[2].as_ptr())),
+                vmlaq_s32(c[3], a[3], vld1q_s32(b[3].as_ptr())),
+            ]
         }
-        fn to_f32(self, a: [i32; LANES]) -> Self::F {
-            self.load_i32(&a)
+        fn to_f32(self, a: I32x16) -> F32x16 {
+            [vcvtq_f32_s32(a[0]), vcvtq_f32_s32(a[1]), vcvtq_f32_s32(a[2]), vcvtq_f32_s32(a[3])]
         }
         fn sum_of(self, total: i32) -> int32x4_t {
             vsetq_lane_s32::<0>(total, vdupq_n_s32(0))
@@ -343,4 +376,31 @@ pub(super) fn sdot(mut sums: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t
         );
     }
     sums
+}
+
+/// The quad in every lane.
+#[target_feature(enable = "neon")]
+#[inline]
+pub(super) fn splat_quad(x: [i8; 4]) -> int8x16_t {
+    vreinterpretq_s8_s32(vdupq_n_s32(i32::from_le_bytes(x.map(i8::cast_unsigned))))
+}
+
+/// `acc[r] + w[r][0] x[0] + .. + w[r][3] x[3]`, for a quad x in every lane whose values are in -127..=127.
+#[inline(always)]
+pub(super) fn dot_four<const DOTPROD: bool>(
+    _level: Neon<DOTPROD>,
+    acc: int32x4_t,
+    w: &[[i8; 4]; 4],
+    x: int8x16_t,
+) -> int32x4_t {
+    // SAFETY: the level is the proof that the machine has the instructions; the load reads the four quads.
+    unsafe {
+        let w = vld1q_s8(w.as_ptr().cast());
+        if DOTPROD {
+            return sdot(acc, w, x);
+        }
+        // A product is at most 128 * 127 = 16,256, a pair of them 32,512: below 32,767.
+        let (first, last) = (vmull_s8(vget_low_s8(w), vget_low_s8(x)), vmull_high_s8(w, x));
+        vpadalq_s16(acc, vpaddq_s16(first, last))
+    }
 }

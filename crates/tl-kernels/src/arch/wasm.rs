@@ -11,6 +11,7 @@ use std::arch::wasm32::*;
 use half::f16;
 use ternary_core::BLOCK;
 
+use super::integer;
 use crate::activation::LANES;
 use crate::vector::{DenseTile, Float, Kernel, Simd};
 
@@ -20,6 +21,9 @@ pub(crate) struct Simd128(());
 
 /// Elements 4 k .. 4 k + 4 at k.
 type F32x16 = [v128; 4];
+
+/// Elements 4 k .. 4 k + 4 at k.
+type I32x16 = [v128; 4];
 
 /// Places 16 k .. 16 k + 16 of the field order at k.
 type Codes = [v128; BLOCK / 16];
@@ -87,7 +91,7 @@ impl Simd for Simd128 {
     type Codes = Codes;
     /// Four partial sums.
     type Sums = v128;
-    type I = [i32; LANES];
+    type I = I32x16;
     type Quad = v128;
 
     #[inline(always)]
@@ -155,6 +159,17 @@ impl Simd for Simd128 {
         ]
     }
     #[inline(always)]
+    fn load_i32(self, x: &[i32; LANES]) -> F32x16 {
+        let (parts, _) = x.as_chunks::<4>();
+        each(|k| f32x4_convert_i32x4(vector(&parts[k])))
+    }
+    #[inline(always)]
+    fn unpack_q6(self, low: &[u8; 64], high: &[u8; 32], codes: &mut [[u8; LANES]; 8]) {
+        for (codes, weights) in codes.iter_mut().zip(integer::wasm::q6_weights(low, high)) {
+            store(weights, codes);
+        }
+    }
+    #[inline(always)]
     fn reduce(self, a: F32x16) -> f32 {
         let four = f32x4_add(f32x4_add(a[0], a[2]), f32x4_add(a[1], a[3]));
         let two = f32x4_add(four, i32x4_shuffle::<2, 3, 2, 3>(four, four));
@@ -189,25 +204,30 @@ impl Simd for Simd128 {
         i32x4_splat(0)
     }
     #[inline(always)]
-    fn no_quads(self, _x_sum: i32) -> [i32; LANES] {
-        [0; LANES]
+    fn no_quads(self, _x_sum: i32) -> I32x16 {
+        [i32x4_splat(0); 4]
     }
     #[inline(always)]
-    fn dot_quads(self, mut acc: [i32; LANES], w: &[[i8; 4]; LANES], x: [i8; 4]) -> [i32; LANES] {
-        for (acc, w) in acc.iter_mut().zip(w) {
-            for c in 0..4 {
-                *acc += i32::from(w[c]) * i32::from(x[c]);
-            }
-        }
-        acc
+    fn dot_quads(self, acc: I32x16, w: &[[i8; 4]; LANES], x: [i8; 4]) -> I32x16 {
+        let ((w, _), x) = (w.as_chunks::<4>(), splat_quad(x));
+        each(|k| dot_four(acc[k], &w[k], x))
     }
     #[inline(always)]
-    fn mul_add_i32(self, a: [i32; LANES], b: &[i32; LANES], c: [i32; LANES]) -> [i32; LANES] {
-        std::array::from_fn(|r| a[r] * b[r] + c[r])
+    fn mul_add_i32(self, a: I32x16, b: &[i32; LANES], c: I32x16) -> I32x16 {
+        let (b, _) = b.as_chunks::<4>();
+        each(|k| i32x4_add(i32x4_mul(a[k], vector(&b[k])), c[k]))
     }
     #[inline(always)]
-    fn to_f32(self, a: [i32; LANES]) -> Self::F {
-        self.load_i32(&a)
+    fn to_f32(self, a: I32x16) -> F32x16 {
+        each(|k| f32x4_convert_i32x4(a[k]))
+    }
+    #[inline(always)]
+    fn dots_q8(self, blocks: [&[u8; 34]; 4], acts: &[i8; 32]) -> [v128; 4] {
+        integer::wasm::dots_q8(blocks, acts)
+    }
+    #[inline(always)]
+    fn dots_q6(self, blocks: [&[u8; 210]; 4], acts: &[i8; BLOCK]) -> [v128; 4] {
+        integer::wasm::dots_q6(blocks, acts)
     }
     #[inline(always)]
     fn sum_of(self, total: i32) -> v128 {
@@ -257,13 +277,38 @@ pub(super) fn vector<T: bytemuck::Pod, const N: usize>(x: &[T; N]) -> v128 {
     unsafe { v128_load(x.as_ptr().cast()) }
 }
 
+/// Writes the sixteen bytes of an array.
+#[inline(always)]
+pub(super) fn store<T: bytemuck::Pod, const N: usize>(a: v128, x: &mut [T; N]) {
+    const { assert!(size_of::<T>() * N == 16, "a vector has sixteen bytes") };
+    // SAFETY: the store writes the sixteen bytes of `x`, at any address.
+    unsafe { v128_store(x.as_mut_ptr().cast(), a) };
+}
+
 /// The four f32 of a vector.
 #[inline(always)]
 fn floats(a: v128) -> [f32; 4] {
     let mut x = [0.0f32; 4];
-    // SAFETY: the store writes the sixteen bytes of `x`, at any address.
-    unsafe { v128_store(x.as_mut_ptr().cast(), a) };
+    store(a, &mut x);
     x
+}
+
+/// Values 0 and 1 of the quad in every pair of 16-bit lanes, then values 2 and 3.
+#[inline(always)]
+pub(super) fn splat_quad(x: [i8; 4]) -> [v128; 2] {
+    let x = i16x8_extend_low_i8x16(i32x4_splat(i32::from_le_bytes(x.map(i8::cast_unsigned))));
+    [i32x4_shuffle::<0, 0, 0, 0>(x, x), i32x4_shuffle::<1, 1, 1, 1>(x, x)]
+}
+
+/// `acc[r] + w[r][0] x[0] + .. + w[r][3] x[3]`, for a quad x as [`splat_quad`] gives it. Products and their sums are taken
+/// in 32 bits.
+#[inline(always)]
+pub(super) fn dot_four(acc: v128, w: &[[i8; 4]; 4], x: [v128; 2]) -> v128 {
+    let w = vector(w);
+    // Columns 0 and 1 of the four rows, then columns 2 and 3: where many x meet a w, this is done once for all.
+    let w = i8x16_shuffle::<0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15>(w, w);
+    let acc = i32x4_add(acc, i32x4_dot_i16x8(i16x8_extend_low_i8x16(w), x[0]));
+    i32x4_add(acc, i32x4_dot_i16x8(i16x8_extend_high_i8x16(w), x[1]))
 }
 
 /// `a * b + c` with one rounding.

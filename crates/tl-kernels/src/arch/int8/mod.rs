@@ -10,6 +10,12 @@ mod avx2;
 #[allow(unsafe_code, reason = "vector instructions, behind tokens that prove support")]
 mod avx512;
 
+#[cfg(target_arch = "aarch64")]
+#[allow(unsafe_code, reason = "vector instructions, behind tokens that prove support")]
+mod neon;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+mod wasm;
+
 use crate::int8::{BLOCK_QUADS, Group, ROWS, Vector};
 
 /// Products of INT8 rows, all values in -127..=127.
@@ -78,10 +84,6 @@ pub trait Int8: Copy {
 }
 
 impl Int8 for super::Scalar {}
-#[cfg(target_arch = "aarch64")]
-impl<const DOTPROD: bool> Int8 for super::neon::Neon<DOTPROD> {}
-#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-impl Int8 for super::wasm::Simd128 {}
 
 #[cfg(test)]
 mod tests {

@@ -7,7 +7,7 @@
 
 use std::arch::aarch64::*;
 
-use super::super::neon::{Neon, sdot};
+use super::super::neon::{Neon, sdot, splat_quad};
 use super::finish;
 use crate::tile::{CHUNKS, TILE, TileBlock, TileSimd, TokenBlock};
 
@@ -52,8 +52,7 @@ fn fields(block: &TileBlock, c: usize, g: usize) -> [int8x16_t; 4] {
 #[target_feature(enable = "neon")]
 #[inline]
 fn broadcast(token: &TokenBlock<'_>, c: usize, f: usize) -> int8x16_t {
-    let quad = &token.codes.as_chunks::<4>().0[16 * f + c];
-    vreinterpretq_s8_s32(vdupq_n_s32(i32::from_le_bytes(quad.map(i8::cast_unsigned))))
+    splat_quad(token.codes.as_chunks::<4>().0[16 * f + c])
 }
 
 #[target_feature(enable = "neon,dotprod")]
