@@ -25,9 +25,16 @@ const ARM_LIBRARIES: &str = "/usr/aarch64-linux-gnu";
 const ARM: &str = "aarch64-unknown-linux-gnu";
 const WASM: &str = "wasm32-unknown-unknown";
 
-/// What is built for ARM: packages with the test binaries that matter.
-const ARM_TESTS: [(&str, &[&str]); 3] = [
-    ("tl-kernels", &["--lib", "--test", "levels", "--test", "lookup", "--test", "tiles"]),
+/// The tests of kernels that every target runs: they need neither files nor threads.
+#[rustfmt::skip]
+const KERNEL_TESTS: &[&str] = &[
+    "--test", "integer", "--test", "latents", "--test", "levels", "--test", "lookup", "--test", "tables", "--test", "tiles",
+];
+
+/// What is tested on ARM: packages with the test binaries that matter.
+const ARM_TESTS: [(&str, &[&str]); 4] = [
+    ("tl-kernels", &["--lib"]),
+    ("tl-kernels", KERNEL_TESTS),
     ("mla-attention", &["--test", "mla", "--test", "gqa"]),
     ("rlm-refine", &["--test", "golden_tokens"]),
 ];
@@ -121,8 +128,7 @@ impl Cross {
 
     fn wasm(&self) -> Outcome {
         let runner = format!("node {}", repo::root().join("xtask/src/cross/run.mjs").display());
-        let tests = ["--test", "levels", "--test", "lookup", "--test", "tiles"];
-        self.cargo(&[&["test", "-p", "tl-kernels"], &tests[..]].concat(), WASM, "std,panic_abort")
+        self.cargo(&[&["test", "-p", "tl-kernels"], KERNEL_TESTS].concat(), WASM, "std,panic_abort")
             .env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUNNER", &runner)
             .run()?;
         repo::say("PASS WASM: kernels on simd128");
