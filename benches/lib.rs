@@ -9,7 +9,7 @@ use std::thread;
 
 use tl_kernels::{ActMode, Bytes, DenseType, Isa, Linear, Packing, Pool, Scales, TernaryTensor};
 
-/// Weights of every stored type, by name, ternary ones with block activations.
+/// Weights of every stored type, by name; those that take INT8 activations take them by blocks.
 pub const TYPES: [&str; 8] = ["TQ2_0", "TQ1_0", "BITNET_T158", "F16", "BF16", "Q8_0", "Q6_K", "F32"];
 
 /// A layer of `[rows, cols]` with arbitrary weights of the named type.
@@ -26,7 +26,7 @@ pub fn layer(ty: &str, rows: usize, cols: usize) -> Linear {
         let ty = DenseType::ALL.into_iter().find(|dense| dense.name() == ty).expect("a known type");
         Linear::dense(ty, rows, cols, filled(rows * ty.row_bytes(cols).expect("whole blocks")))
     };
-    made.expect("the shape is sound")
+    made.expect("the shape is sound").with_act_mode(ActMode::A8Block)
 }
 
 /// Rows so that a matrix of the type takes about `bytes`.

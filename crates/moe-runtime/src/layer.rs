@@ -83,7 +83,8 @@ pub struct LayerScratch {
 }
 
 impl DecoderLayer {
-    /// Loads layer `index` of the model that `config` describes; ternary matrices will read activations in `mode`.
+    /// Loads layer `index` of the model that `config` describes; ternary, Q8_0 and Q6_K matrices
+    /// will read activations in `mode`.
     ///
     /// # Errors
     /// A tensor that is missing, of another shape, damaged or not finite, by name.

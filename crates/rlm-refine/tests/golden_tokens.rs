@@ -77,8 +77,10 @@ fn the_student_and_its_tokens_are_the_golden_ones() {
         }
         right["prompts"].as_array_mut().unwrap().push(found);
     }
-    assert_eq!(golden["prompts"].as_array().unwrap().len(), 3);
+    let prompts = golden["prompts"].as_array().unwrap();
+    assert_eq!(prompts.len(), 3);
     assert!(golden == right, "{GOLDEN} on {} would be:\n{}\n", Isa::current(), right);
+    assert!(prompts.iter().any(|prompt| prompt["f32"] != prompt["a8-block"]), "one prompt tells the modes apart");
 }
 
 /// The test above, once for each lower level, each in a process of its own: `TL_ISA` is read once.

@@ -1,5 +1,5 @@
-//! The input of a matrix product: `n` rows of `cols` activations, quantised once for all readers. Rows that only ternary
-//! products read exist as codes alone.
+//! The input of a matrix product: `n` rows of `cols` activations, quantised once for all readers. Rows that only
+//! products of integers read exist as codes alone.
 //!
 //! **Invariant:** once the largest shape has been seen, nothing here allocates.
 //!

@@ -208,7 +208,7 @@ impl BitLinear {
         }
     }
 
-    /// Rows per piece of a work list of `list_rows` rows, where tables of some of the tokens `n` want many.
+    /// Rows per piece of a work list of `list_rows` rows for `n` tokens, where these fill a table.
     pub(crate) fn table_rows_per_piece(&self, list_rows: usize, n: usize, threads: usize) -> Option<usize> {
         let tokens = self.table_tokens();
         if tokens > 0 && n >= tokens { rows_per_piece(list_rows, threads) } else { None }

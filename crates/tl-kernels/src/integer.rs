@@ -6,7 +6,8 @@
 //!
 //! ```text
 //! few tokens: four rows, block by block, as they are stored        |int_b| <= 16 groups * 16 * 128 * 32 * 127 < 2^28
-//! many tokens: sixteen rows become a tile of INT8 weights by quads of columns, once, and strips of four or eight tokens sweep it
+//! many tokens: sixteen rows become a tile of INT8 weights by quads of columns, once;
+//!              strips of four or eight tokens sweep it
 //! ```
 //! Source: integer products of blocks with their own scales are the idea of GGML's `vec_dot` functions.
 
@@ -25,7 +26,7 @@ use crate::pool::ColumnBlock;
 use crate::vector::{DenseTile, Kernel, Simd, fma};
 
 /// From this many tokens on, rows are put into a tile once instead of being unpacked for each.
-const TILE_FROM_TOKENS: usize = 8;
+pub(crate) const TILE_FROM_TOKENS: usize = 8;
 
 /// How far ahead of the rows in work memory is asked for.
 const AHEAD_BYTES: usize = 16 << 10;

@@ -13,9 +13,10 @@ use crate::pool::{ColumnBlock, Pool};
 /// Rows checked per layer: the first, the last and some between, all lanes of a register tile.
 const ROWS: usize = 6;
 
-/// Tokens checked: one for the decoding path, then a batch for the other one. Where prompts are multiplied by tables of
-/// tokens, one full table comes after them.
-const BATCHES: [usize; 2] = [1, 5];
+/// Tokens checked: one for the decoding path, a few, and a batch that Q8_0 and Q6_K rows become tiles for. Where prompts
+/// are multiplied by tables of tokens, one full table comes after them.
+const BATCHES: [usize; 3] = [1, 5, 9];
+const _: () = assert!(BATCHES[1] < integer::TILE_FROM_TOKENS && BATCHES[2] > integer::TILE_FROM_TOKENS);
 
 /// Runs the layer's kernel on a few of its rows.
 ///

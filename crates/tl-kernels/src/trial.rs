@@ -23,6 +23,7 @@ use crate::isa::Isa;
 use crate::linear::Linear;
 use crate::pool::Pool;
 use crate::registry::KernelKind;
+use crate::token_table::TABLE_ROWS;
 
 /// Repetitions of a candidate; the fastest counts.
 const REPETITIONS: usize = 7;
@@ -66,11 +67,12 @@ pub(crate) type Candidate = (KernelKind, Isa);
 
 /// The rows of `linear` that a trial runs on.
 pub(crate) fn sample(linear: &Linear) -> Option<Linear> {
-    let rows = (SAMPLE_WEIGHTS / linear.cols().max(1)).clamp(1, linear.rows());
+    // Fewer rows than tables of tokens need would hide what tables gain.
+    let rows = (SAMPLE_WEIGHTS / linear.cols().max(1)).max(TABLE_ROWS).min(linear.rows());
     linear.slice_rows(0, rows).ok()
 }
 
-/// The first candidate, unless another one is faster by a margin with one token and not slower with a batch of them. A
+/// The first candidate, unless another one is faster by a margin with one token and not as much slower with a batch. A
 /// candidate that cannot be made is out.
 pub(crate) fn fastest(sample: &Linear, candidates: &[Candidate]) -> Option<Candidate> {
     let times = candidates.iter().filter_map(|&candidate| {
