@@ -81,18 +81,33 @@ fn every_level_has_the_bits_of_the_definition() {
         for (cols, rows) in widths.into_iter().zip([1, 3, 4, 65, 70, 130]) {
             let (layer, bytes) = layer(ty, rows, cols);
             for mode in [ActMode::A8Block, ActMode::A8Token] {
-                let x = activations(13, cols);
+                let x = activations(17, cols);
                 let expected = definition(ty, &bytes, mode, &x, cols);
                 for isa in levels() {
                     let layer = layer.clone().with_act_mode(mode).with_isa(isa).unwrap();
                     selftest::check(&layer).unwrap();
-                    for n in [1, 2, 4, 5, 6, 8, 13] {
+                    for n in [1, 2, 4, 5, 6, 8, 13, 16, 17] {
                         let got = product(&layer, &pool_of(2), &x[..n * cols], n);
                         let what = format!("{ty}, {rows} x {cols}, {n} tokens, {mode:?}, {isa}");
                         assert_same_bits(&got, &expected[..n * rows], &what);
                     }
                 }
             }
+        }
+    }
+}
+
+#[test]
+fn a_slice_is_these_rows_alone() {
+    for (ty, cols) in [(DenseType::Q8_0, 96), (DenseType::Q6K, 512)] {
+        let (layer, _) = layer(ty, 40, cols);
+        let layer = layer.with_act_mode(ActMode::A8Block);
+        for n in [1, 9] {
+            let x = activations(n, cols);
+            let whole = product(&layer, &pool_of(1), &x, n);
+            let slice = product(&layer.slice_rows(3, 36).unwrap(), &pool_of(1), &x, n);
+            let rows: Vec<f32> = whole.chunks_exact(40).flat_map(|y| &y[3..36]).copied().collect();
+            assert_same_bits(&slice, &rows, &format!("{ty}, {n} tokens"));
         }
     }
 }
