@@ -8,14 +8,14 @@ use crate::json::Json;
 use crate::prove::{Figure, Record, bitnet_json};
 use crate::{Outcome, repo};
 
-/// Tokens decoded at each depth.
-const DECODED: &str = "8";
+/// Tokens decoded at each depth, and how often: next to nothing beside the way to that depth.
+const DECODED: &str = "16";
+const DECODE_REPETITIONS: &str = "4";
 
 pub(super) fn draw(args: &CurvesArgs) -> Outcome {
     let bitnet = repo::bitnet(args.bitnet.as_deref(), "release")?;
     let model = args.model.to_str().ok_or("the model's path is not UTF-8")?;
-    let bench =
-        |more: &[&str]| bitnet_json(&bitnet, &[&["bench", "--json", "-m", model, "-r", "1"][..], more].concat());
+    let bench = |more: &[&str]| bitnet_json(&bitnet, &[&["bench", "--json", "-m", model][..], more].concat());
 
     let record = Record::open("curves")?;
     let mut depths = vec!["0".to_owned()];
@@ -23,13 +23,13 @@ pub(super) fn draw(args: &CurvesArgs) -> Outcome {
     let depths = depths.join(",");
     let mut decode = Vec::new();
     for kv in ["f16", "i8"] {
-        let report = bench(&["-p", "0", "-n", DECODED, "-d", &depths, "--kv", kv])?;
+        let report = bench(&["-r", DECODE_REPETITIONS, "-p", "0", "-n", DECODED, "-d", &depths, "--kv", kv])?;
         decode.push(Curve { name: format!("cache {kv}"), points: costs(&report, "depth")? });
     }
     let mut prompt = Vec::new();
     for batch in doubling(1, args.batch) {
         let batch = batch.to_string();
-        let report = bench(&["-p", &batch, "-n", "0", "--chunk", &batch])?;
+        let report = bench(&["-r", "1", "-p", &batch, "-n", "0", "--chunk", &batch])?;
         prompt.extend(costs(&report, "tokens")?);
     }
     let prompt = vec![Curve { name: "prompt".to_owned(), points: prompt }];
