@@ -42,7 +42,8 @@ fn continuation(files: &ModelFiles, act_mode: ActMode, threads: usize, prompt: &
     let pool = Arc::new(Pool::new(threads).unwrap());
     let model = CraftsmanModel::from_files(files, &LoadOptions { act_mode, pool, ..LoadOptions::default() }).unwrap();
     let mut session = Session::new(Arc::new(model), 256, CacheType::F16).unwrap();
-    let options = GenerateOptions { max_tokens: n, ..GenerateOptions::default() };
+    let stop = files.tokenizer().unwrap().stop_ids().to_vec();
+    let options = GenerateOptions { max_tokens: n, stop, ..GenerateOptions::default() };
     let mut sampler = Sampler::new(SamplerConfig::greedy()).unwrap();
     let done =
         generate(&mut session, prompt, &options, &mut sampler, &mut (), &mut |_| ControlFlow::Continue(())).unwrap();
