@@ -304,7 +304,7 @@ mod tests {
         let run = run_checked(&mut subject, place, &tokens, &want, &mut keep).unwrap();
         // The greedy answer is what the rows say.
         for (&token, (_, row)) in answer.tokens.iter().zip(&rows) {
-            assert_eq!(moe_runtime::sampler::greedy(row).unwrap(), token);
+            assert_eq!(moe_runtime::greedy(row).unwrap(), token);
         }
         let mut single = mini(2);
         single.session = Session::new(single.model.clone(), 512, single.kv).unwrap().with_chunk(1);

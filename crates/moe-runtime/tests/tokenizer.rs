@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use gguf_bitnet::{Array, Metadata, Value};
-use moe_runtime::tokenizer::gguf_entries;
+use moe_runtime::gguf_entries;
 use moe_runtime::{ControlTokens, Error, TextStream, Tokenizer, VocabularyDefect};
 use serde_json::{Value as Json, json};
 

@@ -19,7 +19,7 @@ use gguf_bitnet::{
     require_space,
 };
 use moe_runtime::ModelFiles;
-use moe_runtime::tokenizer::gguf_entries;
+use moe_runtime::gguf_entries;
 use serde::Serialize;
 use serde_json::{Value, json};
 use ternary_core::ErrorSums;

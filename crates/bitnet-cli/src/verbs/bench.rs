@@ -10,7 +10,7 @@ use anyhow::{Result, bail};
 use comfy_table::{Table, presets};
 use gguf_bitnet::peak_rss_bytes;
 use indicatif::ProgressBar;
-use moe_runtime::session::DEFAULT_CHUNK;
+use moe_runtime::DEFAULT_CHUNK;
 use moe_runtime::{CraftsmanModel, FeedForward, Session, SplitMix64, weight_bytes_per_token};
 use serde::Serialize;
 use tl_kernels::{Isa, bandwidth};

@@ -4,7 +4,7 @@ use anyhow::Result;
 use behavior_eval::Stamp;
 use comfy_table::{CellAlignment, Table, presets};
 use gguf_bitnet::{ClassCount, DiscoveryReport, Metadata, Value as MetadataValue};
-use moe_runtime::session::DEFAULT_CHUNK;
+use moe_runtime::DEFAULT_CHUNK;
 use moe_runtime::{AttentionConfig, MemoryPlan, ModelConfig, ModelFiles};
 use serde_json::{Value, json};
 

@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 use anyhow::{Result, bail};
 use clap::ValueEnum;
 use gguf_bitnet::peak_rss_bytes;
-use moe_runtime::session::DEFAULT_CHUNK;
+use moe_runtime::DEFAULT_CHUNK;
 use moe_runtime::{
     ChatRequest, ChatTemplate, ControlTokens, GenerateOptions, Generation, MemoryPlan, ModelFiles, Sampler,
     SamplerConfig, Session, StopReason, TextStream, Tokenizer, generate,

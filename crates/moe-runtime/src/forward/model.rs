@@ -9,12 +9,12 @@ use gguf_bitnet::Catalog;
 use mla_attention::CacheShape;
 use tl_kernels::{ActMode, KernelSelected, KernelSelector, Linear, Pool, SelectorOptions};
 
-use crate::config::ModelConfig;
 use crate::error::Result;
-use crate::layer::DecoderLayer;
-use crate::open::ModelFiles;
-use crate::tensors::expected_tensors;
-use crate::weights::WeightReader;
+use crate::forward::layer::DecoderLayer;
+use crate::load::files::ModelFiles;
+use crate::load::weights::WeightReader;
+use crate::models::config::ModelConfig;
+use crate::models::tensors::expected_tensors;
 
 /// How a model is loaded and run.
 #[derive(Clone, Debug)]

@@ -14,7 +14,7 @@
 
 use tl_kernels::ActivationBuffer;
 
-use crate::router::RoutingDecision;
+use crate::forward::router::RoutingDecision;
 
 /// The batch and the layer a tap is called for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,9 +11,9 @@ use mla_attention::{CacheType, CompressedMlaCache};
 use tl_kernels::ActivationBuffer;
 
 use crate::error::{Error, Result};
-use crate::layer::{Batch, LayerScratch, norm_rows};
-use crate::model::CraftsmanModel;
-use crate::taps::Taps;
+use crate::forward::layer::{Batch, LayerScratch, norm_rows};
+use crate::forward::model::CraftsmanModel;
+use crate::forward::taps::Taps;
 
 /// Tokens per batch of a prompt: with four experts of 64 per token, sixteen tokens share an expert's weights.
 pub const DEFAULT_CHUNK: usize = 256;
@@ -34,7 +34,7 @@ pub struct Session {
 
 /// The buffers of a step. They grow to the largest batch seen; then a step allocates nothing.
 #[derive(Debug, Default)]
-pub struct Scratch {
+pub(crate) struct Scratch {
     /// `[n, hidden]`: the residual stream.
     x: Vec<f32>,
     /// `[n, hidden]`: after the final norm.

@@ -21,10 +21,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use gguf_bitnet::Catalog;
 
-use crate::config::RouterConfig;
-use crate::experts::ResidencyHook;
-use crate::layer::FeedForward;
-use crate::model::CraftsmanModel;
+use crate::forward::experts::ResidencyHook;
+use crate::forward::layer::FeedForward;
+use crate::forward::model::CraftsmanModel;
+use crate::models::config::RouterConfig;
 
 pub use cache::{CachePolicy, CacheStatistics, ExpertCache, Request};
 pub use pages::FilePages;

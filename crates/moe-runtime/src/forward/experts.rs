@@ -25,10 +25,10 @@ use tl_kernels::pool::Grid;
 use tl_kernels::{ActivationBuffer, Pool, dense};
 
 use crate::error::{Error, Result};
-use crate::ffn::{SwiGlu, Workers};
-use crate::router::RoutingDecision;
-use crate::scheduler::MoeBatchScheduler;
-use crate::taps::{At, ExpertId, Taps};
+use crate::forward::batch::MoeBatchScheduler;
+use crate::forward::ffn::{SwiGlu, Workers};
+use crate::forward::router::RoutingDecision;
+use crate::forward::taps::{At, ExpertId, Taps};
 
 /// Rows that gathered buffers may hold beyond their share before they are given back.
 const SPARE_ROWS: usize = 64;

@@ -6,7 +6,7 @@ use tl_kernels::pool::{ColumnBlock, Grid};
 use tl_kernels::{ActivationBuffer, Linear, Pool, math};
 
 use crate::error::{Error, Result};
-use crate::tile_cache::Seal;
+use crate::storage::tile_cache::Seal;
 
 /// Three matrices that make one dense feed-forward part, one routed expert or the shared expert.
 #[derive(Debug, Clone)]

@@ -18,15 +18,15 @@ pub use mla_attention::RopeStyle;
 use crate::error::{Error, Result};
 
 /// Largest width, count or position that a configuration may state.
-pub const MAX_DIM: usize = 1 << 28;
+pub(crate) const MAX_DIM: usize = 1 << 28;
 /// Largest number of layers that a configuration may state.
-pub const MAX_LAYERS: usize = 4096;
+pub(crate) const MAX_LAYERS: usize = 4096;
 /// Largest number of experts per layer that a configuration may state.
-pub const MAX_EXPERTS: usize = 1 << 16;
+pub(crate) const MAX_EXPERTS: usize = 1 << 16;
 /// Epsilon of the norms of the latents in transformers, whatever the model's own epsilon is.
-pub const LATENT_NORM_EPS: f32 = 1e-6;
+pub(crate) const LATENT_NORM_EPS: f32 = 1e-6;
 /// Added to the sum of the selected scores before dividing by it.
-pub const WEIGHT_SUM_EPS: f32 = 1e-20;
+pub(crate) const WEIGHT_SUM_EPS: f32 = 1e-20;
 
 /// The model families that share this forward pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -90,7 +90,7 @@ impl TextStream {
 #[cfg(test)]
 mod tests {
     use super::{ControlTokens, TextStream};
-    use crate::tokenizer::Tokenizer;
+    use crate::text::tokenizer::Tokenizer;
     use proptest::prelude::*;
 
     fn chunks(bytes: &[u8]) -> Vec<String> {

@@ -13,8 +13,8 @@
 
 use tl_kernels::{ActivationBuffer, Linear, Pool, math};
 
-use crate::config::{Gating, GroupScore, RouterConfig, WeightNorm};
 use crate::error::{Error, Result};
+use crate::models::config::{Gating, GroupScore, RouterConfig, WeightNorm};
 
 /// The experts of a batch of tokens: `top_k` per token.
 #[derive(Clone, Debug, Default, PartialEq)]

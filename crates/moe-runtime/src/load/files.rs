@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use gguf_bitnet::{Catalog, DiscoveryReport, GgufFile, OpenModel, SplitDims, TensorNameMapper, TensorSource};
 
-use crate::config::{AttentionConfig, ModelConfig, Presence};
 use crate::error::{Error, Result};
-use crate::sampler::SamplerConfig;
-use crate::tensors::expected_tensors;
-use crate::tokenizer::Tokenizer;
+use crate::models::config::{AttentionConfig, ModelConfig, Presence};
+use crate::models::tensors::expected_tensors;
+use crate::sessions::sampler::SamplerConfig;
+use crate::text::tokenizer::Tokenizer;
 
 /// A model that has been opened and understood, with no weight read yet.
 #[derive(Debug)]

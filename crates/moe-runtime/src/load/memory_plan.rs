@@ -6,9 +6,9 @@
 use gguf_bitnet::{Catalog, TensorClass, TensorType};
 use mla_attention::CacheType;
 
-use crate::config::{AttentionConfig, ModelConfig};
 use crate::error::{Error, Result};
-use crate::session::LOGIT_ROWS;
+use crate::models::config::{AttentionConfig, ModelConfig};
+use crate::sessions::session::LOGIT_ROWS;
 
 /// Bytes for small things that are not counted one by one.
 const SLACK_BYTES: u64 = 4 << 20;
@@ -90,7 +90,7 @@ pub(crate) fn loaded_width(class: TensorClass, stored: TensorType, transposed: b
             TensorType::Tq1_0 | TensorType::Tq2_0 | TensorType::BitnetT158 | TensorType::BitnetT158Flat => None,
             // Repacked to 66 bytes per 256 weights: a whole byte is more than enough.
             TensorType::I2s | TensorType::I2sArm => Some(1),
-            other if crate::weights::dense_type(other).is_some() => None,
+            other if crate::load::weights::dense_type(other).is_some() => None,
             _ => Some(4),
         },
     }

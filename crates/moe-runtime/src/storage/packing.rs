@@ -10,8 +10,8 @@ use gguf_bitnet::{Catalog, TensorType};
 use tl_kernels::{KernelKind, Pool, pack_layers, selftest};
 
 use crate::error::Result;
-use crate::layer::DecoderLayer;
-use crate::model::CraftsmanModel;
+use crate::forward::layer::DecoderLayer;
+use crate::forward::model::CraftsmanModel;
 
 /// What [`CraftsmanModel::pack`] has done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -25,10 +25,10 @@ use gguf_bitnet::{Catalog, MappedFile, NewFile, local_state, require_space};
 use tl_kernels::{Bytes, KernelKind, LAYOUT_ID, Linear, Pool};
 
 use crate::error::{Error, Result, TileCacheDefect};
-use crate::layer::DecoderLayer;
-use crate::model::CraftsmanModel;
-use crate::open::ModelFiles;
-use crate::packing::{Packed, release};
+use crate::forward::layer::DecoderLayer;
+use crate::forward::model::CraftsmanModel;
+use crate::load::files::ModelFiles;
+use crate::storage::packing::{Packed, release};
 
 const MAGIC: [u8; 16] = *b"bitnet-tiles-1\n\0";
 const KEY: Range<usize> = 16..48;

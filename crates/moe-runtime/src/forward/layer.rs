@@ -16,13 +16,13 @@ use mla_attention::{
 };
 use tl_kernels::{ActMode, ActivationBuffer, KernelSelector, Linear, Pool, math};
 
-use crate::config::{AttentionConfig, ModelConfig, MoeConfig};
 use crate::error::Result;
-use crate::experts::{ExpertBank, ExpertScratch};
-use crate::ffn::{FfnScratch, SwiGlu};
-use crate::router::{MoeRouter, RouterScratch};
-use crate::taps::{At, ExpertId, Taps};
-use crate::weights::WeightReader;
+use crate::forward::experts::{ExpertBank, ExpertScratch};
+use crate::forward::ffn::{FfnScratch, SwiGlu};
+use crate::forward::router::{MoeRouter, RouterScratch};
+use crate::forward::taps::{At, ExpertId, Taps};
+use crate::load::weights::WeightReader;
+use crate::models::config::{AttentionConfig, ModelConfig, MoeConfig};
 
 /// Values per task of an elementwise sum: the row of one token is one task.
 const ELEMENTS_PER_TASK: usize = 16 << 10;

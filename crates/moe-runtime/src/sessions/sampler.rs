@@ -18,7 +18,7 @@ use gguf_bitnet::{Metadata, Value};
 
 use crate::error::{Error, Result};
 use crate::rng::SplitMix64;
-use crate::tokenizer::read_json;
+use crate::text::tokenizer::read_json;
 
 const TEMPERATURE_KEY: &str = "general.sampling.temp";
 const TOP_K_KEY: &str = "general.sampling.top_k";

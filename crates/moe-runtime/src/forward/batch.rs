@@ -13,7 +13,7 @@
 use std::ops::Range;
 
 use crate::error::{Error, Result};
-use crate::router::RoutingDecision;
+use crate::forward::router::RoutingDecision;
 
 /// The rows of one batch in the order in which experts compute them. Reused from batch to batch.
 #[derive(Debug, Default)]

@@ -9,13 +9,13 @@ use std::sync::Arc;
 use mla_attention::CacheType;
 
 use crate::error::{Error, Result};
-use crate::generate::{GenerateOptions, Generation, generate};
-use crate::model::{CraftsmanModel, LoadOptions};
-use crate::open::ModelFiles;
-use crate::sampler::{Sampler, SamplerConfig};
-use crate::session::Session;
-use crate::taps::Taps;
-use crate::tokenizer::{ControlTokens, TextStream, Tokenizer};
+use crate::forward::model::{CraftsmanModel, LoadOptions};
+use crate::forward::taps::Taps;
+use crate::load::files::ModelFiles;
+use crate::sessions::generate::{GenerateOptions, Generation, generate};
+use crate::sessions::sampler::{Sampler, SamplerConfig};
+use crate::sessions::session::Session;
+use crate::text::tokenizer::{ControlTokens, TextStream, Tokenizer};
 
 /// Something that loads a model and answers with it.
 pub trait InferenceBackend {

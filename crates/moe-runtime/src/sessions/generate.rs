@@ -4,10 +4,10 @@ use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
-use crate::loops::{LoopConfig, LoopDetector, TokenLoop};
-use crate::sampler::Sampler;
-use crate::session::Session;
-use crate::taps::Taps;
+use crate::forward::taps::Taps;
+use crate::sessions::loops::{LoopConfig, LoopDetector, TokenLoop};
+use crate::sessions::sampler::Sampler;
+use crate::sessions::session::Session;
 
 /// When an answer ends.
 #[derive(Clone, Debug)]

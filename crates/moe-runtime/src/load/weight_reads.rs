@@ -6,8 +6,8 @@
 
 use gguf_bitnet::{Catalog, TensorClass};
 
-use crate::config::ModelConfig;
-use crate::memory::loaded_width;
+use crate::load::memory_plan::loaded_width;
+use crate::models::config::ModelConfig;
 
 /// Bytes of weights that one decoded token reads, in the types they have after loading; those of ternary weights are the
 /// file's, also where they lie in memory as tiles.

@@ -77,7 +77,7 @@ impl std::fmt::Debug for FilePages {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::open::ModelFiles;
+    use crate::load::files::ModelFiles;
 
     /// In a file with stacked experts, and in a checkpoint with a tensor for each of them.
     #[test]

@@ -5,7 +5,7 @@
 
 use gguf_bitnet::Expected;
 
-use crate::config::{AttentionConfig, ModelConfig, MoeConfig, Presence};
+use crate::models::config::{AttentionConfig, ModelConfig, MoeConfig, Presence};
 
 /// Lists what [`CraftsmanModel::load`](crate::CraftsmanModel::load) reads, in the order in which files are written.
 ///

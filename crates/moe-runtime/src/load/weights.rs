@@ -9,8 +9,8 @@
 use gguf_bitnet::{Catalog, LogicalTensor, Matrix, TensorClass, TensorType};
 use tl_kernels::{ActMode, BLOCK, Bytes, DenseType, KernelSelector, Linear, Packing, Scales, TernaryTensor};
 
-use crate::config::Presence;
 use crate::error::{Error, Result};
+use crate::models::config::Presence;
 
 /// Reads one model's tensors.
 #[derive(Clone, Copy, Debug)]

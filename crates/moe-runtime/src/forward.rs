@@ -1,0 +1,9 @@
+//! The forward pass: a model, its layers, and what a layer computes with.
+
+pub(crate) mod batch;
+pub(crate) mod experts;
+pub(crate) mod ffn;
+pub(crate) mod layer;
+pub(crate) mod model;
+pub(crate) mod router;
+pub(crate) mod taps;

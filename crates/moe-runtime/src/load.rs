@@ -1,0 +1,6 @@
+//! From a path to weights in memory, and what they take there.
+
+pub(crate) mod files;
+pub(crate) mod memory_plan;
+pub(crate) mod weight_reads;
+pub(crate) mod weights;

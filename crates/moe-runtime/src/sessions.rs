@@ -1,0 +1,7 @@
+//! Sequences over a model: a session, the choice of tokens, and whole answers.
+
+pub(crate) mod backend;
+pub(crate) mod generate;
+pub(crate) mod loops;
+pub(crate) mod sampler;
+pub(crate) mod session;

@@ -1,0 +1,4 @@
+//! Text to tokens and back: tokenizer and chat template.
+
+pub(crate) mod chat;
+pub(crate) mod tokenizer;
