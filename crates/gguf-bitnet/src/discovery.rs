@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::catalog::Catalog;
 use crate::class::TensorClass;
 use crate::error::{Error, Result};
-use crate::types::TensorType;
+use crate::formats::TensorType;
 
 /// A tensor that a model has, or may have.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,8 +6,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::formats::TensorType;
 use crate::shown::Shown;
-use crate::types::TensorType;
 
 /// Result of this crate's functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -10,7 +10,7 @@ use std::path::Path;
 use ternary_core::Bytes;
 
 use crate::error::Result;
-use crate::types::TensorType;
+use crate::formats::TensorType;
 
 /// What a source says about one of its tensors.
 #[derive(Clone, Debug, PartialEq, Eq)]

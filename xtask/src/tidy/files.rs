@@ -28,7 +28,7 @@ const UNSAFE_FILES: [&str; 6] = [
     "crates/tl-kernels/src/arch",
     "crates/tl-kernels/src/pool",
     "crates/tl-kernels/src/isa",
-    "crates/gguf-bitnet/src/map",
+    "crates/gguf-bitnet/src/store/map",
     // Its allocator counts.
     "crates/moe-runtime/tests/allocation",
     "crates/moe-runtime/examples/wasm",

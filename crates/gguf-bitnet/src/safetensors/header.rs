@@ -11,8 +11,8 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use crate::error::{Error, Result};
+use crate::formats::TensorType;
 use crate::source::TensorInfo;
-use crate::types::TensorType;
 
 /// The format's limit for the header.
 const HEADER_LIMIT: u64 = 100_000_000;

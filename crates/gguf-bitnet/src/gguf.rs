@@ -1,0 +1,18 @@
+//! GGUF: reading over memory maps, metadata, and streaming writing.
+
+mod craftsman;
+mod cursor;
+mod file;
+pub(crate) mod header;
+mod metadata;
+mod split;
+pub(crate) mod value;
+mod writer;
+
+pub(crate) use split::parse_file_name;
+
+pub use file::{GgufFile, OpenOptions};
+pub use metadata::Metadata;
+pub use split::{split_file_name, split_metadata};
+pub use value::{Array, Value};
+pub use writer::GgufWriter;

@@ -1,0 +1,352 @@
+//! GGUF files, opened over a memory map: metadata, tensor infos and zero-copy views of the data.
+//!
+//! **Invariant:** a [`GgufFile`] exists only if every tensor's type, shape and span have been
+//! checked against the file, so views never reach outside of it and never overlap. Weights are not
+//! read when a file is opened.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use ternary_core::{Bytes, I2sLayout};
+
+use super::craftsman;
+use super::header::{self, Header};
+use super::metadata::Metadata;
+use super::split::{self, SplitInfo, split_file_name};
+use crate::error::{Error, Result};
+use crate::formats::TensorType;
+use crate::source::{TensorInfo, TensorSource, within};
+use crate::store::MappedFile;
+
+/// Choices that a file does not state itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenOptions {
+    /// Layout of I2_S tensors. The published files have the x86 one, which is the default.
+    pub i2s_layout: I2sLayout,
+}
+
+impl Default for OpenOptions {
+    fn default() -> OpenOptions {
+        OpenOptions { i2s_layout: I2sLayout::X86 }
+    }
+}
+
+/// A GGUF model: one file, or a split set read as one.
+///
+/// ```
+/// use gguf_bitnet::{Bytes, GgufFile, GgufWriter, Metadata, TensorInfo, TensorSource, TensorType};
+///
+/// let info = TensorInfo { name: "w".into(), shape: vec![2, 3], ty: TensorType::F32, bytes: 24 };
+/// let mut writer = GgufWriter::new(&Metadata::default(), vec![info.clone()])?;
+/// let mut file = Vec::new();
+/// writer.begin(&mut file)?;
+/// writer.write_tensor(&mut file, 0, &[0; 24])?;
+/// writer.finish()?;
+///
+/// let gguf = GgufFile::from_bytes(Bytes::from(file))?;
+/// assert_eq!(gguf.tensors(), [info]);
+/// # Ok::<(), gguf_bitnet::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct GgufFile {
+    path: PathBuf,
+    parts: Vec<Part>,
+    version: u32,
+    alignment: u64,
+    is_craftsman: bool,
+    metadata: Metadata,
+    tensors: Vec<TensorInfo>,
+    /// Where each tensor lies, in the order of `tensors`.
+    places: Vec<Place>,
+    index: HashMap<String, usize>,
+}
+
+/// One file of the set.
+#[derive(Debug)]
+struct Part {
+    bytes: Bytes,
+    /// Absent when the bytes are not a map.
+    map: Option<MappedFile>,
+}
+
+/// The bytes of a tensor in the file of its part.
+#[derive(Clone, Debug)]
+struct Place {
+    part: usize,
+    range: Range<usize>,
+}
+
+impl GgufFile {
+    /// Opens the model at `path`: a file, or any part of a split set whose parts lie beside it.
+    ///
+    /// # Errors
+    /// The defects of FORMATS' reading rules, each its own variant of [`Error`], with the path.
+    pub fn open(path: impl AsRef<Path>) -> Result<GgufFile> {
+        GgufFile::open_with(path, OpenOptions::default())
+    }
+
+    /// As [`GgufFile::open`], with choices.
+    ///
+    /// # Errors
+    /// As [`GgufFile::open`].
+    pub fn open_with(path: impl AsRef<Path>, options: OpenOptions) -> Result<GgufFile> {
+        let path = path.as_ref();
+        let (part, header) = map_part(path)?;
+        let split = SplitInfo::read(&header.metadata).map_err(|e| e.in_file(path))?;
+        let file = match split {
+            None => GgufFile::assemble(path, vec![(path.to_owned(), part, header)], options)?,
+            Some(split) => {
+                let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+                let stem = split.stem(name).map_err(|e| e.in_file(path))?;
+                let mut files = Vec::new();
+                // A made-up count ends at the first file that does not exist.
+                for no in 0..split.count {
+                    let part_path = path.with_file_name(split_file_name(stem, no + 1, split.count));
+                    if !part_path.exists() {
+                        return Err(Error::SplitPartMissing { path: part_path });
+                    }
+                    let (part, header) = map_part(&part_path)?;
+                    SplitInfo::read(&header.metadata)
+                        .and_then(|info| split.check_part(info.as_ref(), no))
+                        .map_err(|e| e.in_file(&part_path))?;
+                    files.push((part_path, part, header));
+                }
+                let mut file = GgufFile::assemble(path, files, options)?;
+                split.check_tensors(file.tensors.len()).map_err(|e| e.in_file(path))?;
+                file.metadata.retain(|key, _| !split::is_split_key(key));
+                file
+            }
+        };
+        tracing::debug!(path = %path.display(), parts = file.parts.len(), tensors = file.tensors.len(), "opened GGUF");
+        Ok(file)
+    }
+
+    /// Reads a file that is in memory. [`TensorSource::path`] is empty then.
+    ///
+    /// # Errors
+    /// As [`GgufFile::open`]; [`Error::SplitNeedsPath`] for a part of a split set.
+    pub fn from_bytes(bytes: Bytes) -> Result<GgufFile> {
+        GgufFile::from_bytes_with(bytes, OpenOptions::default())
+    }
+
+    /// As [`GgufFile::from_bytes`], with choices.
+    ///
+    /// # Errors
+    /// As [`GgufFile::from_bytes`].
+    pub fn from_bytes_with(bytes: Bytes, options: OpenOptions) -> Result<GgufFile> {
+        let header = header::parse(&bytes)?;
+        if let Some(split) = SplitInfo::read(&header.metadata)? {
+            return Err(Error::SplitNeedsPath { count: split.count });
+        }
+        let part = Part { bytes, map: None };
+        GgufFile::assemble(Path::new(""), vec![(PathBuf::new(), part, header)], options)
+    }
+
+    /// Joins the parts of a model; the metadata are those of the first.
+    fn assemble(path: &Path, files: Vec<(PathBuf, Part, Header)>, options: OpenOptions) -> Result<GgufFile> {
+        let mut file = GgufFile {
+            path: path.to_owned(),
+            parts: Vec::with_capacity(files.len()),
+            version: 0,
+            alignment: 0,
+            is_craftsman: false,
+            metadata: Metadata::default(),
+            tensors: Vec::new(),
+            places: Vec::new(),
+            index: HashMap::new(),
+        };
+        for (part_path, part, header) in files {
+            file.add_part(part, header, options).map_err(|e| match part_path.as_os_str().is_empty() {
+                true => e,
+                false => e.in_file(&part_path),
+            })?;
+        }
+        Ok(file)
+    }
+
+    fn add_part(&mut self, part: Part, header: Header, options: OpenOptions) -> Result<()> {
+        let layout = layout(&header, part.bytes.len(), options)?;
+        for (info, range) in layout.tensors {
+            if self.index.insert(info.name.clone(), self.tensors.len()).is_some() {
+                return Err(Error::DuplicateTensor.in_tensor(info.name));
+            }
+            self.places.push(Place { part: self.parts.len(), range });
+            self.tensors.push(info);
+        }
+        if self.parts.is_empty() {
+            self.version = header.version;
+            self.alignment = header.alignment;
+            self.metadata = header.metadata;
+        }
+        self.is_craftsman |= layout.is_craftsman;
+        self.parts.push(part);
+        Ok(())
+    }
+
+    /// The key-value pairs, without the `split.*` ones of a split set.
+    pub fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+
+    /// GGUF version of the (first) file: 2 or 3.
+    pub fn version(&self) -> u32 {
+        self.version
+    }
+
+    /// Alignment of tensor data in bytes.
+    pub fn alignment(&self) -> u64 {
+        self.alignment
+    }
+
+    /// Number of files.
+    pub fn n_parts(&self) -> usize {
+        self.parts.len()
+    }
+
+    /// Size of all files in bytes.
+    pub fn file_bytes(&self) -> u64 {
+        self.parts.iter().map(|part| part.bytes.len() as u64).sum()
+    }
+
+    /// What the file system said of each part; `None` for a file in memory.
+    pub(crate) fn states(&self) -> Option<Vec<[u64; 6]>> {
+        self.parts.iter().map(|part| Some(part.map.as_ref()?.state())).collect()
+    }
+
+    /// Whether the file gives type ids 29 and 30 the meaning that RuvLLM's craftsman files do.
+    pub fn is_craftsman(&self) -> bool {
+        self.is_craftsman
+    }
+
+    /// As [`TensorSource::release`], for the bytes `range` of a tensor's data.
+    pub fn release_range(&self, index: usize, range: Range<usize>) {
+        if let Some((map, range)) = self.mapped(index, range) {
+            map.release(range);
+        }
+    }
+
+    /// As [`TensorSource::prefetch`], for the bytes `range` of a tensor's data.
+    pub fn prefetch_range(&self, index: usize, range: Range<usize>) {
+        if let Some((map, range)) = self.mapped(index, range) {
+            map.prefetch(range);
+        }
+    }
+
+    /// The map that holds a tensor, and `range` of its data as a range of the file.
+    fn mapped(&self, index: usize, range: Range<usize>) -> Option<(&MappedFile, Range<usize>)> {
+        let place = self.places.get(index)?;
+        let map = self.parts.get(place.part)?.map.as_ref()?;
+        Some((map, within(&place.range, &range)))
+    }
+}
+
+impl TensorSource for GgufFile {
+    fn tensors(&self) -> &[TensorInfo] {
+        &self.tensors
+    }
+
+    fn index_of(&self, name: &str) -> Option<usize> {
+        self.index.get(name).copied()
+    }
+
+    fn bytes(&self, index: usize) -> Result<Bytes> {
+        let place = self.places.get(index).ok_or(Error::NoTensor { index, n_tensors: self.tensors.len() })?;
+        Ok(self.parts[place.part].bytes.slice(place.range.clone()))
+    }
+
+    fn release(&self, index: usize) {
+        self.release_range(index, 0..usize::MAX);
+    }
+
+    fn prefetch(&self, index: usize) {
+        self.prefetch_range(index, 0..usize::MAX);
+    }
+
+    fn release_range(&self, index: usize, range: Range<usize>) {
+        GgufFile::release_range(self, index, range);
+    }
+
+    fn prefetch_range(&self, index: usize, range: Range<usize>) {
+        GgufFile::prefetch_range(self, index, range);
+    }
+
+    fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+fn map_part(path: &Path) -> Result<(Part, Header)> {
+    let map = MappedFile::open(path)?;
+    let bytes = map.bytes();
+    let header = header::parse(&bytes).map_err(|e| e.in_file(path))?;
+    Ok((Part { bytes, map: Some(map) }, header))
+}
+
+/// The tensors of one file with the range of the file each takes.
+struct Layout {
+    tensors: Vec<(TensorInfo, Range<usize>)>,
+    is_craftsman: bool,
+}
+
+/// Decides every tensor's type and checks that the data lie in the file and do not overlap.
+fn layout(header: &Header, file_bytes: usize, options: OpenOptions) -> Result<Layout> {
+    let data_bytes = (file_bytes as u64).saturating_sub(header.data_start);
+    for info in &header.infos {
+        let offset = info.offset;
+        if !offset.is_multiple_of(header.alignment) {
+            return Err(Error::MisalignedOffset { offset, alignment: header.alignment }.in_tensor(&info.name));
+        }
+        if offset >= data_bytes {
+            return Err(Error::OffsetPastEnd { offset, data_bytes }.in_tensor(&info.name));
+        }
+    }
+    let mut order: Vec<usize> = (0..header.infos.len()).collect();
+    order.sort_by_key(|&i| header.infos[i].offset);
+    // Bytes up to the next tensor or the end of the file.
+    let mut spans = vec![0; order.len()];
+    for (at, &i) in order.iter().enumerate() {
+        let next = order.get(at + 1).map_or(data_bytes, |&j| header.infos[j].offset);
+        spans[i] = next - header.infos[i].offset;
+    }
+
+    let is_craftsman = craftsman::is_craftsman(header, |i| spans[i]);
+    let mut tensors = Vec::with_capacity(header.infos.len());
+    for (info, &span) in header.infos.iter().zip(&spans) {
+        let checked = || -> Result<(TensorInfo, Range<usize>)> {
+            let ty = if is_craftsman {
+                craftsman::tensor_type(info, span, header.alignment)?
+            } else {
+                TensorType::from_id(info.type_id)?
+            };
+            let ty = match (ty, options.i2s_layout) {
+                (TensorType::I2s, I2sLayout::Arm) => TensorType::I2sArm,
+                (ty, _) => ty,
+            };
+            let mut shape = info.dims.clone();
+            if !is_craftsman {
+                shape.reverse();
+            }
+            let bytes = ty.tensor_bytes(&shape)?;
+            let have = data_bytes - info.offset;
+            if bytes > have {
+                return Err(Error::TruncatedData { need: bytes, have });
+            }
+            // All three are at most the length of the file, which is a usize.
+            let start = usize::try_from(header.data_start + info.offset);
+            let len = usize::try_from(bytes);
+            let (Ok(start), Ok(len)) = (start, len) else {
+                return Err(Error::TruncatedData { need: bytes, have });
+            };
+            Ok((TensorInfo { name: info.name.clone(), shape, ty, bytes }, start..start + len))
+        };
+        tensors.push(checked().map_err(|e| e.in_tensor(&info.name))?);
+    }
+    for pair in order.windows(2) {
+        let (info, other) = (&tensors[pair[0]].0, &tensors[pair[1]].0);
+        if info.bytes > spans[pair[0]] {
+            return Err(Error::Overlap { other: other.name.clone() }.in_tensor(&info.name));
+        }
+    }
+    Ok(Layout { tensors, is_craftsman })
+}

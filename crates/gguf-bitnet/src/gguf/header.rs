@@ -1,0 +1,218 @@
+//! The header of one GGUF file: everything in front of the tensor data.
+//!
+//! ```text
+//! "GGUF" | version: u32 | n_tensors: u64 | n_pairs: u64 | pairs | tensor infos | padding | data
+//! info = name: string, n_dims: u32, dims: u64 each (fastest first), type: u32, offset: u64
+//! ```
+//! Offsets count from the start of the data, which is aligned as the tensors are. Versions 2 and 3
+//! are the same for little-endian files. Source: the GGUF specification.
+
+use std::collections::HashSet;
+
+use super::cursor::Cursor;
+use super::metadata::Metadata;
+use super::value::{ARRAY_TYPE_ID, Array, Value};
+use crate::error::{Error, Result};
+
+/// First bytes of every file.
+pub(crate) const MAGIC: [u8; 4] = *b"GGUF";
+/// Alignment where `general.alignment` is absent.
+pub(crate) const DEFAULT_ALIGNMENT: u32 = 32;
+/// Key of the alignment.
+pub(crate) const ALIGNMENT_KEY: &str = "general.alignment";
+/// Most dimensions of a tensor.
+pub(crate) const MAX_DIMS: usize = 4;
+
+/// The least a pair takes: length of a one-byte key, the key, a type, a value.
+const MIN_PAIR_BYTES: usize = 8 + 1 + 4 + 1;
+/// The least a tensor info takes: as above, with one dimension and an offset.
+const MIN_INFO_BYTES: usize = 8 + 1 + 4 + 8 + 4 + 8;
+
+/// What a tensor info says, not yet checked against the data.
+#[derive(Debug)]
+pub(super) struct RawInfo {
+    pub(super) name: String,
+    /// In file order: fastest first by the standard.
+    pub(super) dims: Vec<usize>,
+    pub(super) type_id: u32,
+    /// From the start of the data.
+    pub(super) offset: u64,
+}
+
+impl RawInfo {
+    /// Number of elements; the product was checked when the info was read.
+    pub(super) fn elements(&self) -> u64 {
+        self.dims.iter().map(|&d| d as u64).product()
+    }
+}
+
+/// A parsed header.
+#[derive(Debug)]
+pub(super) struct Header {
+    pub(super) version: u32,
+    pub(super) metadata: Metadata,
+    pub(super) infos: Vec<RawInfo>,
+    pub(super) alignment: u64,
+    /// Where the tensor data start in the file; may lie after its end when there are none.
+    pub(super) data_start: u64,
+}
+
+/// Reads the header of a file given as a whole.
+pub(super) fn parse(file: &[u8]) -> Result<Header> {
+    let mut cursor = Cursor::new(file);
+    let version = parse_magic(&mut cursor)?;
+    let n_tensors = cursor.u64("the tensor count")?;
+    let n_pairs = cursor.u64("the number of metadata pairs")?;
+    let n_pairs = cursor.check_entries(n_pairs, "metadata pairs", MIN_PAIR_BYTES)?;
+    let n_tensors = cursor.check_entries(n_tensors, "tensors", MIN_INFO_BYTES)?;
+
+    let mut metadata = Metadata::default();
+    for _ in 0..n_pairs {
+        let key = cursor.string("a metadata key")?;
+        if key.is_empty() {
+            return Err(Error::EmptyKey);
+        }
+        let value = parse_value(&mut cursor, key)?;
+        if metadata.insert(key, value).is_some() {
+            return Err(Error::DuplicateKey { key: key.to_owned() });
+        }
+    }
+    let alignment = u64::from(alignment(&metadata)?);
+
+    let n_tensors = cursor.check_entries(n_tensors as u64, "tensors", MIN_INFO_BYTES)?;
+    let mut infos = Vec::with_capacity(n_tensors);
+    let mut names = HashSet::with_capacity(n_tensors);
+    for _ in 0..n_tensors {
+        let name = cursor.string("a tensor name")?;
+        if name.is_empty() {
+            return Err(Error::EmptyTensorName);
+        }
+        if !names.insert(name) {
+            return Err(Error::DuplicateTensor.in_tensor(name));
+        }
+        infos.push(parse_info(&mut cursor, name).map_err(|e| e.in_tensor(name))?);
+    }
+    // Cannot overflow: the position is inside of a file, the alignment at most 2^31.
+    let data_start = (cursor.position() as u64).next_multiple_of(alignment);
+    Ok(Header { version, metadata, infos, alignment, data_start })
+}
+
+fn parse_magic(cursor: &mut Cursor<'_>) -> Result<u32> {
+    if cursor.left() == 0 {
+        return Err(Error::EmptyFile);
+    }
+    let magic: [u8; 4] = cursor.array("the magic")?;
+    if magic == [b'F', b'U', b'G', b'G'] {
+        return Err(Error::BigEndian);
+    }
+    if magic != MAGIC {
+        return Err(Error::BadMagic { got: magic });
+    }
+    let version = cursor.u32("the version")?;
+    match version {
+        2 | 3 => Ok(version),
+        // Small when its bytes are swapped: written for a big-endian machine.
+        _ if matches!(version.swap_bytes(), 1..=0xffff) => Err(Error::BigEndian),
+        _ => Err(Error::UnsupportedVersion { version }),
+    }
+}
+
+/// The alignment a file's metadata ask for.
+pub(crate) fn alignment(metadata: &Metadata) -> Result<u32> {
+    match metadata.get(ALIGNMENT_KEY) {
+        None => Ok(DEFAULT_ALIGNMENT),
+        Some(&Value::U32(alignment)) if alignment.is_power_of_two() => Ok(alignment),
+        Some(&Value::U32(alignment)) => Err(Error::BadAlignment { alignment }),
+        Some(other) => Err(Error::AlignmentType { got: other.type_name() }),
+    }
+}
+
+fn parse_info(cursor: &mut Cursor<'_>, name: &str) -> Result<RawInfo> {
+    let n_dims = cursor.u32("a dimension count")?;
+    let n = usize::try_from(n_dims).ok().filter(|n| (1..=MAX_DIMS).contains(n));
+    let Some(n) = n else {
+        return Err(Error::DimensionCount { n: n_dims.into() });
+    };
+    let mut raw = Vec::with_capacity(n);
+    for dim in 0..n {
+        let length = cursor.u64("a dimension")?;
+        if length == 0 {
+            return Err(Error::ZeroDimension { dim });
+        }
+        raw.push(length);
+    }
+    let type_id = cursor.u32("a tensor type")?;
+    let offset = cursor.u64("a tensor offset")?;
+    let product = raw.iter().try_fold(1u64, |n, &d| n.checked_mul(d));
+    let dims: Option<Vec<usize>> = raw.iter().map(|&d| usize::try_from(d).ok()).collect();
+    match (product, dims) {
+        (Some(product), Some(dims)) if isize::try_from(product).is_ok() => {
+            Ok(RawInfo { name: name.to_owned(), dims, type_id, offset })
+        }
+        _ => Err(Error::ShapeOverflow { shape: raw }),
+    }
+}
+
+fn parse_value(cursor: &mut Cursor<'_>, key: &str) -> Result<Value> {
+    const WHAT: &str = "a metadata value";
+    let id = cursor.u32("a value type")?;
+    Ok(match id {
+        0 => Value::U8(u8::from_le_bytes(cursor.array(WHAT)?)),
+        1 => Value::I8(i8::from_le_bytes(cursor.array(WHAT)?)),
+        2 => Value::U16(u16::from_le_bytes(cursor.array(WHAT)?)),
+        3 => Value::I16(i16::from_le_bytes(cursor.array(WHAT)?)),
+        4 => Value::U32(u32::from_le_bytes(cursor.array(WHAT)?)),
+        5 => Value::I32(i32::from_le_bytes(cursor.array(WHAT)?)),
+        6 => Value::F32(f32::from_le_bytes(cursor.array(WHAT)?)),
+        7 => Value::Bool(truth(cursor.array(WHAT)?, key)?),
+        8 => Value::String(cursor.string("a metadata string")?.to_owned()),
+        ARRAY_TYPE_ID => Value::Array(parse_array(cursor, key)?),
+        10 => Value::U64(u64::from_le_bytes(cursor.array(WHAT)?)),
+        11 => Value::I64(i64::from_le_bytes(cursor.array(WHAT)?)),
+        12 => Value::F64(f64::from_le_bytes(cursor.array(WHAT)?)),
+        _ => return Err(Error::UnknownValueType { key: key.to_owned(), id }),
+    })
+}
+
+fn parse_array(cursor: &mut Cursor<'_>, key: &str) -> Result<Array> {
+    let id = cursor.u32("an array's element type")?;
+    Ok(match id {
+        0 => Array::U8(numbers(cursor, u8::from_le_bytes)?),
+        1 => Array::I8(numbers(cursor, i8::from_le_bytes)?),
+        2 => Array::U16(numbers(cursor, u16::from_le_bytes)?),
+        3 => Array::I16(numbers(cursor, i16::from_le_bytes)?),
+        4 => Array::U32(numbers(cursor, u32::from_le_bytes)?),
+        5 => Array::I32(numbers(cursor, i32::from_le_bytes)?),
+        6 => Array::F32(numbers(cursor, f32::from_le_bytes)?),
+        7 => Array::Bool(numbers(cursor, |b: [u8; 1]| b)?.into_iter().map(|b| truth(b, key)).collect::<Result<_>>()?),
+        8 => {
+            let n = cursor.array_len(8)?;
+            let mut strings = Vec::with_capacity(n);
+            for _ in 0..n {
+                strings.push(cursor.string("a string of a metadata array")?.to_owned());
+            }
+            Array::String(strings)
+        }
+        ARRAY_TYPE_ID => return Err(Error::NestedArray { key: key.to_owned() }),
+        10 => Array::U64(numbers(cursor, u64::from_le_bytes)?),
+        11 => Array::I64(numbers(cursor, i64::from_le_bytes)?),
+        12 => Array::F64(numbers(cursor, f64::from_le_bytes)?),
+        _ => return Err(Error::UnknownValueType { key: key.to_owned(), id }),
+    })
+}
+
+/// A length and as many numbers of `N` bytes.
+fn numbers<const N: usize, T>(cursor: &mut Cursor<'_>, from: impl Fn([u8; N]) -> T) -> Result<Vec<T>> {
+    let n = cursor.array_len(N)?;
+    // No overflow: the count was checked against the bytes that are left.
+    let bytes = cursor.take(n * N, "a metadata array")?;
+    Ok(bytes.as_chunks::<N>().0.iter().map(|&b| from(b)).collect())
+}
+
+fn truth([byte]: [u8; 1], key: &str) -> Result<bool> {
+    match byte {
+        0 => Ok(false),
+        1 => Ok(true),
+        got => Err(Error::InvalidBool { key: key.to_owned(), got }),
+    }
+}

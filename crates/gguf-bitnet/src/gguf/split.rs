@@ -1,0 +1,115 @@
+//! Models in several files: `NAME-00001-of-0000N.gguf` and the `split.*` metadata.
+//!
+//! `split.no` counts from 0, the file names from 1. The first part holds all metadata of the
+//! model, the others only theirs; each part has its own tensors.
+
+use super::metadata::Metadata;
+use crate::error::{Error, Result};
+
+/// Keys of the split metadata.
+const NO: &str = "split.no";
+const COUNT: &str = "split.count";
+const TENSORS: &str = "split.tensors.count";
+
+/// File name of part `no` (from 1) of `count`.
+///
+/// ```
+/// assert_eq!(gguf_bitnet::split_file_name("model", 2, 3), "model-00002-of-00003.gguf");
+/// ```
+pub fn split_file_name(stem: &str, no: u64, count: u64) -> String {
+    format!("{stem}-{no:05}-of-{count:05}.gguf")
+}
+
+/// The metadata of part `no` (from 1) of `count`; `n_tensors` counts the tensors of all parts.
+pub fn split_metadata(model: &Metadata, no: u16, count: u16, n_tensors: i32) -> Metadata {
+    let mut part = if no == 1 { model.clone() } else { Metadata::default() };
+    if let Some(alignment) = model.get(super::header::ALIGNMENT_KEY) {
+        part.insert(super::header::ALIGNMENT_KEY, alignment.clone());
+    }
+    part.insert(NO, no.saturating_sub(1));
+    part.insert(COUNT, count);
+    part.insert(TENSORS, n_tensors);
+    part
+}
+
+/// The name of the set, the part (from 1) and the number of parts that a file name states.
+pub(crate) fn parse_file_name(name: &str) -> Option<(&str, u64, u64)> {
+    let stem = name.strip_suffix(".gguf")?;
+    let (stem, count) = stem.rsplit_once("-of-")?;
+    let (stem, no) = stem.rsplit_once('-')?;
+    let number = |digits: &str| -> Option<u64> {
+        let plain = digits.len() == 5 && digits.bytes().all(|b| b.is_ascii_digit());
+        plain.then(|| digits.parse().ok()).flatten()
+    };
+    Some((stem, number(no)?, number(count)?))
+}
+
+/// What the metadata of a part say about the set.
+pub(super) struct SplitInfo {
+    /// From 0.
+    pub(super) no: u64,
+    pub(super) count: u64,
+    /// Tensors of all parts.
+    pub(super) n_tensors: Option<u64>,
+}
+
+impl SplitInfo {
+    /// `None` for a model in one file.
+    pub(super) fn read(metadata: &Metadata) -> Result<Option<SplitInfo>> {
+        let count = metadata.u64(COUNT)?.unwrap_or(0);
+        if count <= 1 {
+            return Ok(None);
+        }
+        let no = metadata.require(NO, metadata.u64(NO)?)?;
+        Ok(Some(SplitInfo { no, count, n_tensors: metadata.u64(TENSORS)? }))
+    }
+
+    /// Checks the name of the file that this was read from and returns that of the set.
+    pub(super) fn stem<'a>(&self, file_name: &'a str) -> Result<&'a str> {
+        match parse_file_name(file_name) {
+            Some((stem, no, count)) if self.no.checked_add(1) == Some(no) && count == self.count => Ok(stem),
+            _ => Err(Error::SplitName { no: self.no.saturating_add(1), count: self.count }),
+        }
+    }
+
+    /// Checks that a part is number `no` (from 0) of the set that `self` began.
+    pub(super) fn check_part(&self, part: Option<&SplitInfo>, no: u64) -> Result<()> {
+        let (part_no, part_count) = part.map_or((0, 0), |p| (p.no, p.count));
+        if part_count != self.count {
+            return Err(Error::SplitMismatch { key: COUNT, expected: self.count, got: part_count });
+        }
+        if part_no != no {
+            return Err(Error::SplitMismatch { key: NO, expected: no, got: part_no });
+        }
+        Ok(())
+    }
+
+    /// Checks the number of tensors found in all parts.
+    pub(super) fn check_tensors(&self, found: usize) -> Result<()> {
+        match self.n_tensors {
+            Some(expected) if expected != found as u64 => {
+                Err(Error::SplitMismatch { key: TENSORS, expected: found as u64, got: expected })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Whether `key` describes a part rather than the model.
+pub(super) fn is_split_key(key: &str) -> bool {
+    matches!(key, NO | COUNT | TENSORS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn file_names_round_trip_and_others_are_refused() {
+        let name = split_file_name("a-of-b-1", 12, 345);
+        assert_eq!(parse_file_name(&name), Some(("a-of-b-1", 12, 345)));
+        for bad in ["m.gguf", "m-1-of-2.gguf", "m-00001-of-00002.bin", "m-0000a-of-00002.gguf", "00001-of-00002.gguf"] {
+            assert_eq!(parse_file_name(bad), None, "{bad}");
+        }
+    }
+}

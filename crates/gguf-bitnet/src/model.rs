@@ -1,0 +1,12 @@
+//! Whole models, whatever their container: finding and opening them, their identity, and checks of all their weights.
+
+pub(crate) mod identity;
+mod open;
+mod rewrite;
+mod scan;
+mod verify;
+
+pub use identity::{identity, identity_of, local_state};
+pub use open::{OpenModel, open_source, resolve_model};
+pub use rewrite::rewrite_metadata;
+pub use verify::{Defect, DefectKind, TypeCount, VerifyReport, verify, verify_source};

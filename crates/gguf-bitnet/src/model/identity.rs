@@ -1,0 +1,125 @@
+//! The identity of a model: a BLAKE3 hash of what it computes, not of how its file is arranged.
+//!
+//! ```text
+//! "craftsman model identity 1\n"
+//! number of pairs: u64, then per pair, by ascending key: key, type, value as GGUF stores them
+//! number of tensors: u64, then per tensor, by ascending name: name, n_dims: u32, dims: u64 each
+//!     (outermost first), type name, bytes: u64
+//! the data of every tensor, in the same order, without padding
+//! ```
+//! `craftsman.gates.*` does not count, so that writing a gate report into a model leaves it the same
+//! model; neither do the order of tensors, padding, and whether a set is split. Of a safetensors
+//! checkpoint only the tensors count.
+
+use ternary_core::Bytes;
+
+use crate::error::Result;
+use crate::gguf::GgufFile;
+use crate::gguf::Metadata;
+use crate::gguf::value::encode_str;
+use crate::source::{TensorInfo, TensorSource};
+
+/// First bytes of what is hashed.
+const DOMAIN: &[u8] = b"craftsman model identity 1\n";
+/// Keys that say something about the model rather than being part of it.
+const REPORT_PREFIX: &str = "craftsman.gates.";
+/// How much is read before pages are handed back.
+const CHUNK_BYTES: usize = 32 << 20;
+
+/// The identity of a GGUF model; reads all of it.
+///
+/// # Errors
+/// None for a file that is not changed while it is read.
+pub fn identity(file: &GgufFile) -> Result<blake3::Hash> {
+    identity_of(file, Some(file.metadata()), &mut |_, _| {})
+}
+
+/// The identity of any source; `progress` is told the bytes done and their total.
+///
+/// # Errors
+/// As [`identity`].
+pub fn identity_of(
+    source: &dyn TensorSource,
+    metadata: Option<&Metadata>,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<blake3::Hash> {
+    let mut hasher = header_hasher(source, metadata);
+    each_chunk(source, CHUNK_BYTES, progress, |_, _, chunk| {
+        hasher.update_rayon(chunk);
+    })?;
+    Ok(hasher.finalize())
+}
+
+/// Tells a file in its present state from all others without reading its weights: everything but the data, and what the
+/// file system says of each part (size, times of the last write and of the last change, number). Unlike an [`identity`]
+/// it changes when the file is copied, and means nothing on another machine. `None` for a file in memory.
+pub fn local_state(file: &GgufFile) -> Option<blake3::Hash> {
+    let states = file.states()?;
+    let mut hasher = header_hasher(file, Some(file.metadata()));
+    states.iter().flatten().for_each(|number| {
+        hasher.update(&number.to_le_bytes());
+    });
+    Some(hasher.finalize())
+}
+
+/// A hasher that has taken in everything but the data.
+pub(crate) fn header_hasher(source: &dyn TensorSource, metadata: Option<&Metadata>) -> blake3::Hasher {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(DOMAIN);
+    let mut pairs: Vec<_> =
+        metadata.map(|m| m.iter().filter(|(key, _)| !key.starts_with(REPORT_PREFIX)).collect()).unwrap_or_default();
+    pairs.sort_by_key(|(key, _)| *key);
+    let mut bytes = (pairs.len() as u64).to_le_bytes().to_vec();
+    for (key, value) in pairs {
+        encode_str(key, &mut bytes);
+        bytes.extend_from_slice(&value.type_id().to_le_bytes());
+        value.encode(&mut bytes);
+    }
+    bytes.extend_from_slice(&(source.tensors().len() as u64).to_le_bytes());
+    for index in by_name(source) {
+        let info = &source.tensors()[index];
+        encode_str(&info.name, &mut bytes);
+        bytes.extend_from_slice(&(info.shape.len() as u32).to_le_bytes());
+        for &dim in &info.shape {
+            bytes.extend_from_slice(&(dim as u64).to_le_bytes());
+        }
+        encode_str(info.ty.name(), &mut bytes);
+        bytes.extend_from_slice(&info.bytes.to_le_bytes());
+    }
+    hasher.update(&bytes);
+    hasher
+}
+
+/// Calls `visit` with each tensor's data in the order of the identity: info, offset of the chunk in
+/// the tensor, chunk. Chunks are whole blocks; pages are handed back behind each.
+pub(crate) fn each_chunk(
+    source: &dyn TensorSource,
+    chunk_bytes: usize,
+    progress: &mut dyn FnMut(u64, u64),
+    mut visit: impl FnMut(&TensorInfo, usize, &[u8]),
+) -> Result<()> {
+    let total: u64 = source.tensors().iter().map(|info| info.bytes).sum();
+    let mut done = 0;
+    progress(done, total);
+    for index in by_name(source) {
+        let info = &source.tensors()[index];
+        let data: Bytes = source.bytes(index)?;
+        let block = info.ty.block_bytes();
+        let step = (chunk_bytes / block).max(1) * block;
+        for (i, chunk) in data.chunks(step).enumerate() {
+            visit(info, i * step, chunk);
+            source.release(index);
+            done += chunk.len() as u64;
+            progress(done, total);
+        }
+    }
+    Ok(())
+}
+
+/// Tensor indices by ascending name.
+fn by_name(source: &dyn TensorSource) -> Vec<usize> {
+    let infos = source.tensors();
+    let mut order: Vec<usize> = (0..infos.len()).collect();
+    order.sort_by(|&a, &b| infos[a].name.cmp(&infos[b].name));
+    order
+}

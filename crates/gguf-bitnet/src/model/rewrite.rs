@@ -1,0 +1,135 @@
+//! Replaces the metadata of a GGUF file by an atomic copy, without touching a weight.
+//!
+//! **Invariant:** the file at the path is either as it was or complete with the new metadata; its identity is the one the
+//! caller expects, checked on the copy before the copy takes the file's place.
+
+use std::fs::File;
+use std::io::BufWriter;
+use std::path::Path;
+
+use super::identity::identity_of;
+use crate::error::{Error, Result};
+use crate::gguf::GgufFile;
+use crate::gguf::GgufWriter;
+use crate::gguf::Metadata;
+use crate::source::TensorSource;
+use crate::store::disk::{parent, require_space, sync_dir, with_suffix};
+
+/// How much of a tensor is copied before its pages are handed back.
+const CHUNK_BYTES: usize = 32 << 20;
+
+/// Writes the model at `path` again with the metadata that `change` makes of its own. Whatever `change` does, the model
+/// stays the one with this `identity` (hexadecimal BLAKE3, see [`identity`](crate::identity())): only keys that do not
+/// count in it may change. `progress` is told the bytes done and their total, over copying and checking.
+///
+/// # Errors
+/// [`Error::IdentityChanged`] when the file, or what would become of it, is another model; [`Error::SplitRewrite`] for a
+/// split set; [`Error::NotEnoughSpace`]; [`Error::Io`]. The file is then as it was.
+pub fn rewrite_metadata(
+    path: &Path,
+    identity: &str,
+    change: impl FnOnce(&mut Metadata),
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<()> {
+    let file = GgufFile::open(path)?;
+    if file.n_parts() > 1 {
+        return Err(Error::SplitRewrite { count: file.n_parts() }.in_file(path));
+    }
+    let mut metadata = file.metadata().clone();
+    change(&mut metadata);
+    let mut writer = GgufWriter::new(&metadata, file.tensors().to_vec()).map_err(|e| e.in_file(path))?;
+    require_space(path, writer.file_bytes())?;
+    let copy = &with_suffix(path, ".rewrite.tmp");
+    let total: u64 = file.tensors().iter().map(|info| info.bytes).sum();
+    let written = (move || {
+        let out = File::create(copy).map_err(Error::io("create", copy))?;
+        out.set_permissions(std::fs::metadata(path).map_err(Error::io("examine", path))?.permissions())
+            .map_err(Error::io("prepare", copy))?;
+        let mut out = BufWriter::with_capacity(1 << 20, out);
+        writer.begin(&mut out)?;
+        let mut done = 0;
+        for index in 0..file.tensors().len() {
+            let data = file.bytes(index)?;
+            for chunk in data.chunks(CHUNK_BYTES) {
+                writer.write_tensor(&mut out, index, chunk)?;
+                file.release(index);
+                done += chunk.len() as u64;
+                progress(done, 2 * total);
+            }
+        }
+        writer.finish()?;
+        let out = out.into_inner().map_err(|e| Error::io("write", copy)(e.into_error()))?;
+        out.sync_all().map_err(Error::io("write", copy))?;
+        drop(out);
+        let written = GgufFile::open(copy)?;
+        let got = identity_of(&written, Some(written.metadata()), &mut |done, _| progress(total + done, 2 * total))?;
+        if got.to_hex().as_str() != identity {
+            return Err(Error::IdentityChanged { expected: identity.to_owned(), got: got.to_string() });
+        }
+        // Windows replaces closed files only.
+        drop((written, file));
+        std::fs::rename(copy, path).map_err(Error::io("replace", path))?;
+        sync_dir(parent(path))
+    })();
+    written.map_err(|error| {
+        // Gone already when the rename has happened.
+        let _ = std::fs::remove_file(copy);
+        error.in_file(path)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{TensorInfo, TensorType, identity};
+    use ternary_core::Bytes;
+
+    fn model(dir: &Path) -> std::path::PathBuf {
+        let path = dir.join("m.gguf");
+        let mut metadata = Metadata::default();
+        metadata.insert("general.name", "m");
+        let info = TensorInfo { name: "w".into(), shape: vec![9], ty: TensorType::F32, bytes: 36 };
+        GgufWriter::write_file(&path, &metadata, &[(info, Bytes::from((0..36).collect::<Vec<u8>>()))]).unwrap();
+        path
+    }
+
+    #[test]
+    fn keys_that_do_not_count_can_be_replaced_again_and_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = model(dir.path());
+        let before = identity(&GgufFile::open(&path).unwrap()).unwrap().to_string();
+        for (i, text) in ["a", "a longer verdict than before", "b"].into_iter().enumerate() {
+            let mut last = (0, 0);
+            let change = |metadata: &mut Metadata| {
+                metadata.insert("craftsman.gates.verdict", text);
+            };
+            rewrite_metadata(&path, &before, change, &mut |done, total| last = (done, total)).unwrap();
+            assert_eq!(last, (72, 72));
+            let file = GgufFile::open(&path).unwrap();
+            assert_eq!(identity(&file).unwrap().to_string(), before, "{i}");
+            assert_eq!(file.metadata().str("craftsman.gates.verdict").unwrap(), Some(text));
+            assert_eq!(file.bytes(0).unwrap()[..], (0..36).collect::<Vec<u8>>());
+        }
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn another_model_is_refused_and_the_file_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = model(dir.path());
+        let whole = std::fs::read(&path).unwrap();
+        let right = identity(&GgufFile::open(&path).unwrap()).unwrap().to_string();
+        let rename = |metadata: &mut Metadata| {
+            metadata.insert("general.name", "other");
+        };
+        for error in [
+            rewrite_metadata(&path, &"0".repeat(64), |_| {}, &mut |_, _| {}).unwrap_err(),
+            rewrite_metadata(&path, &right, rename, &mut |_, _| {}).unwrap_err(),
+        ] {
+            assert!(matches!(error.root(), Error::IdentityChanged { .. }), "{error}");
+            assert!(error.to_string().contains("m.gguf"), "{error}");
+        }
+        assert_eq!(std::fs::read(&path).unwrap(), whole);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+}

@@ -1,0 +1,168 @@
+//! Checkpoints in the safetensors format: one file, or the shards of a directory.
+//!
+//! **Invariant:** every header has been checked against its file before the first view exists: see
+//! `safetensors/header.rs` for one file and `safetensors/shards.rs` for a directory.
+//!
+//! ```text
+//! file   u64 LE: n | n bytes of JSON: name -> {dtype, shape, data_offsets} | data
+//! ```
+//! Source: the safetensors format specification (github.com/huggingface/safetensors).
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use ternary_core::Bytes;
+
+use crate::error::{Error, Result};
+use crate::source::{TensorInfo, TensorSource, within};
+use crate::store::MappedFile;
+
+use super::{header, shards};
+
+/// A mapped safetensors checkpoint: a single file or all shards of a directory.
+#[derive(Debug)]
+pub struct SafetensorsDir {
+    path: PathBuf,
+    shards: Vec<Shard>,
+    tensors: Vec<TensorInfo>,
+    places: Vec<Place>,
+    by_name: HashMap<String, usize>,
+}
+
+#[derive(Debug)]
+struct Shard {
+    path: PathBuf,
+    map: MappedFile,
+    bytes: Bytes,
+}
+
+/// Where a tensor's bytes are.
+#[derive(Clone, Debug)]
+struct Place {
+    shard: usize,
+    span: Range<usize>,
+}
+
+impl SafetensorsDir {
+    /// Opens a `.safetensors` file, or a directory with `model.safetensors`, an index and its
+    /// shards, shards named `NAME-00001-of-0000N.safetensors` without an index, or one
+    /// `.safetensors` file of any name.
+    ///
+    /// # Errors
+    /// When a file cannot be mapped or its header is malformed; when shards are missing, hold a
+    /// tensor twice, or are not where the index says; when the directory holds several checkpoints.
+    ///
+    /// ```
+    /// use gguf_bitnet::{SafetensorsDir, TensorSource};
+    /// let checkpoint = SafetensorsDir::open(fixtures::path("goldens/glm-tiny"))?;
+    /// let index = checkpoint.index_of("model.norm.weight").unwrap();
+    /// assert_eq!(checkpoint.tensors()[index].shape, [256]);
+    /// assert_eq!(checkpoint.bytes(index)?.len(), 512);
+    /// # Ok::<(), gguf_bitnet::Error>(())
+    /// ```
+    pub fn open(path: impl AsRef<Path>) -> Result<SafetensorsDir> {
+        let path = path.as_ref();
+        let metadata = std::fs::metadata(path).map_err(Error::io("open", path))?;
+        if !metadata.is_dir() {
+            return SafetensorsDir::from_files(path, vec![path.to_owned()]);
+        }
+        let set = shards::find(path)?;
+        let files = set.files.iter().map(|name| path.join(name)).collect();
+        let checkpoint = SafetensorsDir::from_files(path, files)?;
+        checkpoint.check_index(&set.weight_map)?;
+        Ok(checkpoint)
+    }
+
+    /// The mapped files, in the order of their names.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.shards.iter().map(|shard| shard.path.as_path())
+    }
+
+    fn from_files(path: &Path, files: Vec<PathBuf>) -> Result<SafetensorsDir> {
+        let mut checkpoint = SafetensorsDir {
+            path: path.to_owned(),
+            shards: Vec::with_capacity(files.len()),
+            tensors: Vec::new(),
+            places: Vec::new(),
+            by_name: HashMap::new(),
+        };
+        for file in files {
+            checkpoint.add_shard(file)?;
+        }
+        Ok(checkpoint)
+    }
+
+    fn add_shard(&mut self, path: PathBuf) -> Result<()> {
+        let map = MappedFile::open(&path)?;
+        let bytes = map.bytes();
+        let entries = header::parse(&bytes).map_err(|error| error.in_file(&path))?;
+        let shard = self.shards.len();
+        for entry in entries {
+            let index = self.tensors.len();
+            if let Some(before) = self.by_name.insert(entry.info.name.clone(), index) {
+                let other = self.shards[self.places[before].shard].path.clone();
+                let error = Error::DuplicateInShards { other };
+                return Err(error.in_tensor(entry.info.name).in_file(path));
+            }
+            self.tensors.push(entry.info);
+            self.places.push(Place { shard, span: entry.span });
+        }
+        self.shards.push(Shard { path, map, bytes });
+        Ok(())
+    }
+
+    /// Every tensor of the index is in the file that the index names.
+    fn check_index(&self, weight_map: &BTreeMap<String, String>) -> Result<()> {
+        for (tensor, file) in weight_map {
+            let found = self
+                .index_of(tensor)
+                .is_some_and(|index| self.shards[self.places[index].shard].path == self.path.join(file));
+            if !found {
+                let error = Error::IndexMismatch { file: file.clone() };
+                return Err(error.in_tensor(tensor).in_file(&self.path));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl TensorSource for SafetensorsDir {
+    fn tensors(&self) -> &[TensorInfo] {
+        &self.tensors
+    }
+
+    fn index_of(&self, name: &str) -> Option<usize> {
+        self.by_name.get(name).copied()
+    }
+
+    fn bytes(&self, index: usize) -> Result<Bytes> {
+        let n_tensors = self.tensors.len();
+        let place = self.places.get(index).ok_or(Error::NoTensor { index, n_tensors })?;
+        Ok(self.shards[place.shard].bytes.slice(place.span.clone()))
+    }
+
+    fn release(&self, index: usize) {
+        self.release_range(index, 0..usize::MAX);
+    }
+
+    fn prefetch(&self, index: usize) {
+        self.prefetch_range(index, 0..usize::MAX);
+    }
+
+    fn release_range(&self, index: usize, range: Range<usize>) {
+        if let Some(place) = self.places.get(index) {
+            self.shards[place.shard].map.release(within(&place.span, &range));
+        }
+    }
+
+    fn prefetch_range(&self, index: usize, range: Range<usize>) {
+        if let Some(place) = self.places.get(index) {
+            self.shards[place.shard].map.prefetch(within(&place.span, &range));
+        }
+    }
+
+    fn path(&self) -> &Path {
+        &self.path
+    }
+}

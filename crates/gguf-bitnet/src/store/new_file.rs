@@ -1,0 +1,171 @@
+//! A large file that appears under its name when it is complete.
+//!
+//! **Invariant:** until [`NewFile::publish`] has succeeded, the name holds what it held before. On Linux the data have no
+//! name at all until then (`O_TMPFILE`), so that even a process that is killed leaves nothing; elsewhere, and on file
+//! systems that cannot do this, they lie in a sibling that goes when the value is dropped.
+
+use std::fs::{self, File};
+use std::io::{self, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::disk::{parent, sync_dir, with_suffix};
+use crate::error::{Error, Result};
+
+/// A file in the making.
+#[derive(Debug)]
+pub struct NewFile {
+    file: File,
+    target: PathBuf,
+    /// A name beside the target that no other writer uses.
+    temporary: PathBuf,
+    /// Whether the data lie under that name.
+    named: bool,
+}
+
+impl NewFile {
+    /// Begins what will become the file `target`.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where its directory does not take new files.
+    pub fn create(target: &Path) -> Result<NewFile> {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let suffix = format!(".{}-{}.tmp", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let temporary = with_suffix(target, &suffix);
+        let (file, named) = match unnamed(parent(target)) {
+            Some(file) => (file, false),
+            None => (File::create(&temporary).map_err(Error::io("create", &temporary))?, true),
+        };
+        Ok(NewFile { file, target: target.to_owned(), temporary, named })
+    }
+
+    /// Flushes the data to the disk and gives them their name, in place of what had it.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; the name then holds what it held before.
+    pub fn publish(mut self) -> Result<()> {
+        self.file.sync_all().map_err(Error::io("write", &self.target))?;
+        if !self.named {
+            link(&self.file, &self.temporary).map_err(Error::io("name", &self.target))?;
+            self.named = true;
+        }
+        fs::rename(&self.temporary, &self.target).map_err(Error::io("replace", &self.target))?;
+        self.named = false;
+        sync_dir(parent(&self.target))
+    }
+}
+
+impl Drop for NewFile {
+    fn drop(&mut self) {
+        if self.named {
+            // The reason why it was given up counts, not whether the remains could be removed.
+            let _ = fs::remove_file(&self.temporary);
+        }
+    }
+}
+
+impl Write for NewFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl Seek for NewFile {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.file.seek(to)
+    }
+}
+
+/// A file in `dir` that has no name, where the system has such files.
+#[cfg(target_os = "linux")]
+fn unnamed(dir: &Path) -> Option<File> {
+    use rustix::fs::{Mode, OFlags, open};
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    // Without /proc it could not be named later.
+    let nameable = Path::new("/proc/self/fd").is_dir();
+    nameable.then(|| open(dir, flags, Mode::from_raw_mode(0o666)).ok().map(File::from))?
+}
+
+/// Names a file that has no name.
+#[cfg(target_os = "linux")]
+fn link(file: &File, name: &Path) -> io::Result<()> {
+    use rustix::fs::{AtFlags, CWD, linkat};
+    use std::os::fd::AsRawFd;
+    let unnamed = format!("/proc/self/fd/{}", file.as_raw_fd());
+    Ok(linkat(CWD, unnamed, CWD, name, AtFlags::SYMLINK_FOLLOW)?)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn unnamed(_: &Path) -> Option<File> {
+    None
+}
+
+#[cfg(not(target_os = "linux"))]
+fn link(_: &File, _: &Path) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(dir: &Path) -> Vec<String> {
+        let mut names: Vec<String> =
+            fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_file_replaces_its_name_when_it_is_complete() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("a.bin");
+        for content in ["one", "two"] {
+            let before = fs::read(&target).ok();
+            let mut file = NewFile::create(&target).unwrap();
+            file.write_all(b"...").unwrap();
+            file.seek(SeekFrom::Start(0)).unwrap();
+            file.write_all(content.as_bytes()).unwrap();
+            assert_eq!(fs::read(&target).ok(), before);
+            file.publish().unwrap();
+            assert_eq!(fs::read(&target).unwrap(), content.as_bytes());
+        }
+        assert_eq!(names(dir.path()), ["a.bin"]);
+    }
+
+    #[test]
+    fn what_is_given_up_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("a.bin");
+        let mut file = NewFile::create(&target).unwrap();
+        file.write_all(b"half").unwrap();
+        #[cfg(target_os = "linux")]
+        assert!(names(dir.path()).is_empty(), "no name before the end");
+        drop(file);
+        assert!(names(dir.path()).is_empty());
+
+        fs::create_dir(&target).unwrap();
+        assert!(NewFile::create(&target).unwrap().publish().is_err(), "a directory stays");
+        assert_eq!(names(dir.path()), ["a.bin"]);
+        assert!(NewFile::create(&dir.path().join("none/a.bin")).is_err());
+    }
+
+    #[test]
+    fn a_named_temporary_file_behaves_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("a.bin");
+        let named = || {
+            let temporary = dir.path().join("a.bin.tmp");
+            let file = File::create(&temporary).unwrap();
+            NewFile { file, target: target.clone(), temporary, named: true }
+        };
+        drop(named());
+        assert!(names(dir.path()).is_empty());
+        named().publish().unwrap();
+        assert_eq!(names(dir.path()), ["a.bin"]);
+    }
+}

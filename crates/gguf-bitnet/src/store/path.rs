@@ -1,0 +1,96 @@
+//! Checks of paths that something is written to.
+//!
+//! A user may name any output file; a name that comes out of a model file or a request may only
+//! name a file inside of the directory the user chose.
+
+use std::path::{Path, PathBuf};
+
+use super::disk::parent;
+use crate::error::{Error, Result};
+
+/// Checks that `path` can be an output file and returns it with its directory resolved.
+///
+/// # Errors
+/// [`Error::BadOutput`] when the path names no file, names a directory, a device or another thing
+/// that a rename would destroy, or its directory does not exist.
+pub fn output_path(path: &Path) -> Result<PathBuf> {
+    let bad = |why| Error::BadOutput { why }.in_file(path);
+    let text = path.as_os_str().as_encoded_bytes();
+    if text.contains(&0) {
+        return Err(bad("the path holds a NUL character: remove it"));
+    }
+    let trailing = text.last().is_some_and(|&b| std::path::is_separator(char::from(b)));
+    let Some(name) = path.file_name().filter(|_| !trailing) else {
+        return Err(bad("the path does not end in a file name: add one"));
+    };
+    if path.is_dir() {
+        return Err(bad("it is a directory: name a file inside of it"));
+    }
+    if path.exists() && !path.is_file() {
+        return Err(bad("it is a device or a pipe, which a finished file cannot replace: name a file"));
+    }
+    let dir = parent(path);
+    if !dir.is_dir() {
+        return Err(bad("its directory does not exist: create it first"));
+    }
+    let dir = dir.canonicalize().map_err(Error::io("locate", dir))?;
+    Ok(dir.join(name))
+}
+
+/// Joins a directory the user chose and a file name from elsewhere, such as a model's name.
+///
+/// ```
+/// use gguf_bitnet::join_file_name;
+/// assert!(join_file_name("out".as_ref(), "Craftsman-TQ2_0.gguf").is_ok());
+/// assert!(join_file_name("out".as_ref(), "../../etc/passwd").is_err());
+/// ```
+///
+/// # Errors
+/// [`Error::BadOutput`] when the name could lead out of the directory or is no portable file name.
+pub fn join_file_name(dir: &Path, name: &str) -> Result<PathBuf> {
+    let bad = |why| Error::BadOutput { why }.in_file(dir.join(name.replace('\0', "?")));
+    if name.is_empty() || name.starts_with('.') {
+        return Err(bad("the file name is empty or starts with a dot: choose another name"));
+    }
+    if name.len() > 255 {
+        return Err(bad("the file name is longer than 255 bytes: shorten it"));
+    }
+    let special = |c: char| c.is_control() || matches!(c, '/' | '\\' | ':' | '*' | '?' | '"' | '<' | '>' | '|');
+    if name.contains(special) {
+        return Err(bad("the file name holds a path separator or another special character: remove it"));
+    }
+    Ok(dir.join(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outputs_are_files_in_directories_that_exist() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().canonicalize().unwrap();
+        assert_eq!(output_path(&root.join("a.gguf")).unwrap(), root.join("a.gguf"));
+        std::fs::create_dir(root.join("sub")).unwrap();
+        assert_eq!(output_path(&root.join("sub/../a.gguf")).unwrap(), root.join("a.gguf"));
+        for bad in ["", "sub", "sub/", "no/a.gguf", "sub/..", "a.gguf/", "a\0b"] {
+            let error = output_path(&root.join(bad)).expect_err(bad);
+            assert!(matches!(error.root(), Error::BadOutput { .. }), "{bad}: {error}");
+        }
+        assert!(output_path(Path::new("a.gguf")).unwrap().is_absolute());
+        if cfg!(unix) {
+            let error = output_path(Path::new("/dev/null")).unwrap_err();
+            assert!(matches!(error.root(), Error::BadOutput { .. }), "{error}");
+        }
+    }
+
+    #[test]
+    fn names_from_elsewhere_stay_inside() {
+        let dir = Path::new("out");
+        assert_eq!(join_file_name(dir, "GLM 4.7 (x).gguf").unwrap(), dir.join("GLM 4.7 (x).gguf"));
+        let long = "x".repeat(256);
+        for bad in ["", ".", "..", ".hidden", "/abs", "a/b", "..\\b", "C:b", "a\nb", "a\0b", &long] {
+            assert!(join_file_name(dir, bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! Integration tests of the crate's public API.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod dequant;
+mod encode;
+mod gguf_malformed;
+mod gguf_round_trip;
+mod job;
+mod mutations;
+mod names;
+mod resolve;
+mod safetensors;
+mod storage;
+mod support;
+mod verify;

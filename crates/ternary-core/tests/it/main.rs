@@ -1,0 +1,6 @@
+//! Integration tests of the crate's public API.
+
+mod arithmetic;
+mod packings;
+mod products;
+mod quantisers;
