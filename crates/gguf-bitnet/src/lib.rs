@@ -4,33 +4,26 @@
 //! span against the size of the file before anything is allocated or any view exists. What the
 //! weights themselves hold (codes, scales, NaN) is checked when they are read or by [`verify`].
 
-mod catalog;
-mod class;
-mod discovery;
 mod error;
 mod formats;
 mod gguf;
-mod mapper;
 mod model;
+mod names;
 mod safetensors;
 mod shown;
 mod source;
 mod store;
 
-// Former homes of the storage types, under which the files of names still import them.
-use formats as dequant;
-use formats as types;
-
-pub use catalog::{Catalog, LogicalTensor, Matrix, Part};
-pub use class::TensorClass;
-pub use discovery::{ClassCount, DiscoveryReport, Expected, Misshaped, validate};
 pub use error::{Error, Result};
 pub use formats::{TensorType, UnknownTypeName, dequantize, encode_row, quantize_row};
 pub use gguf::{Array, GgufFile, GgufWriter, Metadata, OpenOptions, Value, split_file_name, split_metadata};
-pub use mapper::{SplitDims, TensorNameMapper, gguf_name, hf_name};
 pub use model::{
     Defect, DefectKind, OpenModel, TypeCount, VerifyReport, identity, identity_of, local_state, open_source,
     resolve_model, rewrite_metadata, verify, verify_source,
+};
+pub use names::{
+    Catalog, ClassCount, DiscoveryReport, Expected, LogicalTensor, Matrix, Misshaped, Part, SplitDims, TensorClass,
+    TensorNameMapper, gguf_name, hf_name, validate,
 };
 pub use safetensors::SafetensorsDir;
 pub use shown::is_unseen;

@@ -8,8 +8,8 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use crate::catalog::Catalog;
-use crate::class::TensorClass;
+use super::catalog::Catalog;
+use super::class::TensorClass;
 use crate::error::{Error, Result};
 use crate::formats::TensorType;
 

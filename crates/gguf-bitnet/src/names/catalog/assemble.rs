@@ -5,9 +5,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::{Catalog, LogicalTensor, Part};
-use crate::class::TensorClass;
 use crate::error::{Error, Result};
-use crate::mapper::{Role, SplitDims, TensorNameMapper, order_key};
+use crate::names::class::TensorClass;
+use crate::names::mapper::{Role, SplitDims, TensorNameMapper, order_key};
 use crate::source::{TensorInfo, TensorSource};
 
 impl Catalog {

@@ -22,10 +22,10 @@ use std::sync::Arc;
 
 use ternary_core::Bytes;
 
-use crate::class::TensorClass;
 use crate::error::{Error, Result};
+use crate::formats::TensorType;
+use crate::names::class::TensorClass;
 use crate::source::{TensorInfo, TensorSource};
-use crate::types::TensorType;
 
 use rows::{i2s_slice, read_stored_rows};
 

@@ -4,10 +4,9 @@ use std::ops::Range;
 
 use ternary_core::Bytes;
 
-use crate::dequant::dequantize;
 use crate::error::Result;
+use crate::formats::{I2S_TAIL_BYTES, TensorType, dequantize};
 use crate::source::{TensorInfo, TensorSource};
-use crate::types::{I2S_TAIL_BYTES, TensorType};
 
 /// Decodes rows of a stored tensor, of whatever layout, into `out`.
 pub(super) fn read_stored_rows(

@@ -13,8 +13,8 @@
 
 use std::sync::Arc;
 
-use crate::catalog::Catalog;
 use crate::error::Result;
+use crate::names::catalog::Catalog;
 use crate::source::TensorSource;
 
 /// What is needed to split a fused `kv_b` (rows per head: keys, then values). All zero for a
