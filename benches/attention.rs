@@ -69,7 +69,7 @@ fn steps(c: &mut Criterion, name: &str, n: usize, depths: &[usize]) {
                 group.bench_function(BenchmarkId::new(shape, pool.threads()), |b| {
                     b.iter(|| {
                         for cache in &mut caches {
-                            layer.forward(&pool, &x, n, cache, &mut scratch, &mut out).expect("room");
+                            layer.forward(&pool, &x, cache, &mut scratch, &mut out).expect("room");
                             cache.truncate(depth);
                         }
                     });

@@ -35,7 +35,7 @@ const KERNEL_TESTS: &[&str] = &[
 const ARM_TESTS: [(&str, &[&str]); 4] = [
     ("tl-kernels", &["--lib"]),
     ("tl-kernels", KERNEL_TESTS),
-    ("mla-attention", &["--test", "mla", "--test", "gqa"]),
+    ("mla-attention", &["--test", "it", "--", "mla::", "gqa::"]),
     ("rlm-refine", &["--test", "golden_tokens"]),
 ];
 

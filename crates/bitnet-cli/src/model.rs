@@ -8,7 +8,7 @@ use std::time::UNIX_EPOCH;
 
 use anyhow::{Error, Result, anyhow};
 use clap::{Args, ValueEnum};
-use mla_attention::CacheType;
+use mla_attention::{CacheError, CacheType};
 use moe_runtime::{
     CachePolicy, ChatTemplate, CraftsmanModel, LoadOptions, ModelConfig, ModelFiles, Residency, ResidencyOptions,
     Tokenizer,
@@ -57,7 +57,7 @@ impl Kv {
     pub(crate) fn cache_type(self, config: &ModelConfig) -> Result<CacheType> {
         let (ty, shape) = (CacheType::from(self), config.cache_shape());
         if shape.bytes_per_token(ty) == 0 {
-            return Err(mla_attention::Error::CacheType { ty, shape: shape.to_string() }.into());
+            return Err(CacheError::Type { ty, shape: shape.to_string() }.into());
         }
         Ok(ty)
     }

@@ -2,10 +2,10 @@
 
 use tl_kernels::{Linear, Pool};
 
-use crate::cache::check_shape;
-use crate::gqa::GqaScratch;
-use crate::mla::MlaScratch;
-use crate::{CacheShape, CacheType, Error, GqaAttention, LayerCache, MlaAttention};
+use crate::error::Error;
+use crate::gqa::{GqaAttention, GqaScratch};
+use crate::kv_cache::{CacheError, CacheShape, CacheType, LayerCache, check_shape};
+use crate::mla::{MlaAttention, MlaScratch};
 
 /// The attention of one layer.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ pub struct AttentionScratch {
 }
 
 impl AttentionScratch {
-    /// Empty buffers.
+    /// Buffers that hold nothing yet.
     #[must_use]
     pub fn new() -> AttentionScratch {
         AttentionScratch::default()
@@ -43,7 +43,7 @@ impl Attention {
         }
     }
 
-    /// All matrices, to lay their weights out anew.
+    /// All matrices, so that the caller can pack their weights in another layout.
     pub fn linears_mut(&mut self) -> Vec<&mut Linear> {
         match self {
             Attention::Mla(mla) => mla.linears_mut(),
@@ -63,51 +63,31 @@ impl Attention {
     /// A cache for this layer with room for `n_ctx` positions.
     ///
     /// # Errors
-    /// [`Error::CacheMemory`] when the memory cannot be had.
-    pub fn new_cache(&self, n_ctx: usize, ty: CacheType) -> Result<LayerCache, Error> {
+    /// As [`LayerCache::new`].
+    pub fn new_cache(&self, n_ctx: usize, ty: CacheType) -> Result<LayerCache, CacheError> {
         LayerCache::new(self.cache_shape(), n_ctx, ty)
     }
 
-    /// Attends from `n` tokens at positions `cache.len() .. cache.len() + n` to all positions up
-    /// to their own, and appends theirs to the cache.
+    /// Attends from the `n` tokens of `x` at positions `cache.len() .. cache.len() + n` to all positions up to their
+    /// own, and appends them to the cache.
     ///
-    /// `x` `[n, hidden]` is already normed; `out` `[n, hidden]` is overwritten (the residual is
-    /// the caller's). The bits of a token's row depend neither on how many tokens share the call
-    /// nor on the pool.
+    /// `x` `[n, hidden]` is already normed; `out` `[n, hidden]` is overwritten (the caller adds the residual). The bits
+    /// of a token's row depend neither on how many tokens share the call nor on the pool.
     ///
     /// # Errors
-    /// [`Error::ContextFull`], [`Error::BufferLength`] or [`Error::CacheMismatch`]; the cache is
-    /// as before then.
+    /// [`Error::BufferLength`], [`CacheError::Full`] or [`CacheError::Mismatch`]; the cache then is as before.
     pub fn forward(
         &self,
         pool: &Pool,
         x: &[f32],
-        n: usize,
         cache: &mut LayerCache,
         scratch: &mut AttentionScratch,
         out: &mut [f32],
     ) -> Result<(), Error> {
         match (self, cache) {
-            (Attention::Mla(mla), LayerCache::Latent(cache)) => mla.forward(pool, x, n, cache, &mut scratch.mla, out),
-            (Attention::Gqa(gqa), LayerCache::Kv(cache)) => gqa.forward(pool, x, n, cache, &mut scratch.gqa, out),
-            (_, cache) => check_shape(self.cache_shape(), cache.shape()),
+            (Attention::Mla(mla), LayerCache::Latent(cache)) => mla.forward(pool, x, cache, &mut scratch.mla, out),
+            (Attention::Gqa(gqa), LayerCache::Kv(cache)) => gqa.forward(pool, x, cache, &mut scratch.gqa, out),
+            (_, cache) => Ok(check_shape(self.cache_shape(), cache.shape())?),
         }
     }
-}
-
-/// Refuses buffers that do not hold `n` rows of `width` values.
-pub(crate) fn check_rows(name: &'static str, len: usize, n: usize, width: usize) -> Result<(), Error> {
-    let expected = n.saturating_mul(width);
-    if len == expected {
-        return Ok(());
-    }
-    Err(Error::BufferLength { name, expected, got: len })
-}
-
-/// The first `len` values of a buffer that grows when it must and never shrinks.
-pub(crate) fn sized(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
-    if buffer.len() < len {
-        buffer.resize(len, 0.0);
-    }
-    &mut buffer[..len]
 }

@@ -1,38 +1,35 @@
 //! Multi-head latent attention and grouped-query attention with their caches.
 //!
-//! | file | what |
+//! | room | what it holds |
 //! |---|---|
-//! | [`MlaConfig`], [`GqaConfig`] | dimensions |
-//! | [`Rope`] | rotary positions, neighbours or halves |
-//! | [`LatentCache`], [`KvCache`], [`LayerCache`], [`CompressedMlaCache`] | what is remembered |
-//! | [`MlaAttention`], [`GqaAttention`], [`Attention`] | the forward pass of a layer |
-//! | [`expanded`] | the same mathematics in plain f64 loops, as a test oracle |
+//! | `mla` | latent attention: its dimensions, its weights, its forward pass |
+//! | `gqa` | grouped-query attention: the same three |
+//! | `rope` | rotary position embedding |
+//! | `kv_cache` | the rows that attention keeps of earlier positions: F32, F16 or INT8 |
+//! | `spans` | softmax attention over a cache in spans of 64 positions, shared by both kinds |
+//! | `attention` | a layer of either kind behind one [`Attention::forward`] |
 //!
-//! **Invariant**: this crate knows nothing of experts, layers' norms or files: weights come in as
+//! The tests compare both kinds with attention over expanded keys and values in plain f64 loops (`tests/it/expanded.rs`).
+//!
+//! **Invariant**: this crate knows nothing of experts, of the norms around a layer, or of files: weights come in as
 //! [`tl_kernels::Linear`], tokens as slices of the normed residual stream.
 //!
-//! **Invariant**: a token's output has the same bits whether it came alone, in a chunk or in one
-//! batch with all others, and on however many threads.
+//! **Invariant**: a token's output has the same bits whether it came alone, in a chunk or in one batch with all others,
+//! and on any number of threads.
 
 mod attention;
-mod cache;
-mod config;
+mod checks;
 mod error;
-pub mod expanded;
-mod float_tiles;
 mod gqa;
-mod int8_tiles;
+mod kv_cache;
 mod mla;
-mod plane;
-mod quantized;
+mod project;
 mod rope;
-mod tiles;
-mod weights;
+mod spans;
 
 pub use attention::{Attention, AttentionScratch};
-pub use cache::{CacheShape, CacheType, CompressedMlaCache, KvCache, LatentCache, LayerCache};
-pub use config::{GqaConfig, MlaConfig};
 pub use error::Error;
-pub use gqa::{GqaAttention, GqaWeights};
-pub use mla::{MlaAttention, MlaWeights, QueryProjection};
+pub use gqa::{GqaAttention, GqaConfig, GqaWeights};
+pub use kv_cache::{CacheError, CacheShape, CacheType, CompressedMlaCache, KvCache, LatentCache, LayerCache};
+pub use mla::{MlaAttention, MlaConfig, MlaWeights, QueryProjection};
 pub use rope::{Rope, RopeStyle};

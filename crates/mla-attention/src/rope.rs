@@ -10,19 +10,19 @@
 //! Halves        x x x x y y y y        pair i = values i and i + dims / 2
 //! ```
 //!
-//! Both styles give scores of the same form, but not the same scores: which one a model was
-//! trained with is a property of its weights. GLM-4.7-Flash and DeepSeek-V2 rotate neighbours,
+//! Both styles give scores of the same form, but not the same scores: a model's weights fit the style
+//! it was trained with, and only that one. GLM-4.7-Flash and DeepSeek-V2 rotate neighbours,
 //! GLM-4.5 (`glm4_moe`) rotates halves.
 //!
 //! **Invariant**: the frequencies are rounded to f32 after the power and again after the
 //! reciprocal, and the angle is an f32 product, as in the reference implementation: at position
-//! 200,000 a frequency that is one unit in the last place off turns the pair visibly elsewhere.
+//! 200,000 an error of one unit in the last place of a frequency turns the pair to a visibly other angle.
 
 use tl_kernels::math;
 
-use crate::Error;
+use crate::error::Error;
 
-/// Which values form a pair.
+/// The values that form a pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RopeStyle {
     /// Neighbours `(2i, 2i + 1)`.
@@ -30,6 +30,9 @@ pub enum RopeStyle {
     /// `(i, i + dims / 2)`.
     Halves,
 }
+
+/// The largest width of a rotated part that is accepted.
+const MAX_DIMS: usize = 1 << 16;
 
 /// A rotary embedding of `dims` values with base `theta`.
 ///
@@ -46,26 +49,22 @@ pub enum RopeStyle {
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rope {
-    theta: f32,
     style: RopeStyle,
-    /// `[dims / 2]`.
+    /// One per pair, `[dims / 2]`.
     inverse_frequencies: Vec<f32>,
 }
 
 impl Rope {
-    /// The largest width of a rotated part that is accepted.
-    pub const MAX_DIMS: usize = 1 << 16;
-
     /// A rotation of `dims` values (even; 0 rotates nothing) with base `theta`.
     ///
     /// # Errors
-    /// [`Error::Config`] when `dims` is odd or beyond [`Rope::MAX_DIMS`], or `theta` is not a
+    /// [`Error::Config`] when `dims` is odd or beyond 65,536, or `theta` is not a
     /// positive finite number.
     pub fn new(theta: f32, dims: usize, style: RopeStyle) -> Result<Rope, Error> {
-        if !dims.is_multiple_of(2) || dims > Self::MAX_DIMS {
+        if !dims.is_multiple_of(2) || dims > MAX_DIMS {
             return Err(Error::Config {
                 field: "rope dims",
-                expected: format!("even and at most {}", Self::MAX_DIMS),
+                expected: format!("even and at most {}", MAX_DIMS),
                 got: dims.to_string(),
             });
         }
@@ -82,13 +81,7 @@ impl Rope {
             1.0 / power
         };
         let inverse_frequencies = (0..dims / 2).map(inverse_frequency).collect();
-        Ok(Rope { theta, style, inverse_frequencies })
-    }
-
-    /// The base.
-    #[must_use]
-    pub fn theta(&self) -> f32 {
-        self.theta
+        Ok(Rope { style, inverse_frequencies })
     }
 
     /// How many values are rotated.
@@ -97,7 +90,7 @@ impl Rope {
         2 * self.inverse_frequencies.len()
     }
 
-    /// Which values form a pair.
+    /// The values that form a pair.
     #[must_use]
     pub fn style(&self) -> RopeStyle {
         self.style

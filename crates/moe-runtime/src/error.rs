@@ -1,5 +1,7 @@
 //! What can go wrong between a model file and its tokens; every message says what to do about it.
 
+use mla_attention::CacheError;
+
 /// Result of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -318,9 +320,15 @@ impl From<mla_attention::Error> for Error {
     /// A full context is told as this crate's own error, so that callers match one variant.
     fn from(error: mla_attention::Error) -> Error {
         match error {
-            mla_attention::Error::ContextFull { have, need } => Error::ContextFull { have, need },
+            mla_attention::Error::Cache(CacheError::Full { have, need }) => Error::ContextFull { have, need },
             other => Error::Attention(other),
         }
+    }
+}
+
+impl From<CacheError> for Error {
+    fn from(error: CacheError) -> Error {
+        mla_attention::Error::from(error).into()
     }
 }
 

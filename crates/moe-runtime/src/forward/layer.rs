@@ -194,7 +194,7 @@ impl DecoderLayer {
 
         norm_rows(pool, x, &self.attention_norm, self.eps, &mut scratch.normed);
         taps.attention_in(at, &scratch.normed);
-        self.attention.forward(pool, &scratch.normed, at.n, cache, &mut scratch.attention, &mut scratch.delta)?;
+        self.attention.forward(pool, &scratch.normed, cache, &mut scratch.attention, &mut scratch.delta)?;
         taps.attention_out(at, &mut scratch.delta);
         add(pool, x, &scratch.delta);
 

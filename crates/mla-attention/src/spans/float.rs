@@ -5,9 +5,9 @@ use std::ops::Range;
 
 use tl_kernels::rows::{Table, Value, dots, weighted_sums};
 
-use crate::tiles::{MAX_TASK_ROWS, Run, Tiles};
+use super::attend::{MAX_TASK_ROWS, SpanRows, Spans};
 
-/// Rows whose weighted sums are made together in a tile of which each sees another part.
+/// Rows whose weighted sums are made together in a span of which each row sees another part.
 const STRIP_ROWS: usize = 6;
 
 /// Where a head's keys (or values) lie in the rows of a cache.
@@ -17,7 +17,7 @@ pub(crate) struct Columns {
     pub(crate) stride: usize,
     /// Distance from one head to the next within a position.
     pub(crate) head_stride: usize,
-    /// Values read.
+    /// Values read per position.
     pub(crate) width: usize,
 }
 
@@ -30,8 +30,8 @@ impl Columns {
 }
 
 /// Keys and values of every cached position, and the queries.
-pub(crate) struct FloatTiles<'a, T> {
-    /// `[rows, key width]`.
+pub(crate) struct FloatSpans<'a, T> {
+    /// One per row, `[rows, key width]`.
     pub(crate) queries: &'a [f32],
     pub(crate) keys: &'a [T],
     pub(crate) key_columns: Columns,
@@ -40,18 +40,18 @@ pub(crate) struct FloatTiles<'a, T> {
     pub(crate) scale: f32,
 }
 
-impl<T: Value> Tiles for FloatTiles<'_, T> {
+impl<T: Value> Spans for FloatSpans<'_, T> {
     fn value_width(&self) -> usize {
         self.value_columns.width
     }
 
-    fn attend_run(&self, run: &mut Run<'_>) {
+    fn attend_span(&self, run: &mut SpanRows<'_>) {
         let (n_rows, n_keys) = (run.seen.len(), run.seen.iter().copied().max().unwrap_or(0));
-        let positions = |seen: Range<usize>| run.tile_start + seen.start..run.tile_start + seen.end;
+        let positions = |seen: Range<usize>| run.first_position + seen.start..run.first_position + seen.end;
         let width = self.key_columns.width;
         let queries = Table::new(&self.queries[run.first_row * width..], n_rows, width, width);
         let scores = &mut run.scores[..n_rows * n_keys];
-        // What a row must not see is computed too, and not looked at.
+        // Scores of positions that a row must not see are computed too, and not read.
         dots(queries, self.key_columns.of(self.keys, positions(0..n_keys), run.kv_head), scores);
 
         let width = self.value_columns.width;

@@ -1,17 +1,16 @@
-//! Latent attention against its expanded form, and what must make a difference to it.
+//! Latent attention equals its expanded form; every weight and setting changes its output.
 
-mod common;
-
-use common::{Rng, bits, distance, mla, mla_config, mla_weights, odd_mla, relative_error, run, tokens};
+use crate::expanded;
+use crate::layers::{Rng, bits, distance, mla, mla_config, mla_weights, odd_mla, relative_error, run, tokens};
 use mla_attention::{
-    Attention, CacheType, Error, MlaAttention, MlaConfig, MlaWeights, QueryProjection, Rope, RopeStyle, expanded,
+    Attention, CacheType, Error, MlaAttention, MlaConfig, MlaWeights, QueryProjection, Rope, RopeStyle,
 };
 use proptest::prelude::*;
 use ternary_core::{Packing, Rounding, TernaryTensor};
 use tl_kernels::{ActMode, Linear, Pool};
 
 /// F32 caches: the sums are taken in another order and in f64. F16 caches: besides, a value of the
-/// oracle may round to the neighbour of ours, which is 2^-10 of that value away.
+/// oracle may round to the next F16 beside ours, which is 2^-10 of that value away.
 const TOLERANCES: [(CacheType, f64); 2] = [(CacheType::F32, 1e-5), (CacheType::F16, 5e-4)];
 
 /// Worst relative error of a token against the oracle.
@@ -41,7 +40,7 @@ fn absorbed_equals_expanded() {
 }
 
 /// INT8 caches add the rounding of the queries and of the weights to that of the latents, which the oracle has as well.
-/// Against an exact cache all three show.
+/// Against an exact cache the errors of all three add up.
 #[test]
 fn int8_caches_stay_near_the_expanded_form() {
     for (i, (heads, kv_lora)) in [(3, 512), (2, 256), (4, 96)].into_iter().enumerate() {
@@ -110,7 +109,7 @@ fn scaled(linear: &Linear, rows: usize, factor: f32) -> Linear {
     let cols = linear.cols();
     let mut values = vec![0.0; linear.rows() * cols];
     for (r, row) in values.chunks_exact_mut(cols).enumerate() {
-        linear.dequantize_row(r, row).expect("a sound matrix");
+        linear.dequantize_row(r, row).expect("an undamaged matrix");
         if r < rows {
             row.iter_mut().for_each(|w| *w *= factor);
         }

@@ -1,10 +1,10 @@
-//! Rotary positions: which values form a pair, and how far they turn.
+//! Rotary positions: the pairs of values and their angles.
 
 use mla_attention::{Error, Rope, RopeStyle};
 use proptest::prelude::*;
 
 fn rope(theta: f32, dims: usize, style: RopeStyle) -> Rope {
-    Rope::new(theta, dims, style).expect("a sound rope")
+    Rope::new(theta, dims, style).expect("a valid rope")
 }
 
 /// From 40-digit decimal arithmetic in Python: `e = f32(2i / 64)`, `p = f32(exp(e ln 1e6))`, `f32(1 / p)`. (Not
@@ -82,7 +82,7 @@ fn position_zero_and_no_dims_change_nothing() {
 }
 
 proptest! {
-    /// What positions are for: the product of a query and a key depends on their distance only.
+    /// The purpose of the embedding: the product of a query and a key depends on their distance only.
     #[test]
     fn products_depend_on_the_distance_only(
         q in prop::array::uniform8(-1f32..1.0),
@@ -105,7 +105,7 @@ proptest! {
 }
 
 #[test]
-fn unsound_ropes_are_refused() {
+fn impossible_ropes_are_refused() {
     for (theta, dims, wanted) in [
         (1e4, 5, "rope dims"),
         (1e4, usize::MAX - 1, "rope dims"),

@@ -1,14 +1,13 @@
-//! Grouped-query attention against plain loops, and what must make a difference to it.
+//! Grouped-query attention equals the oracle; every weight and setting changes its output.
 
-mod common;
-
-use common::{distance, gqa, gqa_config, gqa_weights, relative_error, run, tokens};
-use mla_attention::{Attention, CacheType, Error, GqaAttention, GqaConfig, GqaWeights, Rope, RopeStyle, expanded};
+use crate::expanded;
+use crate::layers::{distance, gqa, gqa_config, gqa_weights, relative_error, run, tokens};
+use mla_attention::{Attention, CacheType, Error, GqaAttention, GqaConfig, GqaWeights, Rope, RopeStyle};
 use proptest::prelude::*;
 use tl_kernels::Pool;
 
 /// F32 caches: the sums are taken in another order and in f64. F16 caches: besides, a value of the
-/// oracle may round to the neighbour of ours, which is 2^-10 of that value away.
+/// oracle may round to the next F16 beside ours, which is 2^-10 of that value away.
 const TOLERANCES: [(CacheType, f64); 2] = [(CacheType::F32, 1e-5), (CacheType::F16, 5e-4)];
 
 fn error_of(config: &GqaConfig, options: [bool; 2], ty: CacheType, n: usize, chunk: usize) -> f64 {

@@ -1,10 +1,7 @@
-//! The same bits however the tokens are cut and whoever computes them; caches that are cut, forked
-//! and full.
+//! Outputs have the same bits in chunks of any size and on any number of threads; caches can be cut, forked and full.
 
-mod common;
-
-use common::{bits, gqa, gqa_config, mla, mla_config, odd_mla, run, step, tokens};
-use mla_attention::{Attention, AttentionScratch, CacheShape, CacheType, CompressedMlaCache, Error};
+use crate::layers::{bits, gqa, gqa_config, mla, mla_config, odd_mla, run, step, tokens};
+use mla_attention::{Attention, AttentionScratch, CacheError, CacheShape, CacheType, CompressedMlaCache, Error};
 use tl_kernels::Pool;
 
 const TYPES: [CacheType; 2] = [CacheType::F32, CacheType::F16];
@@ -17,7 +14,7 @@ fn layers() -> Vec<Attention> {
     ]
 }
 
-/// The cache types of a layer.
+/// Every number type that the layer's cache comes in.
 fn types_of(layer: &Attention) -> Vec<CacheType> {
     match layer {
         Attention::Mla(_) => vec![CacheType::F32, CacheType::F16, CacheType::I8],
@@ -127,9 +124,9 @@ fn a_full_cache_says_both_numbers_and_stays_as_it_is() {
         step(&layer, &serial(), &x[..10 * width], &mut cache);
         let mut out = vec![0.0; 3 * width];
         let error = layer
-            .forward(&serial(), &x[10 * width..], 3, &mut cache, &mut AttentionScratch::new(), &mut out)
+            .forward(&serial(), &x[10 * width..], &mut cache, &mut AttentionScratch::new(), &mut out)
             .expect_err("13 tokens in 12 places");
-        assert!(matches!(error, Error::ContextFull { have: 12, need: 13 }), "{error:?}");
+        assert!(matches!(error, Error::Cache(CacheError::Full { have: 12, need: 13 })), "{error:?}");
         assert!(error.to_string().contains("12") && error.to_string().contains("13"), "{error}");
         assert_eq!(cache.len(), 10);
         let got = step(&layer, &serial(), &x[10 * width..12 * width], &mut cache);
@@ -145,7 +142,7 @@ fn one_scratch_serves_layers_of_any_shape() {
         let x = tokens(layer, n, 7);
         let mut cache = layer.new_cache(n, CacheType::F32).expect("a small cache");
         let mut out = vec![f32::NAN; x.len()];
-        layer.forward(&serial(), &x, n, &mut cache, &mut scratch, &mut out).expect("room");
+        layer.forward(&serial(), &x, &mut cache, &mut scratch, &mut out).expect("room");
         assert_eq!(bits(&out), bits(&run(layer, &serial(), CacheType::F32, &x, n)));
     }
 }
@@ -154,7 +151,7 @@ fn one_scratch_serves_layers_of_any_shape() {
 fn no_tokens_are_no_work() {
     for layer in layers() {
         let mut cache = layer.new_cache(4, CacheType::F32).expect("a small cache");
-        layer.forward(&serial(), &[], 0, &mut cache, &mut AttentionScratch::new(), &mut []).expect("nothing to do");
+        layer.forward(&serial(), &[], &mut cache, &mut AttentionScratch::new(), &mut []).expect("nothing to do");
         assert!(cache.is_empty());
     }
 }
@@ -167,23 +164,21 @@ fn wrong_buffers_and_wrong_caches_are_refused() {
         let x = tokens(layer, 2, 7);
         let mut out = vec![0.0; x.len()];
         let mut cache = layer.new_cache(4, CacheType::F32).expect("a small cache");
-        let short_x = layer.forward(&serial(), &x[1..], 2, &mut cache, &mut scratch, &mut out);
+        let short_x = layer.forward(&serial(), &x[1..], &mut cache, &mut scratch, &mut out);
         assert!(matches!(short_x, Err(Error::BufferLength { name: "x", .. })), "{short_x:?}");
-        let huge_n = layer.forward(&serial(), &x, usize::MAX, &mut cache, &mut scratch, &mut out);
-        assert!(matches!(huge_n, Err(Error::BufferLength { name: "x", .. })), "{huge_n:?}");
-        let short_out = layer.forward(&serial(), &x, 2, &mut cache, &mut scratch, &mut out[1..]);
+        let short_out = layer.forward(&serial(), &x, &mut cache, &mut scratch, &mut out[1..]);
         assert!(matches!(short_out, Err(Error::BufferLength { name: "out", .. })), "{short_out:?}");
         for other in layers.iter().filter(|other| other.cache_shape() != layer.cache_shape()) {
             let mut cache = other.new_cache(4, CacheType::F32).expect("a small cache");
-            let error = layer.forward(&serial(), &x, 2, &mut cache, &mut scratch, &mut out);
-            assert!(matches!(error, Err(Error::CacheMismatch { .. })), "{error:?}");
+            let error = layer.forward(&serial(), &x, &mut cache, &mut scratch, &mut out);
+            assert!(matches!(error, Err(Error::Cache(CacheError::Mismatch { .. }))), "{error:?}");
             assert!(cache.is_empty());
         }
     }
 }
 
 #[test]
-fn a_model_cache_speaks_for_all_layers() {
+fn the_cache_of_a_model_has_one_length_for_all_layers() {
     let layers = layers();
     let shapes = || layers.iter().map(Attention::cache_shape);
     let mut cache = CompressedMlaCache::new(shapes(), 8, CacheType::F16).expect("a small cache");
@@ -196,7 +191,7 @@ fn a_model_cache_speaks_for_all_layers() {
     }
     assert_eq!((cache.len(), cache.n_ctx(), cache.layers().len()), (5, 8, 3));
     assert!(cache.check_room(3).is_ok());
-    assert!(matches!(cache.check_room(4), Err(Error::ContextFull { have: 8, need: 9 })));
+    assert!(matches!(cache.check_room(4), Err(CacheError::Full { have: 8, need: 9 })));
 
     let fork = cache.fork().expect("a small cache");
     cache.truncate(2);
@@ -212,16 +207,16 @@ fn f16_caches_differ_from_f32_ones_by_their_rounding_only() {
     for layer in layers() {
         let x = tokens(&layer, 60, 7);
         let [exact, rounded] = TYPES.map(|ty| run(&layer, &serial(), ty, &x, 60));
-        let error = common::distance(&rounded, &exact, layer.hidden());
+        let error = crate::layers::distance(&rounded, &exact, layer.hidden());
         assert!(error > 1e-6 && error < 5e-3, "relative difference {error}");
     }
 }
 
 #[test]
-fn a_type_that_a_cache_does_not_come_in_is_refused_with_the_remedy() {
+fn int8_is_refused_for_grouped_queries_with_the_remedy() {
     let layer = gqa(&gqa_config(6, 2, 10, 6), false, false, 3);
     let error = layer.new_cache(4, CacheType::I8).expect_err("no INT8 for grouped queries");
-    assert!(matches!(error, Error::CacheType { ty: CacheType::I8, .. }), "{error:?}");
+    assert!(matches!(error, CacheError::Type { ty: CacheType::I8, .. }), "{error:?}");
     assert!(error.to_string().contains("2 heads x 10") && error.to_string().contains("choose f16"), "{error}");
 }
 
@@ -231,5 +226,5 @@ fn glm_flash_stores_54144_bytes_per_token() {
     assert_eq!(47 * shape.bytes_per_token(CacheType::F16), 54_144);
     assert_eq!(47 * shape.bytes_per_token(CacheType::I8), 30_268);
     let oversized = CompressedMlaCache::new([shape; 47], usize::MAX / 4, CacheType::F16);
-    assert!(matches!(oversized, Err(Error::CacheMemory { .. })));
+    assert!(matches!(oversized, Err(CacheError::Memory { .. })));
 }

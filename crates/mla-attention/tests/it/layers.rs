@@ -1,7 +1,5 @@
 //! Layers with seeded random weights, and what the tests measure on them.
 
-#![allow(dead_code, reason = "each test binary uses its own part")]
-
 use mla_attention::{
     Attention, AttentionScratch, CacheType, GqaAttention, GqaConfig, GqaWeights, LayerCache, MlaAttention, MlaConfig,
     MlaWeights, QueryProjection, Rope, RopeStyle,
@@ -56,7 +54,7 @@ pub(crate) fn odd_mla() -> MlaConfig {
     mla_config(50, 3, Some(21), [40, 5, 6, 7])
 }
 
-/// Query weights are large, so that the softmax has something to choose.
+/// Query weights are large, so that the softmax is far from uniform.
 pub(crate) fn mla_weights(c: &MlaConfig, seed: u64) -> MlaWeights {
     let mut rng = Rng(seed);
     let q_width = c.n_heads * (c.qk_nope + c.qk_rope);
@@ -71,7 +69,7 @@ pub(crate) fn mla_weights(c: &MlaConfig, seed: u64) -> MlaWeights {
         },
         kv_a: rng.linear(c.kv_lora + c.qk_rope, c.hidden, 1.0),
         kv_a_norm: rng.values(c.kv_lora, 1.0, 0.3),
-        // The input of a key is the latent, so the columns of `k_b` keep no variance; its rows do.
+        // A key is made from the latent, so the gain follows from the rows of `k_b`, not from its columns.
         k_b: (0..c.n_heads)
             .map(|_| {
                 let gain = (c.qk_nope as f32 / c.kv_lora as f32).sqrt();
@@ -119,7 +117,7 @@ pub(crate) fn gqa(c: &GqaConfig, bias: bool, norm: bool, seed: u64) -> Attention
     Attention::Gqa(GqaAttention::new(c.clone(), gqa_weights(c, bias, norm, seed)).expect("weights that fit"))
 }
 
-/// `n` normed tokens.
+/// `n` tokens of the normed residual stream.
 pub(crate) fn tokens(layer: &Attention, n: usize, seed: u64) -> Vec<f32> {
     Rng(seed).values(n * layer.hidden(), 0.0, 3f32.sqrt())
 }
@@ -127,8 +125,7 @@ pub(crate) fn tokens(layer: &Attention, n: usize, seed: u64) -> Vec<f32> {
 /// One forward pass of all of `x`, appended to `cache`.
 pub(crate) fn step(layer: &Attention, pool: &Pool, x: &[f32], cache: &mut LayerCache) -> Vec<f32> {
     let mut out = vec![f32::NAN; x.len()];
-    let n = x.len() / layer.hidden();
-    layer.forward(pool, x, n, cache, &mut AttentionScratch::new(), &mut out).expect("room in the cache");
+    layer.forward(pool, x, cache, &mut AttentionScratch::new(), &mut out).expect("room in the cache");
     out
 }
 
@@ -138,20 +135,19 @@ pub(crate) fn run(layer: &Attention, pool: &Pool, ty: CacheType, x: &[f32], chun
     let mut scratch = AttentionScratch::new();
     let mut out = vec![f32::NAN; x.len()];
     for (x, out) in x.chunks(chunk * layer.hidden()).zip(out.chunks_mut(chunk * layer.hidden())) {
-        let n = x.len() / layer.hidden();
-        layer.forward(pool, x, n, &mut cache, &mut scratch, out).expect("room in the cache");
+        layer.forward(pool, x, &mut cache, &mut scratch, out).expect("room in the cache");
     }
     out
 }
 
-/// `|got - wanted|` of the worst token of `width` values, over the root mean square of all `|wanted|`: one
-/// token whose terms cancel says nothing about the others.
+/// `|got - wanted|` of the worst token of `width` values, over the root mean square of all `|wanted|`, so
+/// that a token whose terms cancel is not measured against its own small norm.
 pub(crate) fn relative_error(got: &[f32], wanted: &[f64], width: usize) -> f64 {
     assert_eq!(got.len(), wanted.len());
     let square = |(got, wanted): (&f32, &f64)| (f64::from(*got) - wanted).powi(2);
     let of_token = |(got, wanted): (&[f32], &[f64])| got.iter().zip(wanted).map(square).sum::<f64>();
     let errors = got.chunks_exact(width).zip(wanted.chunks_exact(width)).map(of_token);
-    // Not `max`: it passes over NaN.
+    // Not `f64::max`, which ignores NaN: a NaN must fail the test.
     let worst = errors.fold(0.0, |worst, error| if error <= worst { worst } else { error });
     let mean = wanted.iter().map(|w| w * w).sum::<f64>() * width as f64 / wanted.len() as f64;
     (worst / mean).sqrt()

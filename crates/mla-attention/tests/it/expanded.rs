@@ -8,23 +8,23 @@
 //!
 //! This is the form of the paper before absorption, and the form the weights were trained in. It
 //! shares no code with the fast path but the weights and the frequencies of the position
-//! embedding: two-pass softmax, no tiles, no absorbed product. It is slow and holds everything
+//! embedding: two-pass softmax, no spans, no absorbed product. It is slow and holds everything
 //! expanded, so it is for tests only. Activations are never quantised here.
 
 use half::f16;
 use tl_kernels::Linear;
 
-use crate::{CacheType, GqaConfig, GqaWeights, MlaConfig, MlaWeights, QueryProjection, Rope, RopeStyle};
+use mla_attention::{CacheType, GqaConfig, GqaWeights, MlaConfig, MlaWeights, QueryProjection, Rope, RopeStyle};
 
 /// Latent attention of a whole sequence `x` `[n, hidden]` from position 0; returns `[n, hidden]`.
 ///
-/// What a cache of type `cache` would hold is rounded to it.
+/// Keys and values are rounded as a cache of type `cache` rounds them.
 ///
 /// # Panics
 /// When the weights do not have the shapes of the configuration, or a ternary block is damaged.
-#[must_use]
-pub fn mla(config: &MlaConfig, weights: &MlaWeights, cache: CacheType, x: &[f32]) -> Vec<f64> {
+pub(crate) fn mla(config: &MlaConfig, weights: &MlaWeights, cache: CacheType, x: &[f32]) -> Vec<f64> {
     let c = config;
+    let q_head = c.qk_nope + c.qk_rope;
     let eps = f64::from(c.latent_norm_eps);
     let tokens: Vec<Vec<f64>> = x.chunks_exact(c.hidden).map(widen).collect();
     let kv_a = Matrix::of(&weights.kv_a);
@@ -41,7 +41,7 @@ pub fn mla(config: &MlaConfig, weights: &MlaWeights, cache: CacheType, x: &[f32]
                 Matrix::of(b).times(&rms_norm(&Matrix::of(a).times(x), a_norm, eps))
             }
         };
-        let rotated = q.chunks_exact(c.q_head()).map(|head| {
+        let rotated = q.chunks_exact(q_head).map(|head| {
             let mut head = head.to_vec();
             rotate(&c.rope, position, &mut head[c.qk_nope..]);
             head
@@ -59,7 +59,7 @@ pub fn mla(config: &MlaConfig, weights: &MlaWeights, cache: CacheType, x: &[f32]
         }
     }
 
-    let scale = 1.0 / (c.q_head() as f64).sqrt();
+    let scale = 1.0 / (q_head as f64).sqrt();
     let out = Matrix::of(&weights.out);
     let attended = queries.iter().enumerate().map(|(position, heads)| {
         let of_head = |h: usize| {
@@ -75,12 +75,11 @@ pub fn mla(config: &MlaConfig, weights: &MlaWeights, cache: CacheType, x: &[f32]
 /// Grouped-query attention of a whole sequence `x` `[n, hidden]` from position 0; returns
 /// `[n, hidden]`.
 ///
-/// What a cache of type `cache` would hold is rounded to it.
+/// Keys and values are rounded as a cache of type `cache` rounds them.
 ///
 /// # Panics
 /// When the weights do not have the shapes of the configuration, or a ternary block is damaged.
-#[must_use]
-pub fn gqa(config: &GqaConfig, weights: &GqaWeights, cache: CacheType, x: &[f32]) -> Vec<f64> {
+pub(crate) fn gqa(config: &GqaConfig, weights: &GqaWeights, cache: CacheType, x: &[f32]) -> Vec<f64> {
     let (c, w) = (config, weights);
     let [q, k, v, out] = [&w.q, &w.k, &w.v, &w.out].map(Matrix::of);
     let finish = |y: Vec<f64>, norm: &Option<Vec<f32>>, position: usize| {
@@ -147,7 +146,7 @@ impl Matrix {
         let mut row = vec![0.0; linear.cols()];
         let mut values = Vec::with_capacity(linear.rows() * linear.cols());
         for r in 0..linear.rows() {
-            linear.dequantize_row(r, &mut row).expect("the oracle is given sound weights");
+            linear.dequantize_row(r, &mut row).expect("the oracle is given undamaged weights");
             values.extend(row.iter().copied().map(f64::from));
         }
         Matrix { cols: linear.cols(), values }
@@ -197,7 +196,7 @@ fn rotate(rope: &Rope, position: usize, head: &mut [f64]) {
     }
 }
 
-/// Keys and values, as a cache of type `ty` holds them. Beside INT8 latents stand F16 keys.
+/// Keys and values, as a cache of type `ty` holds them. A cache of INT8 latents holds F16 keys.
 fn round(values: &[f64], ty: CacheType) -> Vec<f64> {
     let rounded = |v: &f64| match ty {
         CacheType::F32 => f64::from(*v as f32),

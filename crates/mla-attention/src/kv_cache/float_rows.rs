@@ -1,23 +1,25 @@
-//! One growing table of cached rows, `[len, width]`, in the cache's number type.
+//! A growing table of cached rows, `[len, width]`, as F32 or F16.
 //!
 //! **Invariant**: the memory for `capacity` rows is reserved at construction and never moves;
 //! an append only writes behind the last row. (Reserved memory costs no RAM until it is written.)
 
 use half::f16;
+#[cfg(test)]
 use half::slice::HalfFloatSliceExt;
 
-use crate::Error;
+use super::cache_type::CacheType;
+use super::error::CacheError;
 
-/// The number type of a plane.
+/// The number type of the rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum FloatType {
+pub(super) enum FloatType {
     F32,
     F16,
 }
 
 impl FloatType {
     /// Bytes of one value.
-    pub(crate) fn value_bytes(self) -> usize {
+    pub(super) fn value_bytes(self) -> usize {
         match self {
             FloatType::F32 => 4,
             FloatType::F16 => 2,
@@ -25,9 +27,9 @@ impl FloatType {
     }
 }
 
-/// The rows of a cache, as the attention loop reads them.
+/// All rows held, as the attention loop reads them.
 #[derive(Clone, Copy)]
-pub(crate) enum Rows<'a> {
+pub(crate) enum FloatSlice<'a> {
     F32(&'a [f32]),
     F16(&'a [f16]),
 }
@@ -40,16 +42,16 @@ enum Store {
 
 /// `[len, width]` with room for `capacity` rows.
 #[derive(Debug)]
-pub(crate) struct Plane {
+pub(crate) struct FloatRows {
     width: usize,
     capacity: usize,
     store: Store,
 }
 
-impl Plane {
+impl FloatRows {
     /// Reserves `capacity` rows of `width` values.
-    pub(crate) fn new(capacity: usize, width: usize, ty: FloatType) -> Result<Plane, Error> {
-        let refused = || Error::CacheMemory {
+    pub(super) fn new(capacity: usize, width: usize, ty: FloatType) -> Result<FloatRows, CacheError> {
+        let refused = || CacheError::Memory {
             n_ctx: capacity,
             bytes: (capacity as u128).saturating_mul(width as u128).saturating_mul(ty.value_bytes() as u128),
         };
@@ -58,12 +60,12 @@ impl Plane {
             FloatType::F32 => Store::F32(reserved(values).ok_or_else(refused)?),
             FloatType::F16 => Store::F16(reserved(values).ok_or_else(refused)?),
         };
-        Ok(Plane { width, capacity, store })
+        Ok(FloatRows { width, capacity, store })
     }
 
     /// A copy of the rows held now, with the same capacity.
-    pub(crate) fn fork(&self) -> Result<Plane, Error> {
-        let mut copy = Plane::new(self.capacity, self.width, self.ty())?;
+    pub(super) fn fork(&self) -> Result<FloatRows, CacheError> {
+        let mut copy = FloatRows::new(self.capacity, self.width, self.ty())?;
         match (&self.store, &mut copy.store) {
             (Store::F32(from), Store::F32(to)) => to.extend_from_slice(from),
             (Store::F16(from), Store::F16(to)) => to.extend_from_slice(from),
@@ -72,23 +74,23 @@ impl Plane {
         Ok(copy)
     }
 
-    pub(crate) fn width(&self) -> usize {
+    pub(super) fn width(&self) -> usize {
         self.width
     }
 
-    pub(crate) fn capacity(&self) -> usize {
+    pub(super) fn capacity(&self) -> usize {
         self.capacity
     }
 
-    pub(crate) fn ty(&self) -> FloatType {
+    pub(super) fn ty(&self) -> FloatType {
         match self.store {
             Store::F32(_) => FloatType::F32,
             Store::F16(_) => FloatType::F16,
         }
     }
 
-    /// Rows held.
-    pub(crate) fn len(&self) -> usize {
+    /// How many rows are held.
+    pub(super) fn len(&self) -> usize {
         let values = match &self.store {
             Store::F32(values) => values.len(),
             Store::F16(values) => values.len(),
@@ -97,20 +99,20 @@ impl Plane {
     }
 
     /// All rows held, `[len, width]`.
-    pub(crate) fn rows(&self) -> Rows<'_> {
+    pub(crate) fn rows(&self) -> FloatSlice<'_> {
         match &self.store {
-            Store::F32(values) => Rows::F32(values),
-            Store::F16(values) => Rows::F16(values),
+            Store::F32(values) => FloatSlice::F32(values),
+            Store::F16(values) => FloatSlice::F16(values),
         }
     }
 
     /// Refuses `n` more rows that do not fit.
-    pub(crate) fn check_room(&self, n: usize) -> Result<(), Error> {
+    pub(super) fn check_room(&self, n: usize) -> Result<(), CacheError> {
         check_room(self.len(), n, self.capacity)
     }
 
-    /// Appends `[n, width]` values, rounded to the plane's type. Room must have been checked.
-    pub(crate) fn append(&mut self, values: &[f32]) {
+    /// Appends `[n, width]` values, rounded to their type. Room must have been checked.
+    pub(super) fn append(&mut self, values: &[f32]) {
         debug_assert!(values.len().is_multiple_of(self.width));
         debug_assert!(self.len() + values.len() / self.width <= self.capacity);
         match &mut self.store {
@@ -120,7 +122,7 @@ impl Plane {
     }
 
     /// Drops every row from `len` on.
-    pub(crate) fn truncate(&mut self, len: usize) {
+    pub(super) fn truncate(&mut self, len: usize) {
         let values = len.saturating_mul(self.width);
         match &mut self.store {
             Store::F32(rows) => rows.truncate(values),
@@ -129,35 +131,45 @@ impl Plane {
     }
 
     /// Decodes row `position` into `out` `[width]`.
-    pub(crate) fn read(&self, position: usize, out: &mut [f32]) {
-        let span = position * self.width..(position + 1) * self.width;
+    #[cfg(test)]
+    pub(super) fn read(&self, position: usize, out: &mut [f32]) {
+        let values = position * self.width..(position + 1) * self.width;
         match &self.store {
-            Store::F32(rows) => out.copy_from_slice(&rows[span]),
-            Store::F16(rows) => rows[span].convert_to_f32_slice(out),
+            Store::F32(rows) => out.copy_from_slice(&rows[values]),
+            Store::F16(rows) => rows[values].convert_to_f32_slice(out),
         }
     }
 }
 
 /// Refuses `n` more rows than `len` that exceed `capacity`.
-pub(crate) fn check_room(len: usize, n: usize, capacity: usize) -> Result<(), Error> {
+pub(super) fn check_room(len: usize, n: usize, capacity: usize) -> Result<(), CacheError> {
     let need = len.saturating_add(n);
     if need > capacity {
-        return Err(Error::ContextFull { have: capacity, need });
+        return Err(CacheError::Full { have: capacity, need });
     }
     Ok(())
 }
 
 /// Rounds to the nearest F16; a finite value beyond its range becomes the largest F16, so that
 /// one outlier costs precision instead of turning later scores into infinities.
-pub(crate) fn saturating_f16(value: f32) -> f16 {
+pub(super) fn saturating_f16(value: f32) -> f16 {
     if value.is_finite() { f16::from_f32(value.clamp(-65504.0, 65504.0)) } else { f16::from_f32(value) }
 }
 
 /// Room for `values` elements.
-pub(crate) fn reserved<T>(values: usize) -> Option<Vec<T>> {
+pub(super) fn reserved<T>(values: usize) -> Option<Vec<T>> {
     let mut vec = Vec::new();
     vec.try_reserve_exact(values).ok()?;
     Some(vec)
+}
+
+impl From<FloatType> for CacheType {
+    fn from(ty: FloatType) -> CacheType {
+        match ty {
+            FloatType::F32 => CacheType::F32,
+            FloatType::F16 => CacheType::F16,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -166,10 +178,10 @@ mod tests {
 
     #[test]
     fn f16_rows_saturate_finite_values_and_keep_the_others() {
-        let mut plane = Plane::new(1, 5, FloatType::F16).expect("a small plane");
-        plane.append(&[1e9, -1e9, f32::INFINITY, f32::NAN, 0.1]);
+        let mut table = FloatRows::new(1, 5, FloatType::F16).expect("a small table");
+        table.append(&[1e9, -1e9, f32::INFINITY, f32::NAN, 0.1]);
         let mut row = [0.0; 5];
-        plane.read(0, &mut row);
+        table.read(0, &mut row);
         assert_eq!(row[..3], [65504.0, -65504.0, f32::INFINITY]);
         assert!(row[3].is_nan());
         assert_eq!(row[4], f16::from_f32(0.1).to_f32());
@@ -177,23 +189,23 @@ mod tests {
 
     #[test]
     fn the_reserved_memory_never_moves() {
-        let mut plane = Plane::new(100, 3, FloatType::F32).expect("a small plane");
-        let address = |plane: &Plane| match plane.rows() {
-            Rows::F32(rows) => rows.as_ptr() as usize,
-            Rows::F16(_) => unreachable!("made as F32"),
+        let mut table = FloatRows::new(100, 3, FloatType::F32).expect("a small table");
+        let address = |table: &FloatRows| match table.rows() {
+            FloatSlice::F32(rows) => rows.as_ptr() as usize,
+            FloatSlice::F16(_) => unreachable!("made as F32"),
         };
-        let before = address(&plane);
+        let before = address(&table);
         for _ in 0..100 {
-            plane.append(&[1.0, 2.0, 3.0]);
+            table.append(&[1.0, 2.0, 3.0]);
         }
-        assert_eq!(address(&plane), before);
-        assert_eq!(plane.len(), 100);
-        assert!(matches!(plane.check_room(1), Err(Error::ContextFull { have: 100, need: 101 })));
+        assert_eq!(address(&table), before);
+        assert_eq!(table.len(), 100);
+        assert!(matches!(table.check_room(1), Err(CacheError::Full { have: 100, need: 101 })));
     }
 
     #[test]
     fn an_absurd_capacity_is_an_error_with_the_number_of_bytes() {
-        let error = Plane::new(usize::MAX / 2, 576, FloatType::F16).expect_err("too large");
+        let error = FloatRows::new(usize::MAX / 2, 576, FloatType::F16).expect_err("too large");
         assert!(error.to_string().contains("bytes, which cannot be allocated"), "{error}");
     }
 }

@@ -1,0 +1,163 @@
+//! Grouped-query attention (arXiv 2305.13245) with optional biases, per-head norms of queries and
+//! keys, and rotation of the first part of a head only.
+//!
+//! ```text
+//! q, k, v    = W_q x + b_q, W_k x + b_k, W_v x + b_v
+//! q_h, k_g   = rmsnorm(q_h), rmsnorm(k_g)              each head by itself, where the model has it
+//! q_h, k_g   = rope on the first rotary_dims values, the others as they are
+//! cache     += (k, v)
+//! score_h(t) = q_h . k_g(t) / sqrt(head_dim)           g = h / (n_heads / n_kv_heads)
+//! out        = W_o concat(sum_t p_h(t) v_g(t))
+//! ```
+
+use tl_kernels::{ActivationBuffer, Linear, Pool, math};
+
+use super::config::GqaConfig;
+use super::weights::GqaWeights;
+use crate::checks;
+use crate::error::Error;
+use crate::kv_cache::{CacheShape, FloatSlice, KvCache, check_shape};
+use crate::project::{project, sized};
+use crate::rope::RopeTable;
+use crate::spans::{Columns, FloatSpans, Query, attend};
+
+/// One layer of grouped-query attention: a configuration and weights that fit it.
+#[derive(Debug)]
+pub struct GqaAttention {
+    config: GqaConfig,
+    weights: GqaWeights,
+}
+
+/// Buffers of a forward pass of `n` tokens.
+#[derive(Debug, Default)]
+pub(crate) struct GqaScratch {
+    acts: ActivationBuffer,
+    /// The queries, `[n, n_heads, head_dim]`.
+    q: Vec<f32>,
+    /// The keys, and the values below, `[n, n_kv_heads, head_dim]`.
+    k: Vec<f32>,
+    v: Vec<f32>,
+    /// `[head_dim]`: a head before its norm.
+    head: Vec<f32>,
+    turns: RopeTable,
+    /// The attended values, `[n, n_heads, head_dim]`.
+    concat: Vec<f32>,
+}
+
+impl GqaAttention {
+    /// Joins a configuration and its weights.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for impossible settings, [`Error::WeightShape`] for a weight that does
+    /// not fit them.
+    pub fn new(config: GqaConfig, weights: GqaWeights) -> Result<GqaAttention, Error> {
+        config.validate()?;
+        weights.validate(&config)?;
+        Ok(GqaAttention { config, weights })
+    }
+
+    pub(crate) fn config(&self) -> &GqaConfig {
+        &self.config
+    }
+
+    pub(crate) fn linears_mut(&mut self) -> Vec<&mut Linear> {
+        self.weights.linears_mut()
+    }
+
+    pub(crate) fn cache_shape(&self) -> CacheShape {
+        let c = &self.config;
+        CacheShape::Kv { n_kv_heads: c.n_kv_heads, head_dim: c.head_dim }
+    }
+
+    /// One forward pass, as [`Attention::forward`](crate::Attention::forward) describes it.
+    pub(crate) fn forward(
+        &self,
+        pool: &Pool,
+        x: &[f32],
+        cache: &mut KvCache,
+        s: &mut GqaScratch,
+        out: &mut [f32],
+    ) -> Result<(), Error> {
+        let (c, w) = (&self.config, &self.weights);
+        let n = checks::tokens(x, out, c.hidden)?;
+        check_shape(self.cache_shape(), cache.shape())?;
+        let first = cache.len();
+        cache.check_room(n)?;
+        if n == 0 {
+            return Ok(());
+        }
+
+        s.acts.set(x, n, c.hidden);
+        s.turns.fill(&c.rope, first, n);
+        let q = sized(&mut s.q, n * c.q_width());
+        let k = sized(&mut s.k, n * c.kv_width());
+        let v = sized(&mut s.v, n * c.kv_width());
+        for (linear, bias, y) in [(&w.q, &w.q_bias, &mut *q), (&w.k, &w.k_bias, &mut *k), (&w.v, &w.v_bias, &mut *v)] {
+            project(pool, linear, &mut s.acts, y);
+            add_bias(bias.as_deref(), y);
+        }
+        let before = sized(&mut s.head, c.head_dim);
+        self.norm_and_rotate(w.q_norm.as_deref(), &s.turns, c.n_heads, before, q);
+        self.norm_and_rotate(w.k_norm.as_deref(), &s.turns, c.n_kv_heads, before, k);
+        cache.append(k, v)?;
+
+        let concat = sized(&mut s.concat, n * c.q_width());
+        self.attend(pool, first, cache, q, concat);
+        s.acts.set(concat, n, c.q_width());
+        project(pool, &w.out, &mut s.acts, out);
+        Ok(())
+    }
+
+    /// Norms and rotates every head of `rows` `[n, heads, head_dim]` in place; `before` is a
+    /// spare `[head_dim]`.
+    fn norm_and_rotate(
+        &self,
+        norm: Option<&[f32]>,
+        turns: &RopeTable,
+        heads: usize,
+        before: &mut [f32],
+        rows: &mut [f32],
+    ) {
+        let c = &self.config;
+        for (i, head) in rows.chunks_exact_mut(c.head_dim).enumerate() {
+            if let Some(norm) = norm {
+                before.copy_from_slice(head);
+                math::rms_norm(before, norm, c.qk_norm_eps, head);
+            }
+            turns.rotate(i / heads, &mut head[..c.rotary_dims]);
+        }
+    }
+
+    /// `concat_h = sum_t p_h(t) v_g(t)` for every head of `q`, both `[n, n_heads, head_dim]`.
+    fn attend(&self, pool: &Pool, first: usize, cache: &KvCache, q: &[f32], concat: &mut [f32]) {
+        let c = &self.config;
+        let columns = Columns { stride: c.kv_width(), head_stride: c.head_dim, width: c.head_dim };
+        let group = c.n_heads / c.n_kv_heads;
+        // Rows are ordered (token, head).
+        let query = |row: usize| Query { position: first + row / c.n_heads, kv_head: row % c.n_heads / group };
+        let scale = c.score_scale();
+        match cache.rows() {
+            (FloatSlice::F32(keys), FloatSlice::F32(values)) => {
+                let spans =
+                    FloatSpans { queries: q, keys, key_columns: columns, values, value_columns: columns, scale };
+                attend(pool, &spans, &query, concat);
+            }
+            (FloatSlice::F16(keys), FloatSlice::F16(values)) => {
+                let spans =
+                    FloatSpans { queries: q, keys, key_columns: columns, values, value_columns: columns, scale };
+                attend(pool, &spans, &query, concat);
+            }
+            _ => unreachable!("a cache has one number type"),
+        }
+    }
+}
+
+/// Adds `bias` `[width]` to every row of `y` `[n, width]`.
+fn add_bias(bias: Option<&[f32]>, y: &mut [f32]) {
+    let Some(bias) = bias else { return };
+    for row in y.chunks_exact_mut(bias.len()) {
+        for (y, b) in row.iter_mut().zip(bias) {
+            *y += b;
+        }
+    }
+}

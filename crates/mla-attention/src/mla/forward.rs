@@ -1,0 +1,284 @@
+//! Multi-head latent attention in the absorbed form (DeepSeek-V2, arXiv 2405.04434, section 2.1).
+//!
+//! ```text
+//! q            = q_b(rmsnorm(q_a(x)))                heads x (nope | rope);  without q_lora: q(x)
+//! c | k_pe     = kv_a(x)                             one latent and one rotary key for all heads
+//! c            = rmsnorm(c)
+//! cache       += (c, rope(k_pe))
+//! q_abs_h      = k_b_h q_nope_h                      the key projection, moved to the query's side
+//! score_h(t)   = (q_abs_h . c_t + rope(q_pe_h) . k_pe_t) / sqrt(nope + rope)
+//! o_h          = v_b_h (sum_t p_h(t) c_t)            the value projection, moved behind the sum
+//! out          = W_o concat(o_h)
+//! ```
+//!
+//! Keys and values are never expanded: a cached row `c | k_pe` is the key of every head, and its
+//! first `kv_lora` values are the value of every head. That is multi-query attention with one key
+//! head, computed in [`spans`](crate::spans). For an INT8 cache the queries are rounded to INT8 too.
+//!
+//! **Invariant**: the value is the *normalised* latent, and the scale follows from the width of
+//! the original queries, not of the absorbed ones.
+
+use tl_kernels::int8::Vectors;
+use tl_kernels::{ActivationBuffer, Linear, Pool, math};
+
+use super::config::MlaConfig;
+use super::weights::{MlaWeights, QueryProjection};
+use crate::checks;
+use crate::error::Error;
+use crate::kv_cache::{
+    CacheError, CacheShape, FloatRows, FloatSlice, Int8Latents, LatentCache, LatentRows, check_shape,
+};
+use crate::project::{project, project_two, sized};
+use crate::rope::RopeTable;
+use crate::spans::{Columns, FloatSpans, Int8Spans, Query, attend};
+
+/// Most tokens whose products with the weights of a head take no longer than reading them.
+const STREAMED_TOKENS: usize = 2;
+
+/// One layer of multi-head latent attention: a configuration and weights that fit it.
+#[derive(Debug)]
+pub struct MlaAttention {
+    config: MlaConfig,
+    weights: MlaWeights,
+}
+
+/// Buffers of a forward pass of `n` tokens.
+#[derive(Debug, Default)]
+pub(crate) struct MlaScratch {
+    /// What the next projection reads: `x`, the normed compressed query, at last
+    /// `concat` `[n, n_heads, v_head]`.
+    acts: ActivationBuffer,
+    /// `[n, q_lora]`, before the norm.
+    q_low: Vec<f32>,
+    /// `[n, n_heads, qk_nope + qk_rope]`.
+    q: Vec<f32>,
+    /// `[n, kv_lora + qk_rope]`: as projected, and normed and rotated for the cache.
+    kv: Vec<f32>,
+    latents: Vec<f32>,
+    turns: RopeTable,
+    heads: Vec<HeadScratch>,
+    /// `[n_heads, n, kv_lora + qk_rope]`: `q_abs | rope(q_pe)`, the counterpart of a cached row.
+    queries: Vec<f32>,
+    /// For INT8 caches `[n_heads, n, kv_lora]`: `q_abs`, rounded.
+    rounded: Vectors,
+    /// Weighted sums of the latents, `[n_heads, n, kv_lora]`.
+    attended: Vec<f32>,
+}
+
+/// Buffers of one head.
+#[derive(Debug, Default)]
+struct HeadScratch {
+    /// `q_nope` `[n, qk_nope]`, then the attended latents `[n, kv_lora]`.
+    acts: ActivationBuffer,
+    /// The absorbed queries, `[n, kv_lora]`.
+    q_abs: Vec<f32>,
+    /// The head's part of `concat`, `[n, v_head]`.
+    value: Vec<f32>,
+}
+
+impl MlaAttention {
+    /// Joins a configuration and its weights.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for impossible settings, [`Error::WeightShape`] for a weight that does
+    /// not fit them.
+    pub fn new(config: MlaConfig, weights: MlaWeights) -> Result<MlaAttention, Error> {
+        config.validate()?;
+        weights.validate(&config)?;
+        Ok(MlaAttention { config, weights })
+    }
+
+    pub(crate) fn config(&self) -> &MlaConfig {
+        &self.config
+    }
+
+    pub(crate) fn linears_mut(&mut self) -> Vec<&mut Linear> {
+        self.weights.linears_mut()
+    }
+
+    pub(crate) fn cache_shape(&self) -> CacheShape {
+        CacheShape::Latent { kv_lora: self.config.kv_lora, qk_rope: self.config.qk_rope }
+    }
+
+    /// One forward pass, as [`Attention::forward`](crate::Attention::forward) describes it.
+    pub(crate) fn forward(
+        &self,
+        pool: &Pool,
+        x: &[f32],
+        cache: &mut LatentCache,
+        scratch: &mut MlaScratch,
+        out: &mut [f32],
+    ) -> Result<(), Error> {
+        let c = &self.config;
+        let n = checks::tokens(x, out, c.hidden)?;
+        check_shape(self.cache_shape(), cache.shape())?;
+        let first = cache.len();
+        cache.check_room(n)?;
+        if n == 0 {
+            return Ok(());
+        }
+
+        scratch.acts.set(x, n, c.hidden);
+        scratch.turns.fill(&c.rope, first, n);
+        self.project_input(pool, n, scratch);
+        self.append_latents(n, cache, scratch)?;
+        self.expand_queries(pool, n, scratch);
+        self.absorb_queries(pool, n, scratch);
+        self.attend(pool, first, n, cache, scratch);
+        self.expand_values(pool, n, scratch);
+        project(pool, &self.weights.out, &mut scratch.acts, out);
+        Ok(())
+    }
+
+    /// `c | k_pe = kv_a(x)` with `q_a(x)`, or with `q = q(x)` `[n, n_heads, nope | rope]`, not yet rotated.
+    fn project_input(&self, pool: &Pool, n: usize, s: &mut MlaScratch) {
+        let c = &self.config;
+        let kv = sized(&mut s.kv, n * c.cache_width());
+        let (q, y) = match &self.weights.q {
+            QueryProjection::Direct(w) => (w, &mut s.q),
+            QueryProjection::LowRank { a, .. } => (a, &mut s.q_low),
+        };
+        project_two(pool, (&self.weights.kv_a, kv), (q, sized(y, n * q.rows())), &mut s.acts);
+    }
+
+    /// `cache += rmsnorm(c) | rope(k_pe)`.
+    fn append_latents(&self, n: usize, cache: &mut LatentCache, s: &mut MlaScratch) -> Result<(), CacheError> {
+        let c = &self.config;
+        let kv = sized(&mut s.kv, n * c.cache_width());
+        let latents = sized(&mut s.latents, n * c.cache_width());
+        let rows = kv.chunks_exact(c.cache_width()).zip(latents.chunks_exact_mut(c.cache_width()));
+        for (token, (kv, row)) in rows.enumerate() {
+            let (latent, k_pe) = row.split_at_mut(c.kv_lora);
+            math::rms_norm(&kv[..c.kv_lora], &self.weights.kv_a_norm, c.latent_norm_eps, latent);
+            k_pe.copy_from_slice(&kv[c.kv_lora..]);
+            s.turns.rotate(token, k_pe);
+        }
+        cache.append(latents)
+    }
+
+    /// `q = q_b(rmsnorm(q_a(x)))` `[n, n_heads, nope | rope]`, not yet rotated, where queries are compressed.
+    fn expand_queries(&self, pool: &Pool, n: usize, s: &mut MlaScratch) {
+        let c = &self.config;
+        let QueryProjection::LowRank { a, a_norm, b } = &self.weights.q else { return };
+        let rank = a.rows();
+        let low = &s.q_low;
+        s.acts.fill(n, rank, |token, normed| {
+            math::rms_norm(&low[token * rank..][..rank], a_norm, c.latent_norm_eps, normed);
+        });
+        let q = sized(&mut s.q, n * c.n_heads * c.q_head());
+        project(pool, b, &mut s.acts, q);
+    }
+
+    /// Calls `f(h, scratch of h)` once for every head.
+    fn each_head(&self, pool: &Pool, n: usize, heads: &mut [HeadScratch], f: impl Fn(usize, &mut HeadScratch) + Sync) {
+        let n_heads = self.config.n_heads;
+        // With few tokens, reading the weights takes the time: each thread then reads the weights of neighbouring heads,
+        // which lie side by side, as one stream.
+        let heads_per_task = if n <= STREAMED_TOKENS { n_heads.div_ceil(pool.threads()) } else { 1 };
+        pool.chunks_mut(&mut heads[..n_heads], heads_per_task, |task, heads| {
+            for (i, head) in heads.iter_mut().enumerate() {
+                f(task * heads_per_task + i, head);
+            }
+        });
+    }
+
+    /// `query_h = k_b_h q_nope_h | rope(q_pe_h)` for every head.
+    fn absorb_queries(&self, pool: &Pool, n: usize, s: &mut MlaScratch) {
+        let c = &self.config;
+        let (q, turns, serial) = (&s.q, &s.turns, Pool::serial());
+        if s.heads.len() < c.n_heads {
+            s.heads.resize_with(c.n_heads, HeadScratch::default);
+        }
+        let q_of = |token: usize, h: usize| &q[(token * c.n_heads + h) * c.q_head()..][..c.q_head()];
+        self.each_head(pool, n, &mut s.heads, |h, head| {
+            head.acts.fill(n, c.qk_nope, |token, q_nope| {
+                q_nope.copy_from_slice(&q_of(token, h)[..c.qk_nope]);
+            });
+            let q_abs = sized(&mut head.q_abs, n * c.kv_lora);
+            project(&serial, &self.weights.k_b[h], &mut head.acts, q_abs);
+        });
+        let heads = &s.heads;
+        let queries = sized(&mut s.queries, c.n_heads * n * c.cache_width());
+        pool.chunks_mut(queries, n * c.cache_width(), |h, rows| {
+            for (token, row) in rows.chunks_exact_mut(c.cache_width()).enumerate() {
+                let (abs, q_pe) = row.split_at_mut(c.kv_lora);
+                abs.copy_from_slice(&heads[h].q_abs[token * c.kv_lora..][..c.kv_lora]);
+                q_pe.copy_from_slice(&q_of(token, h)[c.qk_nope..]);
+                turns.rotate(token, q_pe);
+            }
+        });
+    }
+
+    /// `attended_h = sum_t p_h(t) c_t` over all positions up to each token's own.
+    fn attend(&self, pool: &Pool, first: usize, n: usize, cache: &LatentCache, s: &mut MlaScratch) {
+        // Rows are ordered (head, token).
+        let query = |row: usize| Query { position: first + row % n, kv_head: 0 };
+        match cache.rows() {
+            LatentRows::Float(rows) => self.attend_float(pool, n, rows, &query, s),
+            LatentRows::Int8(latents) => self.attend_int8(pool, n, latents, &query, s),
+        }
+    }
+
+    fn attend_float(
+        &self,
+        pool: &Pool,
+        n: usize,
+        cache: &FloatRows,
+        query: &(dyn Fn(usize) -> Query + Sync),
+        s: &mut MlaScratch,
+    ) {
+        let (c, queries) = (&self.config, &s.queries);
+        let key_columns = Columns { stride: c.cache_width(), head_stride: 0, width: c.cache_width() };
+        let value_columns = Columns { width: c.kv_lora, ..key_columns };
+        let scale = c.score_scale();
+        let attended = sized(&mut s.attended, c.n_heads * n * c.kv_lora);
+        match cache.rows() {
+            FloatSlice::F32(rows) => {
+                let spans = FloatSpans { queries, keys: rows, key_columns, values: rows, value_columns, scale };
+                attend(pool, &spans, query, attended);
+            }
+            FloatSlice::F16(rows) => {
+                let spans = FloatSpans { queries, keys: rows, key_columns, values: rows, value_columns, scale };
+                attend(pool, &spans, query, attended);
+            }
+        }
+    }
+
+    fn attend_int8(
+        &self,
+        pool: &Pool,
+        n: usize,
+        cache: &Int8Latents,
+        query: &(dyn Fn(usize) -> Query + Sync),
+        s: &mut MlaScratch,
+    ) {
+        let (c, n_rows, width) = (&self.config, self.config.n_heads * n, self.config.cache_width());
+        let queries = &s.queries;
+        s.rounded.set(pool, n_rows, c.kv_lora, |row| &queries[row * width..][..c.kv_lora]);
+        let spans = Int8Spans {
+            kv_lora: c.kv_lora,
+            qk_rope: c.qk_rope,
+            rounded: &s.rounded,
+            queries,
+            cache,
+            scale: c.score_scale(),
+        };
+        attend(pool, &spans, query, sized(&mut s.attended, n_rows * c.kv_lora));
+    }
+
+    /// `concat_h = v_b_h attended_h`, left in `acts` as `[n, n_heads, v_head]`.
+    fn expand_values(&self, pool: &Pool, n: usize, s: &mut MlaScratch) {
+        let c = &self.config;
+        let (attended, serial) = (&s.attended, Pool::serial());
+        self.each_head(pool, n, &mut s.heads, |h, head| {
+            let v_b = &self.weights.v_b[h];
+            head.acts.set_in(v_b.act_mode(), &attended[h * n * c.kv_lora..][..n * c.kv_lora], n, c.kv_lora);
+            v_b.forward(&serial, &head.acts, sized(&mut head.value, n * c.v_head));
+        });
+        s.acts.fill(n, c.n_heads * c.v_head, |token, concat| {
+            for (out, head) in concat.chunks_exact_mut(c.v_head).zip(&s.heads) {
+                out.copy_from_slice(&head.value[token * c.v_head..][..c.v_head]);
+            }
+        });
+    }
+}

@@ -1,0 +1,98 @@
+//! The loop over rows and spans.
+
+use tl_kernels::Pool;
+
+use super::softmax::Softmax;
+
+/// How many positions a span has.
+pub(super) const SPAN: usize = 64;
+
+/// Most rows that one task takes, so that a span read once serves many queries.
+pub(super) const MAX_TASK_ROWS: usize = 64;
+
+/// The query of a row, by what it may see.
+#[derive(Clone, Copy)]
+pub(crate) struct Query {
+    /// The row's own position: it sees `0 ..= position`.
+    pub(crate) position: usize,
+    /// Which key and value head it reads.
+    pub(crate) kv_head: usize,
+}
+
+/// Keys and values, and the queries for them.
+pub(crate) trait Spans: Sync {
+    /// Values per row of the result.
+    fn value_width(&self) -> usize;
+
+    /// Folds one span into `rows`.
+    fn attend_span(&self, rows: &mut SpanRows<'_>);
+}
+
+/// Some neighbouring rows at one span.
+pub(crate) struct SpanRows<'a> {
+    /// The first of the rows.
+    pub(super) first_row: usize,
+    /// The key and value head that all rows read.
+    pub(super) kv_head: usize,
+    /// The span's first position.
+    pub(super) first_position: usize,
+    /// How many positions of the span each row sees, at least 1.
+    pub(super) seen: &'a [usize],
+    /// The running softmax of each row.
+    pub(super) states: &'a mut [Softmax],
+    /// Room for `[rows, SPAN]`.
+    pub(super) scores: &'a mut [f32],
+    /// The running numerators, `[rows, value width]`.
+    pub(super) acc: &'a mut [f32],
+}
+
+/// Attends from the query of every row to its past; `out` is `[rows, value width]`.
+pub(crate) fn attend(pool: &Pool, spans: &impl Spans, query: &(dyn Fn(usize) -> Query + Sync), out: &mut [f32]) {
+    let width = spans.value_width();
+    let n_rows = out.len() / width;
+    if n_rows == 0 {
+        return;
+    }
+    let task_rows = n_rows.div_ceil(pool.threads()).clamp(1, MAX_TASK_ROWS);
+    pool.chunks_mut(out, task_rows * width, |task, acc| {
+        attend_task(spans, task * task_rows, &|row| query(task * task_rows + row), acc);
+    });
+}
+
+/// The rows from `first_row` on, `acc` `[rows of this task, value width]`; `query` counts from the first of them.
+fn attend_task(spans: &impl Spans, first_row: usize, query: &dyn Fn(usize) -> Query, acc: &mut [f32]) {
+    let width = spans.value_width();
+    let n_rows = acc.len() / width;
+    let mut states = [Softmax::START; MAX_TASK_ROWS];
+    let mut scores = [0.0; MAX_TASK_ROWS * SPAN];
+    acc.fill(0.0);
+    let end = (0..n_rows).map(|row| query(row).position + 1).max().unwrap_or(0);
+    for first_position in (0..end).step_by(SPAN) {
+        let mut row = 0;
+        while row < n_rows {
+            let Query { position, kv_head } = query(row);
+            if position < first_position {
+                row += 1;
+                continue;
+            }
+            let start = row;
+            let mut seen = [0; MAX_TASK_ROWS];
+            while row < n_rows && query(row).kv_head == kv_head && query(row).position >= first_position {
+                seen[row - start] = SPAN.min(query(row).position + 1 - first_position);
+                row += 1;
+            }
+            spans.attend_span(&mut SpanRows {
+                first_row: first_row + start,
+                kv_head,
+                first_position,
+                seen: &seen[..row - start],
+                states: &mut states[start..row],
+                scores: &mut scores,
+                acc: &mut acc[start * width..row * width],
+            });
+        }
+    }
+    for (state, acc) in states.iter().zip(acc.chunks_exact_mut(width)) {
+        state.normalise(acc);
+    }
+}

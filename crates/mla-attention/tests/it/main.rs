@@ -1,0 +1,8 @@
+//! Tests of attention as a whole: against an oracle, and against itself in other pieces.
+
+mod batches;
+mod expanded;
+mod gqa;
+mod layers;
+mod mla;
+mod rope;
