@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 
-use crate::Outcome;
+use crate::outcome::Outcome;
 
 /// What to measure.
 #[derive(clap::Args)]

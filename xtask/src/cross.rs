@@ -14,7 +14,8 @@ use std::time::Instant;
 
 use xshell::{Cmd, Shell, cmd};
 
-use crate::{Outcome, repo};
+use crate::outcome::Outcome;
+use crate::{bitnet, repo};
 
 const CARGO: &str = "/usr/bin/cargo";
 const RUSTC: &str = "/usr/bin/rustc";
@@ -155,7 +156,7 @@ impl Cross {
         .run()?;
         let module = self.dir.join(WASM).join(&self.profile).join("examples/wasm.wasm");
         let student = self.dir.join("student.gguf");
-        let (sh, bitnet) = (&self.sh, repo::bitnet(None, &self.profile)?);
+        let (sh, bitnet) = (&self.sh, bitnet::binary(None, &self.profile)?);
         cmd!(sh, "{bitnet} quantize -m fixtures/craftsman-mini -o {student} --preset balanced --method ls --force")
             .quiet()
             .ignore_stderr()

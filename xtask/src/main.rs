@@ -1,17 +1,21 @@
 //! The project's own commands: `cargo xtask VERB`.
 //!
 //! Orchestration only. What touches a model runs `bitnet` in its own process, so that an installed binary can do
-//! everything this one can. **Invariant**: depends on clap and xshell, on none of our crates.
+//! everything this one can. **Invariant**: depends on clap, xshell, serde_json and safetensors, on none of our crates.
 
 mod bench;
+mod bitnet;
 mod cross;
 mod fuzz;
-mod json;
+mod outcome;
 mod pipeline;
 mod prove;
+mod record;
 mod repo;
-mod safetensors;
+mod report;
+mod suite;
 mod targets;
+mod tensors;
 mod tidy;
 
 use std::process::ExitCode;
@@ -19,8 +23,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use xshell::cmd;
 
-/// What every command returns; the error's text is for the person at the terminal.
-type Outcome<T = ()> = Result<T, Box<dyn std::error::Error>>;
+use outcome::{EndedWith, Outcome};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Build, check and prove this project", arg_required_else_help = true)]
@@ -47,6 +50,7 @@ enum Verb {
     Bench(bench::Args),
     /// Run one heavy demonstration and record its figures below benches/record.
     Prove(prove::Args),
+    Suite(suite::Args),
     /// The same as `bitnet quantize`.
     #[command(disable_help_flag = true)]
     Quantize(Forwarded),
@@ -75,14 +79,15 @@ fn main() -> ExitCode {
         Verb::Fuzz(args) => fuzz::run(&args),
         Verb::Bench(args) => bench::run(&args),
         Verb::Prove(args) => prove::run(&args),
-        Verb::Quantize(rest) => bitnet("quantize", &rest.args),
-        Verb::Synth(rest) => bitnet("synth", &rest.args),
-        Verb::EvalGates(rest) => bitnet("eval-gates", &rest.args),
+        Verb::Suite(args) => suite::run(&args),
+        Verb::Quantize(rest) => bitnet::forward("quantize", &rest.args),
+        Verb::Synth(rest) => bitnet::forward("synth", &rest.args),
+        Verb::EvalGates(rest) => bitnet::forward("eval-gates", &rest.args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => match error.downcast_ref::<EndedWith>() {
-            // Whoever ended so has said why.
+            // The program that ended so has said why.
             Some(EndedWith(code)) => ExitCode::from(*code),
             None => {
                 repo::complain(&format!("error: {error}"));
@@ -96,29 +101,4 @@ fn test(args: &[String]) -> Outcome {
     let sh = repo::shell()?;
     cmd!(sh, "cargo test --workspace --profile checked {args...}").run()?;
     Ok(())
-}
-
-/// Ends this program with the exit code of one that it ran, or with one that means the same.
-#[derive(Debug)]
-struct EndedWith(u8);
-
-impl std::fmt::Display for EndedWith {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "ended with exit code {}", self.0)
-    }
-}
-
-impl std::error::Error for EndedWith {}
-
-/// Runs a model verb through `cargo run`, in the caller's folder so that its paths mean what they say.
-fn bitnet(verb: &str, args: &[String]) -> Outcome {
-    let sh = xshell::Shell::new()?;
-    let manifest = repo::root().join("Cargo.toml");
-    let run = cmd!(sh, "cargo run --quiet --release --manifest-path {manifest} -p bitnet-cli -- {verb} {args...}");
-    let status = std::process::Command::from(run).status()?;
-    match status.code().and_then(|code| u8::try_from(code).ok()) {
-        Some(0) => Ok(()),
-        Some(code) => Err(EndedWith(code).into()),
-        None => Err(format!("`bitnet {verb}` ended with {status}").into()),
-    }
 }

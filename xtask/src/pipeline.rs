@@ -8,8 +8,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use crate::json::Json;
-use crate::{EndedWith, Outcome, repo};
+use serde_json::Value;
+
+use crate::outcome::{EndedWith, Outcome};
+use crate::report::{list, number, text};
+use crate::{bitnet, repo};
 
 /// How much to run.
 #[derive(clap::Args)]
@@ -61,7 +64,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let text = path(fixtures.join("texts/heldout.txt"))?;
     let windows = args.windows.to_string();
     let (system, user) = question(&fixtures)?;
-    let bitnet = repo::bitnet(args.bitnet.as_deref(), &args.profile)?;
+    let bitnet = bitnet::binary(args.bitnet.as_deref(), &args.profile)?;
     let mut line = Pipeline { bitnet, work: work.clone(), stages: Vec::new() };
 
     let settings = ["--preset", &args.preset, "--method", &args.method, "--force", "--json"];
@@ -152,12 +155,12 @@ impl Pipeline {
     }
 }
 
-fn answered(text: &str) -> Result<Vec<String>, String> {
-    Ok(text.trim().lines().map(str::to_owned).collect())
+fn answered(said: &str) -> Result<Vec<String>, String> {
+    Ok(said.trim().lines().map(str::to_owned).collect())
 }
 
-fn quantized(text: &str) -> Result<Vec<String>, String> {
-    let json = Json::parse(text)?;
+fn quantized(said: &str) -> Result<Vec<String>, String> {
+    let json = parsed(said)?;
     let mut lines = vec![
         row("weights", &count(&json, "report.params")?),
         row("size", &size(&json, "report.output_bytes")?),
@@ -168,11 +171,11 @@ fn quantized(text: &str) -> Result<Vec<String>, String> {
             "class", "type", "tensors", "size", "relative error", "cosine"
         ),
     ];
-    for entry in json.path("report.types").map_or(&[][..], Json::list) {
+    for entry in list(&json, "report.types") {
         lines.push(format!(
             "{:<16} {:<8} {:>7} {:>12} {:>14} {:>8}",
-            text_of(entry, "class")?,
-            text_of(entry, "type")?,
+            text(entry, "class")?,
+            text(entry, "type")?,
             count(entry, "tensors")?,
             size(entry, "bytes")?,
             significant(number(entry, "relative_mse")?),
@@ -182,21 +185,20 @@ fn quantized(text: &str) -> Result<Vec<String>, String> {
     Ok(lines)
 }
 
-fn verified(text: &str) -> Result<Vec<String>, String> {
-    let json = Json::parse(text)?;
-    let types = json.path("types").map_or(&[][..], Json::list);
+fn verified(said: &str) -> Result<Vec<String>, String> {
+    let json = parsed(said)?;
     let types: Result<Vec<String>, String> =
-        types.iter().map(|t| Ok(format!("{} x {}", count(t, "tensors")?, text_of(t, "type")?))).collect();
+        list(&json, "types").iter().map(|t| Ok(format!("{} x {}", count(t, "tensors")?, text(t, "type")?))).collect();
     Ok(vec![
-        row("identity (BLAKE3)", &text_of(&json, "identity")?),
+        row("identity (BLAKE3)", text(&json, "identity")?),
         row("tensors", &types?.join(", ")),
         row("data read", &size(&json, "bytes")?),
-        row("defects", &json.path("defects").map_or(0, |d| d.list().len()).to_string()),
+        row("defects", &list(&json, "defects").len().to_string()),
     ])
 }
 
-fn fidelity(text: &str) -> Result<Vec<String>, String> {
-    let json = Json::parse(text)?;
+fn fidelity(said: &str) -> Result<Vec<String>, String> {
+    let json = parsed(said)?;
     let figure = |path: &str| number(&json, path).map(significant);
     let with_error = |path: &str| -> Result<String, String> {
         Ok(format!("{} +- {}", figure(&format!("{path}.value"))?, figure(&format!("{path}.standard_error"))?))
@@ -213,19 +215,17 @@ fn fidelity(text: &str) -> Result<Vec<String>, String> {
 }
 
 /// The verdict with its sentences on the first line, then a line per gate.
-fn gated(text: &str) -> Result<Vec<String>, String> {
-    let json = Json::parse(text)?;
-    let sentences = json.path("summary").map_or(&[][..], Json::list).iter().filter_map(Json::text);
-    let sentences: Vec<&str> = sentences.collect();
-    let mut lines = vec![format!("{}: {}", text_of(&json, "verdict")?, sentences.join(" "))];
-    for result in json.path("student.gates").map_or(&[][..], Json::list) {
-        let name = text_of(result, "gate")?;
-        let teachers = json.path("teacher.gates").map_or(&[][..], Json::list);
-        let of_teacher = teachers.iter().find(|r| r.path("gate") == result.path("gate"));
-        let figure = |r: &Json| number(r, "figure.value").map_or_else(|_| "none".to_owned(), |x| format!("{x:.4}"));
+fn gated(said: &str) -> Result<Vec<String>, String> {
+    let json = parsed(said)?;
+    let sentences: Vec<&str> = list(&json, "summary").iter().filter_map(Value::as_str).collect();
+    let mut lines = vec![format!("{}: {}", text(&json, "verdict")?, sentences.join(" "))];
+    for result in list(&json, "student.gates") {
+        let name = text(result, "gate")?;
+        let of_teacher = list(&json, "teacher.gates").iter().find(|r| r["gate"] == result["gate"]);
+        let figure = |r: &Value| number(r, "figure.value").map_or_else(|_| "none".to_owned(), |x| format!("{x:.4}"));
         lines.push(format!(
             "{name:<20} {:<8} student {}   demanded {}   teacher {}",
-            text_of(result, "outcome")?,
+            text(result, "outcome")?,
             figure(result),
             number(result, "threshold")?,
             of_teacher.map_or_else(|| "is the reference".to_owned(), figure),
@@ -239,19 +239,15 @@ fn row(name: &str, value: &str) -> String {
     format!("{name:<32} {value}")
 }
 
-fn number(json: &Json, path: &str) -> Result<f64, String> {
-    json.path(path).and_then(Json::number).ok_or_else(|| format!("the report holds no number `{path}`"))
+fn parsed(text: &str) -> Result<Value, String> {
+    serde_json::from_str(text).map_err(|e| e.to_string())
 }
 
-fn text_of(json: &Json, path: &str) -> Result<String, String> {
-    json.path(path).and_then(Json::text).map(str::to_owned).ok_or_else(|| format!("the report holds no text `{path}`"))
-}
-
-fn count(json: &Json, path: &str) -> Result<String, String> {
+fn count(json: &Value, path: &str) -> Result<String, String> {
     number(json, path).map(|n| n.to_string())
 }
 
-fn size(json: &Json, path: &str) -> Result<String, String> {
+fn size(json: &Value, path: &str) -> Result<String, String> {
     number(json, path).map(|n| repo::bytes(n as u64))
 }
 
@@ -268,8 +264,8 @@ fn significant(n: f64) -> String {
 fn question(fixtures: &Path) -> Outcome<(String, String)> {
     let suite = std::fs::read_to_string(fixtures.join("suites/suite-200.jsonl"))?;
     for line in suite.lines() {
-        let prompt = Json::parse(line)?;
-        let field = |key: &str| prompt.member(key).and_then(Json::text).unwrap_or_default().to_owned();
+        let prompt: Value = serde_json::from_str(line)?;
+        let field = |key: &str| prompt[key].as_str().unwrap_or_default().to_owned();
         if field("label") == "resolved" {
             return Ok((field("system"), field("user")));
         }

@@ -1,10 +1,10 @@
 //! Where the repository is, and how this program speaks: one line at a time.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use xshell::{Shell, cmd};
+use xshell::Shell;
 
-use crate::Outcome;
+use crate::outcome::Outcome;
 
 /// The repository's root folder.
 pub(crate) fn root() -> &'static Path {
@@ -16,18 +16,6 @@ pub(crate) fn shell() -> Outcome<Shell> {
     let sh = Shell::new()?;
     sh.change_dir(root());
     Ok(sh)
-}
-
-/// The `bitnet` binary that was named, or one built with `profile`.
-pub(crate) fn bitnet(named: Option<&Path>, profile: &str) -> Outcome<PathBuf> {
-    if let Some(path) = named {
-        return Ok(std::path::absolute(path)?);
-    }
-    let sh = shell()?;
-    cmd!(sh, "cargo build --profile {profile} -p bitnet-cli").run()?;
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-    let path = root().join(target).join(profile).join(format!("bitnet{}", std::env::consts::EXE_SUFFIX));
-    if path.is_file() { Ok(path) } else { Err(format!("cargo did not leave a binary at {}", path.display()).into()) }
 }
 
 /// One line to standard output.

@@ -5,7 +5,8 @@
 
 use xshell::cmd;
 
-use crate::{Outcome, repo};
+use crate::outcome::Outcome;
+use crate::repo;
 
 const TARGETS: [&str; 2] = ["aarch64-apple-darwin", "x86_64-pc-windows-msvc"];
 

@@ -9,7 +9,8 @@ mod fixtures;
 
 use std::path::{Path, PathBuf};
 
-use crate::{Outcome, repo};
+use crate::outcome::Outcome;
+use crate::repo;
 
 /// What the checks found.
 #[derive(Default)]

@@ -339,11 +339,6 @@ pub enum Error {
         /// What was asked for.
         value: f64,
     },
-    /// A suite to be made of no prompts or without a label.
-    #[error(
-        "a suite of no prompts, or without a label of positive weight, would be empty; ask for at least one of each"
-    )]
-    EmptySuite,
     /// A share of the corpus that cannot be removed.
     #[error("a share of {fraction} of the chunks cannot be removed; use a number between 0 and 1")]
     Fraction {

@@ -20,7 +20,6 @@ pub mod error;
 pub mod evidence;
 pub mod fidelity;
 pub mod figure;
-pub mod grammar;
 pub mod labels;
 pub mod model;
 pub mod perplexity;

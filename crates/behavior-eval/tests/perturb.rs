@@ -15,21 +15,6 @@ fn suite(name: &str) -> (Suite, LabelReport) {
     (suite, before)
 }
 
-/// A suite whose chunks come from a dozen sources.
-fn generated() -> (Suite, LabelReport) {
-    let dir = tempfile::tempdir().unwrap();
-    let (a, b) = (dir.path().join("s.jsonl"), dir.path().join("c.jsonl"));
-    let (mut lines, mut chunks) = (Vec::new(), Vec::new());
-    for prompt in behavior_eval::grammar::SuiteSpec::default().generate().unwrap() {
-        behavior_eval::grammar::write(&prompt, &mut lines, &mut chunks).unwrap();
-    }
-    std::fs::write(&a, lines).unwrap();
-    std::fs::write(&b, chunks).unwrap();
-    let suite = Suite::open(&a, &b).unwrap();
-    let before = labels(suite.prompts(), &Thresholds::default());
-    (suite, before)
-}
-
 fn run((suite, before): &(Suite, LabelReport), removal: Removal, fraction: f64, seed: u64) -> Perturbed {
     perturb(suite, before, &Thresholds::default(), &Perturbation { fraction, removal, seed }).unwrap()
 }
@@ -82,7 +67,6 @@ fn labels_survive_where_the_evidence_still_holds() {
 
 #[test]
 fn strata_lose_equal_shares() {
-    let whole = generated();
     let by_source = |suite: &Suite| {
         let mut counts: BTreeMap<String, usize> = BTreeMap::new();
         for chunk in suite.prompts().iter().flat_map(|prompt| &prompt.chunks) {
@@ -90,16 +74,22 @@ fn strata_lose_equal_shares() {
         }
         counts
     };
-    let before = by_source(&whole.0);
-    assert_eq!(before.len(), 12);
-    let after = by_source(&run(&whole, Removal::StratifiedBySource, 0.1, 4).suite);
-    for (source, n) in &before {
-        let gone = (n - after[source]) as f64;
-        assert!((gone - 0.1 * *n as f64).abs() <= 1.0, "{source}: {gone} of {n}");
+    for name in ["unseen-held-out", "unseen-training", "unseen-split"] {
+        let whole = suite(name);
+        let before = by_source(&whole.0);
+        assert_eq!(before.len(), 12, "{name}");
+        let after = by_source(&run(&whole, Removal::StratifiedBySource, 0.1, 4).suite);
+        for (source, n) in &before {
+            let gone = (n - after[source]) as f64;
+            assert!((gone - 0.1 * *n as f64).abs() <= 1.0, "{name}, {source}: {gone} of {n}");
+        }
+        // At random they do not.
+        let after = by_source(&run(&whole, Removal::Random, 0.1, 4).suite);
+        assert!(
+            before.iter().any(|(source, n)| ((n - after[source]) as f64 - 0.1 * *n as f64).abs() > 1.0),
+            "{name}: {before:?} {after:?}"
+        );
     }
-    // At random they do not.
-    let after = by_source(&run(&whole, Removal::Random, 0.1, 4).suite);
-    assert!(before.iter().any(|(source, n)| ((n - after[source]) as f64 - 0.1 * *n as f64).abs() > 2.0));
 }
 
 #[test]

@@ -21,7 +21,7 @@ use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use output::{GateFailed, Usage};
-use verbs::{bench, dump, eval, eval_gates, inspect, quantize, run, suite, synth, tokenize, verify};
+use verbs::{bench, dump, eval, eval_gates, inspect, quantize, run, synth, tokenize, verify};
 
 #[derive(Parser)]
 #[command(name = "bitnet", version, about, arg_required_else_help = true)]
@@ -40,7 +40,6 @@ enum Verb {
     Tokenize(tokenize::Args),
     Dump(dump::Args),
     Eval(eval::Args),
-    Suite(suite::Args),
     EvalGates(Box<eval_gates::Args>),
     Synth(synth::Args),
     Bench(bench::Args),
@@ -60,7 +59,6 @@ fn main() -> ExitCode {
         Verb::Tokenize(args) => tokenize::execute(args),
         Verb::Dump(args) => dump::execute(args),
         Verb::Eval(args) => eval::execute(args),
-        Verb::Suite(args) => suite::execute(args),
         Verb::EvalGates(args) => eval_gates::execute(*args),
         Verb::Synth(args) => synth::execute(args),
         Verb::Bench(args) => bench::execute(args),

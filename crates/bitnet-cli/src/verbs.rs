@@ -8,7 +8,6 @@ pub(crate) mod eval_gates;
 pub(crate) mod inspect;
 pub(crate) mod quantize;
 pub(crate) mod run;
-pub(crate) mod suite;
 pub(crate) mod synth;
 pub(crate) mod tokenize;
 pub(crate) mod verify;

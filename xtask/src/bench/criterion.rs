@@ -5,11 +5,13 @@
 
 use std::path::Path;
 
+use serde_json::Value;
 use xshell::cmd;
 
-use crate::json::Json;
-use crate::prove::{Figure, Record};
-use crate::{Outcome, repo};
+use crate::outcome::Outcome;
+use crate::record::{Figure, Record};
+use crate::repo;
+use crate::report::number;
 
 /// One finished benchmark.
 struct Measured {
@@ -52,7 +54,8 @@ fn collect(dir: &Path, found: &mut Vec<Measured>) -> Outcome {
     for entry in std::fs::read_dir(dir)? {
         let path = entry?.path();
         if path.is_dir() && path.ends_with("new") {
-            let read = |name| -> Outcome<Json> { Ok(Json::parse(&std::fs::read_to_string(path.join(name))?)?) };
+            let read =
+                |name| -> Outcome<Value> { Ok(serde_json::from_str(&std::fs::read_to_string(path.join(name))?)?) };
             found.extend(measured(&read("benchmark.json")?, &read("estimates.json")?));
         } else if path.is_dir() {
             collect(&path, found)?;
@@ -61,14 +64,12 @@ fn collect(dir: &Path, found: &mut Vec<Measured>) -> Outcome {
     Ok(())
 }
 
-fn measured(benchmark: &Json, estimates: &Json) -> Option<Measured> {
-    let id = benchmark.member("full_id")?.text()?.to_owned();
-    let amount = match benchmark.member("throughput") {
-        Some(Json::Object(members)) => members.first().and_then(|(unit, n)| Some((unit.clone(), n.number()?))),
-        _ => None,
-    };
+fn measured(benchmark: &Value, estimates: &Value) -> Option<Measured> {
+    let id = benchmark["full_id"].as_str()?.to_owned();
+    let throughput = benchmark["throughput"].as_object().and_then(|members| members.iter().next());
+    let amount = throughput.and_then(|(unit, n)| Some((unit.clone(), n.as_f64()?)));
     let threads = id.rsplit('/').next()?.to_owned();
-    Some(Measured { threads, id, amount, nanoseconds: estimates.path("median.point_estimate")?.number()? })
+    Some(Measured { threads, id, amount, nanoseconds: number(estimates, "median.point_estimate").ok()? })
 }
 
 impl Measured {
@@ -93,20 +94,18 @@ fn figure(m: &Measured, all: &[Measured]) -> Figure {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::{figure, measured};
-    use crate::json::Json;
 
     #[test]
     fn a_speed_is_set_beside_the_bandwidth_of_its_thread_count() {
-        let estimates = |ns: &str| Json::parse(&format!("{{\"median\":{{\"point_estimate\":{ns}}}}}")).unwrap();
-        let bench = |id: &str| {
-            let text = format!("{{\"full_id\":\"{id}\",\"throughput\":{{\"Bytes\":1000}}}}");
-            Json::parse(&text).unwrap()
-        };
+        let estimates = |ns: u32| json!({"median": {"point_estimate": ns}});
+        let bench = |id: &str| json!({"full_id": id, "throughput": {"Bytes": 1000}});
         let all = [
-            measured(&bench("read/memory/2"), &estimates("100")).unwrap(),
-            measured(&bench("read/memory/1"), &estimates("200")).unwrap(),
-            measured(&bench("gemv/avx2/TQ2_0/1"), &estimates("400")).unwrap(),
+            measured(&bench("read/memory/2"), &estimates(100)).unwrap(),
+            measured(&bench("read/memory/1"), &estimates(200)).unwrap(),
+            measured(&bench("gemv/avx2/TQ2_0/1"), &estimates(400)).unwrap(),
         ];
         assert_eq!(figure(&all[2], &all).value, "2.50 GB/s, 50 % of read bandwidth");
         assert_eq!(figure(&all[0], &all).value, "10.00 GB/s");

@@ -2,20 +2,24 @@
 
 use std::path::Path;
 
+use serde_json::Value;
+
 use super::CurvesArgs;
 use super::chart::{Chart, Curve, Scale};
-use crate::json::Json;
-use crate::prove::{Figure, Record, bitnet_json};
-use crate::{Outcome, repo};
+use crate::bitnet;
+use crate::outcome::Outcome;
+use crate::record::{Figure, Record};
+use crate::repo;
+use crate::report::list;
 
 /// Tokens decoded at each depth, and how often: next to nothing beside the way to that depth.
 const DECODED: &str = "16";
 const DECODE_REPETITIONS: &str = "4";
 
 pub(super) fn draw(args: &CurvesArgs) -> Outcome {
-    let bitnet = repo::bitnet(args.bitnet.as_deref(), "release")?;
+    let bitnet = bitnet::binary(args.bitnet.as_deref(), "release")?;
     let model = args.model.to_str().ok_or("the model's path is not UTF-8")?;
-    let bench = |more: &[&str]| bitnet_json(&bitnet, &[&["bench", "--json", "-m", model][..], more].concat());
+    let bench = |more: &[&str]| bitnet::json(&bitnet, &[&["bench", "--json", "-m", model][..], more].concat());
 
     let record = Record::open("curves")?;
     let mut depths = vec!["0".to_owned()];
@@ -55,10 +59,10 @@ fn doubling(first: u32, last: u32) -> impl Iterator<Item = u32> {
 }
 
 /// Points of `key` and milliseconds per token.
-fn costs(report: &Json, key: &str) -> Outcome<Vec<(f64, f64)>> {
-    let number = |test: &Json, key| test.member(key).and_then(Json::number);
-    let tests = report.member("tests").map(Json::list).unwrap_or_default();
-    let points = tests.iter().map(|test| Some((number(test, key)?, 1e3 / number(test, "tokens_per_s")?)));
+fn costs(report: &Value, key: &str) -> Outcome<Vec<(f64, f64)>> {
+    let number = |test: &Value, key: &str| test[key].as_f64();
+    let points =
+        list(report, "tests").iter().map(|test| Some((number(test, key)?, 1e3 / number(test, "tokens_per_s")?)));
     points.collect::<Option<_>>().ok_or_else(|| "the report of `bitnet bench` lacks a figure".into())
 }
 

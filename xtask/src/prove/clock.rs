@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::Outcome;
+use crate::outcome::Outcome;
 
 /// How often the kernel is asked for the high-water mark, which never falls.
 const POLL: Duration = Duration::from_millis(20);

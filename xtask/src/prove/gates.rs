@@ -7,9 +7,13 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::{Proof, arg, bitnet, bitnet_json};
-use crate::json::Json;
-use crate::{Outcome, repo};
+use serde_json::Value;
+
+use super::proof::Proof;
+use crate::bitnet::{self, arg};
+use crate::outcome::Outcome;
+use crate::repo;
+use crate::report::{list, number};
 
 /// What the small suite may take on two cores, teacher and student together.
 const WALL: Duration = Duration::from_secs(180);
@@ -20,7 +24,7 @@ struct Gates {
     wall: Duration,
     /// The report's text up to the part about the run.
     fixed: String,
-    report: Json,
+    report: Value,
 }
 
 pub(super) fn prove(proof: &mut Proof<'_>, binary: &Path) -> Outcome {
@@ -42,7 +46,7 @@ pub(super) fn prove(proof: &mut Proof<'_>, binary: &Path) -> Outcome {
     for (name, more) in [("absmean", ["--method", "absmean"]), ("balanced", ["--method", "ls"])] {
         let student = proof.work.join(format!("{name}.gguf"));
         let quantize = ["quantize", "--model", teacher, "--out", arg(&student)?, "--preset", "balanced"];
-        bitnet(binary, &[&quantize[..], &more].concat())?;
+        bitnet::output(binary, &[&quantize[..], &more].concat())?;
         measured(proof, binary, [teacher, arg(&student)?], name)?;
     }
     Ok(())
@@ -65,7 +69,7 @@ fn itself(proof: &mut Proof<'_>, whole: &Gates) -> Outcome {
         let figure = format!("{got:.4}");
         proof.figure(format!("{gate} of the teacher"), figure, format!("{want:.4}"), (got - want).abs() < 5e-5);
     }
-    let first = whole.report.path("summary").and_then(|s| s.list().first()?.text()).unwrap_or_default();
+    let first = whole.report["summary"][0].as_str().unwrap_or_default();
     let said = first.starts_with("The teacher itself misses");
     proof.figure("the report opens with what the teacher misses", first, "The teacher itself misses ...", said);
     Ok(())
@@ -96,16 +100,15 @@ fn killed(proof: &mut Proof<'_>, binary: &Path, teacher: &str, whole: &Gates) ->
 /// A student's figures, as they are, and its stamp.
 fn measured(proof: &mut Proof<'_>, binary: &Path, models: [&str; 2], name: &str) -> Outcome {
     let identity = |student: &str| -> Outcome<String> {
-        let json = bitnet_json(binary, &["verify", student, "--json"])?;
-        Ok(json.path("identity").and_then(Json::text).unwrap_or_default().to_owned())
+        let json = bitnet::json(binary, &["verify", student, "--json"])?;
+        Ok(json["identity"].as_str().unwrap_or_default().to_owned())
     };
     let before = identity(models[1])?;
     // The recordings of the first run are used again.
     let run = gates(proof, binary, models, "suite-200", "whole", &["--stamp"])?;
-    let verdict = run.report.path("verdict").and_then(Json::text).unwrap_or_default().to_owned();
-    let failures = run.report.path("failures").map_or(&[][..], Json::list);
-    let named =
-        verdict == "SHIP" || failures.iter().all(|f| !f.path("worst_prompts").map_or(&[][..], Json::list).is_empty());
+    let verdict = run.report["verdict"].as_str().unwrap_or_default().to_owned();
+    let failures = list(&run.report, "failures");
+    let named = verdict == "SHIP" || failures.iter().all(|failure| !list(failure, "worst_prompts").is_empty());
     let layer = number(&run.report, "routing.worst_layer")?;
     let gates =
         ["routing_agreement", "citation_precision", "citation_recall", "refusal_f1", "must_refuse", "must_answer"];
@@ -113,8 +116,8 @@ fn measured(proof: &mut Proof<'_>, binary: &Path, models: [&str; 2], name: &str)
         gates.iter().map(|gate| gate_value(&run.report, gate).map(|value| format!("{gate} {value:.4}"))).collect();
     let figure = format!("{verdict}, worst layer {layer}: {}", figures?.join(", "));
     proof.figure(format!("student {name} on suite-200"), figure, "which gate and where, whatever the verdict", named);
-    let shown = bitnet_json(binary, &["inspect", models[1], "--json"])?;
-    let stamped = shown.path("gates.verdict").and_then(Json::text) == Some(&verdict);
+    let shown = bitnet::json(binary, &["inspect", models[1], "--json"])?;
+    let stamped = shown["gates"]["verdict"] == verdict;
     let same = identity(models[1])? == before;
     let figure = format!(
         "stamp {}, identity {}",
@@ -168,25 +171,18 @@ fn gates(
     let text = std::fs::read_to_string(proof.work.join(folder).join("report/report.json"))?;
     let fixed = text.split_once("\n  \"run\": {").map(|(fixed, _)| fixed.to_owned());
     let fixed = fixed.ok_or("the report has no part about the run")?;
-    Ok(Gates { wall, fixed, report: Json::parse(&text)? })
+    Ok(Gates { wall, fixed, report: serde_json::from_str(&text)? })
 }
 
 fn seconds(gates: &Gates) -> Outcome<f64> {
-    number(&gates.report, "run.seconds_per_prompt")
-}
-
-fn number(report: &Json, path: &str) -> Outcome<f64> {
-    report.path(path).and_then(Json::number).ok_or_else(|| format!("the report holds no number `{path}`").into())
+    Ok(number(&gates.report, "run.seconds_per_prompt")?)
 }
 
 /// The figure of a gate of the student.
-fn gate_value(report: &Json, gate: &str) -> Outcome<f64> {
-    let gates = report.path("student.gates").map_or(&[][..], Json::list);
-    let result = gates.iter().find(|result| result.path("gate").and_then(Json::text) == Some(gate));
-    // Who never cites has no precision.
-    result
-        .map(|r| r.path("figure.value").and_then(Json::number).unwrap_or(0.0))
-        .ok_or_else(|| format!("no gate {gate}").into())
+fn gate_value(report: &Value, gate: &str) -> Outcome<f64> {
+    let result = list(report, "student.gates").iter().find(|result| result["gate"] == gate);
+    // Without citations there is no precision; it counts as 0.
+    result.map(|r| r["figure"]["value"].as_f64().unwrap_or(0.0)).ok_or_else(|| format!("no gate {gate}").into())
 }
 
 /// The number after these words in the text.

@@ -4,16 +4,18 @@
 
 use std::path::Path;
 
-use super::{Proof, arg, bitnet};
-use crate::safetensors::{Tensor, Tensors};
-use crate::{Outcome, repo};
+use super::proof::Proof;
+use crate::bitnet::{self, arg};
+use crate::outcome::Outcome;
+use crate::repo;
+use crate::tensors::{Tensor, Tensors};
 
 const LOGITS: f64 = 2e-3;
 const HIDDEN: f64 = 1e-4;
 const WEIGHTS: f64 = 1e-4;
 
 pub(super) fn prove(proof: &mut Proof<'_>, binary: &Path) -> Outcome {
-    let dir = proof.args.dir.clone().unwrap_or_else(|| repo::root().join("fixtures/goldens"));
+    let dir = proof.options.dir.clone().unwrap_or_else(|| repo::root().join("fixtures/goldens"));
     let mut cases: Vec<_> = std::fs::read_dir(&dir)?.filter_map(Result::ok).map(|entry| entry.path()).collect();
     cases.retain(|case| case.join("golden.safetensors").is_file());
     cases.sort();
@@ -37,7 +39,7 @@ fn compare_case(proof: &Proof<'_>, binary: &Path, case: &Path) -> Outcome<Gap> {
     let ids: Vec<String> = golden.find("input_ids")?.values.iter().map(f64::to_string).collect();
     let out = proof.work.join("dump.safetensors");
     let _ = std::fs::remove_file(&out);
-    bitnet(binary, &["dump", "--model", arg(case)?, "--tokens", &ids.join(","), "--out", arg(&out)?])?;
+    bitnet::output(binary, &["dump", "--model", arg(case)?, "--tokens", &ids.join(","), "--out", arg(&out)?])?;
     Ok(Gap::between(&golden, &Tensors::read(&out)?)?)
 }
 
@@ -133,7 +135,7 @@ fn relative(a: &Tensor, b: &Tensor) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::{Gap, max_nan};
-    use crate::safetensors::Tensor;
+    use crate::tensors::Tensor;
 
     fn tensor(values: &[f64]) -> Tensor {
         Tensor { name: String::new(), shape: vec![values.len() / 2, 2], values: values.to_vec() }

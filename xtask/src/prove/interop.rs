@@ -3,8 +3,10 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use super::{Proof, arg};
-use crate::{Outcome, repo};
+use super::proof::Proof;
+use crate::bitnet::arg;
+use crate::outcome::Outcome;
+use crate::repo;
 
 const SCRIPTS: [&str; 2] = ["gguf_package.py", "llama_cpp_check.py"];
 
@@ -12,12 +14,14 @@ pub(super) fn prove(proof: &mut Proof<'_>, binary: &Path) -> Outcome {
     proof.need_disk(400_000_000)?;
     for script in SCRIPTS {
         let path = repo::root().join("fixtures/interop").join(script);
-        let done = Command::new(&proof.args.python)
+        let done = Command::new(&proof.options.python)
             .args(["-B", arg(&path)?, "--bitnet", arg(binary)?, "--work", arg(&proof.work)?])
             .stdin(Stdio::null())
             .stderr(Stdio::inherit())
             .output()
-            .map_err(|e| format!("cannot start {}: {e}; name a Python with --python", proof.args.python.display()))?;
+            .map_err(|e| {
+                format!("cannot start {}: {e}; name a Python with --python", proof.options.python.display())
+            })?;
         let text = String::from_utf8_lossy(&done.stdout);
         let mut stated = 0;
         for (verdict, rest) in text.lines().filter_map(|line| line.split_once(' ')) {

@@ -7,9 +7,12 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Proof, arg, bitnet, clock};
-use crate::json::Json;
-use crate::{Outcome, repo};
+use super::clock;
+use super::proof::Proof;
+use crate::bitnet::{self, arg};
+use crate::outcome::Outcome;
+use crate::repo;
+use crate::report::number;
 
 const KILLS: u32 = 5;
 const UNIT_BYTES: u64 = 64 << 20;
@@ -17,7 +20,7 @@ const UNIT_BYTES: u64 = 64 << 20;
 pub(super) fn prove(proof: &mut Proof<'_>, binary: &Path) -> Outcome {
     proof.need_disk(2_000_000_000)?;
     let model = proof.work.join("checkpoint");
-    bitnet(
+    bitnet::output(
         binary,
         &["synth", "--shape", "glm-4.7-flash", "--layers", "1", "--format", "safetensors-bf16", "--out", arg(&model)?],
     )?;
@@ -94,7 +97,7 @@ fn to_redo(out: &Path) -> Outcome<u64> {
 /// Where the last complete unit of a journal ends; a torn last line does not count.
 fn journalled(journal: &str) -> u64 {
     let whole = journal.rfind('\n').map_or("", |end| &journal[..end]);
-    let mut ends = whole.lines().filter_map(|line| Json::parse(line).ok()?.path("record.unit.end")?.number());
+    let mut ends = whole.lines().filter_map(|line| number(&serde_json::from_str(line).ok()?, "record.unit.end").ok());
     ends.next_back().map_or(0, |end| end as u64)
 }
 

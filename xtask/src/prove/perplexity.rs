@@ -2,8 +2,11 @@
 
 use std::path::Path;
 
-use super::{Proof, arg, bitnet_json};
-use crate::{Outcome, repo};
+use super::proof::Proof;
+use crate::bitnet::{self, arg};
+use crate::outcome::Outcome;
+use crate::repo;
+use crate::report::number;
 
 /// Relative difference allowed.
 const TOLERANCE: f64 = 2e-4;
@@ -15,11 +18,8 @@ pub(super) fn prove(proof: &mut Proof<'_>, binary: &Path) -> Outcome {
         .ok_or("fixtures/craftsman-mini/FIGURES.md does not state the held-out perplexity")?;
     let text = fixtures.join("texts/heldout.txt");
     let report =
-        bitnet_json(binary, &["eval", "fidelity", "--student", arg(&teacher)?, "--text", arg(&text)?, "--json"])?;
-    let got = report
-        .path("perplexity.value")
-        .and_then(crate::json::Json::number)
-        .ok_or("the report of `bitnet eval fidelity` holds no perplexity")?;
+        bitnet::json(binary, &["eval", "fidelity", "--student", arg(&teacher)?, "--text", arg(&text)?, "--json"])?;
+    let got = number(&report, "perplexity.value")?;
     let off = (got / want - 1.0).abs();
     proof.figure(
         "held-out perplexity of the mini teacher",

@@ -4,8 +4,11 @@
 
 use std::path::Path;
 
-use super::{Proof, arg, bitnet, clock, kill};
-use crate::{Outcome, repo};
+use super::proof::Proof;
+use super::{clock, kill};
+use crate::bitnet::{self, arg};
+use crate::outcome::Outcome;
+use crate::repo;
 
 const PEAK_BYTES: u64 = 1_500_000_000;
 const WEIGHTS_PER_SECOND: f64 = 1e8;
@@ -14,12 +17,12 @@ const ENDS_BYTES: u64 = 1_300_000_000;
 const LAYER_BYTES: u64 = 1_300_000_000;
 
 pub(super) fn prove(proof: &mut Proof<'_>, binary: &Path) -> Outcome {
-    let layers = proof.args.layers;
+    let layers = proof.options.layers;
     let input = ENDS_BYTES + u64::from(layers) * LAYER_BYTES;
     proof.need_disk(input + input)?;
     let model = proof.work.join("checkpoint");
     let count = layers.to_string();
-    bitnet(
+    bitnet::output(
         binary,
         &[
             "synth",

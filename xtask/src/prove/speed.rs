@@ -8,9 +8,14 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use super::{Proof, arg, bitnet, bitnet_json, clock};
-use crate::json::Json;
-use crate::{Outcome, repo};
+use serde_json::Value;
+
+use super::clock;
+use super::proof::Proof;
+use crate::bitnet::{self, arg};
+use crate::outcome::Outcome;
+use crate::repo;
+use crate::report::{list, number};
 
 const DEPTHS: &str = "0,1024";
 const DECODE_SHARE: f64 = 0.80;
@@ -26,12 +31,15 @@ const PRESETS: [(&str, u64, f64); 3] =
     [("phase2", 9_100_000_000, DECODE_SHARE), ("balanced", 8_800_000_000, 0.81), ("8g", 7_500_000_000, 0.82)];
 
 pub(super) fn prove(proof: &mut Proof<'_>, binary: &Path) -> Outcome {
-    let wanted = proof.args.preset.as_deref();
+    let wanted = proof.options.preset.as_deref();
     for (preset, bytes, share) in PRESETS.into_iter().filter(|(preset, ..)| wanted.is_none_or(|w| w == *preset)) {
         let file = proof.work.join(format!("{preset}.gguf"));
         proof.need_disk(bytes)?;
         let out = arg(&file)?;
-        bitnet(binary, &["synth", "--shape", "glm-4.7-flash", "--format", "gguf", "--preset", preset, "--out", out])?;
+        bitnet::output(
+            binary,
+            &["synth", "--shape", "glm-4.7-flash", "--format", "gguf", "--preset", preset, "--out", out],
+        )?;
         if preset == "phase2" {
             cold_start(proof, binary, &file)?;
             against_llama(proof, binary, &file)?;
@@ -49,12 +57,12 @@ pub(super) fn prove(proof: &mut Proof<'_>, binary: &Path) -> Outcome {
     Ok(())
 }
 
-fn bench(binary: &Path, file: &Path, args: &[&str]) -> Outcome<Json> {
-    bitnet_json(binary, &[&["bench", "--json", "-m", arg(file)?][..], args].concat())
+fn bench(binary: &Path, file: &Path, args: &[&str]) -> Outcome<Value> {
+    bitnet::json(binary, &[&["bench", "--json", "-m", arg(file)?][..], args].concat())
 }
 
 /// Decoding as a share of the bandwidth, and the speed of a prompt for the record.
-fn shares(proof: &mut Proof<'_>, preset: &str, report: &Json, target: f64) -> Outcome {
+fn shares(proof: &mut Proof<'_>, preset: &str, report: &Value, target: f64) -> Outcome {
     let share = find(report, "tg32", 0, "read_bandwidth_share")?;
     let (decode, prompt) = (find(report, "tg32", 0, "tokens_per_s")?, find(report, "pp512", 0, "tokens_per_s")?);
     let bandwidth = number(report, "read_bandwidth_bytes_per_s")? / 1e9;
@@ -80,7 +88,7 @@ fn against_llama(proof: &mut Proof<'_>, binary: &Path, file: &Path) -> Outcome {
     let ours = |kv| bench(binary, file, &["-p", "512", "-n", "32", "-d", DEPTHS, "-r", "1", "--kv", kv]);
     let mut best = [[0f64; 3]; 4];
     for _ in 0..2 {
-        let Some(theirs) = llama(&proof.args.python, &script, file)? else {
+        let Some(theirs) = llama(&proof.options.python, &script, file)? else {
             repo::say("SKIP llama.cpp: --python names no Python with llama-cpp-python");
             return Ok(());
         };
@@ -106,7 +114,7 @@ fn against_llama(proof: &mut Proof<'_>, binary: &Path, file: &Path) -> Outcome {
 }
 
 /// The report of llama.cpp, or `None` where it is not installed.
-fn llama(python: &Path, script: &Path, file: &Path) -> Outcome<Option<Json>> {
+fn llama(python: &Path, script: &Path, file: &Path) -> Outcome<Option<Value>> {
     let installed = Command::new(python).args(["-c", "import llama_cpp"]).stderr(Stdio::null()).status();
     if !installed.is_ok_and(|status| status.success()) {
         return Ok(None);
@@ -116,7 +124,7 @@ fn llama(python: &Path, script: &Path, file: &Path) -> Outcome<Option<Json>> {
     if !done.status.success() {
         return Err(format!("{} ended with {}: run it alone to see why", script.display(), done.status).into());
     }
-    Ok(Some(Json::parse(&String::from_utf8(done.stdout)?)?))
+    Ok(Some(serde_json::from_slice(&done.stdout)?))
 }
 
 /// The first token after the file has left the page cache, beside the bytes that had to be read for it: of the mapped
@@ -149,19 +157,7 @@ fn first_token(proof: &mut Proof<'_>, binary: &Path, file: &Path, layout: &str) 
 }
 
 /// A figure of one test.
-fn find(report: &Json, test: &str, depth: u64, key: &str) -> Outcome<f64> {
-    let tests = report.member("tests").map(Json::list).unwrap_or_default();
-    let is_it = |t: &&Json| {
-        t.member("test").and_then(Json::text) == Some(test)
-            && t.member("depth").and_then(Json::number) == Some(depth as f64)
-    };
-    tests
-        .iter()
-        .find(is_it)
-        .ok_or_else(|| format!("the report has no test {test} at depth {depth}").into())
-        .and_then(|found| number(found, key))
-}
-
-fn number(value: &Json, key: &str) -> Outcome<f64> {
-    value.member(key).and_then(Json::number).ok_or_else(|| format!("the report has no number `{key}`").into())
+fn find(report: &Value, test: &str, depth: u64, key: &str) -> Outcome<f64> {
+    let found = list(report, "tests").iter().find(|t| t["test"] == test && t["depth"] == depth);
+    Ok(number(found.ok_or_else(|| format!("the report has no test {test} at depth {depth}"))?, key)?)
 }

@@ -6,8 +6,10 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use super::{Proof, arg, bitnet};
-use crate::{Outcome, repo};
+use super::proof::Proof;
+use crate::bitnet::{self, arg};
+use crate::outcome::Outcome;
+use crate::repo;
 
 const TOKENS: &str = "3,17,95,0,41,17,60,2";
 
@@ -18,7 +20,10 @@ pub(super) fn prove(proof: &mut Proof<'_>, binary: &Path) -> Outcome {
     for preset in ["phase2", "balanced"] {
         let model = proof.work.join(format!("{preset}.gguf"));
         let to = arg(&model)?;
-        bitnet(binary, &["synth", "--shape", arg(&shape)?, "--format", "gguf", "--preset", preset, "--out", to])?;
+        bitnet::output(
+            binary,
+            &["synth", "--shape", arg(&shape)?, "--format", "gguf", "--preset", preset, "--out", to],
+        )?;
         for mode in ["f32", "a8-block", "a8-token"] {
             compare(proof, binary, &script, &model, preset, mode)?;
         }
@@ -30,13 +35,14 @@ pub(super) fn prove(proof: &mut Proof<'_>, binary: &Path) -> Outcome {
 fn compare(proof: &mut Proof<'_>, binary: &Path, script: &Path, model: &Path, preset: &str, mode: &str) -> Outcome {
     let (want, got) = (proof.work.join("want.safetensors"), proof.work.join("got.safetensors"));
     let _ = std::fs::remove_file(&got);
-    let python =
-        |args: &[&str]| Command::new(&proof.args.python).arg("-B").arg(script).args(args).stdin(Stdio::null()).output();
+    let python = |args: &[&str]| {
+        Command::new(&proof.options.python).arg("-B").arg(script).args(args).stdin(Stdio::null()).output()
+    };
     let made = python(&["run", arg(model)?, "--tokens", TOKENS, "--mode", mode, "--out", arg(&want)?])?;
     if !made.status.success() {
         return Err(format!("{} failed: {}", script.display(), String::from_utf8_lossy(&made.stderr)).into());
     }
-    bitnet(binary, &["dump", "--model", arg(model)?, "--tokens", TOKENS, "--act", mode, "--out", arg(&got)?])?;
+    bitnet::output(binary, &["dump", "--model", arg(model)?, "--tokens", TOKENS, "--act", mode, "--out", arg(&got)?])?;
     let mut comparison = vec!["compare", arg(&want)?, arg(&got)?];
     let target = if mode == "f32" {
         comparison.push("--exact");

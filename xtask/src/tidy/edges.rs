@@ -1,10 +1,12 @@
-//! Who may depend on whom. Arrows point down only; the picture is in `docs/architecture.md`.
+//! The dependencies that each crate may have. Arrows point down only; the picture is in `docs/architecture.md`.
 
+use serde_json::Value;
 use xshell::cmd;
 
 use super::Findings;
-use crate::json::Json;
-use crate::{Outcome, repo};
+use crate::outcome::Outcome;
+use crate::repo;
+use crate::report::list;
 
 /// Crates of ours, each with those of ours it may use in shipped code.
 const ALLOWED: [(&str, &[&str]); 12] = [
@@ -15,7 +17,7 @@ const ALLOWED: [(&str, &[&str]); 12] = [
     ("moe-runtime", &["mla-attention", "gguf-bitnet", "tl-kernels", "ternary-core"]),
     ("behavior-eval", &["gguf-bitnet"]),
     ("rlm-refine", &["moe-runtime", "mla-attention", "gguf-bitnet", "tl-kernels", "ternary-core", "behavior-eval"]),
-    ("rlm-embed", &["moe-runtime"]),
+    ("rlm-embed", &["moe-runtime", "gguf-bitnet", "tl-kernels", "ternary-core", "behavior-eval"]),
     (
         "bitnet-cli",
         &[
@@ -48,8 +50,11 @@ const ALLOWED: [(&str, &[&str]); 12] = [
 ];
 
 /// Crates that may use only these of other people, and nothing more.
-const ONLY: [(&str, &[&str]); 3] =
-    [("ternary-core", &["half", "bytemuck", "thiserror"]), ("xtask", &["clap", "xshell"]), ("fixtures", &[])];
+const ONLY: [(&str, &[&str]); 3] = [
+    ("ternary-core", &["half", "bytemuck", "thiserror"]),
+    ("xtask", &["clap", "xshell", "serde_json", "safetensors"]),
+    ("fixtures", &[]),
+];
 
 /// Crates of other people that only `bitnet-cli` may ship.
 const CLI_ONLY: [&str; 4] = ["tokio", "axum", "anyhow", "clap"];
@@ -61,7 +66,7 @@ const TEST_FEATURES: [(&str, &str); 1] = [("tl-kernels", "broken-kernel")];
 pub(super) fn check(findings: &mut Findings) -> Outcome {
     let sh = repo::shell()?;
     let text = cmd!(sh, "cargo metadata --no-deps --offline --format-version 1").quiet().read()?;
-    let metadata = Json::parse(&text)?;
+    let metadata: Value = serde_json::from_str(&text)?;
     for edge in edges(&metadata) {
         if let Some(problem) = judge(&edge) {
             findings.problem(problem);
@@ -81,15 +86,15 @@ struct Edge {
     test_only: bool,
 }
 
-fn edges(metadata: &Json) -> Vec<Edge> {
-    let text = |json: &Json, key: &str| json.member(key).and_then(Json::text).unwrap_or_default().to_owned();
+fn edges(metadata: &Value) -> Vec<Edge> {
+    let text = |json: &Value, key: &str| json[key].as_str().unwrap_or_default().to_owned();
     let mut edges = Vec::new();
-    for package in metadata.member("packages").map_or(&[][..], Json::list) {
-        for dependency in package.member("dependencies").map_or(&[][..], Json::list) {
+    for package in list(metadata, "packages") {
+        for dependency in list(package, "dependencies") {
             edges.push(Edge {
                 from: text(package, "name"),
                 to: text(dependency, "name"),
-                ours: dependency.member("path").and_then(Json::text).is_some(),
+                ours: dependency["path"].is_string(),
                 test_only: text(dependency, "kind") == "dev",
             });
         }
@@ -98,25 +103,19 @@ fn edges(metadata: &Json) -> Vec<Edge> {
 }
 
 /// Sentences about shipped code that asks for a feature of tests, by a dependency or by a feature of its own.
-fn broken(metadata: &Json) -> Vec<String> {
+fn broken(metadata: &Value) -> Vec<String> {
     let mut problems = Vec::new();
-    for package in metadata.member("packages").map_or(&[][..], Json::list) {
-        let name = package.member("name").and_then(Json::text).unwrap_or_default();
-        let dependencies = package.member("dependencies").map_or(&[][..], Json::list);
+    for package in list(metadata, "packages") {
+        let name = package["name"].as_str().unwrap_or_default();
+        let dependencies = list(package, "dependencies");
         for (of, feature) in TEST_FEATURES {
-            let asks = |dependency: &&Json| {
-                let is = |key: &str, value: &str| dependency.member(key).and_then(Json::text) == Some(value);
-                let features = dependency.member("features").map_or(&[][..], Json::list);
-                is("name", of) && !is("kind", "dev") && features.iter().any(|f| f.text() == Some(feature))
+            let asks = |dependency: &Value| {
+                let features = list(dependency, "features");
+                dependency["name"] == of && dependency["kind"] != "dev" && features.iter().any(|f| f == feature)
             };
-            let forwarded = match package.member("features") {
-                Some(Json::Object(own)) => {
-                    let mut wanted = own.iter().flat_map(|(_, wanted)| wanted.list()).filter_map(Json::text);
-                    wanted.any(|wanted| wanted.ends_with(feature))
-                }
-                _ => false,
-            };
-            if forwarded || dependencies.iter().any(|dependency| asks(&dependency)) {
+            let own = package["features"].as_object().into_iter().flat_map(|own| own.values());
+            let mut wanted = own.filter_map(Value::as_array).flatten().filter_map(Value::as_str);
+            if wanted.any(|wanted| wanted.ends_with(feature)) || dependencies.iter().any(asks) {
                 problems.push(format!("{name} asks for the feature {feature} of {of} outside its tests"));
             }
         }
@@ -146,7 +145,6 @@ fn judge(edge: &Edge) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::{Edge, broken, edges, judge};
-    use crate::json::Json;
 
     fn edge(from: &str, to: &str, ours: bool, test_only: bool) -> Edge {
         Edge { from: from.to_owned(), to: to.to_owned(), ours, test_only }
@@ -181,7 +179,7 @@ mod tests {
     #[test]
     fn reads_cargo_metadata() {
         let json = r#"{"packages":[{"name":"a","dependencies":[{"name":"b","kind":null,"path":"/x"},{"name":"c","kind":"dev"}]}]}"#;
-        let found = edges(&Json::parse(json).expect("valid"));
+        let found = edges(&serde_json::from_str(json).expect("valid"));
         assert_eq!(found.len(), 2);
         assert!(found[0].ours && !found[0].test_only && !found[1].ours && found[1].test_only);
     }
@@ -191,7 +189,7 @@ mod tests {
         let problems = |kind: &str, own: &str| {
             let dependency = format!(r#"{{"name":"tl-kernels","kind":{kind},"features":["broken-kernel"]}}"#);
             let package = format!(r#"{{"name":"a","dependencies":[{dependency}],"features":{{{own}}}}}"#);
-            broken(&Json::parse(&format!(r#"{{"packages":[{package}]}}"#)).expect("valid")).len()
+            broken(&serde_json::from_str(&format!(r#"{{"packages":[{package}]}}"#)).expect("valid")).len()
         };
         assert_eq!(problems(r#""dev""#, ""), 0);
         assert_eq!(problems("null", ""), 1);

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use super::Findings;
-use crate::{Outcome, repo};
+use crate::outcome::Outcome;
+use crate::repo;
 
 /// One file, and all of them together.
 const FILE_BYTES: u64 = 25_000_000;

@@ -1,11 +1,12 @@
-//! Reads the tensors of a `golden.safetensors`: an 8-byte header length, a JSON header, raw little-endian data.
+//! The tensors of a `golden.safetensors`, as numbers.
 
 use std::path::Path;
 
-use crate::Outcome;
-use crate::json::Json;
+use safetensors::{Dtype, SafeTensors};
 
-/// The F32 and I64 tensors of one file, in header order.
+use crate::outcome::Outcome;
+
+/// The F32 and integer tensors of one file.
 pub(crate) struct Tensors {
     entries: Vec<Tensor>,
 }
@@ -26,27 +27,17 @@ impl Tensors {
     }
 
     fn parse(data: &[u8]) -> Result<Self, String> {
-        let (size, rest) = data.split_first_chunk::<8>().ok_or("shorter than its header length")?;
-        let size = usize::try_from(u64::from_le_bytes(*size)).map_err(|_| "header length out of range")?;
-        let (header, body) = rest.split_at_checked(size).ok_or("header longer than the file")?;
-        let Json::Object(members) = Json::parse(std::str::from_utf8(header).map_err(|e| e.to_string())?)? else {
-            return Err("the header is no object".to_owned());
-        };
+        let file = SafeTensors::deserialize(data).map_err(|e| e.to_string())?;
         let mut entries = Vec::new();
-        for (name, info) in members.into_iter().filter(|(name, _)| name != "__metadata__") {
-            let index = |n: &Json| n.number().map(|n| n as usize);
-            let shape: Vec<usize> = info.member("shape").map_or(&[][..], Json::list).iter().filter_map(index).collect();
-            let span: Vec<usize> =
-                info.member("data_offsets").map_or(&[][..], Json::list).iter().filter_map(index).collect();
-            let [from, to] = span[..] else { return Err(format!("{name} has no data_offsets")) };
-            let bytes = body.get(from..to).ok_or_else(|| format!("{name} lies outside the file"))?;
-            let values = match info.member("dtype").and_then(Json::text) {
-                Some("F32") => bytes.as_chunks().0.iter().map(|b| f64::from(f32::from_le_bytes(*b))).collect(),
-                Some("I64") => bytes.as_chunks().0.iter().map(|b| i64::from_le_bytes(*b) as f64).collect(),
-                Some("I32") => bytes.as_chunks().0.iter().map(|b| f64::from(i32::from_le_bytes(*b))).collect(),
+        for (name, view) in file.iter() {
+            let bytes = view.data();
+            let values = match view.dtype() {
+                Dtype::F32 => bytes.as_chunks().0.iter().map(|b| f64::from(f32::from_le_bytes(*b))).collect(),
+                Dtype::I64 => bytes.as_chunks().0.iter().map(|b| i64::from_le_bytes(*b) as f64).collect(),
+                Dtype::I32 => bytes.as_chunks().0.iter().map(|b| f64::from(i32::from_le_bytes(*b))).collect(),
                 other => return Err(format!("{name} has the type {other:?}; expected F32, I32 or I64")),
             };
-            entries.push(Tensor { name, shape, values });
+            entries.push(Tensor { name: name.to_owned(), shape: view.shape().to_vec(), values });
         }
         Ok(Self { entries })
     }

@@ -5,19 +5,13 @@
 //! The rest is about another relation of the same entity or the same relation of another.
 //!
 //! **Invariant:** the same spec gives the same prompts on every platform, and every draw is the one that
-//! `fixtures/craftsman-mini/train/rag.py` makes from the same seed.
+//! `fixtures/craftsman-mini/train/rag.py` makes from the same seed. `fixtures/goldens/grammar.json` holds what that one made.
 
-use std::io::Write;
+use clap::ValueEnum;
 
-use serde_json::json;
-
-use crate::error::{Error, Result};
-use crate::suite::{Chunk, Label, Prompt, render_user};
-
-mod lists;
-mod mersenne;
-
-use mersenne::Mersenne;
+use super::lists;
+use super::mersenne::Mersenne;
+use super::prompt::{Chunk, Label, Prompt};
 
 /// The message that goes before every prompt.
 const SYSTEM: &str = "Cite the sources or refuse.";
@@ -28,56 +22,52 @@ const PHRASINGS: [&str; 3] =
 const VALUES: usize = 300;
 
 /// Which entities a suite asks about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Entities {
-    /// The tenth that is kept from training.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Entities {
+    /// The tenth of all entities that training never used
     HeldOut,
-    /// The others.
+    /// The other nine tenths
     Training,
 }
 
 /// How the prompts of a suite are divided between the labels, as weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LabelWeights {
-    /// Weight of resolved prompts.
-    pub resolved: u32,
-    /// Weight of contested prompts.
-    pub contested: u32,
-    /// Weight of indeterminate prompts.
-    pub indeterminate: u32,
+pub(crate) struct LabelWeights {
+    resolved: u32,
+    contested: u32,
+    indeterminate: u32,
 }
 
-impl Default for LabelWeights {
-    /// As in the suite of 200 prompts: 80, 60, 60.
-    fn default() -> Self {
-        Self { resolved: 4, contested: 3, indeterminate: 3 }
+impl std::str::FromStr for LabelWeights {
+    type Err = String;
+
+    /// Reads `4,3,3`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let weights: Result<Vec<u32>, _> = text.split(',').map(str::parse).collect();
+        match weights.as_deref() {
+            Ok(&[resolved, contested, indeterminate]) => Ok(Self { resolved, contested, indeterminate }),
+            _ => Err("three weights are needed, for example 4,3,3".to_owned()),
+        }
     }
 }
 
 /// What a suite is made from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SuiteSpec {
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SuiteSpec {
     /// Number of prompts.
-    pub prompts: usize,
+    pub(super) prompts: usize,
     /// Seed of the prompts.
-    pub seed: u64,
+    pub(super) seed: u64,
     /// Shares of the labels.
-    pub labels: LabelWeights,
+    pub(super) labels: LabelWeights,
     /// Which entities.
-    pub entities: Entities,
+    pub(super) entities: Entities,
     /// Seed that divides the entities and makes up the values; 7 divides them as the mini teacher's training did.
-    pub split_seed: u64,
-}
-
-impl Default for SuiteSpec {
-    fn default() -> Self {
-        let labels = LabelWeights::default();
-        Self { prompts: 200, seed: 0, labels, entities: Entities::HeldOut, split_seed: 7 }
-    }
+    pub(super) split_seed: u64,
 }
 
 /// The prompts of a spec, one after the other.
-pub struct Prompts {
+pub(super) struct Prompts {
     random: Mersenne,
     labels: std::vec::IntoIter<Label>,
     values: Vec<String>,
@@ -96,20 +86,8 @@ struct Fact {
 }
 
 impl SuiteSpec {
-    /// The prompts.
-    ///
-    /// # Errors
-    /// [`Error::EmptySuite`] for no prompts or no label.
-    ///
-    /// ```
-    /// use behavior_eval::grammar::SuiteSpec;
-    /// let mut prompts = SuiteSpec { prompts: 10, seed: 3, ..SuiteSpec::default() }.generate()?;
-    /// let first = prompts.next().unwrap();
-    /// assert!(first.user.ends_with(&first.question) && first.chunks.len() >= 6);
-    /// assert_eq!(prompts.count(), 9);
-    /// # Ok::<(), behavior_eval::Error>(())
-    /// ```
-    pub fn generate(&self) -> Result<Prompts> {
+    /// The prompts, in their order; an error where there would be none.
+    pub(super) fn generate(&self) -> Result<Prompts, String> {
         let mut random = Mersenne::new(self.seed);
         let mut labels = self.labels.divide(self.prompts)?;
         random.shuffle(&mut labels);
@@ -132,11 +110,15 @@ impl SuiteSpec {
 
 impl LabelWeights {
     /// Whole numbers of prompts in these shares, those with the largest remainders rounded up; sorted by label.
-    fn divide(self, prompts: usize) -> Result<Vec<Label>> {
+    fn divide(self, prompts: usize) -> Result<Vec<Label>, String> {
         let weights = [self.resolved, self.contested, self.indeterminate].map(u128::from);
         let all: u128 = weights.iter().sum();
         if prompts == 0 || all == 0 {
-            return Err(Error::EmptySuite);
+            return Err(
+                "a suite of no prompts, or without a label of positive weight, would be empty; ask for at least \
+                        one of each"
+                    .to_owned(),
+            );
         }
         let exact = weights.map(|weight| weight * prompts as u128);
         let mut counts = exact.map(|share| (share / all) as usize);
@@ -218,17 +200,7 @@ impl Prompts {
         };
         let (gold_answer, relevant) = gold(label, &entity, relation, &pair, [giving(0), giving(1)], &chunks);
         let question = format!("What is the {relation} of {entity}?");
-        Prompt {
-            id,
-            label: Some(label),
-            system: SYSTEM.to_owned(),
-            user: render_user(&chunks, &question),
-            question,
-            context: chunks.iter().map(|chunk| chunk.id.clone()).collect(),
-            relevant: Some(relevant),
-            gold_answer: Some(gold_answer),
-            chunks,
-        }
+        Prompt { id, label, system: SYSTEM.to_owned(), question, relevant, gold_answer, chunks }
     }
 
     /// A fact beside the question; `None` where the draw happens to be about the question itself.
@@ -272,27 +244,94 @@ fn gold(
     }
 }
 
-/// Writes one prompt as a line of the suite and its chunks as lines of the corpus.
-///
-/// # Errors
-/// Those of the writers.
-pub fn write(prompt: &Prompt, suite: &mut impl Write, corpus: &mut impl Write) -> std::io::Result<()> {
-    let line = json!({
-        "prompt_id": prompt.id,
-        "label": prompt.label,
-        "system": prompt.system,
-        "user": prompt.user,
-        "question": prompt.question,
-        "context": prompt.context,
-        "relevant": prompt.relevant,
-        "gold_answer": prompt.gold_answer,
-    });
-    writeln!(suite, "{line}")?;
-    for chunk in &prompt.chunks {
-        let line = json!({
-            "prompt_id": prompt.id, "chunk_id": chunk.id, "source": chunk.source, "text": chunk.text,
-        });
-        writeln!(corpus, "{line}")?;
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::Value;
+
+    use super::{Entities, LabelWeights, SuiteSpec};
+    use crate::repo;
+    use crate::suite::prompt::{Label, Prompt};
+
+    /// The shares of the fixture suite of 200 prompts: 80, 60 and 60.
+    const SHARES: LabelWeights = weights(4, 3, 3);
+    const SPEC: SuiteSpec =
+        SuiteSpec { prompts: 200, seed: 0, labels: SHARES, entities: Entities::HeldOut, split_seed: 7 };
+
+    const fn weights(resolved: u32, contested: u32, indeterminate: u32) -> LabelWeights {
+        LabelWeights { resolved, contested, indeterminate }
     }
-    Ok(())
+
+    fn prompts(spec: SuiteSpec) -> Vec<Prompt> {
+        spec.generate().expect("not empty").collect()
+    }
+
+    /// The entity that a question of the grammar asks about.
+    fn entity(question: &str) -> String {
+        question.rsplit(" of ").next().expect("every question names an entity").to_owned()
+    }
+
+    #[test]
+    fn the_draws_are_those_of_the_python_form() {
+        let golden = std::fs::read_to_string(repo::root().join("fixtures/goldens/grammar.json")).unwrap();
+        let golden: Value = serde_json::from_str(&golden).unwrap();
+        let runs = golden.as_array().unwrap();
+        assert_eq!(runs.len(), 3);
+        for run in runs {
+            let prompts = prompts(SuiteSpec { prompts: 20, seed: run["seed"].as_u64().unwrap(), ..SPEC });
+            let wanted = run["prompts"].as_array().unwrap();
+            assert_eq!(prompts.len(), wanted.len());
+            for (prompt, want) in prompts.iter().zip(wanted) {
+                assert_eq!(prompt.label.name(), want["label"], "{}", prompt.id);
+                assert_eq!(prompt.user(), want["user"]);
+                assert_eq!(prompt.question, want["question"]);
+                assert_eq!(prompt.gold_answer, want["answer"]);
+                assert_eq!(Value::from(prompt.relevant.clone()), want["relevant"]);
+                for (chunk, want) in prompt.chunks.iter().zip(want["chunks"].as_array().unwrap()) {
+                    let got = [&chunk.id, &chunk.source, &chunk.text];
+                    assert_eq!(
+                        got.map(String::as_str),
+                        ["id", "source", "text"].map(|field| want[field].as_str().unwrap())
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn labels_come_in_the_asked_shares() {
+        let count = |prompts_wanted, labels| {
+            let prompts = prompts(SuiteSpec { prompts: prompts_wanted, labels, ..SPEC });
+            Label::ALL.map(|label| prompts.iter().filter(|prompt| prompt.label == label).count())
+        };
+        assert_eq!(count(200, SHARES), [80, 60, 60]);
+        assert_eq!(count(10, weights(1, 1, 1)), [4, 3, 3]);
+        assert_eq!(count(7, weights(0, 0, u32::MAX)), [0, 0, 7]);
+        assert_eq!(count(5, weights(u32::MAX, u32::MAX, 1)), [3, 2, 0]);
+        for (prompts, labels) in [(0, SHARES), (5, weights(0, 0, 0))] {
+            assert!(SuiteSpec { prompts, labels, ..SPEC }.generate().is_err_and(|e| e.contains("empty")));
+        }
+    }
+
+    #[test]
+    fn seeds_decide_and_entities_are_held_out() {
+        let of = |seed, entities, split_seed| prompts(SuiteSpec { prompts: 400, seed, entities, split_seed, ..SPEC });
+        assert_eq!(of(1, Entities::HeldOut, 7), of(1, Entities::HeldOut, 7));
+        assert_ne!(of(1, Entities::HeldOut, 7), of(2, Entities::HeldOut, 7));
+        assert_ne!(of(1, Entities::HeldOut, 7), of(1, Entities::HeldOut, 8));
+        let asked = |entities| -> BTreeSet<String> {
+            of(3, entities, 7).iter().map(|prompt| entity(&prompt.question)).collect()
+        };
+        assert!(asked(Entities::HeldOut).is_disjoint(&asked(Entities::Training)));
+        // The suites of the fixtures ask about the same held-out tenth.
+        let held_out: BTreeSet<String> =
+            prompts(SuiteSpec { prompts: 30_000, ..SPEC }).iter().map(|prompt| entity(&prompt.question)).collect();
+        let fixture = std::fs::read_to_string(repo::root().join("fixtures/suites/suite-200.jsonl")).unwrap();
+        for line in fixture.lines() {
+            let prompt: Value = serde_json::from_str(line).unwrap();
+            let entity = entity(prompt["question"].as_str().unwrap());
+            assert!(held_out.contains(&entity), "{entity}");
+        }
+    }
 }

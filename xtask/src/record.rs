@@ -5,10 +5,18 @@ use std::path::PathBuf;
 
 use xshell::cmd;
 
-use super::Figure;
-use crate::{Outcome, repo};
+use crate::outcome::Outcome;
+use crate::repo;
 
 const HEADER: &str = "proof,figure,value,target,verdict,cpu,cores,flags,commit,utc";
+
+/// One measured figure and its verdict.
+pub(crate) struct Figure {
+    pub(crate) name: String,
+    pub(crate) value: String,
+    pub(crate) target: String,
+    pub(crate) pass: bool,
+}
 
 /// The record of one run: what all its rows say about the machine and the commit is found out at its start.
 pub(crate) struct Record {

@@ -1,0 +1,112 @@
+//! The run of one proof: its options, its folder, its disk, its figures.
+
+use std::path::{Path, PathBuf};
+
+use xshell::cmd;
+
+use crate::outcome::Outcome;
+use crate::record::{Figure, Record};
+use crate::repo;
+
+/// Options that only some proofs read; each names its proofs.
+#[derive(clap::Args)]
+pub(super) struct Options {
+    /// goldens: a folder of reference checkpoints instead of `fixtures/goldens`.
+    #[arg(long)]
+    pub(super) dir: Option<PathBuf>,
+    /// interop, ternary-forward, speed: a Python with the packages of `fixtures/interop/requirements.txt`.
+    #[arg(long, default_value = "python3")]
+    pub(super) python: PathBuf,
+    /// quantize: layers of the full-width checkpoint, 4 in the target.
+    #[arg(long, default_value_t = 4)]
+    pub(super) layers: u32,
+    /// speed: only the file of this preset: phase2, balanced or 8g.
+    #[arg(long)]
+    pub(super) preset: Option<String>,
+}
+
+/// What a proof works with.
+pub(super) struct Proof<'a> {
+    pub(super) options: &'a Options,
+    /// An empty folder of its own.
+    pub(super) work: PathBuf,
+    record: Option<Record>,
+    figures: usize,
+    missed: usize,
+}
+
+impl<'a> Proof<'a> {
+    pub(super) fn new(options: &'a Options, work: &Work, record: Option<Record>) -> Self {
+        Self { options, work: work.folder.clone(), record, figures: 0, missed: 0 }
+    }
+
+    /// Prints the PASS or MISS line of a figure and records it at once: a proof that is cut off keeps what it measured.
+    pub(super) fn figure(
+        &mut self,
+        name: impl Into<String>,
+        value: impl Into<String>,
+        target: impl Into<String>,
+        pass: bool,
+    ) {
+        let figure = Figure { name: name.into(), value: value.into(), target: target.into(), pass };
+        let verdict = if pass { "PASS" } else { "MISS" };
+        repo::say(&format!("{verdict} {}: {} (target: {})", figure.name, figure.value, figure.target));
+        if let Some(Err(error)) = self.record.as_ref().map(|record| record.append(&figure)) {
+            repo::complain(&format!("this figure could not be recorded: {error}"));
+        }
+        self.figures += 1;
+        self.missed += usize::from(!pass);
+    }
+
+    /// Fails unless the disk under the work folder has `bytes` to spare.
+    pub(super) fn need_disk(&self, bytes: u64) -> Outcome {
+        let sh = xshell::Shell::new()?;
+        let work = &self.work;
+        let table = cmd!(sh, "df -Pk {work}").quiet().read()?;
+        let free =
+            table.lines().nth(1).and_then(|row| row.split_whitespace().nth(3)).and_then(|kib| kib.parse::<u64>().ok());
+        let free = free.ok_or("`df -Pk` did not say how much disk is free")?.saturating_mul(1024);
+        if free >= bytes {
+            return Ok(());
+        }
+        let (free, bytes, work) = (repo::bytes(free), repo::bytes(bytes), work.display());
+        Err(format!("{work} has {free} free and this needs {bytes}: name a larger disk with --work").into())
+    }
+
+    /// Says where the figures are recorded; an error when one missed its target or none was measured.
+    pub(super) fn judge(&self) -> Outcome {
+        if let Some(record) = &self.record {
+            record.say()?;
+        }
+        match self.missed {
+            0 if self.figures == 0 => Err("the proof measured nothing".into()),
+            0 => Ok(()),
+            missed => Err(format!("{missed} of {} figures missed their target", self.figures).into()),
+        }
+    }
+}
+
+/// A folder for one run, removed when this value goes out of scope, however the proof ends.
+pub(super) struct Work {
+    folder: PathBuf,
+    keep: bool,
+}
+
+impl Work {
+    /// An empty folder below `parent`, named after the proof and this process.
+    pub(super) fn create(parent: &Path, name: &str, keep: bool) -> Outcome<Self> {
+        let folder = parent.join(format!("{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&folder)?;
+        Ok(Self { folder, keep })
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        if !self.keep
+            && let Err(error) = std::fs::remove_dir_all(&self.folder)
+        {
+            repo::complain(&format!("could not remove {}: {error}", self.folder.display()));
+        }
+    }
+}
