@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use crate::artifact::ArtifactDefect;
-use crate::model::ModelError;
-use crate::ship::BehavioralGate;
+use crate::gates::BehavioralGate;
+use crate::model::{ModelError, Role};
+use crate::records::artifact::ArtifactDefect;
+use crate::records::trace::TraceDefect;
 use crate::suite::{Label, SuiteFault};
-use crate::trace::TraceDefect;
 
 /// Result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -72,7 +72,7 @@ pub enum Error {
         /// What it said.
         source: ModelError,
     },
-    /// The model broke the contract of [`crate::LanguageModel`].
+    /// The model broke the contract of [`crate::model::LanguageModel`].
     #[error("the {role} gave {got} in window {window} where {want} was due; its `logits` is not implemented right")]
     Contract {
         /// Which model.
@@ -110,7 +110,7 @@ pub enum Error {
         /// What it said.
         source: ModelError,
     },
-    /// The model broke the contract of [`crate::Subject`].
+    /// The model broke the contract of [`crate::model::Subject`].
     #[error(
         "the {role} handed out {got} as {what} of prompt {prompt_id}; run `bitnet verify` on it, or mend its `Subject`"
     )]
@@ -228,7 +228,7 @@ pub enum Error {
         reason: String,
     },
     /// A gate that does not exist.
-    #[error("there is no gate `{name}`; the gates are {}", crate::ship::BehavioralGate::names())]
+    #[error("there is no gate `{name}`; the gates are {}", crate::gates::BehavioralGate::names())]
     UnknownGate {
         /// What was asked for.
         name: String,
@@ -270,12 +270,6 @@ pub enum Error {
     BadStamp {
         /// The key that is missing or wrong.
         name: &'static str,
-    },
-    /// A stored baseline that cannot be used.
-    #[error("the stored baseline is not usable: {reason}; record it again")]
-    Baseline {
-        /// What is wrong with it.
-        reason: String,
     },
     /// A line of a suite or of its corpus that is not right.
     #[error("{} line {line}: {fault}", file.display())]
@@ -353,33 +347,4 @@ pub enum Error {
         /// Chunks of the suite.
         chunks: usize,
     },
-    /// Reading or writing a baseline failed.
-    #[error("the baseline cannot be read or written: {source}")]
-    Io {
-        /// What the system said.
-        #[from]
-        source: std::io::Error,
-    },
-}
-
-/// Which of the two models is meant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Role {
-    /// The one that sets the standard.
-    Teacher,
-    /// The one that is measured.
-    Student,
-    /// The only one.
-    Model,
-}
-
-impl std::fmt::Display for Role {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Teacher => "teacher",
-            Self::Student => "student",
-            Self::Model => "model",
-        })
-    }
 }

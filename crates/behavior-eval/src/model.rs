@@ -1,25 +1,13 @@
 //! What a measurement needs of a model.
 
-/// The error of a model.
-pub type ModelError = Box<dyn std::error::Error + Send + Sync>;
+mod language_model;
+mod role;
+mod routing_table;
+mod scripted;
+mod subject;
 
-/// A causal language model that can be fed tokens and asked for logits.
-pub trait LanguageModel {
-    /// Number of tokens, which is the length of a row of logits.
-    fn vocab_size(&self) -> usize;
-
-    /// Runs a fresh context over `tokens` and hands out, in ascending order, the row of logits of every position
-    /// `from..tokens.len()`. The row of position `p` is made from `tokens[..= p]` and predicts token `p + 1`.
-    ///
-    /// `out` may block until another model has caught up: call it outside of any thread pool that the other model
-    /// needs. The row is borrowed for the call only, so one buffer serves all of them.
-    ///
-    /// # Errors
-    /// Whatever keeps the model from running; the measurement ends with it.
-    fn logits(
-        &mut self,
-        tokens: &[u32],
-        from: usize,
-        out: &mut dyn FnMut(usize, &[f32]),
-    ) -> std::result::Result<(), ModelError>;
-}
+pub use language_model::{LanguageModel, ModelError};
+pub use role::Role;
+pub use routing_table::RoutingTable;
+pub use scripted::ScriptedSubject;
+pub use subject::{Answer, Place, Run, StopReason, Subject, SubjectInfo, Want, route_checked, run_checked};

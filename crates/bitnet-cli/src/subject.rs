@@ -7,8 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Result, anyhow};
-use behavior_eval::subject::Run;
-use behavior_eval::{Answer, ModelError, RoutingTable, StopReason, Subject, SubjectInfo, Want};
+use behavior_eval::model::{Answer, ModelError, RoutingTable, Run, StopReason, Subject, SubjectInfo, Want};
 use mla_attention::CacheType;
 use moe_runtime::{
     At, ChatRequest, ChatTemplate, ControlTokens, CraftsmanModel, FeedForward, GenerateOptions, LoopConfig, ModelFiles,
@@ -267,10 +266,9 @@ impl Taps for Recorder<'_> {
 mod tests {
     use std::sync::Arc;
 
-    use behavior_eval::artifact::{Columns, LogitsAt, PromptInput, record};
-    use behavior_eval::error::Role;
-    use behavior_eval::subject::{Place, route_checked, run_checked};
-    use behavior_eval::{ArtifactSpec, StopReason, Subject, Suite, Want};
+    use behavior_eval::model::{Place, Role, StopReason, Subject, Want, route_checked, run_checked};
+    use behavior_eval::records::artifact::{ArtifactSpec, Columns, LogitsAt, PromptInput, record};
+    use behavior_eval::suite::Suite;
     use moe_runtime::{ModelFiles, Session};
     use tl_kernels::Pool;
 

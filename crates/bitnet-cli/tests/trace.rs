@@ -5,7 +5,7 @@ mod common;
 
 use std::fs;
 
-use behavior_eval::trace::{RefusalTrace, TraceRecord};
+use behavior_eval::records::trace::{RefusalTrace, TraceRecord};
 use common::{bitnet, text};
 
 /// Three tokens in one layer; the student agrees on the first `agree`.

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::ship::BehavioralGate;
+use crate::gates::BehavioralGate;
 
 /// A failed gate of the student.
 #[derive(Clone, Debug, PartialEq, Serialize)]

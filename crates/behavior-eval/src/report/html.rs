@@ -3,7 +3,7 @@
 //! **Invariant:** every text that comes from a report passes [`escape`], so that an answer of a model is shown and never
 //! acted on. A content security policy says the same to the browser.
 
-use super::GateReport;
+use super::gate_report::GateReport;
 use super::page::{Block, Page, Table, Tone};
 use super::sections::page;
 use super::svg::svg;

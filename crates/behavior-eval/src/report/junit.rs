@@ -2,10 +2,10 @@
 //!
 //! The teacher's figures are properties: a teacher that misses a gate is no failure of the student.
 
-use super::GateReport;
+use super::gate_report::GateReport;
 use super::html::escape;
 use super::sections::{demand, figure_text};
-use crate::ship::Outcome;
+use crate::gates::Outcome;
 
 /// The report as JUnit XML.
 #[must_use]

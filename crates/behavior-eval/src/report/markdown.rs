@@ -1,6 +1,6 @@
 //! The report as Markdown: GitHub's tables, all text escaped.
 
-use super::GateReport;
+use super::gate_report::GateReport;
 use super::page::{Block, Page, Tone};
 use super::sections::page;
 

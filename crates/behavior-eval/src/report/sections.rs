@@ -1,12 +1,10 @@
 //! A report cut into blocks: the same order and words for Markdown and HTML.
 
+use super::gate_report::{GateReport, LabelSection, ModelReport, RoutingSection};
 use super::page::{Block, Page, Plot, Series, Table, Tone};
-use super::{GateReport, LabelSection, ModelReport, RoutingSection};
-use crate::figure::Figure;
-use crate::perturb::{Removal, Stability};
-use crate::routing::RoutingFigures;
-use crate::ship::{BehavioralGate, GateResult, Outcome};
-use crate::stats::Share;
+use crate::gates::{BehavioralGate, GateResult, Outcome, RoutingFigures};
+use crate::labels::{Removal, Stability};
+use crate::stats::{Figure, Share};
 use crate::suite::Label;
 
 /// The whole report.

@@ -1,13 +1,12 @@
 //! Answers of one model under the gates, and the routing figure beside them.
 
-use crate::answered::{Answered, GateConfig};
-use crate::bootstrap::bootstrap;
-use crate::citations::{CitationReport, citations};
-use crate::error::Result;
-use crate::figure::{Figure, IntervalKind};
-use crate::refusal::{RefusalReport, RefusalSignals, refusals};
+use crate::Result;
+use crate::gates::{
+    Answered, BehavioralGate, CitationReport, GateConfig, GateResult, RefusalReport, RefusalSignals, citations,
+    refusals,
+};
 use crate::report::Settings;
-use crate::ship::{BehavioralGate, GateResult};
+use crate::stats::{Figure, IntervalKind, bootstrap};
 
 /// Both gates over all answers.
 #[derive(Clone, Debug)]
@@ -75,8 +74,8 @@ pub(super) fn routing_figure(counts: &[(u64, u64)], config: &GateConfig) -> Opti
 #[cfg(test)]
 mod tests {
     use super::routing_figure;
-    use crate::answered::GateConfig;
-    use crate::figure::IntervalKind;
+    use crate::gates::GateConfig;
+    use crate::stats::IntervalKind;
 
     #[test]
     fn a_routing_figure_counts_decisions_and_draws_prompts() {

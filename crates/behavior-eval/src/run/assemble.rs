@@ -1,27 +1,26 @@
 //! From recordings to a report: one pass over the prompts, then figures.
 
 use super::answers::{Judged, routing_figure};
-use super::blame::{self, Case};
-use super::{GateRun, StudentJournal, StudentSide, TeacherSide};
-use crate::answered::Answered;
-use crate::artifact::TeacherArtifact;
-use crate::bootstrap::BootstrapConfig;
-use crate::citations::{PromptCitations, judge_citations};
-use crate::error::{Error, Result};
-use crate::figure::Figure;
-use crate::perturb::{FigureMove, Perturbed, Stability};
-use crate::refusal::{PromptRefusal, judge_refusal};
+use super::blame;
+use super::blame::Case;
+use super::gate_run::{GateRun, StudentSide, TeacherSide};
+use crate::gates::{
+    Answered, GateResult, PromptCitations, PromptFigures, PromptRefusal, RoutingGate, Verdict, judge_citations,
+    judge_refusal,
+};
+use crate::labels::{FigureMove, Perturbed, Stability};
+use crate::model::{Answer, StopReason, SubjectInfo};
+use crate::records::StudentJournal;
+use crate::records::artifact::TeacherArtifact;
+use crate::records::trace::{CitationTrace, RefusalTrace, TraceRecord, TraceWriter};
 use crate::report::{
     AnswerFidelity, Coherence, GateReport, LabelSection, LabelSource, ModelReport, PromptReport, Retention,
     RoutingSection, RunFacts, SCHEMA, SuiteFacts,
 };
-use crate::response::sentences;
-use crate::routing::{PromptFigures, RoutingGate};
-use crate::ship::{GateResult, Verdict};
-use crate::stats::Moments;
-use crate::subject::{Answer, StopReason, SubjectInfo};
+use crate::stats::{BootstrapConfig, Figure, Moments};
 use crate::suite::{Label, Prompt, Suite};
-use crate::trace::{CitationTrace, RefusalTrace, TraceRecord, TraceWriter};
+use crate::text::sentences;
+use crate::{Error, Result};
 
 /// See [`GateRun::report`].
 pub(super) fn report(
@@ -318,7 +317,7 @@ impl Sums {
         let positions = self.coherence.n();
         let coherence =
             (positions > 0).then(|| Coherence { mean: self.coherence.mean(), lowest: self.lowest, n: positions });
-        let same_top1 = routing_figure(&self.same_top1, &crate::answered::GateConfig::default());
+        let same_top1 = routing_figure(&self.same_top1, &crate::gates::GateConfig::default());
         let fidelity = same_top1.map(|same_top1| AnswerFidelity {
             kl_mean: self.kl.mean(),
             tail_mass: self.tail.mean(),

@@ -1,15 +1,15 @@
 //! Where a student went wrong: prompt by prompt, gate by gate, and in sentences.
 
-use crate::citations::{self, PromptCitations};
-use crate::error::Result;
-use crate::refusal::PromptRefusal;
+use crate::Result;
+use crate::gates::{
+    BehavioralGate, CitationVerdict, GateResult, GateThresholds, Outcome, PromptCitations, PromptFigures,
+    PromptRefusal, Verdict,
+};
+use crate::model::{Answer, RoutingTable, SubjectInfo};
 use crate::report::{Failure, GateReport, Misrouted, PromptReport, RoutingSection, WorstPrompt};
-use crate::routing::{PromptFigures, RoutingTable};
-use crate::ship::{BehavioralGate, GateResult, Outcome, Thresholds, Verdict};
-use crate::subject::{Answer, SubjectInfo};
 use crate::suite::{Label, Prompt};
 
-use super::StudentJournal;
+use crate::records::StudentJournal;
 
 /// Most prompts that a failure lists.
 const WORST: usize = 10;
@@ -49,7 +49,7 @@ impl Case<'_> {
 
     /// Whether the prompt counts against a gate. F1 of refusing has no prompts of its own: they are those of the two gates
     /// behind it.
-    fn fails(&self, gate: BehavioralGate, thresholds: &Thresholds) -> bool {
+    fn fails(&self, gate: BehavioralGate, thresholds: &GateThresholds) -> bool {
         let wrong = self.refusal.correct == Some(false);
         match gate {
             BehavioralGate::RoutingAgreement => self.routing.figures.agreement.value < thresholds.of(gate),
@@ -61,7 +61,7 @@ impl Case<'_> {
         }
     }
 
-    pub(super) fn report(&self, thresholds: &Thresholds) -> PromptReport {
+    pub(super) fn report(&self, thresholds: &GateThresholds) -> PromptReport {
         let agreement = &self.routing.figures.agreement;
         let citations = &self.citations;
         PromptReport {
@@ -114,12 +114,12 @@ impl Case<'_> {
     }
 }
 
-fn reason(verdict: citations::Verdict) -> &'static str {
+fn reason(verdict: CitationVerdict) -> &'static str {
     match verdict {
-        citations::Verdict::Valid => "holds",
-        citations::Verdict::NoSuchChunk => "is no chunk of the prompt",
-        citations::Verdict::NotSupported => "does not say so",
-        citations::Verdict::NothingToCite => "cited where the evidence allows no answer",
+        CitationVerdict::Valid => "holds",
+        CitationVerdict::NoSuchChunk => "is no chunk of the prompt",
+        CitationVerdict::NotSupported => "does not say so",
+        CitationVerdict::NothingToCite => "cited where the evidence allows no answer",
     }
 }
 

@@ -1,26 +1,10 @@
 //! One prompt of the student: its own answer, and what it decides on the teacher's tokens.
 
-use crate::artifact::{SparseLogits, TeacherArtifact};
-use crate::error::{Error, Result, Role};
-use crate::routing::RoutingTable;
-use crate::subject::{Answer, Place, Subject, Want, route_checked, run_checked};
+use crate::model::{Place, Role, Subject, Want, route_checked, run_checked};
+use crate::records::StudentRecord;
+use crate::records::artifact::{SparseLogits, TeacherArtifact};
 use crate::suite::Prompt;
-
-/// What was measured on one prompt.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct StudentRecord {
-    pub(super) prompt_id: String,
-    /// The student's own answer.
-    pub(super) answer: Answer,
-    /// On the prompt and the teacher's answer.
-    pub(super) routing: RoutingTable,
-    /// The same, each router fed the teacher's states.
-    pub(super) local: Option<RoutingTable>,
-    /// Cosine with the teacher's final hidden state at each token.
-    pub(super) coherence: Option<Vec<f64>>,
-    /// At each stored position of logits: lower bound of the divergence, and whether both find the same token likeliest.
-    pub(super) divergence: Option<Vec<(f64, bool)>>,
-}
+use crate::{Error, Result};
 
 /// Measures the student on one prompt of the teacher's recording.
 pub(super) fn student(
@@ -95,7 +79,7 @@ fn diverge(teacher: &SparseLogits, student: &[f32]) -> (f64, bool) {
 #[cfg(test)]
 mod tests {
     use super::{cosine, diverge};
-    use crate::artifact::SparseLogits;
+    use crate::records::artifact::SparseLogits;
 
     #[test]
     fn cosines_by_hand() {

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use super::fault::SuiteFault;
-use crate::error::{Error, Result};
-use crate::json::{JsonFault, parse};
+use crate::text::{JsonFault, parse};
+use crate::{Error, Result};
 
 /// The longest line that is read, in bytes.
 pub(crate) const LONGEST_LINE_BYTES: usize = 16 << 20;

@@ -10,8 +10,8 @@ use serde_json::{Map, Value};
 
 use super::fault::SuiteFault;
 use super::lines::{Lines, full_text, optional_list, optional_text, text};
-use super::{Chunk, Label, Prompt, Suite, render_user};
-use crate::error::Result;
+use super::prompts::{Chunk, Label, Prompt, Suite, render_user};
+use crate::Result;
 
 /// The most chunks of one prompt. Evidence compares them with each other, so that their number must be bounded.
 const MOST_CHUNKS: usize = 2_000;

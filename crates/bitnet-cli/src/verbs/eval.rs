@@ -5,9 +5,9 @@ mod trace;
 use std::sync::Arc;
 
 use anyhow::{Error, Result, bail};
-use behavior_eval::fidelity::FidelityReport;
-use behavior_eval::perplexity::{Perplexity, PerplexityReport};
-use behavior_eval::{FidelityConfig, LanguageModel, ModelError, Share};
+use behavior_eval::fidelity::{FidelityConfig, FidelityReport, Perplexity, PerplexityReport};
+use behavior_eval::model::{LanguageModel, ModelError};
+use behavior_eval::stats::Share;
 use clap::Subcommand;
 use moe_runtime::{CraftsmanModel, ModelFiles, Session, Tokenizer};
 use tl_kernels::Pool;
@@ -86,21 +86,21 @@ fn fidelity(args: &FidelityArgs) -> Result<()> {
         max_windows: args.windows,
     };
     let bar = bar(0, Unit::Items, "windows");
-    let mut progress = |p: behavior_eval::Progress| {
+    let mut progress = |p: behavior_eval::fidelity::Progress| {
         bar.set_length(p.windows as u64);
         bar.set_position(p.windows_done as u64);
     };
     match &mut models[..] {
         [teacher, student] => {
             let tokens = teacher.tokens.clone();
-            let report = behavior_eval::compare(teacher, student, &tokens, &config, &mut progress)
+            let report = behavior_eval::fidelity::compare(teacher, student, &tokens, &config, &mut progress)
                 .map_err(|error| blame(error, &[&teacher.files, &student.files]))?;
             bar.finish_and_clear();
             if args.json { output::json(&report) } else { output::line(fidelity_text(&report)) }
         }
         [model] => {
             let tokens = model.tokens.clone();
-            let report = behavior_eval::perplexity(model, &tokens, &config, &mut progress)
+            let report = behavior_eval::fidelity::perplexity(model, &tokens, &config, &mut progress)
                 .map_err(|error| blame(error, &[&model.files]))?;
             bar.finish_and_clear();
             if args.json { output::json(&report) } else { output::line(perplexity_text(&report)) }

@@ -9,10 +9,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime};
 
 use anyhow::{Result, anyhow};
-use behavior_eval::report::{self, GateReport};
-use behavior_eval::run::Stage;
-use behavior_eval::trace::{TraceWriter, trace_file_name, trace_path};
-use behavior_eval::{Baseline, GateRun, ModelError, Subject, Suite};
+use behavior_eval::model::{ModelError, Subject};
+use behavior_eval::records::trace::{TraceWriter, trace_file_name, trace_path};
+use behavior_eval::report::{self, Baseline, GateReport};
+use behavior_eval::run::{GateRun, Stage};
+use behavior_eval::suite::Suite;
 use gguf_bitnet::write_atomic;
 use indicatif::ProgressBar;
 use moe_runtime::ModelFiles;
@@ -114,7 +115,7 @@ fn default_folder(student: &str, suite: &str) -> PathBuf {
 
 /// A report as a baseline.
 fn read_report(path: &Path) -> Result<Baseline> {
-    let text = read_text(path, behavior_eval::regression::MAX_BYTES)?;
+    let text = read_text(path, behavior_eval::report::MAX_BYTES)?;
     Baseline::parse(&text).map_err(|error| anyhow!("{}: {error}", path.display()))
 }
 

@@ -1,7 +1,7 @@
 //! `bitnet inspect`: what a model is, without reading its weights.
 
 use anyhow::Result;
-use behavior_eval::Stamp;
+use behavior_eval::report::Stamp;
 use comfy_table::{CellAlignment, Table, presets};
 use gguf_bitnet::{ClassCount, DiscoveryReport, Metadata, Value as MetadataValue};
 use moe_runtime::DEFAULT_CHUNK;

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use anyhow::{Result, anyhow};
-use behavior_eval::Share;
-use behavior_eval::trace::{PromptDiff, TraceDiff, TraceReader, TraceSummary, diff, summarize};
+use behavior_eval::records::trace::{PromptDiff, TraceDiff, TraceReader, TraceSummary, diff, summarize};
+use behavior_eval::stats::Share;
 
 use crate::output;
 

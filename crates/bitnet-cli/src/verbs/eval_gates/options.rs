@@ -5,10 +5,10 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow};
-use behavior_eval::artifact::Columns;
-use behavior_eval::perturb::{Perturbation, Removal};
-use behavior_eval::ship::Thresholds;
-use behavior_eval::{BehavioralGate, GateRunConfig, RefusalSignals};
+use behavior_eval::gates::{BehavioralGate, GateThresholds, RefusalSignals};
+use behavior_eval::labels::{Perturbation, Removal};
+use behavior_eval::records::artifact::Columns;
+use behavior_eval::run::GateRunConfig;
 use clap::ValueEnum;
 
 use crate::model::{Act, Kv, Threads};
@@ -60,7 +60,7 @@ pub(crate) struct Args {
     #[arg(long = "threshold", value_name = "GATE=VALUE", value_parser = threshold)]
     pub(super) thresholds: Vec<(BehavioralGate, f64)>,
     /// Fewest prompts that a figure may rest on
-    #[arg(long, value_name = "N", default_value_t = Thresholds::default().min_samples, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = GateThresholds::default().min_samples, value_parser = clap::value_parser!(u64).range(1..))]
     pub(super) min_prompts: u64,
     /// Change when evidence makes a label (disagreement above 0.4: contested, redundancy above 3: resolved, fragility
     /// above 0.7: indeterminate), for example redundancy=2; matters where the suite has no labels, and with --perturb
@@ -114,14 +114,14 @@ fn share(text: &str) -> Result<f64, String> {
 
 fn label_threshold(text: &str) -> Result<(String, f64), String> {
     let (signal, value) = assignment(text, "SIGNAL=VALUE")?;
-    behavior_eval::Thresholds::default().set(signal, value).map_err(|error| error.to_string())?;
+    behavior_eval::labels::LabelThresholds::default().set(signal, value).map_err(|error| error.to_string())?;
     Ok((signal.to_owned(), value))
 }
 
 fn threshold(text: &str) -> Result<(BehavioralGate, f64), String> {
     let (gate, value) = assignment(text, "GATE=VALUE")?;
     let gate: BehavioralGate = gate.parse().map_err(|error: behavior_eval::Error| error.to_string())?;
-    Thresholds::default().set(gate, value).map_err(|error| error.to_string())?;
+    GateThresholds::default().set(gate, value).map_err(|error| error.to_string())?;
     Ok((gate, value))
 }
 
@@ -136,12 +136,12 @@ fn assignment<'a>(text: &'a str, form: &str) -> Result<(&'a str, f64), String> {
 /// # Errors
 /// A file of refusal signals that cannot be read or holds none.
 pub(super) fn config(args: &Args) -> Result<GateRunConfig> {
-    let mut thresholds = Thresholds::default();
+    let mut thresholds = GateThresholds::default();
     thresholds.min_samples = args.min_prompts;
     for &(gate, value) in &args.thresholds {
         thresholds.set(gate, value).expect("checked when the command line was read");
     }
-    let mut labels = behavior_eval::Thresholds::default();
+    let mut labels = behavior_eval::labels::LabelThresholds::default();
     for (signal, value) in &args.label_thresholds {
         labels.set(signal, *value).expect("checked when the command line was read");
     }

@@ -1,9 +1,9 @@
 //! What a person at the terminal reads: the verdict first, then a table, then where to look.
 
 use anyhow::Result;
-use behavior_eval::Figure;
+use behavior_eval::gates::Outcome;
 use behavior_eval::report::{GateReport, PromptReport};
-use behavior_eval::ship::Outcome;
+use behavior_eval::stats::Figure;
 use comfy_table::{Table, presets};
 use serde_json::json;
 

@@ -1,8 +1,7 @@
 //! `--stamp`: the result goes into the student's own metadata.
 
 use anyhow::{Result, anyhow};
-use behavior_eval::Stamp;
-use behavior_eval::report::GateReport;
+use behavior_eval::report::{GateReport, Stamp};
 use moe_runtime::ModelFiles;
 
 use super::usage;

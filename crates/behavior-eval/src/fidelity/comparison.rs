@@ -1,0 +1,220 @@
+//! How close a student is to its teacher on a text.
+//!
+//! Both models see the same windows; at every scored position the whole distributions are compared. What is kept per
+//! position is one number, the divergence, for the quantiles; everything else is a running sum.
+
+use serde::Serialize;
+
+use super::lockstep;
+use super::perplexity::{Perplexity, Scores};
+use super::row;
+use super::row::{Prediction, RowPlace};
+use super::window::{FidelityConfig, Progress, Windows};
+use crate::model::{LanguageModel, Role};
+use crate::stats::{Estimate, Moments, Share, exp, quantile};
+use crate::{Error, Result};
+
+/// Version of the report's schema.
+pub const SCHEMA: u32 = 1;
+
+/// A student measured against its teacher.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct FidelityReport {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// Length of a window.
+    pub n_ctx: usize,
+    /// Tokens at the start of every window.
+    pub prefix: Vec<u32>,
+    /// Tokens of the whole text.
+    pub text_tokens: usize,
+    /// Windows scored.
+    pub windows: usize,
+    /// Predictions scored.
+    pub predictions: u64,
+    /// All figures.
+    #[serde(flatten)]
+    pub figures: Fidelity,
+}
+
+/// The figures of a comparison.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Fidelity {
+    /// The teacher on its own.
+    pub teacher: Perplexity,
+    /// The student on its own.
+    pub student: Perplexity,
+    /// `ln(perplexity of the student / perplexity of the teacher)`; the error is that of the paired differences.
+    pub ln_ratio: Estimate,
+    /// KL(teacher || student) in nats.
+    pub kl: Divergence,
+    /// Root of the mean squared difference of the right token's probability.
+    pub rms_delta_p: Estimate,
+    /// Mean difference of the right token's probability, student minus teacher.
+    pub mean_delta_p: Estimate,
+    /// How often both find the same token most likely.
+    pub same_top1: Share,
+    /// How often one of them is right and the other is not.
+    pub flips: Flips,
+    /// Mean divergence at each scored position of a window, the first scored one first.
+    pub kl_by_position: Vec<f64>,
+}
+
+/// How the divergences are spread.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Divergence {
+    /// Their mean.
+    pub mean: Estimate,
+    /// Half of them are below.
+    pub median: f64,
+    /// 90 % are below.
+    pub p90: f64,
+    /// 99 % are below.
+    pub p99: f64,
+    /// 99.9 % are below.
+    pub p999: f64,
+    /// The largest.
+    pub max: f64,
+}
+
+impl Divergence {
+    /// `None` for no values.
+    pub(crate) fn of(mut values: Vec<f64>, mean: Estimate) -> Option<Self> {
+        values.sort_unstable_by(f64::total_cmp);
+        let at = |q| quantile(&values, q);
+        Some(Self { mean, median: at(0.5)?, p90: at(0.9)?, p99: at(0.99)?, p999: at(0.999)?, max: at(1.0)? })
+    }
+}
+
+/// Predictions whose correctness changed.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Flips {
+    /// The teacher's most likely token came, the student's did not.
+    pub lost: u64,
+    /// The other way round.
+    pub gained: u64,
+    /// Both together.
+    pub share: Share,
+}
+
+/// Gathers [`Fidelity`] from positions in order.
+#[derive(Debug)]
+pub(crate) struct Tally {
+    teacher: Scores,
+    student: Scores,
+    ln_ratio: Moments,
+    kl: Moments,
+    kl_values: Vec<f64>,
+    kl_by_position: Vec<Moments>,
+    delta_p: Moments,
+    delta_p_squared: Moments,
+    same_top: u64,
+    lost: u64,
+    gained: u64,
+}
+
+impl Tally {
+    /// For windows of which `scored` positions count.
+    pub(crate) fn new(scored: usize) -> Self {
+        Self {
+            teacher: Scores::default(),
+            student: Scores::default(),
+            ln_ratio: Moments::default(),
+            kl: Moments::default(),
+            kl_values: Vec::new(),
+            kl_by_position: vec![Moments::default(); scored],
+            delta_p: Moments::default(),
+            delta_p_squared: Moments::default(),
+            same_top: 0,
+            lost: 0,
+            gained: 0,
+        }
+    }
+
+    /// Takes scored position number `index` of a window.
+    pub(crate) fn push(&mut self, index: usize, teacher: &Prediction, student: &Prediction, kl: f64) {
+        self.teacher.push(teacher);
+        self.student.push(student);
+        self.ln_ratio.push(teacher.log_prob - student.log_prob);
+        self.kl.push(kl);
+        self.kl_values.push(kl);
+        self.kl_by_position[index].push(kl);
+        let delta = exp(student.log_prob) - exp(teacher.log_prob);
+        self.delta_p.push(delta);
+        self.delta_p_squared.push(delta * delta);
+        self.same_top += u64::from(teacher.top == student.top);
+        self.lost += u64::from(teacher.correct && !student.correct);
+        self.gained += u64::from(!teacher.correct && student.correct);
+    }
+
+    pub(crate) fn n(&self) -> u64 {
+        self.teacher.n()
+    }
+
+    /// `None` when nothing was scored.
+    pub(crate) fn finish(self) -> Option<Fidelity> {
+        let n = self.n();
+        let squared = self.delta_p_squared.estimate();
+        let rms = squared.value.sqrt();
+        // First order: the error of sqrt(x) is that of x over twice the root.
+        let rms_error = if rms > 0.0 { squared.standard_error / (2.0 * rms) } else { 0.0 };
+        Some(Fidelity {
+            teacher: self.teacher.finish()?,
+            student: self.student.finish()?,
+            ln_ratio: self.ln_ratio.estimate(),
+            kl: Divergence::of(self.kl_values, self.kl.estimate())?,
+            rms_delta_p: Estimate { value: rms, standard_error: rms_error },
+            mean_delta_p: self.delta_p.estimate(),
+            same_top1: Share::of(self.same_top, n)?,
+            flips: Flips { lost: self.lost, gained: self.gained, share: Share::of(self.lost + self.gained, n)? },
+            kl_by_position: self.kl_by_position.iter().map(Moments::mean).collect(),
+        })
+    }
+}
+
+/// Measures a student against its teacher on a tokenised text.
+///
+/// The teacher runs on a thread of its own, in step with the student. Memory beyond what the models need: two rows of
+/// logits (`8 * vocab_size` bytes) and 8 bytes per prediction.
+///
+/// # Errors
+/// Too short a text or window, tokens a model does not know, different vocabularies, logits that are no numbers, and
+/// whatever a model fails with.
+pub fn compare(
+    teacher: &mut (dyn LanguageModel + Send),
+    student: &mut dyn LanguageModel,
+    text: &[u32],
+    config: &FidelityConfig,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<FidelityReport> {
+    let vocab_size = student.vocab_size();
+    if teacher.vocab_size() != vocab_size {
+        return Err(Error::VocabularyMismatch { teacher: teacher.vocab_size(), student: vocab_size });
+    }
+    let windows = Windows::new(text, config, vocab_size)?;
+    let first = windows.first_scored();
+    let mut comparison = Tally::new(windows.scored());
+    for window in 0..windows.count() {
+        let tokens = windows.tokens(window);
+        let seen = &tokens[..tokens.len() - 1];
+        lockstep::both(teacher, student, window, seen, first - 1, &mut |row, t, s| {
+            let position = row + 1;
+            let places = [Role::Teacher, Role::Student].map(|role| RowPlace { role, window, position });
+            let (taught, learnt, kl) = row::compare(t, s, tokens[position] as usize, places)?;
+            comparison.push(position - first, &taught, &learnt, kl);
+            Ok(())
+        })?;
+        progress(Progress { windows_done: window + 1, windows: windows.count() });
+    }
+    let predictions = comparison.n();
+    let figures = comparison.finish().ok_or(Error::NoWindows)?;
+    Ok(FidelityReport {
+        schema: SCHEMA,
+        n_ctx: config.n_ctx,
+        prefix: config.prefix.clone(),
+        text_tokens: text.len(),
+        windows: windows.count(),
+        predictions,
+        figures,
+    })
+}

@@ -1,0 +1,102 @@
+//! How surprised one model is by a text.
+
+use serde::Serialize;
+
+use super::lockstep;
+use super::row::{Prediction, RowPlace, predict};
+use super::window::{FidelityConfig, Progress, Windows};
+use crate::Result;
+use crate::model::{LanguageModel, Role};
+use crate::stats::{Estimate, Moments, Share, exp};
+
+/// The perplexity of one model.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PerplexityReport {
+    /// Length of a window.
+    pub n_ctx: usize,
+    /// Tokens at the start of every window.
+    pub prefix: Vec<u32>,
+    /// Tokens of the whole text.
+    pub text_tokens: usize,
+    /// Windows scored.
+    pub windows: usize,
+    /// Predictions scored.
+    pub predictions: u64,
+    /// The figures.
+    #[serde(flatten)]
+    pub figures: Perplexity,
+}
+
+/// The figures of one model on the scored predictions.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Perplexity {
+    /// `exp` of the mean surprise.
+    pub perplexity: Estimate,
+    /// Mean of `-ln p` of the tokens that came, in nats.
+    pub nll: Estimate,
+    /// How often the most likely token came.
+    pub top1_accuracy: Share,
+}
+
+/// Gathers [`Perplexity`].
+#[derive(Debug, Default)]
+pub(crate) struct Scores {
+    nll: Moments,
+    correct: u64,
+    n: u64,
+}
+
+impl Scores {
+    pub(crate) fn push(&mut self, prediction: &Prediction) {
+        self.nll.push(-prediction.log_prob);
+        self.correct += u64::from(prediction.correct);
+        self.n += 1;
+    }
+
+    pub(crate) fn n(&self) -> u64 {
+        self.n
+    }
+
+    /// `None` when nothing was scored.
+    pub(crate) fn finish(&self) -> Option<Perplexity> {
+        let nll = self.nll.estimate();
+        let value = exp(nll.value);
+        // First order: the error of exp(x) is exp(x) times the error of x.
+        let perplexity = Estimate { value, standard_error: value * nll.standard_error };
+        Some(Perplexity { perplexity, nll, top1_accuracy: Share::of(self.correct, self.n)? })
+    }
+}
+
+/// Scores one model on a tokenised text. Memory: one row of logits beyond what the model needs.
+///
+/// # Errors
+/// Too short a text or window, tokens the model does not know, and whatever the model fails with.
+pub fn perplexity(
+    model: &mut dyn LanguageModel,
+    text: &[u32],
+    config: &FidelityConfig,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<PerplexityReport> {
+    let windows = Windows::new(text, config, model.vocab_size())?;
+    let mut scores = Scores::default();
+    for window in 0..windows.count() {
+        let tokens = windows.tokens(window);
+        let (seen, from) = (&tokens[..tokens.len() - 1], windows.first_scored() - 1);
+        lockstep::alone(Role::Model, model, window, seen, from, &mut |row, logits| {
+            let position = row + 1;
+            let place = RowPlace { role: Role::Model, window, position };
+            scores.push(&predict(logits, tokens[position] as usize, place)?);
+            Ok(())
+        })?;
+        progress(Progress { windows_done: window + 1, windows: windows.count() });
+    }
+    let figures = scores.finish().ok_or(crate::Error::NoWindows)?;
+    Ok(PerplexityReport {
+        n_ctx: config.n_ctx,
+        prefix: config.prefix.clone(),
+        text_tokens: text.len(),
+        windows: windows.count(),
+        predictions: scores.n(),
+        figures,
+    })
+}

@@ -1,0 +1,88 @@
+//! One row of logits turned into the few numbers that are kept of it.
+
+use crate::model::Role;
+use crate::stats::{exp, ln};
+use crate::{Error, Result};
+
+/// Whose row it is, for messages.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RowPlace {
+    pub(crate) role: Role,
+    pub(crate) window: usize,
+    /// Position of the predicted token in the window.
+    pub(crate) position: usize,
+}
+
+/// What a distribution says about the token that came.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Prediction {
+    /// Probability of the token that came, as a natural logarithm, at most 0.
+    pub(crate) log_prob: f64,
+    /// Whether the most likely token is the one that came.
+    pub(crate) correct: bool,
+    /// The most likely token; the lowest id wins a tie.
+    pub(crate) top: usize,
+}
+
+/// The largest logit with its index.
+pub(crate) fn top(logits: &[f32], place: RowPlace) -> Result<(usize, f64)> {
+    let mut best = (0, f32::NEG_INFINITY);
+    for (token, &value) in logits.iter().enumerate() {
+        if !value.is_finite() {
+            let RowPlace { role, window, position } = place;
+            return Err(Error::NotFinite { role, window, position, token, value });
+        }
+        if value > best.1 {
+            best = (token, value);
+        }
+    }
+    Ok((best.0, f64::from(best.1)))
+}
+
+/// `ln sum exp` of finite logits, ascending, whose largest is known.
+pub(crate) fn log_sum_exp(logits: &[f32], largest: f64) -> f64 {
+    let sum: f64 = logits.iter().map(|&z| exp(f64::from(z) - largest)).sum();
+    largest + ln(sum)
+}
+
+/// What the row says about `target`.
+pub(crate) fn predict(logits: &[f32], target: usize, place: RowPlace) -> Result<Prediction> {
+    let (top, largest) = top(logits, place)?;
+    let total = log_sum_exp(logits, largest);
+    Ok(prediction(logits, target, top, total))
+}
+
+/// The prediction of a row whose largest logit and `ln sum exp` are known.
+pub(crate) fn prediction(logits: &[f32], target: usize, top: usize, total: f64) -> Prediction {
+    let log_prob = (f64::from(logits[target]) - total).min(0.0);
+    Prediction { log_prob, correct: top == target, top }
+}
+
+/// Both predictions and KL(teacher || student) in nats, in one pass over the two rows.
+///
+/// With `T = ln sum exp t` and `S` alike, `KL = sum p_i (t_i - s_i) - T + S`, where `p_i = exp(t_i - T)`. Equal rows
+/// give exactly 0; rounding below 0 is cut off.
+pub(crate) fn compare(
+    teacher: &[f32],
+    student: &[f32],
+    target: usize,
+    places: [RowPlace; 2],
+) -> Result<(Prediction, Prediction, f64)> {
+    let (teacher_top, teacher_max) = top(teacher, places[0])?;
+    let (student_top, student_max) = top(student, places[1])?;
+    let (mut teacher_sum, mut student_sum, mut difference) = (0.0, 0.0, 0.0);
+    for (&t, &s) in teacher.iter().zip(student) {
+        let (t, s) = (f64::from(t) - teacher_max, f64::from(s) - student_max);
+        let weight = exp(t);
+        teacher_sum += weight;
+        student_sum += exp(s);
+        difference += weight * (t - s);
+    }
+    let (teacher_log, student_log) = (ln(teacher_sum), ln(student_sum));
+    let divergence = (difference / teacher_sum - teacher_log + student_log).max(0.0);
+    Ok((
+        prediction(teacher, target, teacher_top, teacher_max + teacher_log),
+        prediction(student, target, student_top, student_max + student_log),
+        divergence,
+    ))
+}

@@ -1,0 +1,169 @@
+//! The evidence of a prompt: which chunks bear on the question, what each answers, and which answers agree.
+//!
+//! ```text
+//! question ─── chunk ─── source          a chunk bears on the question when one of its sentences holds every content
+//!         └─── chunk ─── source          word of the question; what it says beyond the question is its answer
+//!               │
+//!             answer (cluster of chunks that agree)
+//! ```
+//!
+//! Three signals summarise the graph. With `w` the number of distinct sources of a cluster:
+//! - redundancy: `w` of the largest cluster
+//! - disagreement: `2 (sum w - largest w) / sum w`, at most 1, so that an even split of two is 1
+//! - fragility: the share of an answer that a minimal cut takes, `1 / w` of the largest cluster. Every path from the
+//!   question to the answer runs through one chunk and one source, so the fewest sources that separate the two are all
+//!   `w` of them; with one source or none it is 1.
+//!
+//! **Invariant:** only the question and the chunks are read, never a label or an attribution.
+
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+
+use crate::suite::{Chunk, Prompt};
+
+use super::statement::Question;
+
+/// Chunks that give one answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Cluster {
+    /// The answer in the fewest words that one of the chunks gives it in.
+    pub core: Vec<String>,
+    /// The chunks, in the order of the prompt.
+    pub chunk_ids: Vec<String>,
+    /// Their distinct sources, in alphabetical order.
+    pub sources: Vec<String>,
+}
+
+/// What the chunks of a prompt say about its question.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Evidence {
+    /// Groups of agreeing chunks, the one with the most sources first; of equals the one that comes first.
+    pub clusters: Vec<Cluster>,
+}
+
+/// An answer with the chunk that gives it.
+struct Statement<'a> {
+    chunk: &'a Chunk,
+    words: Vec<String>,
+    is_negated: bool,
+}
+
+impl Evidence {
+    /// Reads the evidence out of a prompt's question and chunks.
+    ///
+    /// ```
+    /// use behavior_eval::labels::Evidence;
+    /// use behavior_eval::suite::Suite;
+    /// let suites = fixtures::path("suites");
+    /// let suite = Suite::open(&suites.join("suite-200.jsonl"), &suites.join("suite-200.corpus.jsonl"))?;
+    /// let evidence = Evidence::of(&suite.prompts()[0]);
+    /// assert_eq!(evidence.clusters[0].core, ["sabopol"]);
+    /// assert_eq!((evidence.redundancy(), evidence.disagreement()), (2, 1.0));
+    /// # Ok::<(), behavior_eval::Error>(())
+    /// ```
+    #[must_use]
+    pub fn of(prompt: &Prompt) -> Self {
+        let question = Question::new(&prompt.question);
+        let mut statements = Vec::new();
+        let mut elsewhere = BTreeSet::new();
+        for chunk in &prompt.chunks {
+            match question.answer(&chunk.text) {
+                Some(answer) => {
+                    statements.push(Statement { chunk, words: answer.words, is_negated: answer.is_negated });
+                }
+                None => elsewhere.extend(crate::text::words(&chunk.text)),
+            }
+        }
+        drop_common_words(&mut statements, &elsewhere);
+        Self { clusters: clusters(&statements) }
+    }
+
+    /// Distinct sources of the largest cluster.
+    #[must_use]
+    pub fn redundancy(&self) -> u64 {
+        self.clusters.first().map_or(0, Cluster::weight)
+    }
+
+    /// How evenly the sources are split between answers, from 0 (all agree) to 1 (an even split of two, or worse).
+    #[must_use]
+    pub fn disagreement(&self) -> f64 {
+        let all: u64 = self.clusters.iter().map(Cluster::weight).sum();
+        match all {
+            0 => 0.0,
+            _ => ((2 * (all - self.redundancy())) as f64 / all as f64).min(1.0),
+        }
+    }
+
+    /// How much of the answer hangs on a single source: 1 for one source or none, else `1 / redundancy`.
+    #[must_use]
+    pub fn fragility(&self) -> f64 {
+        1.0 / self.redundancy().max(1) as f64
+    }
+
+    /// Index of the cluster that a chunk belongs to; `None` when the chunk does not bear on the question.
+    #[must_use]
+    pub fn cluster_of(&self, chunk_id: &str) -> Option<usize> {
+        self.clusters.iter().position(|cluster| cluster.chunk_ids.iter().any(|id| id == chunk_id))
+    }
+}
+
+impl Cluster {
+    /// Its number of distinct sources.
+    #[must_use]
+    pub fn weight(&self) -> u64 {
+        self.sources.len() as u64
+    }
+}
+
+/// Takes words out of answers that chunks about other things use too, such as the verb of a common turn of phrase.
+/// A word that alone is some chunk's answer stays, and no answer loses its last word.
+fn drop_common_words(statements: &mut [Statement<'_>], elsewhere: &BTreeSet<String>) {
+    let sole: BTreeSet<String> = statements
+        .iter()
+        .filter(|statement| statement.words.len() == 1)
+        .flat_map(|statement| statement.words.iter().cloned())
+        .collect();
+    for statement in statements {
+        let rest: Vec<String> =
+            statement.words.iter().filter(|word| !elsewhere.contains(*word) || sole.contains(*word)).cloned().collect();
+        if !rest.is_empty() {
+            statement.words = rest;
+        }
+    }
+}
+
+/// Groups statements that agree: one says all the words of the other, and both or neither deny. What agrees with the same
+/// third statement agrees.
+fn clusters(statements: &[Statement<'_>]) -> Vec<Cluster> {
+    let sets: Vec<BTreeSet<&String>> = statements.iter().map(|statement| statement.words.iter().collect()).collect();
+    let agree = |a: usize, b: usize| {
+        statements[a].is_negated == statements[b].is_negated
+            && (sets[a].is_subset(&sets[b]) || sets[b].is_subset(&sets[a]))
+    };
+    // The group of each statement, named by its first member.
+    let mut group: Vec<usize> = (0..statements.len()).collect();
+    for b in 0..statements.len() {
+        for a in 0..b {
+            let (first, second) = (group[a], group[b]);
+            if first != second && agree(a, b) {
+                let (low, high) = (first.min(second), first.max(second));
+                group.iter_mut().filter(|member| **member == high).for_each(|member| *member = low);
+            }
+        }
+    }
+    let mut found: Vec<Cluster> = Vec::new();
+    for first in 0..statements.len() {
+        let members: Vec<&Statement<'_>> =
+            statements.iter().zip(&group).filter(|&(_, &g)| g == first).map(|(statement, _)| statement).collect();
+        let Some(shortest) = members.iter().min_by_key(|statement| statement.words.len()) else { continue };
+        let sources: BTreeSet<&String> = members.iter().map(|statement| &statement.chunk.source).collect();
+        found.push(Cluster {
+            core: shortest.words.clone(),
+            chunk_ids: members.iter().map(|statement| statement.chunk.id.clone()).collect(),
+            sources: sources.into_iter().cloned().collect(),
+        });
+    }
+    found.sort_by_key(|cluster| std::cmp::Reverse(cluster.weight()));
+    found
+}

@@ -1,0 +1,216 @@
+//! Evidence taken away: which verdicts stand when a tenth of the corpus is gone.
+//!
+//! Chunks are removed, the touched prompts are worded anew and labelled by the rules of [`labels`](mod@crate::labels::rules), and
+//! the gates run again. Stability is judged over the prompts whose label is what it was: there every gate must still
+//! pass, and no figure may move by more than a twentieth.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+
+use super::evidence::Evidence;
+use super::rules::{LabelReport, LabelThresholds, labels};
+use crate::stats::SplitMix64;
+use crate::suite::{ChunkKey, Label, Suite};
+use crate::{Error, Result};
+
+/// Which chunks go first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Removal {
+    /// Any, each as likely as the other.
+    Random,
+    /// The same share of every source, as near as whole chunks allow.
+    StratifiedBySource,
+    /// Those on which most hangs: chunks whose answer has the fewest sources, one source first; chunks that do not bear
+    /// on the question last. Chance decides between equals.
+    MostFragileFirst,
+}
+
+/// What is removed.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Perturbation {
+    /// Share of all chunks, above 0 and below 1.
+    pub fraction: f64,
+    /// Which.
+    pub removal: Removal,
+    /// Seed of the choice.
+    pub seed: u64,
+}
+
+impl Default for Perturbation {
+    fn default() -> Self {
+        Self { fraction: 0.1, removal: Removal::Random, seed: 0 }
+    }
+}
+
+/// A suite with part of its evidence gone.
+#[derive(Clone, Debug)]
+pub struct Perturbed {
+    /// The suite that remains, prompt by prompt in the order of the whole one.
+    pub suite: Suite,
+    /// What was removed.
+    pub removed: BTreeSet<ChunkKey>,
+    /// Labels of the prompts that remain.
+    pub labels: LabelReport,
+    /// Indices of prompts that show other chunks than before; only those need another answer.
+    pub touched: Vec<usize>,
+    /// Indices of prompts whose label is what it was, among them all untouched ones that have a label.
+    pub surviving: Vec<usize>,
+}
+
+/// Removes chunks and labels what remains. `before` are the labels of the whole suite.
+///
+/// # Errors
+/// [`Error::Fraction`] for a share that is not between 0 and 1, [`Error::NothingToRemove`] where it rounds to no chunk.
+pub fn perturb(
+    suite: &Suite,
+    before: &LabelReport,
+    thresholds: &LabelThresholds,
+    perturbation: &Perturbation,
+) -> Result<Perturbed> {
+    let removed = chosen(suite, perturbation)?;
+    let remaining = suite.without(&removed);
+    let labels = labels(remaining.prompts(), thresholds);
+    let pairs = suite.prompts().iter().zip(remaining.prompts()).enumerate();
+    let touched = pairs.filter(|(_, (was, is))| was.chunks != is.chunks).map(|(i, _)| i).collect();
+    let gates = |report: &LabelReport| -> Vec<Option<Label>> { report.prompts.iter().map(|p| p.gating()).collect() };
+    let pairs = gates(before).into_iter().zip(gates(&labels)).enumerate();
+    let surviving = pairs.filter(|(_, (was, is))| was.is_some() && was == is).map(|(i, _)| i).collect();
+    Ok(Perturbed { suite: remaining, removed, labels, touched, surviving })
+}
+
+/// The chunks that go.
+fn chosen(suite: &Suite, perturbation: &Perturbation) -> Result<BTreeSet<ChunkKey>> {
+    let fraction = perturbation.fraction;
+    if !(fraction > 0.0 && fraction < 1.0) {
+        return Err(Error::Fraction { fraction });
+    }
+    let mut chunks: Vec<(ChunkKey, &str)> = Vec::new();
+    for prompt in suite.prompts() {
+        for chunk in &prompt.chunks {
+            let key = ChunkKey { prompt_id: prompt.id.clone(), chunk_id: chunk.id.clone() };
+            chunks.push((key, &chunk.source));
+        }
+    }
+    let n = (fraction * chunks.len() as f64).round() as usize;
+    if n == 0 {
+        return Err(Error::NothingToRemove { fraction, chunks: chunks.len() });
+    }
+    let mut random = SplitMix64::new(perturbation.seed);
+    random.shuffle(&mut chunks);
+    match perturbation.removal {
+        Removal::Random => {}
+        Removal::StratifiedBySource => stratify(&mut chunks),
+        Removal::MostFragileFirst => {
+            let weights = weights(suite);
+            chunks.sort_by_key(|(key, _)| weights.get(key).copied().unwrap_or(u64::MAX));
+        }
+    }
+    Ok(chunks.into_iter().take(n).map(|(key, _)| key).collect())
+}
+
+/// Orders shuffled chunks so that every beginning of the list holds each source in about the share it has of the whole.
+fn stratify(chunks: &mut Vec<(ChunkKey, &str)>) {
+    let mut sizes: BTreeMap<&str, u64> = BTreeMap::new();
+    for (_, source) in chunks.iter() {
+        *sizes.entry(source).or_default() += 1;
+    }
+    // The k-th of n chunks of a source belongs at the share (2 k + 1) / 2 n of the list; compared without rounding.
+    let mut seen: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut placed: Vec<_> = std::mem::take(chunks)
+        .into_iter()
+        .map(|chunk| {
+            let k = seen.entry(chunk.1).or_default();
+            *k += 1;
+            ((2 * *k - 1, 2 * sizes[chunk.1]), chunk)
+        })
+        .collect();
+    placed
+        .sort_by(|((a, m), _), ((b, n), _)| (u128::from(*a) * u128::from(*n)).cmp(&(u128::from(*b) * u128::from(*m))));
+    chunks.extend(placed.into_iter().map(|(_, chunk)| chunk));
+}
+
+/// Number of sources of the answer that each bearing chunk belongs to.
+fn weights(suite: &Suite) -> BTreeMap<ChunkKey, u64> {
+    let mut weights = BTreeMap::new();
+    for prompt in suite.prompts() {
+        for cluster in Evidence::of(prompt).clusters {
+            for chunk_id in &cluster.chunk_ids {
+                let key = ChunkKey { prompt_id: prompt.id.clone(), chunk_id: chunk_id.clone() };
+                weights.insert(key, cluster.weight());
+            }
+        }
+    }
+    weights
+}
+
+/// How far a figure may move.
+pub const STABLE_WITHIN: f64 = 0.05;
+
+/// A figure over the surviving prompts, with all of the evidence and with less.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct FigureMove {
+    /// Its name.
+    pub figure: String,
+    /// With all of the evidence.
+    pub before: f64,
+    /// With less.
+    pub after: f64,
+    /// Whether its gate passes with less; a figure that gates nothing passes.
+    pub passes: bool,
+    /// Whether it passes and moved no further than [`STABLE_WITHIN`].
+    pub stable: bool,
+}
+
+impl FigureMove {
+    /// Judges one figure. A figure that is no number is not stable.
+    ///
+    /// ```
+    /// use behavior_eval::labels::FigureMove;
+    /// assert!(FigureMove::new("citation_recall", 0.80, 0.75, true).stable);
+    /// assert!(!FigureMove::new("citation_recall", 0.80, 0.74, true).stable);
+    /// assert!(!FigureMove::new("citation_recall", 0.80, 0.80, false).stable);
+    /// ```
+    #[must_use]
+    pub fn new(figure: impl Into<String>, before: f64, after: f64, passes: bool) -> Self {
+        // A twentieth that decimal fractions miss by a rounding is still a twentieth.
+        let is_near = (after - before).abs() <= STABLE_WITHIN + 1e-12;
+        Self { figure: figure.into(), before, after, passes, stable: passes && is_near }
+    }
+}
+
+/// Whether the verdict stands with less evidence.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Stability {
+    /// What was removed.
+    pub perturbation: Perturbation,
+    /// How many chunks that was.
+    pub chunks_removed: u64,
+    /// Prompts of the suite.
+    pub prompts: u64,
+    /// Prompts that lost a chunk.
+    pub prompts_touched: u64,
+    /// Prompts whose label survived; the figures are of these.
+    pub prompts_surviving: u64,
+    /// The figures.
+    pub figures: Vec<FigureMove>,
+    /// Whether all of them are stable.
+    pub stable: bool,
+}
+
+impl Stability {
+    /// The verdict from both runs' figures over the surviving prompts. No figures are no stability.
+    #[must_use]
+    pub fn new(perturbation: Perturbation, perturbed: &Perturbed, figures: Vec<FigureMove>) -> Self {
+        Self {
+            perturbation,
+            chunks_removed: perturbed.removed.len() as u64,
+            prompts: perturbed.suite.prompts().len() as u64,
+            prompts_touched: perturbed.touched.len() as u64,
+            prompts_surviving: perturbed.surviving.len() as u64,
+            stable: !figures.is_empty() && figures.iter().all(|figure| figure.stable),
+            figures,
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! What the gates need of a model: its shape, its answers, and what its routers decide on given tokens.
+//!
+//! The runtime's models come in through an adapter of the command; [`crate::model::ScriptedSubject`] is the other
+//! implementation, for tests.
+//!
+//! **Invariant:** the gates know a model only through [`Subject`], and the same calls give the same results.
+
+use serde::{Deserialize, Serialize};
+
+use super::language_model::ModelError;
+use super::role::Role;
+use super::routing_table::RoutingTable;
+use crate::{Error, Result};
+
+/// What a model is, as far as the gates care.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SubjectInfo {
+    /// A short name for reports and file names.
+    pub name: String,
+    /// BLAKE3 of the model in lower-case hexadecimal: its identity, whatever its file is called.
+    pub id: String,
+    /// Indices of the layers that have a router, ascending.
+    pub moe_layers: Vec<u32>,
+    /// Routed experts per layer.
+    pub n_experts: usize,
+    /// Experts per token.
+    pub top_k: usize,
+    /// Number of tokens the model knows.
+    pub vocab_size: usize,
+    /// Width of the residual stream.
+    pub hidden: usize,
+}
+
+/// Why an answer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum StopReason {
+    /// The model ended it.
+    Stop,
+    /// It has as many tokens as were allowed.
+    Length,
+    /// The context is full.
+    Context,
+}
+
+impl StopReason {
+    /// The word that traces and reports use.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Stop => "stop",
+            Self::Length => "length",
+            Self::Context => "context",
+        }
+    }
+}
+
+/// A greedy answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    /// Its tokens, without the one that ended it.
+    pub tokens: Vec<u32>,
+    /// The same as text, control tokens left out.
+    pub text: String,
+    /// Why it ended.
+    pub stop_reason: StopReason,
+}
+
+/// What a teacher-forced run has to hand out besides the routing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Want {
+    /// All router scores.
+    pub scores: bool,
+    /// What each router reads.
+    pub router_inputs: bool,
+    /// The residual stream after the final norm.
+    pub final_hidden: bool,
+    /// Logits of the positions from this one on; `None` for no logits.
+    pub logits_from: Option<usize>,
+}
+
+/// What a run over `n` given tokens handed out. One prompt's columns are in memory at a time.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Run {
+    /// The experts of every token in every MoE layer.
+    pub routing: RoutingTable,
+    /// `[layers, n, n_experts]`: after gating, before the selection bias.
+    pub scores: Option<Vec<f32>>,
+    /// `[layers, n, hidden]`: the normed input of each MoE layer's feed-forward part.
+    pub router_inputs: Option<Vec<f32>>,
+    /// `[n, hidden]`.
+    pub final_hidden: Option<Vec<f32>>,
+}
+
+/// A model under evaluation.
+///
+/// ```
+/// use behavior_eval::model::{ScriptedSubject, Subject, Want};
+/// let mut subject = ScriptedSubject::new("parrot").answering(|prompt| format!("You said: {prompt}"));
+/// let prompt = subject.encode("Repeat.", "hello")?;
+/// let answer = subject.generate(&prompt, 64)?;
+/// let run = subject.run(&[prompt, answer.tokens].concat(), &Want::default(), &mut |_, _| {})?;
+/// assert_eq!(run.routing.n_layers(), subject.info().moe_layers.len());
+/// # Ok::<(), behavior_eval::model::ModelError>(())
+/// ```
+pub trait Subject {
+    /// What it is.
+    fn info(&self) -> &SubjectInfo;
+
+    /// The tokens of a prompt, exactly as the model's chat template renders a system message and a user turn that
+    /// await the assistant, thinking off. An empty `system` means none.
+    ///
+    /// # Errors
+    /// Whatever keeps the text from becoming tokens.
+    fn encode(&mut self, system: &str, user: &str) -> std::result::Result<Vec<u32>, ModelError>;
+
+    /// The greedy answer to `prompt` from an empty context, of at most `max_new_tokens` tokens.
+    ///
+    /// # Errors
+    /// A prompt that does not fit, and whatever keeps the model from running.
+    fn generate(&mut self, prompt: &[u32], max_new_tokens: usize) -> std::result::Result<Answer, ModelError>;
+
+    /// Runs given tokens through an empty context and hands out what every router decided, and what else is wanted.
+    /// `logits` gets the rows `[vocab_size]` of the positions from [`Want::logits_from`] on, in ascending order; the
+    /// row of position `p` predicts token `p + 1`.
+    ///
+    /// # Errors
+    /// Tokens that do not fit or are not known, and whatever keeps the model from running.
+    fn run(
+        &mut self,
+        tokens: &[u32],
+        want: &Want,
+        logits: &mut dyn FnMut(usize, &[f32]),
+    ) -> std::result::Result<Run, ModelError>;
+
+    /// What the router of one MoE layer decides when it is fed `inputs` `[n, hidden]` that come from elsewhere: the
+    /// local mode. `layer` counts within [`SubjectInfo::moe_layers`]. The result has one layer.
+    ///
+    /// # Errors
+    /// Whatever keeps the router from running.
+    fn route(&mut self, layer: usize, inputs: &[f32]) -> std::result::Result<RoutingTable, ModelError>;
+}
+
+/// Calls [`Subject::run`] and checks what came back against the contract: every length, every id, every number.
+///
+/// # Errors
+/// [`Error::Subject`] when the model fails, [`Error::SubjectContract`] when it hands out something impossible.
+pub fn run_checked(
+    subject: &mut dyn Subject,
+    place: Place<'_>,
+    tokens: &[u32],
+    want: &Want,
+    logits: &mut dyn FnMut(usize, &[f32]) -> Result<()>,
+) -> Result<Run> {
+    let info = subject.info().clone();
+    let (mut next, mut failure) = (want.logits_from.unwrap_or(usize::MAX), None);
+    let ran = subject.run(tokens, want, &mut |position, row| {
+        if failure.is_some() {
+            return;
+        }
+        let expected = position == next && position < tokens.len() && row.len() == info.vocab_size;
+        let outcome = match row.iter().position(|x| !x.is_finite()) {
+            None if expected => logits(position, row),
+            None => Err(place.broken("a row of logits", format!("position {position} with {} logits", row.len()))),
+            Some(at) => Err(place.broken("a logit", format!("{} for token {at}", row[at]))),
+        };
+        failure = outcome.err();
+        next = next.saturating_add(1);
+    });
+    let run = ran.map_err(|source| place.failed(source))?;
+    if let Some(failure) = failure {
+        return Err(failure);
+    }
+    if want.logits_from.is_some_and(|from| from < tokens.len()) && next != tokens.len() {
+        return Err(place.broken("the rows of logits", format!("an end before position {next}")));
+    }
+    check_routing(&run.routing, &info, info.moe_layers.len(), tokens.len(), place)?;
+    let (layers, n) = (info.moe_layers.len(), tokens.len());
+    let columns = [
+        ("router scores", want.scores, &run.scores, layers * n * info.n_experts),
+        ("router inputs", want.router_inputs, &run.router_inputs, layers * n * info.hidden),
+        ("final hidden states", want.final_hidden, &run.final_hidden, n * info.hidden),
+    ];
+    for (what, wanted, column, len) in columns {
+        match column {
+            None if wanted => return Err(place.broken(what, "nothing".to_owned())),
+            Some(values) if values.len() != len => {
+                return Err(place.broken(what, format!("{} numbers instead of {len}", values.len())));
+            }
+            Some(values) => {
+                if let Some(x) = values.iter().find(|x| !x.is_finite()) {
+                    return Err(place.broken(what, x.to_string()));
+                }
+            }
+            None => {}
+        }
+    }
+    Ok(run)
+}
+
+/// Calls [`Subject::route`] on every layer of `inputs` `[layers, n, hidden]` and checks what came back.
+///
+/// # Errors
+/// As [`run_checked`].
+pub fn route_checked(subject: &mut dyn Subject, place: Place<'_>, inputs: &[f32], n: usize) -> Result<RoutingTable> {
+    let info = subject.info().clone();
+    if inputs.len() != info.moe_layers.len() * n * info.hidden {
+        return Err(place.broken("the layer inputs", format!("{} numbers for {n} tokens", inputs.len())));
+    }
+    let mut layers = RoutingTable::new(n, info.top_k);
+    for (layer, rows) in inputs.chunks_exact((n * info.hidden).max(1)).enumerate() {
+        let table = subject.route(layer, rows).map_err(|source| place.failed(source))?;
+        check_routing(&table, &info, 1, n, place)?;
+        layers.push_layer(&table.ids, &table.weights, &table.margins);
+    }
+    Ok(layers)
+}
+
+/// The table has the shape and holds the numbers that the model's own figures allow.
+fn check_routing(table: &RoutingTable, info: &SubjectInfo, layers: usize, n: usize, place: Place<'_>) -> Result<()> {
+    if !table.has_shape(layers, n, info.top_k) {
+        let got = format!("{} ids for {} tokens", table.ids.len(), table.n);
+        return Err(place.broken("the routing", got));
+    }
+    match table.defect(info.n_experts) {
+        None => Ok(()),
+        Some(got) => Err(place.broken("the routing", got)),
+    }
+}
+
+/// Which model is asked about which prompt, for messages.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// Which model.
+    pub role: Role,
+    /// Which prompt.
+    pub prompt_id: &'a str,
+}
+
+impl Place<'_> {
+    /// The model failed.
+    #[must_use]
+    pub fn failed(self, source: ModelError) -> Error {
+        Error::Subject { role: self.role, prompt_id: self.prompt_id.to_owned(), source }
+    }
+
+    /// The model handed out `got` as `what`.
+    fn broken(self, what: &'static str, got: String) -> Error {
+        Error::SubjectContract { role: self.role, prompt_id: self.prompt_id.to_owned(), what, got }
+    }
+}

@@ -1,0 +1,433 @@
+//! Reading an artifact, trusting none of it.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use serde::de::DeserializeOwned;
+
+use super::column::{SparseLogits, read_f16, read_f32, read_u16, read_u32};
+use super::layout;
+use super::layout::{
+    ArtifactDefect, Column, END_MAGIC, Entry, FILE_NAME, HEAD_BYTES, Header, Index, MAGIC, MAX_HEADER_BYTES,
+    TRAILER_BYTES,
+};
+use super::spec::ArtifactSpec;
+use crate::model::{Answer, RoutingTable, StopReason};
+use crate::records::artifact::ARTIFACT_VERSION;
+use crate::suite::Label;
+use crate::text::parse;
+use crate::{Error, Result};
+
+/// A prompt of an artifact.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PromptEntry {
+    /// Its name in the suite.
+    pub prompt_id: String,
+    /// Its preference label.
+    pub label: Option<Label>,
+    /// Tokens of the prompt.
+    pub prompt_tokens: usize,
+    /// Tokens of the prompt and the teacher's answer.
+    pub tokens: usize,
+    /// Why the answer ended.
+    pub stop_reason: StopReason,
+}
+
+/// An open artifact. Prompts are named by their place in [`TeacherArtifact::prompts`].
+///
+/// A column that was not recorded is `None`: whoever needs it goes without.
+#[derive(Debug)]
+pub struct TeacherArtifact {
+    path: PathBuf,
+    file: Mutex<File>,
+    spec: ArtifactSpec,
+    prompts: Vec<PromptEntry>,
+    /// Per prompt: the start of its block, and its columns.
+    blocks: Vec<(u64, Entry)>,
+}
+
+impl TeacherArtifact {
+    /// Opens the artifact at `path`, its file or the folder that holds it, and checks everything but the columns.
+    ///
+    /// # Errors
+    /// [`Error::File`] when it cannot be read, [`Error::Artifact`] with the reason when it is not what it should be.
+    pub fn open(path: &Path) -> Result<Self> {
+        let path = if path.is_dir() { path.join(FILE_NAME) } else { path.to_owned() };
+        let failed = |source| Error::File { path: path.clone(), source };
+        if !std::fs::metadata(&path).map_err(failed)?.is_file() {
+            return Err(failed(std::io::Error::other("it is no file")));
+        }
+        let mut file = File::open(&path).map_err(failed)?;
+        let len = file.metadata().map_err(failed)?.len();
+        let parts = match read_parts(&mut file, len).map_err(failed)? {
+            Ok(parts) => parts,
+            Err(defect) => return Err(defect.at(&path)),
+        };
+        let opened = Self::from_parts(path.clone(), file, parts);
+        opened.map_err(|defect| defect.at(&path))
+    }
+
+    /// Opens the artifact at `path` if it is a recording of `spec`.
+    ///
+    /// # Errors
+    /// As [`TeacherArtifact::open`]; [`ArtifactDefect::Foreign`] names what differs and both values.
+    pub fn open_for(path: &Path, spec: &ArtifactSpec) -> Result<Self> {
+        let artifact = Self::open(path)?;
+        match artifact.foreign(spec) {
+            None => Ok(artifact),
+            Some(defect) => Err(defect.at(&artifact.path)),
+        }
+    }
+
+    /// The file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What it is a recording of.
+    #[must_use]
+    pub fn spec(&self) -> &ArtifactSpec {
+        &self.spec
+    }
+
+    /// Its prompts, in the order of the suite.
+    #[must_use]
+    pub fn prompts(&self) -> &[PromptEntry] {
+        &self.prompts
+    }
+
+    /// Whether it holds exactly these prompts, in this order.
+    ///
+    /// # Errors
+    /// [`ArtifactDefect::Damaged`] with the first place where it does not.
+    pub fn check_prompts<'a>(&self, prompt_ids: impl Iterator<Item = &'a str>) -> Result<()> {
+        let mut stored = self.prompts.iter().map(|entry| entry.prompt_id.as_str());
+        for (place, id) in prompt_ids.map(Some).chain([None]).enumerate() {
+            let found = stored.next();
+            if found != id {
+                let name = |id: Option<&str>| id.map_or_else(|| "its end".to_owned(), |id| format!("prompt {id}"));
+                let reason = format!("{} stands at place {place} where the suite has {}", name(found), name(id));
+                return Err(ArtifactDefect::damaged("index", reason).at(&self.path));
+            }
+        }
+        Ok(())
+    }
+
+    /// The place of a prompt.
+    #[must_use]
+    pub fn find(&self, prompt_id: &str) -> Option<usize> {
+        self.prompts.iter().position(|entry| entry.prompt_id == prompt_id)
+    }
+
+    /// The tokens of prompt and answer `[n]`.
+    ///
+    /// # Errors
+    /// [`ArtifactDefect::Column`], here and below, for bytes that are not those recorded.
+    ///
+    /// # Panics
+    /// Here and below, when there is no such prompt.
+    pub fn tokens(&self, prompt: usize) -> Result<Vec<u32>> {
+        let tokens = read_u32(&self.column(prompt, Column::Tokens)?.unwrap_or_default());
+        let vocab_size = self.spec.model.vocab_size;
+        match tokens.iter().find(|&&token| usize::try_from(token).map_or(true, |token| token >= vocab_size)) {
+            None => Ok(tokens),
+            Some(token) => Err(self.wrong(prompt, Column::Tokens, format!("token {token} of {vocab_size}"))),
+        }
+    }
+
+    /// The teacher's answer.
+    ///
+    /// # Errors
+    /// As [`TeacherArtifact::tokens`].
+    pub fn answer(&self, prompt: usize) -> Result<Answer> {
+        let entry = &self.prompts[prompt];
+        let tokens = self.tokens(prompt)?.split_off(entry.prompt_tokens);
+        let text = self.column(prompt, Column::Answer)?.unwrap_or_default();
+        let text =
+            String::from_utf8(text).map_err(|_| self.wrong(prompt, Column::Answer, "it is not UTF-8".to_owned()))?;
+        Ok(Answer { tokens, text, stop_reason: entry.stop_reason })
+    }
+
+    /// What the teacher's routers decided on prompt and answer.
+    ///
+    /// # Errors
+    /// As [`TeacherArtifact::tokens`].
+    pub fn routing(&self, prompt: usize) -> Result<RoutingTable> {
+        let table = self.table(prompt, [Column::Ids, Column::Weights, Column::Margins])?;
+        table.ok_or_else(|| self.wrong(prompt, Column::Ids, "it is missing".to_owned()))
+    }
+
+    /// What they decide on the recorded [`TeacherArtifact::router_inputs`]: the reference of the local mode.
+    ///
+    /// # Errors
+    /// As [`TeacherArtifact::tokens`].
+    pub fn local_routing(&self, prompt: usize) -> Result<Option<RoutingTable>> {
+        self.table(prompt, [Column::LocalIds, Column::LocalWeights, Column::LocalMargins])
+    }
+
+    /// All router scores `[layers, n, n_experts]`, rounded to F16.
+    ///
+    /// # Errors
+    /// As [`TeacherArtifact::tokens`].
+    pub fn scores(&self, prompt: usize) -> Result<Option<Vec<f32>>> {
+        self.halves(prompt, Column::Scores)
+    }
+
+    /// What the routers read `[layers, n, hidden]`, rounded to F16.
+    ///
+    /// # Errors
+    /// As [`TeacherArtifact::tokens`].
+    pub fn router_inputs(&self, prompt: usize) -> Result<Option<Vec<f32>>> {
+        self.halves(prompt, Column::RouterInputs)
+    }
+
+    /// The residual stream after the final norm `[n, hidden]`, rounded to F16.
+    ///
+    /// # Errors
+    /// As [`TeacherArtifact::tokens`].
+    pub fn final_hidden(&self, prompt: usize) -> Result<Option<Vec<f32>>> {
+        self.halves(prompt, Column::FinalHidden)
+    }
+
+    /// The rows of logits, ascending by position.
+    ///
+    /// # Errors
+    /// As [`TeacherArtifact::tokens`].
+    pub fn sparse_logits(&self, prompt: usize) -> Result<Option<Vec<SparseLogits>>> {
+        let Some(bytes) = self.column(prompt, Column::Logits)? else { return Ok(None) };
+        let first = layout::first_logits(&self.spec, self.prompts[prompt].prompt_tokens).unwrap_or(0);
+        let rows = bytes.chunks_exact(layout::row_bytes(layout::kept(&self.spec)));
+        let read = |(i, row)| SparseLogits::read(row, first + i, self.spec.model.vocab_size);
+        let rows: std::result::Result<Vec<_>, String> = rows.enumerate().map(read).collect();
+        rows.map(Some).map_err(|reason| self.wrong(prompt, Column::Logits, reason))
+    }
+
+    /// Reads every column of every prompt.
+    ///
+    /// # Errors
+    /// The first that is damaged.
+    pub fn verify(&self) -> Result<()> {
+        for prompt in 0..self.prompts.len() {
+            self.answer(prompt)?;
+            self.routing(prompt)?;
+            self.local_routing(prompt)?;
+            self.scores(prompt)?;
+            self.router_inputs(prompt)?;
+            self.final_hidden(prompt)?;
+            self.sparse_logits(prompt)?;
+        }
+        Ok(())
+    }
+
+    fn from_parts(path: PathBuf, file: File, parts: Parts) -> std::result::Result<Self, ArtifactDefect> {
+        let Parts { spec, index, mut at, end } = parts;
+        let key = spec.key();
+        let folder = path.parent().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
+        if let Some(folder) = folder.filter(|folder| *folder != key) {
+            return Err(ArtifactDefect::Misplaced { key, folder });
+        }
+        let damaged = |reason: String| ArtifactDefect::damaged("index", reason);
+        let (mut prompts, mut blocks) = (Vec::new(), Vec::new());
+        let mut seen = std::collections::HashSet::new();
+        let columns = Column::of(&spec);
+        for entry in index.prompts {
+            if !seen.insert(entry.prompt_id.clone()) {
+                return Err(damaged(format!("prompt {} stands in it twice", entry.prompt_id)));
+            }
+            let start = at;
+            at = check_entry(&entry, &spec, &columns, at, end)?;
+            prompts.push(PromptEntry {
+                prompt_id: entry.prompt_id.clone(),
+                label: entry.label,
+                prompt_tokens: entry.prompt_tokens,
+                tokens: entry.tokens,
+                stop_reason: entry.stop_reason,
+            });
+            blocks.push((start, entry));
+        }
+        if at != end || prompts.is_empty() {
+            return Err(damaged(format!("its prompts end at byte {at} of {end}")));
+        }
+        Ok(Self { path, file: Mutex::new(file), spec, prompts, blocks })
+    }
+
+    /// What keeps this from being a recording of `spec`.
+    fn foreign(&self, spec: &ArtifactSpec) -> Option<ArtifactDefect> {
+        let text = |value: Option<&serde_json::Value>| value.map_or_else(|| "nothing".to_owned(), ToString::to_string);
+        let (stored, wanted) = (self.spec.manifest(), spec.manifest());
+        let keys = wanted.as_object()?.keys();
+        let differs = keys.into_iter().find(|key| stored.get(key.as_str()) != wanted.get(key.as_str()));
+        let shape = |spec: &ArtifactSpec| (spec.model.moe_layers.clone(), spec.model.n_experts, spec.model.top_k);
+        match differs {
+            Some(key) => Some(ArtifactDefect::Foreign {
+                what: key.clone(),
+                stored: text(stored.get(key)),
+                wanted: text(wanted.get(key)),
+            }),
+            None if shape(&self.spec) != shape(spec) => Some(ArtifactDefect::Foreign {
+                what: "MoE layers, experts and experts per token".to_owned(),
+                stored: format!("{:?}", shape(&self.spec)),
+                wanted: format!("{:?}", shape(spec)),
+            }),
+            None => None,
+        }
+    }
+
+    fn wrong(&self, prompt: usize, column: Column, reason: String) -> Error {
+        let prompt_id = self.prompts[prompt].prompt_id.clone();
+        ArtifactDefect::Column { prompt_id, column: column.name(), reason }.at(&self.path)
+    }
+
+    /// The bytes of a column, checked against their hash; `None` when it was not recorded.
+    fn column(&self, prompt: usize, column: Column) -> Result<Option<Vec<u8>>> {
+        let (start, entry) = &self.blocks[prompt];
+        let mut at = *start;
+        for span in &entry.columns {
+            if span.name != column {
+                // Checked when the file was opened: all spans lie within it.
+                at += span.bytes;
+                continue;
+            }
+            let len = usize::try_from(span.bytes).map_err(|e| self.wrong(prompt, column, e.to_string()))?;
+            let mut bytes = vec![0; len];
+            // A reader that panicked left the file at some place, and every read says where it starts.
+            let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+            let read = file.seek(SeekFrom::Start(at)).and_then(|_| file.read_exact(&mut bytes));
+            read.map_err(|source| Error::File { path: self.path.clone(), source })?;
+            if blake3::hash(&bytes).to_string() != span.blake3 {
+                return Err(self.wrong(prompt, column, "its bytes do not have the hash of the index".to_owned()));
+            }
+            return Ok(Some(bytes));
+        }
+        Ok(None)
+    }
+
+    fn halves(&self, prompt: usize, column: Column) -> Result<Option<Vec<f32>>> {
+        let Some(values) = self.column(prompt, column)?.map(|bytes| read_f16(&bytes)) else { return Ok(None) };
+        match values.iter().find(|x| !x.is_finite()) {
+            None => Ok(Some(values)),
+            Some(x) => Err(self.wrong(prompt, column, format!("it holds {x}"))),
+        }
+    }
+
+    fn table(&self, prompt: usize, columns: [Column; 3]) -> Result<Option<RoutingTable>> {
+        let [ids, weights, margins] = columns;
+        let (Some(id_bytes), Some(weights), Some(margins)) =
+            (self.column(prompt, ids)?, self.column(prompt, weights)?, self.column(prompt, margins)?)
+        else {
+            return Ok(None);
+        };
+        let mut table = RoutingTable::new(self.prompts[prompt].tokens, self.spec.model.top_k);
+        table.push_layer(&read_u16(&id_bytes), &read_f32(&weights), &read_f32(&margins));
+        match table.defect(self.spec.model.n_experts) {
+            None => Ok(Some(table)),
+            Some(reason) => Err(self.wrong(prompt, ids, reason)),
+        }
+    }
+}
+
+/// The two JSON parts, and where the prompts' blocks begin and end.
+struct Parts {
+    spec: ArtifactSpec,
+    index: Index,
+    at: u64,
+    end: u64,
+}
+
+/// Reads header and index of a file of `len` bytes. The outer error is the system's.
+fn read_parts(file: &mut File, len: u64) -> std::io::Result<std::result::Result<Parts, ArtifactDefect>> {
+    let mut head = [0; HEAD_BYTES as usize];
+    let mut tail = [0; TRAILER_BYTES as usize];
+    if len < HEAD_BYTES + TRAILER_BYTES {
+        return Ok(Err(ArtifactDefect::NotAnArtifact));
+    }
+    file.read_exact(&mut head)?;
+    if !head.starts_with(MAGIC) {
+        return Ok(Err(ArtifactDefect::NotAnArtifact));
+    }
+    let room = len - HEAD_BYTES - TRAILER_BYTES;
+    let header_bytes = u64::from_le_bytes(head[8..].try_into().unwrap_or([0xff; 8]));
+    let possible = room.min(MAX_HEADER_BYTES);
+    if header_bytes > possible {
+        return Ok(Err(ArtifactDefect::Length { what: "header", claimed: header_bytes, possible }));
+    }
+    let header = read_at(file, HEAD_BYTES, header_bytes)?;
+    file.seek(SeekFrom::Start(len - TRAILER_BYTES))?;
+    file.read_exact(&mut tail)?;
+    if !tail.ends_with(END_MAGIC) {
+        return Ok(Err(ArtifactDefect::damaged("end", "the file is cut off or something follows its index")));
+    }
+    let index_bytes = u64::from_le_bytes(tail[..8].try_into().unwrap_or([0xff; 8]));
+    let possible = room - header_bytes;
+    if index_bytes > possible {
+        return Ok(Err(ArtifactDefect::Length { what: "index", claimed: index_bytes, possible }));
+    }
+    let end = len - TRAILER_BYTES - index_bytes;
+    let index = read_at(file, end, index_bytes)?;
+    if blake3::hash(&index).as_bytes()[..] != tail[8..40] {
+        return Ok(Err(ArtifactDefect::damaged("index", "it does not have the hash behind it")));
+    }
+    Ok(parse_parts(&header, &index).map(|(spec, index)| Parts { spec, index, at: HEAD_BYTES + header_bytes, end }))
+}
+
+/// Reads `bytes` bytes that were checked to lie in the file.
+fn read_at(file: &mut File, at: u64, bytes: u64) -> std::io::Result<Vec<u8>> {
+    let len = usize::try_from(bytes).map_err(std::io::Error::other)?;
+    let mut buffer = vec![0; len];
+    file.seek(SeekFrom::Start(at))?;
+    file.read_exact(&mut buffer)?;
+    Ok(buffer)
+}
+
+/// One of the two JSON parts.
+fn json_part<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> std::result::Result<T, ArtifactDefect> {
+    let text = std::str::from_utf8(bytes).map_err(|error| ArtifactDefect::damaged(what, error))?;
+    let value = parse(text).map_err(|fault| ArtifactDefect::damaged(what, fault))?;
+    T::deserialize(value).map_err(|error| ArtifactDefect::damaged(what, error))
+}
+
+fn parse_parts(header: &[u8], index: &[u8]) -> std::result::Result<(ArtifactSpec, Index), ArtifactDefect> {
+    let header_hash = blake3::hash(header).to_string();
+    let header: Header = json_part("header", header)?;
+    if header.artifact != ARTIFACT_VERSION {
+        return Err(ArtifactDefect::NotAnArtifact);
+    }
+    layout::check_spec(&header.spec)?;
+    let index: Index = json_part("index", index)?;
+    if index.header != header_hash {
+        return Err(ArtifactDefect::damaged("header", "it does not have the hash of the index"));
+    }
+    Ok((header.spec, index))
+}
+
+/// Checks a prompt's columns and returns where its block, which starts at `at`, ends.
+fn check_entry(
+    entry: &Entry,
+    spec: &ArtifactSpec,
+    columns: &[Column],
+    mut at: u64,
+    end: u64,
+) -> std::result::Result<u64, ArtifactDefect> {
+    let id = &entry.prompt_id;
+    let damaged = |reason: String| ArtifactDefect::damaged("index", format!("prompt {id}: {reason}"));
+    if id.is_empty() || entry.prompt_tokens == 0 || entry.prompt_tokens > entry.tokens {
+        return Err(damaged(format!("{} tokens of {} are its question", entry.prompt_tokens, entry.tokens)));
+    }
+    if !entry.columns.iter().map(|span| span.name).eq(columns.iter().copied()) {
+        return Err(damaged("its columns are not those of the header".to_owned()));
+    }
+    for span in &entry.columns {
+        let due = span.name.bytes(spec, entry.prompt_tokens, entry.tokens);
+        if span.name != Column::Answer && due != Some(span.bytes) {
+            let name = span.name.name();
+            return Err(damaged(format!("its column {name} claims {} bytes where {due:?} are due", span.bytes)));
+        }
+        at = at.checked_add(span.bytes).filter(|&at| at <= end).ok_or_else(|| {
+            damaged(format!("its column {} of {} bytes reaches past the end", span.name.name(), span.bytes))
+        })?;
+    }
+    Ok(at)
+}

@@ -1,0 +1,187 @@
+//! Recording: a job with a unit for the header, one per prompt, and one for the index.
+//!
+//! **Invariant:** a unit's bytes depend on the prompt and the settings alone, so a resumed recording equals one that was
+//! never stopped.
+
+use std::path::{Path, PathBuf};
+
+use gguf_bitnet::job::Job;
+use serde_json::{Value, json};
+
+use super::column::{SparseLogits, write_f16, write_f32, write_u16, write_u32};
+use super::layout;
+use super::layout::{ArtifactDefect, Column, END_MAGIC, Entry, Header, Index, MAGIC, Span};
+use super::reader::TeacherArtifact;
+use super::spec::ArtifactSpec;
+use crate::model::{Answer, RoutingTable, Run};
+use crate::records::artifact::ARTIFACT_VERSION;
+use crate::records::job;
+use crate::suite::Label;
+use crate::{Error, Result};
+
+/// What was recorded of one prompt.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PromptRecord {
+    /// Its name in the suite.
+    pub prompt_id: String,
+    /// Its preference label, where there is one.
+    pub label: Option<Label>,
+    /// Its tokens, at least one.
+    pub prompt: Vec<u32>,
+    /// The teacher's answer.
+    pub answer: Answer,
+    /// What the run over prompt and answer handed out.
+    pub run: Run,
+    /// What the routers decide on the router inputs rounded to F16; there whenever those are recorded.
+    pub local: Option<RoutingTable>,
+    /// Sparse logits, ascending.
+    pub logits: Vec<SparseLogits>,
+}
+
+/// An artifact that is being recorded. Dropping it keeps what is done for the next [`ArtifactWriter::open`].
+#[derive(Debug)]
+pub struct ArtifactWriter {
+    job: Job,
+    path: PathBuf,
+    spec: ArtifactSpec,
+    done: Vec<Entry>,
+    /// The index has been written; only the commit is missing.
+    indexed: bool,
+}
+
+impl ArtifactWriter {
+    /// Starts the recording of `spec` below `root`, or continues it.
+    ///
+    /// # Errors
+    /// [`Error::Artifact`] for settings that no artifact can have; [`Error::Job`] when the artifact exists, another
+    /// process records it, or the disk fails.
+    pub fn open(root: &Path, spec: &ArtifactSpec) -> Result<Self> {
+        let path = spec.path(root);
+        layout::check_spec(spec).map_err(|defect| defect.at(&path))?;
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder).map_err(|source| Error::File { path: folder.to_owned(), source })?;
+        }
+        let mut job = job::open(&path, &spec.manifest())?;
+        if job.units().is_empty() {
+            let header = header_text(spec);
+            job.append(json!({ "part": "header" }), |out| {
+                out.write_all(MAGIC)?;
+                out.write_all(&(header.len() as u64).to_le_bytes())?;
+                out.write_all(header.as_bytes())
+            })?;
+        }
+        let (mut done, mut indexed) = (Vec::new(), false);
+        for unit in &job.units()[1..] {
+            match unit.payload.get("prompt") {
+                Some(entry) => done.push(
+                    serde_json::from_value(entry.clone())
+                        .map_err(|error| ArtifactDefect::damaged("journal", error).at(&path))?,
+                ),
+                None => indexed = true,
+            }
+        }
+        Ok(Self { job, path, spec: spec.clone(), done, indexed })
+    }
+
+    /// Ids of the prompts that are recorded already, in order.
+    pub fn done(&self) -> impl Iterator<Item = &str> {
+        self.done.iter().map(|entry| entry.prompt_id.as_str())
+    }
+
+    /// Adds a prompt.
+    ///
+    /// # Errors
+    /// [`Error::Artifact`] when a column is missing or has another length than the settings say, or the prompt is
+    /// recorded already; [`Error::Job`] when the disk fails.
+    pub fn append(&mut self, record: &PromptRecord) -> Result<()> {
+        let refuse = |column: Column, reason: String| {
+            let (prompt_id, column) = (record.prompt_id.clone(), column.name());
+            ArtifactDefect::Column { prompt_id, column, reason }.at(&self.path)
+        };
+        if self.done().any(|id| id == record.prompt_id) {
+            return Err(refuse(Column::Tokens, "the prompt is recorded already".to_owned()));
+        }
+        let (prompt, n) = (record.prompt.len(), record.prompt.len() + record.answer.tokens.len());
+        if prompt == 0 || record.prompt_id.is_empty() {
+            return Err(refuse(Column::Tokens, "the prompt or its id is empty".to_owned()));
+        }
+        let (mut block, mut columns) = (Vec::new(), Vec::new());
+        for name in Column::of(&self.spec) {
+            let start = block.len();
+            encode(name, record, &mut block).ok_or_else(|| refuse(name, "it is missing".to_owned()))?;
+            let column = &block[start..];
+            let bytes = column.len() as u64;
+            match name.bytes(&self.spec, prompt, n) {
+                Some(expected) if expected != bytes => {
+                    return Err(refuse(name, format!("{bytes} bytes where {expected} are due")));
+                }
+                _ => columns.push(Span { name, bytes, blake3: blake3::hash(column).to_string() }),
+            }
+        }
+        let entry = Entry {
+            prompt_id: record.prompt_id.clone(),
+            label: record.label,
+            prompt_tokens: prompt,
+            tokens: n,
+            stop_reason: record.answer.stop_reason,
+            columns,
+        };
+        self.job.append(json!({ "prompt": entry }), |out| out.write_all(&block))?;
+        self.done.push(entry);
+        Ok(())
+    }
+
+    /// Writes the index, puts the file in place and opens it.
+    ///
+    /// # Errors
+    /// [`Error::Artifact`] for a recording without a prompt, [`Error::Job`] when the disk fails.
+    pub fn finish(mut self) -> Result<TeacherArtifact> {
+        if self.done.is_empty() {
+            return Err(ArtifactDefect::damaged("index", "it holds no prompt").at(&self.path));
+        }
+        if !self.indexed && !self.job.is_committed() {
+            let header = blake3::hash(header_text(&self.spec).as_bytes()).to_string();
+            let index = Index { header, prompts: self.done };
+            let text = serde_json::to_string(&index)
+                .map_err(|error| ArtifactDefect::damaged("index", error).at(&self.path))?;
+            self.job.append(json!({ "part": "index" }), |out| {
+                out.write_all(text.as_bytes())?;
+                out.write_all(&(text.len() as u64).to_le_bytes())?;
+                out.write_all(blake3::hash(text.as_bytes()).as_bytes())?;
+                out.write_all(END_MAGIC)
+            })?;
+        }
+        self.job.commit(&self.path)?;
+        TeacherArtifact::open_for(&self.path, &self.spec)
+    }
+}
+
+/// The header's JSON. The model's name stays empty: an artifact's bytes follow from its key.
+fn header_text(spec: &ArtifactSpec) -> String {
+    let mut header = Header { artifact: ARTIFACT_VERSION, spec: spec.clone() };
+    header.spec.model.name.clear();
+    serde_json::to_value(header).map_or_else(|_| String::new(), |value: Value| value.to_string())
+}
+
+/// Appends a column's bytes; `None` when the record lacks it.
+fn encode(column: Column, record: &PromptRecord, out: &mut Vec<u8>) -> Option<()> {
+    let run = &record.run;
+    match column {
+        Column::Tokens => {
+            write_u32(&record.prompt, out);
+            write_u32(&record.answer.tokens, out);
+        }
+        Column::Answer => out.extend(record.answer.text.as_bytes()),
+        Column::Ids => write_u16(&run.routing.ids, out),
+        Column::Weights => write_f32(&run.routing.weights, out),
+        Column::Margins => write_f32(&run.routing.margins, out),
+        Column::Scores => write_f16(run.scores.as_ref()?, out),
+        Column::RouterInputs => write_f16(run.router_inputs.as_ref()?, out),
+        Column::LocalIds => write_u16(&record.local.as_ref()?.ids, out),
+        Column::LocalWeights => write_f32(&record.local.as_ref()?.weights, out),
+        Column::LocalMargins => write_f32(&record.local.as_ref()?.margins, out),
+        Column::FinalHidden => write_f16(run.final_hidden.as_ref()?, out),
+        Column::Logits => record.logits.iter().for_each(|row| row.write(out)),
+    }
+    Some(())
+}

@@ -1,0 +1,24 @@
+//! Resumable jobs whose name is the hash of their manifest: recordings and measurements.
+//!
+//! **Invariant:** such a job never has another manifest, so one that says otherwise is damaged.
+
+use std::path::Path;
+
+use gguf_bitnet::job::Job;
+use serde_json::Value;
+
+use crate::{Error, Result};
+
+/// Starts the job at `path`, or continues it.
+pub(crate) fn open(path: &Path, manifest: &Value) -> Result<Job> {
+    Job::open(path, manifest, false).map_err(|error| {
+        let reason = match error.root() {
+            gguf_bitnet::Error::JobDamaged { what } => (*what).to_owned(),
+            gguf_bitnet::Error::ManifestMismatch { key, stored, given } => {
+                format!("its `{key}` is {stored} where {given} is due")
+            }
+            _ => return error.into(),
+        };
+        Error::Journal { path: path.to_owned(), reason }
+    })
+}

@@ -1,0 +1,301 @@
+//! What was measured of a student so far: a job that is never committed, one unit per prompt.
+//!
+//! ```text
+//! ROOT/students/<key>.partial/     key = BLAKE3 of the manifest: teacher's recording, student, prompts
+//!   a unit's payload               prompt_id, seconds, answer, shape, which columns there are
+//!   a unit's bytes, little-endian  ids u32, weights f32, margins f32; the same of local mode; cosines f64;
+//!                                  per position divergence f64 and 0 or 1
+//! ```
+//! **Invariant:** a unit is read back as it was written or not at all: its lengths must fit its shape.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use gguf_bitnet::job::Job;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::job;
+use crate::model::{Answer, RoutingTable};
+use crate::{Error, Result};
+
+/// What was measured on one prompt.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct StudentRecord {
+    pub(crate) prompt_id: String,
+    /// The student's own answer.
+    pub(crate) answer: Answer,
+    /// On the prompt and the teacher's answer.
+    pub(crate) routing: RoutingTable,
+    /// The same, each router fed the teacher's states.
+    pub(crate) local: Option<RoutingTable>,
+    /// Cosine with the teacher's final hidden state at each token.
+    pub(crate) coherence: Option<Vec<f64>>,
+    /// At each stored position of logits: lower bound of the divergence, and whether both find the same token likeliest.
+    pub(crate) divergence: Option<Vec<(f64, bool)>>,
+}
+
+/// The folder of all journals.
+const FOLDER: &str = "students";
+
+/// The measurements of one pass over a student. Dropping it keeps them for the next `StudentJournal::open`.
+#[derive(Debug)]
+pub struct StudentJournal {
+    job: Job,
+    path: PathBuf,
+    heads: Vec<Head>,
+    resumed: u64,
+}
+
+/// The payload of a unit.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Head {
+    prompt_id: String,
+    seconds: f64,
+    answer: Answer,
+    layers: usize,
+    tokens: usize,
+    top_k: usize,
+    local: bool,
+    coherence: bool,
+    /// Positions with a divergence.
+    divergence: Option<usize>,
+}
+
+impl StudentJournal {
+    /// Where the journal of `manifest` lies below `root`.
+    fn path(root: &Path, manifest: &Value) -> PathBuf {
+        root.join(FOLDER).join(blake3::hash(manifest.to_string().as_bytes()).to_string())
+    }
+
+    /// Starts the journal of `manifest` below `root`, or continues it.
+    pub(crate) fn open(root: &Path, manifest: &Value) -> Result<Self> {
+        let path = Self::path(root, manifest);
+        let folder = root.join(FOLDER);
+        std::fs::create_dir_all(&folder).map_err(|source| Error::File { path: folder.clone(), source })?;
+        let job = job::open(&path, manifest)?;
+        let heads: std::result::Result<Vec<Head>, _> =
+            job.units().iter().map(|unit| Head::deserialize(&unit.payload)).collect();
+        let heads = heads.map_err(|error| damaged(&path, error.to_string()))?;
+        Ok(Self { job, path, resumed: heads.len() as u64, heads })
+    }
+
+    /// Prompts that are done.
+    pub(crate) fn len(&self) -> usize {
+        self.heads.len()
+    }
+
+    /// Prompts that were done when it was opened.
+    pub(crate) fn resumed(&self) -> u64 {
+        self.resumed
+    }
+
+    /// Seconds of computing so far.
+    pub(crate) fn seconds(&self) -> f64 {
+        self.heads.iter().map(|head| head.seconds).sum()
+    }
+
+    /// The prompts that are done are the first of these.
+    pub(crate) fn check_order<'a>(&self, prompts: impl Iterator<Item = &'a str>) -> Result<()> {
+        match self.heads.iter().map(|head| head.prompt_id.as_str()).zip(prompts).find(|(done, given)| done != given) {
+            None => Ok(()),
+            Some((done, given)) => Err(Error::PromptOrder { recorded: done.to_owned(), given: given.to_owned() }),
+        }
+    }
+
+    /// Adds a prompt.
+    pub(crate) fn append(&mut self, record: &StudentRecord, seconds: f64) -> Result<()> {
+        let head = Head {
+            prompt_id: record.prompt_id.clone(),
+            seconds,
+            answer: record.answer.clone(),
+            layers: record.routing.n_layers(),
+            tokens: record.routing.n,
+            top_k: record.routing.top_k,
+            local: record.local.is_some(),
+            coherence: record.coherence.is_some(),
+            divergence: record.divergence.as_ref().map(Vec::len),
+        };
+        let mut bytes = Vec::new();
+        for table in std::iter::once(&record.routing).chain(&record.local) {
+            bytes.extend(table.ids.iter().flat_map(|id| id.to_le_bytes()));
+            bytes.extend(table.weights.iter().chain(&table.margins).flat_map(|x| x.to_le_bytes()));
+        }
+        bytes.extend(record.coherence.iter().flatten().flat_map(|x| x.to_le_bytes()));
+        for (kl, same) in record.divergence.iter().flatten() {
+            bytes.extend(kl.to_le_bytes());
+            bytes.push(u8::from(*same));
+        }
+        let payload = serde_json::to_value(&head).map_err(|error| damaged(&self.path, error.to_string()))?;
+        self.job.append(payload, |out| out.write_all(&bytes))?;
+        self.heads.push(head);
+        Ok(())
+    }
+
+    /// Reads one prompt back.
+    pub(crate) fn read(&self, index: usize) -> Result<StudentRecord> {
+        let path = self.job.data_path();
+        let failed = |source| Error::File { path: path.clone(), source };
+        let head = &self.heads[index];
+        let units = self.job.units();
+        let start = index.checked_sub(1).map_or(0, |before| units[before].end);
+        let wrong = |reason: &str| damaged(&self.path, format!("prompt {}: {reason}", head.prompt_id));
+        let len = usize::try_from(units[index].end - start).ok().filter(|&len| Some(len) == head.bytes());
+        let mut bytes = vec![0; len.ok_or_else(|| wrong("its length does not fit its shape"))?];
+        let mut file = File::open(&path).map_err(failed)?;
+        file.seek(SeekFrom::Start(start)).map_err(failed)?;
+        file.read_exact(&mut bytes).map_err(failed)?;
+        if blake3::hash(&bytes).to_string() != units[index].digest {
+            return Err(wrong("its bytes are not those that were written"));
+        }
+        head.decode(&bytes).ok_or_else(|| wrong("it is cut off"))
+    }
+
+    pub(crate) fn answer(&self, index: usize) -> &Answer {
+        &self.heads[index].answer
+    }
+
+    /// Removes it.
+    pub(crate) fn discard(self) -> Result<()> {
+        Ok(self.job.discard()?)
+    }
+}
+
+fn damaged(path: &Path, reason: String) -> Error {
+    Error::Journal { path: path.to_owned(), reason }
+}
+
+impl Head {
+    /// Bytes of a unit of this shape.
+    fn bytes(&self) -> Option<usize> {
+        let rows = self.layers.checked_mul(self.tokens)?;
+        let table = rows.checked_mul(self.top_k)?.checked_mul(8)?.checked_add(rows.checked_mul(4)?)?;
+        let tables = table.checked_mul(1 + usize::from(self.local))?;
+        let cosines = if self.coherence { self.tokens.checked_mul(8)? } else { 0 };
+        tables.checked_add(cosines)?.checked_add(self.divergence.unwrap_or(0).checked_mul(9)?)
+    }
+
+    fn decode(&self, mut bytes: &[u8]) -> Option<StudentRecord> {
+        let routing = self.table(&mut bytes)?;
+        let local = if self.local { Some(self.table(&mut bytes)?) } else { None };
+        let coherence = if self.coherence {
+            let cosines = take(&mut bytes, self.tokens.checked_mul(8)?)?;
+            Some(cosines.as_chunks().0.iter().map(|b| f64::from_le_bytes(*b)).collect())
+        } else {
+            None
+        };
+        let divergence = match self.divergence {
+            None => None,
+            Some(n) => {
+                let rows = take(&mut bytes, n.checked_mul(9)?)?.as_chunks::<9>().0.iter();
+                Some(rows.map(|[kl @ .., same]| (f64::from_le_bytes(*kl), *same == 1)).collect())
+            }
+        };
+        let (prompt_id, answer) = (self.prompt_id.clone(), self.answer.clone());
+        bytes.is_empty().then_some(StudentRecord { prompt_id, answer, routing, local, coherence, divergence })
+    }
+
+    fn table(&self, bytes: &mut &[u8]) -> Option<RoutingTable> {
+        let rows = self.layers.checked_mul(self.tokens)?;
+        let entries = rows.checked_mul(self.top_k)?;
+        let mut table = RoutingTable::new(self.tokens, self.top_k);
+        let ids = take(bytes, entries.checked_mul(4)?)?;
+        table.ids = ids.as_chunks().0.iter().map(|b| u32::from_le_bytes(*b)).collect();
+        for (column, len) in [(&mut table.weights, entries), (&mut table.margins, rows)] {
+            let numbers = take(bytes, len.checked_mul(4)?)?;
+            *column = numbers.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+        }
+        Some(table)
+    }
+}
+
+/// The next `n` bytes.
+fn take<'a>(bytes: &mut &'a [u8], n: usize) -> Option<&'a [u8]> {
+    let (front, rest) = bytes.split_at_checked(n)?;
+    *bytes = rest;
+    Some(front)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::StopReason;
+    use serde_json::json;
+
+    fn record(prompt_id: &str, full: bool) -> StudentRecord {
+        let mut routing = RoutingTable::new(3, 2);
+        routing.push_layer(&[0, 1, 2, 5, 0, 7], &[0.5, 0.25, 1.5, -0.0, 3.25, 1e-30], &[0.1, 0.2, 0.3]);
+        StudentRecord {
+            prompt_id: prompt_id.into(),
+            answer: Answer { tokens: vec![7, 8], text: "“so”".into(), stop_reason: StopReason::Length },
+            local: full.then(|| routing.clone()),
+            routing,
+            coherence: full.then(|| vec![0.1 + 0.2, -1.0, 1.0 / 3.0]),
+            divergence: full.then(|| vec![(0.7, true), (1e-17, false)]),
+        }
+    }
+
+    #[test]
+    fn what_was_measured_is_read_back_bit_for_bit_after_a_stop() {
+        let dir = tempfile::tempdir().unwrap();
+        let manifest = json!({ "student": "a" });
+        let mut journal = StudentJournal::open(dir.path(), &manifest).unwrap();
+        journal.append(&record("p-1", true), 0.5).unwrap();
+        drop(journal);
+        let mut journal = StudentJournal::open(dir.path(), &manifest).unwrap();
+        assert_eq!((journal.len(), journal.resumed(), journal.seconds()), (1, 1, 0.5));
+        journal.append(&record("p-2", false), 0.25).unwrap();
+        assert_eq!(journal.read(0).unwrap(), record("p-1", true));
+        assert_eq!(journal.read(1).unwrap(), record("p-2", false));
+        assert_eq!(journal.seconds(), 0.75);
+        assert!(journal.check_order(["p-1", "p-2", "p-3"].into_iter()).is_ok());
+        assert!(matches!(journal.check_order(["p-1", "p-3"].into_iter()), Err(Error::PromptOrder { .. })));
+        let other = StudentJournal::open(dir.path(), &json!({ "student": "b" })).unwrap();
+        assert_eq!(other.len(), 0, "another student has another journal");
+        drop(other);
+        journal.discard().unwrap();
+        assert_eq!(std::fs::read_dir(dir.path().join("students")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn bytes_that_changed_since_are_refused_wherever_they_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut journal = StudentJournal::open(dir.path(), &json!({})).unwrap();
+        journal.append(&record("p-1", true), 0.5).unwrap();
+        journal.append(&record("p-2", true), 0.5).unwrap();
+        let data = journal.job.data_path();
+        drop(journal);
+        let mut bytes = std::fs::read(&data).unwrap();
+        bytes[7] ^= 1;
+        std::fs::write(&data, bytes).unwrap();
+        let journal = StudentJournal::open(dir.path(), &json!({})).unwrap();
+        let error = journal.read(0).unwrap_err().to_string();
+        assert!(error.contains("prompt p-1: its bytes are not those") && error.contains("remove it"), "{error}");
+        assert_eq!(journal.read(1).unwrap(), record("p-2", true));
+        drop(journal);
+        let partial = data.parent().unwrap();
+        for (manifest, reason) in [("{}", "its `a` is absent where 1 is due"), ("", "is not JSON")] {
+            std::fs::write(partial.join("manifest.json"), manifest).unwrap();
+            let path = StudentJournal::path(dir.path(), &json!({}));
+            let error = job::open(&path, &json!({ "a": 1 })).unwrap_err().to_string();
+            assert!(error.contains(reason) && error.contains("remove it") && !error.contains("force"), "{error}");
+        }
+    }
+
+    #[test]
+    fn bytes_that_do_not_fit_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut journal = StudentJournal::open(dir.path(), &json!({})).unwrap();
+        journal.append(&record("p-1", true), 0.5).unwrap();
+        let changes: [fn(&mut Head); 3] =
+            [|head| head.tokens = usize::MAX, |head| head.top_k = 1, |head| head.local = false];
+        for change in changes {
+            let good = journal.heads[0].clone();
+            change(&mut journal.heads[0]);
+            assert!(matches!(journal.read(0), Err(Error::Journal { .. })));
+            journal.heads[0] = good;
+        }
+        assert!(journal.read(0).is_ok());
+    }
+}

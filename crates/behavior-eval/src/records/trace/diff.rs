@@ -1,0 +1,172 @@
+//! Two traces of the same suite and teacher, side by side: what became better, what worse, and where it began.
+//!
+//! **Invariant:** only lines that both traces have are compared, and both must have them with the same teacher: a
+//! difference between teachers is no difference between students.
+
+use serde::Serialize;
+
+use super::record::TraceRecord;
+use crate::stats::Share;
+use crate::{Error, Result};
+
+/// How the second trace differs from the first.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct TraceDiff {
+    /// Lines compared.
+    pub compared: u64,
+    /// Agreement with the teacher in the first trace.
+    pub first_agreement: Share,
+    /// The same in the second.
+    pub second_agreement: Share,
+    /// Second minus first.
+    pub agreement_change: f64,
+    /// Lines that agreed with the teacher in the first trace only.
+    pub lost: u64,
+    /// Lines that agree in the second trace only.
+    pub gained: u64,
+    /// Lines on which the two students chose different experts.
+    pub rerouted: u64,
+    /// Change of valid citations.
+    pub valid_citations_change: i64,
+    /// Prompts answered in the first trace and refused in the second.
+    pub newly_refused: Vec<String>,
+    /// The other way round.
+    pub newly_answered: Vec<String>,
+    /// By prompt, in the order of the traces.
+    pub prompts: Vec<PromptDiff>,
+}
+
+/// How one prompt differs.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PromptDiff {
+    /// Which prompt.
+    pub prompt_id: String,
+    /// The first token and layer on which the two students chose different experts.
+    pub first_divergence: Option<Divergence>,
+    /// Lines that agreed with the teacher in the first trace only.
+    pub lost: u64,
+    /// Lines that agree in the second trace only.
+    pub gained: u64,
+    /// Why the answer ended, where that differs: first, second.
+    pub stop_reasons: Option<[String; 2]>,
+}
+
+/// A place in a prompt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Divergence {
+    /// Position in prompt + the teacher's answer.
+    pub token_idx: u64,
+    /// Index of the layer in the model.
+    pub layer_idx: u32,
+}
+
+/// Compares two traces, as [`crate::records::trace::TraceReader`] hands them out, line by line. Memory: a line per prompt.
+///
+/// # Errors
+/// What reading failed with; [`Error::TraceMismatch`] for traces that do not have the same prompts, tokens, layers and
+/// teacher; [`Error::NoCases`] for empty ones.
+pub fn diff(
+    first: impl IntoIterator<Item = Result<TraceRecord>>,
+    second: impl IntoIterator<Item = Result<TraceRecord>>,
+) -> Result<TraceDiff> {
+    let (mut first, mut second) = (first.into_iter(), second.into_iter());
+    let mut total = Total::default();
+    while let Some(pair) = next_pair(&mut first, &mut second)? {
+        total.push(pair);
+    }
+    let agreement = |count| Share::of(count, total.compared).ok_or(Error::NoCases);
+    let (first_agreement, second_agreement) = (agreement(total.agreed[0])?, agreement(total.agreed[1])?);
+    Ok(TraceDiff {
+        compared: total.compared,
+        agreement_change: second_agreement.value - first_agreement.value,
+        first_agreement,
+        second_agreement,
+        lost: total.prompts.iter().map(|prompt| prompt.lost).sum(),
+        gained: total.prompts.iter().map(|prompt| prompt.gained).sum(),
+        rerouted: total.rerouted,
+        valid_citations_change: total.valid_citations_change,
+        newly_refused: total.newly_refused,
+        newly_answered: total.newly_answered,
+        prompts: total.prompts,
+    })
+}
+
+/// The next line of both, which must be about the same; `None` when both end.
+fn next_pair(
+    first: &mut impl Iterator<Item = Result<TraceRecord>>,
+    second: &mut impl Iterator<Item = Result<TraceRecord>>,
+) -> Result<Option<[TraceRecord; 2]>> {
+    let place = |record: &TraceRecord| {
+        format!("prompt {}, token {}, layer {}", record.prompt_id, record.token_idx, record.layer_idx)
+    };
+    let end = || "its end".to_owned();
+    let mismatch = |first, second| Err(Error::TraceMismatch { first, second });
+    match (first.next().transpose()?, second.next().transpose()?) {
+        (None, None) => Ok(None),
+        (Some(a), None) => mismatch(place(&a), end()),
+        (None, Some(b)) => mismatch(end(), place(&b)),
+        (Some(a), Some(b)) => {
+            if place(&a) != place(&b) || a.is_final() != b.is_final() {
+                let of = |record: &TraceRecord| {
+                    let last = if record.is_final() { " (the last of its prompt)" } else { "" };
+                    format!("{}{last}", place(record))
+                };
+                return mismatch(of(&a), of(&b));
+            }
+            if a.routing.teacher_expert_ids != b.routing.teacher_expert_ids {
+                let teacher = |record: &TraceRecord| {
+                    format!("{} with the teacher's experts {:?}", place(record), record.routing.teacher_expert_ids)
+                };
+                return mismatch(teacher(&a), teacher(&b));
+            }
+            Ok(Some([a, b]))
+        }
+    }
+}
+
+#[derive(Default)]
+struct Total {
+    compared: u64,
+    agreed: [u64; 2],
+    rerouted: u64,
+    valid_citations_change: i64,
+    newly_refused: Vec<String>,
+    newly_answered: Vec<String>,
+    prompts: Vec<PromptDiff>,
+}
+
+impl Total {
+    fn push(&mut self, [a, b]: [TraceRecord; 2]) {
+        if self.prompts.last().is_none_or(|prompt| prompt.prompt_id != a.prompt_id) {
+            let prompt_id = a.prompt_id.clone();
+            self.prompts.push(PromptDiff { prompt_id, first_divergence: None, lost: 0, gained: 0, stop_reasons: None });
+        }
+        let Some(prompt) = self.prompts.last_mut() else { return };
+        self.compared += 1;
+        for (agreed, record) in self.agreed.iter_mut().zip([&a, &b]) {
+            *agreed += u64::from(record.routing.agreement);
+        }
+        match (a.routing.agreement, b.routing.agreement) {
+            (true, false) => prompt.lost += 1,
+            (false, true) => prompt.gained += 1,
+            _ => {}
+        }
+        if a.routing.topk_expert_ids != b.routing.topk_expert_ids {
+            self.rerouted += 1;
+            prompt.first_divergence.get_or_insert(Divergence { token_idx: a.token_idx, layer_idx: a.layer_idx });
+        }
+        let valid = |record: &TraceRecord| record.citations.iter().filter(|citation| citation.valid).count();
+        self.valid_citations_change += valid(&b) as i64 - valid(&a) as i64;
+        let refused = |record: &TraceRecord| record.refusal.as_ref().map(|refusal| refusal.did_refuse);
+        match (refused(&a), refused(&b)) {
+            (Some(false), Some(true)) => self.newly_refused.push(a.prompt_id.clone()),
+            (Some(true), Some(false)) => self.newly_answered.push(a.prompt_id.clone()),
+            _ => {}
+        }
+        if a.stop_reason != b.stop_reason
+            && let (Some(a), Some(b)) = (a.stop_reason, b.stop_reason)
+        {
+            prompt.stop_reasons = Some([a, b]);
+        }
+    }
+}

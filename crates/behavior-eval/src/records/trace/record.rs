@@ -1,0 +1,287 @@
+//! One line of a trace.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use super::reader::TraceDefect;
+use crate::text::{JsonFault, parse};
+
+/// Version of the schema that this crate writes.
+pub const TRACE_VERSION: u32 = 1;
+
+/// What happened to one token in one MoE layer.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct TraceRecord {
+    /// [`TRACE_VERSION`].
+    pub version: u32,
+    /// Which prompt.
+    pub prompt_id: String,
+    /// Position in prompt + the teacher's answer.
+    pub token_idx: u64,
+    /// Index of the layer in the model.
+    pub layer_idx: u32,
+    /// Who computed the token.
+    pub routing: RoutingTrace,
+    /// The citations of the student's answer; on the last line of a prompt only.
+    pub citations: Vec<CitationTrace>,
+    /// Whether the student refused; on the last line of a prompt only.
+    pub refusal: Option<RefusalTrace>,
+    /// Cosine of the final hidden states of teacher and student at this token; absent when they were not recorded.
+    pub coherence_score: Option<f64>,
+    /// Why the student's answer ended; on the last line of a prompt only.
+    pub stop_reason: Option<String>,
+    /// Fields this version does not know.
+    #[serde(flatten)]
+    pub other: Map<String, Value>,
+}
+
+/// The experts of a token in teacher and student.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct RoutingTrace {
+    /// The student's, ascending.
+    pub topk_expert_ids: Vec<u32>,
+    /// Their weights.
+    pub topk_weights: Vec<f32>,
+    /// The teacher's, ascending.
+    pub teacher_expert_ids: Vec<u32>,
+    /// Their weights.
+    pub teacher_weights: Vec<f32>,
+    /// Whether both are the same set.
+    pub agreement: bool,
+    /// Fields this version does not know.
+    #[serde(flatten)]
+    pub other: Map<String, Value>,
+}
+
+/// A citation in an answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct CitationTrace {
+    /// The chunk it names.
+    pub chunk_id: String,
+    /// The text it stands for: the sentence or clause that cites.
+    pub span: String,
+    /// Whether the chunk bears the text out.
+    pub valid: bool,
+    /// Fields this version does not know.
+    #[serde(flatten)]
+    pub other: Map<String, Value>,
+}
+
+/// Whether an answer refuses, and whether it should.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct RefusalTrace {
+    /// Whether the prompt asks for a refusal; absent where nothing is gated (contested and unlabelled prompts).
+    pub should_refuse: Option<bool>,
+    /// Whether the answer refuses.
+    pub did_refuse: bool,
+    /// Whether that is right; absent as `should_refuse`.
+    pub correct: Option<bool>,
+    /// Fields this version does not know.
+    #[serde(flatten)]
+    pub other: Map<String, Value>,
+}
+
+impl RefusalTrace {
+    /// The record of an answer.
+    #[must_use]
+    pub fn new(should_refuse: Option<bool>, did_refuse: bool) -> Self {
+        let correct = should_refuse.map(|should| should == did_refuse);
+        Self { should_refuse, did_refuse, correct, other: Map::new() }
+    }
+}
+
+impl TraceRecord {
+    /// A line about a token in a layer, with the experts `(ids, weights)` of both sides, ids ascending.
+    #[must_use]
+    pub fn new(
+        prompt_id: &str,
+        token_idx: u64,
+        layer_idx: u32,
+        teacher: (&[u32], &[f32]),
+        student: (&[u32], &[f32]),
+    ) -> Self {
+        let routing = RoutingTrace {
+            topk_expert_ids: student.0.to_vec(),
+            topk_weights: student.1.to_vec(),
+            teacher_expert_ids: teacher.0.to_vec(),
+            teacher_weights: teacher.1.to_vec(),
+            agreement: teacher.0 == student.0,
+            other: Map::new(),
+        };
+        Self {
+            version: TRACE_VERSION,
+            prompt_id: prompt_id.to_owned(),
+            token_idx,
+            layer_idx,
+            routing,
+            citations: Vec::new(),
+            refusal: None,
+            coherence_score: None,
+            stop_reason: None,
+            other: Map::new(),
+        }
+    }
+
+    /// Whether it is the last line of its prompt.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        self.stop_reason.is_some()
+    }
+
+    /// Reads a line from JSON.
+    ///
+    /// # Errors
+    /// The first field that is missing or not what the schema says, by name.
+    pub fn from_json(line: &str) -> Result<Self, TraceDefect> {
+        let value = parse(line).map_err(|fault| match fault {
+            JsonFault::CutOff { .. } => TraceDefect::CutOff,
+            JsonFault::Repeated { field } => TraceDefect::field(&field, "it stands in the line twice"),
+            JsonFault::Syntax { column, .. } => match field_before(line, column) {
+                Some(field) => TraceDefect::field(field, &fault.to_string()),
+                None => TraceDefect::NotJson { reason: fault.to_string() },
+            },
+        })?;
+        let mut fields = Fields::of(value, "")?;
+        let version: u32 = fields.take("version")?;
+        if version != TRACE_VERSION {
+            return Err(TraceDefect::Version { version });
+        }
+        let record = Self {
+            version,
+            prompt_id: fields.take("prompt_id")?,
+            token_idx: fields.take("token_idx")?,
+            layer_idx: fields.take("layer_idx")?,
+            routing: routing(fields.take("routing")?)?,
+            citations: citations(fields.take("citations")?)?,
+            refusal: fields.take::<Option<Value>>("refusal")?.map(refusal).transpose()?,
+            coherence_score: fields.take_optional("coherence_score")?,
+            stop_reason: fields.take_optional("stop_reason")?,
+            other: fields.rest(),
+        };
+        if record.prompt_id.is_empty() {
+            return Err(TraceDefect::field("prompt_id", "it is empty"));
+        }
+        if record.coherence_score.is_some_and(|score| !(-1.0 - 1e-6..=1.0 + 1e-6).contains(&score)) {
+            return Err(TraceDefect::field("coherence_score", "a cosine lies between -1 and 1"));
+        }
+        if !record.is_final() && (record.refusal.is_some() || !record.citations.is_empty()) {
+            return Err(TraceDefect::field("stop_reason", "citations and refusal belong to the line that has one"));
+        }
+        Ok(record)
+    }
+}
+
+/// The name in front of the value in which a parser stopped: the last `"name":` before `column` (from 1).
+fn field_before(line: &str, column: usize) -> Option<&str> {
+    let seen = line.get(..column.min(line.len()))?;
+    let name = &seen[..seen.rfind("\":")?];
+    Some(&name[name.rfind('"')? + 1..]).filter(|name| !name.is_empty() && name.len() <= 64)
+}
+
+fn routing(value: Value) -> Result<RoutingTrace, TraceDefect> {
+    let mut fields = Fields::of(value, "routing")?;
+    let routing = RoutingTrace {
+        topk_expert_ids: fields.take("topk_expert_ids")?,
+        topk_weights: fields.take("topk_weights")?,
+        teacher_expert_ids: fields.take("teacher_expert_ids")?,
+        teacher_weights: fields.take("teacher_weights")?,
+        agreement: fields.take("agreement")?,
+        other: fields.rest(),
+    };
+    let sides = [
+        ("topk_expert_ids", "topk_weights", &routing.topk_expert_ids, &routing.topk_weights),
+        ("teacher_expert_ids", "teacher_weights", &routing.teacher_expert_ids, &routing.teacher_weights),
+    ];
+    for (ids_name, weights_name, ids, weights) in sides {
+        if ids.is_empty() || ids.windows(2).any(|pair| pair[0] >= pair[1]) {
+            return Err(fields.wrong(ids_name, "expert ids must be there and ascend"));
+        }
+        if weights.len() != ids.len() {
+            return Err(fields.wrong(weights_name, &format!("{} weights for {} experts", weights.len(), ids.len())));
+        }
+        if weights.iter().any(|weight| !weight.is_finite()) {
+            return Err(fields.wrong(weights_name, "a weight is too large for a number"));
+        }
+    }
+    if routing.agreement != (routing.topk_expert_ids == routing.teacher_expert_ids) {
+        return Err(fields.wrong("agreement", "it contradicts the expert ids"));
+    }
+    Ok(routing)
+}
+
+fn citations(values: Vec<Value>) -> Result<Vec<CitationTrace>, TraceDefect> {
+    let citation = |(i, value)| {
+        let mut fields = Fields::of(value, &format!("citations.{i}"))?;
+        Ok(CitationTrace {
+            chunk_id: fields.take("chunk_id")?,
+            span: fields.take("span")?,
+            valid: fields.take("valid")?,
+            other: fields.rest(),
+        })
+    };
+    values.into_iter().enumerate().map(citation).collect()
+}
+
+fn refusal(value: Value) -> Result<RefusalTrace, TraceDefect> {
+    let mut fields = Fields::of(value, "refusal")?;
+    let refusal = RefusalTrace {
+        should_refuse: fields.take_optional("should_refuse")?,
+        did_refuse: fields.take("did_refuse")?,
+        correct: fields.take_optional("correct")?,
+        other: fields.rest(),
+    };
+    if refusal.correct != refusal.should_refuse.map(|should| should == refusal.did_refuse) {
+        return Err(fields.wrong("correct", "it contradicts should_refuse and did_refuse"));
+    }
+    Ok(refusal)
+}
+
+/// The fields of an object that have not been taken yet.
+struct Fields {
+    object: Map<String, Value>,
+    path: String,
+}
+
+impl Fields {
+    fn of(value: Value, path: &str) -> Result<Self, TraceDefect> {
+        match value {
+            Value::Object(object) => Ok(Self { object, path: path.to_owned() }),
+            other if path.is_empty() => {
+                Err(TraceDefect::NotJson { reason: format!("{} instead of an object", kind(&other)) })
+            }
+            other => Err(TraceDefect::field(path, &format!("{} instead of an object", kind(&other)))),
+        }
+    }
+
+    fn wrong(&self, name: &str, reason: &str) -> TraceDefect {
+        let path = if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) };
+        TraceDefect::field(&path, reason)
+    }
+
+    /// A field that must be there.
+    fn take<T: DeserializeOwned>(&mut self, name: &str) -> Result<T, TraceDefect> {
+        let value = self.object.shift_remove(name).ok_or_else(|| self.wrong(name, "it is missing"))?;
+        T::deserialize(value).map_err(|error| self.wrong(name, &error.to_string()))
+    }
+
+    /// A field that may be missing or null.
+    fn take_optional<T: DeserializeOwned>(&mut self, name: &str) -> Result<Option<T>, TraceDefect> {
+        if self.object.contains_key(name) { self.take(name) } else { Ok(None) }
+    }
+
+    fn rest(&mut self) -> Map<String, Value> {
+        std::mem::take(&mut self.object)
+    }
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "true or false",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a text",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}

@@ -1,0 +1,109 @@
+//! Writing a trace, and where it lies.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use super::record::TraceRecord;
+use crate::{Error, Result};
+
+/// The folder of traces, below the directory the user works in.
+const FOLDER: [&str; 2] = ["eval", "traces"];
+
+/// The file name of a trace: `{model}_{suite}_{timestamp}.jsonl`. What no portable file name may hold becomes `-`.
+///
+/// ```
+/// use behavior_eval::records::trace::trace_file_name;
+/// assert_eq!(trace_file_name("zai/GLM 4.7", "suite-200", "20260102T030405Z"),
+///            "zai-GLM-4.7_suite-200_20260102T030405Z.jsonl");
+/// ```
+#[must_use]
+pub fn trace_file_name(model: &str, suite: &str, timestamp: &str) -> String {
+    let part = |text: &str| -> String {
+        let safe = |c: char| if c.is_ascii_alphanumeric() || c == '-' || c == '.' { c } else { '-' };
+        let text: String = text.chars().take(64).map(safe).collect();
+        let text = text.trim_start_matches('.');
+        if text.is_empty() { "unnamed".to_owned() } else { text.to_owned() }
+    };
+    format!("{}_{}_{}.jsonl", part(model), part(suite), part(timestamp))
+}
+
+/// `root/eval/traces/{model}_{suite}_{timestamp}.jsonl`; the clock is the caller's.
+#[must_use]
+pub fn trace_path(root: &Path, model: &str, suite: &str, timestamp: &str) -> PathBuf {
+    FOLDER.iter().fold(root.to_owned(), |path, part| path.join(part)).join(trace_file_name(model, suite, timestamp))
+}
+
+/// Writes a trace file that appears when it is complete.
+#[derive(Debug)]
+pub struct TraceWriter {
+    out: Option<BufWriter<File>>,
+    partial: PathBuf,
+    path: PathBuf,
+}
+
+impl TraceWriter {
+    /// Starts the file `path`, whose folders are made as needed.
+    ///
+    /// # Errors
+    /// [`Error::File`] when it is there already or cannot be made.
+    pub fn create(path: &Path) -> Result<Self> {
+        let failed = |source| Error::File { path: path.to_owned(), source };
+        if path.exists() {
+            return Err(failed(std::io::Error::other("it exists already; choose another name")));
+        }
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder).map_err(failed)?;
+        }
+        let mut partial = path.as_os_str().to_owned();
+        partial.push(".partial");
+        let partial = PathBuf::from(partial);
+        let out = BufWriter::new(File::create(&partial).map_err(failed)?);
+        Ok(Self { out: Some(out), partial, path: path.to_owned() })
+    }
+
+    /// Adds a line.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn write(&mut self, record: &TraceRecord) -> Result<()> {
+        let failed = |source| Error::File { path: self.path.clone(), source };
+        let Some(out) = &mut self.out else { return Ok(()) };
+        record.write(out).map_err(failed)
+    }
+
+    /// Puts the file in place.
+    ///
+    /// # Errors
+    /// [`Error::File`], also when the file has appeared meanwhile.
+    pub fn finish(mut self) -> Result<PathBuf> {
+        let failed = |source| Error::File { path: self.path.clone(), source };
+        if let Some(out) = self.out.take() {
+            let file = out.into_inner().map_err(|error| failed(error.into_error()))?;
+            file.sync_all().map_err(failed)?;
+        }
+        if self.path.exists() {
+            return Err(failed(std::io::Error::other("it has appeared meanwhile; choose another name")));
+        }
+        std::fs::rename(&self.partial, &self.path).map_err(failed)?;
+        Ok(self.path.clone())
+    }
+}
+
+impl Drop for TraceWriter {
+    fn drop(&mut self) {
+        // Not finished: nothing of it is of use. After `finish` the file has another name.
+        let _ = std::fs::remove_file(&self.partial);
+    }
+}
+
+impl TraceRecord {
+    /// Writes the record as one line.
+    ///
+    /// # Errors
+    /// What the writer fails with.
+    pub fn write(&self, out: &mut (impl Write + ?Sized)) -> std::io::Result<()> {
+        serde_json::to_writer(&mut *out, self)?;
+        out.write_all(b"\n")
+    }
+}

@@ -1,0 +1,231 @@
+//! Comparison of a report with an earlier one of the same suite.
+//!
+//! A figure **regressed** when its gate passed in the baseline and does not pass now (both judged by the thresholds of
+//! now), or when it lies below the lower end of the baseline's 95 % interval: a drop that chance over the same prompts
+//! does not explain. Everything smaller is shown as a change and fails nothing.
+//!
+//! **Invariant:** a baseline is hostile until it has been checked: it is read up to a size, every figure in it must be a
+//! share inside its own interval, and one of another suite or another way of asking is refused, never compared.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::gate_report::{GateReport, SCHEMA, Settings};
+use crate::gates::{BehavioralGate, GateResult, Outcome};
+use crate::stats::Figure;
+use crate::{Error, Result};
+
+/// Largest report that is read, in bytes: that of 100,000 prompts.
+pub const MAX_BYTES: u64 = 256 << 20;
+
+/// What is read of an earlier report.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct Baseline {
+    schema: u32,
+    suite: BaselineSuite,
+    settings: Settings,
+    teacher: BaselineModel,
+    student: BaselineModel,
+    prompts: Vec<BaselinePrompt>,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+struct BaselineSuite {
+    identity: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+struct BaselineModel {
+    identity: String,
+    gates: Vec<GateResult>,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+struct BaselinePrompt {
+    prompt_id: String,
+    failed: Vec<BehavioralGate>,
+}
+
+/// A report set beside its baseline.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Comparison {
+    /// Identity of the student of the baseline.
+    pub student: String,
+    /// What got worse beyond chance, one sentence each.
+    pub regressions: Vec<String>,
+    /// What else a reader should know.
+    pub notes: Vec<String>,
+    /// Each gated figure, then and now.
+    pub figures: Vec<Change>,
+    /// Prompts that had nothing wrong then and have now.
+    pub newly_failing: Vec<String>,
+    /// The other way round.
+    pub newly_passing: Vec<String>,
+}
+
+/// A figure then and now.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Change {
+    /// Which gate.
+    pub gate: BehavioralGate,
+    /// Then.
+    pub baseline: Option<Figure>,
+    /// Now.
+    pub now: Option<Figure>,
+    /// Now minus then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub change: Option<f64>,
+    /// Whether it got worse beyond chance.
+    pub regressed: bool,
+}
+
+impl Baseline {
+    /// Reads an earlier report from its JSON text.
+    ///
+    /// # Errors
+    /// [`Error::BaselineReport`] for what is no report of this schema or holds figures that cannot be.
+    pub fn parse(json: &str) -> Result<Self> {
+        let bad = |reason: String| Error::BaselineReport { reason };
+        if json.len() as u64 > MAX_BYTES {
+            return Err(bad(format!("it is larger than {MAX_BYTES} bytes")));
+        }
+        // The version first: another schema has other fields.
+        #[derive(Deserialize)]
+        struct Version {
+            schema: u32,
+        }
+        let version: Version = serde_json::from_str(json).map_err(|e| bad(e.to_string()))?;
+        if version.schema != SCHEMA {
+            return Err(bad(format!("its schema is {}, and this version reads {SCHEMA}", version.schema)));
+        }
+        let baseline: Self = serde_json::from_str(json).map_err(|e| bad(e.to_string()))?;
+        for model in [&baseline.teacher, &baseline.student] {
+            for result in &model.gates {
+                let figure = result.figure.filter(|f| !sound(f));
+                if let Some(f) = figure {
+                    return Err(bad(format!("{} is {} in [{}, {}]", result.gate, f.value, f.low95, f.high95)));
+                }
+            }
+        }
+        for gate in BehavioralGate::ALL {
+            if baseline.student.gates.iter().filter(|result| result.gate == gate).count() != 1 {
+                return Err(bad(format!("it does not judge {gate} once")));
+            }
+        }
+        Ok(baseline)
+    }
+
+    /// Ids of the prompts that something was wrong with.
+    #[must_use]
+    pub fn failing_prompts(&self) -> Vec<&str> {
+        self.prompts.iter().filter(|p| !p.failed.is_empty()).map(|p| p.prompt_id.as_str()).collect()
+    }
+
+    /// Identity of the suite it was made on.
+    #[must_use]
+    pub fn suite(&self) -> &str {
+        &self.suite.identity
+    }
+
+    /// Sets a report beside this one.
+    ///
+    /// # Errors
+    /// As [`Baseline::check`].
+    pub fn compare(&self, report: &GateReport) -> Result<Comparison> {
+        self.check(&report.suite.identity, &report.teacher.identity, &report.settings)?;
+        let settings = &report.settings;
+        let mut comparison = Comparison { student: self.student.identity.clone(), ..Comparison::default() };
+        for result in &report.student.gates {
+            let then = self.student.gates.iter().find(|r| r.gate == result.gate).and_then(|r| r.figure);
+            let before = GateResult::judge(result.gate, then, &settings.thresholds, settings.strict);
+            let sentences = regression(&before, result);
+            comparison.figures.push(Change {
+                gate: result.gate,
+                baseline: then,
+                now: result.figure,
+                change: then.zip(result.figure).map(|(then, now)| now.value - then.value),
+                regressed: sentences.is_some(),
+            });
+            comparison.regressions.extend(sentences);
+        }
+        if self.settings.thresholds != settings.thresholds || self.settings.strict != settings.strict {
+            comparison
+                .notes
+                .push("The baseline was judged by other thresholds; both are judged by today's here.".to_owned());
+        }
+        self.prompt_changes(report, &mut comparison);
+        Ok(comparison)
+    }
+
+    /// Whether a run of this suite and teacher with these settings can be set beside this report; it need not have run.
+    ///
+    /// # Errors
+    /// [`Error::BaselineReport`] when it cannot: another suite, another teacher, or another way of asking and counting.
+    pub fn check(&self, suite: &str, teacher: &str, now: &Settings) -> Result<()> {
+        let differs = |what: &str, then: &str, now: &str| {
+            let reason = format!("its {what} is {then}, and this run's is {now}: they cannot be compared");
+            Err(Error::BaselineReport { reason })
+        };
+        if self.suite.identity != suite {
+            return differs("suite", &self.suite.identity, suite);
+        }
+        if self.teacher.identity != teacher {
+            return differs("teacher", &self.teacher.identity, teacher);
+        }
+        let then = &self.settings;
+        if then.max_new_tokens != now.max_new_tokens {
+            return differs("limit of tokens", &then.max_new_tokens.to_string(), &now.max_new_tokens.to_string());
+        }
+        if then.compute != now.compute {
+            return differs("way of computing", &then.compute, &now.compute);
+        }
+        let (signals, labels) = (&now.refusal_signals, &now.label_thresholds);
+        if then.refusal_signals != *signals {
+            return differs("list of refusal signals", &then.refusal_signals.join(", "), &signals.join(", "));
+        }
+        if then.label_thresholds != *labels {
+            return differs("rule of labels", &then.label_thresholds.to_string(), &labels.to_string());
+        }
+        Ok(())
+    }
+
+    fn prompt_changes(&self, report: &GateReport, comparison: &mut Comparison) {
+        let then: BTreeMap<&str, bool> =
+            self.prompts.iter().map(|p| (p.prompt_id.as_str(), p.failed.is_empty())).collect();
+        for prompt in &report.prompts {
+            match (then.get(prompt.prompt_id.as_str()), prompt.failed.is_empty()) {
+                (Some(true), false) => comparison.newly_failing.push(prompt.prompt_id.clone()),
+                (Some(false), true) => comparison.newly_passing.push(prompt.prompt_id.clone()),
+                _ => {}
+            }
+        }
+        let (worse, better) = (comparison.newly_failing.len(), comparison.newly_passing.len());
+        comparison.notes.push(format!("{worse} prompts went wrong that were right, {better} the other way round."));
+    }
+}
+
+/// Why a figure regressed, if it did.
+fn regression(before: &GateResult, now: &GateResult) -> Option<String> {
+    let gate = now.gate;
+    let value =
+        |result: &GateResult| result.figure.map_or_else(|| "unmeasured".to_owned(), |f| format!("{:.4}", f.value));
+    if before.outcome == Outcome::Pass && now.outcome != Outcome::Pass {
+        return Some(format!("{gate} passed at {} and does not at {}.", value(before), value(now)));
+    }
+    let low95 = before.figure?.low95;
+    match now.figure {
+        Some(figure) if figure.value >= low95 => None,
+        _ => Some(format!(
+            "{gate} fell from {} to {}, below its interval's lower end {low95:.4}.",
+            value(before),
+            value(now)
+        )),
+    }
+}
+
+/// Whether a figure can be one.
+fn sound(figure: &Figure) -> bool {
+    let share = |x: f64| (0.0..=1.0).contains(&x);
+    share(figure.value) && share(figure.low95) && share(figure.high95) && figure.low95 <= figure.high95
+}

@@ -1,0 +1,15 @@
+//! Integration tests of the crate, one module per topic.
+
+mod artifact;
+mod evidence;
+mod gate_report;
+mod gate_run;
+mod gates;
+mod perturb;
+mod response;
+mod routing;
+mod scripted;
+mod suite;
+mod teacher_figures;
+mod trace;
+mod unseen;

@@ -1,0 +1,84 @@
+//! The gates over the mini teacher's recorded answers give the figures that were computed without this code.
+//!
+//! `fixtures/craftsman-mini/FIGURES.md` states them; `fixtures/generators/gen_teacher_answers.py` recorded the answers.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeMap;
+
+use behavior_eval::gates::{Answered, GateConfig, RefusalSignals, citations, refusals};
+use behavior_eval::labels::{LabelThresholds, labels};
+use behavior_eval::suite::{Label, Suite};
+
+fn suite(name: &str) -> Suite {
+    let dir = fixtures::path("suites");
+    Suite::open(&dir.join(format!("{name}.jsonl")), &dir.join(format!("{name}.corpus.jsonl"))).unwrap()
+}
+
+fn teacher_answers() -> BTreeMap<String, String> {
+    let text = std::fs::read_to_string(fixtures::path("suites/suite-200.teacher-answers.jsonl")).unwrap();
+    let answer = |line: &str| {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        let text = |field: &str| line[field].as_str().unwrap().to_owned();
+        (text("prompt_id"), text("response"))
+    };
+    text.lines().map(answer).collect()
+}
+
+#[test]
+fn citation_and_refusal_figures_of_the_teacher() {
+    let (suite, answers) = (suite("suite-200"), teacher_answers());
+    let answered: Vec<Answered<'_>> =
+        suite.prompts().iter().map(|prompt| Answered::new(prompt, &answers[&prompt.id])).collect();
+    let config = GateConfig::default();
+
+    let behavior_eval::gates::CitationReport { figures: cited, prompts } = citations(&answered, &config).unwrap();
+    assert_eq!((cited.precision.numerator, cited.precision.denominator), (Some(198), Some(283)));
+    assert_eq!(format!("{:.4}", cited.precision.value), "0.6996");
+    let support = cited.support_precision.unwrap();
+    assert_eq!(format!("{:.4}", support.value), "0.7527");
+    assert_eq!((support.numerator, support.denominator), (Some(213), Some(283)));
+    assert_eq!((cited.recall.numerator, cited.recall.denominator), (Some(212), Some(354)));
+    assert_eq!(format!("{:.4}", cited.recall.value), "0.5989");
+    assert_eq!((cited.precision.n, cited.recall.n), (140, 80));
+
+    let refused = refusals(&answered, &RefusalSignals::default(), &config).unwrap().figures;
+    let counts = |figure: behavior_eval::stats::Figure| (figure.numerator.unwrap(), figure.denominator.unwrap());
+    assert_eq!(counts(refused.must_answer), (66, 80));
+    assert_eq!(counts(refused.must_refuse), (60, 60));
+    assert_eq!(counts(refused.contested_refused.unwrap()), (24, 60));
+    assert_eq!(counts(refused.f1), (120, 134));
+    assert_eq!(format!("{:.4}", refused.f1.value), "0.8955");
+
+    // Every figure lies within its interval, and the intervals say something.
+    for figure in [cited.precision, cited.recall, support, refused.f1, refused.must_answer, refused.macro_f1] {
+        assert!(0.0 < figure.low95 && figure.low95 < figure.value && figure.value < figure.high95, "{figure:?}");
+        assert!(figure.high95 - figure.low95 < 0.35, "{figure:?}");
+    }
+    // Spans point at what they name.
+    for prompt in &prompts {
+        for citation in &prompt.citations {
+            assert_eq!(&answers[&prompt.prompt_id][citation.span.start..citation.span.end], citation.chunk_id);
+        }
+    }
+}
+
+#[test]
+fn labels_from_the_evidence_are_the_true_ones() {
+    for (name, n) in [("suite-200", 200), ("suite-1200", 1200)] {
+        let suite = suite(name);
+        let report = labels(suite.prompts(), &LabelThresholds::default());
+        let wrong: Vec<_> = report.prompts.iter().filter(|prompt| prompt.label != prompt.true_label).collect();
+        let accuracy = report.accuracy.unwrap();
+        assert!(accuracy.value == 1.0, "{accuracy:?} {:#?}", &wrong[..wrong.len().min(5)]);
+        assert_eq!(accuracy.n, n);
+        // The evidence finds the same chunks as the suite's author.
+        for (prompt, found) in suite.prompts().iter().zip(&report.prompts) {
+            if found.label != prompt.label || prompt.label == Some(Label::Indeterminate) {
+                continue;
+            }
+            let mut relevant = found.relevant.clone();
+            relevant.sort_by_key(|id| prompt.context.iter().position(|known| known == id));
+            assert_eq!(Some(&relevant), prompt.relevant.as_ref(), "{}", prompt.id);
+        }
+    }
+}
