@@ -1,17 +1,38 @@
-//! The storage types of weights: ids and sizes, decoding to F32, encoding from F32.
+//! The storage types of weights: one file per format, decoding to F32, encoding from F32.
+//!
+//! A format is a file that implements [`Format`](format::Format) and a line of the table in `tensor_type.rs`; sizes,
+//! names, decoding, encoding and the check of weights follow from these two.
 
+mod blocks;
 mod decode;
 mod encode;
-mod float;
-mod iq1_grid;
-mod k_quants;
-mod legacy;
+mod error;
+mod f16;
+mod floats;
+mod format;
+mod i2_s;
+mod ids;
+mod integers;
+mod iq1_s;
+mod q2_k;
+mod q3_k;
+mod q4_0;
+mod q4_1;
+mod q4_k;
+mod q5_0;
+mod q5_1;
+mod q5_k;
 mod q6_k;
+mod q8_0;
+mod sizes;
 mod tensor_type;
 mod ternary;
 
-pub(crate) use tensor_type::I2S_TAIL_BYTES;
+pub(crate) use format::{Extent, FloatBits, Format, Invalid};
+pub(crate) use i2_s::I2S_TAIL_BYTES;
 
 pub use decode::dequantize;
 pub use encode::{encode_row, quantize_row};
-pub use tensor_type::{TensorType, UnknownTypeName};
+pub use error::FormatError;
+pub use ids::UnknownTypeName;
+pub use tensor_type::TensorType;

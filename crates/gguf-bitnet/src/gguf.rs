@@ -2,6 +2,7 @@
 
 mod craftsman;
 mod cursor;
+mod error;
 mod file;
 pub(crate) mod header;
 mod metadata;
@@ -11,6 +12,7 @@ mod writer;
 
 pub(crate) use split::parse_file_name;
 
+pub use error::GgufError;
 pub use file::{GgufFile, OpenOptions};
 pub use metadata::Metadata;
 pub use split::{split_file_name, split_metadata};

@@ -15,21 +15,21 @@ mod source;
 mod store;
 
 pub use error::{Error, Result};
-pub use formats::{TensorType, UnknownTypeName, dequantize, encode_row, quantize_row};
-pub use gguf::{Array, GgufFile, GgufWriter, Metadata, OpenOptions, Value, split_file_name, split_metadata};
+pub use formats::{FormatError, TensorType, UnknownTypeName, dequantize, encode_row, quantize_row};
+pub use gguf::{Array, GgufError, GgufFile, GgufWriter, Metadata, OpenOptions, Value, split_file_name, split_metadata};
 pub use model::{
-    Defect, DefectKind, OpenModel, TypeCount, VerifyReport, identity, identity_of, local_state, open_source,
-    resolve_model, rewrite_metadata, verify, verify_source,
+    Defect, DefectKind, ModelError, OpenModel, TypeCount, VerifyReport, identity, identity_of, local_state,
+    open_source, resolve_model, rewrite_metadata, verify, verify_source,
 };
 pub use names::{
-    Catalog, ClassCount, DiscoveryReport, Expected, LogicalTensor, Matrix, Misshaped, Part, SplitDims, TensorClass,
-    TensorNameMapper, gguf_name, hf_name, validate,
+    Catalog, ClassCount, DiscoveryReport, Expected, LogicalTensor, Matrix, Misshaped, NamesError, Part, SplitDims,
+    TensorClass, TensorNameMapper, gguf_name, hf_name, validate,
 };
-pub use safetensors::SafetensorsDir;
+pub use safetensors::{SafetensorsDir, SafetensorsError};
 pub use shown::is_unseen;
-pub use source::{TensorInfo, TensorSource};
+pub use source::{SourceError, TensorInfo, TensorSource};
 pub use store::{
-    MappedFile, NewFile, current_rss_bytes, free_space, job, join_file_name, output_path, peak_rss_bytes,
+    MappedFile, NewFile, StoreError, current_rss_bytes, free_space, job, join_file_name, output_path, peak_rss_bytes,
     require_space, write_atomic,
 };
 pub use ternary_core::{Bytes, I2sLayout, Rounding};

@@ -1,12 +1,16 @@
 //! Whole models, whatever their container: finding and opening them, their identity, and checks of all their weights.
 
+mod defect;
+mod error;
 pub(crate) mod identity;
 mod open;
 mod rewrite;
 mod scan;
 mod verify;
 
+pub use defect::{Defect, DefectKind};
+pub use error::ModelError;
 pub use identity::{identity, identity_of, local_state};
 pub use open::{OpenModel, open_source, resolve_model};
 pub use rewrite::rewrite_metadata;
-pub use verify::{Defect, DefectKind, TypeCount, VerifyReport, verify, verify_source};
+pub use verify::{TypeCount, VerifyReport, verify, verify_source};

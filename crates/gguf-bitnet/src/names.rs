@@ -6,9 +6,11 @@
 mod catalog;
 mod class;
 mod discovery;
+mod error;
 mod mapper;
 
 pub use catalog::{Catalog, LogicalTensor, Matrix, Part};
 pub use class::TensorClass;
 pub use discovery::{ClassCount, DiscoveryReport, Expected, Misshaped, validate};
+pub use error::NamesError;
 pub use mapper::{SplitDims, TensorNameMapper, gguf_name, hf_name};

@@ -1,6 +1,7 @@
 //! Checkpoints in the safetensors format: one file, or the shards of a directory.
 
 mod checkpoint;
+mod error;
 mod header;
 mod shards;
 
@@ -8,3 +9,4 @@ pub(crate) use header::looks_like_safetensors;
 pub(crate) use shards::{file_names, has_checkpoint};
 
 pub use checkpoint::SafetensorsDir;
+pub use error::SafetensorsError;

@@ -413,12 +413,9 @@ impl Error {
     /// Names the file or directory that the failure is about, unless it is named already.
     #[must_use]
     pub fn in_model(self, path: impl AsRef<std::path::Path>) -> Error {
-        use gguf_bitnet::Error as Gguf;
         match self {
-            Error::InModel { .. }
-            | Error::ConfigFile { .. }
-            | Error::TokenizerFile { .. }
-            | Error::Source(Gguf::InFile { .. } | Gguf::Io { .. } | Gguf::SplitPartMissing { .. }) => self,
+            Error::InModel { .. } | Error::ConfigFile { .. } | Error::TokenizerFile { .. } => self,
+            Error::Source(error) if error.names_file() => Error::Source(error),
             // A model in memory.
             error if path.as_ref().as_os_str().is_empty() => error,
             error => Error::InModel { path: path.as_ref().to_owned(), error: Box::new(error) },

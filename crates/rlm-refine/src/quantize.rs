@@ -15,8 +15,8 @@ use std::path::Path;
 
 use gguf_bitnet::job::Job;
 use gguf_bitnet::{
-    GgufFile, GgufWriter, Metadata, Rounding, TensorClass, TensorSource, TensorType, identity_of, output_path,
-    require_space,
+    FormatError, GgufFile, GgufWriter, Metadata, Rounding, StoreError, TensorClass, TensorSource, TensorType,
+    identity_of, output_path, require_space,
 };
 use moe_runtime::ModelFiles;
 use moe_runtime::gguf_entries;
@@ -198,7 +198,7 @@ impl<'a> Quantizer<'a> {
         catalog.release(tensor);
         sums.map_err(|error| match error {
             // Only the encoder does not know whose rows it is given.
-            Error::Gguf(error @ gguf_bitnet::Error::NotRepresentable { .. }) => {
+            Error::Gguf(error @ gguf_bitnet::Error::Format(FormatError::NotRepresentable { .. })) => {
                 error.in_tensor(&planned.name).in_file(self.files.path()).into()
             }
             error => error,
@@ -254,7 +254,7 @@ impl<'a> Quantizer<'a> {
 /// Whether the reason lies outside of the models, so that the same command may succeed later.
 fn is_refusal_of_the_system(error: &Error) -> bool {
     match error {
-        Error::Gguf(error) => matches!(error.root(), gguf_bitnet::Error::Io { .. }),
+        Error::Gguf(error) => matches!(error.root(), gguf_bitnet::Error::Store(StoreError::Io { .. })),
         Error::Io { .. } => true,
         _ => false,
     }

@@ -47,7 +47,10 @@ fn weights_that_are_no_numbers_are_named_and_not_propagated() {
             Error::Gguf(inner) => inner,
             other => panic!("{canonical}: {other}"),
         };
-        assert!(matches!(inner.root(), gguf_bitnet::Error::NotFinite { .. }), "{canonical}: {error}");
+        assert!(
+            matches!(inner.root(), gguf_bitnet::Error::Names(gguf_bitnet::NamesError::NotFinite { .. })),
+            "{canonical}: {error}"
+        );
         let text = error.to_string();
         assert!(text.contains(canonical) && text.contains(source.to_str().unwrap()), "{text}");
     }
@@ -165,7 +168,7 @@ fn outputs_that_are_no_files_are_refused_before_the_source_is_read() {
         let mut read = false;
         let force = Settings { force: true, ..Settings::default() };
         let error = common::quantize_watched(&source, &out, &force, &mut |_, _, _| read = true).unwrap_err();
-        let bad = matches!(&error, Error::Gguf(e) if matches!(e.root(), gguf_bitnet::Error::BadOutput { .. }));
+        let bad = matches!(&error, Error::Gguf(e) if matches!(e.root(), gguf_bitnet::Error::Store(gguf_bitnet::StoreError::BadOutput { .. })));
         assert!(bad && !read, "{error}");
     }
     assert_eq!(listing(dir.path()), ["folder"]);

@@ -156,7 +156,7 @@ fn another_source_or_setting_is_refused_by_its_key() {
 
     let refused_for = |settings: &Settings| match quantize(&source, &out, settings) {
         Err(error) => match gguf_error(&error) {
-            gguf_bitnet::Error::ManifestMismatch { key, .. } => {
+            gguf_bitnet::Error::Store(gguf_bitnet::StoreError::ManifestMismatch { key, .. }) => {
                 assert!(error.to_string().contains(key), "{error}");
                 key.clone()
             }
@@ -187,7 +187,10 @@ fn existing_files_stay_without_force_and_until_the_student_is_done() {
     fs::write(&out, "precious").unwrap();
     let mut hashed = false;
     let refused = quantize_watched(&source, &out, &Settings::default(), &mut |_, _, _| hashed = true).unwrap_err();
-    assert!(matches!(gguf_error(&refused), gguf_bitnet::Error::OutputExists), "{refused}");
+    assert!(
+        matches!(gguf_error(&refused), gguf_bitnet::Error::Store(gguf_bitnet::StoreError::OutputExists)),
+        "{refused}"
+    );
     assert!(!hashed, "the source need not be read to refuse");
     assert_eq!(listing(dir.path()), ["student.gguf"]);
 
@@ -211,7 +214,7 @@ fn a_second_process_is_refused_while_the_first_works() {
     let mut first = Job::open(&out, &json!({ "job": "another" }), false).unwrap();
     first.append(json!(0), |data| data.write_all(b"x")).unwrap();
     let refused = quantize(&source, &out, &Settings { force: true, ..Settings::default() }).unwrap_err();
-    assert!(matches!(gguf_error(&refused), gguf_bitnet::Error::JobBusy), "{refused}");
+    assert!(matches!(gguf_error(&refused), gguf_bitnet::Error::Store(gguf_bitnet::StoreError::JobBusy)), "{refused}");
     first.discard().unwrap();
     quantize(&source, &out, &Settings::default()).unwrap();
 }

@@ -4,6 +4,7 @@
 
 use std::path::Path;
 
+use gguf_bitnet::StoreError;
 use gguf_bitnet::job::Job;
 use serde_json::Value;
 
@@ -13,8 +14,8 @@ use crate::{Error, Result};
 pub(crate) fn open(path: &Path, manifest: &Value) -> Result<Job> {
     Job::open(path, manifest, false).map_err(|error| {
         let reason = match error.root() {
-            gguf_bitnet::Error::JobDamaged { what } => (*what).to_owned(),
-            gguf_bitnet::Error::ManifestMismatch { key, stored, given } => {
+            gguf_bitnet::Error::Store(StoreError::JobDamaged { what }) => (*what).to_owned(),
+            gguf_bitnet::Error::Store(StoreError::ManifestMismatch { key, stored, given }) => {
                 format!("its `{key}` is {stored} where {given} is due")
             }
             _ => return error.into(),

@@ -59,7 +59,7 @@ pub(crate) fn execute(args: Args) -> Result<()> {
     }
     let out = gguf_bitnet::output_path(&args.out)?;
     if out.exists() && !args.force && !is_replaceable(&out) {
-        return Err(gguf_bitnet::Error::OutputExists.in_file(args.out).into());
+        return Err(gguf_bitnet::Error::from(gguf_bitnet::StoreError::OutputExists).in_file(args.out).into());
     }
     let model = model::load(&files, args.act, args.threads.pool()?)?;
     let mut session = Session::new(model.clone(), tokens.len(), args.kv.into())?;

@@ -2,16 +2,20 @@
 //!
 //! ```text
 //! ql[128] | qh[64] | scales[16]: i8 | d: f16           weight = d scales[i / 16] (q - 32)
-//! half h = i / 128, plane n = i / 32 % 4, m = i % 32:
+//! half h = i / 128, quarter n = i / 32 % 4, m = i % 32:
 //!     low 4 bits of q:  ql[64 h + 32 (n % 2) + m], the lower nibble for n < 2, the upper one else
 //!     high 2 bits of q: qh[32 h + m], bits 2n..2n+1
 //! ```
-//! The search follows the published method of k-quants: for each run of 16 weights several scales
+//! The encoder follows the published method of k-quants: for each run of 16 weights several scales
 //! near `largest / -32` are tried, and with the codes each gives, the best scale by least squares is
 //! the one kept that lowers the weighted error most. Then the run scales are rounded to multiples
 //! of the F16, and the codes are chosen for what is stored.
 
-use super::float::{f16_to_f32, f32_to_f16};
+use ternary_core::Error;
+
+use super::blocks::{decode_blocks, f16_at};
+use super::f16::{F16_LIMIT, f16_to_f32, f32_to_f16};
+use super::format::{Encoder, Encoding, Format, Invalid, Layout};
 
 /// Weights that share a scale.
 const RUN: usize = 16;
@@ -25,9 +29,60 @@ const INVERSE: [f32; TRIALS] = [
 /// Adding and subtracting it rounds to the nearest integer, ties to even.
 const ROUND: f32 = 12_582_912.0;
 
+/// The storage format Q6_K.
+pub(super) struct Q6K;
+
+impl Format for Q6K {
+    fn layout(&self) -> Layout {
+        Layout { id: 14, name: "Q6_K", block_len: 256, block_bytes: 210 }
+    }
+
+    fn invalid(&self) -> Invalid {
+        Invalid::Block { scales: &[208], codes: 0 }
+    }
+
+    fn decode(&self, bytes: &[u8], out: &mut [f32]) -> Result<(), Error> {
+        decode_blocks(bytes, out, decode);
+        Ok(())
+    }
+
+    fn encoder(&self) -> Option<&dyn Encoder> {
+        Some(self)
+    }
+}
+
+impl Encoder for Q6K {
+    fn limit(&self) -> f32 {
+        // The scale is an F16.
+        F16_LIMIT * 127.0 * 31.0
+    }
+
+    fn encode(&self, row: &[f32], encoding: Encoding<'_>, out: &mut [u8]) -> Result<(), Error> {
+        encode(row, encoding.importance, out);
+        Ok(())
+    }
+}
+
+fn decode(block: &[u8; 210], out: &mut [f32; 256]) {
+    let (ql, rest) = block.split_at(128);
+    let (qh, rest) = rest.split_at(64);
+    let d = f16_at(block, 208);
+    for (i, out) in out.as_chunks_mut::<16>().0.iter_mut().enumerate() {
+        let scale = d * f32::from(rest[i] as i8);
+        let (half, quarter, part) = (i / 8, i / 2 % 4, i % 2);
+        let low = &ql[64 * half + 32 * (quarter % 2) + 16 * part..];
+        let high = &qh[32 * half + 16 * part..];
+        let (low_shift, high_shift) = (4 * (quarter / 2), 2 * quarter);
+        for ((out, &low), &high) in out.iter_mut().zip(low).zip(high) {
+            let q = low >> low_shift & 15 | (high >> high_shift & 3) << 4;
+            *out = scale * (i32::from(q) - 32) as f32;
+        }
+    }
+}
+
 /// Encodes a row of whole super-blocks; `importance` weighs squared errors, else the squared
 /// weights do.
-pub(super) fn encode(row: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
+fn encode(row: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
     let blocks = row.as_chunks::<256>().0;
     for (b, (x, out)) in blocks.iter().zip(out.as_chunks_mut::<210>().0).enumerate() {
         let importance = importance.and_then(|h| h.as_chunks::<256>().0.get(b));

@@ -1,55 +1,97 @@
-//! Ternary types, decoded by `ternary-core`.
+//! TQ1_0, TQ2_0 and BITNET_T158: blocks of 256 trits with an F16 scale behind them, coded by `ternary-core`.
 
-use ternary_core::{BLOCK, I2sLayout, Packing, TernaryBlock};
+use ternary_core::{BLOCK, Error, Packing, TernaryBlock};
 
-use crate::error::Result;
-use crate::formats::TensorType;
+use super::format::{Encoder, Encoding, Extent, Format, Invalid, Layout};
 
-/// As [`dequantize`](crate::dequantize), whose checks of the lengths have been made.
-pub(super) fn dequantize(ty: TensorType, bytes: &[u8], out: &mut [f32]) -> Result<()> {
-    let packing = match ty {
-        TensorType::Tq1_0 => Packing::Tq1_0,
-        TensorType::I2s => return whole_tensor(I2sLayout::X86, bytes, out),
-        TensorType::I2sArm => return whole_tensor(I2sLayout::Arm, bytes, out),
-        TensorType::BitnetT158 => Packing::BitnetT158,
-        TensorType::BitnetT158Flat => return flat(bytes, out),
-        _ => Packing::Tq2_0,
-    };
-    let mut block = TernaryBlock { trits: [0; BLOCK], scale: 0.0 };
-    let blocks = bytes.chunks_exact(packing.block_bytes());
-    for (i, (out, bytes)) in out.as_chunks_mut().0.iter_mut().zip(blocks).enumerate() {
-        block.scale = packing.decode(bytes, &mut block.trits).map_err(|e| e.offset_block(i))?.to_f32();
-        block.dequantize(out);
-    }
-    Ok(())
+/// Ternary blocks of one packing, row by row.
+pub(super) struct Ternary {
+    id: u32,
+    packing: Packing,
+    /// Bytes of two-bit codes at the start of a block, 0 for another coding.
+    two_bit_codes: usize,
+    /// Where the scale lies in a block.
+    scale: &'static [usize],
 }
 
-fn whole_tensor(layout: I2sLayout, bytes: &[u8], out: &mut [f32]) -> Result<()> {
-    let (trits, scale) = layout.decode(bytes, out.len())?;
-    for (out, trit) in out.iter_mut().zip(trits) {
-        *out = f32::from(trit) * scale;
-    }
-    Ok(())
-}
+pub(super) const TQ1_0: Ternary = Ternary { id: 34, packing: Packing::Tq1_0, two_bit_codes: 0, scale: &[52] };
+pub(super) const TQ2_0: Ternary = Ternary { id: 35, packing: Packing::Tq2_0, two_bit_codes: 64, scale: &[64] };
+pub(super) const BITNET_T158: Ternary =
+    Ternary { id: 158, packing: Packing::BitnetT158, two_bit_codes: 64, scale: &[64] };
 
-/// BITNET_T158 blocks whose last one may be padded.
-fn flat(bytes: &[u8], out: &mut [f32]) -> Result<()> {
-    let packing = Packing::BitnetT158;
-    let (whole, rest) = out.as_chunks_mut::<BLOCK>();
-    let (head, tail) = bytes.split_at(whole.len() * packing.block_bytes());
-    dequantize(TensorType::BitnetT158, head, whole.as_flattened_mut())?;
-    if !rest.is_empty() {
-        // Padding codes mean nothing; zero trits in their place are always valid.
-        let mut padded: Vec<u8> = tail.to_vec();
-        for i in rest.len()..BLOCK {
-            let (byte, shift) = (i / 4, 2 * (i % 4));
-            padded[byte] = padded[byte] & !(3 << shift) | 1 << shift;
-        }
+impl Format for Ternary {
+    fn layout(&self) -> Layout {
+        let packing = self.packing;
+        Layout { id: self.id, name: packing.name(), block_len: BLOCK, block_bytes: packing.block_bytes() }
+    }
+
+    fn is_ternary(&self) -> bool {
+        true
+    }
+
+    fn invalid(&self) -> Invalid {
+        Invalid::Block { scales: self.scale, codes: self.two_bit_codes }
+    }
+
+    fn decode(&self, bytes: &[u8], out: &mut [f32]) -> Result<(), Error> {
         let mut block = TernaryBlock { trits: [0; BLOCK], scale: 0.0 };
-        let scale = packing.decode(&padded, &mut block.trits).map_err(|e| e.offset_block(whole.len()))?;
-        for (out, trit) in rest.iter_mut().zip(block.trits) {
-            *out = f32::from(trit) * scale.to_f32();
+        let blocks = bytes.chunks_exact(self.packing.block_bytes());
+        for (i, (out, bytes)) in out.as_chunks_mut().0.iter_mut().zip(blocks).enumerate() {
+            block.scale = self.packing.decode(bytes, &mut block.trits).map_err(|e| e.offset_block(i))?.to_f32();
+            block.dequantize(out);
         }
+        Ok(())
     }
-    Ok(())
+
+    fn encoder(&self) -> Option<&dyn Encoder> {
+        Some(self)
+    }
+}
+
+impl Encoder for Ternary {
+    fn encode(&self, row: &[f32], encoding: Encoding<'_>, out: &mut [u8]) -> Result<(), Error> {
+        ternary_core::quantize_row(self.packing, encoding.rounding, row, encoding.importance, out)
+    }
+}
+
+/// BITNET_T158 blocks over the flattened tensor, the last one padded.
+pub(super) struct BitnetT158Flat;
+
+impl Format for BitnetT158Flat {
+    fn layout(&self) -> Layout {
+        Layout { name: "BITNET_T158_FLAT", ..BITNET_T158.layout() }
+    }
+
+    fn extent(&self) -> Extent {
+        Extent::PaddedTensor
+    }
+
+    fn is_ternary(&self) -> bool {
+        true
+    }
+
+    fn invalid(&self) -> Invalid {
+        BITNET_T158.invalid()
+    }
+
+    fn decode(&self, bytes: &[u8], out: &mut [f32]) -> Result<(), Error> {
+        let packing = Packing::BitnetT158;
+        let (whole, rest) = out.as_chunks_mut::<BLOCK>();
+        let (head, tail) = bytes.split_at(whole.len() * packing.block_bytes());
+        BITNET_T158.decode(head, whole.as_flattened_mut())?;
+        if !rest.is_empty() {
+            // Padding codes may be invalid; zero trits in their place never are.
+            let mut padded: Vec<u8> = tail.to_vec();
+            for i in rest.len()..BLOCK {
+                let (byte, shift) = (i / 4, 2 * (i % 4));
+                padded[byte] = padded[byte] & !(3 << shift) | 1 << shift;
+            }
+            let mut block = TernaryBlock { trits: [0; BLOCK], scale: 0.0 };
+            let scale = packing.decode(&padded, &mut block.trits).map_err(|e| e.offset_block(whole.len()))?;
+            for (out, trit) in rest.iter_mut().zip(block.trits) {
+                *out = f32::from(trit) * scale.to_f32();
+            }
+        }
+        Ok(())
+    }
 }

@@ -7,10 +7,12 @@
 //! the latter key too, so the bytes up to the next tensor decide: 66 per 256 weights, or 2 per
 //! weight.
 
+use super::error::GgufError;
 use super::header::{Header, RawInfo};
 use super::metadata::Metadata;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::formats::TensorType;
+use crate::source::SourceError;
 
 /// Id of BITNET_T158 in these files, BF16 elsewhere.
 const TERNARY_ID: u32 = 30;
@@ -38,8 +40,8 @@ fn is_architecture(metadata: &Metadata) -> bool {
 /// The type of a tensor of a craftsman file.
 ///
 /// # Errors
-/// [`Error::AmbiguousType`] when its span fits both or neither of the meanings of its id,
-/// [`Error::TruncatedData`] when it is too short for either.
+/// [`GgufError::AmbiguousType`] when its span fits both or neither of the meanings of its id,
+/// [`SourceError::TruncatedData`] when it is too short for either.
 pub(super) fn tensor_type(info: &RawInfo, span: u64, alignment: u64) -> Result<TensorType> {
     let ternary = match info.type_id {
         TERNARY_ID => true,
@@ -49,13 +51,13 @@ pub(super) fn tensor_type(info: &RawInfo, span: u64, alignment: u64) -> Result<T
     let elements = info.elements();
     let least = if ternary { bytes_as_ternary(elements).min(bytes_as_bf16(elements)) } else { bytes_as_bf16(elements) };
     if span < least {
-        return Err(Error::TruncatedData { need: least, have: span });
+        return Err(SourceError::TruncatedData { need: least, have: span }.into());
     }
     let fit = Fit::of(info, span, alignment);
-    let ambiguous = |reading| Error::AmbiguousType { id: info.type_id, span, elements, reading };
+    let ambiguous = |reading| GgufError::AmbiguousType { id: info.type_id, span, elements, reading };
     match (fit.ternary && ternary, fit.bf16) {
-        (true, true) => Err(ambiguous("both BF16 and BITNET_T158")),
-        (false, false) => Err(ambiguous("neither BF16 nor BITNET_T158")),
+        (true, true) => Err(ambiguous("both BF16 and BITNET_T158").into()),
+        (false, false) => Err(ambiguous("neither BF16 nor BITNET_T158").into()),
         (false, true) => Ok(TensorType::Bf16),
         (true, false) => {
             let cols = info.dims.last().copied().unwrap_or(1);

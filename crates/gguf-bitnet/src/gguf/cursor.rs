@@ -1,6 +1,8 @@
 //! Reading position in untrusted bytes: every step is checked against what is left.
 
-use crate::error::{Error, Result};
+use super::error::GgufError;
+use crate::error::Result;
+use crate::source::SourceError;
 
 /// The longest header that is read: several times what the largest vocabularies take. Without it a
 /// sparse file of zeros could claim metadata of any size.
@@ -34,10 +36,16 @@ impl<'a> Cursor<'a> {
     pub(super) fn take(&mut self, n: usize, what: &'static str) -> Result<&'a [u8]> {
         let rest = &self.bytes[self.at..];
         let Some((taken, _)) = rest.split_at_checked(n) else {
-            return Err(Error::TruncatedHeader { what, at: self.at as u64, need: n as u64, have: rest.len() as u64 });
+            return Err(SourceError::TruncatedHeader {
+                what,
+                at: self.at as u64,
+                need: n as u64,
+                have: rest.len() as u64,
+            }
+            .into());
         };
         if self.at + n > HEADER_LIMIT {
-            return Err(Error::HeaderTooLong { limit: HEADER_LIMIT as u64 });
+            return Err(GgufError::HeaderTooLong { limit: HEADER_LIMIT as u64 }.into());
         }
         self.at += n;
         Ok(taken)
@@ -65,7 +73,7 @@ impl<'a> Cursor<'a> {
         let n = self.check_count(count, "array elements", min_bytes)?;
         // No overflow: so many bytes are left in the file.
         match self.at + n * min_bytes > HEADER_LIMIT {
-            true => Err(Error::HeaderTooLong { limit: HEADER_LIMIT as u64 }),
+            true => Err(GgufError::HeaderTooLong { limit: HEADER_LIMIT as u64 }.into()),
             false => Ok(n),
         }
     }
@@ -73,7 +81,7 @@ impl<'a> Cursor<'a> {
     /// A number of pairs or tensors, each of which takes at least `min_bytes`.
     pub(super) fn check_entries(&self, count: u64, what: &'static str, min_bytes: usize) -> Result<usize> {
         match self.check_count(count, what, min_bytes)? {
-            n if n > ENTRY_LIMIT => Err(Error::CountTooLarge { what, count, max: ENTRY_LIMIT as u64 }),
+            n if n > ENTRY_LIMIT => Err(GgufError::CountTooLarge { what, count, max: ENTRY_LIMIT as u64 }.into()),
             n => Ok(n),
         }
     }
@@ -82,7 +90,7 @@ impl<'a> Cursor<'a> {
         let max = self.left() / min_bytes;
         match usize::try_from(count) {
             Ok(n) if n <= max => Ok(n),
-            _ => Err(Error::CountTooLarge { what, count, max: max as u64 }),
+            _ => Err(GgufError::CountTooLarge { what, count, max: max as u64 }.into()),
         }
     }
 
@@ -93,8 +101,8 @@ impl<'a> Cursor<'a> {
         let have = self.left();
         let len = match usize::try_from(len) {
             Ok(n) if n <= have => n,
-            _ => return Err(Error::StringTooLong { what, at, len, have: have as u64 }),
+            _ => return Err(GgufError::StringTooLong { what, at, len, have: have as u64 }.into()),
         };
-        std::str::from_utf8(self.take(len, what)?).map_err(|_| Error::NotUtf8 { what, at })
+        std::str::from_utf8(self.take(len, what)?).map_err(|_| GgufError::NotUtf8 { what, at }.into())
     }
 }

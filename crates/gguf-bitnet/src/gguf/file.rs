@@ -11,11 +11,14 @@ use std::path::{Path, PathBuf};
 use ternary_core::{Bytes, I2sLayout};
 
 use super::craftsman;
+use super::error::GgufError;
 use super::header::{self, Header};
 use super::metadata::Metadata;
 use super::split::{self, SplitInfo, split_file_name};
-use crate::error::{Error, Result};
+use crate::error::Locate;
+use crate::error::Result;
 use crate::formats::TensorType;
+use crate::source::SourceError;
 use crate::source::{TensorInfo, TensorSource, within};
 use crate::store::MappedFile;
 
@@ -104,7 +107,7 @@ impl GgufFile {
                 for no in 0..split.count {
                     let part_path = path.with_file_name(split_file_name(stem, no + 1, split.count));
                     if !part_path.exists() {
-                        return Err(Error::SplitPartMissing { path: part_path });
+                        return Err(GgufError::SplitPartMissing { path: part_path }.into());
                     }
                     let (part, header) = map_part(&part_path)?;
                     SplitInfo::read(&header.metadata)
@@ -125,7 +128,7 @@ impl GgufFile {
     /// Reads a file that is in memory. [`TensorSource::path`] is empty then.
     ///
     /// # Errors
-    /// As [`GgufFile::open`]; [`Error::SplitNeedsPath`] for a part of a split set.
+    /// As [`GgufFile::open`]; [`GgufError::SplitNeedsPath`] for a part of a split set.
     pub fn from_bytes(bytes: Bytes) -> Result<GgufFile> {
         GgufFile::from_bytes_with(bytes, OpenOptions::default())
     }
@@ -137,7 +140,7 @@ impl GgufFile {
     pub fn from_bytes_with(bytes: Bytes, options: OpenOptions) -> Result<GgufFile> {
         let header = header::parse(&bytes)?;
         if let Some(split) = SplitInfo::read(&header.metadata)? {
-            return Err(Error::SplitNeedsPath { count: split.count });
+            return Err(GgufError::SplitNeedsPath { count: split.count }.into());
         }
         let part = Part { bytes, map: None };
         GgufFile::assemble(Path::new(""), vec![(PathBuf::new(), part, header)], options)
@@ -169,7 +172,7 @@ impl GgufFile {
         let layout = layout(&header, part.bytes.len(), options)?;
         for (info, range) in layout.tensors {
             if self.index.insert(info.name.clone(), self.tensors.len()).is_some() {
-                return Err(Error::DuplicateTensor.in_tensor(info.name));
+                return Err(SourceError::DuplicateTensor.in_tensor(info.name));
             }
             self.places.push(Place { part: self.parts.len(), range });
             self.tensors.push(info);
@@ -251,7 +254,7 @@ impl TensorSource for GgufFile {
     }
 
     fn bytes(&self, index: usize) -> Result<Bytes> {
-        let place = self.places.get(index).ok_or(Error::NoTensor { index, n_tensors: self.tensors.len() })?;
+        let place = self.places.get(index).ok_or(SourceError::NoTensor { index, n_tensors: self.tensors.len() })?;
         Ok(self.parts[place.part].bytes.slice(place.range.clone()))
     }
 
@@ -295,10 +298,10 @@ fn layout(header: &Header, file_bytes: usize, options: OpenOptions) -> Result<La
     for info in &header.infos {
         let offset = info.offset;
         if !offset.is_multiple_of(header.alignment) {
-            return Err(Error::MisalignedOffset { offset, alignment: header.alignment }.in_tensor(&info.name));
+            return Err(GgufError::MisalignedOffset { offset, alignment: header.alignment }.in_tensor(&info.name));
         }
         if offset >= data_bytes {
-            return Err(Error::OffsetPastEnd { offset, data_bytes }.in_tensor(&info.name));
+            return Err(SourceError::OffsetPastEnd { offset, data_bytes }.in_tensor(&info.name));
         }
     }
     let mut order: Vec<usize> = (0..header.infos.len()).collect();
@@ -330,13 +333,13 @@ fn layout(header: &Header, file_bytes: usize, options: OpenOptions) -> Result<La
             let bytes = ty.tensor_bytes(&shape)?;
             let have = data_bytes - info.offset;
             if bytes > have {
-                return Err(Error::TruncatedData { need: bytes, have });
+                return Err(SourceError::TruncatedData { need: bytes, have }.into());
             }
             // All three are at most the length of the file, which is a usize.
             let start = usize::try_from(header.data_start + info.offset);
             let len = usize::try_from(bytes);
             let (Ok(start), Ok(len)) = (start, len) else {
-                return Err(Error::TruncatedData { need: bytes, have });
+                return Err(SourceError::TruncatedData { need: bytes, have }.into());
             };
             Ok((TensorInfo { name: info.name.clone(), shape, ty, bytes }, start..start + len))
         };
@@ -345,7 +348,7 @@ fn layout(header: &Header, file_bytes: usize, options: OpenOptions) -> Result<La
     for pair in order.windows(2) {
         let (info, other) = (&tensors[pair[0]].0, &tensors[pair[1]].0);
         if info.bytes > spans[pair[0]] {
-            return Err(Error::Overlap { other: other.name.clone() }.in_tensor(&info.name));
+            return Err(SourceError::Overlap { other: other.name.clone() }.in_tensor(&info.name));
         }
     }
     Ok(Layout { tensors, is_craftsman })

@@ -10,9 +10,13 @@
 use std::collections::HashSet;
 
 use super::cursor::Cursor;
+use super::error::GgufError;
 use super::metadata::Metadata;
 use super::value::{ARRAY_TYPE_ID, Array, Value};
-use crate::error::{Error, Result};
+use crate::error::Locate;
+use crate::error::Result;
+use crate::formats::FormatError;
+use crate::source::SourceError;
 
 /// First bytes of every file.
 pub(crate) const MAGIC: [u8; 4] = *b"GGUF";
@@ -70,11 +74,11 @@ pub(super) fn parse(file: &[u8]) -> Result<Header> {
     for _ in 0..n_pairs {
         let key = cursor.string("a metadata key")?;
         if key.is_empty() {
-            return Err(Error::EmptyKey);
+            return Err(GgufError::EmptyKey.into());
         }
         let value = parse_value(&mut cursor, key)?;
         if metadata.insert(key, value).is_some() {
-            return Err(Error::DuplicateKey { key: key.to_owned() });
+            return Err(GgufError::DuplicateKey { key: key.to_owned() }.into());
         }
     }
     let alignment = u64::from(alignment(&metadata)?);
@@ -85,10 +89,10 @@ pub(super) fn parse(file: &[u8]) -> Result<Header> {
     for _ in 0..n_tensors {
         let name = cursor.string("a tensor name")?;
         if name.is_empty() {
-            return Err(Error::EmptyTensorName);
+            return Err(GgufError::EmptyTensorName.into());
         }
         if !names.insert(name) {
-            return Err(Error::DuplicateTensor.in_tensor(name));
+            return Err(SourceError::DuplicateTensor.in_tensor(name));
         }
         infos.push(parse_info(&mut cursor, name).map_err(|e| e.in_tensor(name))?);
     }
@@ -99,21 +103,21 @@ pub(super) fn parse(file: &[u8]) -> Result<Header> {
 
 fn parse_magic(cursor: &mut Cursor<'_>) -> Result<u32> {
     if cursor.left() == 0 {
-        return Err(Error::EmptyFile);
+        return Err(SourceError::EmptyFile.into());
     }
     let magic: [u8; 4] = cursor.array("the magic")?;
     if magic == [b'F', b'U', b'G', b'G'] {
-        return Err(Error::BigEndian);
+        return Err(GgufError::BigEndian.into());
     }
     if magic != MAGIC {
-        return Err(Error::BadMagic { got: magic });
+        return Err(GgufError::BadMagic { got: magic }.into());
     }
     let version = cursor.u32("the version")?;
     match version {
         2 | 3 => Ok(version),
         // Small when its bytes are swapped: written for a big-endian machine.
-        _ if matches!(version.swap_bytes(), 1..=0xffff) => Err(Error::BigEndian),
-        _ => Err(Error::UnsupportedVersion { version }),
+        _ if matches!(version.swap_bytes(), 1..=0xffff) => Err(GgufError::BigEndian.into()),
+        _ => Err(GgufError::UnsupportedVersion { version }.into()),
     }
 }
 
@@ -122,8 +126,8 @@ pub(crate) fn alignment(metadata: &Metadata) -> Result<u32> {
     match metadata.get(ALIGNMENT_KEY) {
         None => Ok(DEFAULT_ALIGNMENT),
         Some(&Value::U32(alignment)) if alignment.is_power_of_two() => Ok(alignment),
-        Some(&Value::U32(alignment)) => Err(Error::BadAlignment { alignment }),
-        Some(other) => Err(Error::AlignmentType { got: other.type_name() }),
+        Some(&Value::U32(alignment)) => Err(GgufError::BadAlignment { alignment }.into()),
+        Some(other) => Err(GgufError::AlignmentType { got: other.type_name() }.into()),
     }
 }
 
@@ -131,13 +135,13 @@ fn parse_info(cursor: &mut Cursor<'_>, name: &str) -> Result<RawInfo> {
     let n_dims = cursor.u32("a dimension count")?;
     let n = usize::try_from(n_dims).ok().filter(|n| (1..=MAX_DIMS).contains(n));
     let Some(n) = n else {
-        return Err(Error::DimensionCount { n: n_dims.into() });
+        return Err(GgufError::DimensionCount { n: n_dims.into() }.into());
     };
     let mut raw = Vec::with_capacity(n);
     for dim in 0..n {
         let length = cursor.u64("a dimension")?;
         if length == 0 {
-            return Err(Error::ZeroDimension { dim });
+            return Err(SourceError::ZeroDimension { dim }.into());
         }
         raw.push(length);
     }
@@ -149,7 +153,7 @@ fn parse_info(cursor: &mut Cursor<'_>, name: &str) -> Result<RawInfo> {
         (Some(product), Some(dims)) if isize::try_from(product).is_ok() => {
             Ok(RawInfo { name: name.to_owned(), dims, type_id, offset })
         }
-        _ => Err(Error::ShapeOverflow { shape: raw }),
+        _ => Err(FormatError::ShapeOverflow { shape: raw }.into()),
     }
 }
 
@@ -170,7 +174,7 @@ fn parse_value(cursor: &mut Cursor<'_>, key: &str) -> Result<Value> {
         10 => Value::U64(u64::from_le_bytes(cursor.array(WHAT)?)),
         11 => Value::I64(i64::from_le_bytes(cursor.array(WHAT)?)),
         12 => Value::F64(f64::from_le_bytes(cursor.array(WHAT)?)),
-        _ => return Err(Error::UnknownValueType { key: key.to_owned(), id }),
+        _ => return Err(GgufError::UnknownValueType { key: key.to_owned(), id }.into()),
     })
 }
 
@@ -193,11 +197,11 @@ fn parse_array(cursor: &mut Cursor<'_>, key: &str) -> Result<Array> {
             }
             Array::String(strings)
         }
-        ARRAY_TYPE_ID => return Err(Error::NestedArray { key: key.to_owned() }),
+        ARRAY_TYPE_ID => return Err(GgufError::NestedArray { key: key.to_owned() }.into()),
         10 => Array::U64(numbers(cursor, u64::from_le_bytes)?),
         11 => Array::I64(numbers(cursor, i64::from_le_bytes)?),
         12 => Array::F64(numbers(cursor, f64::from_le_bytes)?),
-        _ => return Err(Error::UnknownValueType { key: key.to_owned(), id }),
+        _ => return Err(GgufError::UnknownValueType { key: key.to_owned(), id }.into()),
     })
 }
 
@@ -213,6 +217,6 @@ fn truth([byte]: [u8; 1], key: &str) -> Result<bool> {
     match byte {
         0 => Ok(false),
         1 => Ok(true),
-        got => Err(Error::InvalidBool { key: key.to_owned(), got }),
+        got => Err(GgufError::InvalidBool { key: key.to_owned(), got }.into()),
     }
 }

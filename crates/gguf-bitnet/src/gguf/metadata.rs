@@ -10,6 +10,7 @@ use std::collections::HashMap;
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
+use super::error::GgufError;
 use super::value::{Array, Put, Value, encode_str};
 use crate::error::{Error, Result};
 
@@ -59,11 +60,7 @@ macro_rules! integer_getter {
             let Some(value) = self.get(key) else { return Ok(None) };
             let expected = stringify!($name);
             let number = value.integer().ok_or_else(|| wrong_type(key, expected, value))?;
-            <$name>::try_from(number).map(Some).map_err(|_| Error::MetadataRange {
-                key: key.to_owned(),
-                expected,
-                got: number.to_string(),
-            })
+            <$name>::try_from(number).map(Some).map_err(|_| out_of_range(key, expected, number))
         }
     )*};
 }
@@ -135,7 +132,7 @@ impl Metadata {
             Some(&Value::F32(v)) => Ok(Some(v)),
             Some(&Value::F64(v)) if (v as f32).is_finite() || !v.is_finite() => Ok(Some(v as f32)),
             Some(Value::F64(v)) => {
-                Err(Error::MetadataRange { key: key.to_owned(), expected: "f32", got: v.to_string() })
+                Err(GgufError::MetadataRange { key: key.to_owned(), expected: "f32", got: v.to_string() }.into())
             }
             Some(value) => Err(wrong_type(key, "f32", value)),
         }
@@ -228,16 +225,9 @@ impl Metadata {
             Value::Array(Array::U32(v)) => widen(v),
             Value::Array(Array::I32(v)) => widen(v),
             Value::Array(Array::I64(v)) => v.clone(),
-            Value::Array(Array::U64(v)) => v
-                .iter()
-                .map(|&e| {
-                    i64::try_from(e).map_err(|_| Error::MetadataRange {
-                        key: key.to_owned(),
-                        expected: "i64",
-                        got: e.to_string(),
-                    })
-                })
-                .collect::<Result<_>>()?,
+            Value::Array(Array::U64(v)) => {
+                v.iter().map(|&e| i64::try_from(e).map_err(|_| out_of_range(key, "i64", e))).collect::<Result<_>>()?
+            }
             value => return Err(wrong_type(key, "an array of integers", value)),
         }))
     }
@@ -245,9 +235,9 @@ impl Metadata {
     /// `found`, or an error that names the key: `metadata.require("a.b", metadata.u32("a.b")?)`.
     ///
     /// # Errors
-    /// [`Error::MissingKey`].
+    /// [`GgufError::MissingKey`].
     pub fn require<T>(&self, key: &str, found: Option<T>) -> Result<T> {
-        found.ok_or_else(|| Error::MissingKey { key: key.to_owned() })
+        found.ok_or_else(|| GgufError::MissingKey { key: key.to_owned() }.into())
     }
 
     /// Appends all pairs as the file stores them.
@@ -265,7 +255,11 @@ fn widen<T: Copy + Into<i64>>(v: &[T]) -> Vec<i64> {
 }
 
 fn wrong_type(key: &str, expected: &'static str, value: &Value) -> Error {
-    Error::MetadataType { key: key.to_owned(), expected, got: value.type_name() }
+    GgufError::MetadataType { key: key.to_owned(), expected, got: value.type_name() }.into()
+}
+
+fn out_of_range(key: &str, expected: &'static str, got: impl ToString) -> Error {
+    GgufError::MetadataRange { key: key.to_owned(), expected, got: got.to_string() }.into()
 }
 
 #[cfg(test)]
@@ -307,14 +301,20 @@ mod tests {
     #[test]
     fn getters_refuse_wrong_types_and_ranges() {
         let m = sample();
-        assert!(matches!(m.u32("a.i32"), Err(Error::MetadataRange { .. })));
-        assert!(matches!(m.u32("a.u64"), Err(Error::MetadataRange { .. })));
-        assert!(matches!(m.f32("a.f64"), Err(Error::MetadataRange { .. })));
-        assert!(matches!(m.u32("a.f32"), Err(Error::MetadataType { expected: "u32", got: "f32", .. })));
-        assert!(matches!(m.f32("a.u8"), Err(Error::MetadataType { .. })));
-        assert!(matches!(m.bool("a.u8"), Err(Error::MetadataType { .. })));
-        assert!(matches!(m.strings("a.u16s"), Err(Error::MetadataType { got: "an array of u16", .. })));
-        assert!(matches!(m.require::<u32>("b", None), Err(Error::MissingKey { .. })));
+        assert!(matches!(m.u32("a.i32"), Err(Error::Gguf(GgufError::MetadataRange { .. }))));
+        assert!(matches!(m.u32("a.u64"), Err(Error::Gguf(GgufError::MetadataRange { .. }))));
+        assert!(matches!(m.f32("a.f64"), Err(Error::Gguf(GgufError::MetadataRange { .. }))));
+        assert!(matches!(
+            m.u32("a.f32"),
+            Err(Error::Gguf(GgufError::MetadataType { expected: "u32", got: "f32", .. }))
+        ));
+        assert!(matches!(m.f32("a.u8"), Err(Error::Gguf(GgufError::MetadataType { .. }))));
+        assert!(matches!(m.bool("a.u8"), Err(Error::Gguf(GgufError::MetadataType { .. }))));
+        assert!(matches!(
+            m.strings("a.u16s"),
+            Err(Error::Gguf(GgufError::MetadataType { got: "an array of u16", .. }))
+        ));
+        assert!(matches!(m.require::<u32>("b", None), Err(Error::Gguf(GgufError::MissingKey { .. }))));
     }
 
     #[test]

@@ -3,8 +3,9 @@
 //! `split.no` counts from 0, the file names from 1. The first part holds all metadata of the
 //! model, the others only theirs; each part has its own tensors.
 
+use super::error::GgufError;
 use super::metadata::Metadata;
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// Keys of the split metadata.
 const NO: &str = "split.no";
@@ -68,7 +69,7 @@ impl SplitInfo {
     pub(super) fn stem<'a>(&self, file_name: &'a str) -> Result<&'a str> {
         match parse_file_name(file_name) {
             Some((stem, no, count)) if self.no.checked_add(1) == Some(no) && count == self.count => Ok(stem),
-            _ => Err(Error::SplitName { no: self.no.saturating_add(1), count: self.count }),
+            _ => Err(GgufError::SplitName { no: self.no.saturating_add(1), count: self.count }.into()),
         }
     }
 
@@ -76,10 +77,10 @@ impl SplitInfo {
     pub(super) fn check_part(&self, part: Option<&SplitInfo>, no: u64) -> Result<()> {
         let (part_no, part_count) = part.map_or((0, 0), |p| (p.no, p.count));
         if part_count != self.count {
-            return Err(Error::SplitMismatch { key: COUNT, expected: self.count, got: part_count });
+            return Err(GgufError::SplitMismatch { key: COUNT, expected: self.count, got: part_count }.into());
         }
         if part_no != no {
-            return Err(Error::SplitMismatch { key: NO, expected: no, got: part_no });
+            return Err(GgufError::SplitMismatch { key: NO, expected: no, got: part_no }.into());
         }
         Ok(())
     }
@@ -88,7 +89,7 @@ impl SplitInfo {
     pub(super) fn check_tensors(&self, found: usize) -> Result<()> {
         match self.n_tensors {
             Some(expected) if expected != found as u64 => {
-                Err(Error::SplitMismatch { key: TENSORS, expected: found as u64, got: expected })
+                Err(GgufError::SplitMismatch { key: TENSORS, expected: found as u64, got: expected }.into())
             }
             _ => Ok(()),
         }

@@ -14,11 +14,15 @@ use std::path::Path;
 
 use ternary_core::Bytes;
 
+use super::error::GgufError;
 use super::header::{MAGIC, MAX_DIMS, alignment};
 use super::metadata::Metadata;
 use super::value::encode_str;
+use crate::error::Locate;
 use crate::error::{Error, Result};
+use crate::formats::FormatError;
 use crate::formats::TensorType;
+use crate::source::SourceError;
 use crate::source::TensorInfo;
 use crate::store::disk::{parent, sync_dir, with_suffix};
 
@@ -66,13 +70,13 @@ impl GgufWriter {
     pub fn new(metadata: &Metadata, infos: Vec<TensorInfo>) -> Result<GgufWriter> {
         let alignment = u64::from(alignment(metadata)?);
         if metadata.contains_key("") {
-            return Err(Error::EmptyKey);
+            return Err(GgufError::EmptyKey.into());
         }
         let mut names = HashSet::with_capacity(infos.len());
         for info in &infos {
             check_info(info).map_err(|e| e.in_tensor(&info.name))?;
             if !names.insert(info.name.as_str()) {
-                return Err(Error::DuplicateTensor.in_tensor(&info.name));
+                return Err(SourceError::DuplicateTensor.in_tensor(&info.name));
             }
         }
         // Offsets count from the start of the data.
@@ -153,7 +157,7 @@ impl GgufWriter {
     /// When something has been written already, or `out` refuses.
     pub fn begin<W: Write + ?Sized>(&mut self, out: &mut W) -> Result<()> {
         if self.written != 0 {
-            return Err(Error::WrongAmount { expected: 0, got: self.written });
+            return Err(GgufError::WrongAmount { expected: 0, got: self.written }.into());
         }
         out.write_all(&self.header)?;
         self.written = self.header.len() as u64;
@@ -167,7 +171,7 @@ impl GgufWriter {
     pub fn resume(&mut self, written: u64) -> Result<()> {
         let first = self.header.len() as u64;
         if written < first || written > self.file_bytes {
-            return Err(Error::WrongAmount { expected: first, got: written });
+            return Err(GgufError::WrongAmount { expected: first, got: written }.into());
         }
         let next = self.offsets.partition_point(|&start| start <= written).saturating_sub(1);
         if written == self.file_bytes {
@@ -175,7 +179,7 @@ impl GgufWriter {
         } else {
             let end = self.offsets[next] + self.infos[next].bytes;
             if written >= end {
-                return Err(Error::WrongAmount { expected: end, got: written });
+                return Err(GgufError::WrongAmount { expected: end, got: written }.into());
             }
             self.next = next;
         }
@@ -189,19 +193,19 @@ impl GgufWriter {
     /// When another tensor is next, the tensor would become too long, or `out` refuses.
     pub fn write_tensor<W: Write + ?Sized>(&mut self, out: &mut W, index: usize, chunk: &[u8]) -> Result<()> {
         if self.written < self.header.len() as u64 {
-            return Err(Error::WrongAmount { expected: self.header.len() as u64, got: self.written });
+            return Err(GgufError::WrongAmount { expected: self.header.len() as u64, got: self.written }.into());
         }
         let Some(info) = self.infos.get(index) else {
-            return Err(Error::NoTensor { index, n_tensors: self.infos.len() });
+            return Err(SourceError::NoTensor { index, n_tensors: self.infos.len() }.into());
         };
         if index != self.next {
-            return Err(Error::WrongOrder { expected: self.next, got: index }.in_tensor(&info.name));
+            return Err(GgufError::WrongOrder { expected: self.next, got: index }.in_tensor(&info.name));
         }
         let end = self.offsets[index] + info.bytes;
         let left = end - self.written;
         if chunk.len() as u64 > left {
             let got = info.bytes - left + chunk.len() as u64;
-            return Err(Error::WrongAmount { expected: info.bytes, got }.in_tensor(&info.name));
+            return Err(GgufError::WrongAmount { expected: info.bytes, got }.in_tensor(&info.name));
         }
         out.write_all(chunk)?;
         self.written += chunk.len() as u64;
@@ -217,10 +221,10 @@ impl GgufWriter {
     /// Checks that every tensor was written.
     ///
     /// # Errors
-    /// [`Error::WrongAmount`] when data are missing.
+    /// [`GgufError::WrongAmount`] when data are missing.
     pub fn finish(self) -> Result<()> {
         if self.written != self.file_bytes {
-            return Err(Error::WrongAmount { expected: self.file_bytes, got: self.written });
+            return Err(GgufError::WrongAmount { expected: self.file_bytes, got: self.written }.into());
         }
         Ok(())
     }
@@ -259,30 +263,32 @@ impl GgufWriter {
 
 fn check_info(info: &TensorInfo) -> Result<()> {
     if info.name.is_empty() {
-        return Err(Error::EmptyTensorName);
+        return Err(GgufError::EmptyTensorName.into());
     }
     if info.name.len() > MAX_NAME_BYTES {
-        return Err(Error::NameTooLong { len: info.name.len() });
+        return Err(GgufError::NameTooLong { len: info.name.len() }.into());
     }
     if !(1..=MAX_DIMS).contains(&info.shape.len()) {
-        return Err(Error::DimensionCount { n: info.shape.len() as u64 });
+        return Err(GgufError::DimensionCount { n: info.shape.len() as u64 }.into());
     }
     if let Some(dim) = info.shape.iter().rev().position(|&d| d == 0) {
-        return Err(Error::ZeroDimension { dim });
+        return Err(SourceError::ZeroDimension { dim }.into());
     }
     if matches!(info.ty, TensorType::BitnetT158Flat | TensorType::I2sArm) {
         // Their ids mean another layout to every other reader.
-        return Err(Error::NotWritable { ty: info.ty });
+        return Err(FormatError::NotWritable { ty: info.ty }.into());
     }
     let expected = info.ty.tensor_bytes(&info.shape)?;
     if info.bytes != expected {
-        return Err(Error::DataLength { ty: info.ty, elements: info.elements(), expected, got: info.bytes });
+        return Err(
+            FormatError::DataLength { ty: info.ty, elements: info.elements(), expected, got: info.bytes }.into()
+        );
     }
     Ok(())
 }
 
-fn shape_overflow(info: &TensorInfo) -> Error {
-    Error::ShapeOverflow { shape: info.shape.iter().map(|&d| d as u64).collect() }
+fn shape_overflow(info: &TensorInfo) -> FormatError {
+    FormatError::ShapeOverflow { shape: info.shape.iter().map(|&d| d as u64).collect() }
 }
 
 #[cfg(test)]
@@ -300,34 +306,55 @@ mod tests {
     #[test]
     fn layouts_that_no_reader_accepts_are_refused() {
         let f32s = |name: &str| info(name, &[4], TensorType::F32);
-        assert!(matches!(refused(vec![f32s("")]).root(), Error::EmptyTensorName));
-        assert!(matches!(refused(vec![f32s(&"x".repeat(64))]).root(), Error::NameTooLong { len: 64 }));
+        assert!(matches!(refused(vec![f32s("")]).root(), Error::Gguf(GgufError::EmptyTensorName)));
+        assert!(matches!(refused(vec![f32s(&"x".repeat(64))]).root(), Error::Gguf(GgufError::NameTooLong { len: 64 })));
         assert!(GgufWriter::new(&Metadata::default(), vec![f32s(&"x".repeat(63))]).is_ok());
-        assert!(matches!(refused(vec![f32s("a"), f32s("a")]).root(), Error::DuplicateTensor));
-        assert!(matches!(refused(vec![info("a", &[], TensorType::F32)]).root(), Error::DimensionCount { n: 0 }));
-        assert!(matches!(refused(vec![info("a", &[1; 5], TensorType::F32)]).root(), Error::DimensionCount { n: 5 }));
-        assert!(matches!(refused(vec![info("a", &[3, 0], TensorType::F32)]).root(), Error::ZeroDimension { dim: 0 }));
-        assert!(matches!(refused(vec![info("a", &[2, 192], TensorType::Tq2_0)]).root(), Error::RowNotBlocks { .. }));
+        assert!(matches!(refused(vec![f32s("a"), f32s("a")]).root(), Error::Source(SourceError::DuplicateTensor)));
+        assert!(matches!(
+            refused(vec![info("a", &[], TensorType::F32)]).root(),
+            Error::Gguf(GgufError::DimensionCount { n: 0 })
+        ));
+        assert!(matches!(
+            refused(vec![info("a", &[1; 5], TensorType::F32)]).root(),
+            Error::Gguf(GgufError::DimensionCount { n: 5 })
+        ));
+        assert!(matches!(
+            refused(vec![info("a", &[3, 0], TensorType::F32)]).root(),
+            Error::Source(SourceError::ZeroDimension { dim: 0 })
+        ));
+        assert!(matches!(
+            refused(vec![info("a", &[2, 192], TensorType::Tq2_0)]).root(),
+            Error::Format(FormatError::RowNotBlocks { .. })
+        ));
         assert!(matches!(
             refused(vec![info("a", &[256], TensorType::BitnetT158Flat)]).root(),
-            Error::NotWritable { .. }
+            Error::Format(FormatError::NotWritable { .. })
         ));
         let mut short = f32s("a");
         short.bytes = 15;
-        assert!(matches!(refused(vec![short]).root(), Error::DataLength { expected: 16, got: 15, .. }));
+        assert!(matches!(
+            refused(vec![short]).root(),
+            Error::Format(FormatError::DataLength { expected: 16, got: 15, .. })
+        ));
         let huge = TensorInfo { name: "a".into(), shape: vec![usize::MAX / 8], ty: TensorType::I8, bytes: 0 };
         let huge = TensorInfo { bytes: huge.ty.tensor_bytes(&huge.shape).unwrap(), ..huge };
         let infos = (0..9).map(|i| TensorInfo { name: i.to_string(), ..huge.clone() }).collect();
-        assert!(matches!(refused(infos).root(), Error::ShapeOverflow { .. }));
+        assert!(matches!(refused(infos).root(), Error::Format(FormatError::ShapeOverflow { .. })));
 
         let mut metadata = Metadata::default();
         metadata.insert("general.alignment", 48u32);
-        assert!(matches!(GgufWriter::new(&metadata, vec![]), Err(Error::BadAlignment { alignment: 48 })));
+        assert!(matches!(
+            GgufWriter::new(&metadata, vec![]),
+            Err(Error::Gguf(GgufError::BadAlignment { alignment: 48 }))
+        ));
         metadata.insert("general.alignment", 64u64);
-        assert!(matches!(GgufWriter::new(&metadata, vec![]), Err(Error::AlignmentType { got: "u64" })));
+        assert!(matches!(
+            GgufWriter::new(&metadata, vec![]),
+            Err(Error::Gguf(GgufError::AlignmentType { got: "u64" }))
+        ));
         let mut metadata = Metadata::default();
         metadata.insert("", 1u8);
-        assert!(matches!(GgufWriter::new(&metadata, vec![]), Err(Error::EmptyKey)));
+        assert!(matches!(GgufWriter::new(&metadata, vec![]), Err(Error::Gguf(GgufError::EmptyKey))));
     }
 
     #[test]
@@ -335,18 +362,21 @@ mod tests {
         let infos = vec![info("a", &[3], TensorType::F32), info("b", &[8], TensorType::F32)];
         let mut writer = GgufWriter::new(&Metadata::default(), infos).unwrap();
         let mut out = Vec::new();
-        assert!(matches!(writer.write_tensor(&mut out, 0, &[0; 4]), Err(Error::WrongAmount { .. })));
+        assert!(matches!(writer.write_tensor(&mut out, 0, &[0; 4]), Err(Error::Gguf(GgufError::WrongAmount { .. }))));
         writer.begin(&mut out).unwrap();
         assert!(writer.begin(&mut out).is_err());
-        assert!(matches!(writer.write_tensor(&mut out, 1, &[0; 4]).unwrap_err().root(), Error::WrongOrder { .. }));
-        assert!(matches!(writer.write_tensor(&mut out, 2, &[0; 4]), Err(Error::NoTensor { .. })));
+        assert!(matches!(
+            writer.write_tensor(&mut out, 1, &[0; 4]).unwrap_err().root(),
+            Error::Gguf(GgufError::WrongOrder { .. })
+        ));
+        assert!(matches!(writer.write_tensor(&mut out, 2, &[0; 4]), Err(Error::Source(SourceError::NoTensor { .. }))));
         writer.write_tensor(&mut out, 0, &[1; 8]).unwrap();
         let long = writer.write_tensor(&mut out, 0, &[1; 5]).unwrap_err();
-        assert!(matches!(long.root(), Error::WrongAmount { expected: 12, got: 13 }), "{long}");
+        assert!(matches!(long.root(), Error::Gguf(GgufError::WrongAmount { expected: 12, got: 13 })), "{long}");
         writer.write_tensor(&mut out, 0, &[1; 4]).unwrap();
         assert_eq!(out.len() as u64, writer.offset(1).unwrap());
         writer.write_tensor(&mut out, 1, &[2; 31]).unwrap();
-        assert!(matches!(writer.finish(), Err(Error::WrongAmount { .. })));
+        assert!(matches!(writer.finish(), Err(Error::Gguf(GgufError::WrongAmount { .. }))));
     }
 
     #[test]

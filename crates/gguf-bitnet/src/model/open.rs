@@ -8,9 +8,12 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::error::ModelError;
+use crate::error::Locate;
 use crate::error::{Error, Result};
 use crate::gguf::{GgufFile, parse_file_name};
 use crate::safetensors::{SafetensorsDir, file_names, has_checkpoint, looks_like_safetensors};
+use crate::source::SourceError;
 use crate::source::TensorSource;
 
 /// An open model file or directory, by container format.
@@ -26,7 +29,7 @@ impl OpenModel {
     /// Opens a file or a directory that [`resolve_model`] has found.
     ///
     /// # Errors
-    /// [`Error::NotAModel`] for a file of another kind; whatever is wrong with the container.
+    /// [`SourceError::NotAModel`] for a file of another kind; whatever is wrong with the container.
     pub fn open(path: &Path) -> Result<OpenModel> {
         let path = resolve_path(path)?;
         if path.is_dir() {
@@ -73,19 +76,19 @@ pub fn open_source(path: &Path) -> Result<Arc<dyn TensorSource>> {
 /// revision being that of `refs/main`). A directory of GGUF files gives the file.
 ///
 /// # Errors
-/// [`Error::NoSuchModel`] or [`Error::NotCached`] when there is none, [`Error::EmptyDirectory`],
-/// [`Error::NoModelFiles`], [`Error::AmbiguousDirectory`], [`Error::BrokenCache`], [`Error::Io`].
+/// [`ModelError::NoSuchModel`] or [`ModelError::NotCached`] when there is none, [`SourceError::EmptyDirectory`],
+/// [`SourceError::NoModelFiles`], [`SourceError::AmbiguousDirectory`], [`ModelError::BrokenCache`], [`StoreError::Io`](crate::StoreError::Io).
 pub fn resolve_model(spec: &str, hf_home: Option<&Path>) -> Result<PathBuf> {
-    let no_such = || Error::NoSuchModel { spec: spec.to_owned() };
+    let no_such = || ModelError::NoSuchModel { spec: spec.to_owned() };
     if spec.is_empty() || spec.contains('\0') {
-        return Err(no_such());
+        return Err(no_such().into());
     }
     match fs::metadata(spec) {
         Ok(_) => resolve_path(Path::new(spec)),
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
             match (hub_name(spec), hf_home) {
                 (Some(folder), Some(home)) => resolve_cached(spec, &home.join("hub").join(folder)),
-                _ => Err(no_such()),
+                _ => Err(no_such().into()),
             }
         }
         Err(error) => Err(Error::io("open", spec)(error)),
@@ -108,9 +111,9 @@ fn resolve_path(path: &Path) -> Result<PathBuf> {
     let set = |name: &&str| parse_file_name(name).map_or((String::from(*name), 0), |(set, _, n)| (set.to_owned(), n));
     let error = match files.first() {
         Some(first) if files.iter().all(|name| set(name) == set(first)) => return Ok(path.join(first)),
-        Some(_) => Error::AmbiguousDirectory { files: files.join(", ") },
-        None if names.is_empty() => Error::EmptyDirectory,
-        None => Error::NoModelFiles,
+        Some(_) => SourceError::AmbiguousDirectory { files: files.join(", ") },
+        None if names.is_empty() => SourceError::EmptyDirectory,
+        None => SourceError::NoModelFiles,
     };
     Err(error.in_file(path))
 }
@@ -128,9 +131,9 @@ fn hub_name(spec: &str) -> Option<String> {
 
 fn resolve_cached(spec: &str, folder: &Path) -> Result<PathBuf> {
     if !folder.is_dir() {
-        return Err(Error::NotCached { spec: spec.to_owned(), looked: folder.to_owned() });
+        return Err(ModelError::NotCached { spec: spec.to_owned(), looked: folder.to_owned() }.into());
     }
-    let broken = |what| Error::BrokenCache { what }.in_file(folder);
+    let broken = |what| ModelError::BrokenCache { what }.in_file(folder);
     let snapshots = folder.join("snapshots");
     let revision = match fs::read_to_string(folder.join("refs").join("main")) {
         Ok(text) => text.trim().to_owned(),
@@ -163,7 +166,7 @@ enum Kind {
 fn kind_of(path: &Path) -> Result<Kind> {
     // Opening a pipe waits for somebody to write.
     if !fs::metadata(path).map_err(Error::io("open", path))?.is_file() {
-        return Err(Error::NotAModel.in_file(path));
+        return Err(SourceError::NotAModel.in_file(path));
     }
     let file = File::open(path).map_err(Error::io("open", path))?;
     let mut prefix = Vec::with_capacity(16);
@@ -171,7 +174,7 @@ fn kind_of(path: &Path) -> Result<Kind> {
     let extension = path.extension().map(|extension| extension.to_ascii_lowercase());
     let named = |wanted: &str| extension.as_ref().is_some_and(|extension| extension == wanted);
     if prefix.is_empty() {
-        Err(Error::EmptyFile.in_file(path))
+        Err(SourceError::EmptyFile.in_file(path))
     } else if prefix.starts_with(b"GGUF") {
         Ok(Kind::Gguf)
     } else if looks_like_safetensors(&prefix) || named("safetensors") {
@@ -179,6 +182,6 @@ fn kind_of(path: &Path) -> Result<Kind> {
     } else if named("gguf") {
         Ok(Kind::Gguf)
     } else {
-        Err(Error::NotAModel.in_file(path))
+        Err(SourceError::NotAModel.in_file(path))
     }
 }

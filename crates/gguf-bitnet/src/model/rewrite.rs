@@ -7,7 +7,9 @@ use std::fs::File;
 use std::io::BufWriter;
 use std::path::Path;
 
+use super::error::ModelError;
 use super::identity::identity_of;
+use crate::error::Locate;
 use crate::error::{Error, Result};
 use crate::gguf::GgufFile;
 use crate::gguf::GgufWriter;
@@ -23,8 +25,8 @@ const CHUNK_BYTES: usize = 32 << 20;
 /// count in it may change. `progress` is told the bytes done and their total, over copying and checking.
 ///
 /// # Errors
-/// [`Error::IdentityChanged`] when the file, or what would become of it, is another model; [`Error::SplitRewrite`] for a
-/// split set; [`Error::NotEnoughSpace`]; [`Error::Io`]. The file is then as it was.
+/// [`ModelError::IdentityChanged`] when the file, or what would become of it, is another model; [`ModelError::SplitRewrite`] for a
+/// split set; [`StoreError::NotEnoughSpace`](crate::StoreError::NotEnoughSpace); [`StoreError::Io`](crate::StoreError::Io). The file is then as it was.
 pub fn rewrite_metadata(
     path: &Path,
     identity: &str,
@@ -33,7 +35,7 @@ pub fn rewrite_metadata(
 ) -> Result<()> {
     let file = GgufFile::open(path)?;
     if file.n_parts() > 1 {
-        return Err(Error::SplitRewrite { count: file.n_parts() }.in_file(path));
+        return Err(ModelError::SplitRewrite { count: file.n_parts() }.in_file(path));
     }
     let mut metadata = file.metadata().clone();
     change(&mut metadata);
@@ -64,7 +66,7 @@ pub fn rewrite_metadata(
         let written = GgufFile::open(copy)?;
         let got = identity_of(&written, Some(written.metadata()), &mut |done, _| progress(total + done, 2 * total))?;
         if got.to_hex().as_str() != identity {
-            return Err(Error::IdentityChanged { expected: identity.to_owned(), got: got.to_string() });
+            return Err(ModelError::IdentityChanged { expected: identity.to_owned(), got: got.to_string() }.into());
         }
         // Windows replaces closed files only.
         drop((written, file));
@@ -126,7 +128,7 @@ mod tests {
             rewrite_metadata(&path, &"0".repeat(64), |_| {}, &mut |_, _| {}).unwrap_err(),
             rewrite_metadata(&path, &right, rename, &mut |_, _| {}).unwrap_err(),
         ] {
-            assert!(matches!(error.root(), Error::IdentityChanged { .. }), "{error}");
+            assert!(matches!(error.root(), Error::Model(ModelError::IdentityChanged { .. })), "{error}");
             assert!(error.to_string().contains("m.gguf"), "{error}");
         }
         assert_eq!(std::fs::read(&path).unwrap(), whole);

@@ -7,8 +7,8 @@
 
 use rayon::prelude::*;
 
-use super::verify::DefectKind;
-use crate::formats::{I2S_TAIL_BYTES, TensorType};
+use super::defect::DefectKind;
+use crate::formats::{Extent, FloatBits, Format, Invalid};
 use crate::source::TensorInfo;
 
 /// Blocks that one task scans.
@@ -37,7 +37,7 @@ pub(super) fn chunk(info: &TensorInfo, offset: usize, chunk: &[u8]) -> Vec<(Defe
         .map(|(i, task)| {
             let first_block = offset / block_bytes + i * TASK_BLOCKS;
             let mut findings = Findings::default();
-            if !is_suspect(info.ty, task) {
+            if !is_suspect(info.ty.format(), task) {
                 return findings;
             }
             for (b, block) in task.chunks(block_bytes).enumerate() {
@@ -65,39 +65,36 @@ fn note(findings: &mut Findings, kind: DefectKind, count: u64, first_element: u6
 
 /// Scans block `index` of a tensor.
 fn scan_block(info: &TensorInfo, index: usize, block: &[u8], findings: &mut Findings) {
-    let ty = info.ty;
-    let element = index as u64 * ty.block_len() as u64;
-    match ty {
-        TensorType::F32 | TensorType::F16 | TensorType::Bf16 | TensorType::F64 => {
-            if let Some(kind) = float_defect(ty, block) {
+    let format = info.ty.format();
+    let element = index as u64 * info.ty.block_len() as u64;
+    let left = (info.elements() as u64).saturating_sub(element);
+    match format.invalid() {
+        Invalid::Never => {}
+        Invalid::Float(bits) => {
+            if let Some(kind) = float_defect(bits, block) {
                 note(findings, kind, 1, element);
             }
         }
-        TensorType::I2s | TensorType::I2sArm => {
-            let elements = info.elements() as u64;
-            if element < elements {
-                let invalid = invalid_codes(block);
-                if invalid > 0 {
-                    note(findings, DefectKind::InvalidCode, invalid, element);
-                }
-            } else if index as u64 * ty.block_bytes() as u64 == info.bytes - I2S_TAIL_BYTES {
-                // The first block of the tail starts with the scale of the whole tensor.
+        Invalid::Block { scales, codes } => {
+            if let Extent::Tensor { tail_bytes } = format.extent()
+                && left == 0
+            {
+                // The first run of the tail starts with the scale of the whole tensor.
+                let is_first = index as u64 * info.ty.block_bytes() as u64 == info.bytes - tail_bytes;
                 let scale = block.first_chunk().map_or(f32::NAN, |&b| f32::from_le_bytes(b));
-                if !scale.is_finite() {
+                if is_first && !scale.is_finite() {
                     note(findings, DefectKind::ScaleNotFinite, 1, 0);
                 }
+                return;
             }
-        }
-        _ => {
-            for &at in scale_offsets(ty) {
+            for &at in scales {
                 if block.get(at..at + 2).is_some_and(|b| b[1] & 0x7c == 0x7c) {
                     note(findings, DefectKind::ScaleNotFinite, 1, element);
                 }
             }
-            let invalid = match ty {
-                TensorType::Tq2_0 | TensorType::BitnetT158 => invalid_codes(&block[..64]),
-                TensorType::BitnetT158Flat => flat_invalid_codes(info, element, block),
-                _ => 0,
+            let invalid = match format.extent() {
+                Extent::PaddedTensor => invalid_codes_of(block, left),
+                Extent::Rows | Extent::Tensor { .. } => invalid_codes(&block[..codes]),
             };
             if invalid > 0 {
                 note(findings, DefectKind::InvalidCode, invalid, element);
@@ -116,35 +113,26 @@ fn invalid_codes(bytes: &[u8]) -> u64 {
     bytes.iter().map(|&b| u64::from(threes(b).count_ones())).sum()
 }
 
-/// As above for a block whose codes may end before it does.
-fn flat_invalid_codes(info: &TensorInfo, element: u64, block: &[u8]) -> u64 {
-    let used = (info.elements() as u64).saturating_sub(element).min(256);
-    (0..used as usize).filter(|i| block[i / 4] >> (2 * (i % 4)) & 3 == 3).count() as u64
-}
-
-/// Where the F16 scales and minima of a block lie.
-fn scale_offsets(ty: TensorType) -> &'static [usize] {
-    match ty {
-        TensorType::Q4_0 | TensorType::Q5_0 | TensorType::Q8_0 | TensorType::Iq1S => &[0],
-        TensorType::Q4_1 | TensorType::Q5_1 | TensorType::Q4K | TensorType::Q5K => &[0, 2],
-        TensorType::Q2K => &[80, 82],
-        TensorType::Q3K => &[108],
-        TensorType::Q6K => &[208],
-        TensorType::Tq1_0 => &[52],
-        TensorType::Tq2_0 | TensorType::BitnetT158 | TensorType::BitnetT158Flat => &[64],
-        _ => &[],
-    }
+/// As [`invalid_codes`], for a block of which only the first `left` codes count.
+fn invalid_codes_of(block: &[u8], left: u64) -> u64 {
+    let used = left.min(256) as usize;
+    (0..used).filter(|i| block[i / 4] >> (2 * (i % 4)) & 3 == 3).count() as u64
 }
 
 /// Whether anything in a run of bytes needs a look: for floating-point types whether an exponent
 /// has all bits set, found by vector code; for the others always.
-fn is_suspect(ty: TensorType, bytes: &[u8]) -> bool {
-    match ty {
-        TensorType::F32 => any(bytes, |b| u32::from_le_bytes(b) & 0x7f80_0000 == 0x7f80_0000),
-        TensorType::F16 => any(bytes, |b| u16::from_le_bytes(b) & 0x7c00 == 0x7c00),
-        TensorType::Bf16 => any(bytes, |b| u16::from_le_bytes(b) & 0x7f80 == 0x7f80),
-        TensorType::I8 | TensorType::I16 | TensorType::I32 | TensorType::I64 => false,
-        _ => true,
+fn is_suspect(format: &dyn Format, bytes: &[u8]) -> bool {
+    match format.invalid() {
+        Invalid::Never => false,
+        Invalid::Float(bits) => {
+            let infinity = bits.infinity();
+            match format.layout().block_bytes {
+                2 => any(bytes, |b| u16::from_le_bytes(b) & infinity as u16 == infinity as u16),
+                4 => any(bytes, |b| u32::from_le_bytes(b) & infinity as u32 == infinity as u32),
+                _ => true,
+            }
+        }
+        Invalid::Block { .. } => true,
     }
 }
 
@@ -154,20 +142,11 @@ fn any<const N: usize>(bytes: &[u8], test: impl Fn([u8; N]) -> bool) -> bool {
 }
 
 /// What is wrong with a stored floating-point number.
-fn float_defect(ty: TensorType, bytes: &[u8]) -> Option<DefectKind> {
-    let wide = |bytes: &[u8]| bytes.iter().rev().fold(0u64, |n, &b| n << 8 | u64::from(b));
-    // Bits of the mantissa, bits of the exponent.
-    let (mantissa, exponent) = match ty {
-        TensorType::F16 => (10, 5),
-        TensorType::Bf16 => (7, 8),
-        TensorType::F32 => (23, 8),
-        _ => (52, 11),
-    };
-    let infinity = ((1u64 << exponent) - 1) << mantissa;
-    let magnitude = wide(bytes) & ((1 << (mantissa + exponent)) - 1);
-    match magnitude {
-        m if m < infinity => None,
-        m if m == infinity => Some(DefectKind::Infinite),
+fn float_defect(bits: FloatBits, bytes: &[u8]) -> Option<DefectKind> {
+    let number = bytes.iter().rev().fold(0u64, |n, &b| n << 8 | u64::from(b));
+    match number & bits.magnitude() {
+        m if m < bits.infinity() => None,
+        m if m == bits.infinity() => Some(DefectKind::Infinite),
         _ => Some(DefectKind::NaN),
     }
 }

@@ -2,11 +2,11 @@
 //! are NaN or infinite. Every defect is reported with its tensor; the model's identity comes along.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::defect::{Defect, DefectKind};
 use super::identity::{each_chunk, header_hasher};
 use super::open::OpenModel;
 use super::scan;
@@ -56,48 +56,6 @@ pub struct TypeCount {
     pub elements: u64,
     /// Their bytes.
     pub bytes: u64,
-}
-
-/// What can be wrong with stored weights.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum DefectKind {
-    /// A two-bit code 3.
-    InvalidCode,
-    /// A scale (or minimum) that is NaN or infinite.
-    ScaleNotFinite,
-    /// A weight that is NaN.
-    NaN,
-    /// A weight that is infinite.
-    Infinite,
-}
-
-/// One kind of defect in one tensor.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Defect {
-    /// The tensor.
-    pub tensor: String,
-    /// Its type.
-    #[serde(rename = "type")]
-    pub ty: TensorType,
-    /// What is wrong.
-    pub kind: DefectKind,
-    /// How often.
-    pub count: u64,
-    /// Row of the tensor flattened to `[rows, cols]` in which the first one lies, or its block starts.
-    pub first_row: u64,
-}
-
-impl fmt::Display for Defect {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let what = match self.kind {
-            DefectKind::InvalidCode => "invalid codes (3 is no ternary weight)",
-            DefectKind::ScaleNotFinite => "scales that are NaN or infinite",
-            DefectKind::NaN => "weights that are NaN",
-            DefectKind::Infinite => "weights that are infinite",
-        };
-        write!(f, "tensor `{}` ({}): {} {what}, first in row {}", self.tensor, self.ty, self.count, self.first_row)
-    }
 }
 
 /// Opens the model at `path` (a GGUF file or set, a safetensors file or directory) and reads all of

@@ -22,6 +22,7 @@ use std::sync::Arc;
 
 use ternary_core::Bytes;
 
+use super::error::NamesError;
 use crate::error::{Error, Result};
 use crate::formats::TensorType;
 use crate::names::class::TensorClass;
@@ -180,7 +181,7 @@ impl Catalog {
     /// `rows.len() * cols`.
     ///
     /// # Errors
-    /// [`Error::NotFinite`] for NaN and infinite weights; when the rows do not exist, `out` has
+    /// [`NamesError::NotFinite`] for NaN and infinite weights; when the rows do not exist, `out` has
     /// another length or the stored data cannot be decoded.
     pub fn read_rows(&self, tensor: &LogicalTensor, rows: Range<usize>, out: &mut [f32]) -> Result<()> {
         self.read_rows_bare(tensor, rows, out).map_err(|error| self.locate(tensor, error))
@@ -237,11 +238,11 @@ impl Catalog {
     fn read_rows_bare(&self, tensor: &LogicalTensor, rows: Range<usize>, out: &mut [f32]) -> Result<()> {
         let (n_rows, cols) = (tensor.rows(), tensor.cols());
         if rows.start > rows.end || rows.end > n_rows {
-            return Err(Error::RowRange { start: rows.start, end: rows.end, rows: n_rows });
+            return Err(NamesError::RowRange { start: rows.start, end: rows.end, rows: n_rows }.into());
         }
         let expected = rows.len() * cols;
         if out.len() != expected {
-            return Err(Error::BufferLength { expected, got: out.len() });
+            return Err(NamesError::BufferLength { expected, got: out.len() }.into());
         }
         let mut next = rows.start;
         let mut rest = &mut *out;
@@ -280,7 +281,7 @@ impl Catalog {
     fn matrix_bare(&self, tensor: &LogicalTensor, outer: usize) -> Result<Matrix> {
         let count = tensor.outer();
         if outer >= count {
-            return Err(Error::OuterRange { outer, count });
+            return Err(NamesError::OuterRange { outer, count }.into());
         }
         let (rows, cols) = (tensor.matrix_rows(), tensor.cols());
         let per_part = tensor.rows() / tensor.parts.len().max(1);
@@ -352,7 +353,7 @@ fn check_finite(values: &[f32], cols: usize, first_row: usize) -> Result<()> {
         }
         let sum = lanes.iter().chain(rest).fold(0.0, |sum, value| sum + value * 0.0);
         if sum.is_nan() {
-            return Err(Error::NotFinite { row: first_row + row });
+            return Err(NamesError::NotFinite { row: first_row + row }.into());
         }
     }
     Ok(())

@@ -10,7 +10,9 @@ use serde::Serialize;
 
 use super::catalog::Catalog;
 use super::class::TensorClass;
-use crate::error::{Error, Result};
+use super::error::NamesError;
+use crate::error::Locate;
+use crate::error::Result;
 use crate::formats::TensorType;
 
 /// A tensor that a model has, or may have.
@@ -83,17 +85,17 @@ impl DiscoveryReport {
     /// Refuses a model that is not exactly what was expected.
     ///
     /// # Errors
-    /// [`Error::WrongShape`], [`Error::MissingTensors`] or [`Error::UnexpectedTensors`], in this
+    /// [`NamesError::WrongShape`], [`NamesError::MissingTensors`] or [`NamesError::UnexpectedTensors`], in this
     /// order, naming the model and the first tensor. A tensor nothing expects is refused because
     /// leaving it out could change the results (a bias, for instance).
     pub fn ensure_exact(&self) -> Result<()> {
         let error = if let Some(first) = self.misshaped.first() {
             let (expected, got) = (first.expected.clone(), first.got.clone());
-            Error::WrongShape { expected, got }.in_tensor(&first.name)
+            NamesError::WrongShape { expected, got }.in_tensor(&first.name)
         } else if let Some(first) = self.missing.first() {
-            Error::MissingTensors { count: self.missing.len(), first: first.clone() }
+            NamesError::MissingTensors { count: self.missing.len(), first: first.clone() }.into()
         } else if let Some(first) = self.unexpected.first() {
-            Error::UnexpectedTensors { count: self.unexpected.len(), first: first.clone() }
+            NamesError::UnexpectedTensors { count: self.unexpected.len(), first: first.clone() }.into()
         } else {
             return Ok(());
         };

@@ -14,7 +14,10 @@ use std::path::{Path, PathBuf};
 
 use ternary_core::Bytes;
 
+use super::error::SafetensorsError;
+use crate::error::Locate;
 use crate::error::{Error, Result};
+use crate::source::SourceError;
 use crate::source::{TensorInfo, TensorSource, within};
 use crate::store::MappedFile;
 
@@ -102,7 +105,7 @@ impl SafetensorsDir {
             let index = self.tensors.len();
             if let Some(before) = self.by_name.insert(entry.info.name.clone(), index) {
                 let other = self.shards[self.places[before].shard].path.clone();
-                let error = Error::DuplicateInShards { other };
+                let error = SafetensorsError::DuplicateInShards { other };
                 return Err(error.in_tensor(entry.info.name).in_file(path));
             }
             self.tensors.push(entry.info);
@@ -119,7 +122,7 @@ impl SafetensorsDir {
                 .index_of(tensor)
                 .is_some_and(|index| self.shards[self.places[index].shard].path == self.path.join(file));
             if !found {
-                let error = Error::IndexMismatch { file: file.clone() };
+                let error = SafetensorsError::IndexMismatch { file: file.clone() };
                 return Err(error.in_tensor(tensor).in_file(&self.path));
             }
         }
@@ -138,7 +141,7 @@ impl TensorSource for SafetensorsDir {
 
     fn bytes(&self, index: usize) -> Result<Bytes> {
         let n_tensors = self.tensors.len();
-        let place = self.places.get(index).ok_or(Error::NoTensor { index, n_tensors })?;
+        let place = self.places.get(index).ok_or(SourceError::NoTensor { index, n_tensors })?;
         Ok(self.shards[place.shard].bytes.slice(place.span.clone()))
     }
 

@@ -8,7 +8,10 @@ use std::path::Path;
 
 use serde::Deserialize;
 
+use super::error::SafetensorsError;
+use crate::error::Locate;
 use crate::error::{Error, Result};
+use crate::source::SourceError;
 
 const SINGLE: &str = "model.safetensors";
 const SUFFIX: &str = ".safetensors";
@@ -75,8 +78,8 @@ fn choose(dir: &Path, names: &[String]) -> Result<ShardSet> {
         return complete_set(base, count, &numbered).map(plain);
     }
     match files[..] {
-        [] if names.is_empty() => Err(Error::EmptyDirectory),
-        [] => Err(Error::NoModelFiles),
+        [] if names.is_empty() => Err(SourceError::EmptyDirectory.into()),
+        [] => Err(SourceError::NoModelFiles.into()),
         [file] => Ok(plain(vec![file.clone()])),
         _ => Err(ambiguous(&files)),
     }
@@ -89,7 +92,7 @@ fn complete_set(base: &str, count: u32, present: &[(&str, u32, u32)]) -> Result<
     // The numbers present bound the loop: the first gap ends it.
     for number in 1..=count {
         if !have.contains(&number) {
-            return Err(Error::ShardMissing { file: name(number) });
+            return Err(SafetensorsError::ShardMissing { file: name(number) }.into());
         }
     }
     Ok((1..=count).map(name).collect())
@@ -117,20 +120,20 @@ fn read_index(dir: &Path, index: &str, names: &[String]) -> Result<ShardSet> {
     let path = dir.join(index);
     let text = std::fs::read(&path).map_err(Error::io("read", &path))?;
     let Index { weight_map } =
-        serde_json::from_slice(&text).map_err(|source| Error::IndexJson { source }.in_file(&path))?;
+        serde_json::from_slice(&text).map_err(|source| SafetensorsError::IndexJson { source }.in_file(&path))?;
     let mut files = BTreeSet::new();
     for (tensor, file) in &weight_map {
         if !is_plain_file_name(file) {
-            let error = Error::IndexEscape { file: file.clone() };
+            let error = SafetensorsError::IndexEscape { file: file.clone() };
             return Err(error.in_tensor(tensor).in_file(&path));
         }
         files.insert(file.clone());
     }
     if files.is_empty() {
-        return Err(Error::IndexEmpty.in_file(&path));
+        return Err(SafetensorsError::IndexEmpty.in_file(&path));
     }
     match files.iter().find(|file| !names.contains(file)) {
-        Some(file) => Err(Error::ShardMissing { file: file.clone() }),
+        Some(file) => Err(SafetensorsError::ShardMissing { file: file.clone() }.into()),
         None => Ok(ShardSet { files: files.into_iter().collect(), weight_map }),
     }
 }
@@ -145,7 +148,7 @@ fn ambiguous(files: &[&String]) -> Error {
     if files.len() > listed.len() {
         listed.push("...");
     }
-    Error::AmbiguousDirectory { files: listed.join(", ") }
+    SourceError::AmbiguousDirectory { files: listed.join(", ") }.into()
 }
 
 #[cfg(test)]

@@ -8,12 +8,14 @@ use std::path::{Path, PathBuf};
 #[cfg(not(target_family = "wasm"))]
 use fs4::available_space;
 
+use super::error::StoreError;
+use crate::error::Locate;
 use crate::error::{Error, Result};
 
 /// Bytes free for this user on the disk that holds `path`, which need not exist yet.
 ///
 /// # Errors
-/// [`Error::Io`] when the system does not say.
+/// [`StoreError::Io`] when the system does not say.
 pub fn free_space(path: &Path) -> Result<u64> {
     let absolute = std::path::absolute(path).map_err(Error::io("locate", path))?;
     let existing = absolute.ancestors().find(|place| place.exists()).unwrap_or(&absolute);
@@ -29,11 +31,11 @@ fn available_space(_: &Path) -> std::io::Result<u64> {
 /// Checks that `need` more bytes fit on the disk that holds `path`.
 ///
 /// # Errors
-/// [`Error::NotEnoughSpace`] with both numbers when they do not.
+/// [`StoreError::NotEnoughSpace`] with both numbers when they do not.
 pub fn require_space(path: &Path, need: u64) -> Result<()> {
     let have = free_space(path)?;
     if have < need {
-        return Err(Error::NotEnoughSpace { need, have }.in_file(path));
+        return Err(StoreError::NotEnoughSpace { need, have }.in_file(path));
     }
     Ok(())
 }
@@ -42,7 +44,7 @@ pub fn require_space(path: &Path, need: u64) -> Result<()> {
 /// sibling temporary file, flushed to the disk, renamed over `path`.
 ///
 /// # Errors
-/// [`Error::Io`]; the file is then as it was.
+/// [`StoreError::Io`]; the file is then as it was.
 pub fn write_atomic(path: &Path, content: &[u8]) -> Result<()> {
     let temporary = with_suffix(path, ".tmp");
     let write = || -> std::io::Result<()> {
@@ -95,7 +97,7 @@ mod tests {
         let out = dir.path().join("not/yet/there.gguf");
         require_space(&out, 1).unwrap();
         let error = require_space(&out, u64::MAX).unwrap_err();
-        assert!(matches!(error.root(), Error::NotEnoughSpace { need: u64::MAX, have } if *have > 0));
+        assert!(matches!(error.root(), Error::Store(StoreError::NotEnoughSpace { need: u64::MAX, have }) if *have > 0));
         assert!(error.to_string().contains("there.gguf"), "{error}");
     }
 

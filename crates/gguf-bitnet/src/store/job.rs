@@ -42,7 +42,9 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::disk::{parent, sync_dir, with_suffix, write_atomic};
+use super::error::StoreError;
 use super::path::output_path;
+use crate::error::Locate;
 use crate::error::{Error, Result};
 
 use journal::{Journal, Record};
@@ -95,9 +97,9 @@ impl Job {
     /// all the same.
     ///
     /// # Errors
-    /// [`Error::OutputExists`] without `force`; [`Error::ManifestMismatch`] naming the first key
-    /// that differs from the unfinished job; [`Error::JobBusy`] when another process holds the job;
-    /// [`Error::BadOutput`], [`Error::JobDamaged`], [`Error::JobForeignFile`] and [`Error::Io`].
+    /// [`StoreError::OutputExists`] without `force`; [`StoreError::ManifestMismatch`] naming the first key
+    /// that differs from the unfinished job; [`StoreError::JobBusy`] when another process holds the job;
+    /// [`StoreError::BadOutput`], [`StoreError::JobDamaged`], [`StoreError::JobForeignFile`] and [`StoreError::Io`].
     pub fn open(out: &Path, manifest: &Value, force: bool) -> Result<Job> {
         let out = output_path(out)?;
         let dir = with_suffix(&out, ".partial");
@@ -111,17 +113,17 @@ impl Job {
     /// need long to know their manifest. Returns how many bytes an unfinished job holds already.
     ///
     /// # Errors
-    /// [`Error::OutputExists`] without `force`; [`Error::BadOutput`], [`Error::JobForeignFile`] and [`Error::Io`].
+    /// [`StoreError::OutputExists`] without `force`; [`StoreError::BadOutput`], [`StoreError::JobForeignFile`] and [`StoreError::Io`].
     pub fn check(out: &Path, force: bool) -> Result<u64> {
         let out = output_path(out)?;
         if out.to_str().is_none() {
             let why = "its name or that of its directory is not UTF-8: choose another";
-            return Err(Error::BadOutput { why }.in_file(out));
+            return Err(StoreError::BadOutput { why }.in_file(out));
         }
         let dir = with_suffix(&out, ".partial");
         check_own(&dir)?;
         if !dir.exists() && out.exists() && !force {
-            return Err(Error::OutputExists.in_file(out));
+            return Err(StoreError::OutputExists.in_file(out));
         }
         Ok(fs::metadata(dir.join(DATA)).map_or(0, |data| data.len()))
     }
@@ -136,7 +138,7 @@ impl Job {
         let file = open_file(&dir.join(JOURNAL))?;
         match file.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(Error::JobBusy.in_file(out)),
+            Err(TryLockError::WouldBlock) => return Err(StoreError::JobBusy.in_file(out)),
             // Some network file systems have no locks: nothing then warns of a second process.
             Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {}
             Err(TryLockError::Error(error)) => return Err(Error::io("lock", dir.join(JOURNAL))(error)),
@@ -148,7 +150,7 @@ impl Job {
                 Ok(()) => {}
                 Err(_) if force => keep = false,
                 // An output that is there is what stands in the way, not the manifest.
-                Err(_) if out.exists() => return Err(Error::OutputExists.in_file(out)),
+                Err(_) if out.exists() => return Err(StoreError::OutputExists.in_file(out)),
                 Err(error) => return Err(error.in_file(dir)),
             }
         }
@@ -164,7 +166,7 @@ impl Job {
             keep = false;
         }
         if out.exists() && !force {
-            return Err(Error::OutputExists.in_file(out));
+            return Err(StoreError::OutputExists.in_file(out));
         }
         let mut units = Vec::new();
         if keep {
@@ -210,7 +212,7 @@ impl Job {
     /// says so. When anything fails, the unit is not part of the job and may be tried again.
     ///
     /// # Errors
-    /// [`Error::Io`] with the reason of `write` or of the disk, [`Error::JobEnded`] on a job that is
+    /// [`StoreError::Io`] with the reason of `write` or of the disk, [`StoreError::JobEnded`] on a job that is
     /// committed.
     pub fn append<F>(&mut self, payload: Value, write: F) -> Result<&Unit>
     where
@@ -218,7 +220,7 @@ impl Job {
     {
         let start = self.data_len();
         let State::Open { journal, data } = &mut self.state else {
-            return Err(Error::JobEnded.in_file(&self.out));
+            return Err(StoreError::JobEnded.in_file(&self.out));
         };
         let data_path = self.dir.join(DATA);
         let mut appended = append_data(data, write).map_err(Error::io("write", &data_path));
@@ -250,23 +252,23 @@ impl Job {
     /// `OUT.partial`.
     ///
     /// # Errors
-    /// [`Error::OutputExists`] when the file has appeared since the job was opened without `force`;
-    /// [`Error::Io`]. The finished units are kept.
+    /// [`StoreError::OutputExists`] when the file has appeared since the job was opened without `force`;
+    /// [`StoreError::Io`]. The finished units are kept.
     pub fn commit(mut self, final_path: &Path) -> Result<()> {
         let final_path = output_path(final_path)?;
         let name = match final_path.file_name().and_then(|name| name.to_str()) {
             Some(name) if parent(&final_path) == parent(&self.out) => name.to_owned(),
             _ => {
                 let why = "a job's output stays in the directory it was started in: name it there";
-                return Err(Error::BadOutput { why }.in_file(final_path));
+                return Err(StoreError::BadOutput { why }.in_file(final_path));
             }
         };
         if final_path.exists() && !self.force && !self.is_committed() {
-            return Err(Error::OutputExists.in_file(final_path));
+            return Err(StoreError::OutputExists.in_file(final_path));
         }
         let bytes = self.data_len();
         match std::mem::replace(&mut self.state, State::Ended) {
-            State::Ended => return Err(Error::JobEnded.in_file(&self.out)),
+            State::Ended => return Err(StoreError::JobEnded.in_file(&self.out)),
             State::Committed => {}
             State::Open { mut journal, data } => {
                 journal.append(&Record::Commit { name, bytes })?;
@@ -284,7 +286,7 @@ impl Job {
     /// Gives the job up: removes `OUT.partial`. An existing output is not touched.
     ///
     /// # Errors
-    /// [`Error::Io`] when the directory cannot be removed.
+    /// [`StoreError::Io`] when the directory cannot be removed.
     pub fn discard(mut self) -> Result<()> {
         self.state = State::Ended;
         self.remove_dir()
@@ -415,7 +417,7 @@ fn check_own(dir: &Path) -> Result<()> {
         let name = entry.map_err(Error::io("list", dir))?.file_name();
         if !OWN_FILES.iter().any(|own| name == *own) {
             let file = name.to_string_lossy().into_owned();
-            return Err(Error::JobForeignFile { file }.in_file(dir));
+            return Err(StoreError::JobForeignFile { file }.in_file(dir));
         }
     }
     Ok(())

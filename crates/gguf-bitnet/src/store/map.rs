@@ -15,7 +15,10 @@ use std::sync::Arc;
 use memmap2::Mmap;
 use ternary_core::Bytes;
 
+use super::error::StoreError;
+use crate::error::Locate;
 use crate::error::{Error, Result};
+use crate::source::SourceError;
 
 /// A memory-mapped file. Clones share the map.
 #[derive(Clone, Debug)]
@@ -28,16 +31,16 @@ impl MappedFile {
     /// Maps the whole file at `path` for reading.
     ///
     /// # Errors
-    /// [`Error::Io`] when it cannot be opened or mapped, [`Error::IsDirectory`] for a directory,
-    /// [`Error::NotAModel`] for a pipe, a socket or a device.
+    /// [`StoreError::Io`] when it cannot be opened or mapped, [`StoreError::IsDirectory`] for a directory,
+    /// [`SourceError::NotAModel`] for a pipe, a socket or a device.
     pub fn open(path: &Path) -> Result<MappedFile> {
         // Before it is opened: opening a pipe waits for somebody to write.
         let metadata = std::fs::metadata(path).map_err(Error::io("open", path))?;
         if metadata.is_dir() {
-            return Err(Error::IsDirectory { path: path.to_owned() });
+            return Err(StoreError::IsDirectory { path: path.to_owned() }.into());
         }
         if !metadata.is_file() {
-            return Err(Error::NotAModel.in_file(path));
+            return Err(SourceError::NotAModel.in_file(path));
         }
         let file = File::open(path).map_err(Error::io("open", path))?;
         let state = state(&file.metadata().map_err(Error::io("open", path))?);
@@ -176,9 +179,9 @@ mod tests {
             let socket = dir.path().join("socket.gguf");
             let _listening = std::os::unix::net::UnixListener::bind(&socket).unwrap();
             let error = MappedFile::open(&socket).unwrap_err();
-            assert!(matches!(error.root(), Error::NotAModel), "{error}");
+            assert!(matches!(error.root(), Error::Source(SourceError::NotAModel)), "{error}");
             let error = crate::OpenModel::open(&socket).unwrap_err();
-            assert!(matches!(error.root(), Error::NotAModel), "{error}");
+            assert!(matches!(error.root(), Error::Source(SourceError::NotAModel)), "{error}");
         }
         let missing = dir.path().join("no.gguf");
         let error = MappedFile::open(&missing).unwrap_err();

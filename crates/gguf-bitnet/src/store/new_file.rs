@@ -27,7 +27,7 @@ impl NewFile {
     /// Begins what will become the file `target`.
     ///
     /// # Errors
-    /// [`Error::Io`] where its directory does not take new files.
+    /// [`StoreError::Io`](crate::StoreError::Io) where its directory does not take new files.
     pub fn create(target: &Path) -> Result<NewFile> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let suffix = format!(".{}-{}.tmp", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
@@ -42,7 +42,7 @@ impl NewFile {
     /// Flushes the data to the disk and gives them their name, in place of what had it.
     ///
     /// # Errors
-    /// [`Error::Io`]; the name then holds what it held before.
+    /// [`StoreError::Io`](crate::StoreError::Io); the name then holds what it held before.
     pub fn publish(mut self) -> Result<()> {
         self.file.sync_all().map_err(Error::io("write", &self.target))?;
         if !self.named {

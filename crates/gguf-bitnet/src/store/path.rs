@@ -6,15 +6,17 @@
 use std::path::{Path, PathBuf};
 
 use super::disk::parent;
+use super::error::StoreError;
+use crate::error::Locate;
 use crate::error::{Error, Result};
 
 /// Checks that `path` can be an output file and returns it with its directory resolved.
 ///
 /// # Errors
-/// [`Error::BadOutput`] when the path names no file, names a directory, a device or another thing
+/// [`StoreError::BadOutput`] when the path names no file, names a directory, a device or another thing
 /// that a rename would destroy, or its directory does not exist.
 pub fn output_path(path: &Path) -> Result<PathBuf> {
-    let bad = |why| Error::BadOutput { why }.in_file(path);
+    let bad = |why| StoreError::BadOutput { why }.in_file(path);
     let text = path.as_os_str().as_encoded_bytes();
     if text.contains(&0) {
         return Err(bad("the path holds a NUL character: remove it"));
@@ -46,9 +48,9 @@ pub fn output_path(path: &Path) -> Result<PathBuf> {
 /// ```
 ///
 /// # Errors
-/// [`Error::BadOutput`] when the name could lead out of the directory or is no portable file name.
+/// [`StoreError::BadOutput`] when the name could lead out of the directory or is no portable file name.
 pub fn join_file_name(dir: &Path, name: &str) -> Result<PathBuf> {
-    let bad = |why| Error::BadOutput { why }.in_file(dir.join(name.replace('\0', "?")));
+    let bad = |why| StoreError::BadOutput { why }.in_file(dir.join(name.replace('\0', "?")));
     if name.is_empty() || name.starts_with('.') {
         return Err(bad("the file name is empty or starts with a dot: choose another name"));
     }
@@ -75,12 +77,12 @@ mod tests {
         assert_eq!(output_path(&root.join("sub/../a.gguf")).unwrap(), root.join("a.gguf"));
         for bad in ["", "sub", "sub/", "no/a.gguf", "sub/..", "a.gguf/", "a\0b"] {
             let error = output_path(&root.join(bad)).expect_err(bad);
-            assert!(matches!(error.root(), Error::BadOutput { .. }), "{bad}: {error}");
+            assert!(matches!(error.root(), Error::Store(StoreError::BadOutput { .. })), "{bad}: {error}");
         }
         assert!(output_path(Path::new("a.gguf")).unwrap().is_absolute());
         if cfg!(unix) {
             let error = output_path(Path::new("/dev/null")).unwrap_err();
-            assert!(matches!(error.root(), Error::BadOutput { .. }), "{error}");
+            assert!(matches!(error.root(), Error::Store(StoreError::BadOutput { .. })), "{error}");
         }
     }
 

@@ -3,6 +3,7 @@
 //! `goldens/ggml/blocks.safetensors` holds `NAME.bytes` (random valid blocks) and `NAME.values`
 //! (their values by `gguf.quants.dequantize`); its script is listed in `fixtures/README.md`.
 
+use gguf_bitnet::FormatError;
 use gguf_bitnet::{Error, I2sLayout, TensorType, dequantize};
 use safetensors::SafeTensors;
 
@@ -86,19 +87,28 @@ fn lengths_codes_and_scales_are_checked() {
         let bytes = ty.tensor_bytes(&[256]).unwrap() as usize;
         for wrong in [0, bytes - 1, bytes + 1] {
             let error = dequantize(ty, &vec![0; wrong], &mut out).unwrap_err();
-            assert!(matches!(error, Error::DataLength { .. }), "{ty}: {error}");
+            assert!(matches!(error, Error::Format(FormatError::DataLength { .. })), "{ty}: {error}");
         }
         if ty.block_len() > 1 && ty != TensorType::BitnetT158Flat {
             let error = dequantize(ty, &vec![0; bytes], &mut out[..255]).unwrap_err();
-            assert!(matches!(error, Error::RowNotBlocks { .. } | Error::NotGroups { .. }), "{ty}: {error}");
+            assert!(
+                matches!(
+                    error,
+                    Error::Format(FormatError::RowNotBlocks { .. }) | Error::Format(FormatError::NotGroups { .. })
+                ),
+                "{ty}: {error}"
+            );
         }
     }
     let mut block = [0x55; 66];
     block[64..].copy_from_slice(&half::f16::ONE.to_le_bytes());
     dequantize(TensorType::Tq2_0, &block, &mut out).unwrap();
     block[5] = 0xff;
-    assert!(matches!(dequantize(TensorType::Tq2_0, &block, &mut out), Err(Error::Ternary(_))));
+    assert!(matches!(dequantize(TensorType::Tq2_0, &block, &mut out), Err(Error::Format(FormatError::Ternary(_)))));
     block[5] = 0x55;
     block[64..].copy_from_slice(&half::f16::NAN.to_le_bytes());
-    assert!(matches!(dequantize(TensorType::BitnetT158, &block, &mut out), Err(Error::Ternary(_))));
+    assert!(matches!(
+        dequantize(TensorType::BitnetT158, &block, &mut out),
+        Err(Error::Format(FormatError::Ternary(_)))
+    ));
 }

@@ -1,5 +1,6 @@
 //! Encoders against plain statements of the same rules.
 
+use gguf_bitnet::FormatError;
 use gguf_bitnet::{Error, Rounding, TensorType, dequantize, encode_row, quantize_row};
 use half::{bf16, f16};
 use proptest::prelude::*;
@@ -85,7 +86,10 @@ fn ternary_types_hold_the_same_weights() {
         assert!(error < 0.3 * power, "{error} of {power}");
     }
     let mut bytes = Vec::new();
-    assert!(matches!(quantize_row(TensorType::Tq2_0, &x, &mut bytes), Err(Error::NotWritable { .. })));
+    assert!(matches!(
+        quantize_row(TensorType::Tq2_0, &x, &mut bytes),
+        Err(Error::Format(FormatError::NotWritable { .. }))
+    ));
     // Importance reaches the quantiser: all of it on the first weights moves the scale to them.
     let importance: Vec<f32> = (0..512).map(|i| if i % 256 < 4 { 1.0 } else { 1e-6 }).collect();
     let mut weighted = Vec::new();
@@ -102,7 +106,7 @@ fn what_a_type_cannot_hold_is_named() {
             let mut x = vec![0.5; 256];
             x[77] = bad;
             let error = encode_row(ty, Rounding::LeastSquares, &x, None, &mut out).unwrap_err();
-            let named = matches!(error, Error::NotRepresentable { at: 77, ty: t, .. } if t == ty);
+            let named = matches!(error, Error::Format(FormatError::NotRepresentable { at: 77, ty: t, .. }) if t == ty);
             // F32 and the ternary types have no limit below infinity.
             assert!(named, "{ty}: {error}");
         }
@@ -120,20 +124,20 @@ fn what_a_type_cannot_hold_is_named() {
         assert!(decode(ty, &out[start..], 256).iter().all(|v| v.is_finite()), "{ty}");
         x[3] = too_much;
         let error = encode_row(ty, Rounding::AbsMean, &x, None, &mut out).unwrap_err();
-        assert!(matches!(error, Error::NotRepresentable { at: 3, .. }), "{ty}: {error}");
+        assert!(matches!(error, Error::Format(FormatError::NotRepresentable { at: 3, .. })), "{ty}: {error}");
     }
     assert!(matches!(
         encode_row(TensorType::Q4K, Rounding::AbsMean, &[0.0; 256], None, &mut out),
-        Err(Error::NotWritable { .. })
+        Err(Error::Format(FormatError::NotWritable { .. }))
     ));
     assert!(matches!(
         encode_row(TensorType::Q8_0, Rounding::AbsMean, &[0.0; 33], None, &mut out),
-        Err(Error::RowNotBlocks { cols: 33, .. })
+        Err(Error::Format(FormatError::RowNotBlocks { cols: 33, .. }))
     ));
     let x = [0.5; 256];
     let with = |h: &[f32]| encode_row(TensorType::Q6K, Rounding::AbsMean, &x, Some(h), &mut Vec::new());
-    assert!(matches!(with(&[1.0; 255]), Err(Error::ImportanceLength { cols: 256, got: 255 })));
-    assert!(matches!(with(&[-1.0; 256]), Err(Error::BadImportance { at: 0, .. })));
+    assert!(matches!(with(&[1.0; 255]), Err(Error::Format(FormatError::ImportanceLength { cols: 256, got: 255 }))));
+    assert!(matches!(with(&[-1.0; 256]), Err(Error::Format(FormatError::BadImportance { at: 0, .. }))));
     with(&[0.0; 256]).unwrap();
 }
 

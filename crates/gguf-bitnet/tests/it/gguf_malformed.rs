@@ -4,6 +4,7 @@
 use std::ops::Range;
 
 use gguf_bitnet::{Bytes, Error, GgufFile, TensorSource};
+use gguf_bitnet::{FormatError, GgufError, SourceError};
 use proptest::prelude::*;
 
 /// One key-value pair: the bytes of the key, the type id, the bytes of the value.
@@ -133,47 +134,107 @@ macro_rules! case {
 fn header_cases() -> Vec<Case> {
     let huge = 1u64 << 40;
     vec![
-        case!("no bytes", vec![], None, Error::EmptyFile),
-        case!("bad magic", with(|r| r.magic = *b"GGML"), None, Error::BadMagic { .. }),
-        case!("text", b"{\"a\": 1}".to_vec(), None, Error::BadMagic { .. }),
-        case!("swapped magic", with(|r| r.magic = *b"FUGG"), None, Error::BigEndian),
-        case!("big-endian version", with(|r| r.version = 3u32.swap_bytes()), None, Error::BigEndian),
-        case!("version 0", with(|r| r.version = 0), None, Error::UnsupportedVersion { version: 0 }),
-        case!("version 1", with(|r| r.version = 1), None, Error::UnsupportedVersion { version: 1 }),
-        case!("future version", with(|r| r.version = 4), None, Error::UnsupportedVersion { version: 4 }),
-        case!("negative tensors", with(|r| r.n_tensors = Some(u64::MAX)), None, Error::CountTooLarge { .. }),
-        case!("huge tensors", with(|r| r.n_tensors = Some(huge)), None, Error::CountTooLarge { .. }),
-        case!("negative pairs", with(|r| r.n_pairs = Some(u64::MAX)), None, Error::CountTooLarge { .. }),
-        case!("huge pairs", with(|r| r.n_pairs = Some(huge)), None, Error::CountTooLarge { .. }),
+        case!("no bytes", vec![], None, Error::Source(SourceError::EmptyFile)),
+        case!("bad magic", with(|r| r.magic = *b"GGML"), None, Error::Gguf(GgufError::BadMagic { .. })),
+        case!("text", b"{\"a\": 1}".to_vec(), None, Error::Gguf(GgufError::BadMagic { .. })),
+        case!("swapped magic", with(|r| r.magic = *b"FUGG"), None, Error::Gguf(GgufError::BigEndian)),
+        case!("big-endian version", with(|r| r.version = 3u32.swap_bytes()), None, Error::Gguf(GgufError::BigEndian)),
+        case!("version 0", with(|r| r.version = 0), None, Error::Gguf(GgufError::UnsupportedVersion { version: 0 })),
+        case!("version 1", with(|r| r.version = 1), None, Error::Gguf(GgufError::UnsupportedVersion { version: 1 })),
+        case!(
+            "future version",
+            with(|r| r.version = 4),
+            None,
+            Error::Gguf(GgufError::UnsupportedVersion { version: 4 })
+        ),
+        case!(
+            "negative tensors",
+            with(|r| r.n_tensors = Some(u64::MAX)),
+            None,
+            Error::Gguf(GgufError::CountTooLarge { .. })
+        ),
+        case!("huge tensors", with(|r| r.n_tensors = Some(huge)), None, Error::Gguf(GgufError::CountTooLarge { .. })),
+        case!(
+            "negative pairs",
+            with(|r| r.n_pairs = Some(u64::MAX)),
+            None,
+            Error::Gguf(GgufError::CountTooLarge { .. })
+        ),
+        case!("huge pairs", with(|r| r.n_pairs = Some(huge)), None, Error::Gguf(GgufError::CountTooLarge { .. })),
         case!(
             "cut counts",
             Raw::valid().header()[..20].to_vec(),
             None,
-            Error::TruncatedHeader { need: 8, have: 4, .. }
+            Error::Source(SourceError::TruncatedHeader { need: 8, have: 4, .. })
         ),
-        case!("cut pairs", Raw::valid().header()[..100].to_vec(), None, Error::CountTooLarge { .. }),
-        case!("cut infos", cut_infos(), Some("b"), Error::TruncatedHeader { what: "a tensor offset", .. }),
-        case!("empty key", with_pair("", 4, vec![0; 4]), None, Error::EmptyKey),
-        case!("duplicate key", with_pair("test.block_count", 4, vec![0; 4]), None, Error::DuplicateKey { .. }),
+        case!("cut pairs", Raw::valid().header()[..100].to_vec(), None, Error::Gguf(GgufError::CountTooLarge { .. })),
+        case!(
+            "cut infos",
+            cut_infos(),
+            Some("b"),
+            Error::Source(SourceError::TruncatedHeader { what: "a tensor offset", .. })
+        ),
+        case!("empty key", with_pair("", 4, vec![0; 4]), None, Error::Gguf(GgufError::EmptyKey)),
+        case!(
+            "duplicate key",
+            with_pair("test.block_count", 4, vec![0; 4]),
+            None,
+            Error::Gguf(GgufError::DuplicateKey { .. })
+        ),
         case!(
             "key no UTF-8",
             with(|r| r.pairs.push((vec![0xff, 0xfe], 4, vec![0; 4]))),
             None,
-            Error::NotUtf8 { what: "a metadata key", .. }
+            Error::Gguf(GgufError::NotUtf8 { what: "a metadata key", .. })
         ),
-        case!("string no UTF-8", with_pair("k", 8, no_utf8()), None, Error::NotUtf8 { .. }),
-        case!("unknown value type", with_pair("k", 13, vec![0; 64]), None, Error::UnknownValueType { id: 13, .. }),
-        case!("unknown element type", with_pair("k", 9, array(99, 1, &[0; 64])), None, Error::UnknownValueType { .. }),
-        case!("nested array", with_pair("k", 9, array(9, 1, &array(0, 1, &[0]))), None, Error::NestedArray { .. }),
-        case!("bool 2", with_pair("k", 7, vec![2]), None, Error::InvalidBool { got: 2, .. }),
-        case!("bool 2 in array", with_pair("k", 9, array(7, 2, &[1, 2])), None, Error::InvalidBool { .. }),
-        case!("string too long", with_pair("k", 8, huge.to_le_bytes().to_vec()), None, Error::StringTooLong { .. }),
-        case!("array too long", with_pair("k", 9, array(12, u64::MAX, &[])), None, Error::CountTooLarge { .. }),
-        case!("string array too long", with_pair("k", 9, array(8, huge, &[])), None, Error::CountTooLarge { .. }),
-        case!("alignment 0", alignment(4, 0), None, Error::BadAlignment { alignment: 0 }),
-        case!("alignment 48", alignment(4, 48), None, Error::BadAlignment { alignment: 48 }),
-        case!("alignment as u64", alignment(10, 32), None, Error::AlignmentType { got: "u64" }),
-        case!("alignment as i32", alignment(5, 32), None, Error::AlignmentType { got: "i32" }),
+        case!("string no UTF-8", with_pair("k", 8, no_utf8()), None, Error::Gguf(GgufError::NotUtf8 { .. })),
+        case!(
+            "unknown value type",
+            with_pair("k", 13, vec![0; 64]),
+            None,
+            Error::Gguf(GgufError::UnknownValueType { id: 13, .. })
+        ),
+        case!(
+            "unknown element type",
+            with_pair("k", 9, array(99, 1, &[0; 64])),
+            None,
+            Error::Gguf(GgufError::UnknownValueType { .. })
+        ),
+        case!(
+            "nested array",
+            with_pair("k", 9, array(9, 1, &array(0, 1, &[0]))),
+            None,
+            Error::Gguf(GgufError::NestedArray { .. })
+        ),
+        case!("bool 2", with_pair("k", 7, vec![2]), None, Error::Gguf(GgufError::InvalidBool { got: 2, .. })),
+        case!(
+            "bool 2 in array",
+            with_pair("k", 9, array(7, 2, &[1, 2])),
+            None,
+            Error::Gguf(GgufError::InvalidBool { .. })
+        ),
+        case!(
+            "string too long",
+            with_pair("k", 8, huge.to_le_bytes().to_vec()),
+            None,
+            Error::Gguf(GgufError::StringTooLong { .. })
+        ),
+        case!(
+            "array too long",
+            with_pair("k", 9, array(12, u64::MAX, &[])),
+            None,
+            Error::Gguf(GgufError::CountTooLarge { .. })
+        ),
+        case!(
+            "string array too long",
+            with_pair("k", 9, array(8, huge, &[])),
+            None,
+            Error::Gguf(GgufError::CountTooLarge { .. })
+        ),
+        case!("alignment 0", alignment(4, 0), None, Error::Gguf(GgufError::BadAlignment { alignment: 0 })),
+        case!("alignment 48", alignment(4, 48), None, Error::Gguf(GgufError::BadAlignment { alignment: 48 })),
+        case!("alignment as u64", alignment(10, 32), None, Error::Gguf(GgufError::AlignmentType { got: "u64" })),
+        case!("alignment as i32", alignment(5, 32), None, Error::Gguf(GgufError::AlignmentType { got: "i32" })),
         case!(
             "part of a split set",
             with(|r| {
@@ -181,7 +242,7 @@ fn header_cases() -> Vec<Case> {
                 r.pairs.push(pair("split.count", 2, vec![3, 0]));
             }),
             None,
-            Error::SplitNeedsPath { count: 3 }
+            Error::Gguf(GgufError::SplitNeedsPath { count: 3 })
         ),
     ]
 }
@@ -209,35 +270,95 @@ fn tensor_cases() -> Vec<Case> {
     let b = Some("b");
     let dims = |range: Range<u64>| range.map(|_| 2).collect::<Vec<u64>>();
     vec![
-        case!("empty name", with_b(|i| i.name.clear()), None, Error::EmptyTensorName),
-        case!("name no UTF-8", with_b(|i| i.name = vec![0xc0]), None, Error::NotUtf8 { .. }),
-        case!("duplicate name", with_b(|i| i.name = b"a".to_vec()), Some("a"), Error::DuplicateTensor),
-        case!("no dimensions", with_b(|i| *i = info("b", &[], 0, 64)), b, Error::DimensionCount { n: 0 }),
-        case!("five dimensions", with_b(|i| *i = info("b", &dims(0..5), 0, 64)), b, Error::DimensionCount { n: 5 }),
-        case!("huge dimension count", with_b(|i| i.n_dims = u32::MAX), b, Error::DimensionCount { .. }),
-        case!("zero dimension", with_b(|i| i.dims = vec![0]), b, Error::ZeroDimension { dim: 0 }),
+        case!("empty name", with_b(|i| i.name.clear()), None, Error::Gguf(GgufError::EmptyTensorName)),
+        case!("name no UTF-8", with_b(|i| i.name = vec![0xc0]), None, Error::Gguf(GgufError::NotUtf8 { .. })),
+        case!(
+            "duplicate name",
+            with_b(|i| i.name = b"a".to_vec()),
+            Some("a"),
+            Error::Source(SourceError::DuplicateTensor)
+        ),
+        case!(
+            "no dimensions",
+            with_b(|i| *i = info("b", &[], 0, 64)),
+            b,
+            Error::Gguf(GgufError::DimensionCount { n: 0 })
+        ),
+        case!(
+            "five dimensions",
+            with_b(|i| *i = info("b", &dims(0..5), 0, 64)),
+            b,
+            Error::Gguf(GgufError::DimensionCount { n: 5 })
+        ),
+        case!(
+            "huge dimension count",
+            with_b(|i| i.n_dims = u32::MAX),
+            b,
+            Error::Gguf(GgufError::DimensionCount { .. })
+        ),
+        case!("zero dimension", with_b(|i| i.dims = vec![0]), b, Error::Source(SourceError::ZeroDimension { dim: 0 })),
         case!(
             "shape overflows",
             with_b(|i| *i = info("b", &[1 << 32, 1 << 32], 0, 64)),
             b,
-            Error::ShapeOverflow { .. }
+            Error::Format(FormatError::ShapeOverflow { .. })
         ),
-        case!("bytes overflow", with_b(|i| *i = info("b", &[1 << 62], 28, 64)), b, Error::ShapeOverflow { .. }),
-        case!("negative dimension", with_b(|i| i.dims = vec![u64::MAX]), b, Error::ShapeOverflow { .. }),
-        case!("unknown type", with_b(|i| i.ty = 1000), b, Error::UnknownType { id: 1000 }),
-        case!("id of another fork", with_b(|i| i.ty = 38), b, Error::UnknownType { id: 38 }),
-        case!("unsupported type", with_b(|i| i.ty = 39), b, Error::UnsupportedType { id: 39, name: "MXFP4" }),
-        case!("IQ1_M, not BF16", with_b(|i| i.ty = 29), b, Error::UnsupportedType { id: 29, name: "IQ1_M" }),
-        case!("row no block multiple", with_b(|i| i.ty = 35), b, Error::RowNotBlocks { cols: 16, block: 256, .. }),
-        case!("row no group multiple", with_b(|i| i.ty = 36), b, Error::NotGroups { .. }),
-        case!("misaligned", with_b(|i| i.offset = 60), b, Error::MisalignedOffset { offset: 60, .. }),
-        case!("overlap", with_b(|i| i.offset = 32), Some("a"), Error::Overlap { .. }),
-        case!("same place", with_b(|i| i.offset = 0), Some("a"), Error::Overlap { .. }),
-        case!("past the end", with_b(|i| i.offset = 128), b, Error::OffsetPastEnd { .. }),
-        case!("far past the end", with_b(|i| i.offset = u64::MAX - 31), b, Error::OffsetPastEnd { .. }),
-        case!("cut data", with(|r| r.data.truncate(127)), b, Error::TruncatedData { need: 64, have: 63 }),
-        case!("too long for the data", with_b(|i| i.dims = vec![17]), b, Error::TruncatedData { .. }),
-        case!("no data at all", Raw::valid().header(), Some("a"), Error::OffsetPastEnd { .. }),
+        case!(
+            "bytes overflow",
+            with_b(|i| *i = info("b", &[1 << 62], 28, 64)),
+            b,
+            Error::Format(FormatError::ShapeOverflow { .. })
+        ),
+        case!(
+            "negative dimension",
+            with_b(|i| i.dims = vec![u64::MAX]),
+            b,
+            Error::Format(FormatError::ShapeOverflow { .. })
+        ),
+        case!("unknown type", with_b(|i| i.ty = 1000), b, Error::Format(FormatError::UnknownType { id: 1000 })),
+        case!("id of another fork", with_b(|i| i.ty = 38), b, Error::Format(FormatError::UnknownType { id: 38 })),
+        case!(
+            "unsupported type",
+            with_b(|i| i.ty = 39),
+            b,
+            Error::Format(FormatError::UnsupportedType { id: 39, name: "MXFP4" })
+        ),
+        case!(
+            "IQ1_M, not BF16",
+            with_b(|i| i.ty = 29),
+            b,
+            Error::Format(FormatError::UnsupportedType { id: 29, name: "IQ1_M" })
+        ),
+        case!(
+            "row no block multiple",
+            with_b(|i| i.ty = 35),
+            b,
+            Error::Format(FormatError::RowNotBlocks { cols: 16, block: 256, .. })
+        ),
+        case!("row no group multiple", with_b(|i| i.ty = 36), b, Error::Format(FormatError::NotGroups { .. })),
+        case!("misaligned", with_b(|i| i.offset = 60), b, Error::Gguf(GgufError::MisalignedOffset { offset: 60, .. })),
+        case!("overlap", with_b(|i| i.offset = 32), Some("a"), Error::Source(SourceError::Overlap { .. })),
+        case!("same place", with_b(|i| i.offset = 0), Some("a"), Error::Source(SourceError::Overlap { .. })),
+        case!("past the end", with_b(|i| i.offset = 128), b, Error::Source(SourceError::OffsetPastEnd { .. })),
+        case!(
+            "far past the end",
+            with_b(|i| i.offset = u64::MAX - 31),
+            b,
+            Error::Source(SourceError::OffsetPastEnd { .. })
+        ),
+        case!(
+            "cut data",
+            with(|r| r.data.truncate(127)),
+            b,
+            Error::Source(SourceError::TruncatedData { need: 64, have: 63 })
+        ),
+        case!(
+            "too long for the data",
+            with_b(|i| i.dims = vec![17]),
+            b,
+            Error::Source(SourceError::TruncatedData { .. })
+        ),
+        case!("no data at all", Raw::valid().header(), Some("a"), Error::Source(SourceError::OffsetPastEnd { .. })),
     ]
 }
 
@@ -360,16 +481,16 @@ fn a_header_beyond_all_measure_is_refused_before_it_takes_memory() {
         let mut raw = Raw::valid();
         raw.pairs.push(pair("k", 9, array(ty, len, &[])));
         let error = open_sparse(&raw);
-        assert!(matches!(error.root(), Error::HeaderTooLong { limit: 100_000_000 }), "{ty}: {error}");
+        assert!(matches!(error.root(), Error::Gguf(GgufError::HeaderTooLong { limit: 100_000_000 })), "{ty}: {error}");
     }
     let mut raw = Raw::valid();
     raw.pairs.push(pair("k", 8, (1u64 << 34).to_le_bytes().to_vec()));
-    assert!(matches!(open_sparse(&raw).root(), Error::HeaderTooLong { .. }));
+    assert!(matches!(open_sparse(&raw).root(), Error::Gguf(GgufError::HeaderTooLong { .. })));
     for change in [|raw: &mut Raw| raw.n_pairs = Some((1 << 20) + 1), |raw: &mut Raw| raw.n_tensors = Some(1 << 30)] {
         let mut raw = Raw::valid();
         change(&mut raw);
         let error = open_sparse(&raw);
-        assert!(matches!(error.root(), Error::CountTooLarge { max: 0x10_0000, .. }), "{error}");
+        assert!(matches!(error.root(), Error::Gguf(GgufError::CountTooLarge { max: 0x10_0000, .. })), "{error}");
     }
 }
 

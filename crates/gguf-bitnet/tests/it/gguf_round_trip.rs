@@ -6,6 +6,7 @@ use gguf_bitnet::{
     Bytes, Error, GgufFile, GgufWriter, I2sLayout, Metadata, OpenOptions, TensorInfo, TensorSource, TensorType, Value,
     dequantize, split_file_name, split_metadata,
 };
+use gguf_bitnet::{FormatError, GgufError, SourceError};
 use proptest::prelude::*;
 
 fn info(name: &str, shape: &[usize], ty: TensorType) -> TensorInfo {
@@ -37,7 +38,7 @@ fn assert_same(file: &GgufFile, infos: &[TensorInfo]) {
         assert_eq!(file.index_of(&info.name), Some(i));
         assert_eq!(&file.bytes(i).unwrap()[..], data(info, i), "{}", info.name);
     }
-    assert!(matches!(file.bytes(infos.len()), Err(Error::NoTensor { .. })));
+    assert!(matches!(file.bytes(infos.len()), Err(Error::Source(SourceError::NoTensor { .. }))));
     assert_eq!(file.index_of("no such tensor"), None);
 }
 
@@ -195,24 +196,24 @@ fn split_sets_that_do_not_belong_together_are_refused() {
     let part = |no, count| split_metadata(&Metadata::default(), no, count, 4);
 
     fs::remove_file(&paths[1]).unwrap();
-    refused(|e| matches!(e, Error::SplitPartMissing { .. }));
+    refused(|e| matches!(e, Error::Gguf(GgufError::SplitPartMissing { .. })));
     write_second(&Metadata::default(), &infos[2..]);
-    refused(|e| matches!(e, Error::SplitMismatch { key: "split.count", expected: 2, got: 0 }));
+    refused(|e| matches!(e, Error::Gguf(GgufError::SplitMismatch { key: "split.count", expected: 2, got: 0 })));
     write_second(&part(2, 7), &infos[2..]);
-    refused(|e| matches!(e, Error::SplitMismatch { key: "split.count", expected: 2, got: 7 }));
+    refused(|e| matches!(e, Error::Gguf(GgufError::SplitMismatch { key: "split.count", expected: 2, got: 7 })));
     write_second(&part(1, 2), &infos[2..]);
-    refused(|e| matches!(e, Error::SplitMismatch { key: "split.no", expected: 1, got: 0 }));
+    refused(|e| matches!(e, Error::Gguf(GgufError::SplitMismatch { key: "split.no", expected: 1, got: 0 })));
     write_second(&part(2, 2), &infos[3..]);
-    refused(|e| matches!(e, Error::SplitMismatch { key: "split.tensors.count", expected: 3, got: 4 }));
+    refused(|e| matches!(e, Error::Gguf(GgufError::SplitMismatch { key: "split.tensors.count", expected: 3, got: 4 })));
     write_second(&part(2, 2), &infos[1..3]);
-    refused(|e| matches!(e, Error::DuplicateTensor));
+    refused(|e| matches!(e, Error::Source(SourceError::DuplicateTensor)));
     fs::write(&paths[1], &second[..second.len() - 1]).unwrap();
-    refused(|e| matches!(e, Error::TruncatedData { need: 32, have: 31 }));
+    refused(|e| matches!(e, Error::Source(SourceError::TruncatedData { need: 32, have: 31 })));
     fs::write(&paths[1], &second).unwrap();
     let renamed = dir.path().join("other.gguf");
     fs::copy(&paths[0], &renamed).unwrap();
     let error = GgufFile::open(&renamed).unwrap_err();
-    assert!(matches!(error.root(), Error::SplitName { no: 1, count: 2 }), "{error}");
+    assert!(matches!(error.root(), Error::Gguf(GgufError::SplitName { no: 1, count: 2 })), "{error}");
 }
 
 /// A file as RuvLLM writes it: dimensions outermost first, the last tensor not padded.
@@ -294,7 +295,7 @@ fn craftsman_files_have_ids_and_dimensions_of_their_own() {
     // The same tensors elsewhere: an id of the standard that we do not read.
     let standard = craftsman("llama", false, &[("brain", &[10, 7], 29, vec![0; 140])]);
     let error = GgufFile::from_bytes(Bytes::from(standard)).unwrap_err();
-    assert!(matches!(error.root(), Error::UnsupportedType { name: "IQ1_M", .. }), "{error}");
+    assert!(matches!(error.root(), Error::Format(FormatError::UnsupportedType { name: "IQ1_M", .. })), "{error}");
 }
 
 #[test]
@@ -315,14 +316,18 @@ fn the_span_decides_what_id_30_means() {
     assert_eq!(ty(one("craftsman", true, &[2, 256], 160)), (TensorType::BitnetT158, vec![2, 256], true));
     // 33 weights take 66 bytes either way; in a file of the standard they are BF16.
     let both = one("craftsman", true, &[33], 66).unwrap_err();
-    assert!(matches!(both.root(), Error::AmbiguousType { id: 30, .. }) && both.to_string().contains("both"), "{both}");
+    assert!(
+        matches!(both.root(), Error::Gguf(GgufError::AmbiguousType { id: 30, .. }))
+            && both.to_string().contains("both"),
+        "{both}"
+    );
     assert_eq!(ty(one("deepseek2", true, &[33], 66)).0, TensorType::Bf16);
     let neither = one("craftsman", true, &[2, 256], 500).unwrap_err();
     assert!(neither.to_string().contains("neither") && neither.tensor() == Some("w"), "{neither}");
     let cut = one("craftsman", true, &[2, 256], 131).unwrap_err();
-    assert!(matches!(cut.root(), Error::TruncatedData { need: 132, have: 131 }), "{cut}");
+    assert!(matches!(cut.root(), Error::Source(SourceError::TruncatedData { need: 132, have: 131 })), "{cut}");
     let cut = one("deepseek2", false, &[256, 2], 132).unwrap_err();
-    assert!(matches!(cut.root(), Error::TruncatedData { need: 1024, .. }), "{cut}");
+    assert!(matches!(cut.root(), Error::Source(SourceError::TruncatedData { need: 1024, .. })), "{cut}");
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use gguf_bitnet::Error;
+use gguf_bitnet::StoreError;
 use gguf_bitnet::job::Job;
 use serde_json::{Value, json};
 
@@ -222,7 +223,7 @@ fn a_kill_at_any_step_of_the_commit_is_finished_by_the_next_run() {
         let mut job = Job::open(&after_rename.out, &manifest(), force).unwrap();
         assert!(job.is_committed());
         let late = job.append(json!(0), |_| Ok(())).unwrap_err();
-        assert!(matches!(late.root(), Error::JobEnded));
+        assert!(matches!(late.root(), Error::Store(StoreError::JobEnded)));
         drop(job);
         assert_eq!(run_to_the_end(&after_rename.out, force), UNITS);
 
@@ -238,7 +239,7 @@ fn a_kill_at_any_step_of_the_commit_is_finished_by_the_next_run() {
                 assert!(force && job.units().is_empty());
                 drop(job);
             }
-            Err(error) => assert!(!force && matches!(error.root(), Error::OutputExists), "{error}"),
+            Err(error) => assert!(!force && matches!(error.root(), Error::Store(StoreError::OutputExists)), "{error}"),
         }
         assert_eq!(fs::read(&removing.out).unwrap(), data);
         assert_eq!(fs::read_dir(removing.out.parent().unwrap()).unwrap().count(), 1);
@@ -295,7 +296,7 @@ fn another_manifest_is_refused_by_the_key_that_differs() {
     drop(job);
     for (other, key) in table {
         let error = Job::open(&place.out, &other, false).unwrap_err();
-        let Error::ManifestMismatch { key: found, .. } = error.root() else { panic!("{error}") };
+        let Error::Store(StoreError::ManifestMismatch { key: found, .. }) = error.root() else { panic!("{error}") };
         assert_eq!(found, key);
         let text = error.to_string();
         assert!(text.contains("model.gguf.partial") && text.contains("--force"), "{text}");
@@ -319,7 +320,7 @@ fn an_existing_output_needs_force_and_stays_until_the_commit() {
     let place = place();
     fs::write(&place.out, b"old").unwrap();
     let error = Job::open(&place.out, &manifest(), false).unwrap_err();
-    assert!(matches!(error.root(), Error::OutputExists));
+    assert!(matches!(error.root(), Error::Store(StoreError::OutputExists)));
     assert!(!place.partial.exists());
 
     let mut job = Job::open(&place.out, &manifest(), true).unwrap();
@@ -334,7 +335,7 @@ fn an_existing_output_needs_force_and_stays_until_the_commit() {
     let mut job = Job::open(&place.out, &manifest(), false).unwrap();
     append_from(&mut job, 0, UNITS);
     fs::write(&place.out, b"someone else's").unwrap();
-    assert!(matches!(job.commit(&place.out).unwrap_err().root(), Error::OutputExists));
+    assert!(matches!(job.commit(&place.out).unwrap_err().root(), Error::Store(StoreError::OutputExists)));
     assert_eq!(fs::read(&place.out).unwrap(), b"someone else's");
     assert_eq!(run_to_the_end(&place.out, true), UNITS);
 }
@@ -364,7 +365,7 @@ fn two_processes_cannot_work_on_one_output() {
     let mut job = Job::open(&place.out, &manifest(), false).unwrap();
     append_from(&mut job, 0, 1);
     let second = Job::open(&place.out, &manifest(), true).unwrap_err();
-    assert!(matches!(second.root(), Error::JobBusy), "{second}");
+    assert!(matches!(second.root(), Error::Store(StoreError::JobBusy)), "{second}");
     drop(job);
     assert_eq!(run_to_the_end(&place.out, false), 1);
 }
@@ -387,19 +388,25 @@ fn what_is_not_the_jobs_is_not_touched() {
     fs::write(place.partial.join("thesis.txt"), b"precious").unwrap();
     for force in [false, true] {
         let error = Job::open(&place.out, &manifest(), force).unwrap_err();
-        assert!(matches!(error.root(), Error::JobForeignFile { file } if file == "thesis.txt"), "{error}");
+        assert!(
+            matches!(error.root(), Error::Store(StoreError::JobForeignFile { file }) if file == "thesis.txt"),
+            "{error}"
+        );
     }
     assert_eq!(fs::read(place.partial.join("thesis.txt")).unwrap(), b"precious");
 
     let dir = tempfile::tempdir().unwrap();
     for bad in [dir.path().to_owned(), dir.path().join("no/such/dir/a.gguf"), dir.path().join("..")] {
-        assert!(matches!(Job::open(&bad, &manifest(), true).unwrap_err().root(), Error::BadOutput { .. }));
+        assert!(matches!(
+            Job::open(&bad, &manifest(), true).unwrap_err().root(),
+            Error::Store(StoreError::BadOutput { .. })
+        ));
     }
     let mut job = Job::open(&dir.path().join("a"), &manifest(), false).unwrap();
     append_from(&mut job, 0, 1);
     fs::create_dir(dir.path().join("elsewhere")).unwrap();
     let error = job.commit(&dir.path().join("elsewhere/a")).unwrap_err();
-    assert!(matches!(error.root(), Error::BadOutput { .. }), "{error}");
+    assert!(matches!(error.root(), Error::Store(StoreError::BadOutput { .. })), "{error}");
 }
 
 #[test]
@@ -409,7 +416,7 @@ fn an_unreadable_manifest_needs_force() {
         let place = place();
         restore(&place, manifest_text, &journal, Some(&data));
         let error = Job::open(&place.out, &manifest(), false).unwrap_err();
-        assert!(matches!(error.root(), Error::JobDamaged { .. }), "{error}");
+        assert!(matches!(error.root(), Error::Store(StoreError::JobDamaged { .. })), "{error}");
         assert_eq!(run_to_the_end(&place.out, true), 0);
     }
 }

@@ -8,6 +8,7 @@ use gguf_bitnet::{
     Catalog, Error, Expected, SafetensorsDir, SplitDims, TensorClass, TensorNameMapper, TensorSource, TensorType,
     dequantize, validate,
 };
+use gguf_bitnet::{NamesError, SourceError};
 
 const HIDDEN: usize = 6;
 const FFN: usize = 10;
@@ -286,14 +287,14 @@ fn rows_and_matrices_that_do_not_exist_are_errors() {
         assert!(error.to_string().contains("model.safetensors"), "{error}");
         error
     };
-    assert!(matches!(fails(rows..rows + 1, &mut out).root(), Error::RowRange { .. }));
-    assert!(matches!(fails(usize::MAX - 1..usize::MAX, &mut out).root(), Error::RowRange { .. }));
+    assert!(matches!(fails(rows..rows + 1, &mut out).root(), Error::Names(NamesError::RowRange { .. })));
+    assert!(matches!(fails(usize::MAX - 1..usize::MAX, &mut out).root(), Error::Names(NamesError::RowRange { .. })));
     #[allow(clippy::reversed_empty_ranges, reason = "the reversed range is the defect tested")]
     let reversed = 3..2;
-    assert!(matches!(fails(reversed, &mut out).root(), Error::RowRange { .. }));
-    assert!(matches!(fails(0..2, &mut out).root(), Error::BufferLength { .. }));
+    assert!(matches!(fails(reversed, &mut out).root(), Error::Names(NamesError::RowRange { .. })));
+    assert!(matches!(fails(0..2, &mut out).root(), Error::Names(NamesError::BufferLength { .. })));
     let error = catalog.matrix(tensor, EXPERTS).unwrap_err();
-    assert!(matches!(error.root(), Error::OuterRange { outer: EXPERTS, count: EXPERTS }));
+    assert!(matches!(error.root(), Error::Names(NamesError::OuterRange { outer: EXPERTS, count: EXPERTS })));
     let matrix = catalog.find("output.weight").unwrap();
     assert!(catalog.matrix(matrix, 0).is_ok() && catalog.matrix(matrix, 1).is_err());
 }
@@ -322,7 +323,10 @@ fn weights_that_are_no_numbers_are_reported_by_tensor_and_row() {
                 let read = catalog.read_rows(tensor, 0..tensor.rows(), &mut out);
                 if want.name == canonical_name {
                     let error = read.unwrap_err();
-                    assert!(matches!(error.root(), Error::NotFinite { row: found } if *found == row), "{error}");
+                    assert!(
+                        matches!(error.root(), Error::Names(NamesError::NotFinite { row: found }) if *found == row),
+                        "{error}"
+                    );
                     assert_eq!(error.tensor(), Some(canonical_name));
                 } else {
                     read.unwrap();
@@ -358,7 +362,7 @@ fn two_tensors_for_one_place_are_refused_by_both_names() {
     for (mut stored, extra, place) in table {
         stored.push(extra.clone());
         let error = defect(&stored);
-        assert!(matches!(error.root(), Error::NameConflict { .. }), "{error}");
+        assert!(matches!(error.root(), Error::Names(NamesError::NameConflict { .. })), "{error}");
         assert_eq!(error.tensor(), Some(place));
         assert!(error.to_string().contains(&format!("`{}`", extra.name)), "{error}");
     }
@@ -369,19 +373,19 @@ fn experts_with_gaps_or_of_different_shapes_are_refused() {
     let mut stored = hf_per_expert();
     take(&mut stored, "model.layers.1.mlp.experts.1.up_proj.weight");
     let error = defect(&stored);
-    assert!(matches!(error.root(), Error::ExpertGap { missing: 1, last: 2 }), "{error}");
+    assert!(matches!(error.root(), Error::Names(NamesError::ExpertGap { missing: 1, last: 2 })), "{error}");
     assert_eq!(error.tensor(), Some("blk.1.ffn_up_exps.weight"));
 
     let mut stored = hf_per_expert();
     stored.push(weight("model.layers.1.mlp.experts.4000000000.up_proj", &[MOE, HIDDEN]));
-    assert!(matches!(defect(&stored).root(), Error::ExpertGap { missing: 3, last: 4_000_000_000 }));
+    assert!(matches!(defect(&stored).root(), Error::Names(NamesError::ExpertGap { missing: 3, last: 4_000_000_000 })));
 
     for shape in [&[HIDDEN, MOE][..], &[MOE * HIDDEN], &[1, MOE, HIDDEN], &[MOE + 1, HIDDEN]] {
         let mut stored = hf_per_expert();
         take(&mut stored, "model.layers.1.mlp.experts.2.up_proj.weight");
         stored.push(weight("model.layers.1.mlp.experts.2.up_proj", shape));
         let error = defect(&stored);
-        assert!(matches!(error.root(), Error::ExpertShape { expert: 2, .. }), "{shape:?}: {error}");
+        assert!(matches!(error.root(), Error::Names(NamesError::ExpertShape { expert: 2, .. })), "{shape:?}: {error}");
     }
 }
 
@@ -392,7 +396,10 @@ fn fused_tensors_that_do_not_divide_are_refused() {
         take(&mut stored, "model.layers.1.self_attn.kv_b_proj.weight");
         stored.push(weight("model.layers.1.self_attn.kv_b_proj", shape));
         let error = defect(&stored);
-        assert!(matches!(error.root(), Error::KvBShape { n_heads: HEADS, .. }), "{shape:?}: {error}");
+        assert!(
+            matches!(error.root(), Error::Names(NamesError::KvBShape { n_heads: HEADS, .. })),
+            "{shape:?}: {error}"
+        );
         assert_eq!(error.tensor(), Some("blk.1.attn_k_b.weight"));
     }
     for shape in [&[EXPERTS, 2 * MOE + 1, HIDDEN][..], &[2 * MOE], &[1, EXPERTS, 2 * MOE, HIDDEN]] {
@@ -401,7 +408,7 @@ fn fused_tensors_that_do_not_divide_are_refused() {
         let mut fused = weight("fused", shape);
         fused.name = "model.layers.1.mlp.experts.gate_up_proj".into();
         stored.push(fused);
-        assert!(matches!(defect(&stored).root(), Error::GateUpShape { .. }), "{shape:?}");
+        assert!(matches!(defect(&stored).root(), Error::Names(NamesError::GateUpShape { .. })), "{shape:?}");
     }
     // Dimensions of a model without latent attention split nothing.
     let dir = tempfile::tempdir().unwrap();
@@ -414,7 +421,7 @@ fn fused_tensors_that_do_not_divide_are_refused() {
     ] {
         let source = Arc::new(SafetensorsDir::open(&path).unwrap());
         let error = TensorNameMapper::new(dims, TRUNK).map(source).unwrap_err();
-        assert!(matches!(error.root(), Error::KvBShape { .. }), "{error}");
+        assert!(matches!(error.root(), Error::Names(NamesError::KvBShape { .. })), "{error}");
     }
 }
 
@@ -424,7 +431,7 @@ fn empty_tensors_are_refused() {
     take(&mut stored, "model.norm.weight");
     stored.push(weight("model.norm", &[0]));
     let error = defect(&stored);
-    assert!(matches!(error.root(), Error::ZeroDimension { dim: 0 }), "{error}");
+    assert!(matches!(error.root(), Error::Source(SourceError::ZeroDimension { dim: 0 })), "{error}");
 }
 
 #[test]
@@ -444,7 +451,7 @@ fn tensors_of_later_layers_are_skipped_and_strangers_are_listed() {
     assert_eq!(report.unexpected, ["blk.1.attn_q.bias", "model.visual.patch.weight"]);
     assert_eq!(report.skipped, catalog.skipped());
     let error = report.ensure_exact().unwrap_err();
-    assert!(matches!(error.root(), Error::UnexpectedTensors { count: 2, .. }), "{error}");
+    assert!(matches!(error.root(), Error::Names(NamesError::UnexpectedTensors { count: 2, .. })), "{error}");
 }
 
 #[test]

@@ -3,8 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-use crate::support::{tensor, write_safetensors};
+use crate::support::{defect_name, tensor, write_safetensors};
 use gguf_bitnet::{Error, GgufWriter, Metadata, OpenModel, TensorInfo, TensorType, open_source, resolve_model};
+use gguf_bitnet::{ModelError, SourceError};
 
 fn checkpoint(dir: &Path) {
     fs::create_dir_all(dir).unwrap();
@@ -64,7 +65,7 @@ fn a_split_set_counts_as_one_model() {
     assert_eq!(resolve_model(text(root.path()), None).unwrap(), root.path().join("m-00001-of-00003.gguf"));
     fs::write(root.path().join("other.gguf"), "GGUF").unwrap();
     let error = resolve_model(text(root.path()), None).unwrap_err();
-    assert!(matches!(error.root(), Error::AmbiguousDirectory { .. }), "{error}");
+    assert!(matches!(error.root(), Error::Source(SourceError::AmbiguousDirectory { .. })), "{error}");
     assert!(error.to_string().contains("other.gguf"), "{error}");
 }
 
@@ -76,13 +77,13 @@ fn names_are_looked_up_in_the_cache() {
     let defect = |spec: &str| resolve_model(spec, Some(home.path())).unwrap_err();
 
     let error = defect(spec);
-    assert!(matches!(error.root(), Error::NotCached { .. }), "{error}");
+    assert!(matches!(error.root(), Error::Model(ModelError::NotCached { .. })), "{error}");
     assert!(error.to_string().contains("models--zai-org--GLM-4.7-Flash"), "{error}");
 
     fs::create_dir_all(folder.join("refs")).unwrap();
-    assert!(matches!(defect(spec).root(), Error::BrokenCache { .. }));
+    assert!(matches!(defect(spec).root(), Error::Model(ModelError::BrokenCache { .. })));
     fs::write(folder.join("refs/main"), "0123abcd\n").unwrap();
-    assert!(matches!(defect(spec).root(), Error::BrokenCache { .. }));
+    assert!(matches!(defect(spec).root(), Error::Model(ModelError::BrokenCache { .. })));
     let snapshot = folder.join("snapshots/0123abcd");
     checkpoint(&snapshot);
     assert_eq!(resolve_model(spec, Some(home.path())).unwrap(), snapshot);
@@ -92,20 +93,20 @@ fn names_are_looked_up_in_the_cache() {
     checkpoint(&folder.join("snapshots/ffff"));
     assert_eq!(resolve_model(spec, Some(home.path())).unwrap(), snapshot);
     fs::remove_file(folder.join("refs/main")).unwrap();
-    assert!(matches!(defect(spec).root(), Error::BrokenCache { .. }));
+    assert!(matches!(defect(spec).root(), Error::Model(ModelError::BrokenCache { .. })));
     fs::remove_dir_all(folder.join("snapshots/ffff")).unwrap();
     assert_eq!(resolve_model(spec, Some(home.path())).unwrap(), snapshot);
 
     // A reference that leads elsewhere is not followed.
     for revision in ["../../../elsewhere", "/etc", "", "a b"] {
         fs::write(folder.join("refs/main"), revision).unwrap();
-        assert!(matches!(defect(spec).root(), Error::BrokenCache { .. }), "{revision}");
+        assert!(matches!(defect(spec).root(), Error::Model(ModelError::BrokenCache { .. })), "{revision}");
     }
     for spec in ["zai-org/../x", "a/b/c", "/b", "a/", ".hidden/x", "no-slash", ""] {
         let error = defect(spec);
-        assert!(matches!(error.root(), Error::NoSuchModel { .. }), "{spec}: {error}");
+        assert!(matches!(error.root(), Error::Model(ModelError::NoSuchModel { .. })), "{spec}: {error}");
     }
-    assert!(matches!(resolve_model(spec, None).unwrap_err().root(), Error::NoSuchModel { .. }));
+    assert!(matches!(resolve_model(spec, None).unwrap_err().root(), Error::Model(ModelError::NoSuchModel { .. })));
 }
 
 #[cfg(unix)]
@@ -137,7 +138,10 @@ fn everything_else_is_one_sentence_with_the_path() {
     fs::create_dir(root.path().join("papers")).unwrap();
     fs::write(root.path().join("papers/notes.txt"), "x").unwrap();
     let missing = root.path().join("missing.gguf");
-    assert!(matches!(resolve_model(text(&missing), None).unwrap_err().root(), Error::NoSuchModel { .. }));
+    assert!(matches!(
+        resolve_model(text(&missing), None).unwrap_err().root(),
+        Error::Model(ModelError::NoSuchModel { .. })
+    ));
 
     let table = [
         (root.path().join("empty"), "EmptyDirectory"),
@@ -153,8 +157,7 @@ fn everything_else_is_one_sentence_with_the_path() {
     ];
     for (path, expected) in table {
         let error = open_source(&path).expect_err("a defect");
-        let root = format!("{:?}", error.root());
-        assert!(root.starts_with(expected), "{}: {root}", path.display());
+        assert_eq!(defect_name(&error), expected, "{}", path.display());
         assert!(error.to_string().contains(text(&path)), "{error}");
     }
 }

@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use crate::support::{tensor, values, write_safetensors};
+use crate::support::{defect_name, tensor, values, write_safetensors};
+use gguf_bitnet::SourceError;
 use gguf_bitnet::{Error, SafetensorsDir, TensorSource};
 
 fn shard(dir: &Path, file: &str, names: &[&str]) {
@@ -55,7 +56,7 @@ fn views_outlive_the_checkpoint_and_releasing_pages_changes_nothing() {
     checkpoint.release(index);
     checkpoint.release(usize::MAX);
     checkpoint.prefetch(usize::MAX);
-    assert!(matches!(checkpoint.bytes(usize::MAX), Err(Error::NoTensor { .. })));
+    assert!(matches!(checkpoint.bytes(usize::MAX), Err(Error::Source(SourceError::NoTensor { .. }))));
     drop(checkpoint);
     assert_eq!(&view[..], before);
 }
@@ -92,9 +93,7 @@ fn defect(build: impl FnOnce(&Path)) -> (String, String) {
     let dir = tempfile::tempdir().unwrap();
     build(dir.path());
     let error = SafetensorsDir::open(dir.path()).expect_err("a defect");
-    let root = format!("{:?}", error.root());
-    let variant = root.split([' ', '(']).next().unwrap_or_default().to_owned();
-    (error.to_string(), variant)
+    (error.to_string(), defect_name(&error))
 }
 
 #[test]

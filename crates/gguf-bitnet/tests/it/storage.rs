@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
+use gguf_bitnet::NamesError;
 use gguf_bitnet::{
     Bytes, Catalog, Error, I2sLayout, Result, SplitDims, TensorInfo, TensorNameMapper, TensorSource, TensorType,
     dequantize,
@@ -182,7 +183,7 @@ fn layouts_without_rows_cannot_be_split() {
     for (name, shape) in [("blk.0.attn_kv_b.weight", &[16, 128][..]), ("blk.0.ffn_gate_up_exps.weight", &[2, 8, 128])] {
         let memory = Memory::new(vec![(name, shape, TensorType::I2s, bytes.clone())]);
         let error = memory.map(SplitDims { n_heads: 2, qk_nope: 4, v_head: 4 }).unwrap_err();
-        assert!(matches!(error.root(), Error::NotDivisible { ty: TensorType::I2s }), "{error}");
+        assert!(matches!(error.root(), Error::Names(NamesError::NotDivisible { ty: TensorType::I2s })), "{error}");
     }
 }
 

@@ -1,9 +1,17 @@
 //! Small safetensors files for tests, written by hand so that malformed ones can be written too.
-#![allow(dead_code, reason = "every test file uses its own part")]
+
 use std::fs;
 use std::path::Path;
 
+use gguf_bitnet::Error;
 use half::{bf16, f16};
+
+/// The defect that an error wraps, without the enum of its room: `EmptyFile` of `Source(EmptyFile)`.
+pub(crate) fn defect_name(error: &Error) -> String {
+    let root = format!("{:?}", error.root());
+    let (_, defect) = root.split_once('(').unwrap_or_default();
+    defect.chars().take_while(|c| c.is_alphanumeric()).collect()
+}
 
 /// A tensor with values that every storage type of the tests holds exactly.
 #[derive(Clone, Debug)]

@@ -121,7 +121,7 @@ impl CraftsmanModel {
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<()> {
         require_space(path, plan.bytes as u64)?;
-        let not_written = |source| gguf_bitnet::Error::Io { action: "write", path: path.to_owned(), source };
+        let not_written = |source| gguf_bitnet::Error::io("write", path)(source);
         let mut file = NewFile::create(path)?;
         let pool = self.pool().clone();
         let mut digests = Vec::with_capacity(plan.n_matrices() * DIGEST_BYTES);

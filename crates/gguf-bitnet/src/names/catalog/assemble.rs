@@ -6,8 +6,11 @@ use std::sync::Arc;
 
 use super::{Catalog, LogicalTensor, Part};
 use crate::error::{Error, Result};
+use crate::formats::FormatError;
+use crate::names::NamesError;
 use crate::names::class::TensorClass;
 use crate::names::mapper::{Role, SplitDims, TensorNameMapper, order_key};
+use crate::source::SourceError;
 use crate::source::{TensorInfo, TensorSource};
 
 impl Catalog {
@@ -87,7 +90,7 @@ fn assemble_tensor(
 ) -> Result<LogicalTensor> {
     for &(index, _) in &pieces {
         if let Some(dim) = infos[index].shape.iter().position(|&d| d == 0) {
-            return Err(Error::ZeroDimension { dim });
+            return Err(SourceError::ZeroDimension { dim }.into());
         }
     }
     // Experts ascending; anything else has no number and sorts first.
@@ -103,10 +106,11 @@ fn assemble_tensor(
         number(&pair[0].1).is_none() || number(&pair[0].1) == number(&pair[1].1)
     });
     if let Some(pair) = conflict {
-        return Err(Error::NameConflict {
+        return Err(NamesError::NameConflict {
             first: infos[pair[0].0].name.clone(),
             second: infos[pair[1].0].name.clone(),
-        });
+        }
+        .into());
     }
     let (shape, parts) = match pieces[..] {
         [(index, Piece::Whole)] => {
@@ -127,7 +131,7 @@ fn halves(info: &TensorInfo, index: usize, half: Half) -> Result<(Vec<usize>, Ve
     divisible(info)?;
     let rows = match info.shape[..] {
         [rows, _] | [..=MAX_CUTS, rows, _] if rows.is_multiple_of(2) => rows,
-        _ => return Err(Error::GateUpShape { shape: info.shape.clone() }),
+        _ => return Err(NamesError::GateUpShape { shape: info.shape.clone() }.into()),
     };
     let mut shape = info.shape.clone();
     let second_last = shape.len() - 2;
@@ -142,11 +146,11 @@ fn halves(info: &TensorInfo, index: usize, half: Half) -> Result<(Vec<usize>, Ve
 fn key_value(info: &TensorInfo, index: usize, dims: SplitDims, keys: bool) -> Result<(Vec<usize>, Vec<Part>)> {
     divisible(info)?;
     let SplitDims { n_heads, qk_nope, v_head } = dims;
-    let misfit = || Error::KvBShape { shape: info.shape.clone(), n_heads, qk_nope, v_head };
+    let misfit = || NamesError::KvBShape { shape: info.shape.clone(), n_heads, qk_nope, v_head };
     let per_head = qk_nope.checked_add(v_head).ok_or_else(misfit)?;
-    let [rows, latent] = info.shape[..] else { return Err(misfit()) };
+    let [rows, latent] = info.shape[..] else { return Err(misfit().into()) };
     if qk_nope == 0 || v_head == 0 || n_heads > MAX_CUTS || per_head.checked_mul(n_heads) != Some(rows) {
-        return Err(misfit());
+        return Err(misfit().into());
     }
     let parts = (0..n_heads)
         .map(|head| {
@@ -170,17 +174,17 @@ fn experts(infos: &[TensorInfo], pieces: &[(usize, Piece)]) -> Result<(Vec<usize
     for (position, &(index, piece)) in pieces.iter().enumerate() {
         let Piece::Expert { expert, half } = piece else { continue };
         if expert != position {
-            return Err(Error::ExpertGap { missing: position, last });
+            return Err(NamesError::ExpertGap { missing: position, last }.into());
         }
         let info = &infos[index];
         let [rows, cols] = info.shape[..] else {
             let expected = expected.unwrap_or_default();
-            return Err(Error::ExpertShape { expert, expected, got: info.shape.clone() });
+            return Err(NamesError::ExpertShape { expert, expected, got: info.shape.clone() }.into());
         };
         let rows = match half {
             None => 0..rows,
             Some(_) if !rows.is_multiple_of(2) => {
-                return Err(Error::GateUpShape { shape: info.shape.clone() });
+                return Err(NamesError::GateUpShape { shape: info.shape.clone() }.into());
             }
             Some(half) => {
                 divisible(info)?;
@@ -191,7 +195,7 @@ fn experts(infos: &[TensorInfo], pieces: &[(usize, Piece)]) -> Result<(Vec<usize
         match &expected {
             None => expected = Some(got),
             Some(expected) if *expected != got => {
-                return Err(Error::ExpertShape { expert, expected: expected.clone(), got });
+                return Err(NamesError::ExpertShape { expert, expected: expected.clone(), got }.into());
             }
             Some(_) => {}
         }
@@ -205,7 +209,7 @@ fn experts(infos: &[TensorInfo], pieces: &[(usize, Piece)]) -> Result<(Vec<usize
 /// Refuses to cut a layout that has no rows.
 fn divisible(info: &TensorInfo) -> Result<()> {
     info.ty.row_bytes(info.cols()).map(|_| ()).map_err(|error| match error {
-        Error::NoRows { ty } => Error::NotDivisible { ty },
+        Error::Format(FormatError::NoRows { ty }) => NamesError::NotDivisible { ty }.into(),
         other => other,
     })
 }

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::store::StoreError;
 
 /// The text that is stored.
 pub(super) fn pretty(manifest: &Value) -> String {
@@ -14,7 +15,7 @@ pub(super) fn pretty(manifest: &Value) -> String {
 
 /// The stored manifest equals this one.
 pub(super) fn check_manifest(path: &Path, manifest: &Value) -> Result<()> {
-    let damaged = |what| Error::JobDamaged { what };
+    let damaged = |what| StoreError::JobDamaged { what };
     let stored = fs::read(path).map_err(|_| damaged("its manifest.json is missing"))?;
     let stored: Value = serde_json::from_slice(&stored).map_err(|_| damaged("its manifest.json is not JSON"))?;
     // Compared as it will be read back.
@@ -24,7 +25,7 @@ pub(super) fn check_manifest(path: &Path, manifest: &Value) -> Result<()> {
         None => Ok(()),
         Some((key, stored, given)) => {
             let text = |value: Option<&Value>| value.map_or("absent".to_owned(), Value::to_string);
-            Err(Error::ManifestMismatch { key, stored: text(stored), given: text(given) })
+            Err(StoreError::ManifestMismatch { key, stored: text(stored), given: text(given) }.into())
         }
     }
 }

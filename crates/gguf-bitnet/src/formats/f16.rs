@@ -4,9 +4,12 @@
 //! F16: sign 1 | exponent 5, bias 15 | mantissa 10      F32: sign 1 | exponent 8, bias 127 | mantissa 23
 //! ```
 
+/// F16 rounds to infinity from here on: halfway between the largest F16 and the next power of two.
+pub(super) const F16_LIMIT: f32 = 65520.0;
+
 /// The exact value of an F16.
 #[inline(always)]
-pub(crate) fn f16_to_f32(half: u16) -> f32 {
+pub(super) fn f16_to_f32(half: u16) -> f32 {
     let half = u32::from(half);
     let sign = (half & 0x8000) << 16;
     let magnitude = (half & 0x7fff) << 13;
@@ -21,7 +24,7 @@ pub(crate) fn f16_to_f32(half: u16) -> f32 {
 
 /// The nearest F16, ties to even; infinite where the magnitude is 65520 or more, and NaN stays NaN.
 #[inline(always)]
-pub(crate) fn f32_to_f16(value: f32) -> u16 {
+pub(super) fn f32_to_f16(value: f32) -> u16 {
     let bits = value.to_bits();
     let sign = (bits >> 16 & 0x8000) as u16;
     let magnitude = bits & 0x7fff_ffff;
@@ -31,8 +34,7 @@ pub(crate) fn f32_to_f16(value: f32) -> u16 {
     // Subnormal results: adding 0.5 leaves units of 2^-24 in the low mantissa bits, rounded to even.
     let subnormal = (f32::from_bits(magnitude) + 0.5).to_bits().wrapping_sub(0.5f32.to_bits()) as u16;
     let result = if magnitude < (127 - 14) << 23 { subnormal } else { normal };
-    // 65520 is halfway between the largest F16 and the next power of two.
-    let result = if magnitude >= 65520.0f32.to_bits() { 0x7c00 } else { result };
+    let result = if magnitude >= F16_LIMIT.to_bits() { 0x7c00 } else { result };
     let result = if magnitude > 0x7f80_0000 { 0x7e00 } else { result };
     sign | result
 }

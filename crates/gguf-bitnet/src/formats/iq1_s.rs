@@ -1,10 +1,52 @@
-//! The grid of IQ1_S: the 2048 of the 6561 ternary octets that the format can store.
+//! IQ1_S: 1.5625 bits per weight in super-blocks of 256: octets of trits from a grid of 2048.
 //!
-//! An octet has the number `sum((t[i] + 1) * 3^i)`, i = 0..7; entry k of the grid is the octet with
-//! the k-th smallest number that belongs to it. The set is part of the format; it was read from the
-//! `gguf` package's table.
+//! ```text
+//! d: f16 | qs[32] | qh[8]: u16      value = (d (2 s + 1)) (grid +- 1/8), s 3 bits per 32
+//! ```
+//! The grid has the 2048 of the 6561 ternary octets that the format can store. An octet has the number
+//! `sum((t[i] + 1) * 3^i)`, i = 0..7; entry k of the grid is the octet with the k-th smallest number that belongs to it.
+//! The set is part of the format; it was read from the `gguf` package's table.
 
 use std::sync::LazyLock;
+
+use ternary_core::Error;
+
+use super::blocks::{decode_blocks, f16_at};
+use super::format::{Format, Invalid, Layout};
+
+/// The storage format IQ1_S.
+pub(super) struct Iq1S;
+
+impl Format for Iq1S {
+    fn layout(&self) -> Layout {
+        Layout { id: 19, name: "IQ1_S", block_len: 256, block_bytes: 50 }
+    }
+
+    fn invalid(&self) -> Invalid {
+        Invalid::Block { scales: &[0], codes: 0 }
+    }
+
+    fn decode(&self, bytes: &[u8], out: &mut [f32]) -> Result<(), Error> {
+        decode_blocks(bytes, out, decode);
+        Ok(())
+    }
+}
+
+fn decode(block: &[u8; 50], out: &mut [f32; 256]) {
+    let d = f16_at(block, 0);
+    let (qs, qh) = block[2..].split_at(32);
+    let qh = qh.as_chunks::<2>().0;
+    let grid = &*GRID;
+    for (i, out) in out.as_chunks_mut::<8>().0.iter_mut().enumerate() {
+        let high = u16::from_le_bytes(qh[i / 4]);
+        let scale = d * f32::from(2 * (high >> 12 & 7) + 1);
+        let delta = if high >> 15 == 1 { -0.125 } else { 0.125 };
+        let index = usize::from(qs[i]) | usize::from(high >> (3 * (i % 4)) & 7) << 8;
+        for (out, &trit) in out.iter_mut().zip(&grid[index]) {
+            *out = scale * (f32::from(trit) + delta);
+        }
+    }
+}
 
 /// Bit `n % 64` of word `n / 64` is set when octet number n belongs to the grid.
 #[rustfmt::skip]
@@ -33,7 +75,7 @@ const MEMBERS: [u64; 103] = [
 ];
 
 /// The octets by index.
-pub(super) static GRID: LazyLock<Vec<[i8; 8]>> = LazyLock::new(|| {
+static GRID: LazyLock<Vec<[i8; 8]>> = LazyLock::new(|| {
     let is_member = |n: &u32| MEMBERS[(n / 64) as usize] >> (n % 64) & 1 == 1;
     (0..3u32.pow(8)).filter(is_member).map(octet).collect()
 });

@@ -1,0 +1,114 @@
+//! What a storage format is: one file of this folder that implements [`Format`], and one line of the table in
+//! `tensor_type.rs`. A format that is written too implements [`Encoder`].
+
+use ternary_core::{Error, Rounding};
+
+/// Identity and block size of a format.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Layout {
+    /// The GGML type id that files hold.
+    pub(crate) id: u32,
+    /// The format's name, such as `TQ2_0`.
+    pub(crate) name: &'static str,
+    /// Elements per block (per group for I2_S).
+    pub(crate) block_len: usize,
+    /// Bytes per block (per group for I2_S).
+    pub(crate) block_bytes: usize,
+}
+
+/// Which elements blocks are cut from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// Each row is a whole number of blocks, so a row can be cut out of the tensor.
+    Rows,
+    /// The flattened tensor is a whole number of blocks, and `tail_bytes` more bytes follow the last one.
+    Tensor { tail_bytes: u64 },
+    /// Blocks run over the flattened tensor; the last one is padded.
+    PaddedTensor,
+}
+
+/// The bit patterns of a block that are no weights; a check of a model looks for them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Invalid {
+    /// There are none: integers.
+    Never,
+    /// NaN and infinities of floating-point numbers.
+    Float(FloatBits),
+    /// F16 scales or minima at these offsets that are NaN or infinite, and two-bit codes 3 in the first `codes` bytes.
+    Block { scales: &'static [usize], codes: usize },
+}
+
+/// The fields of a floating-point number below its sign.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FloatBits {
+    /// Bits of the mantissa.
+    pub(crate) mantissa: u32,
+    /// Bits of the exponent.
+    pub(crate) exponent: u32,
+}
+
+impl FloatBits {
+    /// The bit pattern of infinity: all bits of the exponent, and no other.
+    pub(crate) fn infinity(self) -> u64 {
+        ((1 << self.exponent) - 1) << self.mantissa
+    }
+
+    /// The bits of a number that are not its sign.
+    pub(crate) fn magnitude(self) -> u64 {
+        (1 << (self.exponent + self.mantissa)) - 1
+    }
+}
+
+/// One storage format of weights.
+pub(crate) trait Format: Sync {
+    /// Identity and block size.
+    fn layout(&self) -> Layout;
+
+    /// Which elements blocks are cut from.
+    fn extent(&self) -> Extent {
+        Extent::Rows
+    }
+
+    /// Whether every weight is -1, 0 or +1 times a scale.
+    fn is_ternary(&self) -> bool {
+        false
+    }
+
+    /// The bit patterns that are no weights.
+    fn invalid(&self) -> Invalid;
+
+    /// Writes the values of `bytes` to `out`. The caller has checked that the lengths belong together.
+    ///
+    /// # Errors
+    /// For ternary formats, an invalid code or scale.
+    fn decode(&self, bytes: &[u8], out: &mut [f32]) -> Result<(), Error>;
+
+    /// How rows are encoded; `None` for a format that is only read.
+    fn encoder(&self) -> Option<&dyn Encoder> {
+        None
+    }
+}
+
+/// The choices of an encoder.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Encoding<'a> {
+    /// How a ternary format chooses its trits.
+    pub(crate) rounding: Rounding,
+    /// One weight per element for its squared error.
+    pub(crate) importance: Option<&'a [f32]>,
+}
+
+/// Writing of a format.
+pub(crate) trait Encoder {
+    /// Values of this magnitude or more do not fit.
+    fn limit(&self) -> f32 {
+        f32::INFINITY
+    }
+
+    /// Writes whole rows to `out`, which holds zeros and has the right length. The caller has checked that every value
+    /// is finite and below [`Encoder::limit`], and that importances are finite, not negative, and one per value.
+    ///
+    /// # Errors
+    /// For ternary formats, weights that cannot be made ternary.
+    fn encode(&self, row: &[f32], encoding: Encoding<'_>, out: &mut [u8]) -> Result<(), Error>;
+}

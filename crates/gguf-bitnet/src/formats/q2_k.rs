@@ -1,0 +1,42 @@
+//! Q2_K: 2 bits per weight in super-blocks of 256, with 4-bit scales and minima per 16 weights.
+//!
+//! ```text
+//! scales[16] | qs[64] | d: f16 | dmin: f16      value = (d s) q - (dmin m), s and m 4 bits per 16
+//! ```
+
+use ternary_core::Error;
+
+use super::blocks::{decode_blocks, f16_at, two_bit_run};
+use super::format::{Format, Invalid, Layout};
+
+/// The storage format Q2_K.
+pub(super) struct Q2K;
+
+impl Format for Q2K {
+    fn layout(&self) -> Layout {
+        Layout { id: 10, name: "Q2_K", block_len: 256, block_bytes: 84 }
+    }
+
+    fn invalid(&self) -> Invalid {
+        Invalid::Block { scales: &[80, 82], codes: 0 }
+    }
+
+    fn decode(&self, bytes: &[u8], out: &mut [f32]) -> Result<(), Error> {
+        decode_blocks(bytes, out, decode);
+        Ok(())
+    }
+}
+
+fn decode(block: &[u8; 84], out: &mut [f32; 256]) {
+    let (scales, rest) = block.split_at(16);
+    let (qs, _) = rest.split_at(64);
+    let (d, dmin) = (f16_at(block, 80), f16_at(block, 82));
+    for (i, out) in out.as_chunks_mut::<16>().0.iter_mut().enumerate() {
+        let scale = d * f32::from(scales[i] & 15);
+        let min = dmin * f32::from(scales[i] >> 4);
+        let (bytes, shift) = two_bit_run(qs, i);
+        for (out, &byte) in out.iter_mut().zip(bytes) {
+            *out = scale * f32::from(byte >> shift & 3) - min;
+        }
+    }
+}

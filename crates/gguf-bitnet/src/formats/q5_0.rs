@@ -1,0 +1,38 @@
+//! Q5_0: 5 bits per weight and one F16 scale per 32 weights.
+//!
+//! ```text
+//! d: f16 | qh: u32 | qs[16]      value = d (q - 16)      bit m of qh = fifth bit of weight m
+//! ```
+
+use ternary_core::Error;
+
+use super::blocks::{decode_blocks, f16_at, five_bits};
+use super::format::{Format, Invalid, Layout};
+
+/// The storage format Q5_0.
+pub(super) struct Q5_0;
+
+impl Format for Q5_0 {
+    fn layout(&self) -> Layout {
+        Layout { id: 6, name: "Q5_0", block_len: 32, block_bytes: 22 }
+    }
+
+    fn invalid(&self) -> Invalid {
+        Invalid::Block { scales: &[0], codes: 0 }
+    }
+
+    fn decode(&self, bytes: &[u8], out: &mut [f32]) -> Result<(), Error> {
+        decode_blocks(bytes, out, decode);
+        Ok(())
+    }
+}
+
+fn decode(block: &[u8; 22], out: &mut [f32; 32]) {
+    let d = f16_at(block, 0);
+    let high = u32::from_le_bytes([block[2], block[3], block[4], block[5]]);
+    for m in 0..16 {
+        let [low, upper] = five_bits(block[6 + m], high, m);
+        out[m] = d * (low - 16) as f32;
+        out[m + 16] = d * (upper - 16) as f32;
+    }
+}

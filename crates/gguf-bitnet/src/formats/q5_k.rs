@@ -1,0 +1,43 @@
+//! Q5_K: 5 bits per weight in super-blocks of 256, with 6-bit scales and minima per 32 weights.
+//!
+//! ```text
+//! d: f16 | dmin: f16 | scales[12] | qh[32] | qs[128]      value = (d s) q - (dmin m), s and m 6 bits per 32
+//! ```
+
+use ternary_core::Error;
+
+use super::blocks::{decode_blocks, f16_at, scale_min};
+use super::format::{Format, Invalid, Layout};
+
+/// The storage format Q5_K.
+pub(super) struct Q5K;
+
+impl Format for Q5K {
+    fn layout(&self) -> Layout {
+        Layout { id: 13, name: "Q5_K", block_len: 256, block_bytes: 176 }
+    }
+
+    fn invalid(&self) -> Invalid {
+        Invalid::Block { scales: &[0, 2], codes: 0 }
+    }
+
+    fn decode(&self, bytes: &[u8], out: &mut [f32]) -> Result<(), Error> {
+        decode_blocks(bytes, out, decode);
+        Ok(())
+    }
+}
+
+fn decode(block: &[u8; 176], out: &mut [f32; 256]) {
+    let (d, dmin) = (f16_at(block, 0), f16_at(block, 2));
+    let (scales, rest) = block[4..].split_at(12);
+    let (qh, qs) = rest.split_at(32);
+    for (j, out) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+        let (scale, min) = scale_min(scales, j);
+        let (scale, min) = (d * scale, dmin * min);
+        let shift = 4 * (j % 2);
+        for ((out, &byte), &high) in out.iter_mut().zip(&qs[32 * (j / 2)..]).zip(qh) {
+            let q = byte >> shift & 15 | (high >> j & 1) << 4;
+            *out = scale * f32::from(q) - min;
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! A file (or set of files) that holds named tensors, whatever its container format.
+//!
+//! **Invariant:** a `TensorSource` has been validated as a whole before it exists: every tensor's
+//! shape, type and span fit the file, so [`TensorSource::bytes`] never reaches outside of it.
+
+use std::fmt;
+use std::ops::Range;
+use std::path::Path;
+
+use ternary_core::Bytes;
+
+use crate::error::Result;
+use crate::formats::TensorType;
+
+/// What a source says about one of its tensors.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TensorInfo {
+    /// The name as the file spells it.
+    pub name: String,
+    /// Row-major dimensions, outermost first (GGUF's `ne` is the reverse); empty for a scalar.
+    pub shape: Vec<usize>,
+    /// Storage type of the elements.
+    pub ty: TensorType,
+    /// Stored size in bytes.
+    pub bytes: u64,
+}
+
+impl TensorInfo {
+    /// Number of elements: the product of the shape (1 for a scalar).
+    ///
+    /// The product of a validated source's shape fits; of any other it saturates.
+    pub fn elements(&self) -> usize {
+        self.shape.iter().fold(1, |n, &d| n.saturating_mul(d))
+    }
+
+    /// Length of a row: the last dimension (1 for a scalar).
+    pub fn cols(&self) -> usize {
+        self.shape.last().copied().unwrap_or(1)
+    }
+
+    /// Number of rows of the tensor flattened to `[rows, cols]`: the product of the leading
+    /// dimensions (1 for a vector or a scalar).
+    pub fn rows(&self) -> usize {
+        let lead = self.shape.len().saturating_sub(1);
+        self.shape[..lead].iter().fold(1, |n, &d| n.saturating_mul(d))
+    }
+}
+
+/// Read access to named tensors. Implemented by `GgufFile` (one file or a split set) and
+/// `SafetensorsDir` (a directory or a single file).
+///
+/// Views are zero-copy; their pages become resident when they are read and can be handed back
+/// with [`TensorSource::release`].
+pub trait TensorSource: Send + Sync {
+    /// Every tensor, in file order.
+    fn tensors(&self) -> &[TensorInfo];
+
+    /// Position of the tensor with this exact name in [`TensorSource::tensors`].
+    fn index_of(&self, name: &str) -> Option<usize>;
+
+    /// The stored bytes of a tensor: a zero-copy view that keeps the map alive.
+    ///
+    /// # Errors
+    /// When `index` is not one of [`TensorSource::tensors`].
+    fn bytes(&self, index: usize) -> Result<Bytes>;
+
+    /// Tells the operating system that the pages of a tensor are not needed for now. Views stay
+    /// valid: touching them again reads the file again. A hint; out-of-range indices are ignored.
+    fn release(&self, index: usize);
+
+    /// Asks the operating system to read a tensor's pages ahead. A hint, like
+    /// [`TensorSource::release`].
+    fn prefetch(&self, index: usize);
+
+    /// As [`TensorSource::release`], for the bytes `range` of a tensor; what lies outside of it is ignored. Sources
+    /// without pages do nothing.
+    fn release_range(&self, _index: usize, _range: Range<usize>) {}
+
+    /// As [`TensorSource::prefetch`], for the bytes `range` of a tensor; what lies outside of it is ignored. Sources
+    /// without pages do nothing.
+    fn prefetch_range(&self, _index: usize, _range: Range<usize>) {}
+
+    /// The file or directory that was opened.
+    fn path(&self) -> &Path;
+}
+
+/// The part of `span` that `range` names, counted from the start of the span.
+pub(crate) fn within(span: &Range<usize>, range: &Range<usize>) -> Range<usize> {
+    let (start, end) = (range.start.min(span.len()), range.end.min(span.len()));
+    span.start + start..span.start + end
+}
+
+impl fmt::Debug for dyn TensorSource + '_ {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({} tensors)", self.path().display(), self.tensors().len())
+    }
+}

@@ -1,0 +1,79 @@
+//! What the operating system refuses, outputs that cannot be written, and jobs that cannot be continued.
+
+use std::path::PathBuf;
+
+/// A defect of a file access, an output path or a job.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The operating system refused.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried, such as `open`.
+        action: &'static str,
+        /// On which file or directory.
+        path: PathBuf,
+        /// Its reason.
+        source: std::io::Error,
+    },
+    /// A stream refused the bytes written to it.
+    #[error("cannot write the output: {source}")]
+    WriteStream {
+        /// The stream's reason.
+        source: std::io::Error,
+    },
+    /// A path that cannot be a model file.
+    #[error("{} is a directory: name the GGUF file itself", path.display())]
+    IsDirectory {
+        /// What was given.
+        path: PathBuf,
+    },
+    /// An output path that cannot be written.
+    #[error("cannot be an output file: {why}")]
+    BadOutput {
+        /// The reason, with the remedy.
+        why: &'static str,
+    },
+    /// The output is already there.
+    #[error("already exists: choose another name or pass --force to replace it")]
+    OutputExists,
+    /// The disk is too full.
+    #[error("{need} bytes are needed on this disk, {have} are free: make room or choose another place")]
+    NotEnoughSpace {
+        /// Bytes needed.
+        need: u64,
+        /// Bytes free.
+        have: u64,
+    },
+    /// An unfinished job with other settings or inputs.
+    #[error(
+        "holds an unfinished job whose `{key}` is {stored}, now it is {given}: \
+         repeat the first command, or pass --force to start over"
+    )]
+    ManifestMismatch {
+        /// Dotted path of the first differing key.
+        key: String,
+        /// Value of the unfinished job, `absent` where it has none.
+        stored: String,
+        /// Value of this one.
+        given: String,
+    },
+    /// An unfinished job that cannot be understood.
+    #[error("holds an unfinished job that cannot be read ({what}): pass --force to start over")]
+    JobDamaged {
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// Files in the job's directory that are not the job's.
+    #[error("holds `{file}`, which is no file of an unfinished job: move it elsewhere")]
+    JobForeignFile {
+        /// The stranger.
+        file: String,
+    },
+    /// Another process is at it.
+    #[error("another process is working on this output: wait for it or stop it")]
+    JobBusy,
+    /// A call on a job that has been committed or has failed.
+    #[error("the job has ended: open it again")]
+    JobEnded,
+}
