@@ -39,7 +39,7 @@ enum Verb {
     /// Take the fixture teacher through quantize, verify, fidelity, gates and one generated answer.
     Pipeline(pipeline::Args),
     /// Check what the compiler does not: dependency edges, file sizes, headers, fixtures.
-    Tidy,
+    Tidy(tidy::Args),
     /// Check that the product compiles for macOS and Windows, where their standard libraries are installed.
     Targets,
     /// Test the kernels and the golden tokens on emulated ARM and in WASM, where their tools are installed.
@@ -73,7 +73,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().verb {
         Verb::Test(rest) => test(&rest.args),
         Verb::Pipeline(args) => pipeline::run(&args),
-        Verb::Tidy => tidy::run(),
+        Verb::Tidy(args) => tidy::run(&args),
         Verb::Targets => targets::run(),
         Verb::Cross(args) => cross::run(&args),
         Verb::Fuzz(args) => fuzz::run(&args),

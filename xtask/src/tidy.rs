@@ -1,57 +1,88 @@
 //! `cargo xtask tidy`: the rules of this repository that the compiler does not check.
 //!
 //! A problem fails the run; a remark (a soft limit) is printed and does not. **Invariant**: every rule is a function of
-//! text, so each has a test with a good and a bad example.
+//! text, so each has a test with a good and a bad example. The whole is also a test, so that `cargo test` runs it.
 
+mod crates;
 mod edges;
 mod files;
+mod findings;
 mod fixtures;
+mod graph;
+mod outline;
+mod prose;
+mod tokens;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::outcome::Outcome;
 use crate::repo;
 
-/// What the checks found.
-#[derive(Default)]
-pub(crate) struct Findings {
-    problems: Vec<String>,
-    remarks: Vec<String>,
+use crates::Crate;
+use findings::Findings;
+
+/// What to print.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Only print the module graph of each crate: files, circles and the fullest folder
+    #[arg(long)]
+    graph: bool,
+    /// Print each finding of the rules that fail nothing yet, not only their number
+    #[arg(long)]
+    all: bool,
 }
 
-impl Findings {
-    fn problem(&mut self, text: impl Into<String>) {
-        self.problems.push(text.into());
-    }
-
-    fn remark(&mut self, text: impl Into<String>) {
-        self.remarks.push(text.into());
-    }
-}
-
-pub(crate) fn run() -> Outcome {
-    let mut findings = Findings::default();
-    edges::check(&mut findings)?;
-    let all = walk(repo::root())?;
-    for path in &all {
-        let name = path.strip_prefix(repo::root())?.to_string_lossy().replace('\\', "/");
-        if let Some(text) = files::read_text(path) {
-            files::check(&name, &text, &mut findings);
+pub(crate) fn run(args: &Args) -> Outcome {
+    let files = walk(repo::root())?;
+    if args.graph {
+        for line in Crate::all(&files)?.iter().flat_map(Crate::summary) {
+            repo::say(&line);
         }
+        return Ok(());
     }
-    fixtures::check(&all, &mut findings)?;
+    let findings = check(&files)?;
     for remark in &findings.remarks {
         repo::say(&format!("remark: {remark}"));
+    }
+    let mut counts = BTreeMap::new();
+    for (rule, text) in &findings.pending {
+        *counts.entry(rule).or_insert(0) += 1;
+        if args.all {
+            repo::say(&format!("{rule:?}: {text}"));
+        }
+    }
+    for (rule, count) in counts {
+        repo::say(&format!("remark: {count} findings of the rule {rule:?}; --all lists them"));
     }
     for problem in &findings.problems {
         repo::say(&format!("problem: {problem}"));
     }
-    let (files, problems) = (all.len(), findings.problems.len());
-    if problems > 0 {
-        return Err(format!("{problems} problems in {files} files").into());
+    match findings.problems.len() {
+        0 => repo::say(&format!("tidy: {} files, no problem, {} remarks", files.len(), findings.remarks.len())),
+        problems => return Err(format!("{problems} problems in {} files", files.len()).into()),
     }
-    repo::say(&format!("tidy: {files} files, no problem, {} remarks", findings.remarks.len()));
     Ok(())
+}
+
+/// Applies every rule to these files, which are those of the repository.
+fn check(all: &[PathBuf]) -> Outcome<Findings> {
+    let mut findings = Findings::default();
+    edges::check(&mut findings)?;
+    for path in all {
+        let name = path.strip_prefix(repo::root())?.to_string_lossy().replace('\\', "/");
+        if let Some(text) = files::read_text(path) {
+            files::check(&name, &text, &mut findings);
+            if name.ends_with(".rs") {
+                prose::check(&name, &text, &mut findings);
+            }
+        }
+    }
+    for one in Crate::all(all)? {
+        one.check(&mut findings);
+    }
+    fixtures::check(all, &mut findings)?;
+    Ok(findings)
 }
 
 /// Every file of the repository that is source: not below `target*`, hidden folders (but `.ci` and `.cargo`) or job folders.
@@ -73,4 +104,16 @@ fn walk(dir: &Path) -> Outcome<Vec<PathBuf>> {
     }
     files.sort();
     Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{check, walk};
+    use crate::repo;
+
+    #[test]
+    fn the_repository_keeps_its_rules() {
+        let findings = check(&walk(repo::root()).unwrap()).unwrap();
+        assert!(findings.problems.is_empty(), "{:#?}", findings.problems);
+    }
 }

@@ -3,7 +3,7 @@
 use serde_json::Value;
 use xshell::cmd;
 
-use super::Findings;
+use super::findings::Findings;
 use crate::outcome::Outcome;
 use crate::repo;
 use crate::report::list;

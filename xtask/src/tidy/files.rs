@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::Findings;
+use super::findings::Findings;
 
 /// Lines of code a file should not and must not exceed, tests apart.
 const SOFT_LINES: usize = 400;
@@ -133,7 +133,8 @@ fn long_functions(text: &str) -> Vec<(usize, usize)> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Findings, check, code_lines, long_functions};
+    use super::super::findings::Findings;
+    use super::{check, code_lines, long_functions};
 
     fn problems(name: &str, text: &str) -> Vec<String> {
         let mut findings = Findings::default();

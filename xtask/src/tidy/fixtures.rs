@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::Findings;
+use super::findings::Findings;
 use crate::outcome::Outcome;
 use crate::repo;
 
