@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 
 use moe_runtime::{ModelFiles, SplitMix64};
-use rlm_refine::synth::{Shape, write_gguf};
+use rlm_refine::synth::{self, Shape};
 use rlm_refine::{Preset, Recipe};
 use tempfile::TempDir;
 use tl_kernels::Pool;
@@ -30,7 +30,13 @@ impl SyntheticModel {
         let model = SyntheticModel { dir };
         let shape = Shape::open("glm-4.7-flash", Some(LAYERS)).expect("a known shape");
         let recipe = Recipe { preset: Preset::Phase2, ..Recipe::default() };
-        let written = write_gguf(&shape, &recipe, 0, &Pool::serial(), &model.path(), false, &mut |_, _| {});
+        let written = synth::SyntheticModel { shape, seed: 0 }.write_gguf(
+            &recipe,
+            &Pool::serial(),
+            &model.path(),
+            false,
+            &mut |_, _| {},
+        );
         written.expect("room for 1.6 GB in the temporary directory");
         model
     }

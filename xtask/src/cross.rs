@@ -37,7 +37,7 @@ const ARM_TESTS: [(&str, &[&str]); 4] = [
     ("tl-kernels", &["--lib"]),
     ("tl-kernels", KERNEL_TESTS),
     ("mla-attention", &["--test", "it", "--", "mla::", "gqa::"]),
-    ("rlm-refine", &["--test", "golden_tokens"]),
+    ("rlm-refine", &["--test", "it", "golden_tokens::"]),
 ];
 
 /// A processor that qemu plays, and the level it must offer.

@@ -1,1 +1,1 @@
-//! Recursive sentence embedding and the evidence graph.
+//! Holds no code yet: the place of the recursive sentence embedder and its evidence graph.

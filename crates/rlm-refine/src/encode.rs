@@ -1,4 +1,4 @@
-//! Rows of weights to bytes of a student, in parallel, with the error they suffer.
+//! Rows of weights to bytes of a file, in parallel, with the error this causes.
 //!
 //! **Invariant:** bytes and error sums do not depend on the number of threads: tasks are cut by rows alone and their
 //! sums are added in the order of the rows.
@@ -10,28 +10,30 @@ use gguf_bitnet::{Rounding, TensorType, dequantize, encode_row};
 use ternary_core::ErrorSums;
 use tl_kernels::Pool;
 
-use crate::Result;
-use crate::units::TASK_WEIGHTS;
+use crate::error::Result;
 
-/// Decodes rows to F32 `[n, cols]`.
-pub type ReadRows<'a> = dyn Fn(Range<usize>, &mut [f32]) -> Result<()> + Sync + 'a;
+/// Weights that one thread takes at a time.
+pub(crate) const TASK_WEIGHTS: usize = 1 << 16;
+
+/// A function that decodes rows to F32 `[n, cols]`.
+pub(crate) type ReadRows<'a> = dyn Fn(Range<usize>, &mut [f32]) -> Result<()> + Sync + 'a;
 
 /// How rows are stored.
 #[derive(Clone, Copy, Debug)]
-pub struct Encoding {
+pub(crate) struct Encoding {
     /// The type on disk.
-    pub ty: TensorType,
+    pub(crate) ty: TensorType,
     /// The rounding of ternary types.
-    pub rounding: Rounding,
+    pub(crate) rounding: Rounding,
     /// Length of a row.
-    pub cols: usize,
+    pub(crate) cols: usize,
 }
 
 /// Encodes `rows`, which `read` decodes to F32 (`[n, cols]`), into `out`, and returns the error this causes.
 ///
 /// # Errors
 /// The first error of `read` by row, or a row that the type cannot store.
-pub fn encode_rows(
+pub(crate) fn encode_rows(
     pool: &Pool,
     encoding: Encoding,
     rows: Range<usize>,

@@ -1,20 +1,23 @@
 //! Teacher to student: recipes, post-training quantisation, synthetic models.
 //!
-//! [`recipe`] says which type a tensor gets, [`student`] what file that makes, [`quantize`] makes it from a checkpoint
-//! and [`synth`] from nothing.
+//! | room | what it holds |
+//! |---|---|
+//! | `recipe` | [`Recipe`]: the type that each tensor gets |
+//! | `student` | [`StudentPlan`]: the file that follows from a recipe, and the units of work it is written in |
+//! | `encode` | rows of weights to bytes of a file, in parallel, with the error this causes |
+//! | `quantize` | [`Quantizer`]: a student made from a checkpoint |
+//! | [`synth`] | models of any size with seeded random weights |
 //!
 //! **Invariant:** routers, norms, biases, the embedding and the head are never ternary.
 
-pub mod encode;
-pub mod quantize;
-pub mod recipe;
-pub mod student;
-pub mod synth;
-pub mod units;
-
+mod encode;
 mod error;
+mod quantize;
+mod recipe;
+mod student;
+pub mod synth;
 
 pub use error::{Error, Result};
-pub use quantize::{QuantizeOptions, QuantizeReport, Quantizer, Stage};
-pub use recipe::{Assignment, Override, Preset, Reason, Recipe, Ternary};
-pub use student::{PlannedTensor, Provenance, StudentPlan};
+pub use quantize::{OnProgress, QuantizeOptions, QuantizeReport, Quantizer, Stage, TypeReport};
+pub use recipe::{Assignment, Override, Preset, Reason, Recipe, RecipeError, Ternary};
+pub use student::{PlannedTensor, StudentPlan};

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use clap::ValueEnum;
-use rlm_refine::synth::{Shape, write_checkpoint, write_gguf};
+use rlm_refine::synth::{Shape, SyntheticModel};
 
 use crate::model::Threads;
 use crate::progress::{Unit, bar};
@@ -48,7 +48,7 @@ enum Format {
 
 /// Runs the verb.
 pub(crate) fn execute(args: Args) -> Result<()> {
-    let shape = Shape::open(&args.shape, args.layers)?;
+    let model = SyntheticModel { shape: Shape::open(&args.shape, args.layers)?, seed: args.seed };
     let pool = args.threads.pool()?;
     let bar = bar(0, Unit::Bytes, "writing");
     let mut progress = |done, total| {
@@ -56,11 +56,9 @@ pub(crate) fn execute(args: Args) -> Result<()> {
         bar.set_position(done);
     };
     let bytes = match args.format {
-        Format::Gguf => {
-            write_gguf(&shape, &args.recipe.recipe(), args.seed, &pool, &args.out, args.force, &mut progress)?
-        }
+        Format::Gguf => model.write_gguf(&args.recipe.recipe(), &pool, &args.out, args.force, &mut progress)?,
         Format::SafetensorsBf16 if args.force => bail!("--force replaces files only: remove the directory yourself"),
-        Format::SafetensorsBf16 => write_checkpoint(&shape, args.seed, &pool, &args.out, &mut progress)?,
+        Format::SafetensorsBf16 => model.write_checkpoint(&pool, &args.out, &mut progress)?,
     };
     bar.finish_and_clear();
     output::note(format_args!("{} in {}", size::show(bytes), args.out.display()));

@@ -1,131 +1,124 @@
-//! Writes a checkpoint directory of BF16 safetensors, tensor by tensor.
-//!
-//! ```text
-//! shard = header length (u64 LE) | JSON { name: { dtype, shape, data_offsets } } padded with spaces to 8 | data
-//! ```
-//! Source: the safetensors format description (Hugging Face).
+//! A checkpoint directory of random weights in BF16.
 
-use std::fs::File;
-use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::io::Write;
+use std::path::Path;
 
-use gguf_bitnet::TensorClass;
-use serde_json::{Map, Value, json};
+use gguf_bitnet::{TensorClass, hf_name, require_space, write_atomic};
+use moe_runtime::AttentionConfig;
+use tl_kernels::Pool;
 
-use crate::{Error, Result};
+use super::model::{OnBytes, SyntheticModel};
+use super::shards::{CheckpointTensor, ShardWriter, index_json, shard_name, shards};
+use super::weights::RandomTensor;
+use crate::error::{Error, Result};
 
-/// A tensor of a checkpoint to be written.
-#[derive(Clone, Debug)]
-pub(super) struct CheckpointTensor {
-    /// Hugging Face name.
-    pub name: String,
-    /// Row-major dimensions.
-    pub shape: Vec<usize>,
-    /// What the tensor is for.
-    pub class: TensorClass,
-    /// Whether elements are F32 (the selection bias) instead of BF16.
-    pub f32: bool,
-}
+/// Largest shard of a synthetic checkpoint.
+const SHARD_BYTES: u64 = 4 << 30;
 
-impl CheckpointTensor {
-    /// Stored size.
-    pub(super) fn bytes(&self) -> u64 {
-        self.shape.iter().product::<usize>() as u64 * if self.f32 { 4 } else { 2 }
+impl SyntheticModel {
+    /// Writes a BF16 checkpoint directory to `out`: `config.json`, shards, their index. Returns the bytes of its tensors.
+    ///
+    /// # Errors
+    /// An existing `out`, or too little disk. A directory that could not be finished is removed.
+    pub fn write_checkpoint(&self, pool: &Pool, out: &Path, progress: &mut OnBytes<'_>) -> Result<u64> {
+        let shards = shards(self.checkpoint_tensors()?, SHARD_BYTES);
+        let total: u64 = shards.iter().flatten().map(CheckpointTensor::bytes).sum();
+        require_space(out, total)?;
+        let io = |action| move |source| Error::Io { action, path: out.display().to_string(), source };
+        fs::create_dir(out).map_err(io("create"))?;
+        let written = self.write_shards(&shards, pool, out, progress);
+        if written.is_err() {
+            // An error of the removal would hide the first one.
+            let _ = fs::remove_dir_all(out);
+        }
+        written.map(|()| total)
     }
-}
 
-/// Cuts tensors, in order, into shards of at most `limit_bytes` (more when a single tensor is larger).
-pub(super) fn shards(tensors: Vec<CheckpointTensor>, limit_bytes: u64) -> Vec<Vec<CheckpointTensor>> {
-    let mut shards: Vec<Vec<CheckpointTensor>> = Vec::new();
-    let mut room = 0;
-    for tensor in tensors {
-        let bytes = tensor.bytes();
-        match shards.last_mut() {
-            Some(shard) if bytes <= room => {
-                room -= bytes;
-                shard.push(tensor);
+    fn write_shards(
+        &self,
+        shards: &[Vec<CheckpointTensor>],
+        pool: &Pool,
+        out: &Path,
+        progress: &mut OnBytes<'_>,
+    ) -> Result<()> {
+        let total: u64 = shards.iter().flatten().map(CheckpointTensor::bytes).sum();
+        let mut done = 0;
+        for (i, shard) in shards.iter().enumerate() {
+            let mut writer = ShardWriter::create(&out.join(shard_name(i, shards.len())), shard)?;
+            for tensor in shard {
+                progress(done, total);
+                write_tensor(tensor, self.seed, pool, &mut writer)?;
+                done += tensor.bytes();
             }
-            _ => {
-                room = limit_bytes.saturating_sub(bytes);
-                shards.push(vec![tensor]);
+            writer.finish()?;
+        }
+        if shards.len() > 1 {
+            write_atomic(&out.join("model.safetensors.index.json"), index_json(shards).to_string().as_bytes())?;
+        }
+        write_atomic(&out.join("config.json"), format!("{:#}\n", self.shape.json).as_bytes())?;
+        progress(total, total);
+        Ok(())
+    }
+
+    /// The tensors by the names and cuts of a checkpoint: experts one by one, the halves of `kv_b` in one tensor.
+    fn checkpoint_tensors(&self) -> Result<Vec<CheckpointTensor>> {
+        let config = &self.shape.config;
+        let mut tensors = Vec::new();
+        for (name, shape) in self.tensors() {
+            let class = TensorClass::of(&name);
+            let unnamed =
+                || Error::Shape { path: name.clone(), reason: "no checkpoint has a tensor of this name".to_owned() };
+            let mut push = |expert, shape: &[usize]| -> Result<()> {
+                let name = hf_name(&name, expert).ok_or_else(unnamed)?;
+                tensors.push(CheckpointTensor {
+                    name,
+                    shape: shape.to_vec(),
+                    class,
+                    f32: class == TensorClass::RouterBias,
+                });
+                Ok(())
+            };
+            match (class, &config.attention) {
+                (TensorClass::RoutedExpert, _) => {
+                    (0..shape[0]).try_for_each(|expert| push(Some(expert), &shape[1..]))?
+                }
+                (TensorClass::AttentionKb, &AttentionConfig::Mla { kv_lora, qk_nope, v_head, .. }) => {
+                    push(None, &[config.n_heads * (qk_nope + v_head), kv_lora])?;
+                }
+                // `kv_b` holds both halves and is listed with the first.
+                (TensorClass::AttentionVb, _) => {}
+                _ => push(None, &shape)?,
             }
         }
-    }
-    shards
-}
-
-/// The name of shard `index` of `count`, as transformers names them.
-pub(super) fn shard_name(index: usize, count: usize) -> String {
-    if count == 1 {
-        "model.safetensors".to_owned()
-    } else {
-        format!("model-{:05}-of-{count:05}.safetensors", index + 1)
+        Ok(tensors)
     }
 }
 
-/// The index that says which shard holds which tensor.
-pub(super) fn index_json(shards: &[Vec<CheckpointTensor>]) -> Value {
-    let mut map = Map::new();
-    for (i, shard) in shards.iter().enumerate() {
-        for tensor in shard {
-            map.insert(tensor.name.clone(), shard_name(i, shards.len()).into());
-        }
+fn write_tensor(tensor: &CheckpointTensor, seed: u64, pool: &Pool, writer: &mut ShardWriter) -> Result<()> {
+    let cols = tensor.shape.last().copied().unwrap_or(1);
+    let rows: usize = tensor.shape[..tensor.shape.len() - 1].iter().product();
+    let random = RandomTensor::new(seed, &tensor.name, tensor.class, cols);
+    let width = if tensor.f32 { 4 } else { 2 };
+    // 16 MiB of output at a time.
+    let step = ((16 << 20) / (cols * width)).max(1);
+    let mut bytes = Vec::new();
+    for start in (0..rows).step_by(step) {
+        let n = step.min(rows - start);
+        bytes.resize(n * cols * width, 0);
+        pool.chunks_mut(&mut bytes, cols * width, |row, mut out| {
+            let mut values = vec![0.0; cols];
+            random.row(start + row, &mut values);
+            for value in values {
+                let written = if width == 4 {
+                    out.write_all(&value.to_le_bytes())
+                } else {
+                    out.write_all(&half::bf16::from_f32(value).to_le_bytes())
+                };
+                written.expect("the row has room for all its values");
+            }
+        });
+        writer.write(&bytes)?;
     }
-    let total: u64 = shards.iter().flatten().map(CheckpointTensor::bytes).sum();
-    json!({ "metadata": { "total_size": total }, "weight_map": map })
-}
-
-/// One shard being written; the data of its tensors follows in the order of the header.
-#[derive(Debug)]
-pub(super) struct ShardWriter {
-    path: PathBuf,
-    file: BufWriter<File>,
-}
-
-impl ShardWriter {
-    /// Creates the shard and writes its header.
-    ///
-    /// # Errors
-    /// [`Error::Io`].
-    pub(super) fn create(path: &Path, tensors: &[CheckpointTensor]) -> Result<Self> {
-        let mut header = Map::new();
-        header.insert("__metadata__".into(), json!({ "format": "pt" }));
-        let mut offset = 0;
-        for tensor in tensors {
-            let end = offset + tensor.bytes();
-            let dtype = if tensor.f32 { "F32" } else { "BF16" };
-            let entry = json!({ "dtype": dtype, "shape": tensor.shape, "data_offsets": [offset, end] });
-            header.insert(tensor.name.clone(), entry);
-            offset = end;
-        }
-        let mut header = Value::Object(header).to_string().into_bytes();
-        header.resize(header.len().next_multiple_of(8), b' ');
-        let file = File::create(path).map_err(|source| io("create", path, source))?;
-        let mut writer = Self { path: path.to_owned(), file: BufWriter::with_capacity(1 << 20, file) };
-        writer.write(&(header.len() as u64).to_le_bytes())?;
-        writer.write(&header)?;
-        Ok(writer)
-    }
-
-    /// Appends data.
-    ///
-    /// # Errors
-    /// [`Error::Io`].
-    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.file.write_all(bytes).map_err(|source| io("write", &self.path, source))
-    }
-
-    /// Flushes everything to the disk.
-    ///
-    /// # Errors
-    /// [`Error::Io`].
-    pub(super) fn finish(self) -> Result<()> {
-        let Self { path, file } = self;
-        let file = file.into_inner().map_err(|e| io("write", &path, e.into_error()))?;
-        file.sync_all().map_err(|source| io("flush", &path, source))
-    }
-}
-
-fn io(action: &'static str, path: &Path, source: std::io::Error) -> Error {
-    Error::Io { action, path: path.display().to_string(), source }
+    Ok(())
 }

@@ -1,26 +1,26 @@
-//! The shapes synthetic models come in: the real one, the small one, or any `config.json`.
+//! The shapes of synthetic models: that of GLM-4.7-Flash, a small one, or any `config.json`.
 
 use std::path::Path;
 
 use moe_runtime::ModelConfig;
 use serde_json::Value;
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
-/// A `config.json` together with what it means.
+/// A `config.json`, as JSON and as a configuration.
 #[derive(Clone, Debug)]
 pub struct Shape {
     /// The configuration as JSON, written beside a synthetic checkpoint.
     pub json: Value,
-    /// The same, understood.
+    /// The configuration read from it.
     pub config: ModelConfig,
-    /// What to call the model.
+    /// The name of the model.
     pub name: String,
 }
 
-/// The built-in shapes.
+/// The built-in shapes by name, as JSON.
 const BUILT_IN: [(&str, &str); 2] =
-    [("glm-4.7-flash", include_str!("../shapes/glm-4.7-flash.json")), ("mini", include_str!("../shapes/mini.json"))];
+    [("glm-4.7-flash", include_str!("shapes/glm-4.7-flash.json")), ("mini", include_str!("shapes/mini.json"))];
 
 impl Shape {
     /// The shape called `spec` (`glm-4.7-flash` or `mini`), or the one in the file `spec`; with `n_layers`, only that
@@ -48,7 +48,7 @@ impl Shape {
     }
 }
 
-/// Keeps the first `n_layers` layers, and no MTP blocks behind them.
+/// Keeps the first `n_layers` layers, without the MTP blocks behind them.
 fn cut_layers(json: &mut Value, n_layers: usize) -> Result<(), String> {
     let object = json.as_object_mut().ok_or("a configuration is a JSON object")?;
     if n_layers == 0 {

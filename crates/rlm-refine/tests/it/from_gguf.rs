@@ -1,7 +1,4 @@
 //! Students of GGUF sources, and what the metadata of a student says.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod common;
 
 use std::path::Path;
 
@@ -9,7 +6,7 @@ use gguf_bitnet::{GgufFile, Metadata, Rounding, TensorClass, TensorSource, Tenso
 use moe_runtime::{ModelFiles, Tokenizer};
 use rlm_refine::{Override, Preset, Recipe, Ternary};
 
-use common::{Settings, preset, quantize};
+use crate::sources::{Settings, preset, quantize};
 
 fn teacher() -> std::path::PathBuf {
     fixtures::path("craftsman-mini")

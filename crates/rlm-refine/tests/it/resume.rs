@@ -1,7 +1,4 @@
 //! Jobs that are stopped, resumed, run on other numbers of threads or in less memory end with the same bytes.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod common;
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,7 +9,7 @@ use gguf_bitnet::{Rounding, TensorType};
 use rlm_refine::{Error, Preset, Recipe, Stage, Ternary};
 use serde_json::json;
 
-use common::{Settings, edited, listing, poke, preset, quantize, quantize_watched};
+use crate::sources::{Settings, edited, listing, poke, preset, quantize, quantize_watched};
 
 const CASE: &str = "goldens/glm4-moe-gqa";
 
@@ -40,7 +37,7 @@ fn stop_at(source: &Path, out: &Path, settings: &Settings, at: usize) {
     assert!(partial(out).is_dir());
 }
 
-/// Does to the directory of a job what a kill or a power cut does.
+/// Damages the directory of a job as a kill or a power cut does.
 type Spoil<'a> = &'a dyn Fn(&Path);
 
 fn gguf_error(error: &Error) -> &gguf_bitnet::Error {
@@ -55,7 +52,7 @@ fn threads_and_memory_do_not_change_a_byte() {
     let dir = tempfile::tempdir().unwrap();
     let source = fixtures::path("craftsman-mini");
     let settings = Settings { rounding: Rounding::LeastSquares, ..Settings::default() };
-    // The least that works, by the error that says so.
+    // The least memory that works, as the error names it.
     let too_little = Settings { max_memory_bytes: Some(1), threads: 1, ..settings.clone() };
     let least = match quantize(&source, &dir.path().join("least"), &too_little) {
         Err(Error::Memory { limit: 1, needed, .. }) => needed,

@@ -1,7 +1,4 @@
 //! The layer filter and the recipes, proved by the types on disk.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod common;
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +7,7 @@ use gguf_bitnet::{GgufFile, Rounding, TensorSource, TensorType};
 use moe_runtime::ModelFiles;
 use rlm_refine::{Override, Preset, QuantizeOptions, Quantizer, Recipe, Ternary};
 
-use common::{Settings, edited, fuse_experts, quantize};
+use crate::sources::{Settings, edited, fuse_experts, quantize};
 
 const TERNARY: [(&str, Ternary); 5] = [
     ("preset", Ternary::Preset),
@@ -20,7 +17,7 @@ const TERNARY: [(&str, Ternary); 5] = [
     ("none", Ternary::None),
 ];
 
-/// DESIGN's table of presets once more, by the names on disk: `(experts, dense, attention, k_b and v_b, ends)`.
+/// The table of presets once more, independent of the recipe: `(experts, dense, attention, k_b and v_b, ends)`.
 fn table(preset: Preset) -> [TensorType; 5] {
     match preset {
         Preset::Quality => [Tq2_0, Tq2_0, Q8_0, Q8_0, Q8_0],
@@ -76,7 +73,7 @@ fn check(source: &Path, preset: Preset, ternary: Ternary) -> usize {
     for info in file.tensors() {
         assert_eq!(info.ty, wanted(preset, ternary, &info.name, &info.shape), "{}: {}", source.display(), info.name);
     }
-    // What lies there is also what a reader expects of this architecture.
+    // A reader of this architecture finds every tensor it expects.
     ModelFiles::open(&out).unwrap().report().ensure_exact().unwrap();
     file.tensors().iter().filter(|info| info.ty.is_ternary()).count()
 }
@@ -90,7 +87,7 @@ fn every_preset_and_every_ternary_type_gives_exactly_the_planned_types_on_disk()
     for (name, ternary) in TERNARY {
         assert_eq!(check(&source, Preset::Phase2, ternary) > 0, name != "none", "{name}");
     }
-    // Rows that fill no block: nothing can be ternary there, whatever is asked for.
+    // Rows that fill no block: nothing can be ternary there, with any preset and ternary type.
     for case in ["goldens/odd", "goldens/no-q-lora"] {
         assert_eq!(check(&fixtures::path(case), Preset::Phase2, Ternary::Preset), 0, "{case}");
         assert_eq!(check(&fixtures::path(case), Preset::Balanced, Ternary::Packed(Tq1_0)), 0, "{case}");

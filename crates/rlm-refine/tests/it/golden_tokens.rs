@@ -1,13 +1,10 @@
-//! The mini student says the same on every instruction set and any number of threads: the tokens committed in
-//! `fixtures/goldens/mini-student/tokens.json`.
+//! The mini student continues each prompt with the same tokens on every instruction set and any number of threads: the
+//! tokens of the scalar level, committed in `fixtures/goldens/mini-student/tokens.json`.
 //!
-//! Those are what the scalar level gives. When the student or the prompts change on purpose, run
-//! `TL_ISA=scalar cargo test --profile checked -p rlm-refine --test golden_tokens`: the failing test prints the file
-//! that would be right. `cargo xtask cross` runs this on emulated ARM, and holds the same student to the same tokens in
+//! When the student or the prompts change on purpose, run
+//! `TL_ISA=scalar cargo test --profile checked -p rlm-refine --test it golden_tokens`: the failing test prints the
+//! new content of the file. `cargo xtask cross` runs this on emulated ARM, and holds the same student to the same tokens in
 //! WASM.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod common;
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -23,7 +20,7 @@ use rlm_refine::{Preset, Recipe};
 use serde_json::{Value, json};
 use tl_kernels::{ActMode, Isa, Pool};
 
-use common::{Settings, quantize};
+use crate::sources::{Settings, quantize};
 
 const GOLDEN: &str = "goldens/mini-student/tokens.json";
 const MODES: [(&str, ActMode); 2] = [("f32", ActMode::F32), ("a8-block", ActMode::A8Block)];
@@ -100,7 +97,8 @@ fn every_level_of_the_machine_gives_the_golden_tokens() {
         }
         let me = std::env::current_exe().unwrap();
         let mut one = Command::new(me);
-        one.args(["--exact", "the_student_and_its_tokens_are_the_golden_ones"]).env("TL_ISA", isa.name());
+        one.args(["--exact", "golden_tokens::the_student_and_its_tokens_are_the_golden_ones"])
+            .env("TL_ISA", isa.name());
         let output = one.output().unwrap();
         let said = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success() && said.contains("1 passed"), "{isa}: {said}");

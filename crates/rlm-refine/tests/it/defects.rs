@@ -1,14 +1,11 @@
-//! Sources and settings that cannot become a student: each is refused by name and leaves nothing behind.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod common;
+//! Sources and settings that cannot become a student are refused by name and leave no file behind.
 
 use std::fs;
 use std::path::Path;
 
-use rlm_refine::{Error, Override, Preset, Recipe, Result};
+use rlm_refine::{Error, Override, Preset, Recipe, RecipeError};
 
-use common::{Settings, edited, listing, poke, preset, quantize, stored, write_checkpoint};
+use crate::sources::{Settings, edited, listing, poke, preset, quantize, stored, write_checkpoint};
 
 const CASE: &str = "goldens/glm-tiny-top4";
 
@@ -83,30 +80,36 @@ fn overrides_that_cannot_be_are_refused_by_name() {
     for name in ["token_embd.weight", "output_norm.weight", "blk.1.ffn_gate_inp.weight", "blk.1.exp_probs_b.bias"] {
         for ty in ["TQ2_0", "TQ1_0", "BITNET_T158"] {
             let error = refusal(&fixtures::path(CASE), &overridden(&[&format!("{}={ty}", name.replace('.', r"\."))]));
-            assert!(matches!(&error, Error::NeverTernary { tensor } if tensor == name), "{name}: {error}");
+            assert!(
+                matches!(&error, Error::Recipe(RecipeError::NeverTernary { tensor }) if tensor == name),
+                "{name}: {error}"
+            );
         }
     }
     let error = refusal(&fixtures::path("goldens/glm4-moe-gqa"), &overridden(&[r"output\.weight=TQ2_0"]));
-    assert!(matches!(&error, Error::NeverTernary { tensor } if tensor == "output.weight"), "{error}");
+    assert!(
+        matches!(&error, Error::Recipe(RecipeError::NeverTernary { tensor }) if tensor == "output.weight"),
+        "{error}"
+    );
 
     let error = refusal(&fixtures::path(CASE), &overridden(&[r"blk\.0\.attn_k_b\.weight=TQ2_0"]));
     assert!(
-        matches!(&error, Error::RowBlocks { tensor, cols: 64, .. } if tensor == "blk.0.attn_k_b.weight"),
+        matches!(&error, Error::Recipe(RecipeError::RowBlocks { tensor, cols: 64, .. }) if tensor == "blk.0.attn_k_b.weight"),
         "{error}"
     );
     let error = refusal(&fixtures::path("goldens/odd"), &overridden(&[r"blk\.0\.ffn_up\.weight=Q8_0"]));
-    assert!(matches!(error, Error::RowBlocks { cols: 72, .. }), "{error}");
+    assert!(matches!(error, Error::Recipe(RecipeError::RowBlocks { cols: 72, .. })), "{error}");
 
-    // The last one exists, but a router is F32 whatever is asked.
+    // The last one exists, but a router is always F32.
     for pattern in ["blk.9.ffn_up.weight", "ffn_up", "", "blk.1.ffn_gate_inp.weight"] {
         let error = refusal(&fixtures::path(CASE), &overridden(&[".*attn_q_a.*=Q8_0", &format!("{pattern}=F16")]));
-        assert!(matches!(&error, Error::UnusedOverride { pattern: p } if p == pattern), "{error}");
+        assert!(matches!(&error, Error::Recipe(RecipeError::UnusedOverride { pattern: p }) if p == pattern), "{error}");
     }
-    let parsed: Vec<Result<Override>> =
+    let parsed: Vec<Result<Override, RecipeError>> =
         ["blk", "(=F16", "x=", "x=IQ2_XXS", "x=Q4_0", "x=99"].map(Override::parse).into();
     for error in parsed {
         let error = error.unwrap_err();
-        assert!(matches!(error, Error::Override { .. }), "{error}");
+        assert!(matches!(error, RecipeError::Override { .. }), "{error}");
     }
 }
 
@@ -147,7 +150,7 @@ fn a_student_never_replaces_its_teacher() {
     }
     assert!(fs::read(source.join("model.safetensors")).unwrap() == before);
 
-    // Beside the teacher is a good place, and a student may be replaced there.
+    // A student may lie beside the teacher, and may be replaced there.
     let out = source.join("student.gguf");
     quantize(&source, &out, &Settings::default()).unwrap();
     quantize(&source, &out, &force).unwrap();
@@ -167,7 +170,7 @@ fn outputs_that_are_no_files_are_refused_before_the_source_is_read() {
     for out in outs {
         let mut read = false;
         let force = Settings { force: true, ..Settings::default() };
-        let error = common::quantize_watched(&source, &out, &force, &mut |_, _, _| read = true).unwrap_err();
+        let error = crate::sources::quantize_watched(&source, &out, &force, &mut |_, _, _| read = true).unwrap_err();
         let bad = matches!(&error, Error::Gguf(e) if matches!(e.root(), gguf_bitnet::Error::Store(gguf_bitnet::StoreError::BadOutput { .. })));
         assert!(bad && !read, "{error}");
     }

@@ -1,7 +1,4 @@
-//! What a student holds is what its weights round to: computed once more from the source, tensor by tensor.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod common;
+//! A student holds what the source's weights round to: the test rounds them once more, tensor by tensor.
 
 use std::path::Path;
 
@@ -10,7 +7,7 @@ use moe_runtime::ModelFiles;
 use rlm_refine::{Override, Preset, Recipe, Ternary};
 use ternary_core::{Packing, quantize_row};
 
-use common::{Settings, edited, fuse_experts, poke, preset, quantize};
+use crate::sources::{Settings, edited, fuse_experts, poke, preset, quantize};
 
 fn packing(ty: TensorType) -> Option<Packing> {
     match ty {
@@ -47,7 +44,7 @@ fn error_bound(ty: TensorType) -> (usize, f32) {
     }
 }
 
-/// Compares every row of the student with the source; returns what was stored in how many types.
+/// Compares every row of the student with the source; returns the number of types on disk.
 fn check(source: &Path, settings: &Settings) -> usize {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("student.gguf");
@@ -85,7 +82,7 @@ fn check(source: &Path, settings: &Settings) -> usize {
 #[test]
 fn students_hold_what_their_weights_round_to() {
     let dir = tempfile::tempdir().unwrap();
-    let ls = |preset| Settings { rounding: Rounding::LeastSquares, ..common::preset(preset) };
+    let ls = |preset| Settings { rounding: Rounding::LeastSquares, ..crate::sources::preset(preset) };
     assert_eq!(check(&fixtures::path("craftsman-mini"), &ls(Preset::Balanced)), 4);
     assert_eq!(check(&fixtures::path("goldens/glm4-moe-gqa"), &preset(Preset::EightGigabytes)), 3);
     assert_eq!(check(&fixtures::path("goldens/glm4-moe-gqa"), &preset(Preset::Phase1)), 3);

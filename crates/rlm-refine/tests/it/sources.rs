@@ -1,13 +1,11 @@
 //! Sources for the tests of quantisation: the fixtures, and copies of them that are changed here.
-#![allow(dead_code, reason = "every test file uses its own part")]
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use gguf_bitnet::{Rounding, TensorType, open_source};
 use moe_runtime::ModelFiles;
-use rlm_refine::{Preset, QuantizeOptions, QuantizeReport, Quantizer, Recipe, Result};
+use rlm_refine::{OnProgress, Preset, QuantizeOptions, QuantizeReport, Quantizer, Recipe, Result};
 use serde_json::json;
 use tl_kernels::Pool;
 
@@ -47,7 +45,7 @@ pub(crate) fn quantize_watched(
     source: &Path,
     out: &Path,
     settings: &Settings,
-    progress: &mut rlm_refine::quantize::OnProgress<'_>,
+    progress: &mut OnProgress<'_>,
 ) -> Result<QuantizeReport> {
     let files = ModelFiles::open(source)?;
     let options = QuantizeOptions {

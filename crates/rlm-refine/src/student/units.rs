@@ -1,4 +1,4 @@
-//! How the work on a student is cut: runs of rows of one tensor, small enough to be redone.
+//! The units of work in which a file is written: runs of rows of one tensor, small enough to be redone.
 
 use std::io;
 use std::ops::Range;
@@ -7,34 +7,35 @@ use gguf_bitnet::GgufWriter;
 use gguf_bitnet::job::Job;
 use serde_json::{Value, json};
 
-use crate::student::StudentPlan;
-use crate::{Error, Result};
+use super::plan::StudentPlan;
+use crate::encode::TASK_WEIGHTS;
+use crate::error::{Error, Result};
 
 /// Weights per unit where memory allows: 64 MiB of F32 rows.
-pub const UNIT_WEIGHTS: u64 = 16 << 20;
-/// What a weight costs while its unit is worked on: at the most 8 bytes of mapped source (F64) and 4 of output.
+const UNIT_WEIGHTS: u64 = 16 << 20;
+/// Memory per weight of the unit at work: at the most 8 bytes of mapped source (F64) and 4 of output.
 const BYTES_PER_WEIGHT: u64 = 12;
-/// What the process needs besides: program, metadata, tokenizer, thread stacks.
+/// Memory that the process needs besides: program, metadata, tokenizer, thread stacks.
 const FIXED_BYTES: u64 = 128 << 20;
 
-/// A piece of work.
+/// Some rows of one tensor.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unit {
+pub(crate) struct Unit {
     /// Index of the tensor in the plan.
-    pub tensor: usize,
+    pub(crate) tensor: usize,
     /// Rows of the tensor flattened to `[rows, cols]`.
-    pub rows: Range<usize>,
+    pub(crate) rows: Range<usize>,
 }
 
-/// All units of a plan, in file order, and what they cost.
+/// All units of a plan, in file order, and the memory they need.
 #[derive(Clone, Debug)]
-pub struct Units {
-    /// The units.
-    pub units: Vec<Unit>,
+pub(crate) struct Units {
+    /// The units in file order.
+    pub(crate) units: Vec<Unit>,
     /// Most weights in a unit.
-    pub unit_weights: u64,
+    pub(crate) unit_weights: u64,
     /// Upper bound of the resident memory while they are worked on, mapped pages included.
-    pub memory_bytes: u64,
+    pub(crate) memory_bytes: u64,
 }
 
 impl Units {
@@ -43,7 +44,7 @@ impl Units {
     ///
     /// # Errors
     /// [`Error::Memory`] when the largest row alone does not fit.
-    pub fn cut(plan: &StudentPlan, max_memory_bytes: Option<u64>, n_threads: usize) -> Result<Self> {
+    pub(crate) fn cut(plan: &StudentPlan, max_memory_bytes: Option<u64>, n_threads: usize) -> Result<Self> {
         let Some(widest) = plan.tensors.iter().max_by_key(|tensor| tensor.cols()) else {
             return Ok(Self { units: Vec::new(), unit_weights: 0, memory_bytes: FIXED_BYTES });
         };
@@ -67,16 +68,14 @@ impl Units {
         }
         Ok(Self { units, unit_weights, memory_bytes: fixed + unit_weights * BYTES_PER_WEIGHT })
     }
-}
 
-impl Units {
-    /// Appends to `job` what it does not hold yet of the file that `writer` lays out: first the header, then the units.
-    /// `make` puts a unit's bytes into the buffer and returns what the journal says of it; `progress` gets the bytes of
-    /// the file, done and in all.
+    /// Appends to `job` the part that it lacks of the file that `writer` lays out: first the header, then the units.
+    /// `make` puts a unit's bytes into the buffer and returns the unit's entry in the journal; `progress` gets the bytes
+    /// of the file, done and in all.
     ///
     /// # Errors
-    /// The first error of `make`, or of the disk; what is appended by then stays.
-    pub fn write(
+    /// The first error of `make`, or of the disk; the units appended before it stay.
+    pub(crate) fn write(
         &self,
         job: &mut Job,
         writer: &mut GgufWriter,
@@ -100,9 +99,6 @@ impl Units {
         Ok(())
     }
 }
-
-/// Weights that one thread takes at a time.
-pub const TASK_WEIGHTS: usize = 1 << 16;
 
 #[cfg(test)]
 mod tests {

@@ -1,0 +1,212 @@
+//! A source, opened and checked, and the job that makes its student.
+
+use std::path::Path;
+
+use gguf_bitnet::job::Job;
+use gguf_bitnet::{
+    FormatError, GgufFile, GgufWriter, Metadata, Rounding, StoreError, TensorSource, identity_of, output_path,
+    require_space,
+};
+use moe_runtime::ModelFiles;
+use moe_runtime::gguf_entries;
+use serde_json::{Value, json};
+use ternary_core::ErrorSums;
+use tl_kernels::Pool;
+
+use super::name::model_name;
+use super::report::{QuantizeReport, payload};
+use super::stage::{OnProgress, Stage};
+use crate::encode::{Encoding, encode_rows};
+use crate::error::{Error, Result};
+use crate::recipe::Recipe;
+use crate::student::{Provenance, StudentPlan, Unit, Units, weight_encoding};
+
+/// The settings of a job.
+#[derive(Clone, Debug)]
+pub struct QuantizeOptions {
+    /// The type of each tensor.
+    pub recipe: Recipe,
+    /// How weights become trits.
+    pub rounding: Rounding,
+    /// Most resident memory; `None` leaves the unit of work at its full size.
+    pub max_memory_bytes: Option<u64>,
+}
+
+/// A source, opened and checked, and the plan for its student.
+#[derive(Debug)]
+pub struct Quantizer<'a> {
+    files: &'a ModelFiles,
+    options: QuantizeOptions,
+    plan: StudentPlan,
+    units: Units,
+    /// The source's metadata, or that of its tokenizer files.
+    base: Metadata,
+    name: String,
+}
+
+impl<'a> Quantizer<'a> {
+    /// Plans the student of an opened source; reads no weights.
+    ///
+    /// # Errors
+    /// A source with missing, unexpected or mis-shaped tensors, a recipe that does not fit it, or too little memory.
+    pub fn new(files: &'a ModelFiles, options: QuantizeOptions, n_threads: usize) -> Result<Self> {
+        files.report().ensure_exact()?;
+        let tensors = files.catalog.tensors().iter().map(|t| (&*t.name, &*t.shape));
+        let plan = StudentPlan::new(&files.config, tensors, &options.recipe)?;
+        let units = Units::cut(&plan, options.max_memory_bytes, n_threads)?;
+        let base = match files.gguf() {
+            Some(file) => file.metadata().clone(),
+            None => {
+                let mut base = Metadata::default();
+                let tokenizer = gguf_entries(files.path(), files.config.vocab)?;
+                for (key, value) in files.sampling()?.entries().into_iter().chain(tokenizer) {
+                    base.insert(key, value);
+                }
+                base
+            }
+        };
+        let name = base.str("general.name")?.map_or_else(|| model_name(files.path()), str::to_owned);
+        Ok(Self { files, options, plan, units, base, name })
+    }
+
+    /// The tensors of the student.
+    pub fn plan(&self) -> &StudentPlan {
+        &self.plan
+    }
+
+    /// Upper bound of the resident memory.
+    pub fn memory_bytes(&self) -> u64 {
+        self.units.memory_bytes
+    }
+
+    /// Exact size of the student.
+    ///
+    /// # Errors
+    /// When the plan does not fit the format.
+    pub fn output_bytes(&self) -> Result<u64> {
+        // A BLAKE3 always has 64 digits, so the header's size is known before the source is read.
+        Ok(self.writer(&"0".repeat(64))?.file_bytes())
+    }
+
+    fn writer(&self, source_blake3: &str) -> Result<GgufWriter> {
+        let provenance = Provenance {
+            name: self.name.clone(),
+            source_blake3: Some(source_blake3.to_owned()),
+            rounding: Some(self.options.rounding),
+        };
+        let metadata = self.plan.metadata(&self.base, &self.files.config, &self.options.recipe, &provenance)?;
+        self.plan.writer(&metadata)
+    }
+
+    /// Writes the student to `out`, or continues an earlier call with the same source and settings that was stopped.
+    ///
+    /// # Errors
+    /// An existing `out` without `force`, too little disk, weights that are not finite (by tensor name), an unfinished
+    /// job with other settings, or a written file that is not the planned one. `out` then is as it was before.
+    pub fn run(&self, pool: &Pool, out: &Path, force: bool, progress: &mut OnProgress<'_>) -> Result<QuantizeReport> {
+        let output_bytes = self.output_bytes()?;
+        // Everything that can be refused without the source's bytes is refused before they are read.
+        let held_bytes = Job::check(out, force)?;
+        self.check_not_source(out)?;
+        require_space(out, output_bytes.saturating_sub(held_bytes))?;
+        let source = self.files.catalog.source();
+        let metadata = self.files.gguf().map(GgufFile::metadata);
+        let source_blake3 =
+            identity_of(&**source, metadata, &mut |done, total| progress(Stage::Hash, done, total))?.to_string();
+        let mut writer = self.writer(&source_blake3)?;
+        let mut job = Job::open(out, &self.manifest(&source_blake3, output_bytes), force)?;
+        require_space(out, output_bytes.saturating_sub(job.data_len()))?;
+        if !job.is_committed() {
+            let made = self.encode(pool, &mut job, &mut writer, progress);
+            if let Err(error) = made.and_then(|()| self.verify(&job.data_path(), progress)) {
+                if !is_system_refusal(&error) {
+                    // The same input would fail again at the same place: nothing can be resumed.
+                    job.discard()?;
+                }
+                return Err(error);
+            }
+        }
+        let report = QuantizeReport::of(&job, &self.plan, output_bytes, source_blake3);
+        job.commit(out)?;
+        Ok(report)
+    }
+
+    /// Refuses an output that belongs to the source, with `--force` too: the teacher would be lost.
+    fn check_not_source(&self, out: &Path) -> Result<()> {
+        let out = output_path(out)?;
+        let real = |path: &Path| path.canonicalize().ok();
+        let beside = real(self.files.dir()).as_deref() == out.parent();
+        let name = out.file_name().unwrap_or_default().to_string_lossy();
+        let part = match self.files.gguf() {
+            Some(file) => file.n_parts() > 1 && name.ends_with(&format!("-of-{:05}.gguf", file.n_parts())),
+            None => !name.ends_with(".gguf"),
+        };
+        if out.exists() && (real(&out) == real(self.files.path()) || beside && part) {
+            return Err(Error::OutputIsSource { path: out.display().to_string() });
+        }
+        Ok(())
+    }
+
+    fn manifest(&self, source_blake3: &str, output_bytes: u64) -> Value {
+        json!({
+            "job": "quantize",
+            "tool_version": env!("CARGO_PKG_VERSION"),
+            "source_blake3": source_blake3,
+            "recipe": self.options.recipe.describe(),
+            "method": weight_encoding(self.options.rounding),
+            "unit_weights": self.units.unit_weights,
+            "output_bytes": output_bytes,
+        })
+    }
+
+    fn encode(&self, pool: &Pool, job: &mut Job, writer: &mut GgufWriter, progress: &mut OnProgress<'_>) -> Result<()> {
+        self.units.write(job, writer, &mut |done, total| progress(Stage::Encode, done, total), &mut |unit, bytes| {
+            Ok(payload(unit, &self.encode_unit(pool, unit, bytes)?))
+        })
+    }
+
+    fn encode_unit(&self, pool: &Pool, unit: &Unit, bytes: &mut Vec<u8>) -> Result<ErrorSums> {
+        let catalog = &self.files.catalog;
+        let (planned, tensor) = (&self.plan.tensors[unit.tensor], &catalog.tensors()[unit.tensor]);
+        let encoding = Encoding { ty: planned.assignment.ty, rounding: self.options.rounding, cols: planned.cols() };
+        let read = |rows, out: &mut [f32]| Ok(catalog.read_rows(tensor, rows, out)?);
+        let sums = encode_rows(pool, encoding, unit.rows.clone(), &read, bytes);
+        catalog.release(tensor);
+        sums.map_err(|error| match error {
+            // The encoder does not know the tensor and the file of its rows.
+            Error::Gguf(error @ gguf_bitnet::Error::Format(FormatError::NotRepresentable { .. })) => {
+                error.in_tensor(&planned.name).in_file(self.files.path()).into()
+            }
+            error => error,
+        })
+    }
+
+    /// Reads the written file back: every tensor must be there with the planned shape and type, and free of defects.
+    fn verify(&self, path: &Path, progress: &mut OnProgress<'_>) -> Result<()> {
+        let not_planned = |defect: String| Err(Error::NotAsPlanned { defect });
+        let report = gguf_bitnet::verify(path, &mut |done, total| progress(Stage::Verify, done, total))?;
+        if let Some(defect) = report.defects.first() {
+            return not_planned(defect.to_string());
+        }
+        let file = GgufFile::open(path)?;
+        if file.tensors().len() != self.plan.tensors.len() {
+            return not_planned(format!("{} tensors instead of {}", file.tensors().len(), self.plan.tensors.len()));
+        }
+        for (written, planned) in file.tensors().iter().zip(&self.plan.tensors) {
+            if (written.ty, &written.shape) != (planned.assignment.ty, &planned.shape) {
+                let (ty, wanted) = (written.ty, planned.assignment.ty);
+                return not_planned(format!("`{}` is {ty} {:?}, not {wanted}", written.name, written.shape));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether the operating system refused, so that the same command may succeed later.
+fn is_system_refusal(error: &Error) -> bool {
+    match error {
+        Error::Gguf(error) => matches!(error.root(), gguf_bitnet::Error::Store(StoreError::Io { .. })),
+        Error::Io { .. } => true,
+        _ => false,
+    }
+}

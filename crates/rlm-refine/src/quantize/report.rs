@@ -1,0 +1,101 @@
+//! The report of a job, and the sums in its journal that it is made from.
+
+use std::collections::BTreeMap;
+
+use gguf_bitnet::job::Job;
+use gguf_bitnet::{TensorClass, TensorType};
+use serde::Serialize;
+use serde_json::{Value, json};
+use ternary_core::ErrorSums;
+
+use crate::student::{StudentPlan, Unit};
+
+/// The result of a job.
+#[derive(Clone, Debug, Serialize)]
+pub struct QuantizeReport {
+    /// BLAKE3 of the source.
+    pub source_blake3: String,
+    /// Size of the student.
+    pub output_bytes: u64,
+    /// Weights of the student.
+    pub params: u64,
+    /// Totals by class and type.
+    pub types: Vec<TypeReport>,
+}
+
+impl QuantizeReport {
+    /// Sums up the entries of a job's journal.
+    pub(super) fn of(job: &Job, plan: &StudentPlan, output_bytes: u64, source_blake3: String) -> QuantizeReport {
+        let mut groups: BTreeMap<(TensorClass, TensorType), (ErrorSums, TypeReport)> = BTreeMap::new();
+        for planned in &plan.tensors {
+            let (class, ty) = (planned.class, planned.assignment.ty);
+            let (_, line) =
+                groups.entry((class, ty)).or_insert_with(|| (ErrorSums::default(), TypeReport::new(class, ty)));
+            line.tensors += 1;
+            line.params += planned.params();
+            line.bytes += ty.tensor_bytes(&planned.shape).unwrap_or(0);
+        }
+        for unit in job.units() {
+            if let Some((tensor, sums)) = read_payload(&unit.payload)
+                && let Some(planned) = plan.tensors.get(tensor)
+                && let Some((total, _)) = groups.get_mut(&(planned.class, planned.assignment.ty))
+            {
+                total.merge(&sums);
+            }
+        }
+        let types = groups.into_values().map(|(sums, line)| {
+            let metrics = sums.metrics();
+            TypeReport { relative_mse: metrics.relative_mse, cosine: metrics.cosine, zeros: metrics.sparsity, ..line }
+        });
+        QuantizeReport { source_blake3, output_bytes, params: plan.params(), types: types.collect() }
+    }
+}
+
+/// The tensors of one class in one type, and the error of storing them so.
+#[derive(Clone, Debug, Serialize)]
+pub struct TypeReport {
+    /// The role of the tensors in the model.
+    pub class: TensorClass,
+    /// The type on disk.
+    #[serde(rename = "type")]
+    pub ty: TensorType,
+    /// How many tensors these are.
+    pub tensors: u64,
+    /// How many weights they hold.
+    pub params: u64,
+    /// Their size on disk.
+    pub bytes: u64,
+    /// `sum (w - v)^2 / sum w^2`.
+    pub relative_mse: f64,
+    /// Cosine between the weights and the stored values.
+    pub cosine: f64,
+    /// Share of stored weights that are zero.
+    pub zeros: f64,
+}
+
+impl TypeReport {
+    fn new(class: TensorClass, ty: TensorType) -> Self {
+        Self { class, ty, tensors: 0, params: 0, bytes: 0, relative_mse: 0.0, cosine: 1.0, zeros: 0.0 }
+    }
+}
+
+/// A unit's entry in the journal; sums as bits, so that a resumed job reports the same figures.
+pub(super) fn payload(unit: &Unit, sums: &ErrorSums) -> Value {
+    let bits = [sums.error2, sums.weight2, sums.value2, sums.product].map(f64::to_bits);
+    json!({ "tensor": unit.tensor, "rows": unit.rows.end, "n": sums.n, "zeros": sums.zeros, "sums": bits })
+}
+
+fn read_payload(payload: &Value) -> Option<(usize, ErrorSums)> {
+    let whole = |key: &str| payload.get(key)?.as_u64();
+    let sum = |i: usize| payload.get("sums")?.get(i)?.as_u64().map(f64::from_bits);
+    let sums = ErrorSums {
+        n: whole("n")?,
+        zeros: whole("zeros")?,
+        error2: sum(0)?,
+        weight2: sum(1)?,
+        value2: sum(2)?,
+        product: sum(3)?,
+        ..ErrorSums::default()
+    };
+    Some((usize::try_from(whole("tensor")?).ok()?, sums))
+}

@@ -1,0 +1,15 @@
+//! The stages of a job, for progress.
+
+/// How far a job is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// The source is read once for its BLAKE3.
+    Hash,
+    /// Tensors are encoded and written.
+    Encode,
+    /// The written file is read and checked.
+    Verify,
+}
+
+/// A function that is called with the stage and its bytes, done and in all.
+pub type OnProgress<'a> = dyn FnMut(Stage, u64, u64) + 'a;

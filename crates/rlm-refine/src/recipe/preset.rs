@@ -1,0 +1,52 @@
+//! The named choices of types.
+
+use gguf_bitnet::{TensorClass, TensorType};
+
+/// A named choice of types; sizes are for GLM-4.7-Flash.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Preset {
+    /// 9.08 GB: everything that is not an expert at Q8_0.
+    Quality,
+    /// 8.70 GB: everything that is not an expert at Q6_K.
+    #[default]
+    Balanced,
+    /// 7.37 GB: five trits per byte and Q6_K, for machines with 8 GB.
+    EightGigabytes,
+    /// 10.7 GB, the domain's Phase 1: experts ternary, everything else F16.
+    Phase1,
+    /// The domain's Phase 2 and the speed yardstick (9.02 GB): every linear layer ternary.
+    Phase2,
+}
+
+impl Preset {
+    /// Every preset with its name on the command line and in metadata.
+    pub const ALL: [(&'static str, Preset); 5] = [
+        ("quality", Preset::Quality),
+        ("balanced", Preset::Balanced),
+        ("8g", Preset::EightGigabytes),
+        ("phase1", Preset::Phase1),
+        ("phase2", Preset::Phase2),
+    ];
+
+    /// The name on the command line and in metadata.
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(_, preset)| *preset == self).expect("ALL lists every preset").0
+    }
+
+    /// The type the preset wants for a matrix of `class`, before the length of its rows is known.
+    pub(super) fn wants(self, class: TensorClass) -> TensorType {
+        use TensorClass as C;
+        use TensorType::{F16, Q6K, Q8_0, Tq1_0, Tq2_0};
+        match (self, class) {
+            (Preset::EightGigabytes, C::RoutedExpert | C::SharedExpert | C::DenseFfn) => Tq1_0,
+            (_, C::RoutedExpert | C::SharedExpert) => Tq2_0,
+            (Preset::Phase1, _) => F16,
+            (_, C::DenseFfn) => Tq2_0,
+            (Preset::Phase2, C::Attention) => Tq2_0,
+            (Preset::Phase2, C::AttentionKb | C::AttentionVb) => Q8_0,
+            (Preset::Phase2, _) => F16,
+            (Preset::Quality, _) => Q8_0,
+            (Preset::Balanced | Preset::EightGigabytes, _) => Q6K,
+        }
+    }
+}

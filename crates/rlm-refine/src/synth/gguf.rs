@@ -1,0 +1,80 @@
+//! A GGUF of random weights.
+
+use std::path::Path;
+
+use gguf_bitnet::job::Job;
+use gguf_bitnet::{Metadata, Rounding, TensorType, require_space};
+use serde_json::json;
+use ternary_core::Packing;
+use tl_kernels::Pool;
+
+use super::model::{OnBytes, SyntheticModel};
+use super::weights::RandomTensor;
+use crate::encode::{Encoding, encode_rows};
+use crate::error::Result;
+use crate::recipe::Recipe;
+use crate::student::{PlannedTensor, Provenance, StudentPlan, Unit, Units};
+
+impl SyntheticModel {
+    /// Writes a GGUF with the types of `recipe` to `out`, and returns its size; resumes like any job.
+    ///
+    /// # Errors
+    /// An existing `out` without `force`, too little disk, or a recipe that does not fit the shape.
+    pub fn write_gguf(
+        &self,
+        recipe: &Recipe,
+        pool: &Pool,
+        out: &Path,
+        force: bool,
+        progress: &mut OnBytes<'_>,
+    ) -> Result<u64> {
+        let SyntheticModel { shape, seed } = self;
+        let tensors = self.tensors();
+        let plan = StudentPlan::new(&shape.config, tensors.iter().map(|(n, s)| (&**n, &**s)), recipe)?;
+        let units = Units::cut(&plan, None, pool.threads())?;
+        let provenance =
+            Provenance { name: format!("synthetic {}, seed {seed}", shape.name), source_blake3: None, rounding: None };
+        let metadata = plan.metadata(&Metadata::default(), &shape.config, recipe, &provenance)?;
+        let mut writer = plan.writer(&metadata)?;
+        let total = writer.file_bytes();
+        let manifest = json!({
+            "job": "synth", "tool_version": env!("CARGO_PKG_VERSION"), "shape": shape.json, "seed": seed,
+            "recipe": recipe.describe(), "output_bytes": total,
+        });
+        let mut job = Job::open(out, &manifest, force)?;
+        require_space(out, total.saturating_sub(job.data_len()))?;
+        if !job.is_committed() {
+            units.write(&mut job, &mut writer, progress, &mut |unit, bytes| {
+                random_unit(pool, &plan.tensors[unit.tensor], unit, *seed, bytes)?;
+                Ok(json!({ "tensor": unit.tensor, "rows": unit.rows.end }))
+            })?;
+        }
+        job.commit(out)?;
+        Ok(total)
+    }
+}
+
+/// Random rows of one tensor in its type: trits directly for ternary types, encoded numbers for the others.
+fn random_unit(pool: &Pool, tensor: &PlannedTensor, unit: &Unit, seed: u64, out: &mut Vec<u8>) -> Result<()> {
+    let cols = tensor.cols();
+    let random = RandomTensor::new(seed, &tensor.name, tensor.class, cols);
+    let packing = match tensor.assignment.ty {
+        TensorType::Tq2_0 => Packing::Tq2_0,
+        TensorType::Tq1_0 => Packing::Tq1_0,
+        TensorType::BitnetT158 => Packing::BitnetT158,
+        ty => {
+            let encoding = Encoding { ty, rounding: Rounding::LeastSquares, cols };
+            let rows = |rows: std::ops::Range<usize>, out: &mut [f32]| {
+                rows.zip(out.chunks_exact_mut(cols)).for_each(|(row, out)| random.row(row, out));
+                Ok(())
+            };
+            encode_rows(pool, encoding, unit.rows.clone(), &rows, out)?;
+            return Ok(());
+        }
+    };
+    let row_bytes = tensor.assignment.ty.row_bytes(cols)?;
+    out.clear();
+    out.resize(unit.rows.len() * row_bytes, 0);
+    pool.chunks_mut(out, row_bytes, |row, bytes| random.ternary_row(unit.rows.start + row, packing, bytes));
+    Ok(())
+}

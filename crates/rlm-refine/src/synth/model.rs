@@ -1,0 +1,25 @@
+//! A synthetic model: a shape and a seed.
+
+use moe_runtime::expected_tensors;
+
+use super::shape::Shape;
+
+/// A model with random weights; shape and seed determine every weight.
+#[derive(Clone, Debug)]
+pub struct SyntheticModel {
+    /// The configuration of the model.
+    pub shape: Shape,
+    /// Another seed gives other weights.
+    pub seed: u64,
+}
+
+/// A function that is called with the bytes written so far and in all.
+pub type OnBytes<'a> = dyn FnMut(u64, u64) + 'a;
+
+impl SyntheticModel {
+    /// The canonical tensors, `(name, shape)`: all that a file of this shape must have.
+    pub(super) fn tensors(&self) -> Vec<(String, Vec<usize>)> {
+        let wanted = expected_tensors(&self.shape.config).into_iter().filter(|tensor| !tensor.optional);
+        wanted.map(|tensor| (tensor.name, tensor.shape)).collect()
+    }
+}

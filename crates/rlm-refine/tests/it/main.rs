@@ -1,0 +1,11 @@
+//! Tests of students: their types, values, sizes and metadata, and the jobs that make them.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod defects;
+mod from_gguf;
+mod golden_tokens;
+mod resume;
+mod sizes;
+mod sources;
+mod types;
+mod values;
