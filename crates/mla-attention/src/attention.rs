@@ -12,7 +12,7 @@ use crate::mla::{MlaAttention, MlaScratch};
 pub enum Attention {
     /// Multi-head latent attention: GLM-4.7-Flash, DeepSeek-V2.
     Mla(MlaAttention),
-    /// Grouped-query attention: GLM-4.5 and its kin.
+    /// Grouped-query attention: GLM-4.5 and others of its family.
     Gqa(GqaAttention),
 }
 

@@ -16,10 +16,10 @@ use super::config::GqaConfig;
 use super::weights::GqaWeights;
 use crate::checks;
 use crate::error::Error;
-use crate::kv_cache::{CacheShape, FloatSlice, KvCache, check_shape};
+use crate::kv_cache::{CacheShape, KvCache, check_shape};
 use crate::project::{project, sized};
 use crate::rope::RopeTable;
-use crate::spans::{Columns, FloatSpans, Query, attend};
+use crate::spans::{Columns, FloatSpans, Query};
 
 /// One layer of grouped-query attention: a configuration and weights that fit it.
 #[derive(Debug)]
@@ -135,20 +135,8 @@ impl GqaAttention {
         let group = c.n_heads / c.n_kv_heads;
         // Rows are ordered (token, head).
         let query = |row: usize| Query { position: first + row / c.n_heads, kv_head: row % c.n_heads / group };
-        let scale = c.score_scale();
-        match cache.rows() {
-            (FloatSlice::F32(keys), FloatSlice::F32(values)) => {
-                let spans =
-                    FloatSpans { queries: q, keys, key_columns: columns, values, value_columns: columns, scale };
-                attend(pool, &spans, &query, concat);
-            }
-            (FloatSlice::F16(keys), FloatSlice::F16(values)) => {
-                let spans =
-                    FloatSpans { queries: q, keys, key_columns: columns, values, value_columns: columns, scale };
-                attend(pool, &spans, &query, concat);
-            }
-            _ => unreachable!("a cache has one number type"),
-        }
+        let spans = FloatSpans { queries: q, key_columns: columns, value_columns: columns, scale: c.score_scale() };
+        spans.attend(pool, cache.rows(), &query, concat);
     }
 }
 

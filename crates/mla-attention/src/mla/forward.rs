@@ -25,9 +25,7 @@ use super::config::MlaConfig;
 use super::weights::{MlaWeights, QueryProjection};
 use crate::checks;
 use crate::error::Error;
-use crate::kv_cache::{
-    CacheError, CacheShape, FloatRows, FloatSlice, Int8Latents, LatentCache, LatentRows, check_shape,
-};
+use crate::kv_cache::{CacheError, CacheShape, FloatRows, Int8Latents, LatentCache, LatentRows, check_shape};
 use crate::project::{project, project_two, sized};
 use crate::rope::RopeTable;
 use crate::spans::{Columns, FloatSpans, Int8Spans, Query, attend};
@@ -45,8 +43,7 @@ pub struct MlaAttention {
 /// Buffers of a forward pass of `n` tokens.
 #[derive(Debug, Default)]
 pub(crate) struct MlaScratch {
-    /// What the next projection reads: `x`, the normed compressed query, at last
-    /// `concat` `[n, n_heads, v_head]`.
+    /// The input of the next projection: `x`, then the normed compressed query, then `concat` `[n, n_heads, v_head]`.
     acts: ActivationBuffer,
     /// `[n, q_lora]`, before the norm.
     q_low: Vec<f32>,
@@ -227,21 +224,13 @@ impl MlaAttention {
         query: &(dyn Fn(usize) -> Query + Sync),
         s: &mut MlaScratch,
     ) {
-        let (c, queries) = (&self.config, &s.queries);
+        let c = &self.config;
         let key_columns = Columns { stride: c.cache_width(), head_stride: 0, width: c.cache_width() };
         let value_columns = Columns { width: c.kv_lora, ..key_columns };
-        let scale = c.score_scale();
+        let spans = FloatSpans { queries: &s.queries, key_columns, value_columns, scale: c.score_scale() };
         let attended = sized(&mut s.attended, c.n_heads * n * c.kv_lora);
-        match cache.rows() {
-            FloatSlice::F32(rows) => {
-                let spans = FloatSpans { queries, keys: rows, key_columns, values: rows, value_columns, scale };
-                attend(pool, &spans, query, attended);
-            }
-            FloatSlice::F16(rows) => {
-                let spans = FloatSpans { queries, keys: rows, key_columns, values: rows, value_columns, scale };
-                attend(pool, &spans, query, attended);
-            }
-        }
+        // The first columns of a row are its values.
+        spans.attend(pool, (cache.rows(), cache.rows()), query, attended);
     }
 
     fn attend_int8(

@@ -15,7 +15,7 @@ pub(super) const MAX_TASK_ROWS: usize = 64;
 pub(crate) struct Query {
     /// The row's own position: it sees `0 ..= position`.
     pub(crate) position: usize,
-    /// Which key and value head it reads.
+    /// The key and value head that it reads.
     pub(crate) kv_head: usize,
 }
 

@@ -3,9 +3,11 @@
 
 use std::ops::Range;
 
+use tl_kernels::Pool;
 use tl_kernels::rows::{Table, Value, dots, weighted_sums};
 
-use super::attend::{MAX_TASK_ROWS, SpanRows, Spans};
+use super::attend::{MAX_TASK_ROWS, Query, SpanRows, Spans, attend};
+use crate::kv_cache::FloatSlice;
 
 /// Rows whose weighted sums are made together in a span of which each row sees another part.
 const STRIP_ROWS: usize = 6;
@@ -29,40 +31,70 @@ impl Columns {
     }
 }
 
-/// Keys and values of every cached position, and the queries.
-pub(crate) struct FloatSpans<'a, T> {
+/// The queries of every row, and where a head's keys and values lie in a cache.
+pub(crate) struct FloatSpans<'a> {
     /// One per row, `[rows, key width]`.
     pub(crate) queries: &'a [f32],
-    pub(crate) keys: &'a [T],
     pub(crate) key_columns: Columns,
-    pub(crate) values: &'a [T],
     pub(crate) value_columns: Columns,
     pub(crate) scale: f32,
 }
 
-impl<T: Value> Spans for FloatSpans<'_, T> {
+impl FloatSpans<'_> {
+    /// Attends from every row to the `keys` and `values` of a cache, as [`attend`] does.
+    ///
+    /// # Panics
+    /// When keys and values have different number types.
+    pub(crate) fn attend(
+        &self,
+        pool: &Pool,
+        (keys, values): (FloatSlice<'_>, FloatSlice<'_>),
+        query: &(dyn Fn(usize) -> Query + Sync),
+        out: &mut [f32],
+    ) {
+        match (keys, values) {
+            (FloatSlice::F32(keys), FloatSlice::F32(values)) => {
+                attend(pool, &OfType { spans: self, keys, values }, query, out);
+            }
+            (FloatSlice::F16(keys), FloatSlice::F16(values)) => {
+                attend(pool, &OfType { spans: self, keys, values }, query, out);
+            }
+            _ => unreachable!("a cache has one number type"),
+        }
+    }
+}
+
+/// [`FloatSpans`] with the keys and values of every cached position in one number type.
+struct OfType<'a, T> {
+    spans: &'a FloatSpans<'a>,
+    keys: &'a [T],
+    values: &'a [T],
+}
+
+impl<T: Value> Spans for OfType<'_, T> {
     fn value_width(&self) -> usize {
-        self.value_columns.width
+        self.spans.value_columns.width
     }
 
     fn attend_span(&self, run: &mut SpanRows<'_>) {
+        let FloatSpans { queries, key_columns, value_columns, scale } = *self.spans;
         let (n_rows, n_keys) = (run.seen.len(), run.seen.iter().copied().max().unwrap_or(0));
         let positions = |seen: Range<usize>| run.first_position + seen.start..run.first_position + seen.end;
-        let width = self.key_columns.width;
-        let queries = Table::new(&self.queries[run.first_row * width..], n_rows, width, width);
+        let width = key_columns.width;
+        let queries = Table::new(&queries[run.first_row * width..], n_rows, width, width);
         let scores = &mut run.scores[..n_rows * n_keys];
         // Scores of positions that a row must not see are computed too, and not read.
-        dots(queries, self.key_columns.of(self.keys, positions(0..n_keys), run.kv_head), scores);
+        dots(queries, key_columns.of(self.keys, positions(0..n_keys), run.kv_head), scores);
 
-        let width = self.value_columns.width;
+        let width = value_columns.width;
         let mut weighs = [false; MAX_TASK_ROWS];
         for (row, scores) in scores.chunks_exact_mut(n_keys).enumerate() {
             let acc = &mut run.acc[row * width..][..width];
-            weighs[row] = run.states[row].fold_in(&mut scores[..run.seen[row]], self.scale, acc);
+            weighs[row] = run.states[row].fold_in(&mut scores[..run.seen[row]], scale, acc);
         }
         let mut add = |rows: Range<usize>, keys: Range<usize>| {
             let p = Table::new(&scores[rows.start * n_keys + keys.start..], rows.len(), keys.len(), n_keys);
-            let values = self.value_columns.of(self.values, positions(keys), run.kv_head);
+            let values = value_columns.of(self.values, positions(keys), run.kv_head);
             weighted_sums(p, values, &mut run.acc[rows.start * width..rows.end * width]);
         };
         // Each row adds the positions it sees in ascending order: first those that its strip sees as well.

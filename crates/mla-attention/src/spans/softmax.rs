@@ -15,7 +15,7 @@ impl Softmax {
     /// Turns a span's products into weights relative to the new maximum of the scores `scale * product`, and rescales
     /// `acc`. Returns whether any position of the span has a weight.
     pub(super) fn fold_in(&mut self, scores: &mut [f32], scale: f32, acc: &mut [f32]) -> bool {
-        // The largest score passes over NaN, which then shows in its own weight.
+        // The maximum ignores NaN, which then shows in its own weight.
         let top = math::scale_and_top(scores, scale);
         if top == f32::NEG_INFINITY && scores.iter().all(|&score| score == f32::NEG_INFINITY) {
             return false;

@@ -50,7 +50,8 @@ impl StudentPlan {
     /// Gives every tensor `(canonical name, shape)` its type.
     ///
     /// # Errors
-    /// As [`Recipe::assign`]; [`UnusedOverride`](crate::RecipeError::UnusedOverride) for an override that no tensor can follow.
+    /// As [`Recipe::assign`]; [`UnusedOverride`](crate::RecipeError::UnusedOverride) for an override without a tensor to
+    /// change.
     pub fn new<'a>(
         config: &ModelConfig,
         tensors: impl Iterator<Item = (&'a str, &'a [usize])>,
@@ -72,7 +73,8 @@ impl StudentPlan {
         self.tensors.iter().map(PlannedTensor::params).sum()
     }
 
-    /// The number of weights that one token is multiplied with: all but the embedding (a look-up) and the experts that were not chosen.
+    /// The number of weights that one token is multiplied with: all but the embedding (a look-up) and the experts that
+    /// the router did not choose.
     pub fn active_params(&self, config: &ModelConfig) -> u64 {
         let has_head = self.tensors.iter().any(|tensor| tensor.class == TensorClass::Head);
         let weights = |tensor: &PlannedTensor| match (tensor.class, &config.moe) {

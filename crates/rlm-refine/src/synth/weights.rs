@@ -1,7 +1,7 @@
 //! Seeded random weights: any row of any tensor on its own.
 //!
 //! **Invariant:** a row depends on the seed, the tensor's name and the row's index alone, so that files are the same
-//! however the work is cut into pieces or shared between threads.
+//! in any cut of the work and on any number of threads.
 //!
 //! Matrices have a standard deviation of `1 / sqrt(cols)`, which keeps activations near 1; norms lie around 1.
 
@@ -25,7 +25,7 @@ impl RandomTensor {
             TensorClass::RouterBias | TensorClass::Bias => (0.0, 0.05),
             _ => (0.0, 1.0 / (cols.max(1) as f32).sqrt()),
         };
-        // FNV-1a: names differ in few characters, SplitMix64 does the rest.
+        // FNV-1a. Similar names give similar hashes; SplitMix64 spreads their difference over all bits.
         let hash =
             name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
         Self { seed: hash ^ seed.rotate_left(32), mean, std }

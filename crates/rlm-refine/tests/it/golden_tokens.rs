@@ -47,7 +47,7 @@ fn continuation(files: &ModelFiles, act_mode: ActMode, threads: usize, prompt: &
     done.tokens
 }
 
-/// On the level that `TL_ISA` and the machine give this process.
+/// Runs on the level that `TL_ISA` and the machine give this process.
 #[test]
 fn the_student_and_its_tokens_are_the_golden_ones() {
     if let Ok(wanted) = std::env::var("TL_ISA") {
@@ -91,7 +91,7 @@ fn every_level_of_the_machine_gives_the_golden_tokens() {
             continue;
         }
         if cfg!(target_arch = "aarch64") {
-            // Where this runs under emulation it cannot start itself; `cargo xtask cross` sets TL_ISA from outside.
+            // Under emulation the test cannot start itself; `cargo xtask cross` sets TL_ISA from outside.
             println!("SKIP {isa}: started by cargo xtask cross");
             continue;
         }

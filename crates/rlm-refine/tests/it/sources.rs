@@ -40,7 +40,7 @@ pub(crate) fn quantize(source: &Path, out: &Path, settings: &Settings) -> Result
     quantize_watched(source, out, settings, &mut |_, _, _| {})
 }
 
-/// As [`quantize`], telling `progress`.
+/// As [`quantize`], with calls of `progress`.
 pub(crate) fn quantize_watched(
     source: &Path,
     out: &Path,
@@ -157,7 +157,7 @@ pub(crate) fn fuse_experts(tensors: &mut Vec<Stored>) {
     }
 }
 
-/// Everything in a directory, by name.
+/// The names of all files in a directory, sorted.
 pub(crate) fn listing(dir: &Path) -> Vec<String> {
     let mut names: Vec<String> =
         fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
