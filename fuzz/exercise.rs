@@ -1,6 +1,6 @@
-//! What an input of unknown origin goes through, shared by the fuzz targets and by the mutation test of gguf-bitnet.
+//! The calls that an untrusted input goes through, shared by the fuzz targets and by the mutation test of gguf-bitnet.
 //!
-//! **Invariant**: nothing here may panic, whatever the bytes are. Returns whether the file was accepted.
+//! **Invariant**: no input makes these functions panic. They return whether the file was accepted.
 
 use std::path::Path;
 

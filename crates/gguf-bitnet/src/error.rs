@@ -22,14 +22,13 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// A defect of a file, an argument or the environment.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-#[expect(missing_docs, reason = "a nested enum says what its variant is")]
+#[expect(missing_docs, reason = "the nested enums and the sentences say what they are")]
 pub enum Error {
     /// The defect lies in this file.
     #[error("{}: {error}", path.display())]
     InFile {
         /// The file that was read or written.
         path: PathBuf,
-        /// What is wrong with it.
         error: Box<Error>,
     },
     /// The defect lies in this tensor.
@@ -37,7 +36,6 @@ pub enum Error {
     InTensor {
         /// Name as the file spells it.
         tensor: String,
-        /// What is wrong with it.
         error: Box<Error>,
     },
     #[error(transparent)]
@@ -99,13 +97,13 @@ impl Error {
         Error::InTensor { tensor: tensor.into(), error: Box::new(self) }
     }
 
-    /// For `map_err`: names the file and what was tried with it.
+    /// For `map_err`: names the file and the action that failed, such as `open`.
     pub fn io(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Error {
         move |source| StoreError::Io { action, path: path.as_ref().to_owned(), source }.into()
     }
 }
 
-/// A stream that refused its bytes.
+/// For `?` on writes to a stream.
 impl From<io::Error> for Error {
     fn from(source: io::Error) -> Error {
         StoreError::WriteStream { source }.into()
@@ -114,12 +112,12 @@ impl From<io::Error> for Error {
 
 /// The methods of [`Error`] that name the place, for the errors of a room.
 pub(crate) trait Locate: Into<Error> {
-    /// As [`Error::in_file`].
+    /// [`Error::in_file`] of the crate's error.
     fn in_file(self, path: impl AsRef<Path>) -> Error {
         self.into().in_file(path)
     }
 
-    /// As [`Error::in_tensor`].
+    /// [`Error::in_tensor`] of the crate's error.
     fn in_tensor(self, tensor: impl Into<String>) -> Error {
         self.into().in_tensor(tensor)
     }

@@ -1,8 +1,8 @@
 //! GGUF and safetensors: validated reading over memory maps, streaming writing, names, resumable jobs.
 //!
 //! A model file is hostile until proven otherwise: opening one checks every count, length, name and
-//! span against the size of the file before anything is allocated or any view exists. What the
-//! weights themselves hold (codes, scales, NaN) is checked when they are read or by [`verify`].
+//! span against the size of the file before anything is allocated or any view exists. The
+//! weights themselves (codes, scales, NaN) are checked when they are read or by [`verify`].
 
 mod error;
 mod formats;
@@ -29,7 +29,6 @@ pub use safetensors::{SafetensorsDir, SafetensorsError};
 pub use shown::is_unseen;
 pub use source::{SourceError, TensorInfo, TensorSource};
 pub use store::{
-    MappedFile, NewFile, StoreError, current_rss_bytes, free_space, job, join_file_name, output_path, peak_rss_bytes,
-    require_space, write_atomic,
+    Job, JobUnit, MappedFile, NewFile, StoreError, output_path, peak_rss_bytes, require_space, write_atomic,
 };
 pub use ternary_core::{Bytes, I2sLayout, Rounding};

@@ -1,4 +1,4 @@
-//! Whole models, whatever their container: finding and opening them, their identity, and checks of all their weights.
+//! Whole models of either container format: finding and opening them, their identity, and the check of all weights.
 
 mod defect;
 mod error;

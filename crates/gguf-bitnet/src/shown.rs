@@ -1,15 +1,15 @@
 //! Text out of a file, made fit for a message.
 //!
-//! **Invariant:** whatever a file calls its tensors and keys, a message stays one line of readable
-//! length and sends the terminal no control sequences.
+//! **Invariant:** a message that quotes a name from a file stays one line of readable length and sends the terminal no
+//! control sequences, for any name.
 
 use std::fmt::{self, Write};
 
 /// Most characters of a text that are shown.
 const CHARS: usize = 200;
 
-/// Whether a character is an order to a terminal rather than something to see: it ends a line, moves the cursor, or turns
-/// the direction of what follows.
+/// Whether a character is not printed but acts on the terminal: it ends a line, moves the cursor, or turns the writing
+/// direction of the following text.
 #[must_use]
 pub fn is_unseen(c: char) -> bool {
     c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')

@@ -1,4 +1,4 @@
-//! A file or a set of files that holds named tensors, whatever its container format.
+//! The view of a model file that both container formats share: named tensors and their bytes.
 
 mod error;
 mod tensor_source;

@@ -1,16 +1,17 @@
-//! What lies between this crate and the operating system: maps, output files, free space, memory, resumable jobs.
+//! Files and memory of the operating system: maps, output files, free space, resident memory, resumable jobs.
 
 pub(crate) mod disk;
 mod error;
-pub mod job;
+mod job;
 mod map;
 mod memory;
 mod new_file;
 mod path;
 
-pub use disk::{free_space, require_space, write_atomic};
+pub use disk::{require_space, write_atomic};
 pub use error::StoreError;
+pub use job::{Job, JobUnit};
 pub use map::MappedFile;
-pub use memory::{current_rss_bytes, peak_rss_bytes};
+pub use memory::peak_rss_bytes;
 pub use new_file::NewFile;
-pub use path::{join_file_name, output_path};
+pub use path::output_path;

@@ -1,7 +1,7 @@
 //! Activations of ternary, Q8_0 and Q6_K layers: INT8 with one scale per block or per token, or plain f32.
 //!
-//! **Invariant**: a code lies in [-127, 127], never -128, which is what the kernels' integer bounds
-//! are proved for.
+//! **Invariant**: a code lies in [-127, 127], never -128: the proofs of the kernels' integer bounds
+//! rely on it.
 //!
 //! ```
 //! use ternary_core::quantize_a8;
@@ -49,7 +49,7 @@ pub fn quantize_a8(x: &[f32], q: &mut [i8]) -> f32 {
         *q = round_half_even((x / scale).clamp(-MAX_CODE, MAX_CODE));
     }
     if !scale.is_finite() {
-        // The codes of finite activations are 0 by division; those of the others are no numbers.
+        // Division made the codes of finite activations 0; the codes of NaN and infinite ones have no meaning.
         q.fill(0);
     }
     scale

@@ -5,21 +5,17 @@
 /// Result of the fallible functions of this crate.
 pub type Result<T> = core::result::Result<T, Error>;
 
-/// What is wrong with ternary data, and what to do about it.
+/// A defect of ternary data; its sentence ends in the remedy.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
+#[expect(missing_docs, reason = "the sentence of a variant says what its fields are")]
 pub enum Error {
     /// A row (or a whole tensor, for I2_S) does not divide into blocks.
     #[error(
         "{weights} weights do not divide into blocks of {block}: store this tensor in a type with \
          a smaller block, such as Q8_0"
     )]
-    NotBlocks {
-        /// Weights given.
-        weights: usize,
-        /// Weights per block.
-        block: usize,
-    },
+    NotBlocks { weights: usize, block: usize },
     /// The shape is larger than the address space.
     #[error("a shape of [{rows}, {cols}] is too large for this machine: check the file's header")]
     TooLarge {
@@ -35,7 +31,6 @@ pub enum Error {
     Span {
         /// Bytes that the shape and packing need.
         expected_bytes: usize,
-        /// Bytes given.
         got_bytes: usize,
     },
     /// A 2-bit code is 3, which no weight has.
@@ -53,19 +48,18 @@ pub enum Error {
     BadScale {
         /// Block, counted over the tensor.
         block: usize,
-        /// The scale found.
         scale: f32,
     },
     /// A weight to quantise is NaN or infinite.
     #[error("block {block}: a weight to quantise is NaN or infinite; repair the source checkpoint")]
     NotFinite {
-        /// Block, counted over what was given.
+        /// Block, counted over the given weights.
         block: usize,
     },
     /// An importance is negative, NaN or infinite.
     #[error("block {block}: an importance is negative or not finite; recompute the calibration statistics")]
     BadImportance {
-        /// Block, counted over what was given.
+        /// Block, counted over the given weights.
         block: usize,
     },
 }

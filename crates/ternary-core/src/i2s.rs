@@ -32,14 +32,14 @@ const TAIL_BYTES: usize = 32;
 /// Which of the two incompatible I2_S layouts the codes have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum I2sLayout {
-    /// Groups of 128 weights in 32 bytes: what is published.
+    /// Groups of 128 weights in 32 bytes: the layout of the published files.
     X86,
     /// Groups of 64 weights in 16 bytes.
     Arm,
 }
 
 impl I2sLayout {
-    /// Both layouts.
+    /// The two layouts, the published one first.
     pub const ALL: [Self; 2] = [Self::X86, Self::Arm];
 
     /// Weights per group: a tensor has a whole number of groups.

@@ -2,7 +2,7 @@
 //!
 //! A ternary matrix stores each weight as a *trit* in {-1, 0, +1} and one scale per block of
 //! [`BLOCK`] weights along the input dimension, so that `w ≈ trit * scale`. This crate defines
-//! what those bits mean and what a product with them is; it is written for reading, and every
+//! the meaning of the stored bits and of a product with them. It is written for reading, and every
 //! fast kernel must reproduce its [`oracle`] bit for bit.
 //!
 //! **Invariant**: no input or output, no threads, no unsafe code, no float function whose result

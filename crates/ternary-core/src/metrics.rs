@@ -15,7 +15,7 @@
 /// The error of an approximation `v` of weights `w`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ErrorMetrics {
-    /// Weights compared.
+    /// Number of weights compared.
     pub n: u64,
     /// `sum (w - v)^2 / sum w^2`; 0 where both are 0, infinite where only the weights are.
     pub relative_mse: f64,
@@ -23,15 +23,15 @@ pub struct ErrorMetrics {
     pub cosine: f64,
     /// Share of `v` that is zero; 0 where nothing was compared.
     pub sparsity: f64,
-    /// Scales seen; the statistics below are 0 where none were.
+    /// Number of scales added; the statistics below are 0 where it is 0.
     pub n_scales: u64,
-    /// Smallest scale.
+    /// Smallest scale of a block.
     pub scale_min: f32,
-    /// Mean scale.
+    /// Mean of the scales.
     pub scale_mean: f64,
     /// Standard deviation of the scales.
     pub scale_std: f64,
-    /// Largest scale.
+    /// Largest scale of a block.
     pub scale_max: f32,
 }
 
@@ -39,23 +39,23 @@ pub struct ErrorMetrics {
 /// to the rounding of f64.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct ErrorSums {
-    /// Weights compared.
+    /// Number of weights compared.
     pub n: u64,
     /// Approximations that are zero.
     pub zeros: u64,
-    /// `sum (w - v)^2`.
+    /// `sum (w - v)^2` over all weights.
     pub error2: f64,
-    /// `sum w^2`.
+    /// `sum w^2` over all weights.
     pub weight2: f64,
-    /// `sum v^2`.
+    /// `sum v^2` over all weights.
     pub value2: f64,
-    /// `sum w v`.
+    /// `sum w v` over all weights.
     pub product: f64,
-    /// Scales seen.
+    /// Number of scales added.
     pub n_scales: u64,
-    /// Smallest scale.
+    /// Smallest scale; 0 where none was added.
     pub scale_min: f32,
-    /// Largest scale.
+    /// Largest scale; 0 where none was added.
     pub scale_max: f32,
     /// Sum of the scales.
     pub scale: f64,
@@ -97,7 +97,7 @@ impl ErrorSums {
         self.scale2 += f64::from(scale) * f64::from(scale);
     }
 
-    /// Adds everything that `other` has seen.
+    /// Adds the sums of `other`.
     pub fn merge(&mut self, other: &Self) {
         if other.n_scales > 0 {
             let first = self.n_scales == 0;
@@ -161,7 +161,7 @@ impl Lane {
     }
 }
 
-/// The square root of a non-negative normal number, to the last bit or two; `core` has none.
+/// The square root of a non-negative normal number, to the last bit or two, as `core` has no square root.
 fn sqrt(x: f64) -> f64 {
     if x == 0.0 || !x.is_finite() {
         return x;

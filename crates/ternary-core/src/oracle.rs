@@ -1,4 +1,4 @@
-//! The scalar ternary product: what every kernel must compute, bit for bit.
+//! The scalar ternary product, which every kernel must reproduce bit for bit.
 //!
 //! One output is the product of a row of blocks (trits `t`, scale `d`) with a token's activations:
 //!

@@ -46,7 +46,7 @@ pub enum Packing {
 }
 
 impl Packing {
-    /// Every packing.
+    /// Every packing of this crate.
     pub const ALL: [Self; 3] = [Self::Tq2_0, Self::Tq1_0, Self::BitnetT158];
 
     /// The type's name in files and reports.
@@ -103,17 +103,17 @@ impl Packing {
         Ok(scale)
     }
 
-    /// Whether [`decode`](Self::decode) would accept every one of `blocks`: each code and each scale is looked at, none
-    /// is unpacked, so that a check of weights costs little more than reading them.
+    /// Whether [`decode`](Self::decode) would accept every one of `blocks`. Codes and scales are tested without being
+    /// unpacked, so that a check of weights costs little more than reading them.
     ///
     /// # Panics
     /// If `blocks` is not a whole number of blocks.
     #[must_use]
-    pub fn is_sound(self, blocks: &[u8]) -> bool {
+    pub fn is_valid(self, blocks: &[u8]) -> bool {
         match self {
-            Self::Tq2_0 | Self::BitnetT158 => are_sound::<{ 64 + SCALE_BYTES }>(blocks, has_code_three),
+            Self::Tq2_0 | Self::BitnetT158 => are_valid::<{ 64 + SCALE_BYTES }>(blocks, has_code_three),
             // Every byte is five valid codes.
-            Self::Tq1_0 => are_sound::<{ tq1_0::CODE_BYTES + SCALE_BYTES }>(blocks, |_| false),
+            Self::Tq1_0 => are_valid::<{ tq1_0::CODE_BYTES + SCALE_BYTES }>(blocks, |_| false),
         }
     }
 
@@ -144,7 +144,7 @@ impl Packing {
 }
 
 /// Whether all blocks of `N` bytes have codes that are not `invalid`, and finite scales.
-fn are_sound<const N: usize>(blocks: &[u8], invalid: impl Fn(&[u8; N]) -> bool) -> bool {
+fn are_valid<const N: usize>(blocks: &[u8], invalid: impl Fn(&[u8; N]) -> bool) -> bool {
     /// The exponent of an f16; all ones in infinities and NaN.
     const EXPONENT: u16 = 0x7c00;
     let (blocks, rest) = blocks.as_chunks::<N>();

@@ -5,8 +5,8 @@
 //! row 1: ...                                          no padding between rows
 //! ```
 //!
-//! **Invariant**: the bytes are exactly as long as the shape needs. That codes and scales are sound
-//! is checked by [`TernaryTensor::validate`] and by every read, not when the tensor is made: opening
+//! **Invariant**: the bytes are exactly as long as the shape needs. Codes and scales are checked
+//! by [`TernaryTensor::validate`] and by every read, not when the tensor is made, because opening
 //! a file must not read it all.
 //!
 //! ```
@@ -27,7 +27,7 @@ use crate::{BLOCK, Bytes, Error, I2sLayout, Packing, Result, Rounding, TernaryBl
 pub enum Scales {
     /// In every block, as f16.
     PerBlock,
-    /// One for the whole tensor; those in the blocks are not used.
+    /// One for the whole tensor; the scales in the blocks are not used.
     PerTensor(f32),
 }
 
@@ -67,7 +67,7 @@ impl TernaryTensor {
     /// [`quantize_block`]: crate::quantize_block
     ///
     /// # Errors
-    /// Those of the shape as in [`new`](Self::new); [`Error::NotFinite`] and
+    /// The errors of the shape as in [`new`](Self::new); [`Error::NotFinite`] and
     /// [`Error::BadImportance`].
     ///
     /// # Panics
@@ -94,7 +94,7 @@ impl TernaryTensor {
     /// Repacks an I2_S tensor as TQ2_0 with its one scale.
     ///
     /// # Errors
-    /// Those of the shape as in [`new`](Self::new), and of [`I2sLayout::decode`].
+    /// The errors of the shape as in [`new`](Self::new), and of [`I2sLayout::decode`].
     pub fn from_i2s(layout: I2sLayout, rows: usize, cols: usize, bytes: &[u8]) -> Result<Self> {
         let packing = Packing::Tq2_0;
         let packed_bytes = tensor_bytes(packing, rows, cols)?;
@@ -131,7 +131,7 @@ impl TernaryTensor {
         self.scales
     }
 
-    /// All packed bytes.
+    /// The packed bytes of all rows.
     #[must_use]
     pub const fn bytes(&self) -> &Bytes {
         &self.bytes
@@ -194,7 +194,7 @@ impl TernaryTensor {
     /// # Errors
     /// The first [`Error::InvalidCode`] or [`Error::BadScale`].
     pub fn validate(&self) -> Result<()> {
-        if self.packing.is_sound(&self.bytes) {
+        if self.packing.is_valid(&self.bytes) {
             return Ok(());
         }
         for r in 0..self.rows {

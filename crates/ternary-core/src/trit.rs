@@ -5,7 +5,7 @@
 //! code    0   1   2       3
 //! ```
 
-/// What [`from_code`] makes of code 3: no trit.
+/// The value that [`from_code`] gives for code 3, which is no trit.
 const INVALID: i8 = 2;
 
 /// The stored code of a trit.
@@ -14,7 +14,7 @@ pub(crate) fn to_code(trit: i8) -> u8 {
     (trit + 1) as u8
 }
 
-/// The trit of the two lowest bits of `code`; afterwards [`first_invalid`] must be asked.
+/// The trit of the two lowest bits of `code`; the caller then checks with [`first_invalid`].
 #[inline]
 pub(crate) fn from_code(code: u8) -> i8 {
     (code & 3) as i8 - 1

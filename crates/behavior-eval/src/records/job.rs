@@ -4,8 +4,8 @@
 
 use std::path::Path;
 
+use gguf_bitnet::Job;
 use gguf_bitnet::StoreError;
-use gguf_bitnet::job::Job;
 use serde_json::Value;
 
 use crate::{Error, Result};

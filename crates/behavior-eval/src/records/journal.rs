@@ -12,7 +12,7 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use gguf_bitnet::job::Job;
+use gguf_bitnet::Job;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 

@@ -10,7 +10,7 @@ use crate::error::Result;
 /// Writes the values of `bytes` to `out`, which says how many there are.
 ///
 /// `bytes` are whole blocks: one or more rows, or the whole tensor where the type has no rows
-/// ([`TensorType::is_whole_tensor`]). NaN and infinite values of float types and of scales pass
+/// (I2_S and [`TensorType::BitnetT158Flat`]). NaN and infinite values of float types and of scales pass
 /// through, but for ternary types, whose codes and scales are checked.
 ///
 /// ```

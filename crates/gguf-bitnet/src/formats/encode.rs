@@ -58,7 +58,10 @@ pub fn encode_row(
     let start = out.len();
     out.resize(start + bytes, 0);
     let encoded = encoder.encode(row, Encoding { rounding, importance }, &mut out[start..]);
-    Ok(encoded.map_err(FormatError::Ternary)?)
+    encoded.map_err(|error| {
+        out.truncate(start);
+        FormatError::Ternary(error).into()
+    })
 }
 
 /// Checks that every value is below the limit in magnitude.

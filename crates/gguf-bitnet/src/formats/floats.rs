@@ -14,7 +14,7 @@ use super::format::{Encoder, Encoding, FloatBits, Format, Invalid, Layout};
 /// BF16 rounds to infinity from here on: the largest BF16 and half a unit.
 const BF16_LIMIT: f32 = f32::from_bits(0x7f7f_8000);
 
-/// IEEE binary32.
+/// IEEE binary32, stored as it is computed with.
 pub(super) struct F32;
 
 impl Format for F32 {
@@ -43,7 +43,7 @@ impl Encoder for F32 {
     }
 }
 
-/// IEEE binary16.
+/// IEEE binary16, rounded to nearest even when it is written.
 pub(super) struct F16;
 
 impl Format for F16 {

@@ -1,5 +1,5 @@
-//! What a storage format is: one file of this folder that implements [`Format`], and one line of the table in
-//! `tensor_type.rs`. A format that is written too implements [`Encoder`].
+//! The traits of a storage format. A format is a file of this folder that implements [`Format`], and a line of the
+//! table in `tensor_type.rs`; a format that is written too implements [`Encoder`].
 
 use ternary_core::{Error, Rounding};
 
@@ -30,7 +30,7 @@ pub(crate) enum Extent {
 /// The bit patterns of a block that are no weights; a check of a model looks for them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Invalid {
-    /// There are none: integers.
+    /// Every bit pattern is a weight: integers.
     Never,
     /// NaN and infinities of floating-point numbers.
     Float(FloatBits),

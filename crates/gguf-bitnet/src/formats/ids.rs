@@ -35,7 +35,7 @@ impl TensorType {
     /// # Errors
     /// [`FormatError::UnsupportedType`] for a type of the format that is not decoded here,
     /// [`FormatError::UnknownType`] for any other id.
-    pub fn from_id(id: u32) -> Result<TensorType> {
+    pub(crate) fn from_id(id: u32) -> Result<TensorType> {
         if let Some(ty) = TensorType::all().find(|ty| ty.id() == id) {
             return Ok(ty);
         }

@@ -80,7 +80,7 @@ static GRID: LazyLock<Vec<[i8; 8]>> = LazyLock::new(|| {
     (0..3u32.pow(8)).filter(is_member).map(octet).collect()
 });
 
-/// Octet number `n`.
+/// The octet with the number `n`.
 fn octet(n: u32) -> [i8; 8] {
     let mut rest = n;
     std::array::from_fn(|_| {

@@ -7,9 +7,9 @@
 //!     high 2 bits of q: qh[32 h + m], bits 2n..2n+1
 //! ```
 //! The encoder follows the published method of k-quants: for each run of 16 weights several scales
-//! near `largest / -32` are tried, and with the codes each gives, the best scale by least squares is
-//! the one kept that lowers the weighted error most. Then the run scales are rounded to multiples
-//! of the F16, and the codes are chosen for what is stored.
+//! near `largest / -32` are tried. Each gives codes, and these codes a best scale by least squares; the
+//! scale that lowers the weighted error most is kept. Then the run scales are rounded to multiples
+//! of the F16, and the codes are chosen for these rounded scales.
 
 use ternary_core::Error;
 
@@ -101,7 +101,7 @@ fn encode_block(x: &[f32; 256], importance: Option<&[f32; 256]>, out: &mut [u8; 
     let largest = ideal.iter().fold(0.0f32, |m: f32, &s| if s.abs() > m.abs() { s } else { m });
     out.fill(0);
     if largest == 0.0 {
-        // Scale 0: the codes do not matter, 0 is what other encoders leave.
+        // With scale 0 the codes have no effect; other encoders write 0 too.
         return;
     }
 

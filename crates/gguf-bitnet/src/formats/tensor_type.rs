@@ -28,9 +28,9 @@ macro_rules! tensor_types {
 
 // By ascending id: reports list types in this order.
 tensor_types! {
-    /// IEEE binary32.
+    /// 32-bit floating-point numbers (IEEE binary32).
     F32 = floats::F32,
-    /// IEEE binary16.
+    /// 16-bit floating-point numbers (IEEE binary16).
     F16 = floats::F16,
     /// 4 bits, one F16 scale per 32.
     Q4_0 = q4_0::Q4_0,
@@ -54,15 +54,15 @@ tensor_types! {
     Q6K = q6_k::Q6K,
     /// 1.5625 bits: a grid of 2048 ternary octets, super-blocks of 256.
     Iq1S = iq1_s::Iq1S,
-    /// 8-bit integers.
+    /// Signed integers of 8 bits.
     I8 = integers::I8,
-    /// 16-bit integers.
+    /// Signed integers of 16 bits.
     I16 = integers::I16,
-    /// 32-bit integers.
+    /// Signed integers of 32 bits.
     I32 = integers::I32,
-    /// 64-bit integers.
+    /// Signed integers of 64 bits.
     I64 = integers::I64,
-    /// IEEE binary64.
+    /// 64-bit floating-point numbers (IEEE binary64).
     F64 = floats::F64,
     /// The upper half of binary32.
     Bf16 = floats::Bf16,
@@ -113,7 +113,7 @@ impl TensorType {
     }
 
     /// Whether the layout runs over the whole tensor, so that no single row can be cut out.
-    pub fn is_whole_tensor(self) -> bool {
+    pub(crate) fn is_whole_tensor(self) -> bool {
         self.format().extent() != Extent::Rows
     }
 

@@ -1,4 +1,4 @@
-//! RuvLLM's craftsman files, which give standard type ids a meaning of their own.
+//! RuvLLM's craftsman files, in which two standard type ids have another meaning.
 //!
 //! They differ from the standard in three points: id 30 is BITNET_T158 (the standard says BF16) and
 //! id 29 is BF16 (the standard says IQ1_M); dimensions are stored outermost first; BITNET_T158

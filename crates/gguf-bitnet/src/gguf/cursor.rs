@@ -1,10 +1,10 @@
-//! Reading position in untrusted bytes: every step is checked against what is left.
+//! Reading position in untrusted bytes: every step is checked against the number of bytes left.
 
 use super::error::GgufError;
 use crate::error::Result;
 use crate::source::SourceError;
 
-/// The longest header that is read: several times what the largest vocabularies take. Without it a
+/// The longest header that is read: several times the size of the largest vocabularies. Without the limit a
 /// sparse file of zeros could claim metadata of any size.
 pub(super) const HEADER_LIMIT: usize = 100_000_000;
 /// The most metadata pairs, and the most tensors, that are read: each takes several times more
@@ -32,7 +32,7 @@ impl<'a> Cursor<'a> {
         self.bytes.len() - self.at
     }
 
-    /// The next `n` bytes, which are `what`.
+    /// The next `n` bytes; an error calls them `what`.
     pub(super) fn take(&mut self, n: usize, what: &'static str) -> Result<&'a [u8]> {
         let rest = &self.bytes[self.at..];
         let Some((taken, _)) = rest.split_at_checked(n) else {

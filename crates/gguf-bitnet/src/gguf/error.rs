@@ -1,4 +1,4 @@
-//! Defects of a GGUF header, of metadata, of a split set, and of what a writer is given.
+//! Defects of GGUF headers, metadata and split sets, and of the calls that write a file.
 
 use std::path::PathBuf;
 
@@ -7,37 +7,30 @@ use crate::shown::Shown;
 /// A defect of a GGUF file.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
+#[expect(missing_docs, reason = "the sentence of a variant says what its fields are")]
 pub enum GgufError {
     /// The first four bytes are not `GGUF`.
     #[error("not a GGUF file: it starts with the bytes {got:02x?}, not with `GGUF`")]
-    BadMagic {
-        /// The bytes found.
-        got: [u8; 4],
-    },
+    BadMagic { got: [u8; 4] },
     /// A file for big-endian machines.
     #[error("a big-endian GGUF file: convert it to little-endian before use")]
     BigEndian,
     /// A version this crate does not read.
     #[error("GGUF version {version} is not supported (2 and 3 are): convert the file to version 3")]
-    UnsupportedVersion {
-        /// The version found.
-        version: u32,
-    },
+    UnsupportedVersion { version: u32 },
     /// A header longer than any model's.
     #[error("the header is longer than {limit} bytes, more than any model needs: the file is damaged")]
     HeaderTooLong {
         /// The most bytes that are read.
         limit: u64,
     },
-    /// A count that the rest of the file cannot hold, or beyond what is read of any file.
+    /// A count that the rest of the file cannot hold, or that is over the limit for any file.
     #[error(
         "the header claims {count} {what}, at most {max} are possible here; \
          the file is damaged or incomplete, fetch it again"
     )]
     CountTooLarge {
-        /// What is counted.
         what: &'static str,
-        /// The claim.
         count: u64,
         /// The most that fit.
         max: u64,
@@ -48,19 +41,15 @@ pub enum GgufError {
          the file is damaged or incomplete, fetch it again"
     )]
     StringTooLong {
-        /// What the string is.
         what: &'static str,
         /// Position in the file.
         at: u64,
-        /// The claim.
         len: u64,
-        /// Bytes left there.
         have: u64,
     },
     /// A string that is not UTF-8.
     #[error("{what} at byte {at} is not UTF-8: the file is damaged")]
     NotUtf8 {
-        /// What the string is.
         what: &'static str,
         /// Position in the file.
         at: u64,
@@ -70,36 +59,23 @@ pub enum GgufError {
     EmptyKey,
     /// A metadata key that occurs twice.
     #[error("metadata key `{}` occurs twice: write the file again with unique keys", Shown(key))]
-    DuplicateKey {
-        /// The key.
-        key: String,
-    },
+    DuplicateKey { key: String },
     /// A value type outside of the specification.
     #[error("metadata key `{}` has the unknown value type {id}: the file is damaged", Shown(key))]
     UnknownValueType {
-        /// The key.
         key: String,
         /// The type id found.
         id: u32,
     },
     /// A truth value other than 0 and 1.
     #[error("metadata key `{}` holds the truth value {got}, only 0 and 1 exist", Shown(key))]
-    InvalidBool {
-        /// The key.
-        key: String,
-        /// The byte found.
-        got: u8,
-    },
+    InvalidBool { key: String, got: u8 },
     /// An array of arrays.
     #[error("metadata key `{}` is an array of arrays, which is not supported: flatten it", Shown(key))]
-    NestedArray {
-        /// The key.
-        key: String,
-    },
+    NestedArray { key: String },
     /// A value of another type than the reader needs.
     #[error("metadata key `{key}` is {got}, expected {expected}: the file's writer is wrong")]
     MetadataType {
-        /// The key.
         key: String,
         /// The type asked for.
         expected: &'static str,
@@ -109,7 +85,6 @@ pub enum GgufError {
     /// A number that does not fit the type the reader needs.
     #[error("metadata key `{key}` is {got}, which does not fit {expected}")]
     MetadataRange {
-        /// The key.
         key: String,
         /// The type asked for.
         expected: &'static str,
@@ -118,10 +93,7 @@ pub enum GgufError {
     },
     /// A key that must be there is not.
     #[error("metadata key `{key}` is missing: the file's writer left it out")]
-    MissingKey {
-        /// The key.
-        key: String,
-    },
+    MissingKey { key: String },
     /// `general.alignment` is not a U32.
     #[error("`general.alignment` is {got}, expected u32: the file's writer is wrong")]
     AlignmentType {
@@ -130,10 +102,7 @@ pub enum GgufError {
     },
     /// `general.alignment` is zero or no power of two.
     #[error("`general.alignment` is {alignment}: it must be a power of two such as 32")]
-    BadAlignment {
-        /// The value found.
-        alignment: u32,
-    },
+    BadAlignment { alignment: u32 },
     /// A tensor without a name.
     #[error("a tensor has an empty name: the file is damaged or its writer broken")]
     EmptyTensorName,
@@ -145,16 +114,12 @@ pub enum GgufError {
     },
     /// No dimensions, or more than four.
     #[error("it has {n} dimensions, GGUF allows 1 to 4")]
-    DimensionCount {
-        /// The count found.
-        n: u64,
-    },
+    DimensionCount { n: u64 },
     /// Data that does not start at a multiple of the alignment.
     #[error("its data offset {offset} is no multiple of the alignment {alignment}: write the file again")]
     MisalignedOffset {
         /// Offset from the start of the data.
         offset: u64,
-        /// The file's alignment.
         alignment: u64,
     },
     /// Type id 30 or 29 in a craftsman file whose span fits neither or both meanings.
@@ -163,7 +128,6 @@ pub enum GgufError {
          export the file again with standard type ids"
     )]
     AmbiguousType {
-        /// The id found.
         id: u32,
         /// Bytes up to the next tensor.
         span: u64,
@@ -174,48 +138,28 @@ pub enum GgufError {
     },
     /// A file of a split set that was handed over without its path.
     #[error("one of {count} parts of a split file: open it by its path, beside the other parts")]
-    SplitNeedsPath {
-        /// Number of parts.
-        count: u64,
-    },
+    SplitNeedsPath { count: u64 },
     /// The file name does not follow `NAME-00001-of-0000N.gguf`.
     #[error("part {no} of {count} of a split file must be named `NAME-{no:05}-of-{count:05}.gguf`: rename it")]
     SplitName {
         /// One-based number of the part.
         no: u64,
-        /// Number of parts.
         count: u64,
     },
     /// A part of the set is not there.
     #[error("the split file lacks its part {}: put all parts in one directory", path.display())]
-    SplitPartMissing {
-        /// The absent file.
-        path: PathBuf,
-    },
+    SplitPartMissing { path: PathBuf },
     /// A part whose metadata does not belong here.
     #[error("split metadata `{key}` is {got}, expected {expected}: the parts are not of one set")]
-    SplitMismatch {
-        /// The key.
-        key: &'static str,
-        /// What the set needs.
-        expected: u64,
-        /// What the part says.
-        got: u64,
-    },
+    SplitMismatch { key: &'static str, expected: u64, got: u64 },
     /// Tensor data written out of order, too long or too short.
     #[error("{got} bytes of tensor data written, the file's layout has {expected} at this point")]
-    WrongAmount {
-        /// What the layout says.
-        expected: u64,
-        /// What was written.
-        got: u64,
-    },
+    WrongAmount { expected: u64, got: u64 },
     /// A tensor written out of turn.
     #[error("tensor number {got} written, number {expected} is next: write them in order")]
     WrongOrder {
         /// Index of the tensor whose turn it is.
         expected: usize,
-        /// Index given.
         got: usize,
     },
 }

@@ -15,11 +15,9 @@ use super::error::GgufError;
 use super::header::{self, Header};
 use super::metadata::Metadata;
 use super::split::{self, SplitInfo, split_file_name};
-use crate::error::Locate;
-use crate::error::Result;
+use crate::error::{Locate, Result};
 use crate::formats::TensorType;
-use crate::source::SourceError;
-use crate::source::{TensorInfo, TensorSource, within};
+use crate::source::{SourceError, TensorInfo, TensorSource, within};
 use crate::store::MappedFile;
 
 /// Choices that a file does not state itself.
@@ -84,7 +82,7 @@ impl GgufFile {
     /// Opens the model at `path`: a file, or any part of a split set whose parts lie beside it.
     ///
     /// # Errors
-    /// The defects of FORMATS' reading rules, each its own variant of [`Error`], with the path.
+    /// The defects of [`GgufError`], [`SourceError`] and [`FormatError`](crate::FormatError), with the path.
     pub fn open(path: impl AsRef<Path>) -> Result<GgufFile> {
         GgufFile::open_with(path, OpenOptions::default())
     }
@@ -103,7 +101,7 @@ impl GgufFile {
                 let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
                 let stem = split.stem(name).map_err(|e| e.in_file(path))?;
                 let mut files = Vec::new();
-                // A made-up count ends at the first file that does not exist.
+                // The loop ends at the first missing file, so a false count costs nothing.
                 for no in 0..split.count {
                     let part_path = path.with_file_name(split_file_name(stem, no + 1, split.count));
                     if !part_path.exists() {
@@ -130,23 +128,15 @@ impl GgufFile {
     /// # Errors
     /// As [`GgufFile::open`]; [`GgufError::SplitNeedsPath`] for a part of a split set.
     pub fn from_bytes(bytes: Bytes) -> Result<GgufFile> {
-        GgufFile::from_bytes_with(bytes, OpenOptions::default())
-    }
-
-    /// As [`GgufFile::from_bytes`], with choices.
-    ///
-    /// # Errors
-    /// As [`GgufFile::from_bytes`].
-    pub fn from_bytes_with(bytes: Bytes, options: OpenOptions) -> Result<GgufFile> {
         let header = header::parse(&bytes)?;
         if let Some(split) = SplitInfo::read(&header.metadata)? {
             return Err(GgufError::SplitNeedsPath { count: split.count }.into());
         }
         let part = Part { bytes, map: None };
-        GgufFile::assemble(Path::new(""), vec![(PathBuf::new(), part, header)], options)
+        GgufFile::assemble(Path::new(""), vec![(PathBuf::new(), part, header)], OpenOptions::default())
     }
 
-    /// Joins the parts of a model; the metadata are those of the first.
+    /// Joins the parts of a model; the first part gives the metadata.
     fn assemble(path: &Path, files: Vec<(PathBuf, Part, Header)>, options: OpenOptions) -> Result<GgufFile> {
         let mut file = GgufFile {
             path: path.to_owned(),
@@ -202,7 +192,7 @@ impl GgufFile {
         self.alignment
     }
 
-    /// Number of files.
+    /// Number of files of the set; 1 for an unsplit model.
     pub fn n_parts(&self) -> usize {
         self.parts.len()
     }
@@ -212,7 +202,7 @@ impl GgufFile {
         self.parts.iter().map(|part| part.bytes.len() as u64).sum()
     }
 
-    /// What the file system said of each part; `None` for a file in memory.
+    /// The file system's record of each part when it was opened; `None` for a file in memory.
     pub(crate) fn states(&self) -> Option<Vec<[u64; 6]>> {
         self.parts.iter().map(|part| Some(part.map.as_ref()?.state())).collect()
     }
@@ -220,20 +210,6 @@ impl GgufFile {
     /// Whether the file gives type ids 29 and 30 the meaning that RuvLLM's craftsman files do.
     pub fn is_craftsman(&self) -> bool {
         self.is_craftsman
-    }
-
-    /// As [`TensorSource::release`], for the bytes `range` of a tensor's data.
-    pub fn release_range(&self, index: usize, range: Range<usize>) {
-        if let Some((map, range)) = self.mapped(index, range) {
-            map.release(range);
-        }
-    }
-
-    /// As [`TensorSource::prefetch`], for the bytes `range` of a tensor's data.
-    pub fn prefetch_range(&self, index: usize, range: Range<usize>) {
-        if let Some((map, range)) = self.mapped(index, range) {
-            map.prefetch(range);
-        }
     }
 
     /// The map that holds a tensor, and `range` of its data as a range of the file.
@@ -267,11 +243,15 @@ impl TensorSource for GgufFile {
     }
 
     fn release_range(&self, index: usize, range: Range<usize>) {
-        GgufFile::release_range(self, index, range);
+        if let Some((map, range)) = self.mapped(index, range) {
+            map.release(range);
+        }
     }
 
     fn prefetch_range(&self, index: usize, range: Range<usize>) {
-        GgufFile::prefetch_range(self, index, range);
+        if let Some((map, range)) = self.mapped(index, range) {
+            map.prefetch(range);
+        }
     }
 
     fn path(&self) -> &Path {

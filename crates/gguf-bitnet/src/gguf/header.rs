@@ -13,8 +13,7 @@ use super::cursor::Cursor;
 use super::error::GgufError;
 use super::metadata::Metadata;
 use super::value::{ARRAY_TYPE_ID, Array, Value};
-use crate::error::Locate;
-use crate::error::Result;
+use crate::error::{Locate, Result};
 use crate::formats::FormatError;
 use crate::source::SourceError;
 
@@ -32,7 +31,7 @@ const MIN_PAIR_BYTES: usize = 8 + 1 + 4 + 1;
 /// The least a tensor info takes: as above, with one dimension and an offset.
 const MIN_INFO_BYTES: usize = 8 + 1 + 4 + 8 + 4 + 8;
 
-/// What a tensor info says, not yet checked against the data.
+/// A tensor info as the file states it, not yet checked against the data.
 #[derive(Debug)]
 pub(super) struct RawInfo {
     pub(super) name: String,
@@ -50,7 +49,7 @@ impl RawInfo {
     }
 }
 
-/// A parsed header.
+/// The header of one file, parsed.
 #[derive(Debug)]
 pub(super) struct Header {
     pub(super) version: u32,

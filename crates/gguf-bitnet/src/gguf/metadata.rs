@@ -66,7 +66,7 @@ macro_rules! integer_getter {
 }
 
 impl Metadata {
-    /// Number of pairs.
+    /// Number of key-value pairs.
     pub fn len(&self) -> usize {
         self.entries.len()
     }

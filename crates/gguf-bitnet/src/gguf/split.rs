@@ -1,7 +1,7 @@
 //! Models in several files: `NAME-00001-of-0000N.gguf` and the `split.*` metadata.
 //!
 //! `split.no` counts from 0, the file names from 1. The first part holds all metadata of the
-//! model, the others only theirs; each part has its own tensors.
+//! model, the other parts only the `split.*` keys; each part has its own tensors.
 
 use super::error::GgufError;
 use super::metadata::Metadata;
@@ -45,9 +45,9 @@ pub(crate) fn parse_file_name(name: &str) -> Option<(&str, u64, u64)> {
     Some((stem, number(no)?, number(count)?))
 }
 
-/// What the metadata of a part say about the set.
+/// The `split.*` metadata of one part.
 pub(super) struct SplitInfo {
-    /// From 0.
+    /// Number of the part, from 0.
     pub(super) no: u64,
     pub(super) count: u64,
     /// Tensors of all parts.
@@ -55,7 +55,7 @@ pub(super) struct SplitInfo {
 }
 
 impl SplitInfo {
-    /// `None` for a model in one file.
+    /// Reads the keys; `None` for a model in one file.
     pub(super) fn read(metadata: &Metadata) -> Result<Option<SplitInfo>> {
         let count = metadata.u64(COUNT)?.unwrap_or(0);
         if count <= 1 {

@@ -1,4 +1,4 @@
-//! GGUF metadata values: thirteen types, how the file stores them, how people see them.
+//! GGUF metadata values: thirteen types, their encoding in the file, and their display.
 //!
 //! ```text
 //! string = length: u64, UTF-8 bytes
@@ -12,7 +12,7 @@ use serde::ser::{Serialize, SerializeSeq, Serializer};
 
 use crate::error::Result;
 
-/// A metadata value.
+/// One metadata value of any of the thirteen types.
 #[derive(Clone, Debug, PartialEq)]
 #[expect(missing_docs, reason = "the variants are the format's type names")]
 pub enum Value {
@@ -52,7 +52,7 @@ pub enum Array {
 /// Type id of an array value.
 pub(crate) const ARRAY_TYPE_ID: u32 = 9;
 
-/// Runs `$body` with `$v` bound to the element vector, whatever its type.
+/// Runs `$body` with `$v` bound to the element vector of any type.
 macro_rules! each_array {
     ($array:expr, $v:ident => $body:expr) => {
         match $array {
@@ -73,7 +73,7 @@ macro_rules! each_array {
 }
 
 impl Array {
-    /// Number of elements.
+    /// Number of elements of the array.
     pub fn len(&self) -> usize {
         each_array!(self, v => v.len())
     }
@@ -103,7 +103,7 @@ impl Array {
 
 impl Value {
     /// The format's id of the value's type.
-    pub fn type_id(&self) -> u32 {
+    pub(crate) fn type_id(&self) -> u32 {
         match self {
             Value::U8(_) => 0,
             Value::I8(_) => 1,
@@ -240,7 +240,7 @@ impl From<&str> for Value {
     }
 }
 
-/// Long arrays and strings are shortened: this is for people.
+/// For messages and listings: long arrays and strings are shortened.
 impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const SHOWN: usize = 8;

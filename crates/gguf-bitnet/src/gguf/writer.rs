@@ -4,8 +4,8 @@
 //! header | pad | tensor 0 | pad | tensor 1 | pad | ...        each pad to `general.alignment`
 //! ```
 //! **Invariant:** tensors lie in the order of their infos without gaps, the last one padded too, so
-//! the file's size and every offset follow from the infos alone. Data arrive in chunks of any size;
-//! nothing is held back.
+//! the file's size and every offset follow from the infos alone. Data arrive in chunks of any size and are written
+//! at once.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -18,15 +18,13 @@ use super::error::GgufError;
 use super::header::{MAGIC, MAX_DIMS, alignment};
 use super::metadata::Metadata;
 use super::value::encode_str;
-use crate::error::Locate;
-use crate::error::{Error, Result};
-use crate::formats::FormatError;
-use crate::formats::TensorType;
+use crate::error::{Error, Locate, Result};
+use crate::formats::{FormatError, TensorType};
 use crate::source::SourceError;
 use crate::source::TensorInfo;
 use crate::store::disk::{parent, sync_dir, with_suffix};
 
-/// The version written.
+/// The GGUF version that is written.
 const VERSION: u32 = 3;
 /// Longest tensor name in bytes that other readers accept.
 const MAX_NAME_BYTES: usize = 63;
@@ -66,7 +64,7 @@ impl GgufWriter {
     /// # Errors
     /// When the alignment is invalid, a key is empty, a name is empty, too long or taken, a shape
     /// does not have 1 to 4 dimensions of at least 1, a type cannot be stored, or
-    /// [`TensorInfo::bytes`] is not what shape and type take.
+    /// [`TensorInfo::bytes`] is not the size of shape and type.
     pub fn new(metadata: &Metadata, infos: Vec<TensorInfo>) -> Result<GgufWriter> {
         let alignment = u64::from(alignment(metadata)?);
         if metadata.contains_key("") {
@@ -138,17 +136,6 @@ impl GgufWriter {
     /// Where the data of a tensor start in the file.
     pub fn offset(&self, index: usize) -> Option<u64> {
         self.offsets.get(index).copied()
-    }
-
-    /// Size of a tensor's data with the padding behind it.
-    pub fn padded_bytes(&self, index: usize) -> Option<u64> {
-        // Checked for overflow when the file was laid out.
-        self.infos.get(index).map(|info| info.bytes.next_multiple_of(self.alignment))
-    }
-
-    /// Bytes of the file written so far.
-    pub fn written_bytes(&self) -> u64 {
-        self.written
     }
 
     /// Writes the header.

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::formats::TensorType;
 
-/// What can be wrong with stored weights.
+/// The kinds of defects that stored weights can have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum DefectKind {
@@ -23,14 +23,14 @@ pub enum DefectKind {
 /// One kind of defect in one tensor.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Defect {
-    /// The tensor.
+    /// Name of the tensor as the file spells it.
     pub tensor: String,
-    /// Its type.
+    /// Storage type of the tensor.
     #[serde(rename = "type")]
     pub ty: TensorType,
-    /// What is wrong.
+    /// The kind of defect.
     pub kind: DefectKind,
-    /// How often.
+    /// How many codes, scales or weights of the tensor have it.
     pub count: u64,
     /// Row of the tensor flattened to `[rows, cols]` in which the first one lies, or its block starts.
     pub first_row: u64,

@@ -2,16 +2,14 @@
 
 use std::path::PathBuf;
 
-/// A defect of a model as a whole.
+/// A model that cannot be found or is not the expected one.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
+#[expect(missing_docs, reason = "the sentence of a variant says what its fields are")]
 pub enum ModelError {
     /// Nothing at the path, and no model of this name in the cache.
     #[error("there is no model `{spec}`: give an existing file or directory, or `organisation/name` of a cached model")]
-    NoSuchModel {
-        /// What was asked for.
-        spec: String,
-    },
+    NoSuchModel { spec: String },
     /// A name of the Hugging Face cache that is not there.
     #[error(
         "there is no file or directory `{spec}`, and no model of this name at {}: \
@@ -19,23 +17,16 @@ pub enum ModelError {
         looked.display()
     )]
     NotCached {
-        /// What was asked for.
         spec: String,
         /// Where the cache would hold it.
         looked: PathBuf,
     },
     /// A cached model whose files are not all there.
     #[error("the cached model has no usable snapshot ({what}): download it again")]
-    BrokenCache {
-        /// What is wrong.
-        what: &'static str,
-    },
+    BrokenCache { what: &'static str },
     /// A set whose metadata stand in its first part only.
     #[error("the model is split into {count} files; metadata can be replaced in a single file only: merge them first")]
-    SplitRewrite {
-        /// Number of parts.
-        count: usize,
-    },
+    SplitRewrite { count: usize },
     /// Not the model that was meant.
     #[error("the model has changed: its identity is {got}, not {expected}; evaluate it again")]
     IdentityChanged {

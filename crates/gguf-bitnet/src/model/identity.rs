@@ -1,4 +1,4 @@
-//! The identity of a model: a BLAKE3 hash of what it computes, not of how its file is arranged.
+//! The identity of a model: a BLAKE3 hash of its weights and metadata, independent of how the file arranges them.
 //!
 //! ```text
 //! "craftsman model identity 1\n"
@@ -19,9 +19,9 @@ use crate::gguf::Metadata;
 use crate::gguf::value::encode_str;
 use crate::source::{TensorInfo, TensorSource};
 
-/// First bytes of what is hashed.
+/// The bytes that are hashed first.
 const DOMAIN: &[u8] = b"craftsman model identity 1\n";
-/// Keys that say something about the model rather than being part of it.
+/// Keys of reports about the model; they are not part of it.
 const REPORT_PREFIX: &str = "craftsman.gates.";
 /// How much is read before pages are handed back.
 const CHUNK_BYTES: usize = 32 << 20;
@@ -29,7 +29,7 @@ const CHUNK_BYTES: usize = 32 << 20;
 /// The identity of a GGUF model; reads all of it.
 ///
 /// # Errors
-/// None for a file that is not changed while it is read.
+/// When a tensor of the source cannot be read, which happens only to a file that changes meanwhile.
 pub fn identity(file: &GgufFile) -> Result<blake3::Hash> {
     identity_of(file, Some(file.metadata()), &mut |_, _| {})
 }
@@ -50,9 +50,10 @@ pub fn identity_of(
     Ok(hasher.finalize())
 }
 
-/// Tells a file in its present state from all others without reading its weights: everything but the data, and what the
-/// file system says of each part (size, times of the last write and of the last change, number). Unlike an [`identity`]
-/// it changes when the file is copied, and means nothing on another machine. `None` for a file in memory.
+/// A hash that identifies a file in its present state without reading its weights: it covers everything but the data,
+/// and the file system's record of each part (size, times of the last write and of the last change, inode number).
+/// Unlike an [`identity`] it changes when the file is copied, and it is not comparable between machines. `None` for a
+/// file in memory.
 pub fn local_state(file: &GgufFile) -> Option<blake3::Hash> {
     let states = file.states()?;
     let mut hasher = header_hasher(file, Some(file.metadata()));

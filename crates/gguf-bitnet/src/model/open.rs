@@ -1,4 +1,4 @@
-//! From what a user calls a model to an open one.
+//! Finding and opening the model that a user names.
 //!
 //! A model is a file, a directory, or the name of a model in the local Hugging Face cache. Nothing
 //! is ever downloaded, and no environment variable is read here: the caller says where the cache is.
@@ -9,8 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::error::ModelError;
-use crate::error::Locate;
-use crate::error::{Error, Result};
+use crate::error::{Error, Locate, Result};
 use crate::gguf::{GgufFile, parse_file_name};
 use crate::safetensors::{SafetensorsDir, file_names, has_checkpoint, looks_like_safetensors};
 use crate::source::SourceError;
@@ -29,7 +28,7 @@ impl OpenModel {
     /// Opens a file or a directory that [`resolve_model`] has found.
     ///
     /// # Errors
-    /// [`SourceError::NotAModel`] for a file of another kind; whatever is wrong with the container.
+    /// [`SourceError::NotAModel`] for a file of another kind; the defects of the container.
     pub fn open(path: &Path) -> Result<OpenModel> {
         let path = resolve_path(path)?;
         if path.is_dir() {
@@ -41,7 +40,7 @@ impl OpenModel {
         }
     }
 
-    /// The tensors, whatever the format.
+    /// The tensors of the model, of either format.
     pub fn source(&self) -> Arc<dyn TensorSource> {
         match self {
             OpenModel::Gguf(file) => Arc::clone(file) as Arc<dyn TensorSource>,
@@ -107,7 +106,7 @@ fn resolve_path(path: &Path) -> Result<PathBuf> {
     }
     let files: Vec<&str> =
         names.iter().map(String::as_str).filter(|name| name.to_ascii_lowercase().ends_with(".gguf")).collect();
-    // Any part opens its whole set, so a set counts as one file.
+    // Opening one part opens the set, so a set counts as one file.
     let set = |name: &&str| parse_file_name(name).map_or((String::from(*name), 0), |(set, _, n)| (set.to_owned(), n));
     let error = match files.first() {
         Some(first) if files.iter().all(|name| set(name) == set(first)) => return Ok(path.join(first)),
@@ -164,7 +163,7 @@ enum Kind {
 
 /// The format of a file by its first bytes, and by its name where these do not say.
 fn kind_of(path: &Path) -> Result<Kind> {
-    // Opening a pipe waits for somebody to write.
+    // A pipe would block the open until another process writes to it.
     if !fs::metadata(path).map_err(Error::io("open", path))?.is_file() {
         return Err(SourceError::NotAModel.in_file(path));
     }

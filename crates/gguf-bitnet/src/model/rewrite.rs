@@ -9,8 +9,7 @@ use std::path::Path;
 
 use super::error::ModelError;
 use super::identity::identity_of;
-use crate::error::Locate;
-use crate::error::{Error, Result};
+use crate::error::{Error, Locate, Result};
 use crate::gguf::GgufFile;
 use crate::gguf::GgufWriter;
 use crate::gguf::Metadata;
@@ -20,9 +19,8 @@ use crate::store::disk::{parent, require_space, sync_dir, with_suffix};
 /// How much of a tensor is copied before its pages are handed back.
 const CHUNK_BYTES: usize = 32 << 20;
 
-/// Writes the model at `path` again with the metadata that `change` makes of its own. Whatever `change` does, the model
-/// stays the one with this `identity` (hexadecimal BLAKE3, see [`identity`](crate::identity())): only keys that do not
-/// count in it may change. `progress` is told the bytes done and their total, over copying and checking.
+/// Writes the model at `path` again, with its metadata changed by `change`. The copy must have this `identity` (hexadecimal BLAKE3, see [`identity`](crate::identity())): `change` may
+/// touch only keys that are not part of it. `progress` is told the bytes done and their total, over copying and checking.
 ///
 /// # Errors
 /// [`ModelError::IdentityChanged`] when the file, or what would become of it, is another model; [`ModelError::SplitRewrite`] for a

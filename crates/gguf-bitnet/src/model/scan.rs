@@ -22,7 +22,7 @@ pub(super) struct Finding {
     pub(super) first_element: u64,
 }
 
-/// What was found of each kind, in the order of [`KINDS`].
+/// One finding per kind of defect, in the order of [`KINDS`].
 type Findings = [Option<Finding>; 4];
 
 const KINDS: [DefectKind; 4] =
@@ -106,7 +106,7 @@ fn scan_block(info: &TensorInfo, index: usize, block: &[u8], findings: &mut Find
 /// How many of the codes, four to a byte, are 3.
 fn invalid_codes(bytes: &[u8]) -> u64 {
     let threes = |b: u8| b & b >> 1 & 0x55;
-    // Vector code for the usual answer, none.
+    // The usual answer, no code 3, takes vector code only.
     if bytes.iter().fold(0, |any, &b| any | threes(b)) == 0 {
         return 0;
     }
@@ -119,8 +119,8 @@ fn invalid_codes_of(block: &[u8], left: u64) -> u64 {
     (0..used).filter(|i| block[i / 4] >> (2 * (i % 4)) & 3 == 3).count() as u64
 }
 
-/// Whether anything in a run of bytes needs a look: for floating-point types whether an exponent
-/// has all bits set, found by vector code; for the others always.
+/// Whether a run of bytes must be scanned block by block. For floating-point types of 16 and 32 bits vector code looks
+/// for an exponent whose bits are all set; for the other formats the answer is always yes.
 fn is_suspect(format: &dyn Format, bytes: &[u8]) -> bool {
     match format.invalid() {
         Invalid::Never => false,
@@ -141,7 +141,7 @@ fn any<const N: usize>(bytes: &[u8], test: impl Fn([u8; N]) -> bool) -> bool {
     bytes.as_chunks().0.iter().fold(false, |found, &b| found | test(b))
 }
 
-/// What is wrong with a stored floating-point number.
+/// The defect of a stored floating-point number, if it has one.
 fn float_defect(bits: FloatBits, bytes: &[u8]) -> Option<DefectKind> {
     let number = bytes.iter().rev().fold(0u64, |n, &b| n << 8 | u64::from(b));
     match number & bits.magnitude() {

@@ -1,5 +1,5 @@
-//! Reading all of a model to find what opening it cannot see: invalid codes, scales and weights that
-//! are NaN or infinite. Every defect is reported with its tensor; the model's identity comes along.
+//! Reading all weights of a model: invalid codes, and scales and weights that are NaN or infinite, are not seen when
+//! it is opened. The report names the tensor of every defect, and the model's identity, which the same pass computes.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -18,28 +18,28 @@ use crate::source::TensorSource;
 /// How much is scanned at a time, in parallel.
 const CHUNK_BYTES: usize = 32 << 20;
 
-/// What was found in a model that could be opened.
+/// The result of reading a model that could be opened.
 #[derive(Clone, Debug, Serialize)]
 pub struct VerifyReport {
     /// The file or directory.
     pub path: PathBuf,
     /// BLAKE3 identity, in hexadecimal; see [`identity`](crate::identity()).
     pub identity: String,
-    /// Number of tensors.
+    /// Number of tensors of the model.
     pub tensors: usize,
-    /// Number of weights.
+    /// Number of weights in all tensors.
     pub elements: u64,
     /// Bytes of tensor data, all of which were read.
     pub bytes: u64,
     /// Counts by type, in the order of their ids.
     pub types: Vec<TypeCount>,
-    /// By tensor name; empty for a sound model.
+    /// The defects, by tensor name; empty for a valid model.
     pub defects: Vec<Defect>,
 }
 
 impl VerifyReport {
-    /// Whether nothing is wrong.
-    pub fn is_sound(&self) -> bool {
+    /// Whether the model has no defects.
+    pub fn is_valid(&self) -> bool {
         self.defects.is_empty()
     }
 }
@@ -47,14 +47,14 @@ impl VerifyReport {
 /// How much of a model has one type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct TypeCount {
-    /// The type.
+    /// The storage type that is counted.
     #[serde(rename = "type")]
     pub ty: TensorType,
     /// Tensors of the type.
     pub tensors: usize,
-    /// Their weights.
+    /// Weights of these tensors.
     pub elements: u64,
-    /// Their bytes.
+    /// Stored bytes of these tensors.
     pub bytes: u64,
 }
 
@@ -62,8 +62,8 @@ pub struct TypeCount {
 /// it. `progress` is told the bytes done and their total.
 ///
 /// # Errors
-/// Whatever keeps the model from being opened: a damaged header, a span outside of the file, an
-/// unsupported type. Defects of the weights are in the report.
+/// When the model cannot be opened: a damaged header, a span outside of the file, an unsupported type. Defects of the
+/// weights are no errors: they are in the report.
 pub fn verify(path: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<VerifyReport> {
     match OpenModel::open(path)? {
         OpenModel::Gguf(file) => verify_source(&*file, Some(file.metadata()), progress),
@@ -74,7 +74,7 @@ pub fn verify(path: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<VerifyR
 /// As [`verify`], for a model that is open; `metadata` count in its identity.
 ///
 /// # Errors
-/// None for a file that is not changed while it is read.
+/// When a tensor of the source cannot be read, which happens only to a file that changes meanwhile.
 pub fn verify_source(
     source: &dyn TensorSource,
     metadata: Option<&Metadata>,

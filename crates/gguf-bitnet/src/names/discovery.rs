@@ -11,8 +11,7 @@ use serde::Serialize;
 use super::catalog::Catalog;
 use super::class::TensorClass;
 use super::error::NamesError;
-use crate::error::Locate;
-use crate::error::Result;
+use crate::error::{Locate, Result};
 use crate::formats::TensorType;
 
 /// A tensor that a model has, or may have.

@@ -6,6 +6,7 @@ use crate::shown::Shown;
 /// A defect of the tensors of a model, or a read outside of them.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
+#[expect(missing_docs, reason = "the sentence of a variant says what its fields are")]
 pub enum NamesError {
     /// Two stored tensors that are the same part of the model.
     #[error("`{}` and `{}` both provide it: remove one of the two from the model", Shown(first), Shown(second))]
@@ -28,11 +29,9 @@ pub enum NamesError {
     /// An expert whose matrix differs from that of expert 0.
     #[error("expert {expert} has shape {got:?}, expert 0 has {expected:?}: all must be equal matrices")]
     ExpertShape {
-        /// The expert.
         expert: usize,
         /// Shape of expert 0.
         expected: Vec<usize>,
-        /// Shape found.
         got: Vec<usize>,
     },
     /// A fused key/value expansion that does not divide into the heads of the configuration.
@@ -41,7 +40,6 @@ pub enum NamesError {
          the configuration does not belong to these weights"
     )]
     KvBShape {
-        /// Shape found.
         shape: Vec<usize>,
         /// Heads of the configuration.
         n_heads: usize,
@@ -52,16 +50,10 @@ pub enum NamesError {
     },
     /// A fused gate and up matrix that has no two halves.
     #[error("shape {shape:?} does not divide into gate and up halves: an even number of rows is needed")]
-    GateUpShape {
-        /// Shape found.
-        shape: Vec<usize>,
-    },
+    GateUpShape { shape: Vec<usize> },
     /// A part of a tensor whose type cannot be cut by rows.
     #[error("{ty} is laid out over the whole tensor and cannot be cut into parts: store it in another type")]
-    NotDivisible {
-        /// The type.
-        ty: TensorType,
-    },
+    NotDivisible { ty: TensorType },
     /// A weight that is no number.
     #[error("row {row} holds NaN or infinite weights: the checkpoint is damaged, fetch or train it again")]
     NotFinite {
@@ -97,7 +89,6 @@ pub enum NamesError {
     /// Tensors the model must have are not there.
     #[error("{count} tensors are missing, first `{first}`: the model is incomplete or of another architecture")]
     MissingTensors {
-        /// How many.
         count: usize,
         /// The first of them.
         first: String,
@@ -108,17 +99,11 @@ pub enum NamesError {
         Shown(first)
     )]
     UnexpectedTensors {
-        /// How many.
         count: usize,
         /// The first of them.
         first: String,
     },
     /// A tensor of another shape than the configuration implies.
     #[error("shape {got:?}, the configuration implies {expected:?}: configuration and weights do not belong together")]
-    WrongShape {
-        /// What the configuration implies.
-        expected: Vec<usize>,
-        /// What the file has.
-        got: Vec<usize>,
-    },
+    WrongShape { expected: Vec<usize>, got: Vec<usize> },
 }

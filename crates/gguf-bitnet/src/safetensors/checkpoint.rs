@@ -15,10 +15,8 @@ use std::path::{Path, PathBuf};
 use ternary_core::Bytes;
 
 use super::error::SafetensorsError;
-use crate::error::Locate;
-use crate::error::{Error, Result};
-use crate::source::SourceError;
-use crate::source::{TensorInfo, TensorSource, within};
+use crate::error::{Error, Locate, Result};
+use crate::source::{SourceError, TensorInfo, TensorSource, within};
 use crate::store::MappedFile;
 
 use super::{header, shards};

@@ -7,6 +7,7 @@ use crate::shown::Shown;
 /// A defect of a safetensors checkpoint.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
+#[expect(missing_docs, reason = "the sentence of a variant says what its fields are")]
 pub enum SafetensorsError {
     /// The length of the header does not fit the file or the format's limit.
     #[error(
@@ -14,34 +15,25 @@ pub enum SafetensorsError {
          and the limit is {limit}; fetch it again"
     )]
     HeaderLength {
-        /// The claim.
         len: u64,
         /// Size of the file.
         file_bytes: u64,
-        /// The format's limit.
         limit: u64,
     },
     /// The header is not the JSON it should be.
     #[error("the safetensors header is invalid: {}; fetch the file again", Shown(&source.to_string()))]
-    HeaderJson {
-        /// Where and what.
-        source: serde_json::Error,
-    },
+    HeaderJson { source: serde_json::Error },
     /// An element type this crate does not read.
     #[error("element type {} is not supported: convert the checkpoint to BF16, F16 or F32", Shown(dtype))]
-    UnsupportedDtype {
-        /// The type found.
-        dtype: String,
-    },
+    UnsupportedDtype { dtype: String },
     /// Offsets that run backwards.
     #[error("its data offsets {begin}..{end} run backwards: the file is damaged")]
     ReversedSpan {
-        /// First byte.
         begin: u64,
         /// One past the last byte.
         end: u64,
     },
-    /// Offsets that do not enclose what the shape needs.
+    /// Offsets that enclose more or fewer bytes than shape and type take.
     #[error("its data offsets span {got} bytes, shape and type need {expected}: the file is damaged")]
     SpanMismatch {
         /// Bytes of shape and type.
@@ -54,21 +46,14 @@ pub enum SafetensorsError {
     Gap {
         /// Offset from the start of the data.
         at: u64,
-        /// How many.
         bytes: u64,
     },
     /// A tensor that two shards hold.
     #[error("it is also in {}: the shards do not belong together", other.display())]
-    DuplicateInShards {
-        /// The other file.
-        other: PathBuf,
-    },
+    DuplicateInShards { other: PathBuf },
     /// An index that is not the JSON it should be.
     #[error("the shard index is invalid: {}; fetch it again", Shown(&source.to_string()))]
-    IndexJson {
-        /// Where and what.
-        source: serde_json::Error,
-    },
+    IndexJson { source: serde_json::Error },
     /// An index that names no tensor.
     #[error("the shard index lists no tensors: fetch it again")]
     IndexEmpty,
@@ -77,10 +62,7 @@ pub enum SafetensorsError {
         "the shard index places it in `{}`, which is not a plain file name: the index is not trustworthy",
         Shown(file)
     )]
-    IndexEscape {
-        /// What the index says.
-        file: String,
-    },
+    IndexEscape { file: String },
     /// A tensor that is not where the index says.
     #[error("the shard index places it in `{}`, which does not hold it: fetch the checkpoint again", Shown(file))]
     IndexMismatch {
@@ -89,8 +71,5 @@ pub enum SafetensorsError {
     },
     /// A shard that is not there.
     #[error("the shard `{}` is missing: fetch the rest of the checkpoint", Shown(file))]
-    ShardMissing {
-        /// Its file name.
-        file: String,
-    },
+    ShardMissing { file: String },
 }

@@ -11,10 +11,8 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use super::error::SafetensorsError;
-use crate::error::Locate;
-use crate::error::Result;
-use crate::formats::FormatError;
-use crate::formats::TensorType;
+use crate::error::{Locate, Result};
+use crate::formats::{FormatError, TensorType};
 use crate::source::SourceError;
 use crate::source::TensorInfo;
 
@@ -238,7 +236,7 @@ mod tests {
         format!(r#""{name}":{{"dtype":"{dtype}","shape":{shape},"data_offsets":[{begin},{end}]}}"#)
     }
 
-    /// One file per defect; what the error must be called and what it must mention.
+    /// One file per defect, with the name of its error.
     #[test]
     fn every_defect_has_its_error() {
         let good = tensor("a", "F32", "[2,3]", 0, 24);
@@ -319,7 +317,7 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// Whatever the bytes: no panic, and what is accepted the format's own crate accepts too.
+        /// No bytes make the parser panic.
         #[test]
         fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200)) {
             let _ = parse(&bytes);

@@ -9,18 +9,17 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::error::SafetensorsError;
-use crate::error::Locate;
-use crate::error::{Error, Result};
+use crate::error::{Error, Locate, Result};
 use crate::source::SourceError;
 
 const SINGLE: &str = "model.safetensors";
 const SUFFIX: &str = ".safetensors";
 const INDEX_SUFFIX: &str = ".safetensors.index.json";
 
-/// The files of a checkpoint and what its index says of them.
+/// The files of a checkpoint, and the place of each tensor according to its index.
 #[derive(Debug)]
 pub(super) struct ShardSet {
-    /// File names, ascending.
+    /// Names of the files, ascending.
     pub(super) files: Vec<String>,
     /// Tensor name to file name; empty without an index.
     pub(super) weight_map: BTreeMap<String, String>,
@@ -37,7 +36,7 @@ pub(super) fn find(dir: &Path) -> Result<ShardSet> {
     choose(dir, &file_names(dir)?).map_err(|error| error.in_file(dir))
 }
 
-/// Names of the entries of a directory, ascending; names that are not UTF-8 are nobody's.
+/// Names of the entries of a directory, ascending; names that are not UTF-8 are left out, as no checkpoint has such files.
 pub(crate) fn file_names(dir: &Path) -> Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in std::fs::read_dir(dir).map_err(Error::io("list", dir))? {

@@ -2,9 +2,10 @@
 
 use crate::shown::Shown;
 
-/// A defect of a file or directory of tensors, whatever its format.
+/// A defect of a file or directory of tensors that does not depend on its format.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
+#[expect(missing_docs, reason = "the sentence of a variant says what its fields are")]
 pub enum SourceError {
     /// The file has no bytes.
     #[error("the file is empty: download or write it again")]
@@ -15,13 +16,10 @@ pub enum SourceError {
          the file is incomplete, fetch it again"
     )]
     TruncatedHeader {
-        /// What was being read.
         what: &'static str,
         /// Position in the file.
         at: u64,
-        /// Bytes needed there.
         need: u64,
-        /// Bytes left there.
         have: u64,
     },
     /// A name that occurs twice.

@@ -1,4 +1,4 @@
-//! A file (or set of files) that holds named tensors, whatever its container format.
+//! A file or a set of files that holds named tensors, in either container format.
 //!
 //! **Invariant:** a `TensorSource` has been validated as a whole before it exists: every tensor's
 //! shape, type and span fit the file, so [`TensorSource::bytes`] never reaches outside of it.
@@ -12,7 +12,7 @@ use ternary_core::Bytes;
 use crate::error::Result;
 use crate::formats::TensorType;
 
-/// What a source says about one of its tensors.
+/// Name, shape, type and size of a stored tensor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorInfo {
     /// The name as the file spells it.
@@ -72,11 +72,11 @@ pub trait TensorSource: Send + Sync {
     /// [`TensorSource::release`].
     fn prefetch(&self, index: usize);
 
-    /// As [`TensorSource::release`], for the bytes `range` of a tensor; what lies outside of it is ignored. Sources
+    /// As [`TensorSource::release`], for the bytes `range` of a tensor, cut at the end of its data. Sources
     /// without pages do nothing.
     fn release_range(&self, _index: usize, _range: Range<usize>) {}
 
-    /// As [`TensorSource::prefetch`], for the bytes `range` of a tensor; what lies outside of it is ignored. Sources
+    /// As [`TensorSource::prefetch`], for the bytes `range` of a tensor, cut at the end of its data. Sources
     /// without pages do nothing.
     fn prefetch_range(&self, _index: usize, _range: Range<usize>) {}
 

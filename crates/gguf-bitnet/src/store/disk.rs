@@ -1,5 +1,5 @@
-//! What jobs need from the disk beyond reading and writing: free space, atomic replacement of small
-//! files, and directories that survive a power cut.
+//! Disk operations beyond reading and writing: free space, atomic replacement of small files, and flushed
+//! directories, whose entries survive a power cut.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -9,14 +9,13 @@ use std::path::{Path, PathBuf};
 use fs4::available_space;
 
 use super::error::StoreError;
-use crate::error::Locate;
-use crate::error::{Error, Result};
+use crate::error::{Error, Locate, Result};
 
 /// Bytes free for this user on the disk that holds `path`, which need not exist yet.
 ///
 /// # Errors
 /// [`StoreError::Io`] when the system does not say.
-pub fn free_space(path: &Path) -> Result<u64> {
+fn free_space(path: &Path) -> Result<u64> {
     let absolute = std::path::absolute(path).map_err(Error::io("locate", path))?;
     let existing = absolute.ancestors().find(|place| place.exists()).unwrap_or(&absolute);
     available_space(existing).map_err(Error::io("measure the free space at", existing))
@@ -40,8 +39,8 @@ pub fn require_space(path: &Path, need: u64) -> Result<()> {
     Ok(())
 }
 
-/// Writes a small file so that it holds either its old or its new content, whatever happens: a
-/// sibling temporary file, flushed to the disk, renamed over `path`.
+/// Writes a small file so that a crash leaves either its old or its new content: a
+/// sibling temporary file, flushed to the disk, is renamed over `path`.
 ///
 /// # Errors
 /// [`StoreError::Io`]; the file is then as it was.
@@ -56,7 +55,7 @@ pub fn write_atomic(path: &Path, content: &[u8]) -> Result<()> {
         .map_err(Error::io("write", &temporary))
         .and_then(|()| fs::rename(&temporary, path).map_err(Error::io("replace", path)));
     if let Err(error) = written {
-        // The reason counts, not whether the remains could be removed.
+        // A failed removal is not reported: the reason for it is the error below.
         let _ = fs::remove_file(&temporary);
         return Err(error);
     }

@@ -1,33 +1,26 @@
-//! What the operating system refuses, outputs that cannot be written, and jobs that cannot be continued.
+//! Failures of the operating system, outputs that cannot be written, and jobs that cannot be continued.
 
 use std::path::PathBuf;
 
 /// A defect of a file access, an output path or a job.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
+#[expect(missing_docs, reason = "the sentence of a variant says what its fields are")]
 pub enum StoreError {
     /// The operating system refused.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
-        /// What was tried, such as `open`.
         action: &'static str,
         /// On which file or directory.
         path: PathBuf,
-        /// Its reason.
         source: std::io::Error,
     },
     /// A stream refused the bytes written to it.
     #[error("cannot write the output: {source}")]
-    WriteStream {
-        /// The stream's reason.
-        source: std::io::Error,
-    },
+    WriteStream { source: std::io::Error },
     /// A path that cannot be a model file.
     #[error("{} is a directory: name the GGUF file itself", path.display())]
-    IsDirectory {
-        /// What was given.
-        path: PathBuf,
-    },
+    IsDirectory { path: PathBuf },
     /// An output path that cannot be written.
     #[error("cannot be an output file: {why}")]
     BadOutput {
@@ -39,12 +32,7 @@ pub enum StoreError {
     OutputExists,
     /// The disk is too full.
     #[error("{need} bytes are needed on this disk, {have} are free: make room or choose another place")]
-    NotEnoughSpace {
-        /// Bytes needed.
-        need: u64,
-        /// Bytes free.
-        have: u64,
-    },
+    NotEnoughSpace { need: u64, have: u64 },
     /// An unfinished job with other settings or inputs.
     #[error(
         "holds an unfinished job whose `{key}` is {stored}, now it is {given}: \
@@ -60,17 +48,11 @@ pub enum StoreError {
     },
     /// An unfinished job that cannot be understood.
     #[error("holds an unfinished job that cannot be read ({what}): pass --force to start over")]
-    JobDamaged {
-        /// What is wrong.
-        what: &'static str,
-    },
-    /// Files in the job's directory that are not the job's.
+    JobDamaged { what: &'static str },
+    /// The job's directory holds a file that no job writes there.
     #[error("holds `{file}`, which is no file of an unfinished job: move it elsewhere")]
-    JobForeignFile {
-        /// The stranger.
-        file: String,
-    },
-    /// Another process is at it.
+    JobForeignFile { file: String },
+    /// Another process holds the job.
     #[error("another process is working on this output: wait for it or stop it")]
     JobBusy,
     /// A call on a job that has been committed or has failed.

@@ -3,9 +3,9 @@
 //! **Invariant:** this is the only file of the crate with `unsafe` code, and nothing here
 //! interprets a byte.
 //!
-//! The map follows the file: who overwrites a model file in place while it is in use changes the
-//! weights under the reader, and who truncates it makes the next access end the process (SIGBUS).
-//! Files of this workspace are therefore replaced by rename, never overwritten.
+//! The map follows the file: overwriting a model file in place while it is in use changes the weights under the
+//! reader, and truncating it makes the next access end the process (SIGBUS). Programs of this workspace therefore
+//! replace files by rename and never overwrite them.
 
 use std::fs::{File, Metadata};
 use std::ops::Range;
@@ -16,8 +16,7 @@ use memmap2::Mmap;
 use ternary_core::Bytes;
 
 use super::error::StoreError;
-use crate::error::Locate;
-use crate::error::{Error, Result};
+use crate::error::{Error, Locate, Result};
 use crate::source::SourceError;
 
 /// A memory-mapped file. Clones share the map.
@@ -34,7 +33,7 @@ impl MappedFile {
     /// [`StoreError::Io`] when it cannot be opened or mapped, [`StoreError::IsDirectory`] for a directory,
     /// [`SourceError::NotAModel`] for a pipe, a socket or a device.
     pub fn open(path: &Path) -> Result<MappedFile> {
-        // Before it is opened: opening a pipe waits for somebody to write.
+        // Checked before the open, which for a pipe would block until another process writes to it.
         let metadata = std::fs::metadata(path).map_err(Error::io("open", path))?;
         if metadata.is_dir() {
             return Err(StoreError::IsDirectory { path: path.to_owned() }.into());
@@ -45,8 +44,8 @@ impl MappedFile {
         let file = File::open(path).map_err(Error::io("open", path))?;
         let state = state(&file.metadata().map_err(Error::io("open", path))?);
         #[allow(unsafe_code, reason = "a file map has no safe constructor")]
-        // SAFETY: the map is read-only and handed out as `&[u8]` only. That the file is not
-        // modified while it is mapped cannot be enforced; the file header states it as the rule,
+        // SAFETY: the map is read-only and handed out as `&[u8]` only. The system cannot enforce that
+        // the file is not modified while it is mapped; the head of this file states it as the rule,
         // and every writer of this workspace replaces files by rename.
         let map = unsafe { Mmap::map(&file) }.map_err(Error::io("map", path))?;
         Ok(MappedFile { map: Arc::new(map), state })
@@ -57,8 +56,8 @@ impl MappedFile {
         Bytes::from_owner(self.clone())
     }
 
-    /// What the file system said of the file when it was opened: another file, or the same one after it was written to,
-    /// gives other numbers.
+    /// Size, times and inode number of the file when it was opened; another file, or the same file after a write,
+    /// has other numbers.
     pub(crate) fn state(&self) -> [u64; 6] {
         self.state
     }
@@ -79,7 +78,7 @@ impl MappedFile {
         #[cfg(unix)]
         {
             let page = PAGE_BYTES;
-            // Pages at the ends may be in use through a neighbour.
+            // A page that is only partly inside may hold data of a neighbouring tensor that is in use.
             let start = range.start.next_multiple_of(page);
             let end = range.end.min(self.len()) / page * page;
             if start >= end {
@@ -116,7 +115,7 @@ impl MappedFile {
     }
 }
 
-/// Size, time of the last write, time of the last change of any kind (which nobody can set at will), and number of a file.
+/// Size, time of the last write, time of the last change of any kind (which programs cannot set), and number of a file.
 #[cfg(unix)]
 fn state(metadata: &Metadata) -> [u64; 6] {
     use std::os::unix::fs::MetadataExt;
@@ -169,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_file_is_refused_and_an_empty_file_is_not() {
+    fn only_regular_files_are_mapped_and_an_empty_one_is() {
         let file = tempfile::NamedTempFile::new().unwrap();
         assert!(MappedFile::open(file.path()).unwrap().is_empty());
         let dir = tempfile::tempdir().unwrap();

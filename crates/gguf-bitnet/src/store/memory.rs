@@ -1,6 +1,6 @@
 //! Peak resident memory of this process, mapped pages included, for reports and memory proofs.
 
-/// The largest resident size this process has had, in bytes; `None` where the system does not say.
+/// The largest resident size this process has had, in bytes; `None` where the system does not report it.
 ///
 /// On Linux this is `VmHWM` of `/proc/self/status`, which counts mapped file pages.
 ///
@@ -11,11 +11,6 @@
 /// ```
 pub fn peak_rss_bytes() -> Option<u64> {
     status_bytes("VmHWM:")
-}
-
-/// The resident size of this process now, in bytes; `None` where the system does not say.
-pub fn current_rss_bytes() -> Option<u64> {
-    status_bytes("VmRSS:")
 }
 
 fn status_bytes(field: &str) -> Option<u64> {
@@ -45,7 +40,7 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[test]
     fn the_peak_is_at_least_the_present() {
-        let now = current_rss_bytes().unwrap();
+        let now = status_bytes("VmRSS:").unwrap();
         assert!(now > 0 && peak_rss_bytes().unwrap() >= now / 2);
     }
 }

@@ -1,8 +1,8 @@
 //! A large file that appears under its name when it is complete.
 //!
-//! **Invariant:** until [`NewFile::publish`] has succeeded, the name holds what it held before. On Linux the data have no
-//! name at all until then (`O_TMPFILE`), so that even a process that is killed leaves nothing; elsewhere, and on file
-//! systems that cannot do this, they lie in a sibling that goes when the value is dropped.
+//! **Invariant:** until [`NewFile::publish`] has succeeded, the target is as it was. On Linux the data have no
+//! name until then (`O_TMPFILE`), so that a killed process leaves nothing behind; on other systems, and on file
+//! systems without this feature, they lie in a sibling file that is removed when the value is dropped.
 
 use std::fs::{self, File};
 use std::io::{self, Seek, SeekFrom, Write};
@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::disk::{parent, sync_dir, with_suffix};
 use crate::error::{Error, Result};
 
-/// A file in the making.
+/// A file that is being written and has not taken its name yet.
 #[derive(Debug)]
 pub struct NewFile {
     file: File,
@@ -24,7 +24,7 @@ pub struct NewFile {
 }
 
 impl NewFile {
-    /// Begins what will become the file `target`.
+    /// Begins the file that will be published as `target`.
     ///
     /// # Errors
     /// [`StoreError::Io`](crate::StoreError::Io) where its directory does not take new files.
@@ -39,10 +39,10 @@ impl NewFile {
         Ok(NewFile { file, target: target.to_owned(), temporary, named })
     }
 
-    /// Flushes the data to the disk and gives them their name, in place of what had it.
+    /// Flushes the data to the disk and gives them the name of the target, replacing a file of that name.
     ///
     /// # Errors
-    /// [`StoreError::Io`](crate::StoreError::Io); the name then holds what it held before.
+    /// [`StoreError::Io`](crate::StoreError::Io); the target is then as it was.
     pub fn publish(mut self) -> Result<()> {
         self.file.sync_all().map_err(Error::io("write", &self.target))?;
         if !self.named {
@@ -58,7 +58,7 @@ impl NewFile {
 impl Drop for NewFile {
     fn drop(&mut self) {
         if self.named {
-            // The reason why it was given up counts, not whether the remains could be removed.
+            // A failed removal is not reported: the caller has already got the reason for giving up.
             let _ = fs::remove_file(&self.temporary);
         }
     }
@@ -85,7 +85,7 @@ impl Seek for NewFile {
 fn unnamed(dir: &Path) -> Option<File> {
     use rustix::fs::{Mode, OFlags, open};
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-    // Without /proc it could not be named later.
+    // The link to its name goes through /proc.
     let nameable = Path::new("/proc/self/fd").is_dir();
     nameable.then(|| open(dir, flags, Mode::from_raw_mode(0o666)).ok().map(File::from))?
 }
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_given_up_leaves_nothing() {
+    fn a_dropped_file_leaves_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let target = dir.path().join("a.bin");
         let mut file = NewFile::create(&target).unwrap();

@@ -1,14 +1,12 @@
 //! Checks of paths that something is written to.
 //!
-//! A user may name any output file; a name that comes out of a model file or a request may only
-//! name a file inside of the directory the user chose.
+//! A user may name any output file in a directory that exists.
 
 use std::path::{Path, PathBuf};
 
 use super::disk::parent;
 use super::error::StoreError;
-use crate::error::Locate;
-use crate::error::{Error, Result};
+use crate::error::{Error, Locate, Result};
 
 /// Checks that `path` can be an output file and returns it with its directory resolved.
 ///
@@ -39,31 +37,6 @@ pub fn output_path(path: &Path) -> Result<PathBuf> {
     Ok(dir.join(name))
 }
 
-/// Joins a directory the user chose and a file name from elsewhere, such as a model's name.
-///
-/// ```
-/// use gguf_bitnet::join_file_name;
-/// assert!(join_file_name("out".as_ref(), "Craftsman-TQ2_0.gguf").is_ok());
-/// assert!(join_file_name("out".as_ref(), "../../etc/passwd").is_err());
-/// ```
-///
-/// # Errors
-/// [`StoreError::BadOutput`] when the name could lead out of the directory or is no portable file name.
-pub fn join_file_name(dir: &Path, name: &str) -> Result<PathBuf> {
-    let bad = |why| StoreError::BadOutput { why }.in_file(dir.join(name.replace('\0', "?")));
-    if name.is_empty() || name.starts_with('.') {
-        return Err(bad("the file name is empty or starts with a dot: choose another name"));
-    }
-    if name.len() > 255 {
-        return Err(bad("the file name is longer than 255 bytes: shorten it"));
-    }
-    let special = |c: char| c.is_control() || matches!(c, '/' | '\\' | ':' | '*' | '?' | '"' | '<' | '>' | '|');
-    if name.contains(special) {
-        return Err(bad("the file name holds a path separator or another special character: remove it"));
-    }
-    Ok(dir.join(name))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -83,16 +56,6 @@ mod tests {
         if cfg!(unix) {
             let error = output_path(Path::new("/dev/null")).unwrap_err();
             assert!(matches!(error.root(), Error::Store(StoreError::BadOutput { .. })), "{error}");
-        }
-    }
-
-    #[test]
-    fn names_from_elsewhere_stay_inside() {
-        let dir = Path::new("out");
-        assert_eq!(join_file_name(dir, "GLM 4.7 (x).gguf").unwrap(), dir.join("GLM 4.7 (x).gguf"));
-        let long = "x".repeat(256);
-        for bad in ["", ".", "..", ".hidden", "/abs", "a/b", "..\\b", "C:b", "a\nb", "a\0b", &long] {
-            assert!(join_file_name(dir, bad).is_err(), "{bad}");
         }
     }
 }

@@ -99,7 +99,7 @@ fn ternary_types_hold_the_same_weights() {
 }
 
 #[test]
-fn what_a_type_cannot_hold_is_named() {
+fn values_a_type_cannot_hold_are_named() {
     let mut out = Vec::new();
     for ty in WRITABLE {
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {

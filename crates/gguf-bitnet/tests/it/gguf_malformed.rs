@@ -1,5 +1,5 @@
-//! Files that are wrong in one way each: every defect has its own error, names its tensor, and no
-//! file whatever makes the reader panic.
+//! Files with one defect each: every defect has its own error, which names its tensor, and no file makes the reader
+//! panic.
 
 use std::ops::Range;
 
@@ -122,7 +122,7 @@ fn open(bytes: Vec<u8>) -> Result<GgufFile, Error> {
     GgufFile::from_bytes(Bytes::from(bytes))
 }
 
-/// What is wrong, the file, the tensor the error names, and the error.
+/// The defect in words, the file, the tensor that the error names, and the error.
 type Case = (&'static str, Vec<u8>, Option<&'static str>, fn(&Error) -> bool);
 
 macro_rules! case {

@@ -1,4 +1,4 @@
-//! What is written is read back: metadata, tensors, split sets, craftsman files, I2_S.
+//! Written files are read back: metadata, tensors, split sets, craftsman files, I2_S.
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! Jobs that are killed: whatever state a kill or a power cut leaves, the job continues from whole
+//! Jobs that are killed: from every state that a kill or a power cut leaves, the job continues from whole
 //! units and ends with the same bytes.
 
 use std::fs;
@@ -6,8 +6,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use gguf_bitnet::Error;
+use gguf_bitnet::Job;
 use gguf_bitnet::StoreError;
-use gguf_bitnet::job::Job;
 use serde_json::{Value, json};
 
 const UNITS: usize = 5;
@@ -37,7 +37,7 @@ fn append_from(job: &mut Job, first: usize, end: usize) {
     }
 }
 
-/// Runs the job as a command would: open, check what is there, do the rest, commit. Returns the
+/// Runs the job as a command would: open, check the finished units, make the others, commit. Returns the
 /// number of units found.
 fn run_to_the_end(out: &Path, force: bool) -> usize {
     let mut job = Job::open(out, &manifest(), force).unwrap();
@@ -106,7 +106,7 @@ fn a_journal_torn_at_any_byte_resumes_from_the_lines_before() {
     let (manifest, journal, data) = stopped_after(3);
     let ends: Vec<usize> = journal.iter().enumerate().filter(|(_, b)| **b == b'\n').map(|(i, _)| i + 1).collect();
     assert_eq!(ends.len(), 3);
-    // Every line end and its neighbours, and a sample of what lies between.
+    // Every line end and its neighbours, and a sample of the positions between.
     let near_ends = ends.iter().flat_map(|&end| [end - 1, end, (end + 1).min(journal.len())]);
     for cut in (0..=journal.len()).step_by(17).chain(near_ends) {
         let place = place();
@@ -189,7 +189,7 @@ fn a_kill_at_any_step_of_the_commit_is_finished_by_the_next_run() {
     };
     let (manifest_text, journal, data) = stopped_after(UNITS);
     let sealed = {
-        // The commit line is what `commit` writes before the rename.
+        // `commit` writes its line before the rename.
         let place = place();
         restore(&place, &manifest_text, &journal, Some(&data));
         let job = Job::open(&place.out, &manifest(), false).unwrap();
@@ -327,7 +327,7 @@ fn an_existing_output_needs_force_and_stays_until_the_commit() {
     append_from(&mut job, 0, 2);
     drop(job);
     assert_eq!(fs::read(&place.out).unwrap(), b"old");
-    // The same command again: force continues what matches.
+    // The same command again: with force, too, a job with the same manifest is continued.
     assert_eq!(run_to_the_end(&place.out, true), 2);
 
     // An output that appears while the job runs is not overwritten either.
@@ -382,7 +382,7 @@ fn a_job_without_a_unit_and_a_discarded_job_leave_nothing() {
 }
 
 #[test]
-fn what_is_not_the_jobs_is_not_touched() {
+fn files_of_others_are_not_touched() {
     let place = place();
     fs::create_dir(&place.partial).unwrap();
     fs::write(place.partial.join("thesis.txt"), b"precious").unwrap();

@@ -1,4 +1,4 @@
-//! Valid files, damaged in seeded ways a fixed number of times: every reader refuses or reads, none panics.
+//! Valid files, damaged in seeded ways a fixed number of times: a reader refuses the file or reads it, and never panics.
 //!
 //! The stable half of fuzzing; `fuzz/` has the libFuzzer targets for the same body (`fuzz/exercise.rs`). A change of the
 //! readers that lets a damaged length through shows up here as a panic or as a tensor outside its file.

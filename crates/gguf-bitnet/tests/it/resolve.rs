@@ -1,4 +1,4 @@
-//! From what a user types to a model: every kind of place, and one sentence for every mistake.
+//! Finding a model by path or name: every kind of place, and one sentence for every mistake.
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! Which files of a directory make a checkpoint, and what is wrong with those that make none.
+//! The files of a directory that make a checkpoint, and the errors of directories that hold none.
 
 use std::fs;
 use std::path::Path;
@@ -26,7 +26,7 @@ const FIRST: &str = "model-00001-of-00002.safetensors";
 const SECOND: &str = "model-00002-of-00002.safetensors";
 
 #[test]
-fn real_checkpoints_hold_what_the_formats_own_crate_reads() {
+fn real_checkpoints_read_as_with_the_formats_own_crate() {
     for case in ["goldens/glm-tiny", "goldens/glm4-moe-gqa", "craftsman-mini"] {
         let dir = fixtures::path(case);
         let checkpoint = SafetensorsDir::open(&dir).unwrap();

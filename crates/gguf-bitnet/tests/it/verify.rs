@@ -1,4 +1,4 @@
-//! `verify` finds what was planted and nothing else; the identity follows the model, not the file.
+//! `verify` finds the planted defects and no others; the identity depends on the model, not on the file.
 
 use gguf_bitnet::{
     Bytes, Defect, DefectKind, GgufFile, GgufWriter, Metadata, Rounding, TensorInfo, TensorSource, TensorType, Value,
@@ -12,8 +12,8 @@ fn info(name: &str, shape: &[usize], ty: TensorType) -> TensorInfo {
     TensorInfo { name: name.into(), shape: shape.to_vec(), ty, bytes: ty.tensor_bytes(shape).unwrap() }
 }
 
-/// A sound matrix `[ROWS, COLS]` of any type.
-fn sound(ty: TensorType) -> Vec<u8> {
+/// A valid matrix `[ROWS, COLS]` of any type.
+fn valid(ty: TensorType) -> Vec<u8> {
     let x: Vec<f32> = (0..ROWS * COLS).map(|i| (i as f32 * 0.37).sin()).collect();
     let mut out = Vec::new();
     if ty.is_writable() {
@@ -40,7 +40,7 @@ fn report(ty: TensorType, data: Vec<u8>) -> Vec<Defect> {
     assert_eq!(*calls.last().unwrap(), (report.bytes, report.bytes));
     assert_eq!((report.tensors, report.elements), (2, (8 + ROWS * COLS) as u64));
     assert_eq!(report.types.iter().map(|t| t.tensors).sum::<usize>(), 2);
-    assert_eq!(report.is_sound(), report.defects.is_empty());
+    assert_eq!(report.is_valid(), report.defects.is_empty());
     report.defects
 }
 
@@ -53,9 +53,9 @@ fn verifiable() -> impl Iterator<Item = TensorType> {
 }
 
 #[test]
-fn sound_tensors_of_every_type_have_no_defects() {
+fn valid_tensors_of_every_type_have_no_defects() {
     for ty in verifiable() {
-        assert_eq!(report(ty, sound(ty)), [], "{ty}");
+        assert_eq!(report(ty, valid(ty)), [], "{ty}");
     }
 }
 
@@ -67,7 +67,7 @@ fn bad_floats_are_counted_by_kind() {
         (TensorType::F32, 4, &[0x00, 0x00, 0x80, 0xff]),
         (TensorType::F64, 8, &[0, 0, 0, 0, 0, 0, 0xf0, 0x7f]),
     ] {
-        let mut data = sound(ty);
+        let mut data = valid(ty);
         for at in [2 * COLS + 5, COLS + 1] {
             data[at * bytes..][..bytes].copy_from_slice(infinity);
         }
@@ -101,7 +101,7 @@ fn bad_scales_are_found_in_every_block_type() {
         (TensorType::BitnetT158, &[64]),
     ] {
         for bad in [0x7c00u16, 0xfe00] {
-            let mut data = sound(ty);
+            let mut data = valid(ty);
             let last = data.len() / ty.block_bytes() - 1;
             for &offset in offsets {
                 let at = last * ty.block_bytes() + offset;
@@ -111,7 +111,7 @@ fn bad_scales_are_found_in_every_block_type() {
             assert_eq!(report(ty, data), one(ty, DefectKind::ScaleNotFinite, count, 2), "{ty}");
         }
     }
-    let mut data = sound(TensorType::I2s);
+    let mut data = valid(TensorType::I2s);
     let at = data.len() - 32;
     data[at..at + 4].copy_from_slice(&f32::NAN.to_le_bytes());
     assert_eq!(report(TensorType::I2s, data), one(TensorType::I2s, DefectKind::ScaleNotFinite, 1, 0));
@@ -120,7 +120,7 @@ fn bad_scales_are_found_in_every_block_type() {
 #[test]
 fn code_three_is_counted() {
     for ty in [TensorType::Tq2_0, TensorType::BitnetT158, TensorType::I2s] {
-        let mut data = sound(ty);
+        let mut data = valid(ty);
         let row_bytes = if ty == TensorType::I2s { COLS / 4 } else { 132 };
         data[row_bytes + 3] = 0b1101_0111;
         data[2 * row_bytes] = 0xff;
@@ -165,7 +165,7 @@ fn padding_of_flat_tensors_may_hold_anything() {
 fn safetensors_are_verified_too() {
     let dir = fixtures::path("goldens/glm-tiny");
     let report = verify(&dir, &mut |_, _| {}).unwrap();
-    assert!(report.is_sound() && report.tensors > 10 && report.bytes > 0, "{report:?}");
+    assert!(report.is_valid() && report.tensors > 10 && report.bytes > 0, "{report:?}");
     assert_eq!(report.identity.len(), 64);
     let json = serde_json::to_value(&report).unwrap();
     assert_eq!(json["identity"], report.identity.as_str());

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use gguf_bitnet::job::Job;
+use gguf_bitnet::Job;
 use gguf_bitnet::{
     FormatError, GgufFile, GgufWriter, Metadata, Rounding, StoreError, TensorSource, identity_of, output_path,
     require_space,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use gguf_bitnet::job::Job;
+use gguf_bitnet::Job;
 use gguf_bitnet::{TensorClass, TensorType};
 use serde::Serialize;
 use serde_json::{Value, json};

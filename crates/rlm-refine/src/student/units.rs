@@ -4,7 +4,7 @@ use std::io;
 use std::ops::Range;
 
 use gguf_bitnet::GgufWriter;
-use gguf_bitnet::job::Job;
+use gguf_bitnet::Job;
 use serde_json::{Value, json};
 
 use super::plan::StudentPlan;

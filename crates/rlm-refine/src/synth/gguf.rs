@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use gguf_bitnet::job::Job;
+use gguf_bitnet::Job;
 use gguf_bitnet::{Metadata, Rounding, TensorType, require_space};
 use serde_json::json;
 use ternary_core::Packing;

@@ -4,7 +4,7 @@ use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use gguf_bitnet::job::Job;
+use gguf_bitnet::Job;
 use gguf_bitnet::{Rounding, TensorType};
 use rlm_refine::{Error, Preset, Recipe, Stage, Ternary};
 use serde_json::json;

@@ -243,7 +243,7 @@ fn wrong_lengths_are_refused() {
 
 #[test]
 #[should_panic(expected = "a trit is -1, 0 or +1")]
-fn encoding_what_is_no_trit_panics() {
+fn encoding_a_value_that_is_no_trit_panics() {
     let _ = encode(Packing::Tq1_0, &one_hot(3, 2), f16::ONE);
 }
 
@@ -258,12 +258,12 @@ fn damaged(packing: Packing, damage: impl Fn(&mut [u8])) -> Vec<u8> {
 #[test]
 fn the_quick_check_agrees_with_decoding_on_every_byte() {
     for packing in Packing::ALL {
-        assert!(packing.is_sound(&damaged(packing, |_| ())));
+        assert!(packing.is_valid(&damaged(packing, |_| ())));
         for at in 0..packing.block_bytes() {
             for byte in 0..=255 {
                 let blocks = damaged(packing, |block| block[at] = byte);
                 let decodes = blocks.chunks(packing.block_bytes()).all(|b| packing.decode(b, &mut [0; BLOCK]).is_ok());
-                assert_eq!(packing.is_sound(&blocks), decodes, "{} byte {at} = {byte}", packing.name());
+                assert_eq!(packing.is_valid(&blocks), decodes, "{} byte {at} = {byte}", packing.name());
             }
         }
     }
@@ -273,9 +273,9 @@ fn the_quick_check_agrees_with_decoding_on_every_byte() {
 fn the_quick_check_sees_the_last_of_many_blocks() {
     for packing in Packing::ALL {
         let mut blocks = encode(packing, &one_hot(3, -1), f16::from_f32(0.25)).repeat(200);
-        assert!(packing.is_sound(&blocks));
+        assert!(packing.is_valid(&blocks));
         *blocks.last_mut().expect("many blocks") = 0x7c;
-        assert!(!packing.is_sound(&blocks));
-        assert!(packing.is_sound(&[]));
+        assert!(!packing.is_valid(&blocks));
+        assert!(packing.is_valid(&[]));
     }
 }

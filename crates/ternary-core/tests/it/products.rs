@@ -42,7 +42,7 @@ fn problem() -> impl Strategy<Value = (usize, usize, Vec<i8>, Vec<f32>, Vec<f32>
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
-    /// The definition written out: what the contract says, term by term.
+    /// The definition of the product written out term by term.
     #[test]
     fn products_follow_their_definition((cols, n, trits, scales, x) in problem()) {
         for packing in Packing::ALL {
@@ -211,7 +211,7 @@ fn quantised_tensors_name_the_bad_block_and_use_the_importance_of_columns() {
     };
     assert_eq!(quantize(&weights, None), Err(Error::NotFinite { block: 2 }));
 
-    // Column 0 is large and matters to nobody: the scale is that of the others.
+    // Column 0 is large and has importance 0, so the scale is that of the other columns.
     weights.fill(0.1);
     weights[512] = 10.0;
     let mut importance = vec![1.0; 512];

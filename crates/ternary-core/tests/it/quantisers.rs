@@ -1,4 +1,4 @@
-//! What the quantisers promise about blocks as they are stored.
+//! The guarantees of the quantisers about blocks as they are stored.
 
 use proptest::prelude::*;
 use ternary_core::{BLOCK, Error, ErrorSums, Packing, Rounding, TernaryTensor, f16, quantize_block, quantize_row};
@@ -124,7 +124,7 @@ fn absmean_ignores_importance_and_least_squares_does_not() {
 }
 
 #[test]
-fn exact_least_squares_beats_absmean_by_what_the_literature_says() {
+fn exact_least_squares_beats_absmean_by_the_published_margin() {
     let w = gaussian(256 * 64);
     let [absmean, exact] = ROUNDINGS.map(|rounding| {
         let tensor = TernaryTensor::quantize(Packing::Tq2_0, rounding, 64, 256, &w, None).unwrap();
@@ -183,7 +183,7 @@ fn block_sizes_64_and_128_are_quantised_alike() {
 }
 
 #[test]
-fn what_is_not_finite_is_an_error_that_names_the_block() {
+fn values_that_are_not_finite_are_an_error_that_names_the_block() {
     let mut row = gaussian(768);
     let importance = vec![1.0; 768];
     for rounding in ROUNDINGS {

@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use gguf_bitnet::job::Job;
+use gguf_bitnet::Job;
 use serde_json::{Value, json};
 
 use super::column::{SparseLogits, write_f16, write_f32, write_u16, write_u32};

@@ -10,8 +10,7 @@ use crate::formats::FormatError;
 use crate::names::NamesError;
 use crate::names::class::TensorClass;
 use crate::names::mapper::{Role, SplitDims, TensorNameMapper, order_key};
-use crate::source::SourceError;
-use crate::source::{TensorInfo, TensorSource};
+use crate::source::{SourceError, TensorInfo, TensorSource};
 
 impl Catalog {
     pub(crate) fn assemble(source: Arc<dyn TensorSource>, mapper: &TensorNameMapper) -> Result<Catalog> {

@@ -1,4 +1,4 @@
-//! The journal of a job: one line per record, each sealed by a checksum over all lines so far.
+//! The journal of a job: one line per record, each with a checksum over all lines so far.
 //!
 //! ```text
 //! {"check":"0123456789abcdef","record":{"unit":{"end":4096,"digest":"...","payload":{...}}}}
@@ -35,12 +35,12 @@ pub(super) enum Record {
 pub(super) struct Journal {
     file: File,
     path: PathBuf,
-    /// End of each sound line in the file and its check.
+    /// End of each valid line in the file and its check.
     lines: Vec<(u64, String)>,
 }
 
 impl Journal {
-    /// Reads the sound lines. The file itself is not changed.
+    /// Reads the valid lines. The file itself is not changed.
     pub(super) fn read(mut file: File, path: PathBuf) -> Result<(Journal, Vec<Record>)> {
         let mut text = Vec::new();
         file.read_to_end(&mut text).map_err(Error::io("read", &path))?;

@@ -1,4 +1,4 @@
-//! The manifest of a job: what made the finished units, compared with what is asked for now.
+//! The manifest of a job: the inputs and settings of the finished units, compared with the present ones.
 
 use std::fs;
 use std::path::Path;
@@ -8,12 +8,12 @@ use serde_json::Value;
 use crate::error::Result;
 use crate::store::StoreError;
 
-/// The text that is stored.
+/// The text of a manifest as it is stored.
 pub(super) fn pretty(manifest: &Value) -> String {
     format!("{manifest:#}\n")
 }
 
-/// The stored manifest equals this one.
+/// Checks that the stored manifest equals this one.
 pub(super) fn check_manifest(path: &Path, manifest: &Value) -> Result<()> {
     let damaged = |what| StoreError::JobDamaged { what };
     let stored = fs::read(path).map_err(|_| damaged("its manifest.json is missing"))?;

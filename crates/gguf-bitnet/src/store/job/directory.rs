@@ -1,0 +1,40 @@
+//! The directory of a job: the files in it, and the checks that keep other files safe.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use crate::error::{Error, Locate, Result};
+use crate::store::StoreError;
+
+pub(super) const MANIFEST: &str = "manifest.json";
+pub(super) const JOURNAL: &str = "journal.jsonl";
+pub(super) const DATA: &str = "data";
+/// Every file a job's directory may hold.
+const OWN_FILES: [&str; 4] = [MANIFEST, "manifest.json.tmp", JOURNAL, DATA];
+
+/// Checks that the directory does not exist or holds only a job's files.
+pub(super) fn check_own(dir: &Path) -> Result<()> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(Error::io("list", dir)(error)),
+    };
+    for entry in entries {
+        let name = entry.map_err(Error::io("list", dir))?.file_name();
+        if !OWN_FILES.iter().any(|own| name == *own) {
+            let file = name.to_string_lossy().into_owned();
+            return Err(StoreError::JobForeignFile { file }.in_file(dir));
+        }
+    }
+    Ok(())
+}
+
+/// Removes a job's files and then the directory if it is empty. Failures are ignored: the next open of the job tries
+/// again.
+pub(super) fn remove_own_files(dir: &Path) {
+    for name in OWN_FILES {
+        let _ = fs::remove_file(dir.join(name));
+    }
+    let _ = fs::remove_dir(dir);
+}
