@@ -2,7 +2,8 @@
 
 use ternary_core::ActMode;
 
-use crate::{Isa, KernelKind};
+use crate::arch::Isa;
+use crate::matmul::KernelKind;
 
 /// What can go wrong when a kernel or a pool is set up. Running one cannot fail.
 #[derive(Debug, thiserror::Error)]

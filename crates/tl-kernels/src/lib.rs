@@ -27,58 +27,32 @@
 //! # Ok::<(), tl_kernels::Error>(())
 //! ```
 
-pub mod bandwidth;
-#[cfg(any(test, feature = "broken-kernel"))]
-pub mod broken;
-pub mod columns;
-pub mod dense;
-pub mod int8;
 pub mod math;
 pub mod pool;
-pub mod precise;
-pub mod rows;
-pub mod selftest;
 
-mod activation;
-mod aligned;
+mod activations;
 mod arch;
-mod arena;
-mod base3;
-mod bitlinear;
-mod caps;
+mod attention;
 mod error;
-mod format;
-mod gemm;
-mod integer;
-mod isa;
-mod linear;
-mod lut;
-mod lut_matrix;
-mod matrix;
-mod packed;
-mod registry;
+mod machine;
+mod matmul;
+mod memory;
 mod select;
-mod ternary;
-mod tile;
-mod tl1;
-mod tl2;
-mod token_table;
-mod trial;
-mod vector;
+mod simd;
 
-pub use activation::ActivationBuffer;
-pub use arena::Arena;
-pub use bitlinear::BitLinear;
-pub use caps::{Cache, HardwareCaps};
+pub use activations::ActivationBuffer;
+pub use arch::Isa;
+pub use attention::{columns, dense, int8, rows};
 pub use error::{Error, Result};
-pub use format::{Bf16, DenseFormat, DenseType, F16, F32, Q6K, Q8_0};
-pub use isa::Isa;
-pub use linear::{Linear, Product, forward_all};
-pub use matrix::Dense;
-pub use packed::{LAYOUT_ID, pack_layers};
+pub use machine::{Cache, HardwareCaps, bandwidth};
+#[cfg(any(test, feature = "broken-kernel"))]
+pub use matmul::broken;
+pub use matmul::{
+    Bf16, BitLinear, Dense, DenseFormat, DenseType, F16, F32, KernelKind, LAYOUT_ID, Linear, Product, Q6K, Q8_0,
+    forward_all, pack_layers,
+};
+pub use memory::Arena;
 pub use pool::Pool;
-pub use registry::{KernelKind, KernelRegistry};
-pub use select::{KernelSelected, KernelSelector, Reason, SelectorOptions};
-pub use trial::TrialCache;
+pub use select::{KernelRegistry, KernelSelected, KernelSelector, Reason, SelectorOptions, TrialCache, selftest};
 
 pub use ternary_core::{ActMode, BLOCK, Bytes, Packing, Scales, TernaryTensor};

@@ -3,17 +3,26 @@
 use half::f16;
 use ternary_core::BLOCK;
 
-use crate::activation::{LANES, field_order};
-use crate::ternary::tq1_codes;
-use crate::vector::{DenseTile, Float, Kernel, One, Simd};
+use super::Isa;
+use super::instruction_set::InstructionSet;
+use crate::simd::{
+    Base3Simd, DenseTile, Float, GROUP_ROWS, Int8, Kernel, LANES, One, PortableLookup, RowBytes, Simd, TableSimd,
+    TileSimd, field_order, tq1_codes,
+};
 
 /// The portable level.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Scalar(());
 
-impl Scalar {
-    pub(crate) fn new() -> Scalar {
-        Scalar(())
+impl InstructionSet for Scalar {
+    const ISA: Isa = Isa::Scalar;
+    type ForFloats = Scalar;
+
+    fn detect() -> Option<Scalar> {
+        Some(Scalar(()))
+    }
+    fn for_floats(self) -> Scalar {
+        self
     }
 }
 
@@ -74,6 +83,7 @@ impl Simd for Scalar {
     type Sums = i32;
     type I = [i32; LANES];
     type Quad = [f32; 4];
+    type Lookup = PortableLookup;
 
     #[inline(always)]
     fn run<K: Kernel>(self, kernel: K) -> K::Output {
@@ -187,5 +197,43 @@ impl Simd for Scalar {
     #[inline(always)]
     fn quad_f16(self, bits: [u16; 4]) -> [f32; 4] {
         bits.map(|b| f16::from_bits(b).to_f32())
+    }
+    #[inline(always)]
+    fn lookup(self) -> PortableLookup {
+        PortableLookup
+    }
+}
+
+// Every portable form.
+impl Int8 for Scalar {}
+impl TileSimd for Scalar {}
+impl TableSimd for Scalar {}
+
+impl RowBytes for Scalar {
+    type Rows = [u8; GROUP_ROWS];
+
+    #[inline(always)]
+    fn load_rows(self, bytes: &[u8; GROUP_ROWS]) -> Self::Rows {
+        *bytes
+    }
+    #[inline(always)]
+    fn store_rows(self, a: Self::Rows, bytes: &mut [u8; GROUP_ROWS]) {
+        *bytes = a;
+    }
+    #[inline(always)]
+    fn zero_rows(self) -> Self::Rows {
+        [0; GROUP_ROWS]
+    }
+}
+
+impl Base3Simd for Scalar {
+    #[inline(always)]
+    fn triple_rows(self, a: Self::Rows) -> Self::Rows {
+        a.map(|a| a.wrapping_mul(3))
+    }
+    #[inline(always)]
+    fn add_trits(self, sums: Self::Rows, fractions: Self::Rows, unit: u8) -> Self::Rows {
+        let code = |fraction: u8| u8::from(fraction > 85) + u8::from(fraction > 170);
+        std::array::from_fn(|r| sums[r].wrapping_add(unit.wrapping_mul(code(fractions[r]))))
     }
 }

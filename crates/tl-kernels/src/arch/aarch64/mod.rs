@@ -1,0 +1,5 @@
+//! The instruction sets of 64-bit ARM.
+
+mod neon;
+
+pub(super) use neon::Neon;

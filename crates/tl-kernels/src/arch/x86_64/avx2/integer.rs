@@ -1,0 +1,76 @@
+//! Products of Q8_0 and Q6_K blocks with INT8 activations, with AVX2.
+//!
+//! `vpmaddubsw` multiplies. For Q8_0 its unsigned operand is the magnitude of the weight, whose sign goes to the
+//! activation: a pair is at most 2 * 128 * 127 = 32,512. For Q6_K it is `q` in 0..=63, and 32 times the activations is
+//! taken off again: a pair is at most 2 * 63 * 127 + 2 * 32 * 127 = 24,130.
+
+use std::arch::x86_64::*;
+
+use ternary_core::BLOCK;
+
+/// See `Simd::dots_q8`.
+#[target_feature(enable = "avx2")]
+#[inline]
+pub(in crate::arch::x86_64) fn dots_q8(blocks: [&[u8; 34]; 4], acts: &[i8; 32]) -> [__m256i; 4] {
+    // SAFETY: the load reads the 32 activations.
+    let acts = unsafe { _mm256_loadu_si256(acts.as_ptr().cast()) };
+    let mut sums = [_mm256_setzero_si256(); 4];
+    for (sums, block) in sums.iter_mut().zip(blocks) {
+        // SAFETY: the load reads the 32 bytes behind the scale.
+        let weights = unsafe { _mm256_loadu_si256(block[2..].as_ptr().cast()) };
+        let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(weights), _mm256_sign_epi8(acts, weights));
+        *sums = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+    }
+    sums
+}
+
+/// See `Simd::dots_q6`.
+#[target_feature(enable = "avx2")]
+#[inline]
+pub(in crate::arch::x86_64) fn dots_q6(blocks: [&[u8; 210]; 4], acts: &[i8; BLOCK]) -> [__m256i; 4] {
+    let (runs, _) = acts.as_chunks::<32>();
+    let (bias, nibble, top) = (_mm256_set1_epi8(32), _mm256_set1_epi8(15), _mm256_set1_epi8(48));
+    let mut sums = [_mm256_setzero_si256(); 4];
+    for half in 0..2 {
+        // Run 2 k + half of the activations meets quarter k of this half.
+        let mut x = [_mm256_setzero_si256(); 4];
+        let mut offsets = [_mm256_setzero_si256(); 4];
+        for k in 0..4 {
+            // SAFETY: the load reads a run of 32.
+            x[k] = unsafe { _mm256_loadu_si256(runs[2 * k + half].as_ptr().cast()) };
+            offsets[k] = _mm256_maddubs_epi16(bias, x[k]);
+        }
+        for (sums, block) in sums.iter_mut().zip(blocks) {
+            // SAFETY: the loads read 64, 32 and 8 of the 128, 64 and 16 bytes of low bits, high bits and scales.
+            let (even, odd, high, scales) = unsafe {
+                (
+                    _mm256_loadu_si256(block[64 * half..].as_ptr().cast()),
+                    _mm256_loadu_si256(block[64 * half + 32..].as_ptr().cast()),
+                    _mm256_loadu_si256(block[128 + 32 * half..].as_ptr().cast()),
+                    _mm_loadl_epi64(block[192 + 8 * half..].as_ptr().cast()),
+                )
+            };
+            let codes = [
+                _mm256_or_si256(_mm256_and_si256(even, nibble), _mm256_and_si256(_mm256_slli_epi16::<4>(high), top)),
+                _mm256_or_si256(_mm256_and_si256(odd, nibble), _mm256_and_si256(_mm256_slli_epi16::<2>(high), top)),
+                _mm256_or_si256(_mm256_and_si256(_mm256_srli_epi16::<4>(even), nibble), _mm256_and_si256(high, top)),
+                _mm256_or_si256(
+                    _mm256_and_si256(_mm256_srli_epi16::<4>(odd), nibble),
+                    _mm256_and_si256(_mm256_srli_epi16::<2>(high), top),
+                ),
+            ];
+            // Eight scales as words; quarter k has the scales 2 k and 2 k + 1, one per half register.
+            let scales = _mm256_broadcastsi128_si256(_mm_cvtepi8_epi16(scales));
+            let word = _mm256_setr_epi8(
+                0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 2, 3, 2, 3, 2, 3, 2, 3, 2, 3, 2, 3, 2, 3, 2, 3,
+            );
+            for k in 0..4 {
+                let pairs = _mm256_sub_epi16(_mm256_maddubs_epi16(codes[k], x[k]), offsets[k]);
+                let which = _mm256_add_epi8(word, _mm256_set1_epi8(4 * k as i8));
+                let products = _mm256_madd_epi16(pairs, _mm256_shuffle_epi8(scales, which));
+                *sums = _mm256_add_epi32(*sums, products);
+            }
+        }
+    }
+    sums
+}

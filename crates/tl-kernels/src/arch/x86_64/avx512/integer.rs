@@ -1,0 +1,83 @@
+//! Products of Q8_0 and Q6_K blocks with INT8 activations, with AVX-512 BW and with VNNI.
+//!
+//! `vpdpbusd` wants one unsigned operand: the Q8_0 weight plus 128, and 128 times the activations is taken off again. Pairs
+//! of Q6_K products stay in 16 bits as in the AVX2 form.
+
+use std::arch::x86_64::*;
+
+use ternary_core::BLOCK;
+
+/// See `Simd::dots_q8`.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2")]
+#[inline]
+pub(super) fn dots_q8_vnni(blocks: [&[u8; 34]; 4], acts: &[i8; 32]) -> [__m512i; 4] {
+    // SAFETY: the load reads the 32 activations.
+    let acts = unsafe { _mm256_loadu_si256(acts.as_ptr().cast()) };
+    let sum = _mm256_dpbusd_epi32(_mm256_setzero_si256(), _mm256_set1_epi8(1), acts);
+    let offset = _mm256_sub_epi32(_mm256_setzero_si256(), _mm256_slli_epi32::<7>(sum));
+    let mut sums = [_mm512_setzero_si512(); 4];
+    for (sums, block) in sums.iter_mut().zip(blocks) {
+        // SAFETY: the load reads the 32 bytes behind the scale.
+        let weights = unsafe { _mm256_loadu_si256(block[2..].as_ptr().cast()) };
+        let unsigned = _mm256_xor_si256(weights, _mm256_set1_epi8(-128));
+        *sums = _mm512_zextsi256_si512(_mm256_dpbusd_epi32(offset, unsigned, acts));
+    }
+    sums
+}
+
+/// See `Simd::dots_q6`. Quarter k of both halves of the block is one register, as are the activations it meets.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2")]
+#[inline]
+pub(super) fn dots_q6(blocks: [&[u8; 210]; 4], acts: &[i8; BLOCK]) -> [__m512i; 4] {
+    let (bias, nibble, all) = (_mm512_set1_epi8(32), _mm512_set1_epi8(15), _mm512_set1_epi8(63));
+    let mut x = [_mm512_setzero_si512(); 4];
+    let mut offsets = [_mm512_setzero_si512(); 4];
+    for (k, acts) in acts.as_chunks::<64>().0.iter().enumerate() {
+        // SAFETY: the load reads 64 activations.
+        x[k] = unsafe { _mm512_loadu_si512(acts.as_ptr().cast()) };
+        offsets[k] = _mm512_maddubs_epi16(bias, x[k]);
+    }
+    // Word g of the scales for each pair of products: group 8 h + 2 k + p lies in quarter register 2 h + p.
+    let first = _mm512_set_epi64(
+        0x0009_0009_0009_0009,
+        0x0009_0009_0009_0009,
+        0x0008_0008_0008_0008,
+        0x0008_0008_0008_0008,
+        0x0001_0001_0001_0001,
+        0x0001_0001_0001_0001,
+        0,
+        0,
+    );
+    let mut sums = [_mm512_setzero_si512(); 4];
+    for (sums, block) in sums.iter_mut().zip(blocks) {
+        // SAFETY: the loads read the 128, 64 and 16 bytes of low bits, high bits and scales.
+        let (low0, low1, high, scales) = unsafe {
+            (
+                _mm512_loadu_si512(block.as_ptr().cast()),
+                _mm512_loadu_si512(block[64..].as_ptr().cast()),
+                _mm512_loadu_si512(block[128..].as_ptr().cast()),
+                _mm_loadu_si128(block[192..].as_ptr().cast()),
+            )
+        };
+        let even = _mm512_shuffle_i64x2::<0x44>(low0, low1);
+        let odd = _mm512_shuffle_i64x2::<0xee>(low0, low1);
+        // 0xca: bits of the second operand where the first has ones, else of the third.
+        let codes = [
+            _mm512_ternarylogic_epi32::<0xca>(nibble, even, _mm512_slli_epi16::<4>(high)),
+            _mm512_ternarylogic_epi32::<0xca>(nibble, odd, _mm512_slli_epi16::<2>(high)),
+            _mm512_ternarylogic_epi32::<0xca>(nibble, _mm512_srli_epi16::<4>(even), high),
+            _mm512_ternarylogic_epi32::<0xca>(nibble, _mm512_srli_epi16::<4>(odd), _mm512_srli_epi16::<2>(high)),
+        ];
+        let scales = _mm512_castsi256_si512(_mm256_cvtepi8_epi16(scales));
+        let mut total = _mm512_setzero_si512();
+        for k in 0..4 {
+            let pairs = _mm512_maddubs_epi16(_mm512_and_si512(codes[k], all), x[k]);
+            let pairs = _mm512_sub_epi16(pairs, offsets[k]);
+            let which = _mm512_add_epi16(first, _mm512_set1_epi16(2 * k as i16));
+            let products = _mm512_madd_epi16(pairs, _mm512_permutexvar_epi16(which, scales));
+            total = _mm512_add_epi32(total, products);
+        }
+        *sums = total;
+    }
+    sums
+}

@@ -1,0 +1,6 @@
+//! What this machine is, and how fast its memory is.
+
+pub mod bandwidth;
+mod caps;
+
+pub use caps::{Cache, HardwareCaps};

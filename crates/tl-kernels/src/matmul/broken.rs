@@ -1,0 +1,40 @@
+//! A kernel that is broken on purpose, so that tests can watch the self-test catch it.
+//!
+//! **Invariant:** nothing here is in a build that ships: the module exists in tests of this crate and under the feature
+//! `broken-kernel`, which only the test dependencies of other crates ask for. Even then nothing is broken outside
+//! of [`with`], and on the calling thread only.
+
+use std::cell::Cell;
+
+use super::kind::KernelKind;
+use crate::arch::Isa;
+use crate::pool::ColumnBlock;
+
+thread_local! {
+    static BROKEN: Cell<Option<(KernelKind, Isa)>> = const { Cell::new(None) };
+}
+
+/// Calls `f` while this kernel gives wrong numbers on this level.
+pub fn with<R>(kernel: KernelKind, isa: Isa, f: impl FnOnce() -> R) -> R {
+    struct Mend;
+    impl Drop for Mend {
+        fn drop(&mut self) {
+            BROKEN.set(None);
+        }
+    }
+    BROKEN.set(Some((kernel, isa)));
+    let _mend = Mend;
+    f()
+}
+
+/// Whether the kernel is broken on this level now.
+pub(crate) fn is_broken(kernel: KernelKind, isa: Isa) -> bool {
+    BROKEN.get() == Some((kernel, isa))
+}
+
+/// What a broken kernel writes: numbers that look like numbers.
+pub(crate) fn product(mut out: ColumnBlock<'_, f32>) {
+    for t in 0..out.n_rows() {
+        out.row_mut(t).iter_mut().enumerate().for_each(|(i, y)| *y = i as f32);
+    }
+}

@@ -1,0 +1,43 @@
+//! IEEE half precision: little-endian values.
+
+use half::f16;
+
+use super::dense::{DenseFormat, sealed, tail_of};
+use crate::simd::{LANES, Simd};
+
+/// Marker of [`DenseType::F16`].
+#[derive(Debug, Clone, Copy)]
+pub struct F16;
+
+impl DenseFormat for F16 {
+    const NAME: &'static str = "F16";
+    const BLOCK_LEN: usize = 1;
+    const BLOCK_BYTES: usize = 2;
+}
+
+impl sealed::Load for F16 {
+    type Unit = [u8; 32];
+    type Prepared<'a, S: Simd> = &'a [u8; 32];
+    const GROUPS: usize = 1;
+
+    #[inline(always)]
+    fn units(row: &[u8]) -> &[[u8; 32]] {
+        row.as_chunks().0
+    }
+    #[inline(always)]
+    fn blank<'a, S: Simd>(_s: S) -> &'a [u8; 32] {
+        &[0; 32]
+    }
+    #[inline(always)]
+    fn prepare<'a, S: Simd, const R: usize>(_s: S, units: [&'a [u8; 32]; R], out: &mut [&'a [u8; 32]; R]) {
+        *out = units;
+    }
+    #[inline(always)]
+    fn group<S: Simd>(s: S, unit: &&[u8; 32], _g: usize) -> S::F {
+        s.load_f16(unit)
+    }
+    #[inline(always)]
+    fn tail(row: &[u8]) -> [f32; LANES] {
+        tail_of(row, |word| f16::from_le_bytes(word).to_f32())
+    }
+}

@@ -1,0 +1,283 @@
+//! A ternary linear layer: packed ternary weights and the precision of the activations they meet.
+//!
+//! **Invariant:** equal to `ternary_core::oracle` in its mode, bit for bit, on every level.
+
+use std::marker::PhantomData;
+
+use ternary_core::{ActMode, Bytes, Packing, TernaryTensor};
+
+use super::file_rows::{TernaryFloatProduct, TernaryProduct, tile_scratch};
+use super::lookup::{LutFormat, LutMatrix, LutProduct, Tl1, Tl2};
+use super::rows::TernaryRows;
+use super::tile_product::with_scratch;
+use super::tiles::{TileMatrix, TileProduct, pack, packed_bytes};
+use super::token_tables::{TABLE_ROWS, TableTokens, rows_per_piece, with_tables};
+use crate::activations::{ActivationBuffer, Grouping, QuantizedRows, TableGuard};
+use crate::arch::{Isa, Level};
+use crate::error::{Error, Result};
+use crate::matmul::dense::with_panel;
+use crate::matmul::formats::{T158, TernaryFormat, Tq1, Tq2};
+use crate::matmul::kind::KernelKind;
+use crate::memory::Arena;
+use crate::pool::ColumnBlock;
+
+/// A matrix of ternary weights, read in the layout of its file or in one made at load.
+#[derive(Debug, Clone)]
+pub struct BitLinear {
+    tensor: TernaryTensor,
+    mode: ActMode,
+    level: Level,
+    /// The weights once more, where the kernel reads another layout than the file's.
+    lookup: Option<LutMatrix>,
+    /// The same for the tiles of an arena.
+    tiles: Option<TileMatrix>,
+}
+
+impl BitLinear {
+    /// A layer over `tensor` for activations in `mode`. Codes and scales are not read here: run
+    /// [`TernaryTensor::validate`] where damaged weights must be refused.
+    ///
+    /// # Errors
+    /// [`Error::EmptyMatrix`].
+    pub fn new(tensor: TernaryTensor, mode: ActMode) -> Result<BitLinear> {
+        let (rows, cols) = (tensor.rows(), tensor.cols());
+        if rows == 0 || cols == 0 {
+            return Err(Error::EmptyMatrix { rows, cols });
+        }
+        Ok(BitLinear { tensor, mode, level: Isa::current().level()?, lookup: None, tiles: None })
+    }
+
+    /// The weights as they were loaded; packed layers read them no more.
+    #[must_use]
+    pub fn tensor(&self) -> &TernaryTensor {
+        &self.tensor
+    }
+
+    /// Number of output features.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.tensor.rows()
+    }
+
+    /// Number of input features.
+    #[must_use]
+    pub fn cols(&self) -> usize {
+        self.tensor.cols()
+    }
+
+    /// The weights that products read.
+    #[must_use]
+    pub fn bytes(&self) -> &Bytes {
+        self.tiles.as_ref().map_or(self.tensor.bytes(), TileMatrix::bytes)
+    }
+
+    /// The precision of the activations.
+    #[must_use]
+    pub fn act_mode(&self) -> ActMode {
+        self.mode
+    }
+
+    /// The level its kernels run on.
+    #[must_use]
+    pub fn isa(&self) -> Isa {
+        self.level.isa()
+    }
+
+    /// The same layer on another level.
+    ///
+    /// # Errors
+    /// [`Error::UnsupportedIsa`].
+    pub fn with_isa(mut self, isa: Isa) -> Result<BitLinear> {
+        self.level = isa.level()?;
+        Ok(self)
+    }
+
+    /// The algorithm of its products.
+    #[must_use]
+    pub fn kernel(&self) -> KernelKind {
+        if self.tiles.is_some() {
+            return KernelKind::Tiles;
+        }
+        match self.lookup.as_ref().map(LutMatrix::grouping) {
+            None => KernelKind::I2s,
+            Some(Grouping::Pairs) => KernelKind::Tl1,
+            Some(Grouping::Triples) => KernelKind::Tl2,
+        }
+    }
+
+    /// The same layer with another kernel; all but I2_S read all weights and lay them out anew.
+    ///
+    /// # Errors
+    /// [`Error::NoKernel`] where the kernel does not multiply such weights with such activations, and the first
+    /// damaged block.
+    pub fn with_kernel(self, kernel: KernelKind) -> Result<BitLinear> {
+        let grouping = match kernel {
+            KernelKind::I2s => return Ok(BitLinear { lookup: None, tiles: None, ..self }),
+            KernelKind::Tiles if kernel.takes(self.mode) => {
+                let mut arena = Arena::new(packed_bytes(&self.tensor))?;
+                self.pack_into(arena.as_mut_slice());
+                return self.with_packed(arena.freeze());
+            }
+            KernelKind::Tl1 if kernel.takes(self.mode) => Grouping::Pairs,
+            KernelKind::Tl2 if kernel.takes(self.mode) => Grouping::Triples,
+            _ => return Err(Error::NoKernel { kernel, ty: self.tensor.packing().name(), mode: self.mode }),
+        };
+        Ok(BitLinear { lookup: Some(LutMatrix::new(&self.tensor, grouping)?), tiles: None, ..self })
+    }
+
+    /// Bytes that the weights take as tiles of an arena.
+    #[must_use]
+    pub fn packed_bytes(&self) -> usize {
+        packed_bytes(&self.tensor)
+    }
+
+    /// Whether the layer reads the layout of its file and could read tiles instead.
+    #[must_use]
+    pub fn is_packable(&self) -> bool {
+        self.kernel() == KernelKind::I2s && KernelKind::Tiles.takes(self.mode)
+    }
+
+    /// Writes the weights as tiles. Reads the loaded bytes once, from end to end; codes are not checked.
+    ///
+    /// # Panics
+    /// If `out` is not [`BitLinear::packed_bytes`] long or does not start on a cache line.
+    pub fn pack_into(&self, out: &mut [u8]) {
+        assert_eq!(out.len(), self.packed_bytes(), "room for all tiles");
+        pack(self.level, &self.tensor, out);
+    }
+
+    /// The same layer over tiles that [`BitLinear::pack_into`] wrote, now or in an earlier run.
+    ///
+    /// # Errors
+    /// [`Error::NoKernel`] for F32 activations, [`Error::PackedBytes`] for bytes of another length or at an odd address.
+    pub fn with_packed(self, bytes: Bytes) -> Result<BitLinear> {
+        if !KernelKind::Tiles.takes(self.mode) {
+            return Err(Error::NoKernel {
+                kernel: KernelKind::Tiles,
+                ty: self.tensor.packing().name(),
+                mode: self.mode,
+            });
+        }
+        Ok(BitLinear { tiles: Some(TileMatrix::new(&self.tensor, bytes)?), lookup: None, ..self })
+    }
+
+    /// Bytes of weights in a layout of the kernel's own; 0 where it reads those of the file.
+    #[must_use]
+    pub fn layout_bytes(&self) -> usize {
+        let tiles = self.tiles.as_ref().map_or(0, |tiles| tiles.bytes().len());
+        tiles + self.lookup.as_ref().map_or(0, LutMatrix::layout_bytes)
+    }
+
+    /// The rows `start..end` as a layer over the same bytes.
+    ///
+    /// # Errors
+    /// [`Error::RowRange`] when the range is empty or leaves the matrix.
+    pub fn slice_rows(&self, start: usize, end: usize) -> Result<BitLinear> {
+        let (packing, rows, cols) = (self.tensor.packing(), self.tensor.rows(), self.tensor.cols());
+        if start >= end || end > rows {
+            return Err(Error::RowRange { start, end, rows });
+        }
+        let row_bytes = packing.row_bytes(cols)?;
+        let bytes = self.tensor.bytes().slice(start * row_bytes..end * row_bytes);
+        let tensor = TernaryTensor::new(packing, end - start, cols, bytes, self.tensor.scales())?;
+        let lookup = self.lookup.as_ref().map(|matrix| matrix.view_from_row(start));
+        let tiles = self.tiles.as_ref().map(|matrix| matrix.slice(start, end));
+        Ok(BitLinear { tensor, lookup, tiles, ..*self })
+    }
+
+    /// The rows that are the columns of `out`, for all tokens of `acts`.
+    ///
+    /// # Panics
+    /// If the activations are not quantised for the mode.
+    pub(crate) fn forward_block(&self, acts: &ActivationBuffer, out: ColumnBlock<'_, f32>) {
+        if let Some(matrix) = &self.tiles {
+            return self.forward_tiles(matrix, acts, out, TABLE_ROWS);
+        }
+        if let Some(matrix) = &self.lookup {
+            return match matrix.grouping() {
+                Grouping::Pairs => self.forward_lookup::<Tl1>(matrix, acts, out),
+                Grouping::Triples => self.forward_lookup::<Tl2>(matrix, acts, out),
+            };
+        }
+        match self.tensor.packing() {
+            Packing::Tq2_0 => self.forward_as::<Tq2>(acts, out),
+            Packing::Tq1_0 => self.forward_as::<Tq1>(acts, out),
+            Packing::BitnetT158 => self.forward_as::<T158>(acts, out),
+        }
+    }
+
+    /// Rows per piece of a work list of `list_rows` rows for `n` tokens, where these fill a table.
+    pub(crate) fn table_rows_per_piece(&self, list_rows: usize, n: usize, threads: usize) -> Option<usize> {
+        let tokens = self.table_tokens();
+        if tokens > 0 && n >= tokens { rows_per_piece(list_rows, threads) } else { None }
+    }
+
+    /// Tokens that share a table of partial sums, 0 where the kernel makes none.
+    pub(crate) fn table_tokens(&self) -> usize {
+        if self.tiles.is_some() { self.level.run(TableTokens) } else { 0 }
+    }
+
+    /// As [`BitLinear::forward_block`], but tables are made however few rows there are.
+    ///
+    /// # Panics
+    /// If the activations are not quantised for the mode.
+    pub(crate) fn forward_tables(&self, acts: &ActivationBuffer, out: ColumnBlock<'_, f32>) {
+        if let Some(matrix) = &self.tiles {
+            self.forward_tiles(matrix, acts, out, 1);
+        }
+    }
+
+    /// Compares the lookup tables that the kernel reads for `acts` with their definition.
+    ///
+    /// # Errors
+    /// [`Error::TableEntry`] for the first entry that differs.
+    ///
+    /// # Panics
+    /// If the activations are not quantised for the mode.
+    pub(crate) fn verify_tables(&self, acts: &ActivationBuffer) -> Result<()> {
+        let Some(matrix) = &self.lookup else {
+            return Ok(());
+        };
+        let (acts, table) = self.looked_up(matrix, acts);
+        table.verify(acts)
+    }
+
+    fn forward_tiles(
+        &self,
+        matrix: &TileMatrix,
+        acts: &ActivationBuffer,
+        out: ColumnBlock<'_, f32>,
+        tables_from_rows: usize,
+    ) {
+        let acts = acts.quantized(self.mode).expect("activations are quantised in the layer's mode");
+        let scales = self.tensor.scales();
+        with_scratch(matrix.scratch_blocks(out.n_rows()), |scratch| {
+            with_tables(|tables| {
+                self.level.run(TileProduct { matrix, scales, acts, out, scratch, tables, tables_from_rows });
+            });
+        });
+    }
+
+    fn forward_as<P: TernaryFormat>(&self, acts: &ActivationBuffer, out: ColumnBlock<'_, f32>) {
+        let rows = TernaryRows { tensor: &self.tensor, packing: PhantomData::<P> };
+        if self.mode == ActMode::F32 {
+            with_panel(|panel| self.level.run(TernaryFloatProduct { rows, acts, out, panel }));
+        } else {
+            let acts = acts.quantized(self.mode).expect("activations are quantised in the layer's mode");
+            with_scratch(tile_scratch(self.tensor.blocks_per_row(), out.n_rows()), |tile| {
+                self.level.run(TernaryProduct { rows, acts, out, tile });
+            });
+        }
+    }
+
+    /// The codes of the activations, and their look-up tables.
+    fn looked_up<'a>(&self, matrix: &LutMatrix, acts: &'a ActivationBuffer) -> (&'a QuantizedRows, TableGuard<'a>) {
+        let table = acts.lookup_table(self.mode, self.level, matrix.grouping());
+        acts.quantized(self.mode).zip(table).expect("activations are quantised in the layer's mode")
+    }
+
+    fn forward_lookup<F: LutFormat>(&self, matrix: &LutMatrix, acts: &ActivationBuffer, out: ColumnBlock<'_, f32>) {
+        let ((acts, table), scales) = (self.looked_up(matrix, acts), self.tensor.scales());
+        self.level.run(LutProduct { matrix, format: PhantomData::<F>, scales, acts, table: &table, out });
+    }
+}
