@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use clap::Args;
+use moe_runtime::storage::WeightStorage;
 use moe_runtime::{CraftsmanModel, MemoryPlan, ModelFiles, Session};
 use tl_kernels::Pool;
 
@@ -57,9 +58,14 @@ impl EngineArgs {
         memory: Option<u64>,
     ) -> Result<Arc<CraftsmanModel>> {
         self.layout.check(memory, self.experts)?;
-        let mut model = model::load_within(files, self.act, self.layout.kernel(), pool, self.experts)?;
-        self.layout.apply(&mut model, files, plan, memory, self.experts)?;
-        Ok(model)
+        let mut options = model::options(files, self.act, self.layout.kernel(), pool);
+        options.storage = match self.experts.options() {
+            Some(experts) => WeightStorage::Experts(experts),
+            None => self.layout.storage(files, plan, memory),
+        };
+        let model = self.layout.load(files, &options)?;
+        self.layout.note_storage(&model, files, memory);
+        Ok(Arc::new(model))
     }
 
     /// An empty sequence of at most `n_ctx` tokens.

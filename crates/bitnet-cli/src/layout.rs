@@ -1,16 +1,16 @@
 //! `--layout`: where ternary weights are computed from.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
-use moe_runtime::{CraftsmanModel, MemoryPlan, ModelFiles, Packed, TileCache};
+use moe_runtime::storage::{StorageReport, TileCache, Tiles, WeightStorage};
+use moe_runtime::{CraftsmanModel, LoadOptions, MemoryPlan, ModelFiles};
 use tl_kernels::KernelKind;
 
 use crate::model::Experts;
 use crate::progress::{Unit, bar};
-use crate::{output, size};
+use crate::{model, output, size};
 
 /// Layout of ternary weights in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -65,25 +65,47 @@ impl LayoutArgs {
         Ok(())
     }
 
-    /// Packs a model that was just loaded, as far as was asked for and `plan` fits the memory.
-    pub(crate) fn apply(
-        &self,
-        model: &mut Arc<CraftsmanModel>,
-        files: &ModelFiles,
-        plan: &MemoryPlan,
-        memory: Option<u64>,
-        experts: Experts,
-    ) -> Result<()> {
-        let allowed = || memory.or_else(available_bytes);
+    /// Where the weights of a model lie whose experts are not bounded: packed as far as was asked for and `plan` fits the
+    /// memory.
+    pub(crate) fn storage(&self, files: &ModelFiles, plan: &MemoryPlan, memory: Option<u64>) -> WeightStorage {
         let growth = match self.layout {
-            Layout::File | Layout::Tl1 | Layout::Tl2 => return Ok(()),
-            Layout::Auto if experts.are_bounded() => return Ok(()),
-            Layout::Auto => allowed().and_then(|bytes| bytes.checked_sub(plan.total_bytes())),
+            Layout::File | Layout::Tl1 | Layout::Tl2 => None,
+            Layout::Auto => memory.or_else(available_bytes).and_then(|bytes| bytes.checked_sub(plan.total_bytes())),
             Layout::Packed => Some(memory.map_or(u64::MAX, |bytes| bytes.saturating_sub(plan.total_bytes()))),
         };
-        let Some(growth) = growth else { return Ok(()) };
-        let model = Arc::get_mut(model).ok_or_else(|| anyhow!("a model is packed before it is shared"))?;
-        let packed = self.pack(model, files, growth)?;
+        let Some(growth_bytes) = growth else { return WeightStorage::File };
+        WeightStorage::Tiles(Tiles { growth_bytes, cache: self.cache_path(files) })
+    }
+
+    fn cache_path(&self, files: &ModelFiles) -> Option<PathBuf> {
+        self.layout_cache.as_ref().map(|path| path.clone().unwrap_or_else(|| beside(files)))
+    }
+
+    /// Loads a model, with a bar while a file of tiles is made.
+    pub(crate) fn load(&self, files: &ModelFiles, options: &LoadOptions) -> Result<CraftsmanModel> {
+        let bar = bar(0, Unit::Bytes, "making the layout cache");
+        let mut progress = |done, total| {
+            bar.set_length(total);
+            bar.set_position(done);
+        };
+        let model = model::load_tested(files, options, &mut progress);
+        bar.finish_and_clear();
+        model
+    }
+
+    /// Tells how a model was packed, where that is not what was asked for or takes more memory.
+    pub(crate) fn note_storage(&self, model: &CraftsmanModel, files: &ModelFiles, memory: Option<u64>) {
+        let StorageReport::Tiles { packed, cache } = model.storage() else { return };
+        match (cache, self.cache_path(files)) {
+            (Some(TileCache::Made { bytes, replaced }), Some(path)) => {
+                let why = replaced.as_ref().map_or_else(String::new, |error| format!(" anew: {error}"));
+                output::note(format_args!("note: made {} ({}){why}", path.display(), size::show(*bytes)));
+            }
+            (Some(TileCache::None { reason }), _) => {
+                output::note(format_args!("note: weights are packed in memory: {reason}"));
+            }
+            _ => {}
+        }
         if memory.is_some() && packed.growth_bytes > 0 {
             output::note(format_args!("memory: packed weights take {} more", size::show(packed.growth_bytes)));
         }
@@ -95,29 +117,6 @@ impl LayoutArgs {
                 memory.map_or_else(|| "there is".to_owned(), size::show)
             ));
         }
-        Ok(())
-    }
-
-    /// Packs in memory, or over the file that was asked for.
-    fn pack(&self, model: &mut CraftsmanModel, files: &ModelFiles, growth: u64) -> Result<Packed> {
-        let Some(cache) = &self.layout_cache else { return Ok(model.pack(&files.catalog, growth)?) };
-        let path = cache.clone().unwrap_or_else(|| beside(files));
-        let bar = bar(0, Unit::Bytes, "making the layout cache");
-        let mut progress = |done, total| {
-            bar.set_length(total);
-            bar.set_position(done);
-        };
-        let (packed, cache) = model.pack_cached(files, growth, &path, &mut progress)?;
-        bar.finish_and_clear();
-        match cache {
-            TileCache::Found => {}
-            TileCache::Made { bytes, replaced } => {
-                let why = replaced.map_or_else(String::new, |error| format!(" anew: {error}"));
-                output::note(format_args!("note: made {} ({}){why}", path.display(), size::show(bytes)));
-            }
-            TileCache::None { reason } => output::note(format_args!("note: weights are packed in memory: {reason}")),
-        }
-        Ok(packed)
     }
 }
 

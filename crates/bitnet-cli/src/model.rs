@@ -9,10 +9,9 @@ use std::time::UNIX_EPOCH;
 use anyhow::{Error, Result, anyhow};
 use clap::{Args, ValueEnum};
 use mla_attention::{CacheError, CacheType};
-use moe_runtime::{
-    CachePolicy, ChatTemplate, CraftsmanModel, LoadOptions, ModelConfig, ModelFiles, Residency, ResidencyOptions,
-    Tokenizer,
-};
+use moe_runtime::models::ModelConfig;
+use moe_runtime::storage::{CachePolicy, ExpertMemoryOptions};
+use moe_runtime::{ChatTemplate, CraftsmanModel, LoadOptions, ModelFiles, Tokenizer};
 use tl_kernels::{ActMode, HardwareCaps, KernelKind, KernelSelected, Pool, SelectorOptions, TrialCache};
 
 use crate::{output, size};
@@ -125,6 +124,17 @@ impl Experts {
     pub(crate) fn memory(self) -> Option<u64> {
         self.expert_memory
     }
+
+    /// The memory for experts and its use, where experts are bounded.
+    pub(crate) fn options(self) -> Option<ExpertMemoryOptions> {
+        let policy = match self.expert_policy {
+            Policy::Lru => CachePolicy::Lru,
+            Policy::Lfu => CachePolicy::Lfu,
+            Policy::Adaptive => CachePolicy::Adaptive,
+        };
+        let (ahead, shuffled) = (usize::from(self.expert_ahead), self.expert_ahead_shuffled);
+        Some(ExpertMemoryOptions { bytes: self.expert_memory?, policy, ahead, shuffled })
+    }
 }
 
 /// Which expert makes room.
@@ -138,29 +148,6 @@ enum Policy {
     Adaptive,
 }
 
-/// Loads an opened model whose experts stay within their memory, with a kernel for ternary weights where one is given.
-pub(crate) fn load_within(
-    files: &ModelFiles,
-    act: Act,
-    kernel: Option<KernelKind>,
-    pool: Arc<Pool>,
-    experts: Experts,
-) -> Result<Arc<CraftsmanModel>> {
-    let mut model = load_tested(files, options(files, act, kernel, pool))?;
-    if let Some(bytes) = experts.expert_memory {
-        let policy = match experts.expert_policy {
-            Policy::Lru => CachePolicy::Lru,
-            Policy::Lfu => CachePolicy::Lfu,
-            Policy::Adaptive => CachePolicy::Adaptive,
-        };
-        let (ahead, shuffled) = (usize::from(experts.expert_ahead), experts.expert_ahead_shuffled);
-        let options = ResidencyOptions { bytes, policy, ahead, shuffled };
-        // The hooks in the layers keep it alive.
-        let _ = Residency::attach(&mut model, &files.catalog, &options);
-    }
-    Ok(Arc::new(model))
-}
-
 /// Opens a model without reading weights.
 pub(crate) fn open(spec: &str) -> Result<ModelFiles> {
     Ok(ModelFiles::open(&locate(spec)?)?)
@@ -168,12 +155,16 @@ pub(crate) fn open(spec: &str) -> Result<ModelFiles> {
 
 /// Loads an opened model.
 pub(crate) fn load(files: &ModelFiles, act: Act, pool: Arc<Pool>) -> Result<Arc<CraftsmanModel>> {
-    Ok(Arc::new(load_tested(files, options(files, act, None, pool))?))
+    Ok(Arc::new(load_tested(files, &options(files, act, None, pool), &mut |_, _| {})?))
 }
 
 /// Loads an opened model, and warns of kernels that failed their self-test.
-fn load_tested(files: &ModelFiles, options: LoadOptions) -> Result<CraftsmanModel> {
-    let model = CraftsmanModel::from_files(files, &options)?;
+pub(crate) fn load_tested(
+    files: &ModelFiles,
+    options: &LoadOptions,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<CraftsmanModel> {
+    let model = CraftsmanModel::from_files_with_progress(files, options, progress)?;
     model.kernels().iter().filter_map(refusal).for_each(output::note);
     Ok(model)
 }
@@ -181,7 +172,7 @@ fn load_tested(files: &ModelFiles, options: LoadOptions) -> Result<CraftsmanMode
 /// How an opened model is loaded: kernels are chosen by a trial that is remembered in the user's cache directory.
 pub(crate) fn options(files: &ModelFiles, act: Act, kernel: Option<KernelKind>, pool: Arc<Pool>) -> LoadOptions {
     let kernels = SelectorOptions { kernel, trial: true, cache: trial_cache(files) };
-    LoadOptions { act_mode: act.into(), pool, kernels }
+    LoadOptions { act_mode: act.into(), pool, kernels, ..LoadOptions::default() }
 }
 
 /// What a person should know about a kernel that failed its self-test.

@@ -9,9 +9,10 @@ use std::sync::Arc;
 use anyhow::{Result, anyhow};
 use behavior_eval::model::{Answer, ModelError, RoutingTable, Run, StopReason, Subject, SubjectInfo, Want};
 use mla_attention::CacheType;
+use moe_runtime::forward::{At, FeedForward, MoeRouter, RouterScratch, RoutingDecision, Taps};
 use moe_runtime::{
-    At, ChatRequest, ChatTemplate, ControlTokens, CraftsmanModel, FeedForward, GenerateOptions, LoopConfig, ModelFiles,
-    MoeRouter, RouterScratch, RoutingDecision, Sampler, SamplerConfig, Session, Taps, Tokenizer, generate,
+    ChatRequest, ChatTemplate, ControlTokens, CraftsmanModel, GenerateOptions, LoopConfig, ModelFiles, Sampler,
+    SamplerConfig, Session, Tokenizer, generate,
 };
 use tl_kernels::{ActivationBuffer, Pool};
 

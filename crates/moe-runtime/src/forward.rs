@@ -7,3 +7,9 @@ pub(crate) mod layer;
 pub(crate) mod model;
 pub(crate) mod router;
 pub(crate) mod taps;
+
+pub use experts::{ExpertBank, ExpertScratch, ResidencyHook, RoutedBatch};
+pub use ffn::{FfnScratch, SwiGlu};
+pub use layer::{Batch, DecoderLayer, FeedForward, LayerScratch};
+pub use router::{MoeRouter, RouterScratch, RoutingDecision};
+pub use taps::{At, ExpertId, Taps};

@@ -12,41 +12,25 @@
 //! **Invariant:** a token's numbers do not depend on how the prompt was cut into batches, nor on the thread count.
 
 mod error;
-mod forward;
+pub mod forward;
 mod load;
-mod models;
+pub mod models;
 mod rng;
 mod sessions;
-mod storage;
+pub mod storage;
 mod text;
 
-pub use error::{Error, Result, TileCacheDefect, VocabularyDefect};
-pub use forward::batch::MoeBatchScheduler;
-pub use forward::experts::{ExpertBank, ExpertScratch, ResidencyHook};
-pub use forward::ffn::{FfnScratch, SwiGlu};
-pub use forward::layer::{Batch, DecoderLayer, FeedForward, LayerScratch};
-pub use forward::model::{CraftsmanModel, LoadOptions};
-pub use forward::router::{MoeRouter, RouterScratch, RoutingDecision};
-pub use forward::taps::{At, ExpertId, Taps};
+pub use error::{Error, Result, VocabularyDefect};
+pub use forward::model::CraftsmanModel;
 pub use load::files::{ModelFiles, mapper};
+pub use load::loader::LoadOptions;
 pub use load::memory_plan::MemoryPlan;
 pub use load::weight_reads::weight_bytes_per_token;
-pub use models::config::{
-    Arch, AttentionConfig, Gating, GroupScore, ModelConfig, MoeConfig, Presence, RopeConfig, RopeStyle, RouterConfig,
-    WeightNorm,
-};
-pub use models::tensors::{expected_layer_tensors, expected_tensors};
 pub use rng::SplitMix64;
 pub use sessions::backend::{CraftsmanBackend, InferenceBackend, mean_hidden};
 pub use sessions::generate::{GenerateOptions, Generation, Statistics, StopReason, generate};
 pub use sessions::loops::{LoopConfig, LoopDetector, TokenLoop};
 pub use sessions::sampler::{Sampler, SamplerConfig, greedy};
-pub use sessions::session::{DEFAULT_CHUNK, LogitsSink, Session};
-pub use storage::expert_memory::{
-    CachePolicy, CacheStatistics, ExpertCache, ExpertKey, ExpertPredictor, FilePages, Prefetcher, Request, Residency,
-    ResidencyOptions,
-};
-pub use storage::packing::Packed;
-pub use storage::tile_cache::TileCache;
+pub use sessions::session::{LogitsSink, Session};
 pub use text::chat::{ChatRequest, ChatTemplate};
-pub use text::tokenizer::{ControlTokens, TextStream, TokenType, Tokenizer, gguf_entries};
+pub use text::tokenizer::{ControlTokens, SpecialIds, TextStream, TokenType, Tokenizer, gguf_entries};

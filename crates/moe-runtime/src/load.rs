@@ -1,6 +1,7 @@
 //! From a path to weights in memory, and what they take there.
 
 pub(crate) mod files;
+pub(crate) mod loader;
 pub(crate) mod memory_plan;
 pub(crate) mod weight_reads;
 pub(crate) mod weights;

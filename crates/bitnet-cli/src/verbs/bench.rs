@@ -10,8 +10,9 @@ use anyhow::{Result, bail};
 use comfy_table::{Table, presets};
 use gguf_bitnet::peak_rss_bytes;
 use indicatif::ProgressBar;
-use moe_runtime::DEFAULT_CHUNK;
-use moe_runtime::{CraftsmanModel, FeedForward, Session, SplitMix64, weight_bytes_per_token};
+
+use moe_runtime::forward::FeedForward;
+use moe_runtime::{CraftsmanModel, Session, SplitMix64, weight_bytes_per_token};
 use serde::Serialize;
 use tl_kernels::{Isa, bandwidth};
 
@@ -98,7 +99,7 @@ pub(crate) fn execute(args: Args) -> Result<()> {
         let allowed = files.config.n_ctx;
         bail!("depth and test need a context of {n_ctx} tokens, and the model was made for {allowed}: lower -d or -p");
     }
-    let chunk = args.chunk.map_or(DEFAULT_CHUNK, usize::from);
+    let chunk = args.chunk.map_or(Session::DEFAULT_CHUNK, usize::from);
     let plan = args.engine.plan(&files, n_ctx, chunk)?;
     let pool = args.engine.pool()?;
     let bandwidth = || bandwidth::read_bytes_per_s(&pool, bandwidth::BUFFER_BYTES);

@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow, bail};
 use gguf_bitnet::{SafetensorsDir, TensorSource};
-use moe_runtime::{At, RoutingDecision, Session, Taps};
+use moe_runtime::Session;
+use moe_runtime::forward::{At, RoutingDecision, Taps};
 use safetensors::{Dtype, tensor::TensorView};
 
 use crate::model::{self, Act, Kv, Threads};

@@ -4,8 +4,9 @@ use anyhow::Result;
 use behavior_eval::report::Stamp;
 use comfy_table::{CellAlignment, Table, presets};
 use gguf_bitnet::{ClassCount, DiscoveryReport, Metadata, Value as MetadataValue};
-use moe_runtime::DEFAULT_CHUNK;
-use moe_runtime::{AttentionConfig, MemoryPlan, ModelConfig, ModelFiles};
+
+use moe_runtime::models::{AttentionConfig, ModelConfig};
+use moe_runtime::{MemoryPlan, ModelFiles, Session};
 use serde_json::{Value, json};
 
 use crate::model::{self, Kv};
@@ -51,7 +52,7 @@ impl<'a> Facts<'a> {
         let config = &files.config;
         let ty = args.kv.cache_type(config)?;
         let kv_bytes_per_token = (config.n_layers * config.cache_shape().bytes_per_token(ty)) as u64;
-        let memory = MemoryPlan::new(config, &files.catalog, args.context, ty, DEFAULT_CHUNK);
+        let memory = MemoryPlan::new(config, &files.catalog, args.context, ty, Session::DEFAULT_CHUNK);
         Ok(Self { files, report: files.report(), memory, kv_bytes_per_token })
     }
 

@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 use anyhow::{Result, bail};
 use clap::ValueEnum;
 use gguf_bitnet::peak_rss_bytes;
-use moe_runtime::DEFAULT_CHUNK;
+
 use moe_runtime::{
     ChatRequest, ChatTemplate, ControlTokens, GenerateOptions, Generation, MemoryPlan, ModelFiles, Sampler,
     SamplerConfig, Session, StopReason, TextStream, Tokenizer, generate,
@@ -108,7 +108,7 @@ pub(crate) fn execute(args: Args) -> Result<()> {
         output::note("warning: the model has no vocabulary; bytes are its tokens");
     }
     let n_ctx = args.context.map_or_else(|| DEFAULT_CONTEXT.min(files.config.n_ctx), NonZeroUsize::get);
-    let plan = args.engine.plan(&files, n_ctx, DEFAULT_CHUNK)?;
+    let plan = args.engine.plan(&files, n_ctx, Session::DEFAULT_CHUNK)?;
     check_memory(args.memory, &plan, n_ctx)?;
     let sampler = Sampler::new(args.sampling.config(&files)?)?;
     let template = match (args.raw, tokenizer.chat_template()) {

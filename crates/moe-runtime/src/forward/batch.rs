@@ -17,7 +17,7 @@ use crate::forward::router::RoutingDecision;
 
 /// The rows of one batch in the order in which experts compute them. Reused from batch to batch.
 #[derive(Debug, Default)]
-pub struct MoeBatchScheduler {
+pub(crate) struct MoeBatchScheduler {
     /// Where each expert's next row goes, while rows are dealt out; `[n_experts + 1]`.
     ends: Vec<usize>,
     experts: Vec<u32>,
@@ -33,7 +33,7 @@ impl MoeBatchScheduler {
     ///
     /// # Errors
     /// [`Error::Routing`] when it names an expert at or above `n_experts` or covers another number of tokens.
-    pub fn schedule(&mut self, decision: &RoutingDecision, n: usize, n_experts: usize) -> Result<()> {
+    pub(crate) fn schedule(&mut self, decision: &RoutingDecision, n: usize, n_experts: usize) -> Result<()> {
         let slots = n.saturating_mul(decision.top_k);
         if decision.ids.len() != slots || decision.weights.len() != slots {
             return Err(Error::Routing { what: "the number of tokens", got: decision.n(), limit: n });
@@ -74,19 +74,19 @@ impl MoeBatchScheduler {
 
     /// The experts that have tokens, ascending: one per part.
     #[must_use]
-    pub fn experts(&self) -> &[u32] {
+    pub(crate) fn experts(&self) -> &[u32] {
         &self.experts
     }
 
     /// Where each part starts, and the end of the last one.
     #[must_use]
-    pub fn cuts(&self) -> &[usize] {
+    pub(crate) fn cuts(&self) -> &[usize] {
         &self.cuts
     }
 
     /// Number of rows of all parts.
     #[must_use]
-    pub fn n_rows(&self) -> usize {
+    pub(crate) fn n_rows(&self) -> usize {
         self.tokens.len()
     }
 
@@ -95,31 +95,31 @@ impl MoeBatchScheduler {
     /// # Panics
     /// When there is no such part.
     #[must_use]
-    pub fn rows(&self, part: usize) -> Range<usize> {
+    pub(crate) fn rows(&self, part: usize) -> Range<usize> {
         self.cuts[part]..self.cuts[part + 1]
     }
 
     /// Each part's expert and rows, in order.
-    pub fn parts(&self) -> impl Iterator<Item = (usize, Range<usize>)> + '_ {
+    pub(crate) fn parts(&self) -> impl Iterator<Item = (usize, Range<usize>)> + '_ {
         let rows = self.cuts.windows(2).map(|cut| cut[0]..cut[1]);
         self.experts.iter().map(|&e| e as usize).zip(rows)
     }
 
     /// The token that each row belongs to.
     #[must_use]
-    pub fn tokens(&self) -> &[u32] {
+    pub(crate) fn tokens(&self) -> &[u32] {
         &self.tokens
     }
 
     /// What each row's output is multiplied with.
     #[must_use]
-    pub fn weights(&self) -> &[f32] {
+    pub(crate) fn weights(&self) -> &[f32] {
         &self.weights
     }
 
     /// Whether the rows of `part` are all tokens of the batch in their order: then the part reads the batch itself.
     #[must_use]
-    pub fn is_whole_batch(&self, part: usize) -> bool {
+    pub(crate) fn is_whole_batch(&self, part: usize) -> bool {
         let tokens = &self.tokens[self.rows(part)];
         tokens.len() == self.n && tokens.iter().zip(0u32..).all(|(&t, i)| t == i)
     }

@@ -42,8 +42,8 @@ pub struct ExpertBank {
     routed: Vec<SwiGlu>,
     shared: Option<SwiGlu>,
     residency: Option<ResidencyHook>,
-    /// Which routed experts have been found sound, by id.
-    sound: Arc<[AtomicBool]>,
+    /// Which routed experts have passed their check, by id.
+    validated: Arc<[AtomicBool]>,
 }
 
 impl fmt::Debug for ExpertBank {
@@ -54,6 +54,19 @@ impl fmt::Debug for ExpertBank {
             .field("residency", &self.residency.is_some())
             .finish()
     }
+}
+
+/// The tokens of a batch and the experts that were chosen for them.
+#[derive(Debug)]
+pub struct RoutedBatch<'a> {
+    /// The threads that compute.
+    pub pool: &'a Pool,
+    /// Layer and positions, for the taps and the residency hook.
+    pub at: At,
+    /// The normed input, `[n, hidden]`; the codes that experts read are added to it.
+    pub x: &'a mut ActivationBuffer,
+    /// The experts of each token.
+    pub decision: &'a RoutingDecision,
 }
 
 /// Buffers of [`ExpertBank::forward`], reused from batch to batch.
@@ -88,8 +101,8 @@ impl ExpertBank {
         assert!(routed.windows(2).all(|pair| shapes(&pair[0]) == shapes(&pair[1])), "experts of one shape");
         let fits = |s: &SwiGlu| routed.first().is_none_or(|r| r.gate().cols() == s.gate().cols());
         assert!(shared.as_ref().is_none_or(fits), "a shared expert for the same tokens");
-        let sound = routed.iter().map(|_| AtomicBool::new(false)).collect();
-        ExpertBank { routed, shared, residency: None, sound }
+        let validated = routed.iter().map(|_| AtomicBool::new(false)).collect();
+        ExpertBank { routed, shared, residency: None, validated }
     }
 
     /// The routed experts by id.
@@ -115,40 +128,32 @@ impl ExpertBank {
     /// [`Error::Weight`] for the first damaged one.
     pub(crate) fn validate(&self, pool: &Pool, layer: usize) -> Result<()> {
         let all: Vec<u32> = (0..).take(self.routed.len()).collect();
-        self.ensure_sound(pool, layer, &all)
+        self.ensure_validated(pool, layer, &all)
     }
 
-    /// Lets `hook` know before experts are read.
-    pub fn set_residency(&mut self, hook: Option<ResidencyHook>) {
-        self.residency = hook;
+    /// Calls `hook` before experts are read.
+    pub fn set_residency_hook(&mut self, hook: ResidencyHook) {
+        self.residency = Some(hook);
     }
 
-    /// Writes the weighted sum of each token's experts plus the shared expert to `y` `[n, hidden]`.
+    /// Returns the weighted sum of each token's experts plus the shared expert, `[n, hidden]`, from the buffers.
     ///
     /// # Errors
-    /// [`Error::Routing`] when `decision` names an expert that does not exist or covers another number of tokens,
+    /// [`Error::Routing`] when the decision names an expert that does not exist or covers another number of tokens,
     /// [`Error::Weight`] for an expert with damaged codes or scales.
-    ///
-    /// # Panics
-    /// When `y` is not `[n, hidden]`.
-    #[expect(clippy::too_many_arguments, reason = "batch, buffers and observers belong to different owners")]
-    pub fn forward<T: Taps>(
+    pub fn forward<'s, T: Taps>(
         &self,
-        pool: &Pool,
-        at: At,
-        x: &mut ActivationBuffer,
-        decision: &RoutingDecision,
-        scratch: &mut ExpertScratch,
-        y: &mut [f32],
+        batch: RoutedBatch<'_>,
+        scratch: &'s mut ExpertScratch,
         taps: &mut T,
-    ) -> Result<()> {
+    ) -> Result<&'s [f32]> {
+        let RoutedBatch { pool, at, x, decision } = batch;
         let (n, hidden) = (x.n(), x.cols());
-        assert_eq!(y.len(), n * hidden, "the output must be [n, hidden]");
         scratch.batch.schedule(decision, n, self.routed.len())?;
         if let Some(hook) = &self.residency {
             hook(at.layer, scratch.batch.experts());
         }
-        self.ensure_sound(pool, at.layer, scratch.batch.experts())?;
+        self.ensure_validated(pool, at.layer, scratch.batch.experts())?;
         self.quantize(x, scratch);
         self.gather(pool, x, scratch);
         let ExpertScratch { batch, all, .. } = &*scratch;
@@ -179,8 +184,7 @@ impl ExpertBank {
         if self.shared.is_some() {
             taps.expert_out(at, ExpertId::Shared, all, &outs[batch.n_rows() * hidden..]);
         }
-        y.copy_from_slice(sums);
-        Ok(())
+        Ok(sums)
     }
 }
 
@@ -291,8 +295,8 @@ impl ExpertBank {
     }
 
     /// Checks those of `experts` that were never used before.
-    fn ensure_sound(&self, pool: &Pool, layer: usize, experts: &[u32]) -> Result<()> {
-        let known = |e: u32| self.sound[e as usize].load(Ordering::Relaxed);
+    fn ensure_validated(&self, pool: &Pool, layer: usize, experts: &[u32]) -> Result<()> {
+        let known = |e: u32| self.validated[e as usize].load(Ordering::Relaxed);
         if experts.iter().all(|&e| known(e)) {
             return Ok(());
         }
@@ -303,7 +307,7 @@ impl ExpertBank {
                 return;
             }
             match self.routed[e as usize].validate(|name| format!("blk.{layer}.ffn_{name}_exps.weight[{e}]")) {
-                Ok(()) => self.sound[e as usize].store(true, Ordering::Relaxed),
+                Ok(()) => self.validated[e as usize].store(true, Ordering::Relaxed),
                 Err(error) => {
                     // The lowest id is named, whichever thread came first.
                     let mut first = first_defect.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

@@ -6,7 +6,7 @@ use tl_kernels::pool::{ColumnBlock, Grid};
 use tl_kernels::{ActivationBuffer, Linear, Pool, math};
 
 use crate::error::{Error, Result};
-use crate::storage::tile_cache::Seal;
+use crate::storage::tile_digests::TileDigests;
 
 /// Three matrices that make one dense feed-forward part, one routed expert or the shared expert.
 #[derive(Debug, Clone)]
@@ -14,8 +14,8 @@ pub struct SwiGlu {
     gate: Linear,
     up: Linear,
     down: Linear,
-    /// What mapped tiles must be, where the matrices have such.
-    seal: Option<Seal>,
+    /// The digests of the matrices where they are mapped tiles.
+    tile_digests: Option<TileDigests>,
 }
 
 /// Buffers of [`SwiGlu::forward`], reused from call to call.
@@ -60,7 +60,7 @@ impl SwiGlu {
                 });
             }
         }
-        Ok(SwiGlu { gate, up, down, seal: None })
+        Ok(SwiGlu { gate, up, down, tile_digests: None })
     }
 
     /// `[ff, hidden]`.
@@ -86,9 +86,9 @@ impl SwiGlu {
         [&mut self.gate, &mut self.up, &mut self.down]
     }
 
-    /// Says what the mapped tiles of the matrices must be.
-    pub(crate) fn seal(&mut self, seal: Option<Seal>) {
-        self.seal = seal;
+    /// Sets the digests that the mapped tiles of the matrices must have; `None` for matrices in the layout of the file.
+    pub(crate) fn set_tile_digests(&mut self, digests: Option<TileDigests>) {
+        self.tile_digests = digests;
     }
 
     /// Reads all ternary codes and scales, or mapped tiles in their place. `tensor` gives the name of `gate`, `up` or
@@ -100,8 +100,8 @@ impl SwiGlu {
         for (i, (name, linear)) in
             [("gate", &self.gate), ("up", &self.up), ("down", &self.down)].into_iter().enumerate()
         {
-            let sealed = self.seal.as_ref().and_then(|seal| seal.check(i, linear, || tensor(name)));
-            sealed.unwrap_or_else(|| {
+            let checked = self.tile_digests.as_ref().and_then(|digests| digests.check(i, linear, || tensor(name)));
+            checked.unwrap_or_else(|| {
                 linear.validate().map_err(|source| Error::Weight { tensor: tensor(name), source })
             })?;
         }

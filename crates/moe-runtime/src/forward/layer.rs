@@ -17,7 +17,7 @@ use mla_attention::{
 use tl_kernels::{ActMode, ActivationBuffer, KernelSelector, Linear, Pool, math};
 
 use crate::error::Result;
-use crate::forward::experts::{ExpertBank, ExpertScratch};
+use crate::forward::experts::{ExpertBank, ExpertScratch, ResidencyHook, RoutedBatch};
 use crate::forward::ffn::{FfnScratch, SwiGlu};
 use crate::forward::router::{MoeRouter, RouterScratch};
 use crate::forward::taps::{At, ExpertId, Taps};
@@ -171,9 +171,11 @@ impl DecoderLayer {
         &self.ffn
     }
 
-    /// The feed-forward part, to attach a residency hook.
-    pub fn ffn_mut(&mut self) -> &mut FeedForward {
-        &mut self.ffn
+    /// Calls `hook` before the experts of the layer are read.
+    pub(crate) fn set_residency_hook(&mut self, hook: &ResidencyHook) {
+        if let FeedForward::Moe { experts, .. } = &mut self.ffn {
+            experts.set_residency_hook(hook.clone());
+        }
     }
 
     /// Moves `batch.x` through the layer: tokens at positions `cache.len()..`, which the cache then holds too.
@@ -201,14 +203,19 @@ impl DecoderLayer {
         norm_rows(pool, x, &self.ffn_norm, self.eps, &mut scratch.normed);
         taps.ffn_in(at, &scratch.normed);
         scratch.acts.set(&scratch.normed, at.n, self.hidden);
-        self.feed_forward(pool, at, scratch, taps)?;
-        add(pool, x, &scratch.delta);
+        add(pool, x, self.feed_forward(pool, at, scratch, taps)?);
         taps.layer_out(at, x);
         Ok(())
     }
 
-    /// From `scratch.acts` to `scratch.delta`.
-    fn feed_forward<T: Taps>(&self, pool: &Pool, at: At, scratch: &mut LayerScratch, taps: &mut T) -> Result<()> {
+    /// The output of the feed-forward part for `scratch.acts`, `[n, hidden]`.
+    fn feed_forward<'s, T: Taps>(
+        &self,
+        pool: &Pool,
+        at: At,
+        scratch: &'s mut LayerScratch,
+        taps: &mut T,
+    ) -> Result<&'s [f32]> {
         let LayerScratch { delta, acts, router: routing, experts: buffers, dense, tokens, .. } = scratch;
         match &self.ffn {
             FeedForward::Dense(ffn) => {
@@ -217,7 +224,7 @@ impl DecoderLayer {
                 taps.expert_in(at, ExpertId::Dense, tokens, acts);
                 ffn.forward(pool, acts, dense, delta, |h| taps.expert_hidden(at, ExpertId::Dense, tokens, h));
                 taps.expert_out(at, ExpertId::Dense, tokens, delta);
-                Ok(())
+                Ok(delta)
             }
             FeedForward::Moe { router, experts } => {
                 router.route(pool, acts, routing);
@@ -232,7 +239,7 @@ impl DecoderLayer {
                     experts = ?decision.ids,
                     "ExpertRouted"
                 );
-                experts.forward(pool, at, acts, decision, buffers, delta, taps)
+                experts.forward(RoutedBatch { pool, at, x: acts, decision }, buffers, taps)
             }
         }
     }

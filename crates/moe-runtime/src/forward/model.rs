@@ -1,117 +1,130 @@
-//! A whole model: embedding, layers, final norm, head.
+//! A whole model and its forward pass: embedding, layers, final norm, head.
 //!
-//! **Invariant:** weights are immutable after loading; any number of sessions share one model.
+//! ```text
+//! x      = embedding[tokens]                 [n, hidden]
+//! x      = layer(x), for each layer          layer.rs
+//! hidden = rms_norm(x)                       [n, hidden]
+//! logits = head(hidden)                      [rows, vocab], of the rows that were asked for
+//! ```
+//!
+//! **Invariant:** weights are immutable once a model exists; any number of sessions share one model. Where weights lie in
+//! memory is decided while the model is loaded (load/loader.rs).
 
-use std::path::Path;
+use std::ops::Range;
 use std::sync::Arc;
 
-use gguf_bitnet::Catalog;
-use mla_attention::CacheShape;
-use tl_kernels::{ActMode, KernelSelected, KernelSelector, Linear, Pool, SelectorOptions};
+use mla_attention::{CacheShape, CompressedMlaCache};
+use tl_kernels::{ActivationBuffer, KernelSelected, Linear, Pool};
 
 use crate::error::Result;
-use crate::forward::layer::DecoderLayer;
-use crate::load::files::ModelFiles;
-use crate::load::weights::WeightReader;
+use crate::forward::experts::ResidencyHook;
+use crate::forward::layer::{Batch, DecoderLayer, LayerScratch, norm_rows};
+use crate::forward::taps::Taps;
 use crate::models::config::ModelConfig;
-use crate::models::tensors::expected_tensors;
+use crate::storage::weight_storage::StorageReport;
 
-/// How a model is loaded and run.
-#[derive(Clone, Debug)]
-pub struct LoadOptions {
-    /// Activations of ternary, Q8_0 and Q6_K matrices; [`ActMode::F32`] for reference runs.
-    pub act_mode: ActMode,
-    /// Threads.
-    pub pool: Arc<Pool>,
-    /// How kernels are chosen.
-    pub kernels: SelectorOptions,
-}
-
-impl Default for LoadOptions {
-    /// INT8 activations by block, one thread, the default kernels.
-    fn default() -> LoadOptions {
-        LoadOptions {
-            act_mode: ActMode::default(),
-            pool: Arc::new(Pool::serial()),
-            kernels: SelectorOptions::default(),
-        }
-    }
-}
+/// Rows of logits that are computed at once.
+pub(crate) const LOGIT_ROWS: usize = 16;
 
 /// A model ready to run.
 #[derive(Debug)]
 pub struct CraftsmanModel {
     config: ModelConfig,
-    /// `[vocab, hidden]`.
-    embedding: Linear,
-    layers: Vec<DecoderLayer>,
-    /// `[hidden]`.
-    final_norm: Vec<f32>,
-    /// `[vocab, hidden]`; `None` when the embedding serves as the head.
-    head: Option<Linear>,
+    weights: ModelWeights,
     pool: Arc<Pool>,
     kernels: Vec<KernelSelected>,
+    storage: StorageReport,
 }
 
+/// All weights of a model.
+#[derive(Debug)]
+pub(crate) struct ModelWeights {
+    /// `[vocab, hidden]`.
+    pub(crate) embedding: Linear,
+    pub(crate) layers: Vec<DecoderLayer>,
+    /// `[hidden]`.
+    pub(crate) final_norm: Vec<f32>,
+    /// `[vocab, hidden]`; `None` when the embedding serves as the head.
+    pub(crate) head: Option<Linear>,
+}
+
+/// The buffers of a step. They grow to the largest batch seen; then a step allocates nothing.
+#[derive(Debug, Default)]
+pub(crate) struct ForwardScratch {
+    /// `[n, hidden]`: the residual stream.
+    x: Vec<f32>,
+    /// `[n, hidden]`: the output of the final norm.
+    hidden: Vec<f32>,
+    layer: LayerScratch,
+    acts: ActivationBuffer,
+    /// `[rows, vocab]`.
+    logits: Vec<f32>,
+}
+
+impl ForwardScratch {
+    /// The logits that were computed last, `[rows, vocab]`.
+    pub(crate) fn logits(&self) -> &[f32] {
+        &self.logits
+    }
+}
+
+/// The forward pass.
 impl CraftsmanModel {
-    /// Loads a checkpoint directory or a GGUF. Weights stay mapped where a kernel reads their type as it is.
-    ///
-    /// ```
-    /// use moe_runtime::{CraftsmanModel, LoadOptions};
-    /// let model = CraftsmanModel::load(&fixtures::path("goldens/glm-tiny"), &LoadOptions::default())?;
-    /// assert_eq!(model.layers().len(), 2);
-    /// # Ok::<(), moe_runtime::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    /// As [`ModelFiles::open`] and [`CraftsmanModel::from_catalog`].
-    pub fn load(path: &Path, options: &LoadOptions) -> Result<CraftsmanModel> {
-        CraftsmanModel::from_files(&ModelFiles::open(path)?, options)
+    /// Moves `tokens` through all layers and the final norm. They take the positions `cache.len()..`, and the cache then
+    /// holds them too.
+    pub(crate) fn forward<T: Taps>(
+        &self,
+        tokens: &[u32],
+        cache: &mut CompressedMlaCache,
+        scratch: &mut ForwardScratch,
+        taps: &mut T,
+    ) -> Result<()> {
+        let ForwardScratch { x, hidden, layer: buffers, .. } = scratch;
+        let (first, width) = (cache.len(), self.config.hidden);
+        x.resize(tokens.len() * width, 0.0);
+        hidden.resize(tokens.len() * width, 0.0);
+        for (&token, row) in tokens.iter().zip(x.chunks_exact_mut(width)) {
+            self.weights.embedding.dequantize_row(token as usize, row)?;
+        }
+        for (layer, cache) in self.weights.layers.iter().zip(cache.layers_mut()) {
+            layer.forward(Batch { pool: &self.pool, x, scratch: buffers }, cache, taps)?;
+        }
+        norm_rows(&self.pool, x, &self.weights.final_norm, self.config.norm_eps, hidden);
+        taps.final_hidden(first, hidden);
+        Ok(())
     }
 
-    /// As [`CraftsmanModel::load`], for files that are open already.
-    ///
-    /// # Errors
-    /// As [`CraftsmanModel::from_catalog`].
-    pub fn from_files(files: &ModelFiles, options: &LoadOptions) -> Result<CraftsmanModel> {
-        let model = CraftsmanModel::from_catalog(files.config.clone(), &files.catalog, options)
-            .map_err(|error| error.in_model(files.path()))?;
-        tracing::info!(
-            name: "ModelLoaded",
-            path = %files.path().display(),
-            arch = model.config.arch.hf_name(),
-            layers = model.config.n_layers,
-            vocab = model.config.vocab,
-            threads = model.pool.threads(),
-            "ModelLoaded"
-        );
-        Ok(model)
+    /// Computes the logits of `rows` of the last batch into [`ForwardScratch::logits`].
+    pub(crate) fn compute_logits(&self, rows: Range<usize>, scratch: &mut ForwardScratch) {
+        let ForwardScratch { hidden, acts, logits, .. } = scratch;
+        let (head, width) = (self.head(), self.config.hidden);
+        acts.set(&hidden[rows.start * width..rows.end * width], rows.len(), width);
+        acts.quantize(head.act_mode());
+        logits.resize(rows.len() * self.config.vocab, 0.0);
+        head.forward(&self.pool, acts, logits);
+    }
+}
+
+/// The parts of a model.
+impl CraftsmanModel {
+    pub(crate) fn new(
+        config: ModelConfig,
+        weights: ModelWeights,
+        pool: Arc<Pool>,
+        kernels: Vec<KernelSelected>,
+        storage: StorageReport,
+    ) -> CraftsmanModel {
+        CraftsmanModel { config, weights, pool, kernels, storage }
     }
 
-    /// Loads the model that `config` describes from tensors under canonical names.
-    ///
-    /// # Errors
-    /// The first tensor that is missing, unexpected (leaving out a bias would change the results), of another shape,
-    /// damaged or not finite.
-    pub fn from_catalog(config: ModelConfig, catalog: &Catalog, options: &LoadOptions) -> Result<CraftsmanModel> {
-        config.validate()?;
-        gguf_bitnet::validate(catalog, &expected_tensors(&config)).ensure_exact()?;
-        let kernels = KernelSelector::new(options.kernels.clone());
-        let reader = WeightReader::new(catalog, options.act_mode, &kernels);
-        let (vocab, hidden) = (config.vocab, config.hidden);
-        let layers = (0..config.n_layers).map(|l| DecoderLayer::read(reader, &config, l));
-        Ok(CraftsmanModel {
-            embedding: reader.matrix("token_embd.weight", vocab, hidden)?,
-            layers: layers.collect::<Result<_>>()?,
-            final_norm: reader.vector("output_norm.weight", hidden)?,
-            head: reader.optional_matrix(config.head, "output.weight", vocab, hidden)?,
-            pool: options.pool.clone(),
-            kernels: kernels.choices(),
-            config,
-        })
+    /// The same model with `hook` called before the experts of a layer are read.
+    #[must_use]
+    pub fn with_residency_hook(mut self, hook: &ResidencyHook) -> CraftsmanModel {
+        self.weights.layers.iter_mut().for_each(|layer| layer.set_residency_hook(hook));
+        self
     }
 
-    /// What the model is.
+    /// Shapes and rules of the model.
     #[must_use]
     pub fn config(&self) -> &ModelConfig {
         &self.config
@@ -120,52 +133,47 @@ impl CraftsmanModel {
     /// The layers in order.
     #[must_use]
     pub fn layers(&self) -> &[DecoderLayer] {
-        &self.layers
+        &self.weights.layers
     }
 
-    /// The layers, to attach residency hooks.
-    pub fn layers_mut(&mut self) -> &mut [DecoderLayer] {
-        &mut self.layers
-    }
-
-    /// The kernel of each type of weights, and what its self-test said.
+    /// The kernel of each type of weights, with the result of its self-test.
     #[must_use]
     pub fn kernels(&self) -> &[KernelSelected] {
         &self.kernels
     }
 
-    /// The threads it runs on.
+    /// Where the weights lie in memory.
+    #[must_use]
+    pub fn storage(&self) -> &StorageReport {
+        &self.storage
+    }
+
+    /// The threads that compute.
     #[must_use]
     pub fn pool(&self) -> &Arc<Pool> {
         &self.pool
     }
 
-    /// The embedding, `[vocab, hidden]`.
+    /// The head, `[vocab, hidden]`; the embedding itself in tied models.
     #[must_use]
-    pub fn embedding(&self) -> &Linear {
-        &self.embedding
+    pub fn head(&self) -> &Linear {
+        self.weights.head.as_ref().unwrap_or(&self.weights.embedding)
     }
 
     /// The weight of the final norm, `[hidden]`.
     #[must_use]
     pub fn final_norm(&self) -> &[f32] {
-        &self.final_norm
-    }
-
-    /// The head, `[vocab, hidden]`; the embedding itself in tied models.
-    #[must_use]
-    pub fn head(&self) -> &Linear {
-        self.head.as_ref().unwrap_or(&self.embedding)
+        &self.weights.final_norm
     }
 
     /// Whether the embedding serves as the head.
     #[must_use]
     pub fn head_is_tied(&self) -> bool {
-        self.head.is_none()
+        self.weights.head.is_none()
     }
 
-    /// What each layer stores per position.
+    /// The numbers that each layer stores per position.
     pub fn cache_shapes(&self) -> impl Iterator<Item = CacheShape> + '_ {
-        self.layers.iter().map(DecoderLayer::cache_shape)
+        self.layers().iter().map(DecoderLayer::cache_shape)
     }
 }

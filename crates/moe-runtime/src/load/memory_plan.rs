@@ -7,8 +7,8 @@ use gguf_bitnet::{Catalog, TensorClass, TensorType};
 use mla_attention::CacheType;
 
 use crate::error::{Error, Result};
+use crate::forward::model::LOGIT_ROWS;
 use crate::models::config::{AttentionConfig, ModelConfig};
-use crate::sessions::session::LOGIT_ROWS;
 
 /// Bytes for small things that are not counted one by one.
 const SLACK_BYTES: u64 = 4 << 20;
@@ -48,7 +48,7 @@ impl MemoryPlan {
         }
     }
 
-    /// The same when routed experts of `catalog` are kept within `bytes`, as [`Residency`](crate::Residency) does.
+    /// The same when routed experts of `catalog` are kept within `bytes`, as [`ExpertMemory`](crate::storage::ExpertMemory) does.
     #[must_use]
     pub fn with_expert_memory(mut self, catalog: &Catalog, bytes: u64) -> MemoryPlan {
         let routed = catalog.tensors().iter().filter(|tensor| tensor.class == TensorClass::RoutedExpert);

@@ -13,7 +13,7 @@ mod gguf;
 mod hf;
 
 use mla_attention::CacheShape;
-pub use mla_attention::RopeStyle;
+use mla_attention::RopeStyle;
 
 use crate::error::{Error, Result};
 

@@ -11,8 +11,8 @@ use crate::models::config::{AttentionConfig, ModelConfig, MoeConfig, Presence};
 ///
 /// ```
 /// let text = std::fs::read_to_string(fixtures::path("goldens/glm-tiny/config.json"))?;
-/// let config = moe_runtime::ModelConfig::from_hf_str(&text)?;
-/// let tensors = moe_runtime::expected_tensors(&config);
+/// let config = moe_runtime::models::ModelConfig::from_hf_str(&text)?;
+/// let tensors = moe_runtime::models::expected_tensors(&config);
 /// let up = tensors.iter().find(|t| t.name == "blk.1.ffn_up_exps.weight").expect("layer 1 has experts");
 /// assert_eq!(up.shape, [4, 256, 256]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())

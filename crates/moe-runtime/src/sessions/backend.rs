@@ -9,9 +9,10 @@ use std::sync::Arc;
 use mla_attention::CacheType;
 
 use crate::error::{Error, Result};
-use crate::forward::model::{CraftsmanModel, LoadOptions};
+use crate::forward::model::CraftsmanModel;
 use crate::forward::taps::Taps;
 use crate::load::files::ModelFiles;
+use crate::load::loader::LoadOptions;
 use crate::sessions::generate::{GenerateOptions, Generation, generate};
 use crate::sessions::sampler::{Sampler, SamplerConfig};
 use crate::sessions::session::Session;

@@ -8,17 +8,10 @@
 use std::sync::Arc;
 
 use mla_attention::{CacheType, CompressedMlaCache};
-use tl_kernels::ActivationBuffer;
 
 use crate::error::{Error, Result};
-use crate::forward::layer::{Batch, LayerScratch, norm_rows};
-use crate::forward::model::CraftsmanModel;
+use crate::forward::model::{CraftsmanModel, ForwardScratch, LOGIT_ROWS};
 use crate::forward::taps::Taps;
-
-/// Tokens per batch of a prompt: with four experts of 64 per token, sixteen tokens share an expert's weights.
-pub const DEFAULT_CHUNK: usize = 256;
-/// Rows of logits that are computed at once.
-pub(crate) const LOGIT_ROWS: usize = 16;
 
 /// Receives the logits `[vocab]` of one position.
 pub type LogitsSink<'a> = dyn FnMut(usize, &[f32]) -> Result<()> + 'a;
@@ -28,24 +21,14 @@ pub type LogitsSink<'a> = dyn FnMut(usize, &[f32]) -> Result<()> + 'a;
 pub struct Session {
     model: Arc<CraftsmanModel>,
     cache: CompressedMlaCache,
-    scratch: Scratch,
+    scratch: ForwardScratch,
     chunk: usize,
 }
 
-/// The buffers of a step. They grow to the largest batch seen; then a step allocates nothing.
-#[derive(Debug, Default)]
-pub(crate) struct Scratch {
-    /// `[n, hidden]`: the residual stream.
-    x: Vec<f32>,
-    /// `[n, hidden]`: after the final norm.
-    hidden: Vec<f32>,
-    layer: LayerScratch,
-    acts: ActivationBuffer,
-    /// `[rows, vocab]`.
-    logits: Vec<f32>,
-}
-
 impl Session {
+    /// Tokens per batch of a prompt: with four experts of 64 per token, sixteen tokens share an expert's weights.
+    pub const DEFAULT_CHUNK: usize = 256;
+
     /// An empty sequence with room for `n_ctx` tokens.
     ///
     /// # Errors
@@ -56,7 +39,7 @@ impl Session {
             return Err(Error::ContextTooLong { asked: n_ctx, made_for });
         }
         let cache = CompressedMlaCache::new(model.cache_shapes(), n_ctx, ty)?;
-        Ok(Session { model, cache, scratch: Scratch::default(), chunk: DEFAULT_CHUNK })
+        Ok(Session { model, cache, scratch: ForwardScratch::default(), chunk: Session::DEFAULT_CHUNK })
     }
 
     /// The same session with prompts cut into batches of `chunk` tokens (at least 1). Results do not depend on it.
@@ -114,7 +97,7 @@ impl Session {
         Ok(Session {
             model: self.model.clone(),
             cache: self.cache.fork()?,
-            scratch: Scratch::default(),
+            scratch: ForwardScratch::default(),
             chunk: self.chunk,
         })
     }
@@ -125,10 +108,10 @@ impl Session {
     /// [`Error::NoTokens`], [`Error::Token`], [`Error::ContextFull`] with both numbers, or what a layer refuses.
     pub fn step<T: Taps>(&mut self, tokens: &[u32], taps: &mut T) -> Result<&[f32]> {
         self.run(tokens, taps, |model, scratch, _, n| {
-            scratch.compute_logits(model, n - 1, n);
+            model.compute_logits(n - 1..n, scratch);
             Ok(())
         })?;
-        Ok(&self.scratch.logits)
+        Ok(self.scratch.logits())
     }
 
     /// Appends `tokens` without computing logits.
@@ -155,8 +138,8 @@ impl Session {
             let mut row = from.saturating_sub(first).min(n);
             while row < n {
                 let end = n.min(row + LOGIT_ROWS);
-                scratch.compute_logits(model, row, end);
-                for (i, logits) in scratch.logits.chunks_exact(model.config().vocab).enumerate() {
+                model.compute_logits(row..end, scratch);
+                for (i, logits) in scratch.logits().chunks_exact(model.config().vocab).enumerate() {
                     sink(first + row + i, logits)?;
                 }
                 row = end;
@@ -170,7 +153,7 @@ impl Session {
         &mut self,
         tokens: &[u32],
         taps: &mut T,
-        mut after: impl FnMut(&CraftsmanModel, &mut Scratch, usize, usize) -> Result<()>,
+        mut after: impl FnMut(&CraftsmanModel, &mut ForwardScratch, usize, usize) -> Result<()>,
     ) -> Result<()> {
         let vocab = self.model.config().vocab;
         if tokens.is_empty() {
@@ -187,8 +170,8 @@ impl Session {
         for chunk in tokens.chunks(self.chunk) {
             let first = self.cache.len();
             let done = self
-                .scratch
-                .forward(&self.model, chunk, &mut self.cache, taps)
+                .model
+                .forward(chunk, &mut self.cache, &mut self.scratch, taps)
                 .and_then(|()| after(&self.model, &mut self.scratch, first, chunk.len()));
             if let Err(error) = done {
                 self.cache.truncate(start);
@@ -196,42 +179,5 @@ impl Session {
             }
         }
         Ok(())
-    }
-}
-
-impl Scratch {
-    /// Moves one batch through all layers and the final norm.
-    fn forward<T: Taps>(
-        &mut self,
-        model: &CraftsmanModel,
-        tokens: &[u32],
-        cache: &mut CompressedMlaCache,
-        taps: &mut T,
-    ) -> Result<()> {
-        let (config, pool) = (model.config(), &**model.pool());
-        let first = cache.len();
-        self.x.resize(tokens.len() * config.hidden, 0.0);
-        self.hidden.resize(self.x.len(), 0.0);
-        for (&token, row) in tokens.iter().zip(self.x.chunks_exact_mut(config.hidden)) {
-            model.embedding().dequantize_row(token as usize, row)?;
-        }
-        for (layer, cache) in model.layers().iter().zip(cache.layers_mut()) {
-            let batch = Batch { pool, x: &mut self.x, scratch: &mut self.layer };
-            layer.forward(batch, cache, taps)?;
-        }
-        norm_rows(pool, &self.x, model.final_norm(), config.norm_eps, &mut self.hidden);
-        taps.final_hidden(first, &self.hidden);
-        Ok(())
-    }
-
-    /// Computes the logits of rows `start..end` of the last batch.
-    fn compute_logits(&mut self, model: &CraftsmanModel, start: usize, end: usize) {
-        let width = model.config().hidden;
-        let rows = end - start;
-        self.acts.set(&self.hidden[start * width..end * width], rows, width);
-        let head = model.head();
-        self.acts.quantize(head.act_mode());
-        self.logits.resize(rows * model.config().vocab, 0.0);
-        head.forward(model.pool(), &self.acts, &mut self.logits);
     }
 }

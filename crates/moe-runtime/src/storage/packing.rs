@@ -11,9 +11,8 @@ use tl_kernels::{KernelKind, Pool, pack_layers, selftest};
 
 use crate::error::Result;
 use crate::forward::layer::DecoderLayer;
-use crate::forward::model::CraftsmanModel;
 
-/// What [`CraftsmanModel::pack`] has done.
+/// How much of a model was packed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Packed {
     /// Layers with ternary weights that are now packed.
@@ -26,37 +25,40 @@ pub struct Packed {
     pub growth_bytes: u64,
 }
 
-impl CraftsmanModel {
-    /// Packs the ternary weights of all layers as tiles, which are read faster than the layout of the file. Layers are
-    /// taken in order as long as the packed weights exceed the mapped ones by at most `growth_bytes` in all; no packing
-    /// grows but by the rows that fill up its last tile. Reads and validates all ternary weights.
+/// Packs the layers of a model that is being loaded.
+pub(crate) struct Packer<'a> {
+    pub(crate) layers: &'a mut [DecoderLayer],
+    /// The tensors that the layers were loaded from.
+    pub(crate) catalog: &'a Catalog,
+    pub(crate) pool: &'a Pool,
+    /// Most bytes by which tiles may exceed the mapped weights they replace.
+    pub(crate) growth_bytes: u64,
+}
+
+impl Packer<'_> {
+    /// Packs in memory. Reads and validates all ternary weights.
     ///
     /// # Errors
     /// [`crate::Error::Weight`] for damaged weights; no memory for an arena.
-    pub fn pack(&mut self, catalog: &Catalog, growth_bytes: u64) -> Result<Packed> {
-        let pool = self.pool().clone();
-        self.pack_with(catalog, growth_bytes, |layer| layer.pack(&pool))
+    pub(crate) fn pack(&mut self) -> Result<Packed> {
+        let pool = self.pool;
+        self.pack_with(|layer| layer.pack(pool))
     }
 
-    /// Packs by `pack`, which says whether a layer was packed.
-    pub(crate) fn pack_with(
-        &mut self,
-        catalog: &Catalog,
-        growth_bytes: u64,
-        mut pack: impl FnMut(&mut DecoderLayer) -> Result<bool>,
-    ) -> Result<Packed> {
+    /// Packs by `pack`, which returns whether it packed the layer.
+    pub(crate) fn pack_with(&mut self, mut pack: impl FnMut(&mut DecoderLayer) -> Result<bool>) -> Result<Packed> {
         let mut done = Packed::default();
-        for layer in self.layers_mut() {
+        for layer in &mut *self.layers {
             let (mapped, packed) = layer.packing_bytes();
             if packed == 0 {
                 continue;
             }
             let growth = done.growth_bytes.saturating_add(packed.saturating_sub(mapped));
-            if growth > growth_bytes || !pack(layer)? {
+            if growth > self.growth_bytes || !pack(layer)? {
                 done.layers_left += 1;
                 continue;
             }
-            release(catalog, layer.index());
+            release(self.catalog, layer.index());
             done.layers += 1;
             done.bytes += packed;
             done.growth_bytes = growth;

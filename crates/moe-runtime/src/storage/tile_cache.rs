@@ -21,14 +21,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use blake3::Hash;
-use gguf_bitnet::{Catalog, MappedFile, NewFile, local_state, require_space};
+use gguf_bitnet::{GgufFile, MappedFile, NewFile, local_state, require_space};
 use tl_kernels::{Bytes, KernelKind, LAYOUT_ID, Linear, Pool};
 
 use crate::error::{Error, Result, TileCacheDefect};
 use crate::forward::layer::DecoderLayer;
-use crate::forward::model::CraftsmanModel;
-use crate::load::files::ModelFiles;
-use crate::storage::packing::{Packed, release};
+use crate::storage::packing::{Packed, Packer, release};
+use crate::storage::tile_digests::TileDigests;
 
 const MAGIC: [u8; 16] = *b"bitnet-tiles-1\n\0";
 const KEY: Range<usize> = 16..48;
@@ -38,7 +37,7 @@ const DIGEST_BYTES: usize = 32;
 /// Matrices begin on a cache line.
 const ALIGNMENT: usize = 64;
 
-/// What became of a cache of tiles.
+/// The outcome of a cache of tiles.
 #[derive(Debug)]
 pub enum TileCache {
     /// The model runs on the tiles that were there.
@@ -57,50 +56,50 @@ pub enum TileCache {
     },
 }
 
-impl CraftsmanModel {
-    /// As [`CraftsmanModel::pack`], but over tiles in the file `path`: found there, or made and left there for the next
-    /// start. The tiles are mapped, so the system may drop them from memory and read them again. A file that was made from
-    /// another state of the model, or is damaged, is replaced; where that fails, weights are packed in memory.
-    /// `progress` is told the bytes written and their total while the file is made.
+impl Packer<'_> {
+    /// As [`Packer::pack`], but over tiles in the file `path`: found there, or made and left there for the next start of
+    /// the model, which was loaded from `file`. `progress` gets the bytes written and their total while the file is made.
     ///
     /// # Errors
-    /// As [`CraftsmanModel::pack`].
-    pub fn pack_cached(
+    /// As [`Packer::pack`].
+    pub(crate) fn pack_cached(
         &mut self,
-        files: &ModelFiles,
-        growth_bytes: u64,
         path: &Path,
+        file: Option<&GgufFile>,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<(Packed, TileCache)> {
-        let in_memory = |model: &mut CraftsmanModel, reason| {
-            Ok((model.pack(&files.catalog, growth_bytes)?, TileCache::None { reason }))
+        let Some(state) = file.and_then(local_state) else {
+            return self.pack_in_memory(TileCacheDefect::NoFile.at(path));
         };
-        let Some(state) = files.gguf().and_then(local_state) else {
-            return in_memory(self, TileCacheDefect::NoFile.at(path));
-        };
-        let plan = Plan::new(self.layers_mut(), state);
+        let plan = Plan::new(self.layers, state);
         if plan.layers.iter().all(Vec::is_empty) {
-            return in_memory(self, TileCacheDefect::NoTiles.at(path));
+            return self.pack_in_memory(TileCacheDefect::NoTiles.at(path));
         }
-        let replaced = match self.map_tiles(&files.catalog, growth_bytes, path, &plan) {
+        let replaced = match self.map_tiles(path, &plan) {
             Ok(packed) => return Ok((packed, TileCache::Found)),
-            Err(reason @ Error::TileCache { defect: TileCacheDefect::Foreign, .. }) => return in_memory(self, reason),
+            Err(reason @ Error::TileCache { defect: TileCacheDefect::Foreign, .. }) => {
+                return self.pack_in_memory(reason);
+            }
             Err(reason) => path.exists().then_some(reason),
         };
-        let made = self.make_tiles(&files.catalog, path, &plan, progress);
-        match made.and_then(|()| self.map_tiles(&files.catalog, growth_bytes, path, &plan)) {
+        let made = self.make_tiles(path, &plan, progress);
+        match made.and_then(|()| self.map_tiles(path, &plan)) {
             Ok(packed) => Ok((packed, TileCache::Made { bytes: plan.bytes as u64, replaced })),
             Err(reason) => {
                 self.unpack()?;
-                in_memory(self, reason)
+                self.pack_in_memory(reason)
             }
         }
     }
 
-    /// Runs the model on the tiles of a file, or leaves it as it was.
-    fn map_tiles(&mut self, catalog: &Catalog, growth_bytes: u64, path: &Path, plan: &Plan) -> Result<Packed> {
+    fn pack_in_memory(&mut self, reason: Error) -> Result<(Packed, TileCache)> {
+        Ok((self.pack()?, TileCache::None { reason }))
+    }
+
+    /// Lets the layers compute from the tiles of a file, or leaves them as they were.
+    fn map_tiles(&mut self, path: &Path, plan: &Plan) -> Result<Packed> {
         let tiles = MappedTiles::open(path, plan)?;
-        let packed = self.pack_with(catalog, growth_bytes, |layer| tiles.attach(layer, plan).map(|()| true));
+        let packed = self.pack_with(|layer| tiles.attach(layer, plan).map(|()| true));
         if packed.is_err() {
             self.unpack()?;
         }
@@ -109,27 +108,20 @@ impl CraftsmanModel {
 
     /// Back to the layout of the file.
     fn unpack(&mut self) -> Result<()> {
-        self.layers_mut().iter_mut().try_for_each(unpack)
+        self.layers.iter_mut().try_for_each(unpack)
     }
 
-    /// Packs layer by layer into a new file; the model stays as it was.
-    fn make_tiles(
-        &mut self,
-        catalog: &Catalog,
-        path: &Path,
-        plan: &Plan,
-        progress: &mut dyn FnMut(u64, u64),
-    ) -> Result<()> {
+    /// Packs layer by layer into a new file; the layers stay as they were.
+    fn make_tiles(&mut self, path: &Path, plan: &Plan, progress: &mut dyn FnMut(u64, u64)) -> Result<()> {
         require_space(path, plan.bytes as u64)?;
         let not_written = |source| gguf_bitnet::Error::io("write", path)(source);
         let mut file = NewFile::create(path)?;
-        let pool = self.pool().clone();
         let mut digests = Vec::with_capacity(plan.n_matrices() * DIGEST_BYTES);
-        for layer in self.layers_mut() {
+        for layer in &mut *self.layers {
             let places = &plan.layers[layer.index()];
-            let matrices = pack_layer(layer, &pool)?;
+            let matrices = pack_layer(layer, self.pool)?;
             let mut hashes = vec![[0; DIGEST_BYTES]; matrices.len()];
-            pool.chunks_mut(&mut hashes, 1, |i, hash| hash[0] = blake3::hash(&matrices[i]).into());
+            self.pool.chunks_mut(&mut hashes, 1, |i, hash| hash[0] = blake3::hash(&matrices[i]).into());
             digests.extend(hashes.iter().flatten());
             for (matrix, place) in matrices.iter().zip(places) {
                 file.seek(SeekFrom::Start(place.start as u64)).map_err(not_written)?;
@@ -138,7 +130,7 @@ impl CraftsmanModel {
             }
             drop(matrices);
             unpack(layer)?;
-            release(catalog, layer.index());
+            release(self.catalog, layer.index());
         }
         let head = [&MAGIC[..], plan.key.as_bytes(), blake3::hash(&digests).as_bytes(), &digests].concat();
         file.seek(SeekFrom::Start(0)).and_then(|_| file.write_all(&head)).map_err(not_written)?;
@@ -162,7 +154,7 @@ fn pack_layer(layer: &mut DecoderLayer, pool: &Pool) -> Result<Vec<Bytes>> {
 /// A layer in the layout of the file.
 fn unpack(layer: &mut DecoderLayer) -> Result<()> {
     let (_, routed) = layer.parts_mut();
-    routed.iter_mut().for_each(|network| network.seal(None));
+    routed.iter_mut().for_each(|network| network.set_tile_digests(None));
     for linear in layer.linears_mut().into_iter().filter(|linear| linear.kernel() == KernelKind::Tiles) {
         *linear = linear.clone().with_kernel(KernelKind::I2s)?;
     }
@@ -261,26 +253,8 @@ impl MappedTiles {
             for (linear, digest) in network.linears_mut().into_iter().zip(&mut digests) {
                 *digest = attach(linear)?;
             }
-            network.seal(Some(Seal { cache: self.path.clone(), digests }));
+            network.set_tile_digests(Some(TileDigests { cache: self.path.clone(), digests }));
         }
         if layer.tiles_pass() { Ok(()) } else { Err(TileCacheDefect::OtherRows.at(&self.path)) }
-    }
-}
-
-/// What the mapped tiles of gate, up and down must be, to be checked before they are used.
-#[derive(Clone, Debug)]
-pub(crate) struct Seal {
-    cache: Arc<Path>,
-    digests: [Option<Hash>; 3],
-}
-
-impl Seal {
-    /// Checks the tiles of matrix `index`, which the model calls `tensor()`; `None` for one that is not in the cache.
-    pub(crate) fn check(&self, index: usize, linear: &Linear, tensor: impl FnOnce() -> String) -> Option<Result<()>> {
-        let digest = self.digests[index]?;
-        Some(match blake3::hash(linear.bytes()) == digest {
-            true => Ok(()),
-            false => Err(Error::DamagedTiles { tensor: tensor(), cache: self.cache.to_path_buf() }),
-        })
     }
 }

@@ -40,7 +40,7 @@ use vocabulary::Vocabulary;
 
 pub(crate) use hf::read_json;
 pub use stream::{ControlTokens, TextStream};
-pub use vocabulary::TokenType;
+pub use vocabulary::{SpecialIds, TokenType};
 
 /// Tokens that end an answer, looked up by text even when the model's files list only the first.
 const STOP_TEXTS: [&str; 3] = ["<|endoftext|>", "<|user|>", "<|observation|>"];
@@ -90,23 +90,6 @@ pub struct Tokenizer {
     stop_ids: Vec<u32>,
     add_bos: bool,
     chat_template: Option<String>,
-}
-
-/// Ids with a role of their own.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SpecialIds {
-    /// Begin of a text.
-    pub bos: Option<u32>,
-    /// End of a text.
-    pub eos: Option<u32>,
-    /// End of a turn.
-    pub eot: Option<u32>,
-    /// End of a message that waits for a tool.
-    pub eom: Option<u32>,
-    /// Stands for what has no token.
-    pub unknown: Option<u32>,
-    /// Fills up batches.
-    pub padding: Option<u32>,
 }
 
 impl std::fmt::Debug for Tokenizer {
@@ -286,15 +269,6 @@ impl Tokenizer {
     pub fn raw_prefix(&self) -> Vec<u32> {
         let both: Option<Vec<u32>> = RAW_PREFIX.iter().map(|text| self.token_to_id(text)).collect();
         both.unwrap_or_else(|| self.ids.bos.filter(|_| self.add_bos).into_iter().collect())
-    }
-
-    /// The text of ids; broken UTF-8 becomes U+FFFD. An id outside the vocabulary has no text.
-    #[must_use]
-    pub fn decode(&self, ids: &[u32], control: ControlTokens) -> String {
-        let mut stream = TextStream::new(control);
-        let mut text: String = ids.iter().map(|&id| stream.push(self, id)).collect();
-        text.push_str(&stream.finish());
-        text
     }
 
     /// The bytes that a token stands for, shown or not; empty outside the vocabulary.

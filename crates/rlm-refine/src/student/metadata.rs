@@ -1,7 +1,7 @@
 //! The metadata of a student.
 
 use gguf_bitnet::{Metadata, Rounding, TensorClass, TensorType, Value};
-use moe_runtime::ModelConfig;
+use moe_runtime::models::ModelConfig;
 
 use super::plan::{PlannedTensor, StudentPlan};
 use crate::error::Result;

@@ -3,7 +3,7 @@
 //! **Invariant:** the size of the file follows from the plan alone; the values of the weights cannot change it.
 
 use gguf_bitnet::{GgufWriter, Metadata, TensorClass, TensorInfo, gguf_name};
-use moe_runtime::ModelConfig;
+use moe_runtime::models::ModelConfig;
 
 use crate::error::Result;
 use crate::recipe::{Assignment, Reason, Recipe};

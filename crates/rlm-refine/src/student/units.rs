@@ -108,7 +108,7 @@ mod tests {
 
     fn plan() -> StudentPlan {
         let config = Shape::open("mini", None).unwrap().config;
-        let tensors = moe_runtime::expected_tensors(&config);
+        let tensors = moe_runtime::models::expected_tensors(&config);
         StudentPlan::new(&config, tensors.iter().map(|t| (&*t.name, &*t.shape)), &Recipe::default()).unwrap()
     }
 

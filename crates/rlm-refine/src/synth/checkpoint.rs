@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::Path;
 
 use gguf_bitnet::{TensorClass, hf_name, require_space, write_atomic};
-use moe_runtime::AttentionConfig;
+use moe_runtime::models::AttentionConfig;
 use tl_kernels::Pool;
 
 use super::model::{OnBytes, SyntheticModel};

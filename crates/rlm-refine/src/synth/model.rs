@@ -1,6 +1,6 @@
 //! A synthetic model: a shape and a seed.
 
-use moe_runtime::expected_tensors;
+use moe_runtime::models::expected_tensors;
 
 use super::shape::Shape;
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use moe_runtime::ModelConfig;
+use moe_runtime::models::ModelConfig;
 use serde_json::Value;
 
 use crate::error::{Error, Result};

@@ -1,7 +1,7 @@
 //! The sizes that the presets promise for GLM-4.7-Flash, from the shape alone.
 
 use gguf_bitnet::Metadata;
-use moe_runtime::expected_tensors;
+use moe_runtime::models::expected_tensors;
 use rlm_refine::synth::Shape;
 use rlm_refine::{Preset, Recipe, StudentPlan};
 

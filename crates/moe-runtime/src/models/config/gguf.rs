@@ -51,7 +51,7 @@ impl ModelConfig {
     ///
     /// ```
     /// let text = std::fs::read_to_string(fixtures::path("goldens/glm-tiny/config.json"))?;
-    /// let config = moe_runtime::ModelConfig::from_hf_str(&text)?;
+    /// let config = moe_runtime::models::ModelConfig::from_hf_str(&text)?;
     /// let metadata = config.to_gguf_metadata()?;
     /// assert_eq!(metadata.u32("deepseek2.attention.key_length_mla")?, Some(96));
     /// # Ok::<(), Box<dyn std::error::Error>>(())

@@ -27,7 +27,7 @@ impl ModelConfig {
     ///
     /// ```
     /// let text = std::fs::read_to_string(fixtures::path("goldens/glm-tiny/config.json"))?;
-    /// let config = moe_runtime::ModelConfig::from_hf_str(&text)?;
+    /// let config = moe_runtime::models::ModelConfig::from_hf_str(&text)?;
     /// assert_eq!((config.n_layers, config.n_dense, config.hidden), (2, 1, 256));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```

@@ -8,7 +8,7 @@
 //!
 //! **Invariant:** the experts named to [`ExpertCache::begin`] stay until the next call of it.
 
-use super::ExpertKey;
+use super::prefetch::ExpertKey;
 
 /// Requests between two halvings of the use counts, per expert held.
 const HALVING: u64 = 16;
@@ -45,7 +45,7 @@ pub struct CacheStatistics {
 
 /// What a request leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Request {
+pub(super) enum Request {
     /// The expert is held.
     Held,
     /// The expert has to be loaded, and another one, if named, given back.
@@ -57,7 +57,7 @@ pub enum Request {
 
 /// The table of held experts.
 #[derive(Debug)]
-pub struct ExpertCache {
+pub(super) struct ExpertCache {
     policy: CachePolicy,
     n_experts: usize,
     capacity: usize,
@@ -93,7 +93,7 @@ enum Rule {
 impl ExpertCache {
     /// An empty cache of `capacity` experts (at least 1) of a model of `n_layers` layers of `n_experts`.
     #[must_use]
-    pub fn new(policy: CachePolicy, n_layers: usize, n_experts: usize, capacity: usize) -> ExpertCache {
+    pub(super) fn new(policy: CachePolicy, n_layers: usize, n_experts: usize, capacity: usize) -> ExpertCache {
         let entries = vec![Entry::default(); n_layers.saturating_mul(n_experts)];
         ExpertCache {
             policy,
@@ -109,7 +109,7 @@ impl ExpertCache {
     }
 
     /// The batch at hand needs `experts`; they are requested next.
-    pub fn begin(&mut self, experts: impl Iterator<Item = ExpertKey>) {
+    pub(super) fn begin(&mut self, experts: impl Iterator<Item = ExpertKey>) {
         self.clock += 1;
         for key in experts {
             let index = self.index(key);
@@ -125,19 +125,19 @@ impl ExpertCache {
     }
 
     /// Whether an expert is held.
-    #[must_use]
-    pub fn holds(&self, key: ExpertKey) -> bool {
+    #[cfg(test)]
+    fn holds(&self, key: ExpertKey) -> bool {
         self.entries.get(self.index(key)).is_some_and(|entry| entry.held)
     }
 
     /// What has been counted.
     #[must_use]
-    pub fn statistics(&self) -> CacheStatistics {
+    pub(super) fn statistics(&self) -> CacheStatistics {
         self.statistics
     }
 
     /// An expert is needed now.
-    pub fn request(&mut self, key: ExpertKey) -> Request {
+    pub(super) fn request(&mut self, key: ExpertKey) -> Request {
         let index = self.index(key);
         let Some(entry) = self.entries.get_mut(index) else { return Request::Held };
         self.statistics.requests += 1;
@@ -155,7 +155,7 @@ impl ExpertCache {
     }
 
     /// An expert may be needed soon. It stays out when only experts of the batch at hand could make room.
-    pub fn request_ahead(&mut self, key: ExpertKey) -> Request {
+    pub(super) fn request_ahead(&mut self, key: ExpertKey) -> Request {
         let index = self.index(key);
         if self.entries.get(index).is_none_or(|entry| entry.held) || (self.is_full() && self.victim().is_none()) {
             return Request::Held;

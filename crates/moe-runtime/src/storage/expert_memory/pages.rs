@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use gguf_bitnet::{Catalog, TensorSource};
 
-use super::{ExpertKey, Prefetcher};
+use super::prefetch::{ExpertKey, Prefetcher};
 
 /// Reads the pages of experts ahead, and gives them back to the system.
-pub struct FilePages {
+pub(super) struct FilePages {
     source: Arc<dyn TensorSource>,
     /// By layer: the three stacked tensors, each cut into its experts.
     layers: Vec<Vec<Stack>>,
@@ -21,7 +21,7 @@ struct Stack {
 impl FilePages {
     /// Finds the routed experts of layers `0..n_layers`.
     #[must_use]
-    pub fn new(catalog: &Catalog, n_layers: usize) -> FilePages {
+    pub(super) fn new(catalog: &Catalog, n_layers: usize) -> FilePages {
         let stack = |layer: usize, name: &str| {
             let tensor = catalog.find(&format!("blk.{layer}.ffn_{name}_exps.weight"))?;
             let spans = (0..tensor.outer()).map(|expert| catalog.matrix_span(tensor, expert));
@@ -35,13 +35,13 @@ impl FilePages {
 
     /// Number of experts found.
     #[must_use]
-    pub fn n_experts(&self) -> usize {
+    pub(super) fn n_experts(&self) -> usize {
         self.layers.iter().map(|stacks| stacks.first().map_or(0, |stack| stack.spans.len())).sum()
     }
 
     /// Bytes of the largest expert.
     #[must_use]
-    pub fn largest_bytes(&self) -> u64 {
+    pub(super) fn largest_bytes(&self) -> u64 {
         let of_layer = |stacks: &Vec<Stack>| {
             let bytes = |stack: &Stack| stack.spans.iter().map(|(_, span)| span.len() as u64).max().unwrap_or(0);
             stacks.iter().map(bytes).sum::<u64>()

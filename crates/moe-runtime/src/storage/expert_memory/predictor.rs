@@ -15,7 +15,7 @@ const REBUILD_TOKENS: usize = 16;
 
 /// Learns transitions between experts of neighbouring layers, and predicts by them.
 #[derive(Debug)]
-pub struct ExpertPredictor {
+pub(super) struct ExpertPredictor {
     n_layers: usize,
     n_experts: usize,
     /// `[n_layers, n_experts, n_experts]`.
@@ -35,7 +35,7 @@ pub struct ExpertPredictor {
 impl ExpertPredictor {
     /// A predictor that has seen nothing. With a seed it names experts at random, as many as were asked for.
     #[must_use]
-    pub fn new(n_layers: usize, n_experts: usize, shuffled: Option<u64>) -> ExpertPredictor {
+    pub(super) fn new(n_layers: usize, n_experts: usize, shuffled: Option<u64>) -> ExpertPredictor {
         let cells = n_layers.saturating_mul(n_experts).saturating_mul(n_experts);
         let even = 1.0 / n_experts.max(1) as f32;
         ExpertPredictor {
@@ -54,7 +54,7 @@ impl ExpertPredictor {
     /// A token used `experts` in `layer`. Layers of a token come in order; a lower layer begins the next token.
     ///
     /// The experts of many tokens at once say little about any of them: such batches are better not shown.
-    pub fn observe(&mut self, layer: usize, experts: &[u32]) {
+    pub(super) fn observe(&mut self, layer: usize, experts: &[u32]) {
         if layer >= self.n_layers || experts.iter().any(|&e| e as usize >= self.n_experts) {
             return;
         }
@@ -83,7 +83,7 @@ impl ExpertPredictor {
 
     /// Writes the `n` experts of layer `layer + 1` that `experts` of `layer` make most likely, the likeliest first; none
     /// behind the last layer.
-    pub fn predict(&mut self, layer: usize, experts: &[u32], n: usize, named: &mut Vec<usize>) {
+    pub(super) fn predict(&mut self, layer: usize, experts: &[u32], n: usize, named: &mut Vec<usize>) {
         named.clear();
         if layer + 1 >= self.n_layers || experts.iter().any(|&e| e as usize >= self.n_experts) {
             return;

@@ -9,10 +9,10 @@
 use gguf_bitnet::{Metadata, Value};
 use serde_json::{Value as Json, json};
 
+use super::STOP_TEXTS;
 use super::hf::{padding, split_merge};
 use super::pre::PreTokenizer;
-use super::vocabulary::{TokenType, Vocabulary};
-use super::{STOP_TEXTS, SpecialIds};
+use super::vocabulary::{SpecialIds, TokenType, Vocabulary};
 use crate::error::{Error, Result, VocabularyDefect};
 
 const MODEL: &str = "tokenizer.ggml.model";

@@ -12,9 +12,8 @@ use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::Value as Json;
 
-use super::SpecialIds;
 use super::pre::PreTokenizer;
-use super::vocabulary::{TokenType, Vocabulary};
+use super::vocabulary::{SpecialIds, TokenType, Vocabulary};
 use crate::error::{Error, Result, VocabularyDefect};
 
 /// Largest file read: the tokenizer of the largest known vocabulary has about 35 MB.

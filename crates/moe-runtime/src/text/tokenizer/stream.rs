@@ -87,6 +87,17 @@ impl TextStream {
     }
 }
 
+impl Tokenizer {
+    /// The text of ids; broken UTF-8 becomes U+FFFD. An id outside the vocabulary has no text.
+    #[must_use]
+    pub fn decode(&self, ids: &[u32], control: ControlTokens) -> String {
+        let mut stream = TextStream::new(control);
+        let mut text: String = ids.iter().map(|&id| stream.push(self, id)).collect();
+        text.push_str(&stream.finish());
+        text
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::{ControlTokens, TextStream};

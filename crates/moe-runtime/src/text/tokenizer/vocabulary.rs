@@ -2,8 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::bytes;
 use super::pre::PreTokenizer;
-use super::{SpecialIds, bytes};
 use crate::error::{Error, Result, VocabularyDefect};
 
 /// What a token is for, with GGUF's numbers.
@@ -34,6 +34,23 @@ impl TokenType {
     pub(super) fn number(self) -> i64 {
         self as i64
     }
+}
+
+/// Ids with a role of their own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SpecialIds {
+    /// Begin of a text.
+    pub bos: Option<u32>,
+    /// End of a text.
+    pub eos: Option<u32>,
+    /// End of a turn.
+    pub eot: Option<u32>,
+    /// End of a message that waits for a tool.
+    pub eom: Option<u32>,
+    /// Stands for what has no token.
+    pub unknown: Option<u32>,
+    /// Fills up batches.
+    pub padding: Option<u32>,
 }
 
 /// Everything a tokenizer is made of.

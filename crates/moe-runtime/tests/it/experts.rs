@@ -2,7 +2,8 @@
 
 use std::sync::{Arc, Mutex};
 
-use moe_runtime::{At, ExpertBank, ExpertId, ExpertScratch, RoutingDecision, SplitMix64, SwiGlu, Taps};
+use moe_runtime::SplitMix64;
+use moe_runtime::forward::{At, ExpertBank, ExpertId, ExpertScratch, RoutedBatch, RoutingDecision, SwiGlu, Taps};
 use tl_kernels::{ActivationBuffer, Linear, Pool, math};
 
 const HIDDEN: usize = 20;
@@ -60,9 +61,9 @@ fn outputs_are_added_in_ascending_order_and_the_shared_expert_last() {
     let told = Arc::new(Mutex::new(Vec::new()));
     let mut bank = ExpertBank::new(routed.clone(), Some(shared.clone()));
     let log = told.clone();
-    bank.set_residency(Some(Arc::new(move |layer, ids: &[u32]| {
+    bank.set_residency_hook(Arc::new(move |layer, ids: &[u32]| {
         log.lock().expect("no panic holds it").push((layer, ids.to_vec()));
-    })));
+    }));
 
     let x: Vec<f32> = (0..3 * HIDDEN).map(|_| random.next_f64() as f32 - 0.5).collect();
     let decision =
@@ -70,9 +71,9 @@ fn outputs_are_added_in_ascending_order_and_the_shared_expert_last() {
     let (mut acts, mut scratch) = (ActivationBuffer::new(), ExpertScratch::default());
     let mut forward = |pool: &Pool, taps: &mut Seen, decision: &RoutingDecision| {
         acts.set(&x, 3, HIDDEN);
-        let mut y = vec![9.0; 3 * HIDDEN];
         let at = At { layer: 8, first: 0, n: 3 };
-        bank.forward(pool, at, &mut acts, decision, &mut scratch, &mut y, taps).map(|()| y)
+        let batch = RoutedBatch { pool, at, x: &mut acts, decision };
+        bank.forward(batch, &mut scratch, taps).map(<[f32]>::to_vec)
     };
     let mut seen = Seen::default();
     let y = forward(&Pool::serial(), &mut seen, &decision).expect("the decision fits");

@@ -1,7 +1,8 @@
 //! Latent attention written out head by head in F64, with the mistake that negative tests need.
 
 use gguf_bitnet::Catalog;
-use moe_runtime::{At, AttentionConfig, ModelConfig, Taps};
+use moe_runtime::forward::{At, Taps};
+use moe_runtime::models::{AttentionConfig, ModelConfig};
 
 /// Replaces the attention of every layer by plain loops over one batch that starts at position 0.
 pub(crate) struct NaiveMla<'a> {

@@ -1,9 +1,9 @@
 //! Configurations: what every checkpoint and file says, and what is refused.
 
 use gguf_bitnet::{Metadata, Value};
-use moe_runtime::{
-    Arch, AttentionConfig, Error, Gating, GroupScore, ModelConfig, Presence, RopeStyle, RouterConfig, WeightNorm,
-};
+use mla_attention::RopeStyle;
+use moe_runtime::Error;
+use moe_runtime::models::{Arch, AttentionConfig, Gating, GroupScore, ModelConfig, Presence, RouterConfig, WeightNorm};
 use serde_json::{Value as Json, json};
 
 fn hf(case: &str) -> Json {

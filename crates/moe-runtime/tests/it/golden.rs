@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use gguf_bitnet::{SafetensorsDir, TensorSource};
 use mla_attention::CacheType;
-use moe_runtime::{At, CraftsmanModel, LoadOptions, ModelConfig, ModelFiles, RoutingDecision, Session, Taps};
+use moe_runtime::forward::{At, RoutingDecision, Taps};
+use moe_runtime::models::ModelConfig;
+use moe_runtime::{CraftsmanModel, LoadOptions, ModelFiles, Session};
 use tl_kernels::ActMode;
 
 /// Logits, absolute.

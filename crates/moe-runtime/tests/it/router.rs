@@ -1,6 +1,8 @@
 //! The router against its definition written out, and its corner cases.
 
-use moe_runtime::{Gating, GroupScore, MoeRouter, Presence, RouterConfig, RouterScratch, SplitMix64, WeightNorm};
+use moe_runtime::SplitMix64;
+use moe_runtime::forward::{MoeRouter, RouterScratch};
+use moe_runtime::models::{Gating, GroupScore, Presence, RouterConfig, WeightNorm};
 use proptest::prelude::*;
 use tl_kernels::{ActivationBuffer, Linear, Pool};
 

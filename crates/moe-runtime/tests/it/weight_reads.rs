@@ -1,7 +1,8 @@
 //! The bytes a decoded token reads, against a count from names and shapes alone.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use moe_runtime::{ModelFiles, expected_tensors, weight_bytes_per_token};
+use moe_runtime::models::expected_tensors;
+use moe_runtime::{ModelFiles, weight_bytes_per_token};
 
 /// BF16 everywhere, but F32 where the runtime converts: norms, routers, biases.
 fn by_name(case: &str) -> (ModelFiles, u64) {

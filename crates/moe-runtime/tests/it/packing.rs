@@ -2,12 +2,26 @@
 
 use std::sync::Arc;
 
-use moe_runtime::{AttentionConfig, CraftsmanModel, FeedForward, LoadOptions, ModelFiles, Packed, mapper};
+use moe_runtime::forward::FeedForward;
+use moe_runtime::models::AttentionConfig;
+use moe_runtime::storage::{Packed, StorageReport, Tiles, WeightStorage};
+use moe_runtime::{CraftsmanModel, LoadOptions, ModelFiles, mapper};
 use tl_kernels::{ActMode, KernelKind, Pool};
 
 use crate::golden::{case, run};
 use crate::memory_source::MemorySource;
 use crate::ternary::damaged;
+
+fn tiles(growth_bytes: u64) -> WeightStorage {
+    WeightStorage::Tiles(Tiles { growth_bytes, cache: None })
+}
+
+fn packed(model: &CraftsmanModel) -> Packed {
+    match model.storage() {
+        StorageReport::Tiles { packed, .. } => *packed,
+        other => panic!("{other:?}"),
+    }
+}
 
 /// The kernel of gate, up and down of one routed expert of each layer that has them.
 fn expert_kernels(model: &CraftsmanModel) -> Vec<KernelKind> {
@@ -29,10 +43,10 @@ fn packed_models_give_the_same_logits() {
         for threads in [1, 2] {
             let pool = Arc::new(Pool::new(threads).expect("threads start"));
             let options = LoadOptions { act_mode, pool, ..LoadOptions::default() };
-            let load = || CraftsmanModel::from_files(&files, &options).expect("the model loads");
-            let expected = run(&Arc::new(load()), &tokens, 64, ());
-            let mut model = load();
-            let packed = model.pack(&files.catalog, u64::MAX).expect("sound weights are packed");
+            let load = |options: &LoadOptions| CraftsmanModel::from_files(&files, options).expect("the model loads");
+            let expected = run(&Arc::new(load(&options)), &tokens, 64, ());
+            let model = load(&LoadOptions { storage: tiles(u64::MAX), ..options });
+            let packed = packed(&model);
             assert!(packed.layers > 0 && packed.layers_left == 0 && packed.bytes > packed.growth_bytes);
             let kernels = expert_kernels(&model);
             assert!(!kernels.is_empty() && kernels.iter().all(|&kernel| kernel == KernelKind::Tiles), "{kernels:?}");
@@ -58,25 +72,24 @@ fn no_more_is_packed_than_was_allowed() {
         source.cut(&format!("blk.{layer}.attn_q_b.weight"), config.n_heads * (*qk_nope + 16));
     }
     let catalog = mapper(&config).map(Arc::new(source)).expect("its names are known");
-    let load = |act_mode| {
-        let options = LoadOptions { act_mode, ..LoadOptions::default() };
-        CraftsmanModel::from_catalog(config.clone(), &catalog, &options).expect("the model loads")
+    let load = |act_mode, growth_bytes| {
+        let options = LoadOptions { act_mode, storage: tiles(growth_bytes), ..LoadOptions::default() };
+        packed(&CraftsmanModel::from_catalog(config.clone(), &catalog, &options).expect("the model loads"))
     };
-    let all = load(ActMode::A8Block).pack(&catalog, u64::MAX).expect("packed");
+    let all = load(ActMode::A8Block, u64::MAX);
     assert!(all.growth_bytes > 0, "the model has matrices of no whole tiles");
-    let mut model = load(ActMode::A8Block);
-    let some = model.pack(&catalog, all.growth_bytes - 1).expect("packed");
+    let some = load(ActMode::A8Block, all.growth_bytes - 1);
     assert!(some.layers_left > 0 && some.growth_bytes < all.growth_bytes, "{some:?}");
     assert_eq!(some.layers + some.layers_left, all.layers);
-    assert_eq!(load(ActMode::F32).pack(&catalog, u64::MAX).expect("nothing to do"), Packed::default());
+    assert_eq!(load(ActMode::F32, u64::MAX), Packed::default());
 }
 
 #[test]
 fn a_damaged_expert_is_named_when_it_is_packed() {
     let dir = damaged("blk.1.ffn_down_exps.weight", 3);
     let files = ModelFiles::open(&dir.path().join("model.gguf")).expect("the model opens");
-    let mut model =
-        CraftsmanModel::from_files(&files, &LoadOptions::default()).expect("experts are checked at first use");
-    let error = model.pack(&files.catalog, u64::MAX).expect_err("packing is a use");
+    CraftsmanModel::from_files(&files, &LoadOptions::default()).expect("experts are checked at first use");
+    let options = LoadOptions { storage: tiles(u64::MAX), ..LoadOptions::default() };
+    let error = CraftsmanModel::from_files(&files, &options).expect_err("packing is a use");
     assert!(error.to_string().contains("blk.1.ffn_down_exps.weight[3]"), "{error}");
 }

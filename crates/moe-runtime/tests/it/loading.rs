@@ -4,10 +4,9 @@ use std::sync::Arc;
 
 use gguf_bitnet::{GgufWriter, TensorClass, TensorType, gguf_name};
 use mla_attention::{CacheType, LayerCache};
-use moe_runtime::{
-    Batch, CraftsmanModel, DecoderLayer, Error, LayerScratch, MemoryPlan, ModelFiles, expected_layer_tensors,
-    expected_tensors, mapper,
-};
+use moe_runtime::forward::{Batch, DecoderLayer, LayerScratch};
+use moe_runtime::models::{expected_layer_tensors, expected_tensors};
+use moe_runtime::{CraftsmanModel, Error, MemoryPlan, ModelFiles, mapper};
 use tl_kernels::{ActMode, Pool};
 
 use crate::golden::{case, max_abs, options, read_case, run, session};

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use gguf_bitnet::Catalog;
-use moe_runtime::{
-    At, AttentionConfig, Gating, ModelConfig, ModelFiles, RopeStyle, RouterConfig, RoutingDecision, Taps, WeightNorm,
-};
+use mla_attention::RopeStyle;
+use moe_runtime::ModelFiles;
+use moe_runtime::forward::{At, RoutingDecision, Taps};
+use moe_runtime::models::{AttentionConfig, Gating, ModelConfig, RouterConfig, WeightNorm};
 
 use crate::golden::{Distance, case, load_changed, read_case, run};
 use crate::naive_mla::NaiveMla;

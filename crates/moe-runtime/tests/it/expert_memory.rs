@@ -3,14 +3,16 @@
 use std::sync::{Arc, Mutex};
 
 use mla_attention::CacheType;
-use moe_runtime::{
-    CachePolicy, CraftsmanModel, ExpertKey, FeedForward, LoadOptions, ModelFiles, Prefetcher, Residency,
-    ResidencyOptions, Session,
+use moe_runtime::forward::ResidencyHook;
+use moe_runtime::storage::{
+    CachePolicy, ExpertKey, ExpertMemory, ExpertMemoryOptions, Prefetcher, StorageReport, WeightStorage,
 };
+use moe_runtime::{CraftsmanModel, LoadOptions, Session};
 
 use crate::golden::case;
 
-const OPTIONS: ResidencyOptions = ResidencyOptions { bytes: 1, policy: CachePolicy::Lru, ahead: 0, shuffled: None };
+const OPTIONS: ExpertMemoryOptions =
+    ExpertMemoryOptions { bytes: 1, policy: CachePolicy::Lru, ahead: 0, shuffled: None };
 
 fn tokens() -> Vec<u32> {
     (0..60).map(|i| i * 7 % 29).collect()
@@ -24,27 +26,28 @@ fn decode(model: CraftsmanModel) -> Vec<u32> {
     tokens().into_iter().flat_map(&mut step).collect()
 }
 
-fn load() -> (CraftsmanModel, ModelFiles) {
-    let files = ModelFiles::open(&case("ternary-forward").join("model.gguf")).expect("the model opens");
-    (CraftsmanModel::from_files(&files, &LoadOptions::default()).expect("the model loads"), files)
+fn load(storage: WeightStorage) -> CraftsmanModel {
+    let path = case("ternary-forward").join("model.gguf");
+    CraftsmanModel::load(&path, &LoadOptions { storage, ..LoadOptions::default() }).expect("the model loads")
 }
 
 #[test]
 fn a_model_within_little_memory_gives_the_same_bits() {
-    let want = decode(load().0);
+    let want = decode(load(WeightStorage::File));
     for policy in [CachePolicy::Lru, CachePolicy::Lfu, CachePolicy::Adaptive] {
         for (ahead, shuffled) in [(0, None), (2, None), (2, Some(1))] {
-            let (mut model, files) = load();
-            let options = ResidencyOptions { policy, ahead, shuffled, ..OPTIONS };
-            let residency = Residency::attach(&mut model, &files.catalog, &options).expect("one byte is too little");
+            let options = ExpertMemoryOptions { policy, ahead, shuffled, ..OPTIONS };
+            let model = load(WeightStorage::Experts(options));
+            let StorageReport::Experts(memory) = model.storage() else { panic!("one byte is too little") };
+            let memory = memory.clone();
             assert!(decode(model) == want, "{options:?}");
-            let counted = residency.statistics();
+            let counted = memory.statistics();
             assert!(counted.requests >= 60 && counted.loads > 0 && counted.evictions > 0, "{counted:?}");
         }
     }
-    let (mut model, files) = load();
-    let plenty = ResidencyOptions { bytes: 1 << 40, ..OPTIONS };
-    assert!(Residency::attach(&mut model, &files.catalog, &plenty).is_none(), "there is nothing to watch over");
+    let plenty = ExpertMemoryOptions { bytes: 1 << 40, ..OPTIONS };
+    let model = load(WeightStorage::Experts(plenty));
+    assert!(matches!(model.storage(), StorageReport::File), "all experts fit");
 }
 
 /// Writes down what it is asked for.
@@ -62,23 +65,19 @@ impl Prefetcher for Script {
 
 #[test]
 fn every_needed_expert_is_loaded_before_use_and_none_while_it_is_held() {
-    let (mut model, _) = load();
+    let model = load(WeightStorage::File);
     let router = model.config().moe.as_ref().expect("experts").router.clone();
     let script = Script::default();
     let n_layers = model.layers().len();
-    let residency = Arc::new(Residency::new(Box::new(script.clone()), n_layers, &router, 3, &OPTIONS));
+    let memory = Arc::new(ExpertMemory::new(Box::new(script.clone()), n_layers, &router, 3, &OPTIONS));
     let log = script.0.clone();
-    for layer in model.layers_mut() {
-        if let FeedForward::Moe { experts, .. } = layer.ffn_mut() {
-            let (hook, log) = (residency.hook(), log.clone());
-            experts.set_residency(Some(Arc::new(move |layer, ids: &[u32]| {
-                hook(layer, ids);
-                let keys = ids.iter().map(|&e| ("use", ExpertKey { layer, expert: e as usize }));
-                log.lock().expect("no panic holds it").extend(keys);
-            })));
-        }
-    }
-    decode(model);
+    let (hook, uses) = (memory.hook(), log.clone());
+    let hook: ResidencyHook = Arc::new(move |layer, ids: &[u32]| {
+        hook(layer, ids);
+        let keys = ids.iter().map(|&e| ("use", ExpertKey { layer, expert: e as usize }));
+        uses.lock().expect("no panic holds it").extend(keys);
+    });
+    decode(model.with_residency_hook(&hook));
     let mut held = Vec::new();
     let log = log.lock().expect("no panic holds it");
     for &(what, key) in log.iter() {
@@ -92,6 +91,6 @@ fn every_needed_expert_is_loaded_before_use_and_none_while_it_is_held() {
         }
     }
     let loads = log.iter().filter(|(what, _)| *what == "load").count() as u64;
-    assert_eq!(residency.statistics().loads, loads);
+    assert_eq!(memory.statistics().loads, loads);
     assert!(loads > 3, "more experts than fit were used");
 }

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use moe_runtime::{CraftsmanModel, Error, LoadOptions, ModelFiles, Packed, Session, TileCache, TileCacheDefect};
+use moe_runtime::storage::{Packed, StorageReport, TileCache, TileCacheDefect, Tiles, WeightStorage};
+use moe_runtime::{CraftsmanModel, Error, LoadOptions, ModelFiles, Session};
 use tl_kernels::{ActMode, Pool};
 
 use crate::golden::{case, run};
@@ -40,7 +41,7 @@ impl Place {
 
     /// The bytes of a sound cache.
     fn made(&self) -> Vec<u8> {
-        assert!(matches!(self.start().cache, TileCache::Made { replaced: None, .. }));
+        assert!(matches!(self.start().cache(), TileCache::Made { replaced: None, .. }));
         fs::read(self.cache()).expect("the cache is there")
     }
 
@@ -56,13 +57,29 @@ impl Place {
 /// What a start with a cache came to.
 struct Start {
     model: Arc<CraftsmanModel>,
-    packed: Packed,
-    cache: TileCache,
 }
 
 impl Start {
+    fn of(model: CraftsmanModel) -> Start {
+        Start { model: Arc::new(model) }
+    }
+
+    fn packed(&self) -> Packed {
+        match self.model.storage() {
+            StorageReport::Tiles { packed, .. } => *packed,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn cache(&self) -> &TileCache {
+        match self.model.storage() {
+            StorageReport::Tiles { cache: Some(cache), .. } => cache,
+            other => panic!("{other:?}"),
+        }
+    }
+
     fn defect(&self) -> Option<TileCacheDefect> {
-        match &self.cache {
+        match self.cache() {
             TileCache::Made { replaced: Some(Error::TileCache { defect, .. }), .. }
             | TileCache::None { reason: Error::TileCache { defect, .. } } => Some(*defect),
             _ => None,
@@ -74,41 +91,42 @@ impl Start {
     }
 }
 
-fn load(path: &Path) -> (ModelFiles, CraftsmanModel) {
-    let files = ModelFiles::open(path).expect("the model opens");
-    let pool = Arc::new(Pool::new(2).expect("threads start"));
-    let model = CraftsmanModel::from_files(&files, &LoadOptions { pool, ..LoadOptions::default() });
-    (files, model.expect("the model loads"))
+fn options(storage: WeightStorage) -> LoadOptions {
+    LoadOptions { pool: Arc::new(Pool::new(2).expect("threads start")), storage, ..LoadOptions::default() }
+}
+
+fn tiles(cache: &Path) -> WeightStorage {
+    WeightStorage::Tiles(Tiles { growth_bytes: u64::MAX, cache: Some(cache.to_owned()) })
 }
 
 fn start(model: &Path, cache: &Path) -> Start {
-    let (files, mut model) = load(model);
-    let (packed, cache) = model.pack_cached(&files, u64::MAX, cache, &mut |_, _| {}).expect("sound weights are packed");
-    Start { model: Arc::new(model), packed, cache }
+    Start::of(CraftsmanModel::load(model, &options(tiles(cache))).expect("undamaged weights are packed"))
 }
 
 /// The logits of the model without any packing.
 fn expected() -> Vec<f32> {
-    run(&Arc::new(load(&case("ternary-forward").join("model.gguf")).1), &TOKENS, 64, ()).logits
+    let path = case("ternary-forward").join("model.gguf");
+    let model = CraftsmanModel::load(&path, &options(WeightStorage::File)).expect("the model loads");
+    run(&Arc::new(model), &TOKENS, 64, ()).logits
 }
 
 #[test]
 fn the_second_start_finds_what_the_first_has_made() {
     let (place, expected) = (Place::new(), expected());
     let mut progress = Vec::new();
-    let (files, mut model) = load(&place.model());
-    let (packed, cache) = model
-        .pack_cached(&files, u64::MAX, &place.cache(), &mut |done, total| progress.push((done, total)))
-        .expect("packed");
-    let TileCache::Made { bytes, replaced: None } = cache else { panic!("{cache:?}") };
+    let files = ModelFiles::open(&place.model()).expect("the model opens");
+    let mut report = |done, total| progress.push((done, total));
+    let first = CraftsmanModel::from_files_with_progress(&files, &options(tiles(&place.cache())), &mut report);
+    let first = Start::of(first.expect("packed"));
+    let &TileCache::Made { bytes, replaced: None } = first.cache() else { panic!("{:?}", first.cache()) };
     assert_eq!(bytes, fs::metadata(place.cache()).expect("the cache is there").len());
     assert_eq!(progress.last(), Some(&(bytes, bytes)));
-    assert_eq!(run(&Arc::new(model), &TOKENS, 64, ()).logits, expected);
+    assert_eq!(first.logits(), expected);
 
     for _ in 0..2 {
         let again = place.start();
-        assert!(matches!(again.cache, TileCache::Found), "{:?}", again.cache);
-        assert_eq!(again.packed, packed);
+        assert!(matches!(again.cache(), TileCache::Found), "{:?}", again.cache());
+        assert_eq!(again.packed(), first.packed());
         assert_eq!(again.logits(), expected);
     }
     assert_eq!(place.names(), ["model.gguf", "model.gguf.tiles"]);
@@ -122,12 +140,12 @@ fn a_cut_or_grown_file_is_made_anew() {
     for len in [0, 15, 16, 47, 48, 79, 80, 112, 4096, data - 2112, data] {
         fs::write(place.cache(), &sound[..len]).expect("written");
         let again = place.start();
-        assert!(matches!(again.defect(), Some(TileCacheDefect::Length { .. })), "{len}: {:?}", again.cache);
+        assert!(matches!(again.defect(), Some(TileCacheDefect::Length { .. })), "{len}: {:?}", again.cache());
         assert_eq!(fs::read(place.cache()).expect("the cache is there"), sound, "{len}");
     }
     fs::write(place.cache(), [&sound[..], &[0]].concat()).expect("written");
     let again = place.start();
-    assert!(matches!(again.defect(), Some(TileCacheDefect::Length { .. })), "{:?}", again.cache);
+    assert!(matches!(again.defect(), Some(TileCacheDefect::Length { .. })), "{:?}", again.cache());
     assert_eq!(again.logits(), expected);
 }
 
@@ -169,7 +187,7 @@ fn damaged_tiles_are_never_computed_with() {
             assert_eq!(again.logits(), expected, "{at}");
             continue;
         }
-        assert!(matches!(again.cache, TileCache::Found), "{at}: {:?}", again.cache);
+        assert!(matches!(again.cache(), TileCache::Found), "{at}: {:?}", again.cache());
         let all: Vec<u32> = (0..60).collect();
         let mut session = Session::new(again.model.clone(), 64, mla_attention::CacheType::F16).expect("a session");
         match session.step(&all, &mut ()) {
@@ -194,7 +212,7 @@ fn a_cache_of_another_state_of_the_file_is_made_anew() {
     let again = place.start();
     assert_eq!(again.defect(), Some(TileCacheDefect::OtherModel));
     assert_eq!(again.logits(), expected);
-    assert!(matches!(place.start().cache, TileCache::Found));
+    assert!(matches!(place.start().cache(), TileCache::Found));
 
     // A copy is another file, whatever its content and its times.
     let copy = place.dir.path().join("copy.gguf");
@@ -232,26 +250,27 @@ fn where_no_cache_can_be_made_weights_are_packed_in_memory() {
     fs::write(&text, "not a cache").expect("written");
     for cache in [place.cache(), place.dir.path().join("none/model.tiles"), text.clone(), place.model()] {
         let start = start(&place.model(), &cache);
-        assert!(matches!(start.cache, TileCache::None { .. }), "{:?}", start.cache);
-        assert!(start.packed.layers > 0 && start.packed.layers_left == 0, "{:?}", start.packed);
+        assert!(matches!(start.cache(), TileCache::None { .. }), "{:?}", start.cache());
+        assert!(start.packed().layers > 0 && start.packed().layers_left == 0, "{:?}", start.packed());
         assert_eq!(start.logits(), expected);
     }
     assert_eq!(fs::read(&text).expect("kept"), b"not a cache");
     assert_eq!(place.names(), ["model.gguf", "model.gguf.tiles", "notes.txt"]);
 
-    let (files, _) = load(&place.model());
-    let options = LoadOptions { act_mode: ActMode::F32, ..LoadOptions::default() };
-    let mut model = CraftsmanModel::from_files(&files, &options).expect("the model loads");
-    let (_, cache) = model.pack_cached(&files, u64::MAX, &text, &mut |_, _| {}).expect("nothing to pack");
-    assert!(matches!(cache, TileCache::None { reason: Error::TileCache { defect: TileCacheDefect::NoTiles, .. } }));
+    let options = LoadOptions { act_mode: ActMode::F32, ..options(tiles(&text)) };
+    let start = Start::of(CraftsmanModel::load(&place.model(), &options).expect("nothing to pack"));
+    assert!(matches!(
+        start.cache(),
+        TileCache::None { reason: Error::TileCache { defect: TileCacheDefect::NoTiles, .. } }
+    ));
 }
 
 #[test]
 fn a_damaged_model_gets_no_cache() {
     let dir = damaged("blk.1.ffn_down_exps.weight", 3);
-    let (files, mut model) = load(&dir.path().join("model.gguf"));
     let cache = dir.path().join("model.gguf.tiles");
-    let error = model.pack_cached(&files, u64::MAX, &cache, &mut |_, _| {}).expect_err("packing is a use");
+    let model = dir.path().join("model.gguf");
+    let error = CraftsmanModel::load(&model, &options(tiles(&cache))).expect_err("packing is a use");
     assert!(error.to_string().contains("blk.1.ffn_down_exps.weight[3]"), "{error}");
     assert!(!cache.exists());
 }
@@ -263,10 +282,10 @@ fn two_starts_at_once_leave_one_sound_cache() {
         let starts = [(); 3].map(|()| scope.spawn(|| place.start()));
         for start in starts {
             let start = start.join().expect("no panic");
-            assert!(!matches!(start.cache, TileCache::None { .. }), "{:?}", start.cache);
+            assert!(!matches!(start.cache(), TileCache::None { .. }), "{:?}", start.cache());
             assert_eq!(start.logits(), expected);
         }
     });
     assert_eq!(place.names(), ["model.gguf", "model.gguf.tiles"]);
-    assert!(matches!(place.start().cache, TileCache::Found));
+    assert!(matches!(place.start().cache(), TileCache::Found));
 }

@@ -1,0 +1,22 @@
+//! From configuration to answers: the forward pass of whole models against transformers, against itself and damaged on
+//! purpose; routing, tokenizers, chat templates and storage.
+
+mod chat;
+mod chunks;
+mod config;
+mod expert_memory;
+mod experts;
+mod generation;
+mod golden;
+mod goldens;
+mod kernels;
+mod loading;
+mod memory_source;
+mod naive_mla;
+mod negative;
+mod packing;
+mod router;
+mod ternary;
+mod tile_cache;
+mod tokenizer;
+mod weight_reads;
