@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use clap::Args;
+use moe_runtime::SessionError;
 use moe_runtime::storage::WeightStorage;
 use moe_runtime::{CraftsmanModel, MemoryPlan, ModelFiles, Session};
 use tl_kernels::Pool;
@@ -39,7 +40,7 @@ impl EngineArgs {
     pub(crate) fn plan(&self, files: &ModelFiles, n_ctx: usize, chunk: usize) -> Result<MemoryPlan> {
         let made_for = files.config.n_ctx;
         if n_ctx > made_for {
-            return Err(moe_runtime::Error::ContextTooLong { asked: n_ctx, made_for }.into());
+            return Err(moe_runtime::Error::Session(SessionError::ContextTooLong { asked: n_ctx, made_for }).into());
         }
         let cache = self.kv.cache_type(&files.config)?;
         let plan = MemoryPlan::new(&files.config, &files.catalog, n_ctx, cache, chunk);

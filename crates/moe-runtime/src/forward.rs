@@ -1,6 +1,7 @@
 //! The forward pass: a model, its layers, and what a layer computes with.
 
 pub(crate) mod batch;
+pub(crate) mod error;
 pub(crate) mod experts;
 pub(crate) mod ffn;
 pub(crate) mod layer;
@@ -8,6 +9,7 @@ pub(crate) mod model;
 pub(crate) mod router;
 pub(crate) mod taps;
 
+pub use error::ForwardError;
 pub use experts::{ExpertBank, ExpertScratch, ResidencyHook, RoutedBatch};
 pub use ffn::{FfnScratch, SwiGlu};
 pub use layer::{Batch, DecoderLayer, FeedForward, LayerScratch};

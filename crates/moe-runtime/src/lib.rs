@@ -1,15 +1,54 @@
-//! The mixture-of-experts decoder: configuration, router, experts, tokenizer, sampling, sessions.
+//! Loads a mixture-of-experts language model and runs it on a CPU: text in, text or a vector out.
 //!
-//! | room | |
+//! ```
+//! use std::ops::ControlFlow;
+//! use std::path::Path;
+//!
+//! use moe_runtime::{
+//!     ChatTemplate, Conversation, ConversationOptions, CraftsmanBackend, GenerateOptions, InferenceBackend, LoadOptions,
+//!     ModelFiles, Prompt, Result, Sampler, SamplerConfig,
+//! };
+//!
+//! fn chat(path: &Path) -> Result<()> {
+//!     let sampler = Sampler::new(ModelFiles::open(path)?.sampling()?)?;
+//!     let mut backend = CraftsmanBackend::load(path, 512, &LoadOptions::default())?;
+//!
+//!     // A vector for a text, and the continuation of a text.
+//!     let vector = backend.embed("the length of a vector")?;
+//!     let options = GenerateOptions { max_tokens: 8, ..GenerateOptions::default() };
+//!     let mut greedy = Sampler::new(SamplerConfig::greedy())?;
+//!     let mut print = |piece: &str| {
+//!         print!("{piece}");
+//!         ControlFlow::Continue(())
+//!     };
+//!     backend.generate(Prompt::Raw("A vector is"), &mut greedy, &options, &mut print)?;
+//!
+//!     // A conversation, with the model's own chat template.
+//!     let template = ChatTemplate::of_model(backend.tokenizer())?.expect("the model has a chat template");
+//!     let options = ConversationOptions { generate: options, ..ConversationOptions::default() };
+//!     let mut conversation = Conversation::new(backend, template, sampler, options);
+//!     let answer = conversation.say("Why is the sky blue?", &mut print)?;
+//!     println!("\n{} tokens, {} numbers", answer.generation.tokens.len(), vector.len());
+//!     Ok(())
+//! }
+//! # chat(&fixtures::path("craftsman-mini")).unwrap();
+//! ```
+//!
+//! The items at the root are for programs that use a model: open it ([`ModelFiles`]), load it ([`CraftsmanModel`],
+//! [`LoadOptions`]), answer with it ([`InferenceBackend`], [`Conversation`], or [`Session`] for single steps over tokens).
+//! The public modules are for programs that look inside: [`models`] has the facts of the architectures, [`forward`] the
+//! layers of a forward pass and the taps that observe them, [`storage`] the choices of where weights lie in memory.
+//!
+//! | room | contents |
 //! |---|---|
-//! | `models` | what a model is: its configuration, and the tensors that its file must hold |
-//! | `load` | from a path to weights in memory, and what they take there |
-//! | `forward` | the forward pass: a model, its layers, and what a layer computes with |
-//! | `storage` | where weights lie in memory: packed tiles, their cache on disk, experts larger than memory |
+//! | `models` | the configuration of a model, and the tensors that its file must hold |
+//! | `load` | from a path to weights in memory, and the memory they take |
+//! | `forward` | the forward pass: model.rs, then layer.rs, then the parts of a layer |
+//! | `storage` | where weights lie in memory: mapped file, packed tiles, experts larger than memory |
 //! | `text` | text to tokens and back: tokenizer and chat template |
-//! | `sessions` | sequences over a model: a session, the choice of tokens, whole answers |
+//! | `sessions` | sequences over a model: session, sampler, answers, conversations, backends |
 //!
-//! **Invariant:** a token's numbers do not depend on how the prompt was cut into batches, nor on the thread count.
+//! **Invariant:** the numbers of a token do not depend on how the prompt was cut into batches, nor on the thread count.
 
 mod error;
 pub mod forward;
@@ -20,17 +59,23 @@ mod sessions;
 pub mod storage;
 mod text;
 
-pub use error::{Error, Result, VocabularyDefect};
+pub use error::{Error, Result};
 pub use forward::model::CraftsmanModel;
+pub use load::error::LoadError;
 pub use load::files::{ModelFiles, mapper};
 pub use load::loader::LoadOptions;
 pub use load::memory_plan::MemoryPlan;
 pub use load::weight_reads::weight_bytes_per_token;
 pub use rng::SplitMix64;
-pub use sessions::backend::{CraftsmanBackend, InferenceBackend, mean_hidden};
+pub use sessions::backend::{InferenceBackend, OnText, Prompt};
+pub use sessions::conversation::{Answer, Conversation, ConversationOptions};
+pub use sessions::craftsman_backend::CraftsmanBackend;
+pub use sessions::error::SessionError;
 pub use sessions::generate::{GenerateOptions, Generation, Statistics, StopReason, generate};
 pub use sessions::loops::{LoopConfig, LoopDetector, TokenLoop};
 pub use sessions::sampler::{Sampler, SamplerConfig, greedy};
+pub use sessions::scripted_backend::ScriptedBackend;
 pub use sessions::session::{LogitsSink, Session};
 pub use text::chat::{ChatRequest, ChatTemplate};
+pub use text::error::{TextError, VocabularyDefect};
 pub use text::tokenizer::{ControlTokens, SpecialIds, TextStream, TokenType, Tokenizer, gguf_entries};

@@ -1,5 +1,6 @@
 //! From a path to weights in memory, and what they take there.
 
+pub(crate) mod error;
 pub(crate) mod files;
 pub(crate) mod loader;
 pub(crate) mod memory_plan;

@@ -1,7 +1,11 @@
 //! Sequences over a model: a session, the choice of tokens, and whole answers.
 
 pub(crate) mod backend;
+pub(crate) mod conversation;
+pub(crate) mod craftsman_backend;
+pub(crate) mod error;
 pub(crate) mod generate;
 pub(crate) mod loops;
 pub(crate) mod sampler;
+pub(crate) mod scripted_backend;
 pub(crate) mod session;

@@ -1,4 +1,5 @@
 //! Text to tokens and back: tokenizer and chat template.
 
 pub(crate) mod chat;
+pub(crate) mod error;
 pub(crate) mod tokenizer;

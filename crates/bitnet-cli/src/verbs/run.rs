@@ -10,11 +10,11 @@ use anyhow::{Result, bail};
 use clap::ValueEnum;
 use gguf_bitnet::peak_rss_bytes;
 
+use moe_runtime::SessionError;
 use moe_runtime::{
-    ChatRequest, ChatTemplate, ControlTokens, GenerateOptions, Generation, MemoryPlan, ModelFiles, Sampler,
-    SamplerConfig, Session, StopReason, TextStream, Tokenizer, generate,
+    ChatTemplate, Conversation, ConversationOptions, CraftsmanBackend, GenerateOptions, Generation, InferenceBackend,
+    MemoryPlan, ModelFiles, Prompt, Sampler, SamplerConfig, Session, StopReason,
 };
-use serde_json::{Value, json};
 
 use crate::engine::EngineArgs;
 use crate::{model, output, size};
@@ -111,54 +111,45 @@ pub(crate) fn execute(args: Args) -> Result<()> {
     let plan = args.engine.plan(&files, n_ctx, Session::DEFAULT_CHUNK)?;
     check_memory(args.memory, &plan, n_ctx)?;
     let sampler = Sampler::new(args.sampling.config(&files)?)?;
-    let template = match (args.raw, tokenizer.chat_template()) {
-        (true, _) => None,
-        (false, Some(source)) => Some(model::chat_template(source, &tokenizer)?),
-        (false, None) if args.system.is_some() || args.think.is_some() => {
+    let template = match args.raw {
+        true => None,
+        false => ChatTemplate::of_model(&tokenizer)?,
+    };
+    match &template {
+        Some(_) => {}
+        None if args.raw => {}
+        None if args.system.is_some() || args.think.is_some() => {
             bail!("the model has no chat template, so --system and --think have no place in its prompt")
         }
-        (false, None) => {
-            output::note("note: the model has no chat template; the prompt is continued as it stands");
-            None
-        }
-    };
-    let chat = args.prompt.is_none() && std::io::stdin().is_terminal();
-    if chat && template.is_none() {
+        None => output::note("note: the model has no chat template; the prompt is continued as it stands"),
+    }
+    let chats = args.prompt.is_none() && std::io::stdin().is_terminal();
+    if chats && template.is_none() {
         bail!("a chat needs a chat template; give a prompt with -p to continue it");
     }
     let prompt = match &args.prompt {
         Some(prompt) => Some(prompt.clone()),
-        None if chat => None,
+        None if chats => None,
         None => Some(model::read_text("-")?),
     };
     let model = args.engine.load(&files, args.engine.pool()?, &plan, args.memory)?;
-    let session = args.engine.session(model, n_ctx)?;
-    let options = GenerateOptions {
-        max_tokens: args.max_tokens,
-        stop: tokenizer.stop_ids().to_vec(),
-        ..GenerateOptions::default()
-    };
-    let mut talk = Talk { session, held: Vec::new(), tokenizer, sampler, options };
+    let backend = CraftsmanBackend::new(args.engine.session(model, n_ctx)?, tokenizer);
+    let generate = GenerateOptions { max_tokens: args.max_tokens, ..GenerateOptions::default() };
     let answered = match (template, prompt) {
-        (Some(template), Some(prompt)) => {
-            let request = request(&args, first_messages(&args, &prompt));
-            let rendered = template.render(&request)?;
-            talk.answer_text(&rendered).map(drop)
-        }
-        (None, Some(prompt)) => {
-            let mut tokens = talk.tokenizer.raw_prefix();
-            let text = talk.tokenizer.encode(&prompt, true)?;
-            if text.starts_with(&tokens) {
-                tokens.clear();
+        (Some(template), prompt) => {
+            let thinking = args.think.map(|think| think == Switch::On);
+            let options = ConversationOptions { system: args.system, thinking, generate };
+            let mut conversation = Conversation::new(backend, template, sampler, options);
+            match prompt {
+                Some(prompt) => answer(&mut conversation, &prompt),
+                None => chat(&mut conversation),
             }
-            tokens.extend(text);
-            talk.answer(&tokens, false).map(drop)
         }
-        (Some(template), None) => converse(&args, &template, &mut talk),
+        (None, Some(prompt)) => continue_text(backend, sampler, &generate, &prompt),
         (None, None) => Ok(()),
     };
     answered.map_err(|error| match error.downcast_ref() {
-        Some(moe_runtime::Error::Logit { .. }) => model::blame(&files).unwrap_or(error),
+        Some(moe_runtime::Error::Session(SessionError::Logit { .. })) => model::blame(&files).unwrap_or(error),
         _ => error,
     })
 }
@@ -176,104 +167,65 @@ fn check_memory(allowed: Option<u64>, plan: &MemoryPlan, n_ctx: usize) -> Result
     Ok(plan.check(allowed)?)
 }
 
-fn first_messages(args: &Args, prompt: &str) -> Vec<Value> {
-    ChatRequest::user(args.system.as_deref(), prompt).messages
-}
-
-fn request(args: &Args, messages: Vec<Value>) -> ChatRequest {
-    let enable_thinking = args.think.map(|think| think == Switch::On);
-    ChatRequest { messages, enable_thinking, add_generation_prompt: true, ..ChatRequest::default() }
-}
-
 /// Turns on a terminal until the input ends.
-fn converse(args: &Args, template: &ChatTemplate, talk: &mut Talk) -> Result<()> {
+fn chat<B: InferenceBackend>(conversation: &mut Conversation<B>) -> Result<()> {
     output::note("chat: an empty line or end of input leaves");
-    let mut messages: Vec<Value> = Vec::new();
     loop {
         let _ = write!(std::io::stderr(), "> ");
         let mut line = String::new();
         if std::io::stdin().read_line(&mut line)? == 0 || line.trim().is_empty() {
             return Ok(());
         }
-        let turn = match messages.is_empty() {
-            true => first_messages(args, line.trim()),
-            false => vec![json!({ "role": "user", "content": line.trim() })],
-        };
-        messages.extend(turn);
-        let rendered = template.render(&request(args, messages.clone()))?;
-        let answer = talk.answer_text(&rendered)?;
-        let (reasoning, content) = parts(&answer, rendered.ends_with("<think>"));
-        messages.push(json!({ "role": "assistant", "content": content, "reasoning_content": reasoning }));
+        answer(conversation, line.trim())?;
     }
 }
 
-/// Reasoning and content of an answer: only an answer that began inside a think block reasons, up to its first end.
-fn parts(answer: &str, thinks: bool) -> (&str, &str) {
-    if !thinks {
-        return ("", answer);
-    }
-    let answer = answer.strip_prefix("<think>").unwrap_or(answer);
-    answer.split_once("</think>").unwrap_or((answer, ""))
+/// One turn of a conversation.
+fn answer<B: InferenceBackend>(conversation: &mut Conversation<B>, text: &str) -> Result<()> {
+    let mut stream = Stream::default();
+    let answer = conversation.say(text, &mut |piece| stream.show(piece))?;
+    stream.finish(&answer.generation)
 }
 
-/// A session with what it takes to answer.
-struct Talk {
-    session: Session,
-    /// The tokens the session holds.
-    held: Vec<u32>,
-    tokenizer: Tokenizer,
-    sampler: Sampler,
-    options: GenerateOptions,
+/// Continues a text without a conversation.
+fn continue_text(
+    mut backend: impl InferenceBackend,
+    mut sampler: Sampler,
+    options: &GenerateOptions,
+    text: &str,
+) -> Result<()> {
+    let mut stream = Stream::default();
+    let generation = backend.generate(Prompt::Raw(text), &mut sampler, options, &mut |piece| stream.show(piece))?;
+    stream.finish(&generation)
 }
 
-impl Talk {
-    /// Answers a rendered prompt.
-    fn answer_text(&mut self, rendered: &str) -> Result<String> {
-        let tokens = self.tokenizer.encode_prompt(rendered)?;
-        self.answer(&tokens, rendered.ends_with("<think>"))
-    }
+/// An answer on its way to standard output.
+#[derive(Default)]
+struct Stream {
+    failure: Option<std::io::Error>,
+}
 
-    /// Streams the answer to `prompt` and returns it. What the session holds of the prompt already is not run again.
-    fn answer(&mut self, prompt: &[u32], thinks: bool) -> Result<String> {
-        let common =
-            self.held.iter().zip(prompt).take_while(|(a, b)| a == b).count().min(prompt.len().saturating_sub(1));
-        self.session.truncate(common);
-        self.held.truncate(common);
-        let mut stream = TextStream::new(if thinks { ControlTokens::Markup } else { ControlTokens::Hide });
-        let mut answer = String::new();
-        let mut broken = None;
-        let tokenizer = &self.tokenizer;
-        let mut show = |piece: &str| {
-            answer.push_str(piece);
-            let mut out = std::io::stdout().lock();
-            match out.write_all(piece.as_bytes()).and_then(|()| out.flush()) {
-                Ok(()) => ControlFlow::Continue(()),
-                Err(error) => {
-                    broken = Some(error);
-                    ControlFlow::Break(())
-                }
+impl Stream {
+    /// Writes a piece at once; ends the answer where that fails.
+    fn show(&mut self, piece: &str) -> ControlFlow<()> {
+        let mut out = std::io::stdout().lock();
+        match out.write_all(piece.as_bytes()).and_then(|()| out.flush()) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => {
+                self.failure = Some(error);
+                ControlFlow::Break(())
             }
-        };
-        if thinks && show("<think>").is_break() {
-            return Ok(answer);
         }
-        let mut on_token = |token| match stream.push(tokenizer, token) {
-            piece if piece.is_empty() => ControlFlow::Continue(()),
-            piece => show(&piece),
-        };
-        let options = &self.options;
-        let generation =
-            generate(&mut self.session, &prompt[common..], options, &mut self.sampler, &mut (), &mut on_token)?;
-        let _ = show(&format!("{}\n", stream.finish()));
-        self.held.extend_from_slice(&prompt[common..]);
-        self.held.extend_from_slice(&generation.tokens);
-        self.held.truncate(self.session.len());
-        if let Some(error) = broken {
+    }
+
+    /// Ends the line and prints the statistics.
+    fn finish(mut self, generation: &Generation) -> Result<()> {
+        let _ = self.show("\n");
+        if let Some(error) = self.failure {
             return Err(output::not_written(error));
         }
-        note_statistics(&generation);
-        answer.truncate(answer.trim_end_matches('\n').len());
-        Ok(answer)
+        note_statistics(generation);
+        Ok(())
     }
 }
 
@@ -291,16 +243,4 @@ fn note_statistics(generation: &Generation) {
         s.generated_tokens,
         s.decode_tokens_per_s(),
     ));
-}
-
-#[cfg(test)]
-mod tests {
-    use super::parts;
-
-    #[test]
-    fn only_what_began_as_a_thought_is_reasoning() {
-        assert_eq!(parts("<think>a</think>b</think>", true), ("a", "b</think>"));
-        assert_eq!(parts("<think>never ends", true), ("never ends", ""));
-        assert_eq!(parts("1 </think> 2", false), ("", "1 </think> 2"));
-    }
 }

@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 use gguf_bitnet::{Bytes, GgufFile};
 use mla_attention::CacheType;
+use moe_runtime::SessionError;
 use moe_runtime::{
     CraftsmanModel, Error, LoadOptions, ModelFiles, Result, Sampler, SamplerConfig, Session, TextStream, Tokenizer,
 };
@@ -33,10 +34,10 @@ const CONTEXT: usize = 512;
 struct App {
     input: Vec<u8>,
     output: String,
-    talk: Option<Talk>,
+    generator: Option<Generator>,
 }
 
-struct Talk {
+struct Generator {
     tokenizer: Tokenizer,
     session: Session,
     sampler: Sampler,
@@ -52,13 +53,13 @@ thread_local! {
 
 impl App {
     fn load(&mut self, act_mode: ActMode) -> Result<i32> {
-        self.talk = None;
+        self.generator = None;
         let file = GgufFile::from_bytes(Bytes::from(std::mem::take(&mut self.input)))?;
         let files = ModelFiles::from_gguf(Arc::new(file))?;
         let tokenizer = files.tokenizer()?;
         let model = CraftsmanModel::from_files(&files, &LoadOptions { act_mode, ..LoadOptions::default() })?;
         let n_ctx = CONTEXT.min(model.config().n_ctx);
-        self.talk = Some(Talk {
+        self.generator = Some(Generator {
             tokenizer,
             session: Session::new(Arc::new(model), n_ctx, CacheType::F16)?,
             sampler: Sampler::new(SamplerConfig::greedy())?,
@@ -70,28 +71,32 @@ impl App {
     }
 
     fn prompt(&mut self) -> Result<i32> {
-        let App { input, talk: Some(talk), .. } = self else { return Err(Error::NoTokens) };
+        let App { input, generator: Some(generator), .. } = self else {
+            return Err(Error::Session(SessionError::NoTokens));
+        };
         let text = String::from_utf8_lossy(input);
-        talk.prompt = [talk.tokenizer.raw_prefix(), talk.tokenizer.encode(&text, true)?].concat();
-        talk.pending.clone_from(&talk.prompt);
-        talk.session.reset();
-        talk.stream = TextStream::default();
-        Ok(i32::try_from(talk.prompt.len()).unwrap_or(i32::MAX))
+        generator.prompt = [generator.tokenizer.raw_prefix(), generator.tokenizer.encode(&text, true)?].concat();
+        generator.pending.clone_from(&generator.prompt);
+        generator.session.reset();
+        generator.stream = TextStream::default();
+        Ok(i32::try_from(generator.prompt.len()).unwrap_or(i32::MAX))
     }
 
     fn next(&mut self) -> Result<i32> {
-        let App { output, talk: Some(talk), .. } = self else { return Err(Error::NoTokens) };
-        output.clear();
-        let answers = !talk.session.is_empty();
-        let token = match talk.session.step(&talk.pending, &mut ()) {
-            Err(Error::ContextFull { .. }) if answers => return Ok(ENDED),
-            logits => talk.sampler.sample(logits?)?,
+        let App { output, generator: Some(generator), .. } = self else {
+            return Err(Error::Session(SessionError::NoTokens));
         };
-        if talk.tokenizer.is_stop(token) {
+        output.clear();
+        let answers = !generator.session.is_empty();
+        let token = match generator.session.step(&generator.pending, &mut ()) {
+            Err(Error::Session(SessionError::ContextFull { .. })) if answers => return Ok(ENDED),
+            logits => generator.sampler.sample(logits?)?,
+        };
+        if generator.tokenizer.is_stop(token) {
             return Ok(ENDED);
         }
-        talk.pending = vec![token];
-        *output = talk.stream.push(&talk.tokenizer, token);
+        generator.pending = vec![token];
+        *output = generator.stream.push(&generator.tokenizer, token);
         Ok(i32::try_from(token).unwrap_or(i32::MAX))
     }
 }
@@ -131,7 +136,7 @@ pub extern "C" fn prompt() -> i32 {
 /// Token `index` of the prompt, -1 behind its end.
 #[unsafe(no_mangle)]
 pub extern "C" fn prompt_token(index: usize) -> i32 {
-    let token = |app: &App| app.talk.as_ref()?.prompt.get(index).and_then(|&id| i32::try_from(id).ok());
+    let token = |app: &App| app.generator.as_ref()?.prompt.get(index).and_then(|&id| i32::try_from(id).ok());
     APP.with_borrow(|app| token(app).unwrap_or(FAILED))
 }
 

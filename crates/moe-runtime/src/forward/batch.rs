@@ -7,12 +7,13 @@
 //! token 2: experts 1 4        part 2 = expert 4: tokens 0 1 2           cuts[2] = 3    cuts[3] = 6
 //! ```
 //!
-//! **Invariant:** parts ascend by expert id, and tokens ascend within a part: whoever adds the rows up in their order adds
-//! each token's experts in ascending order.
+//! **Invariant:** parts ascend by expert id, and tokens ascend within a part. Adding the rows up in their order therefore
+//! adds the experts of each token in ascending order.
 
 use std::ops::Range;
 
 use crate::error::{Error, Result};
+use crate::forward::error::ForwardError;
 use crate::forward::router::RoutingDecision;
 
 /// The rows of one batch in the order in which experts compute them. Reused from batch to batch.
@@ -32,11 +33,15 @@ impl MoeBatchScheduler {
     /// Sorts the decision for `n` tokens, in two passes over it.
     ///
     /// # Errors
-    /// [`Error::Routing`] when it names an expert at or above `n_experts` or covers another number of tokens.
+    /// [`ForwardError::Routing`] when it names an expert at or above `n_experts` or covers another number of tokens.
     pub(crate) fn schedule(&mut self, decision: &RoutingDecision, n: usize, n_experts: usize) -> Result<()> {
         let slots = n.saturating_mul(decision.top_k);
         if decision.ids.len() != slots || decision.weights.len() != slots {
-            return Err(Error::Routing { what: "the number of tokens", got: decision.n(), limit: n });
+            return Err(Error::Forward(ForwardError::Routing {
+                what: "the number of tokens",
+                got: decision.n(),
+                limit: n,
+            }));
         }
         self.n = n;
         self.ends.clear();
@@ -44,7 +49,13 @@ impl MoeBatchScheduler {
         for &id in &decision.ids {
             match self.ends.get_mut(id as usize) {
                 Some(count) => *count += 1,
-                None => return Err(Error::Routing { what: "an expert", got: id as usize, limit: n_experts }),
+                None => {
+                    return Err(Error::Forward(ForwardError::Routing {
+                        what: "an expert",
+                        got: id as usize,
+                        limit: n_experts,
+                    }));
+                }
             }
         }
         self.experts.clear();
@@ -111,7 +122,7 @@ impl MoeBatchScheduler {
         &self.tokens
     }
 
-    /// What each row's output is multiplied with.
+    /// The weight that the output of each row is multiplied with.
     #[must_use]
     pub(crate) fn weights(&self) -> &[f32] {
         &self.weights
@@ -145,7 +156,7 @@ mod tests {
         assert!(batch.schedule(&decision, 3, 4).is_err(), "expert 4 of 4");
         assert!(batch.schedule(&decision, 2, 5).is_err(), "two tokens");
         let nothing = RoutingDecision { top_k: 2, ..RoutingDecision::default() };
-        batch.schedule(&nothing, 0, 5).expect("nothing is easily sorted");
+        batch.schedule(&nothing, 0, 5).expect("an empty decision fits");
         assert_eq!((batch.experts().len(), batch.cuts()), (0, &[0][..]));
     }
 

@@ -1,7 +1,7 @@
-//! The experts of one layer and the order in which their outputs are added.
+//! The experts of one layer, and the order in which their outputs are added.
 //!
-//! A batch is sorted by expert, so that an expert's weights are read once for all tokens that chose it. It is then computed
-//! as two work lists, at whose ends the threads meet:
+//! A batch is sorted by expert, so that the weights of an expert are read once for all tokens that chose it. It is computed
+//! as two work lists; all threads finish a list before the next one begins:
 //!
 //! ```text
 //! list 1   pieces of rows of gate and up, of every expert:   product = silu(gate x) * up x
@@ -12,10 +12,10 @@
 //! comes last.
 //!
 //! **Invariant:** experts are views of the file's stacked tensors (or of one tensor per expert); nothing is copied unless
-//! the model is packed (packing.rs).
+//! the model is packed (storage/packing.rs).
 //!
-//! **Invariant:** an expert's codes and scales are checked once, before its first use; a damaged one is never computed
-//! with.
+//! **Invariant:** the codes and scales of an expert are checked once, before its first use; a damaged expert is never
+//! computed with.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -82,10 +82,10 @@ pub struct ExpertScratch {
     /// `[rows of all parts, ff]` and `[n, shared ff]`: `silu(gate) * up`.
     product: Vec<f32>,
     shared_product: Vec<f32>,
-    /// What `down` reads of it, part by part.
+    /// The same as codes for `down`, part by part.
     hidden: Vec<ActivationBuffer>,
     shared_hidden: ActivationBuffer,
-    /// `[n + rows of all parts + n, hidden]`: the sums, what each expert put out, what the shared one put out.
+    /// `[n + rows of all parts + n, hidden]`: the sums, the outputs of the routed experts, those of the shared one.
     out: Vec<f32>,
     workers: Workers,
 }
@@ -111,7 +111,7 @@ impl ExpertBank {
         &self.routed
     }
 
-    /// The shared expert.
+    /// The expert that all tokens pass through.
     #[must_use]
     pub fn shared(&self) -> Option<&SwiGlu> {
         self.shared.as_ref()
@@ -125,7 +125,7 @@ impl ExpertBank {
     /// Checks all routed experts that were never used before.
     ///
     /// # Errors
-    /// [`Error::Weight`] for the first damaged one.
+    /// [`LoadError::Weight`](crate::LoadError::Weight) for the first damaged one.
     pub(crate) fn validate(&self, pool: &Pool, layer: usize) -> Result<()> {
         let all: Vec<u32> = (0..).take(self.routed.len()).collect();
         self.ensure_validated(pool, layer, &all)
@@ -139,8 +139,8 @@ impl ExpertBank {
     /// Returns the weighted sum of each token's experts plus the shared expert, `[n, hidden]`, from the buffers.
     ///
     /// # Errors
-    /// [`Error::Routing`] when the decision names an expert that does not exist or covers another number of tokens,
-    /// [`Error::Weight`] for an expert with damaged codes or scales.
+    /// [`ForwardError::Routing`](crate::forward::ForwardError::Routing) when the decision names an expert that does not exist or covers another number of tokens,
+    /// [`LoadError::Weight`](crate::LoadError::Weight) for an expert with damaged codes or scales.
     pub fn forward<'s, T: Taps>(
         &self,
         batch: RoutedBatch<'_>,
@@ -188,7 +188,7 @@ impl ExpertBank {
     }
 }
 
-/// The two work lists of a batch, and what lies between them.
+/// The two work lists of a batch, and the steps between them.
 impl ExpertBank {
     fn part(&self, batch: &MoeBatchScheduler, part: usize) -> &SwiGlu {
         &self.routed[batch.experts()[part] as usize]
@@ -250,7 +250,7 @@ impl ExpertBank {
             hidden.set_in(network.down().act_mode(), &product[rows.start * ff..rows.end * ff], rows.len(), ff);
         };
         if n == 1 {
-            // A few rows: sharing them out would take longer.
+            // For so few rows, waking the threads would take longer than the work.
             hidden[..parts].iter_mut().enumerate().for_each(|(part, hidden)| make(part, hidden));
         } else {
             pool.chunks_mut(&mut hidden[..parts], 1, |part, hidden| make(part, &mut hidden[0]));
@@ -294,7 +294,7 @@ impl ExpertBank {
         });
     }
 
-    /// Checks those of `experts` that were never used before.
+    /// Checks the experts of `experts` that were never used before.
     fn ensure_validated(&self, pool: &Pool, layer: usize, experts: &[u32]) -> Result<()> {
         let known = |e: u32| self.validated[e as usize].load(Ordering::Relaxed);
         if experts.iter().all(|&e| known(e)) {
@@ -309,7 +309,7 @@ impl ExpertBank {
             match self.routed[e as usize].validate(|name| format!("blk.{layer}.ffn_{name}_exps.weight[{e}]")) {
                 Ok(()) => self.validated[e as usize].store(true, Ordering::Relaxed),
                 Err(error) => {
-                    // The lowest id is named, whichever thread came first.
+                    // The error names the lowest id, in whatever order the threads find the defects.
                     let mut first = first_defect.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                     if first.as_ref().is_none_or(|(id, _)| e < *id) {
                         *first = Some((e, error));
@@ -329,7 +329,8 @@ impl ExpertBank {
         whole.extend((0..parts).map(|part| batch.is_whole_batch(part)));
         all.clear();
         all.extend((0u32..).take(x.n()));
-        // Each buffer grows to the most tokens an expert in its place ever had; the sum shall not outgrow the batch.
+        // Each buffer grows to the most tokens that an expert in its place ever had; without a limit, their sum would
+        // grow far beyond the batch.
         for buffers in [&mut *gathered, hidden] {
             if buffers.iter().map(ActivationBuffer::capacity_rows).sum::<usize>() > 4 * (batch.n_rows() + SPARE_ROWS) {
                 buffers.clear();

@@ -6,6 +6,7 @@ use tl_kernels::pool::{ColumnBlock, Grid};
 use tl_kernels::{ActivationBuffer, Linear, Pool, math};
 
 use crate::error::{Error, Result};
+use crate::load::error::LoadError;
 use crate::storage::tile_digests::TileDigests;
 
 /// Three matrices that make one dense feed-forward part, one routed expert or the shared expert.
@@ -48,34 +49,34 @@ impl SwiGlu {
     /// A network of `gate` and `up` `[ff, hidden]` and `down` `[hidden, ff]`.
     ///
     /// # Errors
-    /// [`Error::Shape`] when the matrices do not fit each other.
+    /// [`LoadError::Shape`] when the matrices do not fit each other.
     pub fn new(gate: Linear, up: Linear, down: Linear) -> Result<SwiGlu> {
         let (ff, hidden) = (gate.rows(), gate.cols());
         for (name, linear, rows, cols) in [("up", &up, ff, hidden), ("down", &down, hidden, ff)] {
             if (linear.rows(), linear.cols()) != (rows, cols) {
-                return Err(Error::Shape {
+                return Err(Error::Load(LoadError::Shape {
                     tensor: format!("feed-forward {name}"),
                     expected: vec![rows, cols],
                     got: vec![linear.rows(), linear.cols()],
-                });
+                }));
             }
         }
         Ok(SwiGlu { gate, up, down, tile_digests: None })
     }
 
-    /// `[ff, hidden]`.
+    /// The gate matrix, `[ff, hidden]`.
     #[must_use]
     pub fn gate(&self) -> &Linear {
         &self.gate
     }
 
-    /// `[ff, hidden]`.
+    /// The up matrix, `[ff, hidden]`.
     #[must_use]
     pub fn up(&self) -> &Linear {
         &self.up
     }
 
-    /// `[hidden, ff]`.
+    /// The down matrix, `[hidden, ff]`.
     #[must_use]
     pub fn down(&self) -> &Linear {
         &self.down
@@ -95,21 +96,21 @@ impl SwiGlu {
     /// `down` in the file.
     ///
     /// # Errors
-    /// [`Error::Weight`] or [`Error::DamagedTiles`] for the first damaged matrix.
+    /// [`LoadError::Weight`] or [`StorageError::DamagedTiles`](crate::storage::StorageError::DamagedTiles) for the first damaged matrix.
     pub(crate) fn validate(&self, tensor: impl Fn(&str) -> String) -> Result<()> {
         for (i, (name, linear)) in
             [("gate", &self.gate), ("up", &self.up), ("down", &self.down)].into_iter().enumerate()
         {
             let checked = self.tile_digests.as_ref().and_then(|digests| digests.check(i, linear, || tensor(name)));
             checked.unwrap_or_else(|| {
-                linear.validate().map_err(|source| Error::Weight { tensor: tensor(name), source })
+                linear.validate().map_err(|source| Error::Load(LoadError::Weight { tensor: tensor(name), source }))
             })?;
         }
         Ok(())
     }
 
-    /// Writes the output of all rows of `x` `[n, hidden]` to `y` `[n, hidden]`; `on_hidden` sees what `down`
-    /// reads, `[n, ff]`.
+    /// Writes the output of all rows of `x` `[n, hidden]` to `y` `[n, hidden]`; `on_hidden` gets the
+    /// input of `down`, `[n, ff]`.
     ///
     /// # Panics
     /// When `x` or `y` has another width.

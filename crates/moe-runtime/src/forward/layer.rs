@@ -35,9 +35,9 @@ pub enum FeedForward {
     Dense(SwiGlu),
     /// A router and its experts.
     Moe {
-        /// Chooses.
+        /// Chooses the experts of each token.
         router: MoeRouter,
-        /// Computes.
+        /// Computes the chosen experts.
         experts: ExpertBank,
     },
 }
@@ -48,18 +48,18 @@ pub struct DecoderLayer {
     index: usize,
     hidden: usize,
     eps: f32,
-    /// `[hidden]`.
+    /// Weight of the norm before the attention, `[hidden]`.
     attention_norm: Vec<f32>,
     attention: Attention,
-    /// `[hidden]`.
+    /// Weight of the norm before the feed-forward part, `[hidden]`.
     ffn_norm: Vec<f32>,
     ffn: FeedForward,
 }
 
-/// The tokens a layer works on, and what it works with.
+/// The tokens that a layer moves on, with threads and buffers.
 #[derive(Debug)]
 pub struct Batch<'a> {
-    /// Threads.
+    /// The threads that compute.
     pub pool: &'a Pool,
     /// The residual stream, `[n, hidden]`; replaced by the layer's output.
     pub x: &'a mut [f32],
@@ -70,9 +70,9 @@ pub struct Batch<'a> {
 /// Buffers of [`DecoderLayer::forward`]. They grow to the largest batch seen; then a step allocates nothing.
 #[derive(Debug, Default)]
 pub struct LayerScratch {
-    /// `[n, hidden]`: a norm's output.
+    /// `[n, hidden]`: the output of a norm.
     normed: Vec<f32>,
-    /// `[n, hidden]`: what is added to the residual stream.
+    /// `[n, hidden]`: the output of a part, which is added to the residual stream.
     delta: Vec<f32>,
     attention: AttentionScratch,
     acts: ActivationBuffer,
@@ -153,19 +153,19 @@ impl DecoderLayer {
         }
     }
 
-    /// What the layer stores per position.
+    /// The numbers that the layer stores per position.
     #[must_use]
     pub fn cache_shape(&self) -> CacheShape {
         self.attention.cache_shape()
     }
 
-    /// The attention.
+    /// The attention of the layer.
     #[must_use]
     pub fn attention(&self) -> &Attention {
         &self.attention
     }
 
-    /// The feed-forward part.
+    /// The dense network, or the router and its experts.
     #[must_use]
     pub fn ffn(&self) -> &FeedForward {
         &self.ffn
@@ -181,8 +181,8 @@ impl DecoderLayer {
     /// Moves `batch.x` through the layer: tokens at positions `cache.len()..`, which the cache then holds too.
     ///
     /// # Errors
-    /// What attention refuses (a full context, another layer's cache) and forced routings that do not fit. The residual
-    /// stream is spoilt then.
+    /// A failure of the attention (a full context, the cache of another layer) or a forced routing that does not fit. The
+    /// content of the residual stream is then undefined.
     ///
     /// # Panics
     /// When `batch.x` is no whole number of rows.
@@ -320,7 +320,7 @@ pub(crate) fn norm_rows(pool: &Pool, x: &[f32], weight: &[f32], eps: f32, out: &
     pool.chunks_mut(out, width, |t, row| math::rms_norm(&x[t * width..][..width], weight, eps, row));
 }
 
-/// `x += delta`.
+/// Adds `delta` to `x`.
 fn add(pool: &Pool, x: &mut [f32], delta: &[f32]) {
     pool.chunks_mut(x, ELEMENTS_PER_TASK, |i, x| {
         for (x, d) in x.iter_mut().zip(&delta[i * ELEMENTS_PER_TASK..]) {

@@ -39,10 +39,10 @@ pub struct CraftsmanModel {
 /// All weights of a model.
 #[derive(Debug)]
 pub(crate) struct ModelWeights {
-    /// `[vocab, hidden]`.
+    /// One row per token, `[vocab, hidden]`.
     pub(crate) embedding: Linear,
     pub(crate) layers: Vec<DecoderLayer>,
-    /// `[hidden]`.
+    /// Weight of the norm after the last layer, `[hidden]`.
     pub(crate) final_norm: Vec<f32>,
     /// `[vocab, hidden]`; `None` when the embedding serves as the head.
     pub(crate) head: Option<Linear>,
@@ -57,7 +57,7 @@ pub(crate) struct ForwardScratch {
     hidden: Vec<f32>,
     layer: LayerScratch,
     acts: ActivationBuffer,
-    /// `[rows, vocab]`.
+    /// The logits that were computed last, `[rows, vocab]`.
     logits: Vec<f32>,
 }
 
@@ -68,7 +68,7 @@ impl ForwardScratch {
     }
 }
 
-/// The forward pass.
+/// The forward pass of a batch.
 impl CraftsmanModel {
     /// Moves `tokens` through all layers and the final norm. They take the positions `cache.len()..`, and the cache then
     /// holds them too.

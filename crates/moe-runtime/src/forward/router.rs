@@ -1,4 +1,4 @@
-//! Which experts compute a token, and with what weight.
+//! The choice of the experts that compute a token, and of their weights.
 //!
 //! ```text
 //! logits z = W x                      F32, 16-lane dot
@@ -14,12 +14,13 @@
 use tl_kernels::{ActivationBuffer, Linear, Pool, math};
 
 use crate::error::{Error, Result};
+use crate::load::error::LoadError;
 use crate::models::config::{Gating, GroupScore, RouterConfig, WeightNorm};
 
 /// The experts of a batch of tokens: `top_k` per token.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RoutingDecision {
-    /// Experts per token.
+    /// Number of experts per token.
     pub top_k: usize,
     /// `[n, top_k]`, ascending within a token.
     pub ids: Vec<u32>,
@@ -28,7 +29,7 @@ pub struct RoutingDecision {
 }
 
 impl RoutingDecision {
-    /// Number of tokens.
+    /// Number of tokens in the batch.
     #[must_use]
     pub fn n(&self) -> usize {
         self.ids.len().checked_div(self.top_k).unwrap_or(0)
@@ -51,7 +52,7 @@ pub struct RouterScratch {
     pub logits: Vec<f32>,
     /// `[n, n_experts]`, after gating, before the bias.
     pub scores: Vec<f32>,
-    /// What was decided.
+    /// The experts that were chosen.
     pub decision: RoutingDecision,
     candidates: Candidates,
 }
@@ -63,7 +64,7 @@ struct Candidates {
     selection: Vec<f32>,
     /// `[n_experts]`: may still be chosen.
     open: Vec<bool>,
-    /// `[n_group]`.
+    /// Score of each group, `[n_group]`.
     groups: Vec<f32>,
     chosen_groups: Vec<bool>,
 }
@@ -72,9 +73,9 @@ struct Candidates {
 #[derive(Debug)]
 pub struct MoeRouter {
     config: RouterConfig,
-    /// `[n_experts, hidden]`, F32.
+    /// The matrix of the logits, `[n_experts, hidden]`, F32.
     weight: Linear,
-    /// `[n_experts]`.
+    /// Added to the scores for the selection only, `[n_experts]`.
     bias: Option<Vec<f32>>,
 }
 
@@ -82,26 +83,26 @@ impl MoeRouter {
     /// A router over `weight` `[n_experts, hidden]` and the selection bias `[n_experts]`.
     ///
     /// # Errors
-    /// [`Error::Shape`] when a weight has another size than the configuration says.
+    /// [`LoadError::Shape`] when a weight has another size than the configuration says.
     pub fn new(config: RouterConfig, weight: Linear, bias: Option<Vec<f32>>) -> Result<MoeRouter> {
         if weight.rows() != config.n_experts {
-            return Err(Error::Shape {
+            return Err(Error::Load(LoadError::Shape {
                 tensor: "router".to_owned(),
                 expected: vec![config.n_experts, weight.cols()],
                 got: vec![weight.rows(), weight.cols()],
-            });
+            }));
         }
         if let Some(bias) = bias.as_ref().filter(|b| b.len() != config.n_experts) {
-            return Err(Error::Shape {
+            return Err(Error::Load(LoadError::Shape {
                 tensor: "router selection bias".to_owned(),
                 expected: vec![config.n_experts],
                 got: vec![bias.len()],
-            });
+            }));
         }
         Ok(MoeRouter { config, weight, bias })
     }
 
-    /// The rule it follows.
+    /// The rule by which experts are chosen.
     #[must_use]
     pub fn config(&self) -> &RouterConfig {
         &self.config

@@ -1,4 +1,4 @@
-//! Where a caller may look into the forward pass, and where it may reach in.
+//! The places where a caller may observe the forward pass, and where it may replace a value.
 //!
 //! ```text
 //! x ──layer_in──► norm ──attention_in──► attention ──attention_out──► + ──► norm ──ffn_in──┐
@@ -19,7 +19,7 @@ use crate::forward::router::RoutingDecision;
 /// The batch and the layer a tap is called for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct At {
-    /// Layer, from 0.
+    /// Index of the layer in the model.
     pub layer: usize,
     /// Position of the batch's first token in its sequence.
     pub first: usize,
@@ -32,13 +32,13 @@ pub struct At {
 pub enum ExpertId {
     /// Routed expert, by index.
     Routed(usize),
-    /// The shared expert.
+    /// The expert that all tokens pass through.
     Shared,
     /// The only network of a dense layer.
     Dense,
 }
 
-/// Observers and overrides of a forward pass; implement what you need.
+/// Observers and overrides of a forward pass; every method may be left out.
 #[expect(unused_variables, reason = "the defaults do nothing; the names document the arguments")]
 pub trait Taps {
     /// The residual stream before a layer, `[n, hidden]`.
@@ -47,7 +47,7 @@ pub trait Taps {
     /// The normed input of the attention, `[n, hidden]`.
     fn attention_in(&mut self, at: At, x: &[f32]) {}
 
-    /// What the attention adds to the residual stream, `[n, hidden]`.
+    /// The output of the attention, which is added to the residual stream, `[n, hidden]`.
     fn attention_out(&mut self, at: At, y: &mut [f32]) {}
 
     /// The normed input of the feed-forward part, `[n, hidden]`.
@@ -62,7 +62,7 @@ pub trait Taps {
     /// An expert reads the rows `tokens` of the batch `x`.
     fn expert_in(&mut self, at: At, expert: ExpertId, tokens: &[u32], x: &ActivationBuffer) {}
 
-    /// `silu(gate) * up` of those rows, `[tokens.len(), ff]`: what the expert's down projection reads.
+    /// `silu(gate) * up` of those rows, `[tokens.len(), ff]`: the input of the expert's down projection.
     fn expert_hidden(&mut self, at: At, expert: ExpertId, tokens: &[u32], rows: &[f32]) {}
 
     /// The expert's output before its weight, `[tokens.len(), hidden]`.

@@ -1,4 +1,4 @@
-//! From a path to a configuration and canonical tensors, whatever kind of model lies there.
+//! From a path to a configuration and canonical tensors, for every kind of model.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -6,6 +6,7 @@ use std::sync::Arc;
 use gguf_bitnet::{Catalog, DiscoveryReport, GgufFile, OpenModel, SplitDims, TensorNameMapper, TensorSource};
 
 use crate::error::{Error, Result};
+use crate::load::error::LoadError;
 use crate::models::config::{AttentionConfig, ModelConfig, Presence};
 use crate::models::tensors::expected_tensors;
 use crate::sessions::sampler::SamplerConfig;
@@ -14,9 +15,9 @@ use crate::text::tokenizer::Tokenizer;
 /// A model that has been opened and understood, with no weight read yet.
 #[derive(Debug)]
 pub struct ModelFiles {
-    /// What it is.
+    /// Shapes and rules of the model.
     pub config: ModelConfig,
-    /// Its tensors under canonical names.
+    /// The tensors under canonical names.
     pub catalog: Catalog,
     gguf: Option<Arc<GgufFile>>,
     path: PathBuf,
@@ -33,7 +34,7 @@ impl ModelFiles {
     /// ```
     ///
     /// # Errors
-    /// What the reader of the format refuses, and what [`ModelConfig`] refuses.
+    /// A file that the reader of its format refuses, and a configuration that [`ModelConfig`] refuses.
     pub fn open(path: &Path) -> Result<ModelFiles> {
         let model = OpenModel::open(path)?;
         let dir = model.dir();
@@ -45,7 +46,7 @@ impl ModelFiles {
             OpenModel::Safetensors(checkpoint) => {
                 let file = dir.join("config.json");
                 let text = std::fs::read_to_string(&file)
-                    .map_err(|source| Error::ConfigFile { path: file.clone(), source })?;
+                    .map_err(|source| Error::Load(LoadError::ConfigFile { path: file.clone(), source }))?;
                 let config = ModelConfig::from_hf_str(&text).map_err(|error| error.in_model(&file))?;
                 let path = checkpoint.path().to_owned();
                 let mut catalog = mapper(&config).map(checkpoint)?;
@@ -87,13 +88,13 @@ impl ModelFiles {
         &self.dir
     }
 
-    /// Compares the file with what its configuration asks for. Reads no weights.
+    /// Compares the tensors of the file with those that its configuration requires. Reads no weights.
     #[must_use]
     pub fn report(&self) -> DiscoveryReport {
         gguf_bitnet::validate(&self.catalog, &expected_tensors(&self.config))
     }
 
-    /// How the model wants its tokens to be chosen.
+    /// The sampling that the model recommends.
     ///
     /// # Errors
     /// As [`SamplerConfig::recommended`] and [`SamplerConfig::from_dir`].

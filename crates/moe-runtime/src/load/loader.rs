@@ -48,7 +48,7 @@ impl Default for LoadOptions {
     }
 }
 
-/// Loading.
+/// Ways to load a model.
 impl CraftsmanModel {
     /// Loads a checkpoint directory or a GGUF. Weights stay mapped where a kernel reads their type as it is.
     ///

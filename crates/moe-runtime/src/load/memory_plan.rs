@@ -1,6 +1,6 @@
-//! What running a model takes, summed before anything is loaded.
+//! The memory that running a model takes, summed before any weight is loaded.
 //!
-//! **Invariant:** the sum is an upper bound of what stays resident: mapped weights count in full although the system may
+//! **Invariant:** the sum is an upper bound of the resident memory: mapped weights count in full although the system may
 //! page them, and buffers count at their largest.
 
 use gguf_bitnet::{Catalog, TensorClass, TensorType};
@@ -8,6 +8,7 @@ use mla_attention::CacheType;
 
 use crate::error::{Error, Result};
 use crate::forward::model::LOGIT_ROWS;
+use crate::load::error::LoadError;
 use crate::models::config::{AttentionConfig, ModelConfig};
 
 /// Bytes for small things that are not counted one by one.
@@ -66,10 +67,10 @@ impl MemoryPlan {
             .fold(0, |sum, part| sum.saturating_add(*part))
     }
 
-    /// Refuses what does not fit.
+    /// Refuses a sum that is larger than `allowed`.
     ///
     /// # Errors
-    /// [`Error::MemoryLimit`] with the sum and its parts.
+    /// [`LoadError::MemoryLimit`] with the sum and its parts.
     pub fn check(&self, allowed: u64) -> Result<()> {
         let need = self.total_bytes();
         if need <= allowed {
@@ -77,7 +78,7 @@ impl MemoryPlan {
         }
         let weights = self.mapped_weights_bytes.saturating_add(self.converted_weights_bytes);
         let detail = format!("weights {weights} + cache {} + buffers {}", self.cache_bytes, self.scratch_bytes);
-        Err(Error::MemoryLimit { need, allowed, detail })
+        Err(Error::Load(LoadError::MemoryLimit { need, allowed, detail }))
     }
 }
 

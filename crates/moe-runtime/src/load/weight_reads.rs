@@ -1,6 +1,6 @@
-//! What one decoded token reads from memory: the number that a decoding speed is to be judged by.
+//! The bytes that one decoded token reads from memory. Divided by the memory bandwidth they bound the decoding speed.
 //!
-//! **Invariant:** only what every step must read counts: all matrices that every token passes through, of the routed
+//! **Invariant:** only bytes that every step must read count: all matrices that every token passes through, of the routed
 //! experts the share that one token chooses, and one row of the embedding. The cache comes on top, position by position
 //! ([`mla_attention::CompressedMlaCache::bytes_per_token`]).
 

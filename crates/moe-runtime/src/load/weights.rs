@@ -10,6 +10,7 @@ use gguf_bitnet::{Catalog, LogicalTensor, Matrix, TensorClass, TensorType};
 use tl_kernels::{ActMode, BLOCK, Bytes, DenseType, KernelSelector, Linear, Packing, Scales, TernaryTensor};
 
 use crate::error::{Error, Result};
+use crate::load::error::LoadError;
 use crate::models::config::Presence;
 
 /// Reads one model's tensors.
@@ -28,12 +29,16 @@ impl<'a> WeightReader<'a> {
     /// The tensor called `name`, of exactly this shape.
     fn tensor(&self, name: &str, shape: &[usize]) -> Result<&'a LogicalTensor> {
         let Some(tensor) = self.catalog.find(name) else {
-            return Err(Error::MissingTensor { tensor: name.to_owned() });
+            return Err(Error::Load(LoadError::MissingTensor { tensor: name.to_owned() }));
         };
         if tensor.shape == shape {
             return Ok(tensor);
         }
-        Err(Error::Shape { tensor: name.to_owned(), expected: shape.to_vec(), got: tensor.shape.clone() })
+        Err(Error::Load(LoadError::Shape {
+            tensor: name.to_owned(),
+            expected: shape.to_vec(),
+            got: tensor.shape.clone(),
+        }))
     }
 
     fn wanted(&self, presence: Presence, name: &str) -> bool {
@@ -72,7 +77,7 @@ impl<'a> WeightReader<'a> {
     /// A matrix widened to F32.
     pub(crate) fn matrix_f32(&self, name: &str, rows: usize, cols: usize) -> Result<Linear> {
         let tensor = self.tensor(name, &[rows, cols])?;
-        self.settled(tensor, Linear::from_f32(rows, cols, self.floats(tensor)?)?)
+        self.on_selected_kernel(tensor, Linear::from_f32(rows, cols, self.floats(tensor)?)?)
     }
 
     /// The matrices of a stack `[outer, rows, cols]`.
@@ -83,16 +88,20 @@ impl<'a> WeightReader<'a> {
 
     /// One matrix of a tensor, on the kernel for its type.
     fn linear(&self, tensor: &LogicalTensor, outer: usize) -> Result<Linear> {
-        self.settled(tensor, self.unsettled(tensor, outer)?)
+        self.on_selected_kernel(tensor, self.read_linear(tensor, outer)?)
     }
 
-    fn settled(&self, tensor: &LogicalTensor, linear: Linear) -> Result<Linear> {
-        self.kernels.settle(linear).map_err(|source| Error::Weight { tensor: tensor.name.clone(), source })
+    /// Gives a matrix the kernel that passed the self-test for its type.
+    fn on_selected_kernel(&self, tensor: &LogicalTensor, linear: Linear) -> Result<Linear> {
+        self.kernels
+            .settle(linear)
+            .map_err(|source| Error::Load(LoadError::Weight { tensor: tensor.name.clone(), source }))
     }
 
-    fn unsettled(&self, tensor: &LogicalTensor, outer: usize) -> Result<Linear> {
+    /// One matrix of a tensor as the file stores it, before a kernel is chosen.
+    fn read_linear(&self, tensor: &LogicalTensor, outer: usize) -> Result<Linear> {
         let Matrix { ty, rows, cols, bytes } = self.catalog.matrix(tensor, outer)?;
-        let located = |source| Error::Weight { tensor: tensor.name.clone(), source };
+        let located = |source| Error::Load(LoadError::Weight { tensor: tensor.name.clone(), source });
         if let Some(dense) = dense_type(ty) {
             let linear = Linear::dense(dense, rows, cols, bytes).map_err(located)?;
             return Ok(linear.with_act_mode(self.mode));
@@ -134,14 +143,14 @@ impl<'a> WeightReader<'a> {
         let mut row = vec![0.0; cols];
         let mut bytes = Vec::new();
         let size = rows.checked_mul(cols).and_then(|n| n.checked_mul(4)).unwrap_or(usize::MAX);
-        let no_memory = |_| Error::Memory { what: tensor.name.clone(), bytes: size };
+        let no_memory = |_| Error::Load(LoadError::Memory { what: tensor.name.clone(), bytes: size });
         bytes.try_reserve_exact(size).map_err(no_memory)?;
         for r in outer * rows..(outer + 1) * rows {
             self.catalog.read_rows(tensor, r..r + 1, &mut row)?;
             bytes.extend(row.iter().flat_map(|x| x.to_le_bytes()));
         }
         self.catalog.release(tensor);
-        let located = |source| Error::Weight { tensor: tensor.name.clone(), source };
+        let located = |source| Error::Load(LoadError::Weight { tensor: tensor.name.clone(), source });
         Linear::dense(DenseType::F32, rows, cols, Bytes::from(bytes)).map_err(located)
     }
 

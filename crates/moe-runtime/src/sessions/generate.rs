@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 use crate::forward::taps::Taps;
+use crate::sessions::error::SessionError;
 use crate::sessions::loops::{LoopConfig, LoopDetector, TokenLoop};
 use crate::sessions::sampler::Sampler;
 use crate::sessions::session::Session;
@@ -16,7 +17,7 @@ pub struct GenerateOptions {
     pub max_tokens: usize,
     /// Tokens that end the answer; they are not part of it.
     pub stop: Vec<u32>,
-    /// Ends an answer that goes in circles.
+    /// Ends an answer that repeats itself.
     pub loops: LoopConfig,
 }
 
@@ -27,17 +28,17 @@ impl Default for GenerateOptions {
     }
 }
 
-/// Why an answer ended.
+/// The reason for the end of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StopReason {
-    /// The model said so, with this token.
+    /// The model chose this stop token.
     StopToken(u32),
-    /// As many tokens as were asked for.
+    /// The answer has as many tokens as were asked for.
     MaxTokens,
     /// No more tokens fit the context.
     ContextFull,
-    /// The callback said so.
+    /// The callback ended it.
     Callback,
     /// The answer repeated itself.
     Loop(TokenLoop),
@@ -57,7 +58,7 @@ impl StopReason {
     }
 }
 
-/// What a run took.
+/// The tokens of a run and their times.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Statistics {
     /// Tokens of the prompt that were computed.
@@ -66,7 +67,7 @@ pub struct Statistics {
     pub generated_tokens: usize,
     /// Time from the start to the first token.
     pub prefill: Duration,
-    /// Time after that.
+    /// Time from the first token to the end.
     pub decode: Duration,
 }
 
@@ -84,7 +85,7 @@ impl Statistics {
     }
 }
 
-/// Measures from its start; stands still on WASM, which has no clock.
+/// Time since its start; always zero on WASM, which has no clock.
 struct Clock(Option<Instant>);
 
 impl Clock {
@@ -102,24 +103,24 @@ fn per_second(tokens: usize, time: Duration) -> f64 {
     if seconds > 0.0 { tokens as f64 / seconds } else { 0.0 }
 }
 
-/// An answer.
+/// An answer in tokens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Generation {
     /// Its tokens, without the stop token.
     pub tokens: Vec<u32>,
-    /// Why it ended.
+    /// The reason for its end.
     pub reason: StopReason,
-    /// What it took.
+    /// Tokens and times of the run.
     pub statistics: Statistics,
 }
 
-/// Appends `prompt` to the session, then token after token until something says stop. `on_token` sees each token of the
-/// answer as it comes and may break.
+/// Appends `prompt` to the session, then token after token until a stop token, a limit, a loop or the callback ends
+/// the answer. `on_token` gets each token of the answer as it comes and may break.
 ///
-/// The last token handed out is not yet part of the session: a conversation goes on by appending it with what follows.
+/// The last token of the answer is not yet part of the session: to go on, append it together with the tokens that follow.
 ///
 /// # Errors
-/// [`Error::ContextFull`] when the prompt alone is too long, and what [`Session::step`] and [`Sampler::sample`] refuse.
+/// [`SessionError::ContextFull`] when the prompt alone is too long, and every failure of [`Session::step`] and [`Sampler::sample`].
 pub fn generate<T: Taps>(
     session: &mut Session,
     prompt: &[u32],
@@ -143,7 +144,9 @@ pub fn generate<T: Taps>(
             break StopReason::MaxTokens;
         }
         let logits = match session.step(pending, taps) {
-            Err(Error::ContextFull { .. }) if !tokens.is_empty() => break StopReason::ContextFull,
+            Err(Error::Session(SessionError::ContextFull { .. })) if !tokens.is_empty() => {
+                break StopReason::ContextFull;
+            }
             other => other?,
         };
         let token = sampler.sample(logits)?;

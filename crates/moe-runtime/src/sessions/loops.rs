@@ -98,7 +98,7 @@ impl LoopDetector {
         found
     }
 
-    /// Forgets everything seen.
+    /// Removes all tokens seen so far.
     pub fn reset(&mut self) {
         self.runs.fill(0);
         self.seen = 0;

@@ -18,6 +18,7 @@ use gguf_bitnet::{Metadata, Value};
 
 use crate::error::{Error, Result};
 use crate::rng::SplitMix64;
+use crate::sessions::error::SessionError;
 use crate::text::tokenizer::read_json;
 
 const TEMPERATURE_KEY: &str = "general.sampling.temp";
@@ -128,9 +129,9 @@ impl SamplerConfig {
     /// Checks every setting's range.
     ///
     /// # Errors
-    /// [`Error::Sampling`] names the first setting out of range.
+    /// [`SessionError::Sampling`] names the first setting out of range.
     pub fn check(&self) -> Result<()> {
-        let bad = |setting, value: f32, rule| Err(Error::Sampling { setting, value, rule });
+        let bad = |setting, value: f32, rule| Err(Error::Session(SessionError::Sampling { setting, value, rule }));
         if !(self.temperature >= 0.0 && self.temperature.is_finite()) {
             return bad("temperature", self.temperature, "a finite number of at least 0");
         }
@@ -147,26 +148,28 @@ impl SamplerConfig {
 /// The id of the largest logit; the lowest id wins a tie.
 ///
 /// # Errors
-/// [`Error::Logit`] when a logit is NaN or plus infinity, or when none is finite; [`Error::NoLogits`] for an empty row.
+/// [`SessionError::Logit`] when a logit is NaN or plus infinity, or when none is finite; [`SessionError::NoLogits`] for an empty row.
 pub fn greedy(logits: &[f32]) -> Result<u32> {
     let mut best = (f32::NEG_INFINITY, 0usize);
     for (id, &z) in logits.iter().enumerate() {
         if z.is_nan() || z == f32::INFINITY {
-            return Err(Error::Logit { token: id, value: z });
+            return Err(Error::Session(SessionError::Logit { token: id, value: z }));
         }
         if z > best.0 {
             best = (z, id);
         }
     }
     match logits.first() {
-        None => Err(Error::NoLogits),
-        Some(&first) if best.0 == f32::NEG_INFINITY => Err(Error::Logit { token: 0, value: first }),
+        None => Err(Error::Session(SessionError::NoLogits)),
+        Some(&first) if best.0 == f32::NEG_INFINITY => {
+            Err(Error::Session(SessionError::Logit { token: 0, value: first }))
+        }
         Some(_) => to_id(best.1),
     }
 }
 
 fn to_id(index: usize) -> Result<u32> {
-    u32::try_from(index).map_err(|_| Error::TooManyLogits { got: index })
+    u32::try_from(index).map_err(|_| Error::Session(SessionError::TooManyLogits { got: index }))
 }
 
 /// Draws tokens by one [`SamplerConfig`].
@@ -204,13 +207,13 @@ impl Sampler {
     /// A sampler at the start of its seed's stream.
     ///
     /// # Errors
-    /// [`Error::Sampling`] when a setting is out of range.
+    /// [`SessionError::Sampling`] when a setting is out of range.
     pub fn new(config: SamplerConfig) -> Result<Self> {
         config.check()?;
         Ok(Self { config, rng: SplitMix64::new(config.seed), candidates: Vec::new() })
     }
 
-    /// The settings.
+    /// The settings that tokens are chosen by.
     #[must_use]
     pub fn config(&self) -> &SamplerConfig {
         &self.config
@@ -302,6 +305,7 @@ impl Sampler {
 mod tests {
     use super::{Sampler, SamplerConfig, greedy};
     use crate::error::Error;
+    use crate::sessions::error::SessionError;
     use proptest::prelude::*;
     use std::f32::consts::LN_2;
 
@@ -332,10 +336,16 @@ mod tests {
     fn unusable_logits_are_errors() {
         for temperature in [0.0, 1.0] {
             let mut sampler = Sampler::new(SamplerConfig { temperature, ..OPEN }).unwrap();
-            assert!(matches!(sampler.sample(&[0.0, f32::NAN]), Err(Error::Logit { token: 1, .. })));
-            assert!(matches!(sampler.sample(&[f32::INFINITY]), Err(Error::Logit { token: 0, .. })));
-            assert!(matches!(sampler.sample(&[f32::NEG_INFINITY; 2]), Err(Error::Logit { .. })));
-            assert!(matches!(sampler.sample(&[]), Err(Error::NoLogits)));
+            assert!(matches!(
+                sampler.sample(&[0.0, f32::NAN]),
+                Err(Error::Session(SessionError::Logit { token: 1, .. }))
+            ));
+            assert!(matches!(
+                sampler.sample(&[f32::INFINITY]),
+                Err(Error::Session(SessionError::Logit { token: 0, .. }))
+            ));
+            assert!(matches!(sampler.sample(&[f32::NEG_INFINITY; 2]), Err(Error::Session(SessionError::Logit { .. }))));
+            assert!(matches!(sampler.sample(&[]), Err(Error::Session(SessionError::NoLogits))));
         }
     }
 

@@ -1,4 +1,4 @@
-//! A sequence of tokens and what the model remembers of it.
+//! A sequence of tokens with the cache of their keys and values.
 //!
 //! A prompt runs in chunks, a generated token alone; both give the same bits, so a session may be fed in any way, cut
 //! back with [`Session::truncate`] and continued.
@@ -12,11 +12,12 @@ use mla_attention::{CacheType, CompressedMlaCache};
 use crate::error::{Error, Result};
 use crate::forward::model::{CraftsmanModel, ForwardScratch, LOGIT_ROWS};
 use crate::forward::taps::Taps;
+use crate::sessions::error::SessionError;
 
 /// Receives the logits `[vocab]` of one position.
 pub type LogitsSink<'a> = dyn FnMut(usize, &[f32]) -> Result<()> + 'a;
 
-/// One sequence over a shared model.
+/// One sequence of tokens over a shared model.
 #[derive(Debug)]
 pub struct Session {
     model: Arc<CraftsmanModel>,
@@ -32,11 +33,11 @@ impl Session {
     /// An empty sequence with room for `n_ctx` tokens.
     ///
     /// # Errors
-    /// [`Error::ContextTooLong`] beyond the model's own limit, and memory that cannot be had.
+    /// [`SessionError::ContextTooLong`] beyond the model's own limit, and memory that cannot be had.
     pub fn new(model: Arc<CraftsmanModel>, n_ctx: usize, ty: CacheType) -> Result<Session> {
         let made_for = model.config().n_ctx;
         if n_ctx > made_for {
-            return Err(Error::ContextTooLong { asked: n_ctx, made_for });
+            return Err(Error::Session(SessionError::ContextTooLong { asked: n_ctx, made_for }));
         }
         let cache = CompressedMlaCache::new(model.cache_shapes(), n_ctx, ty)?;
         Ok(Session { model, cache, scratch: ForwardScratch::default(), chunk: Session::DEFAULT_CHUNK })
@@ -49,42 +50,42 @@ impl Session {
         self
     }
 
-    /// The model.
+    /// The model that computes the sequence.
     #[must_use]
     pub fn model(&self) -> &Arc<CraftsmanModel> {
         &self.model
     }
 
-    /// Tokens held.
+    /// Number of tokens in the sequence.
     #[must_use]
     pub fn len(&self) -> usize {
         self.cache.len()
     }
 
-    /// Whether no token is held.
+    /// Whether the sequence has no token.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.cache.is_empty()
     }
 
-    /// Tokens that fit.
+    /// Number of tokens that fit the context.
     #[must_use]
     pub fn n_ctx(&self) -> usize {
         self.cache.n_ctx()
     }
 
-    /// What is remembered of the tokens.
+    /// The keys and values, or latents, of the tokens.
     #[must_use]
     pub fn cache(&self) -> &CompressedMlaCache {
         &self.cache
     }
 
-    /// Forgets all tokens.
+    /// Removes all tokens from the sequence.
     pub fn reset(&mut self) {
         self.cache.reset();
     }
 
-    /// Forgets the tokens from `len` on.
+    /// Removes the tokens from position `len` on.
     pub fn truncate(&mut self, len: usize) {
         self.cache.truncate(len);
     }
@@ -105,7 +106,7 @@ impl Session {
     /// Appends `tokens` and returns the logits `[vocab]` that follow the last one.
     ///
     /// # Errors
-    /// [`Error::NoTokens`], [`Error::Token`], [`Error::ContextFull`] with both numbers, or what a layer refuses.
+    /// [`SessionError::NoTokens`], [`SessionError::Token`], [`SessionError::ContextFull`] with both numbers, or the failure of a layer.
     pub fn step<T: Taps>(&mut self, tokens: &[u32], taps: &mut T) -> Result<&[f32]> {
         self.run(tokens, taps, |model, scratch, _, n| {
             model.compute_logits(n - 1..n, scratch);
@@ -126,7 +127,7 @@ impl Session {
     /// start of the sequence.
     ///
     /// # Errors
-    /// As [`Session::step`], and what `sink` returns.
+    /// As [`Session::step`], and the errors of `sink`.
     pub fn step_rows<T: Taps>(
         &mut self,
         tokens: &[u32],
@@ -148,6 +149,16 @@ impl Session {
         })
     }
 
+    /// The mean of the final hidden states of `tokens`, which are appended; `[hidden]`.
+    ///
+    /// # Errors
+    /// As [`Session::prefill`].
+    pub fn mean_hidden(&mut self, tokens: &[u32]) -> Result<Vec<f32>> {
+        let mut mean = MeanHidden { sum: vec![0.0; self.model.config().hidden] };
+        self.prefill(tokens, &mut mean)?;
+        Ok(mean.sum.iter().map(|sum| (sum / tokens.len() as f64) as f32).collect())
+    }
+
     /// Runs `tokens` chunk by chunk; `after` gets the model, the buffers, the first position and the size of a chunk.
     fn run<T: Taps>(
         &mut self,
@@ -157,15 +168,15 @@ impl Session {
     ) -> Result<()> {
         let vocab = self.model.config().vocab;
         if tokens.is_empty() {
-            return Err(Error::NoTokens);
+            return Err(Error::Session(SessionError::NoTokens));
         }
         if let Some(&token) = tokens.iter().find(|&&t| usize::try_from(t).is_ok_and(|t| t >= vocab)) {
-            return Err(Error::Token { token, vocab });
+            return Err(Error::Session(SessionError::Token { token, vocab }));
         }
         let start = self.len();
         let need = start.saturating_add(tokens.len());
         if need > self.n_ctx() {
-            return Err(Error::ContextFull { have: self.n_ctx(), need });
+            return Err(Error::Session(SessionError::ContextFull { have: self.n_ctx(), need }));
         }
         for chunk in tokens.chunks(self.chunk) {
             let first = self.cache.len();
@@ -179,5 +190,21 @@ impl Session {
             }
         }
         Ok(())
+    }
+}
+
+/// Adds up the final hidden states.
+struct MeanHidden {
+    /// The sum over the tokens, `[hidden]`.
+    sum: Vec<f64>,
+}
+
+impl Taps for MeanHidden {
+    fn final_hidden(&mut self, _first: usize, x: &[f32]) {
+        for row in x.chunks_exact(self.sum.len()) {
+            for (sum, &x) in self.sum.iter_mut().zip(row) {
+                *sum += f64::from(x);
+            }
+        }
     }
 }

@@ -39,7 +39,7 @@ impl Packer<'_> {
     /// Packs in memory. Reads and validates all ternary weights.
     ///
     /// # Errors
-    /// [`crate::Error::Weight`] for damaged weights; no memory for an arena.
+    /// [`LoadError::Weight`](crate::LoadError::Weight) for damaged weights; no memory for an arena.
     pub(crate) fn pack(&mut self) -> Result<Packed> {
         let pool = self.pool;
         self.pack_with(|layer| layer.pack(pool))

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! **Invariant:** no length or place is read from the file: all follow from the model, and the file must be exactly as
-//! long as they say.
+//! long as the model requires.
 //!
 //! **Invariant:** no tile is computed with before its matrix had the digest that was written when it was packed; and some
 //! rows of every layer are compared with those of the model at each start, by the self-test. A routed expert is hashed
@@ -24,8 +24,9 @@ use blake3::Hash;
 use gguf_bitnet::{GgufFile, MappedFile, NewFile, local_state, require_space};
 use tl_kernels::{Bytes, KernelKind, LAYOUT_ID, Linear, Pool};
 
-use crate::error::{Error, Result, TileCacheDefect};
+use crate::error::{Error, Result};
 use crate::forward::layer::DecoderLayer;
+use crate::storage::error::{StorageError, TileCacheDefect};
 use crate::storage::packing::{Packed, Packer, release};
 use crate::storage::tile_digests::TileDigests;
 
@@ -40,18 +41,18 @@ const ALIGNMENT: usize = 64;
 /// The outcome of a cache of tiles.
 #[derive(Debug)]
 pub enum TileCache {
-    /// The model runs on the tiles that were there.
+    /// The file was there, and the model computes from its tiles.
     Found,
-    /// It was made, and the model runs on it.
+    /// The file was made, and the model computes from its tiles.
     Made {
-        /// Its size.
+        /// Size of the file.
         bytes: u64,
-        /// Why what had its name could not be used.
+        /// The defect of the file that it replaces.
         replaced: Option<Error>,
     },
-    /// There is none, and the weights were packed in memory.
+    /// There is no file, and the weights were packed in memory.
     None {
-        /// Why.
+        /// The reason why no file could be used.
         reason: Error,
     },
 }
@@ -69,15 +70,15 @@ impl Packer<'_> {
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<(Packed, TileCache)> {
         let Some(state) = file.and_then(local_state) else {
-            return self.pack_in_memory(TileCacheDefect::NoFile.at(path));
+            return self.pack_in_memory(TileCacheDefect::NoFile.at(path).into());
         };
         let plan = Plan::new(self.layers, state);
         if plan.layers.iter().all(Vec::is_empty) {
-            return self.pack_in_memory(TileCacheDefect::NoTiles.at(path));
+            return self.pack_in_memory(TileCacheDefect::NoTiles.at(path).into());
         }
         let replaced = match self.map_tiles(path, &plan) {
             Ok(packed) => return Ok((packed, TileCache::Found)),
-            Err(reason @ Error::TileCache { defect: TileCacheDefect::Foreign, .. }) => {
+            Err(reason @ Error::Storage(StorageError::TileCache { defect: TileCacheDefect::Foreign, .. })) => {
                 return self.pack_in_memory(reason);
             }
             Err(reason) => path.exists().then_some(reason),
@@ -145,7 +146,7 @@ fn pack_layer(layer: &mut DecoderLayer, pool: &Pool) -> Result<Vec<Bytes>> {
         return Ok(Vec::new());
     }
     if !layer.pack(pool)? {
-        return Err(Error::UntestedTiles { layer: layer.index() });
+        return Err(Error::Storage(StorageError::UntestedTiles { layer: layer.index() }));
     }
     let linears = layer.linears_mut().into_iter().zip(chosen);
     Ok(linears.filter(|(_, chosen)| *chosen).map(|(linear, _)| linear.bytes().clone()).collect())
@@ -210,7 +211,7 @@ struct MappedTiles {
 impl MappedTiles {
     fn open(path: &Path, plan: &Plan) -> Result<MappedTiles> {
         let bytes = MappedFile::open(path)?.bytes();
-        let refuse = |defect: TileCacheDefect| Err(defect.at(path));
+        let refuse = |defect: TileCacheDefect| Err(defect.at(path).into());
         if !MAGIC.starts_with(&bytes[..MAGIC.len().min(bytes.len())]) {
             return refuse(TileCacheDefect::Foreign);
         }
@@ -230,7 +231,7 @@ impl MappedTiles {
         Ok(MappedTiles { path: path.into(), bytes })
     }
 
-    /// Gives a layer its tiles. Those of routed experts are to be hashed before their first use, all others are now.
+    /// Gives a layer its tiles. Tiles of routed experts are hashed before their first use, all others here.
     fn attach(&self, layer: &mut DecoderLayer, plan: &Plan) -> Result<()> {
         let first: usize = plan.layers[..layer.index()].iter().map(Vec::len).sum();
         let mut places = plan.layers[layer.index()].iter().zip(first..);
@@ -245,7 +246,7 @@ impl MappedTiles {
         let (always, routed) = layer.parts_mut();
         for linear in always {
             if attach(linear)?.is_some_and(|digest| digest != blake3::hash(linear.bytes())) {
-                return Err(TileCacheDefect::Damaged.at(&self.path));
+                return Err(TileCacheDefect::Damaged.at(&self.path).into());
             }
         }
         for network in routed {
@@ -255,6 +256,6 @@ impl MappedTiles {
             }
             network.set_tile_digests(Some(TileDigests { cache: self.path.clone(), digests }));
         }
-        if layer.tiles_pass() { Ok(()) } else { Err(TileCacheDefect::OtherRows.at(&self.path)) }
+        if layer.tiles_pass() { Ok(()) } else { Err(TileCacheDefect::OtherRows.at(&self.path).into()) }
     }
 }

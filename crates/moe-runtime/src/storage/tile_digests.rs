@@ -7,11 +7,12 @@ use blake3::Hash;
 use tl_kernels::Linear;
 
 use crate::error::{Error, Result};
+use crate::storage::error::StorageError;
 
 /// The digests of gate, up and down in a file of tiles.
 #[derive(Clone, Debug)]
 pub(crate) struct TileDigests {
-    /// The file.
+    /// The file that keeps the tiles.
     pub(crate) cache: Arc<Path>,
     /// `None` for a matrix that is not in the file.
     pub(crate) digests: [Option<Hash>; 3],
@@ -23,7 +24,9 @@ impl TileDigests {
         let digest = self.digests[index]?;
         Some(match blake3::hash(linear.bytes()) == digest {
             true => Ok(()),
-            false => Err(Error::DamagedTiles { tensor: tensor(), cache: self.cache.to_path_buf() }),
+            false => {
+                Err(Error::Storage(StorageError::DamagedTiles { tensor: tensor(), cache: self.cache.to_path_buf() }))
+            }
         })
     }
 }

@@ -34,11 +34,11 @@ pub struct Tiles {
 /// Where the weights of a loaded model lie.
 #[derive(Debug)]
 pub enum StorageReport {
-    /// In the mapped file. Experts lie there too when all of them fit the memory that was allowed.
+    /// In the mapped file; also for bounded experts when all of them fit their memory.
     File,
     /// In the mapped file, with routed experts within an amount of memory.
     Experts(Arc<ExpertMemory>),
-    /// In tiles.
+    /// In tiles that were packed or mapped.
     Tiles {
         /// The extent of the packing.
         packed: Packed,

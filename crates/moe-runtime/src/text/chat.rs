@@ -18,6 +18,8 @@ use minijinja::{Environment, ErrorKind, UndefinedBehavior, Value};
 use serde_json::Value as Json;
 
 use crate::error::{Error, Result};
+use crate::text::error::TextError;
+use crate::text::tokenizer::Tokenizer;
 
 /// Instructions one rendering may execute; a turn of an ordinary template costs a few hundred.
 const FUEL: u64 = 400_000;
@@ -39,7 +41,7 @@ const NAME: &str = "chat_template";
 /// `reasoning_content`, `tool_calls`, `tool_call_id`.
 #[derive(Clone, Debug, Default)]
 pub struct ChatRequest {
-    /// The turns, oldest first.
+    /// The messages, oldest first.
     pub messages: Vec<Json>,
     /// Tool declarations; empty means that the template sees none.
     pub tools: Vec<Json>,
@@ -78,14 +80,26 @@ pub struct ChatTemplate {
 }
 
 impl ChatTemplate {
+    /// The template that came with a model, with the begin and end tokens of its tokenizer; `None` when the model has
+    /// none.
+    ///
+    /// # Errors
+    /// As [`ChatTemplate::from_source`].
+    pub fn of_model(tokenizer: &Tokenizer) -> Result<Option<Self>> {
+        let Some(source) = tokenizer.chat_template() else { return Ok(None) };
+        let ids = tokenizer.special_ids();
+        let text = |id: Option<u32>| id.and_then(|id| tokenizer.token_text(id)).unwrap_or_default();
+        Ok(Some(Self::from_source(source)?.with_tokens(text(ids.bos), text(ids.eos))))
+    }
+
     /// Compiles a template.
     ///
     /// # Errors
-    /// [`Error::ChatTemplate`] when it is no Jinja, or longer than 1 MiB.
+    /// [`TextError::ChatTemplate`] when it is no Jinja, or longer than 1 MiB.
     pub fn from_source(source: &str) -> Result<Self> {
         if source.len() > MAX_TEMPLATE_BYTES {
             let reason = format!("it has {} bytes, more than the {MAX_TEMPLATE_BYTES} allowed", source.len());
-            return Err(Error::ChatTemplate { reason });
+            return Err(Error::Text(TextError::ChatTemplate { reason }));
         }
         let mut environment = Environment::new();
         environment.set_trim_blocks(true);
@@ -96,7 +110,7 @@ impl ChatTemplate {
         environment.set_fuel(Some(FUEL));
         environment.set_recursion_limit(RECURSION);
         environment.set_debug(false);
-        // They print nested values with an indentation that grows with the depth.
+        // Both print nested values with an indentation that grows with the depth: the output could grow without limit.
         environment.remove_global("debug");
         environment.remove_filter("pprint");
         python::install(&mut environment);
@@ -105,7 +119,7 @@ impl ChatTemplate {
         Ok(Self { environment, bos_token: String::new(), eos_token: String::new() })
     }
 
-    /// Sets what the template sees as `bos_token` and `eos_token`.
+    /// Sets the values of `bos_token` and `eos_token` in the template.
     #[must_use]
     pub fn with_tokens(mut self, bos_token: &str, eos_token: &str) -> Self {
         bos_token.clone_into(&mut self.bos_token);
@@ -116,8 +130,8 @@ impl ChatTemplate {
     /// The prompt text of a conversation.
     ///
     /// # Errors
-    /// [`Error::ChatMessage`] for a message no template could render, [`Error::ChatRefused`] with the template's own
-    /// words when it raises, [`Error::ChatTemplate`] when it fails or exceeds its budget.
+    /// [`TextError::ChatMessage`] for a message no template could render, [`TextError::ChatRefused`] with the template's own
+    /// words when it raises, [`TextError::ChatTemplate`] when it fails or exceeds its budget.
     pub fn render(&self, request: &ChatRequest) -> Result<String> {
         let messages = message::normalise(&request.messages)?;
         on_large_stack(|| self.run(&messages, request))
@@ -143,23 +157,25 @@ impl ChatTemplate {
         template
             .render_captured_to(variables, &mut output)
             .map_err(|e| refusal(&e).unwrap_or_else(|| template_error(&e)))?;
-        String::from_utf8(output.0).map_err(|e| Error::ChatTemplate { reason: e.to_string() })
+        String::from_utf8(output.0).map_err(|e| Error::Text(TextError::ChatTemplate { reason: e.to_string() }))
     }
 }
 
 /// Runs a rendering where deep values cannot overflow the stack, neither while they are used nor while they are freed.
 #[cfg(not(target_family = "wasm"))]
 fn on_large_stack<T: Send>(render: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-    let fail = |e: std::io::Error| Error::ChatTemplate { reason: format!("its thread did not start ({e})") };
+    let fail =
+        |e: std::io::Error| Error::Text(TextError::ChatTemplate { reason: format!("its thread did not start ({e})") });
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, render).map_err(fail)?;
-        // The engine is not ours, and the template may be anyone's: a panic in there must not end the process.
-        let panicked = |_| Err(Error::ChatTemplate { reason: "the template engine failed on it".to_owned() });
+        // The template comes from a file: a panic of the engine on it must not end the process.
+        let panicked =
+            |_| Err(Error::Text(TextError::ChatTemplate { reason: "the template engine failed on it".to_owned() }));
         thread.join().unwrap_or_else(panicked)
     })
 }
 
-/// There are no threads to be had; the host turns an overflow into an error of its own.
+/// WASM has no threads; the host turns an overflow of the stack into an error.
 #[cfg(target_family = "wasm")]
 fn on_large_stack<T: Send>(render: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     render()
@@ -187,7 +203,7 @@ fn refusal(error: &minijinja::Error) -> Option<Error> {
     let mut cause: Option<&dyn std::error::Error> = Some(error);
     while let Some(e) = cause {
         if let Some(raised) = e.downcast_ref::<python::Raised>() {
-            return Some(Error::ChatRefused { message: raised.0.clone() });
+            return Some(Error::Text(TextError::ChatRefused { message: raised.0.clone() }));
         }
         cause = e.source();
     }
@@ -204,5 +220,5 @@ fn template_error(error: &minijinja::Error) -> Error {
         reason = format!("{reason}: {e}");
         cause = e.source();
     }
-    Error::ChatTemplate { reason }
+    Error::Text(TextError::ChatTemplate { reason })
 }

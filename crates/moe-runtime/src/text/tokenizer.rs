@@ -108,8 +108,8 @@ impl Tokenizer {
     /// `generation_config.json` and `chat_template.jinja` beside it. Without `tokenizer.json`: bytes.
     ///
     /// # Errors
-    /// `Error::TokenizerFile` for a file that cannot be read or parsed, `Error::Vocabulary` for one that contradicts
-    /// itself, `Error::Unsupported` for another kind of tokenizer; builds without the `tokenizers` feature know only
+    /// `TextError::TokenizerFile` for a file that cannot be read or parsed, `TextError::Vocabulary` for one that contradicts
+    /// itself, `TextError::Unsupported` for another kind of tokenizer; builds without the `tokenizers` feature know only
     /// the pre-tokenizers that GGUF has a name for.
     pub fn from_dir(dir: &Path) -> Result<Self> {
         match hf::read(dir)? {
@@ -219,7 +219,7 @@ impl Tokenizer {
     /// wrong for words from a stranger. User-defined tokens are always matched.
     ///
     /// # Errors
-    /// `Error::Encode` when the pre-tokenizer gives up (a pathological text).
+    /// `TextError::Encode` when the pre-tokenizer gives up (a pathological text).
     pub fn encode(&self, text: &str, parse_special: bool) -> Result<Vec<u32>> {
         let mut ids = Vec::new();
         let whole = if parse_special { &self.with_control } else { &self.without_control };
@@ -349,7 +349,7 @@ impl Tokenizer {
 /// chat template.
 ///
 /// # Errors
-/// As [`Tokenizer::from_dir`], and `Error::Vocabulary` when there are more tokens than `vocab_size`.
+/// As [`Tokenizer::from_dir`], and `TextError::Vocabulary` when there are more tokens than `vocab_size`.
 pub fn gguf_entries(dir: &Path, vocab_size: usize) -> Result<Vec<(String, Value)>> {
     match hf::read(dir)? {
         hf::Found::Vocabulary(vocabulary) => {

@@ -1,7 +1,8 @@
 //! Chat templates against goldens rendered by Jinja2 as `transformers` sets it up (fixtures/generators/gen_chat.py),
-//! and against templates that mean harm.
+//! and against malicious templates.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use moe_runtime::TextError;
 use moe_runtime::{ChatRequest, ChatTemplate, Error, Tokenizer};
 use serde_json::{Value as Json, json};
 
@@ -59,7 +60,7 @@ fn messages_are_brought_into_shape_first() {
     assert_eq!(call(json!("{\"city\": \"Zürich\", \"n\": [1, 2.0]}"), json!("")), want, "arguments as JSON text");
 }
 
-/// The mini teacher's own template, which the script that made its training prompts spells as a format string.
+/// The template of the mini teacher, against the format string of the script that made its training prompts.
 #[test]
 fn the_teacher_s_template_gives_the_prompts_it_was_trained_on() {
     let tokenizer = Tokenizer::from_dir(&fixtures::path("craftsman-mini")).unwrap();
@@ -112,7 +113,10 @@ fn python_s_ways_of_printing_and_stripping() {
 fn a_refusal_speaks_in_the_template_s_words() {
     let template = ChatTemplate::from_source("{{ raise_exception('roles must alternate') }}").unwrap();
     let error = template.render(&ChatRequest::default()).unwrap_err();
-    assert!(matches!(&error, Error::ChatRefused { message } if message == "roles must alternate"), "{error}");
+    assert!(
+        matches!(&error, Error::Text(TextError::ChatRefused { message }) if message == "roles must alternate"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -160,7 +164,7 @@ fn templates_that_mean_harm_end_in_errors() {
     ] {
         let outcome = ChatTemplate::from_source(source).and_then(|t| t.render(&ChatRequest::default()));
         let shown = &source[..source.len().min(60)];
-        assert!(matches!(outcome, Err(Error::ChatTemplate { .. })), "{shown}: {outcome:?}");
+        assert!(matches!(outcome, Err(Error::Text(TextError::ChatTemplate { .. }))), "{shown}: {outcome:?}");
     }
 }
 
@@ -168,10 +172,10 @@ fn templates_that_mean_harm_end_in_errors() {
 fn messages_that_are_none_are_named() {
     let template = ChatTemplate::from_source("x").unwrap();
     let error = template.render(&request(&json!({"messages": [{"content": "x"}]}))).unwrap_err();
-    assert!(matches!(error, Error::ChatMessage { index: 0, .. }), "{error}");
+    assert!(matches!(error, Error::Text(TextError::ChatMessage { index: 0, .. })), "{error}");
 }
 
-/// The budget of instructions is far above what an honest template needs.
+/// The budget of instructions is far above the needs of a real template.
 #[test]
 fn a_long_conversation_with_tools_stays_within_the_budget() {
     let call = json!([{"function": {"name": "f", "arguments": {"a": 1, "b": "x", "c": [1, 2, 3]}}}]);

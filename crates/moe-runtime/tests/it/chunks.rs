@@ -1,8 +1,9 @@
-//! The same bits however a sequence is fed and on however many threads.
+//! The bits of a sequence do not depend on its batches or on the number of threads.
 
 use std::sync::Arc;
 
 use mla_attention::CacheType;
+use moe_runtime::SessionError;
 use moe_runtime::{CraftsmanModel, Error, LoadOptions, Session};
 use tl_kernels::{ActMode, Pool};
 
@@ -74,14 +75,17 @@ fn what_does_not_fit_is_refused_with_both_numbers_and_changes_nothing() {
     let mut small = Session::new(model.clone(), 8, CacheType::F16).expect("a small cache fits").with_chunk(2);
     small.prefill(&[1, 2, 3], &mut ()).expect("three tokens fit");
     match small.prefill(&[1; 6], &mut ()) {
-        Err(Error::ContextFull { have: 8, need: 9 }) => {}
+        Err(Error::Session(SessionError::ContextFull { have: 8, need: 9 })) => {}
         other => panic!("{other:?}"),
     }
-    assert!(matches!(small.prefill(&[512], &mut ()), Err(Error::Token { token: 512, vocab: 512 })));
-    assert!(matches!(small.prefill(&[], &mut ()), Err(Error::NoTokens)));
+    assert!(matches!(
+        small.prefill(&[512], &mut ()),
+        Err(Error::Session(SessionError::Token { token: 512, vocab: 512 }))
+    ));
+    assert!(matches!(small.prefill(&[], &mut ()), Err(Error::Session(SessionError::NoTokens))));
     assert_eq!(small.len(), 3);
     match Session::new(model, 1025, CacheType::F16) {
-        Err(Error::ContextTooLong { asked: 1025, made_for: 1024 }) => {}
+        Err(Error::Session(SessionError::ContextTooLong { asked: 1025, made_for: 1024 })) => {}
         other => panic!("{other:?}"),
     }
 }
@@ -91,7 +95,8 @@ fn an_error_in_the_middle_of_a_prompt_takes_the_whole_prompt_back() {
     let model = load_changed("glm-tiny", |_| {});
     let mut session = session(&model, 4);
     session.prefill(&[1, 2, 3], &mut ()).expect("three tokens fit");
-    let mut sink = |position: usize, _: &[f32]| if position < 9 { Ok(()) } else { Err(Error::NoLogits) };
+    let mut sink =
+        |position: usize, _: &[f32]| if position < 9 { Ok(()) } else { Err(Error::Session(SessionError::NoLogits)) };
     assert!(session.step_rows(&[1; 12], 0, &mut (), &mut sink).is_err());
     assert_eq!(session.len(), 3);
 }

@@ -1,4 +1,4 @@
-//! Configurations: what every checkpoint and file says, and what is refused.
+//! Configurations: the values read from every checkpoint and file, and the refusals.
 
 use gguf_bitnet::{Metadata, Value};
 use mla_attention::RopeStyle;
@@ -173,7 +173,7 @@ fn few_groups_must_leave_enough_experts() {
     refused(changed("groups", &base), &["experts per token", "at most 2"]);
 }
 
-/// What a GGUF of the case's model says.
+/// The metadata of a GGUF of the case's model.
 fn gguf(case: &str) -> Metadata {
     ModelConfig::from_hf(&hf(case)).expect("it reads").to_gguf_metadata().expect("it can be written")
 }

@@ -50,7 +50,7 @@ fn a_model_within_little_memory_gives_the_same_bits() {
     assert!(matches!(model.storage(), StorageReport::File), "all experts fit");
 }
 
-/// Writes down what it is asked for.
+/// A prefetcher that records every call.
 #[derive(Clone, Default)]
 struct Script(Arc<Mutex<Vec<(&'static str, ExpertKey)>>>);
 

@@ -1,4 +1,4 @@
-//! The experts of a layer: what each computes, in which order outputs are added, and who is told before.
+//! The experts of a layer: the output of each, the order in which outputs are added, and the call of the residency hook.
 
 use std::sync::{Arc, Mutex};
 

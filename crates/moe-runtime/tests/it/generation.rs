@@ -1,12 +1,12 @@
-//! Answers: how they start, stream and end.
+//! The start, the stream and the end of answers.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use mla_attention::CacheType;
 use moe_runtime::{
-    CraftsmanBackend, CraftsmanModel, GenerateOptions, InferenceBackend, LoadOptions, LoopConfig, Sampler,
-    SamplerConfig, Session, StopReason, generate, mean_hidden,
+    CraftsmanBackend, CraftsmanModel, GenerateOptions, InferenceBackend, LoadOptions, LoopConfig, Prompt, Sampler,
+    SamplerConfig, Session, StopReason, generate,
 };
 
 use crate::golden::{load_changed, read_case, run, session};
@@ -106,7 +106,7 @@ fn embeddings_are_the_mean_of_the_final_hidden_states() {
     let model = load_changed("glm-tiny", |_| {});
     let hidden = model.config().hidden;
     let states = run(&model, &golden.tokens, 64, ()).hidden.pop().expect("there is a final state");
-    let got = mean_hidden(&mut session(&model, 7), &golden.tokens).expect("it runs");
+    let got = session(&model, 7).mean_hidden(&golden.tokens).expect("it runs");
     for (j, &got) in got.iter().enumerate() {
         let column = states.iter().skip(j).step_by(hidden).map(|&x| f64::from(x));
         let want = column.sum::<f64>() / golden.tokens.len() as f64;
@@ -125,15 +125,16 @@ fn the_backend_answers_with_the_teacher() {
         text.push_str(piece);
         ControlFlow::Continue(())
     };
-    let first = backend.generate(prompt, SamplerConfig::greedy(), &options, &mut on_text).expect("it answers");
+    let prompt = Prompt::Rendered(prompt);
+    let first = backend.generate(prompt, &mut greedy(), &options, &mut on_text).expect("it answers");
     assert!(!text.is_empty());
-    let again = backend.generate(prompt, SamplerConfig::greedy(), &options, &mut |_| ControlFlow::Continue(()));
+    let again = backend.generate(prompt, &mut greedy(), &options, &mut |_| ControlFlow::Continue(()));
     assert_eq!(again.expect("it answers").tokens, first.tokens, "calls do not influence each other");
 
     let near = backend.embed("the length of a vector").expect("it embeds");
     assert_eq!(near.len(), 256);
     assert_ne!(near, backend.embed("lifetimes of references").expect("it embeds"));
     assert!(CraftsmanBackend::supported_architectures().contains(&"glm4_moe_lite"));
-    let model: &Arc<CraftsmanModel> = backend.session_mut().model();
+    let model: &Arc<CraftsmanModel> = backend.model();
     assert_eq!(model.config().n_layers, 5);
 }

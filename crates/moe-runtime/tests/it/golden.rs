@@ -11,18 +11,18 @@ use moe_runtime::models::ModelConfig;
 use moe_runtime::{CraftsmanModel, LoadOptions, ModelFiles, Session};
 use tl_kernels::ActMode;
 
-/// Logits, absolute.
+/// Largest absolute difference of logits.
 pub(crate) const LOGITS: f32 = 2e-3;
-/// Hidden states, relative L2 per layer.
+/// Largest relative L2 difference of the hidden states of a layer.
 pub(crate) const HIDDEN: f64 = 1e-4;
-/// Router weights, absolute.
+/// Largest absolute difference of router weights.
 pub(crate) const WEIGHTS: f32 = 1e-4;
 
 /// The numbers of one run, in the layout of `golden.safetensors`.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Run {
     pub(crate) tokens: Vec<u32>,
-    /// `[T, vocab]`
+    /// The logits of all tokens, `[T, vocab]`.
     pub(crate) logits: Vec<f32>,
     /// Per state `[T, hidden]`; the last one is after the final norm.
     pub(crate) hidden: Vec<Vec<f32>>,
@@ -30,7 +30,7 @@ pub(crate) struct Run {
     pub(crate) routing: BTreeMap<usize, Vec<Vec<(u32, f32)>>>,
 }
 
-/// How far a run is from its golden.
+/// The distance of a run from its golden.
 #[derive(Debug)]
 pub(crate) struct Distance {
     pub(crate) logits: f32,
@@ -96,7 +96,7 @@ impl Run {
     }
 }
 
-/// The larger one; NaN wins.
+/// The larger of two numbers, or NaN if there is one.
 fn worse(a: f32, b: f32) -> f32 {
     if b <= a { a } else { b }
 }
@@ -169,7 +169,7 @@ pub(crate) fn read_case(name: &str) -> Run {
     Run::read(&case(name).join("golden.safetensors"))
 }
 
-/// The model of a case, after `change` has been at its configuration.
+/// The model of a case with the configuration as `change` leaves it.
 pub(crate) fn load_changed(name: &str, change: impl FnOnce(&mut ModelConfig)) -> Arc<CraftsmanModel> {
     let files = ModelFiles::open(&case(name)).expect("the case opens");
     let mut config = files.config.clone();
@@ -182,7 +182,7 @@ pub(crate) fn session(model: &Arc<CraftsmanModel>, chunk: usize) -> Session {
     Session::new(model.clone(), n_ctx, CacheType::F32).expect("a small cache fits").with_chunk(chunk)
 }
 
-/// Runs `tokens` in batches of `chunk` and records everything; `inner` may interfere.
+/// Runs `tokens` in batches of `chunk` and records everything; `inner` may replace values.
 pub(crate) fn run<T: Taps>(model: &Arc<CraftsmanModel>, tokens: &[u32], chunk: usize, inner: T) -> Run {
     let mut recorded = Run { tokens: tokens.to_vec(), ..Run::default() };
     recorded.hidden.resize(model.config().n_layers + 1, Vec::new());

@@ -1,4 +1,4 @@
-//! The choice of kernels reaches a model: every kernel gives its numbers, and one that is broken is caught at load.
+//! The choice of kernels reaches a model: every kernel gives the same numbers, and a broken one is found at load.
 
 use std::sync::Arc;
 
@@ -33,9 +33,9 @@ fn every_kernel_gives_the_same_logits() {
 #[test]
 #[allow(clippy::print_stdout, reason = "a missing level must be seen in the test's output")]
 fn a_broken_kernel_falls_back_and_the_model_says_so() {
-    let sound = load(ActMode::A8Block, None);
-    assert!(sound.kernels().iter().all(|choice| choice.refused.is_empty()), "{:?}", sound.kernels());
-    assert!(sound.kernels().iter().any(|choice| choice.kernel == KernelKind::Dense));
+    let healthy = load(ActMode::A8Block, None);
+    assert!(healthy.kernels().iter().all(|choice| choice.refused.is_empty()), "{:?}", healthy.kernels());
+    assert!(healthy.kernels().iter().any(|choice| choice.kernel == KernelKind::Dense));
     let highest = Isa::current();
     let Some(lower) = highest.lower() else {
         println!("SKIP fall-back: {highest} is the lowest level");
@@ -49,7 +49,7 @@ fn a_broken_kernel_falls_back_and_the_model_says_so() {
         assert!(choice.refused[0].contains(&format!("the {highest} kernel of")), "{choice:?}");
     }
     // Without the fall-back these would be the broken kernel's numbers.
-    assert_eq!(logits(&fallen), logits(&sound));
-    let used = broken::with(KernelKind::I2s, highest, || logits(&sound));
-    assert_ne!(used, logits(&sound), "the hook breaks what a model computes");
+    assert_eq!(logits(&fallen), logits(&healthy));
+    let used = broken::with(KernelKind::I2s, highest, || logits(&healthy));
+    assert_ne!(used, logits(&healthy), "the hook breaks what a model computes");
 }

@@ -1,4 +1,4 @@
-//! From tensors to a model: every storage type gives the same numbers, and what does not fit is refused by name.
+//! From tensors to a model: every storage type gives the same numbers, and a tensor that does not fit is refused by name.
 
 use std::sync::Arc;
 
@@ -209,7 +209,7 @@ fn the_memory_plan_counts_weights_cache_and_buffers() {
     assert_eq!(plan.with_expert_memory(&files.catalog, u64::MAX), plan);
 }
 
-/// Some tied checkpoints store the embedding a second time as `lm_head`; transformers ignores it, so do we.
+/// Some tied checkpoints store the embedding a second time as `lm_head`; transformers ignores it, and so does this runtime.
 #[test]
 fn a_tied_checkpoint_may_store_its_head_all_the_same() {
     let dir = tempfile::tempdir().expect("a temporary directory");

@@ -15,6 +15,7 @@ mod memory_source;
 mod naive_mla;
 mod negative;
 mod packing;
+mod readme;
 mod router;
 mod ternary;
 mod tile_cache;

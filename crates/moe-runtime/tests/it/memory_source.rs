@@ -29,7 +29,7 @@ impl TensorSource for MemorySource {
 }
 
 impl MemorySource {
-    /// All tensors of `catalog`, each stored as `choose` says.
+    /// All tensors of `catalog`, each stored in the type that `choose` returns.
     pub(crate) fn copy_of(catalog: &Catalog, choose: impl Fn(&LogicalTensor) -> TensorType) -> MemorySource {
         let mut source = MemorySource::default();
         for tensor in catalog.tensors() {

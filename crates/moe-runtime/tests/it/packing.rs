@@ -1,4 +1,4 @@
-//! Packed weights: the same logits to the bit, only what was allowed, and nothing damaged.
+//! Packed weights: the same logits to the bit, no more memory than allowed, and no damaged weights.
 
 use std::sync::Arc;
 

@@ -1,10 +1,11 @@
-//! Tiles from a file: the same logits, found again, and nothing believed that is stale, damaged or of another model.
+//! Tiles from a file: the same logits, the file found again, and stale, damaged or foreign files refused.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use moe_runtime::storage::StorageError;
 use moe_runtime::storage::{Packed, StorageReport, TileCache, TileCacheDefect, Tiles, WeightStorage};
 use moe_runtime::{CraftsmanModel, Error, LoadOptions, ModelFiles, Session};
 use tl_kernels::{ActMode, Pool};
@@ -39,7 +40,7 @@ impl Place {
         start(&self.model(), &self.cache())
     }
 
-    /// The bytes of a sound cache.
+    /// The bytes of an undamaged cache.
     fn made(&self) -> Vec<u8> {
         assert!(matches!(self.start().cache(), TileCache::Made { replaced: None, .. }));
         fs::read(self.cache()).expect("the cache is there")
@@ -54,7 +55,7 @@ impl Place {
     }
 }
 
-/// What a start with a cache came to.
+/// The outcome of a start with a cache.
 struct Start {
     model: Arc<CraftsmanModel>,
 }
@@ -80,8 +81,8 @@ impl Start {
 
     fn defect(&self) -> Option<TileCacheDefect> {
         match self.cache() {
-            TileCache::Made { replaced: Some(Error::TileCache { defect, .. }), .. }
-            | TileCache::None { reason: Error::TileCache { defect, .. } } => Some(*defect),
+            TileCache::Made { replaced: Some(Error::Storage(StorageError::TileCache { defect, .. })), .. }
+            | TileCache::None { reason: Error::Storage(StorageError::TileCache { defect, .. }) } => Some(*defect),
             _ => None,
         }
     }
@@ -135,15 +136,15 @@ fn the_second_start_finds_what_the_first_has_made() {
 #[test]
 fn a_cut_or_grown_file_is_made_anew() {
     let (place, expected) = (Place::new(), expected());
-    let sound = place.made();
-    let data = sound.len() - 1;
+    let intact = place.made();
+    let data = intact.len() - 1;
     for len in [0, 15, 16, 47, 48, 79, 80, 112, 4096, data - 2112, data] {
-        fs::write(place.cache(), &sound[..len]).expect("written");
+        fs::write(place.cache(), &intact[..len]).expect("written");
         let again = place.start();
         assert!(matches!(again.defect(), Some(TileCacheDefect::Length { .. })), "{len}: {:?}", again.cache());
-        assert_eq!(fs::read(place.cache()).expect("the cache is there"), sound, "{len}");
+        assert_eq!(fs::read(place.cache()).expect("the cache is there"), intact, "{len}");
     }
-    fs::write(place.cache(), [&sound[..], &[0]].concat()).expect("written");
+    fs::write(place.cache(), [&intact[..], &[0]].concat()).expect("written");
     let again = place.start();
     assert!(matches!(again.defect(), Some(TileCacheDefect::Length { .. })), "{:?}", again.cache());
     assert_eq!(again.logits(), expected);
@@ -152,9 +153,9 @@ fn a_cut_or_grown_file_is_made_anew() {
 #[test]
 fn a_flipped_byte_before_the_tiles_is_noticed() {
     let place = Place::new();
-    let sound = place.made();
+    let intact = place.made();
     for at in [0, 7, 15, 16, 30, 47, 48, 70, 79, 80, 111, 112, 300] {
-        let mut bytes = sound.clone();
+        let mut bytes = intact.clone();
         bytes[at] ^= 0x10;
         fs::write(place.cache(), &bytes).expect("written");
         let again = place.start();
@@ -165,20 +166,20 @@ fn a_flipped_byte_before_the_tiles_is_noticed() {
         };
         assert_eq!(again.defect(), Some(defect), "{at}");
         let kept = fs::read(place.cache()).expect("the cache is there");
-        // What does not begin as a cache may be anything: it is kept.
-        assert_eq!(kept, if at < 16 { bytes } else { sound.clone() }, "{at}");
+        // A file that does not begin as a cache may be any file of the user: it is kept.
+        assert_eq!(kept, if at < 16 { bytes } else { intact.clone() }, "{at}");
     }
 }
 
 #[test]
 fn damaged_tiles_are_never_computed_with() {
     let (place, expected) = (Place::new(), expected());
-    let sound = place.made();
+    let intact = place.made();
     let (mut at_start, mut at_use) = (0, 0);
     // Attention and shared experts are hashed at the start, a routed expert before its first use.
     for part in 1..=12 {
-        let at = 4096 + (sound.len() - 4096) / 12 * part - 100;
-        let mut bytes = sound.clone();
+        let at = 4096 + (intact.len() - 4096) / 12 * part - 100;
+        let mut bytes = intact.clone();
         bytes[at] ^= 1;
         fs::write(place.cache(), bytes).expect("written");
         let again = place.start();
@@ -191,7 +192,7 @@ fn damaged_tiles_are_never_computed_with() {
         let all: Vec<u32> = (0..60).collect();
         let mut session = Session::new(again.model.clone(), 64, mla_attention::CacheType::F16).expect("a session");
         match session.step(&all, &mut ()) {
-            Err(Error::DamagedTiles { tensor, cache }) => {
+            Err(Error::Storage(StorageError::DamagedTiles { tensor, cache })) => {
                 at_use += 1;
                 assert!(tensor.contains("_exps.weight[") && cache == place.cache(), "{tensor}");
             }
@@ -221,7 +222,7 @@ fn a_cache_of_another_state_of_the_file_is_made_anew() {
     assert_eq!(start(&copy, &place.cache()).defect(), Some(TileCacheDefect::OtherModel));
 }
 
-/// Should two states of a file ever look the same, some rows of each layer still tell them apart.
+/// If two states of a file look the same, the comparison of some rows of each layer still finds the difference.
 #[test]
 fn tiles_of_other_weights_under_the_right_key_are_noticed() {
     let (place, other) = (Place::new(), Place::new());
@@ -261,7 +262,7 @@ fn where_no_cache_can_be_made_weights_are_packed_in_memory() {
     let start = Start::of(CraftsmanModel::load(&place.model(), &options).expect("nothing to pack"));
     assert!(matches!(
         start.cache(),
-        TileCache::None { reason: Error::TileCache { defect: TileCacheDefect::NoTiles, .. } }
+        TileCache::None { reason: Error::Storage(StorageError::TileCache { defect: TileCacheDefect::NoTiles, .. }) }
     ));
 }
 
@@ -276,7 +277,7 @@ fn a_damaged_model_gets_no_cache() {
 }
 
 #[test]
-fn two_starts_at_once_leave_one_sound_cache() {
+fn two_starts_at_once_leave_one_good_cache() {
     let (place, expected) = (Place::new(), expected());
     std::thread::scope(|scope| {
         let starts = [(); 3].map(|()| scope.spawn(|| place.start()));

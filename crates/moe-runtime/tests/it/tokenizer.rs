@@ -5,6 +5,7 @@
 use std::path::Path;
 
 use gguf_bitnet::{Array, Metadata, Value};
+use moe_runtime::TextError;
 use moe_runtime::gguf_entries;
 use moe_runtime::{ControlTokens, Error, TextStream, Tokenizer, VocabularyDefect};
 use serde_json::{Value as Json, json};
@@ -25,7 +26,7 @@ fn mini_gguf() -> Metadata {
     metadata(gguf_entries(&fixtures::path("craftsman-mini"), 2048).unwrap())
 }
 
-/// Text and ids of the goldens.
+/// Texts of the goldens with their ids.
 fn goldens() -> Vec<(String, Vec<u32>)> {
     let text = std::fs::read_to_string(fixtures::path("goldens/tokenizer.json")).unwrap();
     let cases: Vec<Json> = serde_json::from_str(&text).unwrap();
@@ -113,7 +114,10 @@ fn the_entries_are_those_other_engines_read() {
     assert_eq!((types[0], types[2036], types[2047], types[2048], types[2049]), (1, 3, 3, 5, 5));
     assert_eq!(m.strings("tokenizer.ggml.merges").unwrap().unwrap()[1], "Ġ t");
     let error = gguf_entries(&fixtures::path("craftsman-mini"), 2047).unwrap_err();
-    assert!(matches!(error, Error::Vocabulary { defect: VocabularyDefect::IdOutOfRange { .. }, .. }), "{error}");
+    assert!(
+        matches!(error, Error::Text(TextError::Vocabulary { defect: VocabularyDefect::IdOutOfRange { .. }, .. })),
+        "{error}"
+    );
 }
 
 /// A small `tokenizer.json` with all bytes, two merges, a control and a user-defined token.
@@ -124,7 +128,7 @@ fn small() -> Json {
     assert_eq!(vocab.len(), 256);
     vocab.insert("ab".into(), json!(256));
     vocab.insert("abc".into(), json!(257));
-    // Reachable only when a word that is a token skips the merges.
+    // This token can only be produced when a word that is a token skips the merges.
     vocab.insert("xyz".into(), json!(258));
     json!({
         "added_tokens": [
@@ -179,7 +183,7 @@ fn an_unnamed_pre_tokenizer_a_hole_and_odd_settings_survive_the_gguf_form() {
     std::fs::write(jinja, "J").unwrap();
     assert_eq!(Tokenizer::from_dir(dir.path()).unwrap().chat_template(), Some("J"));
 
-    // Where merges count, the word is built from its parts.
+    // When the merges are used, the word is built from its parts.
     let mut plain = small();
     plain["model"]["ignore_merges"] = json!(false);
     assert_eq!(load(&plain).unwrap().encode("xyz", true).unwrap().len(), 3);
@@ -229,7 +233,7 @@ fn damaged_vocabularies_are_errors_that_say_what_is_wrong() {
     ] {
         assert!(error.contains(needle), "{error} lacks {needle}");
     }
-    // A key that stands twice, which a JSON map would hide.
+    // A repeated key, which a JSON map would hide.
     let dir = tempfile::tempdir().unwrap();
     let text = small().to_string().replacen("\"ab\":256", "\"ab\":256,\"ab\":300", 1);
     std::fs::write(dir.path().join("tokenizer.json"), text).unwrap();
@@ -285,7 +289,7 @@ fn damaged_gguf_metadata_is_an_error_or_works_but_never_panics() {
     ] {
         assert!(with(key, value.clone()).is_err(), "{key} = {value}");
     }
-    // Without types the roles are all that is known to be control tokens.
+    // Without types only the tokens with a role are known to be control tokens.
     let mut m = whole.clone();
     m.remove("tokenizer.ggml.token_type");
     let t = Tokenizer::from_gguf(&m).unwrap();

@@ -1,22 +1,22 @@
-//! The experts that are held in memory, and which one makes room for another.
+//! The table of the experts that are held in memory, and the choice of the expert that is evicted for another.
 //!
-//! | policy | who makes room |
+//! | policy | evicted expert |
 //! |---|---|
-//! | `Lru` | who was not used for the longest time |
-//! | `Lfu` | who was used least often; counts are halved now and then, so that old fame fades |
-//! | `Adaptive` | whichever of the two rules has lately been regretted less: an expert that comes back counts against the rule that sent it away (LeCaR, Vietri et al., HotStorage 2018, without its randomness) |
+//! | `Lru` | the least recently used one |
+//! | `Lfu` | the least often used one; counts are halved from time to time, so that old use matters less |
+//! | `Adaptive` | chosen by the rule with fewer recent errors: an expert that is needed again counts as an error of the rule that evicted it (LeCaR, Vietri et al., HotStorage 2018, without its randomness) |
 //!
-//! **Invariant:** the experts named to [`ExpertCache::begin`] stay until the next call of it.
+//! **Invariant:** the experts given to [`ExpertCache::begin`] are not evicted before the next call of it.
 
 use super::prefetch::ExpertKey;
 
 /// Requests between two halvings of the use counts, per expert held.
 const HALVING: u64 = 16;
 
-/// Most regret that is remembered.
-const MOST_REGRET: i32 = 64;
+/// Largest difference between the errors of the two rules that is remembered.
+const MAX_REGRET: i32 = 64;
 
-/// Which expert makes room.
+/// The rule by which an expert is evicted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum CachePolicy {
     /// The least recently used.
@@ -24,33 +24,33 @@ pub enum CachePolicy {
     Lru,
     /// The least frequently used.
     Lfu,
-    /// The better of the two.
+    /// The rule of the two that has erred less lately.
     Adaptive,
 }
 
-/// What was asked of a cache, and what it had to load.
+/// Counts of the requests to a cache and of their consequences.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CacheStatistics {
     /// Experts that were needed.
     pub requests: u64,
     /// Of these, experts that were not held and had to be loaded on the spot.
     pub loads: u64,
-    /// Experts loaded ahead.
+    /// Experts that were loaded ahead.
     pub ahead: u64,
-    /// Of these, experts that were needed before they made room again.
+    /// Of these, experts that were needed before they were evicted.
     pub ahead_used: u64,
-    /// Experts that made room.
+    /// Experts that were evicted for others.
     pub evictions: u64,
 }
 
-/// What a request leads to.
+/// The consequence of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Request {
     /// The expert is held.
     Held,
-    /// The expert has to be loaded, and another one, if named, given back.
+    /// The expert has to be loaded, and the memory of the evicted one given back.
     Load {
-        /// Who made room.
+        /// `None` when there was room.
         evicted: Option<ExpertKey>,
     },
 }
@@ -62,11 +62,11 @@ pub(super) struct ExpertCache {
     n_experts: usize,
     capacity: usize,
     held: usize,
-    /// Batches begun.
+    /// Number of batches begun.
     clock: u64,
     /// By layer and expert.
     entries: Vec<Entry>,
-    /// How much more often the recency rule was regretted than the frequency rule.
+    /// Errors of the recency rule minus errors of the frequency rule.
     regret: i32,
     /// Requests at which the use counts are halved.
     next_halving: u64,
@@ -80,8 +80,8 @@ struct Entry {
     ahead: bool,
     last_use: u64,
     uses: u32,
-    /// The rule that sent it away.
-    sent_by: Option<Rule>,
+    /// The rule that evicted it last.
+    evicted_by: Option<Rule>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,7 +108,7 @@ impl ExpertCache {
         }
     }
 
-    /// The batch at hand needs `experts`; they are requested next.
+    /// Begins a batch that needs `experts`; they are requested next.
     pub(super) fn begin(&mut self, experts: impl Iterator<Item = ExpertKey>) {
         self.clock += 1;
         for key in experts {
@@ -130,13 +130,13 @@ impl ExpertCache {
         self.entries.get(self.index(key)).is_some_and(|entry| entry.held)
     }
 
-    /// What has been counted.
+    /// The counts since the start.
     #[must_use]
     pub(super) fn statistics(&self) -> CacheStatistics {
         self.statistics
     }
 
-    /// An expert is needed now.
+    /// Requests an expert that is needed now.
     pub(super) fn request(&mut self, key: ExpertKey) -> Request {
         let index = self.index(key);
         let Some(entry) = self.entries.get_mut(index) else { return Request::Held };
@@ -146,15 +146,16 @@ impl ExpertCache {
             return Request::Held;
         }
         self.statistics.loads += 1;
-        match entry.sent_by.take() {
-            Some(Rule::Recency) => self.regret = (self.regret + 1).min(MOST_REGRET),
-            Some(Rule::Frequency) => self.regret = (self.regret - 1).max(-MOST_REGRET),
+        match entry.evicted_by.take() {
+            Some(Rule::Recency) => self.regret = (self.regret + 1).min(MAX_REGRET),
+            Some(Rule::Frequency) => self.regret = (self.regret - 1).max(-MAX_REGRET),
             None => {}
         }
         self.take_in(index)
     }
 
-    /// An expert may be needed soon. It stays out when only experts of the batch at hand could make room.
+    /// Requests an expert that may be needed soon. It is not loaded when only experts of the current batch could be
+    /// evicted for it.
     pub(super) fn request_ahead(&mut self, key: ExpertKey) -> Request {
         let index = self.index(key);
         if self.entries.get(index).is_none_or(|entry| entry.held) || (self.is_full() && self.victim().is_none()) {
@@ -162,17 +163,17 @@ impl ExpertCache {
         }
         self.statistics.ahead += 1;
         self.entries[index].ahead = true;
-        // As if used: it shall live until it is needed.
+        // Counted as used in this batch, so that it is not evicted before it is needed.
         self.entries[index].last_use = self.clock;
         self.take_in(index)
     }
 
-    /// Holds `index`; where that is one too many, another makes room if it may.
+    /// Holds `index`, and evicts another expert when the cache is full and one may be evicted.
     fn take_in(&mut self, index: usize) -> Request {
         let evicted = if self.is_full() { self.victim() } else { None };
         if let Some((out, rule)) = evicted {
             let entry = &mut self.entries[out];
-            (entry.held, entry.ahead, entry.sent_by) = (false, false, Some(rule));
+            (entry.held, entry.ahead, entry.evicted_by) = (false, false, Some(rule));
             self.held -= 1;
             self.statistics.evictions += 1;
         }
@@ -181,7 +182,7 @@ impl ExpertCache {
         Request::Load { evicted: evicted.map(|(out, _)| self.key(out)) }
     }
 
-    /// Who makes room, and by which rule.
+    /// The expert to evict, and the rule that chose it.
     fn victim(&self) -> Option<(usize, Rule)> {
         let rule = match self.policy {
             CachePolicy::Lru => Rule::Recency,
@@ -237,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn each_policy_sends_away_whom_it_says() {
+    fn each_policy_evicts_by_its_rule() {
         // 0 is used often but not lately, 1 lately but once.
         for (policy, gone) in [(CachePolicy::Lru, 0), (CachePolicy::Lfu, 1)] {
             let mut cache = ExpertCache::new(policy, 1, 4, 2);
@@ -251,14 +252,14 @@ mod tests {
         }
     }
 
-    /// Favourites between scans: frequency keeps them, recency loses them, and regret finds out.
+    /// Two experts that are used all the time between scans of the others: frequency keeps them, recency evicts them.
     #[test]
     fn adaptive_learns_to_keep_favourites_through_scans() {
         let series = || (0..4000usize).map(|i| if i % 4 < 2 { i % 4 } else { 2 + (i / 4 * 2 + i % 2) % 14 });
         let of = |policy| loads(policy, 4, series()).loads;
         let (lru, lfu, adaptive) = (of(CachePolicy::Lru), of(CachePolicy::Lfu), of(CachePolicy::Adaptive));
         assert!(lfu <= lru && adaptive <= lru, "{lru} {lfu} {adaptive}");
-        // A working set that moves on: recency follows at once, frequency clings to the past.
+        // A working set that changes: recency follows at once, frequency keeps experts of the past.
         let moving = || (0..4000usize).map(|i| (i / 400 * 4 + i % 4) % 16);
         let of = |policy| loads(policy, 5, moving()).loads;
         let (lru, lfu, adaptive) = (of(CachePolicy::Lru), of(CachePolicy::Lfu), of(CachePolicy::Adaptive));
@@ -266,14 +267,14 @@ mod tests {
     }
 
     #[test]
-    fn the_batch_at_hand_stays_even_when_it_is_too_large() {
+    fn the_current_batch_stays_even_when_it_is_too_large() {
         let mut cache = ExpertCache::new(CachePolicy::Lru, 2, 8, 2);
         let keys: Vec<ExpertKey> = (0..5).map(|expert| ExpertKey { layer: 1, expert }).collect();
         cache.begin(keys.iter().copied());
         assert!(keys.iter().all(|&key| cache.request(key) == Request::Load { evicted: None }));
         assert!(keys.iter().all(|&key| cache.holds(key)));
         let soon = ExpertKey { layer: 0, expert: 7 };
-        assert_eq!(cache.request_ahead(soon), Request::Held, "nobody may make room for a guess");
+        assert_eq!(cache.request_ahead(soon), Request::Held, "no expert of the batch is evicted for a guess");
         assert!(!cache.holds(soon));
     }
 
@@ -288,7 +289,7 @@ mod tests {
         assert_eq!(cache.request(key(2)), Request::Held);
         let counted = cache.statistics();
         assert_eq!((counted.ahead, counted.ahead_used, counted.loads), (2, 1, 0));
-        // A key outside of the model is nobody's: hooks cannot damage the table.
+        // Keys outside of the model are ignored, so that a hook cannot damage the table.
         assert_eq!(cache.request(key(8)), Request::Held);
         assert_eq!(cache.request_ahead(key(99)), Request::Held);
     }

@@ -16,7 +16,7 @@ use crate::models::config::{ModelConfig, RouterConfig};
 pub struct ExpertMemoryOptions {
     /// Bytes that routed experts may take.
     pub bytes: u64,
-    /// Which expert makes room.
+    /// The rule by which an expert is evicted.
     pub policy: CachePolicy,
     /// Experts of the next layer that are loaded ahead; 0 turns prediction off.
     pub ahead: usize,
@@ -90,7 +90,7 @@ impl ExpertMemory {
         Arc::new(move |layer, experts| memory.before_reading(layer, experts))
     }
 
-    /// What the cache has counted.
+    /// The counts of the cache since the start.
     #[must_use]
     pub fn statistics(&self) -> CacheStatistics {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).cache.statistics()

@@ -1,4 +1,4 @@
-//! Which experts the next layer will want, from those that this layer uses.
+//! Prediction of the experts that the next layer needs from the experts that this layer uses.
 //!
 //! ```text
 //! counts[l][e][f]   how often a token that used expert e in layer l used expert f in layer l + 1
@@ -6,7 +6,7 @@
 //! score(f)        = sum of p(f | e) over the experts e of this layer
 //! ```
 //!
-//! **Invariant:** predictions are made from the table of the last rebuild; every 16 tokens it takes in what was seen since.
+//! **Invariant:** predictions come from the table as of its last rebuild; it is rebuilt from the counts every 16 tokens.
 
 use crate::rng::SplitMix64;
 
@@ -18,7 +18,7 @@ const REBUILD_TOKENS: usize = 16;
 pub(super) struct ExpertPredictor {
     n_layers: usize,
     n_experts: usize,
-    /// `[n_layers, n_experts, n_experts]`.
+    /// Transitions seen, `[n_layers, n_experts, n_experts]`.
     counts: Vec<u32>,
     /// The same as probabilities, as of the last rebuild.
     table: Vec<f32>,
@@ -83,8 +83,8 @@ impl ExpertPredictor {
 
     /// Writes the `n` experts of layer `layer + 1` that `experts` of `layer` make most likely, the likeliest first; none
     /// behind the last layer.
-    pub(super) fn predict(&mut self, layer: usize, experts: &[u32], n: usize, named: &mut Vec<usize>) {
-        named.clear();
+    pub(super) fn predict(&mut self, layer: usize, experts: &[u32], n: usize, predicted: &mut Vec<usize>) {
+        predicted.clear();
         if layer + 1 >= self.n_layers || experts.iter().any(|&e| e as usize >= self.n_experts) {
             return;
         }
@@ -97,7 +97,7 @@ impl ExpertPredictor {
             self.scores.push((score, to));
         }
         self.scores.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-        named.extend(self.scores.iter().take(n).map(|&(_, expert)| expert));
+        predicted.extend(self.scores.iter().take(n).map(|&(_, expert)| expert));
     }
 
     fn rebuild(&mut self) {
@@ -124,14 +124,14 @@ mod tests {
     fn hit_rate(shuffled: Option<u64>, tokens: usize) -> f64 {
         let (n, mut random) = (16, SplitMix64::new(1));
         let mut predictor = ExpertPredictor::new(2, n, shuffled);
-        let (mut named, mut hits) = (Vec::new(), 0);
+        let (mut predicted, mut hits) = (Vec::new(), 0);
         for token in 0..tokens {
             let from = (random.next_f64() * n as f64) as usize;
             let to = if token % 8 == 0 { (random.next_f64() * n as f64) as usize } else { (3 * from + 1) % n };
             predictor.observe(0, &[from as u32]);
-            predictor.predict(0, &[from as u32], 2, &mut named);
-            assert_eq!(named.len(), 2);
-            hits += usize::from(named.contains(&to));
+            predictor.predict(0, &[from as u32], 2, &mut predicted);
+            assert_eq!(predicted.len(), 2);
+            hits += usize::from(predicted.contains(&to));
             predictor.observe(1, &[to as u32]);
         }
         hits as f64 / tokens as f64
@@ -147,19 +147,19 @@ mod tests {
     #[test]
     fn the_table_is_rebuilt_every_sixteen_tokens_and_smoothed() {
         let mut predictor = ExpertPredictor::new(2, 4, None);
-        let mut named = Vec::new();
+        let mut predicted = Vec::new();
         for token in 0..17 {
             predictor.observe(0, &[2]);
-            predictor.predict(0, &[2], 1, &mut named);
-            assert_eq!(named, [if token < 16 { 0 } else { 3 }], "token {token}");
+            predictor.predict(0, &[2], 1, &mut predicted);
+            assert_eq!(predicted, [if token < 16 { 0 } else { 3 }], "token {token}");
             predictor.observe(1, &[3]);
         }
         // 16 transitions 2 -> 3, none to the three others: (16 + 1) / (16 + 4) and 1 / 20.
         assert_eq!(predictor.table[2 * 4..3 * 4], [0.05, 0.05, 0.05, 0.85]);
-        predictor.predict(1, &[0], 4, &mut named);
-        assert!(named.is_empty(), "there is no layer 2");
+        predictor.predict(1, &[0], 4, &mut predicted);
+        assert!(predicted.is_empty(), "there is no layer 2");
         predictor.observe(7, &[0]);
-        predictor.predict(0, &[9], 4, &mut named);
-        assert!(named.is_empty(), "there is no expert 9");
+        predictor.predict(0, &[9], 4, &mut predicted);
+        assert!(predicted.is_empty(), "there is no expert 9");
     }
 }

@@ -3,13 +3,13 @@
 /// A routed expert of a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ExpertKey {
-    /// Layer, from 0.
+    /// Index of the layer in the model.
     pub layer: usize,
-    /// Expert of the layer.
+    /// Index of the expert in its layer.
     pub expert: usize,
 }
 
-/// What can bring experts into memory and give them back. Both are hints: an expert can always be read.
+/// Brings experts into memory and gives their memory back. Both are hints: an expert can be read at any time.
 pub trait Prefetcher: Send + Sync {
     /// Starts to bring an expert into memory and returns without waiting for it.
     fn load(&self, expert: ExpertKey);

@@ -1,4 +1,4 @@
-//! Limits on what one instruction of a template may do.
+//! Limits on the work of a single instruction of a template.
 //!
 //! The engine counts instructions, but one instruction can ask for a string of a billion spaces or walk a list that was
 //! multiplied by a billion without ever lying in memory. The filters that widen, cut and walk are wrapped here: their

@@ -8,14 +8,15 @@
 use serde_json::{Map, Value as Json};
 
 use crate::error::{Error, Result};
+use crate::text::error::TextError;
 
 /// All messages in normal form.
 ///
 /// # Errors
-/// [`Error::ChatMessage`] with the message's index and what is wrong with it.
+/// [`TextError::ChatMessage`] with the message's index and what is wrong with it.
 pub(super) fn normalise(messages: &[Json]) -> Result<Vec<Json>> {
     let one = |(index, message): (usize, &Json)| {
-        let fail = |reason: String| Error::ChatMessage { index, reason };
+        let fail = |reason: String| Error::Text(TextError::ChatMessage { index, reason });
         let object = message.as_object().ok_or_else(|| fail("it is no JSON object".to_owned()))?;
         normalise_one(object).map(Json::Object).map_err(fail)
     };

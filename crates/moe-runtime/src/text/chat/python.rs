@@ -1,4 +1,4 @@
-//! What templates take from Python: methods on strings and dicts, the spelling of values, `tojson`, `raise_exception`.
+//! The parts of Python that templates use: methods on strings and dicts, the spelling of values, `tojson`, `raise_exception`.
 
 use std::fmt::Write as _;
 
@@ -39,8 +39,8 @@ pub(super) fn install(environment: &mut Environment<'static>) {
 
 /// Python's methods; stripping follows Python's idea of white space, which includes the four separators U+001C..1F.
 fn method(state: &State<'_, '_>, value: &Value, name: &str, args: &[Value]) -> Result<Value, Error> {
-    let bare = args.is_empty() || (args.len() == 1 && args[0].is_none());
-    if let (Some(text), true) = (value.as_str(), bare) {
+    let no_characters = args.is_empty() || (args.len() == 1 && args[0].is_none());
+    if let (Some(text), true) = (value.as_str(), no_characters) {
         let space = |c: char| c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c);
         match name {
             "strip" => return Ok(text.trim_matches(space).into()),

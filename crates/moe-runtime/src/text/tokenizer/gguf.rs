@@ -1,7 +1,7 @@
 //! The tokenizer as GGUF metadata, both ways.
 //!
 //! The standard keys (`tokenizer.ggml.*`, `tokenizer.chat_template`) hold everything that other engines know. Three
-//! keys of our own hold what the standard cannot say, and are written only where it matters:
+//! keys of our own hold facts that the standard has no key for, and are written only when they make a difference:
 //! `craftsman.tokenizer.ignore_merges` when it is not what the named pre-tokenizer implies,
 //! `craftsman.tokenizer.stop_token_ids` for ids that end generation without a role, and
 //! `craftsman.tokenizer.pre_tokenizer` (JSON, as in `tokenizer.json`) when GGUF has no name for it.
@@ -13,7 +13,8 @@ use super::STOP_TEXTS;
 use super::hf::{padding, split_merge};
 use super::pre::PreTokenizer;
 use super::vocabulary::{SpecialIds, TokenType, Vocabulary};
-use crate::error::{Error, Result, VocabularyDefect};
+use crate::error::{Error, Result};
+use crate::text::error::{TextError, VocabularyDefect};
 
 const MODEL: &str = "tokenizer.ggml.model";
 const PRE: &str = "tokenizer.ggml.pre";
@@ -53,7 +54,10 @@ pub(super) fn read(metadata: &Metadata) -> Result<Option<Vocabulary>> {
         Some("gpt2") => {}
         other => {
             let feature = format!("tokenizer model `{}`", other.unwrap_or("(none named)"));
-            return Err(Error::Unsupported { feature, remedy: "use a file with a byte-level BPE tokenizer (gpt2)" });
+            return Err(Error::Text(TextError::Unsupported {
+                feature,
+                remedy: "use a file with a byte-level BPE tokenizer (gpt2)",
+            }));
         }
     }
     let mut ids = SpecialIds::default();
@@ -62,7 +66,7 @@ pub(super) fn read(metadata: &Metadata) -> Result<Option<Vocabulary>> {
     }
     let pre = read_pre(metadata)?;
     let implied = match &pre {
-        PreTokenizer::Named(scheme) => scheme.ignore_merges,
+        PreTokenizer::Gguf(scheme) => scheme.ignore_merges,
         PreTokenizer::Custom { .. } => false,
     };
     Ok(Some(Vocabulary {
@@ -80,20 +84,22 @@ pub(super) fn read(metadata: &Metadata) -> Result<Option<Vocabulary>> {
 }
 
 fn defect<T>(defect: VocabularyDefect) -> Result<T> {
-    Err(Error::Vocabulary { origin: ORIGIN.to_owned(), defect })
+    Err(Error::Text(TextError::Vocabulary { origin: ORIGIN.to_owned(), defect }))
 }
 
 fn read_pre(metadata: &Metadata) -> Result<PreTokenizer> {
     if let Some(text) = metadata.str(PRE_JSON)? {
         let spelled: Json = serde_json::from_str(text)
-            .map_err(|e| Error::TokenizerFile { path: PRE_JSON.into(), reason: e.to_string() })?;
+            .map_err(|e| Error::Text(TextError::TokenizerFile { path: PRE_JSON.into(), reason: e.to_string() }))?;
         let part = |key: &str| spelled.get(key).cloned().unwrap_or_default();
         return PreTokenizer::from_json(&part("pre_tokenizer"), &part("normalizer"));
     }
     let name = metadata.str(PRE)?;
-    name.and_then(PreTokenizer::by_name).ok_or_else(|| Error::Unsupported {
-        feature: format!("pre-tokenizer `{}` of `{PRE}`", name.unwrap_or("(none named)")),
-        remedy: "convert the model again from its checkpoint directory",
+    name.and_then(PreTokenizer::by_name).ok_or_else(|| {
+        Error::Text(TextError::Unsupported {
+            feature: format!("pre-tokenizer `{}` of `{PRE}`", name.unwrap_or("(none named)")),
+            remedy: "convert the model again from its checkpoint directory",
+        })
     })
 }
 
@@ -137,13 +143,13 @@ fn read_stops(metadata: &Metadata) -> Result<Vec<u32>> {
 /// The entries that carry a checked vocabulary in a model with `vocab_size` embedding rows.
 ///
 /// # Errors
-/// [`Error::Vocabulary`] when the vocabulary has more tokens than the model.
+/// [`TextError::Vocabulary`] when the vocabulary has more tokens than the model.
 pub(super) fn entries(mut vocabulary: Vocabulary, vocab_size: usize) -> Result<Vec<(String, Value)>> {
     let n_tokens = vocabulary.tokens.len();
     if n_tokens > vocab_size {
         let what = "the last token".to_owned();
         let defect = VocabularyDefect::IdOutOfRange { what, id: n_tokens as u64 - 1, limit: vocab_size as u64 };
-        return Err(Error::Vocabulary { origin: vocabulary.origin, defect });
+        return Err(Error::Text(TextError::Vocabulary { origin: vocabulary.origin, defect }));
     }
     vocabulary.tokens.extend((n_tokens..vocab_size).map(padding));
     vocabulary.types.resize(vocab_size, TokenType::Unused);
@@ -153,7 +159,7 @@ pub(super) fn entries(mut vocabulary: Vocabulary, vocab_size: usize) -> Result<V
     let mut put = |key: &str, value: Value| entries.push((key.to_owned(), value));
     put(MODEL, "gpt2".into());
     let implied = match &vocabulary.pre {
-        PreTokenizer::Named(scheme) => {
+        PreTokenizer::Gguf(scheme) => {
             put(PRE, scheme.names[0].into());
             scheme.ignore_merges
         }

@@ -14,21 +14,22 @@ use serde_json::Value as Json;
 
 use super::pre::PreTokenizer;
 use super::vocabulary::{SpecialIds, TokenType, Vocabulary};
-use crate::error::{Error, Result, VocabularyDefect};
+use crate::error::{Error, Result};
+use crate::text::error::{TextError, VocabularyDefect};
 
 /// Largest file read: the tokenizer of the largest known vocabulary has about 35 MB.
 const MAX_FILE_BYTES: u64 = 256 << 20;
-/// How many ids without a token a vocabulary may have.
+/// Most ids without a token that a vocabulary may have.
 const MAX_HOLES: usize = 65_536;
 /// Chat roles that end a turn or wait for a tool, by text.
 const END_OF_TURN: &str = "<|user|>";
 const END_OF_MESSAGE: &str = "<|observation|>";
 
-/// What a directory holds.
+/// The tokenizer files of a directory.
 pub(super) enum Found {
-    /// A vocabulary.
+    /// `tokenizer.json`, with the settings of the other files.
     Vocabulary(Box<Vocabulary>),
-    /// No `tokenizer.json`, but perhaps the rest.
+    /// No `tokenizer.json`; the other files may still have settings.
     Nothing {
         /// Ids that end generation.
         stop_ids: Vec<u32>,
@@ -64,7 +65,7 @@ pub(super) fn read(dir: &Path) -> Result<Found> {
 }
 
 fn file_error(path: &Path, reason: impl fmt::Display) -> Error {
-    Error::TokenizerFile { path: path.to_owned(), reason: reason.to_string() }
+    Error::Text(TextError::TokenizerFile { path: path.to_owned(), reason: reason.to_string() })
 }
 
 /// The text of a file, if it exists.
@@ -235,9 +236,11 @@ pub(super) fn parse(text: &str, path: &Path) -> Result<Vocabulary> {
     for (index, merge) in file.model.merges.into_iter().enumerate() {
         merges.push(match merge {
             Merge::Pair(a, b) => (a, b),
-            Merge::Text(text) => split_merge(&text).ok_or_else(|| Error::Vocabulary {
-                origin: origin.clone(),
-                defect: VocabularyDefect::Merge { index, merge: text.clone() },
+            Merge::Text(text) => split_merge(&text).ok_or_else(|| {
+                Error::Text(TextError::Vocabulary {
+                    origin: origin.clone(),
+                    defect: VocabularyDefect::Merge { index, merge: text.clone() },
+                })
             })?,
         });
     }
@@ -280,12 +283,12 @@ fn refuse_other_kinds(file: &File) -> Result<()> {
     } else {
         return Ok(());
     };
-    Err(Error::Unsupported { feature, remedy: "use a checkpoint with a byte-level BPE tokenizer" })
+    Err(Error::Text(TextError::Unsupported { feature, remedy: "use a checkpoint with a byte-level BPE tokenizer" }))
 }
 
 /// Puts every token at its id; ids without a token become unused padding.
 fn place(file: &File, origin: &str) -> Result<(Vec<String>, Vec<TokenType>)> {
-    let fail = |defect| Error::Vocabulary { origin: origin.to_owned(), defect };
+    let fail = |defect| Error::Text(TextError::Vocabulary { origin: origin.to_owned(), defect });
     let entries = &file.model.vocab.0;
     let limit = entries.len() + file.added_tokens.len() + MAX_HOLES;
     let mut slots: Vec<Option<(&str, TokenType)>> = Vec::new();

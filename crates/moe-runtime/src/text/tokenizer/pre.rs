@@ -1,13 +1,14 @@
-//! Pre-tokenizers: how text is cut into words before byte-pair encoding.
+//! Pre-tokenizers: the rules that cut text into words before byte-pair encoding.
 //!
-//! GGUF names a pre-tokenizer (`tokenizer.ggml.pre`), `tokenizer.json` spells it out. [`NAMED`] holds the ones both can
+//! GGUF names a pre-tokenizer (`tokenizer.ggml.pre`), `tokenizer.json` spells it out. [`GGUF_SCHEMES`] holds the ones both can
 //! say; any other one of `tokenizer.json` is kept as it stands, if it is made of known and harmless parts.
 
 use serde_json::{Value as Json, json};
 
 use crate::error::{Error, Result};
+use crate::text::error::TextError;
 
-/// What the expressions differ in.
+/// The differences between the expressions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Style {
     /// Up to three digits make a word.
@@ -23,7 +24,7 @@ pub(super) enum Style {
 pub(super) struct Scheme {
     /// Its GGUF names; the first is the one we write.
     pub(super) names: &'static [&'static str],
-    /// Expressions applied in turn, each splitting what the one before left.
+    /// Expressions applied in turn, each splitting the pieces that the one before left.
     pub(super) patterns: &'static [&'static str],
     /// The same for `words.rs`.
     #[cfg_attr(all(feature = "tokenizers", not(test)), allow(dead_code, reason = "the tokenizers crate cuts itself"))]
@@ -40,37 +41,37 @@ const QWEN: &str =
 const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 
 /// The named pre-tokenizers; the first entry with the right patterns is the one we write.
-pub(super) static NAMED: [Scheme; 4] = [
+pub(super) static GGUF_SCHEMES: [Scheme; 4] = [
     Scheme { names: &["glm4", "chatglm-bpe"], patterns: &[GLM], style: Style::Glm, ignore_merges: true },
     Scheme { names: &["llama-bpe", "llama3", "llama-v3"], patterns: &[GLM], style: Style::Glm, ignore_merges: true },
     Scheme { names: &["qwen2"], patterns: &[QWEN], style: Style::Qwen, ignore_merges: false },
     Scheme { names: &["gpt-2", "gpt2"], patterns: &[GPT2], style: Style::Gpt2, ignore_merges: false },
 ];
 
-/// How text is cut into words.
+/// The rule that cuts text into words.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum PreTokenizer {
     /// One that GGUF can name.
-    Named(&'static Scheme),
+    Gguf(&'static Scheme),
     /// One that only `tokenizer.json` can say.
     Custom {
-        /// Its `pre_tokenizer`.
+        /// The value of `pre_tokenizer`.
         pre_tokenizer: Json,
-        /// Its `normalizer`; null without one.
+        /// The value of `normalizer`; null without one.
         normalizer: Json,
     },
 }
 
 impl PreTokenizer {
-    /// By GGUF name.
+    /// The pre-tokenizer that GGUF calls `name`.
     pub(super) fn by_name(name: &str) -> Option<Self> {
-        NAMED.iter().find(|scheme| scheme.names.contains(&name)).map(Self::Named)
+        GGUF_SCHEMES.iter().find(|scheme| scheme.names.contains(&name)).map(Self::Gguf)
     }
 
     /// From the `pre_tokenizer` and `normalizer` of a `tokenizer.json`.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] for parts other than those listed in [`check_parts`], or without a byte-level step.
+    /// [`TextError::Unsupported`] for parts other than those listed in [`check_parts`], or without a byte-level step.
     pub(super) fn from_json(pre_tokenizer: &Json, normalizer: &Json) -> Result<Self> {
         let normalizes = check_normalizer(normalizer)?;
         let mut byte_level = false;
@@ -79,9 +80,9 @@ impl PreTokenizer {
             return Err(unsupported("a pre-tokenizer without `ByteLevel`".to_owned()));
         }
         let patterns = patterns(pre_tokenizer);
-        let named = patterns.and_then(|found| NAMED.iter().find(|scheme| found == scheme.patterns));
-        Ok(match named {
-            Some(scheme) if !normalizes => Self::Named(scheme),
+        let scheme = patterns.and_then(|found| GGUF_SCHEMES.iter().find(|scheme| found == scheme.patterns));
+        Ok(match scheme {
+            Some(scheme) if !normalizes => Self::Gguf(scheme),
             _ => Self::Custom { pre_tokenizer: pre_tokenizer.clone(), normalizer: normalizer.clone() },
         })
     }
@@ -90,7 +91,7 @@ impl PreTokenizer {
     pub(super) fn to_json(&self) -> (Json, Json) {
         match self {
             Self::Custom { pre_tokenizer, normalizer } => (pre_tokenizer.clone(), normalizer.clone()),
-            Self::Named(scheme) => {
+            Self::Gguf(scheme) => {
                 let split = |pattern: &&str| json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false});
                 let bytes =
                     json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false});
@@ -102,7 +103,7 @@ impl PreTokenizer {
 }
 
 fn unsupported(feature: String) -> Error {
-    Error::Unsupported { feature, remedy: "use a checkpoint with a byte-level BPE tokenizer" }
+    Error::Text(TextError::Unsupported { feature, remedy: "use a checkpoint with a byte-level BPE tokenizer" })
 }
 
 fn kind(part: &Json) -> &str {
@@ -167,19 +168,19 @@ fn patterns(pre_tokenizer: &Json) -> Option<Vec<&str>> {
 
 #[cfg(test)]
 mod tests {
-    use super::{NAMED, PreTokenizer};
+    use super::{GGUF_SCHEMES, PreTokenizer};
     use serde_json::{Value as Json, json};
 
     #[test]
     fn named_schemes_survive_the_round_trip() {
-        for scheme in &NAMED {
-            let (pre, normalizer) = PreTokenizer::Named(scheme).to_json();
-            let PreTokenizer::Named(back) = PreTokenizer::from_json(&pre, &normalizer).unwrap() else {
+        for scheme in &GGUF_SCHEMES {
+            let (pre, normalizer) = PreTokenizer::Gguf(scheme).to_json();
+            let PreTokenizer::Gguf(back) = PreTokenizer::from_json(&pre, &normalizer).unwrap() else {
                 panic!("{:?} is not recognised", scheme.names);
             };
             assert_eq!(back.patterns, scheme.patterns);
             for name in scheme.names {
-                assert_eq!(PreTokenizer::by_name(name), Some(PreTokenizer::Named(scheme)));
+                assert_eq!(PreTokenizer::by_name(name), Some(PreTokenizer::Gguf(scheme)));
             }
         }
         assert_eq!(PreTokenizer::by_name("deepseek-coder"), None);
@@ -187,15 +188,15 @@ mod tests {
 
     #[test]
     fn another_expression_or_a_normalizer_is_custom() {
-        let (mut pre, _) = PreTokenizer::Named(&NAMED[0]).to_json();
+        let (mut pre, _) = PreTokenizer::Gguf(&GGUF_SCHEMES[0]).to_json();
         let nfc = json!({"type": "Sequence", "normalizers": [{"type": "NFC"}]});
         assert!(matches!(PreTokenizer::from_json(&pre, &nfc).unwrap(), PreTokenizer::Custom { .. }));
         let nothing = json!({"type": "Sequence", "normalizers": []});
-        assert!(matches!(PreTokenizer::from_json(&pre, &nothing).unwrap(), PreTokenizer::Named(_)));
+        assert!(matches!(PreTokenizer::from_json(&pre, &nothing).unwrap(), PreTokenizer::Gguf(_)));
         pre["pretokenizers"][0]["pattern"]["Regex"] = json!("x");
         assert!(matches!(PreTokenizer::from_json(&pre, &Json::Null).unwrap(), PreTokenizer::Custom { .. }));
         let gpt2 = json!({"type": "ByteLevel", "add_prefix_space": false});
-        assert_eq!(PreTokenizer::from_json(&gpt2, &Json::Null).unwrap(), PreTokenizer::Named(&NAMED[3]));
+        assert_eq!(PreTokenizer::from_json(&gpt2, &Json::Null).unwrap(), PreTokenizer::Gguf(&GGUF_SCHEMES[3]));
     }
 
     #[test]

@@ -12,14 +12,14 @@ pub(super) struct WholeTokens {
     begins: Vec<bool>,
 }
 
-/// One match.
+/// A token found in a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Match {
-    /// Where it begins, in bytes.
+    /// Start of the token in the text, in bytes.
     pub(super) start: usize,
     /// Its length in bytes, above 0.
     pub(super) len: usize,
-    /// The token.
+    /// Id of the token.
     pub(super) id: u32,
 }
 

@@ -1,14 +1,14 @@
-//! Token by token to text, never in the middle of a character.
+//! Tokens to text, one token at a time, never ending in the middle of a character.
 
 use super::{TokenType, Tokenizer};
 
-/// Which tokens besides the ordinary ones become text.
+/// The tokens that become text besides the ordinary ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum ControlTokens {
-    /// None: what a reader should see.
+    /// None: the text for a reader.
     #[default]
     Hide,
-    /// `<think>`, `<tool_call>` and their kin: what the output parser reads.
+    /// `<think>`, `<tool_call>` and the like, which the parser of answers reads.
     Markup,
     /// All of them: for debugging, and to look at a prompt.
     Show,
@@ -88,7 +88,7 @@ impl TextStream {
 }
 
 impl Tokenizer {
-    /// The text of ids; broken UTF-8 becomes U+FFFD. An id outside the vocabulary has no text.
+    /// The text of `ids`; broken UTF-8 becomes U+FFFD. An id outside the vocabulary has no text.
     #[must_use]
     pub fn decode(&self, ids: &[u32], control: ControlTokens) -> String {
         let mut stream = TextStream::new(control);

@@ -4,14 +4,15 @@ use std::collections::{HashMap, HashSet};
 
 use super::bytes;
 use super::pre::PreTokenizer;
-use crate::error::{Error, Result, VocabularyDefect};
+use crate::error::{Error, Result};
+use crate::text::error::{TextError, VocabularyDefect};
 
-/// What a token is for, with GGUF's numbers.
+/// The use of a token, with the numbers of GGUF.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenType {
-    /// Ordinary text.
+    /// A piece of ordinary text.
     Normal = 1,
-    /// Stands for what has no token.
+    /// Stands for text that has no token.
     Unknown = 2,
     /// Steers the model; hidden from readers.
     Control = 3,
@@ -30,7 +31,7 @@ impl TokenType {
         all.into_iter().find(|kind| kind.number() == number)
     }
 
-    /// The GGUF number.
+    /// The number of the type in GGUF.
     pub(super) fn number(self) -> i64 {
         self as i64
     }
@@ -47,13 +48,13 @@ pub struct SpecialIds {
     pub eot: Option<u32>,
     /// End of a message that waits for a tool.
     pub eom: Option<u32>,
-    /// Stands for what has no token.
+    /// The token that stands for text without a token.
     pub unknown: Option<u32>,
-    /// Fills up batches.
+    /// The token that fills up batches.
     pub padding: Option<u32>,
 }
 
-/// Everything a tokenizer is made of.
+/// The parts of a tokenizer, as files state them.
 #[derive(Clone, Debug)]
 pub(super) struct Vocabulary {
     /// Where it came from, for messages.
@@ -66,7 +67,7 @@ pub(super) struct Vocabulary {
     pub(super) merges: Vec<(String, String)>,
     /// A word that is a token is that token, whatever the merges say.
     pub(super) ignore_merges: bool,
-    /// How text is cut into words.
+    /// The rule that cuts text into words.
     pub(super) pre: PreTokenizer,
     /// Ids with a role.
     pub(super) ids: SpecialIds,
@@ -80,7 +81,7 @@ pub(super) struct Vocabulary {
 
 impl Vocabulary {
     fn defect<T>(&self, defect: VocabularyDefect) -> Result<T> {
-        Err(Error::Vocabulary { origin: self.origin.clone(), defect })
+        Err(Error::Text(TextError::Vocabulary { origin: self.origin.clone(), defect }))
     }
 
     /// The ids that BPE may produce, by text: normal tokens, and user-defined ones that a merge names.
@@ -98,10 +99,10 @@ impl Vocabulary {
         wanted.map(|(id, (text, _))| (text.clone(), id)).collect()
     }
 
-    /// Everything that would otherwise surface as a wrong id or a panic later.
+    /// Refuses every defect that would show as a wrong id or a panic later.
     ///
     /// # Errors
-    /// [`Error::Vocabulary`] with the first defect.
+    /// [`TextError::Vocabulary`] with the first defect.
     pub(super) fn check(&self) -> Result<()> {
         if self.tokens.is_empty() {
             return self.defect(VocabularyDefect::Empty);

@@ -1,4 +1,4 @@
-//! How the named pre-tokenizers cut text into words, without an engine for expressions.
+//! The word rules of the named pre-tokenizers, without an engine for expressions.
 //!
 //! The alternatives of the expressions in `pre.rs`, tried in their order at each place:
 //!
@@ -11,7 +11,7 @@
 //! white space   \s+(?!\S)|\s+                           the last one is left for the word it leads
 //! ```
 //!
-//! **Invariant:** the words, put together, are the text. They are those of the expressions: tests compare the two.
+//! **Invariant:** the words, put together, are the text, and they equal the words of the expressions (tested).
 
 use super::pre::Style;
 
@@ -144,7 +144,7 @@ mod tests {
     #![cfg(feature = "tokenizers")]
 
     use super::first_word;
-    use crate::text::tokenizer::pre::{NAMED, PreTokenizer, Style};
+    use crate::text::tokenizer::pre::{GGUF_SCHEMES, PreTokenizer, Style};
     use proptest::prelude::*;
     use tokenizers::{OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer as _, PreTokenizerWrapper};
 
@@ -160,8 +160,8 @@ mod tests {
 
     /// The words of every named scheme, by hand and by expression.
     fn check(text: &str) {
-        for scheme in &NAMED {
-            let (json, _) = PreTokenizer::Named(scheme).to_json();
+        for scheme in &GGUF_SCHEMES {
+            let (json, _) = PreTokenizer::Gguf(scheme).to_json();
             let reference: PreTokenizerWrapper = serde_json::from_value(json).expect("a pre-tokenizer of the library");
             let mut cut = PreTokenizedString::from(text);
             reference.pre_tokenize(&mut cut).expect("every text can be cut");

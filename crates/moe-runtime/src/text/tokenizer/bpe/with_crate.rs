@@ -4,6 +4,7 @@ use tokenizers::models::bpe::BPE;
 use tokenizers::{NormalizerWrapper, PreTokenizerWrapper, Tokenizer};
 
 use crate::error::{Error, Result};
+use crate::text::error::TextError;
 use crate::text::tokenizer::vocabulary::Vocabulary;
 
 /// The encoder. It holds ordinary tokens only.
@@ -15,11 +16,13 @@ impl Bpe {
     /// Builds the encoder of a vocabulary that passed its checks.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] for an expression that does not compile.
+    /// [`TextError::Unsupported`] for an expression that does not compile.
     pub(crate) fn new(vocabulary: &Vocabulary) -> Result<Self> {
-        let refuse = |what: &str, reason: &dyn std::fmt::Display| Error::Unsupported {
-            feature: format!("the {what} in {} ({reason})", vocabulary.origin),
-            remedy: "use a checkpoint with a byte-level BPE tokenizer",
+        let refuse = |what: &str, reason: &dyn std::fmt::Display| {
+            Error::Text(TextError::Unsupported {
+                feature: format!("the {what} in {} ({reason})", vocabulary.origin),
+                remedy: "use a checkpoint with a byte-level BPE tokenizer",
+            })
         };
         let tokens = vocabulary.bpe_tokens().into_iter().collect::<tokenizers::models::bpe::Vocab>();
         let model = BPE::builder()
@@ -40,7 +43,10 @@ impl Bpe {
 
     /// Appends the ids of a text.
     pub(crate) fn encode(&self, text: &str, ids: &mut Vec<u32>) -> Result<()> {
-        let encoding = self.inner.encode_fast(text, false).map_err(|e| Error::Encode { reason: e.to_string() })?;
+        let encoding = self
+            .inner
+            .encode_fast(text, false)
+            .map_err(|e| Error::Text(TextError::Encode { reason: e.to_string() }))?;
         ids.extend_from_slice(encoding.get_ids());
         Ok(())
     }

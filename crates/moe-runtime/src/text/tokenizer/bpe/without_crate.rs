@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 
 use crate::error::{Error, Result};
+use crate::text::error::TextError;
 use crate::text::tokenizer::bytes;
 use crate::text::tokenizer::pre::{PreTokenizer, Style};
 use crate::text::tokenizer::vocabulary::Vocabulary;
@@ -24,13 +25,13 @@ impl Bpe {
     /// Builds the encoder of a vocabulary that passed its checks.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] for a pre-tokenizer that only `tokenizer.json` can say.
+    /// [`TextError::Unsupported`] for a pre-tokenizer that only `tokenizer.json` can say.
     pub(crate) fn new(vocabulary: &Vocabulary) -> Result<Self> {
-        let PreTokenizer::Named(scheme) = &vocabulary.pre else {
-            return Err(Error::Unsupported {
+        let PreTokenizer::Gguf(scheme) = &vocabulary.pre else {
+            return Err(Error::Text(TextError::Unsupported {
                 feature: format!("the pre-tokenizer in {}", vocabulary.origin),
                 remedy: "build with the feature `tokenizers` of moe-runtime",
-            });
+            }));
         };
         let words = vocabulary.bpe_tokens();
         let id = |text: &str| words.get(text).copied().expect("the vocabulary was checked");

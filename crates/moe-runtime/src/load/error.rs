@@ -1,0 +1,34 @@
+//! Failures between a path and weights in memory.
+
+use std::path::PathBuf;
+
+/// A model whose files or weights cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+#[allow(missing_docs, reason = "each message names its fields")]
+pub enum LoadError {
+    /// A model directory without its configuration.
+    #[error("{} cannot be read: {source}; a checkpoint directory needs its config.json", path.display())]
+    ConfigFile { path: PathBuf, source: std::io::Error },
+    /// A tensor the model needs is not in its file.
+    #[error(
+        "the model lacks the tensor `{tensor}`; the file is incomplete or belongs to another model: fetch it again"
+    )]
+    MissingTensor { tensor: String },
+    /// A tensor has other dimensions than the configuration says.
+    #[error(
+        "`{tensor}` has the shape {got:?}, but the configuration asks for {expected:?}; the file and its configuration do not belong together"
+    )]
+    Shape { tensor: String, expected: Vec<usize>, got: Vec<usize> },
+    /// A tensor that no kernel can compute with.
+    #[error("tensor `{tensor}` cannot be used: {source}; run `bitnet verify` on the model")]
+    Weight { tensor: String, source: tl_kernels::Error },
+    /// Memory could not be had.
+    #[error("{bytes} bytes for {what} cannot be allocated; close other programs or choose a smaller model or context")]
+    Memory { what: String, bytes: usize },
+    /// More memory would be needed than was allowed.
+    #[error(
+        "the model needs {need} bytes ({detail}), but only {allowed} are allowed; choose a shorter context or a smaller model"
+    )]
+    MemoryLimit { need: u64, allowed: u64, detail: String },
+}

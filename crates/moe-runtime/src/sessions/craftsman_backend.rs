@@ -1,0 +1,126 @@
+//! The backend of this crate: a session and the tokenizer of its model.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+
+use mla_attention::CacheType;
+
+use crate::error::Result;
+use crate::forward::model::CraftsmanModel;
+use crate::load::files::ModelFiles;
+use crate::load::loader::LoadOptions;
+use crate::sessions::backend::{InferenceBackend, OnText, Prompt};
+use crate::sessions::generate::{GenerateOptions, Generation, generate};
+use crate::sessions::sampler::Sampler;
+use crate::sessions::session::Session;
+use crate::text::tokenizer::{ControlTokens, TextStream, Tokenizer};
+
+/// Runs any model of the supported architectures on the CPU.
+///
+/// Tokens that a prompt has in common with the call before are not computed again; the results are the same to the bit.
+#[derive(Debug)]
+pub struct CraftsmanBackend {
+    tokenizer: Tokenizer,
+    session: Session,
+    /// The tokens that the session holds.
+    held: Vec<u32>,
+}
+
+impl CraftsmanBackend {
+    /// A backend over a session and the tokenizer of its model.
+    #[must_use]
+    pub fn new(mut session: Session, tokenizer: Tokenizer) -> CraftsmanBackend {
+        session.reset();
+        CraftsmanBackend { tokenizer, session, held: Vec::new() }
+    }
+
+    /// The tokenizer of the model.
+    #[must_use]
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// The model that answers.
+    #[must_use]
+    pub fn model(&self) -> &Arc<CraftsmanModel> {
+        self.session.model()
+    }
+
+    fn encode(&self, prompt: Prompt<'_>) -> Result<Vec<u32>> {
+        match prompt {
+            Prompt::Rendered(text) => self.tokenizer.encode_prompt(text),
+            Prompt::Raw(text) => {
+                let mut tokens = self.tokenizer.raw_prefix();
+                let text = self.tokenizer.encode(text, true)?;
+                if text.starts_with(&tokens) {
+                    return Ok(text);
+                }
+                tokens.extend(text);
+                Ok(tokens)
+            }
+        }
+    }
+
+    /// Cuts the session back to the tokens that it has in common with `prompt`, at most all but the last, and returns
+    /// their number.
+    fn keep_common(&mut self, prompt: &[u32]) -> usize {
+        let equal = self.held.iter().zip(prompt).take_while(|(a, b)| a == b).count();
+        let common = equal.min(prompt.len().saturating_sub(1));
+        self.session.truncate(common);
+        self.held.truncate(common);
+        common
+    }
+}
+
+impl InferenceBackend for CraftsmanBackend {
+    fn load(path: &Path, n_ctx: usize, options: &LoadOptions) -> Result<CraftsmanBackend> {
+        let files = ModelFiles::open(path)?;
+        let tokenizer = files.tokenizer()?;
+        let model = Arc::new(CraftsmanModel::from_files(&files, options)?);
+        Ok(CraftsmanBackend::new(Session::new(model, n_ctx, CacheType::F16)?, tokenizer))
+    }
+
+    fn supported_architectures() -> &'static [&'static str] {
+        &["glm4_moe_lite", "glm4_moe", "deepseek_v2", "deepseek_v3", "deepseek2", "glm4moe"]
+    }
+
+    fn generate(
+        &mut self,
+        prompt: Prompt<'_>,
+        sampler: &mut Sampler,
+        options: &GenerateOptions,
+        on_text: &mut OnText<'_>,
+    ) -> Result<Generation> {
+        let tokens = self.encode(prompt)?;
+        let common = self.keep_common(&tokens);
+        let mut options = options.clone();
+        options.stop.extend_from_slice(self.tokenizer.stop_ids());
+        let shown = if prompt.opens_thought() { ControlTokens::Markup } else { ControlTokens::Hide };
+        let mut text = TextStream::new(shown);
+        let tokenizer = &self.tokenizer;
+        let mut on_token = |token| match text.push(tokenizer, token) {
+            piece if piece.is_empty() => ControlFlow::Continue(()),
+            piece => on_text(&piece),
+        };
+        let generation = generate(&mut self.session, &tokens[common..], &options, sampler, &mut (), &mut on_token)?;
+        self.held.extend_from_slice(&tokens[common..]);
+        self.held.extend_from_slice(&generation.tokens);
+        self.held.truncate(self.session.len());
+        let rest = text.finish();
+        if !rest.is_empty() {
+            // The answer is over, so there is nothing left to end.
+            let _ = on_text(&rest);
+        }
+        Ok(generation)
+    }
+
+    fn embed(&mut self, text: &str) -> Result<Vec<f32>> {
+        let tokens = self.tokenizer.encode(text, true)?;
+        self.session.reset();
+        self.held.clear();
+        let mean = self.session.mean_hidden(&tokens);
+        self.session.reset();
+        mean
+    }
+}
