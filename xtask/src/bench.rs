@@ -4,13 +4,11 @@ mod chart;
 mod criterion;
 mod curves;
 
-use std::path::PathBuf;
-
 use clap::Subcommand;
 
 use crate::outcome::Outcome;
 
-/// What to measure.
+/// The two measurements, each with its options.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -22,32 +20,15 @@ enum What {
     /// Run the criterion benchmarks and append their speeds to benches/record.
     Record(RecordArgs),
     /// Draw the cost of a token over depth and over batch size, as SVG below docs/img, from one model file.
-    Curves(CurvesArgs),
+    Curves(curves::Args),
 }
 
-/// Which benchmarks.
+/// A choice of benchmarks.
 #[derive(clap::Args)]
 struct RecordArgs {
     /// Only this one: gemv, lookup, prefill, attention, threads, decode or load.
     #[arg(long)]
     only: Option<String>,
-}
-
-/// What the curves are drawn from.
-#[derive(clap::Args)]
-struct CurvesArgs {
-    /// The model file; `bitnet synth --shape glm-4.7-flash --preset phase2` makes one of full size.
-    #[arg(long)]
-    model: PathBuf,
-    /// Measure with this binary instead of building one.
-    #[arg(long)]
-    bitnet: Option<PathBuf>,
-    /// The deepest context.
-    #[arg(long, default_value_t = 8192)]
-    depth: u32,
-    /// The largest batch.
-    #[arg(long, default_value_t = 2048)]
-    batch: u32,
 }
 
 pub(crate) fn run(args: &Args) -> Outcome {

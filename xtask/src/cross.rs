@@ -1,4 +1,4 @@
-//! `cargo xtask cross`: the kernels, attention and the runtime on processors this machine is not.
+//! `cargo xtask cross`: the kernels, attention and the runtime on processors that this machine emulates.
 //!
 //! 64-bit ARM is run by qemu, once as a processor without integer dot products and once with; WASM with SIMD128 is run
 //! by Node, and the example's page by a browser where there is one. The tests are those that compare a kernel with the
@@ -6,7 +6,7 @@
 //!
 //! The pinned toolchain has no standard library for these targets. A second one that comes with the library's sources
 //! builds it (Debian: rustc-web cargo-web rust-web-src lld-19 gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user,
-//! and nodejs, chromium). What is missing is a SKIP line with its name; with `CRAFTSMAN_REQUIRE_CROSS=1` it is an
+//! and nodejs, chromium). A missing tool is named in a SKIP line; with `CRAFTSMAN_REQUIRE_CROSS=1` it is an
 //! error. Builds go to `target/cross`, so that they do not evict the main ones.
 
 use std::path::{Path, PathBuf};
@@ -29,7 +29,7 @@ const WASM: &str = "wasm32-unknown-unknown";
 /// The tests of kernels that every target runs: they need neither files nor threads.
 const KERNEL_TESTS: &[&str] = &["--test", "it"];
 
-/// What is tested on ARM: packages with the test binaries that matter.
+/// Packages and test binaries that run on ARM.
 const ARM_TESTS: [(&str, &[&str]); 4] = [
     ("tl-kernels", &["--lib"]),
     ("tl-kernels", KERNEL_TESTS),
@@ -37,10 +37,10 @@ const ARM_TESTS: [(&str, &[&str]); 4] = [
     ("rlm-refine", &["--test", "it", "golden_tokens::"]),
 ];
 
-/// A processor that qemu plays, and the level it must offer.
+/// Processors that qemu emulates, each with the level that its kernels must use.
 const ARM_PROCESSORS: [(&str, &str); 2] = [("cortex-a53", "neon"), ("max", "neon-dotprod")];
 
-/// What to try.
+/// How the code under test is built.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// The cargo profile of what is built.
@@ -93,7 +93,7 @@ struct Cross {
 }
 
 impl Cross {
-    /// The second toolchain's cargo. Without the variables by which the first one points to itself.
+    /// The second toolchain's cargo. Variables that name the first toolchain are removed, because they would override it.
     fn cargo(&self, args: &[&str], target: &str, parts_of_std: &str) -> Cmd<'_> {
         let Cross { sh, profile, dir } = self;
         let (subcommand, rest) = args.split_first().map_or(("build", args), |(first, rest)| (*first, rest));

@@ -1,6 +1,6 @@
 //! `cargo xtask fuzz`: the libFuzzer targets below `fuzz/`, each for a fixed number of inputs.
 //!
-//! They need `cargo-fuzz` and a nightly compiler. Where those are missing this prints one SKIP line and succeeds: the
+//! They need `cargo-fuzz` and a nightly compiler. Without them this prints one SKIP line and succeeds: the
 //! mutation test of gguf-bitnet covers the same readers on the stable compiler, in every `cargo xtask test`.
 
 use xshell::cmd;
@@ -10,10 +10,10 @@ use crate::repo;
 
 const TARGETS: [&str; 2] = ["gguf", "safetensors"];
 
-/// How long to fuzz.
+/// How many inputs to try.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Inputs per target.
+    /// Inputs that each target is given.
     #[arg(long, default_value_t = 20_000)]
     runs: u32,
 }

@@ -1,7 +1,7 @@
 //! The project's own commands: `cargo xtask VERB`.
 //!
-//! Orchestration only. What touches a model runs `bitnet` in its own process, so that an installed binary can do
-//! everything this one can. **Invariant**: depends on clap, xshell, serde_json and safetensors, on none of our crates.
+//! Orchestration only. Every verb that touches a model runs `bitnet` in a process of its own, so that an installed
+//! binary can do everything this one can. **Invariant**: depends on clap, xshell, serde_json and safetensors, on none of our crates.
 
 mod bench;
 mod bitnet;

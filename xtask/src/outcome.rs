@@ -1,9 +1,9 @@
-//! What every command returns, and the error that carries the exit code of another program.
+//! The result of every command, and the error that carries the exit code of another program.
 
 /// The error's text is for the person at the terminal.
 pub(crate) type Outcome<T = ()> = Result<T, Box<dyn std::error::Error>>;
 
-/// Ends this program with the exit code of one that it ran, or with one that means the same.
+/// An exit code for this program: that of a program it ran, or one with the same meaning.
 #[derive(Debug)]
 pub(crate) struct EndedWith(pub(crate) u8);
 

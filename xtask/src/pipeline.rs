@@ -1,4 +1,4 @@
-//! `cargo xtask pipeline`: one real model through every stage that exists, and a report a person can read.
+//! `cargo xtask pipeline`: one trained model through every stage that exists, and a report of each.
 //!
 //! The input is the mini teacher of `fixtures/`. The report opens with SHIP or NO-SHIP, the verdict of the gates. The exit
 //! code says whether every stage ran, not how good the student is; with `--require-ship` it is 3 when the student does
@@ -20,10 +20,10 @@ pub(crate) struct Args {
     /// The cargo profile that `bitnet` is built with.
     #[arg(long, default_value = "release")]
     profile: String,
-    /// The student's preset.
+    /// The preset of tensor types that the student is quantized with.
     #[arg(long, default_value = "balanced")]
     preset: String,
-    /// How it is rounded.
+    /// How weights are rounded: `ls` (least squares) or `absmean`.
     #[arg(long, default_value = "ls")]
     method: String,
     /// Windows of 256 tokens of held-out text to measure on; the text has 250.
@@ -35,12 +35,12 @@ pub(crate) struct Args {
     /// Use this binary instead of building one.
     #[arg(long)]
     bitnet: Option<PathBuf>,
-    /// Where the files go; they stay for a look.
+    /// The folder for all files; they stay there.
     #[arg(long)]
     work: Option<PathBuf>,
 }
 
-/// One stage: what it was, how long it took, what came out.
+/// A stage that ended: its title, its duration and the lines it adds to the report.
 struct Stage {
     title: &'static str,
     seconds: f64,
@@ -117,8 +117,8 @@ impl Pipeline {
         Ok(())
     }
 
-    /// The gates over the small suite; returns the verdict with its sentences. The teacher is recorded anew each time: this
-    /// is about the program as it is now.
+    /// The gates over the small suite; returns the verdict with its sentences. Recordings of the teacher from an earlier
+    /// run are removed first, because an older program may have made them.
     fn gates(&mut self, fixtures: &Path, teacher: &str, student: &str) -> Outcome<String> {
         let artifacts = self.work.join("artifacts");
         if artifacts.exists() {
@@ -251,7 +251,7 @@ fn size(json: &Value, path: &str) -> Result<String, String> {
     number(json, path).map(|n| repo::bytes(n as u64))
 }
 
-/// Five significant digits.
+/// A number with five significant digits.
 fn significant(n: f64) -> String {
     if n == 0.0 {
         return "0".to_owned();

@@ -24,7 +24,7 @@ use crate::{bitnet, repo};
 
 use proof::{Options, Proof, Work};
 
-/// Which proof, and where it works.
+/// A proof and the place it works in.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// The proof to run.
@@ -33,7 +33,7 @@ pub(crate) struct Args {
     /// A folder on a disk with enough room; the default is below `target/`.
     #[arg(long)]
     work: Option<PathBuf>,
-    /// Leave the files for a look afterwards.
+    /// Leave the files where they are afterwards.
     #[arg(long)]
     keep: bool,
     #[command(flatten)]

@@ -18,7 +18,7 @@ pub(crate) struct Figure {
     pub(crate) pass: bool,
 }
 
-/// The record of one run: what all its rows say about the machine and the commit is found out at its start.
+/// The record of one run. The columns on the machine and the commit are read once, at its start.
 pub(crate) struct Record {
     path: PathBuf,
     proof: String,
@@ -41,7 +41,7 @@ impl Record {
         Ok(Record { path, proof: proof.to_owned(), machine: [cpu, cores, isa_flags(&cpuinfo), commit, utc] })
     }
 
-    /// Adds the row of a figure; what is written stays if the run is interrupted.
+    /// Adds the row of a figure at once, so that an interrupted run keeps the rows before.
     pub(crate) fn append(&self, figure: &Figure) -> Outcome {
         let Figure { name, value, target, pass } = figure;
         let header = if self.path.exists() { String::new() } else { format!("{HEADER}\n") };

@@ -1,4 +1,4 @@
-//! Where the repository is, and how this program speaks: one line at a time.
+//! The folder of the repository, and the lines that this program prints.
 
 use std::path::Path;
 
@@ -30,7 +30,7 @@ pub(crate) fn complain(line: &str) {
     eprintln!("{line}");
 }
 
-/// Bytes for people: `5.25 GB`.
+/// A number of bytes with its decimal unit, such as `5.25 GB`.
 pub(crate) fn bytes(n: u64) -> String {
     let (unit, scale) = match n {
         0..1_000 => ("B", 1.0),

@@ -24,7 +24,7 @@ use prompt::Label;
 /// Beside FILE stands its corpus, with the extension `.corpus.jsonl`. The same options give the same bytes.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Number of prompts
+    /// Number of prompts in the suite
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     prompts: u32,
     /// Seed of the prompts
@@ -42,15 +42,15 @@ pub(crate) struct Args {
     /// The suite file to write
     #[arg(short, long, value_name = "FILE")]
     out: PathBuf,
-    /// Replace existing files
+    /// Replace files that exist already
     #[arg(long)]
     force: bool,
-    /// Counts as JSON
+    /// Print paths and counts as JSON
     #[arg(long)]
     json: bool,
 }
 
-/// What was made: how many prompts of each label, and how many chunks.
+/// Numbers of prompts of each label, and of chunks, that were written.
 struct Made {
     labels: [usize; 3],
     chunks: usize,

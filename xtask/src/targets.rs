@@ -1,7 +1,7 @@
 //! `cargo xtask targets`: does the product compile for the other desktop systems?
 //!
 //! A check without linking, so it needs only the target's standard library (`rustup target add NAME`), no foreign
-//! toolchain. A target that is not installed is one SKIP line. This says that the code compiles there, not that it runs.
+//! toolchain. A target that is not installed is one SKIP line. A PASS line means that the code compiles, not that it runs.
 
 use xshell::cmd;
 

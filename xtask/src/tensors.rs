@@ -14,8 +14,8 @@ pub(crate) struct Tensors {
 /// One tensor; integers are widened to F64, which is exact for token and expert ids.
 pub(crate) struct Tensor {
     pub(crate) name: String,
-    /// Row-major.
     pub(crate) shape: Vec<usize>,
+    /// All elements, in row-major order.
     pub(crate) values: Vec<f64>,
 }
 

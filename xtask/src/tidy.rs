@@ -22,7 +22,7 @@ use crate::repo;
 use crates::Crate;
 use findings::Findings;
 
-/// What to print.
+/// Which part of the findings to print.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Only print the module graph of each crate: files, circles and the fullest folder

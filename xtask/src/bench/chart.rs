@@ -2,23 +2,23 @@
 
 use std::fmt::Write;
 
-/// One line.
+/// One line of the chart with its name in the legend.
 pub(super) struct Curve {
     pub(super) name: String,
-    /// Ascending in x.
+    /// Points (x, y), ascending in x.
     pub(super) points: Vec<(f64, f64)>,
 }
 
-/// How x is laid out.
+/// How the x axis is divided.
 #[derive(Clone, Copy)]
 pub(super) enum Scale {
-    /// From 0.
+    /// Equal steps for equal differences, from 0.
     Linear,
     /// Equal steps for equal ratios, from the smallest value, which is above 0.
     Doubling,
 }
 
-/// What to draw.
+/// A title, a label below the x axis, and curves that share both axes.
 pub(super) struct Chart<'a> {
     pub(super) title: &'a str,
     pub(super) x: &'a str,
@@ -27,13 +27,13 @@ pub(super) struct Chart<'a> {
 }
 
 const SIZE: (f64, f64) = (640.0, 360.0);
-/// Left, top, right, bottom.
+/// Space left of, above, right of and below the plot, for its labels.
 const MARGIN: (f64, f64, f64, f64) = (56.0, 36.0, 24.0, 48.0);
-/// Distinct without colour vision, too.
+/// The Okabe-Ito colours, which stay distinct without full colour vision.
 const COLOURS: [&str; 4] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7"];
 
 impl Chart<'_> {
-    /// The picture.
+    /// The chart as the text of an SVG file.
     pub(super) fn svg(&self) -> String {
         let points = || self.curves.iter().flat_map(|curve| &curve.points);
         let top = nice(points().fold(0.0f64, |top, p| top.max(p.1)));
@@ -86,7 +86,7 @@ impl Chart<'_> {
     }
 }
 
-/// The smallest of 1, 2, 4, 10 times a power of ten that is not below `value`; 1 for nothing.
+/// The smallest of 1, 2, 4, 10 times a power of ten that is not below `value`; 1 where `value` is not above 0.
 fn nice(value: f64) -> f64 {
     if value <= 0.0 {
         return 1.0;

@@ -13,7 +13,7 @@ use crate::record::{Figure, Record};
 use crate::repo;
 use crate::report::number;
 
-/// One finished benchmark.
+/// The result of one benchmark.
 struct Measured {
     id: String,
     /// Threads, the last part of the id.
@@ -73,7 +73,7 @@ fn measured(benchmark: &Value, estimates: &Value) -> Option<Measured> {
 }
 
 impl Measured {
-    /// Units per second.
+    /// Amount per second, where the amount is in `unit`.
     fn speed(&self, unit: &str) -> Option<f64> {
         self.amount.as_ref().filter(|(u, _)| u == unit).map(|(_, amount)| amount / self.nanoseconds * 1e9)
     }

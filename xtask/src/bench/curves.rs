@@ -1,10 +1,9 @@
 //! The cost of a token over the depth of its context, and over the batch it is computed in.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::CurvesArgs;
 use super::chart::{Chart, Curve, Scale};
 use crate::bitnet;
 use crate::outcome::Outcome;
@@ -12,11 +11,28 @@ use crate::record::{Figure, Record};
 use crate::repo;
 use crate::report::list;
 
-/// Tokens decoded at each depth, and how often: next to nothing beside the way to that depth.
+/// Tokens decoded at each depth, and how often. They take little time beside the prompt that leads to that depth.
 const DECODED: &str = "16";
 const DECODE_REPETITIONS: &str = "4";
 
-pub(super) fn draw(args: &CurvesArgs) -> Outcome {
+/// The model that is measured, and how far.
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// The model file; `bitnet synth --shape glm-4.7-flash --preset phase2` makes one of full size.
+    #[arg(long)]
+    model: PathBuf,
+    /// Measure with this binary instead of building one.
+    #[arg(long)]
+    bitnet: Option<PathBuf>,
+    /// Tokens of context at the last point of the decoding curves.
+    #[arg(long, default_value_t = 8192)]
+    depth: u32,
+    /// Tokens per batch at the last point of the prompt curve.
+    #[arg(long, default_value_t = 2048)]
+    batch: u32,
+}
+
+pub(super) fn draw(args: &Args) -> Outcome {
     let bitnet = bitnet::binary(args.bitnet.as_deref(), "release")?;
     let model = args.model.to_str().ok_or("the model's path is not UTF-8")?;
     let bench = |more: &[&str]| bitnet::json(&bitnet, &[&["bench", "--json", "-m", model][..], more].concat());
@@ -58,7 +74,7 @@ fn doubling(first: u32, last: u32) -> impl Iterator<Item = u32> {
     std::iter::successors(Some(first), |n| n.checked_mul(2)).take_while(move |n| *n <= last)
 }
 
-/// Points of `key` and milliseconds per token.
+/// The curve of a report: the value of `key` and the milliseconds per token of every test.
 fn costs(report: &Value, key: &str) -> Outcome<Vec<(f64, f64)>> {
     let number = |test: &Value, key: &str| test[key].as_f64();
     let points =

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::outcome::Outcome;
 
-/// How often the kernel is asked for the high-water mark, which never falls.
+/// Time between two readings of the high-water mark, which never falls.
 const POLL: Duration = Duration::from_millis(20);
 
 /// How a child ended.

@@ -15,11 +15,11 @@ use crate::outcome::Outcome;
 use crate::repo;
 use crate::report::{list, number};
 
-/// What the small suite may take on two cores, teacher and student together.
+/// The longest time for the small suite on two cores, teacher and student together.
 const WALL: Duration = Duration::from_secs(180);
 const KILLS: u32 = 3;
 
-/// One gate run.
+/// One run of `bitnet eval-gates`.
 struct Gates {
     wall: Duration,
     /// The report's text up to the part about the run.
@@ -97,7 +97,7 @@ fn killed(proof: &mut Proof<'_>, binary: &Path, teacher: &str, whole: &Gates) ->
     Ok(())
 }
 
-/// A student's figures, as they are, and its stamp.
+/// The figures of a student, which pass whatever they are, and its stamp.
 fn measured(proof: &mut Proof<'_>, binary: &Path, models: [&str; 2], name: &str) -> Outcome {
     let identity = |student: &str| -> Outcome<String> {
         let json = bitnet::json(binary, &["verify", student, "--json"])?;

@@ -46,13 +46,13 @@ fn compare_case(proof: &Proof<'_>, binary: &Path, case: &Path) -> Outcome<Gap> {
 /// The largest differences between a golden and a run.
 #[derive(Default)]
 pub(super) struct Gap {
-    /// Absolute.
+    /// The largest absolute difference of two logits.
     logits: f64,
-    /// Relative L2 of the worst state.
+    /// Relative L2 distance of the worst state.
     hidden: f64,
     /// Tokens and layers whose set of experts differs.
     sets: usize,
-    /// Absolute, of experts that both chose.
+    /// Largest absolute difference over experts that both chose.
     weights: f64,
 }
 
@@ -117,7 +117,7 @@ fn same_shape<'a>(a: &Tensor, got: &'a Tensors) -> Result<&'a Tensor, String> {
     }
 }
 
-/// The larger one; a NaN wins, so that it cannot hide.
+/// The larger number. A NaN counts as the largest, so that a broken run never passes.
 fn max_nan(a: f64, b: f64) -> f64 {
     if a.is_nan() || b.is_nan() { f64::NAN } else { a.max(b) }
 }

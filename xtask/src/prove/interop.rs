@@ -30,7 +30,7 @@ pub(super) fn prove(proof: &mut Proof<'_>, binary: &Path) -> Outcome {
                 stated += 1;
             }
         }
-        // 1 is the script's own word for "a figure missed"; it has then stated which.
+        // A script ends with 1 when a figure missed its target, and has then stated which one.
         if stated == 0 || !(done.status.success() || done.status.code() == Some(1)) {
             proof.figure(
                 script,

@@ -1,7 +1,7 @@
 //! `prove kill`: quantising survives `kill -9` at random moments.
 //!
 //! The run is killed five times, resumed each time, and must end with exactly the bytes of an undisturbed run. At each
-//! kill the data beyond the last journalled unit is what has to be redone: at most one work unit of 64 MiB of rows.
+//! kill the data beyond the last journalled unit have to be redone: at most one work unit of 64 MiB of rows.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -119,7 +119,7 @@ fn same_bytes(a: &Path, b: &Path) -> Outcome<bool> {
     }
 }
 
-/// A different start for every run: the moments have to be random.
+/// A different start for every run, so that the moments are random.
 fn seed() -> u64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     now.map_or(1, |t| t.as_nanos() as u64) ^ u64::from(std::process::id()) << 32

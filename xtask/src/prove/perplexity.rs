@@ -8,7 +8,7 @@ use crate::outcome::Outcome;
 use crate::repo;
 use crate::report::number;
 
-/// Relative difference allowed.
+/// Largest relative difference from the published figure.
 const TOLERANCE: f64 = 2e-4;
 
 pub(super) fn prove(proof: &mut Proof<'_>, binary: &Path) -> Outcome {

@@ -25,7 +25,7 @@ pub(super) struct Options {
     pub(super) preset: Option<String>,
 }
 
-/// What a proof works with.
+/// A running proof: it measures, prints and counts figures.
 pub(super) struct Proof<'a> {
     pub(super) options: &'a Options,
     /// An empty folder of its own.
@@ -40,7 +40,7 @@ impl<'a> Proof<'a> {
         Self { options, work: work.folder.clone(), record, figures: 0, missed: 0 }
     }
 
-    /// Prints the PASS or MISS line of a figure and records it at once: a proof that is cut off keeps what it measured.
+    /// Prints the PASS or MISS line of a figure and records it at once, so that a proof that is cut off keeps its figures.
     pub(super) fn figure(
         &mut self,
         name: impl Into<String>,

@@ -1,7 +1,7 @@
 //! `prove speed`: the full-size random file of a preset, against the memory of the machine and against llama.cpp.
 //!
 //! llama.cpp reads the identical file, in alternation, where `--python` has `llama-cpp-python`; otherwise the figures
-//! that need it are named as skipped and left out. Absolute speeds mean nothing on another machine, so every target is
+//! that need it are named as skipped and left out. Absolute speeds differ between machines, so every target is
 //! a ratio: to llama.cpp, or to the read bandwidth that the same run of `bitnet bench` measured.
 
 use std::path::Path;
@@ -76,7 +76,7 @@ fn shares(proof: &mut Proof<'_>, preset: &str, report: &Value, target: f64) -> O
 }
 
 /// Two rounds, each engine in turn; the better speed of each counts, because a disturbance only slows. Both engines cache
-/// F16, as targets are judged; what an INT8 cache gives here is reported beside it.
+/// F16, for which the targets are stated; the speeds with an INT8 cache are reported beside it.
 fn against_llama(proof: &mut Proof<'_>, binary: &Path, file: &Path) -> Outcome {
     let script = repo::root().join("fixtures/interop/llama_bench.py");
     let tests = [

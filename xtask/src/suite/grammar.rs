@@ -5,7 +5,8 @@
 //! The rest is about another relation of the same entity or the same relation of another.
 //!
 //! **Invariant:** the same spec gives the same prompts on every platform, and every draw is the one that
-//! `fixtures/craftsman-mini/train/rag.py` makes from the same seed. `fixtures/goldens/grammar.json` holds what that one made.
+//! `fixtures/craftsman-mini/train/rag.py` makes from the same seed. `fixtures/goldens/grammar.json` holds prompts that
+//! the script made.
 
 use clap::ValueEnum;
 
@@ -13,7 +14,7 @@ use super::lists;
 use super::mersenne::Mersenne;
 use super::prompt::{Chunk, Label, Prompt};
 
-/// The message that goes before every prompt.
+/// The system message of every prompt.
 const SYSTEM: &str = "Cite the sources or refuse.";
 /// Ways to state a fact.
 const PHRASINGS: [&str; 3] =
@@ -41,7 +42,7 @@ pub(crate) struct LabelWeights {
 impl std::str::FromStr for LabelWeights {
     type Err = String;
 
-    /// Reads `4,3,3`.
+    /// Reads three weights such as `4,3,3`.
     fn from_str(text: &str) -> Result<Self, String> {
         let weights: Result<Vec<u32>, _> = text.split(',').map(str::parse).collect();
         match weights.as_deref() {
@@ -51,16 +52,12 @@ impl std::str::FromStr for LabelWeights {
     }
 }
 
-/// What a suite is made from.
+/// The options that determine a suite.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SuiteSpec {
-    /// Number of prompts.
     pub(super) prompts: usize,
-    /// Seed of the prompts.
     pub(super) seed: u64,
-    /// Shares of the labels.
     pub(super) labels: LabelWeights,
-    /// Which entities.
     pub(super) entities: Entities,
     /// Seed that divides the entities and makes up the values; 7 divides them as the mini teacher's training did.
     pub(super) split_seed: u64,
@@ -77,7 +74,7 @@ pub(super) struct Prompts {
     made: usize,
 }
 
-/// What a chunk states.
+/// The statement of one chunk.
 #[derive(Clone, PartialEq, Eq)]
 struct Fact {
     entity: String,
@@ -207,7 +204,7 @@ impl Prompts {
     fn distractor(&mut self, entity: &str, relation: &'static str) -> Option<Fact> {
         let other = self.random.choice(&self.entities).clone();
         let is_same_entity = self.random.unit() < 0.5;
-        // A draw that the Python form compares with its share of hard distractors, which is all of them.
+        // The Python form compares this draw with its share of hard distractors, which is 1: the draw is made and unused.
         self.random.unit();
         let (entity_drawn, relation_drawn) =
             if is_same_entity { (entity.to_owned(), *self.random.choice(&self.relations)) } else { (other, relation) };

@@ -21,7 +21,7 @@ pub(super) const NOUNS: &str = "\
     point pond port prairie quarry range reach ridge rise river rock route sands shoal shore spire spring square \
     station summit terrace tower trail vale valley view villa ward well wharf wood yard";
 
-/// What is asked of an entity.
+/// Relations: a question asks for one of an entity.
 pub(super) const RELATIONS: &str = "\
     capital river founder colour harvest keeper emblem language festival currency guardian anthem climate export \
     patron market";
@@ -35,6 +35,6 @@ pub(super) const SYLLABLES: &str = "\
 pub(super) const ENDINGS: &str = "\
     lan ren dor mir nel tas vek rin sol gar len dun fer hol jin kas lum mar nox pol";
 
-/// Names of sources.
+/// The sources that chunks name.
 pub(super) const SOURCES: &str = "\
     almanac atlas census chronicle digest gazette herald ledger register review survey yearbook";

@@ -1,11 +1,11 @@
 //! Mersenne Twister MT19937 (Matsumoto and Nishimura, 1998), and draws from it in the way of Python's `random` module.
 //!
 //! The grammar's Python form, which trained and tested the mini teacher, draws from that module. With the same draws a seed
-//! means the same entities here as there, so that what the teacher never saw can be asked of its student.
+//! names the same entities in both, so that a student can be asked about entities that the teacher never saw.
 
-/// Words of state.
+/// Length of the state in 32-bit words.
 const N: usize = 624;
-/// Distance of the words that are mixed.
+/// Distance between the state words that one step mixes.
 const M: usize = 397;
 
 /// A stream of random numbers that its seed determines.
@@ -72,12 +72,12 @@ impl Mersenne {
         }
     }
 
-    /// `choice(items)`.
+    /// One of the items, as `choice(items)` draws it.
     pub(super) fn choice<'a, T>(&mut self, items: &'a [T]) -> &'a T {
         &items[self.below(items.len())]
     }
 
-    /// `shuffle(items)`.
+    /// Permutes the items as `shuffle(items)` does.
     pub(super) fn shuffle<T>(&mut self, items: &mut [T]) {
         for i in (1..items.len()).rev() {
             items.swap(i, self.below(i + 1));
@@ -133,7 +133,7 @@ fn following(i: usize, state: &mut [u32; N]) -> usize {
 mod tests {
     use super::Mersenne;
 
-    /// What Python 3 gives for `r = random.Random(seed)`: two of `r.random()`, three of `r.randrange(1000)`,
+    /// The draws of Python 3 for `r = random.Random(seed)`: two of `r.random()`, three of `r.randrange(1000)`,
     /// `r.sample(range(300), 2)` and `r.sample(range(40), 7)`.
     #[test]
     fn draws_are_those_of_python() {

@@ -36,13 +36,12 @@ pub(super) struct Chunk {
     pub(super) text: String,
 }
 
-/// One prompt with what its author knows about it.
+/// One prompt with its label, its evidence and the answer its author would give.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Prompt {
     /// Unique within its suite.
     pub(super) id: String,
     pub(super) label: Label,
-    /// The system message.
     pub(super) system: String,
     pub(super) question: String,
     /// Ids of the chunks that hold the answer.

@@ -1,4 +1,4 @@
-//! What the checks found.
+//! The problems and remarks that the checks collect.
 
 /// A rule that reports without failing until the whole repository keeps it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -17,7 +17,7 @@ pub(super) enum Rule {
     Dependencies,
 }
 
-/// Rules that the repository does not keep yet: what they find is counted and fails nothing.
+/// Rules that the repository does not keep yet: their findings are counted and fail nothing.
 const PENDING: &[Rule] =
     &[Rule::Circles, Rule::OnePath, Rule::ShortDocs, Rule::Subjects, Rule::TestBinaries, Rule::Dependencies];
 
@@ -26,7 +26,7 @@ const PENDING: &[Rule] =
 pub(super) struct Findings {
     pub(super) problems: Vec<String>,
     pub(super) remarks: Vec<String>,
-    /// What pending rules found.
+    /// Breaches of pending rules.
     pub(super) pending: Vec<(Rule, String)>,
 }
 

@@ -1,4 +1,4 @@
-//! The fixtures stay small: everyone who clones the repository carries them.
+//! The fixtures stay small, because every clone of the repository holds them.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use super::findings::Findings;
 use crate::outcome::Outcome;
 use crate::repo;
 
-/// One file, and all of them together.
+/// Largest size of one file and of all of them together.
 const FILE_BYTES: u64 = 25_000_000;
 const TOTAL_BYTES: u64 = 90_000_000;
 

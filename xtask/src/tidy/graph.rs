@@ -115,7 +115,7 @@ struct Module {
     scope: Scope,
 }
 
-/// What a path leads to.
+/// The end of a path.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Target {
     Module(usize),
@@ -246,7 +246,7 @@ impl Tree {
         Some(target)
     }
 
-    /// What `name` is in a module. The last name of a path is an item rather than a module of the same name.
+    /// The target of `name` in a module. The last name of a path is an item rather than a module of the same name.
     fn lookup(&self, module: usize, name: &str, is_last: bool, trail: &mut Trail) -> Option<Target> {
         let Module { children, scope, .. } = &self.modules[module];
         let child = children.get(name).map(|&child| Target::Module(child));

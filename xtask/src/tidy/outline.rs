@@ -1,4 +1,4 @@
-//! What the module graph needs of one file: its modules, its imports, its items and the paths it names.
+//! The outline of a file for the module graph: its modules, its imports, its items and the paths it names.
 //!
 //! A reader of tokens, not a parser. Items behind `#[cfg(test)]` are left out. Where a name could be read in two ways
 //! (a constant parameter as an item, a pattern as a path) the reading stays inside the same file and adds no edge.
@@ -24,13 +24,13 @@ pub(super) struct Scope {
     pub(super) exported_macros: BTreeSet<String>,
     /// Paths of two or more names in code, with their lines.
     pub(super) paths: Vec<(Vec<String>, usize)>,
-    /// Single names in code: what a glob import or a re-export may be used for.
+    /// Single names in code, which a glob import or a re-export may have brought.
     pub(super) names: Vec<(String, usize)>,
     /// Names that are followed by `!`.
     pub(super) macros: Vec<(String, usize)>,
 }
 
-/// `mod name;`
+/// A module in a file of its own: `mod name;`
 #[derive(Debug, PartialEq)]
 pub(super) struct ModuleDeclaration {
     pub(super) name: String,
@@ -70,7 +70,7 @@ pub(super) fn outline(text: &str) -> Vec<Scope> {
     reader.scopes
 }
 
-/// What an open brace belongs to.
+/// The owner of an open brace.
 #[derive(Clone, Copy, PartialEq)]
 enum Brace {
     /// The scope with this index.
@@ -372,7 +372,7 @@ struct Leaf {
 }
 
 impl Leaf {
-    /// `a::b::{self}` is `a::b`.
+    /// A leaf; the path `a::b::{self}` is read as `a::b`.
     fn new(mut path: Vec<String>, binding: Option<String>) -> Self {
         if path.len() > 1 && path.last().is_some_and(|name| name == "self") {
             path.pop();
