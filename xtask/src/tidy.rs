@@ -10,6 +10,7 @@ mod findings;
 mod fixtures;
 mod graph;
 mod outline;
+mod paths;
 mod prose;
 mod tokens;
 
@@ -73,6 +74,9 @@ fn check(all: &[PathBuf]) -> Outcome<Findings> {
         let name = path.strip_prefix(repo::root())?.to_string_lossy().replace('\\', "/");
         if let Some(text) = files::read_text(path) {
             files::check(&name, &text, &mut findings);
+            if name.ends_with(".rs") || name.ends_with(".md") {
+                paths::check(&name, &text, |path| repo::root().join(path).exists(), &mut findings);
+            }
             if name.ends_with(".rs") {
                 prose::check(&name, &text, &mut findings);
             }
