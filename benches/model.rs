@@ -41,7 +41,7 @@ impl SyntheticModel {
         model
     }
 
-    /// Where it is.
+    /// The path of the model file.
     #[must_use]
     pub fn path(&self) -> PathBuf {
         self.dir.path().join("model.gguf")

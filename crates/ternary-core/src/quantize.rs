@@ -14,6 +14,7 @@
 
 mod absmean;
 mod least_squares;
+mod scale;
 
 use half::f16;
 
@@ -97,9 +98,4 @@ pub fn quantize_row(
 /// Whether `h` may weigh an error.
 fn is_importance(h: f32) -> bool {
     h >= 0.0 && h.is_finite()
-}
-
-/// `scale` as stored: the nearest f16, at most the largest.
-fn stored_scale(scale: f64) -> f16 {
-    f16::from_f64(scale).min(f16::MAX)
 }

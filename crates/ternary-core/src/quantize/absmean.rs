@@ -5,7 +5,7 @@
 
 use half::f16;
 
-use super::stored_scale;
+use super::scale::stored_scale;
 
 /// Keeps the division of an all-zero block defined; vanishes in f16.
 const EPSILON: f64 = 1e-8;

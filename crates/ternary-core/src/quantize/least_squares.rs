@@ -26,7 +26,7 @@
 
 use half::f16;
 
-use super::stored_scale;
+use super::scale::stored_scale;
 
 /// Buckets of a block. The last one takes all magnitudes too small for the others.
 const BUCKETS: usize = 64;
