@@ -2,6 +2,7 @@
 
 use tl_kernels::{Linear, Pool};
 
+use crate::checks;
 use crate::error::Error;
 use crate::gqa::{GqaAttention, GqaScratch};
 use crate::kv_cache::{CacheError, CacheShape, CacheType, LayerCache, check_shape};
@@ -84,10 +85,17 @@ impl Attention {
         scratch: &mut AttentionScratch,
         out: &mut [f32],
     ) -> Result<(), Error> {
-        match (self, cache) {
-            (Attention::Mla(mla), LayerCache::Latent(cache)) => mla.forward(pool, x, cache, &mut scratch.mla, out),
-            (Attention::Gqa(gqa), LayerCache::Kv(cache)) => gqa.forward(pool, x, cache, &mut scratch.gqa, out),
-            (_, cache) => Ok(check_shape(self.cache_shape(), cache.shape())?),
+        let n = checks::tokens(x, out, self.hidden())?;
+        check_shape(self.cache_shape(), cache.shape())?;
+        cache.check_room(n)?;
+        if n == 0 {
+            return Ok(());
         }
+        match (self, cache) {
+            (Attention::Mla(mla), LayerCache::Latent(cache)) => mla.forward(pool, x, cache, &mut scratch.mla, out)?,
+            (Attention::Gqa(gqa), LayerCache::Kv(cache)) => gqa.forward(pool, x, cache, &mut scratch.gqa, out)?,
+            _ => unreachable!("a cache of another kind has another shape"),
+        }
+        Ok(())
     }
 }

@@ -14,9 +14,8 @@ use tl_kernels::{ActivationBuffer, Linear, Pool, math};
 
 use super::config::GqaConfig;
 use super::weights::GqaWeights;
-use crate::checks;
 use crate::error::Error;
-use crate::kv_cache::{CacheShape, KvCache, check_shape};
+use crate::kv_cache::{CacheError, CacheShape, KvCache};
 use crate::project::{project, sized};
 use crate::rope::RopeTable;
 use crate::spans::{Columns, FloatSpans, Query};
@@ -69,7 +68,8 @@ impl GqaAttention {
         CacheShape::Kv { n_kv_heads: c.n_kv_heads, head_dim: c.head_dim }
     }
 
-    /// One forward pass, as [`Attention::forward`](crate::Attention::forward) describes it.
+    /// One forward pass, as [`Attention::forward`](crate::Attention::forward) describes it. The caller has checked the
+    /// lengths, and the shape and room of the cache.
     pub(crate) fn forward(
         &self,
         pool: &Pool,
@@ -77,16 +77,9 @@ impl GqaAttention {
         cache: &mut KvCache,
         s: &mut GqaScratch,
         out: &mut [f32],
-    ) -> Result<(), Error> {
+    ) -> Result<(), CacheError> {
         let (c, w) = (&self.config, &self.weights);
-        let n = checks::tokens(x, out, c.hidden)?;
-        check_shape(self.cache_shape(), cache.shape())?;
-        let first = cache.len();
-        cache.check_room(n)?;
-        if n == 0 {
-            return Ok(());
-        }
-
+        let (n, first) = (x.len() / c.hidden, cache.len());
         s.acts.set(x, n, c.hidden);
         s.turns.fill(&c.rope, first, n);
         let q = sized(&mut s.q, n * c.q_width());

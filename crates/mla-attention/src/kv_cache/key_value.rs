@@ -55,7 +55,7 @@ impl KvCache {
         self.keys.len()
     }
 
-    pub(crate) fn check_room(&self, n: usize) -> Result<(), CacheError> {
+    pub(super) fn check_room(&self, n: usize) -> Result<(), CacheError> {
         self.keys.check_room(n)
     }
 
@@ -72,7 +72,7 @@ impl KvCache {
         self.keys.ty().into()
     }
 
-    pub(crate) fn shape(&self) -> CacheShape {
+    pub(super) fn shape(&self) -> CacheShape {
         CacheShape::Kv { n_kv_heads: self.keys.width() / self.head_dim, head_dim: self.head_dim }
     }
 }

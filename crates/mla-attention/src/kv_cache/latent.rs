@@ -71,7 +71,7 @@ impl LatentCache {
         of_rows!(&self.rows, rows => rows.len())
     }
 
-    pub(crate) fn check_room(&self, n: usize) -> Result<(), CacheError> {
+    pub(super) fn check_room(&self, n: usize) -> Result<(), CacheError> {
         of_rows!(&self.rows, rows => rows.check_room(n))
     }
 
@@ -90,7 +90,7 @@ impl LatentCache {
         }
     }
 
-    pub(crate) fn shape(&self) -> CacheShape {
+    pub(super) fn shape(&self) -> CacheShape {
         CacheShape::Latent { kv_lora: self.kv_lora, qk_rope: self.qk_rope }
     }
 }

@@ -64,6 +64,11 @@ impl LayerCache {
         of_kind!(self, cache => cache.cache_type())
     }
 
+    /// Refuses `n` more positions that do not fit.
+    pub(crate) fn check_room(&self, n: usize) -> Result<(), CacheError> {
+        of_kind!(self, cache => cache.check_room(n))
+    }
+
     /// What a position consists of.
     #[must_use]
     pub fn shape(&self) -> CacheShape {

@@ -23,9 +23,8 @@ use tl_kernels::{ActivationBuffer, Linear, Pool, math};
 
 use super::config::MlaConfig;
 use super::weights::{MlaWeights, QueryProjection};
-use crate::checks;
 use crate::error::Error;
-use crate::kv_cache::{CacheError, CacheShape, FloatRows, Int8Latents, LatentCache, LatentRows, check_shape};
+use crate::kv_cache::{CacheError, CacheShape, FloatRows, Int8Latents, LatentCache, LatentRows};
 use crate::project::{project, project_two, sized};
 use crate::rope::RopeTable;
 use crate::spans::{Columns, FloatSpans, Int8Spans, Query, attend};
@@ -97,7 +96,8 @@ impl MlaAttention {
         CacheShape::Latent { kv_lora: self.config.kv_lora, qk_rope: self.config.qk_rope }
     }
 
-    /// One forward pass, as [`Attention::forward`](crate::Attention::forward) describes it.
+    /// One forward pass, as [`Attention::forward`](crate::Attention::forward) describes it. The caller has checked the
+    /// lengths, and the shape and room of the cache.
     pub(crate) fn forward(
         &self,
         pool: &Pool,
@@ -105,16 +105,9 @@ impl MlaAttention {
         cache: &mut LatentCache,
         scratch: &mut MlaScratch,
         out: &mut [f32],
-    ) -> Result<(), Error> {
+    ) -> Result<(), CacheError> {
         let c = &self.config;
-        let n = checks::tokens(x, out, c.hidden)?;
-        check_shape(self.cache_shape(), cache.shape())?;
-        let first = cache.len();
-        cache.check_room(n)?;
-        if n == 0 {
-            return Ok(());
-        }
-
+        let (n, first) = (x.len() / c.hidden, cache.len());
         scratch.acts.set(x, n, c.hidden);
         scratch.turns.fill(&c.rope, first, n);
         self.project_input(pool, n, scratch);
