@@ -1,27 +1,25 @@
 //! The `bitnet` command: quantise, inspect, verify, run and evaluate ternary language models on a CPU.
 //!
-//! One file per verb under `verbs/`, each with its argument struct. Results go to standard output, progress and
-//! statistics to standard error. Exit codes: 0 done, 1 could not be done (one sentence says why), 2 wrong command line,
-//! 3 done, and a gate failed.
+//! | room | what is in it |
+//! |---|---|
+//! | `args/` | the options that several verbs share, and the parsers of their values |
+//! | `load/` | from a name on the command line to a loaded model, and texts from files |
+//! | `output/` | standard output and standard error: lines, JSON, tables, sizes, progress |
+//! | `verbs/` | one file per verb, with its own options |
+//! | `exit` | the exit code of every outcome |
+//!
+//! Imports go upward in this table only: `verbs` may use every room, `args` uses `load`, `load` uses `output`.
 
-mod engine;
-mod layout;
-mod model;
+mod args;
+mod exit;
+mod load;
 mod output;
-mod progress;
-mod size;
-mod subject;
-mod utc;
 mod verbs;
 
-use std::io::ErrorKind;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
-
-use output::{GateFailed, Usage};
-use verbs::{bench, dump, eval, eval_gates, inspect, quantize, run, synth, tokenize, verify};
 
 #[derive(Parser)]
 #[command(name = "bitnet", version, about, arg_required_else_help = true)]
@@ -32,17 +30,17 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
-    Run(run::Args),
-    Quantize(quantize::Args),
-    Inspect(inspect::Args),
+    Run(verbs::run::Args),
+    Quantize(verbs::quantize::Args),
+    Inspect(verbs::inspect::Args),
     Doctor(verbs::doctor::Args),
-    Verify(verify::Args),
-    Tokenize(tokenize::Args),
-    Dump(dump::Args),
-    Eval(eval::Args),
-    EvalGates(Box<eval_gates::Args>),
-    Synth(synth::Args),
-    Bench(bench::Args),
+    Verify(verbs::verify::Args),
+    Tokenize(verbs::tokenize::Args),
+    Dump(verbs::dump::Args),
+    Eval(verbs::eval::Args),
+    EvalGates(Box<verbs::eval_gates::Args>),
+    Synth(verbs::synth::Args),
+    Bench(verbs::bench::Args),
 }
 
 fn main() -> ExitCode {
@@ -50,32 +48,17 @@ fn main() -> ExitCode {
     // Events of the libraries (model loaded, kernel chosen, ...) are silent unless BITNET_LOG asks for them.
     let filter = EnvFilter::try_from_env("BITNET_LOG").unwrap_or_else(|_| EnvFilter::new("off"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    let done = match cli.verb {
-        Verb::Run(args) => run::execute(args),
-        Verb::Quantize(args) => quantize::execute(args),
-        Verb::Inspect(args) => inspect::execute(args),
+    exit::code(match cli.verb {
+        Verb::Run(args) => verbs::run::execute(args),
+        Verb::Quantize(args) => verbs::quantize::execute(args),
+        Verb::Inspect(args) => verbs::inspect::execute(args),
         Verb::Doctor(args) => verbs::doctor::execute(args),
-        Verb::Verify(args) => verify::execute(args),
-        Verb::Tokenize(args) => tokenize::execute(args),
-        Verb::Dump(args) => dump::execute(args),
-        Verb::Eval(args) => eval::execute(args),
-        Verb::EvalGates(args) => eval_gates::execute(*args),
-        Verb::Synth(args) => synth::execute(args),
-        Verb::Bench(args) => bench::execute(args),
-    };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) if reader_left(&error) => ExitCode::SUCCESS,
-        // The report has been printed and says which one.
-        Err(error) if error.is::<GateFailed>() => ExitCode::from(3),
-        Err(error) => {
-            output::complain(&error);
-            ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })
-        }
-    }
-}
-
-/// Whether whoever read our standard output closed it, as `head` does.
-fn reader_left(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == ErrorKind::BrokenPipe)
+        Verb::Verify(args) => verbs::verify::execute(args),
+        Verb::Tokenize(args) => verbs::tokenize::execute(args),
+        Verb::Dump(args) => verbs::dump::execute(args),
+        Verb::Eval(args) => verbs::eval::execute(args),
+        Verb::EvalGates(args) => verbs::eval_gates::execute(*args),
+        Verb::Synth(args) => verbs::synth::execute(args),
+        Verb::Bench(args) => verbs::bench::execute(args),
+    })
 }

@@ -6,12 +6,14 @@
 //! | `student` | [`StudentPlan`]: the file that follows from a recipe, and the units of work it is written in |
 //! | `encode` | rows of weights to bytes of a file, in parallel, with the error this causes |
 //! | `quantize` | [`Quantizer`]: a student made from a checkpoint |
+//! | [`measure`] | a model as the evaluation sees it: answers, routing, logits, the numbers of a forward pass |
 //! | [`synth`] | models of any size with seeded random weights |
 //!
 //! **Invariant:** routers, norms, biases, the embedding and the head are never ternary.
 
 mod encode;
 mod error;
+pub mod measure;
 mod quantize;
 mod recipe;
 mod student;

@@ -1,4 +1,4 @@
-//! `bitnet bench`: how fast a model runs, next to what the memory of the machine allows.
+//! `bitnet bench`: the speed of a model, beside the speed that the memory of the machine allows.
 //!
 //! Prompt processing (`pp`) and decoding (`tg`) are timed apart, at each depth of context, over random tokens, as
 //! llama-bench does. A decoding speed is printed with the bytes a token must read and with the share of the read
@@ -9,16 +9,15 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 use comfy_table::{Table, presets};
 use gguf_bitnet::peak_rss_bytes;
-use indicatif::ProgressBar;
-
 use moe_runtime::forward::FeedForward;
 use moe_runtime::{CraftsmanModel, Session, SplitMix64, weight_bytes_per_token};
 use serde::Serialize;
 use tl_kernels::{Isa, bandwidth};
 
-use crate::engine::EngineArgs;
-use crate::progress::{Unit, bar};
-use crate::{model, output, size};
+use crate::args::{EngineArgs, ModelArg, whole};
+use crate::exit::UsageError;
+use crate::load;
+use crate::output::{self, Progress, size};
 
 /// Tokens of the run before the tests: with four experts of 64 each, they meet nearly every expert.
 const WARM_UP_TOKENS: usize = 128;
@@ -26,23 +25,22 @@ const WARM_UP_TOKENS: usize = 128;
 /// Measure the speed of a model.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Model directory, GGUF file, or name in the local Hugging Face cache
-    #[arg(short, long)]
-    model: String,
+    #[command(flatten)]
+    model: ModelArg,
     /// Tokens of the prompt, for example 64,512; 0 skips the test
-    #[arg(short = 'p', long, value_delimiter = ',', default_value = "512", value_name = "N,..")]
+    #[arg(short = 'p', long, value_delimiter = ',', default_value = "512", value_name = "N,..", value_parser = whole::<usize>(0..=u64::MAX))]
     prompt: Vec<usize>,
     /// Tokens decoded; 0 skips the test
-    #[arg(short = 'n', long, value_delimiter = ',', default_value = "32", value_name = "N,..")]
+    #[arg(short = 'n', long, value_delimiter = ',', default_value = "32", value_name = "N,..", value_parser = whole::<usize>(0..=u64::MAX))]
     decode: Vec<usize>,
     /// Tokens of context before each test, for example 0,1024,4096
-    #[arg(short = 'd', long, value_delimiter = ',', default_value = "0", value_name = "N,..")]
+    #[arg(short = 'd', long, value_delimiter = ',', default_value = "0", value_name = "N,..", value_parser = whole::<usize>(0..=u64::MAX))]
     depth: Vec<usize>,
     /// Repetitions of each test
-    #[arg(short, long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    #[arg(short, long, default_value_t = 3, value_name = "N", value_parser = whole::<u16>(1..=1000))]
     repetitions: u16,
-    /// Tokens of a prompt that are computed at once (default: what `run` takes)
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    /// Tokens of a prompt that are computed at once (default: as many as `run` computes)
+    #[arg(long, value_name = "N", value_parser = whole::<u16>(1..=65_535))]
     chunk: Option<u16>,
     /// All figures as JSON
     #[arg(long)]
@@ -51,7 +49,7 @@ pub(crate) struct Args {
     engine: EngineArgs,
 }
 
-/// What a run measured.
+/// The result of a benchmark.
 #[derive(Serialize)]
 struct Report {
     model: String,
@@ -69,7 +67,7 @@ struct Report {
 /// One line of the table.
 #[derive(Serialize)]
 struct Test {
-    /// `pp512`, `tg32`.
+    /// The name that llama-bench uses: `pp512`, `tg32`.
     test: String,
     depth: usize,
     tokens: usize,
@@ -77,13 +75,12 @@ struct Test {
     tokens_per_s: f64,
     /// Between repetitions; absent for a single one.
     tokens_per_s_deviation: Option<f64>,
-    /// What a decoded token reads: weights, and the cache at half of the test.
+    /// Bytes that a decoded token reads: weights, and the cache at half of the test.
     bytes_per_token: Option<u64>,
     bytes_per_s: Option<f64>,
     read_bandwidth_share: Option<f64>,
 }
 
-/// Runs the verb.
 pub(crate) fn execute(args: Args) -> Result<()> {
     let mut depths = args.depth.clone();
     depths.sort_unstable();
@@ -91,33 +88,33 @@ pub(crate) fn execute(args: Args) -> Result<()> {
     let deepest = depths.last().copied().unwrap_or(0);
     let longest = args.prompt.iter().chain(&args.decode).copied().max().unwrap_or(0);
     if longest == 0 {
-        bail!("there is nothing to measure: give a number of tokens with -p or -n");
+        return Err(UsageError::new("there is nothing to measure: give a number of tokens with -p or -n").into());
     }
-    let files = model::open(&args.model)?;
+    let engine = args.engine.engine(None)?;
+    let files = load::open(&args.model.model)?;
     let n_ctx = deepest.saturating_add(longest);
     if n_ctx > files.config.n_ctx {
         let allowed = files.config.n_ctx;
         bail!("depth and test need a context of {n_ctx} tokens, and the model was made for {allowed}: lower -d or -p");
     }
     let chunk = args.chunk.map_or(Session::DEFAULT_CHUNK, usize::from);
-    let plan = args.engine.plan(&files, n_ctx, chunk)?;
-    let pool = args.engine.pool()?;
-    let bandwidth = || bandwidth::read_bytes_per_s(&pool, bandwidth::BUFFER_BYTES);
+    let plan = engine.plan(&files, n_ctx, chunk)?;
+    let bandwidth = || bandwidth::read_bytes_per_s(&engine.pool, bandwidth::BUFFER_BYTES);
     let before = bandwidth()?;
-    let model = args.engine.load(&files, pool.clone(), &plan, None)?;
+    let model = engine.load(&files, &plan)?;
     let kernel = feed_forward_kernel(&model);
-    let session = args.engine.session(model, n_ctx)?.with_chunk(chunk);
+    let session = engine.session(model, n_ctx)?.with_chunk(chunk);
     let weights = weight_bytes_per_token(&files.config, &files.catalog);
     let mut bench = Bench { args: &args, session, weights, rng: SplitMix64::new(0), tests: Vec::new() };
     bench.run(&depths)?;
-    // Before the bandwidth is measured again, whose buffer is not the model's.
+    // Read before the second measurement of the bandwidth, whose buffer would count as memory of the model.
     let peak_rss_bytes = peak_rss_bytes();
     let report = Report {
-        model: args.model.clone(),
+        model: args.model.model.clone(),
         weights_bytes: files.report().bytes,
         isa: Isa::current().name(),
         kernel,
-        threads: pool.threads(),
+        threads: engine.pool.threads(),
         read_bandwidth_bytes_per_s: before.max(bandwidth()?),
         tests: bench.tests,
         peak_rss_bytes,
@@ -138,9 +135,9 @@ fn feed_forward_kernel(model: &CraftsmanModel) -> &'static str {
 /// The two ways to move tokens through a model.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// In batches.
+    /// All tokens of a prompt in batches.
     Prompt,
-    /// One after the other.
+    /// One token after the other.
     Decode,
 }
 
@@ -163,11 +160,12 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    /// Fills the context to each depth in turn, so that the way to the deepest is gone once.
+    /// Fills the context to each depth in turn, so that the tokens below the deepest are computed once.
     fn run(&mut self, depths: &[usize]) -> Result<()> {
         let tests = self.args.prompt.iter().chain(&self.args.decode).filter(|&&n| n > 0).count();
         let steps = depths.len() * tests * usize::from(self.args.repetitions);
-        let bar = bar(steps as u64, Unit::Items, "measuring");
+        let progress = Progress::items("measuring");
+        progress.show(0, steps as u64);
         self.warm_up()?;
         for &depth in depths {
             let missing = self.tokens(depth - self.session.len());
@@ -175,17 +173,16 @@ impl Bench<'_> {
                 self.session.prefill(&missing, &mut ())?;
             }
             for &n in self.args.prompt.iter().filter(|&&n| n > 0) {
-                self.measure(&bar, Phase::Prompt, depth, n)?;
+                self.measure(&progress, Phase::Prompt, depth, n)?;
             }
             for &n in self.args.decode.iter().filter(|&&n| n > 0) {
-                self.measure(&bar, Phase::Decode, depth, n)?;
+                self.measure(&progress, Phase::Decode, depth, n)?;
             }
         }
-        bar.finish_and_clear();
         Ok(())
     }
 
-    /// Brings weights into memory and buffers to their size; what it costs is no part of a speed.
+    /// Brings weights into memory and buffers to their size, so that this cost is no part of a measured speed.
     fn warm_up(&mut self) -> Result<()> {
         let tokens = self.tokens(self.session.n_ctx().min(WARM_UP_TOKENS));
         self.session.step(&tokens, &mut ())?;
@@ -193,7 +190,7 @@ impl Bench<'_> {
         Ok(())
     }
 
-    fn measure(&mut self, bar: &ProgressBar, phase: Phase, depth: usize, n: usize) -> Result<()> {
+    fn measure(&mut self, progress: &Progress, phase: Phase, depth: usize, n: usize) -> Result<()> {
         let tokens = self.tokens(n);
         let mut speeds = Vec::new();
         for _ in 0..self.args.repetitions {
@@ -204,7 +201,7 @@ impl Bench<'_> {
             }
             speeds.push(n as f64 / start.elapsed().as_secs_f64());
             self.session.truncate(depth);
-            bar.inc(1);
+            progress.advance();
         }
         let mean = speeds.iter().sum::<f64>() / speeds.len() as f64;
         let cache = self.session.cache().bytes_per_token() as u64;
@@ -223,7 +220,7 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// Tokens that no model predicts, so that the experts are chosen without favour.
+    /// Random tokens, so that the choice of experts is spread over all of them.
     fn tokens(&mut self, n: usize) -> Vec<u32> {
         let vocab = self.session.model().config().vocab as u64;
         (0..n).map(|_| u32::try_from(self.rng.next_u64() % vocab).unwrap_or(0)).collect()
@@ -257,16 +254,16 @@ impl Report {
                 test.test.clone(),
                 test.depth.to_string(),
                 speed,
-                test.bytes_per_token.map_or_else(String::new, size::show),
+                test.bytes_per_token.map_or_else(String::new, size),
                 test.bytes_per_s.map_or_else(String::new, |speed| format!("{:.1}", speed / 1e9)),
                 test.read_bandwidth_share.map_or_else(String::new, |share| format!("{:.0} %", 100.0 * share)),
             ]);
         }
-        let peak = self.peak_rss_bytes.map_or_else(String::new, |bytes| format!(", peak memory {}", size::show(bytes)));
+        let peak = self.peak_rss_bytes.map_or_else(String::new, |bytes| format!(", peak memory {}", size(bytes)));
         format!(
             "{} ({}), {} on {}, {} threads, reads {:.1} GB/s{peak}\n{table}",
             self.model,
-            size::show(self.weights_bytes),
+            size(self.weights_bytes),
             self.kernel,
             self.isa,
             self.threads,

@@ -1,30 +1,31 @@
-//! `bitnet doctor`: what this machine is, what runs on it, and whether it runs right.
+//! `bitnet doctor`: the machine, the kernels that run on it, and their self-test.
 //!
-//! Made to be pasted into a report: no names of users, hosts or directories.
+//! The output goes into reports of problems, so it holds no names of users, hosts or directories.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Result;
-use comfy_table::{Table, presets};
+use clap::builder::NonEmptyStringValueParser;
 use moe_runtime::CraftsmanModel;
 use serde::Serialize;
 use serde_json::{Value, json};
 use tl_kernels::{ActMode, HardwareCaps, Isa, KernelRegistry, KernelSelected, Pool, bandwidth};
 
-use crate::model::{self, Act};
-use crate::{output, size};
+use crate::args::Act;
+use crate::load;
+use crate::output::{self, size};
 
 /// Show the machine, its speed of reading memory, and the kernels, for a report of a problem.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Also choose, try and test the kernels for the tensors of this model
-    #[arg(short, long, value_name = "FILE|DIR")]
+    #[arg(short, long, value_name = "FILE|DIR", value_parser = NonEmptyStringValueParser::new())]
     model: Option<String>,
     /// Activations of ternary, Q8_0 and Q6_K layers
     #[arg(long, value_enum, default_value = "a8-block")]
     act: Act,
-    /// Everything as JSON
+    /// Print all of it as JSON
     #[arg(long)]
     json: bool,
 }
@@ -36,26 +37,25 @@ struct Reading {
     bytes_per_s: f64,
 }
 
-/// What was found out.
+/// The facts that are shown, as text or as JSON.
 struct Findings {
     caps: HardwareCaps,
-    /// What `TL_ISA` says, when it is set.
+    /// The value of `TL_ISA`, when it is set.
     wanted: Option<String>,
     readings: Vec<Reading>,
     registry: KernelRegistry,
     mode: ActMode,
-    /// What was found, or the sentence why the model does not load.
+    /// The findings about the model, or the sentence why it does not load.
     model: Option<Result<ModelFindings, String>>,
 }
 
-/// What a model runs on.
+/// The size of a model and the kernels chosen for it.
 struct ModelFindings {
     bytes: u64,
     tensors: usize,
     choices: Vec<KernelSelected>,
 }
 
-/// Runs the verb.
 pub(crate) fn execute(args: Args) -> Result<()> {
     let caps = HardwareCaps::detect();
     let mut readings = Vec::new();
@@ -78,8 +78,9 @@ pub(crate) fn execute(args: Args) -> Result<()> {
 
 /// Loads the model, which chooses, tries and tests the kernels.
 fn examine(spec: &str, act: Act) -> Result<ModelFindings> {
-    let files = model::open(spec)?;
-    let loaded = CraftsmanModel::from_files(&files, &model::options(&files, act, None, Arc::new(Pool::serial())))?;
+    let files = load::open(spec)?;
+    let loaded =
+        CraftsmanModel::from_files(&files, &load::options(&files, act.into(), None, Arc::new(Pool::serial())))?;
     let tensors = files.catalog.tensors();
     let bytes = tensors.iter().flat_map(|t| files.catalog.storage(t).into_values()).map(|(_, bytes)| bytes).sum();
     Ok(ModelFindings { bytes, tensors: tensors.len(), choices: loaded.kernels().to_vec() })
@@ -88,7 +89,7 @@ fn examine(spec: &str, act: Act) -> Result<ModelFindings> {
 /// An error without the directories of the user.
 fn anonymous(error: &anyhow::Error, spec: &str) -> String {
     let given = Path::new(spec).parent().map(Path::to_path_buf);
-    let found = model::locate(spec).ok().and_then(|path| Some(path.parent()?.to_path_buf()));
+    let found = load::locate(spec).ok().and_then(|path| Some(path.parent()?.to_path_buf()));
     let directories = [found, given].into_iter().flatten().map(|dir| dir.display().to_string());
     directories.filter(|dir| !dir.is_empty()).fold(error.to_string(), |text, dir| text.replace(&dir, ".."))
 }
@@ -156,13 +157,13 @@ impl Findings {
         ))?;
         let caches = caps.caches.iter().map(|c| {
             let kind = c.kind.chars().next().filter(|_| c.kind != "Unified").map(|k| k.to_ascii_lowercase());
-            format!("L{}{} {}", c.level, kind.map_or_else(String::new, String::from), size::show(c.bytes))
+            format!("L{}{} {}", c.level, kind.map_or_else(String::new, String::from), size(c.bytes))
         });
         output::line(format_args!("caches: {}", or_unknown(caches.collect())))?;
         output::line(format_args!(
             "pages: {}, huge {} ({})",
-            caps.page_bytes.map_or_else(|| "?".to_owned(), size::show),
-            caps.huge_page_bytes.map_or_else(|| "?".to_owned(), size::show),
+            caps.page_bytes.map_or_else(|| "?".to_owned(), size),
+            caps.huge_page_bytes.map_or_else(|| "?".to_owned(), size),
             caps.transparent_huge_pages.as_deref().unwrap_or("unknown")
         ))?;
         let wanted = self.wanted.as_ref().map_or_else(String::new, |name| format!(" (TL_ISA={name})"));
@@ -188,10 +189,9 @@ impl Findings {
 
 impl ModelFindings {
     fn print(&self) -> Result<()> {
-        output::line(format_args!("model: {} tensors, {}", self.tensors, size::show(self.bytes)))?;
-        let mut table = Table::new();
-        table.load_preset(presets::NOTHING);
-        table.set_header(["weights", "columns", "kernel", "level", "chosen by", "self-test"]);
+        output::line(format_args!("model: {} tensors, {}", self.tensors, size(self.bytes)))?;
+        let headings = ["weights", "columns", "kernel", "level", "chosen by", "self-test"];
+        let mut table = output::table(headings, headings.len());
         for choice in &self.choices {
             let verdict = match choice.refused.len() {
                 0 => "passed".to_owned(),
@@ -208,7 +208,7 @@ impl ModelFindings {
         }
         output::line(table)?;
         output::line("`run` and `bench` then pack ternary weights as tiles where the memory allows (--layout)")?;
-        for warning in self.choices.iter().filter_map(model::refusal) {
+        for warning in self.choices.iter().filter_map(load::self_test_warning) {
             output::line(warning)?;
         }
         Ok(())

@@ -1,33 +1,28 @@
-//! `bitnet dump`: the numbers inside a forward pass, for comparison with another implementation.
-//!
-//! The file has the layout of the golden files under `fixtures/goldens`: `input_ids` i64 `[T]`, `logits` f32
-//! `[T, vocab]`, `hidden.{i}` f32 `[T, hidden]` (the residual stream before layer i; the last one after the final norm),
-//! `router_ids.{l}` i64 and `router_weights.{l}` f32 `[T, top_k]`.
+//! `bitnet dump`: writes the numbers inside a forward pass to a safetensors file.
 
-use std::collections::BTreeMap;
-use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Result, anyhow, bail};
+use clap::builder::NonEmptyStringValueParser;
 use gguf_bitnet::{SafetensorsDir, TensorSource};
 use moe_runtime::Session;
-use moe_runtime::forward::{At, RoutingDecision, Taps};
+use rlm_refine::measure::{Column, ForwardRecord};
 use safetensors::{Dtype, tensor::TensorView};
 
-use crate::model::{self, Act, Kv, Threads};
-use crate::output;
+use crate::args::{Act, Kv, ModelArg, Threads, whole};
+use crate::{load, output};
 
 /// Write logits, hidden states and routing of every position to a safetensors file.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Model directory, GGUF file, or name in the local Hugging Face cache
-    #[arg(short, long)]
-    model: String,
+    #[command(flatten)]
+    model: ModelArg,
     /// Token ids, for example 1,2,3
-    #[arg(long, value_delimiter = ',', required_unless_present = "text", conflicts_with = "text")]
+    #[arg(long, value_delimiter = ',', required_unless_present = "text", conflicts_with = "text", value_parser = whole::<u32>(0..=u64::from(u32::MAX)))]
     tokens: Vec<u32>,
     /// A text instead; control tokens in it are understood, nothing is added
-    #[arg(long)]
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
     text: Option<String>,
     /// The file to write
     #[arg(short, long)]
@@ -39,8 +34,8 @@ pub(crate) struct Args {
     #[arg(long, value_enum, default_value = "f32")]
     kv: Kv,
     /// Tokens per batch; the results do not depend on it
-    #[arg(long, value_name = "N")]
-    chunk: Option<NonZeroUsize>,
+    #[arg(long, value_name = "N", value_parser = whole::<usize>(1..=u64::MAX))]
+    chunk: Option<usize>,
     /// Replace an existing file that is no earlier dump
     #[arg(long)]
     force: bool,
@@ -48,99 +43,50 @@ pub(crate) struct Args {
     threads: Threads,
 }
 
-/// Runs the verb.
 pub(crate) fn execute(args: Args) -> Result<()> {
-    let files = model::open(&args.model)?;
+    let files = load::open(&args.model.model)?;
     let tokens = match &args.text {
         Some(text) => files.tokenizer()?.encode(text, true)?,
         None => args.tokens,
     };
     if tokens.is_empty() {
-        bail!("there are no tokens: give --tokens or a --text that is not empty");
+        bail!("the model makes no tokens of this --text: give another one, or --tokens");
     }
     let out = gguf_bitnet::output_path(&args.out)?;
     if out.exists() && !args.force && !is_replaceable(&out) {
         return Err(gguf_bitnet::Error::from(gguf_bitnet::StoreError::OutputExists).in_file(args.out).into());
     }
-    let model = model::load(&files, args.act, args.threads.pool()?)?;
-    let mut session = Session::new(model.clone(), tokens.len(), args.kv.into())?;
+    let options = load::options(&files, args.act.into(), None, args.threads.pool()?);
+    let model = Arc::new(load::load(&files, &options)?);
+    let mut session = Session::new(model, tokens.len(), args.kv.into())?;
     if let Some(chunk) = args.chunk {
-        session = session.with_chunk(chunk.get());
+        session = session.with_chunk(chunk);
     }
-    let mut dump = Dump::new(model.config().n_layers);
-    let mut logits = Vec::new();
-    session.step_rows(&tokens, 0, &mut dump, &mut |_, row| {
-        logits.extend_from_slice(row);
-        Ok(())
-    })?;
-    if logits.iter().any(|logit| !logit.is_finite()) {
-        return Err(model::blame(&files).unwrap_or_else(|| anyhow!("the forward pass gave logits that are no numbers")));
+    let record = ForwardRecord::new(&mut session, &tokens)?;
+    if !record.is_finite() {
+        let unknown = || anyhow!("the forward pass gave logits that are NaN or infinite");
+        return Err(load::first_defect(&files).unwrap_or_else(unknown));
     }
-    let mut tensors = dump.tensors;
-    tensors.insert("logits".to_owned(), Column::F32(logits));
-    tensors.insert("input_ids".to_owned(), Column::I64(tokens.iter().map(|&t| i64::from(t)).collect()));
-    write(&out, &tensors, tokens.len())?;
-    output::note(format_args!("{} tensors of {} positions in {}", tensors.len(), tokens.len(), out.display()));
+    write(&out, &record)?;
+    let n = record.columns().len();
+    output::note(format_args!("{n} tensors of {} positions in {}", tokens.len(), out.display()));
     Ok(())
 }
 
-/// Whether nobody misses the file: an earlier dump, or one without content.
+/// Whether the file may be replaced without `--force`: an earlier dump, or an empty file.
 fn is_replaceable(out: &Path) -> bool {
     let empty = std::fs::metadata(out).is_ok_and(|file| file.is_file() && file.len() == 0);
     let is_dump = |file: SafetensorsDir| ["input_ids", "logits"].iter().all(|name| file.index_of(name).is_some());
     empty || SafetensorsDir::open(out).is_ok_and(is_dump)
 }
 
-/// Values of all positions, one after the other.
-enum Column {
-    F32(Vec<f32>),
-    I64(Vec<i64>),
-}
-
-/// Collects what passes by.
-struct Dump {
-    n_layers: usize,
-    tensors: BTreeMap<String, Column>,
-}
-
-impl Dump {
-    fn new(n_layers: usize) -> Self {
-        Self { n_layers, tensors: BTreeMap::new() }
-    }
-
-    fn add_f32(&mut self, name: String, values: &[f32]) {
-        if let Column::F32(column) = self.tensors.entry(name).or_insert_with(|| Column::F32(Vec::new())) {
-            column.extend_from_slice(values);
-        }
-    }
-}
-
-impl Taps for Dump {
-    fn layer_in(&mut self, at: At, x: &mut [f32]) {
-        self.add_f32(format!("hidden.{}", at.layer), x);
-    }
-
-    fn final_hidden(&mut self, _first: usize, x: &[f32]) {
-        self.add_f32(format!("hidden.{}", self.n_layers), x);
-    }
-
-    fn routing(&mut self, at: At, decision: &mut RoutingDecision) {
-        self.add_f32(format!("router_weights.{}", at.layer), &decision.weights);
-        let ids = self.tensors.entry(format!("router_ids.{}", at.layer)).or_insert_with(|| Column::I64(Vec::new()));
-        if let Column::I64(column) = ids {
-            column.extend(decision.ids.iter().map(|&id| i64::from(id)));
-        }
-    }
-}
-
-fn write(out: &Path, tensors: &BTreeMap<String, Column>, n_tokens: usize) -> Result<()> {
-    let columns = tensors.iter().map(|(name, column)| {
-        let (dtype, len, bytes): (_, _, Vec<u8>) = match column {
-            Column::F32(v) => (Dtype::F32, v.len(), v.iter().flat_map(|x| x.to_le_bytes()).collect()),
-            Column::I64(v) => (Dtype::I64, v.len(), v.iter().flat_map(|x| x.to_le_bytes()).collect()),
+fn write(out: &Path, record: &ForwardRecord) -> Result<()> {
+    let columns = record.columns().map(|(name, shape, column)| {
+        let (dtype, bytes): (_, Vec<u8>) = match column {
+            Column::F32(values) => (Dtype::F32, values.iter().flat_map(|x| x.to_le_bytes()).collect()),
+            Column::I64(values) => (Dtype::I64, values.iter().flat_map(|x| x.to_le_bytes()).collect()),
         };
-        let shape = if name == "input_ids" { vec![len] } else { vec![n_tokens, len / n_tokens] };
-        (name.as_str(), dtype, shape, bytes)
+        (name, dtype, shape, bytes)
     });
     let columns: Vec<_> = columns.collect();
     let views =

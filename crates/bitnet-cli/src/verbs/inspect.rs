@@ -1,45 +1,46 @@
-//! `bitnet inspect`: what a model is, without reading its weights.
+//! `bitnet inspect`: architecture, sizes, memory and metadata of a model, without reading its weights.
 
 use anyhow::Result;
 use behavior_eval::report::Stamp;
-use comfy_table::{CellAlignment, Table, presets};
+use clap::builder::NonEmptyStringValueParser;
+use comfy_table::Table;
 use gguf_bitnet::{ClassCount, DiscoveryReport, Metadata, Value as MetadataValue};
 
 use moe_runtime::models::{AttentionConfig, ModelConfig};
 use moe_runtime::{MemoryPlan, ModelFiles, Session};
 use serde_json::{Value, json};
 
-use crate::model::{self, Kv};
-use crate::{output, size};
+use crate::args::{Kv, whole};
+use crate::load;
+use crate::output::{self, bits_per_weight, size};
 
-/// Show what a model is: architecture, sizes, memory, metadata.
+/// Show the architecture, sizes, memory and metadata of a model.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// GGUF file, checkpoint directory, or name in the local Hugging Face cache
-    #[arg(value_name = "FILE|DIR")]
+    #[arg(value_name = "FILE|DIR", value_parser = NonEmptyStringValueParser::new())]
     model: String,
-    /// Everything as JSON
+    /// Print all of it as JSON
     #[arg(long)]
     json: bool,
     /// Every tensor with its type and shape
     #[arg(long)]
     tensors: bool,
     /// Context length that memory is computed for
-    #[arg(short, long, default_value_t = 4096, value_name = "N")]
+    #[arg(short, long, default_value_t = 4096, value_name = "N", value_parser = whole::<usize>(1..=u64::MAX))]
     context: usize,
     /// Numbers in the cache
     #[arg(long, value_enum, default_value = "f16")]
     kv: Kv,
 }
 
-/// Runs the verb.
 pub(crate) fn execute(args: Args) -> Result<()> {
-    let files = model::open(&args.model)?;
+    let files = load::open(&args.model)?;
     let facts = Facts::new(&files, &args)?;
     if args.json { output::json(&facts.json(&args)) } else { facts.print(&args) }
 }
 
-/// Everything that is shown.
+/// The facts that are shown, as text or as JSON.
 struct Facts<'a> {
     files: &'a ModelFiles,
     report: DiscoveryReport,
@@ -50,7 +51,8 @@ struct Facts<'a> {
 impl<'a> Facts<'a> {
     fn new(files: &'a ModelFiles, args: &Args) -> Result<Self> {
         let config = &files.config;
-        let ty = args.kv.cache_type(config)?;
+        let ty = args.kv.into();
+        load::check_cache(config, ty)?;
         let kv_bytes_per_token = (config.n_layers * config.cache_shape().bytes_per_token(ty)) as u64;
         let memory = MemoryPlan::new(config, &files.catalog, args.context, ty, Session::DEFAULT_CHUNK);
         Ok(Self { files, report: files.report(), memory, kv_bytes_per_token })
@@ -77,7 +79,7 @@ impl<'a> Facts<'a> {
             })),
             "params": self.report.params,
             "bytes": self.report.bytes,
-            "bits_per_weight": bits(self.report.bytes, self.report.params),
+            "bits_per_weight": bits_per_weight(self.report.bytes, self.report.params),
             "ternary_bits_per_weight": self.ternary_bits(),
             "classes": self.report.classes,
             "complete": self.report.is_exact(),
@@ -119,7 +121,7 @@ impl<'a> Facts<'a> {
     fn ternary_bits(&self) -> Option<f64> {
         let ternary = || self.report.classes.iter().filter(|class| class.ty.is_ternary());
         let params = ternary().map(|class| class.params).sum();
-        (params > 0).then(|| bits(ternary().map(|class| class.bytes).sum(), params))
+        (params > 0).then(|| bits_per_weight(ternary().map(|class| class.bytes).sum(), params))
     }
 
     fn print(&self, args: &Args) -> Result<()> {
@@ -142,20 +144,20 @@ impl<'a> Facts<'a> {
         output::line(format_args!(
             "{} weights in {}: {:.4} bits per weight{}",
             self.report.params,
-            size::show(self.report.bytes),
-            bits(self.report.bytes, self.report.params),
+            size(self.report.bytes),
+            bits_per_weight(self.report.bytes, self.report.params),
             self.ternary_bits().map_or_else(String::new, |b| format!(", ternary tensors {b:.4}")),
         ))?;
         output::line(class_table(&self.report.classes))?;
         self.print_defects()?;
         output::line(format_args!(
             "cache {} per token; with {} tokens: weights {} + cache {} + buffers {} = {}",
-            size::show(self.kv_bytes_per_token),
+            size(self.kv_bytes_per_token),
             args.context,
-            size::show(self.memory.mapped_weights_bytes + self.memory.converted_weights_bytes),
-            size::show(self.memory.cache_bytes),
-            size::show(self.memory.scratch_bytes),
-            size::show(self.memory.total_bytes()),
+            size(self.memory.mapped_weights_bytes + self.memory.converted_weights_bytes),
+            size(self.memory.cache_bytes),
+            size(self.memory.scratch_bytes),
+            size(self.memory.total_bytes()),
         ))?;
         if let Some(metadata) = self.metadata() {
             print_stamp(metadata)?;
@@ -188,7 +190,7 @@ impl<'a> Facts<'a> {
     }
 }
 
-/// What the model says about its own gates; `bitnet verify` tells whether it is still the model that was measured.
+/// The gate results in the metadata of the file; `bitnet verify` tells whether the weights are still those that were measured.
 fn print_stamp(metadata: &Metadata) -> Result<()> {
     let stamp = match Stamp::read(metadata) {
         Ok(None) => return Ok(()),
@@ -234,26 +236,17 @@ fn attention(config: &ModelConfig) -> String {
     }
 }
 
-fn bits(bytes: u64, params: u64) -> f64 {
-    bytes as f64 * 8.0 / params.max(1) as f64
-}
-
 fn class_table(classes: &[ClassCount]) -> Table {
-    let mut table = Table::new();
-    table.load_preset(presets::NOTHING);
-    table.set_header(["class", "type", "tensors", "weights", "size", "bits/weight"]);
+    let mut table = output::table(["class", "type", "tensors", "weights", "size", "bits/weight"], 2);
     for class in classes {
         table.add_row([
             class.class.name().to_owned(),
             class.ty.name().to_owned(),
             class.tensors.to_string(),
             class.params.to_string(),
-            size::show(class.bytes),
-            format!("{:.4}", bits(class.bytes, class.params)),
+            size(class.bytes),
+            format!("{:.4}", bits_per_weight(class.bytes, class.params)),
         ]);
-    }
-    for column in table.column_iter_mut().skip(2) {
-        column.set_cell_alignment(CellAlignment::Right);
     }
     table
 }

@@ -1,23 +1,23 @@
-//! `bitnet run`: text in, text out.
+//! `bitnet run`: answers a prompt, or chats on a terminal.
 //!
 //! The answer streams to standard output, everything else goes to standard error.
 
 use std::io::{IsTerminal, Write};
-use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 
 use anyhow::{Result, bail};
 use clap::ValueEnum;
+use clap::builder::NonEmptyStringValueParser;
 use gguf_bitnet::peak_rss_bytes;
-
-use moe_runtime::SessionError;
 use moe_runtime::{
     ChatTemplate, Conversation, ConversationOptions, CraftsmanBackend, GenerateOptions, Generation, InferenceBackend,
-    MemoryPlan, ModelFiles, Prompt, Sampler, SamplerConfig, Session, StopReason,
+    MemoryPlan, Prompt, Sampler, Session, SessionError, StopReason,
 };
 
-use crate::engine::EngineArgs;
-use crate::{model, output, size};
+use crate::args::{self, EngineArgs, SamplingArgs, whole};
+use crate::exit::UsageError;
+use crate::load;
+use crate::output::{self, size};
 
 /// Context when nothing else is asked for.
 const DEFAULT_CONTEXT: usize = 4096;
@@ -26,33 +26,33 @@ const DEFAULT_CONTEXT: usize = 4096;
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Model directory, GGUF file, or name in the local Hugging Face cache
-    #[arg(required_unless_present = "model_flag", value_name = "MODEL")]
+    #[arg(required_unless_present = "model_flag", value_name = "MODEL", value_parser = NonEmptyStringValueParser::new())]
     model: Option<String>,
     /// The same as MODEL
-    #[arg(short, long = "model", conflicts_with = "model", value_name = "MODEL", id = "model_flag")]
+    #[arg(short, long = "model", conflicts_with = "model", value_name = "MODEL", id = "model_flag", value_parser = NonEmptyStringValueParser::new())]
     model_flag: Option<String>,
     /// The prompt; without it standard input is the prompt, and a terminal is a chat
     #[arg(short, long)]
     prompt: Option<String>,
     /// Most tokens of an answer
-    #[arg(short = 'n', long, default_value_t = 512, value_name = "N")]
+    #[arg(short = 'n', long, default_value_t = 512, value_name = "N", value_parser = whole::<usize>(0..=u64::MAX))]
     max_tokens: usize,
     /// Context length in tokens (default: 4096, or less where the model was made for less)
-    #[arg(short, long, value_name = "N")]
-    context: Option<NonZeroUsize>,
+    #[arg(short, long, value_name = "N", value_parser = whole::<usize>(1..=u64::MAX))]
+    context: Option<usize>,
     #[command(flatten)]
     sampling: SamplingArgs,
     /// Continue the text of the prompt instead of answering it
     #[arg(long, conflicts_with_all = ["system", "think"])]
     raw: bool,
-    /// System message
+    /// System message, before the prompt
     #[arg(long)]
     system: Option<String>,
-    /// Whether the model thinks before it answers (default: what its template does)
+    /// Whether the model thinks before it answers (default: as its chat template says)
     #[arg(long, value_enum)]
     think: Option<Switch>,
     /// Memory that may be used, for example 8GB: prints the sum, refuses what does not fit
-    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+    #[arg(long, value_name = "SIZE", value_parser = args::size)]
     memory: Option<u64>,
     #[command(flatten)]
     engine: EngineArgs,
@@ -64,51 +64,20 @@ enum Switch {
     Off,
 }
 
-/// How tokens are chosen; what is not given comes from the model's own recommendation.
-#[derive(clap::Args)]
-struct SamplingArgs {
-    /// Temperature; 0 always takes the most likely token
-    #[arg(long, value_name = "T", allow_negative_numbers = true)]
-    temp: Option<f32>,
-    /// Keep the most likely tokens that hold this share of the probability
-    #[arg(long, value_name = "P")]
-    top_p: Option<f32>,
-    /// Drop tokens less likely than this share of the most likely one
-    #[arg(long, value_name = "P")]
-    min_p: Option<f32>,
-    /// Keep this many tokens; 0 keeps all
-    #[arg(long, value_name = "K")]
-    top_k: Option<usize>,
-    /// The same seed gives the same answer
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
-}
-
-impl SamplingArgs {
-    fn config(&self, files: &ModelFiles) -> Result<SamplerConfig> {
-        let base = files.sampling()?;
-        let config = SamplerConfig {
-            temperature: self.temp.unwrap_or(base.temperature),
-            top_p: self.top_p.unwrap_or(base.top_p),
-            min_p: self.min_p.unwrap_or(base.min_p),
-            top_k: self.top_k.unwrap_or(base.top_k),
-            seed: self.seed,
-        };
-        config.check()?;
-        Ok(config)
-    }
-}
-
-/// Runs the verb.
 pub(crate) fn execute(args: Args) -> Result<()> {
     let spec = args.model.as_deref().or(args.model_flag.as_deref()).unwrap_or_default();
-    let files = model::open(spec)?;
+    let chats = args.prompt.is_none() && std::io::stdin().is_terminal();
+    if chats && args.raw {
+        return Err(UsageError::new("--raw continues a text: give it with --prompt or on standard input").into());
+    }
+    let engine = args.engine.engine(args.memory)?;
+    let files = load::open(spec)?;
     let tokenizer = files.tokenizer()?;
     if tokenizer.is_byte_fallback() {
         output::note("warning: the model has no vocabulary; bytes are its tokens");
     }
-    let n_ctx = args.context.map_or_else(|| DEFAULT_CONTEXT.min(files.config.n_ctx), NonZeroUsize::get);
-    let plan = args.engine.plan(&files, n_ctx, Session::DEFAULT_CHUNK)?;
+    let n_ctx = args.context.unwrap_or_else(|| DEFAULT_CONTEXT.min(files.config.n_ctx));
+    let plan = engine.plan(&files, n_ctx, Session::DEFAULT_CHUNK)?;
     check_memory(args.memory, &plan, n_ctx)?;
     let sampler = Sampler::new(args.sampling.config(&files)?)?;
     let template = match args.raw {
@@ -123,17 +92,16 @@ pub(crate) fn execute(args: Args) -> Result<()> {
         }
         None => output::note("note: the model has no chat template; the prompt is continued as it stands"),
     }
-    let chats = args.prompt.is_none() && std::io::stdin().is_terminal();
     if chats && template.is_none() {
         bail!("a chat needs a chat template; give a prompt with -p to continue it");
     }
     let prompt = match &args.prompt {
         Some(prompt) => Some(prompt.clone()),
         None if chats => None,
-        None => Some(model::read_text("-")?),
+        None => Some(load::read_text("-")?),
     };
-    let model = args.engine.load(&files, args.engine.pool()?, &plan, args.memory)?;
-    let backend = CraftsmanBackend::new(args.engine.session(model, n_ctx)?, tokenizer);
+    let model = engine.load(&files, &plan)?;
+    let backend = CraftsmanBackend::new(engine.session(model, n_ctx)?, tokenizer);
     let generate = GenerateOptions { max_tokens: args.max_tokens, ..GenerateOptions::default() };
     let answered = match (template, prompt) {
         (Some(template), prompt) => {
@@ -149,7 +117,7 @@ pub(crate) fn execute(args: Args) -> Result<()> {
         (None, None) => Ok(()),
     };
     answered.map_err(|error| match error.downcast_ref() {
-        Some(moe_runtime::Error::Session(SessionError::Logit { .. })) => model::blame(&files).unwrap_or(error),
+        Some(moe_runtime::Error::Session(SessionError::Logit { .. })) => load::first_defect(&files).unwrap_or(error),
         _ => error,
     })
 }
@@ -159,15 +127,15 @@ fn check_memory(allowed: Option<u64>, plan: &MemoryPlan, n_ctx: usize) -> Result
     let Some(allowed) = allowed else { return Ok(()) };
     output::note(format_args!(
         "memory: weights {} + cache for {n_ctx} tokens {} + buffers {} = {}",
-        size::show(plan.mapped_weights_bytes + plan.converted_weights_bytes),
-        size::show(plan.cache_bytes),
-        size::show(plan.scratch_bytes),
-        size::show(plan.total_bytes())
+        size(plan.mapped_weights_bytes + plan.converted_weights_bytes),
+        size(plan.cache_bytes),
+        size(plan.scratch_bytes),
+        size(plan.total_bytes())
     ));
     Ok(plan.check(allowed)?)
 }
 
-/// Turns on a terminal until the input ends.
+/// Takes turns on a terminal until the input ends.
 fn chat<B: InferenceBackend>(conversation: &mut Conversation<B>) -> Result<()> {
     output::note("chat: an empty line or end of input leaves");
     loop {
@@ -235,7 +203,7 @@ fn note_statistics(generation: &Generation) {
         StopReason::Loop(found) => format!("loop ({found:?})"),
         reason => reason.name().to_owned(),
     };
-    let peak = peak_rss_bytes().map_or_else(String::new, |bytes| format!(", peak memory {}", size::show(bytes)));
+    let peak = peak_rss_bytes().map_or_else(String::new, |bytes| format!(", peak memory {}", size(bytes)));
     output::note(format_args!(
         "prompt {} tokens at {:.1}/s, answer {} tokens at {:.1}/s, ended by {why}{peak}",
         s.prompt_tokens,

@@ -2,31 +2,33 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::ValueEnum;
+use clap::builder::NonEmptyStringValueParser;
+use rlm_refine::Error;
 use rlm_refine::synth::{Shape, SyntheticModel};
+use tl_kernels::Pool;
 
-use crate::model::Threads;
-use crate::progress::{Unit, bar};
-use crate::verbs::quantize::RecipeArgs;
-use crate::{output, size};
+use crate::args::{RecipeArgs, Threads, whole};
+use crate::exit::UsageError;
+use crate::output::{self, Progress, size};
 
 /// Write a model with seeded random weights.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// glm-4.7-flash, mini, or a config.json
-    #[arg(long)]
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
     shape: String,
     /// Keep only this many layers (or stretch to them)
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>(1..=u64::MAX))]
     layers: Option<usize>,
-    /// What to write
+    /// The kind of file to write
     #[arg(long, value_enum, default_value = "gguf")]
     format: Format,
     #[command(flatten)]
     recipe: RecipeArgs,
     /// Another seed gives other weights
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = whole::<u64>(0..=u64::MAX))]
     seed: u64,
     /// The file, or the directory of a checkpoint, to write
     #[arg(short, long)]
@@ -46,21 +48,35 @@ enum Format {
     Gguf,
 }
 
-/// Runs the verb.
 pub(crate) fn execute(args: Args) -> Result<()> {
-    let model = SyntheticModel { shape: Shape::open(&args.shape, args.layers)?, seed: args.seed };
+    if args.force && args.format == Format::SafetensorsBf16 {
+        return Err(UsageError::new(
+            "--force replaces files only: remove the directory yourself, or leave out --format safetensors-bf16",
+        )
+        .into());
+    }
     let pool = args.threads.pool()?;
-    let bar = bar(0, Unit::Bytes, "writing");
-    let mut progress = |done, total| {
-        bar.set_length(total);
-        bar.set_position(done);
-    };
-    let bytes = match args.format {
-        Format::Gguf => model.write_gguf(&args.recipe.recipe(), &pool, &args.out, args.force, &mut progress)?,
-        Format::SafetensorsBf16 if args.force => bail!("--force replaces files only: remove the directory yourself"),
-        Format::SafetensorsBf16 => model.write_checkpoint(&pool, &args.out, &mut progress)?,
-    };
-    bar.finish_and_clear();
-    output::note(format_args!("{} in {}", size::show(bytes), args.out.display()));
+    let bytes = write(&args, &pool).map_err(|error| usage_of_built_in(&args.shape, error))?;
+    output::note(format_args!("{} in {}", size(bytes), args.out.display()));
     Ok(())
+}
+
+fn write(args: &Args, pool: &Pool) -> rlm_refine::Result<u64> {
+    let model = SyntheticModel { shape: Shape::open(&args.shape, args.layers)?, seed: args.seed };
+    let progress = Progress::bytes("writing");
+    let mut show = |done, total| progress.show(done, total);
+    match args.format {
+        Format::Gguf => model.write_gguf(&args.recipe.recipe(), pool, &args.out, args.force, &mut show),
+        Format::SafetensorsBf16 => model.write_checkpoint(pool, &args.out, &mut show),
+    }
+}
+
+/// A built-in shape is no file, so what it cannot have is known from the command line alone.
+fn usage_of_built_in(shape: &str, error: Error) -> anyhow::Error {
+    let option = match error {
+        Error::Shape { .. } => "--layers",
+        Error::Recipe(_) => "--tensor-type",
+        _ => return error.into(),
+    };
+    if Shape::is_built_in(shape) { UsageError::new(format!("{option}: {error}")).into() } else { error.into() }
 }

@@ -1,21 +1,22 @@
 //! `bitnet tokenize`: text to token ids.
 
 use anyhow::Result;
+use clap::builder::NonEmptyStringValueParser;
 use serde_json::json;
 
-use crate::{model, output};
+use crate::args::ModelArg;
+use crate::{load, output};
 
 /// Show the token ids of a text.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Model directory, GGUF file, or name in the local Hugging Face cache
-    #[arg(short, long)]
-    model: String,
-    /// The text
+    #[command(flatten)]
+    model: ModelArg,
+    /// The text to cut into tokens
     #[arg(long, conflicts_with = "file")]
     text: Option<String>,
     /// A file with the text; `-` is standard input
-    #[arg(long, default_value = "-")]
+    #[arg(long, default_value = "-", value_parser = NonEmptyStringValueParser::new())]
     file: String,
     /// Take control tokens such as <|user|> in the text as words, not as tokens
     #[arg(long)]
@@ -25,12 +26,11 @@ pub(crate) struct Args {
     json: bool,
 }
 
-/// Runs the verb.
 pub(crate) fn execute(args: Args) -> Result<()> {
-    let tokenizer = model::open(&args.model)?.tokenizer()?;
+    let tokenizer = load::open(&args.model.model)?.tokenizer()?;
     let text = match args.text {
         Some(text) => text,
-        None => model::read_text(&args.file)?,
+        None => load::read_text(&args.file)?,
     };
     let ids = tokenizer.encode(&text, !args.no_special)?;
     if args.json {

@@ -1,9 +1,10 @@
-//! `bitnet verify`: reads all of a model and names every defect.
+//! `bitnet verify`: reads a whole model and names every defect.
 
 use anyhow::{Result, bail};
+use clap::builder::NonEmptyStringValueParser;
 
-use crate::progress::{Unit, bar};
-use crate::{model, output, size};
+use crate::load;
+use crate::output::{self, Progress, size};
 
 /// Read a whole model file and report every defect.
 ///
@@ -11,23 +12,18 @@ use crate::{model, output, size};
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// GGUF file, checkpoint directory, or name in the local Hugging Face cache
-    #[arg(value_name = "FILE")]
+    #[arg(value_name = "FILE", value_parser = NonEmptyStringValueParser::new())]
     model: String,
     /// The report as JSON
     #[arg(long)]
     json: bool,
 }
 
-/// Runs the verb.
 pub(crate) fn execute(args: Args) -> Result<()> {
-    let path = model::locate(&args.model)?;
-    let bar = bar(0, Unit::Bytes, "verifying");
-    let mut progress = |done, total| {
-        bar.set_length(total);
-        bar.set_position(done);
-    };
-    let report = gguf_bitnet::verify(&path, &mut progress)?;
-    bar.finish_and_clear();
+    let path = load::locate(&args.model)?;
+    let progress = Progress::bytes("verifying");
+    let report = gguf_bitnet::verify(&path, &mut |done, total| progress.show(done, total))?;
+    drop(progress);
     if args.json {
         output::json(&report)?;
     } else {
@@ -39,7 +35,7 @@ pub(crate) fn execute(args: Args) -> Result<()> {
             "{}: {verdict}, {} tensors, {}, BLAKE3 {}",
             path.display(),
             report.tensors,
-            size::show(report.bytes),
+            size(report.bytes),
             report.identity
         ))?;
     }

@@ -23,6 +23,12 @@ const BUILT_IN: [(&str, &str); 2] =
     [("glm-4.7-flash", include_str!("shapes/glm-4.7-flash.json")), ("mini", include_str!("shapes/mini.json"))];
 
 impl Shape {
+    /// Whether `spec` names a shape that needs no file.
+    #[must_use]
+    pub fn is_built_in(spec: &str) -> bool {
+        BUILT_IN.iter().any(|(name, _)| *name == spec)
+    }
+
     /// The shape called `spec` (`glm-4.7-flash` or `mini`), or the one in the file `spec`; with `n_layers`, only that
     /// many layers of it.
     ///

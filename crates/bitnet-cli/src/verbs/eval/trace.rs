@@ -1,4 +1,4 @@
-//! `bitnet eval trace`: what one trace says, or how two differ.
+//! `bitnet eval trace`: the figures of one trace, or the difference of two.
 
 use std::path::PathBuf;
 
@@ -13,18 +13,17 @@ const SHOWN: usize = 10;
 
 /// Sum up a trace of a gate run, or compare two of the same suite and teacher.
 #[derive(clap::Args)]
-pub(super) struct TraceArgs {
+pub(super) struct Args {
     /// The trace: JSON lines
     trace: PathBuf,
-    /// A second trace: what changed from the first to it
+    /// A second trace, to show the changes from the first to it
     second: Option<PathBuf>,
     /// All figures as JSON
     #[arg(long)]
     json: bool,
 }
 
-/// Runs the verb.
-pub(super) fn execute(args: &TraceArgs) -> Result<()> {
+pub(super) fn execute(args: &Args) -> Result<()> {
     let first = TraceReader::open(&args.trace)?;
     match &args.second {
         None => {

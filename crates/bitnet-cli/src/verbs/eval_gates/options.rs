@@ -1,7 +1,5 @@
-//! The options of `eval-gates`, and what they make of a run.
+//! The options of `eval-gates`, and the configuration of the run that they describe.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow};
@@ -10,13 +8,15 @@ use behavior_eval::labels::{Perturbation, Removal};
 use behavior_eval::records::artifact::Columns;
 use behavior_eval::run::GateRunConfig;
 use clap::ValueEnum;
+use clap::builder::NonEmptyStringValueParser;
 
-use crate::model::{Act, Kv, Threads};
+use crate::args::{Act, Kv, Threads, fraction, whole};
+use crate::load;
 
 /// Largest file of refusal signals that is read, in bytes.
 const MAX_SIGNAL_BYTES: u64 = 1 << 20;
 
-/// How the teacher computes: as a reference.
+/// The precision of the teacher, which is the reference.
 pub(super) const TEACHER: (Act, Kv) = (Act::F32, Kv::F32);
 
 /// Decide whether a student may be called ready.
@@ -27,62 +27,64 @@ pub(super) const TEACHER: (Act, Kv) = (Act::F32, Kv::F32);
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// The teacher: model directory, GGUF file, or name in the local Hugging Face cache
-    #[arg(long, value_name = "MODEL")]
+    #[arg(long, value_name = "MODEL", value_parser = NonEmptyStringValueParser::new())]
     pub(super) teacher: String,
-    /// The student
-    #[arg(long, value_name = "MODEL")]
+    /// The student, named in the same way
+    #[arg(long, value_name = "MODEL", value_parser = NonEmptyStringValueParser::new())]
     pub(super) student: String,
     /// The prompts, one JSON object per line
     #[arg(long, value_name = "FILE")]
     pub(super) suite: PathBuf,
-    /// Their chunks of text, one JSON object per line
+    /// The chunks of text that the prompts quote, one JSON object per line
     #[arg(long, value_name = "FILE")]
     pub(super) corpus: PathBuf,
-    /// Where what the teacher did is kept, to be used again
+    /// Folder that keeps the recordings of the teacher, to be used again
     #[arg(long, value_name = "DIR", default_value = "eval/artifacts")]
     pub(super) artifacts: PathBuf,
-    /// Where the report goes (default: eval/reports/STUDENT_SUITE)
+    /// Folder of the report (default: eval/reports/STUDENT_SUITE)
     #[arg(long, value_name = "DIR")]
     pub(super) report: Option<PathBuf>,
-    /// Take this share of the evidence away and see whether the figures hold, for example 0.1
-    #[arg(long, value_name = "SHARE", value_parser = share)]
+    /// Take this share of the evidence away and measure how far the figures move, for example 0.1
+    #[arg(long, value_name = "SHARE", value_parser = fraction)]
     pub(super) perturb: Option<f64>,
-    /// Which evidence goes
+    /// Which chunks of evidence are taken away
     #[arg(long, value_enum, default_value = "random", requires = "perturb")]
     pub(super) perturb_mode: Mode,
     /// Seed of the choice
-    #[arg(long, value_name = "N", default_value_t = 0, requires = "perturb")]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = whole::<u64>(0..=u64::MAX), requires = "perturb")]
     pub(super) perturb_seed: u64,
     /// Demand that the lower end of each figure's 95 % interval passes
     #[arg(long)]
     pub(super) strict: bool,
-    /// Demand something else of a gate, for example must_answer=0.99
+    /// Replace the threshold of a gate, for example must_answer=0.99
     #[arg(long = "threshold", value_name = "GATE=VALUE", value_parser = threshold)]
     pub(super) thresholds: Vec<(BehavioralGate, f64)>,
     /// Fewest prompts that a figure may rest on
-    #[arg(long, value_name = "N", default_value_t = GateThresholds::default().min_samples, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = GateThresholds::default().min_samples, value_parser = whole::<u64>(1..=u64::MAX))]
     pub(super) min_prompts: u64,
     /// Change when evidence makes a label (disagreement above 0.4: contested, redundancy above 3: resolved, fragility
     /// above 0.7: indeterminate), for example redundancy=2; matters where the suite has no labels, and with --perturb
     #[arg(long = "label-threshold", value_name = "SIGNAL=VALUE", value_parser = label_threshold)]
     pub(super) label_thresholds: Vec<(String, f64)>,
-    /// What makes an answer a refusal, instead of the built-in phrases: one phrase or tag in angle brackets per line
+    /// File of phrases that make an answer a refusal, in place of the built-in ones: one phrase, or tag in angle brackets,
+    /// per line
     #[arg(long, value_name = "FILE")]
     pub(super) refusal_signals: Option<PathBuf>,
     /// An earlier report.json: fail where a figure fell behind it
     #[arg(long, value_name = "FILE", conflicts_with = "filter_failing")]
     pub(super) baseline: Option<PathBuf>,
-    /// Run only the prompts that something was wrong with in the last report; decides nothing
+    /// Run only the prompts that failed in the last report; the result is no verdict
     #[arg(long, conflicts_with_all = ["perturb", "stamp"])]
     pub(super) filter_failing: bool,
     /// Write the result into the metadata of the student, which stays the same model
     #[arg(long)]
     pub(super) stamp: bool,
-    /// Do not record what the teacher's routers read, by far the most of a recording; local routing is then not measured
+    /// Do not record the inputs of the teacher's routers, the largest part of a recording; local routing is then not
+    /// measured
     #[arg(long)]
     pub(super) no_router_inputs: bool,
     /// Most tokens of an answer
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = whole::<u16>(1..=65_535))]
     pub(super) max_new_tokens: u16,
     /// Activations of the student's ternary, Q8_0 and Q6_K layers
     #[arg(long, value_enum, default_value = "f32")]
@@ -107,11 +109,6 @@ pub(super) enum Mode {
     Fragile,
 }
 
-fn share(text: &str) -> Result<f64, String> {
-    let share = text.parse().ok().filter(|share| *share > 0.0 && *share < 1.0);
-    share.ok_or_else(|| format!("`{text}` is no share; write a number between 0 and 1, for example 0.1"))
-}
-
 fn label_threshold(text: &str) -> Result<(String, f64), String> {
     let (signal, value) = assignment(text, "SIGNAL=VALUE")?;
     behavior_eval::labels::LabelThresholds::default().set(signal, value).map_err(|error| error.to_string())?;
@@ -125,13 +122,13 @@ fn threshold(text: &str) -> Result<(BehavioralGate, f64), String> {
     Ok((gate, value))
 }
 
-/// A name and a number.
+/// Parses a name and a number, with `=` between them.
 fn assignment<'a>(text: &'a str, form: &str) -> Result<(&'a str, f64), String> {
     let (name, value) = text.split_once('=').ok_or_else(|| format!("`{text}` has no `=`; write {form}"))?;
-    Ok((name, value.parse().map_err(|_| format!("`{value}` is no number"))?))
+    Ok((name, value.parse().map_err(|_| format!("`{value}` is not a number; write a number, for example 0.9"))?))
 }
 
-/// How the suite is asked and judged.
+/// The configuration of the run.
 ///
 /// # Errors
 /// A file of refusal signals that cannot be read or holds none.
@@ -165,27 +162,11 @@ pub(super) fn config(args: &Args) -> Result<GateRunConfig> {
 }
 
 fn read_signals(path: &Path) -> Result<RefusalSignals> {
-    let text = read_text(path, MAX_SIGNAL_BYTES)?;
+    let text = load::read_at_most(path, MAX_SIGNAL_BYTES)?;
     RefusalSignals::parse(&text).map_err(|error| anyhow!("{}: {error}", path.display()))
 }
 
-/// A file of at most `most` bytes.
-///
-/// # Errors
-/// A larger file, one that cannot be read, one that is no text.
-pub(super) fn read_text(path: &Path, most: u64) -> Result<String> {
-    let failed = |error: std::io::Error| anyhow!("cannot read {}: {error}", path.display());
-    let mut text = String::new();
-    // What a file says of its length need not be true: a device has none.
-    let read = File::open(path).and_then(|file| file.take(most.saturating_add(1)).read_to_string(&mut text));
-    if text.len() as u64 > most {
-        return Err(anyhow!("{} has more than {most} bytes, and far less are enough", path.display()));
-    }
-    read.map_err(failed)?;
-    Ok(text)
-}
-
-/// How a model computes, in the words of the command line.
+/// The precision of a model, in the words of the command line.
 fn compute(act: Act, kv: Kv) -> String {
     let name =
         |value: Option<clap::builder::PossibleValue>| value.map_or_else(String::new, |v| v.get_name().to_owned());

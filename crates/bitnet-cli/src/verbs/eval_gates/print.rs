@@ -1,15 +1,15 @@
-//! What a person at the terminal reads: the verdict first, then a table, then where to look.
+//! The result on the terminal: the verdict, the table of gates, the worst prompts, the files that were written.
 
 use anyhow::Result;
 use behavior_eval::gates::Outcome;
 use behavior_eval::report::{GateReport, PromptReport};
 use behavior_eval::stats::Figure;
-use comfy_table::{Table, presets};
+use comfy_table::Table;
 use serde_json::json;
 
 use crate::output;
 
-/// The report.
+/// Prints the report for a person, or as JSON.
 pub(super) fn report(report: &GateReport, as_json: bool) -> Result<()> {
     if as_json {
         return output::raw(report.json().trim_end());
@@ -57,10 +57,9 @@ pub(super) fn report(report: &GateReport, as_json: bool) -> Result<()> {
 }
 
 fn gates(report: &GateReport) -> Table {
-    let mut table = Table::new();
-    table.load_preset(presets::NOTHING);
     let demanded = if report.settings.strict { "lower end >=" } else { "demanded" };
-    table.set_header(["gate", "", "student", "95 % interval", "n", demanded, "teacher", "kept"]);
+    let headings = ["gate", "", "student", "95 % interval", "n", demanded, "teacher", "kept"];
+    let mut table = output::table(headings, headings.len());
     for result in &report.student.gates {
         let of = |f: fn(&Figure) -> String| result.figure.as_ref().map_or_else(|| "none".to_owned(), f);
         let teacher = report.teacher.gates.iter().find(|r| r.gate == result.gate);
@@ -91,7 +90,7 @@ fn gates(report: &GateReport) -> Table {
     table
 }
 
-/// What became of the prompts that were run again.
+/// Prints the result of the prompts that were run again.
 pub(super) fn checks(checks: &[PromptReport], whole: usize, as_json: bool) -> Result<()> {
     let right = checks.iter().filter(|check| check.failed.is_empty()).count();
     if as_json {
@@ -112,7 +111,7 @@ pub(super) fn checks(checks: &[PromptReport], whole: usize, as_json: bool) -> Re
     Ok(())
 }
 
-/// An answer on one line, without what a terminal would act on.
+/// An answer on one line, without control characters.
 fn one_line(text: &str) -> String {
     let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(200).collect();
     if line.trim().is_empty() { "(no answer)".to_owned() } else { line }

@@ -4,19 +4,22 @@ use anyhow::{Result, anyhow};
 use behavior_eval::report::{GateReport, Stamp};
 use moe_runtime::ModelFiles;
 
-use super::usage;
-use crate::output;
-use crate::progress::{Unit, bar};
+use crate::exit::UsageError;
+use crate::output::{self, Progress};
 
 /// Refuses, before anything runs, a student that cannot be stamped.
 pub(super) fn check(files: &ModelFiles) -> Result<()> {
     let path = files.path().display();
     match files.gguf() {
         None => {
-            Err(usage(format!("--stamp writes into a GGUF file, and {path} is none: leave it out, or quantise first")))
+            let sentence =
+                format!("--stamp writes into a GGUF file, and {path} is none: leave it out, or quantise first");
+            Err(UsageError::new(sentence).into())
         }
         Some(file) if file.n_parts() > 1 => {
-            Err(usage(format!("--stamp writes into a single file, and {path} is split into {}", file.n_parts())))
+            let n = file.n_parts();
+            let sentence = format!("--stamp writes into a single file, and {path} is split into {n}: join them first");
+            Err(UsageError::new(sentence).into())
         }
         Some(_) => Ok(()),
     }
@@ -26,13 +29,10 @@ pub(super) fn check(files: &ModelFiles) -> Result<()> {
 pub(super) fn write(report: &GateReport, files: ModelFiles) -> Result<()> {
     let path = files.path().to_owned();
     drop(files);
-    let bar = bar(0, Unit::Bytes, "stamping");
+    let progress = Progress::bytes("stamping");
     let stamp = Stamp::of(report);
-    stamp.write_file(&path, &mut |done, total| {
-        bar.set_length(total);
-        bar.set_position(done);
-    })?;
-    bar.finish_and_clear();
+    stamp.write_file(&path, &mut |done, total| progress.show(done, total))?;
+    drop(progress);
     let file = gguf_bitnet::GgufFile::open(&path)?;
     match Stamp::read(file.metadata())? {
         Some(read) if read.verdict == stamp.verdict && read.student == stamp.student => {

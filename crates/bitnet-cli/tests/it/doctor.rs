@@ -1,9 +1,6 @@
-//! `bitnet doctor`: that its facts are there, that they betray nobody, and that the level in force is the one asked for.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+//! `bitnet doctor`: its facts are complete, hold no directory of the user, and show the instruction set of `TL_ISA`.
 
-mod common;
-
-use common::{bitnet, command, listing, student, text};
+use crate::common::{bitnet, command, listing, student, text};
 use serde_json::Value;
 
 #[test]

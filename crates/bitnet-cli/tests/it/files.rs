@@ -1,13 +1,10 @@
-//! `quantize`, `inspect`, `verify` and `synth`: what they print, write and refuse.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod common;
+//! `quantize`, `inspect`, `verify` and `synth`: their output, their files and their refusals.
 
 use std::fs;
 
 use gguf_bitnet::{GgufFile, TensorSource, TensorType};
 
-use common::{bitnet, bitnet_reading, fixture, listing, student, teacher, text};
+use crate::common::{bitnet, bitnet_reading, fixture, listing, student, teacher, text};
 
 #[test]
 fn quantize_prints_the_plan_before_and_the_report_after() {
@@ -78,7 +75,7 @@ fn wrong_command_lines_end_with_two_and_say_why() {
     assert!(with(&["--tensor-type", "(=F16"]).contains("(=F16"));
     assert!(with(&["--tensor-type", "x=IQ2_XXS"]).contains("IQ2_XXS"));
     assert!(with(&["--max-memory", "much"]).contains("1.5GB"));
-    assert!(with(&["--threads", "0"]).contains("1..=1024"));
+    assert!(with(&["--threads", "0"]).contains("from 1 to 1024"));
     assert!(bitnet(["quantize", "-m", &model]).usage().contains("--out"));
     assert!(bitnet(["frobnicate"]).usage().contains("frobnicate"));
     bitnet([""; 0]).usage();
@@ -184,7 +181,7 @@ fn verify_finds_what_opening_does_not() {
     assert_eq!(json.code, Some(1));
     let report: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
     assert_eq!((&report["defects"][0]["tensor"], &report["defects"][0]["first_row"]), (&name.into(), &5.into()));
-    // What is not sound does not run either.
+    // A damaged model does not run either.
     let ran = bitnet(["run", text(&copy), "-p", "hi", "-n", "1"]);
     assert!(ran.refusal().contains(name));
 
@@ -222,7 +219,8 @@ fn cached_models_are_found_by_name_and_never_fetched() {
     for name in ["config.json", "model.safetensors"] {
         fs::copy(fixtures::path("goldens/no-q-lora").join(name), snapshot.join(name)).unwrap();
     }
-    let inspect = |name: &str| common::command().env("HF_HOME", home.path()).args(["inspect", name]).output().unwrap();
+    let inspect =
+        |name: &str| crate::common::command().env("HF_HOME", home.path()).args(["inspect", name]).output().unwrap();
     assert!(inspect("craft/mini").status.success());
     let missing = inspect("craft/maxi");
     assert_eq!(missing.status.code(), Some(1));
@@ -230,8 +228,7 @@ fn cached_models_are_found_by_name_and_never_fetched() {
 }
 
 #[test]
-fn nobody_reads_the_results() {
-    // A text on standard input and no reader of standard output: both ends without a panic.
+fn a_full_disk_behind_standard_output_is_an_error() {
     let ended = bitnet_reading("some words", ["tokenize", "-m", &teacher()]);
     assert!(!ended.done().is_empty());
     if cfg!(target_os = "linux") {
@@ -280,6 +277,6 @@ fn a_layout_cache_is_made_once_and_changes_no_answer() {
     let bench = ["bench", "-m", text(&model), "-p", "4", "-n", "0", "-r", "1", "--layout-cache"];
     assert!(!bitnet(bench).stderr.contains("note:"));
     for wrong in ["file", "tl1"] {
-        assert!(run(&["--layout", wrong, "--layout-cache"]).refusal().contains("--layout-cache"), "{wrong}");
+        assert!(run(&["--layout", wrong, "--layout-cache"]).usage().contains("--layout-cache"), "{wrong}");
     }
 }

@@ -1,30 +1,29 @@
-//! A loaded model as the gates see it: prompts by its own chat template, greedy answers, taps for the rest.
-//!
-//! Positions run in batches, which changes no bit of what is handed out.
+//! A model as the gates see it: prompts by its own chat template, greedy answers, taps for the rest.
 
 use std::ops::ControlFlow;
-use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Result, anyhow};
 use behavior_eval::model::{Answer, ModelError, RoutingTable, Run, StopReason, Subject, SubjectInfo, Want};
 use mla_attention::CacheType;
-use moe_runtime::forward::{At, FeedForward, MoeRouter, RouterScratch, RoutingDecision, Taps};
+use moe_runtime::forward::RouterScratch;
 use moe_runtime::{
-    ChatRequest, ChatTemplate, ControlTokens, CraftsmanModel, GenerateOptions, LoopConfig, ModelFiles, Sampler,
-    SamplerConfig, Session, Tokenizer, generate,
+    ChatRequest, ChatTemplate, ControlTokens, CraftsmanModel, GenerateOptions, LoadOptions, LoopConfig, ModelFiles,
+    Sampler, SamplerConfig, Session, Tokenizer, generate,
 };
-use tl_kernels::{ActivationBuffer, Pool};
+use tl_kernels::ActivationBuffer;
 
-use crate::model::{self, Act, Kv};
+use super::error::{Error, Result};
+use super::info::subject_info;
+use super::recorder::{Recorder, router, write_margins};
 
-/// Tokens per batch.
+/// Tokens that run at once.
 const BATCH_TOKENS: usize = 256;
-/// The context that is made first; it grows with the prompts.
+/// Tokens of the first context; it grows with the prompts.
 const FIRST_CONTEXT: usize = 1024;
 
 /// A model under evaluation.
-pub(crate) struct ModelSubject {
+#[derive(Debug)]
+pub struct ModelSubject {
     info: SubjectInfo,
     model: Arc<CraftsmanModel>,
     tokenizer: Tokenizer,
@@ -34,24 +33,28 @@ pub(crate) struct ModelSubject {
 }
 
 impl ModelSubject {
-    /// Loads an opened model. `id` is its identity (see [`identity`]).
+    /// Loads an opened model. `id` is its [`identity`](super::identity()).
     ///
     /// # Errors
-    /// A model without experts or without a chat template, and what loading refuses.
-    pub(crate) fn load(files: &ModelFiles, id: String, act: Act, kv: Kv, pool: Arc<Pool>) -> Result<Self> {
-        let (path, info) = (files.path().display(), subject_info(files, id)?);
+    /// [`Error::NoExperts`], [`Error::NoChatTemplate`], and what loading refuses.
+    pub fn load(files: &ModelFiles, id: String, options: &LoadOptions, kv: CacheType) -> Result<Self> {
+        let info = subject_info(files, id)?;
         let tokenizer = files.tokenizer()?;
-        let Some(source) = tokenizer.chat_template() else {
-            return Err(anyhow!("{path} has no chat template: the gates ask questions in the model's own format"));
+        let Some(template) = ChatTemplate::of_model(&tokenizer)? else {
+            return Err(Error::NoChatTemplate { path: files.path().display().to_string() });
         };
-        let template = model::chat_template(source, &tokenizer)?;
-        let model = model::load(files, act, pool)?;
-        let kv = kv.into();
+        let model = Arc::new(CraftsmanModel::from_files(files, options)?);
         let session = new_session(&model, FIRST_CONTEXT.min(files.config.n_ctx), kv)?;
         Ok(Self { info, model, tokenizer, template, session, kv })
     }
 
-    /// Empties the context and sees to it that `need` tokens fit, as far as the model allows.
+    /// The loaded model, with its choice of kernels.
+    #[must_use]
+    pub fn model(&self) -> &CraftsmanModel {
+        &self.model
+    }
+
+    /// Empties the context, and makes a larger one where `need` tokens do not fit, up to the limit of the model.
     fn make_room(&mut self, need: usize) -> Result<(), moe_runtime::Error> {
         self.session.reset();
         if need > self.session.n_ctx() {
@@ -62,49 +65,8 @@ impl ModelSubject {
     }
 }
 
-/// What an opened model is to the gates, without loading it. `id` is its identity (see [`identity`]).
-///
-/// # Errors
-/// A model without experts.
-pub(crate) fn subject_info(files: &ModelFiles, id: String) -> Result<SubjectInfo> {
-    let (path, config) = (files.path().display(), &files.config);
-    let Some(moe) = &config.moe else {
-        return Err(anyhow!("{path} has no experts: the gates compare who computes a token"));
-    };
-    let moe_layers = (0..config.n_layers).filter(|&l| config.is_moe(l)).map(u32::try_from).collect::<Result<_, _>>()?;
-    Ok(SubjectInfo {
-        name: short_name(files.path()),
-        id,
-        moe_layers,
-        n_experts: moe.router.n_experts,
-        top_k: moe.router.top_k,
-        vocab_size: config.vocab,
-        hidden: config.hidden,
-    })
-}
-
 fn new_session(model: &Arc<CraftsmanModel>, n_ctx: usize, kv: CacheType) -> Result<Session, moe_runtime::Error> {
     Ok(Session::new(model.clone(), n_ctx, kv)?.with_chunk(BATCH_TOKENS))
-}
-
-/// The identity of an opened model, in hexadecimal; `progress` gets the bytes done and their total. Reads all of it.
-///
-/// # Errors
-/// As [`gguf_bitnet::identity_of`].
-pub(crate) fn identity(files: &ModelFiles, progress: &mut dyn FnMut(u64, u64)) -> Result<String> {
-    let metadata = files.gguf().map(|file| file.metadata());
-    Ok(gguf_bitnet::identity_of(&**files.catalog.source(), metadata, progress)?.to_string())
-}
-
-/// What a model is called in reports: its file without the ending, or its folder.
-fn short_name(path: &Path) -> String {
-    let absolute = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    let named = match absolute.extension().and_then(|e| e.to_str()) {
-        Some("safetensors") => absolute.parent().and_then(Path::file_name),
-        Some("gguf") => absolute.file_stem(),
-        _ => absolute.file_name(),
-    };
-    named.map_or_else(|| "model".to_owned(), |name| name.to_string_lossy().into_owned())
 }
 
 impl Subject for ModelSubject {
@@ -148,7 +110,7 @@ impl Subject for ModelSubject {
                 Ok(())
             })?,
         }
-        Ok(recorder.run)
+        Ok(recorder.into_run())
     }
 
     fn route(&mut self, layer: usize, inputs: &[f32]) -> Result<RoutingTable, ModelError> {
@@ -167,102 +129,6 @@ impl Subject for ModelSubject {
     }
 }
 
-/// The router of a layer, if it has one.
-fn router(model: &CraftsmanModel, layer: usize) -> Option<&MoeRouter> {
-    match model.layers().get(layer)?.ffn() {
-        FeedForward::Moe { router, .. } => Some(router),
-        FeedForward::Dense(_) => None,
-    }
-}
-
-/// Per token, the lowest selection score among the chosen minus the highest among the others; 0 without others.
-/// `scores` `[n, n_experts]`, `ids` `[n, top_k]` ascending, `margins` `[n]`.
-fn write_margins(router: &MoeRouter, scores: &[f32], ids: &[u32], margins: &mut [f32]) {
-    let config = router.config();
-    let bias = |expert: usize| router.bias().map_or(0.0, |bias| bias[expert]);
-    let rows = scores.chunks_exact(config.n_experts).zip(ids.chunks_exact(config.top_k));
-    for ((scores, ids), margin) in rows.zip(margins) {
-        let (mut lowest, mut highest) = (f32::INFINITY, f32::NEG_INFINITY);
-        let mut chosen = ids.iter().peekable();
-        for (expert, score) in scores.iter().enumerate() {
-            let selection = score + bias(expert);
-            match chosen.next_if(|&&id| usize::try_from(id) == Ok(expert)) {
-                Some(_) => lowest = lowest.min(selection),
-                None => highest = highest.max(selection),
-            }
-        }
-        *margin = if highest > f32::NEG_INFINITY { lowest - highest } else { 0.0 };
-    }
-}
-
-/// Collects what passes by, each batch into its place.
-struct Recorder<'a> {
-    model: &'a CraftsmanModel,
-    info: &'a SubjectInfo,
-    /// Tokens of the run.
-    n: usize,
-    /// `[n, n_experts]` of the batch: the scores behind the decision that follows.
-    scores: Vec<f32>,
-    run: Run,
-}
-
-impl<'a> Recorder<'a> {
-    fn new(model: &'a CraftsmanModel, info: &'a SubjectInfo, want: &Want, n: usize) -> Self {
-        let rows = info.moe_layers.len() * n;
-        let column = |wanted: bool, len: usize| wanted.then(|| vec![0.0; len]);
-        let mut routing = RoutingTable::new(n, info.top_k);
-        routing.push_layer(&vec![0; rows * info.top_k], &vec![0.0; rows * info.top_k], &vec![0.0; rows]);
-        let run = Run {
-            routing,
-            scores: column(want.scores, rows * info.n_experts),
-            router_inputs: column(want.router_inputs, rows * info.hidden),
-            final_hidden: column(want.final_hidden, n * info.hidden),
-        };
-        Self { model, info, n, scores: Vec::new(), run }
-    }
-
-    /// The first row of a batch in columns `[layers, n, _]`; `None` for a layer without experts.
-    fn first_row(&self, at: At) -> Option<usize> {
-        let layer = self.info.moe_layers.iter().position(|&l| usize::try_from(l) == Ok(at.layer))?;
-        Some(layer * self.n + at.first)
-    }
-}
-
-/// Copies rows of `width` to row `first` of a column.
-fn put<T: Copy>(column: &mut [T], first: usize, width: usize, rows: &[T]) {
-    column[first * width..][..rows.len()].copy_from_slice(rows);
-}
-
-impl Taps for Recorder<'_> {
-    fn ffn_in(&mut self, at: At, x: &[f32]) {
-        if let (Some(row), Some(column)) = (self.first_row(at), &mut self.run.router_inputs) {
-            put(column, row, self.info.hidden, x);
-        }
-    }
-
-    fn router(&mut self, at: At, _logits: &[f32], scores: &[f32]) {
-        self.scores.clear();
-        self.scores.extend_from_slice(scores);
-        if let (Some(row), Some(column)) = (self.first_row(at), &mut self.run.scores) {
-            put(column, row, self.info.n_experts, scores);
-        }
-    }
-
-    fn routing(&mut self, at: At, decision: &mut RoutingDecision) {
-        let (Some(row), Some(router)) = (self.first_row(at), router(self.model, at.layer)) else { return };
-        let table = &mut self.run.routing;
-        put(&mut table.ids, row, self.info.top_k, &decision.ids);
-        put(&mut table.weights, row, self.info.top_k, &decision.weights);
-        write_margins(router, &self.scores, &decision.ids, &mut table.margins[row..][..at.n]);
-    }
-
-    fn final_hidden(&mut self, first: usize, x: &[f32]) {
-        if let Some(column) = &mut self.run.final_hidden {
-            put(column, first, self.info.hidden, x);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -270,16 +136,20 @@ mod tests {
     use behavior_eval::model::{Place, Role, StopReason, Subject, Want, route_checked, run_checked};
     use behavior_eval::records::artifact::{ArtifactSpec, Columns, LogitsAt, PromptInput, record};
     use behavior_eval::suite::Suite;
+    use mla_attention::CacheType;
+    use moe_runtime::LoadOptions;
     use moe_runtime::{ModelFiles, Session};
-    use tl_kernels::Pool;
+    use tl_kernels::{ActMode, Pool};
 
-    use super::{ModelSubject, identity};
-    use crate::model::{Act, Kv};
+    use super::ModelSubject;
+    use crate::measure::identity;
 
     fn mini(threads: usize) -> ModelSubject {
         let files = ModelFiles::open(&fixtures::path("craftsman-mini")).unwrap();
         let id = identity(&files, &mut |_, _| {}).unwrap();
-        ModelSubject::load(&files, id, Act::F32, Kv::F32, Arc::new(Pool::new(threads).unwrap())).unwrap()
+        let pool = Arc::new(Pool::new(threads).unwrap());
+        let options = LoadOptions { act_mode: ActMode::F32, pool, ..LoadOptions::default() };
+        ModelSubject::load(&files, id, &options, CacheType::F32).unwrap()
     }
 
     const SYSTEM: &str = "Cite the sources or refuse.";

@@ -1,6 +1,4 @@
 //! Runs the built binary.
-#![allow(dead_code, reason = "every test file uses its own part")]
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -8,7 +6,7 @@ use std::sync::OnceLock;
 
 use serde_json::Value;
 
-/// What a command said and how it ended.
+/// The output and the exit code of a command.
 #[derive(Debug)]
 pub(crate) struct Ended {
     pub(crate) code: Option<i32>,
@@ -29,7 +27,7 @@ impl Ended {
         serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"))
     }
 
-    /// The one sentence of a command that could not do its work, which has printed nothing else.
+    /// The one sentence of a command that ended with 1 and printed no result.
     pub(crate) fn refusal(self) -> String {
         assert_eq!(self.code, Some(1), "{self:?}");
         assert_eq!(self.stdout, "", "a refusal has no result");
@@ -40,7 +38,7 @@ impl Ended {
         sentence
     }
 
-    /// A wrong command line, explained.
+    /// The message about a wrong command line.
     pub(crate) fn usage(self) -> String {
         assert_eq!((self.code, &*self.stdout), (Some(2), ""), "{self:?}");
         self.stderr
@@ -62,7 +60,7 @@ pub(crate) fn bitnet_reading<S: AsRef<OsStr>>(input: impl Into<Vec<u8>>, args: i
     }
 }
 
-/// The binary in an environment that says nothing.
+/// The binary, without the environment variables that it reads.
 pub(crate) fn command() -> assert_cmd::Command {
     let mut command = assert_cmd::Command::new(env!("CARGO_BIN_EXE_bitnet"));
     for name in ["HF_HOME", "XDG_CACHE_HOME", "BITNET_LOG", "TL_ISA", "HOME", "USERPROFILE"] {

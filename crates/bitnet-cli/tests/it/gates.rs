@@ -1,14 +1,11 @@
 //! `eval-gates`: a real model through every gate on a few prompts; what it prints, writes, stamps and refuses.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod common;
 
 use std::fs;
 use std::path::Path;
 
 use serde_json::Value;
 
-use common::{Ended, bitnet, command, listing, student, teacher, text};
+use crate::common::{Ended, bitnet, command, listing, student, teacher, text};
 
 /// Three resolved, two contested and three indeterminate prompts of the fixture, in files of their own.
 fn few_prompts(dir: &Path) -> [String; 2] {
@@ -107,7 +104,7 @@ fn a_model_against_itself_routes_alike_and_threads_change_nothing() {
     assert_eq!(json["baseline"]["regressions"], Value::Array(vec![]));
     assert_eq!(json["baseline"]["figures"][2]["change"], 0.0);
 
-    // What cannot be compared is refused before anything runs.
+    // A baseline with other settings is refused before a model runs.
     let asked = |more: &[&str]| {
         gates(two.path(), &teacher(), &[&["--baseline", text(&baseline), "--report", "other"], more].concat()).refusal()
     };

@@ -44,7 +44,7 @@ impl Utc {
 }
 
 impl fmt::Display for Utc {
-    /// `2026-01-02T03:04:05Z`.
+    /// The ISO 8601 form, for example `2026-01-02T03:04:05Z`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (h, m, s) = self.clock();
         write!(f, "{:04}-{:02}-{:02}T{h:02}:{m:02}:{s:02}Z", self.year, self.month, self.day)

@@ -1,12 +1,9 @@
-//! Files that are no model, or no longer one: one sentence, exit code 1, nothing left behind, from every verb.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod common;
+//! Missing, foreign and damaged models: every verb ends with one sentence and exit code 1, and leaves no file behind.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::{Ended, bitnet, fixture, listing, student, text};
+use crate::common::{Ended, bitnet, fixture, listing, student, text};
 
 /// Damages the bytes of a file.
 type Spoil<'a> = &'a dyn Fn(&mut Vec<u8>);
@@ -90,7 +87,7 @@ fn checkpoints_that_are_damaged() {
     fs::write(&config, whole_config.replace("\"hidden_size\": 64", "\"hidden_size\": \"wide\"")).unwrap();
     refused_by_all_but(&["verify"], &model, &["config.json", "hidden_size"]);
 
-    // Shapes that the configuration does not ask for: what only looks at files may still show them.
+    // Shapes that contradict the configuration: verbs that do not load the model still show it.
     fs::write(&config, whole_config.replace("\"vocab_size\": 128", "\"vocab_size\": 130")).unwrap();
     refused_by_all_but(&["verify", "inspect", "tokenize"], &model, &["token_embd.weight"]);
     fs::write(&config, &whole_config).unwrap();
@@ -151,7 +148,7 @@ fn files_that_may_not_be_read() {
     let path = dir.path().join("secret.gguf");
     fs::copy(student(), &path).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
-    // Nothing is unreadable for the superuser: then the same sentence is asked of a link to nowhere.
+    // The superuser can read every file: then a link to a missing file stands for one that cannot be read.
     if fs::File::open(&path).is_ok() {
         fs::remove_file(&path).unwrap();
         std::os::unix::fs::symlink("nowhere", &path).unwrap();
@@ -176,7 +173,7 @@ fn weights_that_are_no_numbers_stop_every_verb_that_reads_them() {
     let verified = bitnet(["verify", text(&model)]);
     assert_eq!(verified.code, Some(1));
     assert!(verified.stdout.contains("model.layers.0.mlp.up_proj.weight"), "{}", verified.stdout);
-    // A model without words knows these bytes.
+    // A model without a vocabulary reads text as bytes.
     let words = dir.path().join("model/words.txt");
     fs::write(&words, "hello world ".repeat(50)).unwrap();
     let numbers = dir.path().join("numbers.safetensors");

@@ -1,12 +1,9 @@
 //! `bitnet eval trace` on traces that are whole, and on one that is not.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod common;
 
 use std::fs;
 
+use crate::common::{bitnet, text};
 use behavior_eval::records::trace::{RefusalTrace, TraceRecord};
-use common::{bitnet, text};
 
 /// Three tokens in one layer; the student agrees on the first `agree`.
 fn trace(agree: u64) -> String {

@@ -1,0 +1,37 @@
+//! How a model is loaded and laid out: the options that `run` and `bench` share.
+
+use anyhow::Result;
+
+use super::experts::ExpertArgs;
+use super::layout::LayoutArgs;
+use super::precision::{Act, Kv};
+use super::threads::Threads;
+use crate::load::Engine;
+
+/// Precision, layout, memory and threads of a running model.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct EngineArgs {
+    /// Numbers in the cache
+    #[arg(long, value_enum, default_value = "f16")]
+    kv: Kv,
+    /// Activations of ternary, Q8_0 and Q6_K layers
+    #[arg(long, value_enum, default_value = "a8-block")]
+    act: Act,
+    #[command(flatten)]
+    experts: ExpertArgs,
+    #[command(flatten)]
+    layout: LayoutArgs,
+    #[command(flatten)]
+    threads: Threads,
+}
+
+impl EngineArgs {
+    /// The engine that these options describe, within `memory` where that is given. Starts the threads.
+    ///
+    /// # Errors
+    /// Options that exclude each other, and threads that do not start.
+    pub(crate) fn engine(&self, memory: Option<u64>) -> Result<Engine> {
+        let placement = self.layout.placement(self.experts.bound(), memory)?;
+        Ok(Engine { act: self.act.into(), kv: self.kv.into(), placement, memory, pool: self.threads.pool()? })
+    }
+}

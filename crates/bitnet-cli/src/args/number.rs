@@ -1,0 +1,44 @@
+//! Parsers of numbers, whose refusals say what to write instead.
+
+use std::ops::RangeInclusive;
+
+/// A parser of whole numbers in `range`; `u64::MAX` as its end stands for no limit.
+pub(crate) fn whole<T: TryFrom<u64>>(range: RangeInclusive<u64>) -> impl Fn(&str) -> Result<T, String> + Clone {
+    move |text| {
+        let number = text.parse().ok().filter(|number| range.contains(number)).and_then(|n| T::try_from(n).ok());
+        number.ok_or_else(|| match *range.end() {
+            u64::MAX => format!("write a whole number of at least {}", range.start()),
+            end => format!("write a whole number from {} to {end}", range.start()),
+        })
+    }
+}
+
+/// Parses a share above 0 and below 1.
+pub(crate) fn fraction(text: &str) -> Result<f64, String> {
+    let share = text.parse().ok().filter(|share| *share > 0.0 && *share < 1.0);
+    share.ok_or_else(|| "write a number between 0 and 1, for example 0.1".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whole_numbers_keep_to_their_range() {
+        let small = whole::<u16>(1..=1024);
+        assert_eq!((small("1"), small("1024")), (Ok(1), Ok(1024)));
+        for wrong in ["0", "1025", "65536", "-1", "1.5", "", "many", "18446744073709551616"] {
+            assert_eq!(small(wrong), Err("write a whole number from 1 to 1024".to_owned()), "{wrong}");
+        }
+        assert_eq!(whole::<u64>(2..=u64::MAX)("1"), Err("write a whole number of at least 2".to_owned()));
+        assert_eq!(whole::<u64>(0..=u64::MAX)("18446744073709551615"), Ok(u64::MAX));
+    }
+
+    #[test]
+    fn fractions_leave_something_and_take_something() {
+        assert_eq!(fraction("0.25"), Ok(0.25));
+        for wrong in ["0", "1", "-0.5", "nan", "", "half"] {
+            assert!(fraction(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! `--act` and `--kv`: the types of activations and of the cache.
+
+use clap::ValueEnum;
+use mla_attention::CacheType;
+use tl_kernels::ActMode;
+
+/// Activations of ternary, Q8_0 and Q6_K layers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Act {
+    /// Not quantised, for reference runs
+    F32,
+    /// INT8, one scale per token and 256 values
+    A8Block,
+    /// INT8, one scale per token
+    A8Token,
+}
+
+impl From<Act> for ActMode {
+    fn from(act: Act) -> Self {
+        match act {
+            Act::F32 => ActMode::F32,
+            Act::A8Block => ActMode::A8Block,
+            Act::A8Token => ActMode::A8Token,
+        }
+    }
+}
+
+/// Numbers in the key/value cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Kv {
+    /// Floats of 16 bits
+    F16,
+    /// Floats of 32 bits, for reference runs
+    F32,
+    /// INT8 latents with F16 rotary keys, for models with latent attention: little more than half the memory of f16
+    I8,
+}
+
+impl From<Kv> for CacheType {
+    fn from(kv: Kv) -> Self {
+        match kv {
+            Kv::F16 => CacheType::F16,
+            Kv::F32 => CacheType::F32,
+            Kv::I8 => CacheType::I8,
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! `--preset`, `--ternary` and `--tensor-type`: which type each tensor gets, for `quantize` and `synth`.
+
+use clap::ValueEnum;
+use gguf_bitnet::TensorType;
+use rlm_refine::{Override, Preset, Recipe, Ternary};
+
+#[derive(clap::Args)]
+pub(crate) struct RecipeArgs {
+    /// Starting point of the types
+    #[arg(long, value_enum, default_value = "balanced")]
+    preset: PresetName,
+    /// The ternary type in place of the preset's; `none` makes every matrix F16
+    #[arg(long, value_enum)]
+    ternary: Option<TernaryName>,
+    /// Exceptions, for example 'blk\.0\..*=Q8_0'; the last match wins
+    #[arg(long = "tensor-type", value_name = "REGEX=TYPE", value_parser = Override::parse)]
+    tensor_types: Vec<Override>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum PresetName {
+    /// 9.08 GB for GLM-4.7-Flash: all but the experts at Q8_0
+    Quality,
+    /// 8.70 GB: all but the experts at Q6_K
+    Balanced,
+    /// 7.37 GB: five trits per byte, the rest at Q6_K
+    #[value(name = "8g")]
+    EightGigabytes,
+    /// 10.7 GB: experts ternary, all else F16
+    Phase1,
+    /// 9.02 GB: every linear layer ternary, embedding and head F16
+    Phase2,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum TernaryName {
+    /// 2.0625 bits per weight
+    #[value(name = "tq2_0")]
+    Tq2_0,
+    /// 1.6875 bits per weight
+    #[value(name = "tq1_0")]
+    Tq1_0,
+    /// 2.0625 bits per weight, a type of our own that other engines refuse
+    BitnetT158,
+    /// No ternary tensor at all
+    None,
+}
+
+impl RecipeArgs {
+    /// The recipe that these options describe.
+    pub(crate) fn recipe(&self) -> Recipe {
+        let preset = match self.preset {
+            PresetName::Quality => Preset::Quality,
+            PresetName::Balanced => Preset::Balanced,
+            PresetName::EightGigabytes => Preset::EightGigabytes,
+            PresetName::Phase1 => Preset::Phase1,
+            PresetName::Phase2 => Preset::Phase2,
+        };
+        let ternary = match self.ternary {
+            Option::None => Ternary::Preset,
+            Some(TernaryName::Tq2_0) => Ternary::Packed(TensorType::Tq2_0),
+            Some(TernaryName::Tq1_0) => Ternary::Packed(TensorType::Tq1_0),
+            Some(TernaryName::BitnetT158) => Ternary::Packed(TensorType::BitnetT158),
+            Some(TernaryName::None) => Ternary::None,
+        };
+        Recipe { preset, ternary, overrides: self.tensor_types.clone() }
+    }
+}

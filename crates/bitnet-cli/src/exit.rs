@@ -1,0 +1,68 @@
+//! How the command ends: the exit code of every outcome.
+//!
+//! | code | outcome |
+//! |---|---|
+//! | 0 | done, also when the reader of standard output left early, as `head` does |
+//! | 1 | could not be done; one sentence on standard error says why |
+//! | 2 | wrong command line; the sentence names the option and the remedy |
+//! | 3 | done, and a gate failed |
+//! | 130 | interrupted: the shell's number for a process that SIGINT ended |
+//!
+//! **Invariant:** a value or a combination of options that is refused without looking at the content of a file ends with
+//! 2. The value parsers in `args` and clap's own rules refuse most of them; a [`UsageError`] refuses the rest. Also 2:
+//! `--out` that names the source, and `--stamp` for a student that is no single GGUF file.
+
+use std::fmt;
+use std::io::ErrorKind;
+use std::process::ExitCode;
+
+use crate::output;
+
+/// A command line whose parts do not fit together, as a sentence that names the option and the remedy.
+#[derive(Debug)]
+pub(crate) struct UsageError(String);
+
+impl UsageError {
+    pub(crate) fn new(sentence: impl Into<String>) -> Self {
+        Self(sentence.into())
+    }
+}
+
+impl fmt::Display for UsageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for UsageError {}
+
+/// The work is done, and its result is that a gate failed; the verb has printed which one.
+#[derive(Debug)]
+pub(crate) struct GateFailed;
+
+impl fmt::Display for GateFailed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a gate failed")
+    }
+}
+
+impl std::error::Error for GateFailed {}
+
+/// Prints why a verb failed and gives the exit code of its outcome.
+pub(crate) fn code(outcome: anyhow::Result<()>) -> ExitCode {
+    let Err(error) = outcome else { return ExitCode::SUCCESS };
+    if is_closed_pipe(&error) {
+        return ExitCode::SUCCESS;
+    }
+    if error.is::<GateFailed>() {
+        return ExitCode::from(3);
+    }
+    // Errors of the libraries name their cause themselves, so that one line is enough.
+    output::note(format_args!("error: {error}"));
+    ExitCode::from(if error.is::<UsageError>() { 2 } else { 1 })
+}
+
+/// Whether the reader of standard output closed it.
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == ErrorKind::BrokenPipe)
+}

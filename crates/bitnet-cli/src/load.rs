@@ -1,0 +1,17 @@
+//! From a name on the command line to a loaded model; texts from files.
+
+mod defect;
+mod engine;
+mod files;
+mod model;
+mod placement;
+mod storage;
+mod text;
+mod trial_cache;
+
+pub(crate) use defect::first_defect;
+pub(crate) use engine::{Engine, check_cache};
+pub(crate) use files::{locate, open};
+pub(crate) use model::{load, options, self_test_warning};
+pub(crate) use placement::{Placement, TileFile};
+pub(crate) use text::{read_at_most, read_text};

@@ -1,0 +1,71 @@
+//! A running model as the command line describes it: precision, the place of its weights, memory and threads.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+use mla_attention::{CacheError, CacheType};
+use moe_runtime::models::ModelConfig;
+use moe_runtime::{CraftsmanModel, MemoryPlan, ModelFiles, Session, SessionError};
+use tl_kernels::{ActMode, Pool};
+
+use super::placement::Placement;
+use super::{model, storage};
+use crate::output::Progress;
+
+/// The options of `run` and `bench`, resolved: every combination that can be written down can be loaded.
+#[derive(Clone, Debug)]
+pub(crate) struct Engine {
+    pub(crate) act: ActMode,
+    pub(crate) kv: CacheType,
+    pub(crate) placement: Placement,
+    /// Bytes that the program may take, where the user said so.
+    pub(crate) memory: Option<u64>,
+    pub(crate) pool: Arc<Pool>,
+}
+
+impl Engine {
+    /// The memory that the model takes with `n_ctx` tokens, in batches of `chunk`. Reads no weights, and refuses a context
+    /// or a cache type that a session would only refuse after all weights have been read.
+    pub(crate) fn plan(&self, files: &ModelFiles, n_ctx: usize, chunk: usize) -> Result<MemoryPlan> {
+        let made_for = files.config.n_ctx;
+        if n_ctx > made_for {
+            return Err(moe_runtime::Error::Session(SessionError::ContextTooLong { asked: n_ctx, made_for }).into());
+        }
+        check_cache(&files.config, self.kv)?;
+        let plan = MemoryPlan::new(&files.config, &files.catalog, n_ctx, self.kv, chunk);
+        Ok(match &self.placement {
+            Placement::BoundedExperts(options) => plan.with_expert_memory(&files.catalog, options.bytes),
+            _ => plan,
+        })
+    }
+
+    /// Loads the model that `plan` is about, with a bar while a file of tiles is made.
+    pub(crate) fn load(&self, files: &ModelFiles, plan: &MemoryPlan) -> Result<Arc<CraftsmanModel>> {
+        let kernel = match self.placement {
+            Placement::Lookup(kernel) => Some(kernel),
+            _ => None,
+        };
+        let mut options = model::options(files, self.act, kernel, self.pool.clone());
+        options.storage = storage::storage(&self.placement, files, plan, self.memory);
+        let progress = Progress::bytes("making the layout cache");
+        let model = model::load_with_progress(files, &options, &mut |done, total| progress.show(done, total))?;
+        drop(progress);
+        let all_layers_required = matches!(self.placement, Placement::Tiles { required: true, .. });
+        storage::note_result(&model, &options.storage, self.memory, all_layers_required);
+        Ok(Arc::new(model))
+    }
+
+    /// An empty sequence of at most `n_ctx` tokens.
+    pub(crate) fn session(&self, model: Arc<CraftsmanModel>, n_ctx: usize) -> Result<Session> {
+        Ok(Session::new(model, n_ctx, self.kv)?)
+    }
+}
+
+/// Refuses a type of which a model has no cache.
+pub(crate) fn check_cache(config: &ModelConfig, ty: CacheType) -> Result<()> {
+    let shape = config.cache_shape();
+    if shape.bytes_per_token(ty) == 0 {
+        return Err(CacheError::Type { ty, shape: shape.to_string() }.into());
+    }
+    Ok(())
+}

@@ -1,0 +1,42 @@
+//! Loading an opened model: the choice of kernels, and a warning where one failed its self-test.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+use moe_runtime::{CraftsmanModel, LoadOptions, ModelFiles};
+use tl_kernels::{ActMode, KernelKind, KernelSelected, Pool, SelectorOptions};
+
+use super::trial_cache::trial_cache;
+use crate::output;
+
+/// How an opened model is loaded: kernels are chosen by a trial that is remembered in the user's cache directory.
+pub(crate) fn options(files: &ModelFiles, act: ActMode, kernel: Option<KernelKind>, pool: Arc<Pool>) -> LoadOptions {
+    let kernels = SelectorOptions { kernel, trial: true, cache: trial_cache(files) };
+    LoadOptions { act_mode: act, pool, kernels, ..LoadOptions::default() }
+}
+
+/// Loads an opened model, and warns of kernels that failed their self-test.
+pub(crate) fn load(files: &ModelFiles, options: &LoadOptions) -> Result<CraftsmanModel> {
+    load_with_progress(files, options, &mut |_, _| {})
+}
+
+/// As [`load`]; `progress` gets the bytes done and their total while a file of tiles is made.
+pub(super) fn load_with_progress(
+    files: &ModelFiles,
+    options: &LoadOptions,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<CraftsmanModel> {
+    let model = CraftsmanModel::from_files_with_progress(files, options, progress)?;
+    model.kernels().iter().filter_map(self_test_warning).for_each(output::note);
+    Ok(model)
+}
+
+/// The warning about a kernel that failed its self-test and was replaced; `None` for one that passed.
+pub(crate) fn self_test_warning(choice: &KernelSelected) -> Option<String> {
+    let reason = choice.refused.first()?;
+    let KernelSelected { weights, kernel, isa, .. } = choice;
+    Some(format!(
+        "warning: a kernel failed its self-test ({reason}); {weights} runs on the {isa} {kernel} kernel instead. Results \
+         are right, speed is lost: please report the output of `bitnet doctor --model FILE`"
+    ))
+}

@@ -1,0 +1,165 @@
+//! `bitnet eval fidelity`: compares a student with its teacher on a text, or gives the perplexity of one model.
+
+use std::sync::Arc;
+
+use anyhow::{Error, Result, bail};
+use behavior_eval::fidelity::{FidelityConfig, FidelityReport, Perplexity, PerplexityReport};
+use behavior_eval::stats::Share;
+use clap::builder::NonEmptyStringValueParser;
+use moe_runtime::ModelFiles;
+use rlm_refine::measure::TextScorer;
+use tl_kernels::Pool;
+
+use crate::args::{Act, Kv, Threads, whole};
+use crate::load;
+use crate::output::{self, Progress};
+
+/// Fewest tokens of a window that leave positions to score.
+const MIN_WINDOW: u64 = 4;
+
+/// Compare a student with its teacher on a text; with one model only, its perplexity.
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// The teacher: model directory, GGUF file, or name in the local Hugging Face cache
+    #[arg(long, required_unless_present = "student", value_parser = NonEmptyStringValueParser::new())]
+    teacher: Option<String>,
+    /// The student, named in the same way
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
+    student: Option<String>,
+    /// A file with the text; `-` is standard input
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
+    text: String,
+    /// Tokens per window, of which the second half is scored
+    #[arg(long, default_value_t = 256, value_name = "N", value_parser = whole::<usize>(MIN_WINDOW..=u64::MAX))]
+    n_ctx: usize,
+    /// Score only the first N windows
+    #[arg(long, value_name = "N", value_parser = whole::<usize>(1..=u64::MAX))]
+    windows: Option<usize>,
+    /// Activations of ternary, Q8_0 and Q6_K layers
+    #[arg(long, value_enum, default_value = "f32")]
+    act: Act,
+    /// Numbers in the cache
+    #[arg(long, value_enum, default_value = "f32")]
+    kv: Kv,
+    /// All figures as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    threads: Threads,
+}
+
+pub(super) fn execute(args: &Args) -> Result<()> {
+    let text = load::read_text(&args.text)?;
+    let pool = args.threads.pool()?;
+    let mut models = Vec::new();
+    for spec in [&args.teacher, &args.student].into_iter().flatten() {
+        models.push(Scored::open(spec, args, &text, pool.clone())?);
+    }
+    if let [teacher, student] = &models[..]
+        && (&teacher.tokens, &teacher.prefix) != (&student.tokens, &student.prefix)
+    {
+        bail!("teacher and student cut the text into different tokens: they cannot be compared position by position");
+    }
+    let config = FidelityConfig {
+        n_ctx: args.n_ctx,
+        prefix: models.first().map(|m| m.prefix.clone()).unwrap_or_default(),
+        max_windows: args.windows,
+    };
+    let progress = Progress::items("windows");
+    let mut show = |p: behavior_eval::fidelity::Progress| progress.show(p.windows_done as u64, p.windows as u64);
+    match &mut models[..] {
+        [teacher, student] => {
+            let report = behavior_eval::fidelity::compare(
+                &mut teacher.scorer,
+                &mut student.scorer,
+                &teacher.tokens,
+                &config,
+                &mut show,
+            )
+            .map_err(|error| explain(error, &[&teacher.files, &student.files]))?;
+            drop(progress);
+            if args.json { output::json(&report) } else { output::line(fidelity_text(&report)) }
+        }
+        [model] => {
+            let report = behavior_eval::fidelity::perplexity(&mut model.scorer, &model.tokens, &config, &mut show)
+                .map_err(|error| explain(error, &[&model.files]))?;
+            drop(progress);
+            if args.json { output::json(&report) } else { output::line(perplexity_text(&report)) }
+        }
+        _ => bail!("give --teacher, --student or both"),
+    }
+}
+
+/// Names the damaged tensor behind scores that are NaN or infinite.
+fn explain(error: behavior_eval::Error, models: &[&ModelFiles]) -> Error {
+    match error {
+        behavior_eval::Error::NotFinite { .. } => models.iter().find_map(|files| load::first_defect(files)),
+        _ => None,
+    }
+    .unwrap_or_else(|| error.into())
+}
+
+/// A model that scores windows, and the text in its tokens.
+struct Scored {
+    files: ModelFiles,
+    scorer: TextScorer,
+    tokens: Vec<u32>,
+    /// Tokens that each window begins with.
+    prefix: Vec<u32>,
+}
+
+impl Scored {
+    fn open(spec: &str, args: &Args, text: &str, pool: Arc<Pool>) -> Result<Self> {
+        let files = load::open(spec)?;
+        let tokenizer = files.tokenizer()?;
+        if tokenizer.is_byte_fallback() {
+            output::note(format_args!("warning: {spec} has no vocabulary; its text is cut into bytes"));
+        }
+        let model = load::load(&files, &load::options(&files, args.act.into(), None, pool))?;
+        let scorer = TextScorer::new(Arc::new(model), args.n_ctx, args.kv.into())?;
+        // A control token in a measured text is encoded as ordinary characters.
+        let tokens = tokenizer.encode(text, false)?;
+        Ok(Self { files, scorer, tokens, prefix: tokenizer.raw_prefix() })
+    }
+}
+
+fn percent(share: &Share) -> String {
+    format!("{:.2} % [{:.2}, {:.2}]", 100.0 * share.value, 100.0 * share.low95, 100.0 * share.high95)
+}
+
+fn perplexity_line(name: &str, p: &Perplexity) -> String {
+    let (ppl, se) = (p.perplexity.value, p.perplexity.standard_error);
+    format!("{name:<22} {ppl:.4} ± {se:.4}   top-1 right {}", percent(&p.top1_accuracy))
+}
+
+fn perplexity_text(report: &PerplexityReport) -> String {
+    format!(
+        "{} tokens of text, {} windows of {}, {} predictions\n{}",
+        report.text_tokens,
+        report.windows,
+        report.n_ctx,
+        report.predictions,
+        perplexity_line("perplexity", &report.figures)
+    )
+}
+
+fn fidelity_text(report: &FidelityReport) -> String {
+    let f = &report.figures;
+    let lines = [
+        format!(
+            "{} tokens of text, {} windows of {}, {} predictions",
+            report.text_tokens, report.windows, report.n_ctx, report.predictions
+        ),
+        perplexity_line("teacher perplexity", &f.teacher),
+        perplexity_line("student perplexity", &f.student),
+        format!("{:<22} {:.5} ± {:.5}", "ln(student / teacher)", f.ln_ratio.value, f.ln_ratio.standard_error),
+        format!(
+            "{:<22} mean {:.5} ± {:.5}   median {:.5}   90 % {:.5}   99 % {:.5}   99.9 % {:.5}",
+            "KL divergence", f.kl.mean.value, f.kl.mean.standard_error, f.kl.median, f.kl.p90, f.kl.p99, f.kl.p999
+        ),
+        format!("{:<22} {:.4} ± {:.4}", "RMS of delta p", f.rms_delta_p.value, f.rms_delta_p.standard_error),
+        format!("{:<22} {}", "same top-1", percent(&f.same_top1)),
+        format!("{:<22} {} lost, {} gained ({})", "flips", f.flips.lost, f.flips.gained, percent(&f.flips.share)),
+    ];
+    lines.join("\n")
+}

@@ -1,0 +1,31 @@
+//! An opened model with its identity, and the way from it to a subject of the gates.
+
+use anyhow::Result;
+use mla_attention::CacheType;
+use moe_runtime::{LoadOptions, ModelFiles};
+use rlm_refine::measure::{ModelSubject, identity};
+
+use crate::load;
+use crate::output::{self, Progress};
+
+/// An open model and its identity.
+pub(super) struct IdentifiedModel {
+    pub(super) files: ModelFiles,
+    pub(super) id: String,
+}
+
+impl IdentifiedModel {
+    pub(super) fn open(spec: &str, what: &'static str) -> Result<Self> {
+        let files = load::open(spec)?;
+        let progress = Progress::bytes(what);
+        let id = identity(&files, &mut |done, total| progress.show(done, total))?;
+        Ok(Self { files, id })
+    }
+
+    /// The model as the gates see it.
+    pub(super) fn load(&self, options: &LoadOptions, kv: CacheType) -> Result<ModelSubject> {
+        let subject = ModelSubject::load(&self.files, self.id.clone(), options, kv)?;
+        subject.model().kernels().iter().filter_map(load::self_test_warning).for_each(output::note);
+        Ok(subject)
+    }
+}

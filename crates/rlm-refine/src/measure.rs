@@ -1,0 +1,20 @@
+//! The recorder of models: what the evaluation asks of a model, answered by the runtime.
+//!
+//! [`ModelSubject`] answers prompts and records routing for the behavioural gates, [`TextScorer`] scores windows of text
+//! for the fidelity figures, and [`ForwardRecord`] holds the numbers inside one forward pass. `behavior-eval` knows models
+//! only through its traits, and `moe-runtime` knows no evaluation; this room connects the two.
+//!
+//! **Invariant:** positions run in batches, and the size of a batch changes no bit of a result.
+
+mod error;
+mod forward;
+mod info;
+mod recorder;
+mod scorer;
+mod subject;
+
+pub use error::{Error, Result};
+pub use forward::{Column, ForwardRecord};
+pub use info::{identity, subject_info};
+pub use scorer::TextScorer;
+pub use subject::ModelSubject;

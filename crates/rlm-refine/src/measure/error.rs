@@ -1,0 +1,28 @@
+//! Why a model cannot be measured.
+
+/// Result of this room's functions.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// A model that the evaluation cannot use, or a failure of what lies below.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The gates compare the experts of two models.
+    #[error("{path} has no experts: the gates compare which experts compute a token")]
+    NoExperts {
+        /// The file or folder of the model.
+        path: String,
+    },
+    /// The gates ask questions in the model's own format.
+    #[error("{path} has no chat template: the gates ask questions in the model's own format")]
+    NoChatTemplate {
+        /// The file or folder of the model.
+        path: String,
+    },
+    /// Loading or running the model.
+    #[error(transparent)]
+    Runtime(#[from] moe_runtime::Error),
+    /// Reading the model's files.
+    #[error(transparent)]
+    Gguf(#[from] gguf_bitnet::Error),
+}
