@@ -94,22 +94,22 @@ impl TensorType {
 
     /// The GGML type id that is stored in files.
     pub fn id(self) -> u32 {
-        self.format().layout().id
+        self.format().info().id
     }
 
     /// The format's name, such as `TQ2_0`.
     pub fn name(self) -> &'static str {
-        self.format().layout().name
+        self.format().info().name
     }
 
     /// Elements per block (per group for I2_S).
     pub fn block_len(self) -> usize {
-        self.format().layout().block_len
+        self.format().info().block_len
     }
 
     /// Bytes per block (per group for I2_S).
     pub fn block_bytes(self) -> usize {
-        self.format().layout().block_bytes
+        self.format().info().block_bytes
     }
 
     /// Whether the layout runs over the whole tensor, so that no single row can be cut out.

@@ -1,6 +1,6 @@
 //! GGUF files, opened over a memory map: metadata, tensor infos and zero-copy views of the data.
 //!
-//! **Invariant:** a [`GgufFile`] exists only if every tensor's type, shape and span have been
+//! **Invariant:** a [`GgufFile`] exists only if every tensor's type, shape and byte range have been
 //! checked against the file, so views never reach outside of it and never overlap. Weights are not
 //! read when a file is opened.
 
@@ -17,7 +17,7 @@ use super::metadata::Metadata;
 use super::split::{self, SplitInfo, split_file_name};
 use crate::error::{Locate, Result};
 use crate::formats::TensorType;
-use crate::source::{SourceError, TensorInfo, TensorSource, within};
+use crate::source::{FileRange, SourceError, TensorInfo, TensorSource};
 use crate::store::MappedFile;
 
 /// Choices that a file does not state itself.
@@ -52,30 +52,23 @@ impl Default for OpenOptions {
 #[derive(Debug)]
 pub struct GgufFile {
     path: PathBuf,
-    parts: Vec<Part>,
+    parts: Vec<PartFile>,
     version: u32,
     alignment: u64,
     is_craftsman: bool,
     metadata: Metadata,
     tensors: Vec<TensorInfo>,
     /// Where each tensor lies, in the order of `tensors`.
-    places: Vec<Place>,
+    ranges: Vec<FileRange>,
     index: HashMap<String, usize>,
 }
 
 /// One file of the set.
 #[derive(Debug)]
-struct Part {
+struct PartFile {
     bytes: Bytes,
     /// Absent when the bytes are not a map.
     map: Option<MappedFile>,
-}
-
-/// The bytes of a tensor in the file of its part.
-#[derive(Clone, Debug)]
-struct Place {
-    part: usize,
-    range: Range<usize>,
 }
 
 impl GgufFile {
@@ -132,12 +125,12 @@ impl GgufFile {
         if let Some(split) = SplitInfo::read(&header.metadata)? {
             return Err(GgufError::SplitNeedsPath { count: split.count }.into());
         }
-        let part = Part { bytes, map: None };
+        let part = PartFile { bytes, map: None };
         GgufFile::assemble(Path::new(""), vec![(PathBuf::new(), part, header)], OpenOptions::default())
     }
 
     /// Joins the parts of a model; the first part gives the metadata.
-    fn assemble(path: &Path, files: Vec<(PathBuf, Part, Header)>, options: OpenOptions) -> Result<GgufFile> {
+    fn assemble(path: &Path, files: Vec<(PathBuf, PartFile, Header)>, options: OpenOptions) -> Result<GgufFile> {
         let mut file = GgufFile {
             path: path.to_owned(),
             parts: Vec::with_capacity(files.len()),
@@ -146,7 +139,7 @@ impl GgufFile {
             is_craftsman: false,
             metadata: Metadata::default(),
             tensors: Vec::new(),
-            places: Vec::new(),
+            ranges: Vec::new(),
             index: HashMap::new(),
         };
         for (part_path, part, header) in files {
@@ -158,13 +151,13 @@ impl GgufFile {
         Ok(file)
     }
 
-    fn add_part(&mut self, part: Part, header: Header, options: OpenOptions) -> Result<()> {
+    fn add_part(&mut self, part: PartFile, header: Header, options: OpenOptions) -> Result<()> {
         let layout = layout(&header, part.bytes.len(), options)?;
         for (info, range) in layout.tensors {
             if self.index.insert(info.name.clone(), self.tensors.len()).is_some() {
                 return Err(SourceError::DuplicateTensor.in_tensor(info.name));
             }
-            self.places.push(Place { part: self.parts.len(), range });
+            self.ranges.push(FileRange { file: self.parts.len(), bytes: range });
             self.tensors.push(info);
         }
         if self.parts.is_empty() {
@@ -214,9 +207,9 @@ impl GgufFile {
 
     /// The map that holds a tensor, and `range` of its data as a range of the file.
     fn mapped(&self, index: usize, range: Range<usize>) -> Option<(&MappedFile, Range<usize>)> {
-        let place = self.places.get(index)?;
-        let map = self.parts.get(place.part)?.map.as_ref()?;
-        Some((map, within(&place.range, &range)))
+        let tensor = self.ranges.get(index)?;
+        let map = self.parts.get(tensor.file)?.map.as_ref()?;
+        Some((map, tensor.part(&range)))
     }
 }
 
@@ -230,8 +223,9 @@ impl TensorSource for GgufFile {
     }
 
     fn bytes(&self, index: usize) -> Result<Bytes> {
-        let place = self.places.get(index).ok_or(SourceError::NoTensor { index, n_tensors: self.tensors.len() })?;
-        Ok(self.parts[place.part].bytes.slice(place.range.clone()))
+        let n_tensors = self.tensors.len();
+        let tensor = self.ranges.get(index).ok_or(SourceError::NoTensor { index, n_tensors })?;
+        Ok(self.parts[tensor.file].bytes.slice(tensor.bytes.clone()))
     }
 
     fn release(&self, index: usize) {
@@ -259,11 +253,11 @@ impl TensorSource for GgufFile {
     }
 }
 
-fn map_part(path: &Path) -> Result<(Part, Header)> {
+fn map_part(path: &Path) -> Result<(PartFile, Header)> {
     let map = MappedFile::open(path)?;
     let bytes = map.bytes();
     let header = header::parse(&bytes).map_err(|e| e.in_file(path))?;
-    Ok((Part { bytes, map: Some(map) }, header))
+    Ok((PartFile { bytes, map: Some(map) }, header))
 }
 
 /// The tensors of one file with the range of the file each takes.

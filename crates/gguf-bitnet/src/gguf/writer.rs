@@ -8,7 +8,6 @@
 //! at once.
 
 use std::collections::HashSet;
-use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
@@ -22,7 +21,7 @@ use crate::error::{Error, Locate, Result};
 use crate::formats::{FormatError, TensorType};
 use crate::source::SourceError;
 use crate::source::TensorInfo;
-use crate::store::disk::{parent, sync_dir, with_suffix};
+use crate::store::NewFile;
 
 /// The GGUF version that is written.
 const VERSION: u32 = 3;
@@ -216,35 +215,25 @@ impl GgufWriter {
         Ok(())
     }
 
-    /// Writes a whole file from tensors in memory or mapped: to a file beside `path`, which is then
-    /// made durable and renamed, so `path` never holds a half-written model.
+    /// Writes a whole file from tensors in memory or mapped. The name `path` appears when the file is complete and on
+    /// the disk.
     ///
     /// # Errors
     /// As [`GgufWriter::new`] and [`GgufWriter::write_tensor`], and when the disk refuses; nothing
     /// is left behind then.
     pub fn write_file(path: &Path, metadata: &Metadata, tensors: &[(TensorInfo, Bytes)]) -> Result<()> {
-        let infos = tensors.iter().map(|(info, _)| info.clone()).collect();
-        let mut writer = GgufWriter::new(metadata, infos).map_err(|e| e.in_file(path))?;
-        let partial = with_suffix(path, ".tmp");
-        let result = (|| {
-            let file = File::create(&partial).map_err(Error::io("create", &partial))?;
-            let mut out = BufWriter::new(file);
+        let write = || {
+            let infos = tensors.iter().map(|(info, _)| info.clone()).collect();
+            let mut writer = GgufWriter::new(metadata, infos)?;
+            let mut out = BufWriter::new(NewFile::create(path)?);
             writer.begin(&mut out)?;
             for (index, (_, data)) in tensors.iter().enumerate() {
                 writer.write_tensor(&mut out, index, data)?;
             }
             writer.finish()?;
-            let file = out.into_inner().map_err(|e| Error::io("write", &partial)(e.into_error()))?;
-            file.sync_all().map_err(Error::io("write", &partial))?;
-            drop(file);
-            std::fs::rename(&partial, path).map_err(Error::io("replace", path))?;
-            sync_dir(parent(path))
-        })();
-        result.map_err(|e: Error| {
-            // Gone already when the rename has happened.
-            let _ = std::fs::remove_file(&partial);
-            e.in_file(path)
-        })
+            out.into_inner().map_err(|e| Error::io("write", path)(e.into_error()))?.publish()
+        };
+        write().map_err(|e: Error| e.in_file(path))
     }
 }
 

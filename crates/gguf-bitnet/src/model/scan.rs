@@ -126,7 +126,7 @@ fn is_suspect(format: &dyn Format, bytes: &[u8]) -> bool {
         Invalid::Never => false,
         Invalid::Float(bits) => {
             let infinity = bits.infinity();
-            match format.layout().block_bytes {
+            match format.info().block_bytes {
                 2 => any(bytes, |b| u16::from_le_bytes(b) & infinity as u16 == infinity as u16),
                 4 => any(bytes, |b| u32::from_le_bytes(b) & infinity as u32 == infinity as u32),
                 _ => true,
