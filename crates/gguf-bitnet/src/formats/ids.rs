@@ -1,4 +1,4 @@
-//! From ids and names to types.
+//! Types by their GGML id and by their name.
 
 use std::str::FromStr;
 

@@ -14,7 +14,6 @@ use ternary_core::Error;
 use super::blocks::{decode_blocks, f16_at};
 use super::format::{Format, FormatInfo, Invalid};
 
-/// The storage format IQ1_S.
 pub(super) struct Iq1S;
 
 impl Format for Iq1S {

@@ -9,7 +9,6 @@ use ternary_core::Error;
 use super::blocks::{decode_blocks, f16_at, two_bit_run};
 use super::format::{Format, FormatInfo, Invalid};
 
-/// The storage format Q2_K.
 pub(super) struct Q2K;
 
 impl Format for Q2K {

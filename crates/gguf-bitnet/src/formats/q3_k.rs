@@ -10,7 +10,6 @@ use ternary_core::Error;
 use super::blocks::{decode_blocks, f16_at, two_bit_run};
 use super::format::{Format, FormatInfo, Invalid};
 
-/// The storage format Q3_K.
 pub(super) struct Q3K;
 
 impl Format for Q3K {

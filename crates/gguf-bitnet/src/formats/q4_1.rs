@@ -9,7 +9,6 @@ use ternary_core::Error;
 use super::blocks::{decode_blocks, f16_at};
 use super::format::{Format, FormatInfo, Invalid};
 
-/// The storage format Q4_1.
 pub(super) struct Q4_1;
 
 impl Format for Q4_1 {

@@ -9,7 +9,6 @@ use ternary_core::Error;
 use super::blocks::{decode_blocks, f16_at, scale_min};
 use super::format::{Format, FormatInfo, Invalid};
 
-/// The storage format Q4_K.
 pub(super) struct Q4K;
 
 impl Format for Q4K {

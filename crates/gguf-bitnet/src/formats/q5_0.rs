@@ -9,7 +9,6 @@ use ternary_core::Error;
 use super::blocks::{decode_blocks, f16_at, five_bits};
 use super::format::{Format, FormatInfo, Invalid};
 
-/// The storage format Q5_0.
 pub(super) struct Q5_0;
 
 impl Format for Q5_0 {

@@ -29,7 +29,6 @@ const INVERSE: [f32; TRIALS] = [
 /// Adding and subtracting it rounds to the nearest integer, ties to even.
 const ROUND: f32 = 12_582_912.0;
 
-/// The storage format Q6_K.
 pub(super) struct Q6K;
 
 impl Format for Q6K {

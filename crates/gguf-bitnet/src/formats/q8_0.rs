@@ -10,7 +10,6 @@ use super::blocks::{decode_blocks, encode_blocks, f16_at};
 use super::f16::{F16_LIMIT, f32_to_f16};
 use super::format::{Encoder, Encoding, Format, FormatInfo, Invalid};
 
-/// The storage format Q8_0.
 pub(super) struct Q8_0;
 
 impl Format for Q8_0 {

@@ -20,7 +20,7 @@ use crate::formats::TensorType;
 use crate::source::{FileRange, SourceError, TensorInfo, TensorSource};
 use crate::store::MappedFile;
 
-/// Choices that a file does not state itself.
+/// Choices that the file does not determine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OpenOptions {
     /// Layout of I2_S tensors. The published files have the x86 one, which is the default.
@@ -260,7 +260,7 @@ fn map_part(path: &Path) -> Result<(PartFile, Header)> {
     Ok((PartFile { bytes, map: Some(map) }, header))
 }
 
-/// The tensors of one file with the range of the file each takes.
+/// The tensors of one file, each with its byte range.
 struct Layout {
     tensors: Vec<(TensorInfo, Range<usize>)>,
     is_craftsman: bool,

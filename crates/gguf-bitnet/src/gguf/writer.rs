@@ -96,7 +96,7 @@ impl GgufWriter {
         metadata.encode(&mut header);
         for (info, offset) in infos.iter().zip(&offsets) {
             encode_str(&info.name, &mut header);
-            // At most four.
+            // A tensor has at most four dimensions, so the cast keeps the value.
             header.extend_from_slice(&(info.shape.len() as u32).to_le_bytes());
             for &dim in info.shape.iter().rev() {
                 header.extend_from_slice(&(dim as u64).to_le_bytes());
@@ -251,7 +251,7 @@ fn check_info(info: &TensorInfo) -> Result<()> {
         return Err(SourceError::ZeroDimension { dim }.into());
     }
     if matches!(info.ty, TensorType::BitnetT158Flat | TensorType::I2sArm) {
-        // Their ids mean another layout to every other reader.
+        // Every other reader takes their ids for another layout.
         return Err(FormatError::NotWritable { ty: info.ty }.into());
     }
     let expected = info.ty.tensor_bytes(&info.shape)?;

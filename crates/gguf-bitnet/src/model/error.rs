@@ -1,4 +1,4 @@
-//! Models that cannot be found or are not the one that was meant.
+//! Models that cannot be found or are not the expected one.
 
 use std::path::PathBuf;
 
@@ -10,7 +10,7 @@ pub enum ModelError {
     /// Nothing at the path, and no model of this name in the cache.
     #[error("there is no model `{spec}`: give an existing file or directory, or `organisation/name` of a cached model")]
     NoSuchModel { spec: String },
-    /// A name of the Hugging Face cache that is not there.
+    /// A model name that the Hugging Face cache does not hold.
     #[error(
         "there is no file or directory `{spec}`, and no model of this name at {}: \
          download it first, this program never does",
@@ -21,18 +21,18 @@ pub enum ModelError {
         /// Where the cache would hold it.
         looked: PathBuf,
     },
-    /// A cached model whose files are not all there.
+    /// A cached model with missing files.
     #[error("the cached model has no usable snapshot ({what}): download it again")]
     BrokenCache { what: &'static str },
-    /// A set whose metadata stand in its first part only.
+    /// A split set, whose metadata cannot be replaced.
     #[error("the model is split into {count} files; metadata can be replaced in a single file only: merge them first")]
     SplitRewrite { count: usize },
-    /// Not the model that was meant.
+    /// The file holds another model than the expected one.
     #[error("the model has changed: its identity is {got}, not {expected}; evaluate it again")]
     IdentityChanged {
-        /// BLAKE3 of the model that was meant.
+        /// BLAKE3 of the expected model.
         expected: String,
-        /// That of the file.
+        /// BLAKE3 of the model in the file.
         got: String,
     },
 }

@@ -14,7 +14,7 @@ use crate::source::TensorInfo;
 /// Blocks that one task scans.
 const TASK_BLOCKS: usize = 16 << 10;
 
-/// How often a defect was found, and where first.
+/// Number of occurrences of a defect, and the place of the first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Finding {
     pub(super) count: u64,

@@ -106,7 +106,7 @@ impl SafetensorsDir {
         Ok(())
     }
 
-    /// Every tensor of the index is in the file that the index names.
+    /// Checks that every tensor of the index is in the file that the index names.
     fn check_index(&self, weight_map: &BTreeMap<String, String>) -> Result<()> {
         for (tensor, file) in weight_map {
             let found = self
