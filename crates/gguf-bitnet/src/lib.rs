@@ -1,20 +1,8 @@
 //! GGUF and safetensors: validated reading over memory maps, streaming writing, names, resumable jobs.
 //!
-//! A model file is not trusted: opening it checks every count, length, name and byte range against the size of the
-//! file before memory is allocated or a view exists. The weights themselves (codes, scales, NaN) are checked when they
-//! are read or by [`verify`].
-//!
-//! The rooms; each uses only rooms above it:
-//!
-//! ```text
-//! formats            storage types: one file per format, sizes, decoding, encoding
-//! source             the view of named tensors that both containers share
-//! store              maps, output files, free space, resumable jobs
-//! gguf, safetensors  the containers
-//! names              from the names in a file to the tensors of a model
-//! model              whole models: finding, identity, verification, new metadata
-//! ```
-//! Each room has an error enum, nested in [`Error`].
+//! A model file is hostile until proven otherwise: opening one checks every count, length, name and
+//! span against the size of the file before anything is allocated or any view exists. The
+//! weights themselves (codes, scales, NaN) are checked when they are read or by [`verify`].
 
 mod error;
 mod formats;
@@ -34,8 +22,8 @@ pub use model::{
     open_source, resolve_model, rewrite_metadata, verify, verify_source,
 };
 pub use names::{
-    Catalog, ClassCount, DiscoveryReport, Expected, LogicalTensor, Matrix, Misshaped, NamesError, Part, SplitDims,
-    TensorClass, TensorNameMapper, gguf_name, hf_name, validate,
+    Catalog, ClassCount, DiscoveryReport, Expected, LogicalTensor, Matrix, Misshaped, NameRow, NamesError, Part, Piece,
+    Scope, Spelling, SplitDims, TensorClass, TensorNameMapper, validate,
 };
 pub use safetensors::{SafetensorsDir, SafetensorsError};
 pub use shown::is_unseen;

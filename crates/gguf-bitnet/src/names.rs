@@ -1,16 +1,19 @@
 //! Names: which tensor of the model each tensor of a file is.
 //!
-//! The [`TensorNameMapper`] reads a name, the [`Catalog`] lists the tensors of the model that a source holds, and a
-//! [`TensorClass`] says what a tensor is for. [`validate`] compares a catalog with what its model should hold.
+//! An architecture lists the names of its tensors as [`NameRow`]s; the tables lie in the crate that knows architectures.
+//! The [`TensorNameMapper`] reads a name by them, the [`Catalog`] lists the tensors of the model that a source holds, and a
+//! [`TensorClass`] says what a tensor is for. [`validate`] compares a catalog with what the model should hold.
 
 mod catalog;
 mod class;
 mod discovery;
 mod error;
 mod mapper;
+mod row;
 
 pub use catalog::{Catalog, LogicalTensor, Matrix, Part};
 pub use class::TensorClass;
 pub use discovery::{ClassCount, DiscoveryReport, Expected, Misshaped, validate};
 pub use error::NamesError;
-pub use mapper::{SplitDims, TensorNameMapper, gguf_name, hf_name};
+pub use mapper::{SplitDims, TensorNameMapper};
+pub use row::{NameRow, Piece, Scope, Spelling};

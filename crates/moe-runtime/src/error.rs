@@ -6,6 +6,7 @@ use mla_attention::CacheError;
 
 use crate::forward::error::ForwardError;
 use crate::load::error::LoadError;
+use crate::models::error::ConfigError;
 use crate::sessions::error::SessionError;
 use crate::storage::error::StorageError;
 use crate::text::error::TextError;
@@ -18,27 +19,9 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[non_exhaustive]
 #[allow(missing_docs, reason = "each message names its fields")]
 pub enum Error {
-    /// `config.json` is no JSON object.
-    #[error("config.json is not readable JSON ({reason}); copy it again from the checkpoint's source")]
-    ConfigJson { reason: String },
-    /// A configuration key that the architecture cannot do without is absent.
-    #[error("the configuration lacks `{key}`, which {arch} needs; add it or convert the model again")]
-    MissingKey { key: String, arch: &'static str },
-    /// A configuration value breaks a rule.
-    #[error("configuration value `{key}` = {value} is not usable: {rule}")]
-    BadValue { key: String, value: String, rule: String },
-    /// Two keys state different things.
-    #[error("the configuration contradicts itself: `{first}` and `{second}` disagree ({detail}); correct one of them")]
-    Contradiction { first: String, second: String, detail: String },
-    /// A model of another family.
-    #[error("architecture `{got}` is not supported; this runtime knows {known}")]
-    UnsupportedArchitecture { got: String, known: &'static str },
-    /// A feature of the family that this runtime refuses rather than gets wrong.
-    #[error("{feature} is not supported; {remedy}")]
-    Unsupported { feature: String, remedy: &'static str },
-    /// Position scaling, which would change every angle.
-    #[error("position scaling `{kind}` (`{key}`) is not supported; use a model with plain rotary positions")]
-    RopeScaling { key: String, kind: String },
+    /// The configuration of a model cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// A model's files or weights cannot be used.
     #[error(transparent)]
     Load(#[from] LoadError),

@@ -62,7 +62,7 @@ mod text;
 pub use error::{Error, Result};
 pub use forward::model::CraftsmanModel;
 pub use load::error::LoadError;
-pub use load::files::{ModelFiles, mapper};
+pub use load::files::ModelFiles;
 pub use load::loader::LoadOptions;
 pub use load::memory_plan::MemoryPlan;
 pub use load::weight_reads::weight_bytes_per_token;

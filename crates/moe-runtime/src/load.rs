@@ -4,5 +4,6 @@ pub(crate) mod error;
 pub(crate) mod files;
 pub(crate) mod loader;
 pub(crate) mod memory_plan;
+pub(crate) mod rows;
 pub(crate) mod weight_reads;
 pub(crate) mod weights;

@@ -1,9 +1,33 @@
-//! What a model is: its configuration, and the tensors that its file must hold.
+//! What a model is: its architecture, its configuration, and the tensors that its file must hold.
+//!
+//! | file | |
+//! |---|---|
+//! | `glm4_moe_lite`, `glm4_moe`, `deepseek` | one architecture each (two in `deepseek`): names, tensor table, rules, tokens |
+//! | `registry` | the list of architectures, and the readers that choose one |
+//! | `config`, `attention`, `experts` | the numbers of one model, which the forward pass needs |
+//! | `table`, `spellings`, `tensors` | the rows of a tensor table, names that tables share, and the tensors of one model |
+//! | `hf`, `gguf` | readers of both sources that architectures share |
 
+pub(crate) mod attention;
 pub(crate) mod config;
+mod deepseek;
+pub(crate) mod error;
+pub(crate) mod experts;
+mod gguf;
+mod glm4_moe;
+mod glm4_moe_lite;
+mod hf;
+mod limits;
+pub(crate) mod registry;
+mod spellings;
+pub(crate) mod table;
 pub(crate) mod tensors;
+mod tokens;
 
-pub use config::{
-    Arch, AttentionConfig, Gating, GroupScore, ModelConfig, MoeConfig, Presence, RopeConfig, RouterConfig, WeightNorm,
-};
-pub use tensors::{expected_layer_tensors, expected_tensors};
+pub use attention::{AttentionConfig, GqaDims, MlaDims, RopeConfig};
+pub use config::{Activation, Architecture, ModelConfig};
+pub use error::ConfigError;
+pub use experts::{Gating, GroupScore, MoeConfig, RouterConfig, WeightNorm};
+pub use hf::keep_layers;
+pub use table::Presence;
+pub use tensors::{ModelTensor, expected_tensors, layer_tensors, mapper, model_tensors};

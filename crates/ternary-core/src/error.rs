@@ -28,7 +28,7 @@ pub enum Error {
     #[error(
         "expected {expected_bytes} bytes of packed weights but got {got_bytes}: the data is cut off or the shape is wrong"
     )]
-    Length {
+    Span {
         /// Bytes that the shape and packing need.
         expected_bytes: usize,
         got_bytes: usize,
@@ -73,7 +73,7 @@ impl Error {
             | Self::BadScale { block, .. }
             | Self::NotFinite { block }
             | Self::BadImportance { block } => *block += base,
-            Self::NotBlocks { .. } | Self::TooLarge { .. } | Self::Length { .. } => {}
+            Self::NotBlocks { .. } | Self::TooLarge { .. } | Self::Span { .. } => {}
         }
         self
     }
@@ -88,8 +88,8 @@ mod tests {
     fn block_defects_are_lifted_and_others_are_not() {
         let code = Error::InvalidCode { block: 2, weight: 9 };
         assert_eq!(code.offset_block(40), Error::InvalidCode { block: 42, weight: 9 });
-        let wrong_length = Error::Length { expected_bytes: 66, got_bytes: 65 };
-        assert_eq!(wrong_length.clone().offset_block(40), wrong_length);
+        let span = Error::Span { expected_bytes: 66, got_bytes: 65 };
+        assert_eq!(span.clone().offset_block(40), span);
     }
 
     #[test]

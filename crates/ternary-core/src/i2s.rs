@@ -62,16 +62,16 @@ impl I2sLayout {
     /// Reads the `n` trits of a tensor and its scale.
     ///
     /// # Errors
-    /// [`Error::NotBlocks`] and [`Error::Length`] where `n` and the length do not fit each other;
+    /// [`Error::NotBlocks`] and [`Error::Span`] where `n` and the length do not fit each other;
     /// [`Error::InvalidCode`] with the group as block; [`Error::BadScale`] with block 0.
     pub fn decode(self, bytes: &[u8], n: usize) -> Result<(Vec<i8>, f32)> {
         let expected_bytes = self.tensor_bytes(n)?;
-        let wrong_length = Error::Length { expected_bytes, got_bytes: bytes.len() };
+        let span = Error::Span { expected_bytes, got_bytes: bytes.len() };
         if bytes.len() != expected_bytes {
-            return Err(wrong_length);
+            return Err(span);
         }
         let (codes, tail) = bytes.split_at(n / 4);
-        let scale = f32::from_le_bytes(*tail.first_chunk().ok_or(wrong_length)?);
+        let scale = f32::from_le_bytes(*tail.first_chunk().ok_or(span)?);
         if !scale.is_finite() {
             return Err(Error::BadScale { block: 0, scale });
         }

@@ -85,7 +85,7 @@ impl Packing {
     /// Reads one block: the trits into `trits`, the scale as the result.
     ///
     /// # Errors
-    /// [`Error::Length`] where `block` is not [`block_bytes`](Self::block_bytes) long;
+    /// [`Error::Span`] where `block` is not [`block_bytes`](Self::block_bytes) long;
     /// [`Error::InvalidCode`] and [`Error::BadScale`], both with block 0.
     pub fn decode(self, block: &[u8], trits: &mut [i8; BLOCK]) -> Result<f16> {
         let (codes, scale) = self.parts(block)?;
@@ -135,10 +135,10 @@ impl Packing {
 
     /// Splits a block into its codes and its scale.
     fn parts(self, block: &[u8]) -> Result<(&[u8], f16)> {
-        let wrong_length = Error::Length { expected_bytes: self.block_bytes(), got_bytes: block.len() };
+        let span = Error::Span { expected_bytes: self.block_bytes(), got_bytes: block.len() };
         match block.split_last_chunk::<SCALE_BYTES>() {
             Some((codes, &scale)) if block.len() == self.block_bytes() => Ok((codes, f16::from_le_bytes(scale))),
-            _ => Err(wrong_length),
+            _ => Err(span),
         }
     }
 }

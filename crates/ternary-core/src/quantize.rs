@@ -61,7 +61,7 @@ pub fn quantize_block<const N: usize>(
 /// Quantises and packs a row: `row` and `importance` are `[cols]`, `out` the packed row.
 ///
 /// # Errors
-/// [`Error::NotBlocks`] where `cols` is no multiple of 256, [`Error::Length`] where `out` has the
+/// [`Error::NotBlocks`] where `cols` is no multiple of 256, [`Error::Span`] where `out` has the
 /// wrong length, [`Error::NotFinite`] and [`Error::BadImportance`] with the block in the row.
 ///
 /// # Panics
@@ -75,7 +75,7 @@ pub fn quantize_row(
 ) -> Result<()> {
     let expected_bytes = packing.row_bytes(row.len())?;
     if out.len() != expected_bytes {
-        return Err(Error::Length { expected_bytes, got_bytes: out.len() });
+        return Err(Error::Span { expected_bytes, got_bytes: out.len() });
     }
     if let Some(importance) = importance {
         assert_eq!(importance.len(), row.len(), "one importance per weight");

@@ -45,12 +45,12 @@ impl TernaryTensor {
     /// A tensor over `bytes`, whose codes and scales are not read yet.
     ///
     /// # Errors
-    /// [`Error::NotBlocks`], [`Error::TooLarge`] and [`Error::Length`] where shape and length do not
+    /// [`Error::NotBlocks`], [`Error::TooLarge`] and [`Error::Span`] where shape and length do not
     /// fit each other; [`Error::BadScale`] for a tensor scale that is not finite.
     pub fn new(packing: Packing, rows: usize, cols: usize, bytes: Bytes, scales: Scales) -> Result<Self> {
         let expected_bytes = tensor_bytes(packing, rows, cols)?;
         if bytes.len() != expected_bytes {
-            return Err(Error::Length { expected_bytes, got_bytes: bytes.len() });
+            return Err(Error::Span { expected_bytes, got_bytes: bytes.len() });
         }
         if let Scales::PerTensor(scale) = scales
             && !scale.is_finite()

@@ -5,8 +5,6 @@ use behavior_eval::report::Stamp;
 use clap::builder::NonEmptyStringValueParser;
 use comfy_table::Table;
 use gguf_bitnet::{ClassCount, DiscoveryReport, Metadata, Value as MetadataValue};
-
-use moe_runtime::models::{AttentionConfig, ModelConfig};
 use moe_runtime::{MemoryPlan, ModelFiles, Session};
 use serde_json::{Value, json};
 
@@ -73,7 +71,7 @@ impl<'a> Facts<'a> {
             "heads": config.n_heads,
             "vocab": config.vocab,
             "context_limit": config.n_ctx,
-            "attention": attention(config),
+            "attention": config.attention.to_string(),
             "experts": config.moe.as_ref().map(|moe| json!({
                 "routed": moe.router.n_experts, "active": moe.router.top_k, "shared": moe.n_shared,
             })),
@@ -140,7 +138,7 @@ impl<'a> Facts<'a> {
             config.vocab,
             config.n_ctx
         ))?;
-        output::line(attention(config))?;
+        output::line(&config.attention)?;
         output::line(format_args!(
             "{} weights in {}: {:.4} bits per weight{}",
             self.report.params,
@@ -220,20 +218,6 @@ fn print_stamp(metadata: &Metadata) -> Result<()> {
 /// The start of a hash, enough to compare by eye.
 fn short(hash: &str) -> String {
     hash.chars().take(16).collect()
-}
-
-fn attention(config: &ModelConfig) -> String {
-    match config.attention {
-        AttentionConfig::Mla { q_lora, kv_lora, qk_nope, qk_rope, v_head, .. } => {
-            let q_lora = q_lora.map_or_else(|| "direct".to_owned(), |rank| format!("rank {rank}"));
-            format!(
-                "latent attention: queries {q_lora}, latent {kv_lora} + {qk_rope}, heads of {qk_nope} + {qk_rope} / {v_head}"
-            )
-        }
-        AttentionConfig::Gqa { n_kv_heads, head_dim, .. } => {
-            format!("grouped-query attention: {n_kv_heads} key/value heads of {head_dim}")
-        }
-    }
 }
 
 fn class_table(classes: &[ClassCount]) -> Table {

@@ -34,7 +34,7 @@ pub enum FormatError {
         ty: TensorType,
         group: u64,
     },
-    /// More elements or bytes than this machine can address.
+    /// More elements or bytes than this machine can count.
     #[error("the shape {shape:?} has more elements than can be addressed: the file is damaged")]
     ShapeOverflow { shape: Vec<u64> },
     /// Bytes of another length than the elements need.
@@ -61,7 +61,7 @@ pub enum FormatError {
         cols: usize,
         got: usize,
     },
-    /// An importance that is negative, NaN or infinite.
+    /// An importance that weighs nothing sensible.
     #[error("the importance of element {at} is {value}: it must be finite and not negative, recompute the statistics")]
     BadImportance {
         /// Index in the row.

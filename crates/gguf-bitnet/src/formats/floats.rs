@@ -9,7 +9,7 @@ use ternary_core::Error;
 
 use super::blocks::{decode_numbers, encode_numbers};
 use super::f16::{F16_LIMIT, f16_to_f32, f32_to_f16};
-use super::format::{Encoder, Encoding, FloatBits, Format, FormatInfo, Invalid};
+use super::format::{Encoder, Encoding, FloatBits, Format, Invalid, Layout};
 
 /// BF16 rounds to infinity from here on: the largest BF16 and half a unit.
 const BF16_LIMIT: f32 = f32::from_bits(0x7f7f_8000);
@@ -18,8 +18,8 @@ const BF16_LIMIT: f32 = f32::from_bits(0x7f7f_8000);
 pub(super) struct F32;
 
 impl Format for F32 {
-    fn info(&self) -> FormatInfo {
-        FormatInfo { id: 0, name: "F32", block_len: 1, block_bytes: 4 }
+    fn layout(&self) -> Layout {
+        Layout { id: 0, name: "F32", block_len: 1, block_bytes: 4 }
     }
 
     fn invalid(&self) -> Invalid {
@@ -47,8 +47,8 @@ impl Encoder for F32 {
 pub(super) struct F16;
 
 impl Format for F16 {
-    fn info(&self) -> FormatInfo {
-        FormatInfo { id: 1, name: "F16", block_len: 1, block_bytes: 2 }
+    fn layout(&self) -> Layout {
+        Layout { id: 1, name: "F16", block_len: 1, block_bytes: 2 }
     }
 
     fn invalid(&self) -> Invalid {
@@ -80,8 +80,8 @@ impl Encoder for F16 {
 pub(super) struct Bf16;
 
 impl Format for Bf16 {
-    fn info(&self) -> FormatInfo {
-        FormatInfo { id: 30, name: "BF16", block_len: 1, block_bytes: 2 }
+    fn layout(&self) -> Layout {
+        Layout { id: 30, name: "BF16", block_len: 1, block_bytes: 2 }
     }
 
     fn invalid(&self) -> Invalid {
@@ -119,8 +119,8 @@ fn f32_to_bf16(value: f32) -> u16 {
 pub(super) struct F64;
 
 impl Format for F64 {
-    fn info(&self) -> FormatInfo {
-        FormatInfo { id: 28, name: "F64", block_len: 1, block_bytes: 8 }
+    fn layout(&self) -> Layout {
+        Layout { id: 28, name: "F64", block_len: 1, block_bytes: 8 }
     }
 
     fn invalid(&self) -> Invalid {

@@ -5,7 +5,7 @@ use ternary_core::{Error, Rounding};
 
 /// Identity and block size of a format.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct FormatInfo {
+pub(crate) struct Layout {
     /// The GGML type id that files hold.
     pub(crate) id: u32,
     /// The format's name, such as `TQ2_0`.
@@ -62,7 +62,7 @@ impl FloatBits {
 /// One storage format of weights.
 pub(crate) trait Format: Sync {
     /// Identity and block size.
-    fn info(&self) -> FormatInfo;
+    fn layout(&self) -> Layout;
 
     /// Which elements blocks are cut from.
     fn extent(&self) -> Extent {

@@ -2,7 +2,7 @@
 
 use ternary_core::{Error, I2sLayout};
 
-use super::format::{Extent, Format, FormatInfo, Invalid};
+use super::format::{Extent, Format, Invalid, Layout};
 
 /// Bytes after the packed codes of an I2_S tensor; the first four are its F32 scale.
 pub(crate) const I2S_TAIL_BYTES: u64 = 32;
@@ -17,9 +17,9 @@ pub(super) const X86: I2s = I2s { name: "I2_S", layout: I2sLayout::X86 };
 pub(super) const ARM: I2s = I2s { name: "I2_S_ARM", layout: I2sLayout::Arm };
 
 impl Format for I2s {
-    fn info(&self) -> FormatInfo {
+    fn layout(&self) -> Layout {
         let group = self.layout.group();
-        FormatInfo { id: 36, name: self.name, block_len: group, block_bytes: group / 4 }
+        Layout { id: 36, name: self.name, block_len: group, block_bytes: group / 4 }
     }
 
     fn extent(&self) -> Extent {

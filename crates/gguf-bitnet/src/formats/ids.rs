@@ -1,4 +1,4 @@
-//! Types by their GGML id and by their name.
+//! From ids and names to types.
 
 use std::str::FromStr;
 

@@ -3,7 +3,7 @@
 use ternary_core::Error;
 
 use super::blocks::decode_numbers;
-use super::format::{Format, FormatInfo, Invalid};
+use super::format::{Format, Invalid, Layout};
 
 macro_rules! integers {
     ($($name:ident: $number:ident, $id:literal, $label:literal;)*) => {$(
@@ -11,8 +11,8 @@ macro_rules! integers {
         pub(super) struct $name;
 
         impl Format for $name {
-            fn info(&self) -> FormatInfo {
-                FormatInfo { id: $id, name: $label, block_len: 1, block_bytes: size_of::<$number>() }
+            fn layout(&self) -> Layout {
+                Layout { id: $id, name: $label, block_len: 1, block_bytes: size_of::<$number>() }
             }
 
             fn invalid(&self) -> Invalid {

@@ -12,13 +12,14 @@ use std::sync::LazyLock;
 use ternary_core::Error;
 
 use super::blocks::{decode_blocks, f16_at};
-use super::format::{Format, FormatInfo, Invalid};
+use super::format::{Format, Invalid, Layout};
 
+/// The storage format IQ1_S.
 pub(super) struct Iq1S;
 
 impl Format for Iq1S {
-    fn info(&self) -> FormatInfo {
-        FormatInfo { id: 19, name: "IQ1_S", block_len: 256, block_bytes: 50 }
+    fn layout(&self) -> Layout {
+        Layout { id: 19, name: "IQ1_S", block_len: 256, block_bytes: 50 }
     }
 
     fn invalid(&self) -> Invalid {

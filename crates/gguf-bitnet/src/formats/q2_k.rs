@@ -7,13 +7,14 @@
 use ternary_core::Error;
 
 use super::blocks::{decode_blocks, f16_at, two_bit_run};
-use super::format::{Format, FormatInfo, Invalid};
+use super::format::{Format, Invalid, Layout};
 
+/// The storage format Q2_K.
 pub(super) struct Q2K;
 
 impl Format for Q2K {
-    fn info(&self) -> FormatInfo {
-        FormatInfo { id: 10, name: "Q2_K", block_len: 256, block_bytes: 84 }
+    fn layout(&self) -> Layout {
+        Layout { id: 10, name: "Q2_K", block_len: 256, block_bytes: 84 }
     }
 
     fn invalid(&self) -> Invalid {

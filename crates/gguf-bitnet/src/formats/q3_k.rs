@@ -8,13 +8,14 @@
 use ternary_core::Error;
 
 use super::blocks::{decode_blocks, f16_at, two_bit_run};
-use super::format::{Format, FormatInfo, Invalid};
+use super::format::{Format, Invalid, Layout};
 
+/// The storage format Q3_K.
 pub(super) struct Q3K;
 
 impl Format for Q3K {
-    fn info(&self) -> FormatInfo {
-        FormatInfo { id: 11, name: "Q3_K", block_len: 256, block_bytes: 110 }
+    fn layout(&self) -> Layout {
+        Layout { id: 11, name: "Q3_K", block_len: 256, block_bytes: 110 }
     }
 
     fn invalid(&self) -> Invalid {

@@ -7,13 +7,14 @@
 use ternary_core::Error;
 
 use super::blocks::{decode_blocks, f16_at};
-use super::format::{Format, FormatInfo, Invalid};
+use super::format::{Format, Invalid, Layout};
 
+/// The storage format Q4_0.
 pub(super) struct Q4_0;
 
 impl Format for Q4_0 {
-    fn info(&self) -> FormatInfo {
-        FormatInfo { id: 2, name: "Q4_0", block_len: 32, block_bytes: 18 }
+    fn layout(&self) -> Layout {
+        Layout { id: 2, name: "Q4_0", block_len: 32, block_bytes: 18 }
     }
 
     fn invalid(&self) -> Invalid {

@@ -7,13 +7,14 @@
 use ternary_core::Error;
 
 use super::blocks::{decode_blocks, f16_at};
-use super::format::{Format, FormatInfo, Invalid};
+use super::format::{Format, Invalid, Layout};
 
+/// The storage format Q4_1.
 pub(super) struct Q4_1;
 
 impl Format for Q4_1 {
-    fn info(&self) -> FormatInfo {
-        FormatInfo { id: 3, name: "Q4_1", block_len: 32, block_bytes: 20 }
+    fn layout(&self) -> Layout {
+        Layout { id: 3, name: "Q4_1", block_len: 32, block_bytes: 20 }
     }
 
     fn invalid(&self) -> Invalid {

@@ -7,13 +7,14 @@
 use ternary_core::Error;
 
 use super::blocks::{decode_blocks, f16_at, scale_min};
-use super::format::{Format, FormatInfo, Invalid};
+use super::format::{Format, Invalid, Layout};
 
+/// The storage format Q4_K.
 pub(super) struct Q4K;
 
 impl Format for Q4K {
-    fn info(&self) -> FormatInfo {
-        FormatInfo { id: 12, name: "Q4_K", block_len: 256, block_bytes: 144 }
+    fn layout(&self) -> Layout {
+        Layout { id: 12, name: "Q4_K", block_len: 256, block_bytes: 144 }
     }
 
     fn invalid(&self) -> Invalid {

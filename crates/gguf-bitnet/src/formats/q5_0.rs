@@ -7,13 +7,14 @@
 use ternary_core::Error;
 
 use super::blocks::{decode_blocks, f16_at, five_bits};
-use super::format::{Format, FormatInfo, Invalid};
+use super::format::{Format, Invalid, Layout};
 
+/// The storage format Q5_0.
 pub(super) struct Q5_0;
 
 impl Format for Q5_0 {
-    fn info(&self) -> FormatInfo {
-        FormatInfo { id: 6, name: "Q5_0", block_len: 32, block_bytes: 22 }
+    fn layout(&self) -> Layout {
+        Layout { id: 6, name: "Q5_0", block_len: 32, block_bytes: 22 }
     }
 
     fn invalid(&self) -> Invalid {

@@ -7,13 +7,14 @@
 use ternary_core::Error;
 
 use super::blocks::{decode_blocks, f16_at, five_bits};
-use super::format::{Format, FormatInfo, Invalid};
+use super::format::{Format, Invalid, Layout};
 
+/// The storage format Q5_1.
 pub(super) struct Q5_1;
 
 impl Format for Q5_1 {
-    fn info(&self) -> FormatInfo {
-        FormatInfo { id: 7, name: "Q5_1", block_len: 32, block_bytes: 24 }
+    fn layout(&self) -> Layout {
+        Layout { id: 7, name: "Q5_1", block_len: 32, block_bytes: 24 }
     }
 
     fn invalid(&self) -> Invalid {

@@ -7,13 +7,14 @@
 use ternary_core::Error;
 
 use super::blocks::{decode_blocks, f16_at, scale_min};
-use super::format::{Format, FormatInfo, Invalid};
+use super::format::{Format, Invalid, Layout};
 
+/// The storage format Q5_K.
 pub(super) struct Q5K;
 
 impl Format for Q5K {
-    fn info(&self) -> FormatInfo {
-        FormatInfo { id: 13, name: "Q5_K", block_len: 256, block_bytes: 176 }
+    fn layout(&self) -> Layout {
+        Layout { id: 13, name: "Q5_K", block_len: 256, block_bytes: 176 }
     }
 
     fn invalid(&self) -> Invalid {

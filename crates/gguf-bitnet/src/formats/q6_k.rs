@@ -15,7 +15,7 @@ use ternary_core::Error;
 
 use super::blocks::{decode_blocks, f16_at};
 use super::f16::{F16_LIMIT, f16_to_f32, f32_to_f16};
-use super::format::{Encoder, Encoding, Format, FormatInfo, Invalid};
+use super::format::{Encoder, Encoding, Format, Invalid, Layout};
 
 /// Weights that share a scale.
 const RUN: usize = 16;
@@ -29,11 +29,12 @@ const INVERSE: [f32; TRIALS] = [
 /// Adding and subtracting it rounds to the nearest integer, ties to even.
 const ROUND: f32 = 12_582_912.0;
 
+/// The storage format Q6_K.
 pub(super) struct Q6K;
 
 impl Format for Q6K {
-    fn info(&self) -> FormatInfo {
-        FormatInfo { id: 14, name: "Q6_K", block_len: 256, block_bytes: 210 }
+    fn layout(&self) -> Layout {
+        Layout { id: 14, name: "Q6_K", block_len: 256, block_bytes: 210 }
     }
 
     fn invalid(&self) -> Invalid {

@@ -8,13 +8,14 @@ use ternary_core::Error;
 
 use super::blocks::{decode_blocks, encode_blocks, f16_at};
 use super::f16::{F16_LIMIT, f32_to_f16};
-use super::format::{Encoder, Encoding, Format, FormatInfo, Invalid};
+use super::format::{Encoder, Encoding, Format, Invalid, Layout};
 
+/// The storage format Q8_0.
 pub(super) struct Q8_0;
 
 impl Format for Q8_0 {
-    fn info(&self) -> FormatInfo {
-        FormatInfo { id: 8, name: "Q8_0", block_len: 32, block_bytes: 34 }
+    fn layout(&self) -> Layout {
+        Layout { id: 8, name: "Q8_0", block_len: 32, block_bytes: 34 }
     }
 
     fn invalid(&self) -> Invalid {

@@ -9,6 +9,7 @@ use std::fmt;
 use serde::{Serialize, Serializer};
 
 use super::format::{Extent, Format};
+use super::{floats, i2_s, integers, iq1_s, q2_k, q3_k, q4_0, q4_1, q4_k, q5_0, q5_1, q5_k, q6_k, q8_0, ternary};
 
 /// Declares [`TensorType`] and the table of formats that its variants index.
 macro_rules! tensor_types {
@@ -28,56 +29,56 @@ macro_rules! tensor_types {
 // By ascending id: reports list types in this order.
 tensor_types! {
     /// 32-bit floating-point numbers (IEEE binary32).
-    F32 = super::floats::F32,
+    F32 = floats::F32,
     /// 16-bit floating-point numbers (IEEE binary16).
-    F16 = super::floats::F16,
+    F16 = floats::F16,
     /// 4 bits, one F16 scale per 32.
-    Q4_0 = super::q4_0::Q4_0,
+    Q4_0 = q4_0::Q4_0,
     /// 4 bits, F16 scale and minimum per 32.
-    Q4_1 = super::q4_1::Q4_1,
+    Q4_1 = q4_1::Q4_1,
     /// 5 bits, one F16 scale per 32.
-    Q5_0 = super::q5_0::Q5_0,
+    Q5_0 = q5_0::Q5_0,
     /// 5 bits, F16 scale and minimum per 32.
-    Q5_1 = super::q5_1::Q5_1,
+    Q5_1 = q5_1::Q5_1,
     /// 8 bits, one F16 scale per 32.
-    Q8_0 = super::q8_0::Q8_0,
+    Q8_0 = q8_0::Q8_0,
     /// 2 bits, 4-bit scales and minima per 16, super-blocks of 256.
-    Q2K = super::q2_k::Q2K,
+    Q2K = q2_k::Q2K,
     /// 3 bits, 6-bit scales per 16, super-blocks of 256.
-    Q3K = super::q3_k::Q3K,
+    Q3K = q3_k::Q3K,
     /// 4 bits, 6-bit scales and minima per 32, super-blocks of 256.
-    Q4K = super::q4_k::Q4K,
+    Q4K = q4_k::Q4K,
     /// 5 bits, 6-bit scales and minima per 32, super-blocks of 256.
-    Q5K = super::q5_k::Q5K,
+    Q5K = q5_k::Q5K,
     /// 6 bits, 8-bit scales per 16, super-blocks of 256.
-    Q6K = super::q6_k::Q6K,
+    Q6K = q6_k::Q6K,
     /// 1.5625 bits: a grid of 2048 ternary octets, super-blocks of 256.
-    Iq1S = super::iq1_s::Iq1S,
+    Iq1S = iq1_s::Iq1S,
     /// Signed integers of 8 bits.
-    I8 = super::integers::I8,
+    I8 = integers::I8,
     /// Signed integers of 16 bits.
-    I16 = super::integers::I16,
+    I16 = integers::I16,
     /// Signed integers of 32 bits.
-    I32 = super::integers::I32,
+    I32 = integers::I32,
     /// Signed integers of 64 bits.
-    I64 = super::integers::I64,
+    I64 = integers::I64,
     /// 64-bit floating-point numbers (IEEE binary64).
-    F64 = super::floats::F64,
+    F64 = floats::F64,
     /// The upper half of binary32.
-    Bf16 = super::floats::Bf16,
+    Bf16 = floats::Bf16,
     /// Ternary, five trits per byte, one F16 scale per 256.
-    Tq1_0 = super::ternary::TQ1_0,
+    Tq1_0 = ternary::TQ1_0,
     /// Ternary, 2-bit codes, one F16 scale per 256.
-    Tq2_0 = super::ternary::TQ2_0,
+    Tq2_0 = ternary::TQ2_0,
     /// Ternary, bitnet.cpp's x86 layout: groups of 128 over the whole tensor, one F32 scale.
-    I2s = super::i2_s::X86,
+    I2s = i2_s::X86,
     /// Ternary, bitnet.cpp's ARM layout: groups of 64 over the whole tensor, one F32 scale.
-    I2sArm = super::i2_s::ARM,
+    I2sArm = i2_s::ARM,
     /// Ternary, 2-bit codes four to a byte in order, one F16 scale per 256.
-    BitnetT158 = super::ternary::BITNET_T158,
+    BitnetT158 = ternary::BITNET_T158,
     /// [`TensorType::BitnetT158`] blocks over the flattened tensor, the last one padded: rows do not
     /// start at a block. Only found in craftsman files whose rows are no multiple of 256.
-    BitnetT158Flat = super::ternary::BitnetT158Flat,
+    BitnetT158Flat = ternary::BitnetT158Flat,
 }
 
 impl TensorType {
@@ -93,22 +94,22 @@ impl TensorType {
 
     /// The GGML type id that is stored in files.
     pub fn id(self) -> u32 {
-        self.format().info().id
+        self.format().layout().id
     }
 
     /// The format's name, such as `TQ2_0`.
     pub fn name(self) -> &'static str {
-        self.format().info().name
+        self.format().layout().name
     }
 
     /// Elements per block (per group for I2_S).
     pub fn block_len(self) -> usize {
-        self.format().info().block_len
+        self.format().layout().block_len
     }
 
     /// Bytes per block (per group for I2_S).
     pub fn block_bytes(self) -> usize {
-        self.format().info().block_bytes
+        self.format().layout().block_bytes
     }
 
     /// Whether the layout runs over the whole tensor, so that no single row can be cut out.

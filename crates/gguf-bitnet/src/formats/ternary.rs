@@ -2,7 +2,7 @@
 
 use ternary_core::{BLOCK, Error, Packing, TernaryBlock};
 
-use super::format::{Encoder, Encoding, Extent, Format, FormatInfo, Invalid};
+use super::format::{Encoder, Encoding, Extent, Format, Invalid, Layout};
 
 /// Ternary blocks of one packing, row by row.
 pub(super) struct Ternary {
@@ -20,9 +20,9 @@ pub(super) const BITNET_T158: Ternary =
     Ternary { id: 158, packing: Packing::BitnetT158, two_bit_codes: 64, scale: &[64] };
 
 impl Format for Ternary {
-    fn info(&self) -> FormatInfo {
+    fn layout(&self) -> Layout {
         let packing = self.packing;
-        FormatInfo { id: self.id, name: packing.name(), block_len: BLOCK, block_bytes: packing.block_bytes() }
+        Layout { id: self.id, name: packing.name(), block_len: BLOCK, block_bytes: packing.block_bytes() }
     }
 
     fn is_ternary(&self) -> bool {
@@ -58,8 +58,8 @@ impl Encoder for Ternary {
 pub(super) struct BitnetT158Flat;
 
 impl Format for BitnetT158Flat {
-    fn info(&self) -> FormatInfo {
-        FormatInfo { name: "BITNET_T158_FLAT", ..BITNET_T158.info() }
+    fn layout(&self) -> Layout {
+        Layout { name: "BITNET_T158_FLAT", ..BITNET_T158.layout() }
     }
 
     fn extent(&self) -> Extent {

@@ -21,7 +21,7 @@ pub enum GgufError {
     /// A header longer than any model's.
     #[error("the header is longer than {limit} bytes, more than any model needs: the file is damaged")]
     HeaderTooLong {
-        /// Limit of a header in bytes.
+        /// The most bytes that are read.
         limit: u64,
     },
     /// A count that the rest of the file cannot hold, or that is over the limit for any file.
@@ -91,7 +91,7 @@ pub enum GgufError {
         /// The number in the file.
         got: String,
     },
-    /// A required key is missing.
+    /// A key that must be there is not.
     #[error("metadata key `{key}` is missing: the file's writer left it out")]
     MissingKey { key: String },
     /// `general.alignment` is not a U32.
@@ -136,7 +136,7 @@ pub enum GgufError {
         /// `both BF16 and BITNET_T158`, or `neither`.
         reading: &'static str,
     },
-    /// A part of a split set that was given as bytes, without a path at which to find the other parts.
+    /// A file of a split set that was handed over without its path.
     #[error("one of {count} parts of a split file: open it by its path, beside the other parts")]
     SplitNeedsPath { count: u64 },
     /// The file name does not follow `NAME-00001-of-0000N.gguf`.
@@ -146,10 +146,10 @@ pub enum GgufError {
         no: u64,
         count: u64,
     },
-    /// A part of the set is missing.
+    /// A part of the set is not there.
     #[error("the split file lacks its part {}: put all parts in one directory", path.display())]
     SplitPartMissing { path: PathBuf },
-    /// A part whose metadata belongs to another set.
+    /// A part whose metadata does not belong here.
     #[error("split metadata `{key}` is {got}, expected {expected}: the parts are not of one set")]
     SplitMismatch { key: &'static str, expected: u64, got: u64 },
     /// Tensor data written out of order, too long or too short.

@@ -1,6 +1,6 @@
 //! GGUF files, opened over a memory map: metadata, tensor infos and zero-copy views of the data.
 //!
-//! **Invariant:** a [`GgufFile`] exists only if every tensor's type, shape and byte range have been
+//! **Invariant:** a [`GgufFile`] exists only if every tensor's type, shape and span have been
 //! checked against the file, so views never reach outside of it and never overlap. Weights are not
 //! read when a file is opened.
 
@@ -17,10 +17,10 @@ use super::metadata::Metadata;
 use super::split::{self, SplitInfo, split_file_name};
 use crate::error::{Locate, Result};
 use crate::formats::TensorType;
-use crate::source::{FileRange, SourceError, TensorInfo, TensorSource};
+use crate::source::{SourceError, TensorInfo, TensorSource, within};
 use crate::store::MappedFile;
 
-/// Choices that the file does not determine.
+/// Choices that a file does not state itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OpenOptions {
     /// Layout of I2_S tensors. The published files have the x86 one, which is the default.
@@ -52,23 +52,30 @@ impl Default for OpenOptions {
 #[derive(Debug)]
 pub struct GgufFile {
     path: PathBuf,
-    parts: Vec<PartFile>,
+    parts: Vec<Part>,
     version: u32,
     alignment: u64,
     is_craftsman: bool,
     metadata: Metadata,
     tensors: Vec<TensorInfo>,
     /// Where each tensor lies, in the order of `tensors`.
-    ranges: Vec<FileRange>,
+    places: Vec<Place>,
     index: HashMap<String, usize>,
 }
 
 /// One file of the set.
 #[derive(Debug)]
-struct PartFile {
+struct Part {
     bytes: Bytes,
     /// Absent when the bytes are not a map.
     map: Option<MappedFile>,
+}
+
+/// The bytes of a tensor in the file of its part.
+#[derive(Clone, Debug)]
+struct Place {
+    part: usize,
+    range: Range<usize>,
 }
 
 impl GgufFile {
@@ -125,12 +132,12 @@ impl GgufFile {
         if let Some(split) = SplitInfo::read(&header.metadata)? {
             return Err(GgufError::SplitNeedsPath { count: split.count }.into());
         }
-        let part = PartFile { bytes, map: None };
+        let part = Part { bytes, map: None };
         GgufFile::assemble(Path::new(""), vec![(PathBuf::new(), part, header)], OpenOptions::default())
     }
 
     /// Joins the parts of a model; the first part gives the metadata.
-    fn assemble(path: &Path, files: Vec<(PathBuf, PartFile, Header)>, options: OpenOptions) -> Result<GgufFile> {
+    fn assemble(path: &Path, files: Vec<(PathBuf, Part, Header)>, options: OpenOptions) -> Result<GgufFile> {
         let mut file = GgufFile {
             path: path.to_owned(),
             parts: Vec::with_capacity(files.len()),
@@ -139,7 +146,7 @@ impl GgufFile {
             is_craftsman: false,
             metadata: Metadata::default(),
             tensors: Vec::new(),
-            ranges: Vec::new(),
+            places: Vec::new(),
             index: HashMap::new(),
         };
         for (part_path, part, header) in files {
@@ -151,13 +158,13 @@ impl GgufFile {
         Ok(file)
     }
 
-    fn add_part(&mut self, part: PartFile, header: Header, options: OpenOptions) -> Result<()> {
+    fn add_part(&mut self, part: Part, header: Header, options: OpenOptions) -> Result<()> {
         let layout = layout(&header, part.bytes.len(), options)?;
         for (info, range) in layout.tensors {
             if self.index.insert(info.name.clone(), self.tensors.len()).is_some() {
                 return Err(SourceError::DuplicateTensor.in_tensor(info.name));
             }
-            self.ranges.push(FileRange { file: self.parts.len(), bytes: range });
+            self.places.push(Place { part: self.parts.len(), range });
             self.tensors.push(info);
         }
         if self.parts.is_empty() {
@@ -207,9 +214,9 @@ impl GgufFile {
 
     /// The map that holds a tensor, and `range` of its data as a range of the file.
     fn mapped(&self, index: usize, range: Range<usize>) -> Option<(&MappedFile, Range<usize>)> {
-        let tensor = self.ranges.get(index)?;
-        let map = self.parts.get(tensor.file)?.map.as_ref()?;
-        Some((map, tensor.part(&range)))
+        let place = self.places.get(index)?;
+        let map = self.parts.get(place.part)?.map.as_ref()?;
+        Some((map, within(&place.range, &range)))
     }
 }
 
@@ -223,9 +230,8 @@ impl TensorSource for GgufFile {
     }
 
     fn bytes(&self, index: usize) -> Result<Bytes> {
-        let n_tensors = self.tensors.len();
-        let tensor = self.ranges.get(index).ok_or(SourceError::NoTensor { index, n_tensors })?;
-        Ok(self.parts[tensor.file].bytes.slice(tensor.bytes.clone()))
+        let place = self.places.get(index).ok_or(SourceError::NoTensor { index, n_tensors: self.tensors.len() })?;
+        Ok(self.parts[place.part].bytes.slice(place.range.clone()))
     }
 
     fn release(&self, index: usize) {
@@ -253,14 +259,14 @@ impl TensorSource for GgufFile {
     }
 }
 
-fn map_part(path: &Path) -> Result<(PartFile, Header)> {
+fn map_part(path: &Path) -> Result<(Part, Header)> {
     let map = MappedFile::open(path)?;
     let bytes = map.bytes();
     let header = header::parse(&bytes).map_err(|e| e.in_file(path))?;
-    Ok((PartFile { bytes, map: Some(map) }, header))
+    Ok((Part { bytes, map: Some(map) }, header))
 }
 
-/// The tensors of one file, each with its byte range.
+/// The tensors of one file with the range of the file each takes.
 struct Layout {
     tensors: Vec<(TensorInfo, Range<usize>)>,
     is_craftsman: bool,

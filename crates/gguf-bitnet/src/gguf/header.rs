@@ -38,7 +38,7 @@ pub(super) struct RawInfo {
     /// In file order: fastest first by the standard.
     pub(super) dims: Vec<usize>,
     pub(super) type_id: u32,
-    /// Counted from the start of the data.
+    /// From the start of the data.
     pub(super) offset: u64,
 }
 
@@ -114,7 +114,7 @@ fn parse_magic(cursor: &mut Cursor<'_>) -> Result<u32> {
     let version = cursor.u32("the version")?;
     match version {
         2 | 3 => Ok(version),
-        // A version that is small once its bytes are swapped was written for a big-endian machine.
+        // Small when its bytes are swapped: written for a big-endian machine.
         _ if matches!(version.swap_bytes(), 1..=0xffff) => Err(GgufError::BigEndian.into()),
         _ => Err(GgufError::UnsupportedVersion { version }.into()),
     }

@@ -32,7 +32,7 @@ pub struct Metadata {
     index: HashMap<String, usize>,
 }
 
-/// Two metadata are equal if they have equal pairs in the same order.
+/// Equal pairs in equal order.
 impl PartialEq for Metadata {
     fn eq(&self, other: &Metadata) -> bool {
         self.entries == other.entries
@@ -199,6 +199,18 @@ impl Metadata {
         }
     }
 
+    /// The array of F32 at `key`.
+    ///
+    /// # Errors
+    /// When the value is of another type.
+    pub fn f32s(&self, key: &str) -> Result<Option<&[f32]>> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(Value::Array(Array::F32(v))) => Ok(Some(v)),
+            Some(value) => Err(wrong_type(key, "an array of f32", value)),
+        }
+    }
+
     /// The array of integers at `key`, stored with any width.
     ///
     /// # Errors
@@ -281,7 +293,7 @@ mod tests {
         assert_eq!(m.str("a.str").unwrap(), Some("text"));
         assert_eq!(m.strings("a.strings").unwrap().unwrap().len(), 2);
         assert_eq!(m.i64s("a.u16s").unwrap(), Some(vec![1, 65535]));
-        assert_eq!(m.array("a.f32s").unwrap(), Some(&Array::F32(vec![1.5])));
+        assert_eq!(m.f32s("a.f32s").unwrap(), Some(&[1.5][..]));
         assert_eq!(m.array("a.f32s").unwrap().map(Array::len), Some(1));
         assert_eq!(m.str("absent").unwrap(), None);
     }

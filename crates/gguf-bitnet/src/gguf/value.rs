@@ -179,7 +179,7 @@ impl Value {
     }
 }
 
-/// A value that the format can store, little-endian.
+/// Something that the format can store: appended little-endian.
 pub(crate) trait Put {
     fn put(&self, out: &mut Vec<u8>);
 }

@@ -8,6 +8,7 @@
 //! at once.
 
 use std::collections::HashSet;
+use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
@@ -21,7 +22,7 @@ use crate::error::{Error, Locate, Result};
 use crate::formats::{FormatError, TensorType};
 use crate::source::SourceError;
 use crate::source::TensorInfo;
-use crate::store::NewFile;
+use crate::store::disk::{parent, sync_dir, with_suffix};
 
 /// The GGUF version that is written.
 const VERSION: u32 = 3;
@@ -96,7 +97,7 @@ impl GgufWriter {
         metadata.encode(&mut header);
         for (info, offset) in infos.iter().zip(&offsets) {
             encode_str(&info.name, &mut header);
-            // A tensor has at most four dimensions, so the cast keeps the value.
+            // At most four.
             header.extend_from_slice(&(info.shape.len() as u32).to_le_bytes());
             for &dim in info.shape.iter().rev() {
                 header.extend_from_slice(&(dim as u64).to_le_bytes());
@@ -215,25 +216,35 @@ impl GgufWriter {
         Ok(())
     }
 
-    /// Writes a whole file from tensors in memory or mapped. The name `path` appears when the file is complete and on
-    /// the disk.
+    /// Writes a whole file from tensors in memory or mapped: to a file beside `path`, which is then
+    /// made durable and renamed, so `path` never holds a half-written model.
     ///
     /// # Errors
     /// As [`GgufWriter::new`] and [`GgufWriter::write_tensor`], and when the disk refuses; nothing
     /// is left behind then.
     pub fn write_file(path: &Path, metadata: &Metadata, tensors: &[(TensorInfo, Bytes)]) -> Result<()> {
-        let write = || {
-            let infos = tensors.iter().map(|(info, _)| info.clone()).collect();
-            let mut writer = GgufWriter::new(metadata, infos)?;
-            let mut out = BufWriter::new(NewFile::create(path)?);
+        let infos = tensors.iter().map(|(info, _)| info.clone()).collect();
+        let mut writer = GgufWriter::new(metadata, infos).map_err(|e| e.in_file(path))?;
+        let partial = with_suffix(path, ".tmp");
+        let result = (|| {
+            let file = File::create(&partial).map_err(Error::io("create", &partial))?;
+            let mut out = BufWriter::new(file);
             writer.begin(&mut out)?;
             for (index, (_, data)) in tensors.iter().enumerate() {
                 writer.write_tensor(&mut out, index, data)?;
             }
             writer.finish()?;
-            out.into_inner().map_err(|e| Error::io("write", path)(e.into_error()))?.publish()
-        };
-        write().map_err(|e: Error| e.in_file(path))
+            let file = out.into_inner().map_err(|e| Error::io("write", &partial)(e.into_error()))?;
+            file.sync_all().map_err(Error::io("write", &partial))?;
+            drop(file);
+            std::fs::rename(&partial, path).map_err(Error::io("replace", path))?;
+            sync_dir(parent(path))
+        })();
+        result.map_err(|e: Error| {
+            // Gone already when the rename has happened.
+            let _ = std::fs::remove_file(&partial);
+            e.in_file(path)
+        })
     }
 }
 
@@ -251,7 +262,7 @@ fn check_info(info: &TensorInfo) -> Result<()> {
         return Err(SourceError::ZeroDimension { dim }.into());
     }
     if matches!(info.ty, TensorType::BitnetT158Flat | TensorType::I2sArm) {
-        // Every other reader takes their ids for another layout.
+        // Their ids mean another layout to every other reader.
         return Err(FormatError::NotWritable { ty: info.ty }.into());
     }
     let expected = info.ty.tensor_bytes(&info.shape)?;

@@ -1,4 +1,4 @@
-//! Defects of stored weights; only reading all of them finds these.
+//! Defects of stored weights, which only reading them finds.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! Models that cannot be found or are not the expected one.
+//! Models that cannot be found or are not the one that was meant.
 
 use std::path::PathBuf;
 
@@ -10,7 +10,7 @@ pub enum ModelError {
     /// Nothing at the path, and no model of this name in the cache.
     #[error("there is no model `{spec}`: give an existing file or directory, or `organisation/name` of a cached model")]
     NoSuchModel { spec: String },
-    /// A model name that the Hugging Face cache does not hold.
+    /// A name of the Hugging Face cache that is not there.
     #[error(
         "there is no file or directory `{spec}`, and no model of this name at {}: \
          download it first, this program never does",
@@ -21,18 +21,18 @@ pub enum ModelError {
         /// Where the cache would hold it.
         looked: PathBuf,
     },
-    /// A cached model with missing files.
+    /// A cached model whose files are not all there.
     #[error("the cached model has no usable snapshot ({what}): download it again")]
     BrokenCache { what: &'static str },
-    /// A split set, whose metadata cannot be replaced.
+    /// A set whose metadata stand in its first part only.
     #[error("the model is split into {count} files; metadata can be replaced in a single file only: merge them first")]
     SplitRewrite { count: usize },
-    /// The file holds another model than the expected one.
+    /// Not the model that was meant.
     #[error("the model has changed: its identity is {got}, not {expected}; evaluate it again")]
     IdentityChanged {
-        /// BLAKE3 of the expected model.
+        /// BLAKE3 of the model that was meant.
         expected: String,
-        /// BLAKE3 of the model in the file.
+        /// That of the file.
         got: String,
     },
 }

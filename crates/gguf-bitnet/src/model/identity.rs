@@ -63,7 +63,7 @@ pub fn local_state(file: &GgufFile) -> Option<blake3::Hash> {
     Some(hasher.finalize())
 }
 
-/// A hasher that has hashed everything but the data.
+/// A hasher that has taken in everything but the data.
 pub(crate) fn header_hasher(source: &dyn TensorSource, metadata: Option<&Metadata>) -> blake3::Hasher {
     let mut hasher = blake3::Hasher::new();
     hasher.update(DOMAIN);

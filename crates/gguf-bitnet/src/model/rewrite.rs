@@ -19,9 +19,8 @@ use crate::store::disk::{parent, require_space, sync_dir, with_suffix};
 /// How much of a tensor is copied before its pages are handed back.
 const CHUNK_BYTES: usize = 32 << 20;
 
-/// Writes the model at `path` again, with its metadata changed by `change`. The copy must have this `identity`
-/// (hexadecimal BLAKE3, see [`identity`](crate::identity())), so `change` may touch only keys that are not part of it.
-/// `progress` is told the bytes done and their total, over copying and checking.
+/// Writes the model at `path` again, with its metadata changed by `change`. The copy must have this `identity` (hexadecimal BLAKE3, see [`identity`](crate::identity())): `change` may
+/// touch only keys that are not part of it. `progress` is told the bytes done and their total, over copying and checking.
 ///
 /// # Errors
 /// [`ModelError::IdentityChanged`] when the file, or what would become of it, is another model; [`ModelError::SplitRewrite`] for a
@@ -73,7 +72,7 @@ pub fn rewrite_metadata(
         sync_dir(parent(path))
     })();
     written.map_err(|error| {
-        // After a successful rename this file does not exist; the failed removal has no effect.
+        // Gone already when the rename has happened.
         let _ = std::fs::remove_file(copy);
         error.in_file(path)
     })

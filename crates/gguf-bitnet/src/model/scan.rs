@@ -14,7 +14,7 @@ use crate::source::TensorInfo;
 /// Blocks that one task scans.
 const TASK_BLOCKS: usize = 16 << 10;
 
-/// Number of occurrences of a defect, and the place of the first.
+/// How often a defect was found, and where first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Finding {
     pub(super) count: u64,
@@ -126,7 +126,7 @@ fn is_suspect(format: &dyn Format, bytes: &[u8]) -> bool {
         Invalid::Never => false,
         Invalid::Float(bits) => {
             let infinity = bits.infinity();
-            match format.info().block_bytes {
+            match format.layout().block_bytes {
                 2 => any(bytes, |b| u16::from_le_bytes(b) & infinity as u16 == infinity as u16),
                 4 => any(bytes, |b| u32::from_le_bytes(b) & infinity as u32 == infinity as u32),
                 _ => true,

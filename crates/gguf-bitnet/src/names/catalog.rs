@@ -65,7 +65,7 @@ impl LogicalTensor {
         self.shape[..self.shape.len().saturating_sub(1)].iter().product()
     }
 
-    /// Number of elements.
+    /// Number of elements in all matrices.
     pub fn elements(&self) -> usize {
         self.shape.iter().product()
     }
@@ -84,9 +84,9 @@ impl LogicalTensor {
 /// One matrix of a logical tensor as it is stored.
 #[derive(Clone, Debug)]
 pub struct Matrix {
-    /// Storage type.
+    /// Storage type of the rows.
     pub ty: TensorType,
-    /// Number of rows.
+    /// Rows of this one matrix.
     pub rows: usize,
     /// Length of a row.
     pub cols: usize,
@@ -184,7 +184,7 @@ impl Catalog {
     /// [`NamesError::NotFinite`] for NaN and infinite weights; when the rows do not exist, `out` has
     /// another length or the stored data cannot be decoded.
     pub fn read_rows(&self, tensor: &LogicalTensor, rows: Range<usize>, out: &mut [f32]) -> Result<()> {
-        self.read_rows_bare(tensor, rows, out).map_err(|error| self.locate(tensor, error))
+        self.decode_rows(tensor, rows, out).map_err(|error| self.locate(tensor, error))
     }
 
     /// One matrix of a tensor: expert or head `outer` of a stack, 0 for a matrix or a vector.
@@ -196,7 +196,7 @@ impl Catalog {
     /// # Errors
     /// When there is no such matrix or stored data to be decoded cannot be.
     pub fn matrix(&self, tensor: &LogicalTensor, outer: usize) -> Result<Matrix> {
-        self.matrix_bare(tensor, outer).map_err(|error| self.locate(tensor, error))
+        self.stored_matrix(tensor, outer).map_err(|error| self.locate(tensor, error))
     }
 
     /// Tells the operating system that the pages of a tensor are not needed for now.
@@ -235,7 +235,7 @@ impl Catalog {
         &self.source.tensors()[part.source]
     }
 
-    fn read_rows_bare(&self, tensor: &LogicalTensor, rows: Range<usize>, out: &mut [f32]) -> Result<()> {
+    fn decode_rows(&self, tensor: &LogicalTensor, rows: Range<usize>, out: &mut [f32]) -> Result<()> {
         let (n_rows, cols) = (tensor.rows(), tensor.cols());
         if rows.start > rows.end || rows.end > n_rows {
             return Err(NamesError::RowRange { start: rows.start, end: rows.end, rows: n_rows }.into());
@@ -278,7 +278,7 @@ impl Catalog {
         Ok(())
     }
 
-    fn matrix_bare(&self, tensor: &LogicalTensor, outer: usize) -> Result<Matrix> {
+    fn stored_matrix(&self, tensor: &LogicalTensor, outer: usize) -> Result<Matrix> {
         let count = tensor.outer();
         if outer >= count {
             return Err(NamesError::OuterRange { outer, count }.into());
@@ -306,7 +306,7 @@ impl Catalog {
     fn decoded_matrix(&self, tensor: &LogicalTensor, outer: usize) -> Result<Matrix> {
         let (rows, cols) = (tensor.matrix_rows(), tensor.cols());
         let mut values = vec![0.0f32; rows * cols];
-        self.read_rows_bare(tensor, outer * rows..(outer + 1) * rows, &mut values)?;
+        self.decode_rows(tensor, outer * rows..(outer + 1) * rows, &mut values)?;
         let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
         Ok(Matrix { ty: TensorType::F32, rows, cols, bytes: bytes.into() })
     }

@@ -1,6 +1,6 @@
-//! Comparing the tensors of a model with the list of tensors it must have.
+//! Compares the tensors of a file with those that its model should have.
 //!
-//! The caller makes the list from the architecture; this crate knows names and shapes only.
+//! The caller lists the tensors that a model must have: this crate knows names and shapes, not architectures.
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
@@ -16,9 +16,9 @@ use crate::formats::TensorType;
 /// A tensor that a model has, or may have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Expected {
-    /// Canonical name of the tensor.
+    /// Its canonical name, with the layer.
     pub name: String,
-    /// Row-major dimensions, outermost first.
+    /// Its row-major dimensions, outermost first.
     pub shape: Vec<usize>,
     /// Whether the model is complete without it.
     pub optional: bool,
@@ -27,11 +27,11 @@ pub struct Expected {
 /// A tensor whose shape is not the expected one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Misshaped {
-    /// Canonical name of the tensor.
+    /// Its canonical name, with the layer.
     pub name: String,
-    /// The dimensions that the caller expects.
+    /// The dimensions that the configuration asks for.
     pub expected: Vec<usize>,
-    /// The dimensions of the stored tensor.
+    /// The dimensions in the file.
     pub got: Vec<usize>,
 }
 
@@ -45,13 +45,13 @@ pub struct ClassCount {
     pub ty: TensorType,
     /// Number of canonical tensors; one stored in several types is counted under each.
     pub tensors: u64,
-    /// Weights of these tensors.
+    /// Weights of all these tensors together.
     pub params: u64,
     /// Stored size in bytes.
     pub bytes: u64,
 }
 
-/// The result of [`validate`]: totals, and every difference from the expected tensors.
+/// The result of [`validate`]: totals, and every tensor that is not as expected.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct DiscoveryReport {
     /// The model that was examined.
@@ -64,9 +64,9 @@ pub struct DiscoveryReport {
     pub bytes: u64,
     /// Totals by class and storage type, in the order of [`TensorClass::ALL`].
     pub classes: Vec<ClassCount>,
-    /// Expected tensors that the model lacks.
+    /// Expected tensors that are not there.
     pub missing: Vec<String>,
-    /// Tensors that are not expected: canonical names, and names in the file that are not known.
+    /// Tensors that the caller did not list: canonical names, and names in the file that are not known.
     pub unexpected: Vec<String>,
     /// Tensors of another shape than expected.
     pub misshaped: Vec<Misshaped>,
@@ -84,8 +84,8 @@ impl DiscoveryReport {
     ///
     /// # Errors
     /// [`NamesError::WrongShape`], [`NamesError::MissingTensors`] or [`NamesError::UnexpectedTensors`], in this
-    /// order, naming the model and the first tensor. A tensor that is not expected is refused,
-    /// because leaving it out could change the results (a bias, for instance).
+    /// order, naming the model and the first tensor. A tensor nothing expects is refused because
+    /// leaving it out could change the results (a bias, for instance).
     pub fn ensure_exact(&self) -> Result<()> {
         let error = if let Some(first) = self.misshaped.first() {
             let (expected, got) = (first.expected.clone(), first.got.clone());

@@ -1,20 +1,18 @@
-//! Names: from whatever a file calls its tensors to llama.cpp's canonical `blk.*` names and back.
+//! From the names in a file to canonical names and back, by the rows of one architecture.
 //!
-//! A checkpoint may hold the same model in several spellings: llama.cpp or Hugging Face names,
-//! experts one by one, stacked, or with gate and up fused, the key/value expansion `kv_b` fused or
-//! split per head. Each source tensor has one [`Role`]; the [`Catalog`](crate::Catalog) assembles
-//! the canonical tensors from the roles.
+//! A checkpoint may hold the same model in several spellings: llama.cpp or Hugging Face names, experts one by one, stacked,
+//! or with gate and up fused, the key/value expansion `kv_b` fused or split per head. The mapper tells which tensors of the
+//! model a stored tensor holds; the [`Catalog`] assembles the tensors of the model from these places.
 //!
-//! **Invariant:** no two source tensors may feed the same rows of a canonical tensor: that is an
-//! error which names both, never a silent choice.
-//!
-//! Sources: the tensor names of llama.cpp's architectures `deepseek2` and `glm4moe`, and the module
-//! names of transformers' `glm4_moe_lite`, `glm4_moe` and `deepseek_v2`.
+//! **Invariant:** no two source tensors may feed the same rows of a canonical tensor: that is an error which names both,
+//! never a silent choice.
 
 use std::sync::Arc;
 
+use super::catalog::Catalog;
+use super::class::TensorClass;
+use super::row::{Dialect, NameRow, Piece, Scope, split_number};
 use crate::error::Result;
-use crate::names::catalog::Catalog;
 use crate::source::TensorSource;
 
 /// What is needed to split a fused `kv_b` (rows per head: keys, then values). All zero for a
@@ -32,15 +30,16 @@ pub struct SplitDims {
 /// Maps the tensors of a source to canonical names.
 #[derive(Clone, Debug)]
 pub struct TensorNameMapper {
+    rows: Vec<&'static NameRow>,
     dims: SplitDims,
     n_layers: usize,
 }
 
 impl TensorNameMapper {
-    /// A mapper for a model with `n_layers` trunk layers; tensors of later layers (multi-token
-    /// prediction) are listed as skipped.
-    pub fn new(dims: SplitDims, n_layers: usize) -> TensorNameMapper {
-        TensorNameMapper { dims, n_layers }
+    /// A mapper for a model of the architecture with these rows and with `n_layers` trunk layers; tensors of later layers
+    /// (multi-token prediction) are listed as skipped.
+    pub fn new(rows: impl IntoIterator<Item = &'static NameRow>, dims: SplitDims, n_layers: usize) -> TensorNameMapper {
+        TensorNameMapper { rows: rows.into_iter().collect(), dims, n_layers }
     }
 
     /// Builds the catalog of canonical tensors over `source`. Reads no weights.
@@ -57,325 +56,256 @@ impl TensorNameMapper {
         self.dims
     }
 
+    /// The class of a canonical tensor; [`TensorClass::Other`] for a name that no row has.
+    pub fn class(&self, canonical: &str) -> TensorClass {
+        self.row_of(canonical).map_or(TensorClass::Other, |found| found.class())
+    }
+
+    /// The name that a canonical tensor has in a GGUF of this architecture; a name that no row has stays as it is.
+    pub fn gguf_name(&self, canonical: &str) -> String {
+        let found = self.row_of(canonical);
+        found.map_or_else(|| canonical.to_owned(), |found| found.named(|row, layer| row.gguf_name(layer)))
+    }
+
+    /// The name that a canonical tensor has in a checkpoint, or `None` when no row has the name.
+    ///
+    /// A stacked tensor needs the expert's number and gives that expert's own tensor. Both halves of a split `kv_b` give
+    /// the name of the fused tensor.
+    pub fn checkpoint_name(&self, canonical: &str, expert: Option<usize>) -> Option<String> {
+        let found = self.row_of(canonical)?;
+        if found.row.is_per_expert() && (expert.is_none() || found.bias) {
+            return None;
+        }
+        Some(found.named(|row, layer| row.checkpoint_name(layer, expert)))
+    }
+
     /// What the tensor called `name` in a file is.
-    pub(crate) fn role(&self, name: &str) -> Role {
-        if let Some(canonical) = global_role(name) {
-            return canonical;
+    pub(super) fn find(&self, name: &str) -> Found {
+        let model_row = |row: &&NameRow| row.is_model_name(name);
+        if let Some(position) = self.rows.iter().position(model_row) {
+            let of_row = RowOfTensor { row: self.rows[position], position, layer: None, bias: false };
+            return Found::Places(vec![of_row.place(Piece::Whole, None)]);
         }
-        let (layer, stem, hugging_face) = if let Some(rest) = name.strip_prefix("blk.") {
-            let Some((layer, stem)) = split_number(rest) else { return Role::Unknown };
-            (layer, stem, false)
-        } else {
-            let rest = name.strip_prefix("model.").unwrap_or(name);
-            let Some(rest) = rest.strip_prefix("layers.") else { return Role::Unknown };
-            let Some((layer, stem)) = split_number(rest) else { return Role::Unknown };
-            (layer, stem, true)
+        let Some((dialect, layer, stem)) = split_layer(name) else { return Found::Unknown };
+        // Old checkpoints store the frequencies of the rotation, which are computed here.
+        if layer >= self.n_layers || (dialect == Dialect::Checkpoint && stem == "self_attn.rotary_emb.inv_freq") {
+            return Found::Skipped;
+        }
+        let rows = || self.rows.iter().enumerate();
+        let of_row =
+            |(position, row): (usize, &&'static NameRow), bias| RowOfTensor { row, position, layer: Some(layer), bias };
+        let mut places: Vec<Place> = rows()
+            .filter_map(|at| at.1.find(dialect, stem).map(|(piece, expert)| of_row(at, false).place(piece, expert)))
+            .collect();
+        if places.is_empty()
+            && let Some(stem) = stem.strip_suffix(".bias")
+        {
+            // A bias that the architecture does not have is mapped all the same: a report can then say which tensor it
+            // would change, under its canonical name.
+            let weight = format!("{stem}.weight");
+            let whole = rows().filter(|at| at.1.find(dialect, &weight) == Some((Piece::Whole, None)));
+            places.extend(whole.map(|at| of_row(at, true).place(Piece::Whole, None)));
+        }
+        if places.is_empty() { Found::Unknown } else { Found::Places(places) }
+    }
+
+    /// The row of a canonical name.
+    fn row_of(&self, canonical: &str) -> Option<RowOfTensor> {
+        let (scope, layer, stem) = match split_layer(canonical) {
+            Some((Dialect::Gguf, layer, stem)) => (Scope::Layer, Some(layer), stem),
+            _ => (Scope::Model, None, canonical),
         };
-        if layer >= self.n_layers || stem == "self_attn.rotary_emb.inv_freq" {
-            return Role::Skipped;
-        }
-        if hugging_face { hf_block_role(layer, stem) } else { gguf_block_role(layer, stem) }
+        let position = |name: &str| self.rows.iter().position(|row| row.scope() == scope && row.name() == name);
+        let (position, bias) = match (position(stem), stem.strip_suffix(".bias")) {
+            (Some(position), _) => (position, false),
+            (None, Some(stem)) if scope == Scope::Layer => (position(&format!("{stem}.weight"))?, true),
+            (None, _) => return None,
+        };
+        Some(RowOfTensor { row: self.rows[position], position, layer, bias })
     }
 }
 
-/// The part a source tensor plays in the canonical model.
+/// What a name in a file stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Role {
-    /// The canonical tensor itself.
-    Whole(String),
-    /// One expert of a stacked canonical tensor.
-    Expert { name: String, expert: usize },
-    /// One expert's gate and up halves, gate rows first.
-    ExpertGateUp { gate: String, up: String, expert: usize },
-    /// Gate and up halves of one matrix or of every matrix of a stack, gate rows first.
-    GateUp { gate: String, up: String },
-    /// Per head key rows, then value rows.
-    KvB { key: String, value: String },
+pub(super) enum Found {
+    /// The tensors of the model that the stored tensor holds, or holds parts of.
+    Places(Vec<Place>),
     /// Beyond the trunk, or a buffer that is computed.
     Skipped,
-    /// Not a name we know.
+    /// No row has this name.
     Unknown,
 }
 
-/// Tensors outside of the blocks: canonical name, Hugging Face name.
-const GLOBAL: [(&str, &str); 3] = [
-    ("token_embd.weight", "model.embed_tokens.weight"),
-    ("output_norm.weight", "model.norm.weight"),
-    ("output.weight", "lm_head.weight"),
-];
-
-/// Tensors of a block in the order we write them: canonical stem, Hugging Face stem.
-/// Projections may have a `.bias` beside the `.weight`.
-const BLOCK: [(&str, &str); 27] = [
-    ("attn_norm", "input_layernorm"),
-    ("attn_q_a", "self_attn.q_a_proj"),
-    ("attn_q_a_norm", "self_attn.q_a_layernorm"),
-    ("attn_q_b", "self_attn.q_b_proj"),
-    ("attn_q", "self_attn.q_proj"),
-    ("attn_q_norm", "self_attn.q_norm"),
-    ("attn_k", "self_attn.k_proj"),
-    ("attn_k_norm", "self_attn.k_norm"),
-    ("attn_v", "self_attn.v_proj"),
-    ("attn_kv_a_mqa", "self_attn.kv_a_proj_with_mqa"),
-    ("attn_kv_a_norm", "self_attn.kv_a_layernorm"),
-    ("attn_kv_b", "self_attn.kv_b_proj"),
-    ("attn_k_b", "self_attn.kv_b_proj"),
-    ("attn_v_b", "self_attn.kv_b_proj"),
-    ("attn_output", "self_attn.o_proj"),
-    ("ffn_norm", "post_attention_layernorm"),
-    ("ffn_gate_inp", "mlp.gate"),
-    ("exp_probs_b", "mlp.gate.e_score_correction_bias"),
-    ("ffn_gate", "mlp.gate_proj"),
-    ("ffn_up", "mlp.up_proj"),
-    ("ffn_down", "mlp.down_proj"),
-    ("ffn_gate_exps", "mlp.experts"),
-    ("ffn_up_exps", "mlp.experts"),
-    ("ffn_down_exps", "mlp.experts"),
-    ("ffn_gate_shexp", "mlp.shared_experts.gate_proj"),
-    ("ffn_up_shexp", "mlp.shared_experts.up_proj"),
-    ("ffn_down_shexp", "mlp.shared_experts.down_proj"),
-];
-
-/// The name a canonical tensor has in a GGUF of the given `general.architecture`.
-///
-/// llama.cpp's `glm4moe` calls the norm before the feed-forward part `post_attention_norm`; every
-/// other architecture we write uses the canonical name. Both are understood on reading.
-///
-/// ```
-/// use gguf_bitnet::gguf_name;
-/// assert_eq!(gguf_name("deepseek2", "blk.0.ffn_norm.weight"), "blk.0.ffn_norm.weight");
-/// assert_eq!(gguf_name("glm4moe", "blk.0.ffn_norm.weight"), "blk.0.post_attention_norm.weight");
-/// ```
-pub fn gguf_name(architecture: &str, canonical: &str) -> String {
-    if architecture == "glm4moe"
-        && let Some(block) = canonical.strip_suffix(".ffn_norm.weight")
-    {
-        return format!("{block}.post_attention_norm.weight");
-    }
-    canonical.to_owned()
+/// A tensor of the model, and the part of a stored tensor that belongs to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    /// Sorts tensors into the order in which files are written: those outside of the layers, then layer by layer in the
+    /// order of the rows; a bias without a row of its own follows its weight.
+    pub order: (Option<usize>, usize, bool),
+    /// Its canonical name, with the layer.
+    pub name: String,
+    /// What the tensor is for.
+    pub class: TensorClass,
+    /// The expert whose matrix is stored, where each has a tensor of its own.
+    pub expert: Option<usize>,
+    /// The part of the stored tensor.
+    pub piece: Piece,
 }
 
-/// The Hugging Face name of a canonical tensor, or `None` when there is none.
-///
-/// A stacked tensor needs the expert index and gives that expert's own tensor. Both halves of a
-/// split `kv_b` give the name of the fused tensor.
-///
-/// ```
-/// use gguf_bitnet::hf_name;
-/// let name = hf_name("blk.1.ffn_up_exps.weight", Some(7));
-/// assert_eq!(name.as_deref(), Some("model.layers.1.mlp.experts.7.up_proj.weight"));
-/// assert_eq!(hf_name("output.weight", None).as_deref(), Some("lm_head.weight"));
-/// ```
-pub fn hf_name(canonical: &str, expert: Option<usize>) -> Option<String> {
-    if let Some((_, hf)) = GLOBAL.iter().find(|(gguf, _)| *gguf == canonical) {
-        return Some((*hf).to_owned());
+/// One tensor of the model: a row, in one layer.
+struct RowOfTensor {
+    row: &'static NameRow,
+    position: usize,
+    layer: Option<usize>,
+    /// The bias beside the row's weight.
+    bias: bool,
+}
+
+impl RowOfTensor {
+    fn class(&self) -> TensorClass {
+        if self.bias { TensorClass::Bias } else { self.row.class() }
     }
-    let (layer, stem) = split_number(canonical.strip_prefix("blk.")?)?;
-    let (stem, suffix) = stem.rsplit_once('.')?;
-    if let Some(proj) = expert_projection(stem) {
-        let expert = expert?;
-        return (suffix == "weight").then(|| format!("model.layers.{layer}.mlp.experts.{expert}.{proj}_proj.weight"));
+
+    fn named(&self, name: impl Fn(&NameRow, usize) -> String) -> String {
+        let name = name(self.row, self.layer.unwrap_or(0));
+        match name.strip_suffix(".weight") {
+            Some(stem) if self.bias => format!("{stem}.bias"),
+            _ => name,
+        }
     }
-    let (_, hf) = BLOCK.iter().find(|(gguf, _)| *gguf == stem)?;
-    match (stem, suffix) {
-        ("exp_probs_b", "bias") => Some(format!("model.layers.{layer}.{hf}")),
-        ("exp_probs_b", _) => None,
-        (_, "weight" | "bias") => Some(format!("model.layers.{layer}.{hf}.{suffix}")),
-        _ => None,
+
+    fn place(&self, piece: Piece, expert: Option<usize>) -> Place {
+        let name = self.named(NameRow::canonical_name);
+        Place { order: (self.layer, self.position, self.bias), name, class: self.class(), expert, piece }
     }
 }
 
-/// Sort key of a canonical name: the order in which tensors are listed and written.
-pub(crate) fn order_key(canonical: &str) -> (usize, usize, usize, String) {
-    if let Some(position) = GLOBAL.iter().position(|(gguf, _)| *gguf == canonical) {
-        return (0, 0, position, String::new());
-    }
-    match canonical.strip_prefix("blk.").and_then(split_number) {
-        Some((layer, stem)) => {
-            let bare = stem.rsplit_once('.').map_or(stem, |(bare, _)| bare);
-            let place = BLOCK.iter().position(|(gguf, _)| *gguf == bare).unwrap_or(BLOCK.len());
-            // A bias follows its weight: "weight" must sort first.
-            (1, layer, place, if stem.ends_with(".weight") { String::new() } else { stem.into() })
+/// The dialect of a layer's tensor, the layer's number, and the name without them.
+fn split_layer(name: &str) -> Option<(Dialect, usize, &str)> {
+    let (dialect, rest) = match name.strip_prefix("blk.") {
+        Some(rest) => (Dialect::Gguf, rest),
+        None => {
+            let trunk = name.strip_prefix("model.").unwrap_or(name);
+            (Dialect::Checkpoint, trunk.strip_prefix("layers.")?)
         }
-        None => (2, 0, 0, canonical.to_owned()),
-    }
-}
-
-/// Splits `12.rest` into the number and the rest. Leading zeros, signs and overlong numbers are
-/// no numbers of ours.
-fn split_number(text: &str) -> Option<(usize, &str)> {
-    let (digits, rest) = text.split_once('.')?;
-    let plain = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
-    if !plain || (digits.len() > 1 && digits.starts_with('0')) || rest.is_empty() {
-        return None;
-    }
-    Some((digits.parse().ok()?, rest))
-}
-
-fn expert_projection(stem: &str) -> Option<&'static str> {
-    match stem {
-        "ffn_gate_exps" => Some("gate"),
-        "ffn_up_exps" => Some("up"),
-        "ffn_down_exps" => Some("down"),
-        _ => None,
-    }
-}
-
-fn global_role(name: &str) -> Option<Role> {
-    for (gguf, hf) in GLOBAL {
-        // A checkpoint of the bare trunk leaves out the leading `model.`; a bare `output...` is
-        // llama.cpp's.
-        if name == gguf || name == hf || hf.strip_prefix("model.") == Some(name) {
-            return Some(Role::Whole(gguf.to_owned()));
-        }
-    }
-    None
-}
-
-fn gguf_block_role(layer: usize, stem: &str) -> Role {
-    let name = |stem: &str| format!("blk.{layer}.{stem}.weight");
-    match stem {
-        "attn_kv_b.weight" => {
-            return Role::KvB { key: name("attn_k_b"), value: name("attn_v_b") };
-        }
-        "ffn_gate_up_exps.weight" => {
-            return Role::GateUp { gate: name("ffn_gate_exps"), up: name("ffn_up_exps") };
-        }
-        "post_attention_norm.weight" => return Role::Whole(name("ffn_norm")),
-        "exp_probs_b.bias" | "exp_probs_b.weight" | "exp_probs_b" => {
-            return Role::Whole(format!("blk.{layer}.exp_probs_b.bias"));
-        }
-        _ => {}
-    }
-    let Some((bare, suffix)) = stem.rsplit_once('.') else { return Role::Unknown };
-    if suffix != "weight" && suffix != "bias" {
-        return Role::Unknown;
-    }
-    if BLOCK.iter().any(|(gguf, _)| *gguf == bare) {
-        return Role::Whole(format!("blk.{layer}.{stem}"));
-    }
-    // Old files keep experts apart: `blk.1.ffn_up.7.weight`.
-    for (proj, stacked) in [("ffn_gate.", "ffn_gate_exps"), ("ffn_up.", "ffn_up_exps"), ("ffn_down.", "ffn_down_exps")]
-    {
-        if let Some((expert, "weight")) = stem.strip_prefix(proj).and_then(split_number) {
-            return Role::Expert { name: name(stacked), expert };
-        }
-    }
-    Role::Unknown
-}
-
-fn hf_block_role(layer: usize, stem: &str) -> Role {
-    let name = |stem: &str| format!("blk.{layer}.{stem}.weight");
-    match stem {
-        "self_attn.kv_b_proj.weight" => {
-            return Role::KvB { key: name("attn_k_b"), value: name("attn_v_b") };
-        }
-        "mlp.gate.e_score_correction_bias" => {
-            return Role::Whole(format!("blk.{layer}.exp_probs_b.bias"));
-        }
-        "mlp.gate_up_proj.weight" => {
-            return Role::GateUp { gate: name("ffn_gate"), up: name("ffn_up") };
-        }
-        "mlp.shared_experts.gate_up_proj.weight" => {
-            return Role::GateUp { gate: name("ffn_gate_shexp"), up: name("ffn_up_shexp") };
-        }
-        _ => {}
-    }
-    if let Some(rest) = stem.strip_prefix("mlp.experts.") {
-        return hf_expert_role(layer, rest);
-    }
-    let Some((bare, suffix)) = stem.rsplit_once('.') else { return Role::Unknown };
-    if suffix != "weight" && suffix != "bias" {
-        return Role::Unknown;
-    }
-    match BLOCK.iter().find(|(_, hf)| *hf == bare) {
-        Some((gguf, _)) => Role::Whole(format!("blk.{layer}.{gguf}.{suffix}")),
-        None => Role::Unknown,
-    }
-}
-
-/// `rest` is what follows `mlp.experts.`: `7.up_proj.weight`, or a stack such as `gate_up_proj`,
-/// saved as a bare parameter or as a module's `.weight`.
-fn hf_expert_role(layer: usize, rest: &str) -> Role {
-    let name = |proj: &str| format!("blk.{layer}.ffn_{proj}_exps.weight");
-    if let Some((expert, proj)) = split_number(rest) {
-        return match proj {
-            "gate_proj.weight" => Role::Expert { name: name("gate"), expert },
-            "up_proj.weight" => Role::Expert { name: name("up"), expert },
-            "down_proj.weight" => Role::Expert { name: name("down"), expert },
-            "gate_up_proj.weight" => Role::ExpertGateUp { gate: name("gate"), up: name("up"), expert },
-            _ => Role::Unknown,
-        };
-    }
-    match rest.strip_suffix(".weight").unwrap_or(rest) {
-        "gate_up_proj" => Role::GateUp { gate: name("gate"), up: name("up") },
-        "gate_proj" => Role::Whole(name("gate")),
-        "up_proj" => Role::Whole(name("up")),
-        "down_proj" => Role::Whole(name("down")),
-        _ => Role::Unknown,
-    }
+    };
+    let (layer, stem) = split_number(rest)?;
+    Some((dialect, layer, stem))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::names::row::Spelling;
+
+    /// A small architecture with one row of every kind.
+    const ROWS: &[NameRow] = &[
+        NameRow::model("token_embd.weight", "model.embed_tokens.weight", TensorClass::Embedding),
+        NameRow::model("output_norm.weight", "model.norm.weight", TensorClass::Norm),
+        NameRow::model("output.weight", "lm_head.weight", TensorClass::Head),
+        NameRow::layer("attn_norm.weight", "input_layernorm.weight", TensorClass::Norm),
+        NameRow::layer("attn_q.weight", "self_attn.q_proj.weight", TensorClass::Attention),
+        NameRow::layer("attn_q.bias", "self_attn.q_proj.bias", TensorClass::Bias),
+        NameRow::layer("attn_k_b.weight", "self_attn.kv_b_proj.weight", TensorClass::AttentionKb)
+            .piece(Piece::HeadKeys)
+            .also(&[Spelling::gguf("attn_kv_b.weight", Piece::HeadKeys)]),
+        NameRow::layer("attn_v_b.weight", "self_attn.kv_b_proj.weight", TensorClass::AttentionVb)
+            .piece(Piece::HeadValues)
+            .also(&[Spelling::gguf("attn_kv_b.weight", Piece::HeadValues)]),
+        NameRow::layer("attn_output.weight", "self_attn.o_proj.weight", TensorClass::Attention),
+        NameRow::layer("ffn_norm.weight", "post_attention_layernorm.weight", TensorClass::Norm)
+            .written_as("post_attention_norm.weight"),
+        NameRow::layer("exp_probs_b.bias", "mlp.gate.e_score_correction_bias", TensorClass::RouterBias),
+        NameRow::layer("ffn_gate_exps.weight", "mlp.experts.{}.gate_proj.weight", TensorClass::RoutedExpert).also(&[
+            Spelling::checkpoint("mlp.experts.gate_up_proj", Piece::FirstHalf),
+            Spelling::checkpoint("mlp.experts.{}.gate_up_proj.weight", Piece::FirstHalf),
+        ]),
+        NameRow::layer("ffn_up_exps.weight", "mlp.experts.{}.up_proj.weight", TensorClass::RoutedExpert).also(&[
+            Spelling::gguf("ffn_up.{}.weight", Piece::Whole),
+            Spelling::checkpoint("mlp.experts.up_proj", Piece::Whole),
+            Spelling::checkpoint("mlp.experts.gate_up_proj", Piece::SecondHalf),
+            Spelling::checkpoint("mlp.experts.{}.gate_up_proj.weight", Piece::SecondHalf),
+        ]),
+        NameRow::layer("ffn_down_shexp.weight", "mlp.shared_experts.down_proj.weight", TensorClass::SharedExpert),
+    ];
 
     fn mapper() -> TensorNameMapper {
-        TensorNameMapper::new(SplitDims { n_heads: 4, qk_nope: 8, v_head: 8 }, 47)
+        TensorNameMapper::new(ROWS, SplitDims { n_heads: 4, qk_nope: 8, v_head: 8 }, 47)
     }
 
-    fn whole(name: &str) -> Role {
-        Role::Whole(name.to_owned())
+    /// Name, expert and piece of each place of a stored tensor.
+    fn places(name: &str) -> Vec<(String, Option<usize>, Piece)> {
+        match mapper().find(name) {
+            Found::Places(places) => places.into_iter().map(|p| (p.name, p.expert, p.piece)).collect(),
+            other => panic!("{name}: {other:?}"),
+        }
+    }
+
+    fn whole(name: &str) -> Vec<(String, Option<usize>, Piece)> {
+        vec![(name.to_owned(), None, Piece::Whole)]
     }
 
     #[test]
     fn both_spellings_of_every_plain_tensor_meet() {
-        let mut seen = 0;
-        for (gguf, _) in BLOCK {
-            for suffix in ["weight", "bias"] {
-                let canonical = format!("blk.46.{gguf}.{suffix}");
-                let Some(hf) = hf_name(&canonical, None) else { continue };
-                if gguf.starts_with("attn_") && hf.contains("kv_b_proj") {
-                    continue;
-                }
-                assert_eq!(mapper().role(&hf), whole(&canonical), "{hf}");
-                assert_eq!(mapper().role(&canonical), whole(&canonical));
-                seen += 1;
-            }
+        for row in ROWS {
+            let canonical = row.canonical_name(46);
+            assert_eq!(places(&canonical), whole(&canonical));
+            assert_eq!(places(&row.gguf_name(46)), whole(&canonical));
+            assert_eq!(mapper().gguf_name(&canonical), row.gguf_name(46));
+            assert_eq!(mapper().class(&canonical), row.class());
+            let stored = mapper().checkpoint_name(&canonical, Some(5)).expect("every row has a name in checkpoints");
+            assert!(places(&stored).iter().any(|place| place.0 == canonical), "{stored}");
         }
-        assert!(seen > 30, "{seen}");
-        for (gguf, hf) in GLOBAL {
-            assert_eq!(mapper().role(gguf), whole(gguf));
-            assert_eq!(mapper().role(hf), whole(gguf));
-            assert_eq!(hf_name(gguf, None).as_deref(), Some(hf));
-        }
-        assert_eq!(mapper().role("embed_tokens.weight"), whole("token_embd.weight"));
-        assert_eq!(mapper().role("layers.0.input_layernorm.weight"), whole("blk.0.attn_norm.weight"));
+        assert_eq!(places("embed_tokens.weight"), whole("token_embd.weight"));
+        assert_eq!(places("layers.0.input_layernorm.weight"), whole("blk.0.attn_norm.weight"));
+        assert_eq!(mapper().gguf_name("blk.5.ffn_norm.weight"), "blk.5.post_attention_norm.weight");
+        assert_eq!(mapper().checkpoint_name("blk.1.ffn_up_exps.weight", None), None);
+        assert_eq!(mapper().checkpoint_name("blk.1.no_such.weight", None), None);
+        assert_eq!(mapper().class("no_such_thing"), TensorClass::Other);
     }
 
     #[test]
-    fn experts_come_one_by_one_stacked_or_fused() {
-        let name = || "blk.2.ffn_up_exps.weight".to_owned();
-        let gate = || "blk.2.ffn_gate_exps.weight".to_owned();
-        for (spelling, role) in [
-            ("model.layers.2.mlp.experts.9.up_proj.weight", Role::Expert { name: name(), expert: 9 }),
-            ("blk.2.ffn_up.9.weight", Role::Expert { name: name(), expert: 9 }),
-            ("blk.2.ffn_up_exps.weight", Role::Whole(name())),
-            ("model.layers.2.mlp.experts.up_proj", Role::Whole(name())),
-            ("model.layers.2.mlp.experts.up_proj.weight", Role::Whole(name())),
-            ("model.layers.2.mlp.experts.gate_up_proj", Role::GateUp { gate: gate(), up: name() }),
-            ("blk.2.ffn_gate_up_exps.weight", Role::GateUp { gate: gate(), up: name() }),
+    fn a_stored_tensor_may_hold_one_expert_a_stack_or_parts_of_two_tensors() {
+        let gate = |expert, piece| ("blk.2.ffn_gate_exps.weight".to_owned(), expert, piece);
+        let up = |expert, piece| ("blk.2.ffn_up_exps.weight".to_owned(), expert, piece);
+        for (spelling, expected) in [
+            ("model.layers.2.mlp.experts.9.up_proj.weight", vec![up(Some(9), Piece::Whole)]),
+            ("blk.2.ffn_up.9.weight", vec![up(Some(9), Piece::Whole)]),
+            ("model.layers.2.mlp.experts.up_proj", vec![up(None, Piece::Whole)]),
+            (
+                "model.layers.2.mlp.experts.gate_up_proj",
+                vec![gate(None, Piece::FirstHalf), up(None, Piece::SecondHalf)],
+            ),
             (
                 "model.layers.2.mlp.experts.3.gate_up_proj.weight",
-                Role::ExpertGateUp { gate: gate(), up: name(), expert: 3 },
+                vec![gate(Some(3), Piece::FirstHalf), up(Some(3), Piece::SecondHalf)],
+            ),
+            (
+                "blk.2.attn_kv_b.weight",
+                vec![
+                    ("blk.2.attn_k_b.weight".to_owned(), None, Piece::HeadKeys),
+                    ("blk.2.attn_v_b.weight".to_owned(), None, Piece::HeadValues),
+                ],
             ),
         ] {
-            assert_eq!(mapper().role(spelling), role, "{spelling}");
+            assert_eq!(places(spelling), expected, "{spelling}");
         }
     }
 
     #[test]
-    fn layers_beyond_the_trunk_are_skipped_and_strangers_are_unknown() {
+    fn a_bias_without_a_row_is_found_beside_its_weight() {
+        let name = "blk.2.attn_output.bias";
+        for stored in [name, "model.layers.2.self_attn.o_proj.bias"] {
+            assert_eq!(places(stored), whole(name), "{stored}");
+        }
+        assert_eq!(mapper().class(name), TensorClass::Bias);
+        assert_eq!(mapper().class("blk.2.attn_q.bias"), TensorClass::Bias);
+        let stored = mapper().checkpoint_name(name, None);
+        assert_eq!(stored.as_deref(), Some("model.layers.2.self_attn.o_proj.bias"));
+    }
+
+    #[test]
+    fn layers_beyond_the_trunk_are_skipped_and_other_names_are_unknown() {
         for name in [
             "blk.47.nextn.eh_proj.weight",
             "blk.47.attn_norm.weight",
@@ -383,7 +313,7 @@ mod tests {
             "model.layers.48.mlp.experts.0.up_proj.weight",
             "model.layers.0.self_attn.rotary_emb.inv_freq",
         ] {
-            assert_eq!(mapper().role(name), Role::Skipped, "{name}");
+            assert_eq!(mapper().find(name), Found::Skipped, "{name}");
         }
         for name in [
             "",
@@ -395,59 +325,49 @@ mod tests {
             "blk.0.nextn.eh_proj.weight",
             "blk.0.attn_norm.scale",
             "blk.0.ffn_up.01.weight",
+            "blk.0.self_attn.o_proj.weight",
             "rope_freqs.weight",
+            "model.layers.0.attn_output.weight",
             "model.layers.0.mlp.experts.0.up_proj.scales",
+            "model.layers.0.mlp.experts.0.up_proj.bias",
             "model.layers.0.mlp.experts",
             "model.visual.patch_embed.weight",
             "blk.99999999999999999999999.attn_norm.weight",
         ] {
-            assert_eq!(mapper().role(name), Role::Unknown, "{name}");
+            assert_eq!(mapper().find(name), Found::Unknown, "{name}");
         }
     }
 
     #[test]
-    fn the_norm_of_glm4moe_is_read_in_both_spellings() {
-        let canonical = "blk.5.ffn_norm.weight";
-        let written = gguf_name("glm4moe", canonical);
-        assert_eq!(written, "blk.5.post_attention_norm.weight");
-        assert_eq!(mapper().role(&written), whole(canonical));
-        assert_eq!(mapper().role(canonical), whole(canonical));
-    }
-
-    #[test]
-    fn order_is_globals_then_blocks_then_parts() {
-        let mut names = vec![
-            "blk.10.attn_norm.weight",
-            "blk.2.ffn_down_shexp.weight",
-            "blk.2.attn_q.bias",
-            "blk.2.attn_q.weight",
-            "blk.2.attn_norm.weight",
-            "output.weight",
-            "output_norm.weight",
+    fn the_order_is_that_of_the_rows_layer_by_layer() {
+        let sorted = [
             "token_embd.weight",
+            "output_norm.weight",
+            "output.weight",
+            "blk.2.attn_norm.weight",
+            "blk.2.attn_q.weight",
+            "blk.2.attn_q.bias",
+            "blk.2.attn_output.weight",
+            "blk.2.attn_output.bias",
+            "blk.2.ffn_down_shexp.weight",
+            "blk.10.attn_norm.weight",
         ];
-        names.sort_by_key(|name| order_key(name));
-        assert_eq!(
-            names,
-            [
-                "token_embd.weight",
-                "output_norm.weight",
-                "output.weight",
-                "blk.2.attn_norm.weight",
-                "blk.2.attn_q.weight",
-                "blk.2.attn_q.bias",
-                "blk.2.ffn_down_shexp.weight",
-                "blk.10.attn_norm.weight",
-            ]
-        );
+        let order = |name: &&str| match mapper().find(name) {
+            Found::Places(places) => places[0].order,
+            other => panic!("{name}: {other:?}"),
+        };
+        let mut names = sorted;
+        names.reverse();
+        names.sort_by_key(order);
+        assert_eq!(names, sorted);
     }
 
     proptest::proptest! {
         #[test]
         fn no_name_panics(name in "(blk|model\\.layers|layers)?\\.?[0-9]{0,22}\\.?[a-z._0-9]{0,30}") {
-            let _ = mapper().role(&name);
-            let _ = hf_name(&name, Some(3));
-            let _ = order_key(&name);
+            let _ = mapper().find(&name);
+            let _ = mapper().checkpoint_name(&name, Some(3));
+            let _ = mapper().gguf_name(&name);
         }
     }
 }

@@ -16,7 +16,7 @@ use ternary_core::Bytes;
 
 use super::error::SafetensorsError;
 use crate::error::{Error, Locate, Result};
-use crate::source::{FileRange, SourceError, TensorInfo, TensorSource};
+use crate::source::{SourceError, TensorInfo, TensorSource, within};
 use crate::store::MappedFile;
 
 use super::{header, shards};
@@ -27,7 +27,7 @@ pub struct SafetensorsDir {
     path: PathBuf,
     shards: Vec<Shard>,
     tensors: Vec<TensorInfo>,
-    ranges: Vec<FileRange>,
+    places: Vec<Place>,
     by_name: HashMap<String, usize>,
 }
 
@@ -36,6 +36,13 @@ struct Shard {
     path: PathBuf,
     map: MappedFile,
     bytes: Bytes,
+}
+
+/// Where a tensor's bytes are.
+#[derive(Clone, Debug)]
+struct Place {
+    shard: usize,
+    span: Range<usize>,
 }
 
 impl SafetensorsDir {
@@ -78,7 +85,7 @@ impl SafetensorsDir {
             path: path.to_owned(),
             shards: Vec::with_capacity(files.len()),
             tensors: Vec::new(),
-            ranges: Vec::new(),
+            places: Vec::new(),
             by_name: HashMap::new(),
         };
         for file in files {
@@ -95,23 +102,23 @@ impl SafetensorsDir {
         for entry in entries {
             let index = self.tensors.len();
             if let Some(before) = self.by_name.insert(entry.info.name.clone(), index) {
-                let other = self.shards[self.ranges[before].file].path.clone();
+                let other = self.shards[self.places[before].shard].path.clone();
                 let error = SafetensorsError::DuplicateInShards { other };
                 return Err(error.in_tensor(entry.info.name).in_file(path));
             }
             self.tensors.push(entry.info);
-            self.ranges.push(FileRange { file: shard, bytes: entry.bytes });
+            self.places.push(Place { shard, span: entry.span });
         }
         self.shards.push(Shard { path, map, bytes });
         Ok(())
     }
 
-    /// Checks that every tensor of the index is in the file that the index names.
+    /// Every tensor of the index is in the file that the index names.
     fn check_index(&self, weight_map: &BTreeMap<String, String>) -> Result<()> {
         for (tensor, file) in weight_map {
             let found = self
                 .index_of(tensor)
-                .is_some_and(|index| self.shards[self.ranges[index].file].path == self.path.join(file));
+                .is_some_and(|index| self.shards[self.places[index].shard].path == self.path.join(file));
             if !found {
                 let error = SafetensorsError::IndexMismatch { file: file.clone() };
                 return Err(error.in_tensor(tensor).in_file(&self.path));
@@ -132,8 +139,8 @@ impl TensorSource for SafetensorsDir {
 
     fn bytes(&self, index: usize) -> Result<Bytes> {
         let n_tensors = self.tensors.len();
-        let tensor = self.ranges.get(index).ok_or(SourceError::NoTensor { index, n_tensors })?;
-        Ok(self.shards[tensor.file].bytes.slice(tensor.bytes.clone()))
+        let place = self.places.get(index).ok_or(SourceError::NoTensor { index, n_tensors })?;
+        Ok(self.shards[place.shard].bytes.slice(place.span.clone()))
     }
 
     fn release(&self, index: usize) {
@@ -145,14 +152,14 @@ impl TensorSource for SafetensorsDir {
     }
 
     fn release_range(&self, index: usize, range: Range<usize>) {
-        if let Some(tensor) = self.ranges.get(index) {
-            self.shards[tensor.file].map.release(tensor.part(&range));
+        if let Some(place) = self.places.get(index) {
+            self.shards[place.shard].map.release(within(&place.span, &range));
         }
     }
 
     fn prefetch_range(&self, index: usize, range: Range<usize>) {
-        if let Some(tensor) = self.ranges.get(index) {
-            self.shards[tensor.file].map.prefetch(tensor.part(&range));
+        if let Some(place) = self.places.get(index) {
+            self.shards[place.shard].map.prefetch(within(&place.span, &range));
         }
     }
 

@@ -28,14 +28,14 @@ pub enum SafetensorsError {
     UnsupportedDtype { dtype: String },
     /// Offsets that run backwards.
     #[error("its data offsets {begin}..{end} run backwards: the file is damaged")]
-    ReversedOffsets {
+    ReversedSpan {
         begin: u64,
         /// One past the last byte.
         end: u64,
     },
     /// Offsets that enclose more or fewer bytes than shape and type take.
     #[error("its data offsets span {got} bytes, shape and type need {expected}: the file is damaged")]
-    OffsetsMismatch {
+    SpanMismatch {
         /// Bytes of shape and type.
         expected: u64,
         /// Bytes between the offsets.

@@ -1,6 +1,6 @@
 //! The header of one safetensors file, checked against the file it describes.
 //!
-//! **Invariant:** [`parse`] returns tensors whose byte ranges lie inside the file, follow each other
+//! **Invariant:** [`parse`] returns tensors whose spans lie inside the file, follow each other
 //! without overlap or gap, and have exactly the length of shape and type.
 
 use std::collections::HashMap;
@@ -28,8 +28,7 @@ const DIMENSION_LIMIT: usize = 8;
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) info: TensorInfo,
-    /// The bytes of its data in the file.
-    pub(super) bytes: Range<usize>,
+    pub(super) span: Range<usize>,
 }
 
 /// Whether a file that starts with `prefix` (nine bytes or more) can be a safetensors file.
@@ -63,19 +62,20 @@ pub(super) fn parse(file: &[u8]) -> Result<Vec<Entry>> {
     let mut entries = Vec::with_capacity(header.tensors.len());
     for (name, raw) in header.tensors {
         match check(&raw, data.len()) {
-            Ok((ty, shape, range)) => {
-                let info = TensorInfo { name, shape, ty, bytes: to_u64(range.len()) };
-                entries.push(Entry { info, bytes: data_start + range.start..data_start + range.end });
+            Ok((ty, shape, span)) => {
+                let bytes = to_u64(span.len());
+                let info = TensorInfo { name, shape, ty, bytes };
+                entries.push(Entry { info, span: data_start + span.start..data_start + span.end });
             }
             Err(error) => return Err(error.in_tensor(name)),
         }
     }
-    entries.sort_by_key(|entry| (entry.bytes.start, entry.bytes.end));
+    entries.sort_by_key(|entry| (entry.span.start, entry.span.end));
     check_cover(&entries, data_start, file.len())?;
     Ok(entries)
 }
 
-/// Type, shape and byte range (counted from the start of the data) of one tensor.
+/// Type, shape and span (relative to the data) of one tensor.
 fn check(raw: &RawTensor, data_len: usize) -> Result<(TensorType, Vec<usize>, Range<usize>)> {
     let ty = tensor_type(&raw.dtype).ok_or_else(|| SafetensorsError::UnsupportedDtype { dtype: raw.dtype.clone() })?;
     let shape: Vec<usize> = raw
@@ -86,9 +86,9 @@ fn check(raw: &RawTensor, data_len: usize) -> Result<(TensorType, Vec<usize>, Ra
         .map_err(|_| FormatError::ShapeOverflow { shape: raw.shape.clone() })?;
     let expected = ty.tensor_bytes(&shape)?;
     let (begin, end) = raw.data_offsets;
-    let got = end.checked_sub(begin).ok_or(SafetensorsError::ReversedOffsets { begin, end })?;
+    let got = end.checked_sub(begin).ok_or(SafetensorsError::ReversedSpan { begin, end })?;
     if got != expected {
-        return Err(SafetensorsError::OffsetsMismatch { expected, got }.into());
+        return Err(SafetensorsError::SpanMismatch { expected, got }.into());
     }
     let data_bytes = to_u64(data_len);
     if begin > data_bytes {
@@ -103,20 +103,20 @@ fn check(raw: &RawTensor, data_len: usize) -> Result<(TensorType, Vec<usize>, Ra
     Ok((ty, shape, begin..end))
 }
 
-/// Checks that the ranges, in ascending order, cover the data without overlap or gap.
+/// Spans in ascending order cover the data without overlap or gap.
 fn check_cover(entries: &[Entry], data_start: usize, file_len: usize) -> Result<()> {
     let mut next = data_start;
     let mut before = "";
     for entry in entries {
-        if entry.bytes.start < next {
+        if entry.span.start < next {
             let error = SourceError::Overlap { other: before.to_owned() };
             return Err(error.in_tensor(&entry.info.name));
         }
-        if entry.bytes.start > next {
-            let (at, bytes) = (to_u64(next - data_start), to_u64(entry.bytes.start - next));
+        if entry.span.start > next {
+            let (at, bytes) = (to_u64(next - data_start), to_u64(entry.span.start - next));
             return Err(SafetensorsError::Gap { at, bytes }.into());
         }
-        next = entry.bytes.end;
+        next = entry.span.end;
         before = &entry.info.name;
     }
     if next < file_len {
@@ -264,14 +264,14 @@ mod tests {
             ("unknown dtype", one(tensor("a", "Q9", "[4]", 0, 4), 4), "UnsupportedDtype"),
             ("shape overflows", one(tensor("a", "F32", "[4294967296,4294967296,2]", 0, 4), 4), "ShapeOverflow"),
             ("bytes overflow", one(tensor("a", "F64", "[4611686018427387904]", 0, 4), 4), "ShapeOverflow"),
-            ("reversed offsets", one(tensor("a", "F32", "[1]", 8, 4), 8), "ReversedOffsets"),
-            ("range too short", one(tensor("a", "F32", "[2]", 0, 4), 4), "OffsetsMismatch"),
-            ("range too long", one(tensor("a", "F32", "[1]", 0, 8), 8), "OffsetsMismatch"),
+            ("reversed offsets", one(tensor("a", "F32", "[1]", 8, 4), 8), "ReversedSpan"),
+            ("span too short", one(tensor("a", "F32", "[2]", 0, 4), 4), "SpanMismatch"),
+            ("span too long", one(tensor("a", "F32", "[1]", 0, 8), 8), "SpanMismatch"),
             ("starts past the end", one(tensor("a", "F32", "[1]", 100, 104), 8), "OffsetPastEnd"),
             ("data cut off", one(good.clone(), 23), "TruncatedData"),
             ("offset near the limit", one(tensor("a", "F32", "[1]", u64::MAX - 4, u64::MAX), 8), "OffsetPastEnd"),
             ("overlap", many(&[&good, &b(20, 28)], 28), "Overlap"),
-            ("same range", many(&[&b(0, 8), &tensor("c", "F32", "[2]", 0, 8)], 8), "Overlap"),
+            ("same span", many(&[&b(0, 8), &tensor("c", "F32", "[2]", 0, 8)], 8), "Overlap"),
             ("gap", many(&[&good, &b(28, 36)], 36), "Gap"),
             ("gap at the start", one(tensor("a", "F32", "[1]", 4, 8), 8), "Gap"),
             ("bytes behind the last tensor", one(good.clone(), 25), "Gap"),
@@ -301,7 +301,7 @@ mod tests {
         let entries = parse(&bytes).unwrap();
         let names: Vec<_> = entries.iter().map(|entry| entry.info.name.as_str()).collect();
         assert_eq!(names, ["early", "scalar", "late"]);
-        assert_eq!(entries[2].bytes, bytes.len() - 8..bytes.len());
+        assert_eq!(entries[2].span, bytes.len() - 8..bytes.len());
         assert_eq!(entries[2].info.ty, TensorType::Bf16);
         assert_eq!(entries[1].info.shape, [0usize; 0]);
     }
@@ -339,7 +339,7 @@ mod tests {
             if let Ok(entries) = parse(&bytes) {
                 proptest::prop_assert!(safetensors::SafeTensors::deserialize(&bytes).is_ok());
                 for entry in entries {
-                    proptest::prop_assert!(entry.bytes.end <= bytes.len());
+                    proptest::prop_assert!(entry.span.end <= bytes.len());
                 }
             }
         }

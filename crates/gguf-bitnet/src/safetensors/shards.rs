@@ -137,7 +137,7 @@ fn read_index(dir: &Path, index: &str, names: &[String]) -> Result<ShardSet> {
     }
 }
 
-/// Whether a name has no directory part on any system, so that joining it cannot leave the directory.
+/// A name without any directory: nothing that `join` could lead elsewhere with, on any system.
 fn is_plain_file_name(name: &str) -> bool {
     !matches!(name, "" | "." | "..") && !name.contains(['/', '\\', ':', '\0'])
 }

@@ -1,7 +1,7 @@
 //! A file or a set of files that holds named tensors, in either container format.
 //!
 //! **Invariant:** a `TensorSource` has been validated as a whole before it exists: every tensor's
-//! shape, type and byte range fit the file, so [`TensorSource::bytes`] never reaches outside of it.
+//! shape, type and span fit the file, so [`TensorSource::bytes`] never reaches outside of it.
 
 use std::fmt;
 use std::ops::Range;
@@ -82,6 +82,12 @@ pub trait TensorSource: Send + Sync {
 
     /// The file or directory that was opened.
     fn path(&self) -> &Path;
+}
+
+/// The part of `span` that `range` names, counted from the start of the span.
+pub(crate) fn within(span: &Range<usize>, range: &Range<usize>) -> Range<usize> {
+    let (start, end) = (range.start.min(span.len()), range.end.min(span.len()));
+    span.start + start..span.start + end
 }
 
 impl fmt::Debug for dyn TensorSource + '_ {

@@ -467,7 +467,7 @@ proptest! {
     }
 }
 
-/// A sparse file of any size costs nothing to make, so its zeros do not confirm the counts of its header.
+/// A sparse file costs nothing to make: its claims must not be believed only because its zeros are there.
 #[test]
 fn a_header_beyond_all_measure_is_refused_before_it_takes_memory() {
     let dir = tempfile::tempdir().unwrap();

@@ -133,7 +133,7 @@ fn data_torn_at_any_byte_resumes_from_the_units_before() {
 
 #[test]
 fn data_that_never_reached_the_disk_are_made_again() {
-    // The length is there, the last blocks are zeros: a power cut on a disk that reports a flush it has not made.
+    // The length is there, the last blocks are zeros: a power cut on a disk that lies about flushes.
     for (lost_from, expected) in [(3101, 3), (3000, 2), (99, 0)] {
         let (manifest, journal, mut data) = stopped_after(5);
         data[lost_from..].fill(0);

@@ -116,7 +116,7 @@ fn safetensors_seed() -> Vec<u8> {
     file
 }
 
-/// Runs `exercise` on the seed and on `runs` damaged copies; both outcomes must occur, else the test would show nothing.
+/// Runs `exercise` on the seed and on `runs` damaged copies; both outcomes must occur, or the test is blind.
 fn run(seed: &[u8], header: usize, runs: u32, mut exercise: impl FnMut(&[u8]) -> bool) {
     assert!(exercise(seed), "the undamaged file is accepted");
     let mut random = Random(0x00c0_ffee);

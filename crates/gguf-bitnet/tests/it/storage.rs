@@ -10,6 +10,7 @@ use gguf_bitnet::{
     dequantize,
 };
 
+use crate::support::ROWS;
 /// Tensors in memory, so that layouts which are only read can be tested too.
 struct Memory {
     infos: Vec<TensorInfo>,
@@ -28,7 +29,7 @@ impl Memory {
     }
 
     fn map(self, dims: SplitDims) -> Result<Catalog> {
-        TensorNameMapper::new(dims, 8).map(Arc::new(self))
+        TensorNameMapper::new(ROWS, dims, 8).map(Arc::new(self))
     }
 }
 

@@ -1,12 +1,13 @@
-//! The gated feed-forward network: `down(silu(gate(x)) * up(x))`.
+//! The gated feed-forward network: `down(act(gate(x)) * up(x))`, with SiLU or the squared ReLU as `act`.
 //!
-//! Source: "GLU variants improve transformer" (arXiv 2002.05202), SwiGLU.
+//! Sources: "GLU variants improve transformer" (arXiv 2002.05202), SwiGLU; `relu2` of Hugging Face transformers.
 
 use tl_kernels::pool::{ColumnBlock, Grid};
 use tl_kernels::{ActivationBuffer, Linear, Pool, math};
 
 use crate::error::{Error, Result};
 use crate::load::error::LoadError;
+use crate::models::config::Activation;
 use crate::storage::tile_digests::TileDigests;
 
 /// Three matrices that make one dense feed-forward part, one routed expert or the shared expert.
@@ -15,6 +16,7 @@ pub struct SwiGlu {
     gate: Linear,
     up: Linear,
     down: Linear,
+    activation: Activation,
     /// The digests of the matrices where they are mapped tiles.
     tile_digests: Option<TileDigests>,
 }
@@ -22,7 +24,7 @@ pub struct SwiGlu {
 /// Buffers of [`SwiGlu::forward`], reused from call to call.
 #[derive(Debug, Default)]
 pub struct FfnScratch {
-    /// `[n, ff]`: `silu(gate) * up`.
+    /// `[n, ff]`: `act(gate) * up`.
     product: Vec<f32>,
     hidden: ActivationBuffer,
     workers: Workers,
@@ -61,7 +63,13 @@ impl SwiGlu {
                 }));
             }
         }
-        Ok(SwiGlu { gate, up, down, tile_digests: None })
+        Ok(SwiGlu { gate, up, down, activation: Activation::Silu, tile_digests: None })
+    }
+
+    /// The same network with another function on its gate.
+    #[must_use]
+    pub fn with_activation(self, activation: Activation) -> SwiGlu {
+        SwiGlu { activation, ..self }
     }
 
     /// The gate matrix, `[ff, hidden]`.
@@ -140,7 +148,7 @@ impl SwiGlu {
         self.down.forward(pool, hidden, y);
     }
 
-    /// The columns `out.columns()` of `silu(gate(x)) * up(x)`, computed on the calling thread: a piece of a work list.
+    /// The columns `out.columns()` of `act(gate(x)) * up(x)`, computed on the calling thread: a piece of a work list.
     /// `up` has room for as many values as `out`.
     pub(crate) fn hidden_block(&self, x: &ActivationBuffer, mut out: ColumnBlock<'_, f32>, up: &mut [f32]) {
         let (n, columns) = (out.n_rows(), out.columns());
@@ -149,7 +157,19 @@ impl SwiGlu {
         self.gate.forward_block(x, out.rows_mut(0..n));
         self.up.forward_block(x, ColumnBlock::whole(up, columns));
         for (t, up) in up.chunks_exact(width).enumerate() {
-            math::swiglu(out.row_mut(t), up);
+            let gate = out.row_mut(t);
+            match self.activation {
+                Activation::Silu => math::swiglu(gate, up),
+                Activation::SquaredRelu => squared_relu(gate, up),
+            }
         }
+    }
+}
+
+/// `gate = max(gate, 0)^2 * up`; NaN stays NaN.
+fn squared_relu(gate: &mut [f32], up: &[f32]) {
+    for (gate, up) in gate.iter_mut().zip(up) {
+        let positive = if *gate < 0.0 { 0.0 } else { *gate };
+        *gate = positive * positive * up;
     }
 }

@@ -21,8 +21,11 @@ use crate::forward::experts::{ExpertBank, ExpertScratch, ResidencyHook, RoutedBa
 use crate::forward::ffn::{FfnScratch, SwiGlu};
 use crate::forward::router::{MoeRouter, RouterScratch};
 use crate::forward::taps::{At, ExpertId, Taps};
+use crate::load::rows::RowReader;
 use crate::load::weights::WeightReader;
-use crate::models::config::{AttentionConfig, ModelConfig, MoeConfig};
+use crate::models::attention::AttentionConfig;
+use crate::models::config::{Activation, ModelConfig};
+use crate::models::experts::MoeConfig;
 
 /// Values per task of an elementwise sum: the row of one token is one task.
 const ELEMENTS_PER_TASK: usize = 16 << 10;
@@ -95,23 +98,21 @@ impl DecoderLayer {
 
     /// As [`DecoderLayer::load`], on the kernels of a model.
     pub(crate) fn read(reader: WeightReader<'_>, config: &ModelConfig, index: usize) -> Result<DecoderLayer> {
-        let at = |stem: &str| format!("blk.{index}.{stem}");
-        let hidden = config.hidden;
+        let rows = RowReader::of_layer(reader, config, index);
         let ffn = match config.moe.as_ref().filter(|_| config.is_moe(index)) {
-            Some(moe) => load_moe(reader, moe, hidden, &at)?,
-            None => FeedForward::Dense(SwiGlu::new(
-                reader.matrix(&at("ffn_gate.weight"), config.dense_ff, hidden)?,
-                reader.matrix(&at("ffn_up.weight"), config.dense_ff, hidden)?,
-                reader.matrix(&at("ffn_down.weight"), hidden, config.dense_ff)?,
-            )?),
+            Some(moe) => load_moe(&rows, moe, config.activation)?,
+            None => {
+                let names = ["ffn_gate.weight", "ffn_up.weight", "ffn_down.weight"];
+                FeedForward::Dense(load_network(&rows, names, config.activation)?)
+            }
         };
         Ok(DecoderLayer {
             index,
-            hidden,
+            hidden: config.hidden,
             eps: config.norm_eps,
-            attention_norm: reader.vector(&at("attn_norm.weight"), hidden)?,
-            attention: load_attention(reader, config, &at)?,
-            ffn_norm: reader.vector(&at("ffn_norm.weight"), hidden)?,
+            attention_norm: rows.vector("attn_norm.weight")?,
+            attention: load_attention(&rows, config)?,
+            ffn_norm: rows.vector("ffn_norm.weight")?,
             ffn,
         })
     }
@@ -245,71 +246,68 @@ impl DecoderLayer {
     }
 }
 
-fn load_attention(reader: WeightReader<'_>, config: &ModelConfig, at: &dyn Fn(&str) -> String) -> Result<Attention> {
-    let (hidden, heads) = (config.hidden, config.n_heads);
+fn load_attention(rows: &RowReader<'_>, config: &ModelConfig) -> Result<Attention> {
     match config.attention {
-        AttentionConfig::Mla { q_lora, kv_lora, qk_nope, qk_rope, v_head, .. } => {
-            let q_width = heads * (qk_nope + qk_rope);
-            let q = match q_lora {
-                None => QueryProjection::Direct(reader.matrix(&at("attn_q.weight"), q_width, hidden)?),
-                Some(rank) => QueryProjection::LowRank {
-                    a: reader.matrix(&at("attn_q_a.weight"), rank, hidden)?,
-                    a_norm: reader.vector(&at("attn_q_a_norm.weight"), rank)?,
-                    b: reader.matrix(&at("attn_q_b.weight"), q_width, rank)?,
+        AttentionConfig::Mla(_) => {
+            let q = match rows.optional_matrix("attn_q_a.weight")? {
+                None => QueryProjection::Direct(rows.matrix("attn_q.weight")?),
+                Some(a) => QueryProjection::LowRank {
+                    a,
+                    a_norm: rows.vector("attn_q_a_norm.weight")?,
+                    b: rows.matrix("attn_q_b.weight")?,
                 },
             };
             let weights = MlaWeights {
                 q,
-                kv_a: reader.matrix(&at("attn_kv_a_mqa.weight"), kv_lora + qk_rope, hidden)?,
-                kv_a_norm: reader.vector(&at("attn_kv_a_norm.weight"), kv_lora)?,
-                k_b: reader.stack(&at("attn_k_b.weight"), heads, kv_lora, qk_nope)?,
-                v_b: reader.stack(&at("attn_v_b.weight"), heads, v_head, kv_lora)?,
-                out: reader.matrix(&at("attn_output.weight"), hidden, heads * v_head)?,
+                kv_a: rows.matrix("attn_kv_a_mqa.weight")?,
+                kv_a_norm: rows.vector("attn_kv_a_norm.weight")?,
+                k_b: rows.stack("attn_k_b.weight")?,
+                v_b: rows.stack("attn_v_b.weight")?,
+                out: rows.matrix("attn_output.weight")?,
             };
             Ok(Attention::Mla(MlaAttention::new(config.mla()?, weights)?))
         }
-        AttentionConfig::Gqa { n_kv_heads, head_dim, qk_norm, bias } => {
-            let (q_width, kv_width) = (heads * head_dim, n_kv_heads * head_dim);
+        AttentionConfig::Gqa(_) => {
             let weights = GqaWeights {
-                q: reader.matrix(&at("attn_q.weight"), q_width, hidden)?,
-                k: reader.matrix(&at("attn_k.weight"), kv_width, hidden)?,
-                v: reader.matrix(&at("attn_v.weight"), kv_width, hidden)?,
-                out: reader.matrix(&at("attn_output.weight"), hidden, q_width)?,
-                q_bias: reader.optional_vector(bias, &at("attn_q.bias"), q_width)?,
-                k_bias: reader.optional_vector(bias, &at("attn_k.bias"), kv_width)?,
-                v_bias: reader.optional_vector(bias, &at("attn_v.bias"), kv_width)?,
-                q_norm: reader.optional_vector(qk_norm, &at("attn_q_norm.weight"), head_dim)?,
-                k_norm: reader.optional_vector(qk_norm, &at("attn_k_norm.weight"), head_dim)?,
+                q: rows.matrix("attn_q.weight")?,
+                k: rows.matrix("attn_k.weight")?,
+                v: rows.matrix("attn_v.weight")?,
+                out: rows.matrix("attn_output.weight")?,
+                q_bias: rows.optional_vector("attn_q.bias")?,
+                k_bias: rows.optional_vector("attn_k.bias")?,
+                v_bias: rows.optional_vector("attn_v.bias")?,
+                q_norm: rows.optional_vector("attn_q_norm.weight")?,
+                k_norm: rows.optional_vector("attn_k_norm.weight")?,
             };
             Ok(Attention::Gqa(GqaAttention::new(config.gqa()?, weights)?))
         }
     }
 }
 
-fn load_moe(
-    reader: WeightReader<'_>,
-    moe: &MoeConfig,
-    hidden: usize,
-    at: &dyn Fn(&str) -> String,
-) -> Result<FeedForward> {
-    let (n, ff, shared_ff) = (moe.router.n_experts, moe.expert_ff, moe.shared_ff());
+/// A network of a gate, an up and a down.
+fn load_network(rows: &RowReader<'_>, names: [&str; 3], activation: Activation) -> Result<SwiGlu> {
+    let [gate, up, down] = names;
+    Ok(SwiGlu::new(rows.matrix(gate)?, rows.matrix(up)?, rows.matrix(down)?)?.with_activation(activation))
+}
+
+fn load_moe(rows: &RowReader<'_>, moe: &MoeConfig, activation: Activation) -> Result<FeedForward> {
     let router = MoeRouter::new(
         moe.router.clone(),
-        reader.matrix_f32(&at("ffn_gate_inp.weight"), n, hidden)?,
-        reader.optional_vector(moe.router.selection_bias, &at("exp_probs_b.bias"), n)?,
+        rows.matrix_f32("ffn_gate_inp.weight")?,
+        rows.optional_vector("exp_probs_b.bias")?,
     )?;
-    let gates = reader.stack(&at("ffn_gate_exps.weight"), n, ff, hidden)?;
-    let ups = reader.stack(&at("ffn_up_exps.weight"), n, ff, hidden)?;
-    let downs = reader.stack(&at("ffn_down_exps.weight"), n, hidden, ff)?;
-    let routed = gates.into_iter().zip(ups).zip(downs).map(|((gate, up), down)| SwiGlu::new(gate, up, down));
+    let gates = rows.stack("ffn_gate_exps.weight")?;
+    let ups = rows.stack("ffn_up_exps.weight")?;
+    let downs = rows.stack("ffn_down_exps.weight")?;
+    let matrices = gates.into_iter().zip(ups).zip(downs);
+    let routed = matrices.map(|((gate, up), down)| Ok(SwiGlu::new(gate, up, down)?.with_activation(activation)));
     let routed = routed.collect::<Result<Vec<_>>>()?;
-    let shared = match shared_ff {
+    let shared = match moe.shared_ff() {
         0 => None,
-        width => Some(SwiGlu::new(
-            reader.matrix(&at("ffn_gate_shexp.weight"), width, hidden)?,
-            reader.matrix(&at("ffn_up_shexp.weight"), width, hidden)?,
-            reader.matrix(&at("ffn_down_shexp.weight"), hidden, width)?,
-        )?),
+        _ => {
+            let names = ["ffn_gate_shexp.weight", "ffn_up_shexp.weight", "ffn_down_shexp.weight"];
+            Some(load_network(rows, names, activation)?)
+        }
     };
     Ok(FeedForward::Moe { router, experts: ExpertBank::new(routed, shared) })
 }

@@ -15,7 +15,7 @@ use tl_kernels::{ActivationBuffer, Linear, Pool, math};
 
 use crate::error::{Error, Result};
 use crate::load::error::LoadError;
-use crate::models::config::{Gating, GroupScore, RouterConfig, WeightNorm};
+use crate::models::experts::{Gating, GroupScore, RouterConfig, WeightNorm};
 
 /// The experts of a batch of tokens: `top_k` per token.
 #[derive(Clone, Debug, Default, PartialEq)]

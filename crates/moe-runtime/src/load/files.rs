@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use gguf_bitnet::{Catalog, DiscoveryReport, GgufFile, OpenModel, SplitDims, TensorNameMapper, TensorSource};
+use gguf_bitnet::{Catalog, DiscoveryReport, GgufFile, OpenModel, TensorSource};
 
 use crate::error::{Error, Result};
 use crate::load::error::LoadError;
-use crate::models::config::{AttentionConfig, ModelConfig, Presence};
-use crate::models::tensors::expected_tensors;
+use crate::models::config::ModelConfig;
+use crate::models::table::Presence;
+use crate::models::tensors::{expected_tensors, mapper};
 use crate::sessions::sampler::SamplerConfig;
 use crate::text::tokenizer::Tokenizer;
 
@@ -116,14 +117,4 @@ impl ModelFiles {
         };
         tokenizer.map_err(|error| error.in_model(&self.path))
     }
-}
-
-/// The mapper that brings this model's tensors into canonical form.
-#[must_use]
-pub fn mapper(config: &ModelConfig) -> TensorNameMapper {
-    let dims = match config.attention {
-        AttentionConfig::Mla { qk_nope, v_head, .. } => SplitDims { n_heads: config.n_heads, qk_nope, v_head },
-        AttentionConfig::Gqa { .. } => SplitDims::default(),
-    };
-    TensorNameMapper::new(dims, config.n_layers)
 }

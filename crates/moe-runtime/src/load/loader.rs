@@ -16,6 +16,7 @@ use crate::error::Result;
 use crate::forward::layer::DecoderLayer;
 use crate::forward::model::{CraftsmanModel, ModelWeights};
 use crate::load::files::ModelFiles;
+use crate::load::rows::RowReader;
 use crate::load::weights::WeightReader;
 use crate::models::config::ModelConfig;
 use crate::models::tensors::expected_tensors;
@@ -117,13 +118,13 @@ fn load_model(
     gguf_bitnet::validate(catalog, &expected_tensors(&config)).ensure_exact()?;
     let kernels = KernelSelector::new(options.kernels.clone());
     let reader = WeightReader::new(catalog, options.act_mode, &kernels);
-    let (vocab, hidden) = (config.vocab, config.hidden);
+    let rows = RowReader::of_model(reader, &config);
     let layers = (0..config.n_layers).map(|l| DecoderLayer::read(reader, &config, l));
     let mut weights = ModelWeights {
-        embedding: reader.matrix("token_embd.weight", vocab, hidden)?,
+        embedding: rows.matrix("token_embd.weight")?,
         layers: layers.collect::<Result<_>>()?,
-        final_norm: reader.vector("output_norm.weight", hidden)?,
-        head: reader.optional_matrix(config.head, "output.weight", vocab, hidden)?,
+        final_norm: rows.vector("output_norm.weight")?,
+        head: rows.optional_matrix("output.weight")?,
     };
     let storage = match &options.storage {
         WeightStorage::File => StorageReport::File,

@@ -9,7 +9,7 @@ use mla_attention::CacheType;
 use crate::error::{Error, Result};
 use crate::forward::model::LOGIT_ROWS;
 use crate::load::error::LoadError;
-use crate::models::config::{AttentionConfig, ModelConfig};
+use crate::models::config::ModelConfig;
 
 /// Bytes for small things that are not counted one by one.
 const SLACK_BYTES: u64 = 4 << 20;
@@ -98,13 +98,7 @@ pub(crate) fn loaded_width(class: TensorClass, stored: TensorType, transposed: b
 }
 
 fn scratch_bytes(config: &ModelConfig, chunk: usize) -> u64 {
-    let attention = match config.attention {
-        AttentionConfig::Mla { q_lora, kv_lora, qk_nope, qk_rope, v_head, .. } => {
-            let per_head = qk_nope + qk_rope + v_head + 2 * (kv_lora + qk_rope);
-            config.n_heads * per_head + 2 * (kv_lora + qk_rope) + 2 * q_lora.unwrap_or(0)
-        }
-        AttentionConfig::Gqa { n_kv_heads, head_dim, .. } => 3 * (config.n_heads + n_kv_heads) * head_dim,
-    };
+    let attention = config.attention.buffered_values(config.n_heads);
     let (ff, routing) = match &config.moe {
         // Per expert of a token: its input and its hidden row as F32 and INT8, gathered in buffers that may grow to four
         // times the batch, its output and its product.

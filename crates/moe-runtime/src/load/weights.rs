@@ -11,7 +11,7 @@ use tl_kernels::{ActMode, BLOCK, Bytes, DenseType, KernelSelector, Linear, Packi
 
 use crate::error::{Error, Result};
 use crate::load::error::LoadError;
-use crate::models::config::Presence;
+use crate::models::table::Presence;
 
 /// Reads one model's tensors.
 #[derive(Clone, Copy, Debug)]

@@ -1,13 +1,50 @@
-//! The tensors a model must have, by canonical name and shape.
+//! The tensors a model must have: the rows of its architecture's table with the numbers of its configuration.
 //!
 //! Names are llama.cpp's; shapes are row-major, `[n]` for vectors, `[experts, rows, cols]` and `[heads, rows, cols]` for
 //! stacks. The mapper of `gguf-bitnet` brings every other spelling into this form.
 
-use gguf_bitnet::Expected;
+use gguf_bitnet::{Expected, NameRow, Scope, TensorClass, TensorNameMapper};
 
-use crate::models::config::{AttentionConfig, ModelConfig, MoeConfig, Presence};
+use super::config::ModelConfig;
+use super::table::{Dim, Presence, TensorRow, When};
 
-/// Lists what [`CraftsmanModel::load`](crate::CraftsmanModel::load) reads, in the order in which files are written.
+/// A tensor of a model: a row of its architecture's table, in one layer.
+#[derive(Clone, Debug)]
+pub struct ModelTensor {
+    /// What it is called in every kind of file.
+    pub names: &'static NameRow,
+    /// Its layer; 0 outside of the layers.
+    pub layer: usize,
+    /// Row-major dimensions, outermost first.
+    pub shape: Vec<usize>,
+    /// Whether only the file can tell if the model has it.
+    pub optional: bool,
+}
+
+impl ModelTensor {
+    /// The canonical name, such as `blk.3.ffn_up_exps.weight`.
+    #[must_use]
+    pub fn name(&self) -> String {
+        self.names.canonical_name(self.layer)
+    }
+
+    /// What the tensor is for.
+    #[must_use]
+    pub fn class(&self) -> TensorClass {
+        self.names.class()
+    }
+}
+
+/// Lists the tensors of a model in the order in which files are written.
+#[must_use]
+pub fn model_tensors(config: &ModelConfig) -> Vec<ModelTensor> {
+    let mut tensors = global_tensors(config);
+    tensors.extend((0..config.n_layers).flat_map(|layer| layer_tensors(config, layer)));
+    tensors
+}
+
+/// Lists the tensors of a model as [`gguf_bitnet::validate`] compares them with a file: exactly those that
+/// [`CraftsmanModel::load`](crate::CraftsmanModel::load) reads.
 ///
 /// ```
 /// let text = std::fs::read_to_string(fixtures::path("goldens/glm-tiny/config.json"))?;
@@ -19,107 +56,68 @@ use crate::models::config::{AttentionConfig, ModelConfig, MoeConfig, Presence};
 /// ```
 #[must_use]
 pub fn expected_tensors(config: &ModelConfig) -> Vec<Expected> {
-    let mut list = List(Vec::new());
-    list.weight("token_embd", &[config.vocab, config.hidden]);
-    list.weight("output_norm", &[config.hidden]);
-    list.part(config.head, "output.weight", &[config.vocab, config.hidden]);
-    for layer in 0..config.n_layers {
-        list.extend_layer(config, layer);
-    }
-    list.0
+    let expected =
+        |tensor: ModelTensor| Expected { name: tensor.name(), shape: tensor.shape, optional: tensor.optional };
+    model_tensors(config).into_iter().map(expected).collect()
 }
 
-/// The part of [`expected_tensors`] that belongs to one layer.
+/// The tensors outside of the layers.
+pub(crate) fn global_tensors(config: &ModelConfig) -> Vec<ModelTensor> {
+    tensors_of(config, Scope::Model, 0)
+}
+
+/// Lists the tensors of one layer, in the same order.
 #[must_use]
-pub fn expected_layer_tensors(config: &ModelConfig, layer: usize) -> Vec<Expected> {
-    let mut list = List(Vec::new());
-    list.extend_layer(config, layer);
-    list.0
+pub fn layer_tensors(config: &ModelConfig, layer: usize) -> Vec<ModelTensor> {
+    tensors_of(config, Scope::Layer, layer)
 }
 
-struct List(Vec<Expected>);
+fn tensors_of(config: &ModelConfig, scope: Scope, layer: usize) -> Vec<ModelTensor> {
+    let rows = config.arch.tensors.iter().filter(|row| row.names.scope() == scope);
+    rows.filter_map(|row: &'static TensorRow| {
+        let optional = match presence(config, row.when, layer) {
+            Presence::Required => false,
+            Presence::Detect => true,
+            Presence::Absent => return None,
+        };
+        let shape = row.shape.iter().map(|&dim| number(config, dim)).collect();
+        Some(ModelTensor { names: &row.names, layer, shape, optional })
+    })
+    .collect()
+}
 
-impl List {
-    fn push(&mut self, name: String, shape: &[usize], optional: bool) {
-        self.0.push(Expected { name, shape: shape.to_vec(), optional });
-    }
-
-    fn weight(&mut self, stem: &str, shape: &[usize]) {
-        self.push(format!("{stem}.weight"), shape, false);
-    }
-
-    fn part(&mut self, presence: Presence, name: &str, shape: &[usize]) {
-        match presence {
-            Presence::Required => self.push(name.to_owned(), shape, false),
-            Presence::Detect => self.push(name.to_owned(), shape, true),
-            Presence::Absent => {}
+fn presence(config: &ModelConfig, when: When, layer: usize) -> Presence {
+    let moe = config.moe.as_ref().filter(|_| config.is_moe(layer));
+    match when {
+        When::Always => Presence::Required,
+        When::OwnHead => config.head,
+        When::Dense => Presence::known(moe.is_none()),
+        When::Experts => Presence::known(moe.is_some()),
+        When::SharedExpert => Presence::known(moe.is_some_and(|moe| moe.n_shared > 0)),
+        When::SelectionBias => moe.map_or(Presence::Absent, |moe| moe.router.selection_bias),
+        When::CompressedQueries | When::DirectQueries | When::QueryKeyNorms | When::AttentionBiases => {
+            config.attention.presence(when)
         }
     }
+}
 
-    fn extend_layer(&mut self, config: &ModelConfig, layer: usize) {
-        let at = |stem: &str| format!("blk.{layer}.{stem}");
-        let hidden = config.hidden;
-        self.weight(&at("attn_norm"), &[hidden]);
-        self.extend_attention(config, &at);
-        self.weight(&at("ffn_norm"), &[hidden]);
-        match config.moe.as_ref().filter(|_| config.is_moe(layer)) {
-            Some(moe) => self.extend_moe(moe, hidden, &at),
-            None => {
-                self.weight(&at("ffn_gate"), &[config.dense_ff, hidden]);
-                self.weight(&at("ffn_up"), &[config.dense_ff, hidden]);
-                self.weight(&at("ffn_down"), &[hidden, config.dense_ff]);
-            }
-        }
+/// The number behind a dimension; 0 for one that the model does not have, which no stored tensor matches.
+fn number(config: &ModelConfig, dim: Dim) -> usize {
+    let moe = config.moe.as_ref();
+    match dim {
+        Dim::Vocab => config.vocab,
+        Dim::Hidden => config.hidden,
+        Dim::DenseFf => config.dense_ff,
+        Dim::Experts => moe.map_or(0, |moe| moe.router.n_experts),
+        Dim::ExpertFf => moe.map_or(0, |moe| moe.expert_ff),
+        Dim::SharedFf => moe.map_or(0, |moe| moe.shared_ff()),
+        _ => config.attention.dim(dim, config.n_heads).unwrap_or(0),
     }
+}
 
-    fn extend_attention(&mut self, config: &ModelConfig, at: &dyn Fn(&str) -> String) {
-        let (hidden, heads) = (config.hidden, config.n_heads);
-        match config.attention {
-            AttentionConfig::Mla { q_lora, kv_lora, qk_nope, qk_rope, v_head, .. } => {
-                let q_width = heads * (qk_nope + qk_rope);
-                match q_lora {
-                    Some(rank) => {
-                        self.weight(&at("attn_q_a"), &[rank, hidden]);
-                        self.weight(&at("attn_q_a_norm"), &[rank]);
-                        self.weight(&at("attn_q_b"), &[q_width, rank]);
-                    }
-                    None => self.weight(&at("attn_q"), &[q_width, hidden]),
-                }
-                self.weight(&at("attn_kv_a_mqa"), &[kv_lora + qk_rope, hidden]);
-                self.weight(&at("attn_kv_a_norm"), &[kv_lora]);
-                self.weight(&at("attn_k_b"), &[heads, kv_lora, qk_nope]);
-                self.weight(&at("attn_v_b"), &[heads, v_head, kv_lora]);
-                self.weight(&at("attn_output"), &[hidden, heads * v_head]);
-            }
-            AttentionConfig::Gqa { n_kv_heads, head_dim, qk_norm, bias } => {
-                let widths = [
-                    ("attn_q", heads * head_dim),
-                    ("attn_k", n_kv_heads * head_dim),
-                    ("attn_v", n_kv_heads * head_dim),
-                ];
-                for (stem, width) in widths {
-                    self.weight(&at(stem), &[width, hidden]);
-                    self.part(bias, &format!("{}.bias", at(stem)), &[width]);
-                    if stem != "attn_v" {
-                        self.part(qk_norm, &format!("{}_norm.weight", at(stem)), &[head_dim]);
-                    }
-                }
-                self.weight(&at("attn_output"), &[hidden, heads * head_dim]);
-            }
-        }
-    }
-
-    fn extend_moe(&mut self, moe: &MoeConfig, hidden: usize, at: &dyn Fn(&str) -> String) {
-        let (experts, ff, shared) = (moe.router.n_experts, moe.expert_ff, moe.shared_ff());
-        self.weight(&at("ffn_gate_inp"), &[experts, hidden]);
-        self.part(moe.router.selection_bias, &format!("{}.bias", at("exp_probs_b")), &[experts]);
-        self.weight(&at("ffn_gate_exps"), &[experts, ff, hidden]);
-        self.weight(&at("ffn_up_exps"), &[experts, ff, hidden]);
-        self.weight(&at("ffn_down_exps"), &[experts, hidden, ff]);
-        if shared > 0 {
-            self.weight(&at("ffn_gate_shexp"), &[shared, hidden]);
-            self.weight(&at("ffn_up_shexp"), &[shared, hidden]);
-            self.weight(&at("ffn_down_shexp"), &[hidden, shared]);
-        }
-    }
+/// The mapper that brings this model's tensors into canonical form.
+#[must_use]
+pub fn mapper(config: &ModelConfig) -> TensorNameMapper {
+    let names = config.arch.tensors.iter().map(|row| &row.names);
+    TensorNameMapper::new(names, config.attention.split_dims(config.n_heads), config.n_layers)
 }

@@ -10,8 +10,9 @@
 //! at a place, before anything else (type 3 only when special parsing is on); types 1 and 4 are shown when decoding,
 //! the others are hidden unless asked for.
 //!
-//! No token is added by [`Tokenizer::encode`]: `[gMASK]<sop>` belongs to the chat template, and to raw text through
-//! [`Tokenizer::raw_prefix`].
+//! [`Tokenizer::encode`] adds no token: a prefix such as GLM's `[gMASK]<sop>` belongs to the chat template, and to raw
+//! text through [`Tokenizer::raw_prefix`]. Tokens that the files give no role are looked up by the texts that the known
+//! architectures list.
 //!
 //! **Invariant:** every text can be encoded (all 256 bytes have a token) and the bytes of its tokens are the text.
 
@@ -34,6 +35,7 @@ use std::path::Path;
 use gguf_bitnet::{Metadata, Value};
 
 use crate::error::Result;
+use crate::models::registry::special_tokens;
 use bpe::Bpe;
 use special::WholeTokens;
 use vocabulary::Vocabulary;
@@ -41,24 +43,6 @@ use vocabulary::Vocabulary;
 pub(crate) use hf::read_json;
 pub use stream::{ControlTokens, TextStream};
 pub use vocabulary::{SpecialIds, TokenType};
-
-/// Tokens that end an answer, looked up by text even when the model's files list only the first.
-const STOP_TEXTS: [&str; 3] = ["<|endoftext|>", "<|user|>", "<|observation|>"];
-/// What the model line expects before raw text.
-const RAW_PREFIX: [&str; 2] = ["[gMASK]", "<sop>"];
-/// Tokens that the output parser needs to see although they are control tokens in some vocabularies.
-const MARKUP: [&str; 10] = [
-    "<think>",
-    "</think>",
-    "<tool_call>",
-    "</tool_call>",
-    "<arg_key>",
-    "</arg_key>",
-    "<arg_value>",
-    "</arg_value>",
-    "<tool_response>",
-    "</tool_response>",
-];
 
 /// A model's tokenizer.
 ///
@@ -185,9 +169,10 @@ impl Tokenizer {
         };
         let (with_control, without_control) = (whole(true), whole(false));
         let lookup = |text: &&str| by_text.get(*text).copied();
-        let markup = MARKUP.iter().filter_map(lookup).collect();
+        let markup = special_tokens().flat_map(|tokens| tokens.markup).filter_map(lookup).collect();
         let roles = [ids.eos, ids.eot, ids.eom].into_iter().flatten();
-        let mut stop_ids: Vec<u32> = roles.chain(STOP_TEXTS.iter().filter_map(lookup)).collect();
+        let mut stop_ids: Vec<u32> =
+            roles.chain(special_tokens().flat_map(|tokens| tokens.stops).filter_map(lookup)).collect();
         stop_ids.sort_unstable();
         stop_ids.dedup();
         Self {
@@ -263,12 +248,13 @@ impl Tokenizer {
         Ok(ids)
     }
 
-    /// What to put before raw text (completion, perplexity): `[gMASK]<sop>` if the vocabulary has both, else the begin
-    /// token if the model's files demand it, else nothing.
+    /// The ids to put before raw text (completion, perplexity): the prefix of the architecture whose prefix the vocabulary
+    /// holds (`[gMASK]<sop>` for GLM), else the begin token if the model's files demand it, else none.
     #[must_use]
     pub fn raw_prefix(&self) -> Vec<u32> {
-        let both: Option<Vec<u32>> = RAW_PREFIX.iter().map(|text| self.token_to_id(text)).collect();
-        both.unwrap_or_else(|| self.ids.bos.filter(|_| self.add_bos).into_iter().collect())
+        let prefixes = special_tokens().map(|tokens| tokens.raw_prefix).filter(|prefix| !prefix.is_empty());
+        let mut whole = prefixes.filter_map(|prefix| prefix.iter().map(|text| self.token_to_id(text)).collect());
+        whole.next().unwrap_or_else(|| self.ids.bos.filter(|_| self.add_bos).into_iter().collect())
     }
 
     /// The bytes that a token stands for, shown or not; empty outside the vocabulary.

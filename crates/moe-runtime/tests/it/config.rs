@@ -3,7 +3,9 @@
 use gguf_bitnet::{Metadata, Value};
 use mla_attention::RopeStyle;
 use moe_runtime::Error;
-use moe_runtime::models::{Arch, AttentionConfig, Gating, GroupScore, ModelConfig, Presence, RouterConfig, WeightNorm};
+use moe_runtime::models::{
+    Activation, AttentionConfig, Gating, GqaDims, GroupScore, MlaDims, ModelConfig, Presence, RouterConfig, WeightNorm,
+};
 use serde_json::{Value as Json, json};
 
 fn hf(case: &str) -> Json {
@@ -40,17 +42,17 @@ fn router(config: &ModelConfig) -> &RouterConfig {
 #[test]
 fn a_glm_checkpoint_reads_as_it_is() {
     let config = ModelConfig::from_hf(&hf("glm-tiny-top4")).expect("it reads");
-    assert_eq!((config.arch, config.n_layers, config.n_dense, config.n_mtp), (Arch::Glm4MoeLite, 2, 1, 0));
+    assert_eq!((config.arch.hf_name(), config.n_layers, config.n_dense, config.n_mtp), ("glm4_moe_lite", 2, 1, 0));
     assert_eq!((config.vocab, config.hidden, config.dense_ff, config.n_ctx), (512, 256, 512, 1024));
     assert_eq!((config.norm_eps, config.head), (1e-5, Presence::Absent));
-    let want = AttentionConfig::Mla {
+    let want = AttentionConfig::Mla(MlaDims {
         q_lora: Some(256),
         kv_lora: 256,
         qk_nope: 64,
         qk_rope: 32,
         v_head: 64,
         latent_norm_eps: 1e-6,
-    };
+    });
     assert_eq!(config.attention, want);
     assert_eq!((config.rope.theta, config.rope.dims, config.rope.style), (1e6, 32, RopeStyle::Interleaved));
     let router = router(&config);
@@ -73,15 +75,24 @@ fn the_other_families_read_as_they_are() {
 
     let gqa = ModelConfig::from_hf(&hf("glm4-moe-gqa")).expect("it reads");
     assert_eq!((gqa.n_mtp, gqa.rope.dims, gqa.rope.style), (1, 32, RopeStyle::Halves));
-    let want =
-        AttentionConfig::Gqa { n_kv_heads: 2, head_dim: 64, qk_norm: Presence::Required, bias: Presence::Required };
+    let want = AttentionConfig::Gqa(GqaDims {
+        n_kv_heads: 2,
+        head_dim: 64,
+        qk_norm: Presence::Required,
+        bias: Presence::Required,
+    });
     assert_eq!(gqa.attention, want);
     let plain = ModelConfig::from_hf(&hf("glm4-moe-plain")).expect("it reads");
-    let want = AttentionConfig::Gqa { n_kv_heads: 2, head_dim: 24, qk_norm: Presence::Absent, bias: Presence::Absent };
+    let want = AttentionConfig::Gqa(GqaDims {
+        n_kv_heads: 2,
+        head_dim: 24,
+        qk_norm: Presence::Absent,
+        bias: Presence::Absent,
+    });
     assert_eq!((plain.attention, plain.rope.dims), (want, 6));
 
     let v3 = changed("glm-tiny", &[("model_type", json!("deepseek_v3"))]).expect("it reads");
-    assert_eq!((v3.arch, router(&v3).gating), (Arch::DeepseekV3, Gating::Sigmoid));
+    assert_eq!((v3.arch.hf_name(), router(&v3).gating), ("deepseek_v3", Gating::Sigmoid));
 }
 
 #[test]
@@ -117,6 +128,14 @@ fn rope_over_halves_is_read_where_the_family_allows_it() {
     let halves = changed("glm-tiny", &[("rope_interleave", json!(false))]).expect("it reads");
     assert_eq!(halves.rope.style, RopeStyle::Halves);
     refused(halves.to_gguf_metadata().map(|_| halves.clone()), &["the format cannot express"]);
+}
+
+#[test]
+fn the_activation_is_read_and_a_gguf_cannot_express_a_squared_relu() {
+    assert_eq!(ModelConfig::from_hf(&hf("glm-tiny")).expect("it reads").activation, Activation::Silu);
+    let squared = changed("glm-tiny", &[("hidden_act", json!("relu2"))]).expect("it reads");
+    assert_eq!(squared.activation, Activation::SquaredRelu);
+    refused(squared.to_gguf_metadata().map(|_| squared.clone()), &["the format cannot express"]);
 }
 
 #[test]

@@ -3,7 +3,10 @@
 use std::sync::{Arc, Mutex};
 
 use moe_runtime::SplitMix64;
-use moe_runtime::forward::{At, ExpertBank, ExpertId, ExpertScratch, RoutedBatch, RoutingDecision, SwiGlu, Taps};
+use moe_runtime::forward::{
+    At, ExpertBank, ExpertId, ExpertScratch, FfnScratch, RoutedBatch, RoutingDecision, SwiGlu, Taps,
+};
+use moe_runtime::models::Activation;
 use tl_kernels::{ActivationBuffer, Linear, Pool, math};
 
 const HIDDEN: usize = 20;
@@ -17,15 +20,17 @@ fn network(random: &mut SplitMix64, ff: usize) -> SwiGlu {
     SwiGlu::new(matrix(ff, HIDDEN), matrix(ff, HIDDEN), matrix(HIDDEN, ff)).expect("they fit")
 }
 
+/// One matrix on one row.
+fn apply(linear: &Linear, x: &[f32]) -> Vec<f32> {
+    let mut acts = ActivationBuffer::new();
+    acts.set(x, 1, x.len());
+    let mut y = vec![0.0; linear.rows()];
+    linear.forward(&Pool::serial(), &acts, &mut y);
+    y
+}
+
 /// One network on one row, by its definition.
 fn alone(network: &SwiGlu, x: &[f32]) -> Vec<f32> {
-    let apply = |linear: &Linear, x: &[f32]| {
-        let mut acts = ActivationBuffer::new();
-        acts.set(x, 1, x.len());
-        let mut y = vec![0.0; linear.rows()];
-        linear.forward(&Pool::serial(), &acts, &mut y);
-        y
-    };
     let (gate, up) = (apply(network.gate(), x), apply(network.up(), x));
     let hidden: Vec<f32> = gate.iter().zip(up).map(|(&g, u)| math::silu(g) * u).collect();
     apply(network.down(), &hidden)
@@ -127,4 +132,20 @@ fn matrices_that_do_not_fit_each_other_are_refused() {
     assert!(SwiGlu::new(matrix(4, 3), matrix(5, 3), matrix(3, 4)).is_err());
     let message = SwiGlu::new(matrix(4, 3), matrix(4, 3), matrix(4, 3)).expect_err("down is wrong").to_string();
     assert!(message.contains("feed-forward down"), "{message}");
+}
+
+#[test]
+fn a_squared_relu_is_computed_by_its_definition() {
+    let network = network(&mut SplitMix64::new(5), FF).with_activation(Activation::SquaredRelu);
+    let x: Vec<f32> = (0..HIDDEN).map(|i| i as f32 / 7.0 - 1.0).collect();
+    let (gate, up) = (apply(network.gate(), &x), apply(network.up(), &x));
+    assert!(gate.iter().any(|&g| g < 0.0) && gate.iter().any(|&g| g > 0.0));
+    let hidden: Vec<f32> = gate.iter().zip(up).map(|(&g, u)| g.max(0.0) * g.max(0.0) * u).collect();
+    let expected = apply(network.down(), &hidden);
+
+    let mut acts = ActivationBuffer::new();
+    acts.set(&x, 1, HIDDEN);
+    let mut got = vec![0.0; HIDDEN];
+    network.forward(&Pool::serial(), &mut acts, &mut FfnScratch::default(), &mut got, |seen| assert_eq!(seen, hidden));
+    assert_eq!(got, expected);
 }

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use gguf_bitnet::{GgufWriter, TensorClass, TensorType, gguf_name};
+use gguf_bitnet::{GgufWriter, TensorClass, TensorType};
 use mla_attention::{CacheType, LayerCache};
 use moe_runtime::forward::{Batch, DecoderLayer, LayerScratch};
-use moe_runtime::models::{expected_layer_tensors, expected_tensors};
-use moe_runtime::{CraftsmanModel, Error, MemoryPlan, ModelFiles, mapper};
+use moe_runtime::models::{expected_tensors, layer_tensors, mapper};
+use moe_runtime::{CraftsmanModel, Error, MemoryPlan, ModelFiles};
 use tl_kernels::{ActMode, Pool};
 
 use crate::golden::{case, max_abs, options, read_case, run, session};
@@ -52,7 +52,7 @@ fn a_gguf_of_the_checkpoint_gives_the_same_bits() {
         let copy = MemorySource::copy_of(&files.catalog, |t| float_type(t.class, TensorType::Bf16));
         let (mut infos, data) = copy.into_parts();
         for info in &mut infos {
-            info.name = gguf_name(files.config.arch.gguf_name(), &info.name);
+            info.name = mapper(&files.config).gguf_name(&info.name);
         }
         let mut writer = GgufWriter::new(&metadata, infos).expect("the layout fits");
         let mut out = Vec::new();
@@ -160,7 +160,7 @@ fn the_expected_tensors_are_those_of_the_file() {
         let expected = expected_tensors(&files.config);
         let required = expected.iter().filter(|t| !t.optional).count();
         assert!(required <= files.catalog.tensors().len() && files.catalog.tensors().len() <= expected.len(), "{name}");
-        let layers: usize = (0..files.config.n_layers).map(|l| expected_layer_tensors(&files.config, l).len()).sum();
+        let layers: usize = (0..files.config.n_layers).map(|l| layer_tensors(&files.config, l).len()).sum();
         assert_eq!(expected.iter().filter(|t| t.name.starts_with("blk.")).count(), layers, "{name}");
     }
     let wide = open("wide");

@@ -17,6 +17,7 @@ mod negative;
 mod packing;
 mod readme;
 mod router;
+mod tables;
 mod ternary;
 mod tile_cache;
 mod tokenizer;

@@ -2,7 +2,7 @@
 
 use gguf_bitnet::Catalog;
 use moe_runtime::forward::{At, Taps};
-use moe_runtime::models::{AttentionConfig, ModelConfig};
+use moe_runtime::models::{MlaDims, ModelConfig};
 
 /// Replaces the attention of every layer by plain loops over one batch that starts at position 0.
 pub(crate) struct NaiveMla<'a> {
@@ -34,10 +34,8 @@ impl NaiveMla<'_> {
     }
 
     fn attend(&self, at: At) -> Vec<f64> {
-        let AttentionConfig::Mla { kv_lora, qk_nope, qk_rope, v_head, latent_norm_eps, .. } = self.config.attention
-        else {
-            panic!("only latent attention is written out");
-        };
+        let dims = *self.config.attention.as_mla().expect("only latent attention is written out");
+        let MlaDims { kv_lora, qk_nope, qk_rope, v_head, latent_norm_eps, .. } = dims;
         let (heads, hidden, eps) = (self.config.n_heads, self.config.hidden, f64::from(latent_norm_eps));
         let x: Vec<f64> = self.input.iter().map(|&v| f64::from(v)).collect();
         let w = |stem: &str| self.weight(at.layer, stem);

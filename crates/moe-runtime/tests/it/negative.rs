@@ -6,7 +6,7 @@ use gguf_bitnet::Catalog;
 use mla_attention::RopeStyle;
 use moe_runtime::ModelFiles;
 use moe_runtime::forward::{At, RoutingDecision, Taps};
-use moe_runtime::models::{AttentionConfig, Gating, ModelConfig, RouterConfig, WeightNorm};
+use moe_runtime::models::{Activation, Gating, ModelConfig, RouterConfig, WeightNorm};
 
 use crate::golden::{Distance, case, load_changed, read_case, run};
 use crate::naive_mla::NaiveMla;
@@ -29,6 +29,11 @@ fn assert_red(distance: &Distance) {
 fn a_softmax_router_is_noticed() {
     assert_red(&distance_of("glm-tiny", |c| router(c).gating = Gating::Softmax));
     assert_red(&distance_of("deepseek-v2-softmax", |c| router(c).gating = Gating::Sigmoid));
+}
+
+#[test]
+fn another_activation_is_noticed() {
+    assert_red(&distance_of("glm-tiny", |c| c.activation = Activation::SquaredRelu));
 }
 
 #[test]
@@ -64,9 +69,9 @@ fn another_rope_base_is_noticed() {
 fn the_models_epsilon_in_the_latent_norms_is_noticed() {
     assert_red(&distance_of("glm-eps", |c| {
         let eps = c.norm_eps;
-        let AttentionConfig::Mla { latent_norm_eps, .. } = &mut c.attention else { panic!("the case is MLA") };
-        assert_ne!(*latent_norm_eps, eps);
-        *latent_norm_eps = eps;
+        let dims = c.attention.as_mla_mut().expect("the case has latent attention");
+        assert_ne!(dims.latent_norm_eps, eps);
+        dims.latent_norm_eps = eps;
     }));
 }
 

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use moe_runtime::forward::FeedForward;
-use moe_runtime::models::AttentionConfig;
+use moe_runtime::models::mapper;
 use moe_runtime::storage::{Packed, StorageReport, Tiles, WeightStorage};
-use moe_runtime::{CraftsmanModel, LoadOptions, ModelFiles, mapper};
+use moe_runtime::{CraftsmanModel, LoadOptions, ModelFiles};
 use tl_kernels::{ActMode, KernelKind, Pool};
 
 use crate::golden::{case, run};
@@ -63,13 +63,11 @@ fn no_more_is_packed_than_was_allowed() {
     let files = ModelFiles::open(&case("ternary-forward").join("model.gguf")).expect("the model opens");
     // With rotary parts of 16 values, two matrices of each layer have half a tile too much.
     let (mut config, mut source) = (files.config.clone(), MemorySource::stored_in(&**files.catalog.source()));
-    let AttentionConfig::Mla { kv_lora, qk_nope, qk_rope, .. } = &mut config.attention else {
-        panic!("latent attention")
-    };
-    (*qk_rope, config.rope.dims) = (16, 16);
+    let dims = config.attention.as_mla_mut().expect("the model has latent attention");
+    (dims.qk_rope, config.rope.dims) = (16, 16);
     for layer in 0..config.n_layers {
-        source.cut(&format!("blk.{layer}.attn_kv_a_mqa.weight"), *kv_lora + 16);
-        source.cut(&format!("blk.{layer}.attn_q_b.weight"), config.n_heads * (*qk_nope + 16));
+        source.cut(&format!("blk.{layer}.attn_kv_a_mqa.weight"), dims.kv_lora + 16);
+        source.cut(&format!("blk.{layer}.attn_q_b.weight"), config.n_heads * (dims.qk_nope + 16));
     }
     let catalog = mapper(&config).map(Arc::new(source)).expect("its names are known");
     let load = |act_mode, growth_bytes| {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use gguf_bitnet::{GgufFile, TensorType};
 use mla_attention::CacheType;
-use moe_runtime::models::ModelConfig;
-use moe_runtime::{CraftsmanModel, LoadOptions, Session, mapper};
+use moe_runtime::models::{ModelConfig, mapper};
+use moe_runtime::{CraftsmanModel, LoadOptions, Session};
 use tl_kernels::{ActMode, Bytes};
 
 use crate::golden::{Run, case, max_abs, relative_l2, run};

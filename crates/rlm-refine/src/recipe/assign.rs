@@ -161,8 +161,12 @@ mod tests {
 
     #[test]
     fn an_override_cannot_pass_the_layer_filter() {
-        for name in ["token_embd.weight", "output.weight", "output_norm.weight", "blk.1.ffn_gate_inp.weight"] {
-            let class = TensorClass::of(name);
+        for (name, class) in [
+            ("token_embd.weight", TensorClass::Embedding),
+            ("output.weight", TensorClass::Head),
+            ("output_norm.weight", TensorClass::Norm),
+            ("blk.1.ffn_gate_inp.weight", TensorClass::Router),
+        ] {
             let mut recipe = recipe(Preset::Balanced);
             recipe.overrides.push(Override::parse(".*=TQ2_0").unwrap());
             let shape: &[usize] = if class == TensorClass::Norm { &[256] } else { &[64, 256] };
@@ -185,10 +189,10 @@ mod tests {
         let mut recipe = recipe(Preset::Balanced);
         recipe.overrides =
             vec![Override::parse(r"blk\..*=Q8_0").unwrap(), Override::parse(r"blk\.3\..*=bf16").unwrap()];
-        let ty = |name: &str| recipe.assign(name, TensorClass::of(name), &[256, 256]).unwrap().ty;
-        assert_eq!(ty("blk.2.attn_q_a.weight"), TensorType::Q8_0);
-        assert_eq!(ty("blk.3.attn_q_a.weight"), TensorType::Bf16);
-        assert_eq!(ty("output.weight"), TensorType::Q6K, "`blk` must not match inside another name");
+        let ty = |name: &str, class| recipe.assign(name, class, &[256, 256]).unwrap().ty;
+        assert_eq!(ty("blk.2.attn_q_a.weight", TensorClass::Attention), TensorType::Q8_0);
+        assert_eq!(ty("blk.3.attn_q_a.weight", TensorClass::Attention), TensorType::Bf16);
+        assert_eq!(ty("output.weight", TensorClass::Head), TensorType::Q6K, "`blk` must not match inside another name");
         assert!(Override::parse("no-type").is_err());
         assert!(Override::parse("(=Q8_0").is_err());
         assert!(Override::parse("x=IQ2_XXS").is_err());

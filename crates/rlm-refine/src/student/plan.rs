@@ -2,8 +2,8 @@
 //!
 //! **Invariant:** the size of the file follows from the plan alone; the values of the weights cannot change it.
 
-use gguf_bitnet::{GgufWriter, Metadata, TensorClass, TensorInfo, gguf_name};
-use moe_runtime::models::ModelConfig;
+use gguf_bitnet::{GgufWriter, Metadata, TensorClass, TensorInfo, TensorNameMapper};
+use moe_runtime::models::{ModelConfig, mapper};
 
 use crate::error::Result;
 use crate::recipe::{Assignment, Reason, Recipe};
@@ -43,6 +43,7 @@ impl PlannedTensor {
 pub struct StudentPlan {
     /// The tensors in file order.
     pub tensors: Vec<PlannedTensor>,
+    names: TensorNameMapper,
     pub(super) arch: &'static str,
 }
 
@@ -57,15 +58,16 @@ impl StudentPlan {
         tensors: impl Iterator<Item = (&'a str, &'a [usize])>,
         recipe: &Recipe,
     ) -> Result<Self> {
+        let names = mapper(config);
         let tensors = tensors.map(|(name, shape)| {
-            let class = TensorClass::of(name);
+            let class = names.class(name);
             let assignment = recipe.assign(name, class, shape)?;
             Ok(PlannedTensor { name: name.to_owned(), class, shape: shape.to_vec(), assignment })
         });
         let tensors = tensors.collect::<Result<Vec<PlannedTensor>>>()?;
         let open = tensors.iter().filter(|tensor| tensor.assignment.reason != Reason::AlwaysF32);
         recipe.ensure_used(open.map(|tensor| &*tensor.name))?;
-        Ok(Self { tensors, arch: config.arch.gguf_name() })
+        Ok(Self { tensors, names, arch: config.arch.gguf_name() })
     }
 
     /// How many weights it has.
@@ -95,7 +97,7 @@ impl StudentPlan {
         let infos = self.tensors.iter().map(|tensor| {
             let ty = tensor.assignment.ty;
             let bytes = ty.tensor_bytes(&tensor.shape)?;
-            Ok(TensorInfo { name: gguf_name(self.arch, &tensor.name), shape: tensor.shape.clone(), ty, bytes })
+            Ok(TensorInfo { name: self.names.gguf_name(&tensor.name), shape: tensor.shape.clone(), ty, bytes })
         });
         Ok(GgufWriter::new(metadata, infos.collect::<Result<_>>()?)?)
     }

@@ -4,8 +4,8 @@ use std::fs;
 use std::io::Write;
 use std::path::Path;
 
-use gguf_bitnet::{TensorClass, hf_name, require_space, write_atomic};
-use moe_runtime::models::AttentionConfig;
+use gguf_bitnet::{Piece, TensorClass, require_space, write_atomic};
+use moe_runtime::models::ModelTensor;
 use tl_kernels::Pool;
 
 use super::model::{OnBytes, SyntheticModel};
@@ -22,7 +22,7 @@ impl SyntheticModel {
     /// # Errors
     /// An existing `out`, or too little disk. A directory that could not be finished is removed.
     pub fn write_checkpoint(&self, pool: &Pool, out: &Path, progress: &mut OnBytes<'_>) -> Result<u64> {
-        let shards = shards(self.checkpoint_tensors()?, SHARD_BYTES);
+        let shards = shards(self.checkpoint_tensors(), SHARD_BYTES);
         let total: u64 = shards.iter().flatten().map(CheckpointTensor::bytes).sum();
         require_space(out, total)?;
         let io = |action| move |source| Error::Io { action, path: out.display().to_string(), source };
@@ -62,36 +62,34 @@ impl SyntheticModel {
     }
 
     /// The tensors by the names and cuts of a checkpoint: experts one by one, the halves of `kv_b` in one tensor.
-    fn checkpoint_tensors(&self) -> Result<Vec<CheckpointTensor>> {
-        let config = &self.shape.config;
-        let mut tensors = Vec::new();
-        for (name, shape) in self.tensors() {
-            let class = TensorClass::of(&name);
-            let unnamed =
-                || Error::Shape { path: name.clone(), reason: "no checkpoint has a tensor of this name".to_owned() };
-            let mut push = |expert, shape: &[usize]| -> Result<()> {
-                let name = hf_name(&name, expert).ok_or_else(unnamed)?;
-                tensors.push(CheckpointTensor {
-                    name,
-                    shape: shape.to_vec(),
-                    class,
-                    f32: class == TensorClass::RouterBias,
-                });
-                Ok(())
+    fn checkpoint_tensors(&self) -> Vec<CheckpointTensor> {
+        let mut tensors: Vec<CheckpointTensor> = Vec::new();
+        for ModelTensor { names, layer, shape, .. } in self.tensors() {
+            let class = names.class();
+            let stored = |expert, shape| CheckpointTensor {
+                name: names.checkpoint_name(layer, expert),
+                shape,
+                class,
+                f32: class == TensorClass::RouterBias,
             };
-            match (class, &config.attention) {
-                (TensorClass::RoutedExpert, _) => {
-                    (0..shape[0]).try_for_each(|expert| push(Some(expert), &shape[1..]))?
+            match names.checkpoint_piece() {
+                Piece::HeadKeys => {
+                    // Keys lie transposed in the model, [heads, latent, width], and as heads x width rows here.
+                    let (heads, latent, width) = (shape[0], shape[1], shape[2]);
+                    tensors.push(stored(None, vec![heads * width, latent]));
                 }
-                (TensorClass::AttentionKb, &AttentionConfig::Mla { kv_lora, qk_nope, v_head, .. }) => {
-                    push(None, &[config.n_heads * (qk_nope + v_head), kv_lora])?;
+                Piece::HeadValues => {
+                    let name = names.checkpoint_name(layer, None);
+                    let fused = tensors.iter_mut().rfind(|tensor| tensor.name == name);
+                    fused.expect("the keys of a fused tensor stand before its values").shape[0] += shape[0] * shape[1];
                 }
-                // `kv_b` holds both halves and is listed with the first.
-                (TensorClass::AttentionVb, _) => {}
-                _ => push(None, &shape)?,
+                _ if names.is_per_expert() => {
+                    tensors.extend((0..shape[0]).map(|expert| stored(Some(expert), shape[1..].to_vec())));
+                }
+                _ => tensors.push(stored(None, shape)),
             }
         }
-        Ok(tensors)
+        tensors
     }
 }
 

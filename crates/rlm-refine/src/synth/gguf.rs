@@ -29,7 +29,7 @@ impl SyntheticModel {
         progress: &mut OnBytes<'_>,
     ) -> Result<u64> {
         let SyntheticModel { shape, seed } = self;
-        let tensors = self.tensors();
+        let tensors: Vec<_> = self.tensors().map(|tensor| (tensor.name(), tensor.shape)).collect();
         let plan = StudentPlan::new(&shape.config, tensors.iter().map(|(n, s)| (&**n, &**s)), recipe)?;
         let units = Units::cut(&plan, None, pool.threads())?;
         let provenance =

@@ -1,6 +1,6 @@
 //! A synthetic model: a shape and a seed.
 
-use moe_runtime::models::expected_tensors;
+use moe_runtime::models::{ModelTensor, model_tensors};
 
 use super::shape::Shape;
 
@@ -17,9 +17,8 @@ pub struct SyntheticModel {
 pub type OnBytes<'a> = dyn FnMut(u64, u64) + 'a;
 
 impl SyntheticModel {
-    /// The canonical tensors, `(name, shape)`: all that a file of this shape must have.
-    pub(super) fn tensors(&self) -> Vec<(String, Vec<usize>)> {
-        let wanted = expected_tensors(&self.shape.config).into_iter().filter(|tensor| !tensor.optional);
-        wanted.map(|tensor| (tensor.name, tensor.shape)).collect()
+    /// The tensors that a file of this shape must have.
+    pub(super) fn tensors(&self) -> impl Iterator<Item = ModelTensor> {
+        model_tensors(&self.shape.config).into_iter().filter(|tensor| !tensor.optional)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use moe_runtime::models::ModelConfig;
+use moe_runtime::models::{ModelConfig, keep_layers};
 use serde_json::Value;
 
 use crate::error::{Error, Result};
@@ -47,31 +47,11 @@ impl Shape {
         };
         let mut json: Value = serde_json::from_str(&text).map_err(|e| unusable(e.to_string()))?;
         if let Some(n_layers) = n_layers {
-            cut_layers(&mut json, n_layers).map_err(unusable)?;
+            keep_layers(&mut json, n_layers).map_err(|e| unusable(e.to_string()))?;
         }
         let config = ModelConfig::from_hf(&json).map_err(|e| unusable(e.to_string()))?;
         Ok(Self { json, config, name })
     }
-}
-
-/// Keeps the first `n_layers` layers, without the MTP blocks behind them.
-fn cut_layers(json: &mut Value, n_layers: usize) -> Result<(), String> {
-    let object = json.as_object_mut().ok_or("a configuration is a JSON object")?;
-    if n_layers == 0 {
-        return Err("at least one layer is needed".to_owned());
-    }
-    object.insert("num_hidden_layers".into(), n_layers.into());
-    object.insert("num_nextn_predict_layers".into(), 0.into());
-    if let Some(Value::Array(types)) = object.get_mut("mlp_layer_types") {
-        types.truncate(n_layers);
-        types.resize(n_layers, "sparse".into());
-    }
-    if let Some(dense) = object.get("first_k_dense_replace").and_then(Value::as_u64)
-        && dense > n_layers as u64
-    {
-        object.insert("first_k_dense_replace".into(), n_layers.into());
-    }
-    Ok(())
 }
 
 #[cfg(test)]

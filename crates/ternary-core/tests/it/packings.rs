@@ -230,15 +230,15 @@ fn wrong_lengths_are_refused() {
         for got_bytes in [0, 1, packing.block_bytes() - 1, packing.block_bytes() + 1] {
             let refused = packing.decode(&vec![0; got_bytes], &mut [0; BLOCK]);
             let expected_bytes = packing.block_bytes();
-            assert_eq!(refused, Err(Error::Length { expected_bytes, got_bytes }));
+            assert_eq!(refused, Err(Error::Span { expected_bytes, got_bytes }));
         }
     }
     let packed = I2sLayout::X86.encode(&[0; 128], 1.0).unwrap();
     let not_blocks = Error::NotBlocks { weights: 64, block: 128 };
     assert_eq!(I2sLayout::X86.decode(&packed, 64), Err(not_blocks.clone()));
     assert_eq!(I2sLayout::X86.encode(&[0; 64], 1.0), Err(not_blocks));
-    let wrong_length = Error::Length { expected_bytes: 96, got_bytes: 64 };
-    assert_eq!(I2sLayout::X86.decode(&packed, 256), Err(wrong_length));
+    let span = Error::Span { expected_bytes: 96, got_bytes: 64 };
+    assert_eq!(I2sLayout::X86.decode(&packed, 256), Err(span));
 }
 
 #[test]

@@ -190,7 +190,7 @@ fn shapes_that_do_not_fit_are_refused() {
         TernaryTensor::new(Packing::Tq2_0, rows, cols, bytes, Scales::PerBlock)
     };
     assert!(new(2, 256, 132).is_ok());
-    let span = |expected_bytes, got_bytes| Err(Error::Length { expected_bytes, got_bytes });
+    let span = |expected_bytes, got_bytes| Err(Error::Span { expected_bytes, got_bytes });
     assert_eq!(new(2, 256, 131), span(132, 131));
     assert_eq!(new(1, 256, 132), span(66, 132));
     assert_eq!(new(1, 192, 66), Err(Error::NotBlocks { weights: 192, block: 256 }));
@@ -239,7 +239,7 @@ fn i2s_tensors_keep_their_values_and_their_one_scale() {
         assert_eq!(y[0], 0.1_f32.mul_add(b, 0.1_f32.mul_add(a, 0.0)));
 
         let short = TernaryTensor::from_i2s(layout, 4, 512, &packed);
-        assert!(matches!(short, Err(Error::Length { .. })));
+        assert!(matches!(short, Err(Error::Span { .. })));
     }
 }
 

@@ -218,6 +218,6 @@ fn rows_are_quantised_block_by_block() {
             assert_eq!(trits, expected);
         }
         let span = quantize_row(packing, Rounding::AbsMean, &row, None, &mut out[1..]);
-        assert!(matches!(span, Err(Error::Length { .. })), "{span:?}");
+        assert!(matches!(span, Err(Error::Span { .. })), "{span:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! From the roles of stored tensors to the list of canonical ones.
+//! From the places of stored tensors to the list of canonical ones.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -9,124 +9,103 @@ use crate::error::{Error, Result};
 use crate::formats::FormatError;
 use crate::names::NamesError;
 use crate::names::class::TensorClass;
-use crate::names::mapper::{Role, SplitDims, TensorNameMapper, order_key};
+use crate::names::mapper::{Found, SplitDims, TensorNameMapper};
+use crate::names::row::Piece;
 use crate::source::{SourceError, TensorInfo, TensorSource};
 
 impl Catalog {
     pub(crate) fn assemble(source: Arc<dyn TensorSource>, mapper: &TensorNameMapper) -> Result<Catalog> {
-        let mut pieces: BTreeMap<_, (String, Vec<(usize, Piece)>)> = BTreeMap::new();
+        let mut wanted: BTreeMap<_, Gathered> = BTreeMap::new();
         let (mut unmapped, mut skipped) = (Vec::new(), Vec::new());
-        for (index, info) in source.tensors().iter().enumerate() {
-            let mut add = |name: String, piece: Piece| {
-                let key = order_key(&name);
-                pieces.entry(key).or_insert_with(|| (name, Vec::new())).1.push((index, piece));
-            };
-            match mapper.role(&info.name) {
-                Role::Whole(name) => add(name, Piece::Whole),
-                Role::Expert { name, expert } => add(name, Piece::Expert { expert, half: None }),
-                Role::ExpertGateUp { gate, up, expert } => {
-                    add(gate, Piece::Expert { expert, half: Some(Half::First) });
-                    add(up, Piece::Expert { expert, half: Some(Half::Second) });
+        for (source, info) in source.tensors().iter().enumerate() {
+            match mapper.find(&info.name) {
+                Found::Places(places) => {
+                    for place in places {
+                        let (name, class) = (place.name, place.class);
+                        let tensor =
+                            wanted.entry(place.order).or_insert_with(|| Gathered { name, class, stored: Vec::new() });
+                        tensor.stored.push(Stored { source, expert: place.expert, piece: place.piece });
+                    }
                 }
-                Role::GateUp { gate, up } => {
-                    add(gate, Piece::Half(Half::First));
-                    add(up, Piece::Half(Half::Second));
-                }
-                Role::KvB { key, value } => {
-                    add(key, Piece::Keys);
-                    add(value, Piece::Values);
-                }
-                Role::Skipped => skipped.push(info.name.clone()),
-                Role::Unknown => unmapped.push(info.name.clone()),
+                Found::Skipped => skipped.push(info.name.clone()),
+                Found::Unknown => unmapped.push(info.name.clone()),
             }
         }
-        let mut tensors = Vec::with_capacity(pieces.len());
-        for (name, pieces) in pieces.into_values() {
-            let tensor = assemble_tensor(source.tensors(), &name, pieces, mapper.dims())
-                .map_err(|error| error.in_tensor(name).in_file(source.path()))?;
-            tensors.push(tensor);
+        let mut tensors = Vec::with_capacity(wanted.len());
+        for Gathered { name, class, stored } in wanted.into_values() {
+            let (shape, parts) = assemble_tensor(source.tensors(), stored, mapper.dims())
+                .map_err(|error| error.in_tensor(&name).in_file(source.path()))?;
+            tensors.push(LogicalTensor { name, class, shape, parts });
         }
         let by_name = tensors.iter().enumerate().map(|(index, t)| (t.name.clone(), index)).collect();
         Ok(Catalog { source, tensors, by_name, unmapped, skipped })
     }
 }
 
+/// A tensor of the model and all that is stored of it.
+struct Gathered {
+    name: String,
+    class: TensorClass,
+    stored: Vec<Stored>,
+}
+
+/// A stored tensor and the part of it that counts.
+#[derive(Clone, Copy)]
+struct Stored {
+    /// Index of the stored tensor in the source.
+    source: usize,
+    expert: Option<usize>,
+    piece: Piece,
+}
+
 /// The most matrices or heads a fused tensor is cut into: far more than any model has, and few
 /// enough that a hostile shape cannot claim the memory for its list of parts.
 const MAX_CUTS: usize = 1 << 16;
 
-/// Which rows of a stored tensor belong to a logical one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Piece {
-    Whole,
-    Expert { expert: usize, half: Option<Half> },
-    Half(Half),
-    Keys,
-    Values,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Half {
-    First,
-    Second,
-}
-
-impl Half {
-    /// This half of `rows` rows that start at `start`.
-    fn of(self, start: usize, rows: usize) -> Range<usize> {
-        match self {
-            Half::First => start..start + rows / 2,
-            Half::Second => start + rows / 2..start + rows,
-        }
+/// This half of `rows` rows that start at `start`; all of them for a piece that is no half.
+fn half_of(piece: Piece, start: usize, rows: usize) -> Range<usize> {
+    match piece {
+        Piece::FirstHalf => start..start + rows / 2,
+        Piece::SecondHalf => start + rows / 2..start + rows,
+        _ => start..start + rows,
     }
 }
 
-fn assemble_tensor(
-    infos: &[TensorInfo],
-    name: &str,
-    mut pieces: Vec<(usize, Piece)>,
-    dims: SplitDims,
-) -> Result<LogicalTensor> {
-    for &(index, _) in &pieces {
-        if let Some(dim) = infos[index].shape.iter().position(|&d| d == 0) {
+fn assemble_tensor(infos: &[TensorInfo], mut stored: Vec<Stored>, dims: SplitDims) -> Result<(Vec<usize>, Vec<Part>)> {
+    for info in stored.iter().map(|part| &infos[part.source]) {
+        if let Some(dim) = info.shape.iter().position(|&d| d == 0) {
             return Err(SourceError::ZeroDimension { dim }.into());
         }
     }
-    // Experts ascending; anything else has no number and sorts first.
-    pieces.sort_by_key(|(_, piece)| match piece {
-        Piece::Expert { expert, .. } => Some(*expert),
-        _ => None,
-    });
-    let conflict = pieces.windows(2).find(|pair| {
-        let number = |piece: &Piece| match piece {
-            Piece::Expert { expert, .. } => Some(*expert),
-            _ => None,
-        };
-        number(&pair[0].1).is_none() || number(&pair[0].1) == number(&pair[1].1)
-    });
+    // Experts ascending; a tensor that is not one expert's sorts first.
+    stored.sort_by_key(|part| part.expert);
+    let conflict = stored.windows(2).find(|pair| pair[0].expert.is_none() || pair[0].expert == pair[1].expert);
     if let Some(pair) = conflict {
         return Err(NamesError::NameConflict {
-            first: infos[pair[0].0].name.clone(),
-            second: infos[pair[1].0].name.clone(),
+            first: infos[pair[0].source].name.clone(),
+            second: infos[pair[1].source].name.clone(),
         }
         .into());
     }
-    let (shape, parts) = match pieces[..] {
-        [(index, Piece::Whole)] => {
-            let info = &infos[index];
-            let shape = if info.shape.is_empty() { vec![1] } else { info.shape.clone() };
-            (shape, vec![Part { source: index, rows: 0..info.rows(), transposed: false }])
+    match stored[..] {
+        [Stored { source, expert: None, piece }] => {
+            let info = &infos[source];
+            match piece {
+                Piece::Whole => {
+                    let shape = if info.shape.is_empty() { vec![1] } else { info.shape.clone() };
+                    Ok((shape, vec![Part { source, rows: 0..info.rows(), transposed: false }]))
+                }
+                Piece::FirstHalf | Piece::SecondHalf => halves(info, source, piece),
+                Piece::HeadKeys => key_value(info, source, dims, true),
+                Piece::HeadValues => key_value(info, source, dims, false),
+            }
         }
-        [(index, Piece::Half(half))] => halves(&infos[index], index, half)?,
-        [(index, Piece::Keys)] => key_value(&infos[index], index, dims, true)?,
-        [(index, Piece::Values)] => key_value(&infos[index], index, dims, false)?,
-        _ => experts(infos, &pieces)?,
-    };
-    Ok(LogicalTensor { class: TensorClass::of(name), name: name.to_owned(), shape, parts })
+        _ => experts(infos, &stored),
+    }
 }
 
 /// Gate or up half of a matrix `[2 I, H]` or of every matrix of a stack `[E, 2 I, H]`.
-fn halves(info: &TensorInfo, index: usize, half: Half) -> Result<(Vec<usize>, Vec<Part>)> {
+fn halves(info: &TensorInfo, source: usize, half: Piece) -> Result<(Vec<usize>, Vec<Part>)> {
     divisible(info)?;
     let rows = match info.shape[..] {
         [rows, _] | [..=MAX_CUTS, rows, _] if rows.is_multiple_of(2) => rows,
@@ -136,13 +115,13 @@ fn halves(info: &TensorInfo, index: usize, half: Half) -> Result<(Vec<usize>, Ve
     let second_last = shape.len() - 2;
     shape[second_last] = rows / 2;
     let parts = (0..info.rows() / rows)
-        .map(|m| Part { source: index, rows: half.of(m * rows, rows), transposed: false })
+        .map(|m| Part { source, rows: half_of(half, m * rows, rows), transposed: false })
         .collect();
     Ok((shape, parts))
 }
 
 /// Keys (transposed) or values of every head of a fused `kv_b` `[heads (nope + v), latent]`.
-fn key_value(info: &TensorInfo, index: usize, dims: SplitDims, keys: bool) -> Result<(Vec<usize>, Vec<Part>)> {
+fn key_value(info: &TensorInfo, source: usize, dims: SplitDims, keys: bool) -> Result<(Vec<usize>, Vec<Part>)> {
     divisible(info)?;
     let SplitDims { n_heads, qk_nope, v_head } = dims;
     let misfit = || NamesError::KvBShape { shape: info.shape.clone(), n_heads, qk_nope, v_head };
@@ -155,7 +134,7 @@ fn key_value(info: &TensorInfo, index: usize, dims: SplitDims, keys: bool) -> Re
         .map(|head| {
             let start = head * per_head;
             let rows = if keys { start..start + qk_nope } else { start + qk_nope..start + per_head };
-            Part { source: index, rows, transposed: keys }
+            Part { source, rows, transposed: keys }
         })
         .collect();
     let shape = if keys { vec![n_heads, latent, qk_nope] } else { vec![n_heads, v_head, latent] };
@@ -163,33 +142,26 @@ fn key_value(info: &TensorInfo, index: usize, dims: SplitDims, keys: bool) -> Re
 }
 
 /// A stack `[E, rows, cols]` of experts stored one by one, sorted by number without duplicates.
-fn experts(infos: &[TensorInfo], pieces: &[(usize, Piece)]) -> Result<(Vec<usize>, Vec<Part>)> {
-    let last = pieces.iter().fold(0, |last, (_, piece)| match piece {
-        Piece::Expert { expert, .. } => *expert,
-        _ => last,
-    });
+fn experts(infos: &[TensorInfo], stored: &[Stored]) -> Result<(Vec<usize>, Vec<Part>)> {
+    let last = stored.last().and_then(|part| part.expert).unwrap_or(0);
     let mut expected: Option<Vec<usize>> = None;
-    let mut parts = Vec::with_capacity(pieces.len());
-    for (position, &(index, piece)) in pieces.iter().enumerate() {
-        let Piece::Expert { expert, half } = piece else { continue };
-        if expert != position {
+    let mut parts = Vec::with_capacity(stored.len());
+    for (position, &Stored { source, expert, piece }) in stored.iter().enumerate() {
+        let Some(expert) = expert.filter(|&expert| expert == position) else {
             return Err(NamesError::ExpertGap { missing: position, last }.into());
-        }
-        let info = &infos[index];
+        };
+        let info = &infos[source];
         let [rows, cols] = info.shape[..] else {
             let expected = expected.unwrap_or_default();
             return Err(NamesError::ExpertShape { expert, expected, got: info.shape.clone() }.into());
         };
-        let rows = match half {
-            None => 0..rows,
-            Some(_) if !rows.is_multiple_of(2) => {
+        if piece != Piece::Whole {
+            if !rows.is_multiple_of(2) {
                 return Err(NamesError::GateUpShape { shape: info.shape.clone() }.into());
             }
-            Some(half) => {
-                divisible(info)?;
-                half.of(0, rows)
-            }
-        };
+            divisible(info)?;
+        }
+        let rows = half_of(piece, 0, rows);
         let got = vec![rows.len(), cols];
         match &expected {
             None => expected = Some(got),
@@ -198,7 +170,7 @@ fn experts(infos: &[TensorInfo], pieces: &[(usize, Piece)]) -> Result<(Vec<usize
             }
             Some(_) => {}
         }
-        parts.push(Part { source: index, rows, transposed: false });
+        parts.push(Part { source, rows, transposed: false });
     }
     let mut shape = vec![parts.len()];
     shape.extend(expected.unwrap_or_default());

@@ -9,7 +9,8 @@ use super::pages::FilePages;
 use super::predictor::ExpertPredictor;
 use super::prefetch::{ExpertKey, Prefetcher};
 use crate::forward::experts::ResidencyHook;
-use crate::models::config::{ModelConfig, RouterConfig};
+use crate::models::config::ModelConfig;
+use crate::models::experts::RouterConfig;
 
 /// How memory for experts is used.
 #[derive(Clone, Copy, Debug)]

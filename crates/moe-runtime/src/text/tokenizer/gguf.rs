@@ -9,11 +9,11 @@
 use gguf_bitnet::{Metadata, Value};
 use serde_json::{Value as Json, json};
 
-use super::STOP_TEXTS;
 use super::hf::{padding, split_merge};
 use super::pre::PreTokenizer;
 use super::vocabulary::{SpecialIds, TokenType, Vocabulary};
 use crate::error::{Error, Result};
+use crate::models::registry::special_tokens;
 use crate::text::error::{TextError, VocabularyDefect};
 
 const MODEL: &str = "tokenizer.ggml.model";
@@ -197,7 +197,7 @@ fn stops_without_role(vocabulary: &Vocabulary) -> Vec<u32> {
     let SpecialIds { eos, eot, eom, .. } = vocabulary.ids;
     let by_text = |id: u32| {
         let text = usize::try_from(id).ok().and_then(|id| vocabulary.tokens.get(id));
-        text.is_some_and(|text| STOP_TEXTS.contains(&text.as_str()))
+        text.is_some_and(|text| special_tokens().any(|tokens| tokens.stops.contains(&text.as_str())))
     };
     let mut stops = vocabulary.stop_ids.clone();
     stops.retain(|&id| ![eos, eot, eom].contains(&Some(id)) && !by_text(id));

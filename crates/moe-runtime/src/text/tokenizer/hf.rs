@@ -15,15 +15,13 @@ use serde_json::Value as Json;
 use super::pre::PreTokenizer;
 use super::vocabulary::{SpecialIds, TokenType, Vocabulary};
 use crate::error::{Error, Result};
+use crate::models::registry::special_tokens;
 use crate::text::error::{TextError, VocabularyDefect};
 
 /// Largest file read: the tokenizer of the largest known vocabulary has about 35 MB.
 const MAX_FILE_BYTES: u64 = 256 << 20;
 /// Most ids without a token that a vocabulary may have.
 const MAX_HOLES: usize = 65_536;
-/// Chat roles that end a turn or wait for a tool, by text.
-const END_OF_TURN: &str = "<|user|>";
-const END_OF_MESSAGE: &str = "<|observation|>";
 
 /// The tokenizer files of a directory.
 pub(super) enum Found {
@@ -134,11 +132,12 @@ fn set_roles(vocabulary: &mut Vocabulary, config: &Json, generation: &Generation
         let text = entry.as_str().or_else(|| entry.get("content")?.as_str())?;
         by_text.get(text).copied()
     };
+    let id = |text: &str| by_text.get(text).copied();
     let ids = SpecialIds {
         bos: named("bos_token").or(generation.bos),
         eos: named("eos_token").or(generation.eos.first().copied()),
-        eot: by_text.get(END_OF_TURN).copied(),
-        eom: by_text.get(END_OF_MESSAGE).copied(),
+        eot: special_tokens().filter_map(|tokens| tokens.end_of_turn).find_map(id),
+        eom: special_tokens().filter_map(|tokens| tokens.end_of_message).find_map(id),
         unknown: named("unk_token"),
         padding: named("pad_token"),
     };

@@ -1,0 +1,319 @@
+//! Parts of a configuration that several architectures spell alike in `config.json`.
+
+use mla_attention::RopeStyle;
+use serde_json::{Map, Value};
+
+use super::HfKeys;
+use crate::error::{Error, Result};
+use crate::models::attention::{AttentionConfig, GqaDims, LATENT_NORM_EPS, MlaDims, RopeConfig};
+use crate::models::config::{Activation, Architecture, ModelConfig};
+use crate::models::error::ConfigError;
+use crate::models::experts::{Gating, GroupScore, MoeConfig, RouterConfig, WeightNorm};
+use crate::models::limits::{MAX_LAYERS, bad};
+use crate::models::table::Presence;
+
+/// Reads everything but the attention, which `attention` reads from the heads and the width, and the routing rule, which
+/// `routing` completes.
+///
+/// # Errors
+/// A sentence that names the key.
+pub(crate) fn model(
+    keys: &HfKeys<'_>,
+    arch: &'static Architecture,
+    attention: impl FnOnce(&HfKeys<'_>, Heads) -> Result<(AttentionConfig, RopeConfig)>,
+    routing: Option<&Routing>,
+) -> Result<ModelConfig> {
+    let activation = activation(keys)?;
+    refuse_unsupported(keys)?;
+    let n_layers = keys.count("num_hidden_layers")?;
+    if n_layers > MAX_LAYERS {
+        return Err(bad("num_hidden_layers", n_layers, &format!("it must be at most {MAX_LAYERS}")));
+    }
+    let n_heads = keys.count("num_attention_heads")?;
+    let hidden = keys.count("hidden_size")?;
+    let (attention, rope) = attention(keys, Heads { n_heads, hidden })?;
+    let moe = match routing {
+        Some(routing) => experts(keys, routing)?.map(|moe| (moe, routing.dense_layers)),
+        None => None,
+    };
+    let n_dense = match &moe {
+        Some((_, default)) => dense_prefix(keys, n_layers, *default)?,
+        None => n_layers,
+    };
+    let config = ModelConfig {
+        arch,
+        vocab: keys.count("vocab_size")?,
+        hidden,
+        n_layers,
+        n_mtp: keys.optional_count("num_nextn_predict_layers")?.unwrap_or(0),
+        n_dense,
+        dense_ff: if n_dense > 0 { keys.count("intermediate_size")? } else { 0 },
+        n_heads,
+        rope,
+        attention,
+        activation,
+        moe: moe.map(|(moe, _)| moe).filter(|_| n_dense < n_layers),
+        norm_eps: keys.float("rms_norm_eps")?,
+        n_ctx: keys.count("max_position_embeddings")?,
+        head: Presence::known(!keys.flag("tie_word_embeddings", false)?),
+    };
+    config.validate()?;
+    Ok(config)
+}
+
+/// The numbers that every kind of attention needs.
+#[derive(Clone, Copy)]
+pub(crate) struct Heads {
+    pub n_heads: usize,
+    pub hidden: usize,
+}
+
+/// The routing rules that an architecture's code fixes, or assumes where `config.json` is silent.
+pub(crate) struct Routing {
+    /// The gating where `scoring_func` is missing.
+    pub gating: Gating,
+    /// The number by which groups are compared.
+    pub group_score: GroupScore,
+    /// Whether `topk_method` missing or `greedy` means that groups do not count.
+    pub greedy_ignores_groups: bool,
+    /// Whether weights are normalised without `norm_topk_prob`; `None`: never, whatever the key says.
+    pub normalise: Option<bool>,
+    /// The factor where `routed_scaling_factor` is missing.
+    pub scaling: f32,
+    /// Whether the selection has a bias.
+    pub selection_bias: bool,
+    /// Dense layers where neither key gives their number.
+    pub dense_layers: usize,
+}
+
+fn unsupported(feature: String) -> Error {
+    ConfigError::Unsupported { feature, remedy: "use a checkpoint of the standard architecture" }.into()
+}
+
+fn activation(keys: &HfKeys<'_>) -> Result<Activation> {
+    match keys.text("hidden_act")? {
+        None | Some("silu") => Ok(Activation::Silu),
+        Some("relu2") => Ok(Activation::SquaredRelu),
+        Some(other) => Err(unsupported(format!("`hidden_act` = \"{other}\""))),
+    }
+}
+
+fn refuse_unsupported(keys: &HfKeys<'_>) -> Result<()> {
+    if keys.flag("mlp_bias", false)? {
+        return Err(unsupported("`mlp_bias` = true".to_owned()));
+    }
+    if let Some(every) = keys.optional_count("moe_layer_freq")?
+        && every != 1
+    {
+        return Err(unsupported(format!("`moe_layer_freq` = {every}")));
+    }
+    if keys.map.get("quantization_config").is_some_and(|v| !v.is_null()) {
+        return Err(ConfigError::Unsupported {
+            feature: "`quantization_config` in config.json".to_owned(),
+            remedy: "use the BF16 or F16 checkpoint, or a GGUF",
+        }
+        .into());
+    }
+    Ok(())
+}
+
+/// Latent attention. `interleaved` is the rule of an architecture that turns neighbours whatever its file says.
+///
+/// # Errors
+/// A sentence that names the key.
+pub(crate) fn mla(keys: &HfKeys<'_>, interleaved: bool) -> Result<(AttentionConfig, RopeConfig)> {
+    if keys.flag("attention_bias", false)? {
+        return Err(unsupported("`attention_bias` = true with latent attention".to_owned()));
+    }
+    let dims = MlaDims {
+        // 0 as well as null is how converters write "no compression".
+        q_lora: keys.optional_count("q_lora_rank")?.filter(|&rank| rank > 0),
+        kv_lora: keys.count("kv_lora_rank")?,
+        qk_nope: keys.count("qk_nope_head_dim")?,
+        qk_rope: keys.count("qk_rope_head_dim")?,
+        v_head: keys.count("v_head_dim")?,
+        latent_norm_eps: LATENT_NORM_EPS,
+    };
+    let (theta, factor) = rotation(keys)?;
+    if let Some(factor) = factor.filter(|&f| f != 1.0) {
+        return Err(bad("partial_rotary_factor", factor, "latent attention rotates all of `qk_rope_head_dim`"));
+    }
+    let neighbours = interleaved || keys.flag("rope_interleave", true)?;
+    let style = if neighbours { RopeStyle::Interleaved } else { RopeStyle::Halves };
+    Ok((AttentionConfig::Mla(dims), RopeConfig { theta, dims: dims.qk_rope, style }))
+}
+
+/// Grouped-query attention that rotates halves of the first `partial` (by default) of every head.
+///
+/// # Errors
+/// A sentence that names the key.
+pub(crate) fn gqa(keys: &HfKeys<'_>, heads: Heads, partial: f64) -> Result<(AttentionConfig, RopeConfig)> {
+    let Heads { n_heads, hidden } = heads;
+    let head_dim = match keys.optional_count("head_dim")? {
+        Some(dim) => dim,
+        None => hidden.checked_div(n_heads).unwrap_or(0),
+    };
+    let dims = GqaDims {
+        n_kv_heads: keys.optional_count("num_key_value_heads")?.unwrap_or(n_heads),
+        head_dim,
+        qk_norm: Presence::known(keys.flag("use_qk_norm", false)?),
+        bias: Presence::known(keys.flag("attention_bias", false)?),
+    };
+    let (theta, factor) = rotation(keys)?;
+    let factor = factor.unwrap_or(partial);
+    if !(factor > 0.0 && factor <= 1.0) {
+        return Err(bad("partial_rotary_factor", factor, "it must be above 0 and at most 1"));
+    }
+    // Truncation is the rule; the product lies between 0 and `head_dim`.
+    let rotated = (head_dim as f64 * factor) as usize;
+    Ok((AttentionConfig::Gqa(dims), RopeConfig { theta, dims: rotated, style: RopeStyle::Halves }))
+}
+
+/// `rope_theta` and `partial_rotary_factor`, from `rope_parameters` or from the keys beside it.
+fn rotation(keys: &HfKeys<'_>) -> Result<(f32, Option<f64>)> {
+    let section = match keys.map.get("rope_parameters") {
+        Some(Value::Object(section)) => Some(HfKeys { map: section, arch: keys.arch }),
+        Some(Value::Null) | None => None,
+        Some(other) => return Err(bad("rope_parameters", other, "it must be an object")),
+    };
+    if let Some(section) = &section {
+        refuse_scaling("rope_parameters", section.map)?;
+    }
+    match keys.map.get("rope_scaling") {
+        Some(Value::Object(scaling)) => refuse_scaling("rope_scaling", scaling)?,
+        Some(Value::Null) | None => {}
+        Some(other) => return Err(bad("rope_scaling", other, "it must be an object or null")),
+    }
+    let either = |key: &str| -> Result<Option<f64>> {
+        let inner = match &section {
+            Some(section) => section.optional_double(key)?,
+            None => None,
+        };
+        match (inner, keys.optional_double(key)?) {
+            (Some(a), Some(b)) if a != b => Err(ConfigError::Contradiction {
+                first: format!("rope_parameters.{key}"),
+                second: key.to_owned(),
+                detail: format!("{a} and {b}"),
+            }
+            .into()),
+            (a, b) => Ok(a.or(b)),
+        }
+    };
+    let theta = either("rope_theta")?.ok_or_else(|| keys.missing("rope_theta"))? as f32;
+    Ok((theta, either("partial_rotary_factor")?))
+}
+
+/// Refuses every kind of position scaling by its name.
+fn refuse_scaling(section: &str, map: &Map<String, Value>) -> Result<()> {
+    let kind = map.get("rope_type").or_else(|| map.get("type"));
+    match kind {
+        None | Some(Value::Null) => {}
+        Some(Value::String(kind)) if kind == "default" => {}
+        Some(kind) => {
+            let kind = kind.as_str().map_or_else(|| kind.to_string(), str::to_owned);
+            return Err(ConfigError::RopeScaling { key: format!("{section}.rope_type"), kind }.into());
+        }
+    }
+    match map.get("factor") {
+        None | Some(Value::Null) => Ok(()),
+        Some(factor) if factor.as_f64() == Some(1.0) => Ok(()),
+        Some(factor) => {
+            Err(ConfigError::RopeScaling { key: format!("{section}.factor"), kind: factor.to_string() }.into())
+        }
+    }
+}
+
+/// The experts, or `None` for a model without.
+fn experts(keys: &HfKeys<'_>, rules: &Routing) -> Result<Option<MoeConfig>> {
+    let n_experts = match keys.optional_count("n_routed_experts")? {
+        Some(n) => Some(n),
+        None => keys.optional_count("num_local_experts")?,
+    };
+    let Some(n_experts) = n_experts.filter(|&n| n > 0) else { return Ok(None) };
+    let gating = match keys.text("scoring_func")? {
+        None => rules.gating,
+        Some("sigmoid") => Gating::Sigmoid,
+        Some("softmax") => Gating::Softmax,
+        Some(other) => {
+            return Err(ConfigError::Unsupported {
+                feature: format!("`scoring_func` = \"{other}\""),
+                remedy: "use a model with a sigmoid or softmax router",
+            }
+            .into());
+        }
+    };
+    let mut n_group = keys.optional_count("n_group")?.unwrap_or(1);
+    let mut topk_group = keys.optional_count("topk_group")?.unwrap_or(1);
+    match keys.text("topk_method")? {
+        None | Some("greedy") if rules.greedy_ignores_groups => (n_group, topk_group) = (1, 1),
+        None | Some("greedy" | "noaux_tc" | "group_limited_greedy") => {}
+        Some(other) => {
+            return Err(ConfigError::Unsupported {
+                feature: format!("`topk_method` = \"{other}\""),
+                remedy: "use a model that selects by greedy, group_limited_greedy or noaux_tc",
+            }
+            .into());
+        }
+    }
+    // The key is read, and refused when it is no flag, even where the architecture never normalises.
+    let stated = keys.flag("norm_topk_prob", rules.normalise.unwrap_or(false))?;
+    let router = RouterConfig {
+        gating,
+        n_experts,
+        top_k: keys.count("num_experts_per_tok")?,
+        n_group,
+        topk_group,
+        group_score: rules.group_score,
+        norm: WeightNorm::normalised(stated && rules.normalise.is_some()),
+        scaling: keys.optional_float("routed_scaling_factor")?.unwrap_or(rules.scaling),
+        selection_bias: Presence::known(rules.selection_bias),
+    };
+    let n_shared = match keys.map.get("n_shared_experts") {
+        Some(Value::Null) => 0,
+        _ => keys.count("n_shared_experts")?,
+    };
+    Ok(Some(MoeConfig { router, expert_ff: keys.count("moe_intermediate_size")?, n_shared }))
+}
+
+/// Number of leading dense layers, from either key; both must agree, and the dense layers must come first.
+fn dense_prefix(keys: &HfKeys<'_>, n_layers: usize, default: usize) -> Result<usize> {
+    let stated = keys.optional_count("first_k_dense_replace")?.map(|n| n.min(n_layers));
+    let listed = match keys.map.get("mlp_layer_types") {
+        None | Some(Value::Null) => None,
+        Some(Value::Array(types)) => Some(listed_prefix(types, n_layers)?),
+        Some(other) => return Err(bad("mlp_layer_types", other, "it must be a list")),
+    };
+    match (stated, listed) {
+        (Some(a), Some(b)) if a != b => Err(ConfigError::Contradiction {
+            first: "first_k_dense_replace".to_owned(),
+            second: "mlp_layer_types".to_owned(),
+            detail: format!("{a} dense layers and {b} dense layers"),
+        }
+        .into()),
+        (Some(n), _) | (None, Some(n)) => Ok(n),
+        (None, None) => Ok(default.min(n_layers)),
+    }
+}
+
+fn listed_prefix(types: &[Value], n_layers: usize) -> Result<usize> {
+    const KEY: &str = "mlp_layer_types";
+    if types.len() != n_layers {
+        return Err(ConfigError::Contradiction {
+            first: KEY.to_owned(),
+            second: "num_hidden_layers".to_owned(),
+            detail: format!("{} entries and {n_layers} layers", types.len()),
+        }
+        .into());
+    }
+    let is_dense = |v: &Value| match v.as_str() {
+        Some("dense") => Ok(true),
+        Some("sparse") => Ok(false),
+        _ => Err(bad(KEY, v, "every entry must be \"dense\" or \"sparse\"")),
+    };
+    let dense = types.iter().map(is_dense).collect::<Result<Vec<bool>>>()?;
+    let prefix = dense.iter().take_while(|&&d| d).count();
+    if dense[prefix..].contains(&true) {
+        return Err(bad(KEY, "a dense layer after a sparse one", "the dense layers must be the first ones"));
+    }
+    Ok(prefix)
+}
