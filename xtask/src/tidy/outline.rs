@@ -162,7 +162,8 @@ impl<'a> Reader<'a> {
             }
             _ => {}
         }
-        self.at = end + 1;
+        // The tokens inside are read like code: they may name items, as in `#[arg(value_parser = size::parse)]`.
+        self.at = open + 1;
     }
 
     /// The place of the bracket that closes the one at `open`; the end of the file where none does.
@@ -381,19 +382,19 @@ impl Leaf {
     }
 }
 
-/// Whether the tokens of `cfg(...)` ask for `test` other than inside of `not(...)`.
+/// Whether the tokens of `cfg(...)` hold for tests only: they demand `test`, other than inside of `not` or `any`.
 fn is_test(tokens: &[Token<'_>]) -> bool {
-    let mut not_depth = None;
+    let mut optional_depth = None;
     let mut depth = 0usize;
     for (at, token) in tokens.iter().enumerate() {
         match token.kind {
             Kind::Mark('(') => depth += 1,
             Kind::Mark(')') => {
                 depth = depth.saturating_sub(1);
-                not_depth = not_depth.filter(|inner| *inner <= depth);
+                optional_depth = optional_depth.filter(|inner| *inner <= depth);
             }
-            Kind::Name("not") => not_depth = not_depth.or(Some(depth + 1)),
-            Kind::Name("test") if not_depth.is_none() => {
+            Kind::Name("not" | "any") => optional_depth = optional_depth.or(Some(depth + 1)),
+            Kind::Name("test") if optional_depth.is_none() => {
                 return !matches!(tokens.get(at + 1).map(|token| token.kind), Some(Kind::Mark('=')));
             }
             _ => {}
@@ -446,8 +447,9 @@ mod tests {
     fn test_code_is_left_out() {
         let text = "use a::A;\n#[cfg(test)]\nuse b::{B, C};\n#[cfg(test)]\n#[allow(x)]\nmod tests { use d::D; }\n\
                     #[cfg(all(test, unix))] fn f() { g::h() }\n#[cfg(not(test))] use i::I;\n\
-                    struct S { #[cfg(test)] t: u::U, k: v::V }\n#[cfg(test)] mod far;\n#[cfg(feature = \"test\")] use j::J;";
-        assert_eq!(imports(text), ["a::A as A", "i::I as I", "j::J as J"]);
+                    struct S { #[cfg(test)] t: u::U, k: v::V }\n#[cfg(test)] mod far;\n#[cfg(feature = \"test\")] use j::J;\n\
+                    #[cfg(any(test, windows))] use k::K;";
+        assert_eq!(imports(text), ["a::A as A", "i::I as I", "j::J as J", "k::K as K"]);
         assert_eq!(paths(text), ["v::V"]);
         assert!(outline(text)[0].modules.is_empty());
     }
@@ -474,6 +476,7 @@ mod tests {
 
     #[test]
     fn paths_in_code_are_found_wherever_they_stand() {
+        assert_eq!(paths("struct S { #[arg(value_parser = size::parse)] n: u8 }"), ["size::parse"]);
         let text = "fn f(x: crate::a::B) -> c::D<super::E> { x.g::<h::I>(); <T as j::K>::l(); m!(self::n::o) ; $crate::p::q; $r::s }";
         assert_eq!(paths(text), ["crate::a::B", "c::D", "super::E", "h::I", "j::K", "self::n::o", "crate::p::q"]);
     }
