@@ -1,5 +1,7 @@
 //! Why a student or a synthetic model could not be made.
 
+use std::path::Path;
+
 use crate::recipe::RecipeError;
 
 /// Result of this crate's functions.
@@ -34,4 +36,11 @@ pub enum Error {
     /// The operating system refused.
     #[error("cannot {action} {path}: {source}")]
     Io { action: &'static str, path: String, source: std::io::Error },
+}
+
+impl Error {
+    /// The failure to `action` the file or directory `path`.
+    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {
+        move |source| Error::Io { action, path: path.display().to_string(), source }
+    }
 }

@@ -25,8 +25,7 @@ impl SyntheticModel {
         let shards = shards(self.checkpoint_tensors(), SHARD_BYTES);
         let total: u64 = shards.iter().flatten().map(CheckpointTensor::bytes).sum();
         require_space(out, total)?;
-        let io = |action| move |source| Error::Io { action, path: out.display().to_string(), source };
-        fs::create_dir(out).map_err(io("create"))?;
+        fs::create_dir(out).map_err(Error::io("create", out))?;
         let written = self.write_shards(&shards, pool, out, progress);
         if written.is_err() {
             // An error of the removal would hide the first one.

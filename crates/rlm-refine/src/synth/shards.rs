@@ -100,7 +100,7 @@ impl ShardWriter {
         }
         let mut header = Value::Object(header).to_string().into_bytes();
         header.resize(header.len().next_multiple_of(8), b' ');
-        let file = File::create(path).map_err(|source| io("create", path, source))?;
+        let file = File::create(path).map_err(Error::io("create", path))?;
         let mut writer = Self { path: path.to_owned(), file: BufWriter::with_capacity(1 << 20, file) };
         writer.write(&(header.len() as u64).to_le_bytes())?;
         writer.write(&header)?;
@@ -112,7 +112,7 @@ impl ShardWriter {
     /// # Errors
     /// [`Error::Io`].
     pub(super) fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.file.write_all(bytes).map_err(|source| io("write", &self.path, source))
+        self.file.write_all(bytes).map_err(Error::io("write", &self.path))
     }
 
     /// Flushes everything to the disk.
@@ -121,11 +121,7 @@ impl ShardWriter {
     /// [`Error::Io`].
     pub(super) fn finish(self) -> Result<()> {
         let Self { path, file } = self;
-        let file = file.into_inner().map_err(|e| io("write", &path, e.into_error()))?;
-        file.sync_all().map_err(|source| io("flush", &path, source))
+        let file = file.into_inner().map_err(|e| Error::io("write", &path)(e.into_error()))?;
+        file.sync_all().map_err(Error::io("flush", &path))
     }
-}
-
-fn io(action: &'static str, path: &Path, source: std::io::Error) -> Error {
-    Error::Io { action, path: path.display().to_string(), source }
 }

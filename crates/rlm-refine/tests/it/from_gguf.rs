@@ -1,4 +1,4 @@
-//! Students of GGUF sources, and what the metadata of a student says.
+//! Students of GGUF sources, and the metadata of students.
 
 use std::path::Path;
 
@@ -63,7 +63,7 @@ fn the_way_over_a_lossless_gguf_makes_the_same_student() {
 }
 
 #[test]
-fn what_the_source_says_of_its_words_and_prompts_survives() {
+fn the_tokenizer_and_the_chat_template_of_the_source_are_kept() {
     let dir = tempfile::tempdir().unwrap();
     let (first, second) = (dir.path().join("first.gguf"), dir.path().join("second.gguf"));
     quantize(&teacher(), &first, &dense(&[])).unwrap();
@@ -99,7 +99,7 @@ fn text<'a>(metadata: &'a Metadata, key: &str) -> &'a str {
 }
 
 #[test]
-fn a_student_says_what_it_is() {
+fn the_metadata_names_architecture_rounding_and_source() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("student.gguf");
     let settings = Settings { rounding: Rounding::LeastSquares, ..Settings::default() };

@@ -103,7 +103,7 @@ fn a_stopped_job_resumes_with_the_same_bytes_and_report_and_redoes_nothing() {
 }
 
 #[test]
-fn what_a_kill_leaves_half_written_is_redone() {
+fn half_written_units_of_a_killed_job_are_redone() {
     let dir = tempfile::tempdir().unwrap();
     let (source, settings) = (fixtures::path(CASE), Settings::default());
     let whole = dir.path().join("whole.gguf");

@@ -1,4 +1,4 @@
-//! A student holds what the source's weights round to: the test rounds them once more, tensor by tensor.
+//! A student holds the rounded weights of its source: the test rounds them once more, tensor by tensor.
 
 use std::path::Path;
 
@@ -80,7 +80,7 @@ fn check(source: &Path, settings: &Settings) -> usize {
 }
 
 #[test]
-fn students_hold_what_their_weights_round_to() {
+fn students_hold_the_rounded_weights_of_their_source() {
     let dir = tempfile::tempdir().unwrap();
     let ls = |preset| Settings { rounding: Rounding::LeastSquares, ..crate::sources::preset(preset) };
     assert_eq!(check(&fixtures::path("craftsman-mini"), &ls(Preset::Balanced)), 4);
