@@ -77,7 +77,7 @@ impl From<tl_kernels::Error> for Error {
 impl Error {
     /// Names the file or directory that the failure is about, unless it is named already.
     #[must_use]
-    pub fn in_model(self, path: impl AsRef<Path>) -> Error {
+    pub(crate) fn in_model(self, path: impl AsRef<Path>) -> Error {
         match self {
             Error::InModel { .. }
             | Error::Load(LoadError::ConfigFile { .. })

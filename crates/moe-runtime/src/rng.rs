@@ -1,7 +1,7 @@
 //! The random numbers of sampling: SplitMix64, the same on every platform.
 //!
-//! One 64-bit state that steps by a fixed odd constant, mixed on the way out. It is not for secrets; it is small,
-//! seeds well from any number (0 included) and its stream is fixed by its published constants.
+//! One 64-bit state that steps by a fixed odd constant and is mixed on output. Every seed (0 included) gives a good stream,
+//! fixed by the published constants. It is not fit for secrets.
 //!
 //! Source: Steele, Lea, Flood, "Fast splittable pseudorandom number generators" (OOPSLA 2014), finaliser "mix13".
 

@@ -173,7 +173,7 @@ impl CraftsmanModel {
     }
 
     /// The numbers that each layer stores per position.
-    pub fn cache_shapes(&self) -> impl Iterator<Item = CacheShape> + '_ {
+    pub(crate) fn cache_shapes(&self) -> impl Iterator<Item = CacheShape> + '_ {
         self.layers().iter().map(DecoderLayer::cache_shape)
     }
 }

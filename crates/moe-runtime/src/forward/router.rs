@@ -139,57 +139,51 @@ impl MoeRouter {
         decision.weights.resize(n * k, 0.0);
         let rows = decision.ids.chunks_exact_mut(k).zip(decision.weights.chunks_exact_mut(k));
         for ((ids, weights), scores) in rows.zip(scores.chunks_exact(e)) {
-            decide(&self.config, scores, self.bias.as_deref(), candidates, ids, weights);
+            self.decide(scores, candidates, ids, weights);
         }
     }
-}
 
-/// Chooses `ids` `[top_k]` and their `weights` from one token's scores `[n_experts]`.
-fn decide(
-    config: &RouterConfig,
-    scores: &[f32],
-    bias: Option<&[f32]>,
-    candidates: &mut Candidates,
-    ids: &mut [u32],
-    weights: &mut [f32],
-) {
-    let Candidates { selection, open, groups, chosen_groups } = candidates;
-    selection.clear();
-    selection.extend_from_slice(scores);
-    for (s, b) in selection.iter_mut().zip(bias.unwrap_or_default()) {
-        *s += b;
-    }
-    open.clear();
-    if config.n_group > 1 {
-        let size = config.n_experts / config.n_group;
-        groups.clear();
-        groups.extend(selection.chunks_exact(size).map(|group| group_score(config.group_score, group)));
-        chosen_groups.clear();
-        chosen_groups.resize(config.n_group, true);
-        for _ in 0..config.topk_group {
-            if let Some(best) = best_open(groups, chosen_groups) {
-                chosen_groups[best] = false;
-            }
+    /// Chooses `ids` `[top_k]` and their `weights` from one token's scores `[n_experts]`.
+    fn decide(&self, scores: &[f32], candidates: &mut Candidates, ids: &mut [u32], weights: &mut [f32]) {
+        let config = &self.config;
+        let Candidates { selection, open, groups, chosen_groups } = candidates;
+        selection.clear();
+        selection.extend_from_slice(scores);
+        for (s, b) in selection.iter_mut().zip(self.bias.iter().flatten()) {
+            *s += b;
         }
-        // What is still open after choosing the best groups was not chosen.
-        open.extend((0..config.n_experts).map(|i| !chosen_groups[i / size]));
-    } else {
-        open.resize(config.n_experts, true);
+        open.clear();
+        if config.n_group > 1 {
+            let size = config.n_experts / config.n_group;
+            groups.clear();
+            groups.extend(selection.chunks_exact(size).map(|group| group_score(config.group_score, group)));
+            chosen_groups.clear();
+            chosen_groups.resize(config.n_group, true);
+            for _ in 0..config.topk_group {
+                if let Some(best) = best_open(groups, chosen_groups) {
+                    chosen_groups[best] = false;
+                }
+            }
+            // What is still open after choosing the best groups was not chosen.
+            open.extend((0..config.n_experts).map(|i| !chosen_groups[i / size]));
+        } else {
+            open.resize(config.n_experts, true);
+        }
+        for id in ids.iter_mut() {
+            let best = best_open(selection, open).expect("validate() leaves top_k experts open");
+            open[best] = false;
+            *id = u32::try_from(best).expect("validate() bounds the number of experts");
+        }
+        ids.sort_unstable();
+        for (weight, &id) in weights.iter_mut().zip(ids.iter()) {
+            *weight = scores[id as usize];
+        }
+        if let WeightNorm::Sum { eps } = config.norm {
+            let sum = weights.iter().sum::<f32>() + eps;
+            weights.iter_mut().for_each(|w| *w /= sum);
+        }
+        weights.iter_mut().for_each(|w| *w *= config.scaling);
     }
-    for id in ids.iter_mut() {
-        let best = best_open(selection, open).expect("validate() leaves top_k experts open");
-        open[best] = false;
-        *id = u32::try_from(best).expect("validate() bounds the number of experts");
-    }
-    ids.sort_unstable();
-    for (weight, &id) in weights.iter_mut().zip(ids.iter()) {
-        *weight = scores[id as usize];
-    }
-    if let WeightNorm::Sum { eps } = config.norm {
-        let sum = weights.iter().sum::<f32>() + eps;
-        weights.iter_mut().for_each(|w| *w /= sum);
-    }
-    weights.iter_mut().for_each(|w| *w *= config.scaling);
 }
 
 fn group_score(rule: GroupScore, group: &[f32]) -> f32 {

@@ -11,7 +11,7 @@ use crate::forward::model::CraftsmanModel;
 use crate::load::files::ModelFiles;
 use crate::load::loader::LoadOptions;
 use crate::sessions::backend::{InferenceBackend, OnText, Prompt};
-use crate::sessions::generate::{GenerateOptions, Generation, generate};
+use crate::sessions::generate::{GenerateOptions, Generation};
 use crate::sessions::sampler::Sampler;
 use crate::sessions::session::Session;
 use crate::text::tokenizer::{ControlTokens, TextStream, Tokenizer};
@@ -103,7 +103,7 @@ impl InferenceBackend for CraftsmanBackend {
             piece if piece.is_empty() => ControlFlow::Continue(()),
             piece => on_text(&piece),
         };
-        let generation = generate(&mut self.session, &tokens[common..], &options, sampler, &mut (), &mut on_token)?;
+        let generation = self.session.generate(&tokens[common..], &options, sampler, &mut (), &mut on_token)?;
         self.held.extend_from_slice(&tokens[common..]);
         self.held.extend_from_slice(&generation.tokens);
         self.held.truncate(self.session.len());

@@ -114,72 +114,74 @@ pub struct Generation {
     pub statistics: Statistics,
 }
 
-/// Appends `prompt` to the session, then token after token until a stop token, a limit, a loop or the callback ends
-/// the answer. `on_token` gets each token of the answer as it comes and may break.
-///
-/// The last token of the answer is not yet part of the session: to go on, append it together with the tokens that follow.
-///
-/// # Errors
-/// [`SessionError::ContextFull`] when the prompt alone is too long, and every failure of [`Session::step`] and [`Sampler::sample`].
-pub fn generate<T: Taps>(
-    session: &mut Session,
-    prompt: &[u32],
-    options: &GenerateOptions,
-    sampler: &mut Sampler,
-    taps: &mut T,
-    on_token: &mut dyn FnMut(u32) -> ControlFlow<()>,
-) -> Result<Generation> {
-    // The clock is read for the statistics only; nothing below depends on it.
-    let start = Clock::start();
-    let mut detector = LoopDetector::new(options.loops);
-    let mut tokens = Vec::with_capacity(options.max_tokens.min(session.n_ctx()));
-    let mut prefill = None;
-    let mut pending: &[u32] = prompt;
-    let mut last;
-    let reason = loop {
-        if options.max_tokens <= tokens.len() {
-            if tokens.is_empty() {
-                session.prefill(prompt, taps)?;
+impl Session {
+    /// Appends `prompt`, then token after token until a stop token, a limit, a loop or the callback ends
+    /// the answer. `on_token` gets each token of the answer as it comes and may break.
+    ///
+    /// The last token of the answer is not yet part of the session: to go on, append it together with the tokens that follow.
+    ///
+    /// # Errors
+    /// [`SessionError::ContextFull`] when the prompt alone is too long, and every failure of [`Session::step`] and [`Sampler::sample`].
+    pub fn generate<T: Taps>(
+        &mut self,
+        prompt: &[u32],
+        options: &GenerateOptions,
+        sampler: &mut Sampler,
+        taps: &mut T,
+        on_token: &mut dyn FnMut(u32) -> ControlFlow<()>,
+    ) -> Result<Generation> {
+        // The clock is read for the statistics only; nothing below depends on it.
+        let start = Clock::start();
+        let mut detector = LoopDetector::new(options.loops);
+        let mut tokens = Vec::with_capacity(options.max_tokens.min(self.n_ctx()));
+        let mut prefill = None;
+        let mut pending: &[u32] = prompt;
+        let mut last;
+        let reason = loop {
+            if options.max_tokens <= tokens.len() {
+                if tokens.is_empty() {
+                    self.prefill(prompt, taps)?;
+                }
+                break StopReason::MaxTokens;
             }
-            break StopReason::MaxTokens;
-        }
-        let logits = match session.step(pending, taps) {
-            Err(Error::Session(SessionError::ContextFull { .. })) if !tokens.is_empty() => {
-                break StopReason::ContextFull;
+            let logits = match self.step(pending, taps) {
+                Err(Error::Session(SessionError::ContextFull { .. })) if !tokens.is_empty() => {
+                    break StopReason::ContextFull;
+                }
+                other => other?,
+            };
+            let token = sampler.sample(logits)?;
+            prefill.get_or_insert_with(|| start.elapsed());
+            if options.stop.contains(&token) {
+                break StopReason::StopToken(token);
             }
-            other => other?,
+            tokens.push(token);
+            if on_token(token).is_break() {
+                break StopReason::Callback;
+            }
+            if let Some(found) = detector.push(token) {
+                break StopReason::Loop(found);
+            }
+            last = [token];
+            pending = &last;
         };
-        let token = sampler.sample(logits)?;
-        prefill.get_or_insert_with(|| start.elapsed());
-        if options.stop.contains(&token) {
-            break StopReason::StopToken(token);
-        }
-        tokens.push(token);
-        if on_token(token).is_break() {
-            break StopReason::Callback;
-        }
-        if let Some(found) = detector.push(token) {
-            break StopReason::Loop(found);
-        }
-        last = [token];
-        pending = &last;
-    };
-    let total = start.elapsed();
-    let prefill = prefill.unwrap_or(total);
-    let statistics = Statistics {
-        prompt_tokens: prompt.len(),
-        generated_tokens: tokens.len(),
-        prefill,
-        decode: total.saturating_sub(prefill),
-    };
-    tracing::info!(
-        name: "InferenceCompleted",
-        prompt_tokens = statistics.prompt_tokens,
-        generated_tokens = statistics.generated_tokens,
-        reason = reason.name(),
-        prefill_tokens_per_s = statistics.prefill_tokens_per_s(),
-        decode_tokens_per_s = statistics.decode_tokens_per_s(),
-        "InferenceCompleted"
-    );
-    Ok(Generation { tokens, reason, statistics })
+        let total = start.elapsed();
+        let prefill = prefill.unwrap_or(total);
+        let statistics = Statistics {
+            prompt_tokens: prompt.len(),
+            generated_tokens: tokens.len(),
+            prefill,
+            decode: total.saturating_sub(prefill),
+        };
+        tracing::info!(
+            name: "InferenceCompleted",
+            prompt_tokens = statistics.prompt_tokens,
+            generated_tokens = statistics.generated_tokens,
+            reason = reason.name(),
+            prefill_tokens_per_s = statistics.prefill_tokens_per_s(),
+            decode_tokens_per_s = statistics.decode_tokens_per_s(),
+            "InferenceCompleted"
+        );
+        Ok(Generation { tokens, reason, statistics })
+    }
 }

@@ -31,7 +31,7 @@ impl Default for LoopConfig {
     }
 }
 
-/// The reason to stop: one n-gram came again and again.
+/// The n-gram that a text ends in several times in a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TokenLoop {
     /// Length of the repeated n-gram, in tokens; the shortest that explains the repetition.
@@ -66,7 +66,7 @@ pub struct LoopDetector {
 }
 
 impl LoopDetector {
-    /// A detector that has seen nothing.
+    /// A detector before the first token.
     #[must_use]
     pub fn new(config: LoopConfig) -> Self {
         let config = LoopConfig { min_repeats: config.min_repeats.max(2), ..config };

@@ -4,7 +4,7 @@
 //!
 //! 1. temperature: `w_i = exp((z_i - max z) / temperature)`, so the best token has weight 1;
 //! 2. `top_k`: the first k;
-//! 3. `top_p`: the shortest prefix that holds the share `top_p` of what 2. left, the crossing token included;
+//! 3. `top_p`: the shortest prefix with the share `top_p` of the weight that 2. left, the crossing token included;
 //! 4. `min_p`: tokens of at least `min_p` times the best token's weight.
 //!
 //! Each filter keeps a prefix of the same order, so the result is the shortest of the three prefixes.
@@ -27,7 +27,7 @@ const TOP_P_KEY: &str = "general.sampling.top_p";
 const MIN_P_KEY: &str = "general.sampling.min_p";
 const REPEAT_KEY: &str = "general.sampling.penalty_repeat";
 
-/// How the next token is chosen.
+/// The rule by which the next token is chosen.
 ///
 /// ```
 /// use moe_runtime::SamplerConfig;
@@ -68,11 +68,11 @@ impl SamplerConfig {
         Self { temperature: 0.7, top_p: 1.0, ..Self::default() }
     }
 
-    /// What a GGUF file recommends, where it says something, over the defaults.
+    /// The settings that a GGUF file recommends; settings that it lacks keep their defaults.
     ///
     /// # Errors
     /// A value of the wrong type, or one out of range.
-    pub fn recommended(metadata: &Metadata) -> Result<Self> {
+    pub(crate) fn recommended(metadata: &Metadata) -> Result<Self> {
         let default = Self::default();
         let top_k = metadata.i32(TOP_K_KEY)?;
         let config = Self {
@@ -87,7 +87,7 @@ impl SamplerConfig {
         Ok(config)
     }
 
-    /// What a checkpoint directory's `generation_config.json` recommends, where it says something, over the defaults.
+    /// The settings in the `generation_config.json` of a checkpoint directory; settings that it lacks keep their defaults.
     ///
     /// # Errors
     /// A file that is no JSON, or a value out of range.
@@ -148,7 +148,8 @@ impl SamplerConfig {
 /// The id of the largest logit; the lowest id wins a tie.
 ///
 /// # Errors
-/// [`SessionError::Logit`] when a logit is NaN or plus infinity, or when none is finite; [`SessionError::NoLogits`] for an empty row.
+/// [`SessionError::Logit`] when a logit is NaN or plus infinity, or when none is finite; [`SessionError::NoLogits`] for an
+/// empty row.
 pub fn greedy(logits: &[f32]) -> Result<u32> {
     let mut best = (f32::NEG_INFINITY, 0usize);
     for (id, &z) in logits.iter().enumerate() {
@@ -185,7 +186,7 @@ fn to_id(index: usize) -> Result<u32> {
 pub struct Sampler {
     config: SamplerConfig,
     rng: SplitMix64,
-    /// Scratch: the tokens in play.
+    /// Buffer for the tokens that may be drawn.
     candidates: Vec<Candidate>,
 }
 
@@ -255,7 +256,7 @@ impl Sampler {
         Ok(())
     }
 
-    /// Cuts to the `top_k` best and returns the weight of what is left, summed in ascending id.
+    /// Cuts to the `top_k` best and returns the weight of the rest, summed in ascending id.
     fn keep_top_k(&mut self) -> f64 {
         let k = self.config.top_k;
         if k > 0 && k < self.candidates.len() {
@@ -266,7 +267,7 @@ impl Sampler {
         self.candidates.iter().map(|c| f64::from(c.weight)).sum()
     }
 
-    /// Drops the unlikely; the best token has weight 1 and always stays.
+    /// Drops unlikely tokens; the best token has weight 1 and always stays.
     fn keep_min_p(&mut self) {
         let floor = self.config.min_p;
         self.candidates.retain(|c| c.weight >= floor);
@@ -390,7 +391,7 @@ mod tests {
         assert_eq!(support(SamplerConfig { top_p: 0.6, ..OPEN }, &LOGITS), [0, 2], "the crossing token stays");
         assert_eq!(support(SamplerConfig { min_p: 0.4, ..OPEN }, &LOGITS), [0, 2]);
         assert_eq!(support(SamplerConfig { min_p: 1.0, ..OPEN }, &LOGITS), [2]);
-        // Of the two that top_k leaves, the first holds 2/3.
+        // Of the two tokens that top_k leaves, the first holds 2/3.
         assert_eq!(support(SamplerConfig { top_k: 2, top_p: 0.66, ..OPEN }, &LOGITS), [2]);
         assert_eq!(support(SamplerConfig { top_k: 2, top_p: 0.67, ..OPEN }, &LOGITS), [0, 2]);
         // top_p counts the mass before min_p: 0.75 of the whole needs both of the likely ones.

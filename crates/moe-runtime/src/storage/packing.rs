@@ -1,7 +1,7 @@
-//! From the layout of the file to tiles in arenas: layer by layer, each giving back the pages it was packed from.
+//! From the layout of the file to tiles in arenas: layer by layer, each giving back the pages that it was packed from.
 //!
-//! **Invariant:** packed weights replace mapped pages, they never double them by more than one layer; results stay the
-//! same to the bit.
+//! **Invariant:** packed weights replace mapped pages: at most one layer is in memory twice. Results stay the same to the
+//! bit.
 //!
 //! **Invariant:** packed weights were validated before, and one packed matrix of each shape in a layer has passed the
 //! self-test; a layer that fails it keeps the layout of the file.
@@ -19,9 +19,9 @@ pub struct Packed {
     pub layers: usize,
     /// Layers with ternary weights that keep the layout of the file.
     pub layers_left: usize,
-    /// Bytes of all arenas.
+    /// Bytes of the tiles of all packed layers.
     pub bytes: u64,
-    /// By how much they exceed the mapped weights they replace.
+    /// Bytes by which the tiles exceed the mapped weights that they replace.
     pub growth_bytes: u64,
 }
 

@@ -11,8 +11,8 @@
 //! **Invariant:** no length or place is read from the file: all follow from the model, and the file must be exactly as
 //! long as the model requires.
 //!
-//! **Invariant:** no tile is computed with before its matrix had the digest that was written when it was packed; and some
-//! rows of every layer are compared with those of the model at each start, by the self-test. A routed expert is hashed
+//! **Invariant:** no tile is computed with before its matrix was found to have the digest that was written when it was
+//! packed; and some rows of every layer are compared with those of the model at each start, by the self-test. A routed expert is hashed
 //! before its first use, everything else at the start.
 
 use std::io::{Seek, SeekFrom, Write};

@@ -1,8 +1,8 @@
 //! The chat template: from messages to the prompt text, as the model's own Jinja template spells it.
 //!
-//! Templates come out of model files, so they are hostile until proven otherwise: they run on a budget of
-//! instructions, of nesting and of output bytes, on a thread whose stack fits that budget, see no file and no clock,
-//! and end in an error, never in a panic. Two things are not bounded, because the template engine has no hook for them:
+//! Templates come from model files and may be malicious: they run on a budget of instructions, of nesting and of output
+//! bytes, on a thread whose stack fits that budget, without access to files or a clock, and end in an error, never in a
+//! panic. Two quantities are not bounded, because the template engine has no hook for them:
 //! the length of one string that a template builds by doubling, and the walk of `in` and `==` along a list that it
 //! multiplied by a great number.
 //!

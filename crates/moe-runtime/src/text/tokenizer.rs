@@ -42,7 +42,8 @@ use vocabulary::Vocabulary;
 
 pub(crate) use hf::read_json;
 pub use stream::{ControlTokens, TextStream};
-pub use vocabulary::{SpecialIds, TokenType};
+pub use vocabulary::SpecialIds;
+pub(crate) use vocabulary::TokenType;
 
 /// A model's tokenizer.
 ///
@@ -201,7 +202,7 @@ impl Tokenizer {
     /// The ids of a text; nothing is added to it.
     ///
     /// With `parse_special` the text of a control token becomes that token, which is right for rendered templates and
-    /// wrong for words from a stranger. User-defined tokens are always matched.
+    /// wrong for untrusted text. User-defined tokens are always matched.
     ///
     /// # Errors
     /// `TextError::Encode` when the pre-tokenizer gives up (a pathological text).
@@ -280,13 +281,13 @@ impl Tokenizer {
 
     /// The type of a token.
     #[must_use]
-    pub fn token_type(&self, id: u32) -> Option<TokenType> {
+    pub(crate) fn token_type(&self, id: u32) -> Option<TokenType> {
         self.types.get(usize::try_from(id).ok()?).copied()
     }
 
     /// Whether the output parser needs to see the token (`<think>`, `<tool_call>` and their kin).
     #[must_use]
-    pub fn is_markup(&self, id: u32) -> bool {
+    pub(crate) fn is_markup(&self, id: u32) -> bool {
         self.markup.contains(&id)
     }
 
@@ -325,25 +326,25 @@ impl Tokenizer {
     pub fn chat_template(&self) -> Option<&str> {
         self.chat_template.as_deref()
     }
-}
 
-/// The GGUF metadata that carries the tokenizer of a checkpoint directory, in the order to write it.
-///
-/// `vocab_size` is the model's number of embedding rows; tokens that the tokenizer lacks are padded as unused. A
-/// pre-tokenizer that GGUF has no name for is written as `default`, which other engines take with a warning, and spelled
-/// out under a key of our own, which this runtime reads instead. A directory without `tokenizer.json` gives at most its
-/// chat template.
-///
-/// # Errors
-/// As [`Tokenizer::from_dir`], and `TextError::Vocabulary` when there are more tokens than `vocab_size`.
-pub fn gguf_entries(dir: &Path, vocab_size: usize) -> Result<Vec<(String, Value)>> {
-    match hf::read(dir)? {
-        hf::Found::Vocabulary(vocabulary) => {
-            vocabulary.check()?;
-            gguf::entries(*vocabulary, vocab_size)
-        }
-        hf::Found::Nothing { chat_template, .. } => {
-            Ok(chat_template.map(|t| (gguf::CHAT_TEMPLATE.to_owned(), Value::String(t))).into_iter().collect())
+    /// The GGUF metadata that carries the tokenizer of a checkpoint directory, in the order to write it.
+    ///
+    /// `vocab_size` is the model's number of embedding rows; tokens that the tokenizer lacks are padded as unused. A
+    /// pre-tokenizer that GGUF has no name for is written as `default`, which other engines take with a warning, and spelled
+    /// out under a key of our own, which this runtime reads instead. A directory without `tokenizer.json` gives at most its
+    /// chat template.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::from_dir`], and `TextError::Vocabulary` when there are more tokens than `vocab_size`.
+    pub fn gguf_entries(dir: &Path, vocab_size: usize) -> Result<Vec<(String, Value)>> {
+        match hf::read(dir)? {
+            hf::Found::Vocabulary(vocabulary) => {
+                vocabulary.check()?;
+                gguf::entries(*vocabulary, vocab_size)
+            }
+            hf::Found::Nothing { chat_template, .. } => {
+                Ok(chat_template.map(|t| (gguf::CHAT_TEMPLATE.to_owned(), Value::String(t))).into_iter().collect())
+            }
         }
     }
 }

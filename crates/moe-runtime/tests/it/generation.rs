@@ -6,7 +6,7 @@ use std::sync::Arc;
 use mla_attention::CacheType;
 use moe_runtime::{
     CraftsmanBackend, CraftsmanModel, GenerateOptions, InferenceBackend, LoadOptions, LoopConfig, Prompt, Sampler,
-    SamplerConfig, Session, StopReason, generate,
+    SamplerConfig, Session, StopReason,
 };
 
 use crate::golden::{load_changed, read_case, run, session};
@@ -21,7 +21,7 @@ fn no_loops() -> LoopConfig {
 
 fn answer(session: &mut Session, options: &GenerateOptions) -> moe_runtime::Generation {
     let mut sampler = greedy();
-    generate(session, &[1, 2, 3], options, &mut sampler, &mut (), &mut |_| ControlFlow::Continue(())).expect("it runs")
+    session.generate(&[1, 2, 3], options, &mut sampler, &mut (), &mut |_| ControlFlow::Continue(())).expect("it runs")
 }
 
 #[test]
@@ -60,7 +60,7 @@ fn greedy_answers_follow_the_logits_and_end_for_every_reason() {
         if seen.len() == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
     let mut fresh = session(&model, 64);
-    let cut = generate(&mut fresh, &[1, 2, 3], &options, &mut greedy(), &mut (), &mut on_token).expect("it runs");
+    let cut = fresh.generate(&[1, 2, 3], &options, &mut greedy(), &mut (), &mut on_token).expect("it runs");
     assert_eq!((cut.tokens.as_slice(), cut.reason), (&plain.tokens[..2], StopReason::Callback));
     assert_eq!(seen, plain.tokens[..2]);
 
@@ -81,9 +81,7 @@ fn a_seed_decides_a_sampled_answer() {
         let config = SamplerConfig { temperature: 1.5, top_p: 1.0, min_p: 0.0, top_k: 0, seed };
         let mut sampler = Sampler::new(config).expect("a valid setting");
         let mut on_token = |_| ControlFlow::Continue(());
-        generate(&mut session(&model, 64), &[1], &options, &mut sampler, &mut (), &mut on_token)
-            .expect("it runs")
-            .tokens
+        session(&model, 64).generate(&[1], &options, &mut sampler, &mut (), &mut on_token).expect("it runs").tokens
     };
     assert_eq!(with_seed(7), with_seed(7));
     assert_ne!(with_seed(7), with_seed(8));
@@ -95,8 +93,7 @@ fn a_prompt_that_does_not_fit_is_an_error_not_a_short_answer() {
     let mut tight = Session::new(model, 2, CacheType::F32).expect("a small cache fits");
     let options = GenerateOptions::default();
     let mut on_token = |_| ControlFlow::Continue(());
-    let error =
-        generate(&mut tight, &[1, 2, 3], &options, &mut greedy(), &mut (), &mut on_token).expect_err("too long");
+    let error = tight.generate(&[1, 2, 3], &options, &mut greedy(), &mut (), &mut on_token).expect_err("too long");
     assert!(error.to_string().starts_with("3 tokens do not fit the context of 2"), "{error}");
 }
 

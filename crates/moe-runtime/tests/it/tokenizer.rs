@@ -6,7 +6,6 @@ use std::path::Path;
 
 use gguf_bitnet::{Array, Metadata, Value};
 use moe_runtime::TextError;
-use moe_runtime::gguf_entries;
 use moe_runtime::{ControlTokens, Error, TextStream, Tokenizer, VocabularyDefect};
 use serde_json::{Value as Json, json};
 
@@ -23,7 +22,7 @@ fn metadata(entries: Vec<(String, Value)>) -> Metadata {
 }
 
 fn mini_gguf() -> Metadata {
-    metadata(gguf_entries(&fixtures::path("craftsman-mini"), 2048).unwrap())
+    metadata(Tokenizer::gguf_entries(&fixtures::path("craftsman-mini"), 2048).unwrap())
 }
 
 /// Texts of the goldens with their ids.
@@ -100,7 +99,7 @@ fn control_tokens_are_hidden_and_markup_reaches_the_parser() {
 
 #[test]
 fn the_entries_are_those_other_engines_read() {
-    let entries = gguf_entries(&fixtures::path("craftsman-mini"), 2050).unwrap();
+    let entries = Tokenizer::gguf_entries(&fixtures::path("craftsman-mini"), 2050).unwrap();
     let keys: Vec<&str> = entries.iter().map(|(key, _)| key.as_str()).collect();
     assert!(keys.iter().all(|key| !key.starts_with("craftsman.")), "nothing needs a key of our own: {keys:?}");
     let m = metadata(entries);
@@ -113,7 +112,7 @@ fn the_entries_are_those_other_engines_read() {
     let Some(Array::I32(types)) = m.array("tokenizer.ggml.token_type").unwrap() else { panic!("not i32") };
     assert_eq!((types[0], types[2036], types[2047], types[2048], types[2049]), (1, 3, 3, 5, 5));
     assert_eq!(m.strings("tokenizer.ggml.merges").unwrap().unwrap()[1], "Ġ t");
-    let error = gguf_entries(&fixtures::path("craftsman-mini"), 2047).unwrap_err();
+    let error = Tokenizer::gguf_entries(&fixtures::path("craftsman-mini"), 2047).unwrap_err();
     assert!(
         matches!(error, Error::Text(TextError::Vocabulary { defect: VocabularyDefect::IdOutOfRange { .. }, .. })),
         "{error}"
@@ -164,7 +163,7 @@ fn an_unnamed_pre_tokenizer_a_hole_and_odd_settings_survive_the_gguf_form() {
         "chat_template": [{"name": "tool_use", "template": "T"}, {"name": "default", "template": "D"}]});
     write(dir.path(), &small(), &config, &json!({"eos_token_id": [259, 7]}));
     let from_dir = Tokenizer::from_dir(dir.path()).unwrap();
-    let from_gguf = Tokenizer::from_gguf(&metadata(gguf_entries(dir.path(), 270).unwrap())).unwrap();
+    let from_gguf = Tokenizer::from_gguf(&metadata(Tokenizer::gguf_entries(dir.path(), 270).unwrap())).unwrap();
     assert_eq!((from_dir.vocab_size(), from_gguf.vocab_size()), (262, 270));
     for t in [&from_dir, &from_gguf] {
         assert_eq!(t.stop_ids(), [7, 259]);
@@ -195,7 +194,7 @@ fn a_setting_that_the_name_does_not_imply_is_written_down() {
     let mut tokenizer = small();
     tokenizer["pre_tokenizer"] = json!({"type": "ByteLevel", "add_prefix_space": false});
     write(dir.path(), &tokenizer, &json!({}), &json!({}));
-    let m = metadata(gguf_entries(dir.path(), 262).unwrap());
+    let m = metadata(Tokenizer::gguf_entries(dir.path(), 262).unwrap());
     assert_eq!(m.str("tokenizer.ggml.pre").unwrap(), Some("gpt-2"));
     assert_eq!(m.bool("craftsman.tokenizer.ignore_merges").unwrap(), Some(true));
     assert_eq!(Tokenizer::from_gguf(&m).unwrap().encode("xyz", true).unwrap(), [258]);
@@ -316,7 +315,7 @@ fn a_model_without_a_vocabulary_falls_back_to_bytes() {
         assert_eq!(t.encode("a<|eos|>", true).unwrap(), [97, 257]);
         assert!(t.raw_prefix().is_empty());
     }
-    assert!(gguf_entries(dir.path(), 260).unwrap().is_empty());
+    assert!(Tokenizer::gguf_entries(dir.path(), 260).unwrap().is_empty());
 }
 
 /// The mini teacher's `generation_config.json` says temperature 1 and `top_p` 0.95; a missing file means the defaults.

@@ -8,7 +8,7 @@ use mla_attention::CacheType;
 use moe_runtime::forward::RouterScratch;
 use moe_runtime::{
     ChatRequest, ChatTemplate, ControlTokens, CraftsmanModel, GenerateOptions, LoadOptions, LoopConfig, ModelFiles,
-    Sampler, SamplerConfig, Session, Tokenizer, generate,
+    Sampler, SamplerConfig, Session, Tokenizer,
 };
 use tl_kernels::ActivationBuffer;
 
@@ -90,7 +90,7 @@ impl Subject for ModelSubject {
         };
         let mut sampler = Sampler::new(SamplerConfig::greedy())?;
         let mut go_on = |_| ControlFlow::Continue(());
-        let generation = generate(&mut self.session, prompt, &options, &mut sampler, &mut (), &mut go_on)?;
+        let generation = self.session.generate(prompt, &options, &mut sampler, &mut (), &mut go_on)?;
         let stop_reason = match generation.reason {
             moe_runtime::StopReason::StopToken(_) => StopReason::Stop,
             moe_runtime::StopReason::ContextFull => StopReason::Context,

@@ -7,8 +7,7 @@ use gguf_bitnet::{
     FormatError, GgufFile, GgufWriter, Metadata, Rounding, StoreError, TensorSource, identity_of, output_path,
     require_space,
 };
-use moe_runtime::ModelFiles;
-use moe_runtime::gguf_entries;
+use moe_runtime::{ModelFiles, Tokenizer};
 use serde_json::{Value, json};
 use ternary_core::ErrorSums;
 use tl_kernels::Pool;
@@ -58,7 +57,7 @@ impl<'a> Quantizer<'a> {
             Some(file) => file.metadata().clone(),
             None => {
                 let mut base = Metadata::default();
-                let tokenizer = gguf_entries(files.path(), files.config.vocab)?;
+                let tokenizer = Tokenizer::gguf_entries(files.path(), files.config.vocab)?;
                 for (key, value) in files.sampling()?.entries().into_iter().chain(tokenizer) {
                     base.insert(key, value);
                 }

@@ -13,9 +13,7 @@ use std::sync::Arc;
 
 use gguf_bitnet::{GgufFile, Rounding};
 use mla_attention::CacheType;
-use moe_runtime::{
-    CraftsmanModel, GenerateOptions, LoadOptions, ModelFiles, Sampler, SamplerConfig, Session, generate,
-};
+use moe_runtime::{CraftsmanModel, GenerateOptions, LoadOptions, ModelFiles, Sampler, SamplerConfig, Session};
 use rlm_refine::{Preset, Recipe};
 use serde_json::{Value, json};
 use tl_kernels::{ActMode, Isa, Pool};
@@ -42,8 +40,7 @@ fn continuation(files: &ModelFiles, act_mode: ActMode, threads: usize, prompt: &
     let stop = files.tokenizer().unwrap().stop_ids().to_vec();
     let options = GenerateOptions { max_tokens: n, stop, ..GenerateOptions::default() };
     let mut sampler = Sampler::new(SamplerConfig::greedy()).unwrap();
-    let done =
-        generate(&mut session, prompt, &options, &mut sampler, &mut (), &mut |_| ControlFlow::Continue(())).unwrap();
+    let done = session.generate(prompt, &options, &mut sampler, &mut (), &mut |_| ControlFlow::Continue(())).unwrap();
     done.tokens
 }
 

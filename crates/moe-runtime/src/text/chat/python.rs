@@ -198,11 +198,11 @@ fn from_value(value: &Value, depth: usize) -> Result<Json, Error> {
 /// JSON as Python's `json.dumps` writes it: separators `", "` and `": "`, nothing escaped that need not be.
 pub(super) fn to_json(value: &Json, ensure_ascii: bool, indent: Option<usize>) -> String {
     let mut out = String::new();
-    write_json(value, ensure_ascii, indent, 0, &mut out);
+    write_json(value, ensure_ascii, Lines { indent, depth: 0 }, &mut out);
     out
 }
 
-fn write_json(value: &Json, ascii: bool, indent: Option<usize>, depth: usize, out: &mut String) {
+fn write_json(value: &Json, ascii: bool, lines: Lines, out: &mut String) {
     match value {
         Json::Null => out.push_str("null"),
         Json::Bool(b) => out.push_str(if *b { "true" } else { "false" }),
@@ -212,16 +212,38 @@ fn write_json(value: &Json, ascii: bool, indent: Option<usize>, depth: usize, ou
         },
         Json::String(s) => json_string(s, ascii, out),
         Json::Array(items) => {
-            bracketed(('[', ']'), items.iter(), indent, depth, out, |item, out| {
-                write_json(item, ascii, indent, depth + 1, out);
+            bracketed(('[', ']'), items.iter(), lines, out, |item, out| {
+                write_json(item, ascii, lines.deeper(), out);
             });
         }
         Json::Object(map) => {
-            bracketed(('{', '}'), map.iter(), indent, depth, out, |(key, item), out| {
+            bracketed(('{', '}'), map.iter(), lines, out, |(key, item), out| {
                 json_string(key, ascii, out);
                 out.push_str(": ");
-                write_json(item, ascii, indent, depth + 1, out);
+                write_json(item, ascii, lines.deeper(), out);
             });
+        }
+    }
+}
+
+/// Lines of nested JSON.
+#[derive(Clone, Copy)]
+struct Lines {
+    /// Spaces per level; `None` writes all on one line.
+    indent: Option<usize>,
+    depth: usize,
+}
+
+impl Lines {
+    fn deeper(self) -> Lines {
+        Lines { depth: self.depth + 1, ..self }
+    }
+
+    /// Begins a line at this depth.
+    fn begin(self, out: &mut String) {
+        if let Some(width) = self.indent {
+            out.push('\n');
+            out.extend(std::iter::repeat_n(' ', width * self.depth));
         }
     }
 }
@@ -229,28 +251,21 @@ fn write_json(value: &Json, ascii: bool, indent: Option<usize>, depth: usize, ou
 fn bracketed<T>(
     (open, close): (char, char),
     items: impl ExactSizeIterator<Item = T>,
-    indent: Option<usize>,
-    depth: usize,
+    lines: Lines,
     out: &mut String,
     mut write: impl FnMut(T, &mut String),
 ) {
     let empty = items.len() == 0;
-    let line = |out: &mut String, depth: usize| {
-        if let Some(width) = indent {
-            out.push('\n');
-            out.extend(std::iter::repeat_n(' ', width * depth));
-        }
-    };
     out.push(open);
     for (i, item) in items.enumerate() {
         if i > 0 {
-            out.push_str(if indent.is_some() { "," } else { ", " });
+            out.push_str(if lines.indent.is_some() { "," } else { ", " });
         }
-        line(out, depth + 1);
+        lines.deeper().begin(out);
         write(item, out);
     }
     if !empty {
-        line(out, depth);
+        lines.begin(out);
     }
     out.push(close);
 }

@@ -9,7 +9,7 @@ use crate::text::error::{TextError, VocabularyDefect};
 
 /// The use of a token, with the numbers of GGUF.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TokenType {
+pub(crate) enum TokenType {
     /// A piece of ordinary text.
     Normal = 1,
     /// Stands for text that has no token.
