@@ -28,7 +28,7 @@ impl<'a> RowReader<'a> {
         RowReader { weights, tensors: layer_tensors(config, index), prefix: format!("blk.{index}.") }
     }
 
-    /// A vector.
+    /// The vector called `name` in the table.
     pub(crate) fn vector(&self, name: &str) -> Result<Vec<f32>> {
         let (tensor, [len]) = self.required(name)?;
         self.weights.vector(&tensor.name(), len)

@@ -39,6 +39,7 @@ pub(super) const TOKENS: SpecialTokens = SpecialTokens {
         "<tool_response>",
         "</tool_response>",
     ],
+    thought: Some(["<think>", "</think>"]),
 };
 
 const ROUTING: Routing = Routing {

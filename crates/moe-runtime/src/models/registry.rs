@@ -24,6 +24,17 @@ pub(crate) fn special_tokens() -> impl Iterator<Item = &'static SpecialTokens> +
     ARCHITECTURES.iter().map(|arch| arch.tokens)
 }
 
+/// The names of all architectures, by `config.json` and by GGUF, each once.
+pub(crate) fn architecture_names() -> Vec<&'static str> {
+    let mut names = Vec::new();
+    for name in ARCHITECTURES.iter().flat_map(|arch| [arch.hf_name, arch.gguf_name]) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
+}
+
 /// The names that `name` gives, each once, for the message that refuses another one.
 fn known(name: impl Fn(&Architecture) -> &'static str) -> String {
     let mut names: Vec<&str> = Vec::new();

@@ -13,10 +13,18 @@ pub(crate) struct SpecialTokens {
     pub raw_prefix: &'static [&'static str],
     /// Tokens that the parser of answers needs to see although some vocabularies call them control tokens.
     pub markup: &'static [&'static str],
+    /// Start and end of a thought; a chat template may put the start at the end of a prompt.
+    pub thought: Option<[&'static str; 2]>,
 }
 
 impl SpecialTokens {
     /// An architecture whose files say everything.
-    pub(crate) const NONE: SpecialTokens =
-        SpecialTokens { stops: &[], end_of_turn: None, end_of_message: None, raw_prefix: &[], markup: &[] };
+    pub(crate) const NONE: SpecialTokens = SpecialTokens {
+        stops: &[],
+        end_of_turn: None,
+        end_of_message: None,
+        raw_prefix: &[],
+        markup: &[],
+        thought: None,
+    };
 }

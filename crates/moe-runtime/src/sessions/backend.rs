@@ -7,6 +7,7 @@ use std::path::Path;
 
 use crate::error::Result;
 use crate::load::loader::LoadOptions;
+use crate::models::registry::special_tokens;
 use crate::sessions::generate::{GenerateOptions, Generation};
 use crate::sessions::sampler::Sampler;
 
@@ -34,14 +35,19 @@ impl<'a> Prompt<'a> {
     /// Whether the answer begins inside a thought, which the template has opened.
     #[must_use]
     pub fn opens_thought(self) -> bool {
-        matches!(self, Prompt::Rendered(text) if text.ends_with(THOUGHT_START))
+        self.thought().is_some()
+    }
+
+    /// Start and end of the thought that the template has opened.
+    pub(crate) fn thought(self) -> Option<[&'static str; 2]> {
+        match self {
+            Prompt::Raw(_) => None,
+            Prompt::Rendered(text) => {
+                special_tokens().filter_map(|tokens| tokens.thought).find(|[start, _]| text.ends_with(start))
+            }
+        }
     }
 }
-
-/// Begins a thought in a rendered prompt.
-pub(crate) const THOUGHT_START: &str = "<think>";
-/// Ends a thought in an answer.
-pub(crate) const THOUGHT_END: &str = "</think>";
 
 /// A model that answers and embeds.
 ///
@@ -57,7 +63,7 @@ pub trait InferenceBackend {
         Self: Sized;
 
     /// The architectures that can be loaded, by the name in `config.json` and by the name in a GGUF.
-    fn supported_architectures() -> &'static [&'static str]
+    fn supported_architectures() -> Vec<&'static str>
     where
         Self: Sized;
 

@@ -9,7 +9,7 @@
 use serde_json::{Value, json};
 
 use crate::error::Result;
-use crate::sessions::backend::{InferenceBackend, OnText, Prompt, THOUGHT_END, THOUGHT_START};
+use crate::sessions::backend::{InferenceBackend, OnText, Prompt};
 use crate::sessions::generate::{GenerateOptions, Generation, Statistics, StopReason};
 use crate::sessions::sampler::Sampler;
 use crate::text::chat::{ChatRequest, ChatTemplate};
@@ -106,9 +106,8 @@ impl<B: InferenceBackend> Conversation<B> {
         let rendered = self.template.render(&request)?;
         let prompt = Prompt::Rendered(&rendered);
         let mut text = String::new();
-        if prompt.opens_thought() {
-            text.push_str(THOUGHT_START);
-            if on_text(THOUGHT_START).is_break() {
+        if let Some([start, _]) = prompt.thought() {
+            if on_text(start).is_break() {
                 let generation =
                     Generation { tokens: Vec::new(), reason: StopReason::Callback, statistics: Statistics::default() };
                 return Ok(Answer { reasoning: String::new(), content: String::new(), generation });
@@ -119,18 +118,17 @@ impl<B: InferenceBackend> Conversation<B> {
             on_text(piece)
         };
         let generation = self.backend.generate(prompt, &mut self.sampler, &self.options.generate, &mut on_piece)?;
-        let (reasoning, content) = parts(text.trim_end_matches('\n'), prompt.opens_thought());
+        let (reasoning, content) = parts(text.trim_end_matches('\n'), prompt.thought());
         Ok(Answer { reasoning: reasoning.to_owned(), content: content.to_owned(), generation })
     }
 }
 
 /// Reasoning and content of an answer: only an answer that began inside a thought reasons, up to the first end of one.
-fn parts(answer: &str, thinks: bool) -> (&str, &str) {
-    if !thinks {
-        return ("", answer);
+fn parts<'a>(answer: &'a str, thought: Option<[&str; 2]>) -> (&'a str, &'a str) {
+    match thought {
+        None => ("", answer),
+        Some([_, end]) => answer.split_once(end).unwrap_or((answer, "")),
     }
-    let answer = answer.strip_prefix(THOUGHT_START).unwrap_or(answer);
-    answer.split_once(THOUGHT_END).unwrap_or((answer, ""))
 }
 
 #[cfg(test)]
@@ -144,9 +142,10 @@ mod tests {
 
     #[test]
     fn only_an_answer_that_began_as_a_thought_has_reasoning() {
-        assert_eq!(parts("<think>a</think>b</think>", true), ("a", "b</think>"));
-        assert_eq!(parts("<think>never ends", true), ("never ends", ""));
-        assert_eq!(parts("1 </think> 2", false), ("", "1 </think> 2"));
+        let thought = Some(["<think>", "</think>"]);
+        assert_eq!(parts("a</think>b</think>", thought), ("a", "b</think>"));
+        assert_eq!(parts("never ends", thought), ("never ends", ""));
+        assert_eq!(parts("1 </think> 2", None), ("", "1 </think> 2"));
     }
 
     fn conversation(answers: &[&str], options: ConversationOptions) -> Conversation<ScriptedBackend> {

@@ -10,6 +10,7 @@ use crate::error::Result;
 use crate::forward::model::CraftsmanModel;
 use crate::load::files::ModelFiles;
 use crate::load::loader::LoadOptions;
+use crate::models::registry::architecture_names;
 use crate::sessions::backend::{InferenceBackend, OnText, Prompt};
 use crate::sessions::generate::{GenerateOptions, Generation};
 use crate::sessions::sampler::Sampler;
@@ -81,8 +82,8 @@ impl InferenceBackend for CraftsmanBackend {
         Ok(CraftsmanBackend::new(Session::new(model, n_ctx, CacheType::F16)?, tokenizer))
     }
 
-    fn supported_architectures() -> &'static [&'static str] {
-        &["glm4_moe_lite", "glm4_moe", "deepseek_v2", "deepseek_v3", "deepseek2", "glm4moe"]
+    fn supported_architectures() -> Vec<&'static str> {
+        architecture_names()
     }
 
     fn generate(

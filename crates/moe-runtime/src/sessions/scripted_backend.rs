@@ -60,8 +60,8 @@ impl InferenceBackend for ScriptedBackend {
         Ok(ScriptedBackend::new(text.lines()))
     }
 
-    fn supported_architectures() -> &'static [&'static str] {
-        &["scripted"]
+    fn supported_architectures() -> Vec<&'static str> {
+        vec!["scripted"]
     }
 
     /// # Errors
