@@ -1,7 +1,7 @@
-//! Benchmarks: each is a question about speed. This library makes their inputs.
+//! Benchmarks, each of which answers a question about speed. This library makes their inputs.
 //!
-//! Ids are `op/isa/shape/threads`; every run also measures `read/...`, the machine's own read bandwidth,
-//! which a speed of `gemv` is to be compared with.
+//! Ids are `op/isa/shape/threads`; every run of `gemv` also measures `read/...`, the read bandwidth of the
+//! machine, with which its speeds are compared.
 
 pub mod model;
 
@@ -9,7 +9,7 @@ use std::thread;
 
 use tl_kernels::{ActMode, Bytes, DenseType, Isa, Linear, Packing, Pool, Scales, TernaryTensor};
 
-/// Weights of every stored type, by name; those that take INT8 activations take them by blocks.
+/// The name of every stored type. Types that take INT8 activations take them with a scale per block.
 pub const TYPES: [&str; 8] = ["TQ2_0", "TQ1_0", "BITNET_T158", "F16", "BF16", "Q8_0", "Q6_K", "F32"];
 
 /// A layer of `[rows, cols]` with arbitrary weights of the named type.
@@ -29,7 +29,7 @@ pub fn layer(ty: &str, rows: usize, cols: usize) -> Linear {
     made.expect("the shape is sound").with_act_mode(ActMode::A8Block)
 }
 
-/// Rows so that a matrix of the type takes about `bytes`.
+/// Number of rows of a matrix of the type that takes about `bytes`.
 #[must_use]
 pub fn rows_for(ty: &str, cols: usize, bytes: usize) -> usize {
     (bytes / layer(ty, 1, cols).bytes().len()).next_multiple_of(4)
@@ -46,7 +46,7 @@ pub fn levels() -> impl Iterator<Item = Isa> {
     Isa::ALL.into_iter().filter(|isa| isa.is_supported())
 }
 
-/// A pool of one thread and a pool of all.
+/// A pool of one thread and a pool of all threads of the machine.
 ///
 /// # Panics
 /// If the system starts no threads.
@@ -60,7 +60,7 @@ pub fn pools() -> Vec<Pool> {
     pools
 }
 
-/// Sums `words` so that every byte is read: the yardstick of a memory-bound kernel.
+/// Sums `words`, so that every byte is read. A kernel that is bound by memory is compared with it.
 #[must_use]
 pub fn read_all(pool: &Pool, words: &mut [u64]) -> u64 {
     let part = words.len().div_ceil(pool.threads());
@@ -78,8 +78,8 @@ pub fn read_all(pool: &Pool, words: &mut [u64]) -> u64 {
     total.into_inner()
 }
 
-/// Bytes without a pattern. The byte values keep every f16 and f32 they may form finite and ordinary, and no 2-bit code is 3:
-/// damaged codes have no tables of tokens.
+/// Bytes without a pattern. Every f16 and f32 that they form is finite and of ordinary size, and no 2-bit code is 3, because
+/// damaged codes would keep kernels from making token tables.
 fn filled(len: usize) -> Bytes {
     let mut state = 0x9e37_79b9_7f4a_7c15u64;
     let bytes: Vec<u8> = (0..len)

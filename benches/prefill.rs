@@ -1,5 +1,5 @@
 //! How close do many tokens come to the speed of arithmetic? Elements are multiply-adds. Ternary weights are measured in
-//! the layout of their file and as tiles, which some levels multiply by tables of the tokens.
+//! the layout of their file and as tiles, for which some levels make token tables.
 
 use std::time::Duration;
 

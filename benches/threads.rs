@@ -1,7 +1,7 @@
-//! What does it cost to hand work to all threads, as often as one decoded token does?
+//! What does it cost to hand work to all threads, as often as for one decoded token?
 //!
 //! 470 hand-overs of 8 tasks: empty ones, and ones of some microseconds. Ids `handover/POOL/TASK/THREADS`. `rayon` runs
-//! inside one `install`, as a step that never leaves rayon's pool would; `rayon-installs` enters it for each hand-over.
+//! inside one `install`, like a step that stays within rayon's pool; `rayon-installs` enters it for each hand-over.
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use tl_kernels::Pool;
 const HANDOVERS: usize = 470;
 const TASKS: usize = 8;
 
-/// Some floating-point work that cannot be left out.
+/// Some floating-point work that the compiler cannot remove.
 fn work(rounds: usize) {
     let mut x = 1.0f32;
     for i in 0..rounds {

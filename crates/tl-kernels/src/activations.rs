@@ -1,5 +1,5 @@
-//! The inputs of matrix products: `n` rows of `cols` activations, quantised once for all readers. Rows that only
-//! products of integers read exist as codes alone.
+//! The inputs of matrix products: `n` rows of `cols` activations, quantised once for all readers. Rows that are read
+//! by integer products alone exist as codes only.
 //!
 //! **Invariant:** once the largest shape has been seen, nothing here allocates.
 //!

@@ -5,7 +5,7 @@ use ternary_core::ActMode;
 use crate::arch::Isa;
 use crate::matmul::KernelKind;
 
-/// What can go wrong when a kernel or a pool is set up. Running one cannot fail.
+/// The errors of setting up a kernel or a pool. Running one cannot fail.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -24,7 +24,7 @@ pub enum Error {
         ty: &'static str,
         /// Length of a row.
         cols: usize,
-        /// Weights per block.
+        /// Number of weights in a block.
         block: usize,
     },
     /// The bytes given are not the bytes the shape needs.
@@ -64,7 +64,7 @@ pub enum Error {
     /// A pool of no threads, or of absurdly many.
     #[error("a pool needs 1 to {max} threads, got {got}")]
     ThreadCount {
-        /// Threads asked for.
+        /// Number of threads asked for.
         got: usize,
         /// Most threads a pool can have.
         max: usize,
@@ -72,26 +72,26 @@ pub enum Error {
     /// The operating system gave no threads.
     #[error("the operating system did not start {threads} threads; ask for fewer")]
     ThreadPool {
-        /// Threads asked for.
+        /// Number of threads asked for.
         threads: usize,
-        /// What the system reported.
+        /// The error of the system.
         source: std::io::Error,
     },
     /// No memory for the buffer that bandwidth is measured with.
     #[error("no memory for {bytes} bytes to measure the bandwidth with; close programs or ask for less")]
     ProbeMemory {
-        /// Bytes asked for.
+        /// Number of bytes asked for.
         bytes: usize,
     },
-    /// A name that is no instruction set level of ours.
+    /// A name that no instruction set level has.
     #[error("unknown instruction set level {name:?}; use one of {known}")]
     UnknownIsa {
-        /// The name given.
+        /// The name that was given.
         name: String,
         /// The names that exist.
-        known: &'static str,
+        known: String,
     },
-    /// This machine cannot run that level.
+    /// A level that this machine cannot run.
     #[error("this machine cannot run {isa} kernels; use {detected} or lower")]
     UnsupportedIsa {
         /// The level asked for.
@@ -110,9 +110,9 @@ pub enum Error {
         ty: &'static str,
         /// The row that differs.
         row: usize,
-        /// What the oracle says.
+        /// The result of the oracle.
         expected: f32,
-        /// What the kernel says.
+        /// The result of the kernel.
         got: f32,
     },
     /// A lookup table that does not hold the products it stands for.
@@ -121,9 +121,9 @@ pub enum Error {
          use a lower level"
     )]
     TableEntry {
-        /// Row of activations.
+        /// The row of activations.
         token: usize,
-        /// Block of columns.
+        /// The block of columns.
         block: usize,
         /// Group of columns in the block.
         group: usize,
@@ -131,7 +131,7 @@ pub enum Error {
         entry: usize,
         /// The product of the entry's weights with the activations.
         expected: i32,
-        /// What the table says.
+        /// The product that the table gives.
         got: i32,
     },
     /// A kernel that cannot multiply these weights with these activations.
@@ -149,9 +149,9 @@ pub enum Error {
     /// The operating system gave no memory for packed weights.
     #[error("the operating system did not give {bytes} bytes for packed weights; use the layout of the file")]
     ArenaMemory {
-        /// Bytes asked for.
+        /// Number of bytes asked for.
         bytes: usize,
-        /// What the system reported.
+        /// The error of the system.
         source: std::io::Error,
     },
     /// Packed weights of another shape or another machine.

@@ -4,15 +4,23 @@
 //! alone: not on the number of tokens in the batch, the thread pool, or the instruction set. Dense dots
 //! follow `ternary_core::dot16`, ternary rows follow `ternary_core::oracle`, bit for bit.
 //!
-//! How a product is made, from the outside in:
+//! The rooms, from the bottom up; each imports those above it in this list:
 //!
 //! ```text
-//! Linear::forward            which weights (format.rs, bitlinear.rs) and which level (isa.rs)
-//!   forward_all, pool::Grid  output rows are dealt out to threads, each block written by one
-//!     gemm.rs | ternary.rs | lut_matrix.rs
-//!                            the algorithm, once, generic over the vector traits of vector.rs
-//!       arch/*.rs            what one vector operation is on this machine
+//! simd/          operations of a vector unit as traits, and the types that they work on
+//! arch/          one folder per instruction set that implements them; Isa, Level: which one runs
+//! memory/ pool/  buffers and arenas; threads and the parts of a matrix that they write
+//! activations/   the inputs of products, quantised once for all readers
+//! attention/     products with cached rows            math/   exp, softmax, normalisation
+//! matmul/        Linear: products of dense and ternary weights
+//! machine/       the facts of this machine, and how fast its memory is
+//! select/        which kernel runs a layer: rule, timed trial, self-test against the oracle
 //! ```
+//! A product, from the outside in: [`Linear::forward`] deals out pieces of the output rows to the threads; for each piece
+//! the algorithm of `matmul/`, written once over the traits of `simd/`, runs compiled for the level of the layer.
+//!
+//! The crate reads and writes no files but for the facts about the machine in `/sys` and `/proc`. The results of kernel
+//! trials are a text that the caller keeps.
 //!
 //! ```
 //! use tl_kernels::{ActivationBuffer, Linear, Pool};
@@ -28,7 +36,6 @@
 //! ```
 
 pub mod math;
-pub mod pool;
 
 mod activations;
 mod arch;
@@ -37,6 +44,7 @@ mod error;
 mod machine;
 mod matmul;
 mod memory;
+mod pool;
 mod select;
 mod simd;
 
@@ -52,7 +60,7 @@ pub use matmul::{
     forward_all, pack_layers,
 };
 pub use memory::Arena;
-pub use pool::Pool;
+pub use pool::{ColumnBlock, Grid, Pool};
 pub use select::{KernelRegistry, KernelSelected, KernelSelector, Reason, SelectorOptions, TrialCache, selftest};
 
 pub use ternary_core::{ActMode, BLOCK, Bytes, Packing, Scales, TernaryTensor};

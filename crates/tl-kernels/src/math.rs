@@ -5,7 +5,7 @@
 //!
 //! `exp(x) = 2^n * p(r)` with n = round(x / ln 2), r = x - n ln 2 (|r| <= 0.347) and p the Taylor
 //! polynomial of degree 7, whose relative error 5e-9 is a tenth of an f32 rounding. The power of two is
-//! applied in two halves, so that results down to the smallest subnormal are right.
+//! applied in two halves, so that results down to the smallest subnormal are exact.
 
 mod precise;
 mod scalar;

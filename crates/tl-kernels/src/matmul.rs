@@ -1,4 +1,13 @@
-//! Matrix products `y = W x`: which weights, which algorithm, which threads.
+//! Matrix products `y = W x`.
+//!
+//! ```text
+//! linear.rs      Linear: a layer of any kind of weights, and the work list that threads share (pieces.rs)
+//! matrix.rs      dense weights: products of f32 (dense/), or of integers with INT8 activations (integer/)
+//! ternary/       ternary weights, by the layout in which they lie
+//! formats/       the types in which weights are stored, one file each
+//! packing.rs     tiles of many layers in one arena
+//! kind.rs        the names of the algorithms
+//! ```
 
 #[cfg(any(test, feature = "broken-kernel"))]
 pub mod broken;

@@ -1,4 +1,4 @@
-//! The thread pool: the calling thread and a crew of workers that wait for it.
+//! The thread pool: the calling thread and worker threads that wait for it.
 //!
 //! **Invariant:** every unit of work writes memory that no other unit of the same call can reach, so the
 //! result does not depend on the number of threads. The ways to hand out mutable memory, [`Pool::chunks_mut`]
@@ -6,22 +6,22 @@
 //!
 //! **Invariant:** handing over work allocates nothing.
 //!
-//! A call from inside a task, or from a second thread while the crew is at work, runs on the calling thread.
+//! A call from inside a task, or from a second thread while the workers are busy, runs on the calling thread.
 
-mod crew;
 mod grid;
+mod workers;
 
 use std::fmt;
 
 use crate::error::{Error, Result};
-use crew::Crew;
+use workers::Workers;
 
 pub use grid::{ColumnBlock, Grid};
 
 /// Most threads a pool can have.
-pub const MAX_THREADS: usize = 1024;
+const MAX_THREADS: usize = 1024;
 
-/// Where parallel work runs. Passed explicitly; there is no global pool.
+/// The threads that parallel work runs on. Callers pass a pool explicitly; there is no global one.
 ///
 /// ```
 /// use tl_kernels::Pool;
@@ -36,20 +36,20 @@ pub const MAX_THREADS: usize = 1024;
 /// ```
 pub struct Pool {
     threads: usize,
-    crew: Option<Crew>,
+    workers: Option<Workers>,
 }
 
 impl Pool {
     /// A pool that runs everything on the calling thread.
     #[must_use]
     pub const fn serial() -> Pool {
-        Pool { threads: 1, crew: None }
+        Pool { threads: 1, workers: None }
     }
 
     /// A pool of `threads` threads; one thread is the calling one.
     ///
     /// # Errors
-    /// [`Error::ThreadCount`] outside 1..=[`MAX_THREADS`], [`Error::ThreadPool`] when the system refuses.
+    /// [`Error::ThreadCount`] outside 1..=1024, [`Error::ThreadPool`] when the system refuses.
     pub fn new(threads: usize) -> Result<Pool> {
         if threads == 1 {
             return Ok(Pool::serial());
@@ -57,11 +57,11 @@ impl Pool {
         if threads == 0 || threads > MAX_THREADS {
             return Err(Error::ThreadCount { got: threads, max: MAX_THREADS });
         }
-        let crew = Crew::new(threads - 1).map_err(|source| Error::ThreadPool { threads, source })?;
-        Ok(Pool { threads, crew: Some(crew) })
+        let workers = Workers::new(threads - 1).map_err(|source| Error::ThreadPool { threads, source })?;
+        Ok(Pool { threads, workers: Some(workers) })
     }
 
-    /// Number of threads that work.
+    /// Number of threads, the calling one included.
     #[must_use]
     pub fn threads(&self) -> usize {
         self.threads
@@ -70,10 +70,10 @@ impl Pool {
     /// Calls `task(i)` once for each i in 0..`n_tasks`, in any order, and returns when all are done.
     ///
     /// # Panics
-    /// With what a task panicked with, when all tasks that had begun have ended.
+    /// If a task panics: with the message of the first one, after all tasks that had begun have ended.
     pub fn run(&self, n_tasks: usize, task: &(dyn Fn(usize) + Sync)) {
-        let shared_out = match &self.crew {
-            Some(crew) if n_tasks > 1 => crew.run(n_tasks, task),
+        let shared_out = match &self.workers {
+            Some(workers) if n_tasks > 1 => workers.run(n_tasks, task),
             _ => false,
         };
         if !shared_out {
@@ -127,7 +127,7 @@ impl fmt::Debug for Pool {
     }
 }
 
-/// A mutably borrowed slice on its way to the threads that share it out.
+/// A mutably borrowed slice whose chunks several threads write.
 struct Chunks<T> {
     base: *mut T,
     len: usize,
@@ -214,7 +214,7 @@ mod tests {
         }
     }
 
-    /// Workers that fell asleep wake up again.
+    /// Sleeping workers wake up for the next job.
     #[test]
     fn a_pool_can_rest() {
         let pool = Pool::new(3).unwrap();

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! rule      the kernel asked for, or the default (KernelRegistry), on the level in force
-//! trial     if allowed: the fastest of what differs in speed only, remembered per machine and file (trial.rs)
-//! self-test the choice on real rows of the tensor; one level down until it equals the oracle (selftest.rs)
+//! trial     if allowed: the fastest of the levels, remembered per machine and file (trial.rs, memory.rs)
+//! self-test the choice on real rows of the tensor; one level down until it equals the oracle (selftest.rs, oracle.rs)
 //! ```
 //!
 //! **Invariant:** every type of weights, row length and layout is tested on a tensor of the file before a layer runs on
@@ -12,7 +12,7 @@
 //! ```
 //! use tl_kernels::{KernelSelector, Linear, SelectorOptions};
 //! let selector = KernelSelector::new(SelectorOptions::default());
-//! let linear = selector.settle(Linear::from_f32(1, 2, vec![1.0, 2.0])?)?;
+//! let linear = selector.select(Linear::from_f32(1, 2, vec![1.0, 2.0])?)?;
 //! assert_eq!(selector.choices()[0].isa, linear.isa());
 //! # Ok::<(), tl_kernels::Error>(())
 //! ```

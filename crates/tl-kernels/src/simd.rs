@@ -1,4 +1,4 @@
-//! What the algorithms need of a vector unit: the operations as traits, and the types and sizes that they work on.
+//! The operations of a vector unit as traits, and the types and sizes that they work on.
 //!
 //! **Invariant:** an implementation gives, element by element, the bits of the scalar expression in the method's
 //! documentation. An algorithm that is written once over these traits is then equal on every machine.
@@ -7,7 +7,7 @@
 //! float.rs        arithmetic on sixteen f32                      Float
 //! vector.rs       loads, ternary codes, integer dot products     Simd, and Kernel: what is compiled per level
 //! tile.rs         32 ternary rows in 2-bit fields                TileSimd
-//! trit_tile.rs    32 ternary rows with five weights in a byte    Base3Simd
+//! trit_tile.rs    32 ternary rows with five weights in a byte    TritTileSimd
 //! token_table.rs  sums of activations, looked up by weights      TableSimd
 //! int8.rs         64 INT8 rows of a cache                        Int8
 //! lookup.rs       tables of 16 bytes: TL1 and TL2                Lookup, optional
@@ -37,7 +37,7 @@ pub(crate) use token_table::COMBINATIONS;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use token_table::portable_sums;
 pub(crate) use token_table::{BlockColumn, TABLE_LEN, TableSimd};
-pub(crate) use trit_tile::{Base3Block, Base3Simd, GROUP_ROWS, RowBytes, expand, fill_row};
 #[cfg(target_arch = "x86_64")]
 pub(crate) use trit_tile::{COLUMNS, QUADS};
-pub(crate) use vector::{DenseTile, Kernel, Simd};
+pub(crate) use trit_tile::{GROUP_ROWS, RowBytes, TritBlock, TritTileSimd, expand, fill_row};
+pub(crate) use vector::{Kernel, PatchShape, Simd};

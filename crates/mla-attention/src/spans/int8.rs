@@ -48,7 +48,7 @@ impl Spans for Int8Spans<'_> {
         let (scores, _) = run.scores[..n_rows * SPAN].as_chunks_mut();
         let queries = &self.queries[rows.start * (c + r) + c..];
         columns::dots(Table::new(queries, n_rows, r, c + r), span.keys, scores);
-        int8::add_dots(self.rounded, rows, span.codes, span.scales, scores);
+        int8::add_dots(self.rounded.range(rows), span.codes, span.scales, scores);
 
         let mut weights = [WeightCodes::ZERO; MAX_TASK_ROWS];
         for (row, scores) in scores.iter_mut().enumerate() {

@@ -21,8 +21,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use tl_kernels::pool::Grid;
-use tl_kernels::{ActivationBuffer, Pool, dense};
+use tl_kernels::{ActivationBuffer, Grid, Pool, dense};
 
 use crate::error::{Error, Result};
 use crate::forward::batch::MoeBatchScheduler;

@@ -2,8 +2,7 @@
 //!
 //! Sources: "GLU variants improve transformer" (arXiv 2002.05202), SwiGLU; `relu2` of Hugging Face transformers.
 
-use tl_kernels::pool::{ColumnBlock, Grid};
-use tl_kernels::{ActivationBuffer, Linear, Pool, math};
+use tl_kernels::{ActivationBuffer, ColumnBlock, Grid, Linear, Pool, math};
 
 use crate::error::{Error, Result};
 use crate::load::error::LoadError;

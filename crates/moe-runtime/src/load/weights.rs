@@ -94,7 +94,7 @@ impl<'a> WeightReader<'a> {
     /// Gives a matrix the kernel that passed the self-test for its type.
     fn on_selected_kernel(&self, tensor: &LogicalTensor, linear: Linear) -> Result<Linear> {
         self.kernels
-            .settle(linear)
+            .select(linear)
             .map_err(|source| Error::Load(LoadError::Weight { tensor: tensor.name.clone(), source }))
     }
 

@@ -21,14 +21,14 @@ pub struct ActivationBuffer {
 }
 
 impl ActivationBuffer {
-    /// An empty buffer.
+    /// A buffer without rows.
     #[must_use]
     pub fn new() -> ActivationBuffer {
         ActivationBuffer::default()
     }
 
-    /// Takes what products in `mode` read of `x` `[n, cols]`: INT8 codes or, for [`ActMode::F32`], a copy. All earlier
-    /// forms are forgotten.
+    /// Takes `x` `[n, cols]` in the form that products in `mode` read: INT8 codes or, for [`ActMode::F32`], a copy. Earlier
+    /// rows and codes are forgotten.
     ///
     /// # Panics
     /// If `x` does not hold `n * cols` values.
@@ -123,7 +123,7 @@ impl ActivationBuffer {
         self.n
     }
 
-    /// Values per row.
+    /// Number of values in a row.
     #[must_use]
     pub fn cols(&self) -> usize {
         self.cols
@@ -164,13 +164,13 @@ impl ActivationBuffer {
     }
 }
 
-/// The rows quantised in one mode, and what products derived from them.
+/// The rows quantised in one mode, and the tables that products made of them.
 #[derive(Debug, Clone, Default)]
 struct Form {
     /// Whether these are the present rows.
     valid: bool,
     rows: QuantizedRows,
-    /// Made when a lookup kernel first asks for them.
+    /// The tables, made when a lookup kernel first asks for them.
     tables: LookupTables,
 }
 
@@ -237,7 +237,7 @@ mod tests {
         all.quantize(ActMode::A8Block);
         some.gather(&all, &[2, 0], &[ActMode::F32, ActMode::A8Block]);
         assert_eq!((some.n(), some.row(0), some.row(1)), (2, &x[600..], &x[..300]));
-        assert!(some.quantized(ActMode::A8Token).is_none(), "nobody reads them");
+        assert!(some.quantized(ActMode::A8Token).is_none(), "no product asked for these codes");
         let same_codes = |some: &ActivationBuffer| {
             let (from, to) = (all.quantized(ActMode::A8Block).unwrap(), some.quantized(ActMode::A8Block).unwrap());
             [(0, 2), (1, 0)].into_iter().all(|(i, row)| {
@@ -249,7 +249,7 @@ mod tests {
         assert!((some.n(), some.cols()) == (2, 300) && same_codes(&some));
         some.gather(&all, &[1], &[ActMode::F32]);
         assert_eq!((some.n(), some.row(0)), (1, &x[300..600]));
-        assert!(some.quantized(ActMode::A8Block).is_none(), "nobody reads them");
+        assert!(some.quantized(ActMode::A8Block).is_none(), "no product asked for these codes");
     }
 
     #[test]

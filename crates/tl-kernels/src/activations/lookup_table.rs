@@ -1,17 +1,17 @@
-//! The lookup table of a token: what every small group of its activations can add to a product.
+//! The lookup table of a token: every sum that a small group of its activations can add to a product.
 //!
 //! A ternary group of two or three columns takes few values, so all products of it with a token's activations fit
 //! a table of 16 bytes, and one byte shuffle serves as many rows as a register has bytes. The table is built once per
 //! token and column group and shared by all rows of all layers that read the token.
 //!
 //! ```text
-//! group  = 2 neighbouring columns (pairs) or 3 (triples), in the order of the activation codes (activation.rs)
+//! group  = 2 neighbouring columns (pairs) or 3 (triples), in the order of the activation codes (activations.rs)
 //! entry  = v = sum of w[i] * q[i], kept as two bytes:  v = C * hi + lo
 //!
 //! pairs    index 3 (w0 + 1) + (w1 + 1), 9 of 16 used; 128 groups per block; C = 23
 //! triples  index |9 w0 + 3 w1 + w2|, 14 of 16 used, and a sign; 84 groups of 3 and 2 of 2 (w0 = 0); C = 27
 //!
-//! planes   [n, blocks, groups, 2 planes (hi, lo), 16 entries] of i8
+//! entries  [n, blocks, groups, 2 halves (hi, lo), 16 entries] of i8
 //! ```
 //!
 //! **Bounds.** `hi` is v / C rounded and `lo` the rest, so |lo| <= (C - 1) / 2. With |q| <= 127:
@@ -22,7 +22,7 @@
 //! | triples | 381 | 27 | 14 | 13 | 9 (126) |
 //!
 //! C is odd, so no v lies half-way between two multiples and the split of -v is that of v with both signs turned:
-//! negating both planes negates the value, which is how triples apply their sign.
+//! negating both halves negates the value, which is how triples apply their sign.
 //!
 //! **Invariant:** `C * hi + lo` is the group's exact integer product for every used entry, and unused entries are 0.
 //! Source: T-MAC (arXiv 2407.00088) and bitnet.cpp's TL1 and TL2 (arXiv 2410.16144) for the tables; the split is ours.
@@ -38,7 +38,7 @@ use crate::error::{Error, Result};
 use crate::memory::AlignedBuffer;
 use crate::simd::{Kernel, Simd};
 
-/// Entries of a table: what a byte shuffle can address.
+/// Entries of a table: as many as a byte shuffle can address.
 pub(crate) const ENTRIES: usize = 16;
 
 /// The `hi` and the `lo` bytes of a group's entries.
@@ -69,7 +69,7 @@ impl Grouping {
         }
     }
 
-    /// C of the split.
+    /// The constant C of the split.
     pub(crate) const fn split(self) -> i16 {
         match self {
             Grouping::Pairs => 23,
@@ -77,7 +77,7 @@ impl Grouping {
         }
     }
 
-    /// Additions of entries of one plane that an i8 holds.
+    /// Number of `hi` entries, or of `lo` entries, whose sum an i8 holds.
     pub(crate) const fn additions(self) -> usize {
         let columns = if matches!(self, Grouping::Pairs) { 2 } else { 3 };
         let most_hi = (columns * MAX_CODE + self.split() / 2) / self.split();
@@ -165,7 +165,7 @@ pub(crate) struct LookupTable {
 }
 
 impl LookupTable {
-    /// Becomes the tables of all rows of `acts`. Allocates only for more of them than ever before.
+    /// Becomes the tables of all rows of `acts`. Allocates only when there are more tables than ever before.
     pub(crate) fn build(&mut self, level: Level, grouping: Grouping, acts: &QuantizedRows) {
         self.grouping = grouping;
         self.blocks = acts.blocks();
@@ -186,8 +186,8 @@ impl LookupTable {
 
     /// Lets a test damage an entry of the first token's first block.
     #[cfg(test)]
-    pub(crate) fn entry_mut(&mut self, group: usize, plane: usize, entry: usize, damage: impl FnOnce(&mut i8)) {
-        damage(&mut self.entries.as_mut_slice()[(2 * group + plane) * ENTRIES + entry]);
+    pub(crate) fn entry_mut(&mut self, group: usize, half: usize, entry: usize, damage: impl FnOnce(&mut i8)) {
+        damage(&mut self.entries.as_mut_slice()[(2 * group + half) * ENTRIES + entry]);
     }
 
     /// Compares every entry with its definition.
@@ -203,7 +203,7 @@ impl LookupTable {
                 for entry in 0..ENTRIES {
                     let expected: i32 = (0..3).map(|c| i32::from(weights[c][entry]) * i32::from(q[c])).sum();
                     let got = split * i32::from(hi[entry]) + i32::from(lo[entry]);
-                    // A split other than the bounded one would overflow a sum even where its value is right.
+                    // With another split the entry has the right value, but sums of its halves could overflow.
                     if got != expected || i32::from(lo[entry]).abs() > split / 2 {
                         return Err(Error::TableEntry { token, block, group, entry, expected, got });
                     }
@@ -226,7 +226,7 @@ impl Kernel for Build<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, _s: S) {
-        // Hidden from the compiler, which would otherwise make sixteen special cases of weights it can see.
+        // Hidden from the compiler, which would otherwise write a special case for each weight that it sees.
         let weights = |grouping: Grouping| black_box(grouping.weights());
         match self.grouping {
             Grouping::Pairs => fill(Grouping::Pairs, weights(Grouping::Pairs), self.codes, self.entries),
@@ -265,7 +265,7 @@ pub(crate) struct TableCell {
 pub(crate) struct LookupTables([RwLock<TableCell>; 2]);
 
 impl LookupTables {
-    /// Forgets what was built; keeps its memory.
+    /// Marks all tables as outdated; their memory is kept.
     pub(crate) fn clear(&mut self) {
         for cell in &mut self.0 {
             cell.get_mut().unwrap_or_else(PoisonError::into_inner).valid = false;
@@ -275,7 +275,7 @@ impl LookupTables {
     /// The table of this grouping over `acts`, built now unless it was before.
     pub(crate) fn of(&self, level: Level, grouping: Grouping, acts: &QuantizedRows) -> TableGuard<'_> {
         let cell = &self.0[grouping as usize];
-        // A cell becomes valid last, so one that a panic left behind is built again.
+        // A cell is marked valid after it is built, so a table that a panic left half-built is built again.
         let built = cell.read().unwrap_or_else(PoisonError::into_inner);
         if built.valid {
             return TableGuard(built);

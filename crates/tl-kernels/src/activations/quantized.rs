@@ -37,7 +37,7 @@ impl QuantizedRows {
         self.codes.capacity()
     }
 
-    /// Blocks per row.
+    /// Number of blocks in a row.
     pub(crate) fn blocks(&self) -> usize {
         self.blocks
     }
@@ -54,7 +54,7 @@ impl QuantizedRows {
         self.sums.resize(n * blocks, 0);
     }
 
-    /// Makes the codes of `n` rows `[cols]`, the values of which `row` knows.
+    /// Makes the codes of `n` rows `[cols]`; `row(t)` gives the values of row t.
     pub(super) fn quantize<'x>(
         &mut self,
         mode: ActMode,
@@ -95,7 +95,7 @@ impl QuantizedRows {
 /// Rounding of one row. The rules are those of `ternary_core`, which a kernel compiles for its level.
 struct QuantizeRow<'a> {
     mode: ActMode,
-    /// `[cols]`.
+    /// The activations of the row, `[cols]`.
     x: &'a [f32],
     /// The codes in natural order, padded to whole blocks.
     staging: &'a mut [i8],

@@ -128,8 +128,8 @@ impl Isa {
     /// [`Error::UnknownIsa`] for any other name.
     pub fn from_name(name: &str) -> Result<Isa> {
         let found = Isa::ALL.into_iter().find(|isa| isa.name() == name);
-        let known = "scalar, avx2, avxvnni, avx512, avx512vnni, neon, neon-dotprod, simd128";
-        found.ok_or_else(|| Error::UnknownIsa { name: name.to_owned(), known })
+        let known = || Isa::ALL.map(Isa::name).join(", ");
+        found.ok_or_else(|| Error::UnknownIsa { name: name.to_owned(), known: known() })
     }
 
     /// Proof that this machine has the level, for dispatch.

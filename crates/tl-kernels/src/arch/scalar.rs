@@ -6,11 +6,11 @@ use ternary_core::BLOCK;
 use super::Isa;
 use super::instruction_set::InstructionSet;
 use crate::simd::{
-    Base3Simd, DenseTile, Float, GROUP_ROWS, Int8, Kernel, LANES, One, PortableLookup, RowBytes, Simd, TableSimd,
-    TileSimd, field_order, tq1_codes,
+    Float, GROUP_ROWS, Int8, Kernel, LANES, One, PatchShape, PortableLookup, RowBytes, Simd, TableSimd, TileSimd,
+    TritTileSimd, field_order, tq1_codes,
 };
 
-/// The portable level.
+/// The level that every machine has.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Scalar(());
 
@@ -26,7 +26,7 @@ impl InstructionSet for Scalar {
     }
 }
 
-/// `[f(0), .., f(15)]`
+/// The array `[f(0), .., f(15)]`.
 #[inline(always)]
 fn each(f: impl Fn(usize) -> f32) -> [f32; LANES] {
     std::array::from_fn(f)
@@ -78,7 +78,7 @@ impl Float for Scalar {
 }
 
 impl Simd for Scalar {
-    const DENSE_TILE: DenseTile = DenseTile::Rows4Tokens1;
+    const PATCH: PatchShape = PatchShape::Rows4Tokens1;
     type Codes = [u8; BLOCK];
     type Sums = i32;
     type I = [i32; LANES];
@@ -226,7 +226,7 @@ impl RowBytes for Scalar {
     }
 }
 
-impl Base3Simd for Scalar {
+impl TritTileSimd for Scalar {
     #[inline(always)]
     fn triple_rows(self, a: Self::Rows) -> Self::Rows {
         a.map(|a| a.wrapping_mul(3))

@@ -1,11 +1,11 @@
-//! Many vectors against 64 columns of F16: the scores of queries with the keys of a tile of positions.
+//! Many vectors against 64 columns of F16: the scores of queries with the keys of a span of positions.
 //!
 //! ```text
 //!   row i of the table     k[i][0] k[i][1] .. k[i][63]                one value of each column
 //!   out[q][j] = dot16(query q, column j)
 //! ```
 //!
-//! Sixteen columns fill a register. So the sixteen partial sums of a `dot16` are sixteen registers, and its tree adds
+//! Sixteen columns fill a register, so the sixteen partial sums of a `dot16` are sixteen registers, and its tree adds
 //! registers, which takes no shuffles.
 //!
 //! **Invariant:** the bits are those of [`dense::dot_f16`](crate::dense::dot_f16) of the query and the column.
@@ -15,7 +15,7 @@ use half::f16;
 use super::rows::Table;
 use crate::arch::{Isa, Level};
 use crate::error::Result;
-use crate::simd::{DenseTile, Group, Kernel, LANES, ROWS, Simd};
+use crate::simd::{Group, Kernel, LANES, PatchShape, ROWS, Simd};
 
 /// `out[q][j] = dot16(query q, column j)`, the columns widened; `out` has one row per query.
 ///
@@ -52,17 +52,17 @@ impl Kernel for Dots<'_> {
     #[inline(always)]
     fn run<S: Simd>(mut self, s: S) {
         for group in self.table {
-            // The next tile, which a cache keeps behind this one.
+            // The next span, which the cache of positions stores behind this one.
             for line in (0..size_of_val(group)).step_by(64) {
                 s.prefetch_far(group, size_of_val(self.table) + line);
             }
         }
         let mut q = 0;
         while q < self.out.len() {
-            match (S::DENSE_TILE, self.out.len() - q) {
-                (DenseTile::Rows4Tokens6, 5 | 9..) => q += self.strip::<S, 5>(s, q),
-                (DenseTile::Rows4Tokens6, 4..) => q += self.strip::<S, 4>(s, q),
-                (DenseTile::Rows4Tokens6 | DenseTile::Rows2Tokens3, 2..) => q += self.strip::<S, 2>(s, q),
+            match (S::PATCH, self.out.len() - q) {
+                (PatchShape::Rows4Tokens6, 5 | 9..) => q += self.strip::<S, 5>(s, q),
+                (PatchShape::Rows4Tokens6, 4..) => q += self.strip::<S, 4>(s, q),
+                (PatchShape::Rows4Tokens6 | PatchShape::Rows2Tokens3, 2..) => q += self.strip::<S, 2>(s, q),
                 _ => q += self.strip::<S, 1>(s, q),
             }
         }
@@ -80,7 +80,7 @@ impl Dots<'_> {
             *query = &self.queries.row(q + k)[..table.len()];
         }
         for g in 0..ROWS / LANES {
-            let sums = Sixteen { queries, table, g }.dots(s);
+            let sums = ColumnGroup { queries, table, g }.dots(s);
             for (sums, out) in sums.into_iter().zip(&mut self.out[q..q + Q]) {
                 s.store(sums, &mut out.as_chunks_mut().0[g]);
             }
@@ -89,15 +89,15 @@ impl Dots<'_> {
     }
 }
 
-/// Some queries against sixteen columns, the group `g`. The tree of `dot16` is walked depth first, so that few registers
-/// wait.
-struct Sixteen<'a, const Q: usize> {
+/// Some queries against sixteen columns, the group `g`. The tree of `dot16` is computed depth first, so that few sums
+/// occupy registers at a time.
+struct ColumnGroup<'a, const Q: usize> {
     queries: [&'a [f32]; Q],
     table: &'a [Group<f16>],
     g: usize,
 }
 
-impl<const Q: usize> Sixteen<'_, Q> {
+impl<const Q: usize> ColumnGroup<'_, Q> {
     #[inline(always)]
     fn dots<S: Simd>(&self, s: S) -> [S::F; Q] {
         add(s, self.quarter(s, 0), self.quarter(s, 1))

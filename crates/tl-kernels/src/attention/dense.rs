@@ -122,7 +122,7 @@ pub(crate) fn dot_rest<S: Simd, T: Value>(s: S, x_rest: &[f32], w_rest: &[T], ac
     if x_rest.is_empty() {
         return acc;
     }
-    // +0.0 times -0.0 leaves a lane as it is, whatever it holds.
+    // Adding +0.0 times -0.0 changes no bit of a lane.
     let (mut x, mut w) = ([-0.0; LANES], [0.0; LANES]);
     for (i, (&from_x, &from_w)) in x_rest.iter().zip(w_rest).enumerate() {
         (x[i], w[i]) = (from_x, from_w.widen());

@@ -1,7 +1,7 @@
-//! Many vectors against a tile of 64 INT8 rows: attention over a quantised cache. The integer sums are exact.
+//! Many vectors against a span of 64 INT8 rows: attention over a quantised cache. The integer sums are exact.
 //!
 //! ```text
-//! a tile          by quads of columns: quad q holds the columns 4 q .. 4 q + 4 of row after row
+//! a span          by quads of columns: quad q holds the columns 4 q .. 4 q + 4 of row after row
 //!                   a a a a  b b b b  c c c c ..        one 4-byte dot product per row and quad, no sums across lanes
 //! add_dots        out[v][j]  = fma(scale[v] scales[j], sum_i x[v][i] row_j[i], out[v][j])       the sum exact
 //! WeightCodes     p[v][j]   ~= scale[v] code[v][j]                                              code in 0..=16383
@@ -11,7 +11,7 @@
 //!                   a b c d  a b c d  a b c d ..        one 4-byte dot product per column, four rows and half a code
 //! ```
 //!
-//! **Invariant:** |row| and |x| are at most 127 and a tile has 64 rows, so no sum leaves 32 bits; the result of a vector
+//! **Invariant:** |row| and |x| are at most 127 and a span has 64 rows, so no sum leaves 32 bits; the result of a vector
 //! does not depend on the others, nor on the level.
 
 mod weights;
@@ -23,7 +23,7 @@ use ternary_core::quantize_a8;
 use crate::arch::{Isa, Level};
 use crate::error::Result;
 use crate::pool::Pool;
-use crate::simd::{BLOCK_QUADS, DenseTile, Kernel, LANES, Simd, Vector, fma};
+use crate::simd::{BLOCK_QUADS, Kernel, LANES, PatchShape, Simd, Vector, fma};
 
 pub use crate::simd::{Group, ROWS};
 pub use weights::WeightCodes;
@@ -31,11 +31,11 @@ pub use weights::WeightCodes;
 /// Most quads of a row: a wider sum could leave 32 bits.
 const MAX_QUADS: usize = 1 << 14;
 
-/// INT8 vectors to be multiplied with tiles, each rounded as activations are.
+/// INT8 vectors to be multiplied with spans, each rounded as activations are.
 #[derive(Debug, Default)]
 pub struct Vectors {
-    /// `[n, quads + 2]`: the codes of a vector, padded with zeros, then its scale and the sum of its codes. In one place,
-    /// so that many threads can write vectors.
+    /// `[n, quads + 2]`: the codes of a vector, padded with zeros, then its scale and the sum of its codes. They lie
+    /// side by side, so that many threads can each write some vectors.
     rows: Vec<[i8; 4]>,
     quads: usize,
 }
@@ -62,13 +62,30 @@ impl Vectors {
         });
     }
 
-    /// Vector `v`.
+    /// The vectors `range`.
+    ///
+    /// # Panics
+    /// If there are no such vectors: when the first of them is read.
+    #[must_use]
+    pub fn range(&self, range: Range<usize>) -> VectorRange<'_> {
+        VectorRange { all: self, start: range.start, n: range.len() }
+    }
+
+    /// The codes, the sum and the scale of vector `v`.
     #[inline(always)]
     fn row(&self, v: usize) -> Vector<'_> {
         let (quads, rest) = self.rows[v * (self.quads + 2)..][..self.quads + 2].split_at(self.quads);
         let bytes = |i: usize| rest[i].map(i8::cast_unsigned);
         Vector { quads, scale: f32::from_le_bytes(bytes(0)), sum: i32::from_le_bytes(bytes(1)) }
     }
+}
+
+/// Some neighbouring vectors of a set.
+#[derive(Debug, Clone, Copy)]
+pub struct VectorRange<'a> {
+    all: &'a Vectors,
+    start: usize,
+    n: usize,
 }
 
 /// Rounding of one vector. The rule is that of `ternary_core`, which a kernel compiles for its level.
@@ -92,18 +109,12 @@ impl Kernel for RoundVector<'_> {
     }
 }
 
-/// `out[v][j] = fma(scale of v * scales[j], sum of vector v times row j, out[v][j])` for the vectors `range`.
+/// `out[v][j] = fma(scale of v * scales[j], sum of vector v times row j, out[v][j])` for each vector v.
 ///
 /// # Panics
-/// If there is no such vector, the tile has another width, or `out` does not hold one row per vector.
-pub fn add_dots(
-    vectors: &Vectors,
-    range: Range<usize>,
-    tile: &[Group<[i8; 4]>],
-    scales: &Group<f32>,
-    out: &mut [[f32; ROWS]],
-) {
-    add_dots_at(Level::current(), AddDots { vectors, range, tile, scales, out });
+/// If there is no such vector, the span has another width, or `out` does not hold one row per vector.
+pub fn add_dots(vectors: VectorRange<'_>, span: &[Group<[i8; 4]>], scales: &Group<f32>, out: &mut [[f32; ROWS]]) {
+    add_dots_at(Level::current(), AddDots { vectors, span, scales, out });
 }
 
 /// As [`add_dots`], on a given level: for tests and benchmarks.
@@ -112,29 +123,28 @@ pub fn add_dots(
 /// [`crate::Error::UnsupportedIsa`].
 pub fn add_dots_on(
     isa: Isa,
-    vectors: &Vectors,
-    range: Range<usize>,
-    tile: &[Group<[i8; 4]>],
+    vectors: VectorRange<'_>,
+    span: &[Group<[i8; 4]>],
     scales: &Group<f32>,
     out: &mut [[f32; ROWS]],
 ) -> Result<()> {
-    add_dots_at(isa.level()?, AddDots { vectors, range, tile, scales, out });
+    add_dots_at(isa.level()?, AddDots { vectors, span, scales, out });
     Ok(())
 }
 
 fn add_dots_at(level: Level, dots: AddDots<'_>) {
-    assert_eq!(dots.vectors.quads, dots.tile.len(), "vectors and rows must be of one width");
-    assert_eq!(dots.out.len(), dots.range.len(), "the output must have one row per vector");
+    assert_eq!(dots.vectors.all.quads, dots.span.len(), "vectors and rows must be of one width");
+    assert_eq!(dots.out.len(), dots.vectors.n, "the output must have one row per vector");
     level.run(dots);
 }
 
-/// `acc[v][i] = fma(scale of v, sum of codes[v][j] * row_j[i], acc[v][i])` over the first `n_rows` rows of the tile,
+/// `acc[v][i] = fma(scale of v, sum of codes[v][j] * row_j[i], acc[v][i])` over the first `n_rows` rows of the span,
 /// where the sum is an exact integer; `acc` is `[weights, width]`.
 ///
 /// # Panics
-/// If there are more than 64 weights or rows, or `acc` or the tile has another width.
-pub fn weighted_sums(weights: &[WeightCodes], tile: &[Group<[i8; 4]>], n_rows: usize, acc: &mut [f32]) {
-    weighted_sums_at(Level::current(), weights, tile, n_rows, acc);
+/// If there are more than 64 weights or rows, or `acc` or the span has another width.
+pub fn weighted_sums(weights: &[WeightCodes], span: &[Group<[i8; 4]>], n_rows: usize, acc: &mut [f32]) {
+    weighted_sums_at(Level::current(), weights, span, n_rows, acc);
 }
 
 /// As [`weighted_sums`], on a given level: for tests and benchmarks.
@@ -144,26 +154,25 @@ pub fn weighted_sums(weights: &[WeightCodes], tile: &[Group<[i8; 4]>], n_rows: u
 pub fn weighted_sums_on(
     isa: Isa,
     weights: &[WeightCodes],
-    tile: &[Group<[i8; 4]>],
+    span: &[Group<[i8; 4]>],
     n_rows: usize,
     acc: &mut [f32],
 ) -> Result<()> {
-    weighted_sums_at(isa.level()?, weights, tile, n_rows, acc);
+    weighted_sums_at(isa.level()?, weights, span, n_rows, acc);
     Ok(())
 }
 
-fn weighted_sums_at(level: Level, weights: &[WeightCodes], tile: &[Group<[i8; 4]>], n_rows: usize, acc: &mut [f32]) {
+fn weighted_sums_at(level: Level, weights: &[WeightCodes], span: &[Group<[i8; 4]>], n_rows: usize, acc: &mut [f32]) {
     assert!(n_rows <= ROWS && weights.len() <= ROWS, "at most {ROWS} rows and weights");
     let width = acc.len().checked_div(weights.len()).unwrap_or(0);
     assert_eq!(acc.len(), weights.len() * width, "the sums must be [weights, width]");
-    assert!(weights.is_empty() || width.div_ceil(4) == tile.len(), "sums and rows must be of one width");
-    level.run(WeightedSums { weights, tile, row_quads: n_rows.div_ceil(4), width, acc });
+    assert!(weights.is_empty() || width.div_ceil(4) == span.len(), "sums and rows must be of one width");
+    level.run(WeightedSums { weights, span, row_quads: n_rows.div_ceil(4), width, acc });
 }
 
 struct AddDots<'a> {
-    vectors: &'a Vectors,
-    range: Range<usize>,
-    tile: &'a [Group<[i8; 4]>],
+    vectors: VectorRange<'a>,
+    span: &'a [Group<[i8; 4]>],
     scales: &'a Group<f32>,
     out: &'a mut [[f32; ROWS]],
 }
@@ -186,13 +195,13 @@ impl Kernel for AddDots<'_> {
     }
 }
 
-/// How many of `left` vectors make up the next strip: 6, 5, 3 or 1.
+/// The number of vectors in the next strip if `left` are left: 6, 5, 3 or 1.
 #[inline(always)]
 fn strip_of<S: Simd>(left: usize) -> usize {
-    match (S::DENSE_TILE, left) {
-        (DenseTile::Rows4Tokens6, 5 | 8 | 10) => 5,
-        (DenseTile::Rows4Tokens6, 6..) => 6,
-        (DenseTile::Rows4Tokens6, 3 | 4) => 3,
+    match (S::PATCH, left) {
+        (PatchShape::Rows4Tokens6, 5 | 8 | 10) => 5,
+        (PatchShape::Rows4Tokens6, 6..) => 6,
+        (PatchShape::Rows4Tokens6, 3 | 4) => 3,
         _ => 1,
     }
 }
@@ -204,9 +213,9 @@ impl AddDots<'_> {
         let sums = sums.first_chunk_mut::<V>().expect("a strip is at most six");
         let mut vectors = [Vector::EMPTY; V];
         for (k, vector) in vectors.iter_mut().enumerate() {
-            *vector = self.vectors.row(self.range.start + v + k);
+            *vector = self.vectors.all.row(self.vectors.start + v + k);
         }
-        s.dots_i8(vectors, self.tile, sums);
+        s.dots_i8(vectors, self.span, sums);
         for ((x, sums), out) in vectors.iter().zip(sums).zip(&mut self.out[v..v + V]) {
             let groups = out.as_chunks_mut::<LANES>().0.iter_mut().zip(sums.as_chunks().0);
             for ((out, sums), scales) in groups.zip(self.scales.0.as_chunks().0) {
@@ -220,8 +229,8 @@ impl AddDots<'_> {
 
 struct WeightedSums<'a> {
     weights: &'a [WeightCodes],
-    tile: &'a [Group<[i8; 4]>],
-    /// Rows that weigh, in fours.
+    span: &'a [Group<[i8; 4]>],
+    /// Rows that have weights, in fours.
     row_quads: usize,
     width: usize,
     acc: &'a mut [f32],
@@ -233,7 +242,7 @@ impl Kernel for WeightedSums<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(mut self, s: S) {
-        // Fine weights take two planes of half codes, so three of them fill a strip of six.
+        // Fine weights have two halves of codes, so three of them fill a strip of six.
         let (mut coarse, mut fine) = (Chosen::NONE, Chosen::NONE);
         for (v, weights) in self.weights.iter().enumerate() {
             if weights.is_fine() { &mut fine } else { &mut coarse }.push(v);
@@ -241,11 +250,11 @@ impl Kernel for WeightedSums<'_> {
         let (coarse, fine) = (coarse.get(), fine.get());
         let mut sums = [[0; ROWS]; 6];
         let mut turned = [Group([[0; 4]; ROWS]); BLOCK_QUADS];
-        for (b, block) in self.tile.chunks(BLOCK_QUADS).enumerate() {
+        for (b, block) in self.span.chunks(BLOCK_QUADS).enumerate() {
             for group in block {
-                // The same columns of the next tile, which a cache keeps behind this one.
+                // The same columns of the next span, which the cache of positions stores behind this one.
                 for line in (0..size_of_val(group)).step_by(64) {
-                    s.prefetch_far(group, size_of_val(self.tile) + line);
+                    s.prefetch_far(group, size_of_val(self.span) + line);
                 }
             }
             match block.as_array() {
@@ -279,8 +288,8 @@ impl Kernel for WeightedSums<'_> {
 }
 
 impl WeightedSums<'_> {
-    /// The columns from `column` on of the sums of the first `V` of `which`, of whose codes the first `P` halves are not
-    /// 0; returns the others.
+    /// The columns from `column` on of the sums of the first `V` vectors of `which`, whose codes are 0 but for their first
+    /// `P` halves; returns the other vectors.
     #[inline(always)]
     fn strip<'w, S: Simd, const V: usize, const P: usize>(
         &mut self,
@@ -316,7 +325,7 @@ impl WeightedSums<'_> {
     }
 }
 
-/// Some of at most 64 vectors.
+/// A choice among at most 64 vectors.
 struct Chosen {
     which: [usize; ROWS],
     n: usize,
@@ -347,16 +356,16 @@ mod tests {
         Isa::ALL.into_iter().filter(|isa| isa.is_supported())
     }
 
-    /// Rows `[64, width]` and their tile.
-    fn tile(width: usize, seed: usize) -> (Vec<i8>, Vec<Group<[i8; 4]>>) {
+    /// Rows `[64, width]` and their span.
+    fn span(width: usize, seed: usize) -> (Vec<i8>, Vec<Group<[i8; 4]>>) {
         let rows = values(ROWS * width, seed);
-        let mut tile = vec![Group([[0; 4]; ROWS]); width.div_ceil(4)];
+        let mut span = vec![Group([[0; 4]; ROWS]); width.div_ceil(4)];
         for (j, row) in rows.chunks_exact(width).enumerate() {
             for (i, &code) in row.iter().enumerate() {
-                tile[i / 4].0[j][i % 4] = code;
+                span[i / 4].0[j][i % 4] = code;
             }
         }
-        (rows, tile)
+        (rows, span)
     }
 
     #[test]
@@ -364,7 +373,7 @@ mod tests {
         for (n, n_rows, width) in
             [(20, 64, 512), (10, 64, 512), (7, 63, 512), (5, 1, 64), (3, 9, 40), (13, 30, 100), (64, 64, 4), (1, 0, 5)]
         {
-            let (rows, tile) = tile(width, 3);
+            let (rows, span) = span(width, 3);
             let start: Vec<f32> = (0..width).map(|i| i as f32 * 0.1).collect();
             let weights: Vec<WeightCodes> =
                 (0..n).map(|v| WeightCodes::new(&weights::tests::weights(v, n_rows), &vec![1.0; n_rows])).collect();
@@ -377,7 +386,7 @@ mod tests {
             }
             for isa in levels() {
                 let mut acc = start.repeat(n);
-                weighted_sums_on(isa, &weights, &tile, n_rows, &mut acc).unwrap();
+                weighted_sums_on(isa, &weights, &span, n_rows, &mut acc).unwrap();
                 let bits: Vec<u32> = acc.iter().map(|acc| acc.to_bits()).collect();
                 assert!(bits == expected, "{isa}, {n} x {n_rows} x {width}");
             }

@@ -1,10 +1,10 @@
-//! Many vectors against the rows of a table: the two products of attention over a tile of cached positions.
+//! Many vectors against the rows of a table: the two products of attention over a span of cached positions.
 //!
 //! ```text
 //! dots           out[q][j]  = dot16(query q, row j)
 //! weighted_sums  acc[q][i]  = fma(p[q][j], row j [i], acc[q][i])       j ascending
 //!
-//!            queries ->            one register tile of `dots`: the rows are widened once for its queries
+//!            queries ->            one patch of `dots`: the rows are widened once for its queries
 //!   rows   | .  .  .  .  .  .
 //!          | .  .  .  .  .  .      `weighted_sums` has groups of sixteen columns in the place of the rows
 //! ```
@@ -28,9 +28,9 @@ use super::dense::dot_rest;
 pub use super::value::Value;
 use crate::arch::{Isa, Level};
 use crate::error::Result;
-use crate::simd::{DenseTile, Kernel, LANES, Simd, fma};
+use crate::simd::{Kernel, LANES, PatchShape, Simd, fma};
 
-/// How far ahead of their use the rows of a table are fetched.
+/// Bytes by which the rows of a table are fetched ahead of their use.
 const PREFETCH_BYTES: usize = 16 << 10;
 
 /// `rows` rows of `width` values, of which row j begins at `values[j * stride]`.
@@ -54,13 +54,13 @@ impl<'a, T> Table<'a, T> {
         Table { values, rows, width, stride }
     }
 
-    /// Number of rows.
+    /// Number of rows in the table.
     #[must_use]
     pub fn rows(&self) -> usize {
         self.rows
     }
 
-    /// Values per row.
+    /// Number of values in a row.
     #[must_use]
     pub fn width(&self) -> usize {
         self.width
@@ -124,9 +124,9 @@ fn weighted_sums_at<T: Value>(level: Level, p: Table<'_, f32>, table: Table<'_, 
     level.run(WeightedSums { p, table, acc });
 }
 
-/// Splits `n` queries into register tiles as even as possible.
+/// Width of the next patch, so that `left` queries are split as evenly as possible.
 #[inline(always)]
-fn next_tile(left: usize, most: usize) -> usize {
+fn next_width(left: usize, most: usize) -> usize {
     left.div_ceil(left.div_ceil(most))
 }
 
@@ -143,15 +143,15 @@ impl<T: Value> Kernel for Dots<'_, T> {
     fn run<S: Simd>(mut self, s: S) {
         let mut q = 0;
         while q < self.queries.rows {
-            let width = next_tile(self.queries.rows - q, S::DENSE_TILE.tokens());
-            match (S::DENSE_TILE, width) {
-                (DenseTile::Rows4Tokens6, 6) => self.strip::<S, 4, 6>(s, q),
-                (DenseTile::Rows4Tokens6, 5) => self.strip::<S, 4, 5>(s, q),
-                (DenseTile::Rows4Tokens6, 4) => self.strip::<S, 4, 4>(s, q),
-                (DenseTile::Rows4Tokens6, 3) => self.strip::<S, 4, 3>(s, q),
-                (DenseTile::Rows4Tokens6, 2) => self.strip::<S, 4, 2>(s, q),
-                (DenseTile::Rows2Tokens3, 3) => self.strip::<S, 2, 3>(s, q),
-                (DenseTile::Rows2Tokens3, 2) => self.strip::<S, 2, 2>(s, q),
+            let width = next_width(self.queries.rows - q, S::PATCH.tokens());
+            match (S::PATCH, width) {
+                (PatchShape::Rows4Tokens6, 6) => self.strip::<S, 4, 6>(s, q),
+                (PatchShape::Rows4Tokens6, 5) => self.strip::<S, 4, 5>(s, q),
+                (PatchShape::Rows4Tokens6, 4) => self.strip::<S, 4, 4>(s, q),
+                (PatchShape::Rows4Tokens6, 3) => self.strip::<S, 4, 3>(s, q),
+                (PatchShape::Rows4Tokens6, 2) => self.strip::<S, 4, 2>(s, q),
+                (PatchShape::Rows2Tokens3, 3) => self.strip::<S, 2, 3>(s, q),
+                (PatchShape::Rows2Tokens3, 2) => self.strip::<S, 2, 2>(s, q),
                 _ => self.strip::<S, 4, 1>(s, q),
             }
             q += width;
@@ -169,12 +169,12 @@ impl<T: Value> Dots<'_, T> {
         }
         let n_rows = self.table.rows;
         for start in (0..n_rows).step_by(R) {
-            // The last tile repeats its last row and drops the repeats.
+            // The last patch repeats its last row and drops the repeats.
             let mut rows: [&[T]; R] = [&[]; R];
             for (i, row) in rows.iter_mut().enumerate() {
                 *row = self.table.row((start + i).min(n_rows - 1));
             }
-            let sums = dot_tile(s, rows, x, q == 0);
+            let sums = dot_patch(s, rows, x, q == 0);
             let width = R.min(n_rows - start);
             for (j, sums) in sums.iter().enumerate() {
                 self.out[(q + j) * n_rows + start..][..width].copy_from_slice(&sums[..width]);
@@ -185,7 +185,7 @@ impl<T: Value> Dots<'_, T> {
 
 /// The dot products of `R` rows and `Q` queries of one width, by query.
 #[inline(always)]
-fn dot_tile<S: Simd, T: Value, const R: usize, const Q: usize>(
+fn dot_patch<S: Simd, T: Value, const R: usize, const Q: usize>(
     s: S,
     rows: [&[T]; R],
     x: [&[f32]; Q],
@@ -253,15 +253,15 @@ impl<T: Value> Kernel for WeightedSums<'_, T> {
     fn run<S: Simd>(mut self, s: S) {
         let mut q = 0;
         while q < self.p.rows {
-            let width = next_tile(self.p.rows - q, S::DENSE_TILE.tokens());
-            match (S::DENSE_TILE, width) {
-                (DenseTile::Rows4Tokens6, 6) => self.strip::<S, 4, 6>(s, q),
-                (DenseTile::Rows4Tokens6, 5) => self.strip::<S, 4, 5>(s, q),
-                (DenseTile::Rows4Tokens6, 4) => self.strip::<S, 4, 4>(s, q),
-                (DenseTile::Rows4Tokens6, 3) => self.strip::<S, 4, 3>(s, q),
-                (DenseTile::Rows4Tokens6, 2) => self.strip::<S, 4, 2>(s, q),
-                (DenseTile::Rows2Tokens3, 3) => self.strip::<S, 2, 3>(s, q),
-                (DenseTile::Rows2Tokens3, 2) => self.strip::<S, 2, 2>(s, q),
+            let width = next_width(self.p.rows - q, S::PATCH.tokens());
+            match (S::PATCH, width) {
+                (PatchShape::Rows4Tokens6, 6) => self.strip::<S, 4, 6>(s, q),
+                (PatchShape::Rows4Tokens6, 5) => self.strip::<S, 4, 5>(s, q),
+                (PatchShape::Rows4Tokens6, 4) => self.strip::<S, 4, 4>(s, q),
+                (PatchShape::Rows4Tokens6, 3) => self.strip::<S, 4, 3>(s, q),
+                (PatchShape::Rows4Tokens6, 2) => self.strip::<S, 4, 2>(s, q),
+                (PatchShape::Rows2Tokens3, 3) => self.strip::<S, 2, 3>(s, q),
+                (PatchShape::Rows2Tokens3, 2) => self.strip::<S, 2, 2>(s, q),
                 _ => self.strip::<S, 4, 1>(s, q),
             }
             q += width;

@@ -4,7 +4,7 @@ use half::f16;
 
 use crate::simd::{LANES, Simd};
 
-/// A number type of cached rows: f32 and f16. Sealed by the vector traits, which nobody outside can name.
+/// A number type of cached rows: f32 and f16. Sealed by the vector traits, which code outside of this crate cannot name.
 pub trait Value: Copy + Send + Sync {
     /// Sixteen values as f32.
     fn load<S: Simd>(s: S, values: &[Self; LANES]) -> S::F;

@@ -1,7 +1,7 @@
 //! How fast this machine reads memory: the bound of every decoding step.
 //!
 //! All threads of a pool read disjoint parts of one buffer, far larger than the caches, from end to end; the
-//! best of some passes counts, because whatever else runs on the machine can only slow a pass down.
+//! fastest of several passes counts, because other work on the machine can only slow a pass down.
 //!
 //! **Invariant:** the figure is for reports only. No kernel is chosen by it and no result depends on it.
 //!
@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::pool::Pool;
 use crate::simd::{Kernel, Simd};
 
-/// A buffer that no processor of today caches more than a small part of.
+/// Size of a buffer of which the caches of present processors hold a small part at most.
 pub const BUFFER_BYTES: usize = 512 << 20;
 
 /// Passes over the buffer; the fastest counts.
@@ -57,7 +57,7 @@ pub fn read_bytes_per_s(pool: &Pool, buffer_bytes: usize) -> Result<f64> {
     Ok((words * size_of::<u64>()) as f64 / fastest.max(1e-9))
 }
 
-/// Reads every word.
+/// A pass over some words.
 struct Read<'a>(&'a [u64]);
 
 impl Kernel for Read<'_> {

@@ -1,7 +1,7 @@
 //! What this machine is: instruction sets, caches, cores, page sizes.
 //!
-//! On Linux the facts come from `/sys` and `/proc`; elsewhere, and where those are silent, only what the standard
-//! library knows is filled in.
+//! On Linux the facts come from `/sys` and `/proc`. Elsewhere, and for facts that are missing there, only the facts
+//! that the standard library knows are filled in.
 //!
 //! **Invariant:** a file that is absent or odd makes a fact unknown, never an error.
 //!
@@ -23,7 +23,7 @@ pub struct Cache {
     pub level: u8,
     /// `Data`, `Instruction` or `Unified`.
     pub kind: String,
-    /// Its size.
+    /// Size of the cache.
     pub bytes: u64,
     /// Logical cores that share it.
     pub shared_by: usize,
@@ -45,9 +45,9 @@ pub struct HardwareCaps {
     pub logical_cores: usize,
     /// Cores without their second threads.
     pub physical_cores: Option<usize>,
-    /// Processor packages.
+    /// Number of processor packages.
     pub packages: Option<usize>,
-    /// Memory nodes.
+    /// Number of memory nodes.
     pub numa_nodes: Option<usize>,
     /// The caches of the first core, the nearest first.
     pub caches: Vec<Cache>,
@@ -60,7 +60,7 @@ pub struct HardwareCaps {
 }
 
 impl HardwareCaps {
-    /// What can be learnt about this machine.
+    /// The facts that this machine reveals.
     #[must_use]
     pub fn detect() -> HardwareCaps {
         HardwareCaps::from_root(Path::new("/"))
@@ -190,7 +190,7 @@ fn model_name(path: &Path) -> Option<String> {
     let named =
         |line: &&str| line.starts_with("model name") || line.starts_with("Model\t") || line.starts_with("CPU part");
     let (_, name) = text.lines().find(named)?.split_once(':')?;
-    // For a report to be read by others: one short printable line.
+    // Reports print the name: one short line without control characters.
     Some(name.trim().chars().filter(|c| !c.is_control()).take(80).collect())
 }
 

@@ -1,4 +1,4 @@
-//! The exponential and what is made of it, for one number or sixteen.
+//! The exponential, the sigmoid and SiLU, for one number or sixteen.
 
 use std::f32::consts::{LN_2, LOG2_E};
 
@@ -10,13 +10,13 @@ pub fn exp(x: f32) -> f32 {
     exp_of(One, x)
 }
 
-/// `1 / (1 + exp(-x))`
+/// The logistic function `1 / (1 + exp(-x))`.
 #[must_use]
 pub fn sigmoid(x: f32) -> f32 {
     sigmoid_of(One, x)
 }
 
-/// `x * sigmoid(x)`
+/// The activation `x * sigmoid(x)`.
 #[must_use]
 pub fn silu(x: f32) -> f32 {
     silu_of(One, x)

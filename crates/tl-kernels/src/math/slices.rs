@@ -43,7 +43,7 @@ pub fn scale_in_place(x: &mut [f32], factor: f32) {
     Level::current().run(Scale { x, factor });
 }
 
-/// `out[i] = x[i] / sqrt(mean(x^2) + eps) * weight[i]`
+/// Root mean square normalisation: `out[i] = x[i] / sqrt(mean(x^2) + eps) * weight[i]`.
 ///
 /// # Panics
 /// If the lengths differ.

@@ -1,8 +1,8 @@
 //! A kernel that is broken on purpose, so that tests can watch the self-test catch it.
 //!
-//! **Invariant:** nothing here is in a build that ships: the module exists in tests of this crate and under the feature
-//! `broken-kernel`, which only the test dependencies of other crates ask for. Even then nothing is broken outside
-//! of [`with`], and on the calling thread only.
+//! **Invariant:** no build that ships has this module: it exists in tests of this crate and under the feature
+//! `broken-kernel`, for which only the test dependencies of other crates ask. Even then a kernel is broken within
+//! [`with`] alone, and on the calling thread alone.
 
 use std::cell::Cell;
 
@@ -32,7 +32,7 @@ pub(crate) fn is_broken(kernel: KernelKind, isa: Isa) -> bool {
     BROKEN.get() == Some((kernel, isa))
 }
 
-/// What a broken kernel writes: numbers that look like numbers.
+/// Writes the result of a broken kernel: finite numbers, so that a comparison alone can tell.
 pub(crate) fn product(mut out: ColumnBlock<'_, f32>) {
     for t in 0..out.n_rows() {
         out.row_mut(t).iter_mut().enumerate().for_each(|(i, y)| *y = i as f32);

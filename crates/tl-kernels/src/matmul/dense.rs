@@ -1,17 +1,17 @@
-//! The dense matrix product: register tiles of rows x tokens, each sum with the lanes and tree of `dot16`.
+//! The dense matrix product, computed in patches: some rows times some tokens, each sum with the lanes and tree of `dot16`.
 //!
 //! **Invariant:** the sum of a (row, token) pair is one chain of fused multiply-adds per lane, over
-//! ascending groups of sixteen, whatever tile it falls into.
+//! ascending groups of sixteen, whatever patch it falls into.
 //!
 //! ```text
-//!            tokens ->                 one tile: R x T vectors of sixteen partial sums, in registers
+//!            tokens ->                 one patch: R x T vectors of sixteen partial sums, in registers
 //!   rows   | x0 x1 x2 x3 x4 x5
 //!    w0    |  .  .  .  .  .  .         w is read once for T tokens, x once for R rows
 //!    w1    |  .  .  .  .  .  .
 //! ```
-//! With tokens for one tile, the packed weights are converted on their way into it, and fetched from memory ahead
-//! of their use in the order in which they lie there. With more, a panel of rows is converted to f32 once (it stays
-//! in the second-level cache) and swept by all tokens, 512 columns at a time.
+//! With tokens for one patch, the packed weights are converted on their way into it, and fetched from memory ahead
+//! of their use, in the order of their addresses. With more tokens, a panel of rows is converted to f32 once (it stays
+//! in the second-level cache) and all tokens are multiplied with it, 512 columns at a time.
 
 mod panel;
 mod product;

@@ -1,6 +1,6 @@
 //! The types in which weights are stored, one file each.
 //!
-//! | file | what it implements |
+//! | file | implements |
 //! |---|---|
 //! | `f32.rs`, `f16.rs`, `bf16.rs` | [`DenseFormat`] |
 //! | `q8_0.rs`, `q6_k.rs` | [`DenseFormat`], and [`IntegerFormat`] for INT8 activations |

@@ -10,11 +10,11 @@ use crate::simd::{GROUP_ROWS, TILE};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum KernelKind {
-    /// Dense weights: widened to F32 on their way into fused multiply-adds, or with INT8 activations multiplied as integers.
+    /// Dense weights, widened to F32 and multiplied with F32 activations, or multiplied as integers with INT8 ones.
     Dense,
     /// Ternary codes unpacked from the layout of the file and multiplied with INT8 activations (or F32 ones).
     I2s,
-    /// The same codes in tiles of 32 rows, in an arena written at load.
+    /// The same codes in tiles of 32 rows, in an arena that is written at load.
     Tiles,
     /// Two ternary weights per look-up in a table of activation sums, in a layout made at load.
     Tl1,

@@ -1,4 +1,4 @@
-//! A linear layer `y = W x`, whatever its weights are stored as.
+//! A linear layer `y = W x` over weights of any type.
 //!
 //! **Invariant:** the kernel is chosen when the layer is made and stays; results do not depend on it.
 
@@ -18,17 +18,17 @@ use crate::pool::{ColumnBlock, Grid, Pool};
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Linear {
-    /// Single precision.
+    /// Weights in IEEE single precision.
     F32(Dense<F32>),
-    /// Half precision.
+    /// Weights in IEEE half precision.
     F16(Dense<F16>),
-    /// bfloat16.
+    /// Weights in the format bfloat16.
     Bf16(Dense<Bf16>),
-    /// 8-bit blocks of 32.
+    /// Weights of 8 bits in blocks of 32.
     Q8_0(Dense<Q8_0>),
-    /// 6-bit blocks of 256.
+    /// Weights of 6 bits in blocks of 256.
     Q6K(Dense<Q6K>),
-    /// Ternary blocks of 256.
+    /// Ternary weights in blocks of 256.
     Ternary(BitLinear),
 }
 
@@ -115,7 +115,7 @@ impl Linear {
         each!(self, w => w.cols())
     }
 
-    /// The packed weights.
+    /// The bytes of the weights that products read.
     #[must_use]
     pub fn bytes(&self) -> &Bytes {
         each!(self, w => w.bytes())
@@ -134,7 +134,7 @@ impl Linear {
         }
     }
 
-    /// What [`ActivationBuffer::quantize`] must have been called with before [`Linear::forward`].
+    /// The precision of the activations: [`ActivationBuffer::quantize`] must be called with it before [`Linear::forward`].
     #[must_use]
     pub fn act_mode(&self) -> ActMode {
         match self {
@@ -146,7 +146,7 @@ impl Linear {
     }
 
     /// The same layer for activations in `mode`, if its weights are Q8_0 or Q6_K. Floating-point weights take F32, and
-    /// ternary ones what they were made for.
+    /// ternary ones the mode that they were made for.
     #[must_use]
     pub fn with_act_mode(self, mode: ActMode) -> Linear {
         match self {
@@ -192,7 +192,7 @@ impl Linear {
         }
     }
 
-    /// The weights, where tiles would be read faster than the layout they are in.
+    /// The ternary weights, if they lie as in their file and could be packed as tiles, which are read faster.
     #[must_use]
     pub fn packable(&self) -> Option<&BitLinear> {
         match self {
@@ -261,7 +261,7 @@ impl Linear {
         }
     }
 
-    /// Output rows per piece of a work list of `list_rows` rows like those of this matrix, for tokens `n`.
+    /// Output rows per piece of a work list that has `list_rows` rows like those of this matrix, for `n` tokens.
     #[must_use]
     pub fn rows_per_piece(&self, list_rows: usize, n: usize, threads: usize) -> usize {
         if threads == 1 {
@@ -283,11 +283,12 @@ pub struct Product<'a> {
     pub linear: &'a Linear,
     /// `[n, cols]`, quantised in the mode of the weights.
     pub acts: &'a ActivationBuffer,
-    /// `[n, rows]`.
+    /// The results `[n, rows]`.
     pub y: &'a mut [f32],
 }
 
-/// `y[t] = W x[t]` for several independent products as one work list: the threads meet once, at its end.
+/// `y[t] = W x[t]` for several independent products as one work list, so that the threads wait for each other once, at
+/// its end.
 ///
 /// # Panics
 /// As [`Linear::forward`].

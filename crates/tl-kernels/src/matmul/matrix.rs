@@ -59,7 +59,7 @@ impl<F: DenseFormat> Dense<F> {
         self.cols
     }
 
-    /// The packed weights.
+    /// The bytes of the weights, row after row.
     #[must_use]
     pub fn bytes(&self) -> &Bytes {
         &self.bytes

@@ -2,10 +2,10 @@
 
 use crate::simd::QUAD_ROWS;
 
-/// What a task must be worth to be started: multiply-adds.
+/// Fewest multiply-adds of a task: handing over less costs more than it saves.
 const MIN_TASK_MACS: usize = 1 << 16;
 
-/// Tasks per thread, so that a thread that is held up does not hold up the others for long.
+/// Tasks per thread, so that one thread that is interrupted does not make the others wait for long.
 const TASKS_PER_THREAD: usize = 4;
 
 /// Output rows per task for a matrix of `rows` whose rows take `row_macs` multiply-adds each.

@@ -1,4 +1,4 @@
-//! Products of ternary weights, by the layout in which the weights lie.
+//! Products of ternary weights: one file for each layout in which the weights can lie.
 //!
 //! ```text
 //! file_rows.rs      as files store them

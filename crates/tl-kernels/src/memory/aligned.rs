@@ -4,7 +4,7 @@
 
 use std::mem::size_of;
 
-/// What memory moves by.
+/// The unit in which memory is moved to and from the processor.
 pub(crate) const CACHE_LINE_BYTES: usize = 64;
 
 /// Elements of a plain number type, 64-byte aligned.
@@ -19,7 +19,7 @@ impl<T: Copy + Default> AlignedBuffer<T> {
     pub(crate) fn resize(&mut self, len: usize) {
         let needed = len + CACHE_LINE_BYTES / size_of::<T>();
         if self.storage.len() < needed {
-            // Not `resize`, which would copy what nobody reads any more.
+            // Not `resize`, which would copy the old elements: they are unspecified from here on.
             self.storage = Vec::new();
             self.storage = vec![T::default(); needed];
         }

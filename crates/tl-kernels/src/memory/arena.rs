@@ -20,7 +20,7 @@ impl Arena {
         imp::Memory::new(len).map(Arena).map_err(|source| Error::ArenaMemory { bytes: len, source })
     }
 
-    /// All bytes.
+    /// All bytes, to be written.
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
         self.0.as_mut_slice()
     }

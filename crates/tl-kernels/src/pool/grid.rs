@@ -81,7 +81,7 @@ impl<'a, T> ColumnBlock<'a, T> {
         (ColumnBlock { n_rows: row, ..self }, rest)
     }
 
-    /// The rows `rows` for a while.
+    /// The rows `rows`, lent for as long as this block is borrowed.
     ///
     /// # Panics
     /// If the block does not have them.
@@ -98,11 +98,10 @@ impl<T> fmt::Debug for ColumnBlock<'_, T> {
     }
 }
 
-/// A mutably borrowed matrix on its way to the threads that share it out. Any number of threads may take from it.
+/// A mutably borrowed matrix whose cells several threads take, each cell once.
 ///
 /// ```
-/// use tl_kernels::Pool;
-/// use tl_kernels::pool::Grid;
+/// use tl_kernels::{Grid, Pool};
 /// // Rows 0..1 and 1..3 of a matrix of four columns, in blocks of two columns.
 /// let mut data = [0usize; 12];
 /// let (cuts, grid) = ([0, 1, 3], Grid::new(&mut data, 4, &[0, 1, 3], 2));
@@ -145,15 +144,15 @@ impl<'a, T: Send> Grid<'a, T> {
         Grid { base: data.as_mut_ptr(), width, cuts, block, taken: AtomicUsize::new(0), exclusive: PhantomData }
     }
 
-    /// Number of cells.
+    /// Number of cells in the grid.
     #[must_use]
     pub fn n_cells(&self) -> usize {
         self.cuts.len().saturating_sub(1) * self.width.div_ceil(self.block)
     }
 
-    /// The next cell that nobody has taken, with the index of its row part; all columns of a part before the next part.
+    /// The next cell that was not taken yet, with the index of its row part. All columns of a part come before the next part.
     pub fn take(&self) -> Option<(usize, ColumnBlock<'_, T>)> {
-        // Far fewer calls than numbers: each thread stops at its first `None`.
+        // The counter cannot overflow: each thread stops at its first `None`.
         let index = self.taken.fetch_add(1, Ordering::Relaxed);
         if index >= self.n_cells() {
             return None;

@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::machine::HardwareCaps;
 use crate::matmul::{KernelKind, Linear};
 
-/// What a choice may consider.
+/// The rules by which kernels are chosen.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SelectorOptions {
     /// The kernel for ternary weights; `None` for the default. Where activations stay F32 the default runs regardless.
@@ -50,7 +50,7 @@ impl Reason {
     }
 }
 
-/// What runs the products of one type of weights.
+/// The kernel that runs the products of one type of weights.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct KernelSelected {
@@ -60,13 +60,13 @@ pub struct KernelSelected {
     pub cols: usize,
     /// Precision of the activations.
     pub mode: ActMode,
-    /// The algorithm.
+    /// The algorithm of the products.
     pub kernel: KernelKind,
-    /// Its level.
+    /// The level that the kernel runs on.
     pub isa: Isa,
-    /// Why.
+    /// Why the kernel was chosen.
     pub reason: Reason,
-    /// What the self-test said of each level that was refused, the highest first.
+    /// The message of the self-test for each level that failed it, the highest first.
     pub refused: Vec<String>,
 }
 
@@ -82,8 +82,8 @@ pub struct KernelSelector {
 #[derive(Debug)]
 struct State {
     answers: Answers,
-    /// What each choice is the answer to.
-    settled: Vec<Question>,
+    /// The question that each choice answers.
+    questions: Vec<Question>,
     choices: Vec<KernelSelected>,
 }
 
@@ -100,7 +100,7 @@ impl KernelSelector {
             kernel: options.kernel,
             trial: options.trial,
             registry: KernelRegistry::up_to(level),
-            state: Mutex::new(State { answers, settled: Vec::new(), choices: Vec::new() }),
+            state: Mutex::new(State { answers, questions: Vec::new(), choices: Vec::new() }),
         }
     }
 
@@ -108,30 +108,30 @@ impl KernelSelector {
     ///
     /// # Errors
     /// A damaged ternary block, or a self-test that not even the lowest level passes.
-    pub fn settle(&self, linear: Linear) -> Result<Linear> {
+    pub fn select(&self, linear: Linear) -> Result<Linear> {
         let (weights, cols, mode, layout) = (linear.type_name(), linear.cols(), linear.act_mode(), linear.kernel());
         let question = Question { weights, cols, mode, layout };
         let mut state = self.state();
-        if let Some(known) = state.settled.iter().position(|settled| *settled == question) {
+        if let Some(known) = state.questions.iter().position(|known| *known == question) {
             let chosen = (state.choices[known].kernel, state.choices[known].isa);
             drop(state);
             return apply(linear, chosen);
         }
         let (chosen, reason) = self.choose(&mut state, &question, &linear);
-        let (settled, refused) = selftest::settle(apply(linear, chosen)?)?;
+        let (passed, refused) = selftest::probe_and_fall_back(apply(linear, chosen)?)?;
         let choice = KernelSelected {
             weights,
             cols,
             mode,
-            kernel: settled.kernel(),
-            isa: settled.isa(),
+            kernel: passed.kernel(),
+            isa: passed.isa(),
             reason: if refused.is_empty() { reason } else { Reason::FallBack },
             refused: refused.iter().map(ToString::to_string).collect(),
         };
         announce(&choice);
         state.choices.push(choice);
-        state.settled.push(question);
-        Ok(settled)
+        state.questions.push(question);
+        Ok(passed)
     }
 
     /// The choices so far, in the order in which types were met.
@@ -140,7 +140,7 @@ impl KernelSelector {
         self.state().choices.clone()
     }
 
-    /// Rule, memory, trial.
+    /// The kernel and level to test: by the rule, from an earlier trial, or by a trial now.
     fn choose(&self, state: &mut State, question: &Question, linear: &Linear) -> (Candidate, Reason) {
         let kernels: Vec<KernelKind> = self.registry.kernels(question.weights, question.mode).collect();
         let default = kernels.first().copied().unwrap_or_else(|| linear.kernel());
@@ -164,7 +164,7 @@ impl KernelSelector {
         }
     }
 
-    /// What is close: the kernel of the rule on every level with vectors. Wider vectors lower the clock of some
+    /// The kernel of the rule on every level with vectors. A lower level can win: wider vectors lower the clock of some
     /// processors, and a kernel that waits for memory gains nothing from them.
     fn candidates(&self, rule: Candidate) -> Vec<Candidate> {
         let lower = self.registry.levels().iter().filter(|&&isa| isa < rule.1 && isa != Isa::Scalar);
@@ -172,7 +172,7 @@ impl KernelSelector {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // A panic inside leaves a list that lacks a choice, which is then made again.
+        // A panic inside leaves a list that lacks a choice; the next layer of that type makes it again.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -222,14 +222,14 @@ mod tests {
     #[test]
     fn the_rule_is_the_default_or_what_was_asked_for() {
         let selector = KernelSelector::default();
-        assert_eq!(selector.settle(ternary(ActMode::A8Block)).unwrap().kernel(), KernelKind::I2s);
+        assert_eq!(selector.select(ternary(ActMode::A8Block)).unwrap().kernel(), KernelKind::I2s);
         let selector = with_kernel(KernelKind::Tl2);
-        assert_eq!(selector.settle(ternary(ActMode::A8Block)).unwrap().kernel(), KernelKind::Tl2);
-        assert_eq!(selector.settle(ternary(ActMode::F32)).unwrap().kernel(), KernelKind::I2s);
+        assert_eq!(selector.select(ternary(ActMode::A8Block)).unwrap().kernel(), KernelKind::Tl2);
+        assert_eq!(selector.select(ternary(ActMode::F32)).unwrap().kernel(), KernelKind::I2s);
         let packed = ternary(ActMode::A8Block).with_kernel(KernelKind::Tiles).unwrap();
-        assert_eq!(selector.settle(packed).unwrap().kernel(), KernelKind::Tiles, "a layout is kept");
+        assert_eq!(selector.select(packed).unwrap().kernel(), KernelKind::Tiles, "a layout is kept");
         let dense = Linear::from_f32(1, 2, vec![1.0, 2.0]).unwrap();
-        assert_eq!(selector.settle(dense).unwrap().kernel(), KernelKind::Dense);
+        assert_eq!(selector.select(dense).unwrap().kernel(), KernelKind::Dense);
         let reasons: Vec<_> = selector.choices().iter().map(|c| c.reason).collect();
         assert_eq!(reasons, [Reason::Rule; 4]);
     }
@@ -244,11 +244,11 @@ mod tests {
             broken::with(kernel, highest, || {
                 let selector = with_kernel(kernel);
                 for _ in 0..2 {
-                    let settled = selector.settle(ternary(ActMode::A8Block)).unwrap();
-                    assert_eq!((settled.kernel(), settled.isa()), (kernel, lower));
+                    let passed = selector.select(ternary(ActMode::A8Block)).unwrap();
+                    assert_eq!((passed.kernel(), passed.isa()), (kernel, lower));
                 }
                 let choices = selector.choices();
-                assert_eq!(choices.len(), 1, "it is said once");
+                assert_eq!(choices.len(), 1, "one choice for both layers");
                 assert_eq!((choices[0].reason, choices[0].refused.len()), (Reason::FallBack, 1));
                 assert!(choices[0].refused[0].contains(highest.name()), "{:?}", choices[0].refused);
             });
@@ -259,7 +259,7 @@ mod tests {
     fn a_kernel_that_no_level_runs_right_is_an_error() {
         broken::with(KernelKind::I2s, Isa::Scalar, || {
             let scalar = ternary(ActMode::A8Block).with_isa(Isa::Scalar).unwrap();
-            assert!(matches!(selftest::settle(scalar), Err(crate::Error::SelfTest { .. })));
+            assert!(matches!(selftest::probe_and_fall_back(scalar), Err(crate::Error::SelfTest { .. })));
         });
     }
 
@@ -269,11 +269,11 @@ mod tests {
         let cache = TrialCache { path: dir.path().join("kernels.txt"), model: "model 1".to_owned() };
         let options = SelectorOptions { trial: true, cache: Some(cache.clone()), ..SelectorOptions::default() };
         let first = KernelSelector::new(options.clone());
-        let chosen = first.settle(ternary(ActMode::A8Block)).unwrap();
+        let chosen = first.select(ternary(ActMode::A8Block)).unwrap();
         let candidates = first.candidates((KernelKind::I2s, Isa::current()));
         assert!(candidates.contains(&(chosen.kernel(), chosen.isa())));
         let again = KernelSelector::new(options);
-        assert_eq!(again.settle(ternary(ActMode::A8Block)).unwrap().isa(), chosen.isa());
+        assert_eq!(again.select(ternary(ActMode::A8Block)).unwrap().isa(), chosen.isa());
         if candidates.len() > 1 {
             assert_eq!(first.choices()[0].reason, Reason::Trial);
             assert_eq!(again.choices()[0].reason, Reason::Remembered);

@@ -1,6 +1,6 @@
 //! The start-up check: the chosen kernel on real rows of a loaded layer against the scalar oracle.
 //!
-//! **Invariant:** equality is of bits. A kernel that is "nearly right" is wrong.
+//! **Invariant:** results are compared bit for bit. A kernel that is off by one rounding fails.
 
 use ternary_core::{ActMode, dot16};
 
@@ -13,8 +13,8 @@ use crate::pool::{ColumnBlock, Pool};
 /// Rows checked per layer: the first, the last and some between, all lanes of a register tile.
 const ROWS: usize = 6;
 
-/// Tokens checked: one for the decoding path, a few, and a batch that Q8_0 and Q6_K rows become tiles for. Where prompts
-/// are multiplied by tables of tokens, one full table comes after them.
+/// Tokens checked: one for the decoding path, a few, and a batch for which Q8_0 and Q6_K rows become panels. Levels that
+/// multiply prompts by token tables are checked with one full table as well.
 const BATCHES: [usize; 3] = [1, 5, 9];
 const _: () = assert!(BATCHES[1] < PANEL_FROM_TOKENS && BATCHES[2] > PANEL_FROM_TOKENS);
 
@@ -55,12 +55,12 @@ pub fn check(linear: &Linear) -> Result<()> {
     Ok(())
 }
 
-/// The layer itself if [`check`] passes, otherwise on the next lower level that passes; and what the levels above it
-/// got wrong, the highest first.
+/// The layer itself if [`check`] passes, otherwise the layer on the next lower level that passes. The errors of the levels
+/// above it come with it, the highest first.
 ///
 /// # Errors
-/// That of the lowest level: then it is the weights that are damaged.
-pub fn settle(mut linear: Linear) -> Result<(Linear, Vec<Error>)> {
+/// The error of the lowest level: where that fails, the weights are damaged.
+pub fn probe_and_fall_back(mut linear: Linear) -> Result<(Linear, Vec<Error>)> {
     let mut refused = Vec::new();
     loop {
         match (check(&linear), linear.isa().lower()) {
@@ -75,13 +75,13 @@ pub fn settle(mut linear: Linear) -> Result<(Linear, Vec<Error>)> {
     }
 }
 
-/// Where two results differ in a bit, be it the sign of a zero. One NaN is as good as another.
+/// The first place where two results differ in a bit, even in the sign of a zero. All NaNs count as equal.
 fn first_difference(got: &[f32], expected: &[f32]) -> Option<usize> {
     let same = |got: f32, expected: f32| got.to_bits() == expected.to_bits() || got.is_nan() && expected.is_nan();
     got.iter().zip(expected).position(|(got, expected)| !same(*got, *expected))
 }
 
-/// What the oracle gives, `[n, rows]`.
+/// The result of the oracle, `[n, rows]`.
 fn reference(linear: &Linear, x: &[f32], n: usize) -> Result<Vec<f32>> {
     let (rows, cols) = (linear.rows(), linear.cols());
     let mut y = vec![0.0; n * rows];
@@ -104,7 +104,7 @@ fn reference(linear: &Linear, x: &[f32], n: usize) -> Result<Vec<f32>> {
     Ok(y)
 }
 
-/// Activation `i` of the probe: signs and magnitudes without a pattern that blocks share.
+/// Activation `i` of the probe: signs and magnitudes that follow no pattern from block to block.
 fn probe(i: usize) -> f32 {
     let hash = (i as u32).wrapping_mul(0x9e37_79b9) ^ (i as u32) << 7;
     f32::from((hash >> 16) as u16 as i16) * (1.0 / 8192.0)
@@ -139,8 +139,8 @@ mod tests {
             for isa in crate::Isa::ALL.into_iter().filter(|isa| isa.is_supported()) {
                 let linear = linear.clone().with_isa(isa).unwrap();
                 check(&linear).unwrap();
-                let (settled, refused) = settle(linear).unwrap();
-                assert_eq!((settled.isa(), refused.len()), (isa, 0));
+                let (passed, refused) = probe_and_fall_back(linear).unwrap();
+                assert_eq!((passed.isa(), refused.len()), (isa, 0));
             }
         }
     }
@@ -158,6 +158,6 @@ mod tests {
         let bytes = Bytes::from(vec![0xff; 66]);
         let tensor = TernaryTensor::new(Packing::Tq2_0, 1, 256, bytes, crate::Scales::PerBlock).unwrap();
         let linear = Linear::ternary(tensor, ActMode::A8Block).unwrap();
-        assert!(matches!(settle(linear), Err(Error::Ternary(_))));
+        assert!(matches!(probe_and_fall_back(linear), Err(Error::Ternary(_))));
     }
 }

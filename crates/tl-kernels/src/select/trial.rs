@@ -47,7 +47,7 @@ pub struct TrialCache {
     pub model: String,
 }
 
-/// What a trial is about.
+/// A type of weights as trials tell them apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Question {
     /// Name of the weight type.
@@ -65,13 +65,13 @@ pub(crate) type Candidate = (KernelKind, Isa);
 
 /// The rows of `linear` that a trial runs on.
 pub(crate) fn sample(linear: &Linear) -> Option<Linear> {
-    // Fewer rows than tables of tokens need would hide what tables gain.
+    // With fewer rows no token tables would be made, and the trial would miss what they gain.
     let rows = (SAMPLE_WEIGHTS / linear.cols().max(1)).max(TABLE_ROWS).min(linear.rows());
     linear.slice_rows(0, rows).ok()
 }
 
-/// The first candidate, unless another one is faster by a margin with one token and not as much slower with a batch. A
-/// candidate that cannot be made is out.
+/// The first candidate, unless another one is faster by a margin with one token and not slower by that margin with a
+/// batch. A candidate that cannot be made is left out.
 pub(crate) fn fastest(sample: &Linear, candidates: &[Candidate]) -> Option<Candidate> {
     let times = candidates.iter().filter_map(|&candidate| {
         let (one, batch) = (time(sample, candidate, 1)?, time(sample, candidate, BATCH)?);

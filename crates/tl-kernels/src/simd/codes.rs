@@ -20,26 +20,26 @@ pub(crate) fn field_order<T: Copy>(natural: &[T; BLOCK]) -> [T; BLOCK] {
     ordered
 }
 
-/// The codes of the packed bytes of a TQ1_0 block, in natural order.
+/// The codes of the 52 packed bytes of a TQ1_0 block, in natural order.
 #[inline(always)]
 pub(crate) fn tq1_codes(packed: &[u8; 52]) -> [u8; BLOCK] {
     let mut codes = [0; BLOCK];
     let (five_by_32, rest) = codes.split_at_mut(160);
     let (five_by_16, four_by_4) = rest.split_at_mut(80);
-    base3_planes::<32>(&packed[..32], five_by_32);
-    base3_planes::<16>(&packed[32..48], five_by_16);
-    base3_planes::<4>(&packed[48..], four_by_4);
+    spread_trits::<32>(&packed[..32], five_by_32);
+    spread_trits::<16>(&packed[32..48], five_by_16);
+    spread_trits::<4>(&packed[48..], four_by_4);
     codes
 }
 
-/// Plane n of `codes` holds trit n of each of the `W` bytes, most significant first.
+/// Writes trit n of each of the `W` bytes to the n-th run of `W` codes, the most significant trit first.
 #[inline(always)]
-fn base3_planes<const W: usize>(bytes: &[u8], codes: &mut [u8]) {
+fn spread_trits<const W: usize>(bytes: &[u8], codes: &mut [u8]) {
     let mut fractions = [0u8; W];
     fractions.copy_from_slice(bytes);
-    for plane in codes.as_chunks_mut::<W>().0 {
-        for (out, fraction) in plane.iter_mut().zip(&mut fractions) {
-            // (3 * fraction) >> 8, and what remains behind the point.
+    for trits in codes.as_chunks_mut::<W>().0 {
+        for (out, fraction) in trits.iter_mut().zip(&mut fractions) {
+            // The code is (3 * fraction) >> 8; the rest is the next fraction.
             *out = u8::from(*fraction > 85) + u8::from(*fraction > 170);
             *fraction = fraction.wrapping_mul(3);
         }

@@ -2,18 +2,18 @@
 
 /// Arithmetic on some number of f32 at once (sixteen in a kernel, one in scalar code).
 pub trait Float: Copy {
-    /// The numbers.
+    /// The vector: sixteen f32, or one.
     type F: Copy;
 
     /// `x` in every element.
     fn splat(self, x: f32) -> Self::F;
-    /// `a + b`
+    /// `a + b`, element by element.
     fn add(self, a: Self::F, b: Self::F) -> Self::F;
-    /// `a - b`
+    /// `a - b`, element by element.
     fn sub(self, a: Self::F, b: Self::F) -> Self::F;
-    /// `a * b`
+    /// `a * b`, element by element.
     fn mul(self, a: Self::F, b: Self::F) -> Self::F;
-    /// `a / b`
+    /// `a / b`, element by element.
     fn div(self, a: Self::F, b: Self::F) -> Self::F;
     /// `a * b + c` with one rounding
     fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;

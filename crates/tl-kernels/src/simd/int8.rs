@@ -1,9 +1,9 @@
-//! What attention over INT8 rows needs of a vector unit. The portable forms are here and define the others.
+//! The operations of attention over INT8 rows. The portable forms are here and define the others.
 //!
 //! **Invariant:** sums are exact: no intermediate result leaves its type for any input of the stated range, so every
 //! level gives the same integers.
 
-/// Rows of a tile.
+/// Cached positions of a span: rows that attention multiplies together.
 pub const ROWS: usize = 64;
 
 /// Quads of a block of 64 columns.
@@ -14,7 +14,7 @@ pub(crate) const BLOCK_QUADS: usize = ROWS / 4;
 #[repr(C, align(64))]
 pub struct Group<T>(pub [T; ROWS]);
 
-/// One of [`Vectors`].
+/// One of the vectors that are multiplied with a span.
 #[derive(Debug, Clone, Copy)]
 pub struct Vector<'a> {
     /// The codes in fours.
@@ -22,12 +22,12 @@ pub struct Vector<'a> {
     /// The sum of the codes, for products that add 128 to the rows.
     #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "only `vpdpbusd` wants rows without a sign"))]
     pub(crate) sum: i32,
-    /// What a code is worth.
+    /// The value of the code 1.
     pub(crate) scale: f32,
 }
 
 impl<'a> Vector<'a> {
-    /// No codes.
+    /// A vector without codes.
     pub(crate) const EMPTY: Vector<'a> = Vector { quads: &[], sum: 0, scale: 0.0 };
 
     /// A vector of scale 1.
@@ -39,12 +39,12 @@ impl<'a> Vector<'a> {
 
 /// Products of INT8 rows, all values in -127..=127.
 pub trait Int8: Copy {
-    /// `sums[j][r] = sum of x[j].quads[q][c] * tile[q].0[r][c]` over all q and c: one quad of each vector per group.
+    /// `sums[j][r] = sum of x[j].quads[q][c] * span[q].0[r][c]` over all q and c: one quad of each vector per group.
     #[inline(always)]
-    fn dots_i8<const V: usize>(self, x: [Vector<'_>; V], tile: &[Group<[i8; 4]>], sums: &mut [[i32; ROWS]; V]) {
+    fn dots_i8<const V: usize>(self, x: [Vector<'_>; V], span: &[Group<[i8; 4]>], sums: &mut [[i32; ROWS]; V]) {
         for (x, sums) in x.iter().zip(sums) {
             *sums = [0; ROWS];
-            for (x, group) in x.quads.iter().zip(tile) {
+            for (x, group) in x.quads.iter().zip(span) {
                 for (sum, row) in sums.iter_mut().zip(&group.0) {
                     for c in 0..4 {
                         *sum += i32::from(x[c]) * i32::from(row[c]);

@@ -1,4 +1,4 @@
-//! What the lookup kernels (TL1, TL2) need of a vector unit: a byte shuffle and a few additions, over 64 rows at once.
+//! The operations of the lookup kernels (TL1, TL2): a byte shuffle and a few additions, over 64 rows at once.
 //!
 //! **Invariant:** every implementation gives the bits of the expression in the documentation, row by row. Byte additions
 //! wrap; the bounds of `activations/lookup_table.rs` keep them from ever doing so.
@@ -9,24 +9,24 @@ use super::{GROUP_ROWS, RowBytes};
 
 /// Byte operations over 64 rows.
 pub trait Lookup: RowBytes {
-    /// A table of 16 bytes, where look-ups can use it.
+    /// A table of 16 bytes in the form that look-ups take.
     type Table: Copy;
-    /// One i16 per row.
+    /// An i16 for each row.
     type Wide: Copy;
 
-    /// A table.
+    /// Reads the entries of a table.
     fn load_table(self, entries: &[i8; 16]) -> Self::Table;
-    /// `a & 15`
+    /// `a & 15`, row by row.
     fn low_nibbles(self, a: Self::Rows) -> Self::Rows;
-    /// `a >> 4`
+    /// `a >> 4`, row by row.
     fn high_nibbles(self, a: Self::Rows) -> Self::Rows;
     /// `table[index]`, for indices 0..=15.
     fn look_up(self, table: Self::Table, index: Self::Rows) -> Self::Rows;
-    /// `a + b`
+    /// `a + b`, row by row.
     fn add_rows(self, a: Self::Rows, b: Self::Rows) -> Self::Rows;
     /// `if signs < 0 { -a } else { a }`
     fn negate_rows(self, a: Self::Rows, signs: Self::Rows) -> Self::Rows;
-    /// `a << 1`
+    /// `a << 1`, row by row.
     fn double_rows(self, a: Self::Rows) -> Self::Rows;
     /// 0 in every row.
     fn zero_wide(self) -> Self::Wide;

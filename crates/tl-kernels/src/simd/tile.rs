@@ -11,7 +11,7 @@
 //!   scales  | f16 of row 0 | .. | row 31 |
 //! tile: its blocks in ascending order; matrix: its tiles
 //! ```
-//! No sum crosses a register: lane r is row r. A tile is read from end to end, in one line.
+//! No sum crosses a register, because lane r is row r. A tile is read from end to end, so the hardware fetches it ahead.
 //! Source: the dot layouts of KleidiAI and oneDNN for 8-bit weights; here four 2-bit fields share the byte.
 
 use bytemuck::{AnyBitPattern, NoUninit};
@@ -22,10 +22,10 @@ use super::fma;
 /// Rows of a tile.
 pub(crate) const TILE: usize = 32;
 
-/// Groups of four columns and their fields in a block.
+/// Chunks of a block: four bytes of each row, so sixteen weights of each row.
 pub(crate) const CHUNKS: usize = BLOCK / 16;
 
-/// 32 rows x 256 columns.
+/// The weights of 32 rows and 256 columns.
 #[derive(Debug, Clone, Copy, AnyBitPattern, NoUninit)]
 #[repr(C, align(64))]
 pub struct TileBlock {
@@ -36,22 +36,22 @@ pub struct TileBlock {
 }
 
 impl TileBlock {
-    /// Nothing but padding rows.
+    /// A block in which all rows are padding.
     pub(crate) const PADDING: TileBlock = TileBlock { codes: [[0x55; 4 * TILE]; CHUNKS], scales: [[0; 2]; TILE] };
 }
 
-/// What a token brings to a block.
+/// The part of a token that a block is multiplied with.
 #[derive(Debug, Clone, Copy)]
 pub struct TokenBlock<'a> {
     /// INT8 activations in field order.
     pub(crate) codes: &'a [i8; BLOCK],
-    /// Their sum.
+    /// The sum of the activations.
     pub(crate) sum: i32,
-    /// Their scale.
+    /// The scale of the activations.
     pub(crate) scale: f32,
 }
 
-/// What tiles need of a vector unit. The default bodies are the definition.
+/// The operations on tiles. The default bodies are the definition.
 pub trait TileSimd: Copy {
     /// Tokens that share the unpacked codes of a block; their sums fit the registers.
     const TOKENS: TileTokens = TileTokens::Four;
@@ -76,9 +76,9 @@ pub trait TileSimd: Copy {
 /// Most tokens of one call of [`TileSimd::tile_block`].
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum TileTokens {
-    /// Sixteen registers, or sums of 16 bits that need two each.
+    /// For sixteen registers, or for sums of 16 bits, of which a row needs two.
     Four,
-    /// Thirty-two registers and sums of 32 bits.
+    /// For thirty-two registers and sums of 32 bits.
     Eight,
 }
 

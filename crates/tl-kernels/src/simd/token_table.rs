@@ -1,7 +1,8 @@
-//! What products by token tables need of a vector unit. `matmul/ternary/token_tables.rs` describes the algorithm.
+//! The operations of products by token tables. `matmul/ternary/token_tables.rs` describes the algorithm.
 //!
 //! **Invariant:** a sum over a block is exact in 16 bits: 256 weights -1..=1 times activations of at most 127 stay
-//! within 32,512, and so does each part of it. Damaged codes (3) have no entry: they are noticed.
+//! within 32,512, and so does each part of it. Damaged codes (3) have no entry; every level
+//! notices them.
 
 use std::iter::StepBy;
 use std::slice::Iter;
@@ -13,17 +14,17 @@ use super::{CHUNKS, TILE, TileBlock, TileSimd};
 /// Combinations of four weights.
 pub(crate) const COMBINATIONS: usize = 81;
 
-/// 16-bit numbers of all tables that are in use at the same time, and of what lies behind the last one for the indices
-/// of damaged bytes: seven tables and 256 entries for 16 tokens, or three and 256 for 32, are fewer.
+/// Size in 16-bit numbers of all live tables plus 256 padding entries, so that any byte is a valid index: at most seven
+/// tables for 16 tokens, or three for 32, are live before the last one.
 pub(crate) const TABLE_LEN: usize = 1 << 14;
 
-/// What tables need of a vector unit. The default bodies are the definition.
+/// The operations on token tables. The default bodies are the definition.
 pub trait TableSimd: TileSimd {
-    /// Tokens that share a table, 16 or 32; 0 where the products of tiles are faster or nobody has measured.
+    /// Tokens that share a table, 16 or 32; 0 where the products of tiles are faster, or the two were not compared.
     const TABLE_TOKENS: usize = 0;
 
     /// `sums[i][r][t]` = the sum of `(code - 1) * tokens[t]` over row r of tile i of `column`, for T = 16 or 32 tokens.
-    /// Returns whether all codes were sound; if not, the sums are unspecified. `tables` is room for 2^14 numbers.
+    /// Returns whether all codes were valid; if not, the sums are unspecified. `tables` is room for 2^14 numbers.
     #[inline(always)]
     fn table_sums<const T: usize>(
         self,
@@ -35,7 +36,7 @@ pub trait TableSimd: TileSimd {
         portable_sums(tokens, column, tables, sums)
     }
 
-    /// `out[t][r] = acc[r][t]`
+    /// Transposes: `out[t][r] = acc[r][t]`.
     #[inline(always)]
     fn by_token<const T: usize>(self, acc: &[[f32; T]; TILE], out: &mut [[f32; TILE]; T]) {
         for (t, out) in out.iter_mut().enumerate() {
@@ -49,14 +50,14 @@ pub trait TableSimd: TileSimd {
 /// One block of each of some tiles.
 #[derive(Debug, Clone, Copy)]
 pub struct BlockColumn<'a> {
-    /// From the block of the first tile on.
+    /// All blocks from that of the first tile on.
     pub(crate) blocks: &'a [TileBlock],
     /// Blocks from one tile to the next.
     pub(crate) stride: usize,
 }
 
 impl<'a> BlockColumn<'a> {
-    /// Tile by tile.
+    /// The block of each tile, in order.
     #[inline(always)]
     pub(crate) fn blocks(self) -> StepBy<Iter<'a, TileBlock>> {
         self.blocks.iter().step_by(self.stride)

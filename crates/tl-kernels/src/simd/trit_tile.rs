@@ -4,25 +4,25 @@
 //! 0..=2; rows behind the last one of a matrix have code 1 (the weight 0) and scale 0.
 //!
 //! ```text
-//! Base3Block, 1728 bytes: 32 rows x 256 columns          one line per column k = 0..13, two cache lines each
+//! TritBlock, 1728 bytes: 32 rows x 256 columns          one line per column k = 0..13, two cache lines each
 //!   codes   | row 0: bytes 4k..4k+4 | row 1: bytes 4k..4k+4 | .. | row 31 |      of the 52 bytes of a TQ1_0 block
 //!   scales  | f16 of row 0 | .. | row 31 |
 //! ```
-//! Trit n of the four bytes of a column meets four neighbouring activations, [`QUADS`] says which. A byte q is a
+//! Trit n of the four bytes of a column meets four neighbouring activations; [`QUADS`] says which. A byte q is a
 //! fraction of 256: with `f_0 = q` and `f_(n+1) = 3 f_n mod 256`, code n is `3 f_n >> 8`, so
 //!
 //! ```text
 //! 256 code_n = 3 f_n - f_(n+1)        sum of code_n a_n = (3 sum of f_n a_n - sum of f_(n+1) a_n) / 256, exactly
 //! ```
-//! Where bytes are multiplied four at a time, one token needs no codes at all: two products per trit replace two
-//! comparisons and two selections. Many tokens share the codes: a tile is expanded to 2-bit fields once.
+//! On levels that multiply bytes four at a time, a single token needs no codes: two products per trit replace two
+//! comparisons and two selections. For many tokens a tile is expanded to 2-bit fields once, which all of them share.
 
 use super::{TILE, TileBlock, TileSimd, TokenBlock};
 
 /// Rows whose bytes are handled together, one byte each.
 pub(crate) const GROUP_ROWS: usize = 64;
 
-/// Columns of four bytes.
+/// Columns of a block, each with four bytes of every row.
 pub(crate) const COLUMNS: usize = 13;
 
 /// Columns whose bytes hold weights 32 n + m.
@@ -36,19 +36,19 @@ const SHORT: usize = 4;
 #[cfg(any(test, target_arch = "x86_64"))]
 pub(crate) const QUADS: [[usize; 5]; COLUMNS] = quads();
 
-/// 32 rows x 256 columns.
+/// The weights of 32 rows and 256 columns.
 #[derive(Debug, Clone, Copy, bytemuck::AnyBitPattern, bytemuck::NoUninit)]
 #[repr(C, align(64))]
-pub struct Base3Block {
+pub struct TritBlock {
     /// Column k: bytes `4 k .. 4 k + 4` of the TQ1_0 block of each row.
     pub(crate) codes: [[u8; 4 * TILE]; COLUMNS],
     /// The f16 scale of each row, little-endian.
     pub(crate) scales: [[u8; 2]; TILE],
 }
 
-impl Base3Block {
-    /// Nothing but padding rows: one half is 0.11111 in base 3.
-    pub(crate) const PADDING: Base3Block = Base3Block { codes: [[0x80; 4 * TILE]; COLUMNS], scales: [[0; 2]; TILE] };
+impl TritBlock {
+    /// A block in which all rows are padding: the byte 128 is one half, which is 0.11111 in base 3.
+    pub(crate) const PADDING: TritBlock = TritBlock { codes: [[0x80; 4 * TILE]; COLUMNS], scales: [[0; 2]; TILE] };
 }
 
 #[cfg(any(test, target_arch = "x86_64"))]
@@ -80,10 +80,10 @@ pub(crate) const fn trits(k: usize) -> usize {
 
 /// One byte of each of 64 rows.
 pub trait RowBytes: Copy {
-    /// One byte per row.
+    /// A byte for each row.
     type Rows: Copy;
 
-    /// The bytes of 64 rows.
+    /// Reads the bytes of 64 rows.
     fn load_rows(self, bytes: &[u8; GROUP_ROWS]) -> Self::Rows;
     /// Writes the bytes of 64 rows.
     fn store_rows(self, a: Self::Rows, bytes: &mut [u8; GROUP_ROWS]);
@@ -91,8 +91,8 @@ pub trait RowBytes: Copy {
     fn zero_rows(self) -> Self::Rows;
 }
 
-/// What these tiles need of a vector unit.
-pub trait Base3Simd: TileSimd + RowBytes {
+/// The operations on tiles of trits.
+pub trait TritTileSimd: TileSimd + RowBytes {
     /// `3 a`, modulo 256.
     fn triple_rows(self, a: Self::Rows) -> Self::Rows;
     /// `sums + unit * (3 fractions >> 8)`
@@ -100,16 +100,16 @@ pub trait Base3Simd: TileSimd + RowBytes {
 
     /// [`TileSimd::tile_block`] for one token.
     #[inline(always)]
-    fn base3_block(self, block: &Base3Block, token: &TokenBlock<'_>, acc: &mut [f32; TILE]) {
+    fn trit_block(self, block: &TritBlock, token: &TokenBlock<'_>, acc: &mut [f32; TILE]) {
         let mut fields = TileBlock::PADDING;
         expand(self, block, &mut fields);
         self.tile_block(&fields, &[*token], std::array::from_mut(acc));
     }
 }
 
-/// The same weights as 2-bit codes.
+/// Writes the weights of `block` as 2-bit codes.
 #[inline(always)]
-pub(crate) fn expand<S: Base3Simd>(s: S, block: &Base3Block, out: &mut TileBlock) {
+pub(crate) fn expand<S: TritTileSimd>(s: S, block: &TritBlock, out: &mut TileBlock) {
     out.scales = block.scales;
     // Weights 128 h + 32 n + 4 k are field n of chunk 8 h + k: the first chunks take four trits of a long column each.
     let (first, last) = out.codes.split_at_mut(LONG);
@@ -160,7 +160,7 @@ fn half_mut(column: &mut [u8; 4 * TILE], h: usize) -> &mut [u8; GROUP_ROWS] {
 
 /// Puts the packed bytes of a block into row `r`.
 #[inline(always)]
-pub(crate) fn fill_row(block: &mut Base3Block, r: usize, packed: &[u8; 52], scale: [u8; 2]) {
+pub(crate) fn fill_row(block: &mut TritBlock, r: usize, packed: &[u8; 52], scale: [u8; 2]) {
     for (column, quad) in block.codes.iter_mut().zip(packed.as_chunks::<4>().0) {
         column.as_chunks_mut::<4>().0[r] = *quad;
     }
@@ -175,8 +175,8 @@ mod tests {
     use ternary_core::BLOCK;
 
     /// A block with every byte value, and the codes of its rows in natural order.
-    fn block() -> (Base3Block, [[u8; BLOCK]; TILE]) {
-        let mut block = Base3Block::PADDING;
+    fn block() -> (TritBlock, [[u8; BLOCK]; TILE]) {
+        let mut block = TritBlock::PADDING;
         let codes = std::array::from_fn(|r| {
             let packed: [u8; 52] = std::array::from_fn(|i| (i * 5 + r * 37 + i * r / 3) as u8);
             fill_row(&mut block, r, &packed, half::f16::from_f32(r as f32).to_le_bytes());
@@ -198,7 +198,7 @@ mod tests {
         assert!(natural.into_iter().eq(0..BLOCK));
     }
 
-    struct Expand(Base3Block);
+    struct Expand(TritBlock);
 
     impl Kernel for Expand {
         type Output = TileBlock;
@@ -228,14 +228,14 @@ mod tests {
 
     #[test]
     fn padding_is_the_weight_0() {
-        let out = Isa::Scalar.level().unwrap().run(Expand(Base3Block::PADDING));
+        let out = Isa::Scalar.level().unwrap().run(Expand(TritBlock::PADDING));
         assert_eq!(out.codes, TileBlock::PADDING.codes);
     }
 
     /// Every byte value in every column: the sum by products of fractions is the sum of codes.
     #[test]
     fn every_byte_is_multiplied_as_it_decodes_on_every_level() {
-        struct One<'a>(&'a Base3Block, TokenBlock<'a>);
+        struct One<'a>(&'a TritBlock, TokenBlock<'a>);
         impl Kernel for One<'_> {
             type Output = [f32; TILE];
             const INTEGER: bool = true;
@@ -243,11 +243,11 @@ mod tests {
             #[inline(always)]
             fn run<S: Simd>(self, s: S) -> [f32; TILE] {
                 let mut acc = [0.25; TILE];
-                s.base3_block(self.0, &self.1, &mut acc);
+                s.trit_block(self.0, &self.1, &mut acc);
                 acc
             }
         }
-        let mut block = Base3Block { scales: [half::f16::ONE.to_le_bytes(); TILE], ..Base3Block::PADDING };
+        let mut block = TritBlock { scales: [half::f16::ONE.to_le_bytes(); TILE], ..TritBlock::PADDING };
         for pattern in 0..4 {
             let acts: [i8; BLOCK] = std::array::from_fn(|i| match pattern {
                 0 => 127,

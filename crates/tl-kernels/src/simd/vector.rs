@@ -7,56 +7,56 @@
 use half::f16;
 use ternary_core::BLOCK;
 
-use super::{Base3Simd, Float, Int8, LANES, Lookup, TILE, TableSimd, TileBlock, TileSimd, TokenBlock};
+use super::{Float, Int8, LANES, Lookup, TILE, TableSimd, TileBlock, TileSimd, TokenBlock, TritTileSimd};
 
-/// An instruction set level: vectors of sixteen f32, and blocks of 256 ternary codes.
-pub trait Simd: Float + TileSimd + TableSimd + Base3Simd + Int8 {
-    /// Rows x tokens of the register tile of a dense product.
-    const DENSE_TILE: DenseTile;
+/// An instruction set level: vectors of sixteen f32, blocks of 256 ternary codes, and the operations on tiles and rows.
+pub trait Simd: Float + TileSimd + TableSimd + TritTileSimd + Int8 {
+    /// Rows and tokens of a patch, the part of a dense product whose sums stay in registers.
+    const PATCH: PatchShape;
     /// Whether the registers hold the partial sums of four rows and four blocks.
     const FOUR_BLOCKS: bool = false;
     /// The codes 0..=2 of one ternary block, in the order of the activation codes.
     type Codes: Copy;
     /// Partial sums of products of codes and activations.
     type Sums: Copy;
-    /// Four f32, one per row of a tile.
+    /// Four f32, one for each of four rows.
     type Quad: Copy;
 
     /// Runs `kernel` compiled for this level.
     fn run<K: Kernel>(self, kernel: K) -> K::Output;
 
-    /// Asks for the cache line `distance` bytes behind the start of `near`. Changes no result; any distance is
-    /// allowed.
+    /// Asks the memory for the cache line `distance` bytes behind the start of `near`. It changes no result, so any
+    /// distance is allowed.
     fn prefetch<T>(self, near: &T, distance: usize);
-    /// As [`Simd::prefetch`], into the second-level cache: for what is needed thousands of bytes later.
+    /// As [`Simd::prefetch`], but into the second-level cache, for data that is needed thousands of bytes later.
     #[inline(always)]
     fn prefetch_far<T>(self, near: &T, distance: usize) {
         self.prefetch(near, distance);
     }
-    /// Sixteen f32.
+    /// Reads sixteen f32 values.
     fn load(self, x: &[f32; LANES]) -> Self::F;
-    /// Writes sixteen f32.
+    /// Writes the sixteen elements of `a`.
     fn store(self, a: Self::F, out: &mut [f32; LANES]);
-    /// Sixteen little-endian f32, at any address.
+    /// Reads sixteen little-endian f32 at any address.
     fn load_f32(self, bytes: &[u8; 4 * LANES]) -> Self::F;
-    /// Sixteen little-endian f16, widened.
+    /// Reads sixteen little-endian f16 and widens them.
     fn load_f16(self, bytes: &[u8; 2 * LANES]) -> Self::F;
-    /// Sixteen f16, widened.
+    /// Reads sixteen f16 and widens them.
     fn load_half(self, x: &[f16; LANES]) -> Self::F;
-    /// Sixteen little-endian bf16, widened.
+    /// Reads sixteen little-endian bf16 and widens them.
     fn load_bf16(self, bytes: &[u8; 2 * LANES]) -> Self::F;
     /// The f16 with these bits, widened, in every element.
     fn splat_f16(self, bits: u16) -> Self::F;
-    /// Sixteen i8, converted.
+    /// Reads sixteen i8 and converts them.
     fn load_i8(self, bytes: &[u8; LANES]) -> Self::F;
-    /// Sixteen i32, converted to the nearest f32, ties to even.
+    /// Reads sixteen i32 and converts each to the nearest f32, ties to even.
     #[inline(always)]
     fn load_i32(self, x: &[i32; LANES]) -> Self::F {
         self.load(&x.map(|x| x as f32))
     }
     /// The sum by the tree of `dot16`: lane j += lane j + s, for s in 8, 4, 2, 1.
     fn reduce(self, a: Self::F) -> f32;
-    /// [`Simd::reduce`] of each of four.
+    /// [`Simd::reduce`] of each of four vectors.
     #[inline(always)]
     fn reduce4(self, a: [Self::F; 4]) -> [f32; 4] {
         [self.reduce(a[0]), self.reduce(a[1]), self.reduce(a[2]), self.reduce(a[3])]
@@ -81,11 +81,11 @@ pub trait Simd: Float + TileSimd + TableSimd + Base3Simd + Int8 {
     fn unpack_tq1(self, packed: &[u8; 52]) -> Self::Codes;
     /// Codes given one per byte in natural order.
     fn load_codes(self, codes: &[u8; BLOCK]) -> Self::Codes;
-    /// No products yet.
+    /// The sum of no products.
     fn zero_sums(self) -> Self::Sums;
     /// `sum of codes[i] * acts[i]`, still spread over several partial sums; `acts` are in field order.
     fn dot_codes(self, codes: &Self::Codes, acts: &[i8; BLOCK]) -> Self::Sums;
-    /// `fma(w_scales[j] * a_scale, (total(dots[j]) - act_sum) as f32, acc[j])` for each row j of a tile.
+    /// `fma(w_scales[j] * a_scale, (total(dots[j]) - act_sum) as f32, acc[j])` for each row j of four.
     fn accumulate(
         self,
         acc: Self::Quad,
@@ -109,9 +109,10 @@ pub trait Simd: Float + TileSimd + TableSimd + Base3Simd + Int8 {
         }
         acc
     }
-    /// Sixteen i32, one per row of an integer tile.
+    /// Sixteen i32, one for each row of a panel of integers.
     type I: Copy;
-    /// The sum that [`Simd::dot_quads`] adds to, of no products yet, where all that it will meet adds up to `x_sum`.
+    /// The sum of no products, to which [`Simd::dot_quads`] adds. `x_sum` is the sum of all `x` that it will be given:
+    /// instruction sets that make the weights unsigned take off beforehand what that adds.
     fn no_quads(self, x_sum: i32) -> Self::I;
     /// `acc[r] + w[r][0] x[0] + .. + w[r][3] x[3]`, for x in -127..=127.
     fn dot_quads(self, acc: Self::I, w: &[[i8; 4]; LANES], x: [i8; 4]) -> Self::I;
@@ -152,11 +153,11 @@ pub trait Simd: Float + TileSimd + TableSimd + Base3Simd + Int8 {
         }
         sums
     }
-    /// Four f32.
+    /// A quad of four f32.
     fn quad(self, x: [f32; 4]) -> Self::Quad;
     /// The four f32 of a quad.
     fn quad_values(self, a: Self::Quad) -> [f32; 4];
-    /// Four f16, given by their bits, widened.
+    /// A quad of four f16, given by their bits and widened.
     fn quad_f16(self, bits: [u16; 4]) -> Self::Quad;
 
     /// `acc = fma(scale * token.scale, (sums - token.sum) as f32, acc)` for the 32 rows of a tile: the end of
@@ -176,13 +177,13 @@ pub trait Simd: Float + TileSimd + TableSimd + Base3Simd + Int8 {
 
     /// The look-ups of this instruction set, [`PortableLookup`] where it has none of its own.
     type Lookup: Lookup;
-    /// The same as a value.
+    /// The value through which look-ups are called.
     fn lookup(self) -> Self::Lookup;
 }
 
-/// Shape of the register tile, chosen so that the partial sums fit the registers.
+/// Rows and tokens of a patch of a dense product, chosen so that the partial sums fit the registers.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum DenseTile {
+pub enum PatchShape {
     /// 24 of 32 registers hold sums.
     Rows4Tokens6,
     /// 12 of 16 registers hold sums, each half a group.
@@ -191,32 +192,33 @@ pub enum DenseTile {
     Rows4Tokens1,
 }
 
-impl DenseTile {
-    /// Most tokens of a tile.
+impl PatchShape {
+    /// Most tokens of a patch.
     pub(crate) const fn tokens(self) -> usize {
         match self {
-            DenseTile::Rows4Tokens6 => 6,
-            DenseTile::Rows2Tokens3 => 3,
-            DenseTile::Rows4Tokens1 => 1,
+            PatchShape::Rows4Tokens6 => 6,
+            PatchShape::Rows2Tokens3 => 3,
+            PatchShape::Rows4Tokens1 => 1,
         }
     }
 
-    /// Most tokens for which packed weights are read as they are: they fit one tile, or are so few that converting
-    /// a row several times is cheaper than storing it.
+    /// Most tokens for which packed weights are read as they are stored: the tokens fit one patch, or are so few that
+    /// converting a row several times is cheaper than storing it converted.
     pub(crate) const fn streamed_tokens(self) -> usize {
         match self {
-            DenseTile::Rows4Tokens6 => 4,
-            DenseTile::Rows2Tokens3 | DenseTile::Rows4Tokens1 => 3,
+            PatchShape::Rows4Tokens6 => 4,
+            PatchShape::Rows2Tokens3 | PatchShape::Rows4Tokens1 => 3,
         }
     }
 }
 
 /// A piece of work that is compiled once for each level.
 pub trait Kernel {
-    /// What it returns.
+    /// The result of the work.
     type Output;
-    /// Whether it multiplies integers; only then the VNNI level differs from the one below.
+    /// Whether the kernel multiplies integers. Others are compiled once for levels that differ in integer products alone.
     const INTEGER: bool = false;
-    /// Does the work. Implementations are `#[inline(always)]`, and so is all they call with `s`.
+    /// Does the work. Implementations and every function they pass `s` to are `#[inline(always)]`: a call that is not
+    /// inlined would run without the instructions of the level.
     fn run<S: Simd>(self, s: S) -> Self::Output;
 }

@@ -1,8 +1,8 @@
-//! What the tests of kernels share: the levels of the machine, random inputs, products, comparison by bits.
+//! Functions that the tests of kernels share: the levels of the machine, random inputs, products, comparison by bits.
 
 use tl_kernels::{ActivationBuffer, Isa, Linear, Pool};
 
-/// The levels to test; prints the ones this machine lacks.
+/// The levels of this machine. Prints a line for each level that it lacks.
 #[allow(clippy::print_stdout, reason = "a missing level must be seen in the test's output")]
 pub(crate) fn levels() -> Vec<Isa> {
     let (supported, missing): (Vec<_>, Vec<_>) = Isa::ALL.into_iter().partition(|isa| isa.is_supported());
@@ -17,7 +17,7 @@ pub(crate) fn pool_of(threads: usize) -> Pool {
     Pool::new(if cfg!(target_family = "wasm") { 1 } else { threads }).unwrap()
 }
 
-/// SplitMix64, so that a failure can be repeated.
+/// The generator SplitMix64: the same numbers in each run, so that a failure can be repeated.
 pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
@@ -28,12 +28,12 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// Between -2 and 2.
+    /// A number between -2 and 2.
     pub(crate) fn float(&mut self) -> f32 {
         (self.bits() >> 40) as f32 / (1 << 22) as f32 - 2.0
     }
 
-    /// `n` of them.
+    /// `n` numbers between -2 and 2.
     pub(crate) fn floats(&mut self, n: usize) -> Vec<f32> {
         (0..n).map(|_| self.float()).collect()
     }

@@ -1,13 +1,13 @@
 //! Products of Q8_0 and Q6_K layers with INT8 activations, on every level of this machine, against their definition, bit
-//! for bit: widths, rows, batches below and above the size that makes tiles, extremes.
+//! for bit: widths, rows, batches below and above the size that makes panels, extremes.
 
 use crate::common::{assert_same_bits, levels, pool_of, product};
 use half::f16;
 use ternary_core::{fma, quantize_a8};
 use tl_kernels::{ActMode, BLOCK, Bytes, DenseType, Linear, selftest};
 
-/// Weights of every value, in some blocks the extreme ones alone, which are the scales of groups too; scales of blocks
-/// between -1 and 1.
+/// Weights of every value; some blocks hold extreme values alone, as weights and as scales of groups. The scales of blocks
+/// are between -1 and 1.
 fn layer(ty: DenseType, rows: usize, cols: usize) -> (Linear, Vec<u8>) {
     let mut bytes: Vec<u8> =
         (0..rows * ty.row_bytes(cols).unwrap()).map(|i| ((i as u32).wrapping_mul(0x9e37_79b9) >> 13) as u8).collect();
@@ -24,7 +24,7 @@ fn layer(ty: DenseType, rows: usize, cols: usize) -> (Linear, Vec<u8>) {
     (Linear::dense(ty, rows, cols, Bytes::from(bytes.clone())).unwrap(), bytes)
 }
 
-/// Activations with runs of extremes, of zeros, and of everything.
+/// Activations with runs of extremes, of zeros, and of mixed values.
 fn activations(n: usize, cols: usize) -> Vec<f32> {
     let value = |i: usize| match (i / 96) % 4 {
         0 => 5.0,
@@ -108,7 +108,7 @@ fn a_slice_is_these_rows_alone() {
     }
 }
 
-/// The definition multiplies the weights that the layer says it has.
+/// The definition multiplies the same weights that `dequantize_row` gives.
 #[test]
 fn the_integers_times_their_scales_are_the_weights() {
     for ty in [DenseType::Q8_0, DenseType::Q6K] {

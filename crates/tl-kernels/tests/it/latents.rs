@@ -16,23 +16,23 @@ fn values(n: usize, seed: usize) -> Vec<i8> {
     (0..n).map(value).map(|v: i8| v.max(-127)).collect()
 }
 
-/// Rows `[64, width]` and their tile.
-fn tile(width: usize, seed: usize) -> (Vec<i8>, Vec<Group<[i8; 4]>>) {
+/// Rows `[64, width]` and their span.
+fn span(width: usize, seed: usize) -> (Vec<i8>, Vec<Group<[i8; 4]>>) {
     let rows = values(ROWS * width, seed);
-    let mut tile = vec![Group([[0; 4]; ROWS]); width.div_ceil(4)];
+    let mut span = vec![Group([[0; 4]; ROWS]); width.div_ceil(4)];
     for (j, row) in rows.chunks_exact(width).enumerate() {
         for (i, &code) in row.iter().enumerate() {
-            tile[i / 4].0[j][i % 4] = code;
+            span[i / 4].0[j][i % 4] = code;
         }
     }
-    (rows, tile)
+    (rows, span)
 }
 
 #[test]
 fn dots_are_exact() {
     let scales = Group(std::array::from_fn(|j| 0.25 + j as f32 / 64.0));
     for (n, width) in [(1, 1), (20, 512), (10, 512), (7, 65), (3, 40), (4, 30), (8, 64), (0, 4), (64, 16)] {
-        let (rows, tile) = tile(width, 2);
+        let (rows, span) = span(width, 2);
         let x: Vec<f32> = values(n * width, 1).iter().map(|&q| 0.5 * f32::from(q)).collect();
         let mut vectors = Vectors::default();
         vectors.set(&pool_of(2), n, width, |v| &x[v * width..][..width]);
@@ -49,7 +49,7 @@ fn dots_are_exact() {
         for isa in levels() {
             for first in [0, n / 2] {
                 let mut out = start[first..].to_vec();
-                add_dots_on(isa, &vectors, first..n, &tile, &scales, &mut out).unwrap();
+                add_dots_on(isa, vectors.range(first..n), &span, &scales, &mut out).unwrap();
                 let (got, expected) = (out.as_flattened(), expected[first..].as_flattened());
                 assert_same_bits(got, expected, &format!("{isa}, {n} vectors of {width}"));
             }
@@ -57,11 +57,11 @@ fn dots_are_exact() {
     }
 }
 
-/// Even weights, of which 7 bits are kept, and weights beside one that towers over them, of which 14 are.
+/// Even weights, which keep 7 bits, and weights with one far above the others, which keep 14.
 #[test]
 fn weights_and_weighted_sums_have_the_bits_of_the_scalar_level() {
     for (n, n_rows, width) in [(20, 64, 512), (7, 63, 512), (5, 1, 64), (3, 9, 40), (13, 30, 100), (64, 64, 4)] {
-        let (_, tile) = tile(width, 3);
+        let (_, span) = span(width, 3);
         let scales: Vec<f32> = (0..n_rows).map(|j| 0.5 + (j % 5) as f32 / 8.0).collect();
         let start: Vec<f32> = (0..n * width).map(|i| i as f32 * 0.1).collect();
         let on = |isa: Isa| {
@@ -74,7 +74,7 @@ fn weights_and_weighted_sums_have_the_bits_of_the_scalar_level() {
             let codes = |v: usize| (0..n_rows).map(|j| weight(v, j)).collect::<Vec<f32>>();
             let weights: Vec<_> = (0..n).map(|v| WeightCodes::new_on(isa, &codes(v), &scales).unwrap()).collect();
             let mut acc = start.clone();
-            weighted_sums_on(isa, &weights, &tile, n_rows, &mut acc).unwrap();
+            weighted_sums_on(isa, &weights, &span, n_rows, &mut acc).unwrap();
             (weights, acc)
         };
         let (weights, sums) = on(Isa::Scalar);

@@ -1,13 +1,12 @@
 //! Every kernel on every level of this machine against the scalar oracles, bit for bit: types, lengths,
-//! batches, pools, extremes. A level the machine lacks is named on a line of its own, never passed over.
+//! batches, pools, extremes. A level that the machine lacks gets a line in the output.
 
 use crate::common::{Random, assert_same_bits, levels, pool_of};
 use half::f16;
 use ternary_core::{Rounding, dot16, oracle, quantize_a8};
-use tl_kernels::pool::ColumnBlock;
 use tl_kernels::{
-    ActMode, ActivationBuffer, BLOCK, Bytes, DenseType, Isa, Linear, Packing, Pool, Product, Scales, TernaryTensor,
-    dense, forward_all, math, selftest,
+    ActMode, ActivationBuffer, BLOCK, Bytes, ColumnBlock, DenseType, Isa, Linear, Packing, Pool, Product, Scales,
+    TernaryTensor, dense, forward_all, math, selftest,
 };
 
 impl Random {
@@ -175,7 +174,7 @@ fn results_do_not_depend_on_batch_or_pool() {
     }
 }
 
-/// One work list, on any number of threads, gives what its products give alone; so do pieces of any width.
+/// One work list gives the results of its products alone, on any number of threads and with pieces of any width.
 #[test]
 fn lists_and_pieces_give_the_bits_of_the_whole() {
     let random = &mut Random(6);
@@ -272,7 +271,7 @@ fn every_tq1_byte_is_multiplied_as_it_decodes() {
     }
 }
 
-/// Damaged codes and scales give some number, the same on every level, and touch nothing else.
+/// Damaged codes and scales give the same numbers on every level and change no other row.
 #[test]
 fn damaged_blocks_are_harmless() {
     let random = &mut Random(7);

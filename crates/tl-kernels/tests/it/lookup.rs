@@ -1,5 +1,5 @@
 //! The lookup kernels TL1 and TL2 on every level of this machine against the scalar oracle, bit for bit: packings,
-//! shapes, batches, pools, extremes. A level the machine lacks is named on a line of its own, never passed over.
+//! shapes, batches, pools, extremes. A level that the machine lacks gets a line in the output.
 
 use crate::common::{Random, levels, pool_of, product};
 use half::f16;
@@ -156,7 +156,7 @@ fn what_no_lookup_can_multiply_is_refused() {
     assert!(matches!(damaged.with_kernel(KernelKind::Tl1), Err(Error::Ternary(_))));
 }
 
-// WASM has no source of randomness for it.
+// Not on WASM, where proptest has no source of randomness.
 #[cfg(not(target_family = "wasm"))]
 proptest! {
     #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]

@@ -1,5 +1,5 @@
-//! Products of so many rows and tokens that some levels make tables of the tokens for them, on every level of this
-//! machine, against the oracle, bit for bit.
+//! Products with enough rows and tokens for token tables, on every level of this machine, against the oracle, bit for
+//! bit.
 
 use crate::common::{Random, assert_same_bits, levels, pool_of, product};
 use ternary_core::oracle;
@@ -53,7 +53,7 @@ fn every_number_of_tokens_equals_the_oracle() {
     }
 }
 
-/// More tiles than are summed at once, rows from the middle of a tile on, pieces for several threads, one scale.
+/// More tiles than are summed at once, rows that start within a tile, pieces for several threads, one scale per tensor.
 #[test]
 fn lengths_slices_pools_and_scales_change_nothing() {
     let random = &mut Random(2);

@@ -131,7 +131,7 @@ fn every_tq1_byte_is_packed_as_it_decodes() {
     check(&tensor, ActMode::A8Block, &x, 4);
 }
 
-/// Damaged codes give the numbers of the definition, whatever the layout and the batch.
+/// Damaged codes give the numbers of the definition in every layout and batch.
 #[test]
 fn damaged_codes_give_the_same_numbers_everywhere() {
     let random = &mut Random(5);
@@ -187,7 +187,7 @@ fn slices_and_pools_change_nothing() {
     selftest::check(&part).unwrap();
 }
 
-/// Products read the tiles and nothing else: what is written there is what they compute.
+/// Products read the tiles alone: a change in the tiles changes the results.
 #[test]
 fn a_changed_tile_changes_the_result() {
     let random = &mut Random(7);
@@ -257,7 +257,7 @@ fn tiles_of_another_shape_are_refused() {
     assert!(matches!(float.with_packed(Bytes::default()), Err(Error::NoKernel { .. })));
 }
 
-// WASM has no source of randomness for it.
+// Not on WASM, where proptest has no source of randomness.
 #[cfg(not(target_family = "wasm"))]
 proptest! {
     #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]

@@ -35,9 +35,9 @@ impl Kernel for Each {
         let x: Vec<Vec<i8>> = (0..3).map(|v| values(4 * self.quads, v)).collect();
         let vectors: [Vector<'_>; 3] = std::array::from_fn(|v| Vector::of(x[v].as_chunks().0));
         let (mut sums, mut one) = ([[0; ROWS]; 3], [[0; ROWS]]);
-        let tile = groups(self.quads, 1);
-        s.dots_i8(vectors, &tile, &mut sums);
-        s.dots_i8([vectors[1]], &tile, &mut one);
+        let span = groups(self.quads, 1);
+        s.dots_i8(vectors, &span, &mut sums);
+        s.dots_i8([vectors[1]], &span, &mut one);
         let mut integers = [sums.as_flattened(), one.as_flattened()].concat();
 
         let block = groups(BLOCK_QUADS, 2);

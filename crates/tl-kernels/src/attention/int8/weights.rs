@@ -1,7 +1,7 @@
 //! The weights of an INT8 weighted sum as integers.
 //!
 //! **Invariant:** a code is the weight over the scale, rounded half to even: a multiple of 128 up to 16,256 where weights
-//! are even, else any number up to 16,383. Its high and its low seven bits lie apart, in fours, as products want them.
+//! are even, else any number up to 16,383. Its high and its low seven bits are stored apart, in fours, as the products of bytes take them.
 
 use crate::arch::{Isa, Level};
 use crate::error::Result;
@@ -24,15 +24,15 @@ pub struct WeightCodes {
 }
 
 impl WeightCodes {
-    /// No weight.
+    /// The codes of no weights.
     pub const ZERO: WeightCodes =
         WeightCodes { scale: 0.0, fine: false, high: [[0; 4]; ROWS / 4], low: [[0; 4]; ROWS / 4] };
 
-    /// Quantises `p[j] * scales[j]`, which are not negative; the rows behind them weigh nothing. Ties go to even; NaN
-    /// weighs nothing.
+    /// Quantises `p[j] * scales[j]`, which are not negative. Rows behind them have the weight 0. Ties go to even; NaN
+    /// counts as 0.
     ///
-    /// Even weights get 7 bits, so that half of the work suffices; weights of which few are large get 14, because 7
-    /// would lose the small ones. Even means: the largest is at most eight times the mean.
+    /// Even weights, of which the largest is at most eight times the mean, get 7 bits, so that half of the work suffices.
+    /// Uneven weights get 14 bits, because 7 would lose the small ones.
     ///
     /// # Panics
     /// If there are more than [`ROWS`] weights or their number differs from that of the scales.
@@ -63,7 +63,7 @@ impl WeightCodes {
         [&self.high, &self.low]
     }
 
-    /// Code `j`.
+    /// The code of weight `j`.
     #[cfg(test)]
     pub(super) fn code(&self, j: usize) -> i32 {
         128 * i32::from(self.high[j / 4][j % 4]) + i32::from(self.low[j / 4][j % 4])
@@ -103,7 +103,7 @@ impl Kernel for Quantize<'_> {
         for lane in lanes {
             top = One.max(lane, top);
         }
-        // A scale that underflows would not be undone by the division; an infinite weight has no code.
+        // With a scale that underflows, code times scale would not give the weight back; an infinite weight has no code.
         if top / FINE < f32::MIN_POSITIVE || !top.is_finite() {
             return WeightCodes::ZERO;
         }
@@ -124,7 +124,7 @@ impl Kernel for Quantize<'_> {
 pub(super) mod tests {
     use super::*;
 
-    /// Even weights, one that towers over the others, one alone, none.
+    /// Four kinds: even weights, one weight far above the others, one weight alone, no weight.
     pub(in crate::attention::int8) fn weights(kind: usize, rows: usize) -> Vec<f32> {
         (0..rows)
             .map(|j| match kind % 4 {
@@ -160,6 +160,6 @@ pub(super) mod tests {
             assert_eq!(WeightCodes::new(odd, &vec![1.0; odd.len()]), WeightCodes::ZERO);
         }
         let codes = WeightCodes::new(&[f32::NAN, 1.0, 0.5], &[1.0; 3]);
-        assert_eq!([codes.code(0), codes.code(3)], [0, 0], "no number, no weight");
+        assert_eq!([codes.code(0), codes.code(3)], [0, 0], "NaN counts as 0");
     }
 }

@@ -1,4 +1,4 @@
-//! Products by panels: rows are converted to f32 once and swept by all tokens.
+//! Products by panels: rows are converted to f32 once, and all tokens are multiplied with them.
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -7,13 +7,13 @@ use super::rows::PanelSource;
 use crate::activations::ActivationBuffer;
 use crate::memory::AlignedBuffer;
 use crate::pool::ColumnBlock;
-use crate::simd::{DenseTile, LANES, QUAD_ROWS, Simd};
+use crate::simd::{LANES, PatchShape, QUAD_ROWS, Simd};
 
 /// Size of a panel of converted rows: a good part of a second-level cache.
 const PANEL_BYTES: usize = 256 << 10;
 
-/// Groups of sixteen columns that a panel is swept by at a time, so that the part of the tokens stays in the first-level
-/// cache while all rows pass by.
+/// Groups of sixteen columns that are multiplied at a time, so that this part of the tokens stays in the first-level
+/// cache while all rows of the panel pass by.
 const SWEEP_GROUPS: usize = 32;
 
 /// Calls `f` with this thread's panel buffer, which is allocated once.
@@ -36,7 +36,7 @@ pub(crate) fn panel_product<S: Simd, W: PanelSource>(
     let groups = acts.cols().div_ceil(LANES);
     let columns = out.columns();
     let step = panel_rows(groups).min(columns.len().next_multiple_of(QUAD_ROWS));
-    panel.resize(step * (groups + S::DENSE_TILE.tokens()) * LANES);
+    panel.resize(step * (groups + S::PATCH.tokens()) * LANES);
     for start in columns.clone().step_by(step) {
         let part = start..columns.end.min(start + step);
         let (lanes, _) = panel.as_mut_slice().as_chunks_mut::<LANES>();
@@ -44,7 +44,7 @@ pub(crate) fn panel_product<S: Simd, W: PanelSource>(
         for r in part.clone() {
             source.convert(s, r, &mut lanes[(r - start) * groups..][..groups]);
         }
-        sweep(s, &Panel { lanes, groups, rows: part }, acts, partial, out);
+        sweep(s, &Panel { lanes, groups, rows: part, acts }, partial, out);
     }
 }
 
@@ -60,40 +60,36 @@ struct Panel<'a> {
     groups: usize,
     /// Which rows they are, as columns of the output.
     rows: Range<usize>,
+    /// The tokens that they are multiplied with.
+    acts: &'a ActivationBuffer,
 }
 
 impl Panel<'_> {
-    /// The groups `span` of the row `i` of the panel; the last row stands for those behind it.
+    /// The groups `groups` of the row `i` of the panel; the last row stands for those behind it.
     #[inline(always)]
-    fn part(&self, i: usize, span: Range<usize>) -> &[[f32; LANES]] {
-        &self.lanes[i.min(self.rows.len() - 1) * self.groups..][span]
+    fn part(&self, i: usize, groups: Range<usize>) -> &[[f32; LANES]] {
+        &self.lanes[i.min(self.rows.len() - 1) * self.groups..][groups]
     }
 }
 
-/// Computes the rows of a panel for all tokens. `partial` has room for the sums of a tile of tokens with every row.
+/// Computes the rows of a panel for all tokens. `partial` has room for the sums of every row with the tokens of a patch.
 #[inline(always)]
-fn sweep<S: Simd>(
-    s: S,
-    panel: &Panel<'_>,
-    acts: &ActivationBuffer,
-    partial: &mut [[f32; LANES]],
-    out: &mut ColumnBlock<'_, f32>,
-) {
-    let n = acts.n();
+fn sweep<S: Simd>(s: S, panel: &Panel<'_>, partial: &mut [[f32; LANES]], out: &mut ColumnBlock<'_, f32>) {
+    let n = panel.acts.n();
     let mut t = 0;
     while t < n {
-        // Even tiles: a few full ones and a thin rest would read all rows for the rest alone.
-        let width = (n - t).div_ceil((n - t).div_ceil(S::DENSE_TILE.tokens()));
-        match (S::DENSE_TILE, width) {
-            (DenseTile::Rows4Tokens6, 6) => panel_strip::<S, 4, 6>(s, panel, acts, t, partial, out),
-            (DenseTile::Rows4Tokens6, 5) => panel_strip::<S, 4, 5>(s, panel, acts, t, partial, out),
-            (DenseTile::Rows4Tokens6, 4) => panel_strip::<S, 4, 4>(s, panel, acts, t, partial, out),
-            (DenseTile::Rows4Tokens6, 3) => panel_strip::<S, 4, 3>(s, panel, acts, t, partial, out),
-            (DenseTile::Rows2Tokens3, 3) => panel_strip::<S, 2, 3>(s, panel, acts, t, partial, out),
-            (DenseTile::Rows2Tokens3, 2) => panel_strip::<S, 2, 2>(s, panel, acts, t, partial, out),
+        // Strips of equal width: a thin last strip would read all rows for a few tokens.
+        let width = (n - t).div_ceil((n - t).div_ceil(S::PATCH.tokens()));
+        match (S::PATCH, width) {
+            (PatchShape::Rows4Tokens6, 6) => panel_strip::<S, 4, 6>(s, panel, t, partial, out),
+            (PatchShape::Rows4Tokens6, 5) => panel_strip::<S, 4, 5>(s, panel, t, partial, out),
+            (PatchShape::Rows4Tokens6, 4) => panel_strip::<S, 4, 4>(s, panel, t, partial, out),
+            (PatchShape::Rows4Tokens6, 3) => panel_strip::<S, 4, 3>(s, panel, t, partial, out),
+            (PatchShape::Rows2Tokens3, 3) => panel_strip::<S, 2, 3>(s, panel, t, partial, out),
+            (PatchShape::Rows2Tokens3, 2) => panel_strip::<S, 2, 2>(s, panel, t, partial, out),
             (_, width) => {
                 for t in t..t + width {
-                    panel_strip::<S, QUAD_ROWS, 1>(s, panel, acts, t, partial, out);
+                    panel_strip::<S, QUAD_ROWS, 1>(s, panel, t, partial, out);
                 }
             }
         }
@@ -101,28 +97,27 @@ fn sweep<S: Simd>(
     }
 }
 
-/// All rows of a panel for the tokens `t .. t + T`, some columns of the tokens after the other. Between them the lanes
-/// of each sum wait in `partial`.
+/// All rows of a panel for the tokens `t .. t + T`, one part of the columns after the other. From part to part the lanes
+/// of each sum are kept in `partial`.
 #[inline(always)]
 fn panel_strip<S: Simd, const R: usize, const T: usize>(
     s: S,
     panel: &Panel<'_>,
-    acts: &ActivationBuffer,
     t: usize,
     partial: &mut [[f32; LANES]],
     out: &mut ColumnBlock<'_, f32>,
 ) {
     let first = panel.rows.start - out.columns().start;
     for from in (0..panel.groups).step_by(SWEEP_GROUPS) {
-        let span = from..panel.groups.min(from + SWEEP_GROUPS);
+        let groups = from..panel.groups.min(from + SWEEP_GROUPS);
         let mut x: [&[[f32; LANES]]; T] = [&[]; T];
         for (j, x) in x.iter_mut().enumerate() {
-            *x = &acts.lanes(t + j)[span.clone()];
+            *x = &panel.acts.lanes(t + j)[groups.clone()];
         }
         for (start, sums) in (0..panel.rows.len()).step_by(R).zip(partial.chunks_exact_mut(R * T)) {
             let mut w: [&[[f32; LANES]]; R] = [&[]; R];
             for (i, w) in w.iter_mut().enumerate() {
-                *w = panel.part(start + i, span.clone());
+                *w = panel.part(start + i, groups.clone());
             }
             let mut acc = [[s.splat(0.0); R]; T];
             if from > 0 {
@@ -133,7 +128,7 @@ fn panel_strip<S: Simd, const R: usize, const T: usize>(
                 }
             }
             add_products(s, w, x, &mut acc);
-            if span.end < panel.groups {
+            if groups.end < panel.groups {
                 for j in 0..T {
                     for i in 0..R {
                         s.store(acc[j][i], &mut sums[j * R + i]);
@@ -158,7 +153,7 @@ fn add_products<S: Simd, const R: usize, const T: usize>(
     acc: &mut [[S::F; R]; T],
 ) {
     let n = w[0].len();
-    // Told once that all are as long, so that the loop needs no bounds checks.
+    // One length for all, so that the loop needs no bounds checks.
     let (mut w, mut x) = (w, x);
     for w in &mut w {
         *w = &w[..n];
@@ -182,7 +177,7 @@ fn add_products<S: Simd, const R: usize, const T: usize>(
     *acc = sums;
 }
 
-/// The sum of the lanes of each.
+/// The sum of the lanes of each vector.
 #[inline(always)]
 pub(crate) fn reduced<S: Simd, const R: usize, const T: usize>(s: S, acc: [[S::F; R]; T]) -> [[f32; R]; T] {
     let mut sums = [[0.0; R]; T];

@@ -6,17 +6,17 @@ use crate::activations::ActivationBuffer;
 use crate::matmul::formats::DenseFormat;
 use crate::memory::AlignedBuffer;
 use crate::pool::ColumnBlock;
-use crate::simd::{DenseTile, Kernel, LANES, QUAD_ROWS, Simd};
+use crate::simd::{Kernel, LANES, PatchShape, QUAD_ROWS, Simd};
 
-/// How far ahead of their use packed weights are fetched, at least. The hardware stops at the borders of pages and
-/// follows few streams at a time; this covers the latency of memory at 40 bytes per nanosecond.
+/// Fewest bytes by which packed weights are fetched ahead of their use. The hardware prefetcher stops at the borders of
+/// pages and follows few streams at a time; this distance covers the latency of memory at 40 bytes per nanosecond.
 const PREFETCH_BYTES: usize = 32 << 10;
 
 /// The product of some rows of a packed matrix with all tokens.
 pub(crate) struct DenseProduct<'a, 'b, F: DenseFormat> {
-    /// The matrix.
+    /// The rows of the matrix.
     pub(crate) rows: PackedRows<'a, F>,
-    /// The tokens.
+    /// The tokens of the product.
     pub(crate) acts: &'a ActivationBuffer,
     /// The rows to compute, as columns of `y`.
     pub(crate) out: ColumnBlock<'b, f32>,
@@ -30,7 +30,7 @@ impl<F: DenseFormat> Kernel for DenseProduct<'_, '_, F> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let DenseProduct { rows, acts, mut out, panel } = self;
-        if acts.n() <= S::DENSE_TILE.streamed_tokens() {
+        if acts.n() <= S::PATCH.streamed_tokens() {
             stream(s, &rows, acts, &mut out);
         } else {
             panel_product(s, &rows, acts, &mut out, panel);
@@ -38,7 +38,7 @@ impl<F: DenseFormat> Kernel for DenseProduct<'_, '_, F> {
     }
 }
 
-/// Computes all columns of `out` from packed rows, for at most [`DenseTile::streamed_tokens`].
+/// Computes all columns of `out` from packed rows, for at most [`PatchShape::streamed_tokens`].
 #[inline(always)]
 fn stream<S: Simd, F: DenseFormat>(
     s: S,
@@ -46,12 +46,12 @@ fn stream<S: Simd, F: DenseFormat>(
     acts: &ActivationBuffer,
     out: &mut ColumnBlock<'_, f32>,
 ) {
-    match (S::DENSE_TILE, acts.n()) {
-        (DenseTile::Rows4Tokens6, 4) => strip::<S, F, 4, 4>(s, rows, acts, 0, out),
-        (DenseTile::Rows4Tokens6, 3) => strip::<S, F, 4, 3>(s, rows, acts, 0, out),
-        (DenseTile::Rows4Tokens6, 2) => strip::<S, F, 4, 2>(s, rows, acts, 0, out),
-        (DenseTile::Rows2Tokens3, 3) => strip::<S, F, 2, 3>(s, rows, acts, 0, out),
-        (DenseTile::Rows2Tokens3, 2) => strip::<S, F, 2, 2>(s, rows, acts, 0, out),
+    match (S::PATCH, acts.n()) {
+        (PatchShape::Rows4Tokens6, 4) => strip::<S, F, 4, 4>(s, rows, acts, 0, out),
+        (PatchShape::Rows4Tokens6, 3) => strip::<S, F, 4, 3>(s, rows, acts, 0, out),
+        (PatchShape::Rows4Tokens6, 2) => strip::<S, F, 4, 2>(s, rows, acts, 0, out),
+        (PatchShape::Rows2Tokens3, 3) => strip::<S, F, 2, 3>(s, rows, acts, 0, out),
+        (PatchShape::Rows2Tokens3, 2) => strip::<S, F, 2, 2>(s, rows, acts, 0, out),
         (_, n) => {
             for t in 0..n {
                 strip::<S, F, QUAD_ROWS, 1>(s, rows, acts, t, out);
@@ -79,7 +79,7 @@ fn strip<S: Simd, F: DenseFormat, const R: usize, const T: usize>(
         for (i, row) in which.iter_mut().enumerate() {
             *row = (start + i).min(columns.end - 1);
         }
-        let sums = tile::<S, F, R, T>(s, rows, which, x);
+        let sums = patch::<S, F, R, T>(s, rows, which, x);
         let width = R.min(columns.end - start);
         for (j, sums) in sums.iter().enumerate() {
             out.row_mut(t + j)[start - columns.start..][..width].copy_from_slice(&sums[..width]);
@@ -89,7 +89,7 @@ fn strip<S: Simd, F: DenseFormat, const R: usize, const T: usize>(
 
 /// The sums of `R` packed rows and `T` tokens, by token.
 #[inline(always)]
-fn tile<S: Simd, F: DenseFormat, const R: usize, const T: usize>(
+fn patch<S: Simd, F: DenseFormat, const R: usize, const T: usize>(
     s: S,
     rows: &PackedRows<'_, F>,
     which: [usize; R],

@@ -16,9 +16,9 @@ pub(crate) trait PanelSource {
 pub(crate) struct PackedRows<'a, F> {
     /// All rows, one after the other.
     pub(crate) bytes: &'a [u8],
-    /// Bytes per row.
+    /// Number of bytes in a row.
     pub(crate) row_bytes: usize,
-    /// Their type.
+    /// The type of the weights.
     pub(crate) format: PhantomData<F>,
 }
 

@@ -3,7 +3,7 @@
 use super::dense::{DenseFormat, sealed, tail_of};
 use crate::simd::{LANES, Simd};
 
-/// Marker of [`DenseType::Bf16`].
+/// The type [`DenseType::Bf16`](crate::DenseType::Bf16) at compile time.
 #[derive(Debug, Clone, Copy)]
 pub struct Bf16;
 

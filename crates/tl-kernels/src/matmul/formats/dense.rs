@@ -1,4 +1,4 @@
-//! What a dense weight type is: how sixteen neighbouring weights of a row become f32.
+//! The trait of dense weight types: how sixteen neighbouring weights of a row become f32.
 //!
 //! **Invariant:** each weight is converted with at most one rounding (the product of a block's scale with
 //! an integer), so `load` on every level equals the scalar dequantisation of the format.
@@ -10,13 +10,13 @@ use std::fmt;
 use crate::error::{Error, Result};
 use crate::simd::LANES;
 
-/// A dense weight type, at compile time. Sealed: the implementors are the types of this module.
+/// A dense weight type, at compile time. Sealed: the implementors are the types of this crate.
 pub trait DenseFormat: sealed::Load + fmt::Debug + Copy + Send + Sync + 'static {
     /// The GGML name of the type.
     const NAME: &'static str;
-    /// Weights per block.
+    /// Number of weights in a block.
     const BLOCK_LEN: usize;
-    /// Bytes per block.
+    /// Number of bytes in a block.
     const BLOCK_BYTES: usize;
 }
 
@@ -29,7 +29,7 @@ pub(crate) mod sealed {
     pub trait Load {
         /// One block, or one group of sixteen where the block is a single weight.
         type Unit: Copy;
-        /// A unit on its way to f32: what its groups share has been worked out.
+        /// A unit on its way to f32: the work that its groups share is done.
         type Prepared<'a, S: Simd>: Copy;
         /// Groups of sixteen weights per unit.
         const GROUPS: usize;
@@ -40,7 +40,7 @@ pub(crate) mod sealed {
         /// Room for a unit to be prepared in.
         fn blank<'a, S: Simd>(s: S) -> Self::Prepared<'a, S>;
 
-        /// Works out what the groups of each unit share.
+        /// Does the work that the groups of each unit share.
         fn prepare<'a, S: Simd, const R: usize>(s: S, units: [&'a Self::Unit; R], out: &mut [Self::Prepared<'a, S>; R]);
 
         /// Group `g` of a unit.
@@ -51,7 +51,7 @@ pub(crate) mod sealed {
     }
 }
 
-/// Bytes of a row of `cols` weights of the type `ty`, which has so many weights and bytes per block.
+/// Bytes of a row of `cols` weights of the type `ty`, whose blocks have `block` weights in `block_bytes` bytes.
 pub(crate) fn row_bytes(ty: &'static str, block: usize, block_bytes: usize, cols: usize) -> Result<usize> {
     if !cols.is_multiple_of(block) {
         return Err(Error::BlockMultiple { ty, cols, block });

@@ -1,4 +1,4 @@
-//! The name of a dense weight type at run time.
+//! The dense weight types as a value at run time.
 
 use std::fmt;
 
@@ -10,9 +10,9 @@ use crate::error::Result;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum DenseType {
-    /// IEEE single precision.
+    /// Weights in IEEE single precision.
     F32,
-    /// IEEE half precision.
+    /// Weights in IEEE half precision.
     F16,
     /// The upper half of an IEEE single.
     Bf16,
@@ -23,7 +23,7 @@ pub enum DenseType {
 }
 
 impl DenseType {
-    /// Every dense type.
+    /// Every dense type that exists.
     pub const ALL: [DenseType; 5] = [DenseType::F32, DenseType::F16, DenseType::Bf16, DenseType::Q8_0, DenseType::Q6K];
 
     /// The GGML name of the type.
@@ -32,13 +32,13 @@ impl DenseType {
         self.layout().0
     }
 
-    /// Weights per block.
+    /// Number of weights in a block.
     #[must_use]
     pub fn block_len(self) -> usize {
         self.layout().1
     }
 
-    /// Bytes per block.
+    /// Number of bytes in a block.
     #[must_use]
     pub fn block_bytes(self) -> usize {
         self.layout().2

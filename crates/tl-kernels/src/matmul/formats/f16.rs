@@ -5,7 +5,7 @@ use half::f16;
 use super::dense::{DenseFormat, sealed, tail_of};
 use crate::simd::{LANES, Simd};
 
-/// Marker of [`DenseType::F16`].
+/// The type [`DenseType::F16`](crate::DenseType::F16) at compile time.
 #[derive(Debug, Clone, Copy)]
 pub struct F16;
 

@@ -3,7 +3,7 @@
 use super::dense::{DenseFormat, sealed, tail_of};
 use crate::simd::{LANES, Simd};
 
-/// Marker of [`DenseType::F32`].
+/// The type [`DenseType::F32`](crate::DenseType::F32) at compile time.
 #[derive(Debug, Clone, Copy)]
 pub struct F32;
 

@@ -1,22 +1,22 @@
-//! What a type of integer weights in blocks is, which meets INT8 activations.
+//! The trait of weight types that are integers in blocks and can be multiplied with INT8 activations.
 
 use ternary_core::BLOCK;
 
 use super::dense::DenseFormat;
 use crate::simd::{LANES, QUAD_ROWS, Simd};
 
-/// A type of integer weights in blocks, at compile time. Sealed, as nobody outside can name it.
+/// A type of integer weights in blocks, at compile time. Sealed: code outside of this crate cannot name it.
 pub trait IntegerFormat: DenseFormat {
     /// The bytes of a block.
     type Block: Copy;
     /// Codes of the activations a block meets.
     type Acts;
-    /// Weights that share a scale within a block: the unit of a tile.
+    /// Weights that share a scale within a block.
     const GROUP: usize;
 
     /// The blocks of a row.
     fn blocks(row: &[u8]) -> &[Self::Block];
-    /// What block `b` of a row meets, in the order that [`IntegerFormat::dots`] takes.
+    /// The activations that block `b` of a row meets, in the order that [`IntegerFormat::dots`] takes.
     fn acts(codes: &[[i8; BLOCK]], b: usize) -> &Self::Acts;
     /// The bits of the block's f16 scale.
     fn scale_bits(block: &Self::Block) -> u16;

@@ -14,7 +14,7 @@ use super::dense::{DenseFormat, sealed};
 use super::integer::IntegerFormat;
 use crate::simd::{LANES, QUAD_ROWS, Simd};
 
-/// Marker of [`DenseType::Q6K`].
+/// The type [`DenseType::Q6K`](crate::DenseType::Q6K) at compile time.
 #[derive(Debug, Clone, Copy)]
 pub struct Q6K;
 
@@ -58,7 +58,7 @@ impl sealed::Load for Q6K {
                 s.unpack_q6(low, high, codes);
             }
             let integers = s.load_i8(scales.first_chunk().expect("a block has sixteen group scales"));
-            // The product of the two scales has 19 bits: it is exact.
+            // The product of the two scales has 19 bits, so it is exact.
             let scale = s.splat_f16(u16::from_le_bytes([d[0], d[1]]));
             s.store(s.mul(scale, integers), &mut out.scales);
         }

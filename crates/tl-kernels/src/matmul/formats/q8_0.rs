@@ -11,7 +11,7 @@ use super::dense::{DenseFormat, sealed};
 use super::integer::IntegerFormat;
 use crate::simd::{LANES, QUAD_ROWS, Simd};
 
-/// Marker of [`DenseType::Q8_0`].
+/// The type [`DenseType::Q8_0`](crate::DenseType::Q8_0) at compile time.
 #[derive(Debug, Clone, Copy)]
 pub struct Q8_0;
 

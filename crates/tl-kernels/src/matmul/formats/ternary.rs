@@ -1,4 +1,4 @@
-//! What a packing of ternary weights is.
+//! The trait of packings of ternary weights.
 
 use ternary_core::{BLOCK, Scales, f16};
 

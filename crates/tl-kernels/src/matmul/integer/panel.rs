@@ -1,4 +1,4 @@
-//! Sixteen rows as a panel of integers, and the tokens that meet it.
+//! Sixteen rows as a panel of integers, and the tokens that are multiplied with it.
 
 use std::cell::RefCell;
 
@@ -17,7 +17,7 @@ pub(crate) fn with_panel<R>(f: impl FnOnce(&mut Panel) -> R) -> R {
     PANEL.with_borrow_mut(f)
 }
 
-/// Sixteen rows by quads of columns, and the tokens that meet them, in natural order.
+/// Sixteen rows by quads of columns and the tokens that are multiplied with them, columns in natural order.
 #[derive(Default)]
 pub(crate) struct Panel {
     /// `[cols / 4]`, each with a quad of every row.
@@ -35,7 +35,7 @@ pub(crate) struct Panel {
 }
 
 impl Panel {
-    /// Takes `n` tokens for rows of so many blocks, in strips of `V`.
+    /// Takes `n` tokens for rows of `n_blocks` blocks, in strips of `V`.
     #[inline(always)]
     pub(super) fn take_tokens<F: IntegerFormat, const V: usize>(
         &mut self,

@@ -9,21 +9,21 @@ use crate::activations::QuantizedRows;
 use crate::matmul::formats::IntegerFormat;
 use crate::memory::CACHE_LINE_BYTES;
 use crate::pool::ColumnBlock;
-use crate::simd::{DenseTile, Kernel, LANES, QUAD_ROWS, Simd};
+use crate::simd::{Kernel, LANES, PatchShape, QUAD_ROWS, Simd};
 
 /// From this many tokens on, rows are put into a panel once instead of being unpacked for each.
 pub(crate) const PANEL_FROM_TOKENS: usize = 8;
 
-/// How far ahead of the rows in work memory is asked for.
+/// Bytes by which rows are fetched ahead of their use.
 const AHEAD_BYTES: usize = 16 << 10;
 
 /// The product of some rows of a matrix `[rows, cols]` with all tokens.
 pub(crate) struct IntegerProduct<'a, 'b, F> {
     /// All rows, one after the other.
     pub(crate) bytes: &'a [u8],
-    /// Bytes per row.
+    /// Number of bytes in a row.
     pub(crate) row_bytes: usize,
-    /// The tokens.
+    /// The tokens of the product.
     pub(crate) acts: &'a QuantizedRows,
     /// The rows to compute, as columns of `y`.
     pub(crate) out: ColumnBlock<'b, f32>,
@@ -42,9 +42,9 @@ impl<F: IntegerFormat> Kernel for IntegerProduct<'_, '_, F> {
         if self.out.n_rows() < PANEL_FROM_TOKENS {
             self.by_rows(s);
         } else {
-            match S::DENSE_TILE {
-                DenseTile::Rows4Tokens6 => self.by_panels::<S, 8>(s),
-                DenseTile::Rows2Tokens3 | DenseTile::Rows4Tokens1 => self.by_panels::<S, 4>(s),
+            match S::PATCH {
+                PatchShape::Rows4Tokens6 => self.by_panels::<S, 8>(s),
+                PatchShape::Rows2Tokens3 | PatchShape::Rows4Tokens1 => self.by_panels::<S, 4>(s),
             }
         }
     }
@@ -90,7 +90,7 @@ impl<F: IntegerFormat> IntegerProduct<'_, '_, F> {
         s.quad_values(acc)
     }
 
-    /// Strips of `V` tokens, the last one filled up with zeros, sweep a panel of sixteen rows after the other.
+    /// One panel of sixteen rows after the other, times strips of `V` tokens; the last strip is filled up with zeros.
     #[inline(always)]
     fn by_panels<S: Simd, const V: usize>(&mut self, s: S) {
         let (columns, n, acts) = (self.out.columns(), self.out.n_rows(), self.acts);

@@ -5,7 +5,7 @@
 //! same for all rows. A damaged code 3 gives a wrong number, never an overflow: |sum c q| <= 256 * 3 * 127.
 //!
 //! ```text
-//! few tokens: four rows, block by block         many tokens: 32 rows become a tile (tile.rs), once
+//! few tokens: four rows, block by block         many tokens: 32 rows become a tile (simd/tile.rs), once
 //!           block 0     block 1
 //!   row 0 | codes d   | codes d   | ..          unpack 4 x 256 codes -> 4 dot products -> 4 integers
 //!   row 1 | codes d   | codes d   | ..          -> 4 fused multiply-adds
@@ -15,7 +15,7 @@
 use ternary_core::{BLOCK, Scales};
 
 use super::rows::{TernaryRows, block_scales};
-use super::tile_product::{TileSpan, tile_product};
+use super::tile_product::{TileTask, tile_product};
 use crate::activations::{ActivationBuffer, QuantizedRows};
 use crate::matmul::dense::panel_product;
 use crate::matmul::formats::TernaryFormat;
@@ -25,9 +25,9 @@ use crate::simd::{Kernel, QUAD_ROWS, Simd, TILE, TileBlock};
 
 /// The product of some rows of a ternary matrix with all tokens, activations as INT8.
 pub(crate) struct TernaryProduct<'a, 'b, P> {
-    /// The matrix.
+    /// The rows of the matrix.
     pub(crate) rows: TernaryRows<'a, P>,
-    /// The tokens.
+    /// The tokens of the product.
     pub(crate) acts: &'a QuantizedRows,
     /// The rows to compute, as columns of `y`.
     pub(crate) out: ColumnBlock<'b, f32>,
@@ -86,8 +86,8 @@ impl<P: TernaryFormat> TernaryProduct<'_, '_, P> {
         for column in columns.clone().step_by(TILE) {
             let len = TILE.min(columns.end - column);
             self.rows.fill_tile(s, column, len, self.tile);
-            let span = TileSpan { first: 0, len, column, first_token: 0 };
-            tile_product(s, self.tile, tensor_scale, self.acts, &span, &mut self.out);
+            let task = TileTask { tensor_scale, acts: self.acts, first: 0, len, column, first_token: 0 };
+            tile_product(s, self.tile, task, &mut self.out);
         }
     }
 
@@ -109,8 +109,8 @@ impl<P: TernaryFormat> TernaryProduct<'_, '_, P> {
         }
     }
 
-    /// Four rows, to be columns from `start`, times token `t`: bound by memory, so what lies ahead is asked for in the
-    /// order of addresses, and four blocks share the work behind their sums.
+    /// Four rows, which are the columns from `start` on, times token `t`. Memory bounds the speed, so coming bytes are fetched
+    /// in the order of addresses, and four blocks share the work after their sums.
     #[inline(always)]
     fn row_sums<S: Simd>(&mut self, s: S, rows: [&[P::Block]; QUAD_ROWS], t: usize, start: usize) {
         let (rows, n_blocks) = same_length(rows);
@@ -119,7 +119,7 @@ impl<P: TernaryFormat> TernaryProduct<'_, '_, P> {
         let mut acc = s.quad([0.0; QUAD_ROWS]);
         let n_fours = if S::FOUR_BLOCKS { n_blocks / 4 } else { 0 };
         if n_fours > 0 {
-            // A loop per kind of scales: neither then has a branch in it.
+            // One loop for each kind of scales, so that neither has a branch in it.
             acc = match scales {
                 Scales::PerBlock => sum_fours::<S, P>(s, rows, token, n_fours, Scales::PerBlock),
                 per_tensor => sum_fours::<S, P>(s, rows, token, n_fours, per_tensor),
@@ -127,7 +127,7 @@ impl<P: TernaryFormat> TernaryProduct<'_, '_, P> {
         }
         for b in 4 * n_fours..n_blocks {
             ahead(s, &rows[0][0], b);
-            // A loop, not a closure: closures are compiled without the level's instructions.
+            // A loop, because a closure would be compiled without the level's instructions.
             let mut dots = [s.zero_sums(); QUAD_ROWS];
             for i in 0..QUAD_ROWS {
                 dots[i] = s.dot_codes(&P::load(s, &rows[i][b]), &token.codes[b]);
@@ -179,18 +179,18 @@ fn sum_fours<S: Simd, P: TernaryFormat>(
     acc
 }
 
-/// The rows, told to be of one length so that loops over blocks need no bounds checks, and that length.
+/// The rows cut to one length, so that loops over blocks need no bounds checks, and that length.
 #[inline(always)]
 fn same_length<B>([r0, r1, r2, r3]: [&[B]; QUAD_ROWS]) -> ([&[B]; QUAD_ROWS], usize) {
     let n = r0.len();
     ([r0, &r1[..n], &r2[..n], &r3[..n]], n)
 }
 
-/// How far ahead of the rows in work memory is asked for. Measured best on Zen 4; much less disturbs the hardware's own
-/// prefetcher, which four rows at once already keep from seeing a straight line.
+/// Bytes by which rows are fetched ahead of their use; the best value measured on Zen 4. Much smaller distances disturb
+/// the hardware prefetcher, which already copes badly with four rows read in turn.
 const AHEAD_BYTES: usize = 8 << 10;
 
-/// Asks for the part of the coming rows that takes as long to read as block `b` of the four rows from `first` on.
+/// Fetches as many bytes of the coming rows as block `b` has in the four rows from `first` on.
 #[inline(always)]
 fn ahead<S: Simd, B>(s: S, first: &B, b: usize) {
     let part = QUAD_ROWS * size_of::<B>();
@@ -201,9 +201,9 @@ fn ahead<S: Simd, B>(s: S, first: &B, b: usize) {
 
 /// The product of some rows of a ternary matrix with all tokens, activations as they are.
 pub(crate) struct TernaryFloatProduct<'a, 'b, P> {
-    /// The matrix.
+    /// The rows of the matrix.
     pub(crate) rows: TernaryRows<'a, P>,
-    /// The tokens.
+    /// The tokens of the product.
     pub(crate) acts: &'a ActivationBuffer,
     /// The rows to compute, as columns of `y`.
     pub(crate) out: ColumnBlock<'b, f32>,

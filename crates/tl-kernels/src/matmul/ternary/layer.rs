@@ -7,7 +7,7 @@ use std::marker::PhantomData;
 use ternary_core::{ActMode, Bytes, Packing, TernaryTensor};
 
 use super::file_rows::{TernaryFloatProduct, TernaryProduct, tile_scratch};
-use super::lookup::{LutFormat, LutMatrix, LutProduct, Tl1, Tl2};
+use super::lookup::{LookupFormat, LookupMatrix, LookupProduct, Tl1, Tl2};
 use super::rows::TernaryRows;
 use super::tile_product::with_scratch;
 use super::tiles::{TileMatrix, TileProduct, pack, packed_bytes};
@@ -27,10 +27,18 @@ pub struct BitLinear {
     tensor: TernaryTensor,
     mode: ActMode,
     level: Level,
-    /// The weights once more, where the kernel reads another layout than the file's.
-    lookup: Option<LutMatrix>,
-    /// The same for the tiles of an arena.
-    tiles: Option<TileMatrix>,
+    layout: Layout,
+}
+
+/// The layout that products read.
+#[derive(Debug, Clone)]
+enum Layout {
+    /// The tensor, as its file stores it.
+    File,
+    /// The weights once more, as indices of look-up tables.
+    Lookup(LookupMatrix),
+    /// The weights once more, as tiles of an arena.
+    Tiles(TileMatrix),
 }
 
 impl BitLinear {
@@ -44,10 +52,10 @@ impl BitLinear {
         if rows == 0 || cols == 0 {
             return Err(Error::EmptyMatrix { rows, cols });
         }
-        Ok(BitLinear { tensor, mode, level: Isa::current().level()?, lookup: None, tiles: None })
+        Ok(BitLinear { tensor, mode, level: Isa::current().level()?, layout: Layout::File })
     }
 
-    /// The weights as they were loaded; packed layers read them no more.
+    /// The weights as they were loaded. Products of packed layers do not read them.
     #[must_use]
     pub fn tensor(&self) -> &TernaryTensor {
         &self.tensor
@@ -68,7 +76,10 @@ impl BitLinear {
     /// The weights that products read.
     #[must_use]
     pub fn bytes(&self) -> &Bytes {
-        self.tiles.as_ref().map_or(self.tensor.bytes(), TileMatrix::bytes)
+        match &self.layout {
+            Layout::Tiles(matrix) => matrix.bytes(),
+            Layout::File | Layout::Lookup(_) => self.tensor.bytes(),
+        }
     }
 
     /// The precision of the activations.
@@ -95,13 +106,13 @@ impl BitLinear {
     /// The algorithm of its products.
     #[must_use]
     pub fn kernel(&self) -> KernelKind {
-        if self.tiles.is_some() {
-            return KernelKind::Tiles;
-        }
-        match self.lookup.as_ref().map(LutMatrix::grouping) {
-            None => KernelKind::I2s,
-            Some(Grouping::Pairs) => KernelKind::Tl1,
-            Some(Grouping::Triples) => KernelKind::Tl2,
+        match &self.layout {
+            Layout::File => KernelKind::I2s,
+            Layout::Tiles(_) => KernelKind::Tiles,
+            Layout::Lookup(matrix) => match matrix.grouping() {
+                Grouping::Pairs => KernelKind::Tl1,
+                Grouping::Triples => KernelKind::Tl2,
+            },
         }
     }
 
@@ -112,7 +123,7 @@ impl BitLinear {
     /// damaged block.
     pub fn with_kernel(self, kernel: KernelKind) -> Result<BitLinear> {
         let grouping = match kernel {
-            KernelKind::I2s => return Ok(BitLinear { lookup: None, tiles: None, ..self }),
+            KernelKind::I2s => return Ok(BitLinear { layout: Layout::File, ..self }),
             KernelKind::Tiles if kernel.takes(self.mode) => {
                 let mut arena = Arena::new(packed_bytes(&self.tensor))?;
                 self.pack_into(arena.as_mut_slice());
@@ -122,7 +133,7 @@ impl BitLinear {
             KernelKind::Tl2 if kernel.takes(self.mode) => Grouping::Triples,
             _ => return Err(Error::NoKernel { kernel, ty: self.tensor.packing().name(), mode: self.mode }),
         };
-        Ok(BitLinear { lookup: Some(LutMatrix::new(&self.tensor, grouping)?), tiles: None, ..self })
+        Ok(BitLinear { layout: Layout::Lookup(LookupMatrix::new(&self.tensor, grouping)?), ..self })
     }
 
     /// Bytes that the weights take as tiles of an arena.
@@ -158,14 +169,17 @@ impl BitLinear {
                 mode: self.mode,
             });
         }
-        Ok(BitLinear { tiles: Some(TileMatrix::new(&self.tensor, bytes)?), lookup: None, ..self })
+        Ok(BitLinear { layout: Layout::Tiles(TileMatrix::new(&self.tensor, bytes)?), ..self })
     }
 
     /// Bytes of weights in a layout of the kernel's own; 0 where it reads those of the file.
     #[must_use]
     pub fn layout_bytes(&self) -> usize {
-        let tiles = self.tiles.as_ref().map_or(0, |tiles| tiles.bytes().len());
-        tiles + self.lookup.as_ref().map_or(0, LutMatrix::layout_bytes)
+        match &self.layout {
+            Layout::File => 0,
+            Layout::Lookup(matrix) => matrix.layout_bytes(),
+            Layout::Tiles(matrix) => matrix.bytes().len(),
+        }
     }
 
     /// The rows `start..end` as a layer over the same bytes.
@@ -180,9 +194,12 @@ impl BitLinear {
         let row_bytes = packing.row_bytes(cols)?;
         let bytes = self.tensor.bytes().slice(start * row_bytes..end * row_bytes);
         let tensor = TernaryTensor::new(packing, end - start, cols, bytes, self.tensor.scales())?;
-        let lookup = self.lookup.as_ref().map(|matrix| matrix.view_from_row(start));
-        let tiles = self.tiles.as_ref().map(|matrix| matrix.slice(start, end));
-        Ok(BitLinear { tensor, lookup, tiles, ..*self })
+        let layout = match &self.layout {
+            Layout::File => Layout::File,
+            Layout::Lookup(matrix) => Layout::Lookup(matrix.view_from_row(start)),
+            Layout::Tiles(matrix) => Layout::Tiles(matrix.slice(start, end)),
+        };
+        Ok(BitLinear { tensor, layout, ..*self })
     }
 
     /// The rows that are the columns of `out`, for all tokens of `acts`.
@@ -190,19 +207,17 @@ impl BitLinear {
     /// # Panics
     /// If the activations are not quantised for the mode.
     pub(crate) fn forward_block(&self, acts: &ActivationBuffer, out: ColumnBlock<'_, f32>) {
-        if let Some(matrix) = &self.tiles {
-            return self.forward_tiles(matrix, acts, out, TABLE_ROWS);
-        }
-        if let Some(matrix) = &self.lookup {
-            return match matrix.grouping() {
+        match &self.layout {
+            Layout::File => match self.tensor.packing() {
+                Packing::Tq2_0 => self.forward_as::<Tq2>(acts, out),
+                Packing::Tq1_0 => self.forward_as::<Tq1>(acts, out),
+                Packing::BitnetT158 => self.forward_as::<T158>(acts, out),
+            },
+            Layout::Lookup(matrix) => match matrix.grouping() {
                 Grouping::Pairs => self.forward_lookup::<Tl1>(matrix, acts, out),
                 Grouping::Triples => self.forward_lookup::<Tl2>(matrix, acts, out),
-            };
-        }
-        match self.tensor.packing() {
-            Packing::Tq2_0 => self.forward_as::<Tq2>(acts, out),
-            Packing::Tq1_0 => self.forward_as::<Tq1>(acts, out),
-            Packing::BitnetT158 => self.forward_as::<T158>(acts, out),
+            },
+            Layout::Tiles(matrix) => self.forward_tiles(matrix, acts, out, TABLE_ROWS),
         }
     }
 
@@ -214,15 +229,18 @@ impl BitLinear {
 
     /// Tokens that share a table of partial sums, 0 where the kernel makes none.
     pub(crate) fn table_tokens(&self) -> usize {
-        if self.tiles.is_some() { self.level.run(TableTokens) } else { 0 }
+        match self.layout {
+            Layout::Tiles(_) => self.level.run(TableTokens),
+            Layout::File | Layout::Lookup(_) => 0,
+        }
     }
 
-    /// As [`BitLinear::forward_block`], but tables are made however few rows there are.
+    /// As [`BitLinear::forward_block`], but token tables are made for any number of rows.
     ///
     /// # Panics
     /// If the activations are not quantised for the mode.
     pub(crate) fn forward_tables(&self, acts: &ActivationBuffer, out: ColumnBlock<'_, f32>) {
-        if let Some(matrix) = &self.tiles {
+        if let Layout::Tiles(matrix) = &self.layout {
             self.forward_tiles(matrix, acts, out, 1);
         }
     }
@@ -235,7 +253,7 @@ impl BitLinear {
     /// # Panics
     /// If the activations are not quantised for the mode.
     pub(crate) fn verify_tables(&self, acts: &ActivationBuffer) -> Result<()> {
-        let Some(matrix) = &self.lookup else {
+        let Layout::Lookup(matrix) = &self.layout else {
             return Ok(());
         };
         let (acts, table) = self.looked_up(matrix, acts);
@@ -271,13 +289,18 @@ impl BitLinear {
     }
 
     /// The codes of the activations, and their look-up tables.
-    fn looked_up<'a>(&self, matrix: &LutMatrix, acts: &'a ActivationBuffer) -> (&'a QuantizedRows, TableGuard<'a>) {
+    fn looked_up<'a>(&self, matrix: &LookupMatrix, acts: &'a ActivationBuffer) -> (&'a QuantizedRows, TableGuard<'a>) {
         let table = acts.lookup_table(self.mode, self.level, matrix.grouping());
         acts.quantized(self.mode).zip(table).expect("activations are quantised in the layer's mode")
     }
 
-    fn forward_lookup<F: LutFormat>(&self, matrix: &LutMatrix, acts: &ActivationBuffer, out: ColumnBlock<'_, f32>) {
+    fn forward_lookup<F: LookupFormat>(
+        &self,
+        matrix: &LookupMatrix,
+        acts: &ActivationBuffer,
+        out: ColumnBlock<'_, f32>,
+    ) {
         let ((acts, table), scales) = (self.looked_up(matrix, acts), self.tensor.scales());
-        self.level.run(LutProduct { matrix, format: PhantomData::<F>, scales, acts, table: &table, out });
+        self.level.run(LookupProduct { matrix, format: PhantomData::<F>, scales, acts, table: &table, out });
     }
 }

@@ -5,7 +5,7 @@ mod matrix;
 mod tl1;
 mod tl2;
 
-pub(crate) use format::LutFormat;
-pub(crate) use matrix::{LutMatrix, LutProduct};
+pub(crate) use format::LookupFormat;
+pub(crate) use matrix::{LookupMatrix, LookupProduct};
 pub(crate) use tl1::Tl1;
 pub(crate) use tl2::Tl2;

@@ -13,12 +13,12 @@ use crate::simd::{LANES, QUAD_ROWS, Simd, TILE, TileBlock};
 pub(crate) struct TernaryRows<'a, P> {
     /// The matrix; its packing is `P`.
     pub(crate) tensor: &'a TernaryTensor,
-    /// Its packing.
+    /// The packing as a type.
     pub(crate) packing: PhantomData<P>,
 }
 
 impl<P: TernaryFormat> TernaryRows<'_, P> {
-    /// Fills a tile with up to 32 rows from `start` on, read in one line from end to end.
+    /// Fills a tile with up to 32 rows from `start` on. The rows are read one after the other, as the hardware fetches best.
     #[inline(always)]
     pub(crate) fn fill_tile<S: Simd>(&self, s: S, start: usize, len: usize, tile: &mut [TileBlock]) {
         let row_bytes = self.tensor.blocks_per_row() * size_of::<P::Block>();

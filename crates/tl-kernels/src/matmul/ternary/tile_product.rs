@@ -8,12 +8,16 @@ use crate::activations::QuantizedRows;
 use crate::pool::ColumnBlock;
 use crate::simd::{Simd, TILE, TileBlock, TileTokens, TokenBlock};
 
-/// Some rows of a tile, and what of the output they are: columns, of some token and all behind it.
-#[derive(Debug, Clone)]
-pub(crate) struct TileSpan {
+/// The tokens that a tile is multiplied with, the rows that are wanted, and the columns of the output for them.
+#[derive(Clone, Copy)]
+pub(crate) struct TileTask<'a> {
+    /// The one scale of the tensor, if it has one; the scales of its blocks are 1 then.
+    pub(crate) tensor_scale: Option<f32>,
+    /// All tokens of the product.
+    pub(crate) acts: &'a QuantizedRows,
     /// First row within the tile.
     pub(crate) first: usize,
-    /// Number of rows.
+    /// Number of rows wanted.
     pub(crate) len: usize,
     /// Column of the first row.
     pub(crate) column: usize,
@@ -21,34 +25,27 @@ pub(crate) struct TileSpan {
     pub(crate) first_token: usize,
 }
 
-/// One tile times the tokens of `out`. `tensor_scale` stands for the scales of the blocks, which are then 1.
+/// One tile times the tokens of `out`.
 #[inline(always)]
-pub(crate) fn tile_product<S: Simd>(
-    s: S,
-    tile: &[TileBlock],
-    tensor_scale: Option<f32>,
-    acts: &QuantizedRows,
-    span: &TileSpan,
-    out: &mut ColumnBlock<'_, f32>,
-) {
+pub(crate) fn tile_product<S: Simd>(s: S, tile: &[TileBlock], task: TileTask<'_>, out: &mut ColumnBlock<'_, f32>) {
     let n = out.n_rows();
-    let mut t = span.first_token;
+    let mut t = task.first_token;
     if S::TOKENS == TileTokens::Eight {
         while n - t >= 8 {
-            some_tokens::<S, 8>(s, tile, tensor_scale, acts, t, span, out);
+            some_tokens::<S, 8>(s, tile, task, t, out);
             t += 8;
         }
     }
     while n - t >= 4 {
-        some_tokens::<S, 4>(s, tile, tensor_scale, acts, t, span, out);
+        some_tokens::<S, 4>(s, tile, task, t, out);
         t += 4;
     }
     while n - t >= 2 {
-        some_tokens::<S, 2>(s, tile, tensor_scale, acts, t, span, out);
+        some_tokens::<S, 2>(s, tile, task, t, out);
         t += 2;
     }
     if t < n {
-        some_tokens::<S, 1>(s, tile, tensor_scale, acts, t, span, out);
+        some_tokens::<S, 1>(s, tile, task, t, out);
     }
 }
 
@@ -57,10 +54,8 @@ pub(crate) fn tile_product<S: Simd>(
 fn some_tokens<S: Simd, const T: usize>(
     s: S,
     tile: &[TileBlock],
-    tensor_scale: Option<f32>,
-    acts: &QuantizedRows,
+    task: TileTask<'_>,
     t: usize,
-    span: &TileSpan,
     out: &mut ColumnBlock<'_, f32>,
 ) {
     let mut codes: [&[[i8; BLOCK]]; T] = [&[]; T];
@@ -68,32 +63,32 @@ fn some_tokens<S: Simd, const T: usize>(
     let mut sums: [&[i32]; T] = [&[]; T];
     for j in 0..T {
         // One length for all, so that the loop needs no bounds checks.
-        codes[j] = &acts.codes(t + j)[..tile.len()];
-        scales[j] = &acts.scales(t + j)[..tile.len()];
-        sums[j] = &acts.sums(t + j)[..tile.len()];
+        codes[j] = &task.acts.codes(t + j)[..tile.len()];
+        scales[j] = &task.acts.scales(t + j)[..tile.len()];
+        sums[j] = &task.acts.sums(t + j)[..tile.len()];
     }
     let mut acc = [[0.0; TILE]; T];
     for (b, block) in tile.iter().enumerate() {
         let mut tokens = [TokenBlock { codes: &codes[0][b], sum: 0, scale: 0.0 }; T];
         for j in 0..T {
             // 1 * (d * a) has the bits of d * a.
-            let scale = tensor_scale.map_or(scales[j][b], |d| d * scales[j][b]);
+            let scale = task.tensor_scale.map_or(scales[j][b], |d| d * scales[j][b]);
             tokens[j] = TokenBlock { codes: &codes[j][b], sum: sums[j][b], scale };
         }
         s.tile_block(block, &tokens, &mut acc);
     }
-    let start = span.column - out.columns().start;
+    let start = task.column - out.columns().start;
     for (j, acc) in acc.iter().enumerate() {
-        let out = &mut out.row_mut(t + j)[start..][..span.len];
+        let out = &mut out.row_mut(t + j)[start..][..task.len];
         match out.as_mut_array() {
             // A copy of known length needs no call.
-            Some(out) if span.first == 0 => *out = *acc,
-            _ => out.copy_from_slice(&acc[span.first..][..span.len]),
+            Some(out) if task.first == 0 => *out = *acc,
+            _ => out.copy_from_slice(&acc[task.first..][..task.len]),
         }
     }
 }
 
-/// Calls `f` with `n` blocks of this thread's own, which are allocated once; what they hold is unspecified.
+/// Calls `f` with `n` blocks that belong to this thread and are allocated once; their content is unspecified.
 pub(crate) fn with_scratch<R>(n: usize, f: impl FnOnce(&mut [TileBlock]) -> R) -> R {
     thread_local! {
         static BLOCKS: RefCell<Vec<TileBlock>> = const { RefCell::new(Vec::new()) };

@@ -1,9 +1,9 @@
-//! A ternary matrix packed as tiles (tile.rs) in memory of its own, and its product.
+//! A ternary matrix packed as tiles (simd/tile.rs) in memory of its own, and its product.
 //!
 //! ```text
 //! tile 0: block 0 | block 1 | .. | tile 1: ..      rows padded to 32
 //! ```
-//! A block takes 2112 bytes, 2.0625 bits per weight; or, of TQ1_0 (base3.rs), 1728 bytes, 1.6875: what it takes in files.
+//! A block takes 2112 bytes, 2.0625 bits per weight; or, of TQ1_0 (simd/trit_tile.rs), 1728 bytes, 1.6875: as in files.
 //!
 //! **Invariant:** the bytes are whole tiles of the matrix's shape and start on a cache line; checked once, when the
 //! matrix is made. Any 2-bit codes are accepted: damaged ones give the numbers that the layout of the file gives.
@@ -14,18 +14,19 @@ use bytemuck::{AnyBitPattern, NoUninit};
 use ternary_core::{Bytes, Packing, Scales, TernaryTensor};
 
 use super::rows::TernaryRows;
-use super::tile_product::{TileSpan, tile_product};
+use super::tile_product::{TileTask, tile_product};
 use super::token_tables::{TableProduct, TableScratch, Tiles};
-use super::trit_tiles::base3_product;
+use super::trit_tiles::trit_product;
 use crate::activations::QuantizedRows;
 use crate::arch::Level;
 use crate::error::{Error, Result};
 use crate::matmul::formats::{T158, TernaryFormat, Tq1, Tq2, block_scale};
 use crate::memory::CACHE_LINE_BYTES;
 use crate::pool::ColumnBlock;
-use crate::simd::{Base3Block, Kernel, Simd, TILE, TileBlock, fill_row};
+use crate::simd::{Kernel, Simd, TILE, TileBlock, TritBlock, fill_row};
 
-/// Names the layout in caches; a change of the layout changes it.
+/// The name of the layout in the names of cache files. A change of the layout must change it: tiles of another layout
+/// would be read as weights.
 pub const LAYOUT_ID: &str = "tile32-2";
 
 /// The rows of a matrix as tiles. Clones and slices share the bytes.
@@ -38,29 +39,29 @@ pub(crate) struct TileMatrix {
     first_row: usize,
 }
 
-/// What a tile is made of.
+/// The kind of blocks in a tile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Blocks {
-    /// [`TileBlock`].
+    /// Two bits per weight: [`TileBlock`].
     Fields,
-    /// [`Base3Block`].
-    Base3,
+    /// Five weights in a byte: [`TritBlock`].
+    Trits,
 }
 
 impl Blocks {
-    /// Those of a matrix in this packing: as large as in its file.
+    /// The kind that keeps a matrix in this packing as small as in its file.
     fn of(packing: Packing) -> Blocks {
         match packing {
             Packing::Tq2_0 | Packing::BitnetT158 => Blocks::Fields,
-            Packing::Tq1_0 => Blocks::Base3,
+            Packing::Tq1_0 => Blocks::Trits,
         }
     }
 
-    /// Bytes of one.
+    /// Bytes of a block.
     fn bytes(self) -> usize {
         match self {
             Blocks::Fields => size_of::<TileBlock>(),
-            Blocks::Base3 => size_of::<Base3Block>(),
+            Blocks::Trits => size_of::<TritBlock>(),
         }
     }
 }
@@ -79,8 +80,8 @@ impl TileMatrix {
     pub(crate) fn new(tensor: &TernaryTensor, bytes: Bytes) -> Result<TileMatrix> {
         let expected = packed_bytes(tensor);
         // Whole blocks of either kind are whole cache lines.
-        let sound = bytes.len() == expected && bytes.as_ptr().align_offset(CACHE_LINE_BYTES) == 0;
-        if !sound {
+        let fits = bytes.len() == expected && bytes.as_ptr().align_offset(CACHE_LINE_BYTES) == 0;
+        if !fits {
             return Err(Error::PackedBytes { expected, got: bytes.len() });
         }
         let blocks = Blocks::of(tensor.packing());
@@ -98,8 +99,8 @@ impl TileMatrix {
     /// Blocks of scratch for the product with `n` tokens.
     pub(crate) fn scratch_blocks(&self, n: usize) -> usize {
         match self.blocks {
-            Blocks::Base3 if n > 1 => self.n_blocks,
-            Blocks::Base3 | Blocks::Fields => 0,
+            Blocks::Trits if n > 1 => self.n_blocks,
+            Blocks::Trits | Blocks::Fields => 0,
         }
     }
 
@@ -121,22 +122,22 @@ pub(crate) fn pack(level: Level, tensor: &TernaryTensor, out: &mut [u8]) {
         Packing::BitnetT158 => {
             level.run(Packer { rows: TernaryRows { tensor, packing: PhantomData::<T158> }, blocks: cast_mut(out) });
         }
-        Packing::Tq1_0 => pack_base3(tensor, cast_mut(out)),
+        Packing::Tq1_0 => pack_trits(tensor, cast_mut(out)),
     }
 }
 
-/// Bytes as blocks.
+/// The bytes of an arena as blocks.
 fn cast_mut<B: AnyBitPattern + NoUninit>(bytes: &mut [u8]) -> &mut [B] {
     bytemuck::try_cast_slice_mut(bytes).expect("an arena is aligned and its parts are whole tiles")
 }
 
 /// Transposes the bytes of TQ1_0 blocks.
-fn pack_base3(tensor: &TernaryTensor, blocks: &mut [Base3Block]) {
+fn pack_trits(tensor: &TernaryTensor, blocks: &mut [TritBlock]) {
     for (i, tile) in blocks.chunks_exact_mut(tensor.blocks_per_row()).enumerate() {
         let start = i * TILE;
         let len = TILE.min(tensor.rows() - start);
         if len < TILE {
-            tile.fill(Base3Block::PADDING);
+            tile.fill(TritBlock::PADDING);
         }
         for r in 0..len {
             for (block, out) in Tq1::blocks(tensor.row_bytes(start + r)).iter().zip(&mut *tile) {
@@ -169,19 +170,19 @@ impl<P: TernaryFormat> Kernel for Packer<'_, P> {
 
 /// The product of some rows of a packed matrix with all tokens.
 pub(crate) struct TileProduct<'a, 'b> {
-    /// The matrix.
+    /// The matrix as tiles.
     pub(crate) matrix: &'a TileMatrix,
     /// Where its scales are.
     pub(crate) scales: Scales,
-    /// The tokens.
+    /// The tokens of the product.
     pub(crate) acts: &'a QuantizedRows,
     /// The rows to compute, as columns of `y`.
     pub(crate) out: ColumnBlock<'b, f32>,
-    /// Room for [`TileMatrix::scratch_blocks`].
+    /// As many blocks as [`TileMatrix::scratch_blocks`] says.
     pub(crate) scratch: &'a mut [TileBlock],
     /// Room for tables of tokens.
     pub(crate) tables: &'a mut TableScratch,
-    /// Rows from which on tables are made.
+    /// Fewest rows for which token tables are made.
     pub(crate) tables_from_rows: usize,
 }
 
@@ -206,17 +207,12 @@ impl Kernel for TileProduct<'_, '_> {
             let row = self.matrix.first_row + column;
             let (tile, first) = (row / TILE, row % TILE);
             let len = (TILE - first).min(columns.end - column);
-            let (span, tile_bytes) =
-                (TileSpan { first, len, column, first_token }, n_blocks * self.matrix.blocks.bytes());
+            let task = TileTask { tensor_scale, acts: self.acts, first, len, column, first_token };
+            let tile_bytes = n_blocks * self.matrix.blocks.bytes();
             let tile = &bytes[tile * tile_bytes..][..tile_bytes];
             match self.matrix.blocks {
-                Blocks::Fields => {
-                    tile_product(s, bytemuck::cast_slice(tile), tensor_scale, self.acts, &span, &mut self.out);
-                }
-                Blocks::Base3 => {
-                    let tile = bytemuck::cast_slice(tile);
-                    base3_product(s, tile, tensor_scale, self.acts, &span, &mut self.out, self.scratch);
-                }
+                Blocks::Fields => tile_product(s, bytemuck::cast_slice(tile), task, &mut self.out),
+                Blocks::Trits => trit_product(s, bytemuck::cast_slice(tile), task, &mut self.out, self.scratch),
             }
             column += len;
         }
@@ -233,7 +229,7 @@ impl TileProduct<'_, '_> {
         let tiles = &bytes[start / TILE * tile_bytes..end.div_ceil(TILE) * tile_bytes];
         let tiles = match blocks {
             Blocks::Fields => Tiles::Fields(bytemuck::cast_slice(tiles)),
-            Blocks::Base3 => Tiles::Base3(bytemuck::cast_slice(tiles)),
+            Blocks::Trits => Tiles::Trits(bytemuck::cast_slice(tiles)),
         };
         let (n_blocks, first, from_rows) = (*n_blocks, start % TILE, self.tables_from_rows);
         let product = TableProduct { tiles, n_blocks, first, tensor_scale, acts: self.acts, from_rows };

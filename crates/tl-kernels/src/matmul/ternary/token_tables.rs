@@ -1,20 +1,20 @@
-//! Products of tiles (tile.rs) with many tokens by tables of partial sums, for levels that have no instruction for the
-//! dot product of bytes. It is the prompt form of the kernel of tiles, not another kernel.
+//! Products of tiles with many tokens by tables of partial sums, for levels that have no instruction for the dot product
+//! of bytes. The kernel of tiles uses them for prompts; they are no kernel of their own.
 //!
-//! **Invariant:** the bits of tile.rs. A sum over a block is exact in 16 bits: 256 weights -1..=1 times activations of at
-//! most 127 stay within 32,512, and so does each part of it. Damaged codes (3) have no entry: they are noticed, and
-//! tiles multiply all tokens.
+//! **Invariant:** the bits of `tile_product.rs`. A sum over a block is exact in 16 bits: 256 weights -1..=1 times activations of at
+//! most 127 stay within 32,512, and so does each part of it. Damaged codes (3) have no entry. Where one is
+//! found, tiles multiply all tokens.
 //!
 //! ```text
 //! byte m of a block's row     the weights at places m, 64 + m, 128 + m, 192 + m: one of 81 combinations
-//! table of byte m             entry e: what combination e gives for each of T tokens      made once for all rows
+//! table of byte m             entry e: the sum for combination e of each of T tokens      made once for all rows
 //! row r                       sums[r] += table 0 [byte 0] + table 1 [byte 1] + .. + table 63 [byte 63]
 //! ```
 //! So one addition of sixteen lanes stands for 64 multiply-adds. The tables of eight bytes for 16 tokens, or of four
-//! for 32, fit the first-level cache; the sums of all rows pass by once for each of the times that a block has as many.
+//! for 32, fit the first-level cache. The sums of all rows are read and written once for each set of tables.
 //!
 //! Tables depend on the tokens alone, so two matrices could share them; each product makes its own.
-//! Source: the lookup tables of T-MAC (arXiv 2407.00088), turned round: weights are the index, tokens the lanes.
+//! Source: the lookup tables of T-MAC (arXiv 2407.00088), with the roles exchanged: weights are the index, tokens the lanes.
 
 use std::cell::RefCell;
 
@@ -23,12 +23,12 @@ use ternary_core::BLOCK;
 use crate::activations::QuantizedRows;
 use crate::memory::AlignedBuffer;
 use crate::pool::ColumnBlock;
-use crate::simd::{Base3Block, BlockColumn, Kernel, LANES, Simd, TABLE_LEN, TILE, TileBlock, expand};
+use crate::simd::{BlockColumn, Kernel, LANES, Simd, TABLE_LEN, TILE, TileBlock, TritBlock, expand};
 
-/// Rows from which on a table is worth making.
+/// Fewest rows for which making a table pays.
 pub(crate) const TABLE_ROWS: usize = 256;
 
-/// Rows for which it costs little, so that pieces of work are not smaller.
+/// Fewest rows of a piece of work, so that making tables for each piece costs little.
 const PIECE_ROWS: usize = 384;
 
 /// Most tiles whose sums are kept at the same time.
@@ -60,23 +60,23 @@ pub(crate) enum Tiles<'a> {
     /// Fields of two bits.
     Fields(&'a [TileBlock]),
     /// Five weights in a byte.
-    Base3(&'a [Base3Block]),
+    Trits(&'a [TritBlock]),
 }
 
-/// A matrix times many tokens, by tables.
+/// The product of a matrix with many tokens by tables.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TableProduct<'a> {
     /// All tiles that have rows among the columns of the output.
     pub(crate) tiles: Tiles<'a>,
-    /// Blocks per tile.
+    /// Number of blocks in a tile.
     pub(crate) n_blocks: usize,
     /// Row of the first tile that is the first column of the output.
     pub(crate) first: usize,
-    /// Stands for the scales of the blocks, which are then 1.
+    /// The one scale of the tensor, if it has one; the scales of its blocks are 1 then.
     pub(crate) tensor_scale: Option<f32>,
-    /// The tokens.
+    /// The tokens of the product.
     pub(crate) acts: &'a QuantizedRows,
-    /// Rows from which on tables are made: [`TABLE_ROWS`], but for tests.
+    /// Fewest rows for which tables are made: [`TABLE_ROWS`], less in tests.
     pub(crate) from_rows: usize,
 }
 
@@ -172,7 +172,7 @@ impl TableProduct<'_> {
                 let end = first + (n_tiles - 1) * self.n_blocks + 1;
                 BlockColumn { blocks: &blocks[first..end], stride: self.n_blocks }
             }
-            Tiles::Base3(blocks) => {
+            Tiles::Trits(blocks) => {
                 fields.resize(TABLE_TILES, TileBlock::PADDING);
                 let fields = &mut fields[..n_tiles];
                 for (block, out) in blocks[first..].iter().step_by(self.n_blocks).zip(&mut *fields) {
@@ -235,7 +235,7 @@ fn finish<S: Simd, const T: usize>(
     }
 }
 
-/// [`TableSimd::TABLE_TOKENS`] of a level, for those who cut work into pieces.
+/// [`TableSimd::TABLE_TOKENS`](crate::simd::TableSimd::TABLE_TOKENS) of a level, which decides how work is cut into pieces.
 pub(crate) struct TableTokens;
 
 impl Kernel for TableTokens {
@@ -289,7 +289,7 @@ mod tests {
         })
     }
 
-    /// The sums of block 1 of some tiles of two blocks, and whether the level found the codes sound.
+    /// The sums of block 1 of some tiles of two blocks, and whether the level found all codes valid.
     struct Sums<'a, const T: usize>(&'a [TileBlock], &'a [[i8; BLOCK]; T]);
 
     impl<const T: usize> Kernel for Sums<'_, T> {
@@ -300,16 +300,16 @@ mod tests {
         fn run<S: Simd>(self, s: S) -> Self::Output {
             let column = BlockColumn { blocks: &self.0[1..], stride: 2 };
             let mut sums = vec![[[-1; T]; TILE]; self.0.len() / 2];
-            let sound = s.table_sums(&self.1.each_ref(), column, &mut vec![[77; T]; TABLE_LEN / T], &mut sums);
-            (sums, sound)
+            let valid = s.table_sums(&self.1.each_ref(), column, &mut vec![[77; T]; TABLE_LEN / T], &mut sums);
+            (sums, valid)
         }
     }
 
     fn sums_are_those_of_the_definition<const T: usize>() {
         let (blocks, acts) = (all_combinations(), activations::<T>());
         for isa in levels() {
-            let (sums, sound) = isa.level().unwrap().run(Sums(&blocks, &acts));
-            assert!(sound, "{isa}");
+            let (sums, valid) = isa.level().unwrap().run(Sums(&blocks, &acts));
+            assert!(valid, "{isa}");
             for (i, sums) in sums.iter().enumerate() {
                 for (r, sums) in sums.iter().enumerate() {
                     for (t, sum) in sums.iter().enumerate() {
@@ -355,11 +355,11 @@ mod tests {
 
     #[test]
     fn each_damaged_code_is_noticed_on_every_level() {
-        let (sound, acts16, acts32) = (all_combinations(), activations::<16>(), activations::<32>());
+        let (whole, acts16, acts32) = (all_combinations(), activations::<16>(), activations::<32>());
         for isa in levels() {
             let level = isa.level().unwrap();
             for place in (0..CHUNKS * 4 * TILE).step_by(if isa == Isa::Scalar { 97 } else { 13 }) {
-                let mut blocks = sound.clone();
+                let mut blocks = whole.clone();
                 // 1, 4, 16 or 64 times 3, or all codes of the byte.
                 blocks[3].codes.as_flattened_mut()[place] |= [0x03, 0x0c, 0x30, 0xc0, 0xff][place % 5];
                 assert!(!level.run(Sums(&blocks, &acts16)).1, "{isa}, 16 tokens, place {place}");
@@ -382,7 +382,7 @@ mod tests {
         }
     }
 
-    /// Whatever the rule of a level says, its products by tables have the bits of tiles.
+    /// Products by tables have the bits of tiles on every level, even on levels that never make tables.
     #[test]
     fn products_on_every_level_are_the_same() {
         let (n, first) = (35, 3);
@@ -429,7 +429,7 @@ mod tests {
             assert_eq!(by_32[..32 * rows], expected[..32 * rows], "{isa}");
             assert!(
                 by_16[32 * rows..].iter().chain(&by_32[32 * rows..]).all(|y| y.is_nan()),
-                "no table is full of them"
+                "the last three tokens fill no table"
             );
         }
     }
@@ -441,7 +441,7 @@ mod tests {
         assert_eq!(pieces, [None, Some(384), Some(384), Some(512), Some(640), None]);
     }
 
-    /// What the rule of each level is, and that a product obeys it.
+    /// Levels without products in fours make tables, and a product makes as many as its tokens fill.
     #[test]
     fn levels_without_products_in_fours_take_tables() {
         let mut buffer = ActivationBuffer::new();

@@ -1,20 +1,15 @@
-//! The product of a tile of TQ1_0 bytes with tokens.
-//!
-//! Many tokens share the codes: a tile is expanded to 2-bit fields once.
+//! The product of a tile of TQ1_0 bytes with tokens. For several tokens a tile is expanded to 2-bit fields once.
 
-use super::tile_product::{TileSpan, tile_product};
-use crate::activations::QuantizedRows;
+use super::tile_product::{TileTask, tile_product};
 use crate::pool::ColumnBlock;
-use crate::simd::{Base3Block, Simd, TILE, TileBlock, TokenBlock, expand};
+use crate::simd::{Simd, TILE, TileBlock, TokenBlock, TritBlock, expand};
 
 /// One tile times the tokens of `out`; `scratch` is a tile of as many blocks.
 #[inline(always)]
-pub(crate) fn base3_product<S: Simd>(
+pub(crate) fn trit_product<S: Simd>(
     s: S,
-    tile: &[Base3Block],
-    tensor_scale: Option<f32>,
-    acts: &QuantizedRows,
-    span: &TileSpan,
+    tile: &[TritBlock],
+    task: TileTask<'_>,
     out: &mut ColumnBlock<'_, f32>,
     scratch: &mut [TileBlock],
 ) {
@@ -22,17 +17,17 @@ pub(crate) fn base3_product<S: Simd>(
         for (block, fields) in tile.iter().zip(&mut *scratch) {
             expand(s, block, fields);
         }
-        return tile_product(s, scratch, tensor_scale, acts, span, out);
+        return tile_product(s, scratch, task, out);
     }
     // One length for all, so that the loop needs no bounds checks.
     let (codes, scales, sums) =
-        (&acts.codes(0)[..tile.len()], &acts.scales(0)[..tile.len()], &acts.sums(0)[..tile.len()]);
+        (&task.acts.codes(0)[..tile.len()], &task.acts.scales(0)[..tile.len()], &task.acts.sums(0)[..tile.len()]);
     let mut acc = [0.0; TILE];
     for (b, block) in tile.iter().enumerate() {
         // 1 * (d * a) has the bits of d * a.
-        let scale = tensor_scale.map_or(scales[b], |d| d * scales[b]);
-        s.base3_block(block, &TokenBlock { codes: &codes[b], sum: sums[b], scale }, &mut acc);
+        let scale = task.tensor_scale.map_or(scales[b], |d| d * scales[b]);
+        s.trit_block(block, &TokenBlock { codes: &codes[b], sum: sums[b], scale }, &mut acc);
     }
-    let start = span.column - out.columns().start;
-    out.row_mut(0)[start..][..span.len].copy_from_slice(&acc[span.first..][..span.len]);
+    let start = task.column - out.columns().start;
+    out.row_mut(0)[start..][..task.len].copy_from_slice(&acc[task.first..][..task.len]);
 }

@@ -16,10 +16,10 @@ type Sums = [int32x4_t; WIDTH];
 
 impl<const DOTPROD: bool> Int8 for Neon<DOTPROD> {
     #[inline(always)]
-    fn dots_i8<const V: usize>(self, x: [Vector<'_>; V], tile: &[Group<[i8; 4]>], sums: &mut [[i32; ROWS]; V]) {
+    fn dots_i8<const V: usize>(self, x: [Vector<'_>; V], span: &[Group<[i8; 4]>], sums: &mut [[i32; ROWS]; V]) {
         for (x, sums) in x.iter().zip(sums) {
             let mut acc = zero(self);
-            for (x, group) in x.quads.iter().zip(tile) {
+            for (x, group) in x.quads.iter().zip(span) {
                 add_quad(self, &mut acc, *x, group);
             }
             store(self, &acc, sums);

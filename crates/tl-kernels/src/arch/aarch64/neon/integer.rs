@@ -15,7 +15,7 @@ use ternary_core::BLOCK;
 use super::Neon;
 use super::registers::sdot;
 
-/// See `Simd::dots_q8`.
+/// The products of Q8_0 blocks: see `Simd::dots_q8`.
 #[inline(always)]
 pub(super) fn dots_q8<const DOTPROD: bool>(
     _level: Neon<DOTPROD>,
@@ -39,7 +39,7 @@ pub(super) fn dots_q8<const DOTPROD: bool>(
     }
 }
 
-/// See `Simd::dots_q6`.
+/// The products of Q6_K blocks: see `Simd::dots_q6`.
 #[inline(always)]
 pub(super) fn dots_q6<const DOTPROD: bool>(
     level: Neon<DOTPROD>,

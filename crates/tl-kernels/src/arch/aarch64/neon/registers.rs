@@ -1,4 +1,4 @@
-//! What the pieces of NEON share: products of bytes and fractions of trits.
+//! Functions that the pieces of NEON share: products of bytes and fractions of trits.
 
 use std::arch::aarch64::*;
 use std::arch::asm;

@@ -5,7 +5,7 @@ use std::arch::aarch64::*;
 use super::Neon;
 use super::registers::{leading_trits, triple};
 use crate::arch::methods::vector_methods;
-use crate::simd::{Base3Simd, GROUP_ROWS, RowBytes};
+use crate::simd::{GROUP_ROWS, RowBytes, TritTileSimd};
 
 /// Bytes 16 k .. 16 k + 16 at k.
 type Rows = [uint8x16_t; 4];
@@ -34,7 +34,7 @@ impl<const DOTPROD: bool> RowBytes for Neon<DOTPROD> {
     }
 }
 
-impl<const DOTPROD: bool> Base3Simd for Neon<DOTPROD> {
+impl<const DOTPROD: bool> TritTileSimd for Neon<DOTPROD> {
     vector_methods! {
         fn triple_rows(self, a: Rows) -> Rows {
             [triple(a[0]), triple(a[1]), triple(a[2]), triple(a[3])]

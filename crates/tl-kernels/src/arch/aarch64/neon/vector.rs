@@ -9,7 +9,7 @@ use ternary_core::BLOCK;
 use super::registers::{dot_four, leading_trits, sdot, splat_quad, triple};
 use super::{Neon, integer};
 use crate::arch::methods::vector_methods;
-use crate::simd::{DenseTile, Float, Kernel, LANES, Simd, TableSimd};
+use crate::simd::{Float, Kernel, LANES, PatchShape, Simd, TableSimd};
 
 /// Elements 4 k .. 4 k + 4 at k.
 type F32x16 = [float32x4_t; 4];
@@ -63,9 +63,9 @@ impl<const DOTPROD: bool> Float for Neon<DOTPROD> {
 }
 
 impl<const DOTPROD: bool> Simd for Neon<DOTPROD> {
-    const DENSE_TILE: DenseTile = DenseTile::Rows2Tokens3;
+    const PATCH: PatchShape = PatchShape::Rows2Tokens3;
     type Codes = Codes;
-    /// Four partial sums.
+    /// Four partial sums of a row.
     type Sums = int32x4_t;
     type I = I32x16;
     type Quad = float32x4_t;

@@ -6,16 +6,16 @@ use super::Simd128;
 use super::registers::{dot_four, splat_quad, store, vector};
 use crate::simd::{BLOCK_QUADS, Group, Int8, ROWS, Vector};
 
-/// Vectors of sums at a time: half a group, so that they and what they need are sixteen registers.
+/// Vectors of sums at a time: half a group, so that they and their operands fit sixteen registers.
 const WIDTH: usize = ROWS / 8;
 
 impl Int8 for Simd128 {
     #[inline(always)]
-    fn dots_i8<const V: usize>(self, x: [Vector<'_>; V], tile: &[Group<[i8; 4]>], sums: &mut [[i32; ROWS]; V]) {
+    fn dots_i8<const V: usize>(self, x: [Vector<'_>; V], span: &[Group<[i8; 4]>], sums: &mut [[i32; ROWS]; V]) {
         for (x, sums) in x.iter().zip(sums) {
             for half in 0..2 {
                 let mut acc = [i32x4_splat(0); WIDTH];
-                for (x, group) in x.quads.iter().zip(tile) {
+                for (x, group) in x.quads.iter().zip(span) {
                     add_quad(&mut acc, *x, group, half);
                 }
                 store_half(&acc, sums, half);

@@ -10,7 +10,7 @@ use ternary_core::BLOCK;
 use super::registers::vector;
 use crate::simd::LANES;
 
-/// See `Simd::dots_q8`.
+/// The products of Q8_0 blocks: see `Simd::dots_q8`.
 #[inline(always)]
 pub(super) fn dots_q8(blocks: [&[u8; 34]; 4], acts: &[i8; 32]) -> [v128; 4] {
     let (x, _) = acts.as_chunks::<16>();
@@ -23,7 +23,7 @@ pub(super) fn dots_q8(blocks: [&[u8; 34]; 4], acts: &[i8; 32]) -> [v128; 4] {
     sums
 }
 
-/// See `Simd::dots_q6`.
+/// The products of Q6_K blocks: see `Simd::dots_q6`.
 #[inline(always)]
 pub(super) fn dots_q6(blocks: [&[u8; 210]; 4], acts: &[i8; BLOCK]) -> [v128; 4] {
     let (x, _) = acts.as_chunks::<LANES>();
@@ -53,7 +53,7 @@ pub(super) fn q6_weights(low: &[u8; 64], high: &[u8; 32]) -> [v128; 8] {
     let mut weights = [bias; 8];
     for p in 0..2 {
         let (even, odd, high) = (vector(&low[p]), vector(&low[2 + p]), vector(&high[p]));
-        // Shifts of words: what crosses over from a neighbour is masked out.
+        // Shifts of words: the bits that cross over from a neighbouring byte are masked out.
         let quarters = [
             (even, i16x8_shl(high, 4)),
             (odd, i16x8_shl(high, 2)),

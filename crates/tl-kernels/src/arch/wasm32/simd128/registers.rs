@@ -1,4 +1,4 @@
-//! What the pieces of SIMD128 share: loads, stores and products of bytes.
+//! Functions that the pieces of SIMD128 share: loads, stores and products of bytes.
 
 use std::arch::wasm32::*;
 
@@ -30,7 +30,7 @@ pub(super) fn splat_quad(x: [i8; 4]) -> [v128; 2] {
 #[inline(always)]
 pub(super) fn dot_four(acc: v128, w: &[[i8; 4]; 4], x: [v128; 2]) -> v128 {
     let w = vector(w);
-    // Columns 0 and 1 of the four rows, then columns 2 and 3: where many x meet a w, this is done once for all.
+    // Columns 0 and 1 of the four rows, then columns 2 and 3. Where many x meet a w, the compiler does this once for all.
     let w = i8x16_shuffle::<0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15>(w, w);
     let acc = i32x4_add(acc, i32x4_dot_i16x8(i16x8_extend_low_i8x16(w), x[0]));
     i32x4_add(acc, i32x4_dot_i16x8(i16x8_extend_high_i8x16(w), x[1]))

@@ -4,7 +4,7 @@ use std::arch::wasm32::*;
 
 use super::Simd128;
 use super::registers::vector;
-use crate::simd::{Base3Simd, GROUP_ROWS, RowBytes};
+use crate::simd::{GROUP_ROWS, RowBytes, TritTileSimd};
 
 /// Bytes 16 k .. 16 k + 16 at k.
 type Rows = [v128; 4];
@@ -30,7 +30,7 @@ impl RowBytes for Simd128 {
     }
 }
 
-impl Base3Simd for Simd128 {
+impl TritTileSimd for Simd128 {
     #[inline(always)]
     fn triple_rows(self, a: Rows) -> Rows {
         a.map(|a| i8x16_add(i8x16_add(a, a), a))

@@ -7,7 +7,7 @@ use ternary_core::BLOCK;
 
 use super::registers::{dot_four, splat_quad, store, vector};
 use super::{Simd128, integer};
-use crate::simd::{DenseTile, Float, Kernel, LANES, Simd, TableSimd};
+use crate::simd::{Float, Kernel, LANES, PatchShape, Simd, TableSimd};
 
 /// Elements 4 k .. 4 k + 4 at k.
 type F32x16 = [v128; 4];
@@ -18,7 +18,7 @@ type I32x16 = [v128; 4];
 /// Places 16 k .. 16 k + 16 of the field order at k.
 type Codes = [v128; BLOCK / 16];
 
-/// `[f(0), f(1), f(2), f(3)]`
+/// The array `[f(0), f(1), f(2), f(3)]`.
 #[inline(always)]
 fn each(f: impl Fn(usize) -> v128) -> F32x16 {
     [f(0), f(1), f(2), f(3)]
@@ -71,9 +71,9 @@ impl Float for Simd128 {
 }
 
 impl Simd for Simd128 {
-    const DENSE_TILE: DenseTile = DenseTile::Rows4Tokens1;
+    const PATCH: PatchShape = PatchShape::Rows4Tokens1;
     type Codes = Codes;
-    /// Four partial sums.
+    /// Four partial sums of a row.
     type Sums = v128;
     type I = I32x16;
     type Quad = v128;

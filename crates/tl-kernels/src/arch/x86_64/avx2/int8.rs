@@ -13,10 +13,10 @@ const WIDTH: usize = ROWS / 8;
 
 impl<const VNNI: bool> Int8 for Avx2<VNNI> {
     #[inline(always)]
-    fn dots_i8<const V: usize>(self, x: [Vector<'_>; V], tile: &[Group<[i8; 4]>], sums: &mut [[i32; ROWS]; V]) {
+    fn dots_i8<const V: usize>(self, x: [Vector<'_>; V], span: &[Group<[i8; 4]>], sums: &mut [[i32; ROWS]; V]) {
         for (x, sums) in x.into_iter().zip(sums) {
             // SAFETY: `self` is the proof that the machine has these features.
-            unsafe { dots(x, tile, sums) }
+            unsafe { dots(x, span, sums) }
         }
     }
     #[inline(always)]
@@ -58,10 +58,10 @@ fn store(from: [__m256i; WIDTH], sums: &mut [i32; ROWS]) {
 
 #[target_feature(enable = "avx2")]
 #[inline]
-fn dots(x: Vector<'_>, tile: &[Group<[i8; 4]>], sums: &mut [i32; ROWS]) {
+fn dots(x: Vector<'_>, span: &[Group<[i8; 4]>], sums: &mut [i32; ROWS]) {
     let mut acc = [_mm256_setzero_si256(); WIDTH];
     let ones = _mm256_set1_epi16(1);
-    for (x, group) in x.quads.iter().zip(tile) {
+    for (x, group) in x.quads.iter().zip(span) {
         let x = _mm256_set1_epi32(i32::from_le_bytes(x.map(i8::cast_unsigned)));
         let size = _mm256_abs_epi8(x);
         for i in 0..WIDTH {

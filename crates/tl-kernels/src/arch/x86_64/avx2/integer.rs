@@ -8,7 +8,7 @@ use std::arch::x86_64::*;
 
 use ternary_core::BLOCK;
 
-/// See `Simd::dots_q8`.
+/// The products of Q8_0 blocks: see `Simd::dots_q8`.
 #[target_feature(enable = "avx2")]
 #[inline]
 pub(in crate::arch::x86_64) fn dots_q8(blocks: [&[u8; 34]; 4], acts: &[i8; 32]) -> [__m256i; 4] {
@@ -24,7 +24,7 @@ pub(in crate::arch::x86_64) fn dots_q8(blocks: [&[u8; 34]; 4], acts: &[i8; 32]) 
     sums
 }
 
-/// See `Simd::dots_q6`.
+/// The products of Q6_K blocks: see `Simd::dots_q6`.
 #[target_feature(enable = "avx2")]
 #[inline]
 pub(in crate::arch::x86_64) fn dots_q6(blocks: [&[u8; 210]; 4], acts: &[i8; BLOCK]) -> [__m256i; 4] {

@@ -11,6 +11,6 @@ mod trit_tile;
 mod vector;
 
 pub(super) use integer::dots_q8;
-pub(super) use registers::{fma_totals, reduce8, tq1_fractions};
+pub(super) use registers::{fma_totals, reduce8, tq1_fractions, twice};
 pub(in crate::arch) use token::Avx2;
 pub(super) use token_table::{Places, by_token, eight_columns};

@@ -1,4 +1,4 @@
-//! What the pieces of AVX2 share, and AVX-512 on half registers: products of bytes, sums, fractions of trits.
+//! Functions that the pieces of AVX2 share, and AVX-512 on half registers: products of bytes, sums, fractions of trits.
 
 use std::arch::asm;
 use std::arch::x86_64::*;
@@ -12,6 +12,38 @@ pub(in crate::arch::x86_64) const FOURS: u8 = 1;
 /// In fours, by `vpdpbusd` as AVX-512 VNNI and VL encode it: for tests on machines that have no other.
 #[cfg(test)]
 pub(in crate::arch::x86_64) const FOURS_EVEX: u8 = 2;
+
+/// `vpdpbusd` on 256 bits, in the encoding that the prefix asks for.
+macro_rules! dot_in_fours {
+    ($encoding:literal, $sums:ident, $codes:ident, $acts:ident) => {
+        asm!(
+            concat!($encoding, " vpdpbusd {sums}, {codes}, {acts}"),
+            sums = inout(ymm_reg) $sums,
+            codes = in(ymm_reg) $codes,
+            acts = in(ymm_reg) $acts,
+            options(pure, nomem, nostack, preserves_flags)
+        )
+    };
+}
+
+/// Each byte of a register twice, mod 256, as the instruction `vpaddb`. From an addition that it sees the compiler would
+/// make a product, and no vector unit multiplies bytes as fast.
+macro_rules! twice {
+    ($class:ident, $a:expr) => {{
+        let twice;
+        // SAFETY: one instruction of the enabled features, on registers only.
+        unsafe {
+            asm!(
+                "vpaddb {twice}, {a}, {a}",
+                twice = out($class) twice,
+                a = in($class) $a,
+                options(pure, nomem, nostack, preserves_flags)
+            );
+        }
+        twice
+    }};
+}
+pub(in crate::arch::x86_64) use twice;
 
 /// Adds the products of the unsigned bytes `codes` and the signed bytes `acts` to `sums`: two to each lane of 16 bits,
 /// which must neither saturate nor overflow, or four to each lane of 32 bits, by `FORM`.
@@ -32,21 +64,9 @@ pub(in crate::arch::x86_64) unsafe fn add_products<const FORM: u8>(
     // SAFETY: the instruction works on registers only, and the machine has it.
     unsafe {
         if FORM == FOURS {
-            asm!(
-                "{{vex}} vpdpbusd {sums}, {codes}, {acts}",
-                sums = inout(ymm_reg) sums,
-                codes = in(ymm_reg) codes,
-                acts = in(ymm_reg) acts,
-                options(pure, nomem, nostack, preserves_flags)
-            );
+            dot_in_fours!("{{vex}}", sums, codes, acts);
         } else {
-            asm!(
-                "{{evex}} vpdpbusd {sums}, {codes}, {acts}",
-                sums = inout(ymm_reg) sums,
-                codes = in(ymm_reg) codes,
-                acts = in(ymm_reg) acts,
-                options(pure, nomem, nostack, preserves_flags)
-            );
+            dot_in_fours!("{{evex}}", sums, codes, acts);
         }
     }
     sums
@@ -100,39 +120,18 @@ pub(in crate::arch::x86_64) fn tq1_fractions(packed: &[u8; 52]) -> [__m256i; 8] 
     [a, a1, a2, a3, a4, _mm256_set_m128i(b1, b), _mm256_set_m128i(b3, b2), _mm256_set_m128i(last, b4)]
 }
 
-/// Each byte times 3, mod 256. The sum of a byte with itself is written as an instruction: the compiler would make a
-/// product of the two sums, and bytes have none that is as fast.
+/// Each byte times 3, mod 256.
 #[target_feature(enable = "avx2")]
 #[inline]
 pub(in crate::arch::x86_64) fn triple32(a: __m256i) -> __m256i {
-    let twice: __m256i;
-    // SAFETY: one instruction of the enabled feature, on registers only.
-    unsafe {
-        asm!(
-            "vpaddb {twice}, {a}, {a}",
-            twice = out(ymm_reg) twice,
-            a = in(ymm_reg) a,
-            options(pure, nomem, nostack, preserves_flags)
-        );
-    }
-    _mm256_add_epi8(twice, a)
+    _mm256_add_epi8(twice!(ymm_reg, a), a)
 }
 
 /// Each byte times 3, mod 256.
 #[target_feature(enable = "avx2")]
 #[inline]
 fn triple16(a: __m128i) -> __m128i {
-    let twice: __m128i;
-    // SAFETY: one instruction of the enabled feature, on registers only.
-    unsafe {
-        asm!(
-            "vpaddb {twice}, {a}, {a}",
-            twice = out(xmm_reg) twice,
-            a = in(xmm_reg) a,
-            options(pure, nomem, nostack, preserves_flags)
-        );
-    }
-    _mm_add_epi8(twice, a)
+    _mm_add_epi8(twice!(xmm_reg, a), a)
 }
 
 /// The trit before the point of 3 times each fraction: 1 from 86 on, 2 from 171 on.

@@ -3,7 +3,7 @@
 //! ```text
 //! AVX-VNNI     dpbusd: four products of a dword of codes and a dword of activations, added to a 32-bit lane
 //! AVX2 alone   maddubs: a pair of products is at most 2 * 3 * 127 = 762, and the 32 pairs of two fields 24,384: far
-//!              from 32,767, so a block needs two 16-bit sums per lane and no care for damaged codes
+//!              from 32,767, so a block needs two 16-bit sums per lane, and damaged codes cannot overflow them
 //! ```
 
 use std::arch::x86_64::*;
@@ -77,7 +77,7 @@ pub(super) fn finish(scales: &[[u8; 2]; TILE], g: usize, sums: __m256i, token: &
     }
 }
 
-/// One token: a chunk is read whole, so that memory is read in one line.
+/// One token. A chunk is read whole, so that memory is read in the order of addresses.
 ///
 /// # Safety
 /// As for [`add_products`].

@@ -26,6 +26,7 @@ const TABLE_BYTES: usize = COMBINATIONS * ENTRY_BYTES;
 /// Lines of a tile from one pair of chunks to the end of the next one, with a line of scales between two blocks.
 const LINES_AHEAD: std::ops::Range<usize> = 4..9;
 
+/// Byte offsets of the entries for a chunk in their tables, two of 16 bits in each number.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
 pub(in crate::arch::x86_64) struct Places {
@@ -36,7 +37,7 @@ pub(in crate::arch::x86_64) struct Places {
 }
 
 impl Places {
-    /// No places.
+    /// All entries at the start of their tables.
     pub(in crate::arch::x86_64) const NONE: Places = Places { even: [0; TILE], odd: [0; TILE] };
 }
 
@@ -167,7 +168,7 @@ fn fill_table(fields: [__m256i; 4], table: &mut [[i16; TOKENS]; COMBINATIONS]) {
     }
 }
 
-/// Adds what the tables have for two chunks of a tile to the sums of its rows, which begin here if `FIRST`. Returns bytes
+/// Adds the entries for two chunks of a tile to the sums of its rows, which start from 0 if `FIRST`. Returns bytes
 /// of which one has its highest bit set if a code is 3.
 #[target_feature(enable = "avx2")]
 #[inline]

@@ -13,7 +13,7 @@ use super::Avx2;
 use super::registers::{FOURS, add_products, triple32};
 use super::tile::{broadcast, finish};
 use crate::arch::methods::vector_methods;
-use crate::simd::{Base3Block, Base3Simd, COLUMNS, GROUP_ROWS, QUADS, RowBytes, TILE, TokenBlock};
+use crate::simd::{COLUMNS, GROUP_ROWS, QUADS, RowBytes, TILE, TokenBlock, TritBlock, TritTileSimd};
 
 impl<const VNNI: bool> RowBytes for Avx2<VNNI> {
     type Rows = [__m256i; 2];
@@ -33,7 +33,7 @@ impl<const VNNI: bool> RowBytes for Avx2<VNNI> {
     }
 }
 
-impl<const VNNI: bool> Base3Simd for Avx2<VNNI> {
+impl<const VNNI: bool> TritTileSimd for Avx2<VNNI> {
     vector_methods! {
         fn triple_rows(self, a: [__m256i; 2]) -> [__m256i; 2] {
             [triple32(a[0]), triple32(a[1])]
@@ -44,7 +44,7 @@ impl<const VNNI: bool> Base3Simd for Avx2<VNNI> {
     }
 
     #[inline(always)]
-    fn base3_block(self, block: &Base3Block, token: &TokenBlock<'_>, acc: &mut [f32; TILE]) {
+    fn trit_block(self, block: &TritBlock, token: &TokenBlock<'_>, acc: &mut [f32; TILE]) {
         // SAFETY: `self` is the proof that the machine has the instructions these functions are compiled for.
         unsafe { if VNNI { by_fractions::<FOURS>(block, token, acc) } else { by_codes(block, token, acc) } }
     }
@@ -69,10 +69,10 @@ fn add_trits(sums: __m256i, fractions: __m256i, unit: u8) -> __m256i {
     _mm256_add_epi8(sums, _mm256_and_si256(second, unit))
 }
 
-/// Column `k`, which is read whole, so that memory is read in one line.
+/// Column `k`, which is read whole, so that memory is read in the order of addresses.
 #[target_feature(enable = "avx2")]
 #[inline]
-fn load(block: &Base3Block, k: usize) -> [__m256i; 4] {
+fn load(block: &TritBlock, k: usize) -> [__m256i; 4] {
     let mut column = [_mm256_setzero_si256(); 4];
     for g in 0..4 {
         let eight: &[u8] = &block.codes[k][32 * g..32 * g + 32];
@@ -86,7 +86,7 @@ fn load(block: &Base3Block, k: usize) -> [__m256i; 4] {
 /// 3 (f + 128) = 3 f + 128 modulo 256: flipped fractions stay flipped.
 #[target_feature(enable = "avx2")]
 #[inline]
-fn add_codes<const N: usize>(block: &Base3Block, k: usize, codes: &[i8; BLOCK], sums: &mut [__m256i; 4]) {
+fn add_codes<const N: usize>(block: &TritBlock, k: usize, codes: &[i8; BLOCK], sums: &mut [__m256i; 4]) {
     let mut flipped = load(block, k);
     for g in 0..4 {
         flipped[g] = _mm256_xor_si256(flipped[g], _mm256_set1_epi8(i8::MIN));
@@ -104,7 +104,7 @@ fn add_codes<const N: usize>(block: &Base3Block, k: usize, codes: &[i8; BLOCK], 
 
 #[target_feature(enable = "avx2,f16c,fma")]
 #[inline]
-fn by_codes(block: &Base3Block, token: &TokenBlock<'_>, acc: &mut [f32; TILE]) {
+fn by_codes(block: &TritBlock, token: &TokenBlock<'_>, acc: &mut [f32; TILE]) {
     let mut sums = [_mm256_setzero_si256(); 4];
     for k in 0..COLUMNS - 1 {
         add_codes::<5>(block, k, token.codes, &mut sums);
@@ -122,7 +122,7 @@ fn by_codes(block: &Base3Block, token: &TokenBlock<'_>, acc: &mut [f32; TILE]) {
 #[target_feature(enable = "avx2")]
 #[inline]
 unsafe fn add_fractions<const FORM: u8, const N: usize>(
-    block: &Base3Block,
+    block: &TritBlock,
     k: usize,
     codes: &[i8; BLOCK],
     these: &mut [__m256i; 4],
@@ -146,7 +146,7 @@ unsafe fn add_fractions<const FORM: u8, const N: usize>(
 /// As for [`add_products`], for a form that multiplies in fours.
 #[target_feature(enable = "avx2,f16c,fma")]
 #[inline]
-unsafe fn by_fractions<const FORM: u8>(block: &Base3Block, token: &TokenBlock<'_>, acc: &mut [f32; TILE]) {
+unsafe fn by_fractions<const FORM: u8>(block: &TritBlock, token: &TokenBlock<'_>, acc: &mut [f32; TILE]) {
     let mut these = [_mm256_setzero_si256(); 4];
     let mut next = these;
     // SAFETY: as the caller promises.
@@ -181,11 +181,11 @@ mod tests {
         for seed in 0..20usize {
             let codes = std::array::from_fn(|k| std::array::from_fn(|i| (i * 37 + k * 11 + i * k + seed) as u8));
             let scales = std::array::from_fn(|r| half::f16::from_f32(0.5 + (r * seed) as f32 / 64.0).to_le_bytes());
-            let block = Base3Block { codes, scales };
+            let block = TritBlock { codes, scales };
             let acts = std::array::from_fn(|i| if seed == 0 { 127 } else { (i * 89 + seed) as u8 as i8 }.max(-127));
             let token = TokenBlock { codes: &acts, sum: 9, scale: 0.25 };
             let (mut expected, mut got) = ([0.5; TILE], [0.5; TILE]);
-            Scalar::detect().unwrap().base3_block(&block, &token, &mut expected);
+            Scalar::detect().unwrap().trit_block(&block, &token, &mut expected);
             // SAFETY: detected above.
             unsafe { by_fractions::<FOURS_EVEX>(&block, &token, &mut got) };
             assert_eq!(got, expected);

@@ -8,7 +8,7 @@ use ternary_core::BLOCK;
 use super::registers::{FOURS, PAIRS, add_products, fma_totals, leading_trits, q6_codes, reduce8, tq1_fractions};
 use super::{Avx2, integer};
 use crate::arch::methods::vector_methods;
-use crate::simd::{DenseTile, Float, Kernel, LANES, Simd};
+use crate::simd::{Float, Kernel, LANES, PatchShape, Simd};
 
 /// Elements 0..8 and 8..16.
 #[derive(Clone, Copy)]
@@ -57,10 +57,10 @@ impl<const VNNI: bool> Float for Avx2<VNNI> {
 }
 
 impl<const VNNI: bool> Simd for Avx2<VNNI> {
-    const DENSE_TILE: DenseTile = DenseTile::Rows2Tokens3;
+    const PATCH: PatchShape = PatchShape::Rows2Tokens3;
     /// Field n of half h at 2 n + h.
     type Codes = [__m256i; 8];
-    /// Eight partial sums.
+    /// Eight partial sums of a row.
     type Sums = __m256i;
     type I = [__m256i; 2];
     type Quad = __m128;
@@ -286,7 +286,7 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
             x
         }
         fn quad_f16(self, bits: [u16; 4]) -> __m128 {
-            // Put together in a register: four stores and a wider load would wait for each other.
+            // Combined in a register: after four stores a wider load would have to wait for them.
             let [a, b, c, d] = bits.map(u64::from);
             _mm_cvtph_ps(_mm_cvtsi64_si128((a | b << 16 | c << 32 | d << 48).cast_signed()))
         }

@@ -14,9 +14,9 @@ const WIDTH: usize = ROWS / 16;
 
 impl<const VNNI: bool> Int8 for Avx512<VNNI> {
     #[inline(always)]
-    fn dots_i8<const V: usize>(self, x: [Vector<'_>; V], tile: &[Group<[i8; 4]>], sums: &mut [[i32; ROWS]; V]) {
+    fn dots_i8<const V: usize>(self, x: [Vector<'_>; V], span: &[Group<[i8; 4]>], sums: &mut [[i32; ROWS]; V]) {
         // SAFETY: `self` is the proof that the machine has these features.
-        unsafe { if VNNI { dots_vnni(x, tile, sums) } else { dots(x, tile, sums) } }
+        unsafe { if VNNI { dots_vnni(x, span, sums) } else { dots(x, span, sums) } }
     }
     #[inline(always)]
     fn turn(self, block: &[Group<[i8; 4]>; BLOCK_QUADS], out: &mut [Group<[i8; 4]>; BLOCK_QUADS]) {
@@ -70,16 +70,16 @@ fn splat(quad: [i8; 4]) -> __m512i {
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 #[inline]
-fn dots_vnni<const V: usize>(x: [Vector<'_>; V], tile: &[Group<[i8; 4]>], sums: &mut [[i32; ROWS]; V]) {
+fn dots_vnni<const V: usize>(x: [Vector<'_>; V], span: &[Group<[i8; 4]>], sums: &mut [[i32; ROWS]; V]) {
     let mut x_quads: [&[[i8; 4]]; V] = [&[]; V];
     for j in 0..V {
-        x_quads[j] = &x[j].quads[..tile.len()];
+        x_quads[j] = &x[j].quads[..span.len()];
     }
     let mut acc = [[_mm512_setzero_si512(); WIDTH]; V];
     for j in 0..V {
         acc[j] = [_mm512_set1_epi32(-128 * x[j].sum); WIDTH];
     }
-    for (q, group) in tile.iter().enumerate() {
+    for (q, group) in span.iter().enumerate() {
         let mut rows = load(group);
         for rows in &mut rows {
             *rows = _mm512_xor_si512(*rows, _mm512_set1_epi8(-128));
@@ -98,14 +98,14 @@ fn dots_vnni<const V: usize>(x: [Vector<'_>; V], tile: &[Group<[i8; 4]>], sums: 
 
 #[target_feature(enable = "avx512f,avx512bw")]
 #[inline]
-fn dots<const V: usize>(x: [Vector<'_>; V], tile: &[Group<[i8; 4]>], sums: &mut [[i32; ROWS]; V]) {
+fn dots<const V: usize>(x: [Vector<'_>; V], span: &[Group<[i8; 4]>], sums: &mut [[i32; ROWS]; V]) {
     let mut x_quads: [&[[i8; 4]]; V] = [&[]; V];
     for j in 0..V {
-        x_quads[j] = &x[j].quads[..tile.len()];
+        x_quads[j] = &x[j].quads[..span.len()];
     }
     let (zero, ones) = (_mm512_setzero_si512(), _mm512_set1_epi16(1));
     let mut acc = [[zero; WIDTH]; V];
-    for (q, group) in tile.iter().enumerate() {
+    for (q, group) in span.iter().enumerate() {
         let rows = load(group);
         for j in 0..V {
             // The sign of x goes to the row, so that |x| is the unsigned operand.
@@ -151,7 +151,7 @@ fn turn(block: &[Group<[i8; 4]>; BLOCK_QUADS], out: &mut [Group<[i8; 4]>; BLOCK_
     }
 }
 
-/// Writes a function that sums products of codes and quads, given what adds one register of them.
+/// Writes a function that sums products of codes and quads, given the expression that adds one register of them.
 macro_rules! quad_sums {
     ($name:ident, $features:literal, $acc:ident, $code:ident, $quads:ident => $add:expr) => {
         #[target_feature(enable = $features)]

@@ -7,7 +7,7 @@ use std::arch::x86_64::*;
 
 use ternary_core::BLOCK;
 
-/// See `Simd::dots_q8`.
+/// The products of Q8_0 blocks: see `Simd::dots_q8`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2")]
 #[inline]
 pub(super) fn dots_q8_vnni(blocks: [&[u8; 34]; 4], acts: &[i8; 32]) -> [__m512i; 4] {

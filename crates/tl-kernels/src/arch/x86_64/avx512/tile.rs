@@ -70,8 +70,8 @@ pub(super) fn finish(scales: &[[u8; 2]; TILE], h: usize, sums: __m512i, token: &
     }
 }
 
-/// One token: the fields stay where they are in their bytes, so four sums weigh 1, 4, 16 and 64 and no code is
-/// shifted. 64 products of a code (at most 3 x 64) and an activation keep a sum below 1.6 million, exactly.
+/// One token: the fields stay where they are in their bytes, so four sums have the factors 1, 4, 16 and 64 and no
+/// code is shifted. 64 products of a code (at most 3 x 64) and an activation keep a sum below 1.6 million, exactly.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,f16c,fma")]
 #[inline]
 fn one_token_vnni(block: &TileBlock, token: &TokenBlock<'_>, acc: &mut [f32; TILE]) {
@@ -136,7 +136,7 @@ fn tokens_vnni<const T: usize>(block: &TileBlock, tokens: &[TokenBlock<'_>; T], 
 }
 
 /// The same by 16-bit sums: a pair of products is at most 2 * 3 * 127 = 762, and the 32 pairs of two fields 24,384, so
-/// a block needs two sums per lane and no care for damaged codes.
+/// a block needs two sums per lane, and damaged codes cannot overflow them.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,f16c,fma")]
 #[inline]
 fn tokens_bw<const T: usize>(block: &TileBlock, tokens: &[TokenBlock<'_>; T], acc: &mut [[f32; TILE]; T]) {

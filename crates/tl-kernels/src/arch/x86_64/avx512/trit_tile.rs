@@ -14,7 +14,7 @@ use super::Avx512;
 use super::registers::triple64;
 use super::tile::{broadcast, finish};
 use crate::arch::methods::vector_methods;
-use crate::simd::{Base3Block, Base3Simd, COLUMNS, GROUP_ROWS, QUADS, RowBytes, TILE, TokenBlock};
+use crate::simd::{COLUMNS, GROUP_ROWS, QUADS, RowBytes, TILE, TokenBlock, TritBlock, TritTileSimd};
 
 impl<const VNNI: bool> RowBytes for Avx512<VNNI> {
     type Rows = __m512i;
@@ -32,7 +32,7 @@ impl<const VNNI: bool> RowBytes for Avx512<VNNI> {
     }
 }
 
-impl<const VNNI: bool> Base3Simd for Avx512<VNNI> {
+impl<const VNNI: bool> TritTileSimd for Avx512<VNNI> {
     vector_methods! {
         fn triple_rows(self, a: __m512i) -> __m512i {
             triple64(a)
@@ -43,7 +43,7 @@ impl<const VNNI: bool> Base3Simd for Avx512<VNNI> {
     }
 
     #[inline(always)]
-    fn base3_block(self, block: &Base3Block, token: &TokenBlock<'_>, acc: &mut [f32; TILE]) {
+    fn trit_block(self, block: &TritBlock, token: &TokenBlock<'_>, acc: &mut [f32; TILE]) {
         // SAFETY: `self` is the proof that the machine has the instructions these functions are compiled for.
         unsafe { if VNNI { by_fractions(block, token, acc) } else { by_codes(block, token, acc) } }
     }
@@ -52,7 +52,7 @@ impl<const VNNI: bool> Base3Simd for Avx512<VNNI> {
 /// Four bytes of each of sixteen rows, of half `h` of column `k`.
 #[target_feature(enable = "avx512f")]
 #[inline]
-fn load(block: &Base3Block, k: usize, h: usize) -> __m512i {
+fn load(block: &TritBlock, k: usize, h: usize) -> __m512i {
     let half: &[u8] = &block.codes[k][64 * h..64 * h + 64];
     // SAFETY: 64 bytes are read from a slice of 64.
     unsafe { _mm512_loadu_si512(half.as_ptr().cast()) }
@@ -75,7 +75,7 @@ type Sums = [[__m512i; 2]; 2];
 /// Adds the products of `f_n` and those of `f_(n+1)` for the `N` trits of column `k`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 #[inline]
-fn add_fractions<const N: usize>(block: &Base3Block, k: usize, codes: &[i8; BLOCK], these: &mut Sums, next: &mut Sums) {
+fn add_fractions<const N: usize>(block: &TritBlock, k: usize, codes: &[i8; BLOCK], these: &mut Sums, next: &mut Sums) {
     let mut fractions = [load(block, k, 0), load(block, k, 1)];
     for n in 0..N {
         let acts = broadcast(codes, QUADS[k][n]);
@@ -89,7 +89,7 @@ fn add_fractions<const N: usize>(block: &Base3Block, k: usize, codes: &[i8; BLOC
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,f16c,fma")]
 #[inline]
-fn by_fractions(block: &Base3Block, token: &TokenBlock<'_>, acc: &mut [f32; TILE]) {
+fn by_fractions(block: &TritBlock, token: &TokenBlock<'_>, acc: &mut [f32; TILE]) {
     let mut these = [[_mm512_setzero_si512(); 2]; 2];
     let mut next = these;
     for k in 0..COLUMNS - 1 {
@@ -107,7 +107,7 @@ fn by_fractions(block: &Base3Block, token: &TokenBlock<'_>, acc: &mut [f32; TILE
 /// Adds the products of the codes of the `N` trits of column `k`.
 #[target_feature(enable = "avx512f,avx512bw")]
 #[inline]
-fn add_codes<const N: usize>(block: &Base3Block, k: usize, codes: &[i8; BLOCK], sums: &mut [__m512i; 2]) {
+fn add_codes<const N: usize>(block: &TritBlock, k: usize, codes: &[i8; BLOCK], sums: &mut [__m512i; 2]) {
     let mut fractions = [load(block, k, 0), load(block, k, 1)];
     for n in 0..N {
         let acts = broadcast(codes, QUADS[k][n]);
@@ -121,7 +121,7 @@ fn add_codes<const N: usize>(block: &Base3Block, k: usize, codes: &[i8; BLOCK], 
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,f16c,fma")]
 #[inline]
-fn by_codes(block: &Base3Block, token: &TokenBlock<'_>, acc: &mut [f32; TILE]) {
+fn by_codes(block: &TritBlock, token: &TokenBlock<'_>, acc: &mut [f32; TILE]) {
     let mut sums = [_mm512_setzero_si512(); 2];
     for k in 0..COLUMNS - 1 {
         add_codes::<5>(block, k, token.codes, &mut sums);

@@ -8,7 +8,7 @@ use ternary_core::BLOCK;
 use super::{Avx512, integer};
 use crate::arch::methods::vector_methods;
 use crate::arch::x86_64::avx2::{self, fma_totals, reduce8, tq1_fractions};
-use crate::simd::{DenseTile, Float, Kernel, LANES, Simd};
+use crate::simd::{Float, Kernel, LANES, PatchShape, Simd};
 
 impl<const VNNI: bool> Float for Avx512<VNNI> {
     type F = __m512;
@@ -49,11 +49,11 @@ impl<const VNNI: bool> Float for Avx512<VNNI> {
 }
 
 impl<const VNNI: bool> Simd for Avx512<VNNI> {
-    const DENSE_TILE: DenseTile = DenseTile::Rows4Tokens6;
+    const PATCH: PatchShape = PatchShape::Rows4Tokens6;
     const FOUR_BLOCKS: bool = true;
     /// Field n of both halves at n.
     type Codes = [__m512i; 4];
-    /// Sixteen partial sums.
+    /// Sixteen partial sums of a row.
     type Sums = __m512i;
     type I = __m512i;
     type Quad = __m128;
@@ -272,7 +272,7 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
             x
         }
         fn quad_f16(self, bits: [u16; 4]) -> __m128 {
-            // Put together in a register: four stores and a wider load would wait for each other.
+            // Combined in a register: after four stores a wider load would have to wait for them.
             let [a, b, c, d] = bits.map(u64::from);
             _mm_cvtph_ps(_mm_cvtsi64_si128((a | b << 16 | c << 32 | d << 48).cast_signed()))
         }

@@ -1,17 +1,18 @@
-//! What a layout for look-ups is.
+//! The trait of layouts for look-ups.
 
 use crate::activations::{GroupTable, Grouping};
 use crate::simd::{GROUP_ROWS, Lookup, Simd};
 
-/// How far ahead the weights are asked for: about a block, because the hardware stops at the border of each page.
+/// Bytes by which weights are fetched ahead of their use: about a block. The hardware prefetcher stops at the border of
+/// each page.
 pub(crate) const PREFETCH_BYTES: usize = 4096;
 
 /// One i16 per row, in the look-ups of an instruction set.
 pub(crate) type Wide<S> = <<S as Simd>::Lookup as Lookup>::Wide;
 
 /// A lookup layout at compile time.
-pub(crate) trait LutFormat: Copy + Sync {
-    /// Its tables.
+pub(crate) trait LookupFormat: Copy + Sync {
+    /// The grouping of its tables.
     const GROUPING: Grouping;
     /// Byte vectors of a block of 64 rows.
     const VECTORS: usize;

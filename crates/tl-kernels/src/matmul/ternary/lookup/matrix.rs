@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use ternary_core::{Scales, TernaryTensor, f16};
 
-use super::format::LutFormat;
+use super::format::LookupFormat;
 use super::tl1::Tl1;
 use super::tl2::Tl2;
 use crate::activations::{Grouping, LookupTable, QuantizedRows};
@@ -34,7 +34,7 @@ const TOKENS: usize = 8;
 
 /// The rows of a matrix in a lookup layout. Clones and slices share the data.
 #[derive(Debug, Clone)]
-pub(crate) struct LutMatrix {
+pub(crate) struct LookupMatrix {
     grouping: Grouping,
     /// Row 0 of this view, in `data`.
     first_row: usize,
@@ -51,12 +51,12 @@ const fn block_bytes(grouping: Grouping) -> usize {
     vectors * GROUP_ROWS + SCALE_BYTES
 }
 
-impl LutMatrix {
+impl LookupMatrix {
     /// Lays `tensor` out anew.
     ///
     /// # Errors
     /// The first damaged block.
-    pub(crate) fn new(tensor: &TernaryTensor, grouping: Grouping) -> Result<LutMatrix> {
+    pub(crate) fn new(tensor: &TernaryTensor, grouping: Grouping) -> Result<LookupMatrix> {
         let (blocks, block_bytes) = (tensor.blocks_per_row(), block_bytes(grouping));
         let mut data = AlignedBuffer::default();
         data.resize(tensor.rows().div_ceil(GROUP_ROWS) * blocks * block_bytes);
@@ -84,17 +84,17 @@ impl LutMatrix {
                 out[at..at + 2].copy_from_slice(&scale.to_le_bytes());
             }
         }
-        Ok(LutMatrix { grouping, first_row: 0, blocks, data: Arc::new(data) })
+        Ok(LookupMatrix { grouping, first_row: 0, blocks, data: Arc::new(data) })
     }
 
-    /// How its columns are grouped.
+    /// How the columns of the matrix are grouped.
     pub(crate) fn grouping(&self) -> Grouping {
         self.grouping
     }
 
     /// The rows from `start` on.
-    pub(crate) fn view_from_row(&self, start: usize) -> LutMatrix {
-        LutMatrix { first_row: self.first_row + start, ..self.clone() }
+    pub(crate) fn view_from_row(&self, start: usize) -> LookupMatrix {
+        LookupMatrix { first_row: self.first_row + start, ..self.clone() }
     }
 
     /// Bytes of the layout, those of other views of it included.
@@ -113,22 +113,22 @@ impl LutMatrix {
 }
 
 /// The product of some rows of a matrix in a lookup layout with all tokens.
-pub(crate) struct LutProduct<'a, 'b, F> {
+pub(crate) struct LookupProduct<'a, 'b, F> {
     /// The matrix; its format is `F`.
-    pub(crate) matrix: &'a LutMatrix,
-    /// Its format.
+    pub(crate) matrix: &'a LookupMatrix,
+    /// The format as a type.
     pub(crate) format: PhantomData<F>,
     /// Where its scales are.
     pub(crate) scales: Scales,
-    /// The tokens.
+    /// The tokens of the product.
     pub(crate) acts: &'a QuantizedRows,
-    /// Their tables.
+    /// The tables of the tokens.
     pub(crate) table: &'a LookupTable,
     /// The rows to compute, as columns of `y`.
     pub(crate) out: ColumnBlock<'b, f32>,
 }
 
-impl<F: LutFormat> Kernel for LutProduct<'_, '_, F> {
+impl<F: LookupFormat> Kernel for LookupProduct<'_, '_, F> {
     type Output = ();
 
     #[inline(always)]
@@ -152,7 +152,7 @@ impl<F: LutFormat> Kernel for LutProduct<'_, '_, F> {
     }
 }
 
-impl<F: LutFormat> LutProduct<'_, '_, F> {
+impl<F: LookupFormat> LookupProduct<'_, '_, F> {
     /// All 64 rows of a group, for the tokens from `t` on.
     #[inline(always)]
     fn group_product<S: Simd>(&self, s: S, group: usize, t: usize, acc: &mut [[[f32; LANES]; GROUP_ROWS / LANES]]) {
@@ -211,12 +211,12 @@ mod tests {
     }
 
     /// The product with a given table.
-    fn product(matrix: &LutMatrix, rows: usize, acts: &QuantizedRows, table: &LookupTable) -> Vec<f32> {
+    fn product(matrix: &LookupMatrix, rows: usize, acts: &QuantizedRows, table: &LookupTable) -> Vec<f32> {
         let mut y = vec![0.0; rows];
         let level = Isa::current().level().unwrap();
         Pool::serial().column_blocks(&mut y, rows, rows, |out| match matrix.grouping() {
             Grouping::Pairs => {
-                level.run(LutProduct {
+                level.run(LookupProduct {
                     matrix,
                     format: PhantomData::<Tl1>,
                     scales: Scales::PerBlock,
@@ -226,7 +226,7 @@ mod tests {
                 });
             }
             Grouping::Triples => {
-                level.run(LutProduct {
+                level.run(LookupProduct {
                     matrix,
                     format: PhantomData::<Tl2>,
                     scales: Scales::PerBlock,
@@ -249,7 +249,7 @@ mod tests {
         let rows = acts.quantized(ActMode::A8Block).unwrap();
         for (grouping, used) in [(Grouping::Pairs, 9), (Grouping::Triples, 14)] {
             let tensor = covering_tensor(grouping);
-            let matrix = LutMatrix::new(&tensor, grouping).unwrap();
+            let matrix = LookupMatrix::new(&tensor, grouping).unwrap();
             let mut expected = vec![0.0; tensor.rows()];
             oracle::gemv(&tensor, &x, ActMode::A8Block, &mut expected).unwrap();
             let mut table = LookupTable::default();
@@ -262,8 +262,8 @@ mod tests {
                 let group = pick % grouping.groups();
                 // Pairs at the end of a block of triples use the entries 0..=4 only.
                 let used = if grouping == Grouping::Triples && group >= 84 { 5 } else { used };
-                let (entry, plane) = (pick / 128 % used, pick % 2);
-                table.entry_mut(group, plane, entry, |value| *value ^= 1 << ((random >> 29) % 3));
+                let (entry, half) = (pick / 128 % used, pick % 2);
+                table.entry_mut(group, half, entry, |value| *value ^= 1 << ((random >> 29) % 3));
                 assert_ne!(product(&matrix, tensor.rows(), rows, &table), expected, "{grouping:?} {group} {entry}");
                 table.build(Isa::current().level().unwrap(), grouping, rows);
             }

@@ -5,17 +5,17 @@
 //!   byte vector v = 0..64:   byte r = row r      low nibble = pair 2 v, high nibble = pair 2 v + 1
 //! ```
 //!
-//! **Bounds.** An i8 holds 11 additions of one plane of a table of pairs (`lut.rs`); five byte vectors make ten. A plane's
-//! sum over a block is at most 128 * 11 = 1408, and `23 * hi + lo` is the block's product, at most 256 * 127 = 32,512:
-//! an i16 holds both.
+//! **Bounds.** An i8 holds the sum of 11 entries of one half of a table of pairs (`activations/lookup_table.rs`); five byte
+//! vectors add ten. The sum of one half over a block is at most 128 * 11 = 1408, and `23 * hi + lo` is the product of the
+//! block, at most 256 * 127 = 32,512: an i16 holds both.
 //!
 //! **Invariant:** the sums are exact. Source: TL1 of bitnet.cpp (arXiv 2410.16144); layout and split are ours.
 
-use super::format::{LutFormat, PREFETCH_BYTES, Wide};
+use super::format::{LookupFormat, PREFETCH_BYTES, Wide};
 use crate::activations::{GroupTable, Grouping};
 use crate::simd::{GROUP_ROWS, Lookup, RowBytes, Simd};
 
-/// Two weights per nibble.
+/// The layout TL1: two weights per nibble.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Tl1;
 
@@ -23,7 +23,7 @@ pub(crate) struct Tl1;
 const VECTORS: usize = 5;
 const _: () = assert!(2 * VECTORS <= Grouping::Pairs.additions());
 
-impl LutFormat for Tl1 {
+impl LookupFormat for Tl1 {
     const GROUPING: Grouping = Grouping::Pairs;
     const VECTORS: usize = 64;
 
@@ -48,7 +48,7 @@ impl LutFormat for Tl1 {
     }
 }
 
-/// Adds what at most [`VECTORS`] byte vectors find to the sums of both planes.
+/// Adds the entries that at most [`VECTORS`] byte vectors select to the sums of both halves.
 #[inline(always)]
 fn add_vectors<S: Simd>(
     s: S,

@@ -7,16 +7,16 @@
 //!     signs    bit 7 - j is set where group 8 k + j is the negative of its entry
 //! ```
 //!
-//! **Bounds.** An i8 holds 9 additions of one plane of a table of triples (`lut.rs`); a bundle makes eight. A plane's sum
-//! over a block is at most 86 * 14 = 1204, and `27 * hi + lo` at most 32,512: an i16 holds both.
+//! **Bounds.** An i8 holds the sum of 9 entries of one half of a table of triples (`activations/lookup_table.rs`); a bundle
+//! adds eight. The sum of one half over a block is at most 86 * 14 = 1204, and `27 * hi + lo` at most 32,512: an i16 holds both.
 //!
 //! **Invariant:** the sums are exact. Source: TL2 of bitnet.cpp (arXiv 2410.16144); layout and split are ours.
 
-use super::format::{LutFormat, PREFETCH_BYTES, Wide};
+use super::format::{LookupFormat, PREFETCH_BYTES, Wide};
 use crate::activations::{GroupTable, Grouping};
 use crate::simd::{GROUP_ROWS, Lookup, RowBytes, Simd};
 
-/// Three weights per nibble and sign.
+/// The layout TL2: three weights per nibble and sign.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Tl2;
 
@@ -26,7 +26,7 @@ const BUNDLE: usize = 8;
 const VECTORS: usize = 1 + BUNDLE / 2;
 const _: () = assert!(BUNDLE <= Grouping::Triples.additions());
 
-impl LutFormat for Tl2 {
+impl LookupFormat for Tl2 {
     const GROUPING: Grouping = Grouping::Triples;
     const VECTORS: usize = Grouping::Triples.groups() / 2 + Grouping::Triples.groups().div_ceil(BUNDLE);
 
@@ -55,7 +55,7 @@ impl LutFormat for Tl2 {
     }
 }
 
-/// Adds what a bundle finds to the sums of both planes.
+/// Adds the entries that a bundle selects to the sums of both halves.
 #[inline(always)]
 fn add_bundle<S: Simd>(
     s: S,

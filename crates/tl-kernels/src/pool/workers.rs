@@ -1,20 +1,21 @@
 //! Worker threads that wait for the next job: spinning for some microseconds, then asleep.
 //!
 //! A decoding step hands over hundreds of jobs of some tens of microseconds. Between two of them a worker spins, so that
-//! it starts at once; when nothing comes it sleeps and costs nothing. With more threads than processors nobody spins:
-//! whoever has nothing to do would only keep a processor from the one who has.
+//! it starts at once; after that time it sleeps and costs nothing. With more threads than processors workers do not spin: an
+//! idle one would keep a processor from one that has work.
 //!
 //! ```text
 //! state    | generation (32) | 0 | stop | open | workers inside (29) |
 //!
-//! caller   write the job, state = (generation + 1, open, 0), work, close, wait until nobody is inside
+//! caller   write the job, state = (generation + 1, open, 0), work, close, wait until no worker is inside
 //! worker   wait for an open generation that is new, enter (inside + 1), work, leave (inside - 1)
 //! ```
 //!
-//! A worker that comes too late finds the job closed and waits for the next one: the caller waits for those inside, never
-//! for those who have not woken up yet.
+//! A worker that comes too late finds the job closed and waits for the next one: the caller waits for the
+//! workers inside, never for workers that have not woken up yet.
 //!
-//! **Invariant:** the job is written only while the state is closed with nobody inside, and read only by who is inside.
+//! **Invariant:** the job is written only while the state is closed and no worker is inside, and read only by workers
+//! inside and by the caller.
 
 use std::any::Any;
 use std::cell::UnsafeCell;
@@ -24,7 +25,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-/// Looks at the state before a thread sleeps or yields: about a tenth of a millisecond.
+/// How often a thread looks at the state before it sleeps or yields: for about a tenth of a millisecond.
 const SPINS: u32 = 4000;
 
 const INSIDE: u64 = (1 << 29) - 1;
@@ -32,13 +33,13 @@ const OPEN: u64 = 1 << 29;
 const STOP: u64 = 1 << 30;
 const GENERATION: u32 = 32;
 
-/// A task as the workers see it. The caller keeps what it points to alive until nobody is inside.
+/// A task as the workers see it. The caller keeps what it points to alive until no worker is inside.
 type Task = *const (dyn Fn(usize) + Sync);
 
-/// Worker threads and what they wait for.
-pub(super) struct Crew {
+/// Worker threads and the state that they wait for.
+pub(super) struct Workers {
     shared: Arc<Shared>,
-    workers: Vec<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 /// On a cache line of its own: one thread's writes do not slow down the reader of another field.
@@ -50,12 +51,12 @@ struct Shared {
     /// The next task to be done.
     next: Line<AtomicUsize>,
     job: UnsafeCell<Job>,
-    /// A caller is using the crew.
+    /// Whether a caller is using the workers.
     taken: AtomicBool,
     sleepers: AtomicUsize,
     sleep: Mutex<()>,
     wake: Condvar,
-    /// What the first task that panicked said.
+    /// The message of the first task that panicked.
     panic: Mutex<Option<Box<dyn Any + Send>>>,
     spins: u32,
 }
@@ -67,17 +68,17 @@ struct Job {
 }
 
 // SAFETY: all fields but `job` synchronise themselves. `job` is written by the one caller that has `taken`, while the
-// state is closed and nobody is inside, and read by workers only after they entered an open state, which the caller
-// published afterwards. The pointer in it leads to a `Sync` closure that outlives the job: see `Crew::run`.
+// state is closed and no worker is inside, and read by workers only after they entered an open state, which the caller
+// published afterwards. The pointer in it leads to a `Sync` closure that outlives the job: see `Workers::run`.
 #[allow(unsafe_code, reason = "the job is handed from the caller to the workers")]
 unsafe impl Send for Shared {}
 // SAFETY: as above.
 #[allow(unsafe_code, reason = "the job is handed from the caller to the workers")]
 unsafe impl Sync for Shared {}
 
-impl Crew {
+impl Workers {
     /// `workers` threads besides the calling one.
-    pub(super) fn new(workers: usize) -> std::io::Result<Crew> {
+    pub(super) fn new(workers: usize) -> std::io::Result<Workers> {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let shared = Arc::new(Shared {
             state: Line(AtomicU64::new(0)),
@@ -90,30 +91,30 @@ impl Crew {
             panic: Mutex::new(None),
             spins: if workers < processors { SPINS } else { 0 },
         });
-        let mut crew = Crew { shared, workers: Vec::with_capacity(workers) };
+        let mut started = Workers { shared, threads: Vec::with_capacity(workers) };
         for index in 0..workers {
-            let shared = crew.shared.clone();
+            let shared = started.shared.clone();
             let thread = std::thread::Builder::new().name(format!("tl-{}", index + 1));
-            crew.workers.push(thread.spawn(move || shared.serve())?);
+            started.threads.push(thread.spawn(move || shared.serve())?);
         }
-        Ok(crew)
+        Ok(started)
     }
 
-    /// Calls `task(i)` once for each i in 0..`n_tasks` and returns when all are done; `false` when the crew is busy with
+    /// Calls `task(i)` once for each i in 0..`n_tasks` and returns when all are done; `false` when the workers are busy with
     /// another call (of another thread, or of the task that is calling) and nothing was done.
     ///
     /// # Panics
-    /// With what a task panicked with. The tasks that had not begun are left out then.
+    /// If a task panics: with its message. Tasks that had not begun are left out then.
     pub(super) fn run(&self, n_tasks: usize, task: &(dyn Fn(usize) + Sync)) -> bool {
         let shared = &*self.shared;
         if shared.taken.swap(true, Ordering::Acquire) {
             return false;
         }
         // SAFETY: only the lifetime is forgotten. Workers use the pointer while they are inside, and this function
-        // neither returns nor unwinds before it has closed the state and seen everybody leave.
+        // neither returns nor unwinds before it has closed the state and seen every worker leave.
         #[allow(unsafe_code, reason = "scoped threads that are not started anew for each scope")]
         let task: Task = unsafe { std::mem::transmute::<*const (dyn Fn(usize) + Sync + '_), Task>(task) };
-        // SAFETY: this thread has `taken`, and the state is closed with nobody inside since the last job (or the start).
+        // SAFETY: this thread has `taken`, and the state is closed and no worker is inside since the last job (or the start).
         #[allow(unsafe_code, reason = "see the invariant of this file")]
         unsafe {
             *shared.job.get() = Job { task, n_tasks };
@@ -122,7 +123,8 @@ impl Crew {
         let generation = (shared.state.0.load(Ordering::Relaxed) >> GENERATION).wrapping_add(1);
         shared.state.0.store(generation << GENERATION | OPEN, Ordering::SeqCst);
         if shared.sleepers.load(Ordering::SeqCst) > 0 {
-            // Who counted itself as asleep holds the lock until it waits.
+            // A worker counted in `sleepers` holds the lock until it waits, so taking the lock once here guarantees
+            // that no notify is lost.
             drop(shared.lock_sleep());
             shared.wake.notify_all();
         }
@@ -137,12 +139,12 @@ impl Crew {
     }
 }
 
-impl Drop for Crew {
+impl Drop for Workers {
     fn drop(&mut self) {
         self.shared.state.0.fetch_or(STOP, Ordering::SeqCst);
         drop(self.shared.lock_sleep());
         self.shared.wake.notify_all();
-        for worker in self.workers.drain(..) {
+        for worker in self.threads.drain(..) {
             // A worker never unwinds: what tasks panic with is caught.
             let _ = worker.join();
         }
@@ -150,7 +152,7 @@ impl Drop for Crew {
 }
 
 impl Shared {
-    /// A worker's life.
+    /// The loop of a worker thread, until the pool is dropped.
     fn serve(&self) {
         let mut seen = 0;
         while let Some(state) = self.wait_for_job(seen) {
@@ -162,13 +164,13 @@ impl Shared {
         }
     }
 
-    /// The state once it is open with another generation than `seen`; `None` when the crew ends.
+    /// The state once it is open with another generation than `seen`; `None` when the pool is dropped.
     fn wait_for_job(&self, seen: u64) -> Option<u64> {
-        let is_news = |state: u64| state & STOP != 0 || (state & OPEN != 0 && state >> GENERATION != seen);
+        let is_new = |state: u64| state & STOP != 0 || (state & OPEN != 0 && state >> GENERATION != seen);
         let result = |state: u64| (state & STOP == 0).then_some(state);
         for _ in 0..self.spins {
             let state = self.state.0.load(Ordering::Acquire);
-            if is_news(state) {
+            if is_new(state) {
                 return result(state);
             }
             spin_loop();
@@ -177,7 +179,7 @@ impl Shared {
         self.sleepers.fetch_add(1, Ordering::SeqCst);
         loop {
             let state = self.state.0.load(Ordering::SeqCst);
-            if is_news(state) {
+            if is_new(state) {
                 self.sleepers.fetch_sub(1, Ordering::SeqCst);
                 return result(state);
             }
@@ -190,8 +192,8 @@ impl Shared {
         // SAFETY: the caller wrote the job before it opened the state, and writes no other before all inside have left.
         #[allow(unsafe_code, reason = "see the invariant of this file")]
         let Job { task, n_tasks } = unsafe { *self.job.get() };
-        // SAFETY: `Crew::run` keeps the closure alive until nobody is inside.
-        #[allow(unsafe_code, reason = "see `Crew::run`")]
+        // SAFETY: `Workers::run` keeps the closure alive until no worker is inside.
+        #[allow(unsafe_code, reason = "see `Workers::run`")]
         let task = unsafe { &*task };
         let done = catch_unwind(AssertUnwindSafe(|| {
             loop {
@@ -208,7 +210,7 @@ impl Shared {
         }
     }
 
-    /// Lets nobody in any more and waits until nobody is inside.
+    /// Closes the state, so that no further worker enters, and waits until no worker is inside.
     fn close(&self) {
         let mut state = self.state.0.fetch_and(!OPEN, Ordering::AcqRel);
         let mut looks = 0;
