@@ -7,11 +7,11 @@ mod model;
 mod placement;
 mod storage;
 mod text;
-mod trial_cache;
+mod trials;
 
 pub(crate) use defect::first_defect;
 pub(crate) use engine::{Engine, check_cache};
 pub(crate) use files::{locate, open};
-pub(crate) use model::{load, options, self_test_warning};
+pub(crate) use model::{load, load_without_warnings, options, self_test_warning};
 pub(crate) use placement::{Placement, TileFile};
 pub(crate) use text::{read_at_most, read_text};

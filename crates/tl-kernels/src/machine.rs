@@ -1,4 +1,4 @@
-//! What this machine is, and how fast its memory is.
+//! The facts about this machine, and how fast its memory is.
 
 pub mod bandwidth;
 mod caps;

@@ -17,12 +17,13 @@
 //! # Ok::<(), tl_kernels::Error>(())
 //! ```
 
+mod memory;
 mod oracle;
 mod registry;
 mod selector;
 pub mod selftest;
 mod trial;
 
+pub use memory::TrialMemory;
 pub use registry::KernelRegistry;
 pub use selector::{KernelSelected, KernelSelector, Reason, SelectorOptions};
-pub use trial::TrialCache;

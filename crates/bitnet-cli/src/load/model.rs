@@ -6,12 +6,12 @@ use anyhow::Result;
 use moe_runtime::{CraftsmanModel, LoadOptions, ModelFiles};
 use tl_kernels::{ActMode, KernelKind, KernelSelected, Pool, SelectorOptions};
 
-use super::trial_cache::trial_cache;
+use super::trials;
 use crate::output;
 
 /// How an opened model is loaded: kernels are chosen by a trial that is remembered in the user's cache directory.
 pub(crate) fn options(files: &ModelFiles, act: ActMode, kernel: Option<KernelKind>, pool: Arc<Pool>) -> LoadOptions {
-    let kernels = SelectorOptions { kernel, trial: true, cache: trial_cache(files) };
+    let kernels = SelectorOptions { kernel, trial: Some(trials::recall(files)) };
     LoadOptions { act_mode: act, pool, kernels, ..LoadOptions::default() }
 }
 
@@ -26,8 +26,22 @@ pub(super) fn load_with_progress(
     options: &LoadOptions,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<CraftsmanModel> {
-    let model = CraftsmanModel::from_files_with_progress(files, options, progress)?;
+    let model = load_without_warnings(files, options, progress)?;
     model.kernels().iter().filter_map(self_test_warning).for_each(output::note);
+    Ok(model)
+}
+
+/// Loads an opened model and keeps the results of its kernel trials. The caller reports the kernels that failed their
+/// self-test.
+pub(crate) fn load_without_warnings(
+    files: &ModelFiles,
+    options: &LoadOptions,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<CraftsmanModel> {
+    let model = CraftsmanModel::from_files_with_progress(files, options, progress)?;
+    if let Some(memory) = &options.kernels.trial {
+        trials::keep(files, memory);
+    }
     Ok(model)
 }
 

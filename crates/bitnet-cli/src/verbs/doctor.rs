@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use clap::builder::NonEmptyStringValueParser;
-use moe_runtime::CraftsmanModel;
 use serde::Serialize;
 use serde_json::{Value, json};
 use tl_kernels::{ActMode, HardwareCaps, Isa, KernelRegistry, KernelSelected, Pool, bandwidth};
@@ -79,8 +78,8 @@ pub(crate) fn execute(args: Args) -> Result<()> {
 /// Loads the model, which chooses, tries and tests the kernels.
 fn examine(spec: &str, act: Act) -> Result<ModelFindings> {
     let files = load::open(spec)?;
-    let loaded =
-        CraftsmanModel::from_files(&files, &load::options(&files, act.into(), None, Arc::new(Pool::serial())))?;
+    let options = load::options(&files, act.into(), None, Arc::new(Pool::serial()));
+    let loaded = load::load_without_warnings(&files, &options, &mut |_, _| {})?;
     let tensors = files.catalog.tensors();
     let bytes = tensors.iter().flat_map(|t| files.catalog.storage(t).into_values()).map(|(_, bytes)| bytes).sum();
     Ok(ModelFindings { bytes, tensors: tensors.len(), choices: loaded.kernels().to_vec() })

@@ -1,4 +1,4 @@
-//! What an instruction set is to the dispatch: a token that proves support, and its name.
+//! An instruction set as the dispatch sees it: a token that proves support, and a name.
 
 use super::Isa;
 use crate::simd::Simd;

@@ -1,4 +1,4 @@
-//! What this machine is: instruction sets, caches, cores, page sizes.
+//! The facts about this machine: instruction sets, caches, cores, page sizes.
 //!
 //! On Linux the facts come from `/sys` and `/proc`. Elsewhere, and for facts that are missing there, only the facts
 //! that the standard library knows are filled in.

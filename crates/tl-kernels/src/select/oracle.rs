@@ -6,8 +6,8 @@ use ternary_core::{ActMode, BLOCK, quantize_a8};
 use crate::matmul::Linear;
 use crate::simd::fma;
 
-/// What the product with INT8 activations must give for a Q8_0 or Q6_K layer and `x` `[n, cols]`: `y` is `[n, rows]`. Written
-/// for reading, from the definitions of the formats (format.rs).
+/// The product of a Q8_0 or Q6_K layer with `x` `[n, cols]`, rounded to INT8: `y` is `[n, rows]`. Written for reading, from
+/// the definitions of the formats (`matmul/formats/`).
 pub(crate) fn oracle(linear: &Linear, x: &[f32], n: usize, y: &mut [f32]) {
     let (rows, cols, mode) = (linear.rows(), linear.cols(), linear.act_mode());
     let row_bytes = linear.bytes().len() / rows;

@@ -2,13 +2,14 @@
 //!
 //! | weights | activations | kernels, the default first |
 //! |---|---|---|
-//! | dense | F32 | dense |
+//! | F32, F16, BF16 | F32 | dense |
+//! | Q8_0, Q6_K | F32 or INT8 | dense |
 //! | ternary | F32 | I2_S |
 //! | ternary | INT8 | I2_S, I2_S tiles, TL1, TL2 |
 //!
-//! Each of them exists on every level.
+//! Each of them runs on every level; TL1 and TL2 fall back to portable look-ups where a level has none of its own.
 //!
-//! **Invariant:** every kernel listed for a type gives the same bits. Which one runs is a question of speed.
+//! **Invariant:** every kernel listed for a type gives the same bits, so the choice changes speed alone.
 
 use ternary_core::{ActMode, Packing};
 

@@ -4,23 +4,22 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ternary_core::ActMode;
 
+use super::memory::TrialMemory;
 use super::registry::KernelRegistry;
 use super::selftest;
-use super::trial::{self, Answers, Candidate, Question, TrialCache};
+use super::trial::{self, Candidate, Question};
 use crate::arch::Isa;
 use crate::error::Result;
-use crate::machine::HardwareCaps;
 use crate::matmul::{KernelKind, Linear};
 
 /// The rules by which kernels are chosen.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct SelectorOptions {
     /// The kernel for ternary weights; `None` for the default. Where activations stay F32 the default runs regardless.
     pub kernel: Option<KernelKind>,
-    /// Whether levels below the highest are tried where they may be as fast.
-    pub trial: bool,
-    /// Where trials are remembered.
-    pub cache: Option<TrialCache>,
+    /// If set, levels below the highest are timed where they may be as fast, and the results are kept here. A type of
+    /// weights that has a result is not timed again.
+    pub trial: Option<TrialMemory>,
 }
 
 /// Why a kernel was chosen.
@@ -74,14 +73,13 @@ pub struct KernelSelected {
 #[derive(Debug)]
 pub struct KernelSelector {
     kernel: Option<KernelKind>,
-    trial: bool,
+    trial: Option<TrialMemory>,
     registry: KernelRegistry,
     state: Mutex<State>,
 }
 
 #[derive(Debug)]
 struct State {
-    answers: Answers,
     /// The question that each choice answers.
     questions: Vec<Question>,
     choices: Vec<KernelSelected>,
@@ -92,15 +90,11 @@ impl KernelSelector {
     #[must_use]
     pub fn new(options: SelectorOptions) -> KernelSelector {
         let level = Isa::current();
-        let answers = match options.trial {
-            true => Answers::open(options.cache, &HardwareCaps::detect(), level),
-            false => Answers::default(),
-        };
         KernelSelector {
             kernel: options.kernel,
             trial: options.trial,
             registry: KernelRegistry::up_to(level),
-            state: Mutex::new(State { answers, questions: Vec::new(), choices: Vec::new() }),
+            state: Mutex::new(State { questions: Vec::new(), choices: Vec::new() }),
         }
     }
 
@@ -117,7 +111,7 @@ impl KernelSelector {
             drop(state);
             return apply(linear, chosen);
         }
-        let (chosen, reason) = self.choose(&mut state, &question, &linear);
+        let (chosen, reason) = self.choose(&question, &linear);
         let (passed, refused) = selftest::probe_and_fall_back(apply(linear, chosen)?)?;
         let choice = KernelSelected {
             weights,
@@ -141,7 +135,7 @@ impl KernelSelector {
     }
 
     /// The kernel and level to test: by the rule, from an earlier trial, or by a trial now.
-    fn choose(&self, state: &mut State, question: &Question, linear: &Linear) -> (Candidate, Reason) {
+    fn choose(&self, question: &Question, linear: &Linear) -> (Candidate, Reason) {
         let kernels: Vec<KernelKind> = self.registry.kernels(question.weights, question.mode).collect();
         let default = kernels.first().copied().unwrap_or_else(|| linear.kernel());
         // Weights that were given a layout keep it.
@@ -149,15 +143,15 @@ impl KernelSelector {
         let kernel = given.or(self.kernel).filter(|kernel| kernels.contains(kernel)).unwrap_or(default);
         let rule = (kernel, linear.isa());
         let candidates = self.candidates(rule);
-        if !self.trial || candidates.len() < 2 {
+        let Some(memory) = self.trial.as_ref().filter(|_| candidates.len() > 1) else {
             return (rule, Reason::Rule);
-        }
-        if let Some(earlier) = state.answers.get(question).filter(|earlier| candidates.contains(earlier)) {
+        };
+        if let Some(earlier) = memory.get(question).filter(|earlier| candidates.contains(earlier)) {
             return (earlier, Reason::Remembered);
         }
         match trial::sample(linear).and_then(|sample| trial::fastest(&sample, &candidates)) {
             Some(fastest) => {
-                state.answers.put(question, fastest);
+                memory.put(question, fastest);
                 (fastest, Reason::Trial)
             }
             None => (rule, Reason::Rule),
@@ -265,19 +259,20 @@ mod tests {
 
     #[test]
     fn a_trial_is_remembered_and_changes_no_result() {
-        let dir = tempfile::tempdir().unwrap();
-        let cache = TrialCache { path: dir.path().join("kernels.txt"), model: "model 1".to_owned() };
-        let options = SelectorOptions { trial: true, cache: Some(cache.clone()), ..SelectorOptions::default() };
-        let first = KernelSelector::new(options.clone());
+        let memory = TrialMemory::new("model 1", None);
+        let options =
+            |memory: &TrialMemory| SelectorOptions { trial: Some(memory.clone()), ..SelectorOptions::default() };
+        let first = KernelSelector::new(options(&memory));
         let chosen = first.select(ternary(ActMode::A8Block)).unwrap();
         let candidates = first.candidates((KernelKind::I2s, Isa::current()));
         assert!(candidates.contains(&(chosen.kernel(), chosen.isa())));
-        let again = KernelSelector::new(options);
+        let text = memory.unsaved();
+        let again = KernelSelector::new(options(&TrialMemory::new("model 1", text.as_deref())));
         assert_eq!(again.select(ternary(ActMode::A8Block)).unwrap().isa(), chosen.isa());
         if candidates.len() > 1 {
             assert_eq!(first.choices()[0].reason, Reason::Trial);
             assert_eq!(again.choices()[0].reason, Reason::Remembered);
-            assert!(cache.path.exists());
+            assert!(text.is_some(), "there is something to keep");
         }
     }
 }

@@ -1,25 +1,11 @@
-//! Which of several equal kernels is the fastest here: a timed trial on real rows, and the file that remembers it.
+//! Which of several equal kernels is the fastest on this machine: a timed trial on real rows.
 //!
-//! ```text
-//! kernels 2                             version of this file's meaning
-//! machine x86_64 | AMD EPYC | ...       HardwareCaps::fingerprint
-//! level avx512                          the level in force
-//! file model.gguf 9034 1719             whatever the caller says
-//! TQ2_0 2048 A8Block I2s I2s avx512     type, columns, activations, layout -> kernel, level
-//! end 7f3a...                           FNV-1a of all lines above
-//! ```
-//!
-//! **Invariant:** a trial changes speed, never results; a file that is damaged, or of another machine, level or model,
-//! counts as absent. Any choice read from a file still has to exist and to pass the self-test.
-
-use std::fs;
-use std::path::{Path, PathBuf};
+//! **Invariant:** a trial changes speed, never results.
 
 use ternary_core::ActMode;
 
 use crate::activations::ActivationBuffer;
 use crate::arch::Isa;
-use crate::machine::HardwareCaps;
 use crate::matmul::{KernelKind, Linear, TABLE_ROWS};
 use crate::pool::Pool;
 
@@ -34,18 +20,6 @@ const BATCH: usize = 32;
 
 /// Weights of the rows that are timed: enough for a stable time, at most a millisecond per token on one core.
 const SAMPLE_WEIGHTS: usize = 1 << 20;
-
-/// Version of the file's meaning; raise it when kernels change.
-const VERSION: &str = "kernels 2";
-
-/// Where trials are remembered, and for which model.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TrialCache {
-    /// The file, which need not exist.
-    pub path: PathBuf,
-    /// What tells this model file from others and from its earlier versions.
-    pub model: String,
-}
 
 /// A type of weights as trials tell them apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,101 +86,12 @@ fn time(sample: &Linear, (kernel, isa): Candidate, n: usize) -> Option<f64> {
     std::iter::repeat_with(once).take(1 + REPETITIONS).skip(1).min_by(f64::total_cmp)
 }
 
-/// Earlier answers, and those of this run.
-#[derive(Debug, Default)]
-pub(crate) struct Answers {
-    cache: Option<TrialCache>,
-    header: String,
-    lines: Vec<(String, Candidate)>,
-}
-
-impl Answers {
-    /// The answers in the file, if it is whole and about this machine, level and model.
-    pub(crate) fn open(cache: Option<TrialCache>, caps: &HardwareCaps, level: Isa) -> Answers {
-        let model = cache.as_ref().map_or("", |cache| cache.model.as_str());
-        let one_line = |text: &str| text.replace(['\n', '\r'], " ");
-        let (machine, model) = (one_line(&caps.fingerprint()), one_line(model));
-        let header = format!("{VERSION}\nmachine {machine}\nlevel {level}\nfile {model}\n");
-        let read = cache.as_ref().and_then(|cache| fs::read_to_string(&cache.path).ok());
-        let lines = read.and_then(|text| parse(&text, &header)).unwrap_or_default();
-        Answers { cache, header, lines }
-    }
-
-    /// The answer to a question.
-    pub(crate) fn get(&self, question: &Question) -> Option<Candidate> {
-        let key = key(question);
-        self.lines.iter().find(|(line, _)| *line == key).map(|(_, candidate)| *candidate)
-    }
-
-    /// Remembers an answer. A file that cannot be written costs a trial at the next start, nothing more.
-    pub(crate) fn put(&mut self, question: &Question, candidate: Candidate) {
-        self.lines.push((key(question), candidate));
-        let Some(cache) = &self.cache else {
-            return;
-        };
-        let mut text = self.header.clone();
-        for (key, (kernel, isa)) in &self.lines {
-            text += &format!("{key} {kernel:?} {isa}\n");
-        }
-        text += &format!("end {:016x}\n", fnv1a(text.as_bytes()));
-        if let Err(error) = replace(&cache.path, &text) {
-            tracing::warn!(path = %cache.path.display(), %error, "a kernel trial cannot be remembered");
-        }
-    }
-}
-
-fn key(question: &Question) -> String {
-    format!("{} {} {:?} {:?}", question.weights, question.cols, question.mode, question.layout)
-}
-
-/// The answers of a file whose header and checksum are right.
-fn parse(text: &str, header: &str) -> Option<Vec<(String, Candidate)>> {
-    let (signed, sum) = text.split_at_checked(text.rfind("end ")?)?;
-    let sum = u64::from_str_radix(sum.strip_prefix("end ")?.trim_end(), 16).ok()?;
-    if sum != fnv1a(signed.as_bytes()) {
-        return None;
-    }
-    signed.strip_prefix(header)?.lines().map(answer).collect()
-}
-
-fn answer(line: &str) -> Option<(String, Candidate)> {
-    let (rest, isa) = line.rsplit_once(' ')?;
-    let (key, kernel) = rest.rsplit_once(' ')?;
-    let kernel = KernelKind::ALL.into_iter().find(|k| format!("{k:?}") == kernel)?;
-    Some((key.to_owned(), (kernel, Isa::from_name(isa).ok()?)))
-}
-
-/// Detects damage, not intent: a choice from a file cannot do harm.
-fn fnv1a(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
-}
-
-/// Writes a file that appears complete or not at all.
-fn replace(path: &Path, text: &str) -> std::io::Result<()> {
-    if let Some(dir) = path.parent() {
-        fs::create_dir_all(dir)?;
-    }
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.partial", std::process::id()));
-    let partial = path.with_file_name(name);
-    fs::write(&partial, text)?;
-    fs::rename(&partial, path).inspect_err(|_| {
-        let _ = fs::remove_file(&partial);
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const QUESTION: Question =
-        Question { weights: "TQ2_0", cols: 512, mode: ActMode::A8Block, layout: KernelKind::I2s };
     const I2S: Candidate = (KernelKind::I2s, Isa::Scalar);
     const TL1: Candidate = (KernelKind::Tl1, Isa::Scalar);
-
-    fn cache(dir: &Path, model: &str) -> Option<TrialCache> {
-        Some(TrialCache { path: dir.join("kernels/model.txt"), model: model.to_owned() })
-    }
 
     #[test]
     fn the_default_stays_unless_another_is_clearly_faster_and_no_slower_with_many_tokens() {
@@ -219,56 +104,6 @@ mod tests {
         assert_eq!(choice(0.80, 12.0), Some(I2S));
         assert_eq!(choice(1.5, 5.0), Some(I2S));
         assert_eq!(pick(&[]), None);
-    }
-
-    #[test]
-    fn answers_survive_and_are_forgotten_when_anything_changed() {
-        let dir = tempfile::tempdir().unwrap();
-        let caps = HardwareCaps::detect();
-        let mut answers = Answers::open(cache(dir.path(), "a 1"), &caps, Isa::Scalar);
-        assert_eq!(answers.get(&QUESTION), None);
-        answers.put(&QUESTION, TL1);
-        let other = Question { cols: 256, layout: KernelKind::Tiles, ..QUESTION };
-        answers.put(&other, I2S);
-
-        let reopened = Answers::open(cache(dir.path(), "a 1"), &caps, Isa::Scalar);
-        assert_eq!((reopened.get(&QUESTION), reopened.get(&other)), (Some(TL1), Some(I2S)));
-        assert_eq!(reopened.get(&Question { mode: ActMode::A8Token, ..QUESTION }), None);
-        let changed = Answers::open(cache(dir.path(), "a 2"), &caps, Isa::Scalar);
-        assert_eq!(changed.get(&QUESTION), None, "another version of the model");
-        let lowered = Answers::open(cache(dir.path(), "a 1"), &caps, Isa::Avx2);
-        assert_eq!(lowered.get(&QUESTION), None, "another level");
-        let elsewhere = HardwareCaps { cpu: Some("another".to_owned()), ..caps.clone() };
-        assert_eq!(Answers::open(cache(dir.path(), "a 1"), &elsewhere, Isa::Scalar).get(&QUESTION), None);
-        assert_eq!(fs::read_dir(dir.path().join("kernels")).unwrap().count(), 1, "no partial file is left");
-    }
-
-    #[test]
-    fn damaged_files_count_as_absent() {
-        let dir = tempfile::tempdir().unwrap();
-        let caps = HardwareCaps::detect();
-        Answers::open(cache(dir.path(), "m"), &caps, Isa::Scalar).put(&QUESTION, TL1);
-        let path = dir.path().join("kernels/model.txt");
-        let whole = fs::read(&path).unwrap();
-        for cut in 0..whole.len() {
-            let mut damaged = whole.clone();
-            damaged[cut] ^= 1;
-            for bytes in [&whole[..cut], &damaged] {
-                fs::write(&path, bytes).unwrap();
-                let answers = Answers::open(cache(dir.path(), "m"), &caps, Isa::Scalar);
-                // Only a flip in the white space at the end may pass.
-                assert!(answers.get(&QUESTION).is_none() || cut + 1 >= whole.len(), "byte {cut}");
-            }
-        }
-    }
-
-    #[test]
-    fn a_place_that_cannot_be_written_is_no_error() {
-        let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join("kernels"), "a file where a directory should be").unwrap();
-        let mut answers = Answers::open(cache(dir.path(), "m"), &HardwareCaps::detect(), Isa::Scalar);
-        answers.put(&QUESTION, I2S);
-        assert_eq!(answers.get(&QUESTION), Some(I2S));
     }
 
     #[test]

@@ -172,7 +172,7 @@ impl<P: TernaryFormat> Kernel for Packer<'_, P> {
 pub(crate) struct TileProduct<'a, 'b> {
     /// The matrix as tiles.
     pub(crate) matrix: &'a TileMatrix,
-    /// Where its scales are.
+    /// The place of its scales: in the blocks, or one for the tensor.
     pub(crate) scales: Scales,
     /// The tokens of the product.
     pub(crate) acts: &'a QuantizedRows,

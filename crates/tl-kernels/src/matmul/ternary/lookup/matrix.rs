@@ -118,7 +118,7 @@ pub(crate) struct LookupProduct<'a, 'b, F> {
     pub(crate) matrix: &'a LookupMatrix,
     /// The format as a type.
     pub(crate) format: PhantomData<F>,
-    /// Where its scales are.
+    /// The place of its scales: in the blocks, or one for the tensor.
     pub(crate) scales: Scales,
     /// The tokens of the product.
     pub(crate) acts: &'a QuantizedRows,
