@@ -98,7 +98,7 @@ impl ModelFiles {
     /// The sampling that the model recommends.
     ///
     /// # Errors
-    /// As [`SamplerConfig::recommended`] and [`SamplerConfig::from_dir`].
+    /// A value of the wrong type or out of range, and as [`SamplerConfig::from_dir`].
     pub fn sampling(&self) -> Result<SamplerConfig> {
         match &self.gguf {
             Some(file) => SamplerConfig::recommended(file.metadata()),

@@ -106,12 +106,12 @@ impl<B: InferenceBackend> Conversation<B> {
         let rendered = self.template.render(&request)?;
         let prompt = Prompt::Rendered(&rendered);
         let mut text = String::new();
-        if let Some([start, _]) = prompt.thought() {
-            if on_text(start).is_break() {
-                let generation =
-                    Generation { tokens: Vec::new(), reason: StopReason::Callback, statistics: Statistics::default() };
-                return Ok(Answer { reasoning: String::new(), content: String::new(), generation });
-            }
+        if let Some([start, _]) = prompt.thought()
+            && on_text(start).is_break()
+        {
+            let generation =
+                Generation { tokens: Vec::new(), reason: StopReason::Callback, statistics: Statistics::default() };
+            return Ok(Answer { reasoning: String::new(), content: String::new(), generation });
         }
         let mut on_piece = |piece: &str| {
             text.push_str(piece);

@@ -15,11 +15,9 @@ pub(crate) use with_crate::Bpe;
 #[cfg(not(feature = "tokenizers"))]
 pub(crate) use without_crate::Bpe;
 
-#[cfg(test)]
+#[cfg(all(test, feature = "tokenizers"))]
 mod tests {
-    #![cfg(feature = "tokenizers")]
-
-    use super::{with_crate, without_crate};
+    use crate::text::tokenizer::bpe::{with_crate, without_crate};
     use crate::text::tokenizer::hf::{Found, read};
 
     /// Both encoders give the same ids: on held-out text, on every character, on random bytes of text.

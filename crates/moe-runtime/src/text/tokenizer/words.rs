@@ -139,12 +139,10 @@ const ALPHABETIC_MARKS: [(u32, u32); 181] = [
     (0x1e6c0, 0x1e6ff), (0x1e947, 0x1e947), (0x1f130, 0x1f189), (0x2b73a, 0x2b73f), (0x2cea2, 0x2cead), (0x323b0, 0x33479),
 ];
 
-#[cfg(test)]
+#[cfg(all(test, feature = "tokenizers"))]
 mod tests {
-    #![cfg(feature = "tokenizers")]
-
-    use super::first_word;
     use crate::text::tokenizer::pre::{GGUF_SCHEMES, PreTokenizer, Style};
+    use crate::text::tokenizer::words::first_word;
     use proptest::prelude::*;
     use tokenizers::{OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer as _, PreTokenizerWrapper};
 
