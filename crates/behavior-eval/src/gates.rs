@@ -1,21 +1,34 @@
-//! The gates of a student: routing, citations and refusals.
+//! The gates of a student: a table of figures with thresholds, and the measurements they are taken from.
+//!
+//! ```text
+//! PromptRecord, one per prompt ── Measured ── TABLE ── GateResult, one per gate ── Verdict
+//!                                 citations
+//!                                 refusals
+//!                                 routing
+//! ```
 
 mod citations;
+mod error;
+mod measured;
 mod record;
 mod refusals;
 mod routing;
-mod ship;
+mod signals;
+mod table;
+mod thresholds;
+mod verdict;
 
-pub use citations::{
-    CitationFigures, CitationReport, CitationVerdict, ContestedCitations, JudgedCitation, PromptCitations, Span,
-    citations, judge_citations,
-};
-pub use record::{Answered, GateConfig};
-pub use refusals::{
-    PromptRefusal, RefusalCounts, RefusalFigures, RefusalReport, RefusalSignals, judge_refusal, refusals,
-};
-pub use routing::{LayerFigures, PromptFigures, RoutingFigures, RoutingGate, RoutingReport};
-pub use ship::{BehavioralGate, GateResult, GateThresholds, Outcome, Verdict};
+pub use citations::{CitationFigures, ContestedCitations};
+pub use error::GateError;
+pub use measured::{GateConfig, Measured};
+pub use record::{CitationVerdict, JudgedCitation, PromptRecord, Span};
+pub use refusals::{RefusalCounts, RefusalFigures};
+pub use routing::{LayerFigures, RoutingFigures, RoutingGate, RoutingReport, agreement};
+pub use signals::RefusalSignals;
+pub use table::BehavioralGate;
+pub use thresholds::GateThresholds;
+pub use verdict::{GateResult, Outcome, Verdict};
 
-pub(crate) use record::check_balance;
+pub(crate) use measured::check_balance;
 pub(crate) use routing::Cases;
+pub(crate) use table::Reads;

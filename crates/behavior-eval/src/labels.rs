@@ -1,11 +1,15 @@
 //! Labels made from the evidence of a prompt, and what becomes of them when evidence is taken away.
 
+mod error;
 mod evidence;
 mod lexicon;
 mod perturbation;
 mod rules;
 mod statement;
 
+pub use error::LabelError;
 pub use evidence::{Cluster, Evidence};
 pub use perturbation::{FigureMove, Perturbation, Perturbed, Removal, STABLE_WITHIN, Stability, perturb};
-pub use rules::{LabelCounts, LabelMove, LabelReport, LabelThresholds, PromptLabel, SensitivityRow, label, labels};
+pub use rules::{
+    LabelCounts, LabelFigures, LabelMove, LabelReport, LabelThresholds, PromptLabel, SensitivityRow, label, labels,
+};

@@ -3,8 +3,13 @@
 pub mod artifact;
 pub mod trace;
 
+mod bytes;
+mod error;
+mod format;
 mod job;
 mod journal;
 
+pub use error::{ArtifactDefect, RecordError, TraceDefect};
+pub use format::{ARTIFACT_VERSION, MAX_LINE_BYTES, TRACE_VERSION};
 pub use journal::StudentJournal;
 pub(crate) use journal::StudentRecord;

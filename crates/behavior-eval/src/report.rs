@@ -1,6 +1,9 @@
 //! The report of a gate run, its formats, and its comparison with an earlier one.
 
 mod baseline;
+mod comparison;
+mod error;
+mod escape;
 mod failures;
 mod gate_report;
 mod html;
@@ -12,11 +15,13 @@ mod sections;
 mod stamp;
 mod svg;
 
-pub use baseline::{Baseline, Change, Comparison, MAX_BYTES};
+pub use baseline::{Baseline, MAX_BYTES};
+pub use comparison::{Change, Comparison};
+pub use error::ReportError;
 pub use failures::{Failure, Misrouted, WorstPrompt};
 pub use gate_report::{
-    AnswerFidelity, Coherence, GateReport, LabelSection, LabelSource, ModelReport, PromptReport, Retention,
-    RoutingSection, RunFacts, SCHEMA, Settings, SuiteFacts,
+    AnswerFidelity, Coherence, GateReport, LabelSource, ModelReport, PromptReport, Retention, RunFacts, SCHEMA,
+    Settings, SuiteFacts,
 };
 pub use html::html;
 pub use junit::junit;

@@ -7,12 +7,12 @@ mod figure;
 mod numeric;
 mod random;
 
-pub use bootstrap::{BootstrapConfig, Interval, bootstrap};
+pub use bootstrap::BootstrapConfig;
 pub use estimate::{Estimate, Share};
 pub use figure::{Figure, IntervalKind};
 
 pub(crate) use correlation::Correlation;
 pub(crate) use estimate::{Moments, quantile};
 pub(crate) use figure::Counts;
-pub(crate) use numeric::{exp, ln};
+pub(crate) use numeric::{exp, ln, log_sum_exp};
 pub(crate) use random::{SplitMix64, split_mix};

@@ -3,13 +3,13 @@
 //! Both models see the same windows; at every scored position the whole distributions are compared. What is kept per
 //! position is one number, the divergence, for the quantiles; everything else is a running sum.
 
+use crate::fidelity::FidelityError;
 use serde::Serialize;
 
-use super::lockstep;
 use super::perplexity::{Perplexity, Scores};
-use super::row;
 use super::row::{Prediction, RowPlace};
 use super::window::{FidelityConfig, Progress, Windows};
+use super::{lockstep, row};
 use crate::model::{LanguageModel, Role};
 use crate::stats::{Estimate, Moments, Share, exp, quantile};
 use crate::{Error, Result};
@@ -19,30 +19,24 @@ pub const SCHEMA: u32 = 1;
 
 /// A student measured against its teacher.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "fields without a sentence speak for themselves")]
 pub struct FidelityReport {
-    /// [`SCHEMA`].
     pub schema: u32,
     /// Length of a window.
     pub n_ctx: usize,
-    /// Tokens at the start of every window.
     pub prefix: Vec<u32>,
-    /// Tokens of the whole text.
     pub text_tokens: usize,
-    /// Windows scored.
     pub windows: usize,
-    /// Predictions scored.
     pub predictions: u64,
-    /// All figures.
     #[serde(flatten)]
     pub figures: Fidelity,
 }
 
 /// The figures of a comparison.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "fields without a sentence speak for themselves")]
 pub struct Fidelity {
-    /// The teacher on its own.
     pub teacher: Perplexity,
-    /// The student on its own.
     pub student: Perplexity,
     /// `ln(perplexity of the student / perplexity of the teacher)`; the error is that of the paired differences.
     pub ln_ratio: Estimate,
@@ -62,24 +56,19 @@ pub struct Fidelity {
 
 /// How the divergences are spread.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "fields without a sentence speak for themselves")]
 pub struct Divergence {
-    /// Their mean.
     pub mean: Estimate,
-    /// Half of them are below.
     pub median: f64,
-    /// 90 % are below.
     pub p90: f64,
-    /// 99 % are below.
     pub p99: f64,
-    /// 99.9 % are below.
     pub p999: f64,
-    /// The largest.
     pub max: f64,
 }
 
 impl Divergence {
     /// `None` for no values.
-    pub(crate) fn of(mut values: Vec<f64>, mean: Estimate) -> Option<Self> {
+    pub(super) fn of(mut values: Vec<f64>, mean: Estimate) -> Option<Self> {
         values.sort_unstable_by(f64::total_cmp);
         let at = |q| quantile(&values, q);
         Some(Self { mean, median: at(0.5)?, p90: at(0.9)?, p99: at(0.99)?, p999: at(0.999)?, max: at(1.0)? })
@@ -88,18 +77,18 @@ impl Divergence {
 
 /// Predictions whose correctness changed.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "fields without a sentence speak for themselves")]
 pub struct Flips {
     /// The teacher's most likely token came, the student's did not.
     pub lost: u64,
     /// The other way round.
     pub gained: u64,
-    /// Both together.
     pub share: Share,
 }
 
 /// Gathers [`Fidelity`] from positions in order.
-#[derive(Debug)]
-pub(crate) struct Tally {
+#[derive(Debug, Default)]
+pub(super) struct Tally {
     teacher: Scores,
     student: Scores,
     ln_ratio: Moments,
@@ -115,24 +104,12 @@ pub(crate) struct Tally {
 
 impl Tally {
     /// For windows of which `scored` positions count.
-    pub(crate) fn new(scored: usize) -> Self {
-        Self {
-            teacher: Scores::default(),
-            student: Scores::default(),
-            ln_ratio: Moments::default(),
-            kl: Moments::default(),
-            kl_values: Vec::new(),
-            kl_by_position: vec![Moments::default(); scored],
-            delta_p: Moments::default(),
-            delta_p_squared: Moments::default(),
-            same_top: 0,
-            lost: 0,
-            gained: 0,
-        }
+    pub(super) fn new(scored: usize) -> Self {
+        Self { kl_by_position: vec![Moments::default(); scored], ..Self::default() }
     }
 
     /// Takes scored position number `index` of a window.
-    pub(crate) fn push(&mut self, index: usize, teacher: &Prediction, student: &Prediction, kl: f64) {
+    pub(super) fn push(&mut self, index: usize, teacher: &Prediction, student: &Prediction, kl: f64) {
         self.teacher.push(teacher);
         self.student.push(student);
         self.ln_ratio.push(teacher.log_prob - student.log_prob);
@@ -147,12 +124,12 @@ impl Tally {
         self.gained += u64::from(!teacher.correct && student.correct);
     }
 
-    pub(crate) fn n(&self) -> u64 {
+    pub(super) fn n(&self) -> u64 {
         self.teacher.n()
     }
 
     /// `None` when nothing was scored.
-    pub(crate) fn finish(self) -> Option<Fidelity> {
+    pub(super) fn finish(self) -> Option<Fidelity> {
         let n = self.n();
         let squared = self.delta_p_squared.estimate();
         let rms = squared.value.sqrt();
@@ -179,7 +156,7 @@ impl Tally {
 ///
 /// # Errors
 /// Too short a text or window, tokens a model does not know, different vocabularies, logits that are no numbers, and
-/// whatever a model fails with.
+/// a model that fails.
 pub fn compare(
     teacher: &mut (dyn LanguageModel + Send),
     student: &mut dyn LanguageModel,
@@ -189,25 +166,25 @@ pub fn compare(
 ) -> Result<FidelityReport> {
     let vocab_size = student.vocab_size();
     if teacher.vocab_size() != vocab_size {
-        return Err(Error::VocabularyMismatch { teacher: teacher.vocab_size(), student: vocab_size });
+        return Err(Error::Fidelity(FidelityError::VocabularyMismatch {
+            teacher: teacher.vocab_size(),
+            student: vocab_size,
+        }));
     }
     let windows = Windows::new(text, config, vocab_size)?;
-    let first = windows.first_scored();
-    let mut comparison = Tally::new(windows.scored());
-    for window in 0..windows.count() {
-        let tokens = windows.tokens(window);
-        let seen = &tokens[..tokens.len() - 1];
-        lockstep::both(teacher, student, window, seen, first - 1, &mut |row, t, s| {
-            let position = row + 1;
-            let places = [Role::Teacher, Role::Student].map(|role| RowPlace { role, window, position });
-            let (taught, learnt, kl) = row::compare(t, s, tokens[position] as usize, places)?;
-            comparison.push(position - first, &taught, &learnt, kl);
+    let mut tally = Tally::new(windows.scored());
+    for window in windows.iter() {
+        lockstep::both(teacher, student, &window, &mut |row, t, s| {
+            let places =
+                [Role::Teacher, Role::Student].map(|role| RowPlace { role, window: window.index, position: row + 1 });
+            let (taught, learnt, kl) = row::compare(t, s, window.target(row), places)?;
+            tally.push(row - window.first_row(), &taught, &learnt, kl);
             Ok(())
         })?;
-        progress(Progress { windows_done: window + 1, windows: windows.count() });
+        progress(Progress { windows_done: window.index + 1, windows: windows.count() });
     }
-    let predictions = comparison.n();
-    let figures = comparison.finish().ok_or(Error::NoWindows)?;
+    let predictions = tally.n();
+    let figures = tally.finish().ok_or(FidelityError::NoWindows)?;
     Ok(FidelityReport {
         schema: SCHEMA,
         n_ctx: config.n_ctx,

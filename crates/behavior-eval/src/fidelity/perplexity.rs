@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::error::FidelityError;
 use super::lockstep;
 use super::row::{Prediction, RowPlace, predict};
 use super::window::{FidelityConfig, Progress, Windows};
@@ -11,18 +12,13 @@ use crate::stats::{Estimate, Moments, Share, exp};
 
 /// The perplexity of one model.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "fields without a sentence speak for themselves")]
 pub struct PerplexityReport {
-    /// Length of a window.
     pub n_ctx: usize,
-    /// Tokens at the start of every window.
     pub prefix: Vec<u32>,
-    /// Tokens of the whole text.
     pub text_tokens: usize,
-    /// Windows scored.
     pub windows: usize,
-    /// Predictions scored.
     pub predictions: u64,
-    /// The figures.
     #[serde(flatten)]
     pub figures: Perplexity,
 }
@@ -38,27 +34,26 @@ pub struct Perplexity {
     pub top1_accuracy: Share,
 }
 
-/// Gathers [`Perplexity`].
 #[derive(Debug, Default)]
-pub(crate) struct Scores {
+pub(super) struct Scores {
     nll: Moments,
     correct: u64,
     n: u64,
 }
 
 impl Scores {
-    pub(crate) fn push(&mut self, prediction: &Prediction) {
+    pub(super) fn push(&mut self, prediction: &Prediction) {
         self.nll.push(-prediction.log_prob);
         self.correct += u64::from(prediction.correct);
         self.n += 1;
     }
 
-    pub(crate) fn n(&self) -> u64 {
+    pub(super) fn n(&self) -> u64 {
         self.n
     }
 
     /// `None` when nothing was scored.
-    pub(crate) fn finish(&self) -> Option<Perplexity> {
+    pub(super) fn finish(&self) -> Option<Perplexity> {
         let nll = self.nll.estimate();
         let value = exp(nll.value);
         // First order: the error of exp(x) is exp(x) times the error of x.
@@ -70,7 +65,7 @@ impl Scores {
 /// Scores one model on a tokenised text. Memory: one row of logits beyond what the model needs.
 ///
 /// # Errors
-/// Too short a text or window, tokens the model does not know, and whatever the model fails with.
+/// Too short a text or window, tokens the model does not know, and a model that fails.
 pub fn perplexity(
     model: &mut dyn LanguageModel,
     text: &[u32],
@@ -79,18 +74,15 @@ pub fn perplexity(
 ) -> Result<PerplexityReport> {
     let windows = Windows::new(text, config, model.vocab_size())?;
     let mut scores = Scores::default();
-    for window in 0..windows.count() {
-        let tokens = windows.tokens(window);
-        let (seen, from) = (&tokens[..tokens.len() - 1], windows.first_scored() - 1);
-        lockstep::alone(Role::Model, model, window, seen, from, &mut |row, logits| {
-            let position = row + 1;
-            let place = RowPlace { role: Role::Model, window, position };
-            scores.push(&predict(logits, tokens[position] as usize, place)?);
+    for window in windows.iter() {
+        lockstep::alone(Role::Model, model, &window, &mut |row, logits| {
+            let place = RowPlace { role: Role::Model, window: window.index, position: row + 1 };
+            scores.push(&predict(logits, window.target(row), place)?);
             Ok(())
         })?;
-        progress(Progress { windows_done: window + 1, windows: windows.count() });
+        progress(Progress { windows_done: window.index + 1, windows: windows.count() });
     }
-    let figures = scores.finish().ok_or(crate::Error::NoWindows)?;
+    let figures = scores.finish().ok_or(FidelityError::NoWindows)?;
     Ok(PerplexityReport {
         n_ctx: config.n_ctx,
         prefix: config.prefix.clone(),

@@ -1,36 +1,37 @@
 //! One row of logits turned into the few numbers that are kept of it.
 
+use crate::Result;
+use crate::fidelity::FidelityError;
 use crate::model::Role;
-use crate::stats::{exp, ln};
-use crate::{Error, Result};
+use crate::stats::{exp, ln, log_sum_exp};
 
 /// Whose row it is, for messages.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct RowPlace {
-    pub(crate) role: Role,
-    pub(crate) window: usize,
+pub(super) struct RowPlace {
+    pub(super) role: Role,
+    pub(super) window: usize,
     /// Position of the predicted token in the window.
-    pub(crate) position: usize,
+    pub(super) position: usize,
 }
 
 /// What a distribution says about the token that came.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Prediction {
+pub(super) struct Prediction {
     /// Probability of the token that came, as a natural logarithm, at most 0.
-    pub(crate) log_prob: f64,
+    pub(super) log_prob: f64,
     /// Whether the most likely token is the one that came.
-    pub(crate) correct: bool,
+    pub(super) correct: bool,
     /// The most likely token; the lowest id wins a tie.
-    pub(crate) top: usize,
+    pub(super) top: usize,
 }
 
 /// The largest logit with its index.
-pub(crate) fn top(logits: &[f32], place: RowPlace) -> Result<(usize, f64)> {
+pub(super) fn top(logits: &[f32], place: RowPlace) -> Result<(usize, f64)> {
     let mut best = (0, f32::NEG_INFINITY);
     for (token, &value) in logits.iter().enumerate() {
         if !value.is_finite() {
             let RowPlace { role, window, position } = place;
-            return Err(Error::NotFinite { role, window, position, token, value });
+            return Err(FidelityError::NotFinite { role, window, position, token, value }.into());
         }
         if value > best.1 {
             best = (token, value);
@@ -39,21 +40,14 @@ pub(crate) fn top(logits: &[f32], place: RowPlace) -> Result<(usize, f64)> {
     Ok((best.0, f64::from(best.1)))
 }
 
-/// `ln sum exp` of finite logits, ascending, whose largest is known.
-pub(crate) fn log_sum_exp(logits: &[f32], largest: f64) -> f64 {
-    let sum: f64 = logits.iter().map(|&z| exp(f64::from(z) - largest)).sum();
-    largest + ln(sum)
-}
-
 /// What the row says about `target`.
-pub(crate) fn predict(logits: &[f32], target: usize, place: RowPlace) -> Result<Prediction> {
-    let (top, largest) = top(logits, place)?;
-    let total = log_sum_exp(logits, largest);
-    Ok(prediction(logits, target, top, total))
+pub(super) fn predict(logits: &[f32], target: usize, place: RowPlace) -> Result<Prediction> {
+    let (top, _) = top(logits, place)?;
+    Ok(prediction(logits, target, top, log_sum_exp(logits)))
 }
 
 /// The prediction of a row whose largest logit and `ln sum exp` are known.
-pub(crate) fn prediction(logits: &[f32], target: usize, top: usize, total: f64) -> Prediction {
+pub(super) fn prediction(logits: &[f32], target: usize, top: usize, total: f64) -> Prediction {
     let log_prob = (f64::from(logits[target]) - total).min(0.0);
     Prediction { log_prob, correct: top == target, top }
 }
@@ -62,7 +56,7 @@ pub(crate) fn prediction(logits: &[f32], target: usize, top: usize, total: f64) 
 ///
 /// With `T = ln sum exp t` and `S` alike, `KL = sum p_i (t_i - s_i) - T + S`, where `p_i = exp(t_i - T)`. Equal rows
 /// give exactly 0; rounding below 0 is cut off.
-pub(crate) fn compare(
+pub(super) fn compare(
     teacher: &[f32],
     student: &[f32],
     target: usize,

@@ -9,19 +9,18 @@
 //! The prefix (`[gMASK]<sop>` for this model line) stands in every window and counts towards its length. A last,
 //! partial window is dropped.
 
+use crate::fidelity::FidelityError;
 use serde::Serialize;
-
-use crate::{Error, Result};
 
 /// The shortest window: two predictions, so that a standard error exists.
 const MIN_WINDOW: usize = 4;
 
 /// How a text is scored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[allow(missing_docs, reason = "fields without a sentence speak for themselves")]
 pub struct FidelityConfig {
     /// Length of a window, prefix included.
     pub n_ctx: usize,
-    /// Tokens at the start of every window.
     pub prefix: Vec<u32>,
     /// Score at most this many windows, from the start of the text.
     pub max_windows: Option<usize>,
@@ -36,16 +35,15 @@ impl Default for FidelityConfig {
 
 /// How far a measurement is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "fields without a sentence speak for themselves")]
 pub struct Progress {
-    /// Windows done.
     pub windows_done: usize,
-    /// Windows in all.
     pub windows: usize,
 }
 
 /// The windows of one text; see the module's picture.
 #[derive(Debug)]
-pub(crate) struct Windows<'a> {
+pub(super) struct Windows<'a> {
     text: &'a [u32],
     prefix: &'a [u32],
     n_ctx: usize,
@@ -54,57 +52,84 @@ pub(crate) struct Windows<'a> {
 
 impl<'a> Windows<'a> {
     /// Cuts a text, checking all that can be checked before a model runs.
-    pub(crate) fn new(text: &'a [u32], config: &'a FidelityConfig, vocab_size: usize) -> Result<Self> {
+    pub(super) fn new(text: &'a [u32], config: &'a FidelityConfig, vocab_size: usize) -> Result<Self, FidelityError> {
         let FidelityConfig { n_ctx, ref prefix, max_windows } = *config;
         if n_ctx < MIN_WINDOW {
-            return Err(Error::WindowTooShort { n_ctx, min: MIN_WINDOW });
+            return Err(FidelityError::WindowTooShort { n_ctx, min: MIN_WINDOW });
         }
         if prefix.len() >= n_ctx / 2 {
-            return Err(Error::PrefixTooLong { prefix: prefix.len(), n_ctx });
+            return Err(FidelityError::PrefixTooLong { prefix: prefix.len(), n_ctx });
         }
         if max_windows == Some(0) {
-            return Err(Error::NoWindows);
+            return Err(FidelityError::NoWindows);
         }
         let need = n_ctx - prefix.len();
         let full = text.len() / need;
         if full == 0 {
-            return Err(Error::TextTooShort { have: text.len(), need });
+            return Err(FidelityError::TextTooShort { have: text.len(), need });
         }
         let known = |token: u32| usize::try_from(token).is_ok_and(|t| t < vocab_size);
         for (index, &token) in prefix.iter().enumerate().chain(text.iter().enumerate()) {
             if !known(token) {
-                return Err(Error::TokenOutOfRange { index, token, vocab_size });
+                return Err(FidelityError::TokenOutOfRange { index, token, vocab_size });
             }
         }
         Ok(Self { text, prefix, n_ctx, count: full.min(max_windows.unwrap_or(full)) })
     }
 
     /// Number of windows, at least 1.
-    pub(crate) fn count(&self) -> usize {
+    pub(super) fn count(&self) -> usize {
         self.count
     }
 
     /// The first scored position of a window.
-    pub(crate) fn first_scored(&self) -> usize {
+    fn first_scored(&self) -> usize {
         self.n_ctx / 2
     }
 
     /// Scored positions of a window.
-    pub(crate) fn scored(&self) -> usize {
+    pub(super) fn scored(&self) -> usize {
         self.n_ctx - self.first_scored()
     }
 
-    /// The tokens of a window `[n_ctx]`.
-    pub(crate) fn tokens(&self, window: usize) -> Vec<u32> {
+    /// All windows, in order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = Window> {
         let body = self.n_ctx - self.prefix.len();
-        [self.prefix, &self.text[window * body..(window + 1) * body]].concat()
+        (0..self.count).map(move |index| {
+            let tokens = [self.prefix, &self.text[index * body..(index + 1) * body]].concat();
+            Window { index, tokens, first_scored: self.first_scored() }
+        })
+    }
+}
+
+/// One window of a text.
+pub(super) struct Window {
+    pub(super) index: usize,
+    /// Prefix and text, `[n_ctx]`.
+    tokens: Vec<u32>,
+    first_scored: usize,
+}
+
+impl Window {
+    /// The tokens that a model is fed: all but the last, which is only predicted.
+    pub(super) fn seen(&self) -> &[u32] {
+        &self.tokens[..self.tokens.len() - 1]
+    }
+
+    /// The row of logits that predicts the first scored position.
+    pub(super) fn first_row(&self) -> usize {
+        self.first_scored - 1
+    }
+
+    /// The token that row `row` predicts.
+    pub(super) fn target(&self, row: usize) -> usize {
+        self.tokens[row + 1] as usize
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{FidelityConfig, Windows};
-    use crate::Error;
+    use super::{FidelityConfig, FidelityError, Windows};
 
     /// The numbers of tokens, windows and predictions of the mini teacher's held-out text.
     #[test]
@@ -122,8 +147,8 @@ mod tests {
         let text: Vec<u32> = (0..11).collect();
         let windows = Windows::new(&text, &config, 20).unwrap();
         assert_eq!(windows.count(), 2, "the last three tokens make no window");
-        assert_eq!(windows.tokens(0), [9, 0, 1, 2, 3]);
-        assert_eq!(windows.tokens(1), [9, 4, 5, 6, 7]);
+        let tokens: Vec<Vec<u32>> = windows.iter().map(|window| window.tokens).collect();
+        assert_eq!(tokens, [[9, 0, 1, 2, 3], [9, 4, 5, 6, 7]]);
         assert_eq!((windows.first_scored(), windows.scored()), (2, 3));
         let one = FidelityConfig { max_windows: Some(1), ..config };
         assert_eq!(Windows::new(&text, &one, 20).unwrap().count(), 1);
@@ -133,16 +158,16 @@ mod tests {
     fn nothing_to_score_is_an_error() {
         let base = FidelityConfig { n_ctx: 4, prefix: vec![0], max_windows: None };
         let fails = |text: &[u32], config: &FidelityConfig| Windows::new(text, config, 10).unwrap_err();
-        assert!(matches!(fails(&[], &base), Error::TextTooShort { have: 0, need: 3 }));
-        assert!(matches!(fails(&[1, 2], &base), Error::TextTooShort { have: 2, need: 3 }));
+        assert!(matches!(fails(&[], &base), FidelityError::TextTooShort { have: 0, need: 3 }));
+        assert!(matches!(fails(&[1, 2], &base), FidelityError::TextTooShort { have: 2, need: 3 }));
         let short = FidelityConfig { n_ctx: 3, ..base.clone() };
-        assert!(matches!(fails(&[1; 9], &short), Error::WindowTooShort { .. }));
+        assert!(matches!(fails(&[1; 9], &short), FidelityError::WindowTooShort { .. }));
         let long = FidelityConfig { prefix: vec![0, 0], ..base.clone() };
-        assert!(matches!(fails(&[1; 9], &long), Error::PrefixTooLong { prefix: 2, n_ctx: 4 }));
+        assert!(matches!(fails(&[1; 9], &long), FidelityError::PrefixTooLong { prefix: 2, n_ctx: 4 }));
         let none = FidelityConfig { max_windows: Some(0), ..base.clone() };
-        assert!(matches!(fails(&[1; 9], &none), Error::NoWindows));
-        assert!(matches!(fails(&[1, 2, 10], &base), Error::TokenOutOfRange { index: 2, token: 10, .. }));
+        assert!(matches!(fails(&[1; 9], &none), FidelityError::NoWindows));
+        assert!(matches!(fails(&[1, 2, 10], &base), FidelityError::TokenOutOfRange { index: 2, token: 10, .. }));
         let alien = FidelityConfig { prefix: vec![10], ..base };
-        assert!(matches!(fails(&[1; 9], &alien), Error::TokenOutOfRange { index: 0, .. }));
+        assert!(matches!(fails(&[1; 9], &alien), FidelityError::TokenOutOfRange { index: 0, .. }));
     }
 }

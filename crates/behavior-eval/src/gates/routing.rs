@@ -13,11 +13,11 @@
 //! Wilson's interval takes cases as independent, which those of one prompt are not; the bootstrap over prompts does
 //! not, and is the wider one as a rule. Both are reported.
 
-use crate::model::RoutingTable;
 use serde::Serialize;
 
-use crate::stats::{BootstrapConfig, Correlation, Interval, Share, bootstrap};
-use crate::{Error, Result};
+use super::error::GateError;
+use crate::model::RoutingTable;
+use crate::stats::{BootstrapConfig, Correlation, Counts, Figure, Share};
 
 /// Figures of a set of cases.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -36,40 +36,32 @@ pub struct RoutingFigures {
 
 /// The figures of one layer.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "fields without a sentence speak for themselves")]
 pub struct LayerFigures {
     /// Index of the layer in the model.
     pub layer: u32,
-    /// Its figures.
-    #[serde(flatten)]
-    pub figures: RoutingFigures,
-}
-
-/// The figures of one prompt.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct PromptFigures {
-    /// Which prompt.
-    pub prompt_id: String,
-    /// Its tokens, those of the teacher's answer included.
-    pub tokens: usize,
-    /// Its figures.
     #[serde(flatten)]
     pub figures: RoutingFigures,
 }
 
 /// The gate's figures over a whole run.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "fields without a sentence speak for themselves")]
 pub struct RoutingReport {
-    /// Over all cases.
     #[serde(flatten)]
     pub figures: RoutingFigures,
-    /// 95 % interval of the agreement from resampling prompts.
-    pub agreement_by_prompt: Option<Interval>,
     /// By layer, in the model's order.
     pub layers: Vec<LayerFigures>,
     /// The layer with the lowest agreement; of equals the first.
     pub worst_layer: u32,
-    /// By prompt, in the order they came.
-    pub prompts: Vec<PromptFigures>,
+}
+
+/// The agreement of prompts with these shares, over all their decisions; its interval comes from drawing prompts anew.
+/// `None` for no decisions.
+pub fn agreement(prompts: impl Iterator<Item = Share>, bootstrap: BootstrapConfig) -> Option<Figure> {
+    let counts: Vec<Counts> = prompts.map(|share| Counts { numerator: share.count, denominator: share.n }).collect();
+    let figure = Figure::quotient(&counts, bootstrap);
+    (figure.denominator != Some(0)).then_some(figure)
 }
 
 /// Gathers figures from cases.
@@ -148,35 +140,38 @@ fn heaviest((ids, weights): (&[u32], &[f32])) -> Option<u32> {
 /// };
 /// let mut gate = RoutingGate::new(&[7]);
 /// gate.push("p-1", &table(&[0, 1, 2, 3]), &table(&[0, 1, 2, 4]))?;
-/// let report = gate.finish(Default::default())?;
+/// let report = gate.finish()?;
 /// assert_eq!((report.figures.agreement.value, report.figures.overlap), (0.5, 0.75));
 /// assert_eq!(report.worst_layer, 7);
 /// # Ok::<(), behavior_eval::Error>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct RoutingGate {
     moe_layers: Vec<u32>,
     all: Cases,
     layers: Vec<Cases>,
-    prompts: Vec<PromptFigures>,
 }
 
 impl RoutingGate {
     /// A gate over the MoE layers with these indices.
-    #[must_use]
     pub fn new(moe_layers: &[u32]) -> Self {
         let layers = vec![Cases::default(); moe_layers.len()];
-        Self { moe_layers: moe_layers.to_vec(), all: Cases::default(), layers, prompts: Vec::new() }
+        Self { moe_layers: moe_layers.to_vec(), all: Cases::default(), layers }
     }
 
     /// Takes what teacher and student decided on the tokens of one prompt. Returns the prompt's figures.
     ///
     /// # Errors
-    /// [`Error::RoutingShape`] for tables of different shapes, or of no token.
-    pub fn push(&mut self, prompt_id: &str, teacher: &RoutingTable, student: &RoutingTable) -> Result<&PromptFigures> {
+    /// [`GateError::RoutingShape`] for tables of different shapes, or of no token.
+    pub fn push(
+        &mut self,
+        prompt_id: &str,
+        teacher: &RoutingTable,
+        student: &RoutingTable,
+    ) -> Result<RoutingFigures, GateError> {
         let (layers, n) = (self.moe_layers.len(), teacher.n);
         let shape = |table: &RoutingTable| [table.n_layers(), table.n, table.top_k];
-        let wrong = || Error::RoutingShape {
+        let wrong = || GateError::RoutingShape {
             prompt_id: prompt_id.to_owned(),
             teacher: shape(teacher),
             student: shape(student),
@@ -195,32 +190,46 @@ impl RoutingGate {
                 }
             }
         }
-        let figures = cases.figures().ok_or_else(wrong)?;
-        self.prompts.push(PromptFigures { prompt_id: prompt_id.to_owned(), tokens: n, figures });
-        Ok(&self.prompts[self.prompts.len() - 1])
+        cases.figures().ok_or_else(wrong)
     }
 
     /// The figures over everything.
     ///
     /// # Errors
-    /// [`Error::NoCases`] when no prompt came.
-    pub fn finish(self, config: BootstrapConfig) -> Result<RoutingReport> {
-        let figures = self.all.figures().ok_or(Error::NoCases)?;
+    /// [`GateError::NoCases`] when no prompt came.
+    pub fn finish(self) -> Result<RoutingReport, GateError> {
+        let figures = self.all.figures().ok_or(GateError::NoCases)?;
         let mut layers = Vec::with_capacity(self.layers.len());
         for (&layer, cases) in self.moe_layers.iter().zip(&self.layers) {
-            layers.push(LayerFigures { layer, figures: cases.figures().ok_or(Error::NoCases)? });
+            layers.push(LayerFigures { layer, figures: cases.figures().ok_or(GateError::NoCases)? });
         }
-        let counts: Vec<(u64, u64)> =
-            self.prompts.iter().map(|p| (p.figures.agreement.count, p.figures.agreement.n)).collect();
-        let agreement_by_prompt = bootstrap(counts.len(), config, |draw| {
-            let sum = draw.iter().fold((0, 0), |sum, &i| (sum.0 + counts[i].0, sum.1 + counts[i].1));
-            (sum.1 > 0).then(|| sum.0 as f64 / sum.1 as f64)
-        });
         let worst = layers.iter().reduce(|worst, layer| {
             let lower = layer.figures.agreement.value < worst.figures.agreement.value;
             if lower { layer } else { worst }
         });
-        let worst_layer = worst.ok_or(Error::NoCases)?.layer;
-        Ok(RoutingReport { figures, agreement_by_prompt, worst_layer, layers, prompts: self.prompts })
+        let worst_layer = worst.ok_or(GateError::NoCases)?.layer;
+        Ok(RoutingReport { figures, layers, worst_layer })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::agreement;
+    use crate::stats::{BootstrapConfig, IntervalKind, Share};
+
+    #[test]
+    fn an_agreement_counts_decisions_and_draws_prompts() {
+        let of = |counts: &[(u64, u64)]| {
+            agreement(counts.iter().filter_map(|&(count, n)| Share::of(count, n)), BootstrapConfig::default())
+        };
+        let counts: Vec<(u64, u64)> = (0..50).map(|i| (if i % 5 == 0 { 60 } else { 100 }, 100)).collect();
+        let figure = of(&counts).unwrap();
+        assert_eq!((figure.value, figure.numerator, figure.denominator, figure.n), (0.92, Some(4600), Some(5000), 50));
+        assert!(figure.low95 < 0.90 && figure.high95 > 0.94, "clusters are wider than 5000 coins: {figure:?}");
+        let whole = of(&[(100, 100); 40]).unwrap();
+        assert_eq!((whole.value, whole.high95, whole.interval), (1.0, 1.0, IntervalKind::Wilson));
+        assert!(whole.low95 > 0.9 && whole.low95 < 1.0);
+        assert!(of(&[]).is_none());
+        assert!(of(&[(0, 0)]).is_none());
     }
 }

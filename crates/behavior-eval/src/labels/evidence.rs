@@ -62,7 +62,6 @@ impl Evidence {
     /// assert_eq!((evidence.redundancy(), evidence.disagreement()), (2, 1.0));
     /// # Ok::<(), behavior_eval::Error>(())
     /// ```
-    #[must_use]
     pub fn of(prompt: &Prompt) -> Self {
         let question = Question::new(&prompt.question);
         let mut statements = Vec::new();
@@ -80,13 +79,11 @@ impl Evidence {
     }
 
     /// Distinct sources of the largest cluster.
-    #[must_use]
     pub fn redundancy(&self) -> u64 {
         self.clusters.first().map_or(0, Cluster::weight)
     }
 
     /// How evenly the sources are split between answers, from 0 (all agree) to 1 (an even split of two, or worse).
-    #[must_use]
     pub fn disagreement(&self) -> f64 {
         let all: u64 = self.clusters.iter().map(Cluster::weight).sum();
         match all {
@@ -96,13 +93,11 @@ impl Evidence {
     }
 
     /// How much of the answer hangs on a single source: 1 for one source or none, else `1 / redundancy`.
-    #[must_use]
     pub fn fragility(&self) -> f64 {
         1.0 / self.redundancy().max(1) as f64
     }
 
     /// Index of the cluster that a chunk belongs to; `None` when the chunk does not bear on the question.
-    #[must_use]
     pub fn cluster_of(&self, chunk_id: &str) -> Option<usize> {
         self.clusters.iter().position(|cluster| cluster.chunk_ids.iter().any(|id| id == chunk_id))
     }
@@ -110,7 +105,6 @@ impl Evidence {
 
 impl Cluster {
     /// Its number of distinct sources.
-    #[must_use]
     pub fn weight(&self) -> u64 {
         self.sources.len() as u64
     }

@@ -5,8 +5,7 @@
 
 /// What a word does in a sentence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Role {
-    /// Says something.
+pub(super) enum PartOfSpeech {
     Content,
     /// Articles, prepositions, pronouns, auxiliaries, question words.
     Function,
@@ -14,7 +13,6 @@ pub(super) enum Role {
     Link,
     /// Says that something is said.
     Reporting,
-    /// Denies.
     Negation,
 }
 
@@ -38,14 +36,14 @@ const NEGATION: &str = "not never no neither isn wasn aren weren doesn didn don 
 const STOPS: &str = "which who where when while since because although though whereas but after before until according";
 
 /// What a word does.
-pub(super) fn role(word: &str) -> Role {
+pub(super) fn part_of_speech(word: &str) -> PartOfSpeech {
     let is_in = |list: &str| list.split_ascii_whitespace().any(|listed| listed == word);
     match () {
-        () if is_in(LINK) => Role::Link,
-        () if is_in(FUNCTION) || word == "t" => Role::Function,
-        () if is_in(REPORTING) => Role::Reporting,
-        () if is_in(NEGATION) => Role::Negation,
-        () => Role::Content,
+        () if is_in(LINK) => PartOfSpeech::Link,
+        () if is_in(FUNCTION) || word == "t" => PartOfSpeech::Function,
+        () if is_in(REPORTING) => PartOfSpeech::Reporting,
+        () if is_in(NEGATION) => PartOfSpeech::Negation,
+        () => PartOfSpeech::Content,
     }
 }
 
@@ -84,7 +82,7 @@ pub(super) fn stem(word: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use super::{Role, role, stem};
+    use super::{PartOfSpeech, part_of_speech, stem};
 
     #[test]
     fn one_stem_for_one_family() {
@@ -106,11 +104,11 @@ mod tests {
     }
 
     #[test]
-    fn roles() {
-        assert_eq!(role("the"), Role::Function);
-        assert_eq!(role("was"), Role::Link);
-        assert_eq!(role("records"), Role::Reporting);
-        assert_eq!(role("never"), Role::Negation);
-        assert_eq!(role("sabopol"), Role::Content);
+    fn parts_of_speech() {
+        assert_eq!(part_of_speech("the"), PartOfSpeech::Function);
+        assert_eq!(part_of_speech("was"), PartOfSpeech::Link);
+        assert_eq!(part_of_speech("records"), PartOfSpeech::Reporting);
+        assert_eq!(part_of_speech("never"), PartOfSpeech::Negation);
+        assert_eq!(part_of_speech("sabopol"), PartOfSpeech::Content);
     }
 }

@@ -4,15 +4,16 @@
 //! the gates run again. Stability is judged over the prompts whose label is what it was: there every gate must still
 //! pass, and no figure may move by more than a twentieth.
 
+use crate::labels::LabelError;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
 use super::evidence::Evidence;
 use super::rules::{LabelReport, LabelThresholds, labels};
+use crate::Result;
 use crate::stats::SplitMix64;
-use crate::suite::{ChunkKey, Label, Suite};
-use crate::{Error, Result};
+use crate::suite::{ChunkKey, Label, Prompt, Suite};
 
 /// Which chunks go first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -27,14 +28,13 @@ pub enum Removal {
     MostFragileFirst,
 }
 
-/// What is removed.
+/// How much evidence is removed, and which.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "fields without a sentence speak for themselves")]
 pub struct Perturbation {
     /// Share of all chunks, above 0 and below 1.
     pub fraction: f64,
-    /// Which.
     pub removal: Removal,
-    /// Seed of the choice.
     pub seed: u64,
 }
 
@@ -46,23 +46,30 @@ impl Default for Perturbation {
 
 /// A suite with part of its evidence gone.
 #[derive(Clone, Debug)]
+#[allow(missing_docs, reason = "fields without a sentence speak for themselves")]
 pub struct Perturbed {
+    pub perturbation: Perturbation,
     /// The suite that remains, prompt by prompt in the order of the whole one.
     pub suite: Suite,
-    /// What was removed.
     pub removed: BTreeSet<ChunkKey>,
-    /// Labels of the prompts that remain.
     pub labels: LabelReport,
     /// Indices of prompts that show other chunks than before; only those need another answer.
     pub touched: Vec<usize>,
     /// Indices of prompts whose label is what it was, among them all untouched ones that have a label.
-    pub surviving: Vec<usize>,
+    pub kept: Vec<usize>,
+}
+
+impl Perturbed {
+    /// The prompts that need another answer.
+    pub(crate) fn touched_prompts(&self) -> Vec<&Prompt> {
+        self.touched.iter().map(|&i| &self.suite.prompts()[i]).collect()
+    }
 }
 
 /// Removes chunks and labels what remains. `before` are the labels of the whole suite.
 ///
 /// # Errors
-/// [`Error::Fraction`] for a share that is not between 0 and 1, [`Error::NothingToRemove`] where it rounds to no chunk.
+/// [`LabelError::Fraction`] for a share that is not between 0 and 1, [`LabelError::NothingToRemove`] where it rounds to no chunk.
 pub fn perturb(
     suite: &Suite,
     before: &LabelReport,
@@ -76,15 +83,15 @@ pub fn perturb(
     let touched = pairs.filter(|(_, (was, is))| was.chunks != is.chunks).map(|(i, _)| i).collect();
     let gates = |report: &LabelReport| -> Vec<Option<Label>> { report.prompts.iter().map(|p| p.gating()).collect() };
     let pairs = gates(before).into_iter().zip(gates(&labels)).enumerate();
-    let surviving = pairs.filter(|(_, (was, is))| was.is_some() && was == is).map(|(i, _)| i).collect();
-    Ok(Perturbed { suite: remaining, removed, labels, touched, surviving })
+    let kept = pairs.filter(|(_, (was, is))| was.is_some() && was == is).map(|(i, _)| i).collect();
+    Ok(Perturbed { perturbation: *perturbation, suite: remaining, removed, labels, touched, kept })
 }
 
 /// The chunks that go.
 fn chosen(suite: &Suite, perturbation: &Perturbation) -> Result<BTreeSet<ChunkKey>> {
     let fraction = perturbation.fraction;
     if !(fraction > 0.0 && fraction < 1.0) {
-        return Err(Error::Fraction { fraction });
+        return Err(LabelError::Fraction { fraction }.into());
     }
     let mut chunks: Vec<(ChunkKey, &str)> = Vec::new();
     for prompt in suite.prompts() {
@@ -95,7 +102,7 @@ fn chosen(suite: &Suite, perturbation: &Perturbation) -> Result<BTreeSet<ChunkKe
     }
     let n = (fraction * chunks.len() as f64).round() as usize;
     if n == 0 {
-        return Err(Error::NothingToRemove { fraction, chunks: chunks.len() });
+        return Err(LabelError::NothingToRemove { fraction, chunks: chunks.len() }.into());
     }
     let mut random = SplitMix64::new(perturbation.seed);
     random.shuffle(&mut chunks);
@@ -150,12 +157,11 @@ pub const STABLE_WITHIN: f64 = 0.05;
 
 /// A figure over the surviving prompts, with all of the evidence and with less.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "fields without a sentence speak for themselves")]
 pub struct FigureMove {
-    /// Its name.
     pub figure: String,
     /// With all of the evidence.
     pub before: f64,
-    /// With less.
     pub after: f64,
     /// Whether its gate passes with less; a figure that gates nothing passes.
     pub passes: bool,
@@ -172,7 +178,6 @@ impl FigureMove {
     /// assert!(!FigureMove::new("citation_recall", 0.80, 0.74, true).stable);
     /// assert!(!FigureMove::new("citation_recall", 0.80, 0.80, false).stable);
     /// ```
-    #[must_use]
     pub fn new(figure: impl Into<String>, before: f64, after: f64, passes: bool) -> Self {
         // A twentieth that decimal fractions miss by a rounding is still a twentieth.
         let is_near = (after - before).abs() <= STABLE_WITHIN + 1e-12;
@@ -182,33 +187,27 @@ impl FigureMove {
 
 /// Whether the verdict stands with less evidence.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "fields without a sentence speak for themselves")]
 pub struct Stability {
-    /// What was removed.
     pub perturbation: Perturbation,
-    /// How many chunks that was.
     pub chunks_removed: u64,
-    /// Prompts of the suite.
     pub prompts: u64,
-    /// Prompts that lost a chunk.
     pub prompts_touched: u64,
     /// Prompts whose label survived; the figures are of these.
     pub prompts_surviving: u64,
-    /// The figures.
     pub figures: Vec<FigureMove>,
-    /// Whether all of them are stable.
     pub stable: bool,
 }
 
 impl Stability {
     /// The verdict from both runs' figures over the surviving prompts. No figures are no stability.
-    #[must_use]
-    pub fn new(perturbation: Perturbation, perturbed: &Perturbed, figures: Vec<FigureMove>) -> Self {
+    pub fn new(perturbed: &Perturbed, figures: Vec<FigureMove>) -> Self {
         Self {
-            perturbation,
+            perturbation: perturbed.perturbation,
             chunks_removed: perturbed.removed.len() as u64,
             prompts: perturbed.suite.prompts().len() as u64,
             prompts_touched: perturbed.touched.len() as u64,
-            prompts_surviving: perturbed.surviving.len() as u64,
+            prompts_surviving: perturbed.kept.len() as u64,
             stable: !figures.is_empty() && figures.iter().all(|figure| figure.stable),
             figures,
         }

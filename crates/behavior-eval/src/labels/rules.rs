@@ -11,6 +11,7 @@
 //! A prompt that no rule matches has no label and is not gated. Where the suite knows the true label, that one gates, and
 //! the report says how often the rules agree with it.
 
+use crate::labels::LabelError;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -18,17 +19,14 @@ use serde::{Deserialize, Serialize};
 use super::evidence::{Cluster, Evidence};
 use crate::stats::Figure;
 use crate::suite::{Label, Prompt};
-use crate::{Error, Result};
 
 /// What each signal must exceed.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "fields without a sentence speak for themselves")]
 pub struct LabelThresholds {
-    /// For contested.
     pub disagreement: f64,
-    /// For resolved.
     pub redundancy: f64,
-    /// For indeterminate.
     pub fragility: f64,
 }
 
@@ -50,8 +48,8 @@ const STEP: f64 = 0.1;
 
 /// The signals of one prompt and the label they give.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "fields without a sentence speak for themselves")]
 pub struct PromptLabel {
-    /// The prompt.
     pub prompt_id: String,
     /// The suite's own label.
     pub true_label: Option<Label>,
@@ -71,7 +69,6 @@ pub struct PromptLabel {
 
 impl PromptLabel {
     /// The label that gates: the suite's own, else the one by the rules.
-    #[must_use]
     pub fn gating(&self) -> Option<Label> {
         self.true_label.or(self.label)
     }
@@ -79,12 +76,10 @@ impl PromptLabel {
 
 /// How many prompts have which label by the rules.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[allow(missing_docs, reason = "fields without a sentence speak for themselves")]
 pub struct LabelCounts {
-    /// Resolved.
     pub resolved: u64,
-    /// Contested.
     pub contested: u64,
-    /// Indeterminate.
     pub indeterminate: u64,
     /// None of the three.
     pub unlabelled: u64,
@@ -92,34 +87,30 @@ pub struct LabelCounts {
 
 /// How many prompts changed from one label to another; `None` is unlabelled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[allow(missing_docs, reason = "fields without a sentence speak for themselves")]
 pub struct LabelMove {
     /// The true label, or the label before a threshold moved.
     pub from: Option<Label>,
     /// The label by the rules, or after it moved.
     pub to: Option<Label>,
-    /// How many.
     pub prompts: u64,
 }
 
 /// What moving one threshold does.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "fields without a sentence speak for themselves")]
 pub struct SensitivityRow {
-    /// The threshold that moved.
     pub threshold: &'static str,
-    /// Its value in this row.
     pub value: f64,
     /// Labels that differ from those of the report.
     pub flips: u64,
-    /// Which ones.
     pub moves: Vec<LabelMove>,
 }
 
-/// All labels of a suite.
+/// How far the labels by the rules can be trusted.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct LabelReport {
-    /// The rules.
-    pub thresholds: LabelThresholds,
-    /// Labels by the rules.
+#[allow(missing_docs, reason = "fields without a sentence speak for themselves")]
+pub struct LabelFigures {
     pub counts: LabelCounts,
     /// Prompts whose label by the rules is the true one, of those that have a true one; absent when none has. A prompt
     /// without a label by the rules counts as missed.
@@ -129,6 +120,13 @@ pub struct LabelReport {
     pub confusion: Vec<LabelMove>,
     /// Every threshold a tenth down and a tenth up.
     pub sensitivity: Vec<SensitivityRow>,
+}
+
+/// All labels of a suite.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs, reason = "fields without a sentence speak for themselves")]
+pub struct LabelReport {
+    pub figures: LabelFigures,
     /// Every prompt, in the order of the suite.
     pub prompts: Vec<PromptLabel>,
 }
@@ -146,23 +144,26 @@ impl LabelThresholds {
     /// ```
     ///
     /// # Errors
-    /// [`Error::LabelThreshold`] for another name, and for a number that the signal never has.
-    pub fn set(&mut self, name: &str, value: f64) -> Result<()> {
-        let (threshold, most) = match name {
-            "disagreement" => (&mut self.disagreement, 1.0),
-            "redundancy" => (&mut self.redundancy, f64::MAX),
-            "fragility" => (&mut self.fragility, 1.0),
-            _ => return Err(Error::LabelThreshold { name: name.chars().take(60).collect(), value }),
-        };
-        if !(0.0..=most).contains(&value) {
-            return Err(Error::LabelThreshold { name: name.to_owned(), value });
+    /// [`LabelError::Threshold`] for another name, and for a number that the signal never has.
+    pub fn set(&mut self, name: &str, value: f64) -> Result<(), LabelError> {
+        let most = if name == "redundancy" { f64::MAX } else { 1.0 };
+        match self.field(name) {
+            Some(threshold) if (0.0..=most).contains(&value) => *threshold = value,
+            _ => return Err(LabelError::Threshold { name: name.chars().take(60).collect(), value }),
         }
-        *threshold = value;
         Ok(())
     }
 
+    fn field(&mut self, name: &str) -> Option<&mut f64> {
+        match name {
+            "disagreement" => Some(&mut self.disagreement),
+            "redundancy" => Some(&mut self.redundancy),
+            "fragility" => Some(&mut self.fragility),
+            _ => None,
+        }
+    }
+
     /// The label of evidence with these signals.
-    #[must_use]
     pub fn label(&self, redundancy: u64, disagreement: f64, fragility: f64) -> Option<Label> {
         if disagreement > self.disagreement {
             Some(Label::Contested)
@@ -180,8 +181,7 @@ impl LabelThresholds {
     }
 }
 
-/// Labels one prompt.
-#[must_use]
+/// Labels one prompt from its evidence.
 pub fn label(prompt: &Prompt, thresholds: &LabelThresholds) -> PromptLabel {
     let evidence = Evidence::of(prompt);
     let (redundancy, disagreement, fragility) = (evidence.redundancy(), evidence.disagreement(), evidence.fragility());
@@ -213,10 +213,9 @@ pub fn label(prompt: &Prompt, thresholds: &LabelThresholds) -> PromptLabel {
 /// let suites = fixtures::path("suites");
 /// let suite = Suite::open(&suites.join("suite-200.jsonl"), &suites.join("suite-200.corpus.jsonl"))?;
 /// let report = labels(suite.prompts(), &LabelThresholds::default());
-/// assert!(report.accuracy.is_some_and(|accuracy| accuracy.value >= 0.95));
+/// assert!(report.figures.accuracy.is_some_and(|accuracy| accuracy.value >= 0.95));
 /// # Ok::<(), behavior_eval::Error>(())
 /// ```
-#[must_use]
 pub fn labels(prompts: &[Prompt], thresholds: &LabelThresholds) -> LabelReport {
     let prompts: Vec<PromptLabel> = prompts.iter().map(|prompt| label(prompt, thresholds)).collect();
     let mut counts = LabelCounts::default();
@@ -233,24 +232,20 @@ pub fn labels(prompts: &[Prompt], thresholds: &LabelThresholds) -> LabelReport {
     let accuracy = (!known.is_empty()).then(|| Figure::share(right as u64, known.len() as u64));
     let confusion = moves(known.iter().map(|prompt| (prompt.true_label, prompt.label)));
     let sensitivity = sensitivity(&prompts, thresholds);
-    LabelReport { thresholds: *thresholds, counts, accuracy, confusion, sensitivity, prompts }
+    LabelReport { figures: LabelFigures { counts, accuracy, confusion, sensitivity }, prompts }
 }
 
 /// Every threshold moved down and up by [`STEP`].
 fn sensitivity(prompts: &[PromptLabel], thresholds: &LabelThresholds) -> Vec<SensitivityRow> {
-    type Field = fn(&mut LabelThresholds) -> &mut f64;
-    let fields: [(&'static str, Field); 3] = [
-        ("disagreement", |t| &mut t.disagreement),
-        ("redundancy", |t| &mut t.redundancy),
-        ("fragility", |t| &mut t.fragility),
-    ];
     let mut rows = Vec::new();
-    for (threshold, field) in fields {
+    for threshold in ["disagreement", "redundancy", "fragility"] {
         for step in [-STEP, STEP] {
-            let mut moved = *thresholds;
-            // Rounded, so that 0.4 - 0.1 reads 0.3.
-            let value = ((*field(&mut moved) + step) * 1e9).round() / 1e9;
-            *field(&mut moved) = value;
+            let (mut moved, mut value) = (*thresholds, 0.0);
+            if let Some(field) = moved.field(threshold) {
+                // Rounded, so that 0.4 - 0.1 reads 0.3.
+                *field = ((*field + step) * 1e9).round() / 1e9;
+                value = *field;
+            }
             let changed = prompts.iter().map(|prompt| (prompt.label, moved.of(prompt))).filter(|(from, to)| from != to);
             let moves = moves(changed);
             let flips = moves.iter().map(|one| one.prompts).sum();
@@ -260,7 +255,6 @@ fn sensitivity(prompts: &[PromptLabel], thresholds: &LabelThresholds) -> Vec<Sen
     rows
 }
 
-/// Counts equal pairs.
 fn moves(pairs: impl Iterator<Item = (Option<Label>, Option<Label>)>) -> Vec<LabelMove> {
     let mut counts: BTreeMap<(Option<Label>, Option<Label>), u64> = BTreeMap::new();
     for pair in pairs {

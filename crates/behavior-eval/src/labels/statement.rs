@@ -16,7 +16,7 @@
 
 use std::collections::BTreeMap;
 
-use super::lexicon::{Role, is_stop, opens_noun_phrase, role, stem};
+use super::lexicon::{PartOfSpeech, is_stop, opens_noun_phrase, part_of_speech, stem};
 use crate::text::{plain_sentences, words};
 
 /// A question taken apart.
@@ -31,7 +31,7 @@ pub(super) struct Question {
 
 /// An answer in a chunk.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Answer {
+pub(super) struct Finding {
     /// Its words, in order.
     pub(super) words: Vec<String>,
     /// Whether the chunk denies it.
@@ -51,8 +51,7 @@ enum Kind {
     Boundary,
     /// A word of the question.
     Asked,
-    /// Any other word.
-    Role(Role),
+    Word(PartOfSpeech),
 }
 
 impl Question {
@@ -62,7 +61,7 @@ impl Question {
         let mut phrases: Vec<(Vec<String>, bool, bool)> = Vec::new();
         let (mut open, mut opener) = (false, String::new());
         for token in &tokens {
-            if token.kind == Kind::Role(Role::Content) {
+            if token.kind == Kind::Word(PartOfSpeech::Content) {
                 if !open {
                     phrases.push((Vec::new(), opens_noun_phrase(&opener), false));
                 }
@@ -95,7 +94,7 @@ impl Question {
     }
 
     /// What a chunk answers; `None` when it does not bear on the question.
-    pub(super) fn answer(&self, chunk: &str) -> Option<Answer> {
+    pub(super) fn answer(&self, chunk: &str) -> Option<Finding> {
         if self.stems.is_empty() {
             return None;
         }
@@ -104,7 +103,7 @@ impl Question {
         one.or_else(|| self.answer_of(chunk))
     }
 
-    fn answer_of(&self, sentence: &str) -> Option<Answer> {
+    fn answer_of(&self, sentence: &str) -> Option<Finding> {
         let tokens = tokens(sentence, &self.stems);
         let (first, last) = self.span(&tokens)?;
         if !self.names_its_phrases(&tokens) {
@@ -114,8 +113,8 @@ impl Question {
             .or_else(|| inside(&tokens[first..=last]))
             .or_else(|| before(&tokens[..first]))
             .or_else(|| behind(&tokens[last + 1..], false))?;
-        let is_negated = tokens.iter().any(|token| token.kind == Kind::Role(Role::Negation));
-        Some(Answer { words: found, is_negated })
+        let is_negated = tokens.iter().any(|token| token.kind == Kind::Word(PartOfSpeech::Negation));
+        Some(Finding { words: found, is_negated })
     }
 
     /// First and last token of the shortest stretch that holds every stem; the first such stretch.
@@ -155,7 +154,7 @@ impl Question {
         let Some(subject) = &self.subject else { return true };
         let is_longer = |at: &usize| {
             let before = |back: usize| at.checked_sub(back).map(|i| &tokens[i]);
-            before(1).is_some_and(|token| token.kind == Kind::Role(Role::Content))
+            before(1).is_some_and(|token| token.kind == Kind::Word(PartOfSpeech::Content))
                 && before(2).is_some_and(|token| opens_noun_phrase(&token.word))
         };
         let places = places(subject);
@@ -166,8 +165,8 @@ impl Question {
 /// The answer behind a span: content words up to what separates. With `linked`, only when a link comes first.
 fn behind(rest: &[Token], linked: bool) -> Option<Vec<String>> {
     let rest = if linked {
-        let link = rest.iter().position(|token| token.kind == Kind::Role(Role::Link))?;
-        let skipped = |token: &Token| matches!(token.kind, Kind::Boundary | Kind::Role(Role::Function));
+        let link = rest.iter().position(|token| token.kind == Kind::Word(PartOfSpeech::Link))?;
+        let skipped = |token: &Token| matches!(token.kind, Kind::Boundary | Kind::Word(PartOfSpeech::Function));
         if !rest[..link].iter().all(skipped) {
             return None;
         }
@@ -180,11 +179,11 @@ fn behind(rest: &[Token], linked: bool) -> Option<Vec<String>> {
 
 /// The answer in front of a span: content words back to what separates.
 fn before(front: &[Token]) -> Option<Vec<String>> {
-    let start = front.iter().rposition(|token| token.kind == Kind::Role(Role::Content))?;
+    let start = front.iter().rposition(|token| token.kind == Kind::Word(PartOfSpeech::Content))?;
     let run = front[..=start].iter().rev().take_while(|token| match token.kind {
-        Kind::Asked | Kind::Role(Role::Content) => true,
+        Kind::Asked | Kind::Word(PartOfSpeech::Content) => true,
         // `Port of Ozo is ...`
-        Kind::Role(Role::Function) => matches!(token.word.as_str(), "of" | "the"),
+        Kind::Word(PartOfSpeech::Function) => matches!(token.word.as_str(), "of" | "the"),
         _ => false,
     });
     let mut words: Vec<String> = run.filter(|token| is_said(token)).map(|token| token.word.clone()).collect();
@@ -194,8 +193,11 @@ fn before(front: &[Token]) -> Option<Vec<String>> {
 
 /// The answer between the words of a span.
 fn inside(span: &[Token]) -> Option<Vec<String>> {
-    let words: Vec<String> =
-        span.iter().filter(|token| token.kind == Kind::Role(Role::Content)).map(|token| token.word.clone()).collect();
+    let words: Vec<String> = span
+        .iter()
+        .filter(|token| token.kind == Kind::Word(PartOfSpeech::Content))
+        .map(|token| token.word.clone())
+        .collect();
     (!words.is_empty()).then_some(words)
 }
 
@@ -219,11 +221,11 @@ fn stretch<'a>(tokens: impl Iterator<Item = &'a Token> + Clone) -> Option<Vec<St
 
 /// A word of the question that stands outside the span is part of what is said: `the capital of Mexico is Mexico City`.
 fn is_said(token: &Token) -> bool {
-    matches!(token.kind, Kind::Asked | Kind::Role(Role::Content))
+    matches!(token.kind, Kind::Asked | Kind::Word(PartOfSpeech::Content))
 }
 
 fn is_reported(token: &Token) -> bool {
-    token.kind == Kind::Role(Role::Reporting)
+    token.kind == Kind::Word(PartOfSpeech::Reporting)
 }
 
 /// Words and boundaries of a text; words with a stem of the question are marked.
@@ -236,7 +238,7 @@ fn tokens(text: &str, asked: &BTreeMap<String, usize>) -> Vec<Token> {
             found.push(Token { word: String::new(), kind: Kind::Boundary });
         }
         for word in words(part) {
-            let kind = if asked.contains_key(stem(&word)) { Kind::Asked } else { Kind::Role(role(&word)) };
+            let kind = if asked.contains_key(stem(&word)) { Kind::Asked } else { Kind::Word(part_of_speech(&word)) };
             found.push(Token { word, kind });
         }
     }

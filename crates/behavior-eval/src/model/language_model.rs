@@ -15,7 +15,7 @@ pub trait LanguageModel {
     /// needs. The row is borrowed for the call only, so one buffer serves all of them.
     ///
     /// # Errors
-    /// Whatever keeps the model from running; the measurement ends with it.
+    /// A model that cannot run; the measurement ends with its error.
     fn logits(
         &mut self,
         tokens: &[u32],

@@ -1,4 +1,4 @@
-//! Who computed each token in each layer.
+//! The experts that computed each token in each layer.
 //!
 //! ```text
 //!   ids, weights   [layers, n, top_k]     ids ascend within a token
@@ -9,10 +9,9 @@
 
 /// The experts of `n` tokens in some MoE layers.
 #[derive(Clone, Debug, Default, PartialEq)]
+#[allow(missing_docs, reason = "fields without a sentence speak for themselves")]
 pub struct RoutingTable {
-    /// Tokens.
     pub n: usize,
-    /// Experts per token.
     pub top_k: usize,
     /// `[layers, n, top_k]`, ascending within a token.
     pub ids: Vec<u32>,
@@ -25,13 +24,11 @@ pub struct RoutingTable {
 
 impl RoutingTable {
     /// A table without layers.
-    #[must_use]
     pub fn new(n: usize, top_k: usize) -> Self {
         Self { n, top_k, ..Self::default() }
     }
 
-    /// Number of layers.
-    #[must_use]
+    /// Number of layers that were appended.
     pub fn n_layers(&self) -> usize {
         self.margins.len().checked_div(self.n).unwrap_or(0)
     }
@@ -47,7 +44,6 @@ impl RoutingTable {
     ///
     /// # Panics
     /// When there is no such token or layer.
-    #[must_use]
     pub fn at(&self, layer: usize, token: usize) -> (&[u32], &[f32]) {
         assert!(token < self.n, "token {token} of {}", self.n);
         let start = (layer * self.n + token) * self.top_k;
@@ -58,14 +54,12 @@ impl RoutingTable {
     ///
     /// # Panics
     /// When there is no such token or layer.
-    #[must_use]
     pub fn margin(&self, layer: usize, token: usize) -> f32 {
         assert!(token < self.n, "token {token} of {}", self.n);
         self.margins[layer * self.n + token]
     }
 
     /// Whether the table has these sizes, and all its columns do.
-    #[must_use]
     pub fn has_shape(&self, layers: usize, n: usize, top_k: usize) -> bool {
         let entries = layers.checked_mul(n).and_then(|rows| rows.checked_mul(top_k));
         self.n == n
@@ -76,7 +70,6 @@ impl RoutingTable {
     }
 
     /// The first thing in it that cannot be: an unknown expert, ids that do not ascend, a number that is none.
-    #[must_use]
     pub fn defect(&self, n_experts: usize) -> Option<String> {
         let known = |id: u32| usize::try_from(id).is_ok_and(|id| id < n_experts);
         if let Some(id) = self.ids.iter().find(|&&id| !known(id)) {

@@ -1,13 +1,13 @@
 //! A model without weights, for tests and examples of everything that sees models through [`Subject`].
 //!
 //! Its tokens are the bytes of the text and one that ends an answer. A function answers; routing, hidden states and
-//! logits are hashes of layer, position and token, so two subjects agree wherever nobody misled them. What a router
+//! logits are hashes of layer, position and token, so two subjects agree except where one was told to misroute. What a router
 //! reads holds token and position as small whole numbers, so that [`Subject::route`] decides the same on a copy of it,
 //! rounded to F16 or not.
 
 use super::language_model::ModelError;
 use super::routing_table::RoutingTable;
-use super::subject::{Answer, Run, StopReason, Subject, SubjectInfo, Want};
+use super::subject::{Answer, AnswerEnd, Run, Subject, SubjectInfo, Want};
 use crate::stats::split_mix;
 
 /// The token that ends an answer.
@@ -20,7 +20,7 @@ const EXACT: usize = 2048;
 type AnswerRule = Box<dyn FnMut(&str) -> String + Send>;
 type RouteRule = Box<dyn FnMut(usize, usize) -> bool + Send>;
 
-/// See the module.
+/// A model that answers by a function and routes by hashes.
 pub struct ScriptedSubject {
     info: SubjectInfo,
     answer: AnswerRule,
@@ -30,7 +30,6 @@ pub struct ScriptedSubject {
 
 impl ScriptedSubject {
     /// A subject of this name with 8 experts, 2 per token, in the MoE layers 1 to 3. It answers with nothing.
-    #[must_use]
     pub fn new(name: &str) -> Self {
         let info = SubjectInfo {
             name: name.to_owned(),
@@ -45,21 +44,18 @@ impl ScriptedSubject {
     }
 
     /// Answers by a function of the prompt: the system message, a line end, the user turn, a line end.
-    #[must_use]
     pub fn answering(mut self, answer: impl FnMut(&str) -> String + Send + 'static) -> Self {
         self.answer = Box::new(answer);
         self
     }
 
     /// Replaces one expert by a wrong one wherever `wrong` says so of a MoE layer (counted from 0) and a position.
-    #[must_use]
     pub fn misrouting(mut self, wrong: impl FnMut(usize, usize) -> bool + Send + 'static) -> Self {
         self.misroute = Box::new(wrong);
         self
     }
 
     /// How often it ran or answered: nothing that was recorded needs to run again.
-    #[must_use]
     pub fn runs(&self) -> usize {
         self.runs
     }
@@ -105,7 +101,7 @@ impl Subject for ScriptedSubject {
         self.runs += 1;
         let bytes: Vec<u8> = prompt.iter().filter_map(|&token| u8::try_from(token).ok()).collect();
         let mut text = (self.answer)(&String::from_utf8_lossy(&bytes));
-        let stop_reason = if text.len() > max_new_tokens { StopReason::Length } else { StopReason::Stop };
+        let stop_reason = if text.len() > max_new_tokens { AnswerEnd::Length } else { AnswerEnd::Stop };
         let end = (0..=max_new_tokens.min(text.len())).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
         text.truncate(end);
         Ok(Answer { tokens: text.bytes().map(u32::from).collect(), text, stop_reason })

@@ -5,6 +5,7 @@
 //!
 //! **Invariant:** the gates know a model only through [`Subject`], and the same calls give the same results.
 
+use crate::model::SubjectError;
 use serde::{Deserialize, Serialize};
 
 use super::language_model::ModelError;
@@ -12,20 +13,19 @@ use super::role::Role;
 use super::routing_table::RoutingTable;
 use crate::{Error, Result};
 
-/// What a model is, as far as the gates care.
+/// The shape and identity of a model, as far as the gates need them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "fields without a sentence speak for themselves")]
 pub struct SubjectInfo {
     /// A short name for reports and file names.
     pub name: String,
-    /// BLAKE3 of the model in lower-case hexadecimal: its identity, whatever its file is called.
+    /// BLAKE3 of the model in lower-case hexadecimal: its identity, which does not depend on the name of its file.
     pub id: String,
     /// Indices of the layers that have a router, ascending.
     pub moe_layers: Vec<u32>,
     /// Routed experts per layer.
     pub n_experts: usize,
-    /// Experts per token.
     pub top_k: usize,
-    /// Number of tokens the model knows.
     pub vocab_size: usize,
     /// Width of the residual stream.
     pub hidden: usize,
@@ -35,18 +35,16 @@ pub struct SubjectInfo {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
-pub enum StopReason {
-    /// The model ended it.
+#[allow(missing_docs, reason = "variants without a sentence speak for themselves")]
+pub enum AnswerEnd {
     Stop,
     /// It has as many tokens as were allowed.
     Length,
-    /// The context is full.
     Context,
 }
 
-impl StopReason {
+impl AnswerEnd {
     /// The word that traces and reports use.
-    #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Stop => "stop",
@@ -56,21 +54,21 @@ impl StopReason {
     }
 }
 
-/// A greedy answer.
+/// A greedy answer to one prompt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "fields without a sentence speak for themselves")]
 pub struct Answer {
     /// Its tokens, without the one that ended it.
     pub tokens: Vec<u32>,
     /// The same as text, control tokens left out.
     pub text: String,
-    /// Why it ended.
-    pub stop_reason: StopReason,
+    pub stop_reason: AnswerEnd,
 }
 
 /// What a teacher-forced run has to hand out besides the routing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "fields without a sentence speak for themselves")]
 pub struct Want {
-    /// All router scores.
     pub scores: bool,
     /// What each router reads.
     pub router_inputs: bool,
@@ -82,6 +80,7 @@ pub struct Want {
 
 /// What a run over `n` given tokens handed out. One prompt's columns are in memory at a time.
 #[derive(Clone, Debug, Default, PartialEq)]
+#[allow(missing_docs, reason = "fields without a sentence speak for themselves")]
 pub struct Run {
     /// The experts of every token in every MoE layer.
     pub routing: RoutingTable,
@@ -89,7 +88,6 @@ pub struct Run {
     pub scores: Option<Vec<f32>>,
     /// `[layers, n, hidden]`: the normed input of each MoE layer's feed-forward part.
     pub router_inputs: Option<Vec<f32>>,
-    /// `[n, hidden]`.
     pub final_hidden: Option<Vec<f32>>,
 }
 
@@ -105,20 +103,20 @@ pub struct Run {
 /// # Ok::<(), behavior_eval::model::ModelError>(())
 /// ```
 pub trait Subject {
-    /// What it is.
+    /// What the gates need to know of it.
     fn info(&self) -> &SubjectInfo;
 
     /// The tokens of a prompt, exactly as the model's chat template renders a system message and a user turn that
     /// await the assistant, thinking off. An empty `system` means none.
     ///
     /// # Errors
-    /// Whatever keeps the text from becoming tokens.
+    /// A text that cannot be rendered or tokenised.
     fn encode(&mut self, system: &str, user: &str) -> std::result::Result<Vec<u32>, ModelError>;
 
     /// The greedy answer to `prompt` from an empty context, of at most `max_new_tokens` tokens.
     ///
     /// # Errors
-    /// A prompt that does not fit, and whatever keeps the model from running.
+    /// A prompt that does not fit, and a model that cannot run.
     fn generate(&mut self, prompt: &[u32], max_new_tokens: usize) -> std::result::Result<Answer, ModelError>;
 
     /// Runs given tokens through an empty context and hands out what every router decided, and what else is wanted.
@@ -126,7 +124,7 @@ pub trait Subject {
     /// row of position `p` predicts token `p + 1`.
     ///
     /// # Errors
-    /// Tokens that do not fit or are not known, and whatever keeps the model from running.
+    /// Tokens that do not fit or are not known, and a model that cannot run.
     fn run(
         &mut self,
         tokens: &[u32],
@@ -138,17 +136,17 @@ pub trait Subject {
     /// local mode. `layer` counts within [`SubjectInfo::moe_layers`]. The result has one layer.
     ///
     /// # Errors
-    /// Whatever keeps the router from running.
+    /// A router that cannot run.
     fn route(&mut self, layer: usize, inputs: &[f32]) -> std::result::Result<RoutingTable, ModelError>;
 }
 
 /// Calls [`Subject::run`] and checks what came back against the contract: every length, every id, every number.
 ///
 /// # Errors
-/// [`Error::Subject`] when the model fails, [`Error::SubjectContract`] when it hands out something impossible.
+/// [`SubjectError::Failed`] when the model fails, [`SubjectError::Contract`] when it hands out something impossible.
 pub fn run_checked(
     subject: &mut dyn Subject,
-    place: Place<'_>,
+    place: AskedPrompt<'_>,
     tokens: &[u32],
     want: &Want,
     logits: &mut dyn FnMut(usize, &[f32]) -> Result<()>,
@@ -203,7 +201,12 @@ pub fn run_checked(
 ///
 /// # Errors
 /// As [`run_checked`].
-pub fn route_checked(subject: &mut dyn Subject, place: Place<'_>, inputs: &[f32], n: usize) -> Result<RoutingTable> {
+pub fn route_checked(
+    subject: &mut dyn Subject,
+    place: AskedPrompt<'_>,
+    inputs: &[f32],
+    n: usize,
+) -> Result<RoutingTable> {
     let info = subject.info().clone();
     if inputs.len() != info.moe_layers.len() * n * info.hidden {
         return Err(place.broken("the layer inputs", format!("{} numbers for {n} tokens", inputs.len())));
@@ -218,7 +221,13 @@ pub fn route_checked(subject: &mut dyn Subject, place: Place<'_>, inputs: &[f32]
 }
 
 /// The table has the shape and holds the numbers that the model's own figures allow.
-fn check_routing(table: &RoutingTable, info: &SubjectInfo, layers: usize, n: usize, place: Place<'_>) -> Result<()> {
+fn check_routing(
+    table: &RoutingTable,
+    info: &SubjectInfo,
+    layers: usize,
+    n: usize,
+    place: AskedPrompt<'_>,
+) -> Result<()> {
     if !table.has_shape(layers, n, info.top_k) {
         let got = format!("{} ids for {} tokens", table.ids.len(), table.n);
         return Err(place.broken("the routing", got));
@@ -231,22 +240,20 @@ fn check_routing(table: &RoutingTable, info: &SubjectInfo, layers: usize, n: usi
 
 /// Which model is asked about which prompt, for messages.
 #[derive(Clone, Copy, Debug)]
-pub struct Place<'a> {
-    /// Which model.
+#[allow(missing_docs, reason = "fields without a sentence speak for themselves")]
+pub struct AskedPrompt<'a> {
     pub role: Role,
-    /// Which prompt.
     pub prompt_id: &'a str,
 }
 
-impl Place<'_> {
-    /// The model failed.
-    #[must_use]
+impl AskedPrompt<'_> {
+    /// The error of a model that failed.
     pub fn failed(self, source: ModelError) -> Error {
-        Error::Subject { role: self.role, prompt_id: self.prompt_id.to_owned(), source }
+        Error::Subject(SubjectError::Failed { role: self.role, prompt_id: self.prompt_id.to_owned(), source })
     }
 
     /// The model handed out `got` as `what`.
     fn broken(self, what: &'static str, got: String) -> Error {
-        Error::SubjectContract { role: self.role, prompt_id: self.prompt_id.to_owned(), what, got }
+        Error::Subject(SubjectError::Contract { role: self.role, prompt_id: self.prompt_id.to_owned(), what, got })
     }
 }

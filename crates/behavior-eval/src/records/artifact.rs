@@ -18,20 +18,16 @@
 //! **Invariant:** no length is believed before it was compared with the size of the file, and no column before its hash
 //! was. Memory: the index, and the columns of one prompt at a time.
 
-mod column;
 mod layout;
 mod reader;
 mod record;
-mod sparse;
+mod sparse_logits;
 mod spec;
 mod writer;
 
-pub use column::SparseLogits;
-pub use layout::ArtifactDefect;
-pub use reader::{PromptEntry, TeacherArtifact};
-pub use record::{PromptInput, open_or_record, open_recorded, record};
+pub use layout::PromptEntry;
+pub use reader::TeacherArtifact;
+pub use record::{open_or_record, open_recorded, record};
+pub use sparse_logits::SparseLogits;
 pub use spec::{ArtifactSpec, Columns, LogitsAt};
-pub use writer::{ArtifactWriter, PromptRecord};
-
-/// Version of the layout.
-pub const ARTIFACT_VERSION: u32 = 1;
+pub use writer::{ArtifactWriter, TeacherRecord};

@@ -2,6 +2,7 @@
 //!
 //! **Invariant:** such a job never has another manifest, so one that says otherwise is damaged.
 
+use crate::records::RecordError;
 use std::path::Path;
 
 use gguf_bitnet::Job;
@@ -20,6 +21,6 @@ pub(crate) fn open(path: &Path, manifest: &Value) -> Result<Job> {
             }
             _ => return error.into(),
         };
-        Error::Journal { path: path.to_owned(), reason }
+        Error::Records(RecordError::Journal { path: path.to_owned(), reason })
     })
 }

@@ -8,6 +8,7 @@
 //! ```
 //! **Invariant:** a unit is read back as it was written or not at all: its lengths must fit its shape.
 
+use crate::records::RecordError;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -16,6 +17,7 @@ use gguf_bitnet::Job;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::bytes::{read_f32, read_u32, write_f32, write_u32};
 use super::job;
 use crate::model::{Answer, RoutingTable};
 use crate::{Error, Result};
@@ -100,11 +102,12 @@ impl StudentJournal {
     pub(crate) fn check_order<'a>(&self, prompts: impl Iterator<Item = &'a str>) -> Result<()> {
         match self.heads.iter().map(|head| head.prompt_id.as_str()).zip(prompts).find(|(done, given)| done != given) {
             None => Ok(()),
-            Some((done, given)) => Err(Error::PromptOrder { recorded: done.to_owned(), given: given.to_owned() }),
+            Some((done, given)) => {
+                Err(RecordError::PromptOrder { recorded: done.to_owned(), given: given.to_owned() }.into())
+            }
         }
     }
 
-    /// Adds a prompt.
     pub(crate) fn append(&mut self, record: &StudentRecord, seconds: f64) -> Result<()> {
         let head = Head {
             prompt_id: record.prompt_id.clone(),
@@ -119,8 +122,9 @@ impl StudentJournal {
         };
         let mut bytes = Vec::new();
         for table in std::iter::once(&record.routing).chain(&record.local) {
-            bytes.extend(table.ids.iter().flat_map(|id| id.to_le_bytes()));
-            bytes.extend(table.weights.iter().chain(&table.margins).flat_map(|x| x.to_le_bytes()));
+            write_u32(&table.ids, &mut bytes);
+            write_f32(&table.weights, &mut bytes);
+            write_f32(&table.margins, &mut bytes);
         }
         bytes.extend(record.coherence.iter().flatten().flat_map(|x| x.to_le_bytes()));
         for (kl, same) in record.divergence.iter().flatten() {
@@ -156,14 +160,13 @@ impl StudentJournal {
         &self.heads[index].answer
     }
 
-    /// Removes it.
     pub(crate) fn discard(self) -> Result<()> {
         Ok(self.job.discard()?)
     }
 }
 
 fn damaged(path: &Path, reason: String) -> Error {
-    Error::Journal { path: path.to_owned(), reason }
+    Error::Records(RecordError::Journal { path: path.to_owned(), reason })
 }
 
 impl Head {
@@ -200,12 +203,9 @@ impl Head {
         let rows = self.layers.checked_mul(self.tokens)?;
         let entries = rows.checked_mul(self.top_k)?;
         let mut table = RoutingTable::new(self.tokens, self.top_k);
-        let ids = take(bytes, entries.checked_mul(4)?)?;
-        table.ids = ids.as_chunks().0.iter().map(|b| u32::from_le_bytes(*b)).collect();
-        for (column, len) in [(&mut table.weights, entries), (&mut table.margins, rows)] {
-            let numbers = take(bytes, len.checked_mul(4)?)?;
-            *column = numbers.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
-        }
+        table.ids = read_u32(take(bytes, entries.checked_mul(4)?)?);
+        table.weights = read_f32(take(bytes, entries.checked_mul(4)?)?);
+        table.margins = read_f32(take(bytes, rows.checked_mul(4)?)?);
         Some(table)
     }
 }
@@ -220,7 +220,7 @@ fn take<'a>(bytes: &mut &'a [u8], n: usize) -> Option<&'a [u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::StopReason;
+    use crate::model::AnswerEnd;
     use serde_json::json;
 
     fn record(prompt_id: &str, full: bool) -> StudentRecord {
@@ -228,7 +228,7 @@ mod tests {
         routing.push_layer(&[0, 1, 2, 5, 0, 7], &[0.5, 0.25, 1.5, -0.0, 3.25, 1e-30], &[0.1, 0.2, 0.3]);
         StudentRecord {
             prompt_id: prompt_id.into(),
-            answer: Answer { tokens: vec![7, 8], text: "“so”".into(), stop_reason: StopReason::Length },
+            answer: Answer { tokens: vec![7, 8], text: "“so”".into(), stop_reason: AnswerEnd::Length },
             local: full.then(|| routing.clone()),
             routing,
             coherence: full.then(|| vec![0.1 + 0.2, -1.0, 1.0 / 3.0]),
@@ -250,7 +250,10 @@ mod tests {
         assert_eq!(journal.read(1).unwrap(), record("p-2", false));
         assert_eq!(journal.seconds(), 0.75);
         assert!(journal.check_order(["p-1", "p-2", "p-3"].into_iter()).is_ok());
-        assert!(matches!(journal.check_order(["p-1", "p-3"].into_iter()), Err(Error::PromptOrder { .. })));
+        assert!(matches!(
+            journal.check_order(["p-1", "p-3"].into_iter()),
+            Err(Error::Records(RecordError::PromptOrder { .. }))
+        ));
         let other = StudentJournal::open(dir.path(), &json!({ "student": "b" })).unwrap();
         assert_eq!(other.len(), 0, "another student has another journal");
         drop(other);
@@ -293,7 +296,7 @@ mod tests {
         for change in changes {
             let good = journal.heads[0].clone();
             change(&mut journal.heads[0]);
-            assert!(matches!(journal.read(0), Err(Error::Journal { .. })));
+            assert!(matches!(journal.read(0), Err(Error::Records(RecordError::Journal { .. }))));
             journal.heads[0] = good;
         }
         assert!(journal.read(0).is_ok());

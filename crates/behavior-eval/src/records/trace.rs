@@ -18,8 +18,8 @@ mod record;
 mod summary;
 mod writer;
 
-pub use diff::{Divergence, PromptDiff, TraceDiff, diff};
-pub use reader::{MAX_LINE_BYTES, TraceDefect, TraceReader};
-pub use record::{CitationTrace, RefusalTrace, RoutingTrace, TRACE_VERSION, TraceRecord};
-pub use summary::{LayerSummary, PromptSummary, TraceSummary, summarize};
+pub use diff::{PromptDiff, TraceDiff, TracePosition, diff};
+pub use reader::TraceReader;
+pub use record::{CitationTrace, RefusalTrace, RoutingTrace, TraceRecord};
+pub use summary::{PromptSummary, TraceSummary, summarize};
 pub use writer::{TraceWriter, trace_file_name, trace_path};

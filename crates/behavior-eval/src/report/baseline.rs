@@ -7,10 +7,12 @@
 //! **Invariant:** a baseline is hostile until it has been checked: it is read up to a size, every figure in it must be a
 //! share inside its own interval, and one of another suite or another way of asking is refused, never compared.
 
+use crate::report::ReportError;
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
+use super::comparison::{Change, Comparison};
 use super::gate_report::{GateReport, SCHEMA, Settings};
 use crate::gates::{BehavioralGate, GateResult, Outcome};
 use crate::stats::Figure;
@@ -47,46 +49,13 @@ struct BaselinePrompt {
     failed: Vec<BehavioralGate>,
 }
 
-/// A report set beside its baseline.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct Comparison {
-    /// Identity of the student of the baseline.
-    pub student: String,
-    /// What got worse beyond chance, one sentence each.
-    pub regressions: Vec<String>,
-    /// What else a reader should know.
-    pub notes: Vec<String>,
-    /// Each gated figure, then and now.
-    pub figures: Vec<Change>,
-    /// Prompts that had nothing wrong then and have now.
-    pub newly_failing: Vec<String>,
-    /// The other way round.
-    pub newly_passing: Vec<String>,
-}
-
-/// A figure then and now.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Change {
-    /// Which gate.
-    pub gate: BehavioralGate,
-    /// Then.
-    pub baseline: Option<Figure>,
-    /// Now.
-    pub now: Option<Figure>,
-    /// Now minus then.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub change: Option<f64>,
-    /// Whether it got worse beyond chance.
-    pub regressed: bool,
-}
-
 impl Baseline {
     /// Reads an earlier report from its JSON text.
     ///
     /// # Errors
-    /// [`Error::BaselineReport`] for what is no report of this schema or holds figures that cannot be.
+    /// [`ReportError::Baseline`] for what is no report of this schema or holds figures that cannot be.
     pub fn parse(json: &str) -> Result<Self> {
-        let bad = |reason: String| Error::BaselineReport { reason };
+        let bad = |reason: String| Error::Report(ReportError::Baseline { reason });
         if json.len() as u64 > MAX_BYTES {
             return Err(bad(format!("it is larger than {MAX_BYTES} bytes")));
         }
@@ -117,13 +86,11 @@ impl Baseline {
     }
 
     /// Ids of the prompts that something was wrong with.
-    #[must_use]
     pub fn failing_prompts(&self) -> Vec<&str> {
         self.prompts.iter().filter(|p| !p.failed.is_empty()).map(|p| p.prompt_id.as_str()).collect()
     }
 
     /// Identity of the suite it was made on.
-    #[must_use]
     pub fn suite(&self) -> &str {
         &self.suite.identity
     }
@@ -161,33 +128,25 @@ impl Baseline {
     /// Whether a run of this suite and teacher with these settings can be set beside this report; it need not have run.
     ///
     /// # Errors
-    /// [`Error::BaselineReport`] when it cannot: another suite, another teacher, or another way of asking and counting.
+    /// [`ReportError::Baseline`] when it cannot: another suite, another teacher, or another way of asking and counting.
     pub fn check(&self, suite: &str, teacher: &str, now: &Settings) -> Result<()> {
-        let differs = |what: &str, then: &str, now: &str| {
-            let reason = format!("its {what} is {then}, and this run's is {now}: they cannot be compared");
-            Err(Error::BaselineReport { reason })
-        };
-        if self.suite.identity != suite {
-            return differs("suite", &self.suite.identity, suite);
-        }
-        if self.teacher.identity != teacher {
-            return differs("teacher", &self.teacher.identity, teacher);
-        }
         let then = &self.settings;
-        if then.max_new_tokens != now.max_new_tokens {
-            return differs("limit of tokens", &then.max_new_tokens.to_string(), &now.max_new_tokens.to_string());
+        let list = |settings: &Settings| settings.refusal_signals.join(", ");
+        let pairs = [
+            ("suite", self.suite.identity.clone(), suite.to_owned()),
+            ("teacher", self.teacher.identity.clone(), teacher.to_owned()),
+            ("limit of tokens", then.max_new_tokens.to_string(), now.max_new_tokens.to_string()),
+            ("way of computing", then.compute.clone(), now.compute.clone()),
+            ("list of refusal signals", list(then), list(now)),
+            ("rule of labels", then.label_thresholds.to_string(), now.label_thresholds.to_string()),
+        ];
+        match pairs.into_iter().find(|(_, then, now)| then != now) {
+            None => Ok(()),
+            Some((what, then, now)) => {
+                let reason = format!("its {what} is {then}, and this run's is {now}: they cannot be compared");
+                Err(ReportError::Baseline { reason }.into())
+            }
         }
-        if then.compute != now.compute {
-            return differs("way of computing", &then.compute, &now.compute);
-        }
-        let (signals, labels) = (&now.refusal_signals, &now.label_thresholds);
-        if then.refusal_signals != *signals {
-            return differs("list of refusal signals", &then.refusal_signals.join(", "), &signals.join(", "));
-        }
-        if then.label_thresholds != *labels {
-            return differs("rule of labels", &then.label_thresholds.to_string(), &labels.to_string());
-        }
-        Ok(())
     }
 
     fn prompt_changes(&self, report: &GateReport, comparison: &mut Comparison) {

@@ -6,8 +6,8 @@ use crate::gates::BehavioralGate;
 
 /// A failed gate of the student.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "fields without a sentence speak for themselves")]
 pub struct Failure {
-    /// Which gate.
     pub gate: BehavioralGate,
     /// What is wrong, in a sentence with the figures.
     pub what: String,
@@ -19,33 +19,27 @@ pub struct Failure {
     /// The decisions that differ on these prompts; routing only. The trace has those of all prompts.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub misrouted: Vec<Misrouted>,
-    /// What repairs it.
     pub remedy: &'static str,
 }
 
 /// A prompt that a gate failed on.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "fields without a sentence speak for themselves")]
 pub struct WorstPrompt {
-    /// Its id.
     pub prompt_id: String,
-    /// Its label.
     pub label: String,
     /// What is wrong with the answer.
     pub why: String,
-    /// What was asked.
     pub question: String,
-    /// The student's answer.
     pub response: String,
-    /// The teacher's.
     pub teacher_response: String,
 }
 
 /// Tokens of a prompt and its answer that one layer sends to other experts than the teacher's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[allow(missing_docs, reason = "fields without a sentence speak for themselves")]
 pub struct Misrouted {
-    /// The prompt.
     pub prompt_id: String,
-    /// The layer.
     pub layer: u32,
     /// Positions from the first token of the prompt.
     pub tokens: Vec<u32>,

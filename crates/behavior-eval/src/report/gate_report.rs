@@ -15,14 +15,14 @@
 //!
 //! **Invariant:** a metric that was not measured is absent.
 
-use super::failures::Failure;
 use serde::{Deserialize, Serialize};
 
-use super::baseline::Comparison;
+use super::comparison::Comparison;
+use super::failures::Failure;
 use crate::gates::{
-    BehavioralGate, CitationFigures, GateResult, GateThresholds, LayerFigures, RefusalFigures, RoutingFigures, Verdict,
+    BehavioralGate, CitationFigures, GateResult, GateThresholds, PromptRecord, RefusalFigures, RoutingReport, Verdict,
 };
-use crate::labels::{LabelCounts, LabelMove, LabelReport, LabelThresholds, SensitivityRow, Stability};
+use crate::labels::{LabelFigures, LabelThresholds, Stability};
 use crate::stats::Figure;
 
 /// Version of the report's schema; `schema/gate-report.schema.json` of this crate describes it.
@@ -30,28 +30,23 @@ pub const SCHEMA: u32 = 1;
 
 /// The result of one gate run.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "fields without a sentence speak for themselves")]
 pub struct GateReport {
-    /// Whether the student ships.
     pub verdict: Verdict,
-    /// The result in sentences.
     pub summary: Vec<String>,
-    /// [`SCHEMA`].
     pub schema: u32,
-    /// What was asked.
     pub suite: SuiteFacts,
-    /// How it was asked and judged.
     pub settings: Settings,
     /// The teacher under the same gates; its routing is the reference and has no gate.
     pub teacher: ModelReport,
-    /// The student.
     pub student: ModelReport,
     /// What the student kept of the teacher's figures.
     pub retention: Vec<Retention>,
     /// The student's routing against the teacher's, each layer on the student's own hidden states.
-    pub routing: RoutingSection,
+    pub routing: RoutingReport,
     /// The same with each router fed the teacher's states; absent when these were not recorded.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub local_routing: Option<RoutingSection>,
+    pub local_routing: Option<RoutingReport>,
     /// Cosine of teacher and student after the final norm; absent when the teacher's was not recorded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub coherence: Option<Coherence>,
@@ -59,7 +54,7 @@ pub struct GateReport {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fidelity: Option<AnswerFidelity>,
     /// Automatic labels, and how far they can be trusted.
-    pub labels: LabelSection,
+    pub labels: LabelFigures,
     /// How the figures hold when a part of the corpus is gone; absent when not asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub perturbation: Option<Stability>,
@@ -67,16 +62,13 @@ pub struct GateReport {
     pub failures: Vec<Failure>,
     /// One line per prompt, in the order of the suite.
     pub prompts: Vec<PromptReport>,
-    /// Comparison with an earlier report.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub baseline: Option<Comparison>,
-    /// Time, paths, threads.
     pub run: RunFacts,
 }
 
 impl GateReport {
     /// Whether the run may end well: the student ships and fell behind no baseline.
-    #[must_use]
     pub fn passed(&self) -> bool {
         self.verdict == Verdict::Ship && self.baseline.as_ref().is_none_or(|baseline| baseline.regressions.is_empty())
     }
@@ -93,7 +85,6 @@ impl GateReport {
     }
 
     /// The report as indented JSON with a line end.
-    #[must_use]
     pub fn json(&self) -> String {
         let text = serde_json::to_string_pretty(self).expect("a report holds strings and numbers only");
         text + "\n"
@@ -102,18 +93,14 @@ impl GateReport {
 
 /// The suite of a run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[allow(missing_docs, reason = "fields without a sentence speak for themselves")]
 pub struct SuiteFacts {
-    /// Name of its file.
     pub name: String,
     /// BLAKE3 of its prompts and chunks.
     pub identity: String,
-    /// Prompts that were run.
     pub prompts: u64,
-    /// Prompts whose sources agree.
     pub resolved: u64,
-    /// Prompts whose sources disagree.
     pub contested: u64,
-    /// Prompts without enough evidence.
     pub indeterminate: u64,
     /// Prompts that no signal labels; they are not gated.
     pub unlabelled: u64,
@@ -124,10 +111,9 @@ pub struct SuiteFacts {
 /// Where labels come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
+#[allow(missing_docs, reason = "variants without a sentence speak for themselves")]
 pub enum LabelSource {
-    /// The suite carries them.
     Suite,
-    /// Made from the evidence of each prompt.
     Automatic,
     /// The suite's own where it has them, else made from evidence.
     Both,
@@ -135,14 +121,13 @@ pub enum LabelSource {
 
 /// What decides, next to the models and the suite.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "fields without a sentence speak for themselves")]
 pub struct Settings {
     /// Whether lower ends of intervals have to pass.
     pub strict: bool,
-    /// Most tokens of an answer.
     pub max_new_tokens: usize,
     /// How the models compute, in the words of the command line.
     pub compute: String,
-    /// What each gate demands.
     pub thresholds: GateThresholds,
     /// What makes a label out of evidence, where the suite has none.
     pub label_thresholds: LabelThresholds,
@@ -152,18 +137,15 @@ pub struct Settings {
 
 /// One model under the gates.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "fields without a sentence speak for themselves")]
 pub struct ModelReport {
-    /// A short name.
     pub name: String,
     /// BLAKE3 of what it computes.
     pub identity: String,
     /// Its gates, in the order of the ship rule.
     pub gates: Vec<GateResult>,
-    /// Its citations.
     pub citations: CitationFigures,
-    /// Its refusals.
     pub refusal: RefusalFigures,
-    /// Tokens of its answers, on average.
     pub answer_tokens: f64,
     /// Answers that were cut off by their limit.
     pub cut_off: u64,
@@ -176,7 +158,6 @@ impl ModelReport {
     }
 
     /// The figure of a gate.
-    #[must_use]
     pub fn figure(&self, gate: BehavioralGate) -> Option<Figure> {
         self.gates.iter().find(|result| result.gate == gate)?.figure
     }
@@ -184,38 +165,23 @@ impl ModelReport {
 
 /// A figure of both models.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "fields without a sentence speak for themselves")]
 pub struct Retention {
-    /// Which figure.
     pub gate: BehavioralGate,
-    /// The teacher's.
     pub teacher: f64,
-    /// The student's.
     pub student: f64,
     /// Student over teacher; absent when the teacher's is 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kept: Option<f64>,
 }
 
-/// Routing of the student against the teacher, over every token of the prompts and of the teacher's answers.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct RoutingSection {
-    /// Over all layers.
-    #[serde(flatten)]
-    pub figures: RoutingFigures,
-    /// By layer, ascending.
-    pub layers: Vec<LayerFigures>,
-    /// The layer with the lowest agreement.
-    pub worst_layer: u32,
-}
-
 /// How far the student's states point where the teacher's do.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "fields without a sentence speak for themselves")]
 pub struct Coherence {
-    /// Mean cosine.
     pub mean: f64,
     /// The lowest of all positions.
     pub lowest: f64,
-    /// Positions.
     pub n: u64,
 }
 
@@ -232,37 +198,11 @@ pub struct AnswerFidelity {
     pub kl_by_position: Vec<f64>,
 }
 
-/// Automatic labels: [`LabelReport`] without its prompts.
+/// One prompt of a report.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct LabelSection {
-    /// Labels by the rules.
-    pub counts: LabelCounts,
-    /// Prompts whose label by the rules is the true one; absent when the suite has no labels.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub accuracy: Option<Figure>,
-    /// True labels against labels by the rules.
-    pub confusion: Vec<LabelMove>,
-    /// Every threshold a tenth down and a tenth up.
-    pub sensitivity: Vec<SensitivityRow>,
-}
-
-impl From<&LabelReport> for LabelSection {
-    fn from(report: &LabelReport) -> Self {
-        Self {
-            counts: report.counts,
-            accuracy: report.accuracy,
-            confusion: report.confusion.clone(),
-            sensitivity: report.sensitivity.clone(),
-        }
-    }
-}
-
-/// One prompt.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "fields without a sentence speak for themselves")]
 pub struct PromptReport {
-    /// Its id.
     pub prompt_id: String,
-    /// Its label.
     pub label: String,
     /// The gates it counts against; empty when nothing is wrong with it.
     pub failed: Vec<BehavioralGate>,
@@ -272,31 +212,42 @@ pub struct PromptReport {
     pub citations: [u64; 2],
     /// Relevant chunks, and those that are cited.
     pub relevant: [u64; 2],
-    /// Whether the student refused.
     pub refused: bool,
-    /// Whether the teacher refused.
     pub teacher_refused: bool,
-    /// Why the student's answer ended.
     pub stop_reason: String,
-    /// The student's answer.
     pub response: String,
+}
+
+impl PromptReport {
+    /// The line of a prompt, from its records of both models.
+    pub(crate) fn of(student: &PromptRecord<'_>, teacher: &PromptRecord<'_>, thresholds: &GateThresholds) -> Self {
+        let fails = |gate: &BehavioralGate| gate.is_failed_by(student, thresholds.of(*gate));
+        Self {
+            prompt_id: student.prompt.id.clone(),
+            label: student.label_name().to_owned(),
+            failed: BehavioralGate::ALL.into_iter().filter(fails).collect(),
+            routing: student.routing.as_ref().map_or([0, 0], |figures| [figures.agreement.n, figures.agreement.count]),
+            citations: [student.citations.len() as u64, student.n_valid()],
+            relevant: [student.relevant.len() as u64, student.n_relevant_cited()],
+            refused: student.did_refuse(),
+            teacher_refused: teacher.did_refuse(),
+            stop_reason: student.answer.stop_reason.name().to_owned(),
+            response: student.answer.text.clone(),
+        }
+    }
 }
 
 /// What may differ between two runs of the same thing.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "fields without a sentence speak for themselves")]
 pub struct RunFacts {
-    /// When the run ended, UTC.
     pub finished: String,
     /// Seconds of computing, all parts of an interrupted run together.
     pub seconds: f64,
-    /// The same per prompt.
     pub seconds_per_prompt: f64,
-    /// Threads.
     pub threads: usize,
-    /// Whether the teacher's answers were there already.
     pub teacher_reused: bool,
     /// Prompts that an earlier, interrupted run had finished.
     pub resumed_prompts: u64,
-    /// Files by role.
     pub files: std::collections::BTreeMap<String, String>,
 }

@@ -3,6 +3,7 @@
 //! **Invariant:** every text that comes from a report passes [`escape`], so that an answer of a model is shown and never
 //! acted on. A content security policy says the same to the browser.
 
+use super::escape::escape;
 use super::gate_report::GateReport;
 use super::page::{Block, Page, Table, Tone};
 use super::sections::page;
@@ -22,7 +23,6 @@ tr.bad td:first-child{box-shadow:inset .25rem 0 #b42318;padding-left:.6rem}tr.ba
 figure{margin:1rem 0}svg{max-width:100%;height:auto}";
 
 /// The report as an HTML page.
-#[must_use]
 pub fn html(report: &GateReport) -> String {
     render(&page(report))
 }
@@ -72,35 +72,4 @@ fn table_html(table: &Table) -> String {
         out += "</tr>\n";
     }
     out + "</table></div>\n"
-}
-
-/// Text without meaning to HTML, in content and in quoted attributes; also right for XML. Control characters, which XML
-/// forbids even escaped, become U+FFFD.
-pub(super) fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            '\n' | '\t' => out.push(c),
-            c if c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}') => out.push('\u{fffd}'),
-            c => out.push(c),
-        }
-    }
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::escape;
-
-    #[test]
-    fn nothing_in_a_text_is_markup() {
-        let hostile = "<script>alert('x')</script>&\"\0\u{1b}]";
-        let safe = escape(hostile);
-        assert_eq!(safe, "&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;&amp;&quot;\u{fffd}\u{fffd}]");
-    }
 }

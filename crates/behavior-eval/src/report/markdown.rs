@@ -5,7 +5,6 @@ use super::page::{Block, Page, Tone};
 use super::sections::page;
 
 /// The report as a Markdown page.
-#[must_use]
 pub fn markdown(report: &GateReport) -> String {
     render(&page(report))
 }

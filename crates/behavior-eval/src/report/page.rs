@@ -11,6 +11,28 @@ pub(super) struct Page {
     pub(super) blocks: Vec<Block>,
 }
 
+impl Page {
+    pub(super) fn heading(&mut self, text: &str) {
+        self.blocks.push(Block::Heading(text.to_owned()));
+    }
+
+    pub(super) fn text(&mut self, text: impl Into<String>) {
+        self.blocks.push(Block::Text(text.into()));
+    }
+
+    pub(super) fn list(&mut self, items: Vec<String>) {
+        self.blocks.push(Block::List(items));
+    }
+
+    pub(super) fn table(&mut self, table: Table) {
+        self.blocks.push(Block::Table(table));
+    }
+
+    pub(super) fn plot(&mut self, plot: Plot) {
+        self.blocks.push(Block::Plot(plot));
+    }
+}
+
 #[derive(Debug)]
 pub(super) enum Block {
     Heading(String),
@@ -25,11 +47,11 @@ pub(super) enum Block {
 #[derive(Debug, Default)]
 pub(super) struct Table {
     pub(super) head: Vec<&'static str>,
-    pub(super) rows: Vec<Row>,
+    pub(super) rows: Vec<TableRow>,
 }
 
 #[derive(Debug)]
-pub(super) struct Row {
+pub(super) struct TableRow {
     pub(super) cells: Vec<String>,
     pub(super) tone: Tone,
 }
@@ -50,7 +72,7 @@ impl Table {
     pub(super) fn row(&mut self, tone: Tone, cells: impl Into<Vec<String>>) {
         let cells = cells.into();
         debug_assert_eq!(cells.len(), self.head.len(), "{cells:?}");
-        self.rows.push(Row { cells, tone });
+        self.rows.push(TableRow { cells, tone });
     }
 }
 
@@ -68,6 +90,5 @@ pub(super) struct Plot {
 #[derive(Debug)]
 pub(super) struct Series {
     pub(super) name: &'static str,
-    /// Ascending in x.
     pub(super) points: Vec<(f64, f64)>,
 }

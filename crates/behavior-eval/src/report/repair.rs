@@ -1,4 +1,4 @@
-//! What a failed gate hands to whoever repairs the student. The gates themselves repair nothing.
+//! The work that failed gates leave to a refiner of the student. The gates themselves repair nothing.
 //!
 //! ```text
 //! routing_agreement                         every (prompt, layer, tokens) that went to other experts: router repair
@@ -11,13 +11,13 @@
 use super::failures::Misrouted;
 use super::gate_report::GateReport;
 use crate::Result;
-use crate::gates::BehavioralGate;
+use crate::gates::{BehavioralGate, Reads};
 use crate::records::trace::TraceRecord;
 
 /// The work that one failed gate leaves. [`BehavioralGate::remedy`] says what is done with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "fields without a sentence speak for themselves")]
 pub struct Repair {
-    /// Which gate.
     pub gate: BehavioralGate,
     /// The prompts concerned, in the order of the suite.
     pub prompts: Vec<String>,
@@ -35,29 +35,21 @@ pub fn repairs(report: &GateReport, trace: impl IntoIterator<Item = Result<Trace
     let mut trace = Some(trace);
     for failure in &report.failures {
         let gate = failure.gate;
-        let (prompts, misrouted) = match trace.take_if(|_| gate == BehavioralGate::RoutingAgreement) {
+        let mut repair = Repair { gate, prompts: Vec::new(), misrouted: Vec::new() };
+        match trace.take_if(|_| gate.row().reads == Reads::Routing) {
             Some(records) => {
-                let misrouted = misrouted(records)?;
-                let mut prompts: Vec<String> = misrouted.iter().map(|m| m.prompt_id.clone()).collect();
-                prompts.dedup();
-                (prompts, misrouted)
+                repair.misrouted = misrouted(records)?;
+                repair.prompts = repair.misrouted.iter().map(|m| m.prompt_id.clone()).collect();
+                repair.prompts.dedup();
             }
-            None => (failing(report, gate), Vec::new()),
-        };
-        repairs.push(Repair { gate, prompts, misrouted });
+            None => {
+                let concerned = report.prompts.iter().filter(|prompt| gate.is_repaired_by(&prompt.failed));
+                repair.prompts = concerned.map(|prompt| prompt.prompt_id.clone()).collect();
+            }
+        }
+        repairs.push(repair);
     }
     Ok(repairs)
-}
-
-/// The prompts that count against a gate of answers.
-fn failing(report: &GateReport, gate: BehavioralGate) -> Vec<String> {
-    // F1 of refusing has no prompts of its own: those of the two gates behind it.
-    let gates = match gate {
-        BehavioralGate::RefusalF1 => &[BehavioralGate::MustRefuse, BehavioralGate::MustAnswer][..],
-        _ => std::slice::from_ref(&gate),
-    };
-    let prompts = report.prompts.iter().filter(|prompt| prompt.failed.iter().any(|failed| gates.contains(failed)));
-    prompts.map(|prompt| prompt.prompt_id.clone()).collect()
 }
 
 /// Every position of a trace that went to other experts than the teacher's.

@@ -1,48 +1,48 @@
 //! A report cut into blocks: the same order and words for Markdown and HTML.
 
-use super::gate_report::{GateReport, LabelSection, ModelReport, RoutingSection};
-use super::page::{Block, Page, Plot, Series, Table, Tone};
-use crate::gates::{BehavioralGate, GateResult, Outcome, RoutingFigures};
-use crate::labels::{Removal, Stability};
+use super::gate_report::{GateReport, ModelReport};
+use super::page::{Page, Plot, Series, Table, Tone};
+use crate::gates::{GateResult, Outcome, Reads, RoutingFigures, RoutingReport};
+use crate::labels::{LabelFigures, Removal, Stability};
 use crate::stats::{Figure, Share};
 use crate::suite::Label;
 
-/// The whole report.
 pub(super) fn page(report: &GateReport) -> Page {
     let title =
         format!("{}: {} against {} on {}", report.verdict, report.student.name, report.teacher.name, report.suite.name);
-    let mut blocks = vec![Block::List(report.summary.clone())];
-    blocks.push(Block::Heading("Gates".into()));
-    blocks.push(Block::Text(demands(report)));
-    blocks.push(Block::Table(gates(report)));
-    failures(report, &mut blocks);
-    baseline(report, &mut blocks);
-    routing(report, &mut blocks);
-    answers(report, &mut blocks);
+    let mut page = Page { title, good: report.passed(), blocks: Vec::new() };
+    page.list(report.summary.clone());
+    page.heading("Gates");
+    page.text(demands(report));
+    page.table(gates(report));
+    failures(report, &mut page);
+    baseline(report, &mut page);
+    routing(report, &mut page);
+    answers(report, &mut page);
     if let Some(fidelity) = &report.fidelity {
-        blocks.push(Block::Heading("Distributions over the teacher's answers".into()));
-        blocks.push(Block::Text(format!(
+        page.heading("Distributions over the teacher's answers");
+        page.text(format!(
             "KL divergence from the teacher: mean {:.5} nats, a lower bound: the tokens beyond the likeliest ones, which have \
              a probability of {:.5} together, count as one. Same most likely token: {}.",
             fidelity.kl_mean,
             fidelity.tail_mass,
             figure_text(Some(&fidelity.same_top1))
-        )));
+        ));
         let points = fidelity.kl_by_position.iter().enumerate().map(|(i, &kl)| (i as f64, kl)).collect();
-        blocks.push(Block::Plot(Plot {
+        page.plot(Plot {
             title: "KL divergence by position in the answer".into(),
             x: "token of the answer",
             y: "nats",
             series: vec![Series { name: "mean", points }],
             line: None,
-        }));
+        });
     }
     if let Some(perturbation) = &report.perturbation {
-        perturbed(perturbation, &mut blocks);
+        perturbed(perturbation, &mut page);
     }
-    labelled(&report.labels, &mut blocks);
-    identities(report, &mut blocks);
-    Page { title, good: report.passed(), blocks }
+    labelled(&report.labels, &mut page);
+    identities(report, &mut page);
+    page
 }
 
 /// The figure with its interval: `0.6996 [0.6438, 0.7500] (198 of 283; 140 prompts)`.
@@ -114,13 +114,13 @@ fn gates(report: &GateReport) -> Table {
     table
 }
 
-fn failures(report: &GateReport, blocks: &mut Vec<Block>) {
+fn failures(report: &GateReport, page: &mut Page) {
     for failure in &report.failures {
-        blocks.push(Block::Heading(format!("Failed: {}", failure.gate)));
-        blocks.push(Block::Text(failure.what.clone()));
+        page.heading(&format!("Failed: {}", failure.gate));
+        page.text(failure.what.clone());
         if !failure.worst_layers.is_empty() {
             let layers: Vec<String> = failure.worst_layers.iter().map(u32::to_string).collect();
-            blocks.push(Block::Text(format!("Layers with the lowest agreement: {}.", layers.join(", "))));
+            page.text(format!("Layers with the lowest agreement: {}.", layers.join(", ")));
         }
         let mut table = Table::new(["prompt", "label", "what is wrong", "question", "student", "teacher"]);
         for p in &failure.worst_prompts {
@@ -128,16 +128,16 @@ fn failures(report: &GateReport, blocks: &mut Vec<Block>) {
             table.row(Tone::Plain, cells.map(|cell| shorten(cell)));
         }
         if !table.rows.is_empty() {
-            blocks.push(Block::Table(table));
+            page.table(table);
         }
         if !failure.misrouted.is_empty() {
             let mut table = Table::new(["prompt", "layer", "misrouted tokens"]);
             for m in &failure.misrouted {
                 table.row(Tone::Plain, [m.prompt_id.clone(), m.layer.to_string(), shorten(&ranges(&m.tokens))]);
             }
-            blocks.push(Block::Table(table));
+            page.table(table);
         }
-        blocks.push(Block::Text(format!("Remedy: {}.", failure.remedy_text())));
+        page.text(format!("Remedy: {}.", failure.remedy_text()));
     }
 }
 
@@ -162,9 +162,9 @@ fn shorten(text: &str) -> String {
     }
 }
 
-fn baseline(report: &GateReport, blocks: &mut Vec<Block>) {
+fn baseline(report: &GateReport, page: &mut Page) {
     let Some(baseline) = &report.baseline else { return };
-    blocks.push(Block::Heading("Against the baseline".into()));
+    page.heading("Against the baseline");
     let mut table = Table::new(["gate", "baseline", "now", "change"]);
     for change in &baseline.figures {
         let tone = if change.regressed { Tone::Bad } else { Tone::Plain };
@@ -178,20 +178,20 @@ fn baseline(report: &GateReport, blocks: &mut Vec<Block>) {
             ],
         );
     }
-    blocks.push(Block::Table(table));
+    page.table(table);
     let sentences = if baseline.regressions.is_empty() {
         vec!["No regression beyond chance.".to_owned()]
     } else {
         baseline.regressions.clone()
     };
-    blocks.push(Block::List(sentences.into_iter().chain(baseline.notes.iter().cloned()).collect()));
+    page.list(sentences.into_iter().chain(baseline.notes.iter().cloned()).collect());
 }
 
-fn routing(report: &GateReport, blocks: &mut Vec<Block>) {
+fn routing(report: &GateReport, page: &mut Page) {
     let (free, local) = (&report.routing, report.local_routing.as_ref());
     let all = &free.figures;
-    blocks.push(Block::Heading("Routing".into()));
-    blocks.push(Block::Text(format!(
+    page.heading("Routing");
+    page.text(format!(
         "Every token of the prompts and of the teacher's answers, in every layer with a router: the same set of experts in {}. \
          Shared experts {:.4}, shared weight {:.4}, same heaviest expert {:.4}{}. The worst layer is {}.",
         share_text(&all.agreement),
@@ -200,13 +200,13 @@ fn routing(report: &GateReport, blocks: &mut Vec<Block>) {
         all.top1.value,
         all.margin_correlation.map_or_else(String::new, |r| format!(", correlation of margins {r:.4}")),
         free.worst_layer,
-    )));
+    ));
     if let Some(local) = local {
-        blocks.push(Block::Text(format!(
+        page.text(format!(
             "With every router fed the teacher's states: {}. What is lost there is damage of the routers themselves, the rest \
              is drift of the states they read.",
             share_text(&local.figures.agreement)
-        )));
+        ));
     }
     let mut table =
         Table::new(["layer", "same set", "shared experts", "shared weight", "same heaviest", "local: same set"]);
@@ -224,41 +224,41 @@ fn routing(report: &GateReport, blocks: &mut Vec<Block>) {
             ],
         );
     }
-    blocks.push(Block::Table(table));
-    let gate = report.student.gates.iter().find(|r| r.gate == BehavioralGate::RoutingAgreement);
-    blocks.push(Block::Plot(Plot {
+    page.table(table);
+    let gate = report.student.gates.iter().find(|r| r.gate.row().reads == Reads::Routing);
+    page.plot(Plot {
         title: "Routing agreement by layer; dashed: what the gate demands of all layers together".into(),
         x: "layer",
         y: "share of decisions",
         series: by_layer(free, local, |figures| figures.agreement.value),
         line: gate.map(|gate| gate.threshold),
-    }));
-    blocks.push(Block::Plot(Plot {
+    });
+    page.plot(Plot {
         title: "Drift by layer: routing weight given to other experts than the teacher's".into(),
         x: "layer",
         y: "share of weight",
         series: by_layer(free, local, |figures| 1.0 - figures.mass),
         line: None,
-    }));
+    });
     if let Some(coherence) = &report.coherence {
-        blocks.push(Block::Text(format!(
+        page.text(format!(
             "Final hidden states: mean cosine with the teacher's {:.4}, lowest {:.4}, over {} positions.",
             coherence.mean, coherence.lowest, coherence.n
-        )));
+        ));
     }
 }
 
 /// One line for free-running routing, one for local mode where there is one.
-fn by_layer(free: &RoutingSection, local: Option<&RoutingSection>, y: fn(&RoutingFigures) -> f64) -> Vec<Series> {
-    let series = |name, section: &RoutingSection| Series {
+fn by_layer(free: &RoutingReport, local: Option<&RoutingReport>, y: fn(&RoutingFigures) -> f64) -> Vec<Series> {
+    let series = |name, section: &RoutingReport| Series {
         name,
         points: section.layers.iter().map(|l| (f64::from(l.layer), y(&l.figures))).collect(),
     };
     std::iter::once(series("free-running", free)).chain(local.map(|local| series("local", local))).collect()
 }
 
-fn answers(report: &GateReport, blocks: &mut Vec<Block>) {
-    blocks.push(Block::Heading("Citations and refusals".into()));
+fn answers(report: &GateReport, page: &mut Page) {
+    page.heading("Citations and refusals");
     let mut table = Table::new(["figure", "student", "teacher", "gated"]);
     let mut row = |name: &str, of: &dyn Fn(&ModelReport) -> Option<String>, gated: &str| {
         let text = |model| of(model).unwrap_or_else(|| "nothing to measure on".to_owned());
@@ -283,17 +283,17 @@ fn answers(report: &GateReport, blocks: &mut Vec<Block>) {
     row("resolved: refused", &|m| some(&m.refusal.over_refusal), "no");
     row("tokens of an answer, mean", &|m| Some(format!("{:.1}", m.answer_tokens)), "no");
     row("answers cut off by their limit", &|m| Some(m.cut_off.to_string()), "no");
-    blocks.push(Block::Table(table));
+    page.table(table);
 }
 
-fn perturbed(stability: &Stability, blocks: &mut Vec<Block>) {
-    blocks.push(Block::Heading("With a part of the evidence gone".into()));
+fn perturbed(stability: &Stability, page: &mut Page) {
+    page.heading("With a part of the evidence gone");
     let how = match stability.perturbation.removal {
         Removal::Random => "at random",
         Removal::StratifiedBySource => "the same share of every source",
         Removal::MostFragileFirst => "the most fragile first",
     };
-    blocks.push(Block::Text(format!(
+    page.text(format!(
         "{:.0} % of the chunks removed, {how} (seed {}): {} chunks of {} prompts. The figures are those of the {} of {} prompts \
          whose label is what it was. {}",
         100.0 * stability.perturbation.fraction,
@@ -307,7 +307,7 @@ fn perturbed(stability: &Stability, blocks: &mut Vec<Block>) {
         } else {
             "Not stable: a gate does not pass, or a figure moves by more than 0.05."
         },
-    )));
+    ));
     let mut table = Table::new(["figure", "before", "after", "change", "passes after", "stable"]);
     let yes = |is: bool| if is { "yes" } else { "no" }.to_owned();
     for figure in &stability.figures {
@@ -323,18 +323,18 @@ fn perturbed(stability: &Stability, blocks: &mut Vec<Block>) {
             ],
         );
     }
-    blocks.push(Block::Table(table));
+    page.table(table);
 }
 
-fn labelled(labels: &LabelSection, blocks: &mut Vec<Block>) {
-    blocks.push(Block::Heading("Automatic labels".into()));
-    blocks.push(Block::Text(match &labels.accuracy {
+fn labelled(labels: &LabelFigures, page: &mut Page) {
+    page.heading("Automatic labels");
+    page.text(match &labels.accuracy {
         Some(accuracy) => format!(
             "Labels made from the evidence agree with the suite's own, which gate, in {}.",
             figure_text(Some(accuracy))
         ),
         None => "The suite has no labels: those made from the evidence gate.".to_owned(),
-    }));
+    });
     let name = |label: Option<Label>| label.map_or("unlabelled", Label::name).to_owned();
     if !labels.confusion.is_empty() {
         let mut table = Table::new(["the suite's label", "automatic label", "prompts"]);
@@ -342,7 +342,7 @@ fn labelled(labels: &LabelSection, blocks: &mut Vec<Block>) {
             let tone = if cell.from == cell.to { Tone::Plain } else { Tone::Bad };
             table.row(tone, [name(cell.from), name(cell.to), cell.prompts.to_string()]);
         }
-        blocks.push(Block::Table(table));
+        page.table(table);
     }
     let mut table = Table::new(["threshold", "moved to", "labels that flip", "from and to"]);
     for row in &labels.sensitivity {
@@ -357,11 +357,11 @@ fn labelled(labels: &LabelSection, blocks: &mut Vec<Block>) {
             ],
         );
     }
-    blocks.push(Block::Table(table));
+    page.table(table);
 }
 
-fn identities(report: &GateReport, blocks: &mut Vec<Block>) {
-    blocks.push(Block::Heading("What was run".into()));
+fn identities(report: &GateReport, page: &mut Page) {
+    page.heading("What was run");
     let suite = &report.suite;
     let mut table = Table::new(["what", "value"]);
     let mut row = |what: &str, value: String| table.row(Tone::Plain, [what.to_owned(), value]);
@@ -386,7 +386,7 @@ fn identities(report: &GateReport, blocks: &mut Vec<Block>) {
     for (role, path) in &run.files {
         row(role, path.clone());
     }
-    blocks.push(Block::Table(table));
+    page.table(table);
 }
 
 #[cfg(test)]

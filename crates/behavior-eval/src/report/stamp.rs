@@ -21,30 +21,28 @@
 use std::path::Path;
 
 use gguf_bitnet::{Array, Metadata, Value};
+use serde::de::DeserializeOwned;
+use serde::de::value::StrDeserializer;
 
+use super::error::ReportError;
 use super::gate_report::{GateReport, SCHEMA};
-use crate::gates::{BehavioralGate, GateResult, Outcome, Verdict};
+use crate::Result;
+use crate::gates::{BehavioralGate, GateResult, Verdict};
 use crate::stats::{Figure, IntervalKind};
-use crate::{Error, Result};
 
 const PREFIX: &str = "craftsman.gates.";
 
 /// What a model says about its own gates.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[allow(missing_docs, reason = "fields without a sentence speak for themselves")]
 pub struct Stamp {
-    /// Whether it ships.
     pub verdict: Verdict,
     /// Whether lower ends of intervals had to pass.
     pub strict: bool,
-    /// Identity of the model that was measured.
     pub student: String,
-    /// Identity of its teacher.
     pub teacher: String,
-    /// Name of the suite.
     pub suite: String,
-    /// BLAKE3 of the suite.
     pub suite_hash: String,
-    /// Prompts that were run.
     pub prompts: u64,
     /// The gates, in the order of the ship rule.
     pub gates: Vec<GateResult>,
@@ -52,7 +50,6 @@ pub struct Stamp {
 
 impl Stamp {
     /// The stamp of a report.
-    #[must_use]
     pub fn of(report: &GateReport) -> Self {
         Self {
             verdict: report.verdict,
@@ -84,7 +81,7 @@ impl Stamp {
             self.gates.iter().map(|gate| gate.figure.as_ref().map_or(f64::NAN, of)).collect()
         };
         put("names", self.gates.iter().map(|gate| gate.gate.name().to_owned()).collect::<Vec<_>>().into());
-        put("outcomes", self.gates.iter().map(|gate| word(gate.outcome).to_owned()).collect::<Vec<_>>().into());
+        put("outcomes", self.gates.iter().map(|gate| gate.outcome.to_string()).collect::<Vec<_>>().into());
         put("values", figure(|f| f.value).into());
         put("low95", figure(|f| f.low95).into());
         put("high95", figure(|f| f.high95).into());
@@ -95,29 +92,24 @@ impl Stamp {
     /// The stamp in metadata; `None` when there is none.
     ///
     /// # Errors
-    /// [`Error::BadStamp`] when the keys are there but not as this version writes them.
+    /// [`ReportError::Stamp`] when the keys are there but not as this version writes them.
     pub fn read(metadata: &Metadata) -> Result<Option<Self>> {
         if !metadata.iter().any(|(key, _)| key.starts_with(PREFIX)) {
             return Ok(None);
         }
         let keys = Keys(metadata);
-        let schema = metadata.u32(&format!("{PREFIX}schema"));
-        if !matches!(schema, Ok(Some(SCHEMA))) {
-            return Err(bad("schema"));
+        if keys.need("schema", Metadata::u32)? != SCHEMA {
+            return Err(bad("schema").into());
         }
-        let verdict = match keys.text("verdict")? {
-            "SHIP" => Verdict::Ship,
-            "NO-SHIP" => Verdict::NoShip,
-            _ => return Err(bad("verdict")),
-        };
+        let text = |name| Ok::<_, ReportError>(keys.need(name, Metadata::str)?.to_owned());
         Ok(Some(Self {
-            verdict,
-            strict: metadata.bool(&format!("{PREFIX}strict")).ok().flatten().ok_or_else(|| bad("strict"))?,
-            student: keys.text("student")?.to_owned(),
-            teacher: keys.text("teacher")?.to_owned(),
-            suite: keys.text("suite")?.to_owned(),
-            suite_hash: keys.text("suite_hash")?.to_owned(),
-            prompts: metadata.u64(&format!("{PREFIX}prompts")).ok().flatten().ok_or_else(|| bad("prompts"))?,
+            verdict: parsed(keys.need("verdict", Metadata::str)?, "verdict")?,
+            strict: keys.need("strict", Metadata::bool)?,
+            student: text("student")?,
+            teacher: text("teacher")?,
+            suite: text("suite")?,
+            suite_hash: text("suite_hash")?,
+            prompts: keys.need("prompts", Metadata::u64)?,
             gates: keys.gates()?,
         }))
     }
@@ -126,7 +118,7 @@ impl Stamp {
     /// total.
     ///
     /// # Errors
-    /// [`Error::Job`] with the reason: [`gguf_bitnet::ModelError::IdentityChanged`] when the file is no longer
+    /// [`Error::Job`](crate::Error::Job) with the reason: [`gguf_bitnet::ModelError::IdentityChanged`] when the file is no longer
     /// the model that was measured, no space, a disk that refuses. The file is then as it was.
     pub fn write_file(&self, path: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<()> {
         let change = |metadata: &mut Metadata| self.write(metadata);
@@ -135,60 +127,45 @@ impl Stamp {
     }
 }
 
-fn bad(name: &'static str) -> Error {
-    Error::BadStamp { name }
+fn bad(name: &'static str) -> ReportError {
+    ReportError::Stamp { name }
 }
 
-fn word(outcome: Outcome) -> &'static str {
-    match outcome {
-        Outcome::Pass => "pass",
-        Outcome::Fail => "fail",
-        Outcome::TooFew => "too_few",
-    }
+/// The verdict or outcome of this name.
+fn parsed<T: DeserializeOwned>(word: &str, name: &'static str) -> Result<T, ReportError> {
+    T::deserialize(StrDeserializer::<serde::de::value::Error>::new(word)).map_err(|_| bad(name))
 }
 
 struct Keys<'a>(&'a Metadata);
 
 impl<'a> Keys<'a> {
-    fn text(&self, name: &'static str) -> Result<&'a str> {
-        self.0.str(&format!("{PREFIX}{name}")).ok().flatten().ok_or_else(|| bad(name))
+    /// The value of a key, read as this type.
+    fn need<T, E>(
+        &self,
+        name: &'static str,
+        read: impl FnOnce(&'a Metadata, &str) -> Result<Option<T>, E>,
+    ) -> Result<T, ReportError> {
+        read(self.0, &format!("{PREFIX}{name}")).ok().flatten().ok_or(bad(name))
     }
 
-    fn array(&self, name: &'static str) -> Result<&'a Array> {
-        self.0.array(&format!("{PREFIX}{name}")).ok().flatten().ok_or_else(|| bad(name))
-    }
-
-    fn numbers(&self, name: &'static str) -> Result<&'a [f64]> {
-        match self.array(name)? {
+    fn numbers(&self, name: &'static str) -> Result<&'a [f64], ReportError> {
+        match self.need(name, Metadata::array)? {
             Array::F64(numbers) => Ok(numbers),
             _ => Err(bad(name)),
         }
     }
 
-    fn texts(&self, name: &'static str) -> Result<&'a [String]> {
-        match self.array(name)? {
-            Array::String(texts) => Ok(texts),
-            _ => Err(bad(name)),
-        }
-    }
-
-    fn gates(&self) -> Result<Vec<GateResult>> {
-        let (names, outcomes) = (self.texts("names")?, self.texts("outcomes")?);
+    fn gates(&self) -> Result<Vec<GateResult>, ReportError> {
+        let (names, outcomes) = (self.need("names", Metadata::strings)?, self.need("outcomes", Metadata::strings)?);
         let (values, thresholds) = (self.numbers("values")?, self.numbers("thresholds")?);
         let (low95, high95) = (self.numbers("low95")?, self.numbers("high95")?);
-        let Array::U64(samples) = self.array("samples")? else { return Err(bad("samples")) };
+        let Array::U64(samples) = self.need("samples", Metadata::array)? else { return Err(bad("samples")) };
         let lengths = [outcomes.len(), values.len(), thresholds.len(), low95.len(), high95.len(), samples.len()];
         if lengths.iter().any(|&len| len != names.len()) {
             return Err(bad("names"));
         }
         (0..names.len())
             .map(|i| {
-                let outcome = match outcomes[i].as_str() {
-                    "pass" => Outcome::Pass,
-                    "fail" => Outcome::Fail,
-                    "too_few" => Outcome::TooFew,
-                    _ => return Err(bad("outcomes")),
-                };
                 let figure = Figure {
                     value: values[i],
                     numerator: None,
@@ -200,82 +177,11 @@ impl<'a> Keys<'a> {
                 };
                 Ok(GateResult {
                     gate: names[i].parse::<BehavioralGate>().map_err(|_| bad("names"))?,
-                    outcome,
+                    outcome: parsed(&outcomes[i], "outcomes")?,
                     threshold: thresholds[i],
                     figure: figure.value.is_finite().then_some(figure),
                 })
             })
             .collect()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{PREFIX, Stamp};
-    use crate::gates::{BehavioralGate, GateResult, GateThresholds, Verdict};
-    use crate::stats::{Figure, IntervalKind};
-    use gguf_bitnet::Metadata;
-
-    fn stamp() -> Stamp {
-        let figure = |i: usize| Figure {
-            value: 0.5 + 0.05 * i as f64,
-            numerator: None,
-            denominator: None,
-            n: 30 + i as u64,
-            low95: 0.4,
-            high95: 0.9,
-            interval: IntervalKind::Bootstrap,
-        };
-        let judge = |(i, gate): (usize, BehavioralGate)| {
-            GateResult::judge(gate, (i != 1).then(|| figure(i)), &GateThresholds::default(), i > 3)
-        };
-        Stamp {
-            verdict: Verdict::NoShip,
-            strict: true,
-            student: "ab".repeat(32),
-            teacher: "cd".repeat(32),
-            suite: "suite-200".into(),
-            suite_hash: "ef".repeat(32),
-            prompts: 200,
-            gates: BehavioralGate::ALL.into_iter().enumerate().map(judge).collect(),
-        }
-    }
-
-    #[test]
-    fn what_is_written_is_read_and_replaces_what_was_there() {
-        let mut metadata = Metadata::default();
-        metadata.insert("general.name", "m");
-        metadata.insert("craftsman.gates.old", 1u32);
-        stamp().write(&mut metadata);
-        assert_eq!(Stamp::read(&metadata).unwrap(), Some(stamp()));
-        assert!(!metadata.contains_key("craftsman.gates.old") && metadata.contains_key("general.name"));
-        let mut ship = stamp();
-        ship.verdict = Verdict::Ship;
-        ship.write(&mut metadata);
-        assert_eq!(Stamp::read(&metadata).unwrap(), Some(ship));
-    }
-
-    #[test]
-    fn no_stamp_is_none_and_a_damaged_one_an_error() {
-        assert_eq!(Stamp::read(&Metadata::default()).unwrap(), None);
-        let mut whole = Metadata::default();
-        stamp().write(&mut whole);
-        let keys: Vec<String> = whole.iter().map(|(key, _)| key.to_owned()).collect();
-        for key in &keys {
-            let mut missing = whole.clone();
-            missing.remove(key);
-            let name = key.strip_prefix(PREFIX).unwrap();
-            let error = Stamp::read(&missing).unwrap_err().to_string();
-            assert!(error.contains(name), "{key}: {error}");
-            let mut wrong = whole.clone();
-            wrong.insert(key.clone(), -7i8);
-            assert!(Stamp::read(&wrong).is_err(), "{key}");
-        }
-        let mut short = whole.clone();
-        short.insert("craftsman.gates.samples", vec![1u64]);
-        assert!(Stamp::read(&short).is_err());
-        let mut alien = whole;
-        alien.insert("craftsman.gates.names", vec!["x".to_owned(); 6]);
-        assert!(Stamp::read(&alien).is_err());
     }
 }

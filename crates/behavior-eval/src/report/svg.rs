@@ -9,7 +9,7 @@
 //! **Invariant:** coordinates have one decimal place and points are drawn in the order given, so equal data make equal
 //! bytes. Points that are no numbers are left out.
 
-use super::html::escape;
+use super::escape::escape;
 use super::page::{Plot, Series};
 
 const WIDTH: f64 = 640.0;
@@ -99,7 +99,7 @@ fn range(values: impl Iterator<Item = f64>) -> (f64, f64) {
 /// A little more than the range, and never nothing.
 fn padded((low, high): (f64, f64)) -> (f64, f64) {
     let margin = if high > low { (high - low) * 0.08 } else { low.abs().max(1.0) * 0.05 };
-    // What is never negative has no axis below 0.
+    // The axis of values that are never negative starts at 0 or above.
     (if low >= 0.0 { (low - margin).max(0.0) } else { low - margin }, high + margin)
 }
 

@@ -1,25 +1,139 @@
-//! One prompt of the student: its own answer, and what it decides on the teacher's tokens.
+//! The second step: the student's answers, and what it decides on the teacher's tokens.
 
-use crate::model::{Place, Role, Subject, Want, route_checked, run_checked};
-use crate::records::StudentRecord;
+use serde_json::{Value, json};
+
+use super::error::RunError;
+use super::gate_run::{GateRun, OnProgress, Stage};
+use super::teacher::TeacherSide;
+use crate::model::{AskedPrompt, Role, Subject, SubjectInfo, Want, route_checked, run_checked};
 use crate::records::artifact::{SparseLogits, TeacherArtifact};
+use crate::records::{StudentJournal, StudentRecord};
 use crate::suite::Prompt;
 use crate::{Error, Result};
 
+/// The measurements of a student.
+#[derive(Debug)]
+pub struct StudentSide {
+    pub(super) base: StudentJournal,
+    pub(super) perturbed: Option<StudentJournal>,
+    pub(super) info: SubjectInfo,
+}
+
+impl StudentSide {
+    /// Which model it is.
+    pub fn info(&self) -> &SubjectInfo {
+        &self.info
+    }
+
+    /// Prompts that an earlier run had done.
+    pub fn resumed(&self) -> u64 {
+        self.base.resumed() + self.perturbed.as_ref().map_or(0, StudentJournal::resumed)
+    }
+
+    /// Seconds of computing, those of earlier runs included.
+    pub fn seconds(&self) -> f64 {
+        self.base.seconds() + self.perturbed.as_ref().map_or(0.0, StudentJournal::seconds)
+    }
+
+    /// Throws the journals away: the report is written.
+    ///
+    /// # Errors
+    /// [`Error::Job`] when they cannot be removed.
+    pub fn discard(self) -> Result<()> {
+        self.base.discard()?;
+        self.perturbed.map_or(Ok(()), StudentJournal::discard)
+    }
+}
+
+impl GateRun<'_> {
+    /// Measures the student on the prompts that no earlier, interrupted call has measured. `clock` gives seconds from any start.
+    ///
+    /// # Errors
+    /// [`RunError::Incomparable`] for a student of another architecture or tokenizer, [`SubjectError::Failed`],
+    /// [`SubjectError::Contract`], [`Error::Job`].
+    pub fn measure_student(
+        &self,
+        teacher: &TeacherSide,
+        student: &mut dyn Subject,
+        clock: &mut dyn FnMut() -> f64,
+        progress: OnProgress<'_>,
+    ) -> Result<StudentSide> {
+        let info = student.info().clone();
+        check_comparable(&teacher.info, &info)?;
+        let mut pass = |artifact: &TeacherArtifact, prompts: &[&Prompt], stage| {
+            let manifest = self.journal_manifest(artifact, &info, prompts);
+            let mut journal = StudentJournal::open(self.root, &manifest)?;
+            journal.check_order(prompts.iter().map(|prompt| prompt.id.as_str()))?;
+            progress(stage, journal.len(), prompts.len());
+            for (i, prompt) in prompts.iter().enumerate().skip(journal.len()) {
+                let start = clock();
+                let record = measure(artifact, student, prompt, self.config.max_new_tokens)?;
+                journal.append(&record, (clock() - start).max(0.0))?;
+                progress(stage, i + 1, prompts.len());
+            }
+            Ok::<_, Error>(journal)
+        };
+        let base = pass(&teacher.base, &self.chosen_prompts(), Stage::Student)?;
+        let perturbed = match (&self.perturbed, &teacher.perturbed) {
+            (Some(less), Some(artifact)) => Some(pass(artifact, &less.touched_prompts(), Stage::StudentPerturbed)?),
+            _ => None,
+        };
+        Ok(StudentSide { base, perturbed, info })
+    }
+
+    /// What the units of a journal are made from.
+    fn journal_manifest(&self, artifact: &TeacherArtifact, student: &SubjectInfo, prompts: &[&Prompt]) -> Value {
+        let mut ids = blake3::Hasher::new();
+        for prompt in prompts {
+            ids.update(&(prompt.id.len() as u64).to_le_bytes());
+            ids.update(prompt.id.as_bytes());
+        }
+        json!({
+            "journal": 1,
+            "teacher": artifact.spec().manifest(),
+            "student": student.id,
+            "compute": self.config.compute,
+            "prompts": ids.finalize().to_string(),
+        })
+    }
+}
+
+/// Both models must see the same tokens and have the same layers.
+fn check_comparable(teacher: &SubjectInfo, student: &SubjectInfo) -> Result<(), RunError> {
+    let differ = |what, teacher: String, student: String| Err(RunError::Incomparable { what, teacher, student });
+    if teacher.moe_layers != student.moe_layers {
+        return differ(
+            "layers with a router",
+            format!("{:?}", teacher.moe_layers),
+            format!("{:?}", student.moe_layers),
+        );
+    }
+    for (what, t, s) in [
+        ("number of experts", teacher.n_experts, student.n_experts),
+        ("number of experts per token", teacher.top_k, student.top_k),
+        ("vocabulary", teacher.vocab_size, student.vocab_size),
+        ("hidden width", teacher.hidden, student.hidden),
+    ] {
+        if t != s {
+            return differ(what, t.to_string(), s.to_string());
+        }
+    }
+    Ok(())
+}
+
 /// Measures the student on one prompt of the teacher's recording.
-pub(super) fn student(
+fn measure(
     artifact: &TeacherArtifact,
     student: &mut dyn Subject,
     prompt: &Prompt,
     max_new_tokens: usize,
 ) -> Result<StudentRecord> {
-    let place = Place { role: Role::Student, prompt_id: &prompt.id };
-    let unknown = || Error::UnknownPrompt { prompt_id: prompt.id.clone() };
-    let index = artifact.find(&prompt.id).ok_or_else(unknown)?;
+    let place = AskedPrompt { role: Role::Student, prompt_id: &prompt.id };
+    let index = artifact.place_of(prompt)?;
     let tokens = artifact.tokens(index)?;
     let own = student.encode(&prompt.system, &prompt.user).map_err(|source| place.failed(source))?;
     if tokens.get(..artifact.prompts()[index].prompt_tokens) != Some(&own[..]) {
-        return Err(Error::OtherTokens { prompt_id: prompt.id.clone() });
+        return Err(RunError::OtherTokens { prompt_id: prompt.id.clone() }.into());
     }
     let answer = student.generate(&own, max_new_tokens).map_err(|source| place.failed(source))?;
     let (hidden, logits) = (artifact.final_hidden(index)?, artifact.sparse_logits(index)?);

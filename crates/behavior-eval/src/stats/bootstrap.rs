@@ -5,14 +5,14 @@
 
 use serde::Serialize;
 
+use super::estimate::quantile;
 use super::random::SplitMix64;
 
 /// How often and from which seed to draw.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[allow(missing_docs, reason = "fields without a sentence speak for themselves")]
 pub struct BootstrapConfig {
-    /// Number of resamples.
     pub resamples: usize,
-    /// Seed of the draws.
     pub seed: u64,
 }
 
@@ -23,35 +23,13 @@ impl Default for BootstrapConfig {
     }
 }
 
-/// A 95 % interval from resampling.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Interval {
-    /// Lower end: 2.5 % of the resamples are below.
-    pub low95: f64,
-    /// Upper end.
-    pub high95: f64,
-    /// Independent items that were resampled.
-    pub n: usize,
-    /// Resamples whose figure is defined.
-    pub resamples: usize,
-}
-
 /// The interval of `figure` over resamples of `n` items; `figure` gets the drawn indices and may be undefined on a
 /// draw. `None` when there are no items or no resample has a figure.
-///
-/// ```
-/// use behavior_eval::stats::{BootstrapConfig, bootstrap};
-/// let values = [0.0, 1.0, 1.0, 1.0];
-/// let mean = |draw: &[usize]| Some(draw.iter().map(|&i| values[i]).sum::<f64>() / draw.len() as f64);
-/// let interval = bootstrap(values.len(), BootstrapConfig::default(), mean).unwrap();
-/// assert!(interval.low95 < 0.75 && interval.high95 == 1.0);
-/// ```
-#[must_use]
-pub fn bootstrap(
+pub(super) fn bootstrap(
     n: usize,
     config: BootstrapConfig,
     mut figure: impl FnMut(&[usize]) -> Option<f64>,
-) -> Option<Interval> {
+) -> Option<(f64, f64)> {
     if n == 0 {
         return None;
     }
@@ -65,9 +43,7 @@ pub fn bootstrap(
         figures.extend(figure(&draw).filter(|x| x.is_finite()));
     }
     figures.sort_unstable_by(f64::total_cmp);
-    let low95 = crate::stats::quantile(&figures, 0.025)?;
-    let high95 = crate::stats::quantile(&figures, 0.975)?;
-    Some(Interval { low95, high95, n, resamples: figures.len() })
+    Some((quantile(&figures, 0.025)?, quantile(&figures, 0.975)?))
 }
 
 #[cfg(test)]
@@ -83,7 +59,7 @@ mod tests {
                 all.extend_from_slice(draw);
                 Some(draw[0] as f64)
             });
-            assert!(interval.unwrap().resamples == 50);
+            assert!(interval.is_some());
             all
         };
         let draws = run(1);
@@ -94,8 +70,11 @@ mod tests {
 
     #[test]
     fn equal_items_have_an_interval_of_no_width_and_nothing_has_none() {
-        let interval = bootstrap(5, BootstrapConfig::default(), |_| Some(0.25)).unwrap();
-        assert_eq!((interval.low95, interval.high95, interval.n), (0.25, 0.25, 5));
+        assert_eq!(bootstrap(5, BootstrapConfig::default(), |_| Some(0.25)), Some((0.25, 0.25)));
+        let values = [0.0, 1.0, 1.0, 1.0];
+        let mean = |draw: &[usize]| Some(draw.iter().map(|&i| values[i]).sum::<f64>() / draw.len() as f64);
+        let (low95, high95) = bootstrap(values.len(), BootstrapConfig::default(), mean).unwrap();
+        assert!(low95 < 0.75 && high95 == 1.0);
         assert!(bootstrap(0, BootstrapConfig::default(), |_| Some(0.0)).is_none());
         assert!(bootstrap(3, BootstrapConfig::default(), |_| None).is_none());
     }

@@ -4,8 +4,8 @@ use serde::Serialize;
 
 /// A figure and how far chance may have moved it.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "fields without a sentence speak for themselves")]
 pub struct Estimate {
-    /// The figure.
     pub value: f64,
     /// One standard error of it.
     pub standard_error: f64,
@@ -13,16 +13,13 @@ pub struct Estimate {
 
 /// A share of positions with its 95 % Wilson interval.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "fields without a sentence speak for themselves")]
 pub struct Share {
-    /// `count / n`.
     pub value: f64,
     /// Positions that have the property.
     pub count: u64,
-    /// All positions.
     pub n: u64,
-    /// Lower end of the interval.
     pub low95: f64,
-    /// Upper end of the interval.
     pub high95: f64,
 }
 
@@ -35,7 +32,6 @@ impl Share {
     /// assert!(share.low95 < 0.8 && 0.8 < share.high95);
     /// assert!(Share::of(0, 0).is_none());
     /// ```
-    #[must_use]
     pub fn of(count: u64, n: u64) -> Option<Self> {
         if n == 0 || count > n {
             return None;
@@ -45,7 +41,7 @@ impl Share {
         let spread = Z * Z / size;
         let center = value + spread / 2.0;
         let half = Z * ((value * (1.0 - value) + spread / 4.0) / size).sqrt();
-        // The ends are exact, whatever rounding says.
+        // Rounding must not move the two ends that are exact.
         let low95 = if count == 0 { 0.0 } else { (center - half) / (1.0 + spread) };
         let high95 = if count == n { 1.0 } else { (center + half) / (1.0 + spread) };
         Some(Self { value, count, n, low95, high95 })
@@ -70,7 +66,6 @@ impl Moments {
         self.squares += before * (x - self.mean);
     }
 
-    /// Numbers so far.
     pub(crate) fn n(&self) -> u64 {
         self.n
     }

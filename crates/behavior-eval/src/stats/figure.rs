@@ -12,8 +12,9 @@ use super::estimate::Share;
 
 /// A figure with its interval.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "fields without a sentence speak for themselves")]
 pub struct Figure {
-    /// The figure, between 0 and 1. Nothing out of nothing is 0: who shows nothing has shown nothing.
+    /// The figure, between 0 and 1. 0 of 0 counts as 0, so a run without evidence never passes.
     pub value: f64,
     /// What counts, where the figure is a quotient of counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -23,21 +24,17 @@ pub struct Figure {
     pub denominator: Option<u64>,
     /// Prompts that it was taken from.
     pub n: u64,
-    /// Lower end of the interval.
     pub low95: f64,
-    /// Upper end of the interval.
     pub high95: f64,
-    /// How the interval was found.
     pub interval: IntervalKind,
 }
 
 /// How an interval was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[allow(missing_docs, reason = "variants without a sentence speak for themselves")]
 pub enum IntervalKind {
-    /// Wilson's score interval over prompts.
     Wilson,
-    /// Prompts drawn anew.
     Bootstrap,
 }
 
@@ -48,9 +45,16 @@ pub(crate) struct Counts {
     pub(crate) denominator: u64,
 }
 
+impl Counts {
+    /// The quotient; 0 of 0 counts as 0.
+    pub(crate) fn ratio(self) -> f64 {
+        if self.denominator == 0 { 0.0 } else { self.numerator as f64 / self.denominator as f64 }
+    }
+}
+
 impl Figure {
     /// A share of prompts.
-    pub(crate) fn share(count: u64, n: u64) -> Self {
+    pub fn share(count: u64, n: u64) -> Self {
         // Nothing is known of a share of nothing.
         let share = Share::of(count, n).unwrap_or(Share { value: 0.0, count: 0, n: 0, low95: 0.0, high95: 1.0 });
         Self {
@@ -66,17 +70,13 @@ impl Figure {
 
     /// The sum of all numerators over the sum of all denominators.
     pub(crate) fn quotient(prompts: &[Counts], config: BootstrapConfig) -> Self {
-        let ratio = |sum: Counts| match sum.denominator {
-            0 => 0.0,
-            _ => sum.numerator as f64 / sum.denominator as f64,
-        };
         let add = |sum: Counts, one: &Counts| Counts {
             numerator: sum.numerator + one.numerator,
             denominator: sum.denominator + one.denominator,
         };
         let sum = prompts.iter().fold(Counts::default(), add);
-        let drawn = |draw: &[usize]| ratio(draw.iter().map(|&i| &prompts[i]).fold(Counts::default(), add));
-        let mut figure = Self::drawn(prompts.len(), ratio(sum), config, drawn);
+        let drawn = |draw: &[usize]| draw.iter().map(|&i| &prompts[i]).fold(Counts::default(), add).ratio();
+        let mut figure = Self::drawn(prompts.len(), sum.ratio(), config, drawn);
         (figure.numerator, figure.denominator) = (Some(sum.numerator), Some(sum.denominator));
         if sum.denominator == 0 {
             (figure.low95, figure.high95) = (0.0, 1.0);
@@ -103,8 +103,8 @@ impl Figure {
         };
         match bootstrap(n, config, |draw| Some(of(draw))) {
             None => figure,
-            Some(drawn) if drawn.low95 == drawn.high95 => figure.without_spread(),
-            Some(drawn) => Self { low95: drawn.low95.min(value), high95: drawn.high95.max(value), ..figure },
+            Some((low95, high95)) if low95 == high95 => figure.without_spread(),
+            Some((low95, high95)) => Self { low95: low95.min(value), high95: high95.max(value), ..figure },
         }
     }
 

@@ -70,6 +70,13 @@ pub(crate) fn ln(x: f64) -> f64 {
     e * LN2_HIGH + (2.0 * s * sum + e * LN2_LOW)
 }
 
+/// `ln sum exp` of a row of finite logits, ascending.
+pub(crate) fn log_sum_exp(logits: &[f32]) -> f64 {
+    let largest = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+    let sum: f64 = logits.iter().map(|&z| exp(f64::from(z) - largest)).sum();
+    largest + ln(sum)
+}
+
 #[cfg(test)]
 mod tests {
     use super::{exp, ln};

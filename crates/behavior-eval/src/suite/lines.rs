@@ -1,7 +1,8 @@
 //! Lines of a JSONL file, one at a time, none longer than a limit.
 //!
-//! **Invariant:** memory is bounded by the limit, whatever the file holds.
+//! **Invariant:** memory is bounded by the limit, also for a file that is one endless line.
 
+use crate::suite::SuiteError;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -25,7 +26,6 @@ pub(crate) struct Lines {
 }
 
 impl Lines {
-    /// Opens the file.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let file = File::open(path).map_err(|source| Error::File { path: path.to_owned(), source })?;
         let (reader, hash) = (BufReader::new(file), blake3::Hasher::new());
@@ -79,7 +79,7 @@ impl Lines {
 
     /// A fault of an earlier line.
     pub(crate) fn fault_at(&self, line: u64, fault: SuiteFault) -> Error {
-        Error::Suite { file: self.path.clone(), line, fault }
+        Error::Suite(SuiteError::Line { file: self.path.clone(), line, fault })
     }
 }
 
@@ -95,7 +95,6 @@ pub(crate) fn kind(value: &Value) -> &'static str {
     }
 }
 
-/// A string field.
 pub(crate) fn text(object: &mut Map<String, Value>, field: &'static str) -> Result<String, SuiteFault> {
     optional_text(object, field)?.ok_or(SuiteFault::Missing { field })
 }

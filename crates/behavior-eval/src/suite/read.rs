@@ -9,8 +9,10 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::fault::SuiteFault;
+use super::label::Label;
 use super::lines::{Lines, full_text, optional_list, optional_text, text};
-use super::prompts::{Chunk, Label, Prompt, Suite, render_user};
+use super::prompt::{Chunk, Prompt, render_user};
+use super::prompts::Suite;
 use crate::Result;
 
 /// The most chunks of one prompt. Evidence compares them with each other, so that their number must be bounded.
@@ -23,36 +25,51 @@ struct Pending {
     chunks: BTreeMap<String, (Chunk, u64)>,
 }
 
-/// See [`Suite::open`].
-pub(super) fn open(suite_path: &Path, corpus_path: &Path) -> Result<Suite> {
-    let mut suite = Lines::open(suite_path)?;
-    let mut corpus = Lines::open(corpus_path)?;
-    let (mut pending, by_id) = read_prompts(&mut suite)?;
-    while let Some(object) = corpus.next_object()? {
-        let line = corpus.number();
-        let (prompt_id, chunk) = chunk(object).map_err(|fault| corpus.fault(fault))?;
-        let Some(&at) = by_id.get(&prompt_id) else {
-            return Err(corpus.fault(SuiteFault::UnknownPrompt { prompt_id }));
-        };
-        let chunks = &mut pending[at].chunks;
-        if let Some((_, first_line)) = chunks.get(&chunk.id) {
-            let (chunk_id, first_line) = (chunk.id, *first_line);
-            return Err(corpus.fault(SuiteFault::DuplicateChunk { prompt_id, chunk_id, first_line }));
+impl Suite {
+    /// Reads and checks both files, line by line.
+    ///
+    /// # Errors
+    /// [`SuiteError::Line`] with file, line and fault for the first line that is not right, and for a
+    /// suite without prompts; [`Error::File`] when a file cannot be read.
+    ///
+    /// ```
+    /// use behavior_eval::suite::{Label, Suite};
+    /// let suites = fixtures::path("suites");
+    /// let suite = Suite::open(&suites.join("suite-200.jsonl"), &suites.join("suite-200.corpus.jsonl"))?;
+    /// assert_eq!(suite.prompts().len(), 200);
+    /// assert_eq!(suite.prompts()[0].label, Some(Label::Contested));
+    /// # Ok::<(), behavior_eval::Error>(())
+    /// ```
+    pub fn open(suite_path: &Path, corpus_path: &Path) -> Result<Self> {
+        let mut suite = Lines::open(suite_path)?;
+        let mut corpus = Lines::open(corpus_path)?;
+        let (mut pending, by_id) = read_prompts(&mut suite)?;
+        while let Some(object) = corpus.next_object()? {
+            let line = corpus.number();
+            let (prompt_id, chunk) = chunk(object).map_err(|fault| corpus.fault(fault))?;
+            let Some(&at) = by_id.get(&prompt_id) else {
+                return Err(corpus.fault(SuiteFault::UnknownPrompt { prompt_id }));
+            };
+            let chunks = &mut pending[at].chunks;
+            if let Some((_, first_line)) = chunks.get(&chunk.id) {
+                let (chunk_id, first_line) = (chunk.id, *first_line);
+                return Err(corpus.fault(SuiteFault::DuplicateChunk { prompt_id, chunk_id, first_line }));
+            }
+            if chunks.len() == MOST_CHUNKS {
+                return Err(corpus.fault(SuiteFault::TooManyChunks { prompt_id, limit: MOST_CHUNKS }));
+            }
+            chunks.insert(chunk.id.clone(), (chunk, line));
         }
-        if chunks.len() == MOST_CHUNKS {
-            return Err(corpus.fault(SuiteFault::TooManyChunks { prompt_id, limit: MOST_CHUNKS }));
-        }
-        chunks.insert(chunk.id.clone(), (chunk, line));
+        let joined = pending.into_iter().map(|pending| {
+            let line = pending.line;
+            join(pending).map_err(|fault| suite.fault_at(line, fault))
+        });
+        let prompts = joined.collect::<Result<Vec<_>>>()?;
+        let mut hash = blake3::Hasher::new();
+        hash.update(suite.hash().as_bytes());
+        hash.update(corpus.hash().as_bytes());
+        Ok(Suite { prompts, identity: hash.finalize().to_hex().to_string() })
     }
-    let joined = pending.into_iter().map(|pending| {
-        let line = pending.line;
-        join(pending).map_err(|fault| suite.fault_at(line, fault))
-    });
-    let prompts = joined.collect::<Result<Vec<_>>>()?;
-    let mut hash = blake3::Hasher::new();
-    hash.update(suite.hash().as_bytes());
-    hash.update(corpus.hash().as_bytes());
-    Ok(Suite { prompts, identity: hash.finalize().to_hex().to_string() })
 }
 
 /// All prompts of the suite file, and where each id stands among them.

@@ -3,7 +3,7 @@
 //! Parsers differ in which of two equal keys they believe, so a line with both says one thing to us and another to
 //! someone else. Depth is bounded by the parser (128).
 //!
-//! **Invariant:** whatever is read of suites, corpora, traces and the two parts of an artifact passes [`parse`].
+//! **Invariant:** all JSON of suites, corpora, traces and the two parts of an artifact passes [`parse`].
 
 use std::cell::RefCell;
 use std::fmt;
@@ -15,21 +15,17 @@ use serde_json::{Map, Value};
 /// Why a text is not read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum JsonFault {
-    /// It ends too early.
     #[error("{reason}")]
     CutOff {
         /// What the parser said.
         reason: String,
     },
-    /// It is no JSON.
     #[error("{reason} at column {column}")]
     Syntax {
         /// What the parser said.
         reason: String,
-        /// Where, from 1.
         column: usize,
     },
-    /// An object has a field twice.
     #[error("field `{field}` stands in it twice")]
     Repeated {
         /// Its path, with dots.

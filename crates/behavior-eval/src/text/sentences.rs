@@ -13,7 +13,7 @@
 //! full stop ends no sentence when the text goes on with a small letter, or when it stands after an initial or a common
 //! abbreviation and the text goes on.
 //!
-//! A citation is a pair of square brackets around the id of a chunk. Whatever has no white space and at least one letter
+//! A citation is a pair of square brackets around the id of a chunk. A text without white space and with at least one letter
 //! or digit passes for an id, so that an invented one is seen and judged; `[a, b]` cites twice, `[a](...)` is a link.
 //!
 //! **Invariant:** the response's text at a citation's span is the id that it cites.
@@ -25,8 +25,8 @@ use crate::suite::Prompt;
 
 /// One id between brackets.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "fields without a sentence speak for themselves")]
 pub struct Citation {
-    /// The id.
     pub chunk_id: String,
     /// Bytes of the id in the response.
     pub span: Range<usize>,
@@ -35,7 +35,7 @@ pub struct Citation {
     pub clause: Range<usize>,
 }
 
-/// One sentence.
+/// One sentence with its citations.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sentence {
     /// Its bytes in the response, citations included.
@@ -58,7 +58,6 @@ pub struct Sentence {
 /// assert_eq!(found[0].text, "The river is Ozo.");
 /// assert_eq!(found[0].citations.len(), 2);
 /// ```
-#[must_use]
 pub fn sentences(response: &str, prompt: &Prompt) -> Vec<Sentence> {
     let brackets = brackets(response, prompt);
     let mut sentences = Vec::new();
@@ -90,7 +89,6 @@ pub(crate) fn plain_sentences(text: &str) -> impl Iterator<Item = &str> {
 
 /// A pair of brackets that cites.
 struct Bracket {
-    /// Both brackets included.
     span: Range<usize>,
     /// Where the ids are.
     ids: Vec<Range<usize>>,
@@ -153,7 +151,7 @@ fn sentence_end(response: &str, start: usize, brackets: &[Bracket]) -> usize {
     let mut skip = brackets.iter().peekable();
     let mut chars = response[start..].char_indices().map(|(at, c)| (start + at, c)).peekable();
     while let Some((at, c)) = chars.next() {
-        // What stands between the brackets of a citation ends nothing.
+        // A full stop between the brackets of a citation ends no sentence.
         while skip.next_if(|bracket| bracket.span.end <= at).is_some() {}
         if skip.peek().is_some_and(|bracket| bracket.span.contains(&at)) {
             continue;

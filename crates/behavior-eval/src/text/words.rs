@@ -1,4 +1,4 @@
-//! What a word is, for every comparison of texts in this crate.
+//! The words of a text, for every comparison of texts in this crate.
 //!
 //! A word is a longest run of letters and digits in lower case; everything else separates words. Ideographs and kana,
 //! which are written without spaces, are a word each.

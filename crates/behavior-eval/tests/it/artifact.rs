@@ -1,23 +1,37 @@
 //! Teacher artifacts: round trip, reuse, resume to the same bytes, and everything that must be refused.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use behavior_eval::records::RecordError;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use behavior_eval::Error;
-use behavior_eval::model::{ScriptedSubject, StopReason, Subject};
+use behavior_eval::model::{AnswerEnd, ScriptedSubject, Subject};
+use behavior_eval::records::ArtifactDefect;
 use behavior_eval::records::artifact::{
-    ArtifactDefect, ArtifactSpec, ArtifactWriter, Columns, LogitsAt, PromptInput, TeacherArtifact, open_or_record,
-    record,
+    ArtifactSpec, ArtifactWriter, Columns, LogitsAt, TeacherArtifact, open_or_record, record,
 };
-use behavior_eval::suite::Label;
+use behavior_eval::suite::{Label, Prompt};
 
-const PROMPTS: [PromptInput<'static>; 3] = [
-    PromptInput { prompt_id: "p-1", system: "Cite.", user: "What?", label: Some(Label::Resolved) },
-    PromptInput { prompt_id: "p-2", system: "Cite.", user: "Where is the sea?", label: None },
-    PromptInput { prompt_id: "p-3", system: "", user: "Who", label: Some(Label::Indeterminate) },
-];
+/// Three prompts; only what a recording needs of them.
+static PROMPTS: LazyLock<[Prompt; 3]> = LazyLock::new(|| {
+    [
+        ("p-1", "Cite.", "What?", Some(Label::Resolved)),
+        ("p-2", "Cite.", "Where is the sea?", None),
+        ("p-3", "", "Who", Some(Label::Indeterminate)),
+    ]
+    .map(|(id, system, user, label)| {
+        let (id, system, user) = (id.to_owned(), system.to_owned(), user.to_owned());
+        Prompt { id, system, user, label, ..Prompt::default() }
+    })
+});
+
+/// All prompts from this one on.
+fn prompts(from: usize) -> Vec<&'static Prompt> {
+    PROMPTS[from..].iter().collect()
+}
 
 fn teacher() -> ScriptedSubject {
     ScriptedSubject::new("teacher").answering(|prompt| format!("About {}: Grüße!", prompt.trim()))
@@ -38,7 +52,7 @@ fn all() -> Columns {
 }
 
 fn make(root: &Path, spec: &ArtifactSpec) -> TeacherArtifact {
-    open_or_record(root, spec, &mut teacher(), &PROMPTS, &mut |_, _| {}).unwrap()
+    open_or_record(root, spec, &mut teacher(), &prompts(0), &mut |_, _| {}).unwrap()
 }
 
 #[test]
@@ -50,10 +64,10 @@ fn what_was_recorded_is_read_back() {
         artifact.verify().unwrap();
         assert_eq!(artifact.prompts().len(), 3);
         for (i, input) in PROMPTS.iter().enumerate() {
-            let want = record(&spec, &mut teacher(), *input).unwrap();
+            let want = record(&spec, &mut teacher(), input).unwrap();
             let entry = &artifact.prompts()[i];
-            assert_eq!((entry.prompt_id.as_str(), entry.label), (input.prompt_id, input.label));
-            assert_eq!(artifact.find(input.prompt_id), Some(i));
+            assert_eq!((entry.prompt_id.as_str(), entry.label), (input.id.as_str(), input.label));
+            assert_eq!(artifact.find(&input.id), Some(i));
             assert_eq!(artifact.tokens(i).unwrap(), [&want.prompt[..], &want.answer.tokens].concat());
             assert_eq!(artifact.answer(i).unwrap(), want.answer);
             assert_eq!(artifact.routing(i).unwrap(), want.run.routing);
@@ -73,7 +87,7 @@ fn what_was_recorded_is_read_back() {
             // 257 tokens: 300 keep everything.
             assert!(want.logits.iter().all(|row| (row.tail == 0.0) == (columns.kept == 300)));
         }
-        assert_eq!(artifact.answer(0).unwrap().stop_reason, StopReason::Length);
+        assert_eq!(artifact.answer(0).unwrap().stop_reason, AnswerEnd::Length);
     }
 }
 
@@ -95,12 +109,12 @@ fn a_second_time_nothing_runs_and_nothing_changes() {
     let dir = tempfile::tempdir().unwrap();
     let spec = spec(all());
     let mut subject = teacher();
-    let first = open_or_record(dir.path(), &spec, &mut subject, &PROMPTS, &mut |_, _| {}).unwrap();
+    let first = open_or_record(dir.path(), &spec, &mut subject, &prompts(0), &mut |_, _| {}).unwrap();
     assert_eq!(subject.runs(), 6, "an answer and a run per prompt");
     let bytes = fs::read(first.path()).unwrap();
     let mut renamed = spec.clone();
     renamed.model.name = "the same model in another file".to_owned();
-    let again = open_or_record(dir.path(), &renamed, &mut subject, &PROMPTS, &mut |_, _| {}).unwrap();
+    let again = open_or_record(dir.path(), &renamed, &mut subject, &prompts(0), &mut |_, _| {}).unwrap();
     assert_eq!(subject.runs(), 6);
     assert_eq!((fs::read(again.path()).unwrap(), again.path()), (bytes, first.path()));
     // Another setting is another artifact.
@@ -121,7 +135,7 @@ fn a_recording_that_was_stopped_ends_in_the_same_bytes() {
             let dir = tempfile::tempdir().unwrap();
             let mut writer = ArtifactWriter::open(dir.path(), &spec).unwrap();
             for input in &PROMPTS[..n] {
-                writer.append(&record(&spec, &mut teacher(), *input).unwrap()).unwrap();
+                writer.append(&record(&spec, &mut teacher(), input).unwrap()).unwrap();
             }
             drop(writer);
             let partial = PathBuf::from(format!("{}.partial", spec.path(dir.path()).display()));
@@ -138,7 +152,8 @@ fn a_recording_that_was_stopped_ends_in_the_same_bytes() {
             }
             let mut done = Vec::new();
             let artifact =
-                open_or_record(dir.path(), &spec, &mut teacher(), &PROMPTS, &mut |d, of| done.push((d, of))).unwrap();
+                open_or_record(dir.path(), &spec, &mut teacher(), &prompts(0), &mut |d, of| done.push((d, of)))
+                    .unwrap();
             let kept = n.saturating_sub(usize::from(tear != 0));
             assert_eq!(done, (kept..=3).map(|d| (d, 3)).collect::<Vec<_>>(), "{n} {tear}");
             assert!(fs::read(artifact.path()).unwrap() == want, "{n} {tear}");
@@ -152,22 +167,25 @@ fn a_recording_goes_on_with_the_prompts_it_began_with_only() {
     let dir = tempfile::tempdir().unwrap();
     let spec = spec(all());
     let mut writer = ArtifactWriter::open(dir.path(), &spec).unwrap();
-    let first = record(&spec, &mut teacher(), PROMPTS[0]).unwrap();
+    let first = record(&spec, &mut teacher(), &PROMPTS[0]).unwrap();
     writer.append(&first).unwrap();
     assert!(writer.append(&first).unwrap_err().to_string().contains("recorded already"));
-    let mut bad = record(&spec, &mut teacher(), PROMPTS[1]).unwrap();
+    let mut bad = record(&spec, &mut teacher(), &PROMPTS[1]).unwrap();
     bad.local = None;
     assert!(writer.append(&bad).unwrap_err().to_string().contains("column local_ids of prompt p-2"));
     assert_eq!(writer.done().collect::<Vec<_>>(), ["p-1"]);
     drop(writer);
-    let error = open_or_record(dir.path(), &spec, &mut teacher(), &PROMPTS[1..], &mut |_, _| {}).unwrap_err();
-    assert!(matches!(&error, Error::PromptOrder { recorded, given } if recorded == "p-1" && given == "p-2"), "{error}");
+    let error = open_or_record(dir.path(), &spec, &mut teacher(), &prompts(1), &mut |_, _| {}).unwrap_err();
+    assert!(
+        matches!(&error, Error::Records(RecordError::PromptOrder { recorded, given }) if recorded == "p-1" && given == "p-2"),
+        "{error}"
+    );
     assert!(ArtifactWriter::open(dir.path(), &spec).unwrap().done().eq(["p-1"]), "nothing was lost");
 }
 
 fn defect(error: Error) -> ArtifactDefect {
     match error {
-        Error::Artifact { defect, .. } => defect,
+        Error::Records(RecordError::Artifact { defect, .. }) => defect,
         other => panic!("{other}"),
     }
 }
@@ -230,7 +248,7 @@ fn no_byte_can_be_changed_lost_or_added_unnoticed() {
     // And a damaged artifact is neither replaced nor recorded again.
     longer.truncate(100);
     reopen(root.path(), &spec, &longer).unwrap_err();
-    let error = open_or_record(root.path(), &spec, &mut teacher(), &PROMPTS, &mut |_, _| {}).unwrap_err();
+    let error = open_or_record(root.path(), &spec, &mut teacher(), &prompts(0), &mut |_, _| {}).unwrap_err();
     assert!(error.to_string().contains("remove its folder to record it again"), "{error}");
     assert_eq!(fs::read(spec.path(root.path())).unwrap(), longer);
 }
@@ -319,7 +337,7 @@ fn settings_that_no_artifact_can_have_are_refused_before_anything_runs() {
         let mut spec = spec(all());
         change(&mut spec);
         let mut subject = teacher();
-        let error = open_or_record(dir.path(), &spec, &mut subject, &PROMPTS, &mut |_, _| {}).unwrap_err();
+        let error = open_or_record(dir.path(), &spec, &mut subject, &prompts(0), &mut |_, _| {}).unwrap_err();
         assert!(matches!(defect(error), ArtifactDefect::Damaged { what: "header", .. }));
         assert_eq!(subject.runs(), 0);
     }
@@ -332,7 +350,7 @@ fn a_recording_that_no_disk_holds_is_refused_before_the_teacher_runs() {
     let mut spec = spec(all());
     spec.max_new_tokens = 1 << 50;
     let mut subject = teacher();
-    let error = open_or_record(dir.path(), &spec, &mut subject, &PROMPTS, &mut |_, _| {}).unwrap_err();
+    let error = open_or_record(dir.path(), &spec, &mut subject, &prompts(0), &mut |_, _| {}).unwrap_err();
     assert!(matches!(error, Error::Job(_)) && error.to_string().contains("free"), "{error}");
     assert_eq!(subject.runs(), 0);
 }

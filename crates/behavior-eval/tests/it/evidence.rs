@@ -210,10 +210,10 @@ fn the_sensitivity_table_names_what_flips() {
     .map(|texts| prompt("What is the capital of Oz?", &texts.iter().map(String::as_str).collect::<Vec<_>>()))
     .collect();
     let report = labels(&prompts, &LabelThresholds::default());
-    assert!(report.accuracy.is_none());
-    assert_eq!((report.counts.resolved, report.counts.unlabelled), (2, 1));
+    assert!(report.figures.accuracy.is_none());
+    assert_eq!((report.figures.counts.resolved, report.figures.counts.unlabelled), (2, 1));
     let flips: Vec<(&str, f64, u64)> =
-        report.sensitivity.iter().map(|row| (row.threshold, row.value, row.flips)).collect();
+        report.figures.sensitivity.iter().map(|row| (row.threshold, row.value, row.flips)).collect();
     let want = [
         ("disagreement", 0.3, 1),
         ("disagreement", 0.5, 0),
@@ -223,6 +223,6 @@ fn the_sensitivity_table_names_what_flips() {
         ("fragility", 0.8, 0),
     ];
     assert_eq!(flips, want);
-    assert_eq!(report.sensitivity[0].moves[0].from, Some(Label::Resolved));
-    assert_eq!(report.sensitivity[0].moves[0].to, Some(Label::Contested));
+    assert_eq!(report.figures.sensitivity[0].moves[0].from, Some(Label::Resolved));
+    assert_eq!(report.figures.sensitivity[0].moves[0].to, Some(Label::Contested));
 }

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 
 use behavior_eval::gates::{
     BehavioralGate, CitationFigures, ContestedCitations, GateResult, GateThresholds, LayerFigures, Outcome,
-    RefusalCounts, RefusalFigures, RoutingFigures, Verdict,
+    RefusalCounts, RefusalFigures, RoutingFigures, RoutingReport, Verdict,
 };
 use behavior_eval::labels::{
-    FigureMove, LabelCounts, LabelMove, LabelThresholds, Perturbation, SensitivityRow, Stability,
+    FigureMove, LabelCounts, LabelFigures, LabelMove, LabelThresholds, Perturbation, SensitivityRow, Stability,
 };
 use behavior_eval::report::{Baseline, Stamp, *};
 use behavior_eval::stats::{Figure, IntervalKind, Share};
@@ -63,13 +63,13 @@ fn hex(name: &str) -> String {
     format!("{digits:0<64}")
 }
 
-fn routing(value: f64) -> RoutingSection {
+fn routing(value: f64) -> RoutingReport {
     let count = (value * 1000.0) as u64;
     let share = Share::of(count, 1000).unwrap();
     let figures =
         RoutingFigures { agreement: share, overlap: value, mass: value, top1: share, margin_correlation: Some(0.5) };
     let layers = (1..5).map(|layer| LayerFigures { layer, figures: figures.clone() }).collect();
-    RoutingSection { figures, layers, worst_layer: 4 }
+    RoutingReport { figures, layers, worst_layer: 4 }
 }
 
 /// A report of a student whose gates all have this figure, with a hostile text wherever a text comes from outside.
@@ -129,7 +129,12 @@ fn report(value: f64) -> GateReport {
             refusal_signals: vec!["cannot determine".into(), HOSTILE.into()],
         },
         teacher: model("teacher", 0.99),
-        retention: vec![Retention { gate: BehavioralGate::MustAnswer, teacher: 0.99, student: value, kept: Some(0.9) }],
+        retention: vec![Retention {
+            gate: "must_answer".parse().unwrap(),
+            teacher: 0.99,
+            student: value,
+            kept: Some(0.9),
+        }],
         student,
         routing: routing(value),
         local_routing: Some(routing(0.999)),
@@ -140,7 +145,7 @@ fn report(value: f64) -> GateReport {
             same_top1: figure(0.9, 500),
             kl_by_position: vec![0.1, 0.02, 0.03],
         }),
-        labels: LabelSection {
+        labels: LabelFigures {
             counts: LabelCounts::default(),
             accuracy: Some(figure(0.97, 200)),
             confusion: vec![LabelMove { from: Some(Label::Resolved), to: None, prompts: 2 }],

@@ -2,23 +2,25 @@
 //! with the report of one that was not.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use behavior_eval::gates::GateError;
+use behavior_eval::run::RunError;
+use behavior_eval::stats::Figure;
+use behavior_eval::suite::{Prompt, SuiteError};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
 use behavior_eval::Error;
-use behavior_eval::gates::{BehavioralGate, Outcome, RefusalSignals, Verdict};
+use behavior_eval::gates::{Outcome, RefusalSignals, Verdict};
 use behavior_eval::labels::Perturbation;
 use behavior_eval::model::{Answer, ModelError, RoutingTable, Run, ScriptedSubject, Subject, SubjectInfo, Want};
-use behavior_eval::records::artifact::{PromptInput, open_or_record};
+use behavior_eval::records::artifact::open_or_record;
 use behavior_eval::records::trace::{TraceReader, TraceWriter};
 use behavior_eval::report::GateReport;
 use behavior_eval::run::{GateRun, GateRunConfig};
 use behavior_eval::suite::{Label, Suite};
 use serde_json::Value;
 use tempfile::TempDir;
-
-use BehavioralGate::{CitationPrecision, CitationRecall, MustAnswer, MustRefuse, RefusalF1, RoutingAgreement};
 
 const REFUSAL: &str = "I cannot determine that: insufficient evidence.";
 
@@ -145,9 +147,14 @@ fn run(student: &mut dyn Subject) -> GateReport {
     run_with(config(), SMALL.artifacts.path(), student).unwrap()
 }
 
+/// The figure of a gate of the student.
+fn figure(report: &GateReport, gate: &str) -> Option<Figure> {
+    report.student.figure(gate.parse().unwrap())
+}
+
 /// The gates that do not pass.
-fn missed(report: &GateReport) -> Vec<BehavioralGate> {
-    report.student.misses().map(|result| result.gate).collect()
+fn missed(report: &GateReport) -> Vec<&'static str> {
+    report.student.misses().map(|result| result.gate.name()).collect()
 }
 
 #[test]
@@ -155,7 +162,7 @@ fn a_student_that_equals_its_teacher_ships_with_exact_routing() {
     let report = run(&mut subject("equal", gold));
     assert_eq!((report.verdict, missed(&report)), (Verdict::Ship, vec![]), "{:?}", report.summary);
     assert!(report.passed() && report.failures.is_empty());
-    let routing = report.student.figure(RoutingAgreement).unwrap();
+    let routing = figure(&report, "routing_agreement").unwrap();
     assert_eq!((routing.value, routing.n), (1.0, 52));
     assert_eq!((report.routing.figures.mass, report.local_routing.unwrap().figures.agreement.value), (1.0, 1.0));
     assert!(report.coherence.unwrap().mean > 0.999);
@@ -170,7 +177,7 @@ fn a_student_that_equals_its_teacher_ships_with_exact_routing() {
 fn misrouting_a_quarter_fails_routing_alone_and_exactly() {
     let mut student = subject("misroutes", gold).misrouting(|layer, position| layer == 1 && position % 4 != 0);
     let report = run(&mut student);
-    assert_eq!(missed(&report), [RoutingAgreement]);
+    assert_eq!(missed(&report), ["routing_agreement"]);
     let (mut wrong, mut all) = (0, 0);
     for prompt in &report.prompts {
         let [decisions, agree] = prompt.routing;
@@ -179,10 +186,10 @@ fn misrouting_a_quarter_fails_routing_alone_and_exactly() {
         wrong += tokens - tokens.div_ceil(4);
         assert_eq!(agree, decisions - (tokens - tokens.div_ceil(4)), "{}", prompt.prompt_id);
     }
-    let figure = report.student.figure(RoutingAgreement).unwrap();
+    let figure = figure(&report, "routing_agreement").unwrap();
     assert_eq!((figure.numerator, figure.denominator), (Some(all - wrong), Some(all)));
     let failure = &report.failures[0];
-    assert_eq!((failure.gate, failure.worst_layers[0], report.routing.worst_layer), (RoutingAgreement, 2, 2));
+    assert_eq!((failure.gate.name(), failure.worst_layers[0], report.routing.worst_layer), ("routing_agreement", 2, 2));
     assert_eq!((failure.worst_prompts.len(), failure.misrouted.len()), (10, 10));
     assert!(failure.misrouted.iter().all(|m| m.layer == 2 && m.tokens[..3] == [1, 2, 3]));
     assert!(failure.remedy.contains("router repair"));
@@ -210,7 +217,7 @@ fn citations_of_missing_or_irrelevant_chunks_fail_precision_alone() {
         (subject("strays", irrelevant), "does not say so"),
     ] {
         let report = run(&mut student);
-        assert_eq!(missed(&report), [CitationPrecision], "{:?}", report.summary);
+        assert_eq!(missed(&report), ["citation_precision"], "{:?}", report.summary);
         assert!(report.failures[0].worst_prompts.iter().all(|worst| worst.why.contains(why)), "{:?}", report.failures);
         assert!(report.failures[0].worst_layers.is_empty() && report.failures[0].misrouted.is_empty());
     }
@@ -223,17 +230,17 @@ fn a_student_that_never_cites_fails_recall_and_has_no_precision() {
         answer[..answer.find(" [").unwrap_or(answer.len())].to_owned()
     });
     let report = run(&mut student);
-    assert_eq!(missed(&report), [CitationPrecision, CitationRecall]);
+    assert_eq!(missed(&report), ["citation_precision", "citation_recall"]);
     let outcomes: Vec<Outcome> = report.student.misses().map(|result| result.outcome).collect();
     assert_eq!(outcomes, [Outcome::TooFew, Outcome::Fail]);
-    assert_eq!(report.student.figure(CitationPrecision), None);
-    assert_eq!(report.student.figure(CitationRecall).unwrap().value, 0.0);
+    assert_eq!(figure(&report, "citation_precision"), None);
+    assert_eq!(figure(&report, "citation_recall").unwrap().value, 0.0);
 }
 
 #[test]
 fn refusing_all_nothing_or_a_little_fails_the_gates_of_refusal() {
     let report = run(&mut subject("refuses", |_, _| REFUSAL.to_owned()));
-    assert_eq!(missed(&report), [CitationPrecision, CitationRecall, RefusalF1, MustAnswer]);
+    assert_eq!(missed(&report), ["citation_precision", "citation_recall", "refusal_f1", "must_answer"]);
     assert_eq!(report.student.refusal.over_refusal.value, 1.0);
 
     let bold = |known: &Known, prompt: &str| match known.label {
@@ -241,9 +248,9 @@ fn refusing_all_nothing_or_a_little_fails_the_gates_of_refusal() {
         _ => gold(known, prompt),
     };
     let report = run(&mut subject("bold", bold));
-    assert_eq!(missed(&report), [RefusalF1, MustRefuse]);
-    assert_eq!(report.student.figure(MustRefuse).unwrap().value, 0.0);
-    let failure = report.failures.iter().find(|failure| failure.gate == MustRefuse).unwrap();
+    assert_eq!(missed(&report), ["refusal_f1", "must_refuse"]);
+    assert_eq!(figure(&report, "must_refuse").unwrap().value, 0.0);
+    let failure = report.failures.iter().find(|failure| failure.gate.name() == "must_refuse").unwrap();
     assert!(failure.worst_prompts.iter().all(|p| p.label == "indeterminate" && p.why.contains("a refusal is due")));
     assert!(failure.remedy.contains("refusal reward"));
 
@@ -252,13 +259,13 @@ fn refusing_all_nothing_or_a_little_fails_the_gates_of_refusal() {
         Label::Resolved if known.nth < 2 => REFUSAL.to_owned(),
         _ => gold(known, prompt),
     };
-    assert_eq!(missed(&run(&mut subject("shy", shy))), [MustAnswer]);
+    assert_eq!(missed(&run(&mut subject("shy", shy))), ["must_answer"]);
     // 5 of 22 indeterminate prompts: 0.773 < 0.80, while F1 is 0.872.
     let rash = |known: &Known, prompt: &str| match known.label {
         Label::Indeterminate if known.nth < 5 => "It is Sabopol.".to_owned(),
         _ => gold(known, prompt),
     };
-    assert_eq!(missed(&run(&mut subject("rash", rash))), [MustRefuse]);
+    assert_eq!(missed(&run(&mut subject("rash", rash))), ["must_refuse"]);
 }
 
 /// 16 of 20 indeterminate prompts are refused (0.80), 38 of 40 resolved ones answered (0.95), both exactly as demanded;
@@ -273,12 +280,12 @@ fn a_little_of_both_mistakes_fails_f1_alone() {
     let dir = tempfile::tempdir().unwrap();
     let suite = cut(dir.path(), &WIDE);
     let report = run_on(&suite, config(), dir.path(), &mut subject("torn", torn)).unwrap();
-    assert_eq!(missed(&report), [RefusalF1], "{:?}", report.summary);
-    let value = |gate| report.student.figure(gate).unwrap().value;
-    assert_eq!((value(MustRefuse), value(MustAnswer)), (0.8, 0.95));
-    assert!((value(RefusalF1) - 32.0 / 38.0).abs() < 1e-15);
+    assert_eq!(missed(&report), ["refusal_f1"], "{:?}", report.summary);
+    let value = |gate| figure(&report, gate).unwrap().value;
+    assert_eq!((value("must_refuse"), value("must_answer")), (0.8, 0.95));
+    assert!((value("refusal_f1") - 32.0 / 38.0).abs() < 1e-15);
     let [failure] = &report.failures[..] else { panic!("{:?}", report.failures) };
-    assert_eq!((failure.gate, failure.worst_prompts.len()), (RefusalF1, 6));
+    assert_eq!((failure.gate.name(), failure.worst_prompts.len()), ("refusal_f1", 6));
     let mut reasons: Vec<&str> = failure.worst_prompts.iter().map(|worst| worst.why.as_str()).collect();
     reasons.sort_unstable();
     assert_eq!(
@@ -310,8 +317,8 @@ fn strict_runs_and_larger_minima_ask_for_more_than_a_small_suite_has() {
     let strict = GateRunConfig { strict: true, ..config() };
     let report = run_with(strict, SMALL.artifacts.path(), &mut subject("equal", gold)).unwrap();
     // 24 of 24 resolved prompts: the lower end is 0.862, below 0.95; 22 of 22 indeterminate ones: 0.851, above 0.80.
-    assert_eq!(missed(&report), [MustAnswer]);
-    assert_eq!(report.teacher.misses().map(|result| result.gate).collect::<Vec<_>>(), [MustAnswer]);
+    assert_eq!(missed(&report), ["must_answer"]);
+    assert_eq!(report.teacher.misses().map(|result| result.gate.name()).collect::<Vec<_>>(), ["must_answer"]);
     assert!(
         report.summary[0].starts_with("The teacher itself misses 1 of its 5 gates: must_answer"),
         "{:?}",
@@ -320,7 +327,10 @@ fn strict_runs_and_larger_minima_ask_for_more_than_a_small_suite_has() {
     let mut more = config();
     more.thresholds.min_samples = 23;
     let error = run_with(more, SMALL.artifacts.path(), &mut subject("equal", gold)).unwrap_err();
-    assert!(matches!(error, Error::TooFewPrompts { label: Label::Indeterminate, have: 22, need: 23 }), "{error}");
+    assert!(
+        matches!(error, Error::Gates(GateError::TooFewPrompts { label: Label::Indeterminate, have: 22, need: 23 })),
+        "{error}"
+    );
 }
 
 #[test]
@@ -328,7 +338,10 @@ fn evidence_of_which_too_little_is_left_is_an_error_that_says_so() {
     let perturbation = Some(Perturbation { fraction: 0.7, ..Perturbation::default() });
     let run = GateRun::new(&SMALL.suite, "small", SMALL.artifacts.path(), GateRunConfig { perturbation, ..config() });
     let error = run.unwrap_err();
-    assert!(matches!(error, Error::TooFewSurvive { label: Label::Resolved, need: 20, .. }), "{error}");
+    assert!(
+        matches!(error, Error::Gates(GateError::TooFewKeepLabel { label: Label::Resolved, need: 20, .. })),
+        "{error}"
+    );
     assert!(error.to_string().contains("keep their label when evidence is taken away"), "{error}");
 }
 
@@ -352,14 +365,11 @@ fn a_recording_of_other_prompts_under_the_same_key_is_refused() {
         let mut load = || -> Result<Box<dyn Subject>, ModelError> { Ok(Box::new(teacher())) };
         run.record_teacher(teacher().info(), &mut load, &mut |_, _, _| {}).unwrap().base.spec().clone()
     };
-    let all: Vec<PromptInput<'_>> = SMALL.suite.prompts().iter().map(PromptInput::from).collect();
+    let all: Vec<&Prompt> = SMALL.suite.prompts().iter().collect();
     let swapped = [&all[1..2], &all[..1], &all[2..]].concat();
     for (prompts, says) in [
         (&all[..40], "its end stands at place 40 where the suite has prompt "),
-        (
-            &swapped,
-            &format!("prompt {} stands at place 0 where the suite has prompt {}", all[1].prompt_id, all[0].prompt_id),
-        ),
+        (&swapped, &format!("prompt {} stands at place 0 where the suite has prompt {}", all[1].id, all[0].id)),
     ] {
         let dir = tempfile::tempdir().unwrap();
         open_or_record(dir.path(), &spec, &mut teacher(), prompts, &mut |_, _| {}).unwrap();
@@ -374,7 +384,7 @@ fn signals_and_label_thresholds_are_configuration_that_the_report_shows() {
         Label::Indeterminate => "That is out of scope.".to_owned(),
         _ => gold(known, prompt),
     };
-    assert_eq!(missed(&run(&mut subject("polite", polite))), [RefusalF1, MustRefuse]);
+    assert_eq!(missed(&run(&mut subject("polite", polite))), ["refusal_f1", "must_refuse"]);
     let mut own = config();
     own.signals = RefusalSignals::parse("out of scope\n<declined>").unwrap();
     own.labels.set("redundancy", 4.0).unwrap();
@@ -382,11 +392,14 @@ fn signals_and_label_thresholds_are_configuration_that_the_report_shows() {
     let recordings = || std::fs::read_dir(root).unwrap().count();
     let before = recordings();
     let report = run_with(own, root, &mut subject("polite", polite)).unwrap();
-    assert_eq!(missed(&report), [], "{:?}", report.summary);
+    assert!(missed(&report).is_empty(), "{:?}", report.summary);
     assert_eq!(report.settings.refusal_signals, ["<declined>", "out of scope"]);
     assert_eq!(report.settings.label_thresholds.redundancy, 4.0);
     assert!(report.labels.sensitivity.iter().any(|row| row.threshold == "redundancy" && row.value == 4.1));
-    assert!(report.teacher.misses().any(|result| result.gate == MustRefuse), "the teacher refuses in other words");
+    assert!(
+        report.teacher.misses().any(|result| result.gate.name() == "must_refuse"),
+        "the teacher refuses in other words"
+    );
     let page = behavior_eval::report::markdown(&report);
     assert!(page.contains("out of scope") && page.contains("redundancy &gt; 4"), "{page}");
     assert_eq!(recordings(), before, "they change how answers are counted, not what is recorded");
@@ -411,9 +424,9 @@ fn failed_gates_leave_repairs_of_everything_that_is_wrong() {
     let trace = trace.finish().unwrap();
     measured.discard().unwrap();
     let repairs = behavior_eval::report::repairs(&report, TraceReader::open(&trace).unwrap()).unwrap();
-    assert_eq!(repairs.iter().map(|repair| repair.gate).collect::<Vec<_>>(), missed(&report));
-    let of = |gate| repairs.iter().find(|repair| repair.gate == gate).unwrap();
-    let routing = of(RoutingAgreement);
+    assert_eq!(repairs.iter().map(|repair| repair.gate.name()).collect::<Vec<_>>(), missed(&report));
+    let of = |gate| repairs.iter().find(|repair| repair.gate.name() == gate).unwrap();
+    let routing = of("routing_agreement");
     assert_eq!((routing.prompts.len(), routing.misrouted.len()), (52, 52), "more than the ten that the report lists");
     for (misrouted, prompt) in routing.misrouted.iter().zip(&report.prompts) {
         let tokens = u32::try_from(prompt.routing[0] / 3).unwrap();
@@ -426,10 +439,13 @@ fn failed_gates_leave_repairs_of_everything_that_is_wrong() {
     let refused: Vec<&String> =
         report.prompts.iter().filter(|p| p.refused && p.label == "resolved").map(|p| &p.prompt_id).collect();
     assert_eq!(refused.len(), 15);
-    for gate in [CitationRecall, RefusalF1, MustAnswer] {
+    for gate in ["citation_recall", "refusal_f1", "must_answer"] {
         assert!(of(gate).prompts.iter().eq(refused.iter().copied()) && of(gate).misrouted.is_empty(), "{gate}");
     }
-    assert!(behavior_eval::report::repairs(&report, [Err(Error::NoCases)]).is_err(), "a damaged trace is no empty one");
+    assert!(
+        behavior_eval::report::repairs(&report, [Err(Error::Gates(GateError::NoCases))]).is_err(),
+        "a damaged trace is no empty one"
+    );
     let ships = self::run(&mut subject("equal", gold));
     assert!(behavior_eval::report::repairs(&ships, TraceReader::open(&trace).unwrap()).unwrap().is_empty());
 }
@@ -446,8 +462,8 @@ fn suites_that_decide_nothing_are_errors() {
         let suite = cut(dir.path(), counts);
         // Before any model runs.
         let error = GateRun::new(&suite, "lopsided", dir.path(), config()).unwrap_err();
-        assert_eq!(matches!(error, Error::OneSided { .. }), one_sided, "{error}");
-        assert_eq!(matches!(error, Error::TooFewPrompts { .. }), !one_sided, "{error}");
+        assert_eq!(matches!(error, Error::Gates(GateError::OneSided { .. })), one_sided, "{error}");
+        assert_eq!(matches!(error, Error::Gates(GateError::TooFewPrompts { .. })), !one_sided, "{error}");
     }
 }
 
@@ -572,7 +588,7 @@ fn a_part_of_the_suite_is_checked_prompt_by_prompt() {
     let mended = check(&mut subject("mended", gold));
     assert!(mended.len() == 2 && mended.iter().all(|prompt| prompt.failed.is_empty()));
     let run = GateRun::new(&SMALL.suite, "small", SMALL.artifacts.path(), config()).unwrap();
-    assert!(matches!(run.only(&["p-none"]), Err(Error::UnknownPrompt { .. })));
+    assert!(matches!(run.only(&["p-none"]), Err(Error::Suite(SuiteError::UnknownPrompt { .. }))));
 }
 
 #[test]
@@ -601,9 +617,9 @@ fn students_of_another_shape_or_tokenizer_are_refused() {
         change(&mut info);
         run_with(config(), SMALL.artifacts.path(), &mut Other(inner, info)).unwrap_err()
     };
-    assert!(matches!(refused(&|info| info.moe_layers.push(9)), Error::Incomparable { .. }));
-    assert!(matches!(refused(&|info| info.n_experts = 64), Error::Incomparable { .. }));
-    assert!(matches!(refused(&|info| info.top_k = 4), Error::Incomparable { .. }));
-    assert!(matches!(refused(&|info| info.vocab_size = 9), Error::Incomparable { .. }));
-    assert!(matches!(refused(&|info| info.id = "f".repeat(64)), Error::OtherTokens { .. }));
+    assert!(matches!(refused(&|info| info.moe_layers.push(9)), Error::Run(RunError::Incomparable { .. })));
+    assert!(matches!(refused(&|info| info.n_experts = 64), Error::Run(RunError::Incomparable { .. })));
+    assert!(matches!(refused(&|info| info.top_k = 4), Error::Run(RunError::Incomparable { .. })));
+    assert!(matches!(refused(&|info| info.vocab_size = 9), Error::Run(RunError::Incomparable { .. })));
+    assert!(matches!(refused(&|info| info.id = "f".repeat(64)), Error::Run(RunError::OtherTokens { .. })));
 }

@@ -3,11 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use behavior_eval::Error;
-use behavior_eval::gates::{
-    Answered, CitationReport, CitationVerdict, GateConfig, RefusalReport, RefusalSignals, citations, judge_citations,
-    refusals,
-};
+use behavior_eval::gates::{CitationVerdict, GateConfig, GateError, Measured, PromptRecord, RefusalSignals};
+use behavior_eval::labels::{LabelThresholds, PromptLabel, labels};
+use behavior_eval::model::{Answer, AnswerEnd};
 use behavior_eval::stats::Figure;
 use behavior_eval::suite::{Chunk, Label, Prompt, Suite, render_user};
 
@@ -16,14 +14,16 @@ fn suite() -> Suite {
     Suite::open(&dir.join("suite-200.jsonl"), &dir.join("suite-200.corpus.jsonl")).unwrap()
 }
 
-/// Figures of a model that answers every prompt by a rule.
-fn figures(answer: impl Fn(&Prompt) -> String) -> (CitationReport, RefusalReport) {
-    let suite = suite();
-    let answers: Vec<String> = suite.prompts().iter().map(answer).collect();
-    let answered: Vec<Answered<'_>> =
-        suite.prompts().iter().zip(&answers).map(|(prompt, answer)| Answered::new(prompt, answer)).collect();
-    let config = GateConfig::default();
-    (citations(&answered, &config).unwrap(), refusals(&answered, &RefusalSignals::default(), &config).unwrap())
+fn judged<'a>(prompt: &'a Prompt, evidence: Option<&'a PromptLabel>, answer: &str) -> PromptRecord<'a> {
+    let answer = Answer { tokens: vec![], text: answer.to_owned(), stop_reason: AnswerEnd::Stop };
+    PromptRecord::new(prompt, evidence, answer, &RefusalSignals::default())
+}
+
+/// A model that answers every prompt by a rule: its figures, and its records.
+fn figures(answer: impl Fn(&Prompt) -> String) -> (Measured, Vec<PromptRecord<'static>>) {
+    let suite: &'static Suite = Box::leak(Box::new(suite()));
+    let records: Vec<_> = suite.prompts().iter().map(|prompt| judged(prompt, None, &answer(prompt))).collect();
+    (Measured::of(&records, &GateConfig::default()).unwrap(), records)
 }
 
 fn gold(prompt: &Prompt) -> String {
@@ -36,8 +36,8 @@ fn bare(prompt: &Prompt) -> String {
 }
 
 /// Values of precision, recall, F1, must-refuse, must-answer.
-fn gating((cited, refused): &(CitationReport, RefusalReport)) -> [f64; 5] {
-    let (cited, refused) = (&cited.figures, &refused.figures);
+fn gating((measured, _): &(Measured, Vec<PromptRecord<'_>>)) -> [f64; 5] {
+    let (cited, refused) = (&measured.citations, &measured.refusals);
     [&cited.precision, &cited.recall, &refused.f1, &refused.must_refuse, &refused.must_answer].map(|f| f.value)
 }
 
@@ -45,13 +45,13 @@ fn gating((cited, refused): &(CitationReport, RefusalReport)) -> [f64; 5] {
 fn the_right_answers_are_right_in_every_figure() {
     let both = figures(gold);
     assert_eq!(gating(&both), [1.0; 5]);
-    let (CitationReport { figures: cited, .. }, RefusalReport { figures: refused, prompts }) = both;
+    let (Measured { citations: cited, refusals: refused, .. }, records) = both;
     assert_eq!((cited.precision_macro.value, cited.recall_macro.value), (1.0, 1.0));
     assert_eq!(cited.support_precision.unwrap().value, 1.0);
     let contested = cited.contested.unwrap();
     assert_eq!([contested.precision, contested.disclosed, contested.one_sided].map(|f| f.value), [1.0, 1.0, 0.0]);
     assert_eq!((refused.macro_f1.value, refused.over_refusal.value, refused.precision.value), (1.0, 0.0, 1.0));
-    assert!(prompts.iter().all(|prompt| prompt.correct != Some(false)));
+    assert!(records.iter().all(|record| record.refusal_is_right() != Some(false)));
     assert!(cited.precision.low95 > 0.9 && cited.precision.low95 < 1.0, "certainty is never complete");
 }
 
@@ -61,11 +61,11 @@ fn citing_a_missing_chunk_costs_precision_alone() {
         Some(Label::Resolved) => format!("{} [doc-99]", gold(prompt)),
         _ => gold(prompt),
     });
-    let cited = &both.0.figures;
+    let cited = &both.0.citations;
     // 80 resolved prompts with 354 relevant chunks and one invented each
     assert_eq!((cited.precision.numerator, cited.precision.denominator), (Some(354), Some(434)));
     assert_eq!(gating(&both)[1..], [1.0; 4]);
-    let verdicts = both.0.prompts.iter().flat_map(|p| &p.citations).filter(|c| c.chunk_id == "doc-99");
+    let verdicts = both.1.iter().flat_map(|p| &p.citations).filter(|c| c.chunk_id == "doc-99");
     assert!(verdicts.clone().all(|c| c.verdict == CitationVerdict::NoSuchChunk && !c.valid && !c.relevant));
     assert_eq!(verdicts.count(), 80);
 }
@@ -81,18 +81,16 @@ fn citing_an_irrelevant_chunk_costs_precision_and_recall() {
         _ => gold(prompt),
     });
     assert_eq!(gating(&both), [0.0, 0.0, 1.0, 1.0, 1.0]);
-    let is_unsupported = |p: &&behavior_eval::gates::PromptCitations| p.label == Some(Label::Resolved);
-    assert!(
-        both.0.prompts.iter().filter(is_unsupported).all(|p| p.citations[0].verdict == CitationVerdict::NotSupported)
-    );
+    let is_unsupported = |p: &&PromptRecord<'_>| p.label == Some(Label::Resolved);
+    assert!(both.1.iter().filter(is_unsupported).all(|p| p.citations[0].verdict == CitationVerdict::NotSupported));
 }
 
 #[test]
 fn never_citing_is_a_recall_of_zero_and_shows_no_precision() {
     let both = figures(bare);
     assert_eq!(gating(&both), [0.0, 0.0, 1.0, 1.0, 1.0]);
-    assert_eq!((both.0.figures.precision.denominator, both.0.figures.precision.high95), (Some(0), 1.0));
-    assert_eq!((both.0.figures.recall.numerator, both.0.figures.recall.denominator), (Some(0), Some(354)));
+    assert_eq!((both.0.citations.precision.denominator, both.0.citations.precision.high95), (Some(0), 1.0));
+    assert_eq!((both.0.citations.recall.numerator, both.0.citations.recall.denominator), (Some(0), Some(354)));
 }
 
 #[test]
@@ -101,7 +99,7 @@ fn citing_where_there_is_nothing_to_cite_is_invalid() {
         Some(Label::Indeterminate) => format!("{} [{}]", prompt.chunks[0].text, prompt.chunks[0].id),
         _ => gold(prompt),
     });
-    assert_eq!((both.0.figures.precision.numerator, both.0.figures.precision.denominator), (Some(354), Some(414)));
+    assert_eq!((both.0.citations.precision.numerator, both.0.citations.precision.denominator), (Some(354), Some(414)));
     assert_eq!(gating(&both)[1..], [1.0, 0.0, 0.0, 1.0]);
 }
 
@@ -110,9 +108,9 @@ fn refusing_everything_and_nothing() {
     let everything = figures(|_| "I cannot determine this.".to_owned());
     // 60 right refusals, 80 wrong ones: F1 = 120 / 200
     assert_eq!(gating(&everything), [0.0, 0.0, 0.6, 1.0, 0.0]);
-    assert_eq!(everything.1.figures.over_refusal.value, 1.0);
-    assert_eq!(everything.1.figures.contested_refused.unwrap().value, 1.0);
-    assert_eq!(everything.1.figures.macro_f1.value, 0.3);
+    assert_eq!(everything.0.refusals.over_refusal.value, 1.0);
+    assert_eq!(everything.0.refusals.contested_refused.unwrap().value, 1.0);
+    assert_eq!(everything.0.refusals.macro_f1.value, 0.3);
 
     let nothing = figures(|prompt| match prompt.label {
         Some(Label::Indeterminate) => "The answer is forty-two.".to_owned(),
@@ -120,15 +118,15 @@ fn refusing_everything_and_nothing() {
     });
     assert_eq!(gating(&nothing), [1.0, 1.0, 0.0, 0.0, 1.0]);
     // answering: 80 right, 60 wrong: F1 = 160 / 220
-    assert!((nothing.1.figures.macro_f1.value - 80.0 / 220.0).abs() < 1e-15);
+    assert!((nothing.0.refusals.macro_f1.value - 80.0 / 220.0).abs() < 1e-15);
 }
 
 #[test]
 fn saying_nothing_is_neither_an_answer_nor_a_refusal() {
     let both = figures(|_| " \n".to_owned());
     assert_eq!(gating(&both), [0.0; 5]);
-    assert_eq!((both.1.figures.over_refusal.value, both.1.figures.macro_f1.value), (0.0, 0.0));
-    assert_eq!((both.1.figures.counts.answer_missing, both.1.figures.counts.empty_where_refusal_due), (80, 60));
+    assert_eq!((both.0.refusals.over_refusal.value, both.0.refusals.macro_f1.value), (0.0, 0.0));
+    assert_eq!((both.0.refusals.counts.answer_missing, both.0.refusals.counts.empty_where_refusal_due), (80, 60));
 }
 
 #[test]
@@ -138,9 +136,9 @@ fn one_sided_answers_to_contested_prompts_are_reported_and_gate_nothing() {
         _ => gold(prompt),
     });
     assert_eq!(gating(&both), [1.0; 5]);
-    let contested = both.0.figures.contested.unwrap();
+    let contested = both.0.citations.contested.unwrap();
     assert_eq!([contested.precision, contested.disclosed, contested.one_sided].map(|f| f.value), [1.0, 0.0, 1.0]);
-    assert!(both.0.prompts.iter().all(|p| p.sides == (p.label == Some(Label::Contested)).then_some(1)));
+    assert!(both.1.iter().all(|p| p.sides == (p.label == Some(Label::Contested)).then_some(1)));
 }
 
 /// A small table by hand: three resolved, two indeterminate prompts, one contested.
@@ -180,9 +178,9 @@ fn a_table_worked_out_by_hand() {
         // the first clause states Ozo: valid for a, not for d; the second Izi: valid for d
         (prompt("c1", Contested, &["a", "b", "d"]), "Some say Ozo [a] [d], others Izi [d]."),
     ];
-    let answered: Vec<Answered<'_>> = rows.iter().map(|(prompt, text)| Answered::new(prompt, text)).collect();
+    let records: Vec<_> = rows.iter().map(|(prompt, text)| judged(prompt, None, text)).collect();
     let config = GateConfig { min_prompts_per_label: 2, ..GateConfig::default() };
-    let cited = citations(&answered, &config).unwrap().figures;
+    let Measured { citations: cited, refusals: refused, .. } = Measured::of(&records, &config).unwrap();
     let counts = |figure: &Figure| (figure.numerator.unwrap(), figure.denominator.unwrap(), figure.n);
     assert_eq!(counts(&cited.precision), (4, 6, 5));
     assert_eq!(counts(&cited.recall), (3, 5, 3));
@@ -195,7 +193,6 @@ fn a_table_worked_out_by_hand() {
     let contested = cited.contested.unwrap();
     assert_eq!(counts(&contested.precision), (2, 3, 1));
     assert_eq!(contested.disclosed.value, 1.0);
-    let refused = refusals(&answered, &RefusalSignals::default(), &config).unwrap().figures;
     assert_eq!(counts(&refused.f1), (2, 4, 5));
     assert_eq!(counts(&refused.must_refuse), (1, 2, 2));
     assert_eq!(counts(&refused.must_answer), (2, 3, 3));
@@ -203,7 +200,7 @@ fn a_table_worked_out_by_hand() {
     // answering: 2 right, 1 refused wrongly, 1 answered wrongly: F1 4/6
     assert!((refused.macro_f1.value - (0.5 + 4.0 / 6.0) / 2.0).abs() < 1e-15);
     // The serialised form is what reports and traces build on.
-    let r1 = serde_json::to_string(&judge_citations(&answered[0]).citations[2]).unwrap();
+    let r1 = serde_json::to_string(&records[0].citations[2]).unwrap();
     assert_eq!(r1, r#"{"chunk_id":"c","span":[33,34],"valid":false,"verdict":"not_supported","relevant":false}"#);
 }
 
@@ -211,29 +208,25 @@ fn a_table_worked_out_by_hand() {
 fn suites_no_verdict_can_rest_on() {
     let suite = suite();
     let of = |label: Label, n: usize| {
-        suite.prompts().iter().filter(move |prompt| prompt.label == Some(label)).take(n).map(|p| Answered::new(p, "x"))
+        let prompts = suite.prompts().iter().filter(move |prompt| prompt.label == Some(label));
+        prompts.take(n).map(|prompt| judged(prompt, None, "x")).collect::<Vec<_>>()
     };
     let config = GateConfig::default();
-    let signals = RefusalSignals::default();
-    let error = |answered: &[Answered<'_>]| {
-        let (a, b) = (citations(answered, &config).unwrap_err(), refusals(answered, &signals, &config).unwrap_err());
-        assert_eq!(a.to_string(), b.to_string());
-        a
-    };
-    let resolved: Vec<_> = of(Label::Resolved, 80).collect();
-    let refused: Vec<_> = of(Label::Indeterminate, 60).collect();
-    assert!(matches!(error(&[]), Error::OneSided { resolved: 0, indeterminate: 0 }));
-    assert!(matches!(error(&resolved), Error::OneSided { resolved: 80, indeterminate: 0 }));
-    assert!(matches!(error(&refused), Error::OneSided { resolved: 0, indeterminate: 60 }));
-    let contested: Vec<_> = of(Label::Contested, 60).collect();
-    assert!(matches!(error(&contested), Error::OneSided { .. }));
-    let few: Vec<_> = of(Label::Resolved, 19).chain(refused.iter().copied()).collect();
-    assert!(matches!(error(&few), Error::TooFewPrompts { label: Label::Resolved, have: 19, need: 20 }));
-    let few: Vec<_> = resolved.iter().copied().chain(of(Label::Indeterminate, 3)).collect();
+    let error = |records: &[PromptRecord<'_>]| Measured::of(records, &config).unwrap_err();
+    let resolved = of(Label::Resolved, 80);
+    let refused = of(Label::Indeterminate, 60);
+    assert!(matches!(error(&[]), GateError::OneSided { resolved: 0, indeterminate: 0 }));
+    assert!(matches!(error(&resolved), GateError::OneSided { resolved: 80, indeterminate: 0 }));
+    assert!(matches!(error(&refused), GateError::OneSided { resolved: 0, indeterminate: 60 }));
+    let contested = of(Label::Contested, 60);
+    assert!(matches!(error(&contested), GateError::OneSided { .. }));
+    let few = [of(Label::Resolved, 19), refused].concat();
+    assert!(matches!(error(&few), GateError::TooFewPrompts { label: Label::Resolved, have: 19, need: 20 }));
+    let few = [resolved, of(Label::Indeterminate, 3)].concat();
     assert!(error(&few).to_string().contains("3 indeterminate"));
     // Twenty of each are enough.
-    let enough: Vec<_> = of(Label::Resolved, 20).chain(of(Label::Indeterminate, 20)).collect();
-    assert!(citations(&enough, &config).is_ok() && refusals(&enough, &signals, &config).is_ok());
+    let enough = [of(Label::Resolved, 20), of(Label::Indeterminate, 20)].concat();
+    assert!(Measured::of(&enough, &config).is_ok());
 }
 
 #[test]
@@ -244,7 +237,7 @@ fn signals_are_read_line_by_line_and_a_line_that_matches_nothing_is_refused() {
     assert_eq!(signals.find("I cannot determine this."), None, "instead of the built-in ones");
     for (text, line) in [("out of scope\n?!\n", 2), ("", 1), ("# only this\n\n", 2), ("ok\n<>", 2)] {
         let error = RefusalSignals::parse(text).unwrap_err();
-        assert!(matches!(error, Error::RefusalSignal { line: at, .. } if at == line), "{text:?}: {error}");
+        assert!(matches!(error, GateError::RefusalSignal { line: at, .. } if at == line), "{text:?}: {error}");
     }
 }
 
@@ -278,21 +271,17 @@ fn the_evidence_stands_in_for_labels_and_attribution() {
     let suite = suite();
     let blank: Vec<Prompt> =
         suite.prompts().iter().map(|p| Prompt { label: None, relevant: None, ..p.clone() }).collect();
-    let labels = behavior_eval::labels::labels(&blank, &behavior_eval::labels::LabelThresholds::default());
+    let labels = labels(&blank, &LabelThresholds::default());
     let config = GateConfig::default();
     let answers: Vec<String> = suite.prompts().iter().map(gold).collect();
-    let blind: Vec<Answered<'_>> = blank
-        .iter()
-        .zip(&answers)
-        .zip(&labels.prompts)
-        .map(|((prompt, answer), label)| Answered::new(prompt, answer).with_evidence(label))
-        .collect();
-    let figures = citations(&blind, &config).unwrap().figures;
+    let evidence = blank.iter().zip(&labels.prompts).zip(&answers);
+    let blind: Vec<_> = evidence.map(|((prompt, label), answer)| judged(prompt, Some(label), answer)).collect();
+    let figures = Measured::of(&blind, &config).unwrap().citations;
     assert_eq!((figures.precision.value, figures.recall.value), (1.0, 1.0));
     assert_eq!((figures.precision.n, figures.recall.denominator), (140, Some(354)));
     assert!(figures.support_precision.is_none(), "the evidence is no gold attribution");
-    let ungated: Vec<Answered<'_>> = blank.iter().zip(&answers).map(|(p, a)| Answered::new(p, a)).collect();
-    assert!(matches!(citations(&ungated, &config), Err(Error::OneSided { .. })));
+    let ungated: Vec<_> = blank.iter().zip(&answers).map(|(p, a)| judged(p, None, a)).collect();
+    assert!(matches!(Measured::of(&ungated, &config), Err(GateError::OneSided { .. })));
 }
 
 /// `fixtures/generators/gen_gates.py` computes the same figures with other code.
@@ -302,8 +291,7 @@ fn figures_equal_an_independent_computation() {
     let golden: serde_json::Value = serde_json::from_str(&golden).unwrap();
     let answers: BTreeMap<String, String> = serde_json::from_value(golden["answers"].clone()).unwrap();
     let want = &golden["figures"];
-    let (CitationReport { figures: cited, .. }, RefusalReport { figures: refused, .. }) =
-        figures(|prompt| answers[&prompt.id].clone());
+    let (Measured { citations: cited, refusals: refused, .. }, _) = figures(|prompt| answers[&prompt.id].clone());
     let contested = cited.contested.unwrap();
     for (name, figure) in [
         ("precision", cited.precision),

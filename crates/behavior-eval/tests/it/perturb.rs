@@ -1,6 +1,7 @@
 //! Evidence taken away: the right chunks, the right labels, the right verdict.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use behavior_eval::labels::LabelError;
 use std::collections::{BTreeMap, BTreeSet};
 
 use behavior_eval::Error;
@@ -41,7 +42,7 @@ fn a_tenth_is_a_tenth_and_the_seed_decides_which() {
 fn labels_survive_where_the_evidence_still_holds() {
     let whole = suite("suite-200");
     let perturbed = run(&whole, Removal::Random, 0.1, 3);
-    let surviving: BTreeSet<usize> = perturbed.surviving.iter().copied().collect();
+    let surviving: BTreeSet<usize> = perturbed.kept.iter().copied().collect();
     let (mut kept, mut lost) = (0, 0);
     for (i, (was, is)) in whole.0.prompts().iter().zip(perturbed.suite.prompts()).enumerate() {
         if was.chunks == is.chunks {
@@ -112,7 +113,7 @@ fn the_most_fragile_evidence_goes_first() {
     assert_eq!(weights.iter().filter(|w| **w == Some(2)).count(), 129 - 18);
     // It takes the conflicts, where chance mostly leaves them.
     let contested = |removal| {
-        let surviving = run(&whole, removal, 0.1, 5).surviving;
+        let surviving = run(&whole, removal, 0.1, 5).kept;
         surviving.iter().filter(|&&i| whole.1.prompts[i].label == Some(Label::Contested)).count()
     };
     let (fragile, random) = (contested(Removal::MostFragileFirst), contested(Removal::Random));
@@ -125,18 +126,18 @@ fn shares_that_cannot_be_removed() {
     for fraction in [0.0, 1.0, -0.1, 1.5, f64::NAN, f64::INFINITY] {
         let perturbation = Perturbation { fraction, ..Perturbation::default() };
         let error = perturb(&whole.0, &whole.1, &LabelThresholds::default(), &perturbation).unwrap_err();
-        assert!(matches!(error, Error::Fraction { .. }), "{error}");
+        assert!(matches!(error, Error::Labels(LabelError::Fraction { .. })), "{error}");
     }
     let perturbation = Perturbation { fraction: 1e-6, ..Perturbation::default() };
     let error = perturb(&whole.0, &whole.1, &LabelThresholds::default(), &perturbation).unwrap_err();
-    assert!(matches!(error, Error::NothingToRemove { chunks: 1293, .. }), "{error}");
+    assert!(matches!(error, Error::Labels(LabelError::NothingToRemove { chunks: 1293, .. })), "{error}");
 }
 
 #[test]
 fn the_verdict_needs_every_gate_and_every_figure() {
     let whole = suite("suite-200");
     let perturbed = run(&whole, Removal::Random, 0.1, 0);
-    let verdict = |figures| Stability::new(Perturbation::default(), &perturbed, figures);
+    let verdict = |figures| Stability::new(&perturbed, figures);
     let steady = || FigureMove::new("citation_recall", 0.80, 0.76, true);
     assert!(verdict(vec![steady(), FigureMove::new("refusal_f1", 1.0, 0.95, true)]).stable);
     assert!(!verdict(vec![steady(), FigureMove::new("refusal_f1", 1.0, 0.949, true)]).stable);
@@ -145,7 +146,7 @@ fn the_verdict_needs_every_gate_and_every_figure() {
     assert!(!verdict(vec![]).stable, "no figures, no stability");
     let one = verdict(vec![steady()]);
     assert_eq!((one.chunks_removed, one.prompts), (129, 200));
-    assert_eq!(one.prompts_surviving, perturbed.surviving.len() as u64);
+    assert_eq!(one.prompts_surviving, perturbed.kept.len() as u64);
     let text = serde_json::to_string(&one).unwrap();
     assert!(
         text.starts_with(r#"{"perturbation":{"fraction":0.1,"removal":"random","seed":0},"chunks_removed":129"#),

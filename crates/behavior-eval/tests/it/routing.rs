@@ -1,44 +1,49 @@
 //! The routing gate on scripted models: itself, corrupted on purpose, and in local mode.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use behavior_eval::Error;
-use behavior_eval::gates::{RoutingGate, RoutingReport};
+use behavior_eval::gates::{GateError, RoutingFigures, RoutingGate, RoutingReport, agreement};
 use behavior_eval::model::{
-    Answer, ModelError, Place, Role, RoutingTable, Run, ScriptedSubject, Subject, SubjectInfo, Want, route_checked,
-    run_checked,
+    Answer, AskedPrompt, ModelError, Role, RoutingTable, Run, ScriptedSubject, Subject, SubjectInfo, Want,
+    route_checked, run_checked,
 };
-use behavior_eval::stats::BootstrapConfig;
+use behavior_eval::stats::{BootstrapConfig, Figure};
 
 const PROMPTS: [&str; 5] = ["alpha", "the second one", "third", "a fourth, longer than the others", "end."];
 
 fn run(subject: &mut ScriptedSubject, prompt: &str, want: &Want) -> Run {
-    let place = Place { role: Role::Student, prompt_id: prompt };
+    let place = AskedPrompt { role: Role::Student, prompt_id: prompt };
     let tokens = subject.encode("", prompt).unwrap();
     run_checked(subject, place, &tokens, want, &mut |_, _| Ok(())).unwrap()
 }
 
-fn gate(student: &mut ScriptedSubject) -> RoutingReport {
+/// The report, and the figures of each prompt.
+fn gate(student: &mut ScriptedSubject) -> (RoutingReport, Vec<RoutingFigures>) {
     let mut teacher = ScriptedSubject::new("teacher");
     let mut gate = RoutingGate::new(&teacher.info().moe_layers.clone());
-    for prompt in PROMPTS {
+    let prompts = PROMPTS.map(|prompt| {
         let (t, s) = (run(&mut teacher, prompt, &Want::default()), run(student, prompt, &Want::default()));
-        gate.push(prompt, &t.routing, &s.routing).unwrap();
-    }
-    gate.finish(BootstrapConfig::default()).unwrap()
+        gate.push(prompt, &t.routing, &s.routing).unwrap()
+    });
+    (gate.finish().unwrap(), prompts.to_vec())
+}
+
+/// The agreement of these prompts, with the interval of drawing prompts anew.
+fn by_prompt(prompts: &[RoutingFigures]) -> Figure {
+    agreement(prompts.iter().map(|figures| figures.agreement), BootstrapConfig::default()).unwrap()
 }
 
 #[test]
 fn a_model_against_itself_agrees_exactly() {
-    let report = gate(&mut ScriptedSubject::new("teacher"));
-    let figures = report.prompts.iter().map(|p| &p.figures).chain(report.layers.iter().map(|l| &l.figures));
+    let (report, prompts) = gate(&mut ScriptedSubject::new("teacher"));
+    let figures = prompts.iter().chain(report.layers.iter().map(|l| &l.figures));
     for f in figures.chain([&report.figures]) {
         assert_eq!(
             (f.agreement.value, f.overlap, f.mass, f.top1.value, f.margin_correlation),
             (1.0, 1.0, 1.0, 1.0, Some(1.0))
         );
     }
-    let interval = report.agreement_by_prompt.unwrap();
-    assert_eq!((interval.low95, interval.high95, interval.n), (1.0, 1.0, PROMPTS.len()));
+    let figure = by_prompt(&prompts);
+    assert_eq!((figure.value, figure.high95, figure.n), (1.0, 1.0, PROMPTS.len() as u64));
 }
 
 /// Every 4th case of the middle layer is wrong: of `n` tokens in 3 layers, `n / 12` of all cases.
@@ -58,7 +63,7 @@ fn corrupted_routes_are_missed_exactly_and_found_where_they_are() {
         }
         bad
     });
-    let report = gate(&mut student);
+    let (report, prompts) = gate(&mut student);
     drop(student);
     wrong += count.iter().count() as u64;
     let n = 3 * tokens as u64;
@@ -71,7 +76,7 @@ fn corrupted_routes_are_missed_exactly_and_found_where_they_are() {
     assert!(f.mass < 1.0 && f.mass > f.agreement.value);
     assert_eq!(report.worst_layer, 2);
     assert_eq!(report.layers.iter().map(|l| l.figures.agreement.value == 1.0).collect::<Vec<_>>(), [true, false, true]);
-    let interval = report.agreement_by_prompt.unwrap();
+    let interval = by_prompt(&prompts);
     assert!(interval.low95 < f.agreement.value && f.agreement.value < interval.high95);
 }
 
@@ -81,7 +86,7 @@ fn a_router_fed_the_teacher_s_states_decides_as_in_the_run() {
     let want = Want { router_inputs: true, ..Want::default() };
     let run = run(&mut teacher, PROMPTS[1], &want);
     let inputs = run.router_inputs.unwrap();
-    let place = Place { role: Role::Student, prompt_id: "p" };
+    let place = AskedPrompt { role: Role::Student, prompt_id: "p" };
     let local = route_checked(&mut teacher, place, &inputs, run.routing.n).unwrap();
     assert_eq!(local, run.routing);
     assert!(route_checked(&mut teacher, place, &inputs[1..], run.routing.n).is_err());
@@ -89,8 +94,8 @@ fn a_router_fed_the_teacher_s_states_decides_as_in_the_run() {
 
 #[test]
 fn nothing_and_what_does_not_fit_are_errors() {
-    let empty = RoutingGate::new(&[1]).finish(BootstrapConfig::default()).unwrap_err();
-    assert!(matches!(empty, Error::NoCases), "{empty}");
+    let empty = RoutingGate::new(&[1]).finish().unwrap_err();
+    assert!(matches!(empty, GateError::NoCases), "{empty}");
     let table = |n: usize, k: usize| {
         let mut table = RoutingTable::new(n, k);
         let ids: Vec<u32> = (0..n).flat_map(|_| 0..u32::try_from(k).unwrap()).collect();
@@ -140,7 +145,7 @@ impl Subject for Broken {
 #[test]
 fn impossible_runs_are_named() {
     let want = Want { scores: true, router_inputs: true, final_hidden: true, logits_from: Some(1) };
-    let place = Place { role: Role::Teacher, prompt_id: "p-3" };
+    let place = AskedPrompt { role: Role::Teacher, prompt_id: "p-3" };
     let outcome = |spoil: Spoil| {
         let mut subject = Broken(ScriptedSubject::new("x"), spoil);
         run_checked(&mut subject, place, &[1, 2, 3], &want, &mut |_, _| Ok(())).map(drop)
@@ -182,12 +187,13 @@ fn the_figures_equal_an_independent_computation() {
         table
     };
     let mut gate = RoutingGate::new(&layers);
+    let mut prompts = Vec::new();
     for prompt in list(&golden["prompts"]) {
-        gate.push(prompt["prompt_id"].as_str().unwrap(), &table(&prompt["teacher"]), &table(&prompt["student"]))
-            .unwrap();
+        let id = prompt["prompt_id"].as_str().unwrap();
+        prompts.push(gate.push(id, &table(&prompt["teacher"]), &table(&prompt["student"])).unwrap());
     }
-    let report = gate.finish(BootstrapConfig::default()).unwrap();
-    let check = |got: &behavior_eval::gates::RoutingFigures, want: &serde_json::Value| {
+    let report = gate.finish().unwrap();
+    let check = |got: &RoutingFigures, want: &serde_json::Value| {
         assert_eq!(Some(got.agreement.count), want["same"].as_u64());
         assert_eq!(Some(got.agreement.n), want["n"].as_u64());
         assert_eq!(Some(got.top1.count), want["top1"].as_u64());
@@ -202,10 +208,10 @@ fn the_figures_equal_an_independent_computation() {
     let want = &golden["want"];
     check(&report.figures, &want["all"]);
     assert_eq!(report.worst_layer, number(&want["worst_layer"]));
-    assert_eq!((report.layers.len(), report.prompts.len()), (3, 12));
+    assert_eq!((report.layers.len(), prompts.len()), (3, 12));
     report.layers.iter().zip(list(&want["layers"])).for_each(|(layer, want)| check(&layer.figures, &want));
-    report.prompts.iter().zip(list(&want["prompts"])).for_each(|(prompt, want)| check(&prompt.figures, &want));
-    let interval = report.agreement_by_prompt.unwrap();
+    prompts.iter().zip(list(&want["prompts"])).for_each(|(prompt, want)| check(prompt, &want));
+    let interval = by_prompt(&prompts);
     let wilson = &report.figures.agreement;
     assert!(interval.low95 < wilson.value && wilson.value < interval.high95 && interval.n == 12);
 }

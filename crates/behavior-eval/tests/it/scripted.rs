@@ -1,7 +1,7 @@
 //! Measurements of models that recite a table, against figures worked out by hand.
 
 use behavior_eval::Error;
-use behavior_eval::fidelity::{FidelityConfig, compare, perplexity};
+use behavior_eval::fidelity::{FidelityConfig, FidelityError, compare, perplexity};
 use behavior_eval::model::{LanguageModel, ModelError, Role};
 
 /// Gives the logits that a function of the last token (and its position) says.
@@ -155,25 +155,31 @@ fn defects_are_errors_that_name_the_model() {
     let bad_logit = |bad: f32| scripted(4, move |p, _| if p == 5 { vec![0.0, bad, 0.0, 0.0] } else { vec![0.0; 4] });
     for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
         let e = compare(&mut bad_logit(value), &mut fine(), &text, &config(8), &mut |_| {}).unwrap_err();
-        assert!(matches!(e, Error::NotFinite { role: Role::Teacher, window: 0, position: 6, token: 1, .. }), "{e}");
+        assert!(
+            matches!(
+                e,
+                Error::Fidelity(FidelityError::NotFinite { role: Role::Teacher, window: 0, position: 6, token: 1, .. })
+            ),
+            "{e}"
+        );
         let e = compare(&mut fine(), &mut bad_logit(value), &text, &config(8), &mut |_| {}).unwrap_err();
-        assert!(matches!(e, Error::NotFinite { role: Role::Student, .. }), "{e}");
+        assert!(matches!(e, Error::Fidelity(FidelityError::NotFinite { role: Role::Student, .. })), "{e}");
         let e = perplexity(&mut bad_logit(value), &text, &config(8), &mut |_| {}).unwrap_err();
-        assert!(matches!(e, Error::NotFinite { role: Role::Model, .. }), "{e}");
+        assert!(matches!(e, Error::Fidelity(FidelityError::NotFinite { role: Role::Model, .. })), "{e}");
     }
     let mut other = scripted(5, |_, _| vec![0.0; 5]);
     let e = compare(&mut other, &mut fine(), &text, &config(8), &mut |_| {}).unwrap_err();
-    assert!(matches!(e, Error::VocabularyMismatch { teacher: 5, student: 4 }), "{e}");
+    assert!(matches!(e, Error::Fidelity(FidelityError::VocabularyMismatch { teacher: 5, student: 4 })), "{e}");
     let mut short_rows = scripted(4, |_, _| vec![0.0; 3]);
     let e = compare(&mut fine(), &mut short_rows, &text, &config(8), &mut |_| {}).unwrap_err();
-    assert!(matches!(e, Error::Contract { role: Role::Student, .. }), "{e}");
+    assert!(matches!(e, Error::Fidelity(FidelityError::Contract { role: Role::Student, .. })), "{e}");
     let e = compare(&mut short_rows, &mut fine(), &text, &config(8), &mut |_| {}).unwrap_err();
-    assert!(matches!(e, Error::Contract { role: Role::Teacher, .. }), "{e}");
+    assert!(matches!(e, Error::Fidelity(FidelityError::Contract { role: Role::Teacher, .. })), "{e}");
     for text in [&[][..], &[0; 7]] {
         let e = compare(&mut fine(), &mut fine(), text, &config(8), &mut |_| {}).unwrap_err();
-        assert!(matches!(e, Error::TextTooShort { need: 8, .. }), "{e}");
+        assert!(matches!(e, Error::Fidelity(FidelityError::TextTooShort { need: 8, .. })), "{e}");
         let e = perplexity(&mut fine(), text, &config(8), &mut |_| {}).unwrap_err();
-        assert!(matches!(e, Error::TextTooShort { need: 8, .. }), "{e}");
+        assert!(matches!(e, Error::Fidelity(FidelityError::TextTooShort { need: 8, .. })), "{e}");
     }
 }
 
@@ -204,12 +210,12 @@ fn a_model_that_quits_ends_the_measurement_and_hangs_nobody() {
     assert!(run((9, false), (9, false)).is_ok());
     for rows in 0..4 {
         let e = run((rows, true), (9, false)).unwrap_err();
-        assert!(matches!(e, Error::Model { role: Role::Teacher, .. }), "{e}");
+        assert!(matches!(e, Error::Fidelity(FidelityError::Model { role: Role::Teacher, .. })), "{e}");
         let e = run((9, false), (rows, true)).unwrap_err();
-        assert!(matches!(e, Error::Model { role: Role::Student, .. }), "{e}");
+        assert!(matches!(e, Error::Fidelity(FidelityError::Model { role: Role::Student, .. })), "{e}");
         let e = run((rows, false), (9, false)).unwrap_err();
-        assert!(matches!(e, Error::Contract { role: Role::Teacher, .. }), "{e}");
+        assert!(matches!(e, Error::Fidelity(FidelityError::Contract { role: Role::Teacher, .. })), "{e}");
         let e = run((9, false), (rows, false)).unwrap_err();
-        assert!(matches!(e, Error::Contract { role: Role::Student, .. }), "{e}");
+        assert!(matches!(e, Error::Fidelity(FidelityError::Contract { role: Role::Student, .. })), "{e}");
     }
 }

@@ -1,6 +1,7 @@
 //! Suites that are not what they should be: each fault is its own error and names file, line and field.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use behavior_eval::suite::SuiteError;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -39,7 +40,7 @@ fn fault(suite: impl AsRef<[u8]>, corpus: impl AsRef<[u8]>) -> (String, u64, Sui
     let error = Files::new(suite, corpus).open().unwrap_err();
     let message = error.to_string();
     match error {
-        Error::Suite { file, line, fault } => {
+        Error::Suite(SuiteError::Line { file, line, fault }) => {
             let name = file.file_name().unwrap().to_str().unwrap().to_owned();
             assert!(message.contains(&name) && message.contains(&format!("line {line}")), "{message}");
             (name, line, fault)

@@ -5,8 +5,9 @@
 
 use std::collections::BTreeMap;
 
-use behavior_eval::gates::{Answered, GateConfig, RefusalSignals, citations, refusals};
+use behavior_eval::gates::{GateConfig, Measured, PromptRecord, RefusalSignals};
 use behavior_eval::labels::{LabelThresholds, labels};
+use behavior_eval::model::{Answer, AnswerEnd};
 use behavior_eval::suite::{Label, Suite};
 
 fn suite(name: &str) -> Suite {
@@ -27,11 +28,12 @@ fn teacher_answers() -> BTreeMap<String, String> {
 #[test]
 fn citation_and_refusal_figures_of_the_teacher() {
     let (suite, answers) = (suite("suite-200"), teacher_answers());
-    let answered: Vec<Answered<'_>> =
-        suite.prompts().iter().map(|prompt| Answered::new(prompt, &answers[&prompt.id])).collect();
-    let config = GateConfig::default();
-
-    let behavior_eval::gates::CitationReport { figures: cited, prompts } = citations(&answered, &config).unwrap();
+    let signals = RefusalSignals::default();
+    let answer = |id| Answer { tokens: vec![], text: String::clone(&answers[id]), stop_reason: AnswerEnd::Stop };
+    let records: Vec<PromptRecord<'_>> =
+        suite.prompts().iter().map(|prompt| PromptRecord::new(prompt, None, answer(&prompt.id), &signals)).collect();
+    let measured = Measured::of(&records, &GateConfig::default()).unwrap();
+    let Measured { citations: cited, refusals: refused, .. } = measured;
     assert_eq!((cited.precision.numerator, cited.precision.denominator), (Some(198), Some(283)));
     assert_eq!(format!("{:.4}", cited.precision.value), "0.6996");
     let support = cited.support_precision.unwrap();
@@ -41,7 +43,6 @@ fn citation_and_refusal_figures_of_the_teacher() {
     assert_eq!(format!("{:.4}", cited.recall.value), "0.5989");
     assert_eq!((cited.precision.n, cited.recall.n), (140, 80));
 
-    let refused = refusals(&answered, &RefusalSignals::default(), &config).unwrap().figures;
     let counts = |figure: behavior_eval::stats::Figure| (figure.numerator.unwrap(), figure.denominator.unwrap());
     assert_eq!(counts(refused.must_answer), (66, 80));
     assert_eq!(counts(refused.must_refuse), (60, 60));
@@ -55,9 +56,9 @@ fn citation_and_refusal_figures_of_the_teacher() {
         assert!(figure.high95 - figure.low95 < 0.35, "{figure:?}");
     }
     // Spans point at what they name.
-    for prompt in &prompts {
-        for citation in &prompt.citations {
-            assert_eq!(&answers[&prompt.prompt_id][citation.span.start..citation.span.end], citation.chunk_id);
+    for record in &records {
+        for citation in &record.citations {
+            assert_eq!(record.answer.text[citation.span.0.clone()], citation.chunk_id);
         }
     }
 }
@@ -68,7 +69,7 @@ fn labels_from_the_evidence_are_the_true_ones() {
         let suite = suite(name);
         let report = labels(suite.prompts(), &LabelThresholds::default());
         let wrong: Vec<_> = report.prompts.iter().filter(|prompt| prompt.label != prompt.true_label).collect();
-        let accuracy = report.accuracy.unwrap();
+        let accuracy = report.figures.accuracy.unwrap();
         assert!(accuracy.value == 1.0, "{accuracy:?} {:#?}", &wrong[..wrong.len().min(5)]);
         assert_eq!(accuracy.n, n);
         // The evidence finds the same chunks as the suite's author.

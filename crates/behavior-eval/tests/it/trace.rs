@@ -1,14 +1,15 @@
 //! Traces: what is written is read, unknown fields included; everything else is refused with file, line and field.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use behavior_eval::gates::GateError;
 use std::fs;
 
 use behavior_eval::gates::{RoutingGate, RoutingReport};
 use behavior_eval::model::{ScriptedSubject, Subject, Want};
+use behavior_eval::records::MAX_LINE_BYTES;
 use behavior_eval::records::trace::{
-    CitationTrace, MAX_LINE_BYTES, RefusalTrace, TraceReader, TraceRecord, TraceWriter, diff, summarize, trace_path,
+    CitationTrace, RefusalTrace, TraceReader, TraceRecord, TraceWriter, diff, summarize, trace_path,
 };
-use behavior_eval::stats::BootstrapConfig;
 use behavior_eval::{Error, Result};
 
 fn record(prompt_id: &str, token: u64, layer: u32, student: [u32; 2]) -> TraceRecord {
@@ -213,7 +214,7 @@ fn a_summary_by_hand() {
     let total = f64::from(1.25f32) + f64::from(0.55f32);
     let both = 1.0 + f64::from(0.55f32);
     assert!((r.mass - (5.0 * both + 1.0 + 0.0 + f64::from(0.55f32)) / total / 8.0).abs() < 1e-15);
-    let layers: Vec<_> = summary.layers.iter().map(|l| (l.layer, l.routing.agreement.count)).collect();
+    let layers: Vec<_> = summary.layers.iter().map(|l| (l.layer, l.figures.agreement.count)).collect();
     assert_eq!(layers, [(1, 3), (2, 2)]);
     let prompts: Vec<_> = summary.prompts.iter().map(|p| (p.prompt_id.as_str(), p.agreement.count)).collect();
     assert_eq!(prompts, [("p-1", 2), ("p-2", 3)]);
@@ -224,7 +225,7 @@ fn a_summary_by_hand() {
         (summary.coherence, summary.prompts[0].coherence, summary.prompts[1].coherence),
         (Some(0.75), Some(0.75), None)
     );
-    assert!(matches!(summarize([]), Err(Error::NoCases)));
+    assert!(matches!(summarize([]), Err(Error::Gates(GateError::NoCases))));
 }
 
 #[test]
@@ -262,12 +263,12 @@ fn a_summary_equals_the_gate() {
     let mut student =
         ScriptedSubject::new("student").misrouting(|layer, position| layer == 2 && position.is_multiple_of(3));
     let layers = teacher.info().moe_layers.clone();
-    let (mut gate, mut lines) = (RoutingGate::new(&layers), Vec::new());
+    let (mut gate, mut lines, mut prompts) = (RoutingGate::new(&layers), Vec::new(), Vec::new());
     for prompt in ["a first prompt", "another", "the third of them"] {
         let tokens = teacher.encode("", prompt).unwrap();
         let t = teacher.run(&tokens, &Want::default(), &mut |_, _| {}).unwrap().routing;
         let s = student.run(&tokens, &Want::default(), &mut |_, _| {}).unwrap().routing;
-        gate.push(prompt, &t, &s).unwrap();
+        prompts.push((prompt.to_owned(), gate.push(prompt, &t, &s).unwrap().agreement));
         for token in 0..tokens.len() {
             for (l, &layer) in layers.iter().enumerate() {
                 lines.push(TraceRecord::new(prompt, token as u64, layer, t.at(l, token), s.at(l, token)));
@@ -275,18 +276,17 @@ fn a_summary_equals_the_gate() {
         }
         lines.last_mut().unwrap().stop_reason = Some("stop".to_owned());
     }
-    let report: RoutingReport = gate.finish(BootstrapConfig::default()).unwrap();
+    let report: RoutingReport = gate.finish().unwrap();
     let summary = summarize(read(&text(&lines)).unwrap().into_iter().map(Ok)).unwrap();
     let mut figures = report.figures.clone();
     figures.margin_correlation = None;
     assert_eq!(summary.routing, figures);
     assert!(figures.agreement.value < 1.0);
     for (a, b) in summary.layers.iter().zip(&report.layers) {
-        assert_eq!((a.layer, &a.routing.agreement, a.routing.mass), (b.layer, &b.figures.agreement, b.figures.mass));
+        assert_eq!((a.layer, &a.figures.agreement, a.figures.mass), (b.layer, &b.figures.agreement, b.figures.mass));
     }
-    for (a, b) in summary.prompts.iter().zip(&report.prompts) {
-        assert_eq!((&a.prompt_id, &a.agreement), (&b.prompt_id, &b.figures.agreement));
-    }
+    let summed: Vec<_> = summary.prompts.into_iter().map(|p| (p.prompt_id, p.agreement)).collect();
+    assert_eq!(summed, prompts);
 }
 
 /// Any one byte of a trace, replaced by any other, or a cut anywhere: an error that names the file, or records.

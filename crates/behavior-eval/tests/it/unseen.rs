@@ -17,8 +17,8 @@ fn labels_of_unseen_suites_are_found_from_their_evidence() {
         let suite = Suite::open(&dir.join(format!("{name}.jsonl")), &dir.join(format!("{name}.corpus.jsonl"))).unwrap();
         assert_eq!(suite.prompts().len(), prompts);
         let report = labels(suite.prompts(), &LabelThresholds::default());
-        let accuracy = report.accuracy.unwrap();
+        let accuracy = report.figures.accuracy.unwrap();
         assert_eq!(accuracy.n, prompts as u64);
-        assert_eq!(accuracy.value, 1.0, "{name}: {accuracy:?} {:?}", report.confusion);
+        assert_eq!(accuracy.value, 1.0, "{name}: {accuracy:?} {:?}", report.figures.confusion);
     }
 }

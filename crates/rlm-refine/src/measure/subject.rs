@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use behavior_eval::model::{Answer, ModelError, RoutingTable, Run, StopReason, Subject, SubjectInfo, Want};
+use behavior_eval::model::{Answer, AnswerEnd, ModelError, RoutingTable, Run, Subject, SubjectInfo, Want};
 use mla_attention::CacheType;
 use moe_runtime::forward::RouterScratch;
 use moe_runtime::{
@@ -92,9 +92,9 @@ impl Subject for ModelSubject {
         let mut go_on = |_| ControlFlow::Continue(());
         let generation = self.session.generate(prompt, &options, &mut sampler, &mut (), &mut go_on)?;
         let stop_reason = match generation.reason {
-            moe_runtime::StopReason::StopToken(_) => StopReason::Stop,
-            moe_runtime::StopReason::ContextFull => StopReason::Context,
-            _ => StopReason::Length,
+            moe_runtime::StopReason::StopToken(_) => AnswerEnd::Stop,
+            moe_runtime::StopReason::ContextFull => AnswerEnd::Context,
+            _ => AnswerEnd::Length,
         };
         let text = self.tokenizer.decode(&generation.tokens, ControlTokens::Hide);
         Ok(Answer { tokens: generation.tokens, text, stop_reason })
@@ -133,9 +133,9 @@ impl Subject for ModelSubject {
 mod tests {
     use std::sync::Arc;
 
-    use behavior_eval::model::{Place, Role, StopReason, Subject, Want, route_checked, run_checked};
-    use behavior_eval::records::artifact::{ArtifactSpec, Columns, LogitsAt, PromptInput, record};
-    use behavior_eval::suite::Suite;
+    use behavior_eval::model::{AnswerEnd, AskedPrompt, Role, Subject, Want, route_checked, run_checked};
+    use behavior_eval::records::artifact::{ArtifactSpec, Columns, LogitsAt, record};
+    use behavior_eval::suite::{Prompt, Suite};
     use mla_attention::CacheType;
     use moe_runtime::LoadOptions;
     use moe_runtime::{ModelFiles, Session};
@@ -164,7 +164,7 @@ mod tests {
         assert!(!answer.tokens.is_empty() && answer.tokens.len() <= 24 && !answer.text.is_empty());
         let tokens = [&prompt[..], &answer.tokens].concat();
         let want = Want { scores: true, router_inputs: true, final_hidden: true, logits_from: Some(prompt.len() - 1) };
-        let place = Place { role: Role::Teacher, prompt_id: "p" };
+        let place = AskedPrompt { role: Role::Teacher, prompt_id: "p" };
         let mut rows = Vec::new();
         let mut keep = |position, row: &[f32]| {
             rows.push((position, row.to_vec()));
@@ -201,7 +201,7 @@ mod tests {
                 (&*prompt.id, &*answer.text),
                 (want["prompt_id"].as_str().unwrap(), want["response"].as_str().unwrap())
             );
-            let ended = if want["stop_reason"] == "end" { StopReason::Stop } else { StopReason::Length };
+            let ended = if want["stop_reason"] == "end" { AnswerEnd::Stop } else { AnswerEnd::Length };
             assert_eq!(answer.stop_reason, ended, "{}", prompt.id);
         }
     }
@@ -228,7 +228,8 @@ mod tests {
             columns,
             settings: Default::default(),
         };
-        let input = PromptInput { prompt_id: "p", system: SYSTEM, user: USER, label: None };
+        let (id, system, user) = ("p".to_owned(), SYSTEM.to_owned(), USER.to_owned());
+        let input = &Prompt { id, system, user, ..Prompt::default() };
         let record = record(&spec, &mut subject, input).unwrap();
         let (local, table) = (record.local.unwrap(), record.run.routing);
         // Rounding the inputs to F16 moves weights a little, and at most a few decisions.

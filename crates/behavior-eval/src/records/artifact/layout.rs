@@ -3,89 +3,17 @@
 use serde::{Deserialize, Serialize};
 
 use super::spec::{ArtifactSpec, LogitsAt};
-use crate::Error;
-use crate::model::StopReason;
+use crate::model::AnswerEnd;
+use crate::records::ArtifactDefect;
 use crate::suite::Label;
 
-pub(super) const FILE_NAME: &str = "artifact.bin";
-pub(super) const MAGIC: &[u8; 8] = b"CRAFTTA1";
-pub(super) const END_MAGIC: &[u8; 8] = b"CRAFTTAE";
-/// Magic and length.
 pub(super) const HEAD_BYTES: u64 = 16;
-/// Length, hash, magic.
 pub(super) const TRAILER_BYTES: u64 = 8 + 32 + 8;
-/// Longest header accepted.
 pub(super) const MAX_HEADER_BYTES: u64 = 16 << 20;
 /// Ids of experts are stored in 16 bits.
 const MAX_EXPERTS: usize = 1 << 16;
 /// Bound of vocabularies, widths and layers; products of lengths are checked all the same.
 const MAX_SIZE: usize = 1 << 24;
-
-/// Why an artifact is refused.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ArtifactDefect {
-    /// Another kind of file, or another version of this one.
-    #[error("it does not begin with {}: it is no artifact, or one of another version", String::from_utf8_lossy(MAGIC))]
-    NotAnArtifact,
-    /// A length that the file cannot have.
-    #[error("its {what} claims {claimed} bytes where {possible} are possible")]
-    Length {
-        /// Which part.
-        what: &'static str,
-        /// The length it claims.
-        claimed: u64,
-        /// The most it can have.
-        possible: u64,
-    },
-    /// A part that cannot be read.
-    #[error("its {what} is damaged: {reason}")]
-    Damaged {
-        /// Which part.
-        what: &'static str,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// A recording of something else.
-    #[error("it was recorded with {what} {stored}, but {wanted} is asked for")]
-    Foreign {
-        /// What differs.
-        what: String,
-        /// What it was recorded with.
-        stored: String,
-        /// What is asked for.
-        wanted: String,
-    },
-    /// The folder has another name than its content asks for.
-    #[error("it belongs into a folder named {key}, not {folder}")]
-    Misplaced {
-        /// The name it should have.
-        key: String,
-        /// The name it has.
-        folder: String,
-    },
-    /// A column whose bytes are not those that were written.
-    #[error("column {column} of prompt {prompt_id} is damaged: {reason}")]
-    Column {
-        /// Which prompt.
-        prompt_id: String,
-        /// Which column.
-        column: &'static str,
-        /// What is wrong with it.
-        reason: String,
-    },
-}
-
-impl ArtifactDefect {
-    /// The error about the file at `path`.
-    pub(super) fn at(self, path: &std::path::Path) -> Error {
-        Error::Artifact { path: path.to_owned(), defect: self }
-    }
-
-    pub(super) fn damaged(what: &'static str, reason: impl ToString) -> Self {
-        Self::Damaged { what, reason: reason.to_string() }
-    }
-}
 
 /// A column of a prompt's block. The order is that of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -93,13 +21,11 @@ impl ArtifactDefect {
 pub(super) enum Column {
     /// u32 `[n]`: prompt and answer.
     Tokens,
-    /// UTF-8.
     Answer,
     /// u16 `[layers, n, top_k]`.
     Ids,
     /// f32 `[layers, n, top_k]`.
     Weights,
-    /// f32 `[layers, n]`.
     Margins,
     /// f16 `[layers, n, n_experts]`.
     Scores,
@@ -107,34 +33,20 @@ pub(super) enum Column {
     RouterInputs,
     /// As `Ids`: what the teacher's routers decide on the rounded `RouterInputs`.
     LocalIds,
-    /// As `Weights`.
     LocalWeights,
-    /// As `Margins`.
     LocalMargins,
-    /// f16 `[n, hidden]`.
     FinalHidden,
     /// Rows of u32 position, f64 tail, kept x (u32 token, f32 ln p).
     Logits,
 }
 
-impl Column {
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Tokens => "tokens",
-            Self::Answer => "answer",
-            Self::Ids => "ids",
-            Self::Weights => "weights",
-            Self::Margins => "margins",
-            Self::Scores => "scores",
-            Self::RouterInputs => "router_inputs",
-            Self::LocalIds => "local_ids",
-            Self::LocalWeights => "local_weights",
-            Self::LocalMargins => "local_margins",
-            Self::FinalHidden => "final_hidden",
-            Self::Logits => "logits",
-        }
+impl std::fmt::Display for Column {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.serialize(f)
     }
+}
 
+impl Column {
     /// The columns that a recording has, in the order of the file.
     pub(super) fn of(spec: &ArtifactSpec) -> Vec<Self> {
         let columns = &spec.columns;
@@ -227,7 +139,6 @@ pub(super) fn check_spec(spec: &ArtifactSpec) -> Result<(), ArtifactDefect> {
     Ok(())
 }
 
-/// The header's JSON.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Header {
     pub(super) artifact: u32,
@@ -235,31 +146,29 @@ pub(super) struct Header {
     pub(super) spec: ArtifactSpec,
 }
 
-/// The index's JSON.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Index {
     /// BLAKE3 of the header's JSON.
     pub(super) header: String,
-    pub(super) prompts: Vec<Entry>,
+    pub(super) prompts: Vec<PromptEntry>,
 }
 
-/// A prompt in the index, and the payload of its unit in the job.
+/// A prompt of an artifact: an entry of its index, and the payload of its unit in the job.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct Entry {
-    pub(super) prompt_id: String,
-    /// The preference label.
-    pub(super) label: Option<Label>,
-    /// Tokens of the prompt.
-    pub(super) prompt_tokens: usize,
-    /// Tokens of the prompt and the answer.
-    pub(super) tokens: usize,
-    pub(super) stop_reason: StopReason,
-    pub(super) columns: Vec<Span>,
+#[allow(missing_docs, reason = "fields without a sentence speak for themselves")]
+pub struct PromptEntry {
+    pub prompt_id: String,
+    pub label: Option<Label>,
+    pub prompt_tokens: usize,
+    /// Tokens of the prompt and the teacher's answer.
+    pub tokens: usize,
+    pub stop_reason: AnswerEnd,
+    pub(super) columns: Vec<ColumnEntry>,
 }
 
 /// A column in the index.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct Span {
+pub(super) struct ColumnEntry {
     pub(super) name: Column,
     pub(super) bytes: u64,
     pub(super) blake3: String,

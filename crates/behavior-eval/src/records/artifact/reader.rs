@@ -7,52 +7,35 @@ use std::sync::{Mutex, PoisonError};
 
 use serde::de::DeserializeOwned;
 
-use super::column::{SparseLogits, read_f16, read_f32, read_u16, read_u32};
-use super::layout;
-use super::layout::{
-    ArtifactDefect, Column, END_MAGIC, Entry, FILE_NAME, HEAD_BYTES, Header, Index, MAGIC, MAX_HEADER_BYTES,
-    TRAILER_BYTES,
-};
+use super::layout::{self, Column, HEAD_BYTES, Header, Index, MAX_HEADER_BYTES, PromptEntry, TRAILER_BYTES};
+use super::sparse_logits::SparseLogits;
 use super::spec::ArtifactSpec;
-use crate::model::{Answer, RoutingTable, StopReason};
-use crate::records::artifact::ARTIFACT_VERSION;
-use crate::suite::Label;
+use crate::model::{Answer, RoutingTable};
+use crate::records::ArtifactDefect;
+use crate::records::bytes::{read_f16, read_f32, read_u16, read_u32};
+use crate::records::format::{ARTIFACT_VERSION, END_MAGIC, FILE_NAME, MAGIC};
+use crate::suite::{Prompt, SuiteError};
 use crate::text::parse;
 use crate::{Error, Result};
 
-/// A prompt of an artifact.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PromptEntry {
-    /// Its name in the suite.
-    pub prompt_id: String,
-    /// Its preference label.
-    pub label: Option<Label>,
-    /// Tokens of the prompt.
-    pub prompt_tokens: usize,
-    /// Tokens of the prompt and the teacher's answer.
-    pub tokens: usize,
-    /// Why the answer ended.
-    pub stop_reason: StopReason,
-}
-
 /// An open artifact. Prompts are named by their place in [`TeacherArtifact::prompts`].
 ///
-/// A column that was not recorded is `None`: whoever needs it goes without.
+/// A column that was not recorded is `None`, and the figures that need it are absent from reports.
 #[derive(Debug)]
 pub struct TeacherArtifact {
     path: PathBuf,
     file: Mutex<File>,
     spec: ArtifactSpec,
     prompts: Vec<PromptEntry>,
-    /// Per prompt: the start of its block, and its columns.
-    blocks: Vec<(u64, Entry)>,
+    /// Where the block of each prompt starts.
+    starts: Vec<u64>,
 }
 
 impl TeacherArtifact {
     /// Opens the artifact at `path`, its file or the folder that holds it, and checks everything but the columns.
     ///
     /// # Errors
-    /// [`Error::File`] when it cannot be read, [`Error::Artifact`] with the reason when it is not what it should be.
+    /// [`Error::File`] when it cannot be read, [`RecordError::Artifact`] with the reason when it is not what it should be.
     pub fn open(path: &Path) -> Result<Self> {
         let path = if path.is_dir() { path.join(FILE_NAME) } else { path.to_owned() };
         let failed = |source| Error::File { path: path.clone(), source };
@@ -63,10 +46,10 @@ impl TeacherArtifact {
         let len = file.metadata().map_err(failed)?.len();
         let parts = match read_parts(&mut file, len).map_err(failed)? {
             Ok(parts) => parts,
-            Err(defect) => return Err(defect.at(&path)),
+            Err(defect) => return Err(defect.at(&path).into()),
         };
         let opened = Self::from_parts(path.clone(), file, parts);
-        opened.map_err(|defect| defect.at(&path))
+        opened.map_err(|defect| defect.at(&path).into())
     }
 
     /// Opens the artifact at `path` if it is a recording of `spec`.
@@ -77,24 +60,21 @@ impl TeacherArtifact {
         let artifact = Self::open(path)?;
         match artifact.foreign(spec) {
             None => Ok(artifact),
-            Some(defect) => Err(defect.at(&artifact.path)),
+            Some(defect) => Err(defect.at(&artifact.path).into()),
         }
     }
 
-    /// The file.
-    #[must_use]
+    /// Path of the artifact's file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
     /// What it is a recording of.
-    #[must_use]
     pub fn spec(&self) -> &ArtifactSpec {
         &self.spec
     }
 
     /// Its prompts, in the order of the suite.
-    #[must_use]
     pub fn prompts(&self) -> &[PromptEntry] {
         &self.prompts
     }
@@ -110,25 +90,29 @@ impl TeacherArtifact {
             if found != id {
                 let name = |id: Option<&str>| id.map_or_else(|| "its end".to_owned(), |id| format!("prompt {id}"));
                 let reason = format!("{} stands at place {place} where the suite has {}", name(found), name(id));
-                return Err(ArtifactDefect::damaged("index", reason).at(&self.path));
+                return Err(ArtifactDefect::damaged("index", reason).at(&self.path).into());
             }
         }
         Ok(())
     }
 
     /// The place of a prompt.
-    #[must_use]
     pub fn find(&self, prompt_id: &str) -> Option<usize> {
         self.prompts.iter().position(|entry| entry.prompt_id == prompt_id)
+    }
+
+    /// The place of a prompt that must be there.
+    pub(crate) fn place_of(&self, prompt: &Prompt) -> Result<usize, SuiteError> {
+        self.find(&prompt.id).ok_or_else(|| SuiteError::UnknownPrompt { prompt_id: prompt.id.clone() })
     }
 
     /// The tokens of prompt and answer `[n]`.
     ///
     /// # Errors
-    /// [`ArtifactDefect::Column`], here and below, for bytes that are not those recorded.
+    /// [`ArtifactDefect::Column`], here and in all that follows, for bytes that are not those recorded.
     ///
     /// # Panics
-    /// Here and below, when there is no such prompt.
+    /// Here and in all that follows, when there is no such prompt.
     pub fn tokens(&self, prompt: usize) -> Result<Vec<u32>> {
         let tokens = read_u32(&self.column(prompt, Column::Tokens)?.unwrap_or_default());
         let vocab_size = self.spec.model.vocab_size;
@@ -138,10 +122,7 @@ impl TeacherArtifact {
         }
     }
 
-    /// The teacher's answer.
-    ///
-    /// # Errors
-    /// As [`TeacherArtifact::tokens`].
+    /// The teacher's greedy answer to the prompt.
     pub fn answer(&self, prompt: usize) -> Result<Answer> {
         let entry = &self.prompts[prompt];
         let tokens = self.tokens(prompt)?.split_off(entry.prompt_tokens);
@@ -152,50 +133,32 @@ impl TeacherArtifact {
     }
 
     /// What the teacher's routers decided on prompt and answer.
-    ///
-    /// # Errors
-    /// As [`TeacherArtifact::tokens`].
     pub fn routing(&self, prompt: usize) -> Result<RoutingTable> {
         let table = self.table(prompt, [Column::Ids, Column::Weights, Column::Margins])?;
         table.ok_or_else(|| self.wrong(prompt, Column::Ids, "it is missing".to_owned()))
     }
 
     /// What they decide on the recorded [`TeacherArtifact::router_inputs`]: the reference of the local mode.
-    ///
-    /// # Errors
-    /// As [`TeacherArtifact::tokens`].
     pub fn local_routing(&self, prompt: usize) -> Result<Option<RoutingTable>> {
         self.table(prompt, [Column::LocalIds, Column::LocalWeights, Column::LocalMargins])
     }
 
     /// All router scores `[layers, n, n_experts]`, rounded to F16.
-    ///
-    /// # Errors
-    /// As [`TeacherArtifact::tokens`].
     pub fn scores(&self, prompt: usize) -> Result<Option<Vec<f32>>> {
         self.halves(prompt, Column::Scores)
     }
 
     /// What the routers read `[layers, n, hidden]`, rounded to F16.
-    ///
-    /// # Errors
-    /// As [`TeacherArtifact::tokens`].
     pub fn router_inputs(&self, prompt: usize) -> Result<Option<Vec<f32>>> {
         self.halves(prompt, Column::RouterInputs)
     }
 
     /// The residual stream after the final norm `[n, hidden]`, rounded to F16.
-    ///
-    /// # Errors
-    /// As [`TeacherArtifact::tokens`].
     pub fn final_hidden(&self, prompt: usize) -> Result<Option<Vec<f32>>> {
         self.halves(prompt, Column::FinalHidden)
     }
 
     /// The rows of logits, ascending by position.
-    ///
-    /// # Errors
-    /// As [`TeacherArtifact::tokens`].
     pub fn sparse_logits(&self, prompt: usize) -> Result<Option<Vec<SparseLogits>>> {
         let Some(bytes) = self.column(prompt, Column::Logits)? else { return Ok(None) };
         let first = layout::first_logits(&self.spec, self.prompts[prompt].prompt_tokens).unwrap_or(0);
@@ -230,28 +193,21 @@ impl TeacherArtifact {
             return Err(ArtifactDefect::Misplaced { key, folder });
         }
         let damaged = |reason: String| ArtifactDefect::damaged("index", reason);
-        let (mut prompts, mut blocks) = (Vec::new(), Vec::new());
+        let mut starts = Vec::new();
         let mut seen = std::collections::HashSet::new();
         let columns = Column::of(&spec);
-        for entry in index.prompts {
-            if !seen.insert(entry.prompt_id.clone()) {
+        let prompts = index.prompts;
+        for entry in &prompts {
+            if !seen.insert(&entry.prompt_id) {
                 return Err(damaged(format!("prompt {} stands in it twice", entry.prompt_id)));
             }
-            let start = at;
-            at = check_entry(&entry, &spec, &columns, at, end)?;
-            prompts.push(PromptEntry {
-                prompt_id: entry.prompt_id.clone(),
-                label: entry.label,
-                prompt_tokens: entry.prompt_tokens,
-                tokens: entry.tokens,
-                stop_reason: entry.stop_reason,
-            });
-            blocks.push((start, entry));
+            starts.push(at);
+            at = check_entry(entry, &spec, &columns, at, end)?;
         }
         if at != end || prompts.is_empty() {
             return Err(damaged(format!("its prompts end at byte {at} of {end}")));
         }
-        Ok(Self { path, file: Mutex::new(file), spec, prompts, blocks })
+        Ok(Self { path, file: Mutex::new(file), spec, prompts, starts })
     }
 
     /// What keeps this from being a recording of `spec`.
@@ -278,14 +234,13 @@ impl TeacherArtifact {
 
     fn wrong(&self, prompt: usize, column: Column, reason: String) -> Error {
         let prompt_id = self.prompts[prompt].prompt_id.clone();
-        ArtifactDefect::Column { prompt_id, column: column.name(), reason }.at(&self.path)
+        ArtifactDefect::Column { prompt_id, column: column.to_string(), reason }.at(&self.path).into()
     }
 
     /// The bytes of a column, checked against their hash; `None` when it was not recorded.
     fn column(&self, prompt: usize, column: Column) -> Result<Option<Vec<u8>>> {
-        let (start, entry) = &self.blocks[prompt];
-        let mut at = *start;
-        for span in &entry.columns {
+        let mut at = self.starts[prompt];
+        for span in &self.prompts[prompt].columns {
             if span.name != column {
                 // Checked when the file was opened: all spans lie within it.
                 at += span.bytes;
@@ -405,7 +360,7 @@ fn parse_parts(header: &[u8], index: &[u8]) -> std::result::Result<(ArtifactSpec
 
 /// Checks a prompt's columns and returns where its block, which starts at `at`, ends.
 fn check_entry(
-    entry: &Entry,
+    entry: &PromptEntry,
     spec: &ArtifactSpec,
     columns: &[Column],
     mut at: u64,
@@ -422,12 +377,13 @@ fn check_entry(
     for span in &entry.columns {
         let due = span.name.bytes(spec, entry.prompt_tokens, entry.tokens);
         if span.name != Column::Answer && due != Some(span.bytes) {
-            let name = span.name.name();
+            let name = span.name;
             return Err(damaged(format!("its column {name} claims {} bytes where {due:?} are due", span.bytes)));
         }
-        at = at.checked_add(span.bytes).filter(|&at| at <= end).ok_or_else(|| {
-            damaged(format!("its column {} of {} bytes reaches past the end", span.name.name(), span.bytes))
-        })?;
+        at = at
+            .checked_add(span.bytes)
+            .filter(|&at| at <= end)
+            .ok_or_else(|| damaged(format!("its column {} of {} bytes reaches past the end", span.name, span.bytes)))?;
     }
     Ok(at)
 }

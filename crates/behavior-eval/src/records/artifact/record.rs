@@ -2,36 +2,16 @@
 
 use std::path::Path;
 
-use super::column::{SparseLogits, round_f16};
 use super::layout::{first_logits, kept, most_bytes};
 use super::reader::TeacherArtifact;
-use super::sparse::likeliest;
+use super::sparse_logits::SparseLogits;
 use super::spec::ArtifactSpec;
-use super::writer::{ArtifactWriter, PromptRecord};
-use crate::fidelity::log_sum_exp;
-use crate::model::{Place, Role, Subject, Want, route_checked, run_checked};
-use crate::suite::{Label, Prompt};
-use crate::{Error, Result};
-
-/// A prompt to record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PromptInput<'a> {
-    /// Its name in the suite.
-    pub prompt_id: &'a str,
-    /// The system message.
-    pub system: &'a str,
-    /// The user turn.
-    pub user: &'a str,
-    /// Its preference label.
-    pub label: Option<Label>,
-}
-
-impl<'a> From<&'a Prompt> for PromptInput<'a> {
-    /// The prompt with the label of its suite.
-    fn from(prompt: &'a Prompt) -> Self {
-        Self { prompt_id: &prompt.id, system: &prompt.system, user: &prompt.user, label: prompt.label }
-    }
-}
+use super::writer::{ArtifactWriter, TeacherRecord};
+use crate::Result;
+use crate::model::{AskedPrompt, Role, Subject, Want, route_checked, run_checked};
+use crate::records::RecordError;
+use crate::records::bytes::round_f16;
+use crate::suite::Prompt;
 
 /// Opens the artifact of `spec` below `root`; records it, or continues its recording, when it is not there.
 /// `progress` gets the prompts done and their number, once before the first one.
@@ -43,7 +23,7 @@ pub fn open_or_record(
     root: &Path,
     spec: &ArtifactSpec,
     teacher: &mut dyn Subject,
-    prompts: &[PromptInput<'_>],
+    prompts: &[&Prompt],
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<TeacherArtifact> {
     if let Some(artifact) = open_recorded(root, spec)? {
@@ -51,13 +31,13 @@ pub fn open_or_record(
     }
     let mut writer = ArtifactWriter::open(root, spec)?;
     let done = writer.done().count();
-    if let Some((recorded, given)) = writer.done().zip(prompts).find(|(id, prompt)| *id != prompt.prompt_id) {
-        return Err(Error::PromptOrder { recorded: recorded.to_owned(), given: given.prompt_id.to_owned() });
+    if let Some((recorded, given)) = writer.done().zip(prompts).find(|(id, prompt)| *id != prompt.id) {
+        return Err(RecordError::PromptOrder { recorded: recorded.to_owned(), given: given.id.clone() }.into());
     }
     require_space(root, spec, teacher, prompts.get(done..).unwrap_or_default())?;
     progress(done, prompts.len());
     for (i, prompt) in prompts.iter().enumerate().skip(done) {
-        writer.append(&record(spec, teacher, *prompt)?)?;
+        writer.append(&record(spec, teacher, prompt)?)?;
         progress(i + 1, prompts.len());
     }
     writer.finish()
@@ -81,16 +61,11 @@ pub fn open_recorded(root: &Path, spec: &ArtifactSpec) -> Result<Option<TeacherA
 }
 
 /// Checks that the disk holds what these prompts can take at most.
-fn require_space(
-    root: &Path,
-    spec: &ArtifactSpec,
-    teacher: &mut dyn Subject,
-    prompts: &[PromptInput<'_>],
-) -> Result<()> {
+fn require_space(root: &Path, spec: &ArtifactSpec, teacher: &mut dyn Subject, prompts: &[&Prompt]) -> Result<()> {
     let mut need = 0u64;
     for input in prompts {
-        let place = Place { role: Role::Teacher, prompt_id: input.prompt_id };
-        let tokens = teacher.encode(input.system, input.user).map_err(|source| place.failed(source))?;
+        let place = AskedPrompt { role: Role::Teacher, prompt_id: &input.id };
+        let tokens = teacher.encode(&input.system, &input.user).map_err(|source| place.failed(source))?;
         need = need.saturating_add(most_bytes(spec, tokens.len()));
     }
     Ok(gguf_bitnet::require_space(root, need)?)
@@ -106,10 +81,10 @@ fn has_leftovers(path: &Path) -> bool {
 /// Runs a teacher on one prompt: its greedy answer, then what it decides on prompt and answer.
 ///
 /// # Errors
-/// [`Error::Subject`] and [`Error::SubjectContract`].
-pub fn record(spec: &ArtifactSpec, teacher: &mut dyn Subject, input: PromptInput<'_>) -> Result<PromptRecord> {
-    let place = Place { role: Role::Teacher, prompt_id: input.prompt_id };
-    let prompt = teacher.encode(input.system, input.user).map_err(|source| place.failed(source))?;
+/// [`SubjectError::Failed`] and [`SubjectError::Contract`].
+pub fn record(spec: &ArtifactSpec, teacher: &mut dyn Subject, input: &Prompt) -> Result<TeacherRecord> {
+    let place = AskedPrompt { role: Role::Teacher, prompt_id: &input.id };
+    let prompt = teacher.encode(&input.system, &input.user).map_err(|source| place.failed(source))?;
     let answer = teacher.generate(&prompt, spec.max_new_tokens).map_err(|source| place.failed(source))?;
     let tokens = [&prompt[..], &answer.tokens].concat();
     let want = Want {
@@ -120,18 +95,10 @@ pub fn record(spec: &ArtifactSpec, teacher: &mut dyn Subject, input: PromptInput
     };
     let mut logits = Vec::new();
     let run = run_checked(teacher, place, &tokens, &want, &mut |position, row| {
-        let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let total = log_sum_exp(row, f64::from(largest));
-        let (kept, tail) = likeliest(row, total, kept(spec));
-        logits.push(SparseLogits { position: u32::try_from(position).unwrap_or(u32::MAX), tail, kept });
+        logits.push(SparseLogits::of(row, position, kept(spec)));
         Ok(())
     })?;
-    let local = match &run.router_inputs {
-        None => None,
-        Some(inputs) => {
-            let rounded: Vec<f32> = inputs.iter().map(|&x| round_f16(x).to_f32()).collect();
-            Some(route_checked(teacher, place, &rounded, tokens.len())?)
-        }
-    };
-    Ok(PromptRecord { prompt_id: input.prompt_id.to_owned(), label: input.label, prompt, answer, run, local, logits })
+    let rounded = run.router_inputs.as_ref().map(|inputs| inputs.iter().map(|&x| round_f16(x).to_f32()).collect());
+    let local = rounded.map(|inputs: Vec<f32>| route_checked(teacher, place, &inputs, tokens.len())).transpose()?;
+    Ok(TeacherRecord { prompt_id: input.id.clone(), label: input.label, prompt, answer, run, local, logits })
 }

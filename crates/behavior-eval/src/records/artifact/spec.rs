@@ -1,4 +1,4 @@
-//! What an artifact is a recording of: its key.
+//! The specification of an artifact, from which its key is made.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -6,25 +6,24 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::layout::FILE_NAME;
 use crate::model::SubjectInfo;
-use crate::records::artifact::ARTIFACT_VERSION;
+use crate::records::format::{ARTIFACT_VERSION, FILE_NAME};
 
 /// Positions whose logits are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[allow(missing_docs, reason = "variants without a sentence speak for themselves")]
 pub enum LogitsAt {
-    /// None.
     Nowhere,
     /// From the last token of the prompt to the last one of the answer: every token of the answer and its end. That
     /// includes where the answer turns to refusing (its first token) and where it discloses a conflict.
     Answer,
-    /// All.
     Everywhere,
 }
 
-/// The optional columns.
+/// The columns that a recording may have or lack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "fields without a sentence speak for themselves")]
 pub struct Columns {
     /// All router scores: for router repair.
     pub scores: bool,
@@ -32,7 +31,6 @@ pub struct Columns {
     pub router_inputs: bool,
     /// The residual stream after the final norm: for coherence.
     pub final_hidden: bool,
-    /// Sparse logits.
     pub logits: LogitsAt,
     /// Tokens kept per position of logits.
     pub kept: usize,
@@ -47,23 +45,20 @@ impl Default for Columns {
 
 /// Everything that decides what an artifact holds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "fields without a sentence speak for themselves")]
 pub struct ArtifactSpec {
-    /// The teacher.
     pub model: SubjectInfo,
     /// BLAKE3 of the suite and its corpus, in hexadecimal.
     pub suite: String,
-    /// Most tokens of an answer.
     pub max_new_tokens: usize,
-    /// What is recorded.
     pub columns: Columns,
-    /// Whatever else decides the numbers: how activations and keys are rounded, where the labels come from.
+    /// All else that decides the numbers: how activations and keys are rounded, where the labels come from.
     pub settings: BTreeMap<String, Value>,
 }
 
 impl ArtifactSpec {
     /// What the key is made of, and the manifest of the job that records. The model counts by its identity; its name
     /// does not count.
-    #[must_use]
     pub fn manifest(&self) -> Value {
         json!({
             "artifact": ARTIFACT_VERSION,
@@ -76,13 +71,11 @@ impl ArtifactSpec {
     }
 
     /// The name of the artifact's folder: BLAKE3 of the manifest, in hexadecimal.
-    #[must_use]
     pub fn key(&self) -> String {
         blake3::hash(self.manifest().to_string().as_bytes()).to_string()
     }
 
     /// The artifact's file below the folder that holds all artifacts.
-    #[must_use]
     pub fn path(&self, root: &Path) -> PathBuf {
         root.join(self.key()).join(FILE_NAME)
     }

@@ -8,33 +8,31 @@ use std::path::{Path, PathBuf};
 use gguf_bitnet::Job;
 use serde_json::{Value, json};
 
-use super::column::{SparseLogits, write_f16, write_f32, write_u16, write_u32};
-use super::layout;
-use super::layout::{ArtifactDefect, Column, END_MAGIC, Entry, Header, Index, MAGIC, Span};
+use super::layout::{self, Column, ColumnEntry, Header, Index, PromptEntry};
 use super::reader::TeacherArtifact;
+use super::sparse_logits::SparseLogits;
 use super::spec::ArtifactSpec;
 use crate::model::{Answer, RoutingTable, Run};
-use crate::records::artifact::ARTIFACT_VERSION;
-use crate::records::job;
+use crate::records::bytes::{write_f16, write_f32, write_u16, write_u32};
+use crate::records::format::{ARTIFACT_VERSION, END_MAGIC, MAGIC};
+use crate::records::{ArtifactDefect, job};
 use crate::suite::Label;
 use crate::{Error, Result};
 
 /// What was recorded of one prompt.
 #[derive(Clone, Debug, PartialEq)]
-pub struct PromptRecord {
-    /// Its name in the suite.
+#[allow(missing_docs, reason = "fields without a sentence speak for themselves")]
+pub struct TeacherRecord {
     pub prompt_id: String,
     /// Its preference label, where there is one.
     pub label: Option<Label>,
     /// Its tokens, at least one.
     pub prompt: Vec<u32>,
-    /// The teacher's answer.
     pub answer: Answer,
     /// What the run over prompt and answer handed out.
     pub run: Run,
     /// What the routers decide on the router inputs rounded to F16; there whenever those are recorded.
     pub local: Option<RoutingTable>,
-    /// Sparse logits, ascending.
     pub logits: Vec<SparseLogits>,
 }
 
@@ -44,7 +42,7 @@ pub struct ArtifactWriter {
     job: Job,
     path: PathBuf,
     spec: ArtifactSpec,
-    done: Vec<Entry>,
+    done: Vec<PromptEntry>,
     /// The index has been written; only the commit is missing.
     indexed: bool,
 }
@@ -53,7 +51,7 @@ impl ArtifactWriter {
     /// Starts the recording of `spec` below `root`, or continues it.
     ///
     /// # Errors
-    /// [`Error::Artifact`] for settings that no artifact can have; [`Error::Job`] when the artifact exists, another
+    /// [`RecordError::Artifact`] for settings that no artifact can have; [`Error::Job`] when the artifact exists, another
     /// process records it, or the disk fails.
     pub fn open(root: &Path, spec: &ArtifactSpec) -> Result<Self> {
         let path = spec.path(root);
@@ -91,19 +89,19 @@ impl ArtifactWriter {
     /// Adds a prompt.
     ///
     /// # Errors
-    /// [`Error::Artifact`] when a column is missing or has another length than the settings say, or the prompt is
+    /// [`RecordError::Artifact`] when a column is missing or has another length than the settings say, or the prompt is
     /// recorded already; [`Error::Job`] when the disk fails.
-    pub fn append(&mut self, record: &PromptRecord) -> Result<()> {
+    pub fn append(&mut self, record: &TeacherRecord) -> Result<()> {
         let refuse = |column: Column, reason: String| {
-            let (prompt_id, column) = (record.prompt_id.clone(), column.name());
+            let (prompt_id, column) = (record.prompt_id.clone(), column.to_string());
             ArtifactDefect::Column { prompt_id, column, reason }.at(&self.path)
         };
         if self.done().any(|id| id == record.prompt_id) {
-            return Err(refuse(Column::Tokens, "the prompt is recorded already".to_owned()));
+            return Err(refuse(Column::Tokens, "the prompt is recorded already".to_owned()).into());
         }
         let (prompt, n) = (record.prompt.len(), record.prompt.len() + record.answer.tokens.len());
         if prompt == 0 || record.prompt_id.is_empty() {
-            return Err(refuse(Column::Tokens, "the prompt or its id is empty".to_owned()));
+            return Err(refuse(Column::Tokens, "the prompt or its id is empty".to_owned()).into());
         }
         let (mut block, mut columns) = (Vec::new(), Vec::new());
         for name in Column::of(&self.spec) {
@@ -113,12 +111,12 @@ impl ArtifactWriter {
             let bytes = column.len() as u64;
             match name.bytes(&self.spec, prompt, n) {
                 Some(expected) if expected != bytes => {
-                    return Err(refuse(name, format!("{bytes} bytes where {expected} are due")));
+                    return Err(refuse(name, format!("{bytes} bytes where {expected} are due")).into());
                 }
-                _ => columns.push(Span { name, bytes, blake3: blake3::hash(column).to_string() }),
+                _ => columns.push(ColumnEntry { name, bytes, blake3: blake3::hash(column).to_string() }),
             }
         }
-        let entry = Entry {
+        let entry = PromptEntry {
             prompt_id: record.prompt_id.clone(),
             label: record.label,
             prompt_tokens: prompt,
@@ -134,10 +132,10 @@ impl ArtifactWriter {
     /// Writes the index, puts the file in place and opens it.
     ///
     /// # Errors
-    /// [`Error::Artifact`] for a recording without a prompt, [`Error::Job`] when the disk fails.
+    /// [`RecordError::Artifact`] for a recording without a prompt, [`Error::Job`] when the disk fails.
     pub fn finish(mut self) -> Result<TeacherArtifact> {
         if self.done.is_empty() {
-            return Err(ArtifactDefect::damaged("index", "it holds no prompt").at(&self.path));
+            return Err(ArtifactDefect::damaged("index", "it holds no prompt").at(&self.path).into());
         }
         if !self.indexed && !self.job.is_committed() {
             let header = blake3::hash(header_text(&self.spec).as_bytes()).to_string();
@@ -164,7 +162,7 @@ fn header_text(spec: &ArtifactSpec) -> String {
 }
 
 /// Appends a column's bytes; `None` when the record lacks it.
-fn encode(column: Column, record: &PromptRecord, out: &mut Vec<u8>) -> Option<()> {
+fn encode(column: Column, record: &TeacherRecord, out: &mut Vec<u8>) -> Option<()> {
     let run = &record.run;
     match column {
         Column::Tokens => {

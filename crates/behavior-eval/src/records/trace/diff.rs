@@ -3,6 +3,8 @@
 //! **Invariant:** only lines that both traces have are compared, and both must have them with the same teacher: a
 //! difference between teachers is no difference between students.
 
+use crate::gates::GateError;
+use crate::records::RecordError;
 use serde::Serialize;
 
 use super::record::TraceRecord;
@@ -11,14 +13,13 @@ use crate::{Error, Result};
 
 /// How the second trace differs from the first.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "fields without a sentence speak for themselves")]
 pub struct TraceDiff {
-    /// Lines compared.
     pub compared: u64,
     /// Agreement with the teacher in the first trace.
     pub first_agreement: Share,
     /// The same in the second.
     pub second_agreement: Share,
-    /// Second minus first.
     pub agreement_change: f64,
     /// Lines that agreed with the teacher in the first trace only.
     pub lost: u64,
@@ -38,11 +39,11 @@ pub struct TraceDiff {
 
 /// How one prompt differs.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "fields without a sentence speak for themselves")]
 pub struct PromptDiff {
-    /// Which prompt.
     pub prompt_id: String,
     /// The first token and layer on which the two students chose different experts.
-    pub first_divergence: Option<Divergence>,
+    pub first_divergence: Option<TracePosition>,
     /// Lines that agreed with the teacher in the first trace only.
     pub lost: u64,
     /// Lines that agree in the second trace only.
@@ -53,7 +54,7 @@ pub struct PromptDiff {
 
 /// A place in a prompt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct Divergence {
+pub struct TracePosition {
     /// Position in prompt + the teacher's answer.
     pub token_idx: u64,
     /// Index of the layer in the model.
@@ -63,8 +64,8 @@ pub struct Divergence {
 /// Compares two traces, as [`crate::records::trace::TraceReader`] hands them out, line by line. Memory: a line per prompt.
 ///
 /// # Errors
-/// What reading failed with; [`Error::TraceMismatch`] for traces that do not have the same prompts, tokens, layers and
-/// teacher; [`Error::NoCases`] for empty ones.
+/// What reading failed with; [`RecordError::TraceMismatch`] for traces that do not have the same prompts, tokens, layers and
+/// teacher; [`GateError::NoCases`] for empty ones.
 pub fn diff(
     first: impl IntoIterator<Item = Result<TraceRecord>>,
     second: impl IntoIterator<Item = Result<TraceRecord>>,
@@ -74,7 +75,7 @@ pub fn diff(
     while let Some(pair) = next_pair(&mut first, &mut second)? {
         total.push(pair);
     }
-    let agreement = |count| Share::of(count, total.compared).ok_or(Error::NoCases);
+    let agreement = |count| Share::of(count, total.compared).ok_or(Error::Gates(GateError::NoCases));
     let (first_agreement, second_agreement) = (agreement(total.agreed[0])?, agreement(total.agreed[1])?);
     Ok(TraceDiff {
         compared: total.compared,
@@ -100,7 +101,7 @@ fn next_pair(
         format!("prompt {}, token {}, layer {}", record.prompt_id, record.token_idx, record.layer_idx)
     };
     let end = || "its end".to_owned();
-    let mismatch = |first, second| Err(Error::TraceMismatch { first, second });
+    let mismatch = |first, second| Err(RecordError::TraceMismatch { first, second }.into());
     match (first.next().transpose()?, second.next().transpose()?) {
         (None, None) => Ok(None),
         (Some(a), None) => mismatch(place(&a), end()),
@@ -153,7 +154,7 @@ impl Total {
         }
         if a.routing.topk_expert_ids != b.routing.topk_expert_ids {
             self.rerouted += 1;
-            prompt.first_divergence.get_or_insert(Divergence { token_idx: a.token_idx, layer_idx: a.layer_idx });
+            prompt.first_divergence.get_or_insert(TracePosition { token_idx: a.token_idx, layer_idx: a.layer_idx });
         }
         let valid = |record: &TraceRecord| record.citations.iter().filter(|citation| citation.valid).count();
         self.valid_citations_change += valid(&b) as i64 - valid(&a) as i64;

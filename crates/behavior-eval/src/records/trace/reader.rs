@@ -1,5 +1,7 @@
 //! Reading a trace line by line, trusting none of it.
 
+use crate::records::format::MAX_LINE_BYTES;
+use crate::records::{RecordError, TraceDefect};
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
@@ -7,72 +9,6 @@ use std::path::{Path, PathBuf};
 
 use super::record::TraceRecord;
 use crate::{Error, Result};
-
-/// Longest line accepted, in bytes.
-pub const MAX_LINE_BYTES: usize = 4 << 20;
-
-/// What is wrong with a line of a trace.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum TraceDefect {
-    /// The line ends within the object.
-    #[error("the line is cut off")]
-    CutOff,
-    /// The line is no JSON object.
-    #[error("the line is no JSON object: {reason}")]
-    NotJson {
-        /// What the parser says.
-        reason: String,
-    },
-    /// The line is no text.
-    #[error("the line is not UTF-8")]
-    NotText,
-    /// The line is longer than any line of a trace.
-    #[error("the line has more than {} bytes", MAX_LINE_BYTES)]
-    TooLong,
-    /// Another version of the schema.
-    #[error("field `version`: {version} is unknown here, only {} is", crate::records::trace::TRACE_VERSION)]
-    Version {
-        /// Which.
-        version: u32,
-    },
-    /// A field that is missing or wrong.
-    #[error("field `{field}`: {reason}")]
-    Field {
-        /// Its path in the object.
-        field: String,
-        /// What is wrong.
-        reason: String,
-    },
-    /// A line that repeats an earlier one or stands in the wrong place.
-    #[error("field `token_idx`: token {token} in layer {layer} of prompt {prompt_id} repeats or goes back")]
-    Repeated {
-        /// Its prompt.
-        prompt_id: String,
-        /// Its token.
-        token: u64,
-        /// Its layer.
-        layer: u32,
-    },
-    /// A prompt that was over already.
-    #[error("field `prompt_id`: prompt {prompt_id} has ended before; its lines must stand together")]
-    Reopened {
-        /// Which prompt.
-        prompt_id: String,
-    },
-    /// A prompt whose last line is missing.
-    #[error("field `stop_reason`: prompt {prompt_id} ends without one: lines are missing")]
-    Unfinished {
-        /// Which prompt.
-        prompt_id: String,
-    },
-}
-
-impl TraceDefect {
-    pub(super) fn field(field: &str, reason: &str) -> Self {
-        Self::Field { field: field.to_owned(), reason: reason.to_owned() }
-    }
-}
 
 /// The records of a trace, in order. Ends after the first error.
 ///
@@ -112,14 +48,13 @@ impl TraceReader<BufReader<File>> {
 
 impl<R: BufRead> TraceReader<R> {
     /// Reads from anything; `path` is for messages.
-    #[must_use]
     pub fn new(input: R, path: impl Into<PathBuf>) -> Self {
         let path = path.into();
         Self { input, path, line: 0, ended: false, finished: HashSet::new(), open: None, buffer: Vec::new() }
     }
 
     fn defect(&self, defect: TraceDefect) -> Error {
-        Error::Trace { path: self.path.clone(), line: self.line, defect }
+        Error::Records(RecordError::Trace { path: self.path.clone(), line: self.line, defect })
     }
 
     /// The next line without its end; `None` at the end of the file.

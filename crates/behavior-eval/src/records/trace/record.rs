@@ -4,24 +4,21 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use super::reader::TraceDefect;
+use crate::records::TraceDefect;
+use crate::records::format::TRACE_VERSION;
 use crate::text::{JsonFault, parse};
 
-/// Version of the schema that this crate writes.
-pub const TRACE_VERSION: u32 = 1;
-
-/// What happened to one token in one MoE layer.
+/// What happened to one token in one MoE layer. `other`, here and below, are fields that this version does not know.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "fields without a sentence speak for themselves")]
 pub struct TraceRecord {
-    /// [`TRACE_VERSION`].
     pub version: u32,
-    /// Which prompt.
     pub prompt_id: String,
     /// Position in prompt + the teacher's answer.
     pub token_idx: u64,
     /// Index of the layer in the model.
     pub layer_idx: u32,
-    /// Who computed the token.
+    /// The experts that computed the token.
     pub routing: RoutingTrace,
     /// The citations of the student's answer; on the last line of a prompt only.
     pub citations: Vec<CitationTrace>,
@@ -31,60 +28,51 @@ pub struct TraceRecord {
     pub coherence_score: Option<f64>,
     /// Why the student's answer ended; on the last line of a prompt only.
     pub stop_reason: Option<String>,
-    /// Fields this version does not know.
     #[serde(flatten)]
     pub other: Map<String, Value>,
 }
 
 /// The experts of a token in teacher and student.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "fields without a sentence speak for themselves")]
 pub struct RoutingTrace {
-    /// The student's, ascending.
     pub topk_expert_ids: Vec<u32>,
-    /// Their weights.
     pub topk_weights: Vec<f32>,
-    /// The teacher's, ascending.
     pub teacher_expert_ids: Vec<u32>,
-    /// Their weights.
     pub teacher_weights: Vec<f32>,
     /// Whether both are the same set.
     pub agreement: bool,
-    /// Fields this version does not know.
     #[serde(flatten)]
     pub other: Map<String, Value>,
 }
 
 /// A citation in an answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[allow(missing_docs, reason = "fields without a sentence speak for themselves")]
 pub struct CitationTrace {
-    /// The chunk it names.
     pub chunk_id: String,
     /// The text it stands for: the sentence or clause that cites.
     pub span: String,
-    /// Whether the chunk bears the text out.
     pub valid: bool,
-    /// Fields this version does not know.
     #[serde(flatten)]
     pub other: Map<String, Value>,
 }
 
 /// Whether an answer refuses, and whether it should.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[allow(missing_docs, reason = "fields without a sentence speak for themselves")]
 pub struct RefusalTrace {
     /// Whether the prompt asks for a refusal; absent where nothing is gated (contested and unlabelled prompts).
     pub should_refuse: Option<bool>,
-    /// Whether the answer refuses.
     pub did_refuse: bool,
     /// Whether that is right; absent as `should_refuse`.
     pub correct: Option<bool>,
-    /// Fields this version does not know.
     #[serde(flatten)]
     pub other: Map<String, Value>,
 }
 
 impl RefusalTrace {
     /// The record of an answer.
-    #[must_use]
     pub fn new(should_refuse: Option<bool>, did_refuse: bool) -> Self {
         let correct = should_refuse.map(|should| should == did_refuse);
         Self { should_refuse, did_refuse, correct, other: Map::new() }
@@ -93,7 +81,6 @@ impl RefusalTrace {
 
 impl TraceRecord {
     /// A line about a token in a layer, with the experts `(ids, weights)` of both sides, ids ascending.
-    #[must_use]
     pub fn new(
         prompt_id: &str,
         token_idx: u64,
@@ -124,7 +111,6 @@ impl TraceRecord {
     }
 
     /// Whether it is the last line of its prompt.
-    #[must_use]
     pub fn is_final(&self) -> bool {
         self.stop_reason.is_some()
     }

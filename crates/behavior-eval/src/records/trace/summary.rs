@@ -7,19 +7,17 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::record::TraceRecord;
-use crate::gates::{Cases, RoutingFigures};
+use crate::Result;
+use crate::gates::{Cases, GateError, LayerFigures, RoutingFigures};
 use crate::stats::{Moments, Share};
-use crate::{Error, Result};
 
 /// What a trace says.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "fields without a sentence speak for themselves")]
 pub struct TraceSummary {
-    /// Lines.
     pub records: u64,
-    /// Routing over all lines.
     pub routing: RoutingFigures,
-    /// By layer, ascending.
-    pub layers: Vec<LayerSummary>,
+    pub layers: Vec<LayerFigures>,
     /// By prompt, in the order of the trace.
     pub prompts: Vec<PromptSummary>,
     /// How often answers ended for each reason.
@@ -28,34 +26,20 @@ pub struct TraceSummary {
     pub valid_citations: Option<Share>,
     /// Answers whose prompt is gated for refusal, and those that are right; absent when there is none.
     pub right_refusals: Option<Share>,
-    /// Answers that refuse.
     pub refusals: u64,
     /// Mean of the coherence scores; absent when no line has one.
     pub coherence: Option<f64>,
 }
 
-/// Routing in one layer.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct LayerSummary {
-    /// Index of the layer in the model.
-    pub layer: u32,
-    /// Its figures.
-    #[serde(flatten)]
-    pub routing: RoutingFigures,
-}
-
 /// One prompt of a trace.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "fields without a sentence speak for themselves")]
 pub struct PromptSummary {
-    /// Which prompt.
     pub prompt_id: String,
     /// Tokens and layers with the same set of experts.
     pub agreement: Share,
-    /// Why the answer ended.
     pub stop_reason: String,
-    /// Citations of the answer.
     pub citations: u64,
-    /// Those that are valid.
     pub valid_citations: u64,
     /// Whether the answer refuses; absent where it was not judged.
     pub did_refuse: Option<bool>,
@@ -75,41 +59,40 @@ pub struct PromptSummary {
 /// ```
 ///
 /// # Errors
-/// What a record's reading failed with; [`Error::NoCases`] for a trace without records.
+/// What a record's reading failed with; [`GateError::NoCases`] for a trace without records.
 pub fn summarize(records: impl IntoIterator<Item = Result<TraceRecord>>) -> Result<TraceSummary> {
     let mut summing = Summing::default();
     for record in records {
         summing.push(&record?)?;
     }
-    let share = |(count, n)| Share::of(count, n);
-    let layers = summing
-        .layers
-        .iter()
-        .map(|(&layer, cases)| Ok(LayerSummary { layer, routing: cases.figures().ok_or(Error::NoCases)? }));
+    let Summing { all, layers, prompts, right_refusals: (right, judged), coherence, .. } = summing;
+    let routing = all.figures().ok_or(GateError::NoCases)?;
+    let layers = layers.iter().map(|(&layer, cases)| Some(LayerFigures { layer, figures: cases.figures()? }));
+    let mut stop_reasons: BTreeMap<String, u64> = BTreeMap::new();
+    for prompt in &prompts {
+        *stop_reasons.entry(prompt.stop_reason.clone()).or_default() += 1;
+    }
+    let sum = |of: fn(&PromptSummary) -> u64| prompts.iter().map(of).sum();
     Ok(TraceSummary {
-        records: summing.records,
-        routing: summing.all.figures().ok_or(Error::NoCases)?,
-        layers: layers.collect::<Result<_>>()?,
-        prompts: summing.prompts,
-        stop_reasons: summing.stop_reasons,
-        valid_citations: share(summing.citations),
-        right_refusals: share(summing.right_refusals),
-        refusals: summing.refusals,
-        coherence: summing.coherence.mean_of_some(),
+        records: routing.agreement.n,
+        layers: layers.collect::<Option<_>>().ok_or(GateError::NoCases)?,
+        routing,
+        stop_reasons,
+        valid_citations: Share::of(sum(|p| p.valid_citations), sum(|p| p.citations)),
+        right_refusals: Share::of(right, judged),
+        refusals: sum(|p| u64::from(p.did_refuse == Some(true))),
+        prompts,
+        coherence: coherence.mean_of_some(),
     })
 }
 
 #[derive(Default)]
 struct Summing {
-    records: u64,
     all: Cases,
     layers: BTreeMap<u32, Cases>,
     prompts: Vec<PromptSummary>,
-    stop_reasons: BTreeMap<String, u64>,
-    /// Valid, all.
-    citations: (u64, u64),
+    /// Right ones, all that are judged.
     right_refusals: (u64, u64),
-    refusals: u64,
     coherence: Moments,
     /// Same sets, lines and coherence of the prompt that is read.
     open: (u64, u64, Moments),
@@ -122,7 +105,6 @@ impl Summing {
         let student = (&routing.topk_expert_ids[..], &routing.topk_weights[..]);
         let same = self.all.push(teacher, student);
         self.layers.entry(record.layer_idx).or_default().push(teacher, student);
-        self.records += 1;
         self.open.0 += u64::from(same);
         self.open.1 += 1;
         if let Some(score) = record.coherence_score {
@@ -131,23 +113,16 @@ impl Summing {
         }
         let Some(stop_reason) = &record.stop_reason else { return Ok(()) };
         let (count, n, coherence) = std::mem::take(&mut self.open);
-        let valid = record.citations.iter().filter(|citation| citation.valid).count() as u64;
-        self.citations.0 += valid;
-        self.citations.1 += record.citations.len() as u64;
-        if let Some(refusal) = &record.refusal {
-            self.refusals += u64::from(refusal.did_refuse);
-            if let Some(correct) = refusal.correct {
-                self.right_refusals.0 += u64::from(correct);
-                self.right_refusals.1 += 1;
-            }
+        if let Some(correct) = record.refusal.as_ref().and_then(|refusal| refusal.correct) {
+            self.right_refusals.0 += u64::from(correct);
+            self.right_refusals.1 += 1;
         }
-        *self.stop_reasons.entry(stop_reason.clone()).or_default() += 1;
         self.prompts.push(PromptSummary {
             prompt_id: record.prompt_id.clone(),
-            agreement: Share::of(count, n).ok_or(Error::NoCases)?,
+            agreement: Share::of(count, n).ok_or(GateError::NoCases)?,
             stop_reason: stop_reason.clone(),
             citations: record.citations.len() as u64,
-            valid_citations: valid,
+            valid_citations: record.citations.iter().filter(|citation| citation.valid).count() as u64,
             did_refuse: record.refusal.as_ref().map(|refusal| refusal.did_refuse),
             coherence: coherence.mean_of_some(),
         });

@@ -10,14 +10,13 @@ use crate::{Error, Result};
 /// The folder of traces, below the directory the user works in.
 const FOLDER: [&str; 2] = ["eval", "traces"];
 
-/// The file name of a trace: `{model}_{suite}_{timestamp}.jsonl`. What no portable file name may hold becomes `-`.
+/// The file name of a trace: `{model}_{suite}_{timestamp}.jsonl`. Characters that a portable file name may not hold become `-`.
 ///
 /// ```
 /// use behavior_eval::records::trace::trace_file_name;
 /// assert_eq!(trace_file_name("zai/GLM 4.7", "suite-200", "20260102T030405Z"),
 ///            "zai-GLM-4.7_suite-200_20260102T030405Z.jsonl");
 /// ```
-#[must_use]
 pub fn trace_file_name(model: &str, suite: &str, timestamp: &str) -> String {
     let part = |text: &str| -> String {
         let safe = |c: char| if c.is_ascii_alphanumeric() || c == '-' || c == '.' { c } else { '-' };
@@ -29,7 +28,6 @@ pub fn trace_file_name(model: &str, suite: &str, timestamp: &str) -> String {
 }
 
 /// `root/eval/traces/{model}_{suite}_{timestamp}.jsonl`; the clock is the caller's.
-#[must_use]
 pub fn trace_path(root: &Path, model: &str, suite: &str, timestamp: &str) -> PathBuf {
     FOLDER.iter().fold(root.to_owned(), |path, part| path.join(part)).join(trace_file_name(model, suite, timestamp))
 }

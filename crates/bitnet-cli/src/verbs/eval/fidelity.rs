@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::{Error, Result, bail};
-use behavior_eval::fidelity::{FidelityConfig, FidelityReport, Perplexity, PerplexityReport};
+use behavior_eval::fidelity::{FidelityConfig, FidelityError, FidelityReport, Perplexity, PerplexityReport};
 use behavior_eval::stats::Share;
 use clap::builder::NonEmptyStringValueParser;
 use moe_runtime::ModelFiles;
@@ -93,7 +93,9 @@ pub(super) fn execute(args: &Args) -> Result<()> {
 /// Names the damaged tensor behind scores that are NaN or infinite.
 fn explain(error: behavior_eval::Error, models: &[&ModelFiles]) -> Error {
     match error {
-        behavior_eval::Error::NotFinite { .. } => models.iter().find_map(|files| load::first_defect(files)),
+        behavior_eval::Error::Fidelity(FidelityError::NotFinite { .. }) => {
+            models.iter().find_map(|files| load::first_defect(files))
+        }
         _ => None,
     }
     .unwrap_or_else(|| error.into())

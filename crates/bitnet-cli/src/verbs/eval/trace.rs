@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Result, anyhow};
+use behavior_eval::gates::GateError;
 use behavior_eval::records::trace::{PromptDiff, TraceDiff, TraceReader, TraceSummary, diff, summarize};
 use behavior_eval::stats::Share;
 
@@ -28,7 +29,9 @@ pub(super) fn execute(args: &Args) -> Result<()> {
     match &args.second {
         None => {
             let summary = summarize(first).map_err(|error| match error {
-                behavior_eval::Error::NoCases => anyhow!("{}: the trace has no lines", args.trace.display()),
+                behavior_eval::Error::Gates(GateError::NoCases) => {
+                    anyhow!("{}: the trace has no lines", args.trace.display())
+                }
                 error => error.into(),
             })?;
             if args.json { output::json(&summary) } else { output::line(summary_text(&summary)) }
@@ -57,7 +60,7 @@ fn summary_text(summary: &TraceSummary) -> String {
         ),
     ];
     for layer in &summary.layers {
-        lines.push(format!("  layer {:<3} {}", layer.layer, percent(&layer.routing.agreement)));
+        lines.push(format!("  layer {:<3} {}", layer.layer, percent(&layer.figures.agreement)));
     }
     let mut worst: Vec<_> = summary.prompts.iter().filter(|prompt| prompt.agreement.value < 1.0).collect();
     worst.sort_by(|a, b| a.agreement.value.total_cmp(&b.agreement.value));

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Instant, SystemTime};
 
 use anyhow::{Result, anyhow};
-use behavior_eval::model::{ModelError, Subject};
+use behavior_eval::model::{ModelError, Subject, SubjectError};
 use behavior_eval::records::trace::{TraceWriter, trace_path};
 use behavior_eval::report::GateReport;
 use behavior_eval::run::{GateRun, Stage, StudentSide, TeacherSide};
@@ -90,7 +90,7 @@ impl Measured {
 /// Names the damaged tensor behind numbers that are NaN or infinite.
 fn explain(error: behavior_eval::Error, models: &[&ModelFiles]) -> anyhow::Error {
     match error {
-        behavior_eval::Error::NotFinite { .. } | behavior_eval::Error::SubjectContract { .. } => {
+        behavior_eval::Error::Subject(SubjectError::Contract { .. }) => {
             models.iter().find_map(|files| load::first_defect(files))
         }
         _ => None,

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow};
-use behavior_eval::gates::{BehavioralGate, GateThresholds, RefusalSignals};
+use behavior_eval::gates::{BehavioralGate, GateError, GateThresholds, RefusalSignals};
 use behavior_eval::labels::{Perturbation, Removal};
 use behavior_eval::records::artifact::Columns;
 use behavior_eval::run::GateRunConfig;
@@ -117,7 +117,7 @@ fn label_threshold(text: &str) -> Result<(String, f64), String> {
 
 fn threshold(text: &str) -> Result<(BehavioralGate, f64), String> {
     let (gate, value) = assignment(text, "GATE=VALUE")?;
-    let gate: BehavioralGate = gate.parse().map_err(|error: behavior_eval::Error| error.to_string())?;
+    let gate: BehavioralGate = gate.parse().map_err(|error: GateError| error.to_string())?;
     GateThresholds::default().set(gate, value).map_err(|error| error.to_string())?;
     Ok((gate, value))
 }

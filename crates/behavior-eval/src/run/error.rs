@@ -1,0 +1,19 @@
+//! What keeps a gate run from going on.
+
+use crate::model::ModelError;
+
+/// What keeps a gate run from going on. None of it is ever turned into a figure.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+#[allow(missing_docs, reason = "each message says what its variant and its fields mean")]
+pub enum RunError {
+    #[error("{what}: {teacher} in the teacher, {student} in the student; the gates compare models of one architecture")]
+    Incomparable { what: &'static str, teacher: String, student: String },
+    #[error(
+        "prompt {prompt_id} has other tokens in the student than in the teacher; both must share tokenizer and chat \
+         template"
+    )]
+    OtherTokens { prompt_id: String },
+    #[error("the teacher cannot be loaded: {source}")]
+    TeacherNotLoaded { source: ModelError },
+}
