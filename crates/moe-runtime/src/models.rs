@@ -7,6 +7,9 @@
 //! | `config`, `attention`, `experts` | the numbers of one model, which the forward pass needs |
 //! | `table`, `spellings`, `tensors` | the rows of a tensor table, names that tables share, and the tensors of one model |
 //! | `hf`, `gguf` | readers of both sources that architectures share |
+//!
+//! A new architecture is one file here with a `static` [`Architecture`], its `mod` line below, and its line in
+//! `registry::ARCHITECTURES`. The tests of `registry` then check its table, and a golden case its numbers.
 
 pub(crate) mod attention;
 pub(crate) mod config;

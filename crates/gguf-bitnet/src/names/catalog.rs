@@ -10,8 +10,8 @@
 //! ```
 //!
 //! **Invariant:** the parts of a logical tensor are equal in size when there is more than one, one
-//! matrix never straddles two parts, and each part lies inside its stored tensor. Nothing is copied
-//! but a transposed `attn_k_b` and rows of layouts that have none.
+//! matrix never straddles two parts, and each part lies inside its stored tensor. Only a
+//! transposed `attn_k_b` and rows of layouts without rows are copied.
 
 mod assemble;
 mod rows;
@@ -137,8 +137,8 @@ impl Catalog {
         &self.skipped
     }
 
-    /// Leaves a tensor out although the source has it: it moves to [`Catalog::skipped`]. Nothing happens when there is
-    /// none of this canonical name.
+    /// Leaves a tensor out although the source has it: it moves to [`Catalog::skipped`]. A name without a
+    /// tensor has no effect.
     pub fn skip(&mut self, name: &str) {
         if let Some(index) = self.by_name.get(name).copied() {
             let tensor = self.tensors.remove(index);

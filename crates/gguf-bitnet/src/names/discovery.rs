@@ -1,4 +1,4 @@
-//! Compares the tensors of a file with those that its model should have.
+//! Compares the tensors of a file with the tensors that its model should have.
 //!
 //! The caller lists the tensors that a model must have: this crate knows names and shapes, not architectures.
 
@@ -75,7 +75,7 @@ pub struct DiscoveryReport {
 }
 
 impl DiscoveryReport {
-    /// Whether nothing is missing, unexpected or mis-shaped.
+    /// Whether no tensor is missing, unexpected or of another shape.
     pub fn is_exact(&self) -> bool {
         self.missing.is_empty() && self.unexpected.is_empty() && self.misshaped.is_empty()
     }
@@ -84,7 +84,7 @@ impl DiscoveryReport {
     ///
     /// # Errors
     /// [`NamesError::WrongShape`], [`NamesError::MissingTensors`] or [`NamesError::UnexpectedTensors`], in this
-    /// order, naming the model and the first tensor. A tensor nothing expects is refused because
+    /// order, naming the model and the first tensor. A tensor that is not listed is refused because
     /// leaving it out could change the results (a bias, for instance).
     pub fn ensure_exact(&self) -> Result<()> {
         let error = if let Some(first) = self.misshaped.first() {
@@ -118,8 +118,8 @@ pub fn validate(catalog: &Catalog, expected: &[Expected]) -> DiscoveryReport {
         }
     }
     let known: HashSet<&str> = expected.iter().map(|want| want.name.as_str()).collect();
-    let strangers = catalog.tensors().iter().map(|t| &t.name).filter(|name| !known.contains(name.as_str()));
-    let unexpected: Vec<String> = strangers.chain(catalog.unmapped()).cloned().collect();
+    let not_listed = catalog.tensors().iter().map(|t| &t.name).filter(|name| !known.contains(name.as_str()));
+    let unexpected: Vec<String> = not_listed.chain(catalog.unmapped()).cloned().collect();
 
     let mut classes: BTreeMap<(TensorClass, TensorType), (u64, u64, u64)> = BTreeMap::new();
     for tensor in catalog.tensors() {

@@ -139,7 +139,7 @@ pub(super) enum Found {
 /// A tensor of the model, and the part of a stored tensor that belongs to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Place {
-    /// Sorts tensors into the order in which files are written: those outside of the layers, then layer by layer in the
+    /// Sorts tensors into the order in which files are written: the ones outside of the layers, then layer by layer in the
     /// order of the rows; a bias without a row of its own follows its weight.
     pub order: (Option<usize>, usize, bool),
     /// Its canonical name, with the layer.

@@ -17,7 +17,7 @@ pub enum Scope {
 
 /// Which program gave a tensor its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Dialect {
+pub(super) enum Dialect {
     /// llama.cpp: layers are `blk.N.`.
     Gguf,
     /// Hugging Face transformers: layers are `model.layers.N.`.
@@ -43,12 +43,10 @@ pub enum Piece {
 /// expert's matrix of a stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Spelling {
-    /// The program that uses the name.
-    pub dialect: Dialect,
+    dialect: Dialect,
     /// The name without the prefix of its layer.
-    pub name: &'static str,
-    /// The part of the stored tensor that counts.
-    pub piece: Piece,
+    name: &'static str,
+    piece: Piece,
 }
 
 impl Spelling {

@@ -9,7 +9,7 @@ use super::limits::{MAX_DIM, bad, positive, within};
 use super::table::{Dim, Presence, When};
 use crate::error::Result;
 
-/// Epsilon of the norms of the latents in transformers, whatever the model's own epsilon is.
+/// Epsilon of the norms of the latents in transformers, which does not follow the model's own epsilon.
 pub(crate) const LATENT_NORM_EPS: f32 = 1e-6;
 
 /// Rotary position embedding as configured.
@@ -36,7 +36,7 @@ pub struct MlaDims {
     pub qk_rope: usize,
     /// Width of one head's value.
     pub v_head: usize,
-    /// Epsilon of the norms of the latents: 1e-6 in transformers, whatever the model's own epsilon is.
+    /// Epsilon of the norms of the latents: 1e-6 in transformers, for every model.
     pub latent_norm_eps: f32,
 }
 

@@ -1,4 +1,4 @@
-//! What a model is: every dimension and rule that the forward pass needs, whatever file it came from.
+//! Every dimension and rule of one model that the forward pass needs, the same for every kind of file.
 //!
 //! [`ModelConfig::from_hf`] reads a checkpoint's `config.json`, [`ModelConfig::from_gguf`] the metadata of a GGUF, and
 //! [`ModelConfig::to_gguf_metadata`] writes the latter.

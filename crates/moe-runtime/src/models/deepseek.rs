@@ -1,7 +1,7 @@
 //! DeepSeek-V2 and DeepSeek-V3: latent attention, experts behind a softmax or a sigmoid router.
 //!
-//! Sources: `deepseek_v2` and `deepseek_v3` in Hugging Face transformers (which select with a bias in V3 whatever
-//! `topk_method` says, and never normalise the weights in V2); the architecture `deepseek2` of llama.cpp.
+//! Sources: `deepseek_v2` and `deepseek_v3` in Hugging Face transformers (which select with a bias in V3 for every
+//! `topk_method`, and never normalise the weights in V2); the architecture `deepseek2` of llama.cpp.
 
 use gguf_bitnet::{Piece, Spelling, TensorClass as Class};
 

@@ -1,6 +1,6 @@
 //! GLM-4.5: grouped-query attention, partly rotated, and experts behind a sigmoid router with a selection bias.
 //!
-//! Sources: `glm4_moe` in Hugging Face transformers (which selects with a bias whatever `topk_method` says); the
+//! Sources: `glm4_moe` in Hugging Face transformers (which selects with a bias for every `topk_method`); the
 //! architecture `glm4moe` of llama.cpp, which calls the norm before the feed-forward part `post_attention_norm`.
 
 use gguf_bitnet::TensorClass as Class;

@@ -1,6 +1,6 @@
 //! GLM-4.7-Flash: DeepSeek's latent attention, and experts behind a sigmoid router with a selection bias.
 //!
-//! Sources: `glm4_moe_lite` in Hugging Face transformers (which selects with a bias whatever `topk_method` says);
+//! Sources: `glm4_moe_lite` in Hugging Face transformers (which selects with a bias for every `topk_method`);
 //! llama.cpp, which stores the model as its architecture `deepseek2`.
 
 use super::config::{Architecture, ModelConfig};
@@ -62,7 +62,7 @@ fn from_hf(keys: &HfKeys<'_>) -> Result<ModelConfig> {
 }
 
 /// A `deepseek2` file is a GLM-4.7-Flash if its router is a sigmoid and its tokenizer is not DeepSeek's. Early files do not
-/// state the gating; those are recognised by the published model's layers and vocabulary.
+/// state the gating; they are recognised by the published model's layers and vocabulary.
 fn claims_gguf(keys: &GgufKeys<'_>) -> Result<bool> {
     if !keys.has_experts()? || deepseek::has_deepseek_tokenizer(keys)? {
         return Ok(false);

@@ -101,7 +101,7 @@ impl ModelConfig {
         ModelConfig::from_gguf_sized(metadata, None)
     }
 
-    /// As [`ModelConfig::from_gguf`], for files that give the vocabulary's size by nothing but the rows of `token_embd`.
+    /// As [`ModelConfig::from_gguf`], for files where only the rows of `token_embd` give the vocabulary's size.
     ///
     /// # Errors
     /// As [`ModelConfig::from_gguf`].

@@ -58,6 +58,22 @@ fn the_loader_reads_exactly_the_rows_that_the_model_has() {
     assert!(architectures.len() >= 3, "{architectures:?}");
 }
 
+/// A row that is missing from a table cannot go unnoticed: its tensor is one that the model does not expect.
+#[test]
+fn a_file_with_a_tensor_that_is_not_expected_is_refused() {
+    for name in fixtures::golden_cases() {
+        let files = ModelFiles::open(&case(&name)).expect("the case opens");
+        let expected = expected_tensors(&files.config);
+        for (left_out, tensor) in expected.iter().enumerate() {
+            let mut fewer = expected.clone();
+            fewer.remove(left_out);
+            let report = validate(&files.catalog, &fewer);
+            let stored = files.catalog.find(&tensor.name).is_some();
+            assert_eq!(report.ensure_exact().is_err(), stored, "{name}: {}", tensor.name);
+        }
+    }
+}
+
 #[test]
 fn the_golden_checkpoints_map_without_a_remainder() {
     let cases = fixtures::golden_cases().into_iter().map(|case| format!("goldens/{case}"));

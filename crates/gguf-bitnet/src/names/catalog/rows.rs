@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::formats::{I2S_TAIL_BYTES, TensorType, dequantize};
 use crate::source::{TensorInfo, TensorSource};
 
-/// Decodes rows of a stored tensor, of whatever layout, into `out`.
+/// Decodes rows of a stored tensor, of any layout, into `out`.
 pub(super) fn read_stored_rows(
     source: &dyn TensorSource,
     index: usize,

@@ -12,7 +12,7 @@ pub(crate) struct GgufKeys<'a> {
     pub(crate) metadata: &'a Metadata,
     /// The `general.architecture`, with which every key starts.
     pub(crate) arch: &'static str,
-    /// Rows of the stored embedding, for files that give the size of the vocabulary by nothing else.
+    /// Rows of the stored embedding, for files that do not give the size of the vocabulary in another way.
     pub(crate) embedding_rows: Option<usize>,
 }
 

@@ -76,7 +76,7 @@ pub(crate) struct Routing {
     pub group_score: GroupScore,
     /// Whether `topk_method` missing or `greedy` means that groups do not count.
     pub greedy_ignores_groups: bool,
-    /// Whether weights are normalised without `norm_topk_prob`; `None`: never, whatever the key says.
+    /// Whether weights are normalised without `norm_topk_prob`; `None`: never, also where the key says so.
     pub normalise: Option<bool>,
     /// The factor where `routed_scaling_factor` is missing.
     pub scaling: f32,
@@ -117,7 +117,7 @@ fn refuse_unsupported(keys: &HfKeys<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Latent attention. `interleaved` is the rule of an architecture that turns neighbours whatever its file says.
+/// Latent attention. With `interleaved`, neighbours are rotated even where the file says otherwise.
 ///
 /// # Errors
 /// A sentence that names the key.
