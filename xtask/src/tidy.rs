@@ -4,6 +4,7 @@
 //! text, so each has a test with a good and a bad example. The whole is also a test, so that `cargo test` runs it.
 
 mod crates;
+mod doors;
 mod edges;
 mod files;
 mod findings;
@@ -14,7 +15,6 @@ mod paths;
 mod prose;
 mod tokens;
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::outcome::Outcome;
@@ -29,9 +29,6 @@ pub(crate) struct Args {
     /// Only print the module graph of each crate: files, circles and the fullest folder
     #[arg(long)]
     graph: bool,
-    /// Print each finding of the rules that fail nothing yet, not only their number
-    #[arg(long)]
-    all: bool,
 }
 
 pub(crate) fn run(args: &Args) -> Outcome {
@@ -45,16 +42,6 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let findings = check(&files)?;
     for remark in &findings.remarks {
         repo::say(&format!("remark: {remark}"));
-    }
-    let mut counts = BTreeMap::new();
-    for (rule, text) in &findings.pending {
-        *counts.entry(rule).or_insert(0) += 1;
-        if args.all {
-            repo::say(&format!("{rule:?}: {text}"));
-        }
-    }
-    for (rule, count) in counts {
-        repo::say(&format!("remark: {count} findings of the rule {rule:?}; --all lists them"));
     }
     for problem in &findings.problems {
         repo::say(&format!("problem: {problem}"));

@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::findings::{Findings, Rule};
+use super::doors::{SecondPath, second_paths};
+use super::findings::Findings;
 use super::graph::{Graph, Sources, graph};
-use super::outline::{Visibility, outline};
 use super::tokens::{Kind, tokens};
 use crate::outcome::Outcome;
 use crate::repo;
@@ -49,25 +49,19 @@ impl Crate {
             for circle in graph.circles() {
                 let files = circle.files.join(", ");
                 let edges = circle.edges.join("; ");
-                findings.breach(Rule::Circles, format!("{folder}/{root}: {files} import each other: {edges}"));
+                findings.problem(format!("{folder}/{root}: {files} import each other: {edges}"));
             }
         }
-        for (file, text) in &self.sources {
-            for (line, path) in second_paths(text) {
-                findings.breach(
-                    Rule::OnePath,
-                    format!("{folder}/{file}:{line}: `pub use {path}` is a second path: its module is `pub` too"),
-                );
+        for root in self.roots() {
+            for SecondPath { file, line, path } in second_paths(&self.sources, root) {
+                findings.problem(format!("{folder}/{file}:{line}: `pub use {path}` is a second path to a public item"));
             }
         }
         for name in more_tests(folder, self.sources.keys().map(String::as_str)) {
-            findings.breach(
-                Rule::TestBinaries,
-                format!("{folder}/{name}: a second test binary: make it a module of tests/it"),
-            );
+            findings.problem(format!("{folder}/{name}: a second test binary: make it a module of tests/it"));
         }
         for name in unused(&self.manifest, self.sources.values().map(String::as_str)) {
-            findings.breach(Rule::Dependencies, format!("{folder}/Cargo.toml: nothing uses {name}: remove it"));
+            findings.problem(format!("{folder}/Cargo.toml: nothing uses {name}: remove it"));
         }
     }
 
@@ -88,30 +82,19 @@ impl Crate {
         lines
     }
 
+    /// The files with which the library and the binary begin, where they exist.
+    fn roots(&self) -> impl Iterator<Item = &'static str> {
+        ["src/lib.rs", "src/main.rs"].into_iter().filter(|root| self.sources.contains_key(*root))
+    }
+
     /// The module graphs of the library and of the binary, where they exist.
     fn graphs(&self) -> impl Iterator<Item = (&'static str, Graph)> {
-        let roots = ["src/lib.rs", "src/main.rs"].into_iter().filter(|root| self.sources.contains_key(*root));
-        roots.map(|root| (root, graph(&self.sources, root)))
+        self.roots().map(|root| (root, graph(&self.sources, root)))
     }
 }
 
 fn slashed(path: &Path) -> String {
     path.to_string_lossy().replace('\\', "/")
-}
-
-/// Public re-exports out of a module that is public in the same place, by line.
-fn second_paths(text: &str) -> Vec<(usize, String)> {
-    let mut found = Vec::new();
-    for scope in outline(text) {
-        for import in scope.imports.iter().filter(|import| import.visibility == Visibility::Public) {
-            let path = import.path.strip_prefix(&["self".to_owned()]).unwrap_or(&import.path);
-            let is_public = |name: &String| scope.modules.iter().any(|module| module.is_public && module.name == *name);
-            if path.len() + usize::from(import.is_glob) > 1 && is_public(&path[0]) {
-                found.push((import.line, path.join("::")));
-            }
-        }
-    }
-    found
 }
 
 /// Files of tests beside the first that is allowed: `tests/it/main.rs` is one binary, each `tests/*.rs` another.
@@ -164,22 +147,7 @@ fn dependencies(manifest: &str) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{dependencies, more_tests, second_paths, unused};
-
-    #[test]
-    fn an_item_has_one_path() {
-        for good in [
-            "mod a; pub use a::A;",
-            "pub mod a; pub use b::B;",
-            "pub(crate) mod a; pub use a::A;",
-            "pub mod a; pub(crate) use a::A;",
-        ] {
-            assert!(second_paths(good).is_empty(), "{good}");
-        }
-        for bad in ["pub mod a;\npub use a::A;", "pub mod a;\npub use self::a::{b, c};", "pub mod a;\npub use a::*;"] {
-            assert!(second_paths(bad).iter().all(|(line, _)| *line == 2) && !second_paths(bad).is_empty(), "{bad}");
-        }
-    }
+    use super::{dependencies, more_tests, unused};
 
     #[test]
     fn a_crate_has_one_test_binary() {

@@ -32,8 +32,7 @@ pub(super) struct Circle {
 
 /// The graph of the crate whose root is `root`: `src/lib.rs` or `src/main.rs`.
 pub(super) fn graph(sources: &Sources, root: &str) -> Graph {
-    let mut tree = Tree::default();
-    tree.add_file(sources, root, None, "");
+    let tree = Tree::new(sources, root);
     let mut graph = Graph { files: tree.files.clone(), edges: BTreeMap::new() };
     for module in 0..tree.modules.len() {
         for (target, line, path) in tree.named_by(module) {
@@ -101,18 +100,19 @@ impl Graph {
 
 /// The modules of a crate.
 #[derive(Default)]
-struct Tree {
-    files: Vec<String>,
-    modules: Vec<Module>,
+pub(super) struct Tree {
+    pub(super) files: Vec<String>,
+    /// The crate's root comes first.
+    pub(super) modules: Vec<Module>,
     /// Where `macro_rules!` defines the macros that are named without a path.
     macros: BTreeMap<String, usize>,
 }
 
-struct Module {
-    file: usize,
+pub(super) struct Module {
+    pub(super) file: usize,
     parent: Option<usize>,
-    children: BTreeMap<String, usize>,
-    scope: Scope,
+    pub(super) children: BTreeMap<String, usize>,
+    pub(super) scope: Scope,
 }
 
 /// The end of a path.
@@ -127,6 +127,13 @@ enum Target {
 type Trail = BTreeSet<(usize, Vec<String>)>;
 
 impl Tree {
+    /// The modules below the crate root `root`: `src/lib.rs` or `src/main.rs`.
+    pub(super) fn new(sources: &Sources, root: &str) -> Self {
+        let mut tree = Self::default();
+        tree.add_file(sources, root, None, "");
+        tree
+    }
+
     /// Adds a file with its inline modules and, from `sources`, the files it declares.
     fn add_file(&mut self, sources: &Sources, path: &str, parent: Option<usize>, name: &str) {
         let Some(text) = sources.get(path) else { return };

@@ -1,6 +1,6 @@
 //! Documents and comments name files of this repository by paths that exist.
 
-use super::findings::{Findings, Rule};
+use super::findings::Findings;
 
 /// Folders of the root with which such a path begins.
 const FOLDERS: [&str; 7] = ["crates/", "docs/", "fixtures/", "xtask/", "benches/", "fuzz/", ".ci/"];
@@ -8,7 +8,7 @@ const FOLDERS: [&str; 7] = ["crates/", "docs/", "fixtures/", "xtask/", "benches/
 /// Checks the paths between backticks; `name` is the file's own path from the root.
 pub(super) fn check(name: &str, text: &str, exists: impl Fn(&str) -> bool, findings: &mut Findings) {
     for (line, path) in missing(text, exists) {
-        findings.breach(Rule::Paths, format!("{name}:{line}: names `{path}`, which does not exist"));
+        findings.problem(format!("{name}:{line}: names `{path}`, which does not exist"));
     }
 }
 

@@ -1,6 +1,6 @@
 //! Rules about comments: a doc comment says something, and a sentence names its subject.
 
-use super::findings::{Findings, Rule};
+use super::findings::Findings;
 use super::tokens::{Kind, tokens};
 
 /// A one-line doc comment of so few words only restates the name below it.
@@ -12,11 +12,10 @@ const HIDDEN_SUBJECTS: [&str; 4] = ["Who", "Whoever", "Those", "Nobody"];
 /// Checks the comments of a Rust file; `name` is its path from the root with forward slashes.
 pub(super) fn check(name: &str, text: &str, findings: &mut Findings) {
     for (line, doc) in short_docs(text) {
-        findings
-            .breach(Rule::ShortDocs, format!("{name}:{line}: `/// {doc}` restates the name: say more or leave it out"));
+        findings.problem(format!("{name}:{line}: `/// {doc}` restates the name: say more or leave it out"));
     }
     for (line, word) in hidden_subjects(text) {
-        findings.breach(Rule::Subjects, format!("{name}:{line}: a sentence opens with `{word}`: name its subject"));
+        findings.problem(format!("{name}:{line}: a sentence opens with `{word}`: name its subject"));
     }
 }
 
@@ -50,7 +49,7 @@ fn hidden_subjects(text: &str) -> Vec<(usize, &'static str)> {
         if line.starts_with("```") {
             is_code = !is_code;
         }
-        if line.is_empty() || line.starts_with("```") || is_code {
+        if line.is_empty() || line.starts_with("```") || line.starts_with("# ") || is_code {
             is_start = true;
             continue;
         }
@@ -85,6 +84,11 @@ mod tests {
         let bad =
             "/// Who holds it waits.\nfn f() {}\n// A start: Those\n// end. - Nobody else.\nlet x = 1; // Whoever\n";
         assert_eq!(hidden_subjects(bad), [(1, "Who"), (3, "Those"), (4, "Nobody"), (5, "Whoever")]);
+    }
+
+    #[test]
+    fn a_heading_ends_a_sentence() {
+        assert_eq!(hidden_subjects("/// # Errors\n/// Those of it.\n"), [(2, "Those")]);
     }
 
     #[test]

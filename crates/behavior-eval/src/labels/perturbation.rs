@@ -23,8 +23,8 @@ pub enum Removal {
     Random,
     /// The same share of every source, as near as whole chunks allow.
     StratifiedBySource,
-    /// Those on which most hangs: chunks whose answer has the fewest sources, one source first; chunks that do not bear
-    /// on the question last. Chance decides between equals.
+    /// Chunks whose answer has the fewest sources go first, chunks that do not bear on the question last. Chance decides
+    /// between equals.
     MostFragileFirst,
 }
 

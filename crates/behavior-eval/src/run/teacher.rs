@@ -28,7 +28,7 @@ impl GateRun<'_> {
     /// at all when the recordings are there.
     ///
     /// # Errors
-    /// Those of [`open_or_record`], and what keeps the teacher from being loaded.
+    /// The errors of [`open_or_record`], and those of loading the teacher.
     pub fn record_teacher(
         &self,
         info: &SubjectInfo,
