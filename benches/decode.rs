@@ -7,7 +7,7 @@ use benches::model::{LAYERS, SyntheticModel, tokens};
 use benches::pools;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use mla_attention::CacheType;
-use moe_runtime::{CraftsmanModel, LoadOptions, Session, weight_bytes_per_token};
+use moe_runtime::{CraftsmanModel, LoadOptions, Session};
 use tl_kernels::Isa;
 
 fn decode(c: &mut Criterion) {
@@ -26,7 +26,7 @@ fn decode(c: &mut Criterion) {
                 session.prefill(&tokens[..depth], &mut ()).expect("the prompt fits");
             }
             let cache = session.cache().bytes_per_token() * depth;
-            let bytes = weight_bytes_per_token(&files.config, &files.catalog) + cache as u64;
+            let bytes = files.weight_bytes_per_token() + cache as u64;
             group.throughput(Throughput::Bytes(bytes));
             let shape = format!("{}/phase2-{LAYERS}-layers-at-{depth}", Isa::current());
             group.bench_function(BenchmarkId::new(shape, threads), |b| {

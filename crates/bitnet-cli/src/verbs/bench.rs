@@ -10,7 +10,7 @@ use anyhow::{Result, bail};
 use comfy_table::{Table, presets};
 use gguf_bitnet::peak_rss_bytes;
 use moe_runtime::forward::FeedForward;
-use moe_runtime::{CraftsmanModel, Session, SplitMix64, weight_bytes_per_token};
+use moe_runtime::{CraftsmanModel, Session, SplitMix64};
 use serde::Serialize;
 use tl_kernels::{Isa, bandwidth};
 
@@ -104,7 +104,7 @@ pub(crate) fn execute(args: Args) -> Result<()> {
     let model = engine.load(&files, &plan)?;
     let kernel = feed_forward_kernel(&model);
     let session = engine.session(model, n_ctx)?.with_chunk(chunk);
-    let weights = weight_bytes_per_token(&files.config, &files.catalog);
+    let weights = files.weight_bytes_per_token();
     let mut bench = Bench { args: &args, session, weights, rng: SplitMix64::new(0), tests: Vec::new() };
     bench.run(&depths)?;
     // Read before the second measurement of the bandwidth, whose buffer would count as memory of the model.

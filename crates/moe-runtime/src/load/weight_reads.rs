@@ -4,28 +4,31 @@
 //! experts the share that one token chooses, and one row of the embedding. The cache comes on top, position by position
 //! ([`mla_attention::CompressedMlaCache::bytes_per_token`]).
 
-use gguf_bitnet::{Catalog, TensorClass};
+use gguf_bitnet::TensorClass;
 
+use crate::load::files::ModelFiles;
 use crate::load::memory_plan::loaded_width;
-use crate::models::config::ModelConfig;
 
-/// Bytes of weights that one decoded token reads, in the types they have after loading; those of ternary weights are the
-/// file's, also where they lie in memory as tiles.
-#[must_use]
-pub fn weight_bytes_per_token(config: &ModelConfig, catalog: &Catalog) -> u64 {
-    let tied = catalog.find("output.weight").is_none();
-    catalog.tensors().iter().fold(0, |sum, tensor| {
-        let transposed = tensor.parts.iter().any(|part| part.transposed);
-        let bytes = catalog.storage(tensor).into_iter().fold(0u64, |sum, (stored, (params, bytes))| {
-            let width = loaded_width(tensor.class, stored, transposed);
-            sum.saturating_add(width.map_or(bytes, |width| params.saturating_mul(width)))
-        });
-        sum.saturating_add(match (tensor.class, &config.moe) {
-            (TensorClass::RoutedExpert, Some(moe)) => share(bytes, moe.router.top_k, moe.router.n_experts),
-            (TensorClass::Embedding, _) if !tied => share(bytes, 1, config.vocab),
-            _ => bytes,
+impl ModelFiles {
+    /// Bytes of weights that one decoded token reads, in the types they have after loading; those of ternary weights are the
+    /// file's, also where they lie in memory as tiles.
+    #[must_use]
+    pub fn weight_bytes_per_token(&self) -> u64 {
+        let ModelFiles { config, catalog, .. } = self;
+        let tied = catalog.find("output.weight").is_none();
+        catalog.tensors().iter().fold(0, |sum, tensor| {
+            let transposed = tensor.parts.iter().any(|part| part.transposed);
+            let bytes = catalog.storage(tensor).into_iter().fold(0u64, |sum, (stored, (params, bytes))| {
+                let width = loaded_width(tensor.class, stored, transposed);
+                sum.saturating_add(width.map_or(bytes, |width| params.saturating_mul(width)))
+            });
+            sum.saturating_add(match (tensor.class, &config.moe) {
+                (TensorClass::RoutedExpert, Some(moe)) => share(bytes, moe.router.top_k, moe.router.n_experts),
+                (TensorClass::Embedding, _) if !tied => share(bytes, 1, config.vocab),
+                _ => bytes,
+            })
         })
-    })
+    }
 }
 
 /// `part` of `whole` equal shares of `bytes`.

@@ -82,7 +82,7 @@ impl AttentionConfig {
 
     /// The numbers of grouped-query attention, if the model has it.
     #[must_use]
-    pub fn as_gqa(&self) -> Option<&GqaDims> {
+    pub(crate) fn as_gqa(&self) -> Option<&GqaDims> {
         match self {
             AttentionConfig::Mla(_) => None,
             AttentionConfig::Gqa(dims) => Some(dims),

@@ -121,7 +121,7 @@ impl ModelConfig {
     ///
     /// # Errors
     /// [`ConfigError::Unsupported`] for grouped-query attention; what [`mla_attention::Rope::new`] refuses.
-    pub fn mla(&self) -> Result<mla_attention::MlaConfig> {
+    pub(crate) fn mla(&self) -> Result<mla_attention::MlaConfig> {
         let dims = self.attention.as_mla().ok_or_else(|| ConfigError::Unsupported {
             feature: format!("latent attention in {}", self.arch.hf_name),
             remedy: "ask for its grouped-query attention instead",
@@ -143,7 +143,7 @@ impl ModelConfig {
     ///
     /// # Errors
     /// [`ConfigError::Unsupported`] for latent attention; what [`mla_attention::Rope::new`] refuses.
-    pub fn gqa(&self) -> Result<mla_attention::GqaConfig> {
+    pub(crate) fn gqa(&self) -> Result<mla_attention::GqaConfig> {
         let dims = self.attention.as_gqa().ok_or_else(|| ConfigError::Unsupported {
             feature: format!("grouped-query attention in {}", self.arch.hf_name),
             remedy: "ask for its latent attention instead",
@@ -173,7 +173,7 @@ impl ModelConfig {
     ///
     /// # Errors
     /// [`ConfigError::BadValue`] with the field and the rule it breaks.
-    pub fn validate(&self) -> Result<()> {
+    pub(crate) fn validate(&self) -> Result<()> {
         within("vocab", self.vocab, 1, MAX_DIM)?;
         within("hidden", self.hidden, 1, MAX_DIM)?;
         within("layers", self.n_layers, 1, MAX_LAYERS)?;

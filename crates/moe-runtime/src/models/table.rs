@@ -20,7 +20,7 @@ pub enum Presence {
 impl Presence {
     /// The presence of a part that the configuration states.
     #[must_use]
-    pub const fn known(present: bool) -> Presence {
+    pub(crate) const fn known(present: bool) -> Presence {
         if present { Presence::Required } else { Presence::Absent }
     }
 }

@@ -146,11 +146,7 @@ impl SamplerConfig {
 }
 
 /// The id of the largest logit; the lowest id wins a tie.
-///
-/// # Errors
-/// [`SessionError::Logit`] when a logit is NaN or plus infinity, or when none is finite; [`SessionError::NoLogits`] for an
-/// empty row.
-pub fn greedy(logits: &[f32]) -> Result<u32> {
+fn most_likely(logits: &[f32]) -> Result<u32> {
     let mut best = (f32::NEG_INFINITY, 0usize);
     for (id, &z) in logits.iter().enumerate() {
         if z.is_nan() || z == f32::INFINITY {
@@ -225,9 +221,10 @@ impl Sampler {
     /// Greedy sampling draws no random number; every other call draws exactly one.
     ///
     /// # Errors
-    /// As [`greedy`].
+    /// [`SessionError::Logit`] when a logit is NaN or plus infinity, or when none is finite; [`SessionError::NoLogits`] for
+    /// an empty row.
     pub fn sample(&mut self, logits: &[f32]) -> Result<u32> {
-        let best = greedy(logits)?;
+        let best = most_likely(logits)?;
         if self.config.is_greedy() {
             return Ok(best);
         }
@@ -304,7 +301,7 @@ impl Sampler {
 
 #[cfg(test)]
 mod tests {
-    use super::{Sampler, SamplerConfig, greedy};
+    use super::{Sampler, SamplerConfig, most_likely};
     use crate::error::Error;
     use crate::sessions::error::SessionError;
     use proptest::prelude::*;
@@ -323,10 +320,10 @@ mod tests {
 
     #[test]
     fn greedy_ties_go_to_the_lowest_id_and_draw_no_random_number() {
-        assert_eq!(greedy(&[1.0, 3.0, 3.0, -1.0]).unwrap(), 1);
-        assert_eq!(greedy(&[0.0, -0.0]).unwrap(), 0);
-        assert_eq!(greedy(&[-0.0, 0.0]).unwrap(), 0);
-        assert_eq!(greedy(&[f32::NEG_INFINITY, -5.0]).unwrap(), 1);
+        assert_eq!(most_likely(&[1.0, 3.0, 3.0, -1.0]).unwrap(), 1);
+        assert_eq!(most_likely(&[0.0, -0.0]).unwrap(), 0);
+        assert_eq!(most_likely(&[-0.0, 0.0]).unwrap(), 0);
+        assert_eq!(most_likely(&[f32::NEG_INFINITY, -5.0]).unwrap(), 1);
         let mut sampler = Sampler::new(SamplerConfig::greedy()).unwrap();
         let before = sampler.rng.clone();
         sampler.sample(&[0.0, 1.0]).unwrap();

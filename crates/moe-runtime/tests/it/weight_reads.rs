@@ -1,8 +1,8 @@
 //! The bytes a decoded token reads, against a count from names and shapes alone.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use moe_runtime::ModelFiles;
 use moe_runtime::models::expected_tensors;
-use moe_runtime::{ModelFiles, weight_bytes_per_token};
 
 /// BF16 everywhere, but F32 where the runtime converts: norms, routers, biases.
 fn by_name(case: &str) -> (ModelFiles, u64) {
@@ -27,6 +27,6 @@ fn by_name(case: &str) -> (ModelFiles, u64) {
 fn a_token_reads_its_experts_and_everything_dense_once() {
     for case in ["glm-tiny", "glm-tiny-top4" /* tied */, "glm4-moe-gqa", "deepseek-v2-softmax"] {
         let (files, expected) = by_name(case);
-        assert_eq!(weight_bytes_per_token(&files.config, &files.catalog), expected, "{case}");
+        assert_eq!(files.weight_bytes_per_token(), expected, "{case}");
     }
 }
