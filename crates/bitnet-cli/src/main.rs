@@ -8,7 +8,10 @@
 //! | `verbs/` | one file per verb, with its own options |
 //! | `exit` | the exit code of every outcome |
 //!
-//! Imports go upward in this table only: `verbs` may use every room, `args` uses `load`, `load` uses `output`.
+//! Imports go one way: `verbs` -> `args` -> `load` -> `output`. `exit` uses `output` alone; `verbs` and `args` use `exit`.
+//!
+//! A new option is a field of `Args` in the file of its verb, or of a struct in `args/` when several verbs share it. Its
+//! parser refuses wrong values, `tests/it/command_lines.rs` gets a line for them, and `tests/it/cmd/` the new help page.
 
 mod args;
 mod exit;

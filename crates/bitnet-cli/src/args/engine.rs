@@ -11,10 +11,10 @@ use crate::load::Engine;
 /// Precision, layout, memory and threads of a running model.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct EngineArgs {
-    /// Numbers in the cache
+    /// Type of the numbers in the key/value cache
     #[arg(long, value_enum, default_value = "f16")]
     kv: Kv,
-    /// Activations of ternary, Q8_0 and Q6_K layers
+    /// Type of the activations of ternary, Q8_0 and Q6_K layers
     #[arg(long, value_enum, default_value = "a8-block")]
     act: Act,
     #[command(flatten)]

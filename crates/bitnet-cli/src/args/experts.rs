@@ -11,8 +11,8 @@ pub(super) struct ExpertArgs {
     /// Memory that routed experts may take, for example 4GB; others are read from the file again when needed
     #[arg(long, value_name = "SIZE", value_parser = size)]
     expert_memory: Option<u64>,
-    /// Which expert is dropped to make room
-    #[arg(long, value_enum, default_value = "lru", requires = "expert_memory")]
+    /// Rule by which an expert is dropped to make room
+    #[arg(long, value_enum, value_name = "RULE", default_value = "lru", requires = "expert_memory")]
     expert_policy: Policy,
     /// Experts of the next layer to load ahead, by prediction
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = whole::<u8>(0..=255), requires = "expert_memory")]
@@ -22,7 +22,7 @@ pub(super) struct ExpertArgs {
     expert_ahead_shuffled: Option<u64>,
 }
 
-/// Which expert is dropped to make room.
+/// Rule by which an expert is dropped to make room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Policy {
     /// The least recently used

@@ -23,12 +23,12 @@ pub(super) struct LayoutArgs {
 /// Layout of ternary weights in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Layout {
-    /// Packed where the memory allows (that of --memory, else what the system has free): then the whole file is read
-    /// at the start
+    /// Packed as far as the memory allows (--memory, or else the free memory of the system); packing reads the whole
+    /// file at the start
     Auto,
-    /// As the file has them, mapped: starts at once, and the system may drop what it needs room for
+    /// As in the file, mapped: starts at once, and the system may drop pages when it needs memory
     File,
-    /// As tiles in memory: read whole at start, then faster
+    /// As tiles in memory: the whole file is read at the start, and the model then runs faster
     Packed,
     /// For comparisons, as the kernel TL1 reads them (2 bits per weight), in memory beside the mapped file
     Tl1,

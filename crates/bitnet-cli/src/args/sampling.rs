@@ -20,7 +20,7 @@ pub(crate) struct SamplingArgs {
     /// Keep this many tokens; 0 keeps all
     #[arg(long, value_name = "K", value_parser = whole::<usize>(0..=u64::MAX))]
     top_k: Option<usize>,
-    /// The same seed gives the same answer
+    /// Seed of the random choice; the same seed gives the same answer
     #[arg(long, default_value_t = 0, value_parser = whole::<u64>(0..=u64::MAX))]
     seed: u64,
 }

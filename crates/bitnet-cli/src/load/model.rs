@@ -39,10 +39,15 @@ pub(crate) fn load_without_warnings(
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<CraftsmanModel> {
     let model = CraftsmanModel::from_files_with_progress(files, options, progress)?;
+    keep_trials(files, options);
+    Ok(model)
+}
+
+/// Keeps the results of the kernel trials of a model that was loaded with `options`, for the next start.
+pub(crate) fn keep_trials(files: &ModelFiles, options: &LoadOptions) {
     if let Some(memory) = &options.kernels.trial {
         trials::keep(files, memory);
     }
-    Ok(model)
 }
 
 /// The warning about a kernel that failed its self-test and was replaced; `None` for one that passed.

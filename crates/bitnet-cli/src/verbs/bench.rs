@@ -42,7 +42,7 @@ pub(crate) struct Args {
     /// Tokens of a prompt that are computed at once (default: as many as `run` computes)
     #[arg(long, value_name = "N", value_parser = whole::<u16>(1..=65_535))]
     chunk: Option<u16>,
-    /// All figures as JSON
+    /// Print all figures as JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]

@@ -15,16 +15,16 @@ use crate::args::Act;
 use crate::load;
 use crate::output::{self, size};
 
-/// Show the machine, its speed of reading memory, and the kernels, for a report of a problem.
+/// Show the machine, its memory bandwidth and the kernels, for the report of a problem.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Also choose, try and test the kernels for the tensors of this model
     #[arg(short, long, value_name = "FILE|DIR", value_parser = NonEmptyStringValueParser::new())]
     model: Option<String>,
-    /// Activations of ternary, Q8_0 and Q6_K layers
+    /// Type of the activations of ternary, Q8_0 and Q6_K layers
     #[arg(long, value_enum, default_value = "a8-block")]
     act: Act,
-    /// Print all of it as JSON
+    /// Print all facts as JSON
     #[arg(long)]
     json: bool,
 }

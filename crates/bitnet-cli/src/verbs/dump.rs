@@ -19,18 +19,18 @@ pub(crate) struct Args {
     #[command(flatten)]
     model: ModelArg,
     /// Token ids, for example 1,2,3
-    #[arg(long, value_delimiter = ',', required_unless_present = "text", conflicts_with = "text", value_parser = whole::<u32>(0..=u64::from(u32::MAX)))]
+    #[arg(long, value_delimiter = ',', required_unless_present = "text", conflicts_with = "text", value_name = "ID,..", value_parser = whole::<u32>(0..=u64::from(u32::MAX)))]
     tokens: Vec<u32>,
-    /// A text instead; control tokens in it are understood, nothing is added
+    /// A text instead of token ids; control tokens in it are encoded as such, and no token is added
     #[arg(long, value_parser = NonEmptyStringValueParser::new())]
     text: Option<String>,
     /// The file to write
-    #[arg(short, long)]
+    #[arg(short, long, value_name = "FILE")]
     out: PathBuf,
-    /// Activations of ternary, Q8_0 and Q6_K layers
+    /// Type of the activations of ternary, Q8_0 and Q6_K layers
     #[arg(long, value_enum, default_value = "f32")]
     act: Act,
-    /// Numbers in the cache
+    /// Type of the numbers in the key/value cache
     #[arg(long, value_enum, default_value = "f32")]
     kv: Kv,
     /// Tokens per batch; the results do not depend on it

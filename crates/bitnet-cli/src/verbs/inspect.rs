@@ -18,7 +18,7 @@ pub(crate) struct Args {
     /// GGUF file, checkpoint directory, or name in the local Hugging Face cache
     #[arg(value_name = "FILE|DIR", value_parser = NonEmptyStringValueParser::new())]
     model: String,
-    /// Print all of it as JSON
+    /// Print all facts as JSON
     #[arg(long)]
     json: bool,
     /// Every tensor with its type and shape
@@ -27,7 +27,7 @@ pub(crate) struct Args {
     /// Context length that memory is computed for
     #[arg(short, long, default_value_t = 4096, value_name = "N", value_parser = whole::<usize>(1..=u64::MAX))]
     context: usize,
-    /// Numbers in the cache
+    /// Type of the numbers in the key/value cache
     #[arg(long, value_enum, default_value = "f16")]
     kv: Kv,
 }
@@ -138,7 +138,7 @@ impl<'a> Facts<'a> {
             config.vocab,
             config.n_ctx
         ))?;
-        output::line(&config.attention)?;
+        output::line(config.attention)?;
         output::line(format_args!(
             "{} weights in {}: {:.4} bits per weight{}",
             self.report.params,

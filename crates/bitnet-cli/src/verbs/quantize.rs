@@ -16,20 +16,20 @@ use crate::output::{self, Progress, bits_per_weight, size};
 
 /// Make a ternary student of a checkpoint.
 ///
-/// Interrupt it at any time: the same command goes on where it was and ends with the same bytes.
+/// It may be interrupted at any time: the same command continues and ends with the same bytes.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
     model: ModelArg,
     /// The GGUF to write
-    #[arg(short, long)]
+    #[arg(short, long, value_name = "FILE")]
     out: PathBuf,
     #[command(flatten)]
     recipe: RecipeArgs,
     /// How weights become trits: least squares, or the published mean rule
     #[arg(long, value_enum, default_value = "ls")]
     method: Method,
-    /// Most resident memory, mapped pages included, for example 1GB
+    /// Limit on the resident memory, mapped pages included, for example 1GB
     #[arg(long, value_name = "SIZE", value_parser = args::size)]
     max_memory: Option<u64>,
     /// Show the plan and its exact size, write nothing
@@ -38,7 +38,7 @@ pub(crate) struct Args {
     /// Replace an existing file
     #[arg(long)]
     force: bool,
-    /// The plan, or the report, as JSON
+    /// Print the plan, or the report, as JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]

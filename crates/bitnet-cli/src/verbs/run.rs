@@ -31,10 +31,10 @@ pub(crate) struct Args {
     /// The same as MODEL
     #[arg(short, long = "model", conflicts_with = "model", value_name = "MODEL", id = "model_flag", value_parser = NonEmptyStringValueParser::new())]
     model_flag: Option<String>,
-    /// The prompt; without it standard input is the prompt, and a terminal is a chat
+    /// The prompt; without it, a terminal starts a chat, and other standard input is the prompt
     #[arg(short, long)]
     prompt: Option<String>,
-    /// Most tokens of an answer
+    /// Largest number of tokens of an answer
     #[arg(short = 'n', long, default_value_t = 512, value_name = "N", value_parser = whole::<usize>(0..=u64::MAX))]
     max_tokens: usize,
     /// Context length in tokens (default: 4096, or less where the model was made for less)
@@ -51,7 +51,7 @@ pub(crate) struct Args {
     /// Whether the model thinks before it answers (default: as its chat template says)
     #[arg(long, value_enum)]
     think: Option<Switch>,
-    /// Memory that may be used, for example 8GB: prints the sum, refuses what does not fit
+    /// Limit on the memory, for example 8GB: the need is printed, and a model that exceeds the limit is refused
     #[arg(long, value_name = "SIZE", value_parser = args::size)]
     memory: Option<u64>,
     #[command(flatten)]

@@ -16,10 +16,10 @@ use crate::output::{self, Progress, size};
 /// Write a model with seeded random weights.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// glm-4.7-flash, mini, or a config.json
+    /// The shape: glm-4.7-flash, mini, or a config.json
     #[arg(long, value_parser = NonEmptyStringValueParser::new())]
     shape: String,
-    /// Keep only this many layers (or stretch to them)
+    /// Number of layers, in place of that of the shape
     #[arg(long, value_name = "N", value_parser = whole::<usize>(1..=u64::MAX))]
     layers: Option<usize>,
     /// The kind of file to write
@@ -27,11 +27,11 @@ pub(crate) struct Args {
     format: Format,
     #[command(flatten)]
     recipe: RecipeArgs,
-    /// Another seed gives other weights
+    /// Seed of the weights
     #[arg(long, default_value_t = 0, value_parser = whole::<u64>(0..=u64::MAX))]
     seed: u64,
     /// The file, or the directory of a checkpoint, to write
-    #[arg(short, long)]
+    #[arg(short, long, value_name = "PATH")]
     out: PathBuf,
     /// Replace an existing file
     #[arg(long)]

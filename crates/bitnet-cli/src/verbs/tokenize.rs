@@ -16,12 +16,12 @@ pub(crate) struct Args {
     #[arg(long, conflicts_with = "file")]
     text: Option<String>,
     /// A file with the text; `-` is standard input
-    #[arg(long, default_value = "-", value_parser = NonEmptyStringValueParser::new())]
+    #[arg(long, default_value = "-", value_name = "FILE", value_parser = NonEmptyStringValueParser::new())]
     file: String,
-    /// Take control tokens such as <|user|> in the text as words, not as tokens
+    /// Encode control tokens such as <|user|> in the text as ordinary characters
     #[arg(long)]
     no_special: bool,
-    /// Ids and pieces as JSON
+    /// Print ids and pieces as JSON
     #[arg(long)]
     json: bool,
 }

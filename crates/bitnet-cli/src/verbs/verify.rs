@@ -14,7 +14,7 @@ pub(crate) struct Args {
     /// GGUF file, checkpoint directory, or name in the local Hugging Face cache
     #[arg(value_name = "FILE", value_parser = NonEmptyStringValueParser::new())]
     model: String,
-    /// The report as JSON
+    /// Print the report as JSON
     #[arg(long)]
     json: bool,
 }

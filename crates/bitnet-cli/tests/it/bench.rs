@@ -22,7 +22,7 @@ fn every_test_at_every_depth_is_reported_with_its_bytes() {
 }
 
 #[test]
-fn what_cannot_be_measured_is_refused() {
+fn a_benchmark_without_tokens_or_beyond_the_context_is_refused() {
     let student = student();
     assert!(bitnet(["bench", "-m", student, "-p", "0", "-n", "0"]).usage().contains("nothing to measure"));
     assert!(bitnet(["bench", "-m", student, "-d", "999999999"]).refusal().contains("made for"));

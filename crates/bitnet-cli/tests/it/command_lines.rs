@@ -1,4 +1,4 @@
-//! Wrong command lines of every verb end with 2 and name the option and the remedy; what cannot be done ends with 1.
+//! Wrong command lines of every verb end with 2 and name the option and the remedy; other failures end with 1.
 //!
 //! The model of the wrong command lines does not exist, so that 2 proves that nothing was opened.
 
@@ -300,7 +300,7 @@ fn synth() {
 }
 
 #[test]
-fn what_cannot_be_done_ends_with_one() {
+fn failures_beyond_the_command_line_end_with_one() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out");
     let (dir, out) = (dir.path().to_str().unwrap(), out.to_str().unwrap());

@@ -78,7 +78,7 @@ pub(crate) fn teacher() -> String {
     fixture("craftsman-mini")
 }
 
-/// A ternary student of the teacher, made once for each file of tests.
+/// A ternary student of the teacher, made once per run of the tests.
 pub(crate) fn student() -> &'static str {
     static STUDENT: OnceLock<String> = OnceLock::new();
     STUDENT.get_or_init(|| {

@@ -86,7 +86,7 @@ fn wrong_command_lines_end_with_two_and_say_why() {
 }
 
 #[test]
-fn what_a_recipe_cannot_do_is_refused_by_tensor() {
+fn an_impossible_recipe_is_refused_with_the_tensor() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("x.gguf");
     let model = teacher();
@@ -145,7 +145,7 @@ fn inspect_counts_in_json() {
 }
 
 #[test]
-fn verify_finds_what_opening_does_not() {
+fn verify_finds_damage_that_opening_misses() {
     let sound = bitnet(["verify", student()]).done();
     assert!(sound.contains("sound") && sound.contains("BLAKE3"), "{sound}");
     let report = bitnet(["verify", &teacher(), "--json"]).json();

@@ -83,7 +83,7 @@ fn a_model_against_itself_routes_alike_and_threads_change_nothing() {
     assert_eq!(formats, ["report.html", "report.json", "report.junit.xml", "report.md"]);
     assert!(listing(&one.path().join("eval/artifacts/students")).is_empty(), "the journal is gone");
 
-    // Other threads, everything anew, the report on standard output.
+    // Another number of threads in a fresh folder, with the report on standard output.
     let second = gates(two.path(), &teacher(), &["--threads", "2", "--perturb", "0.2", "--json"]);
     assert_eq!(second.code, first.code);
     assert_eq!(without_run(&second.stdout), without_run(&report));
@@ -114,7 +114,7 @@ fn a_model_against_itself_routes_alike_and_threads_change_nothing() {
     );
     assert!(!two.path().join("other").exists());
 
-    // Only what went wrong, which decides nothing.
+    // Only the failing prompts, without a verdict.
     let part = gates(two.path(), &teacher(), &["--filter-failing"]);
     let failing = |p: &&Value| !p["failed"].as_array().unwrap().is_empty();
     let failing = json["prompts"].as_array().unwrap().iter().filter(failing).count();
@@ -144,7 +144,7 @@ fn a_student_is_stamped_and_stays_the_same_model() {
     let report = || fs::read_to_string(dir.path().join("eval/reports/student_few/report.json")).unwrap();
     assert!(!report().contains("\"local_routing\"") && report().contains("\"coherence\""));
 
-    // Real thresholds, the lower ends of eight prompts: it cannot pass, and the stamp says so.
+    // The default thresholds on the lower ends of eight prompts: the student fails, and the stamp says so.
     let signals = dir.path().join("signals.txt");
     fs::write(&signals, "# ours\ninsufficient evidence\n<refusal>\n").unwrap();
     let strict = ["--strict", "--refusal-signals", text(&signals), "--label-threshold", "fragility=0.6"];
@@ -168,7 +168,7 @@ fn a_student_is_stamped_and_stays_the_same_model() {
 }
 
 #[test]
-fn what_cannot_decide_is_refused_with_the_reason() {
+fn runs_that_cannot_decide_are_refused_with_the_reason() {
     let dir = tempfile::tempdir().unwrap();
     let wrong = |more: &[&str]| gates(dir.path(), &teacher(), more);
     assert!(wrong(&["--threshold", "vibes=1"]).usage().contains("must_answer"));

@@ -9,5 +9,6 @@ mod dump;
 mod files;
 mod gates;
 mod refusals;
+mod texts;
 mod trace;
 mod words;

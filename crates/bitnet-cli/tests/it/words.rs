@@ -42,7 +42,7 @@ fn the_likeliest_answer_is_the_same_every_time_and_on_any_number_of_threads() {
         for more in [&[][..], &["--threads", "1"], &["--threads", "2", "-c", "100"], &["--seed", "5"]] {
             assert_eq!(run(model, &[&base, more].concat()).done(), first, "{more:?}");
         }
-        // The model's other name, its prompt by standard input, and a shorter limit.
+        // The model by `--model`, the prompt by standard input, and a shorter limit.
         let asked = bitnet_reading(base[1], ["run", "-m", model, "--temp", "0", "-n", "24"]).done();
         assert_eq!(asked, first);
         let cut = run(model, &["-p", base[1], "--temp", "0", "-n", "5"]);
@@ -77,7 +77,7 @@ fn raw_prompts_are_continued_and_others_are_answered() {
     };
     let ids = bitnet(["tokenize", "-m", &teacher(), "--text", prompt]).done().split_whitespace().count();
     assert!(tokens(&continued) <= ids + 2 && tokens(&answered) > ids + 2, "{ids}: {continued:?} {answered:?}");
-    // Other switches for the template change what is asked.
+    // A system message lengthens the prompt.
     let thinking = run(&teacher(), &["-p", prompt, "--temp", "0", "-n", "1", "--system", "Be brief."]);
     assert!(tokens(&thinking) > tokens(&answered));
     run(&teacher(), &["-p", prompt, "-n", "2", "--think", "on"]).done();

@@ -21,13 +21,13 @@ const MIN_WINDOW: u64 = 4;
 #[derive(clap::Args)]
 pub(super) struct Args {
     /// The teacher: model directory, GGUF file, or name in the local Hugging Face cache
-    #[arg(long, required_unless_present = "student", value_parser = NonEmptyStringValueParser::new())]
+    #[arg(long, required_unless_present = "student", value_name = "MODEL", value_parser = NonEmptyStringValueParser::new())]
     teacher: Option<String>,
     /// The student, named in the same way
-    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
+    #[arg(long, value_name = "MODEL", value_parser = NonEmptyStringValueParser::new())]
     student: Option<String>,
     /// A file with the text; `-` is standard input
-    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
+    #[arg(long, value_name = "FILE", value_parser = NonEmptyStringValueParser::new())]
     text: String,
     /// Tokens per window, of which the second half is scored
     #[arg(long, default_value_t = 256, value_name = "N", value_parser = whole::<usize>(MIN_WINDOW..=u64::MAX))]
@@ -35,13 +35,13 @@ pub(super) struct Args {
     /// Score only the first N windows
     #[arg(long, value_name = "N", value_parser = whole::<usize>(1..=u64::MAX))]
     windows: Option<usize>,
-    /// Activations of ternary, Q8_0 and Q6_K layers
+    /// Type of the activations of ternary, Q8_0 and Q6_K layers
     #[arg(long, value_enum, default_value = "f32")]
     act: Act,
-    /// Numbers in the cache
+    /// Type of the numbers in the key/value cache
     #[arg(long, value_enum, default_value = "f32")]
     kv: Kv,
-    /// All figures as JSON
+    /// Print all figures as JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]

@@ -19,7 +19,7 @@ pub(super) struct Args {
     trace: PathBuf,
     /// A second trace, to show the changes from the first to it
     second: Option<PathBuf>,
-    /// All figures as JSON
+    /// Print all figures as JSON
     #[arg(long)]
     json: bool,
 }

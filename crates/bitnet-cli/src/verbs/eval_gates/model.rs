@@ -25,6 +25,7 @@ impl IdentifiedModel {
     /// The model as the gates see it.
     pub(super) fn load(&self, options: &LoadOptions, kv: CacheType) -> Result<ModelSubject> {
         let subject = ModelSubject::load(&self.files, self.id.clone(), options, kv)?;
+        load::keep_trials(&self.files, options);
         subject.model().kernels().iter().filter_map(load::self_test_warning).for_each(output::note);
         Ok(subject)
     }

@@ -23,7 +23,7 @@ pub(super) const TEACHER: (Act, Kv) = (Act::F32, Kv::F32);
 ///
 /// Teacher and student answer a suite of prompts; the student ships when its routing, citations and refusals pass every
 /// gate. Exit code 0: it ships; 3: a gate failed, or a figure fell behind the baseline; 1: there is no verdict.
-/// Interrupt it at any time: the same command goes on where it was and ends with the same report.
+/// It may be interrupted at any time: the same command continues and ends with the same report.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// The teacher: model directory, GGUF file, or name in the local Hugging Face cache
@@ -48,9 +48,9 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SHARE", value_parser = fraction)]
     pub(super) perturb: Option<f64>,
     /// Which chunks of evidence are taken away
-    #[arg(long, value_enum, default_value = "random", requires = "perturb")]
+    #[arg(long, value_enum, value_name = "MODE", default_value = "random", requires = "perturb")]
     pub(super) perturb_mode: Mode,
-    /// Seed of the choice
+    /// Seed of the random choice of chunks
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = whole::<u64>(0..=u64::MAX), requires = "perturb")]
     pub(super) perturb_seed: u64,
     /// Demand that the lower end of each figure's 95 % interval passes
@@ -59,7 +59,7 @@ pub(crate) struct Args {
     /// Replace the threshold of a gate, for example must_answer=0.99
     #[arg(long = "threshold", value_name = "GATE=VALUE", value_parser = threshold)]
     pub(super) thresholds: Vec<(BehavioralGate, f64)>,
-    /// Fewest prompts that a figure may rest on
+    /// Smallest number of prompts that a figure may rest on
     #[arg(long, value_name = "N", default_value_t = GateThresholds::default().min_samples, value_parser = whole::<u64>(1..=u64::MAX))]
     pub(super) min_prompts: u64,
     /// Change when evidence makes a label (disagreement above 0.4: contested, redundancy above 3: resolved, fragility
@@ -83,16 +83,16 @@ pub(crate) struct Args {
     /// measured
     #[arg(long)]
     pub(super) no_router_inputs: bool,
-    /// Most tokens of an answer
+    /// Largest number of tokens of an answer
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = whole::<u16>(1..=65_535))]
     pub(super) max_new_tokens: u16,
-    /// Activations of the student's ternary, Q8_0 and Q6_K layers
+    /// Type of the activations of the student's ternary, Q8_0 and Q6_K layers
     #[arg(long, value_enum, default_value = "f32")]
     pub(super) act: Act,
-    /// Numbers in the student's cache
+    /// Type of the numbers in the student's key/value cache
     #[arg(long, value_enum, default_value = "f32")]
     pub(super) kv: Kv,
-    /// The report as JSON
+    /// Print the report as JSON
     #[arg(long)]
     pub(super) json: bool,
     #[command(flatten)]

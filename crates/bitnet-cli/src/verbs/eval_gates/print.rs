@@ -99,7 +99,7 @@ pub(super) fn checks(checks: &[PromptReport], whole: usize, as_json: bool) -> Re
         );
     }
     output::line(format_args!(
-        "NO-SHIP: {} of {whole} prompts were run, those that something was wrong with; run all of them for a verdict",
+        "NO-SHIP: {} of {whole} prompts were run, the failing ones of the last report; run all of them for a verdict",
         checks.len()
     ))?;
     output::line(format_args!("{right} of them are right now; {} are not:", checks.len() - right))?;
