@@ -9,7 +9,7 @@ mod statement;
 
 pub use error::LabelError;
 pub use evidence::{Cluster, Evidence};
-pub use perturbation::{FigureMove, Perturbation, Perturbed, Removal, STABLE_WITHIN, Stability, perturb};
+pub use perturbation::{FigureMove, Perturbation, Perturbed, Removal, Stability, perturb};
 pub use rules::{
     LabelCounts, LabelFigures, LabelMove, LabelReport, LabelThresholds, PromptLabel, SensitivityRow, label, labels,
 };

@@ -10,6 +10,6 @@ mod job;
 mod journal;
 
 pub use error::{ArtifactDefect, RecordError, TraceDefect};
-pub use format::{ARTIFACT_VERSION, MAX_LINE_BYTES, TRACE_VERSION};
-pub use journal::StudentJournal;
+pub use format::MAX_LINE_BYTES;
+pub(crate) use journal::StudentJournal;
 pub(crate) use journal::StudentRecord;

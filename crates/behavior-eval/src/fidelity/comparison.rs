@@ -128,7 +128,7 @@ impl Tally {
         self.teacher.n()
     }
 
-    /// `None` when nothing was scored.
+    /// `None` without a scored position.
     pub(super) fn finish(self) -> Option<Fidelity> {
         let n = self.n();
         let squared = self.delta_p_squared.estimate();

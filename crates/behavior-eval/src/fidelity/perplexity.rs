@@ -52,7 +52,7 @@ impl Scores {
         self.n
     }
 
-    /// `None` when nothing was scored.
+    /// `None` without a scored position.
     pub(super) fn finish(&self) -> Option<Perplexity> {
         let nll = self.nll.estimate();
         let value = exp(nll.value);

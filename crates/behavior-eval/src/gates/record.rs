@@ -83,7 +83,7 @@ pub enum CitationVerdict {
     /// The chunk supports the sentence or, on a contested prompt, the clause.
     Valid,
     NoSuchChunk,
-    /// The chunk says something else.
+    /// The chunk does not support the sentence or clause.
     NotSupported,
     /// The evidence allows no answer, so there is nothing to cite.
     NothingToCite,
@@ -147,7 +147,7 @@ impl<'a> PromptRecord<'a> {
     }
 
     /// Whether the citations and refusals of the prompt are gated.
-    pub fn is_gated(&self) -> bool {
+    pub(crate) fn is_gated(&self) -> bool {
         self.should_refuse().is_some()
     }
 
@@ -166,7 +166,7 @@ impl<'a> PromptRecord<'a> {
     }
 
     /// Whether the answer says nothing at all.
-    pub fn is_wordless(&self) -> bool {
+    pub(crate) fn is_wordless(&self) -> bool {
         !self.did_refuse() && words(&self.answer.text).is_empty()
     }
 
@@ -176,19 +176,19 @@ impl<'a> PromptRecord<'a> {
     }
 
     /// Valid ones of its citations.
-    pub fn n_valid(&self) -> u64 {
+    pub(crate) fn n_valid(&self) -> u64 {
         self.citations.iter().filter(|citation| citation.valid).count() as u64
     }
 
     /// How many of the relevant chunks are cited.
-    pub fn n_relevant_cited(&self) -> u64 {
+    pub(crate) fn n_relevant_cited(&self) -> u64 {
         let cited: BTreeSet<&str> =
             self.citations.iter().filter(|citation| citation.relevant).map(|citation| &*citation.chunk_id).collect();
         cited.len() as u64
     }
 
     /// The label's name in reports.
-    pub fn label_name(&self) -> &'static str {
+    pub(crate) fn label_name(&self) -> &'static str {
         self.label.map_or("unlabelled", Label::name)
     }
 }

@@ -53,7 +53,7 @@ enum CountsAgainst {
     Costly,
     /// Prompts whose own routing agreement is below the threshold.
     BelowThreshold,
-    /// None of its own: those that count against the gates of these names.
+    /// The prompts that count against the gates of these names.
     Of(&'static [&'static str]),
 }
 

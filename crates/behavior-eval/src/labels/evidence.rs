@@ -98,7 +98,7 @@ impl Evidence {
     }
 
     /// Index of the cluster that a chunk belongs to; `None` when the chunk does not bear on the question.
-    pub fn cluster_of(&self, chunk_id: &str) -> Option<usize> {
+    pub(crate) fn cluster_of(&self, chunk_id: &str) -> Option<usize> {
         self.clusters.iter().position(|cluster| cluster.chunk_ids.iter().any(|id| id == chunk_id))
     }
 }

@@ -1,6 +1,6 @@
 //! Words that build sentences rather than say something, and the stems of those that do.
 //!
-//! A closed list of English: what a text is about must not be decided by its articles, and who reports a fact is not part
+//! A closed list of English: articles must not decide which question a text bears on, and the reporter of a fact is no part
 //! of the fact. Texts in other languages keep all their words, which makes them bear on fewer questions, never on more.
 
 /// What a word does in a sentence.

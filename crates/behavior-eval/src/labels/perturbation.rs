@@ -153,9 +153,9 @@ fn weights(suite: &Suite) -> BTreeMap<ChunkKey, u64> {
 }
 
 /// How far a figure may move.
-pub const STABLE_WITHIN: f64 = 0.05;
+const STABLE_WITHIN: f64 = 0.05;
 
-/// A figure over the surviving prompts, with all of the evidence and with less.
+/// A figure over the prompts that keep their label, with all of the evidence and with less.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[allow(missing_docs, reason = "fields without a sentence speak for themselves")]
 pub struct FigureMove {
@@ -165,7 +165,7 @@ pub struct FigureMove {
     pub after: f64,
     /// Whether its gate passes with less; a figure that gates nothing passes.
     pub passes: bool,
-    /// Whether it passes and moved no further than [`STABLE_WITHIN`].
+    /// Whether it passes and moved by no more than 0.05.
     pub stable: bool,
 }
 
@@ -193,14 +193,14 @@ pub struct Stability {
     pub chunks_removed: u64,
     pub prompts: u64,
     pub prompts_touched: u64,
-    /// Prompts whose label survived; the figures are of these.
+    /// Prompts that keep their label; the figures are of these.
     pub prompts_surviving: u64,
     pub figures: Vec<FigureMove>,
     pub stable: bool,
 }
 
 impl Stability {
-    /// The verdict from both runs' figures over the surviving prompts. No figures are no stability.
+    /// The verdict from both runs' figures over the prompts that keep their label. A list without figures is not stable.
     pub fn new(perturbed: &Perturbed, figures: Vec<FigureMove>) -> Self {
         Self {
             perturbation: perturbed.perturbation,

@@ -60,7 +60,7 @@ impl RoutingTable {
     }
 
     /// Whether the table has these sizes, and all its columns do.
-    pub fn has_shape(&self, layers: usize, n: usize, top_k: usize) -> bool {
+    pub(crate) fn has_shape(&self, layers: usize, n: usize, top_k: usize) -> bool {
         let entries = layers.checked_mul(n).and_then(|rows| rows.checked_mul(top_k));
         self.n == n
             && self.top_k == top_k

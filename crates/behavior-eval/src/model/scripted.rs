@@ -55,7 +55,7 @@ impl ScriptedSubject {
         self
     }
 
-    /// How often it ran or answered: nothing that was recorded needs to run again.
+    /// How often it ran or answered; tests count it to see that recordings are reused.
     pub fn runs(&self) -> usize {
         self.runs
     }

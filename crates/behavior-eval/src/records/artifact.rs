@@ -27,7 +27,8 @@ mod writer;
 
 pub use layout::PromptEntry;
 pub use reader::TeacherArtifact;
-pub use record::{open_or_record, open_recorded, record};
+pub(crate) use record::open_recorded;
+pub use record::{open_or_record, record};
 pub use sparse_logits::SparseLogits;
 pub use spec::{ArtifactSpec, Columns, LogitsAt};
 pub use writer::{ArtifactWriter, TeacherRecord};

@@ -43,7 +43,7 @@ const FOLDER: &str = "students";
 
 /// The measurements of one pass over a student. Dropping it keeps them for the next `StudentJournal::open`.
 #[derive(Debug)]
-pub struct StudentJournal {
+pub(crate) struct StudentJournal {
     job: Job,
     path: PathBuf,
     heads: Vec<Head>,

@@ -49,8 +49,8 @@ impl GateRun<'_> {
     /// Measures the student on the prompts that no earlier, interrupted call has measured. `clock` gives seconds from any start.
     ///
     /// # Errors
-    /// [`RunError::Incomparable`] for a student of another architecture or tokenizer, [`SubjectError::Failed`],
-    /// [`SubjectError::Contract`], [`Error::Job`].
+    /// [`RunError::Incomparable`] for a student of another architecture or tokenizer, [`SubjectError::Failed`](crate::model::SubjectError::Failed),
+    /// [`SubjectError::Contract`](crate::model::SubjectError::Contract), [`Error::Job`].
     pub fn measure_student(
         &self,
         teacher: &TeacherSide,

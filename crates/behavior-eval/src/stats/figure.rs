@@ -2,8 +2,8 @@
 //!
 //! Shares of prompts carry Wilson's interval. Where one prompt may count several times (citations) or the figure is no
 //! share (F1), prompts are drawn anew with replacement, a fixed number of times from a fixed seed, and the interval spans
-//! the middle 95 % of the results (Efron's percentile bootstrap). A bootstrap knows nothing of what never happened: where
-//! (nearly) every draw gives the same value, Wilson's interval over the prompts stands instead.
+//! the middle 95 % of the results (Efron's percentile bootstrap). Where (nearly) every draw gives the same value, Wilson's
+//! interval over the prompts stands instead.
 
 use serde::{Deserialize, Serialize};
 
@@ -55,7 +55,7 @@ impl Counts {
 impl Figure {
     /// A share of prompts.
     pub fn share(count: u64, n: u64) -> Self {
-        // Nothing is known of a share of nothing.
+        // A share of 0 prompts may be anything from 0 to 1.
         let share = Share::of(count, n).unwrap_or(Share { value: 0.0, count: 0, n: 0, low95: 0.0, high95: 1.0 });
         Self {
             value: share.value,

@@ -25,7 +25,7 @@ impl SplitMix64 {
         split_mix(&mut self.0)
     }
 
-    /// A number in `0..n` for `n > 0`, by the high half of a product; the bias of at most n / 2^64 is of no account.
+    /// A number in `0..n` for `n > 0`, by the high half of a product; the bias is at most n / 2^64.
     pub(crate) fn below(&mut self, n: usize) -> usize {
         let product = u128::from(self.next_u64()) * n as u128;
         (product >> 64) as usize

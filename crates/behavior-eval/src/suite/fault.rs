@@ -1,6 +1,6 @@
 //! What can be wrong with a line of a suite or its corpus.
 
-/// A fault of one line; [`SuiteError::Line`] adds the file and the line.
+/// A fault of one line; [`SuiteError::Line`](crate::suite::SuiteError::Line) adds the file and the line.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "each message says what its variant and its fields mean")]

@@ -29,8 +29,8 @@ impl Suite {
     /// Reads and checks both files, line by line.
     ///
     /// # Errors
-    /// [`SuiteError::Line`] with file, line and fault for the first line that is not right, and for a
-    /// suite without prompts; [`Error::File`] when a file cannot be read.
+    /// [`SuiteError::Line`](crate::suite::SuiteError::Line) with file, line and fault for the first line that is not right, and for a
+    /// suite without prompts; [`Error::File`](crate::Error::File) when a file cannot be read.
     ///
     /// ```
     /// use behavior_eval::suite::{Label, Suite};

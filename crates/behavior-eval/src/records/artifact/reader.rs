@@ -35,7 +35,7 @@ impl TeacherArtifact {
     /// Opens the artifact at `path`, its file or the folder that holds it, and checks everything but the columns.
     ///
     /// # Errors
-    /// [`Error::File`] when it cannot be read, [`RecordError::Artifact`] with the reason when it is not what it should be.
+    /// [`Error::File`] when it cannot be read, [`RecordError::Artifact`](crate::records::RecordError::Artifact) with the reason when it is not what it should be.
     pub fn open(path: &Path) -> Result<Self> {
         let path = if path.is_dir() { path.join(FILE_NAME) } else { path.to_owned() };
         let failed = |source| Error::File { path: path.clone(), source };

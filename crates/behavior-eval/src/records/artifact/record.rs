@@ -47,7 +47,7 @@ pub fn open_or_record(
 ///
 /// # Errors
 /// As [`TeacherArtifact::open_for`].
-pub fn open_recorded(root: &Path, spec: &ArtifactSpec) -> Result<Option<TeacherArtifact>> {
+pub(crate) fn open_recorded(root: &Path, spec: &ArtifactSpec) -> Result<Option<TeacherArtifact>> {
     let path = spec.path(root);
     if !path.exists() {
         return Ok(None);
@@ -81,7 +81,7 @@ fn has_leftovers(path: &Path) -> bool {
 /// Runs a teacher on one prompt: its greedy answer, then what it decides on prompt and answer.
 ///
 /// # Errors
-/// [`SubjectError::Failed`] and [`SubjectError::Contract`].
+/// [`SubjectError::Failed`](crate::model::SubjectError::Failed) and [`SubjectError::Contract`](crate::model::SubjectError::Contract).
 pub fn record(spec: &ArtifactSpec, teacher: &mut dyn Subject, input: &Prompt) -> Result<TeacherRecord> {
     let place = AskedPrompt { role: Role::Teacher, prompt_id: &input.id };
     let prompt = teacher.encode(&input.system, &input.user).map_err(|source| place.failed(source))?;

@@ -59,7 +59,7 @@ pub struct ArtifactSpec {
 impl ArtifactSpec {
     /// What the key is made of, and the manifest of the job that records. The model counts by its identity; its name
     /// does not count.
-    pub fn manifest(&self) -> Value {
+    pub(crate) fn manifest(&self) -> Value {
         json!({
             "artifact": ARTIFACT_VERSION,
             "model": self.model.id,

@@ -51,7 +51,7 @@ impl ArtifactWriter {
     /// Starts the recording of `spec` below `root`, or continues it.
     ///
     /// # Errors
-    /// [`RecordError::Artifact`] for settings that no artifact can have; [`Error::Job`] when the artifact exists, another
+    /// [`RecordError::Artifact`](crate::records::RecordError::Artifact) for settings that no artifact can have; [`Error::Job`] when the artifact exists, another
     /// process records it, or the disk fails.
     pub fn open(root: &Path, spec: &ArtifactSpec) -> Result<Self> {
         let path = spec.path(root);
@@ -89,7 +89,7 @@ impl ArtifactWriter {
     /// Adds a prompt.
     ///
     /// # Errors
-    /// [`RecordError::Artifact`] when a column is missing or has another length than the settings say, or the prompt is
+    /// [`RecordError::Artifact`](crate::records::RecordError::Artifact) when a column is missing or has another length than the settings say, or the prompt is
     /// recorded already; [`Error::Job`] when the disk fails.
     pub fn append(&mut self, record: &TeacherRecord) -> Result<()> {
         let refuse = |column: Column, reason: String| {
@@ -132,7 +132,7 @@ impl ArtifactWriter {
     /// Writes the index, puts the file in place and opens it.
     ///
     /// # Errors
-    /// [`RecordError::Artifact`] for a recording without a prompt, [`Error::Job`] when the disk fails.
+    /// [`RecordError::Artifact`](crate::records::RecordError::Artifact) for a recording without a prompt, [`Error::Job`] when the disk fails.
     pub fn finish(mut self) -> Result<TeacherArtifact> {
         if self.done.is_empty() {
             return Err(ArtifactDefect::damaged("index", "it holds no prompt").at(&self.path).into());

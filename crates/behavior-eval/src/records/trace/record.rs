@@ -119,7 +119,7 @@ impl TraceRecord {
     ///
     /// # Errors
     /// The first field that is missing or not what the schema says, by name.
-    pub fn from_json(line: &str) -> Result<Self, TraceDefect> {
+    pub(super) fn from_json(line: &str) -> Result<Self, TraceDefect> {
         let value = parse(line).map_err(|fault| match fault {
             JsonFault::CutOff { .. } => TraceDefect::CutOff,
             JsonFault::Repeated { field } => TraceDefect::field(&field, "it stands in the line twice"),

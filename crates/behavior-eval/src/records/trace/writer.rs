@@ -90,7 +90,7 @@ impl TraceWriter {
 
 impl Drop for TraceWriter {
     fn drop(&mut self) {
-        // Not finished: nothing of it is of use. After `finish` the file has another name.
+        // A trace that was not finished is removed. After `finish` the file has another name.
         let _ = std::fs::remove_file(&self.partial);
     }
 }
