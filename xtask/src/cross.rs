@@ -2,7 +2,7 @@
 //!
 //! 64-bit ARM is run by qemu, once as a processor without integer dot products and once with; WASM with SIMD128 is run
 //! by Node, and the example's page by a browser where there is one. The tests are those that compare a kernel with the
-//! oracle or a forward pass with a golden; then the mini student must say its golden tokens.
+//! oracle or a forward pass with a golden; then the mini student must give its golden tokens.
 //!
 //! The pinned toolchain has no standard library for these targets. A second one that comes with the library's sources
 //! builds it (Debian: rustc-web cargo-web rust-web-src lld-19 gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user,

@@ -87,7 +87,7 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => match error.downcast_ref::<EndedWith>() {
-            // The program that ended so has said why.
+            // The program that ended with this code has printed the reason.
             Some(EndedWith(code)) => ExitCode::from(*code),
             None => {
                 repo::complain(&format!("error: {error}"));

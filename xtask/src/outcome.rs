@@ -1,6 +1,6 @@
 //! The result of every command, and the error that carries the exit code of another program.
 
-/// The error's text is for the person at the terminal.
+/// The result of a command. The text of its error is printed on the terminal.
 pub(crate) type Outcome<T = ()> = Result<T, Box<dyn std::error::Error>>;
 
 /// An exit code for this program: that of a program it ran, or one with the same meaning.

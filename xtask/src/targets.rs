@@ -1,4 +1,4 @@
-//! `cargo xtask targets`: does the product compile for the other desktop systems?
+//! `cargo xtask targets`: checks that the product compiles for the other desktop systems.
 //!
 //! A check without linking, so it needs only the target's standard library (`rustup target add NAME`), no foreign
 //! toolchain. A target that is not installed is one SKIP line. A PASS line means that the code compiles, not that it runs.

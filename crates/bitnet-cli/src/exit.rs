@@ -48,7 +48,7 @@ impl fmt::Display for GateFailed {
 
 impl std::error::Error for GateFailed {}
 
-/// Prints why a verb failed and gives the exit code of its outcome.
+/// Prints the reason of a failure and returns its exit code.
 pub(crate) fn code(outcome: anyhow::Result<()>) -> ExitCode {
     let Err(error) = outcome else { return ExitCode::SUCCESS };
     if is_closed_pipe(&error) {

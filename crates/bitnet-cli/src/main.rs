@@ -1,6 +1,6 @@
 //! The `bitnet` command: quantise, inspect, verify, run and evaluate ternary language models on a CPU.
 //!
-//! | room | what is in it |
+//! | room | contents |
 //! |---|---|
 //! | `args/` | the options that several verbs share, and the parsers of their values |
 //! | `load/` | from a name on the command line to a loaded model, and texts from files |

@@ -1,4 +1,4 @@
-//! From a path to weights in memory, and what they take there.
+//! From a path to weights in memory, and the memory that they take.
 
 pub(crate) mod error;
 pub(crate) mod files;

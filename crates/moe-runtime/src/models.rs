@@ -1,4 +1,4 @@
-//! What a model is: its architecture, its configuration, and the tensors that its file must hold.
+//! The description of a model: its architecture, its configuration, and the tensors that its file must hold.
 //!
 //! | file | |
 //! |---|---|

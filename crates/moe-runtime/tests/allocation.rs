@@ -41,11 +41,11 @@ static ALLOCATOR: Counting = Counting;
 
 /// Tokens before the count starts.
 const WARM_UP: usize = 8;
-/// Tokens that are counted; they cross the borders of three tiles of 64 cached positions.
+/// Tokens that are counted; they cross the borders of three spans of 64 cached positions.
 const TOKENS: usize = 216;
 
-/// Lets each thread compute one product: a thread sets up what is its own when it first works, and a small model may
-/// leave a thread without work for a long time.
+/// Lets each thread compute one product. A thread allocates its own buffers at its first task, and a small model may
+/// give a thread no task until after the warm-up.
 fn wake(pool: &Pool) {
     let linear = Linear::from_f32(8, 512, vec![0.5; 8 * 512]).expect("a matrix");
     let all = Barrier::new(pool.threads());

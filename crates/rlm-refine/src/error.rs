@@ -1,4 +1,4 @@
-//! Why a student or a synthetic model could not be made.
+//! Failures of making a student or a synthetic model.
 
 use std::path::Path;
 
@@ -33,7 +33,7 @@ pub enum Error {
     /// A model's configuration or tokenizer could not be read.
     #[error(transparent)]
     Runtime(#[from] moe_runtime::Error),
-    /// The operating system refused.
+    /// The operating system refused an operation on a file.
     #[error("cannot {action} {path}: {source}")]
     Io { action: &'static str, path: String, source: std::io::Error },
 }

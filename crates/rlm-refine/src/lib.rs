@@ -1,12 +1,12 @@
 //! Teacher to student: recipes, post-training quantisation, synthetic models.
 //!
-//! | room | what it holds |
+//! | room | contents |
 //! |---|---|
 //! | `recipe` | [`Recipe`]: the type that each tensor gets |
 //! | `student` | [`StudentPlan`]: the file that follows from a recipe, and the units of work it is written in |
 //! | `encode` | rows of weights to bytes of a file, in parallel, with the error this causes |
 //! | `quantize` | [`Quantizer`]: a student made from a checkpoint |
-//! | [`measure`] | a model as the evaluation sees it: answers, routing, logits, the numbers of a forward pass |
+//! | [`measure`] | the traits of `behavior-eval` over loaded models: answers, routing, logits, the numbers of a forward pass |
 //! | [`synth`] | models of any size with seeded random weights |
 //!
 //! **Invariant:** routers, norms, biases, the embedding and the head are never ternary.

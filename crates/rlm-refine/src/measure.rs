@@ -1,4 +1,4 @@
-//! The recorder of models: what the evaluation asks of a model, answered by the runtime.
+//! Runs loaded models for the evaluation: the traits of `behavior-eval`, implemented with `moe-runtime`.
 //!
 //! [`ModelSubject`] answers prompts and records routing for the behavioural gates, [`TextScorer`] scores windows of text
 //! for the fidelity figures, and [`ForwardRecord`] holds the numbers inside one forward pass. `behavior-eval` knows models

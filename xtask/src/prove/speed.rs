@@ -75,7 +75,7 @@ fn shares(proof: &mut Proof<'_>, preset: &str, report: &Value, target: f64) -> O
     Ok(())
 }
 
-/// Two rounds, each engine in turn; the better speed of each counts, because a disturbance only slows. Both engines cache
+/// Two rounds, each engine in turn; the better speed of each counts, because other load can only slow a run. Both engines cache
 /// F16, for which the targets are stated; the speeds with an INT8 cache are reported beside it.
 fn against_llama(proof: &mut Proof<'_>, binary: &Path, file: &Path) -> Outcome {
     let script = repo::root().join("fixtures/interop/llama_bench.py");

@@ -9,7 +9,7 @@ use super::tokens::{Kind, tokens};
 use crate::outcome::Outcome;
 use crate::repo;
 
-/// Test binaries beside the one of the crate, with the reason.
+/// Test binaries that a crate may have beside `tests/it`: the crate's folder and the name.
 const MORE_TESTS: [(&str, &str); 1] = [
     // Its allocator counts the allocations of the whole process.
     ("crates/moe-runtime", "allocation"),
@@ -107,7 +107,7 @@ fn more_tests<'a>(folder: &str, files: impl Iterator<Item = &'a str>) -> Vec<&'a
             is_binary && !MORE_TESTS.contains(&(folder, name))
         })
         .collect();
-    // The one that stays is `tests/it` where there is one.
+    // `tests/it` is the allowed binary where there is one.
     binaries.sort_by_key(|file| *file != "tests/it/main.rs");
     binaries.into_iter().skip(1).collect()
 }

@@ -49,14 +49,14 @@ const ALLOWED: [(&str, &[&str]); 12] = [
     ),
 ];
 
-/// Crates that may use only these of other people, and nothing more.
+/// Crates of ours that may use only these external crates.
 const ONLY: [(&str, &[&str]); 3] = [
     ("ternary-core", &["half", "bytemuck", "thiserror"]),
     ("xtask", &["clap", "xshell", "serde_json", "safetensors"]),
     ("fixtures", &[]),
 ];
 
-/// Crates of other people that only `bitnet-cli` may ship.
+/// External crates that only `bitnet-cli` may ship.
 const CLI_ONLY: [&str; 4] = ["tokio", "axum", "anyhow", "clap"];
 
 /// Features that break a crate of ours on purpose, with the crate: tests alone may ask for them.

@@ -19,7 +19,7 @@ const FORBIDDEN: [(&str, &str, &str); 5] = [
     (".un", "wrap_unchecked(", "return an error"),
 ];
 
-/// Folders of one machine. Split for the same reason.
+/// Folders that exist on one machine only. Split for the same reason.
 const MACHINE_PATHS: [(&str, &str); 5] =
     [("/ho", "me/"), ("/ro", "ot/"), ("/wo", "rk/"), ("/tm", "p/"), ("/Us", "ers/")];
 
@@ -28,7 +28,7 @@ const UNSAFE_FILES: [&str; 5] = [
     "crates/tl-kernels/src/arch",
     "crates/tl-kernels/src/pool",
     "crates/gguf-bitnet/src/store/map",
-    // Its allocator counts.
+    // This test has an allocator that counts.
     "crates/moe-runtime/tests/allocation",
     "crates/moe-runtime/examples/wasm",
 ];
@@ -87,7 +87,7 @@ fn sizes(name: &str, text: &str, findings: &mut Findings) {
     }
 }
 
-/// What only `bitnet-cli` may do, and where `unsafe` may stand.
+/// Checks that only `bitnet-cli` reads the environment, and that `unsafe` is allowed only in [`UNSAFE_FILES`].
 fn layers(name: &str, text: &str, findings: &mut Findings) {
     let shipped = before_tests(text);
     let find = |word: &str| shipped.lines().position(|l| !l.trim_start().starts_with("//") && l.contains(word));

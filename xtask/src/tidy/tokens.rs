@@ -112,7 +112,7 @@ impl<'a> Reader<'a> {
             return Some(Kind::Name(self.take_while(is_name)));
         }
         if first.is_ascii_digit() {
-            // `0..3` is a range: the dot of a fraction is left to be a mark, which costs nothing here.
+            // `0..3` is a range, so a dot ends the number; the dot of a fraction becomes a mark, which no rule reads.
             self.take_while(is_name);
             return Some(Kind::Literal);
         }

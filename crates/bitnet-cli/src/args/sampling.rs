@@ -53,7 +53,7 @@ fn min_p(text: &str) -> Result<f32, String> {
     setting(text, |min_p| SamplerConfig { min_p, ..SamplerConfig::greedy() })
 }
 
-/// Parses a number that the sampler takes in the place that `config` puts it.
+/// Parses a number, and refuses one that the sampler would refuse in the setting that `config` puts it in.
 fn setting(text: &str, config: fn(f32) -> SamplerConfig) -> Result<f32, String> {
     let value = text.parse().map_err(|_| "write a number, for example 0.7".to_owned())?;
     config(value).check().map_err(|error| error.to_string())?;

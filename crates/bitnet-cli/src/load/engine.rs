@@ -12,7 +12,7 @@ use super::placement::Placement;
 use super::{model, storage};
 use crate::output::Progress;
 
-/// The options of `run` and `bench`, resolved: every combination that can be written down can be loaded.
+/// The options of `run` and `bench`, resolved: every value of this type can be loaded.
 #[derive(Clone, Debug)]
 pub(crate) struct Engine {
     pub(crate) act: ActMode,
@@ -61,7 +61,7 @@ impl Engine {
     }
 }
 
-/// Refuses a type of which a model has no cache.
+/// Refuses a cache type that the model's attention does not have.
 pub(crate) fn check_cache(config: &ModelConfig, ty: CacheType) -> Result<()> {
     let shape = config.cache_shape();
     if shape.bytes_per_token(ty) == 0 {

@@ -72,7 +72,7 @@ fn beside(files: &ModelFiles) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Bytes that the system can give without paging; `None` where it does not tell.
+/// Bytes that the system can give without paging; `None` on a system without `/proc/meminfo`.
 fn available_bytes() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;

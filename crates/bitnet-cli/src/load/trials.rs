@@ -20,8 +20,8 @@ pub(super) fn recall(files: &ModelFiles) -> TrialMemory {
     TrialMemory::new(model.as_deref().unwrap_or_default(), text.as_deref())
 }
 
-/// Writes new results to the file of the model. A file that cannot be written costs a trial at the next start, so that
-/// is no error.
+/// Writes new results to the file of the model. A file that cannot be written is no error, because it only costs another
+/// trial at the next start.
 pub(super) fn keep(files: &ModelFiles, memory: &TrialMemory) {
     if model_name(files.path()).is_some()
         && let Some(path) = file(files.path())

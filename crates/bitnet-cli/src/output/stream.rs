@@ -56,7 +56,7 @@ pub(crate) fn json(value: &impl Serialize) -> anyhow::Result<()> {
     raw(serde_json::to_string_pretty(value)?)
 }
 
-/// Writes a line to standard error; that it is closed is no failure.
+/// Writes a line to standard error. A closed standard error is no failure of the command.
 pub(crate) fn note(text: impl std::fmt::Display) {
     let _ = writeln!(std::io::stderr().lock(), "{}", lines(&text.to_string()));
 }

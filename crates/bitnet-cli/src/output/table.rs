@@ -2,7 +2,7 @@
 
 use comfy_table::{CellAlignment, Table, presets};
 
-/// An empty table with these headings, whose columns from `first_number` on stand to the right.
+/// An empty table with these headings; the columns from `first_number` on are aligned to the right.
 pub(crate) fn table<const N: usize>(headings: [&str; N], first_number: usize) -> Table {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING);

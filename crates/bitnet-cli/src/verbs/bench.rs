@@ -19,7 +19,7 @@ use crate::exit::UsageError;
 use crate::load;
 use crate::output::{self, Progress, size};
 
-/// Tokens of the run before the tests: with four experts of 64 each, they meet nearly every expert.
+/// Tokens of the warm-up run. At four of 64 experts per token, they use nearly every expert of each layer.
 const WARM_UP_TOKENS: usize = 128;
 
 /// Measure the speed of a model.

@@ -44,7 +44,7 @@ struct Findings {
     readings: Vec<Reading>,
     registry: KernelRegistry,
     mode: ActMode,
-    /// The findings about the model, or the sentence why it does not load.
+    /// The findings about the model, or the message of the error that stopped its load.
     model: Option<Result<ModelFindings, String>>,
 }
 
@@ -59,7 +59,7 @@ pub(crate) fn execute(args: Args) -> Result<()> {
     let caps = HardwareCaps::detect();
     let mut readings = Vec::new();
     for threads in if caps.default_threads() > 1 { vec![1, caps.default_threads()] } else { vec![1] } {
-        // Several times the last cache, should that be a large one.
+        // At least the usual buffer, and four times the last-level cache up to a limit, so that reads come from memory.
         let far = usize::try_from(caps.last_cache_bytes().unwrap_or(0).saturating_mul(4)).unwrap_or(usize::MAX);
         let bytes = bandwidth::BUFFER_BYTES.max(far.min(4 * bandwidth::BUFFER_BYTES));
         readings.push(Reading { threads, bytes_per_s: bandwidth::read_bytes_per_s(&Pool::new(threads)?, bytes)? });

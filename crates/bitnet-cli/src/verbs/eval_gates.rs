@@ -66,7 +66,7 @@ pub(crate) fn execute(args: Args) -> Result<()> {
     if args.filter_failing {
         let checks = run.check_prompts(&measured.teacher, &measured.student)?;
         measured.student.discard()?;
-        // A reader who left early does not turn the missing verdict into a pass.
+        // A closed standard output must not hide that there is no verdict.
         let _ = print::checks(&checks, suite.prompts().len(), args.json);
         return Err(GateFailed.into());
     }
@@ -79,9 +79,9 @@ pub(crate) fn execute(args: Args) -> Result<()> {
     if args.stamp {
         stamp::write(&report, student.files)?;
     }
-    // Last: after a failure above, the same command finds the answers of the student again.
+    // This comes last, so that after a failure above the same command finds the answers of the student again.
     measured.student.discard()?;
-    // A reader who left early does not turn a failed gate into a pass.
+    // A failed gate decides the exit code, even where standard output was closed.
     if report.passed() { printed } else { Err(GateFailed.into()) }
 }
 

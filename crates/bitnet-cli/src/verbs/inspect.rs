@@ -239,7 +239,7 @@ fn class_table(classes: &[ClassCount]) -> Table {
 fn json_value(value: &MetadataValue) -> Value {
     match value {
         MetadataValue::Array(array) if array.len() > 64 => json!({ "array_of": array.len() }),
-        // The shortest digits that mean this number, not those of its F64 neighbour.
+        // Goes through the decimal form, because widening to F64 would print more digits than the F32 has.
         MetadataValue::F32(number) => json!(number.to_string().parse::<f64>().ok()),
         other => serde_json::to_value(other).unwrap_or(Value::Null),
     }

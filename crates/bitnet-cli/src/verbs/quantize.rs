@@ -79,7 +79,7 @@ pub(crate) fn execute(args: Args) -> Result<()> {
         progress.show(done, total);
     };
     let report = quantizer.run(&pool, &args.out, args.force, &mut show).map_err(|error| match error {
-        // The options name one file twice, whatever is in it.
+        // The two options name the same file, so the command line is wrong whatever the file holds.
         Error::OutputIsSource { .. } => UsageError::new(format!("--out: {error}")).into(),
         error => anyhow::Error::from(error),
     })?;

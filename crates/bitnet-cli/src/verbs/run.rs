@@ -122,7 +122,7 @@ pub(crate) fn execute(args: Args) -> Result<()> {
     })
 }
 
-/// Prints what the model will need, and refuses what does not fit.
+/// Prints the memory that the model needs, and refuses a model that exceeds the limit.
 fn check_memory(allowed: Option<u64>, plan: &MemoryPlan, n_ctx: usize) -> Result<()> {
     let Some(allowed) = allowed else { return Ok(()) };
     output::note(format_args!(

@@ -71,7 +71,7 @@ fn write(args: &Args, pool: &Pool) -> rlm_refine::Result<u64> {
     }
 }
 
-/// A built-in shape is no file, so what it cannot have is known from the command line alone.
+/// Turns an error about a built-in shape into one about the option: no file was read, so the command line is wrong.
 fn usage_of_built_in(shape: &str, error: Error) -> anyhow::Error {
     let option = match error {
         Error::Shape { .. } => "--layers",

@@ -1,4 +1,4 @@
-//! `eval-gates`: a real model through every gate on a few prompts; what it prints, writes, stamps and refuses.
+//! `eval-gates`: a real model through every gate on a few prompts, with its output, files, stamp and refusals.
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! The built `bitnet` binary: what it prints, what it writes, what it refuses, and with which exit code.
+//! The built `bitnet` binary: its output, its files, its refusals and its exit codes.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod bench;

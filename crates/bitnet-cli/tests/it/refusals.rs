@@ -148,7 +148,7 @@ fn files_that_may_not_be_read() {
     let path = dir.path().join("secret.gguf");
     fs::copy(student(), &path).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
-    // The superuser can read every file: then a link to a missing file stands for one that cannot be read.
+    // The superuser can read every file, so there the test uses a link to a missing file instead.
     if fs::File::open(&path).is_ok() {
         fs::remove_file(&path).unwrap();
         std::os::unix::fs::symlink("nowhere", &path).unwrap();

@@ -1,5 +1,6 @@
-// node browser.mjs CHROMIUM WASM GGUF TOKENS: a person's way through the page, in a headless browser: the model loads,
-// a prompt is typed and sent, and the golden tokens appear. Speaks the browser's own protocol over a pipe.
+// node browser.mjs CHROMIUM WASM GGUF TOKENS: uses the page as a person would, in a headless browser: waits until the
+// model is loaded, types a prompt, sends it, and compares the answer with the golden tokens. Speaks the browser's own
+// protocol over a pipe.
 
 import { spawn } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
@@ -70,7 +71,8 @@ try {
   await Promise.race([visit(), gone]);
   browser.removeAllListeners("exit");
 } finally {
-  // Asked to close, it waits for its own processes, so that nobody writes to the profile any more.
+  // After `Browser.close` the browser waits for its own processes; removing the profile earlier could fail, because
+  // they still write to it.
   const exited = new Promise((done) => browser.once("exit", done));
   call("Browser.close").catch(() => browser.kill());
   if (browser.exitCode === null) await exited;

@@ -43,7 +43,7 @@ struct Generator {
     sampler: Sampler,
     stream: TextStream,
     prompt: Vec<u32>,
-    /// What the session has not seen yet.
+    /// Tokens that the session has not computed yet.
     pending: Vec<u32>,
 }
 
@@ -111,7 +111,7 @@ fn with_app(run: impl FnOnce(&mut App) -> Result<i32>) -> i32 {
 }
 
 /// Room for `len` bytes that the caller fills before the next call.
-// SAFETY: this name is exported once; so are those below.
+// SAFETY: this name and the names below are each exported once.
 #[unsafe(no_mangle)]
 pub extern "C" fn input(len: usize) -> *mut u8 {
     APP.with_borrow_mut(|app| {
@@ -152,7 +152,7 @@ pub extern "C" fn output() -> *const u8 {
     APP.with_borrow(|app| app.output.as_ptr())
 }
 
-/// How many bytes it has.
+/// Length of that text in bytes.
 #[unsafe(no_mangle)]
 pub extern "C" fn output_len() -> usize {
     APP.with_borrow(|app| app.output.len())

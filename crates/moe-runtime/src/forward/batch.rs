@@ -19,7 +19,7 @@ use crate::forward::router::RoutingDecision;
 /// The rows of one batch in the order in which experts compute them. Reused from batch to batch.
 #[derive(Debug, Default)]
 pub(crate) struct MoeBatchScheduler {
-    /// Where each expert's next row goes, while rows are dealt out; `[n_experts + 1]`.
+    /// Per expert, the index of the row that its next token gets; `[n_experts + 1]`.
     ends: Vec<usize>,
     experts: Vec<u32>,
     cuts: Vec<usize>,
@@ -128,7 +128,7 @@ impl MoeBatchScheduler {
         &self.weights
     }
 
-    /// Whether the rows of `part` are all tokens of the batch in their order: then the part reads the batch itself.
+    /// Whether the rows of `part` are all tokens of the batch in their order. Such a part reads the batch without a copy.
     #[must_use]
     pub(crate) fn is_whole_batch(&self, part: usize) -> bool {
         let tokens = &self.tokens[self.rows(part)];

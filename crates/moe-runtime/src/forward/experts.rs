@@ -29,10 +29,10 @@ use crate::forward::ffn::{SwiGlu, Workers};
 use crate::forward::router::RoutingDecision;
 use crate::forward::taps::{At, ExpertId, Taps};
 
-/// Rows that gathered buffers may hold beyond their share before they are given back.
+/// Rows added to the limit on gathered buffers, so that small batches keep theirs.
 const SPARE_ROWS: usize = 64;
 
-/// Called before a batch's experts are read: the layer and the ascending ids of the experts that will be.
+/// Called with the layer and the ascending ids of a batch's experts, before their weights are read.
 pub type ResidencyHook = Arc<dyn Fn(usize, &[u32]) + Send + Sync>;
 
 /// All experts of one layer.
@@ -328,8 +328,8 @@ impl ExpertBank {
         whole.extend((0..parts).map(|part| batch.is_whole_batch(part)));
         all.clear();
         all.extend((0u32..).take(x.n()));
-        // Each buffer grows to the most tokens that an expert in its place ever had; without a limit, their sum would
-        // grow far beyond the batch.
+        // Each buffer grows to the largest part that it ever held; without a limit, the sum of all buffers would grow
+        // far beyond the batch.
         for buffers in [&mut *gathered, hidden] {
             if buffers.iter().map(ActivationBuffer::capacity_rows).sum::<usize>() > 4 * (batch.n_rows() + SPARE_ROWS) {
                 buffers.clear();

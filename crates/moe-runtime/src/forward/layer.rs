@@ -284,7 +284,7 @@ fn load_attention(rows: &RowReader<'_>, config: &ModelConfig) -> Result<Attentio
     }
 }
 
-/// A network of a gate, an up and a down.
+/// Loads the feed-forward network whose gate, up and down matrices have these names.
 fn load_network(rows: &RowReader<'_>, names: [&str; 3], activation: Activation) -> Result<SwiGlu> {
     let [gate, up, down] = names;
     Ok(SwiGlu::new(rows.matrix(gate)?, rows.matrix(up)?, rows.matrix(down)?)?.with_activation(activation))
@@ -318,7 +318,7 @@ pub(crate) fn norm_rows(pool: &Pool, x: &[f32], weight: &[f32], eps: f32, out: &
     pool.chunks_mut(out, width, |t, row| math::rms_norm(&x[t * width..][..width], weight, eps, row));
 }
 
-/// Adds `delta` to `x`.
+/// Adds `delta` to `x` on all threads.
 fn add(pool: &Pool, x: &mut [f32], delta: &[f32]) {
     pool.chunks_mut(x, ELEMENTS_PER_TASK, |i, x| {
         for (x, d) in x.iter_mut().zip(&delta[i * ELEMENTS_PER_TASK..]) {

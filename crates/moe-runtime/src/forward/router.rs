@@ -57,7 +57,7 @@ pub struct RouterScratch {
     candidates: Candidates,
 }
 
-/// One token's experts while they are being chosen from.
+/// Buffers of the selection for one token.
 #[derive(Clone, Debug, Default)]
 struct Candidates {
     /// `[n_experts]`: score plus bias.
@@ -164,7 +164,7 @@ impl MoeRouter {
                     chosen_groups[best] = false;
                 }
             }
-            // What is still open after choosing the best groups was not chosen.
+            // `best_open` has closed the groups it chose, so their experts are the ones that stay open.
             open.extend((0..config.n_experts).map(|i| !chosen_groups[i / size]));
         } else {
             open.resize(config.n_experts, true);
@@ -201,7 +201,7 @@ fn group_score(rule: GroupScore, group: &[f32]) -> f32 {
     }
 }
 
-/// Index of the largest open value; of equals the first; a number before NaN.
+/// Index of the largest open value. The lower index wins a tie, and any number wins over NaN.
 fn best_open(values: &[f32], open: &[bool]) -> Option<usize> {
     let mut best: Option<usize> = None;
     for (i, (&value, &is_open)) in values.iter().zip(open).enumerate() {

@@ -20,13 +20,13 @@ pub enum LoadError {
         "`{tensor}` has the shape {got:?}, but the configuration asks for {expected:?}; the file and its configuration do not belong together"
     )]
     Shape { tensor: String, expected: Vec<usize>, got: Vec<usize> },
-    /// A tensor that no kernel can compute with.
+    /// A tensor with damaged weights, or of a form that no kernel reads.
     #[error("tensor `{tensor}` cannot be used: {source}; run `bitnet verify` on the model")]
     Weight { tensor: String, source: tl_kernels::Error },
-    /// Memory could not be had.
+    /// The system gave no memory.
     #[error("{bytes} bytes for {what} cannot be allocated; close other programs or choose a smaller model or context")]
     Memory { what: String, bytes: usize },
-    /// More memory would be needed than was allowed.
+    /// The model needs more memory than the limit allows.
     #[error(
         "the model needs {need} bytes ({detail}), but only {allowed} are allowed; choose a shorter context or a smaller model"
     )]

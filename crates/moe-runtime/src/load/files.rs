@@ -13,7 +13,7 @@ use crate::models::tensors::{expected_tensors, mapper};
 use crate::sessions::sampler::SamplerConfig;
 use crate::text::tokenizer::Tokenizer;
 
-/// A model that has been opened and understood, with no weight read yet.
+/// An opened model: its configuration and its list of tensors have been read, its weights have not.
 #[derive(Debug)]
 pub struct ModelFiles {
     /// Shapes and rules of the model.
@@ -52,7 +52,7 @@ impl ModelFiles {
                 let path = checkpoint.path().to_owned();
                 let mut catalog = mapper(&config).map(checkpoint)?;
                 if config.head == Presence::Absent {
-                    // Some tied checkpoints store the embedding a second time; transformers does not look at it either.
+                    // Some tied checkpoints store the embedding a second time as the head; transformers ignores it too.
                     catalog.skip("output.weight");
                 }
                 Ok(ModelFiles { config, catalog, path, dir, gguf: None })

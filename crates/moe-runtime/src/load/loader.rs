@@ -49,7 +49,6 @@ impl Default for LoadOptions {
     }
 }
 
-/// Ways to load a model.
 impl CraftsmanModel {
     /// Loads a checkpoint directory or a GGUF. Weights stay mapped where a kernel reads their type as it is.
     ///

@@ -49,7 +49,7 @@ impl MemoryPlan {
         }
     }
 
-    /// The same when routed experts of `catalog` are kept within `bytes`, as [`ExpertMemory`](crate::storage::ExpertMemory) does.
+    /// This plan with the routed experts of `catalog` kept within `bytes`, as [`ExpertMemory`](crate::storage::ExpertMemory) does.
     #[must_use]
     pub fn with_expert_memory(mut self, catalog: &Catalog, bytes: u64) -> MemoryPlan {
         let routed = catalog.tensors().iter().filter(|tensor| tensor.class == TensorClass::RoutedExpert);
@@ -89,7 +89,7 @@ pub(crate) fn loaded_width(class: TensorClass, stored: TensorType, transposed: b
         _ if transposed => Some(if matches!(stored, TensorType::F16 | TensorType::Bf16) { 2 } else { 4 }),
         _ => match stored {
             TensorType::Tq1_0 | TensorType::Tq2_0 | TensorType::BitnetT158 | TensorType::BitnetT158Flat => None,
-            // Repacked to 66 bytes per 256 weights: a whole byte is more than enough.
+            // I2_S is repacked to 66 bytes per 256 weights; one byte per weight is an upper bound.
             TensorType::I2s | TensorType::I2sArm => Some(1),
             other if crate::load::weights::dense_type(other).is_some() => None,
             _ => Some(4),

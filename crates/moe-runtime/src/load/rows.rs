@@ -81,7 +81,7 @@ fn presence(tensor: &ModelTensor) -> Presence {
     if tensor.optional { Presence::Detect } else { Presence::Required }
 }
 
-/// The dimensions of a tensor that is used with `N` of them.
+/// The dimensions of a tensor, which must have exactly `N`.
 fn dims<const N: usize>(tensor: &ModelTensor) -> Result<[usize; N]> {
     let shape = tensor.shape.as_slice();
     let misfit = |_| LoadError::Shape { tensor: tensor.name(), expected: vec![0; N], got: shape.to_vec() };

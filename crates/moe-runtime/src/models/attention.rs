@@ -134,7 +134,7 @@ impl AttentionConfig {
         }
     }
 
-    /// What one position adds to one layer's cache.
+    /// The numbers that one position adds to one layer's cache.
     pub(crate) fn cache_shape(&self) -> CacheShape {
         match *self {
             AttentionConfig::Mla(MlaDims { kv_lora, qk_rope, .. }) => CacheShape::Latent { kv_lora, qk_rope },

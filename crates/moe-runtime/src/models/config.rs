@@ -78,7 +78,7 @@ pub enum Activation {
 /// Every number and rule of one model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelConfig {
-    /// The family, which says what the tensors are called.
+    /// The architecture, whose table names the tensors.
     pub arch: &'static Architecture,
     /// Tokens in the vocabulary: rows of the embedding and of the head.
     pub vocab: usize,
@@ -86,27 +86,27 @@ pub struct ModelConfig {
     pub hidden: usize,
     /// Layers of plain decoding, without MTP blocks.
     pub n_layers: usize,
-    /// MTP blocks that follow them in some files; plain decoding skips them.
+    /// MTP blocks that some files have after these layers; plain decoding skips them.
     pub n_mtp: usize,
-    /// The first layers, which have a plain feed-forward part.
+    /// Number of leading layers that have a dense feed-forward part instead of experts.
     pub n_dense: usize,
-    /// Width of that part.
+    /// Width of the dense feed-forward part.
     pub dense_ff: usize,
     /// Heads of the queries.
     pub n_heads: usize,
-    /// How tokens look at each other.
+    /// The kind of attention, and its numbers.
     pub attention: AttentionConfig,
-    /// How positions turn queries and keys.
+    /// The rotary embedding of queries and keys.
     pub rope: RopeConfig,
     /// The function inside every feed-forward part.
     pub activation: Activation,
-    /// The layers after the dense ones; `None` exactly if there are none.
+    /// The experts of the layers after the dense ones; `None` exactly when there are no such layers.
     pub moe: Option<MoeConfig>,
     /// Epsilon of all norms but the latents'.
     pub norm_eps: f32,
     /// Positions that the model was made for.
     pub n_ctx: usize,
-    /// A head of its own; `Absent` means that the embedding serves as the head.
+    /// Whether the model has a head of its own; `Absent` means that the embedding serves as the head.
     pub head: Presence,
 }
 
@@ -120,7 +120,7 @@ impl ModelConfig {
     /// The latent attention's configuration with the model's rotation; an error for other attention.
     ///
     /// # Errors
-    /// [`ConfigError::Unsupported`] for grouped-query attention; what [`mla_attention::Rope::new`] refuses.
+    /// [`ConfigError::Unsupported`] for grouped-query attention; the errors of [`mla_attention::Rope::new`].
     pub(crate) fn mla(&self) -> Result<mla_attention::MlaConfig> {
         let dims = self.attention.as_mla().ok_or_else(|| ConfigError::Unsupported {
             feature: format!("latent attention in {}", self.arch.hf_name),
@@ -142,7 +142,7 @@ impl ModelConfig {
     /// The grouped-query attention's configuration; an error for other attention.
     ///
     /// # Errors
-    /// [`ConfigError::Unsupported`] for latent attention; what [`mla_attention::Rope::new`] refuses.
+    /// [`ConfigError::Unsupported`] for latent attention; the errors of [`mla_attention::Rope::new`].
     pub(crate) fn gqa(&self) -> Result<mla_attention::GqaConfig> {
         let dims = self.attention.as_gqa().ok_or_else(|| ConfigError::Unsupported {
             feature: format!("grouped-query attention in {}", self.arch.hf_name),
@@ -163,7 +163,7 @@ impl ModelConfig {
         Ok(mla_attention::Rope::new(self.rope.theta, self.rope.dims, self.rope.style)?)
     }
 
-    /// What one position adds to one layer's cache.
+    /// The numbers that one position adds to one layer's cache.
     #[must_use]
     pub fn cache_shape(&self) -> CacheShape {
         self.attention.cache_shape()

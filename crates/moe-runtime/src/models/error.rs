@@ -20,7 +20,7 @@ pub enum ConfigError {
     /// A model of an architecture that no file in `models/` describes.
     #[error("architecture `{got}` is not supported; this runtime knows {known}")]
     UnsupportedArchitecture { got: String, known: String },
-    /// A feature of the architecture that this runtime refuses rather than gets wrong.
+    /// A feature of the architecture that this runtime does not compute.
     #[error("{feature} is not supported; {remedy}")]
     Unsupported { feature: String, remedy: &'static str },
     /// Position scaling, which would change every angle.

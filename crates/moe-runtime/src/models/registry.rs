@@ -35,7 +35,7 @@ pub(crate) fn architecture_names() -> Vec<&'static str> {
     names
 }
 
-/// The names that `name` gives, each once, for the message that refuses another one.
+/// Lists `name` of every architecture, each once, for the message that refuses an unknown architecture.
 fn known(name: impl Fn(&Architecture) -> &'static str) -> String {
     let mut names: Vec<&str> = Vec::new();
     for arch in ARCHITECTURES {
@@ -154,7 +154,7 @@ mod tests {
         TensorNameMapper::new(names, SplitDims { n_heads: 1, qk_nope: 1, v_head: 1 }, 8)
     }
 
-    /// The canonical names of what a stored tensor of this name and number of dimensions, 2 each, holds.
+    /// The canonical names that the mapper gives to a stored tensor called `name` of shape `[2; dims]`.
     fn held(arch: &Architecture, name: &str, dims: usize) -> Vec<String> {
         let info = TensorInfo { name: name.to_owned(), shape: vec![2; dims], ty: TensorType::F32, bytes: 4 << dims };
         let catalog = mapper(arch).map(Arc::new(Single([info]))).expect("one tensor fits itself");

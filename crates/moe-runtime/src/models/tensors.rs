@@ -11,13 +11,13 @@ use super::table::{Dim, Presence, TensorRow, When};
 /// A tensor of a model: a row of its architecture's table, in one layer.
 #[derive(Clone, Debug)]
 pub struct ModelTensor {
-    /// What it is called in every kind of file.
+    /// Its names in every kind of file.
     pub names: &'static NameRow,
     /// Its layer; 0 outside of the layers.
     pub layer: usize,
     /// Row-major dimensions, outermost first.
     pub shape: Vec<usize>,
-    /// Whether only the file can tell if the model has it.
+    /// Whether the configuration leaves it to the file if the model has this tensor.
     pub optional: bool,
 }
 
@@ -28,7 +28,7 @@ impl ModelTensor {
         self.names.canonical_name(self.layer)
     }
 
-    /// What the tensor is for.
+    /// The role of the tensor in the model.
     #[must_use]
     pub fn class(&self) -> TensorClass {
         self.names.class()

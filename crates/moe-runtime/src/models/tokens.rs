@@ -18,7 +18,7 @@ pub(crate) struct SpecialTokens {
 }
 
 impl SpecialTokens {
-    /// An architecture whose files say everything.
+    /// No special tokens: for an architecture whose files state all of them.
     pub(crate) const NONE: SpecialTokens = SpecialTokens {
         stops: &[],
         end_of_turn: None,

@@ -49,7 +49,7 @@ impl<'a> Prompt<'a> {
     }
 }
 
-/// A model that answers and embeds.
+/// A model that answers prompts and turns texts into vectors.
 ///
 /// [`CraftsmanBackend`](crate::CraftsmanBackend) runs a model; [`ScriptedBackend`](crate::ScriptedBackend) answers fixed
 /// texts, for tests of programs that are generic over this trait.

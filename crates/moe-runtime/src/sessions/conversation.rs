@@ -14,7 +14,7 @@ use crate::sessions::generate::{GenerateOptions, Generation, Statistics, StopRea
 use crate::sessions::sampler::Sampler;
 use crate::text::chat::{ChatRequest, ChatTemplate};
 
-/// How a conversation is held.
+/// The options of a conversation.
 #[derive(Clone, Debug, Default)]
 pub struct ConversationOptions {
     /// The message that comes before the first turn.

@@ -110,7 +110,7 @@ impl InferenceBackend for CraftsmanBackend {
         self.held.truncate(self.session.len());
         let rest = text.finish();
         if !rest.is_empty() {
-            // The answer is over, so there is nothing left to end.
+            // The answer has ended, so a request of the callback to end it has no effect.
             let _ = on_text(&rest);
         }
         Ok(generation)

@@ -5,7 +5,7 @@
 #[non_exhaustive]
 #[allow(missing_docs, reason = "each message names its fields")]
 pub enum SessionError {
-    /// There was nothing to compute.
+    /// The call had no tokens.
     #[error("there are no tokens to compute; give a prompt")]
     NoTokens,
     /// A token id outside of the vocabulary.
@@ -22,7 +22,7 @@ pub enum SessionError {
     /// A sampling setting is out of range.
     #[error("sampling setting {setting} = {value} is not usable; it has to be {rule}")]
     Sampling { setting: &'static str, value: f32, rule: &'static str },
-    /// A logit that no token can be chosen by.
+    /// A logit that is NaN or plus infinity, or a row without any finite one.
     #[error("logit {token} is {value}: the forward pass went wrong; run `bitnet verify` on the model")]
     Logit { token: usize, value: f32 },
     /// A row without logits.

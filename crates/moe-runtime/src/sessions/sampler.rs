@@ -309,7 +309,7 @@ mod tests {
 
     const OPEN: SamplerConfig = SamplerConfig { temperature: 1.0, top_k: 0, top_p: 1.0, min_p: 0.0, seed: 1 };
 
-    /// Which ids a thousand draws touch, ascending.
+    /// The ids that a thousand draws return, ascending, each once.
     fn support(config: SamplerConfig, logits: &[f32]) -> Vec<u32> {
         let mut sampler = Sampler::new(config).unwrap();
         let mut seen: Vec<u32> = (0..1000).map(|_| sampler.sample(logits).unwrap()).collect();

@@ -10,7 +10,7 @@ pub enum StorageError {
     /// A file of tiles that cannot be used.
     #[error("the layout cache {} {defect}", path.display())]
     TileCache { path: PathBuf, defect: TileCacheDefect },
-    /// Tiles that are not what they were when they were written.
+    /// Tiles that do not match the digest that was written with them.
     #[error(
         "the tiles of `{tensor}` in the layout cache {} are damaged; delete that file, the next start makes it anew",
         cache.display()
@@ -23,7 +23,7 @@ pub enum StorageError {
     UntestedTiles { layer: usize },
 }
 
-/// Why a file of tiles cannot be used.
+/// The defect of a file of tiles.
 #[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TileCacheDefect {

@@ -11,9 +11,9 @@
 //! **Invariant:** no length or place is read from the file: all follow from the model, and the file must be exactly as
 //! long as the model requires.
 //!
-//! **Invariant:** no tile is computed with before its matrix was found to have the digest that was written when it was
-//! packed; and some rows of every layer are compared with those of the model at each start, by the self-test. A routed expert is hashed
-//! before its first use, everything else at the start.
+//! **Invariant:** a matrix is computed with only after its tiles have matched the digest that was written when they were
+//! packed: a routed expert is hashed before its first use, every other matrix at the start. At each start the self-test
+//! also compares some rows of every layer with the rows of the model.
 
 use std::io::{Seek, SeekFrom, Write};
 use std::ops::Range;
@@ -38,7 +38,7 @@ const DIGEST_BYTES: usize = 32;
 /// Matrices begin on a cache line.
 const ALIGNMENT: usize = 64;
 
-/// The outcome of a cache of tiles.
+/// The outcome of a load that asked for a cache of tiles.
 #[derive(Debug)]
 pub enum TileCache {
     /// The file was there, and the model computes from its tiles.
@@ -50,7 +50,7 @@ pub enum TileCache {
         /// The defect of the file that it replaces.
         replaced: Option<Error>,
     },
-    /// There is no file, and the weights were packed in memory.
+    /// No file could be used, and the weights were packed in memory.
     None {
         /// The reason why no file could be used.
         reason: Error,
@@ -97,7 +97,7 @@ impl Packer<'_> {
         Ok((self.pack()?, TileCache::None { reason }))
     }
 
-    /// Lets the layers compute from the tiles of a file, or leaves them as they were.
+    /// Lets the layers compute from the tiles of a file; after an error they are in the layout of the model's file again.
     fn map_tiles(&mut self, path: &Path, plan: &Plan) -> Result<Packed> {
         let tiles = MappedTiles::open(path, plan)?;
         let packed = self.pack_with(|layer| tiles.attach(layer, plan).map(|()| true));
@@ -107,7 +107,7 @@ impl Packer<'_> {
         packed
     }
 
-    /// Back to the layout of the file.
+    /// Returns all layers to the layout of the file.
     fn unpack(&mut self) -> Result<()> {
         self.layers.iter_mut().try_for_each(unpack)
     }
@@ -152,7 +152,7 @@ fn pack_layer(layer: &mut DecoderLayer, pool: &Pool) -> Result<Vec<Bytes>> {
     Ok(linears.filter(|(_, chosen)| *chosen).map(|(linear, _)| linear.bytes().clone()).collect())
 }
 
-/// A layer in the layout of the file.
+/// Returns a layer to the layout of the file.
 fn unpack(layer: &mut DecoderLayer) -> Result<()> {
     let (_, routed) = layer.parts_mut();
     routed.iter_mut().for_each(|network| network.set_tile_digests(None));
@@ -202,7 +202,7 @@ impl Plan {
     }
 }
 
-/// A cache that belongs to the model, its digests undamaged.
+/// A cache whose key is that of the model and whose digests are undamaged.
 struct MappedTiles {
     path: Arc<Path>,
     bytes: Bytes,

@@ -20,7 +20,7 @@ fn network(random: &mut SplitMix64, ff: usize) -> SwiGlu {
     SwiGlu::new(matrix(ff, HIDDEN), matrix(ff, HIDDEN), matrix(HIDDEN, ff)).expect("they fit")
 }
 
-/// One matrix on one row.
+/// Multiplies one matrix with one row.
 fn apply(linear: &Linear, x: &[f32]) -> Vec<f32> {
     let mut acts = ActivationBuffer::new();
     acts.set(x, 1, x.len());
@@ -29,7 +29,7 @@ fn apply(linear: &Linear, x: &[f32]) -> Vec<f32> {
     y
 }
 
-/// One network on one row, by its definition.
+/// Computes one network on one row, by its definition.
 fn alone(network: &SwiGlu, x: &[f32]) -> Vec<f32> {
     let (gate, up) = (apply(network.gate(), x), apply(network.up(), x));
     let hidden: Vec<f32> = gate.iter().zip(up).map(|(&g, u)| math::silu(g) * u).collect();

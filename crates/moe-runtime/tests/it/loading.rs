@@ -35,7 +35,7 @@ fn storage_types_that_hold_the_same_values_give_the_same_bits() {
         let tokens = &read_case(name).tokens[..12];
         let stored = Arc::new(CraftsmanModel::from_files(&files, &options()).expect("it loads"));
         let want = run(&stored, tokens, 64, ());
-        // F64 is no kernel type: those tensors are dequantised at load.
+        // No kernel reads F64, so F64 tensors are dequantised at load.
         for ty in [TensorType::F32, TensorType::F64, TensorType::Bf16] {
             let model = load(&files, MemorySource::copy_of(&files.catalog, |t| float_type(t.class, ty)));
             assert_eq!(run(&model.expect("it loads"), tokens, 64, ()).logits, want.logits, "{name} as {ty:?}");

@@ -1,4 +1,5 @@
-//! Each rule broken on purpose must leave the tolerances of the goldens: otherwise the goldens would not guard it.
+//! Each test breaks one rule of the forward pass on purpose. The result must leave the tolerances of the goldens;
+//! otherwise the goldens could not show that the rule is kept.
 
 use std::collections::BTreeMap;
 

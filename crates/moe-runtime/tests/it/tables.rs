@@ -58,7 +58,7 @@ fn the_loader_reads_exactly_the_rows_that_the_model_has() {
     assert!(architectures.len() >= 3, "{architectures:?}");
 }
 
-/// A row that is missing from a table cannot go unnoticed: its tensor is one that the model does not expect.
+/// When a row is missing from a table, its tensor is refused as one that the model does not expect.
 #[test]
 fn a_file_with_a_tensor_that_is_not_expected_is_refused() {
     for name in fixtures::golden_cases() {

@@ -215,7 +215,7 @@ fn a_cache_of_another_state_of_the_file_is_made_anew() {
     assert_eq!(again.logits(), expected);
     assert!(matches!(place.start().cache(), TileCache::Found));
 
-    // A copy is another file, whatever its content and its times.
+    // A copy counts as another file, even with equal content and times.
     let copy = place.dir.path().join("copy.gguf");
     fs::copy(place.model(), &copy).expect("a copy");
     File::options().write(true).open(&copy).and_then(|f| f.set_modified(older)).expect("the time is set");

@@ -1,19 +1,19 @@
-//! Why a model cannot be measured.
+//! Failures of measuring a model.
 
 /// Result of this room's functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// A model that the evaluation cannot use, or a failure of what lies below.
+/// A model that the evaluation cannot use, or a failure of reading, loading or running it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The gates compare the experts of two models.
+    /// The model has no experts, and the gates compare the experts of two models.
     #[error("{path} has no experts: the gates compare which experts compute a token")]
     NoExperts {
         /// The file or folder of the model.
         path: String,
     },
-    /// The gates ask questions in the model's own format.
+    /// The model has no chat template, and the gates ask questions in the model's own format.
     #[error("{path} has no chat template: the gates ask questions in the model's own format")]
     NoChatTemplate {
         /// The file or folder of the model.

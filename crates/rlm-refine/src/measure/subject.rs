@@ -36,7 +36,7 @@ impl ModelSubject {
     /// Loads an opened model. `id` is its [`identity`](super::identity()).
     ///
     /// # Errors
-    /// [`Error::NoExperts`], [`Error::NoChatTemplate`], and what loading refuses.
+    /// [`Error::NoExperts`], [`Error::NoChatTemplate`], and the errors of loading.
     pub fn load(files: &ModelFiles, id: String, options: &LoadOptions, kv: CacheType) -> Result<Self> {
         let info = subject_info(files, id)?;
         let tokenizer = files.tokenizer()?;
@@ -181,7 +181,7 @@ mod tests {
         assert_eq!(single.generate(&prompt, 24).unwrap(), answer);
         let again = run_checked(&mut single, place, &tokens, &want, &mut |_, _| Ok(())).unwrap();
         assert_eq!(again, run);
-        // Fed the same inputs, the routers decide the same.
+        // Routers that get the same inputs decide the same.
         let local = route_checked(&mut single, place, run.router_inputs.as_ref().unwrap(), tokens.len()).unwrap();
         assert_eq!(local, run.routing);
         assert!(run.routing.margins.iter().all(|&m| m >= 0.0) && run.routing.margins.iter().any(|&m| m > 0.0));

@@ -172,7 +172,7 @@ impl<'a> Quantizer<'a> {
         let sums = encode_rows(pool, encoding, unit.rows.clone(), &read, bytes);
         catalog.release(tensor);
         sums.map_err(|error| match error {
-            // The encoder does not know the tensor and the file of its rows.
+            // The encoder sees rows only, so the names of the tensor and of the file are added here.
             Error::Gguf(error @ gguf_bitnet::Error::Format(FormatError::NotRepresentable { .. })) => {
                 error.in_tensor(&planned.name).in_file(self.files.path()).into()
             }

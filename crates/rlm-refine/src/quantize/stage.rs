@@ -1,6 +1,6 @@
 //! The stages of a job, for progress.
 
-/// How far a job is.
+/// The stage that a job is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     /// The source is read once for its BLAKE3.

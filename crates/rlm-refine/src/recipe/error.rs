@@ -1,8 +1,8 @@
-//! Why a recipe cannot be read, or does not fit a model.
+//! Failures of reading a recipe, and of applying it to a model.
 
 use gguf_bitnet::TensorType;
 
-/// Why a recipe cannot be read, or does not fit a model.
+/// A recipe that cannot be read, or that does not fit the model.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "the fields are named as in the messages")]

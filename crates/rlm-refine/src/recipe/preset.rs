@@ -12,9 +12,9 @@ pub enum Preset {
     Balanced,
     /// 7.37 GB: five trits per byte and Q6_K, for machines with 8 GB.
     EightGigabytes,
-    /// 10.7 GB, the domain's Phase 1: experts ternary, everything else F16.
+    /// 10.7 GB, the layout of phase 1: experts ternary, everything else F16.
     Phase1,
-    /// The domain's Phase 2 and the speed yardstick (9.02 GB): every linear layer ternary.
+    /// 9.02 GB, the layout of phase 2, for which the speed targets are stated: every linear layer ternary.
     Phase2,
 }
 

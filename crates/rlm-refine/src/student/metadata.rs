@@ -51,7 +51,7 @@ impl StudentPlan {
         Ok(metadata)
     }
 
-    /// Whether a key of the source is true of the student too.
+    /// Whether a key of the source also holds for the student, so that it is copied.
     fn holds_for_student(&self, key: &str) -> bool {
         let decided_here = [self.arch, "craftsman", "split", "quantize"];
         let family = key.split('.').next().unwrap_or(key);

@@ -60,7 +60,7 @@ impl SyntheticModel {
         Ok(())
     }
 
-    /// The tensors by the names and cuts of a checkpoint: experts one by one, the halves of `kv_b` in one tensor.
+    /// The tensors as a checkpoint names and divides them: experts one by one, the halves of `kv_b` in one tensor.
     fn checkpoint_tensors(&self) -> Vec<CheckpointTensor> {
         let mut tensors: Vec<CheckpointTensor> = Vec::new();
         for ModelTensor { names, layer, shape, .. } in self.tensors() {

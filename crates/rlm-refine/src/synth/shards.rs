@@ -63,7 +63,7 @@ pub(super) fn shard_name(index: usize, count: usize) -> String {
     }
 }
 
-/// The index that says which shard holds which tensor.
+/// The index of a checkpoint: the shard of each tensor.
 pub(super) fn index_json(shards: &[Vec<CheckpointTensor>]) -> Value {
     let mut map = Map::new();
     for (i, shard) in shards.iter().enumerate() {

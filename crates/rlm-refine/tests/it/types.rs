@@ -73,7 +73,7 @@ fn check(source: &Path, preset: Preset, ternary: Ternary) -> usize {
     for info in file.tensors() {
         assert_eq!(info.ty, wanted(preset, ternary, &info.name, &info.shape), "{}: {}", source.display(), info.name);
     }
-    // A reader of this architecture finds every tensor it expects.
+    // The file has every tensor that the loader of this architecture expects.
     ModelFiles::open(&out).unwrap().report().ensure_exact().unwrap();
     file.tensors().iter().filter(|info| info.ty.is_ternary()).count()
 }

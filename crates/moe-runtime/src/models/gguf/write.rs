@@ -22,7 +22,7 @@ impl ModelConfig {
     /// ```
     ///
     /// # Errors
-    /// [`ConfigError::Unsupported`] when the format has no way to say what this model does (for example latent attention
+    /// [`ConfigError::Unsupported`] when the format has no key for a property of this model (for example latent attention
     /// that rotates halves): a model is written only if the metadata read back as the same model.
     pub fn to_gguf_metadata(&self) -> Result<Metadata> {
         let mut out = Metadata::default();

@@ -10,7 +10,7 @@ use crate::models::limits::bad;
 /// than it has are added as layers with experts.
 ///
 /// # Errors
-/// [`ConfigError::ConfigJson`] when it is no object, [`ConfigError::BadValue`] for no layer at all.
+/// [`ConfigError::ConfigJson`] when it is no object, [`ConfigError::BadValue`] for 0 layers.
 pub fn keep_layers(json: &mut Value, n_layers: usize) -> Result<()> {
     let not_an_object = || ConfigError::ConfigJson { reason: "it is not an object".to_owned() };
     let object = json.as_object_mut().ok_or_else(not_an_object)?;

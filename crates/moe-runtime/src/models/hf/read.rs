@@ -126,7 +126,7 @@ pub(crate) fn mla(keys: &HfKeys<'_>, interleaved: bool) -> Result<(AttentionConf
         return Err(unsupported("`attention_bias` = true with latent attention".to_owned()));
     }
     let dims = MlaDims {
-        // 0 as well as null is how converters write "no compression".
+        // Converters write 0 as well as null for "no compression".
         q_lora: keys.optional_count("q_lora_rank")?.filter(|&rank| rank > 0),
         kv_lora: keys.count("kv_lora_rank")?,
         qk_nope: keys.count("qk_nope_head_dim")?,

@@ -12,7 +12,7 @@ use crate::forward::experts::ResidencyHook;
 use crate::models::config::ModelConfig;
 use crate::models::experts::RouterConfig;
 
-/// How memory for experts is used.
+/// The limit on the memory of routed experts, and the rules that keep it.
 #[derive(Clone, Copy, Debug)]
 pub struct ExpertMemoryOptions {
     /// Bytes that routed experts may take.
@@ -42,7 +42,7 @@ struct State {
 }
 
 impl ExpertMemory {
-    /// A memory for the experts of `n_layers` layers whose tokens are routed by `router`, with memory for `capacity` experts.
+    /// Room for `capacity` experts of a model with `n_layers` layers whose tokens are routed by `router`.
     #[must_use]
     pub fn new(
         prefetcher: Box<dyn Prefetcher>,
@@ -58,7 +58,7 @@ impl ExpertMemory {
         ExpertMemory { prefetcher, per_token: router.top_k, state: Mutex::new(state) }
     }
 
-    /// The memory of the experts of a model, whose tensors `catalog` has. `None` when they all fit, or it has none.
+    /// The memory for the experts in `catalog`. `None` when all experts fit, or the model has none.
     pub(crate) fn of_model(
         config: &ModelConfig,
         catalog: &Catalog,
@@ -97,7 +97,7 @@ impl ExpertMemory {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).cache.statistics()
     }
 
-    /// `experts` of `layer` are about to be read.
+    /// Loads `experts` of `layer`, which are about to be read, and the experts predicted for the next layer.
     fn before_reading(&self, layer: usize, experts: &[u32]) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let State { cache, predictor, ahead, predicted } = &mut *state;
@@ -115,7 +115,7 @@ impl ExpertMemory {
             let key = key(layer, expert as usize);
             carry_out(key, cache.request(key));
         }
-        // More experts than a token has come from a prompt: they tell nothing about the path of one token.
+        // A list of more experts than one token uses belongs to a prompt; the predictor learns from single tokens.
         if let Some(predictor) = predictor.as_mut().filter(|_| experts.len() <= self.per_token) {
             predictor.observe(layer, experts);
             predictor.predict(layer, experts, *ahead, predicted);

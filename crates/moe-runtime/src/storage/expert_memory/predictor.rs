@@ -33,7 +33,7 @@ pub(super) struct ExpertPredictor {
 }
 
 impl ExpertPredictor {
-    /// A predictor that has seen nothing. With a seed it names experts at random, as many as were asked for.
+    /// A predictor without observations. With a seed its predictions are drawn at random: the control.
     #[must_use]
     pub(super) fn new(n_layers: usize, n_experts: usize, shuffled: Option<u64>) -> ExpertPredictor {
         let cells = n_layers.saturating_mul(n_experts).saturating_mul(n_experts);
@@ -51,9 +51,9 @@ impl ExpertPredictor {
         }
     }
 
-    /// A token used `experts` in `layer`. Layers of a token come in order; a lower layer begins the next token.
+    /// Records that a token used `experts` in `layer`. Layers of a token come in order; a lower layer begins the next token.
     ///
-    /// The experts of many tokens at once say little about any of them: such batches are better not shown.
+    /// Callers leave out batches of many tokens, because such a list does not show which token used which expert.
     pub(super) fn observe(&mut self, layer: usize, experts: &[u32]) {
         if layer >= self.n_layers || experts.iter().any(|&e| e as usize >= self.n_experts) {
             return;
