@@ -30,7 +30,7 @@ pub(crate) fn output(binary: &Path, args: &[&str]) -> Outcome<String> {
     Ok(String::from_utf8(done.stdout)?)
 }
 
-/// The same, reading what it printed as JSON.
+/// Runs `bitnet` to its end and parses its standard output as JSON.
 pub(crate) fn json(binary: &Path, args: &[&str]) -> Outcome<Value> {
     let text = output(binary, args)?;
     serde_json::from_str(&text).map_err(|e| format!("`bitnet {}` did not print JSON: {e}", args.join(" ")).into())
@@ -41,7 +41,7 @@ pub(crate) fn arg(path: &Path) -> Outcome<&str> {
     path.to_str().ok_or_else(|| format!("{} is not UTF-8", path.display()).into())
 }
 
-/// Runs a model verb through `cargo run`, in the caller's folder so that its paths mean what they say.
+/// Runs a model verb through `cargo run`, in the caller's folder, so that relative paths keep their meaning.
 pub(crate) fn forward(verb: &str, args: &[String]) -> Outcome {
     let sh = xshell::Shell::new()?;
     let manifest = repo::root().join("Cargo.toml");

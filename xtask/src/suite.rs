@@ -186,7 +186,7 @@ mod tests {
         assert_eq!(left, ["new.corpus.jsonl", "new.jsonl"]);
     }
 
-    /// The suites that the tests of behavior-eval read are what this verb makes.
+    /// This verb makes the suites that the tests of behavior-eval read.
     #[test]
     fn the_unseen_suites_of_the_fixtures_are_made_by_this_verb() {
         let dir = xshell::Shell::new().unwrap().create_temp_dir().unwrap();

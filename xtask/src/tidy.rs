@@ -53,7 +53,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     Ok(())
 }
 
-/// Applies every rule to these files, which are those of the repository.
+/// Applies every rule to `all`, the files of the repository.
 fn check(all: &[PathBuf]) -> Outcome<Findings> {
     let mut findings = Findings::default();
     edges::check(&mut findings)?;

@@ -1,4 +1,4 @@
-//! The forward pass: a model, its layers, and what a layer computes with.
+//! The forward pass: a model, its layers, and the parts of a layer.
 
 pub(crate) mod batch;
 pub(crate) mod error;

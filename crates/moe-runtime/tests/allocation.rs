@@ -1,6 +1,6 @@
 //! A decoded token allocates nothing, on any thread: neither the forward pass nor the choice of the token.
 //!
-//! One test, in a binary of its own: the allocator counts what the whole process does.
+//! One test, in a binary of its own, because the allocator counts all allocations of the process.
 #![allow(unsafe_code, reason = "an allocator that counts has to be one")]
 
 use std::alloc::{GlobalAlloc, Layout, System};

@@ -1,6 +1,6 @@
 //! `prove gates`: the gates on the mini teacher itself and on students of it.
 //!
-//! The teacher's figures on the small suite must be those that transformers gave (`fixtures/craftsman-mini/FIGURES.md`);
+//! The teacher's figures on the small suite must equal the figures of transformers (`fixtures/craftsman-mini/FIGURES.md`);
 //! threads, kills and resuming must change nothing but the part of the report that is about the run.
 
 use std::path::Path;
@@ -52,7 +52,7 @@ pub(super) fn prove(proof: &mut Proof<'_>, binary: &Path) -> Outcome {
     Ok(())
 }
 
-/// The teacher's figures against those of transformers.
+/// Compares the teacher's figures with the figures of transformers.
 fn itself(proof: &mut Proof<'_>, whole: &Gates) -> Outcome {
     let routing = number(&whole.report, "routing.agreement.value")?;
     proof.figure("routing of the teacher against itself", routing.to_string(), "1", routing == 1.0);

@@ -106,7 +106,7 @@ impl SuiteSpec {
 }
 
 impl LabelWeights {
-    /// Whole numbers of prompts in these shares, those with the largest remainders rounded up; sorted by label.
+    /// Whole numbers of prompts in these shares; the largest remainders are rounded up. Sorted by label.
     fn divide(self, prompts: usize) -> Result<Vec<Label>, String> {
         let weights = [self.resolved, self.contested, self.indeterminate].map(u128::from);
         let all: u128 = weights.iter().sum();
@@ -204,7 +204,8 @@ impl Prompts {
     fn distractor(&mut self, entity: &str, relation: &'static str) -> Option<Fact> {
         let other = self.random.choice(&self.entities).clone();
         let is_same_entity = self.random.unit() < 0.5;
-        // The Python form compares this draw with its share of hard distractors, which is 1: the draw is made and unused.
+        // The Python form compares this draw with its share of hard distractors, which is 1. The draw is unused here, but
+        // without it all later draws would differ.
         self.random.unit();
         let (entity_drawn, relation_drawn) =
             if is_same_entity { (entity.to_owned(), *self.random.choice(&self.relations)) } else { (other, relation) };

@@ -1,6 +1,6 @@
 //! The words of the retrieval grammar: made-up values come from syllables, everything else from these lists.
 //!
-//! The same lists as `fixtures/craftsman-mini/train/rag.py`, in the same order: the order decides what a seed draws.
+//! The same lists as `fixtures/craftsman-mini/train/rag.py`, in the same order: with another order a seed would draw other words.
 
 /// First words of entities.
 pub(super) const ADJECTIVES: &str = "\

@@ -1,6 +1,6 @@
 //! A prompt of a suite, its chunks, and the lines that state both in the two files of a suite.
 //!
-//! The fields and their order are those that `bitnet eval-gates` reads (docs/gates.md).
+//! `bitnet eval-gates` reads these fields, in this order (docs/gates.md).
 
 use serde_json::{Value, json};
 

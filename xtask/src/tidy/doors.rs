@@ -26,7 +26,7 @@ pub(super) fn second_paths(sources: &Sources, root: &str) -> Vec<SecondPath> {
     found
 }
 
-/// Whether a user of the module `at` reaches what `import` brings by public modules alone.
+/// Whether a user of the module `at` reaches the item of `import` by public modules alone.
 fn is_second(tree: &Tree, at: usize, import: &Import) -> bool {
     let path = import.path.strip_prefix(&["self".to_owned()]).unwrap_or(&import.path);
     let (modules, item) = match path.split_last() {

@@ -8,7 +8,7 @@ use crate::outcome::Outcome;
 use crate::repo;
 use crate::report::list;
 
-/// Crates of ours, each with those of ours it may use in shipped code.
+/// Crates of ours, each with the crates of ours that it may use in shipped code.
 const ALLOWED: [(&str, &[&str]); 12] = [
     ("ternary-core", &[]),
     ("tl-kernels", &["ternary-core"]),

@@ -2,7 +2,7 @@
 //!
 //! A re-export (`pub use`, `pub(crate) use`) leads to the file that defines the item and is no edge itself, unless the
 //! file also uses the name it re-exports. Naming a module is no edge either; naming something inside of it is.
-//! **Invariant**: a crate has no circle between files, so each can be read with those below it alone.
+//! **Invariant**: a crate has no circle between files, so each file can be read with the files it imports alone.
 
 use std::collections::{BTreeMap, BTreeSet};
 

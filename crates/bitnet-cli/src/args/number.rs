@@ -1,4 +1,4 @@
-//! Parsers of numbers, whose refusals say what to write instead.
+//! Parsers of numbers; a refusal states the numbers that are allowed.
 
 use std::ops::RangeInclusive;
 

@@ -26,7 +26,7 @@ pub(crate) struct SamplingArgs {
 }
 
 impl SamplingArgs {
-    /// The settings of the model, replaced by those that the command line gives.
+    /// The settings of the model, with the settings of the command line in their place.
     pub(crate) fn config(&self, files: &ModelFiles) -> Result<SamplerConfig> {
         let base = files.sampling()?;
         let config = SamplerConfig {

@@ -188,7 +188,7 @@ impl<'a> Facts<'a> {
     }
 }
 
-/// The gate results in the metadata of the file; `bitnet verify` tells whether the weights are still those that were measured.
+/// The gate results in the metadata of the file. Only `bitnet verify` reads the weights and tells whether they were measured.
 fn print_stamp(metadata: &Metadata) -> Result<()> {
     let stamp = match Stamp::read(metadata) {
         Ok(None) => return Ok(()),

@@ -1,4 +1,4 @@
-//! `bitnet dump`: the numbers are those of transformers, for every size of a batch.
+//! `bitnet dump` gives the numbers of transformers, for every size of a batch.
 
 use std::collections::BTreeMap;
 use std::fs;

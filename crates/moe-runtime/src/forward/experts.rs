@@ -84,7 +84,8 @@ pub struct ExpertScratch {
     /// The same as codes for `down`, part by part.
     hidden: Vec<ActivationBuffer>,
     shared_hidden: ActivationBuffer,
-    /// `[n + rows of all parts + n, hidden]`: the sums, the outputs of the routed experts, those of the shared one.
+    /// `[n + rows of all parts + n, hidden]`: the sums, the outputs of the routed experts, the outputs of the
+    /// shared one.
     out: Vec<f32>,
     workers: Workers,
 }

@@ -123,7 +123,7 @@ impl DecoderLayer {
         self.index
     }
 
-    /// All matrices but the router's, which is never ternary; those of routed experts come last.
+    /// All matrices but the router's, which is never ternary; matrices of routed experts come last.
     pub(crate) fn linears_mut(&mut self) -> Vec<&mut Linear> {
         let (mut linears, routed) = self.parts_mut();
         linears.extend(routed.iter_mut().flat_map(SwiGlu::linears_mut));

@@ -9,7 +9,7 @@ use crate::models::config::ModelConfig;
 use crate::models::table::Presence;
 use crate::models::tensors::{ModelTensor, global_tensors, layer_tensors};
 
-/// Reads the tensors of one layer, or those outside of the layers, by their canonical names without the layer's prefix.
+/// Reads the tensors of one layer, or all outside of the layers, by their canonical names without the layer's prefix.
 pub(crate) struct RowReader<'a> {
     weights: WeightReader<'a>,
     tensors: Vec<ModelTensor>,

@@ -10,8 +10,8 @@ use crate::load::files::ModelFiles;
 use crate::load::memory_plan::loaded_width;
 
 impl ModelFiles {
-    /// Bytes of weights that one decoded token reads, in the types they have after loading; those of ternary weights are the
-    /// file's, also where they lie in memory as tiles.
+    /// Bytes of weights that one decoded token reads, in the types they have after loading. Ternary weights count as they
+    /// are in the file, also where they lie in memory as tiles.
     #[must_use]
     pub fn weight_bytes_per_token(&self) -> u64 {
         let ModelFiles { config, catalog, .. } = self;

@@ -1,6 +1,6 @@
 //! Failures of a configuration.
 
-/// A configuration that cannot be used, or that says what this runtime refuses.
+/// A configuration that cannot be used, or that asks for a feature which this runtime refuses.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "each message names its fields")]

@@ -44,7 +44,7 @@ pub(crate) enum Dim {
     Heads,
     /// All heads of the queries.
     Queries,
-    /// All heads of the values, one per query head: what the output projection reads.
+    /// All heads of the values, one per query head: the width of the output projection's input.
     HeadOutputs,
     /// Latent attention: rank of the query compression.
     QueryRank,

@@ -133,7 +133,7 @@ fn values_from_the_latent_before_its_norm_are_noticed() {
     assert_red(&with(true));
 }
 
-/// Zeroes what the attention adds: the overrides of [`Taps`] must reach the forward pass.
+/// Zeroes the output of the attention: the overrides of [`Taps`] must reach the forward pass.
 struct NoAttention;
 
 impl Taps for NoAttention {

@@ -16,7 +16,7 @@ pub enum RecipeError {
          `inspect --tensors` shows them, and routers, norms and biases are always F32"
     )]
     UnusedOverride { pattern: String },
-    /// An override asks for what the layer filter forbids.
+    /// An override asks for a ternary type that the layer filter forbids.
     #[error(
         "`{tensor}` must never be ternary (routers, norms, biases, embedding and head are not): narrow the override"
     )]
