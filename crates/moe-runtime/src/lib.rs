@@ -77,4 +77,5 @@ pub use sessions::scripted_backend::ScriptedBackend;
 pub use sessions::session::{LogitsSink, Session};
 pub use text::chat::{ChatRequest, ChatTemplate};
 pub use text::error::{TextError, VocabularyDefect};
+pub use text::prompt::ChatPrompt;
 pub use text::tokenizer::{ControlTokens, SpecialIds, TextStream, Tokenizer};

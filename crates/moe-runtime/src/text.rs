@@ -2,4 +2,5 @@
 
 pub(crate) mod chat;
 pub(crate) mod error;
+pub(crate) mod prompt;
 pub(crate) mod tokenizer;

@@ -21,9 +21,12 @@ pub(crate) struct Args {
     /// Token ids, for example 1,2,3
     #[arg(long, value_delimiter = ',', required_unless_present = "text", conflicts_with = "text", value_name = "ID,..", value_parser = whole::<u32>(0..=u64::from(u32::MAX)))]
     tokens: Vec<u32>,
-    /// A text instead of token ids; control tokens in it are encoded as such, and no token is added
+    /// A text instead of token ids; no token is added to it
     #[arg(long, value_parser = NonEmptyStringValueParser::new())]
     text: Option<String>,
+    /// Encode control tokens such as <|user|> in the text as tokens, not as ordinary characters
+    #[arg(long, conflicts_with = "tokens")]
+    parse_special: bool,
     /// The file to write
     #[arg(short, long, value_name = "FILE")]
     out: PathBuf,
@@ -46,7 +49,7 @@ pub(crate) struct Args {
 pub(crate) fn execute(args: Args) -> Result<()> {
     let files = load::open(&args.model.model)?;
     let tokens = match &args.text {
-        Some(text) => files.tokenizer()?.encode(text, true)?,
+        Some(text) => files.tokenizer()?.encode(text, args.parse_special)?,
         None => args.tokens,
     };
     if tokens.is_empty() {

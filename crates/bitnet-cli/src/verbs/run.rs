@@ -45,6 +45,9 @@ pub(crate) struct Args {
     /// Continue the text of the prompt instead of answering it
     #[arg(long, conflicts_with_all = ["system", "think"])]
     raw: bool,
+    /// With --raw: encode control tokens such as <|user|> in the prompt as tokens, not as ordinary characters
+    #[arg(long, requires = "raw")]
+    parse_special: bool,
     /// System message, before the prompt
     #[arg(long)]
     system: Option<String>,
@@ -113,7 +116,13 @@ pub(crate) fn execute(args: Args) -> Result<()> {
                 None => chat(&mut conversation),
             }
         }
-        (None, Some(prompt)) => continue_text(backend, sampler, &generate, &prompt),
+        (None, Some(prompt)) => {
+            let prompt = match args.parse_special {
+                true => Prompt::RawWithMarkers(&prompt),
+                false => Prompt::Raw(&prompt),
+            };
+            continue_text(backend, sampler, &generate, prompt)
+        }
         (None, None) => Ok(()),
     };
     answered.map_err(|error| match error.downcast_ref() {
@@ -160,10 +169,10 @@ fn continue_text(
     mut backend: impl InferenceBackend,
     mut sampler: Sampler,
     options: &GenerateOptions,
-    text: &str,
+    prompt: Prompt<'_>,
 ) -> Result<()> {
     let mut stream = Stream::default();
-    let generation = backend.generate(Prompt::Raw(text), &mut sampler, options, &mut |piece| stream.show(piece))?;
+    let generation = backend.generate(prompt, &mut sampler, options, &mut |piece| stream.show(piece))?;
     stream.finish(&generation)
 }
 

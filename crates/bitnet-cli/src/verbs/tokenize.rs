@@ -18,8 +18,11 @@ pub(crate) struct Args {
     /// A file with the text; `-` is standard input
     #[arg(long, default_value = "-", value_name = "FILE", value_parser = NonEmptyStringValueParser::new())]
     file: String,
-    /// Encode control tokens such as <|user|> in the text as ordinary characters
+    /// Encode control tokens such as <|user|> in the text as tokens, not as ordinary characters
     #[arg(long)]
+    parse_special: bool,
+    /// The default: control tokens in the text are ordinary characters
+    #[arg(long, hide = true, conflicts_with = "parse_special")]
     no_special: bool,
     /// Print ids and pieces as JSON
     #[arg(long)]
@@ -32,7 +35,7 @@ pub(crate) fn execute(args: Args) -> Result<()> {
         Some(text) => text,
         None => load::read_text(&args.file)?,
     };
-    let ids = tokenizer.encode(&text, !args.no_special)?;
+    let ids = tokenizer.encode(&text, args.parse_special)?;
     if args.json {
         let pieces = ids.iter().map(|&id| String::from_utf8_lossy(tokenizer.piece(id)).into_owned());
         return output::json(&json!({ "ids": ids, "pieces": pieces.collect::<Vec<_>>() }));

@@ -75,7 +75,7 @@ impl App {
             return Err(Error::Session(SessionError::NoTokens));
         };
         let text = String::from_utf8_lossy(input);
-        generator.prompt = [generator.tokenizer.raw_prefix(), generator.tokenizer.encode(&text, true)?].concat();
+        generator.prompt = [generator.tokenizer.raw_prefix(), generator.tokenizer.encode(&text, false)?].concat();
         generator.pending.clone_from(&generator.prompt);
         generator.session.reset();
         generator.stream = TextStream::default();

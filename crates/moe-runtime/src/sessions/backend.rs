@@ -10,6 +10,7 @@ use crate::load::loader::LoadOptions;
 use crate::models::registry::special_tokens;
 use crate::sessions::generate::{GenerateOptions, Generation};
 use crate::sessions::sampler::Sampler;
+use crate::text::prompt::ChatPrompt;
 
 /// Receives the pieces of an answer and may end it.
 pub type OnText<'a> = dyn FnMut(&str) -> ControlFlow<()> + 'a;
@@ -17,10 +18,12 @@ pub type OnText<'a> = dyn FnMut(&str) -> ControlFlow<()> + 'a;
 /// A text to continue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Prompt<'a> {
-    /// The output of a chat template. Texts of control tokens in it become those tokens.
-    Rendered(&'a str),
-    /// A text without a conversation. The prefix that the model expects before raw text is put in front of it.
+    /// The output of a chat template. The template's control tokens are tokens; content is words.
+    Rendered(&'a ChatPrompt),
+    /// A text without a conversation, words only. The prefix that the model expects before raw text is put in front of it.
     Raw(&'a str),
+    /// As [`Prompt::Raw`], but texts of control tokens in it become those tokens. Not for text of strangers.
+    RawWithMarkers(&'a str),
 }
 
 impl<'a> Prompt<'a> {
@@ -28,7 +31,8 @@ impl<'a> Prompt<'a> {
     #[must_use]
     pub fn text(self) -> &'a str {
         match self {
-            Prompt::Rendered(text) | Prompt::Raw(text) => text,
+            Prompt::Rendered(prompt) => prompt.text(),
+            Prompt::Raw(text) | Prompt::RawWithMarkers(text) => text,
         }
     }
 
@@ -41,9 +45,9 @@ impl<'a> Prompt<'a> {
     /// Start and end of the thought that the template has opened.
     pub(crate) fn thought(self) -> Option<[&'static str; 2]> {
         match self {
-            Prompt::Raw(_) => None,
-            Prompt::Rendered(text) => {
-                special_tokens().filter_map(|tokens| tokens.thought).find(|[start, _]| text.ends_with(start))
+            Prompt::Raw(_) | Prompt::RawWithMarkers(_) => None,
+            Prompt::Rendered(prompt) => {
+                special_tokens().filter_map(|tokens| tokens.thought).find(|[start, _]| prompt.ends_with(start))
             }
         }
     }

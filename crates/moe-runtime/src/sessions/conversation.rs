@@ -103,7 +103,7 @@ impl<B: InferenceBackend> Conversation<B> {
             add_generation_prompt: true,
             ..ChatRequest::default()
         };
-        let rendered = self.template.render(&request)?;
+        let rendered = self.template.prompt(&request)?;
         let prompt = Prompt::Rendered(&rendered);
         let mut text = String::new();
         if let Some([start, _]) = prompt.thought()

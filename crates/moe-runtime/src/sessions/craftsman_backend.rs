@@ -49,18 +49,18 @@ impl CraftsmanBackend {
     }
 
     fn encode(&self, prompt: Prompt<'_>) -> Result<Vec<u32>> {
-        match prompt {
-            Prompt::Rendered(text) => self.tokenizer.encode_prompt(text),
-            Prompt::Raw(text) => {
-                let mut tokens = self.tokenizer.raw_prefix();
-                let text = self.tokenizer.encode(text, true)?;
-                if text.starts_with(&tokens) {
-                    return Ok(text);
-                }
-                tokens.extend(text);
-                Ok(tokens)
-            }
+        let (text, parse_special) = match prompt {
+            Prompt::Rendered(prompt) => return self.tokenizer.encode_prompt(prompt),
+            Prompt::Raw(text) => (text, false),
+            Prompt::RawWithMarkers(text) => (text, true),
+        };
+        let mut tokens = self.tokenizer.raw_prefix();
+        let text = self.tokenizer.encode(text, parse_special)?;
+        if parse_special && text.starts_with(&tokens) {
+            return Ok(text);
         }
+        tokens.extend(text);
+        Ok(tokens)
     }
 
     /// Cuts the session back to the tokens that it has in common with `prompt`, at most all but the last, and returns
@@ -117,7 +117,7 @@ impl InferenceBackend for CraftsmanBackend {
     }
 
     fn embed(&mut self, text: &str) -> Result<Vec<f32>> {
-        let tokens = self.tokenizer.encode(text, true)?;
+        let tokens = self.tokenizer.encode(text, false)?;
         self.session.reset();
         self.held.clear();
         let mean = self.session.mean_hidden(&tokens);

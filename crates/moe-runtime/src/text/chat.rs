@@ -9,17 +9,24 @@
 //! Rendering follows what `transformers` does (Jinja2 with `trim_blocks` and `lstrip_blocks`, Python's string methods,
 //! Python's spelling of values, its own `tojson`), after a normalisation of the messages (module `message`): a
 //! `developer` is a `system`, absent content is empty, tool results are text, tool arguments are objects.
+//!
+//! Content is kept apart from the template's own text (module `stand_ins`), so that words of users, tools and documents
+//! never become control tokens.
 
 mod limits;
+mod literals;
 mod message;
 mod python;
+mod stand_ins;
 
 use minijinja::{Environment, ErrorKind, UndefinedBehavior, Value};
 use serde_json::Value as Json;
 
 use crate::error::{Error, Result};
 use crate::text::error::TextError;
+use crate::text::prompt::ChatPrompt;
 use crate::text::tokenizer::Tokenizer;
+use stand_ins::{Disguise, Markers};
 
 /// Instructions one rendering may execute; a turn of an ordinary template costs a few hundred.
 const FUEL: u64 = 400_000;
@@ -34,6 +41,8 @@ const MAX_OUTPUT_BYTES: usize = 64 << 20;
 /// Longest template accepted, in bytes.
 const MAX_TEMPLATE_BYTES: usize = 1 << 20;
 const NAME: &str = "chat_template";
+/// The template whose literals find their like in disguised content.
+const SEARCHING: &str = "searching_template";
 
 /// One conversation to render.
 ///
@@ -77,6 +86,8 @@ pub struct ChatTemplate {
     environment: Environment<'static>,
     bos_token: String,
     eos_token: String,
+    /// The control tokens of the model; `None` where the template stands without a model.
+    markers: Option<Markers>,
 }
 
 impl ChatTemplate {
@@ -87,12 +98,31 @@ impl ChatTemplate {
     /// As [`ChatTemplate::from_source`].
     pub fn of_model(tokenizer: &Tokenizer) -> Result<Option<Self>> {
         let Some(source) = tokenizer.chat_template() else { return Ok(None) };
-        let ids = tokenizer.special_ids();
-        let text = |id: Option<u32>| id.and_then(|id| tokenizer.token_text(id)).unwrap_or_default();
-        Ok(Some(Self::from_source(source)?.with_tokens(text(ids.bos), text(ids.eos))))
+        Self::for_tokenizer(source, tokenizer).map(Some)
     }
 
-    /// Compiles a template.
+    /// Compiles a template for prompts of a tokenizer: [`ChatTemplate::prompt`] keeps content apart from the control
+    /// tokens of that tokenizer, whose begin and end tokens the template sees.
+    ///
+    /// # Errors
+    /// As [`ChatTemplate::from_source`]; control tokens that begin and end with more than a hundred thousand different
+    /// characters.
+    pub fn for_tokenizer(source: &str, tokenizer: &Tokenizer) -> Result<Self> {
+        let ids = tokenizer.special_ids();
+        let text = |id: Option<u32>| id.and_then(|id| tokenizer.token_text(id)).unwrap_or_default();
+        let mut template = Self::from_source(source)?.with_tokens(text(ids.bos), text(ids.eos));
+        let Some(markers) = Markers::new(source, tokenizer.control_texts()) else {
+            let reason = "the control tokens have too many different first and last characters".to_owned();
+            return Err(Error::Text(TextError::ChatTemplate { reason }));
+        };
+        let searching = markers.searching().to_owned();
+        template.environment.add_template_owned(SEARCHING, searching).map_err(|e| template_error(&e))?;
+        template.markers = Some(markers);
+        Ok(template)
+    }
+
+    /// Compiles a template apart from a model: it knows no control tokens, so [`ChatTemplate::prompt`] cannot keep
+    /// content apart from them. Prompts for a model take [`ChatTemplate::of_model`] or [`ChatTemplate::for_tokenizer`].
     ///
     /// # Errors
     /// [`TextError::ChatTemplate`] when it is no Jinja, or longer than 1 MiB.
@@ -116,7 +146,7 @@ impl ChatTemplate {
         python::install(&mut environment);
         limits::install(&mut environment);
         environment.add_template_owned(NAME, source.to_owned()).map_err(|e| template_error(&e))?;
-        Ok(Self { environment, bos_token: String::new(), eos_token: String::new() })
+        Ok(Self { environment, bos_token: String::new(), eos_token: String::new(), markers: None })
     }
 
     /// Sets the values of `bos_token` and `eos_token` in the template.
@@ -127,18 +157,70 @@ impl ChatTemplate {
         self
     }
 
-    /// The prompt text of a conversation.
+    /// The prompt text of a conversation, for readers. [`ChatTemplate::prompt`] makes what a model reads.
     ///
     /// # Errors
     /// [`TextError::ChatMessage`] for a message no template could render, [`TextError::ChatRefused`] with the template's own
     /// words when it raises, [`TextError::ChatTemplate`] when it fails or exceeds its budget.
     pub fn render(&self, request: &ChatRequest) -> Result<String> {
         let messages = message::normalise(&request.messages)?;
-        on_large_stack(|| self.run(&messages, request))
+        on_large_stack(|| self.run(NAME, &messages, &request.tools, request))
     }
 
-    fn run(&self, messages: &[Json], request: &ChatRequest) -> Result<String> {
-        let tools = (!request.tools.is_empty()).then_some(&request.tools);
+    /// The prompt of a conversation, in which content is words even where it spells control tokens.
+    ///
+    /// The text is that of [`ChatTemplate::render`], with one exception: where the template cuts user text at a control
+    /// token that it also writes itself, or escapes characters of content, the text may differ in that place.
+    ///
+    /// # Errors
+    /// As [`ChatTemplate::render`].
+    pub fn prompt(&self, request: &ChatRequest) -> Result<ChatPrompt> {
+        let messages = message::normalise(&request.messages)?;
+        on_large_stack(|| {
+            let plain = self.run(NAME, &messages, &request.tools, request)?;
+            match &self.markers {
+                Some(markers) => self.kept_apart(markers, plain, &messages, request),
+                None => Ok(ChatPrompt::of_markup(plain)),
+            }
+        })
+    }
+
+    /// Renders disguised content. A template that cuts or compares content at control tokens gives the plain text only
+    /// where it finds what it looks for, so up to three ways are tried; content stays words in all of them.
+    fn kept_apart(
+        &self,
+        markers: &Markers,
+        plain: String,
+        messages: &[Json],
+        request: &ChatRequest,
+    ) -> Result<ChatPrompt> {
+        let mut differs = None;
+        let mut failure = None;
+        for (name, trusts_assistant) in [(SEARCHING, false), (NAME, false), (SEARCHING, true), (NAME, true)] {
+            let mut disguise = Disguise::new(markers, trusts_assistant, &[messages, &request.tools]);
+            let (messages, tools) = (disguise.put_on(messages), disguise.put_on(&request.tools));
+            if disguise.is_short() {
+                let reason = "the conversation has too many different private-use characters".to_owned();
+                return Err(Error::Text(TextError::ChatTemplate { reason }));
+            }
+            if !disguise.is_used() && !trusts_assistant {
+                return Ok(ChatPrompt::of_markup(plain));
+            }
+            match self.run(name, &messages, &tools, request) {
+                Ok(rendered) => match disguise.take_off(&rendered, &plain) {
+                    Ok(prompt) => return Ok(prompt),
+                    Err(prompt) => {
+                        differs.get_or_insert(prompt);
+                    }
+                },
+                Err(error) => failure = Some(error),
+            }
+        }
+        differs.map_or_else(|| Err(failure.expect("a rendering differs or fails")), Ok)
+    }
+
+    fn run(&self, name: &str, messages: &[Json], tools: &[Json], request: &ChatRequest) -> Result<String> {
+        let tools = (!tools.is_empty()).then_some(tools);
         let mut variables = vec![
             ("messages", Value::from_serialize(messages)),
             ("tools", Value::from_serialize(tools)),
@@ -152,7 +234,7 @@ impl ChatTemplate {
         variables.extend(request.clear_thinking.map(|on| ("clear_thinking", on.into())));
         let variables: Value = variables.into_iter().collect();
 
-        let template = self.environment.get_template(NAME).map_err(|e| template_error(&e))?;
+        let template = self.environment.get_template(name).map_err(|e| template_error(&e))?;
         let mut output = Bounded(Vec::new());
         template
             .render_captured_to(variables, &mut output)

@@ -36,8 +36,9 @@ use gguf_bitnet::{Metadata, Value};
 
 use crate::error::Result;
 use crate::models::registry::special_tokens;
+use crate::text::prompt::ChatPrompt;
 use bpe::Bpe;
-use special::WholeTokens;
+use special::{Match, WholeTokens};
 use vocabulary::Vocabulary;
 
 pub(crate) use hf::read_json;
@@ -201,17 +202,22 @@ impl Tokenizer {
 
     /// The ids of a text; nothing is added to it.
     ///
-    /// With `parse_special` the text of a control token becomes that token, which is right for rendered templates and
-    /// wrong for untrusted text. User-defined tokens are always matched.
+    /// With `parse_special` the text of a control token becomes that token, which is wrong for text of strangers.
+    /// User-defined tokens are always matched.
     ///
     /// # Errors
     /// `TextError::Encode` when the pre-tokenizer gives up (a pathological text).
     pub fn encode(&self, text: &str, parse_special: bool) -> Result<Vec<u32>> {
-        let mut ids = Vec::new();
         let whole = if parse_special { &self.with_control } else { &self.without_control };
+        self.encode_by(text, |rest, _| whole.find(rest))
+    }
+
+    /// The ids of a text whose whole tokens `find` tells: it gets the rest of the text and its place.
+    fn encode_by(&self, text: &str, find: impl Fn(&str, usize) -> Option<Match>) -> Result<Vec<u32>> {
+        let mut ids = Vec::new();
         let mut rest = text;
         while !rest.is_empty() {
-            let found = whole.find(rest);
+            let found = find(rest, text.len() - rest.len());
             let end = found.map_or(rest.len(), |f| f.start);
             self.encode_segment(&rest[..end], &mut ids)?;
             rest = &rest[end..];
@@ -234,13 +240,18 @@ impl Tokenizer {
         }
     }
 
-    /// The ids of a rendered prompt: control tokens are parsed, and the begin token is put in front when the model's
-    /// files demand it (`add_bos_token`) and the prompt does not begin with it already.
+    /// The ids of a rendered conversation: the template's control tokens are parsed, those that content spells are words,
+    /// and the begin token is put in front when the model's files demand it (`add_bos_token`) and the prompt does not
+    /// begin with it already.
     ///
     /// # Errors
     /// As [`Tokenizer::encode`].
-    pub fn encode_prompt(&self, text: &str) -> Result<Vec<u32>> {
-        let mut ids = self.encode(text, true)?;
+    pub fn encode_prompt(&self, prompt: &ChatPrompt) -> Result<Vec<u32>> {
+        let words = prompt.words();
+        let mut ids = self.encode_by(prompt.text(), |rest, place| {
+            let ahead = &words[words.partition_point(|&word| word < place)..];
+            self.with_control.find_beside(&self.without_control, rest, ahead.iter().map(|word| word - place))
+        })?;
         if let (true, Some(bos)) = (self.add_bos, self.ids.bos)
             && ids.first() != Some(&bos)
         {
@@ -277,6 +288,12 @@ impl Tokenizer {
     #[must_use]
     pub fn token_text(&self, id: u32) -> Option<&str> {
         self.tokens.get(usize::try_from(id).ok()?).map(String::as_str)
+    }
+
+    /// The texts of all control tokens.
+    pub(crate) fn control_texts(&self) -> impl Iterator<Item = &str> {
+        let tokens = self.tokens.iter().zip(&self.types);
+        tokens.filter(|(_, kind)| **kind == TokenType::Control).map(|(text, _)| text.as_str())
     }
 
     /// The type of a token.

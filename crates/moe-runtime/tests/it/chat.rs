@@ -11,7 +11,7 @@ fn read(name: &str) -> String {
 }
 
 /// A request in the shape of the goldens: `add_generation_prompt` is on unless it says otherwise.
-fn request(input: &Json) -> ChatRequest {
+pub(crate) fn request(input: &Json) -> ChatRequest {
     let flag = |key: &str| input.get(key).and_then(Json::as_bool);
     let list = |key: &str| input.get(key).and_then(Json::as_array).cloned().unwrap_or_default();
     ChatRequest {

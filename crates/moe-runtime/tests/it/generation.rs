@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use mla_attention::CacheType;
 use moe_runtime::{
-    CraftsmanBackend, CraftsmanModel, GenerateOptions, InferenceBackend, LoadOptions, LoopConfig, Prompt, Sampler,
-    SamplerConfig, Session, StopReason,
+    ChatPrompt, CraftsmanBackend, CraftsmanModel, GenerateOptions, InferenceBackend, LoadOptions, LoopConfig, Prompt,
+    Sampler, SamplerConfig, Session, StopReason,
 };
 
 use crate::golden::{load_changed, read_case, run, session};
@@ -122,7 +122,8 @@ fn the_backend_answers_with_the_teacher() {
         text.push_str(piece);
         ControlFlow::Continue(())
     };
-    let prompt = Prompt::Rendered(prompt);
+    let rendered = ChatPrompt::of_markup(prompt);
+    let prompt = Prompt::Rendered(&rendered);
     let first = backend.generate(prompt, &mut greedy(), &options, &mut on_text).expect("it answers");
     assert!(!text.is_empty());
     let again = backend.generate(prompt, &mut greedy(), &options, &mut |_| ControlFlow::Continue(()));

@@ -9,6 +9,7 @@ mod experts;
 mod generation;
 mod golden;
 mod goldens;
+mod injection;
 mod kernels;
 mod loading;
 mod memory_source;

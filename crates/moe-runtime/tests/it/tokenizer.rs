@@ -6,7 +6,7 @@ use std::path::Path;
 
 use gguf_bitnet::{Array, Metadata, Value};
 use moe_runtime::TextError;
-use moe_runtime::{ControlTokens, Error, TextStream, Tokenizer, VocabularyDefect};
+use moe_runtime::{ChatPrompt, ControlTokens, Error, TextStream, Tokenizer, VocabularyDefect};
 use serde_json::{Value as Json, json};
 
 fn mini() -> Tokenizer {
@@ -74,7 +74,10 @@ fn both_formats_know_the_same_roles() {
         assert!(tokenizer.chat_template().unwrap().starts_with("[gMASK]<sop>"));
         assert_eq!(tokenizer.token_to_id("<think>"), Some(2046));
         // `add_bos_token` is false: nothing is put in front.
-        assert_eq!(tokenizer.encode_prompt("hi").unwrap(), tokenizer.encode("hi", true).unwrap());
+        assert_eq!(
+            tokenizer.encode_prompt(&ChatPrompt::of_markup("hi")).unwrap(),
+            tokenizer.encode("hi", true).unwrap()
+        );
     }
 }
 
@@ -169,8 +172,8 @@ fn an_unnamed_pre_tokenizer_a_hole_and_odd_settings_survive_the_gguf_form() {
         assert_eq!(t.stop_ids(), [7, 259]);
         assert_eq!(t.chat_template(), Some("D"));
         assert_eq!(t.raw_prefix(), [259], "the begin token where it is demanded");
-        assert_eq!(t.encode_prompt("abc").unwrap(), [259, 257]);
-        assert_eq!(t.encode_prompt("<end>abc").unwrap(), [259, 257], "not twice");
+        assert_eq!(t.encode_prompt(&ChatPrompt::of_markup("abc")).unwrap(), [259, 257]);
+        assert_eq!(t.encode_prompt(&ChatPrompt::of_markup("<end>abc")).unwrap(), [259, 257], "not twice");
         assert_eq!(t.encode("xyz", true).unwrap(), [258]);
         assert_eq!(t.encode("abab c<tool_call>", false).unwrap()[..2], [256, 256]);
         assert_eq!(t.encode("<tool_call>", false).unwrap(), [261], "a user-defined token is always whole");

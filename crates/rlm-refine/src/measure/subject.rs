@@ -77,7 +77,7 @@ impl Subject for ModelSubject {
     fn encode(&mut self, system: &str, user: &str) -> Result<Vec<u32>, ModelError> {
         let system = Some(system).filter(|system| !system.is_empty());
         let request = ChatRequest { enable_thinking: Some(false), ..ChatRequest::user(system, user) };
-        Ok(self.tokenizer.encode_prompt(&self.template.render(&request)?)?)
+        Ok(self.tokenizer.encode_prompt(&self.template.prompt(&request)?)?)
     }
 
     fn generate(&mut self, prompt: &[u32], max_new_tokens: usize) -> Result<Answer, ModelError> {

@@ -49,6 +49,26 @@ impl WholeTokens {
         })
     }
 
+    /// The first match in a text with content: no token may cover one of the places in `words` (ascending), except those
+    /// of `anywhere`, which are tokens of this set as well.
+    pub(super) fn find_beside(
+        &self,
+        anywhere: &WholeTokens,
+        text: &str,
+        words: impl Iterator<Item = usize>,
+    ) -> Option<Match> {
+        let bytes = text.as_bytes();
+        let mut words = words.peekable();
+        let places = bytes.iter().enumerate().filter(|(_, byte)| self.begins[usize::from(**byte)]);
+        places.map(|(start, _)| start).find_map(|start| {
+            while words.next_if(|&word| word < start).is_some() {}
+            let end = words.peek().map_or(bytes.len(), |&word| word);
+            let hits = [self.longest_at(&bytes[start..end]), anywhere.longest_at(&bytes[start..])];
+            let (len, id) = hits.into_iter().flatten().max()?;
+            Some(Match { start, len, id })
+        })
+    }
+
     /// The longest token that `bytes` begin with.
     fn longest_at(&self, bytes: &[u8]) -> Option<(usize, u32)> {
         let mut range = &self.tokens[..];
@@ -91,6 +111,10 @@ mod tests {
             let tokens: Vec<String> = tokens.into_iter().rev().collect();
             let whole = WholeTokens::new((0u32..).zip(&tokens).map(|(id, t)| (t.as_str(), id)));
             prop_assert_eq!(whole.find(&text), by_definition(&tokens, &text));
+            let none = WholeTokens::new(std::iter::empty());
+            prop_assert_eq!(whole.find_beside(&none, &text, std::iter::empty()), whole.find(&text));
+            prop_assert_eq!(whole.find_beside(&none, &text, 0..text.len()), None);
+            prop_assert_eq!(whole.find_beside(&whole, &text, 0..text.len()), whole.find(&text));
         }
     }
 }
