@@ -80,17 +80,16 @@ fn strata_lose_equal_shares() {
         let whole = suite(name);
         let before = by_source(&whole.0);
         assert_eq!(before.len(), 12, "{name}");
-        let after = by_source(&run(&whole, Removal::StratifiedBySource, 0.1, 4).suite);
-        for (source, n) in &before {
-            let gone = (n - after[source]) as f64;
-            assert!((gone - 0.1 * *n as f64).abs() <= 1.0, "{name}, {source}: {gone} of {n}");
+        // The largest difference, over the sources, between the chunks that a source loses and a tenth of its chunks.
+        let deviation = |removal, seed| {
+            let after = by_source(&run(&whole, removal, 0.1, seed).suite);
+            before.iter().map(|(s, &n)| ((n - after[s]) as f64 - 0.1 * n as f64).abs()).fold(0.0, f64::max)
+        };
+        for seed in 0..8 {
+            let equal = deviation(Removal::StratifiedBySource, seed);
+            assert!(equal <= 1.0, "{name}, seed {seed}: {equal}");
         }
-        // At random they do not.
-        let after = by_source(&run(&whole, Removal::Random, 0.1, 4).suite);
-        assert!(
-            before.iter().any(|(source, n)| ((n - after[source]) as f64 - 0.1 * *n as f64).abs() > 1.0),
-            "{name}: {before:?} {after:?}"
-        );
+        assert!((0..8).any(|seed| deviation(Removal::Random, seed) > 2.0), "{name}: random removal is never unequal");
     }
 }
 
