@@ -1,4 +1,5 @@
-//! What does one more cached position cost? Latent attention of GLM-4.7-Flash: 20 heads, latents of 512 + 64 values.
+//! How much does one more cached position cost? Latent attention of GLM-4.7-Flash: 20 heads, latents of 512 + 64
+//! values.
 //!
 //! `decode` steps one token through several layers whose caches together exceed those of the processor, at a given depth;
 //! `prefill` runs a chunk of a prompt at a given depth. Subtract the time at depth 0 to see attention without its projections.

@@ -1,4 +1,4 @@
-//! What does one decoded token cost at a depth of context, against the bytes it must read?
+//! How much time does one decoded token take at a depth of context, against the bytes that it must read?
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -29,7 +29,7 @@ pub fn layer(ty: &str, rows: usize, cols: usize) -> Linear {
     made.expect("the shape is sound").with_act_mode(ActMode::A8Block)
 }
 
-/// Number of rows of a matrix of the type that takes about `bytes`.
+/// Number of rows with which a matrix of the type takes about `bytes`.
 #[must_use]
 pub fn rows_for(ty: &str, cols: usize, bytes: usize) -> usize {
     (bytes / layer(ty, 1, cols).bytes().len()).next_multiple_of(4)

@@ -13,7 +13,7 @@ use tl_kernels::Pool;
 /// Layers of the model.
 pub const LAYERS: usize = 3;
 
-/// A model file that goes when this goes.
+/// A model file that is deleted when this value is dropped.
 #[derive(Debug)]
 pub struct SyntheticModel {
     dir: TempDir,
@@ -47,17 +47,17 @@ impl SyntheticModel {
         self.dir.path().join("model.gguf")
     }
 
-    /// The file, opened.
+    /// Opens the model file.
     ///
     /// # Panics
-    /// Never: it was written by this program.
+    /// If the file cannot be opened although this program has written it.
     #[must_use]
     pub fn open(&self) -> ModelFiles {
         ModelFiles::open(&self.path()).expect("a file of our own")
     }
 }
 
-/// Tokens that no model predicts.
+/// Random tokens, so that no model can predict them.
 #[must_use]
 pub fn tokens(n: usize, vocab: usize) -> Vec<u32> {
     let mut rng = SplitMix64::new(0);

@@ -1,7 +1,8 @@
-//! What does it cost to hand work to all threads, as often as for one decoded token?
+//! How much time does it take to hand work to all threads, as often as for one decoded token?
 //!
-//! 470 hand-overs of 8 tasks: empty ones, and ones of some microseconds. Ids `handover/POOL/TASK/THREADS`. `rayon` runs
-//! inside one `install`, like a step that stays within rayon's pool; `rayon-installs` enters it for each hand-over.
+//! 470 hand-overs of 8 tasks, which are empty or take some microseconds. Ids `handover/POOL/TASK/THREADS`. `rayon`
+//! runs inside one `install`, like a step that stays within rayon's pool; `rayon-installs` enters the pool for each
+//! hand-over.
 
 use std::hint::black_box;
 use std::time::Duration;

@@ -1,8 +1,8 @@
 //! GGUF and safetensors: validated reading over memory maps, streaming writing, names, resumable jobs.
 //!
-//! A model file is hostile until proven otherwise: opening one checks every count, length, name and
-//! span against the size of the file before anything is allocated or any view exists. The
-//! weights themselves (codes, scales, NaN) are checked when they are read or by [`verify`].
+//! A model file is untrusted input: opening one checks every count, length, name and span against the size of the file
+//! before anything is allocated or any view exists. The weights themselves (codes, scales, NaN) are checked when they
+//! are read or by [`verify`].
 
 mod error;
 mod formats;

@@ -1,8 +1,9 @@
-//! Names: which tensor of the model each tensor of a file is.
+//! Names: they tell the tensor of the model that each tensor of a file holds.
 //!
-//! An architecture lists the names of its tensors as [`NameRow`]s; the tables lie in the crate that knows architectures.
-//! The [`TensorNameMapper`] reads a name by them, the [`Catalog`] lists the tensors of the model that a source holds, and a
-//! [`TensorClass`] says what a tensor is for. [`validate`] compares a catalog with what the model should hold.
+//! An architecture lists the names of its tensors as [`NameRow`]s; the tables lie in the crate that knows
+//! architectures. The [`TensorNameMapper`] reads a name by them, the [`Catalog`] lists the tensors of the model that a
+//! source holds, and a [`TensorClass`] is the role of a tensor. [`validate`] compares a catalog with the tensors that
+//! the model should hold.
 
 mod catalog;
 mod class;

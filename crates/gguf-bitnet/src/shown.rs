@@ -1,11 +1,11 @@
-//! Text out of a file, made fit for a message.
+//! Text from a file, escaped and shortened for a message.
 //!
 //! **Invariant:** a message that quotes a name from a file stays one line of readable length and sends the terminal no
 //! control sequences, for any name.
 
 use std::fmt::{self, Write};
 
-/// Most characters of a text that are shown.
+/// Number of characters of a text that are shown.
 const CHARS: usize = 200;
 
 /// Whether a character is not printed but acts on the terminal: it ends a line, moves the cursor, or turns the writing

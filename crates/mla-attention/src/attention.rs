@@ -27,7 +27,7 @@ pub struct AttentionScratch {
 }
 
 impl AttentionScratch {
-    /// Buffers that hold nothing yet.
+    /// Empty buffers; the first forward pass sizes them.
     #[must_use]
     pub fn new() -> AttentionScratch {
         AttentionScratch::default()
@@ -52,7 +52,7 @@ impl Attention {
         }
     }
 
-    /// What the layer stores per position.
+    /// The shape of the layer's cache: the values stored per position.
     #[must_use]
     pub fn cache_shape(&self) -> CacheShape {
         match self {
@@ -76,7 +76,7 @@ impl Attention {
     /// of a token's row depend neither on how many tokens share the call nor on the pool.
     ///
     /// # Errors
-    /// [`Error::BufferLength`], [`CacheError::Full`] or [`CacheError::Mismatch`]; the cache then is as before.
+    /// [`Error::BufferLength`], [`CacheError::Full`] or [`CacheError::Mismatch`]; the cache is then unchanged.
     pub fn forward(
         &self,
         pool: &Pool,

@@ -1,4 +1,5 @@
-//! Refusals that both kinds of attention share: impossible settings, weights and buffers of the wrong size.
+//! Checks that both kinds of attention share: they refuse impossible settings, and weights and buffers of the wrong
+//! size.
 //!
 //! The numbers come from a model file, so every product of two of them is checked once, before anything is allocated or
 //! multiplied.
@@ -66,7 +67,8 @@ pub(crate) fn list<T>(name: &'static str, list: &[T], len: usize) -> Result<(), 
     Err(Error::WeightShape { name, expected: vec![len], got: vec![list.len()] })
 }
 
-/// The number of tokens in `x` `[n, width]`; refuses a broken row, and an `out` of another length.
+/// The number of tokens in `x` `[n, width]`; refuses a length that is no multiple of `width`, and an `out` of another
+/// length.
 pub(crate) fn tokens(x: &[f32], out: &[f32], width: usize) -> Result<usize, Error> {
     if !x.len().is_multiple_of(width) {
         return Err(Error::BufferLength { name: "x", expected: x.len().next_multiple_of(width), got: x.len() });

@@ -1,8 +1,8 @@
-//! Why attention could not be built or run.
+//! The reasons for which attention cannot be built or run.
 
 use crate::kv_cache::CacheError;
 
-/// Why attention could not be built or run.
+/// The reasons for which attention cannot be built or run.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "the fields are named as in the messages")]
@@ -19,7 +19,7 @@ pub enum Error {
     /// The buffer of the argument `name` has the wrong length.
     #[error("the buffer `{name}` holds {got} values, but {expected} are needed; pass a slice of exactly that length")]
     BufferLength { name: &'static str, expected: usize, got: usize },
-    /// A cache could not be made, or does not take the tokens.
+    /// A cache cannot be created, or cannot take the tokens.
     #[error(transparent)]
     Cache(#[from] CacheError),
 }

@@ -1,4 +1,4 @@
-//! What attention keeps of earlier positions.
+//! The caches of attention: the rows that it keeps of earlier positions.
 //!
 //! ```text
 //! LatentCache   one row per position:  [ normalised latent c | rotated shared key k_pe ]
@@ -9,8 +9,8 @@
 //! GLM-4.7-Flash keeps 576 values per position and layer this way, instead of 20 heads x (256 + 256): 54,144 bytes per
 //! token over 47 layers at F16, 30,268 at I8.
 //!
-//! **Invariant**: a cache holds positions `0 .. len` without a gap; memory for `n_ctx` positions is reserved when it is
-//! made; more than `n_ctx` is an error, never a silent truncation.
+//! **Invariant**: a cache holds positions `0 .. len` without a gap. Memory for `n_ctx` positions is reserved when the
+//! cache is created; an append beyond `n_ctx` is an error and changes nothing.
 
 mod cache_type;
 mod compressed;

@@ -1,6 +1,6 @@
 //! Multi-head latent attention and grouped-query attention with their caches.
 //!
-//! | room | what it holds |
+//! | room | contents |
 //! |---|---|
 //! | `mla` | latent attention: its dimensions, its weights, its forward pass |
 //! | `gqa` | grouped-query attention: the same three |

@@ -9,7 +9,7 @@ pub(crate) fn project(pool: &Pool, linear: &Linear, acts: &mut ActivationBuffer,
     linear.forward(pool, acts, y);
 }
 
-/// As [`project`], for two matrices that read the same input: the threads meet once.
+/// As [`project`], for two matrices that read the same input: one work list, so the threads wait for each other once.
 pub(crate) fn project_two(
     pool: &Pool,
     (a, y_a): (&Linear, &mut [f32]),

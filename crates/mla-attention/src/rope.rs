@@ -14,9 +14,9 @@
 //! it was trained with, and only that one. GLM-4.7-Flash and DeepSeek-V2 rotate neighbours,
 //! GLM-4.5 (`glm4_moe`) rotates halves.
 //!
-//! **Invariant**: the frequencies are rounded to f32 after the power and again after the
-//! reciprocal, and the angle is an f32 product, as in the reference implementation: at position
-//! 200,000 an error of one unit in the last place of a frequency turns the pair to a visibly other angle.
+//! **Invariant**: the frequencies are rounded to f32 after the power and again after the reciprocal, and the angle is
+//! an f32 product, as in the reference implementation. At position 200,000 an error of one unit in the last place of a
+//! frequency turns the pair by a different angle, which changes the scores.
 
 use tl_kernels::math;
 

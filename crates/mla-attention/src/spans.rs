@@ -11,18 +11,18 @@
 //! acc = acc * exp(m - M) + p_0 v_0 + p_1 v_1 + ...       the running numerator
 //! ```
 //!
-//! and at the end `out = acc / sum`. Latent attention is the case of one key head whose values are the first part of the
-//! keys, so both kinds of attention run through here. How scores and weighted sums are made depends on the cache's
-//! number type: `float` and `int8`.
+//! and at the end `out = acc / sum`. Latent attention is the case of one key head whose values are the first part of
+//! the keys, so this room serves both kinds of attention. Scores and weighted sums are computed by `float` or by
+//! `int8`, depending on the cache's number type.
 //!
 //! A span is read once for all rows of a task that see it and share its head: their scores are one small matrix product,
 //! and so are their weighted sums.
 //!
-//! **Invariant**: spans start at absolute multiples of 64, and the operations of a row are the same in the same order
-//! with any other rows beside it. So neither batch nor threads change a bit.
+//! **Invariant**: spans start at absolute multiples of 64, and the operations of a row and their order do not depend
+//! on the other rows of its task. So neither the batch nor the number of threads changes a bit.
 //!
-//! **Invariant**: a score of minus infinity weighs nothing; a row with no other score gives zeros. A score that is not a
-//! number shows in its own row's output and in no other row.
+//! **Invariant**: a score of minus infinity gets the weight 0; a row of such scores alone gives zeros. A NaN score
+//! appears in the output of its own row and changes no other row.
 
 mod attend;
 mod float;

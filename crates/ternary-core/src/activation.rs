@@ -15,7 +15,7 @@
 /// How the activations of a ternary product are represented.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum ActMode {
-    /// As they are: for reference runs.
+    /// Plain f32, without rounding: for reference runs.
     F32,
     /// INT8 with one scale per token and block of 256: the default.
     #[default]

@@ -1,7 +1,7 @@
 //! Shared, immutable bytes: a range of an owner that may be a file map, an arena or a vector.
 //!
-//! **Invariant**: the bytes of a `Bytes` never change and outlive every view of them. Cloning and
-//! slicing copy no data; they count one more user of the owner.
+//! **Invariant**: the bytes of a `Bytes` never change and outlive every view of them. Cloning and slicing copy no
+//! data; they add one reference to the owner.
 //!
 //! ```
 //! use ternary_core::Bytes;
@@ -34,8 +34,7 @@ impl Bytes {
     /// The bytes `range` of this view, sharing its owner.
     ///
     /// # Panics
-    /// If `range` does not lie inside the view; ask [`try_slice`](Self::try_slice) when the range
-    /// comes from a file.
+    /// If `range` does not lie inside the view; use [`try_slice`](Self::try_slice) when the range comes from a file.
     #[must_use]
     pub fn slice(&self, range: Range<usize>) -> Self {
         let len = self.range.len();

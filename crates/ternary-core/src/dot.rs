@@ -46,10 +46,10 @@ pub fn dot16(w: &[f32], x: &[f32]) -> f32 {
 
 /// `a * b + c` with one rounding, as `f32::mul_add`, which `core` does not have.
 ///
-/// The product of two f32 is exact in f64. The sum there is rounded *to odd*: where it is inexact,
-/// to the neighbour whose last bit is 1. Such a value lies on no tie of f32, so that the second
-/// rounding gives what a single one would (Boldo and Melquiond, "Emulation of FMA and correctly
-/// rounded sums: proved algorithms using rounding to odd", 2008).
+/// The product of two f32 is exact in f64. The sum there is rounded *to odd*: where it is inexact, to the neighbour
+/// whose last bit is 1. Such a value lies on no tie of f32, so that both roundings together give the result of a
+/// single one (Boldo and Melquiond, "Emulation of FMA and correctly rounded sums: proved algorithms using rounding to
+/// odd", 2008).
 #[inline]
 #[must_use]
 pub fn fma(a: f32, b: f32, c: f32) -> f32 {

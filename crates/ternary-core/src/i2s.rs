@@ -29,7 +29,7 @@ use crate::{Error, Result};
 /// Bytes after the packed codes; the first four are the scale.
 const TAIL_BYTES: usize = 32;
 
-/// Which of the two incompatible I2_S layouts the codes have.
+/// The two incompatible layouts of I2_S codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum I2sLayout {
     /// Groups of 128 weights in 32 bytes: the layout of the published files.

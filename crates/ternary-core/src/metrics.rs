@@ -1,4 +1,4 @@
-//! How far a quantised tensor is from its source, summed up chunk by chunk.
+//! The error of a quantised tensor against its source, summed up chunk by chunk.
 //!
 //! ```
 //! use ternary_core::ErrorSums;

@@ -34,10 +34,10 @@ use crate::{BLOCK, Error, Result, trit};
 /// Bytes of the f16 scale at the end of a block.
 const SCALE_BYTES: usize = 2;
 
-/// How 256 ternary weights and their scale lie in bytes.
+/// A layout of 256 ternary weights and their scale in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Packing {
-    /// GGML type 35: four codes per byte, planes of 32 weights.
+    /// GGML type 35: four codes per byte, of weights that lie 32 apart.
     Tq2_0,
     /// GGML type 34: five codes per byte, base 3.
     Tq1_0,
@@ -112,7 +112,7 @@ impl Packing {
     pub fn is_valid(self, blocks: &[u8]) -> bool {
         match self {
             Self::Tq2_0 | Self::BitnetT158 => are_valid::<{ 64 + SCALE_BYTES }>(blocks, has_code_three),
-            // Every byte is five valid codes.
+            // Every byte decodes to five valid codes.
             Self::Tq1_0 => are_valid::<{ tq1_0::CODE_BYTES + SCALE_BYTES }>(blocks, |_| false),
         }
     }
@@ -149,7 +149,7 @@ fn are_valid<const N: usize>(blocks: &[u8], invalid: impl Fn(&[u8; N]) -> bool) 
     const EXPONENT: u16 = 0x7c00;
     let (blocks, rest) = blocks.as_chunks::<N>();
     assert!(rest.is_empty(), "blocks of {N} bytes and {} more", rest.len());
-    // Without an early exit inside a run, the common case is a few vector instructions per block.
+    // The loop over a run has no early exit, so a valid block takes a few vector instructions.
     blocks.chunks(64).all(|run| {
         let mut sound = true;
         for block in run {

@@ -32,8 +32,8 @@ pub enum Rounding {
 
 /// Quantises one block: trits to `trits`, the scale as the result, `weights[i] ≈ trits[i] * scale`.
 ///
-/// `importance`, where given, weighs the squared error of each weight; where all of it is 0 it is
-/// ignored. A scale beyond the range of f16 is its largest number.
+/// `importance`, where given, weighs the squared error of each weight; where all of it is 0 it is ignored. A scale
+/// beyond the range of f16 becomes the largest finite f16.
 ///
 /// Weights must be finite, importances finite and not negative. Where they are not, the scale is
 /// NaN, which no strict reader accepts, and the trits are 0; [`quantize_row`] makes it an error.
@@ -95,7 +95,7 @@ pub fn quantize_row(
     Ok(())
 }
 
-/// Whether `h` may weigh an error.
+/// Whether `h` can be an importance: finite and not negative.
 fn is_importance(h: f32) -> bool {
     h >= 0.0 && h.is_finite()
 }

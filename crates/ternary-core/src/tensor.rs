@@ -22,7 +22,7 @@ use alloc::vec;
 
 use crate::{BLOCK, Bytes, Error, I2sLayout, Packing, Result, Rounding, TernaryBlock, f16, quantize_row};
 
-/// Where the scales of a ternary tensor are.
+/// The place of a ternary tensor's scales.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Scales {
     /// In every block, as f16.
@@ -107,25 +107,25 @@ impl TernaryTensor {
         Self::new(packing, rows, cols, Bytes::from(packed), Scales::PerTensor(scale))
     }
 
-    /// How a block lies in bytes.
+    /// The packing of the tensor's blocks.
     #[must_use]
     pub const fn packing(&self) -> Packing {
         self.packing
     }
 
-    /// Outputs of the product.
+    /// Number of rows: the outputs of the product.
     #[must_use]
     pub const fn rows(&self) -> usize {
         self.rows
     }
 
-    /// Inputs of the product: a multiple of 256.
+    /// Number of columns, a multiple of 256: the inputs of the product.
     #[must_use]
     pub const fn cols(&self) -> usize {
         self.cols
     }
 
-    /// Where the scales are.
+    /// The place of the scales: in every block, or one for the tensor.
     #[must_use]
     pub const fn scales(&self) -> Scales {
         self.scales
@@ -210,6 +210,6 @@ impl TernaryTensor {
 fn tensor_bytes(packing: Packing, rows: usize, cols: usize) -> Result<usize> {
     let row_bytes = packing.row_bytes(cols)?;
     let _weights = rows.checked_mul(cols).ok_or(Error::TooLarge { rows, cols })?;
-    // Fewer bytes than weights.
+    // A row has fewer bytes than weights, so this product cannot overflow either.
     Ok(rows * row_bytes)
 }

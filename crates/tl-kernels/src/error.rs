@@ -61,7 +61,7 @@ pub enum Error {
         /// Rows of the matrix.
         rows: usize,
     },
-    /// A pool of no threads, or of absurdly many.
+    /// A pool of 0 threads, or of more than the limit.
     #[error("a pool needs 1 to {max} threads, got {got}")]
     ThreadCount {
         /// Number of threads asked for.

@@ -1,8 +1,8 @@
 //! The thread pool: the calling thread and worker threads that wait for it.
 //!
-//! **Invariant:** every unit of work writes memory that no other unit of the same call can reach, so the
-//! result does not depend on the number of threads. The ways to hand out mutable memory, [`Pool::chunks_mut`]
-//! and the cells of a [`Grid`], are the only audited places where that is arranged.
+//! **Invariant:** every unit of work writes memory that no other unit of the same call can reach, so the result does
+//! not depend on the number of threads. Only [`Pool::chunks_mut`] and the cells of a [`Grid`] hand out mutable memory,
+//! and their `unsafe` code keeps the units apart.
 //!
 //! **Invariant:** handing over work allocates nothing.
 //!
@@ -141,7 +141,7 @@ impl<T> Chunks<T> {
 }
 
 // SAFETY: the pointer comes from a `&mut [T]`, and each element is reached by one task only, so sharing the chunks
-// sends elements to other threads and never shares one: `T: Send` is what that needs.
+// sends elements to other threads and never shares one, which needs `T: Send` alone.
 #[allow(unsafe_code, reason = "see the SAFETY comment")]
 unsafe impl<T: Send> Sync for Chunks<T> {}
 

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! float.rs        arithmetic on sixteen f32                      Float
-//! vector.rs       loads, ternary codes, integer dot products     Simd, and Kernel: what is compiled per level
+//! vector.rs       loads, ternary codes, integer dot products     Simd, and Kernel: code that is compiled per level
 //! tile.rs         32 ternary rows in 2-bit fields                TileSimd
 //! trit_tile.rs    32 ternary rows with five weights in a byte    TritTileSimd
 //! token_table.rs  sums of activations, looked up by weights      TableSimd

@@ -38,7 +38,7 @@ pub(super) fn encode_numbers<const N: usize>(row: &[f32], out: &mut [u8], encode
     }
 }
 
-/// The F16 at `at` of a block.
+/// The F16 that starts at byte `at` of a block.
 pub(super) fn f16_at(block: &[u8], at: usize) -> f32 {
     f16_to_f32(u16::from_le_bytes([block[at], block[at + 1]]))
 }

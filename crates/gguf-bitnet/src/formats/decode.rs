@@ -7,7 +7,7 @@ use super::error::FormatError;
 use super::tensor_type::TensorType;
 use crate::error::Result;
 
-/// Writes the values of `bytes` to `out`, which says how many there are.
+/// Writes the values of `bytes` to `out`, whose length is the number of values.
 ///
 /// `bytes` are whole blocks: one or more rows, or the whole tensor where the type has no rows
 /// (I2_S and [`TensorType::BitnetT158Flat`]). NaN and infinite values of float types and of scales pass
@@ -22,7 +22,7 @@ use crate::error::Result;
 /// ```
 ///
 /// # Errors
-/// [`FormatError::DataLength`] and [`FormatError::RowNotBlocks`] when the lengths do not belong together,
+/// [`FormatError::DataLength`] and [`FormatError::RowNotBlocks`] when the two lengths do not fit each other,
 /// [`FormatError::Ternary`] for an invalid code or scale.
 pub fn dequantize(ty: TensorType, bytes: &[u8], out: &mut [f32]) -> Result<()> {
     let expected = ty.tensor_bytes(&[out.len()])?;

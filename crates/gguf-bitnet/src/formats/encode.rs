@@ -39,9 +39,9 @@ pub fn quantize_row(ty: TensorType, row: &[f32], out: &mut Vec<u8>) -> Result<()
 /// per element, weighs the squared error of ternary types and of Q6_K; others ignore it.
 ///
 /// # Errors
-/// [`FormatError::NotWritable`] for types that are only read, [`FormatError::RowNotBlocks`] for a length that
-/// does not divide into blocks, [`FormatError::NotRepresentable`] for NaN, infinite and too large values,
-/// [`FormatError::ImportanceLength`] and [`FormatError::BadImportance`]. Nothing is appended then.
+/// [`FormatError::NotWritable`] for types that are only read, [`FormatError::RowNotBlocks`] for a length that does not
+/// divide into blocks, [`FormatError::NotRepresentable`] for NaN, infinite and too large values,
+/// [`FormatError::ImportanceLength`] and [`FormatError::BadImportance`]. On an error nothing is appended.
 pub fn encode_row(
     ty: TensorType,
     rounding: Rounding,
@@ -66,7 +66,7 @@ pub fn encode_row(
 
 /// Checks that every value is below the limit in magnitude.
 fn check_values(ty: TensorType, limit: f32, row: &[f32]) -> Result<(), FormatError> {
-    // Without an early exit, so that it becomes vector code; false for NaN.
+    // The fold has no early exit, so that it becomes vector code. The comparison is false for NaN.
     let all_fit = row.iter().fold(true, |all, v| all & (v.abs() < limit));
     if !all_fit && let Some(at) = row.iter().position(|v| v.is_nan() || v.abs() >= limit) {
         return Err(FormatError::NotRepresentable { ty, at, value: row[at] });

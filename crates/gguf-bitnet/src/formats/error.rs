@@ -17,7 +17,7 @@ pub enum FormatError {
     )]
     UnsupportedType {
         id: u32,
-        /// The format's name for it.
+        /// The name that the GGML format gives the type.
         name: &'static str,
     },
     /// A row that does not divide into the type's blocks.
@@ -61,7 +61,7 @@ pub enum FormatError {
         cols: usize,
         got: usize,
     },
-    /// An importance that weighs nothing sensible.
+    /// An importance that is negative, NaN or infinite.
     #[error("the importance of element {at} is {value}: it must be finite and not negative, recompute the statistics")]
     BadImportance {
         /// Index in the row.

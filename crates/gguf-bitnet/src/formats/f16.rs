@@ -4,7 +4,7 @@
 //! F16: sign 1 | exponent 5, bias 15 | mantissa 10      F32: sign 1 | exponent 8, bias 127 | mantissa 23
 //! ```
 
-/// F16 rounds to infinity from here on: halfway between the largest F16 and the next power of two.
+/// From this magnitude on, F16 rounds to infinity: halfway between the largest F16 and the next power of two.
 pub(super) const F16_LIMIT: f32 = 65520.0;
 
 /// The exact value of an F16.

@@ -11,7 +11,7 @@ use super::blocks::{decode_numbers, encode_numbers};
 use super::f16::{F16_LIMIT, f16_to_f32, f32_to_f16};
 use super::format::{Encoder, Encoding, FloatBits, Format, Invalid, Layout};
 
-/// BF16 rounds to infinity from here on: the largest BF16 and half a unit.
+/// From this magnitude on, BF16 rounds to infinity: the largest BF16 and half a unit.
 const BF16_LIMIT: f32 = f32::from_bits(0x7f7f_8000);
 
 /// IEEE binary32, stored as it is computed with.

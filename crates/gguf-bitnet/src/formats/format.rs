@@ -16,7 +16,7 @@ pub(crate) struct Layout {
     pub(crate) block_bytes: usize,
 }
 
-/// Which elements blocks are cut from.
+/// The run of elements that a format divides into blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Extent {
     /// Each row is a whole number of blocks, so a row can be cut out of the tensor.
@@ -64,7 +64,7 @@ pub(crate) trait Format: Sync {
     /// Identity and block size.
     fn layout(&self) -> Layout;
 
-    /// Which elements blocks are cut from.
+    /// The run of elements that a format divides into blocks.
     fn extent(&self) -> Extent {
         Extent::Rows
     }
@@ -77,28 +77,28 @@ pub(crate) trait Format: Sync {
     /// The bit patterns that are no weights.
     fn invalid(&self) -> Invalid;
 
-    /// Writes the values of `bytes` to `out`. The caller has checked that the lengths belong together.
+    /// Writes the values of `bytes` to `out`. The caller has checked that the two lengths fit each other.
     ///
     /// # Errors
     /// For ternary formats, an invalid code or scale.
     fn decode(&self, bytes: &[u8], out: &mut [f32]) -> Result<(), Error>;
 
-    /// How rows are encoded; `None` for a format that is only read.
+    /// The encoder of the format; `None` for a format that is only read.
     fn encoder(&self) -> Option<&dyn Encoder> {
         None
     }
 }
 
-/// The choices of an encoder.
+/// The options of an encoder.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Encoding<'a> {
-    /// How a ternary format chooses its trits.
+    /// The rule by which a ternary format chooses its trits.
     pub(crate) rounding: Rounding,
-    /// One weight per element for its squared error.
+    /// The weight of each element's squared error.
     pub(crate) importance: Option<&'a [f32]>,
 }
 
-/// Writing of a format.
+/// The encoder of a format that can be written.
 pub(crate) trait Encoder {
     /// Values of this magnitude or more do not fit.
     fn limit(&self) -> f32 {

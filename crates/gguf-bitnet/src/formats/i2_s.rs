@@ -7,7 +7,7 @@ use super::format::{Extent, Format, Invalid, Layout};
 /// Bytes after the packed codes of an I2_S tensor; the first four are its F32 scale.
 pub(crate) const I2S_TAIL_BYTES: u64 = 32;
 
-/// I2_S in one of its two layouts, which files do not tell apart.
+/// I2_S in one of its two layouts; a file does not say which of them it holds.
 pub(super) struct I2s {
     name: &'static str,
     layout: I2sLayout,

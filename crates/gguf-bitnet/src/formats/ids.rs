@@ -6,7 +6,7 @@ use super::error::FormatError;
 use super::tensor_type::TensorType;
 use crate::error::Result;
 
-/// Ids of the GGML format without a file in this folder: errors name them.
+/// Types of the GGML format that this crate does not decode, with their ids, so that errors can name them.
 const UNSUPPORTED: &[(u32, &str)] = &[
     (4, "Q4_2"),
     (5, "Q4_3"),
@@ -30,7 +30,7 @@ const UNSUPPORTED: &[(u32, &str)] = &[
 ];
 
 impl TensorType {
-    /// The type with a GGML id; I2_S is taken for the x86 layout, BITNET_T158 for the one by rows.
+    /// The type with a GGML id. The id of I2_S gives the x86 layout, the id of BITNET_T158 the layout by rows.
     ///
     /// # Errors
     /// [`FormatError::UnsupportedType`] for a type of the format that is not decoded here,
@@ -41,7 +41,7 @@ impl TensorType {
         }
         Err(match UNSUPPORTED.iter().find(|entry| entry.0 == id) {
             Some(&(id, name)) => FormatError::UnsupportedType { id, name },
-            // bitnet.cpp's 37 and 38 are layouts of single builds; they are never guessed.
+            // bitnet.cpp's ids 37 and 38 mean different layouts in different builds, so no layout is assumed for them.
             None => FormatError::UnknownType { id },
         }
         .into())

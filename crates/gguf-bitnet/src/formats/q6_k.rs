@@ -26,7 +26,7 @@ const INVERSE: [f32; TRIALS] = [
     -32.0, -31.1, -31.2, -31.3, -31.4, -31.5, -31.6, -31.7, -31.8, -31.9, -32.1, -32.2, -32.3, -32.4, -32.5, -32.6,
     -32.7, -32.8, -32.9, -32.0,
 ];
-/// Adding and subtracting it rounds to the nearest integer, ties to even.
+/// Adding and then subtracting this number rounds to the nearest integer, ties to even.
 const ROUND: f32 = 12_582_912.0;
 
 /// The storage format Q6_K.
@@ -53,7 +53,7 @@ impl Format for Q6K {
 
 impl Encoder for Q6K {
     fn limit(&self) -> f32 {
-        // The scale is an F16.
+        // The block's scale is stored as F16, which bounds the weights.
         F16_LIMIT * 127.0 * 31.0
     }
 
@@ -80,8 +80,7 @@ fn decode(block: &[u8; 210], out: &mut [f32; 256]) {
     }
 }
 
-/// Encodes a row of whole super-blocks; `importance` weighs squared errors, else the squared
-/// weights do.
+/// Encodes a row of whole super-blocks. `importance` weighs the squared errors; without it the squared weights do.
 fn encode(row: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
     let blocks = row.as_chunks::<256>().0;
     for (b, (x, out)) in blocks.iter().zip(out.as_chunks_mut::<210>().0).enumerate() {
@@ -142,7 +141,7 @@ fn encode_block(x: &[f32; 256], importance: Option<&[f32; 256]>, out: &mut [u8; 
 fn best_scale(x: &[f32; RUN], weights: &[f32; RUN]) -> f32 {
     let largest = x.iter().fold(0.0f32, |m: f32, &x| if x.abs() > m.abs() { x } else { m });
     let heaviest = weights.iter().fold(0.0f32, |m, &w| if w > m { w } else { m });
-    // In units of the largest, so that squares of tiny numbers do not vanish.
+    // Numbers are taken in units of the largest, so that squares of tiny numbers do not underflow.
     let (unit, weight_unit) = (1.0 / largest, 1.0 / heaviest);
     if !unit.is_finite() {
         return 0.0;
@@ -210,7 +209,8 @@ mod tests {
                     run.iter().map(|&v| f64::from(v - s * q(v)).powi(2)).sum::<f64>()
                 })
                 .sum();
-            // The plain scale above is not even rounded to 8 bits.
+            // The plain scale above is exact, while the encoder's is rounded to 8 bits, and yet the encoder's error is
+            // smaller.
             assert!(error(&x, None) < plain, "{} against {plain}", error(&x, None));
             let power: f64 = x.iter().map(|&v| f64::from(v).powi(2)).sum();
             assert!(error(&x, None) / power < 1e-3);
@@ -240,7 +240,7 @@ mod tests {
         let small: Vec<f32> = wave(256, 0.5).iter().map(|v| v * 1e-4).collect();
         let power: f64 = small.iter().map(|&v| f64::from(v).powi(2)).sum();
         assert!(error(&small, None) < 0.05 * power);
-        // Multiples of one step with -32 in every run come back as they are.
+        // Multiples of one step, with -32 in every run, are encoded without an error.
         let exact: Vec<f32> = (0..256).map(|i| ((i * 7 % 64) as f32 - 32.0) * 0.25).map(|v| v.max(-8.0)).collect();
         let exact: Vec<f32> = exact.iter().enumerate().map(|(i, &v)| if i % 16 == 0 { -8.0 } else { v }).collect();
         assert_eq!(error(&exact, None), 0.0);

@@ -34,7 +34,7 @@ impl Format for Q8_0 {
 
 impl Encoder for Q8_0 {
     fn limit(&self) -> f32 {
-        // The scale is an F16.
+        // The block's scale is stored as F16, which bounds the weights.
         F16_LIMIT * 127.0
     }
 

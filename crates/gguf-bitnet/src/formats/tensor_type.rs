@@ -14,7 +14,7 @@ use super::{floats, i2_s, integers, iq1_s, q2_k, q3_k, q4_0, q4_1, q4_k, q5_0, q
 /// Declares [`TensorType`] and the table of formats that its variants index.
 macro_rules! tensor_types {
     ($($(#[doc = $doc:literal])* $variant:ident = $format:expr,)*) => {
-        /// How the elements of a tensor are stored.
+        /// The storage type of a tensor's elements.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[non_exhaustive]
         pub enum TensorType {

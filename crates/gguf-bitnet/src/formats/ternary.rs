@@ -8,9 +8,9 @@ use super::format::{Encoder, Encoding, Extent, Format, Invalid, Layout};
 pub(super) struct Ternary {
     id: u32,
     packing: Packing,
-    /// Bytes of two-bit codes at the start of a block, 0 for another coding.
+    /// Bytes of two-bit codes at the start of a block; 0 for a packing whose codes are not two bits wide.
     two_bit_codes: usize,
-    /// Where the scale lies in a block.
+    /// Byte offset of the scale in a block, as a list of one.
     scale: &'static [usize],
 }
 
@@ -80,7 +80,7 @@ impl Format for BitnetT158Flat {
         let (head, tail) = bytes.split_at(whole.len() * packing.block_bytes());
         BITNET_T158.decode(head, whole.as_flattened_mut())?;
         if !rest.is_empty() {
-            // Padding codes may be invalid; zero trits in their place never are.
+            // Padding codes may be invalid, so zero trits replace them before the block is decoded.
             let mut padded: Vec<u8> = tail.to_vec();
             for i in rest.len()..BLOCK {
                 let (byte, shift) = (i / 4, 2 * (i % 4));

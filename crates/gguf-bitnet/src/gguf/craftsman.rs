@@ -67,7 +67,7 @@ pub(super) fn tensor_type(info: &RawInfo, span: u64, alignment: u64) -> Result<T
     }
 }
 
-/// Which meanings of its id a tensor's span fits.
+/// The meanings of a tensor's id that fit its span.
 struct Fit {
     ternary: bool,
     bf16: bool,
@@ -75,7 +75,7 @@ struct Fit {
 
 impl Fit {
     fn of(info: &RawInfo, span: u64, alignment: u64) -> Fit {
-        // The data themselves, or the data padded to the alignment.
+        // A span is the data alone, or the data padded to the alignment.
         let fits = |bytes: u64| {
             bytes <= span && bytes.checked_next_multiple_of(alignment).is_some_and(|padded| span <= padded)
         };

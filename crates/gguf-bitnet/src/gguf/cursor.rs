@@ -32,7 +32,7 @@ impl<'a> Cursor<'a> {
         self.bytes.len() - self.at
     }
 
-    /// The next `n` bytes; an error calls them `what`.
+    /// The next `n` bytes; `what` names them in an error.
     pub(super) fn take(&mut self, n: usize, what: &'static str) -> Result<&'a [u8]> {
         let rest = &self.bytes[self.at..];
         let Some((taken, _)) = rest.split_at_checked(n) else {
@@ -66,12 +66,12 @@ impl<'a> Cursor<'a> {
         Ok(u64::from_le_bytes(self.array(what)?))
     }
 
-    /// The length of an array whose elements take at least `min_bytes` each: refused when the rest
-    /// of the file or the longest header cannot hold so many, so that it may size an allocation.
+    /// The length of an array whose elements take at least `min_bytes` each. A length that the rest of the file or the
+    /// longest header cannot hold is refused, so the caller may allocate that many elements.
     pub(super) fn array_len(&mut self, min_bytes: usize) -> Result<usize> {
         let count = self.u64("an array's length")?;
         let n = self.check_count(count, "array elements", min_bytes)?;
-        // No overflow: so many bytes are left in the file.
+        // This cannot overflow: the check above has found that many bytes in the file.
         match self.at + n * min_bytes > HEADER_LIMIT {
             true => Err(GgufError::HeaderTooLong { limit: HEADER_LIMIT as u64 }.into()),
             false => Ok(n),

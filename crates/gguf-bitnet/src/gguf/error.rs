@@ -21,7 +21,7 @@ pub enum GgufError {
     /// A header longer than any model's.
     #[error("the header is longer than {limit} bytes, more than any model needs: the file is damaged")]
     HeaderTooLong {
-        /// The most bytes that are read.
+        /// Largest size in bytes of a header that is read.
         limit: u64,
     },
     /// A count that the rest of the file cannot hold, or that is over the limit for any file.
@@ -32,7 +32,7 @@ pub enum GgufError {
     CountTooLarge {
         what: &'static str,
         count: u64,
-        /// The most that fit.
+        /// The largest count that fits.
         max: u64,
     },
     /// A string longer than the rest of the file.
@@ -109,7 +109,7 @@ pub enum GgufError {
     /// A name that GGUF does not allow.
     #[error("the name has {len} bytes, GGUF allows at most 63: shorten it")]
     NameTooLong {
-        /// Its length in bytes.
+        /// Length of the name in bytes.
         len: usize,
     },
     /// No dimensions, or more than four.
@@ -149,13 +149,13 @@ pub enum GgufError {
     /// A part of the set is not there.
     #[error("the split file lacks its part {}: put all parts in one directory", path.display())]
     SplitPartMissing { path: PathBuf },
-    /// A part whose metadata does not belong here.
+    /// A part whose split metadata differs from that of its set.
     #[error("split metadata `{key}` is {got}, expected {expected}: the parts are not of one set")]
     SplitMismatch { key: &'static str, expected: u64, got: u64 },
     /// Tensor data written out of order, too long or too short.
     #[error("{got} bytes of tensor data written, the file's layout has {expected} at this point")]
     WrongAmount { expected: u64, got: u64 },
-    /// A tensor written out of turn.
+    /// A tensor written out of order.
     #[error("tensor number {got} written, number {expected} is next: write them in order")]
     WrongOrder {
         /// Index of the tensor whose turn it is.

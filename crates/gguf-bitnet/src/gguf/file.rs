@@ -20,10 +20,10 @@ use crate::formats::TensorType;
 use crate::source::{SourceError, TensorInfo, TensorSource, within};
 use crate::store::MappedFile;
 
-/// Choices that a file does not state itself.
+/// Options for the properties that a GGUF file does not state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OpenOptions {
-    /// Layout of I2_S tensors. The published files have the x86 one, which is the default.
+    /// Layout of I2_S tensors. The default is that of the published files, x86.
     pub i2s_layout: I2sLayout,
 }
 
@@ -58,7 +58,7 @@ pub struct GgufFile {
     is_craftsman: bool,
     metadata: Metadata,
     tensors: Vec<TensorInfo>,
-    /// Where each tensor lies, in the order of `tensors`.
+    /// The place of each tensor, in the order of `tensors`.
     places: Vec<Place>,
     index: HashMap<String, usize>,
 }
@@ -87,7 +87,7 @@ impl GgufFile {
         GgufFile::open_with(path, OpenOptions::default())
     }
 
-    /// As [`GgufFile::open`], with choices.
+    /// As [`GgufFile::open`], with options.
     ///
     /// # Errors
     /// As [`GgufFile::open`].
@@ -101,7 +101,7 @@ impl GgufFile {
                 let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
                 let stem = split.stem(name).map_err(|e| e.in_file(path))?;
                 let mut files = Vec::new();
-                // The loop ends at the first missing file, so a false count costs nothing.
+                // The loop ends at the first missing file, so a false count costs no time.
                 for no in 0..split.count {
                     let part_path = path.with_file_name(split_file_name(stem, no + 1, split.count));
                     if !part_path.exists() {
@@ -207,7 +207,7 @@ impl GgufFile {
         self.parts.iter().map(|part| Some(part.map.as_ref()?.state())).collect()
     }
 
-    /// Whether the file gives type ids 29 and 30 the meaning that RuvLLM's craftsman files do.
+    /// Whether type ids 29 and 30 have the meanings of RuvLLM's craftsman files.
     pub fn is_craftsman(&self) -> bool {
         self.is_craftsman
     }
@@ -315,7 +315,7 @@ fn layout(header: &Header, file_bytes: usize, options: OpenOptions) -> Result<La
             if bytes > have {
                 return Err(SourceError::TruncatedData { need: bytes, have }.into());
             }
-            // All three are at most the length of the file, which is a usize.
+            // All three numbers are at most the length of the file, which is a usize.
             let start = usize::try_from(header.data_start + info.offset);
             let len = usize::try_from(bytes);
             let (Ok(start), Ok(len)) = (start, len) else {

@@ -26,9 +26,10 @@ pub(crate) const ALIGNMENT_KEY: &str = "general.alignment";
 /// Most dimensions of a tensor.
 pub(crate) const MAX_DIMS: usize = 4;
 
-/// The least a pair takes: length of a one-byte key, the key, a type, a value.
+/// Fewest bytes of a pair: length of a one-byte key, the key, a type, a value.
 const MIN_PAIR_BYTES: usize = 8 + 1 + 4 + 1;
-/// The least a tensor info takes: as above, with one dimension and an offset.
+/// Fewest bytes of a tensor info: length of a one-byte name, the name, number of dimensions, one dimension, type,
+/// offset.
 const MIN_INFO_BYTES: usize = 8 + 1 + 4 + 8 + 4 + 8;
 
 /// A tensor info as the file states it, not yet checked against the data.
@@ -38,7 +39,7 @@ pub(super) struct RawInfo {
     /// In file order: fastest first by the standard.
     pub(super) dims: Vec<usize>,
     pub(super) type_id: u32,
-    /// From the start of the data.
+    /// Offset in bytes from the start of the data.
     pub(super) offset: u64,
 }
 
@@ -60,7 +61,7 @@ pub(super) struct Header {
     pub(super) data_start: u64,
 }
 
-/// Reads the header of a file given as a whole.
+/// Reads the header from the bytes of a whole file.
 pub(super) fn parse(file: &[u8]) -> Result<Header> {
     let mut cursor = Cursor::new(file);
     let version = parse_magic(&mut cursor)?;
@@ -114,7 +115,7 @@ fn parse_magic(cursor: &mut Cursor<'_>) -> Result<u32> {
     let version = cursor.u32("the version")?;
     match version {
         2 | 3 => Ok(version),
-        // Small when its bytes are swapped: written for a big-endian machine.
+        // A version that is small with its bytes swapped: the file was written for a big-endian machine.
         _ if matches!(version.swap_bytes(), 1..=0xffff) => Err(GgufError::BigEndian.into()),
         _ => Err(GgufError::UnsupportedVersion { version }.into()),
     }
@@ -204,10 +205,10 @@ fn parse_array(cursor: &mut Cursor<'_>, key: &str) -> Result<Array> {
     })
 }
 
-/// A length and as many numbers of `N` bytes.
+/// Reads a length, then as many numbers of `N` bytes.
 fn numbers<const N: usize, T>(cursor: &mut Cursor<'_>, from: impl Fn([u8; N]) -> T) -> Result<Vec<T>> {
     let n = cursor.array_len(N)?;
-    // No overflow: the count was checked against the bytes that are left.
+    // This cannot overflow: the count was checked against the bytes that are left.
     let bytes = cursor.take(n * N, "a metadata array")?;
     Ok(bytes.as_chunks::<N>().0.iter().map(|&b| from(b)).collect())
 }

@@ -32,7 +32,7 @@ pub struct Metadata {
     index: HashMap<String, usize>,
 }
 
-/// Equal pairs in equal order.
+/// Two values are equal when they hold equal pairs in the same order.
 impl PartialEq for Metadata {
     fn eq(&self, other: &Metadata) -> bool {
         self.entries == other.entries

@@ -179,7 +179,7 @@ impl Value {
     }
 }
 
-/// Something that the format can store: appended little-endian.
+/// A value that the format can store. It is appended in little-endian order.
 pub(crate) trait Put {
     fn put(&self, out: &mut Vec<u8>);
 }
@@ -240,7 +240,7 @@ impl From<&str> for Value {
     }
 }
 
-/// For messages and listings: long arrays and strings are shortened.
+/// The form for messages and listings, in which long arrays and strings are shortened.
 impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const SHOWN: usize = 8;

@@ -48,7 +48,7 @@ const MAX_NAME_BYTES: usize = 63;
 pub struct GgufWriter {
     header: Vec<u8>,
     infos: Vec<TensorInfo>,
-    /// Where each tensor starts in the file.
+    /// Offset of each tensor in the file.
     offsets: Vec<u64>,
     alignment: u64,
     file_bytes: u64,
@@ -59,7 +59,7 @@ pub struct GgufWriter {
 }
 
 impl GgufWriter {
-    /// Lays out a file of `metadata` and tensors. `general.alignment` is obeyed.
+    /// Lays out a file of `metadata` and tensors, aligned to `general.alignment` of the metadata.
     ///
     /// # Errors
     /// When the alignment is invalid, a key is empty, a name is empty, too long or taken, a shape
@@ -97,7 +97,7 @@ impl GgufWriter {
         metadata.encode(&mut header);
         for (info, offset) in infos.iter().zip(&offsets) {
             encode_str(&info.name, &mut header);
-            // At most four.
+            // The check above allows at most four dimensions.
             header.extend_from_slice(&(info.shape.len() as u32).to_le_bytes());
             for &dim in info.shape.iter().rev() {
                 header.extend_from_slice(&(dim as u64).to_le_bytes());
@@ -141,7 +141,7 @@ impl GgufWriter {
     /// Writes the header.
     ///
     /// # Errors
-    /// When something has been written already, or `out` refuses.
+    /// When something has been written already, or writing to `out` fails.
     pub fn begin<W: Write + ?Sized>(&mut self, out: &mut W) -> Result<()> {
         if self.written != 0 {
             return Err(GgufError::WrongAmount { expected: 0, got: self.written }.into());
@@ -177,7 +177,7 @@ impl GgufWriter {
     /// Writes the next bytes of tensor `index`, and its padding once they are all there.
     ///
     /// # Errors
-    /// When another tensor is next, the tensor would become too long, or `out` refuses.
+    /// When another tensor is next, the tensor would become too long, or writing to `out` fails.
     pub fn write_tensor<W: Write + ?Sized>(&mut self, out: &mut W, index: usize, chunk: &[u8]) -> Result<()> {
         if self.written < self.header.len() as u64 {
             return Err(GgufError::WrongAmount { expected: self.header.len() as u64, got: self.written }.into());
@@ -220,8 +220,8 @@ impl GgufWriter {
     /// made durable and renamed, so `path` never holds a half-written model.
     ///
     /// # Errors
-    /// As [`GgufWriter::new`] and [`GgufWriter::write_tensor`], and when the disk refuses; nothing
-    /// is left behind then.
+    /// As [`GgufWriter::new`] and [`GgufWriter::write_tensor`], and when writing to the disk fails. The partial file
+    /// is then removed.
     pub fn write_file(path: &Path, metadata: &Metadata, tensors: &[(TensorInfo, Bytes)]) -> Result<()> {
         let infos = tensors.iter().map(|(info, _)| info.clone()).collect();
         let mut writer = GgufWriter::new(metadata, infos).map_err(|e| e.in_file(path))?;
@@ -241,7 +241,7 @@ impl GgufWriter {
             sync_dir(parent(path))
         })();
         result.map_err(|e: Error| {
-            // Gone already when the rename has happened.
+            // After a successful rename there is no partial file to remove, so a failure is ignored.
             let _ = std::fs::remove_file(&partial);
             e.in_file(path)
         })
@@ -262,7 +262,7 @@ fn check_info(info: &TensorInfo) -> Result<()> {
         return Err(SourceError::ZeroDimension { dim }.into());
     }
     if matches!(info.ty, TensorType::BitnetT158Flat | TensorType::I2sArm) {
-        // Their ids mean another layout to every other reader.
+        // Every other reader takes these ids for another layout and would read wrong weights.
         return Err(FormatError::NotWritable { ty: info.ty }.into());
     }
     let expected = info.ty.tensor_bytes(&info.shape)?;

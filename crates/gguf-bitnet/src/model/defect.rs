@@ -1,4 +1,4 @@
-//! Defects of stored weights, which only reading them finds.
+//! Defects of stored weights. Opening a model does not find them; reading all weights does.
 
 use std::fmt;
 

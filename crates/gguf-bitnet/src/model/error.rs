@@ -1,4 +1,4 @@
-//! Models that cannot be found or are not the one that was meant.
+//! Errors of models that cannot be found, or that are not the expected ones.
 
 use std::path::PathBuf;
 
@@ -7,10 +7,10 @@ use std::path::PathBuf;
 #[non_exhaustive]
 #[expect(missing_docs, reason = "the sentence of a variant says what its fields are")]
 pub enum ModelError {
-    /// Nothing at the path, and no model of this name in the cache.
+    /// There is no file at the path, and no model of this name in the cache.
     #[error("there is no model `{spec}`: give an existing file or directory, or `organisation/name` of a cached model")]
     NoSuchModel { spec: String },
-    /// A name of the Hugging Face cache that is not there.
+    /// A model name that the Hugging Face cache does not hold.
     #[error(
         "there is no file or directory `{spec}`, and no model of this name at {}: \
          download it first, this program never does",
@@ -18,21 +18,21 @@ pub enum ModelError {
     )]
     NotCached {
         spec: String,
-        /// Where the cache would hold it.
+        /// The folder in which the cache would hold the model.
         looked: PathBuf,
     },
-    /// A cached model whose files are not all there.
+    /// A cached model of which files are missing.
     #[error("the cached model has no usable snapshot ({what}): download it again")]
     BrokenCache { what: &'static str },
-    /// A set whose metadata stand in its first part only.
+    /// A split set, whose metadata cannot be replaced.
     #[error("the model is split into {count} files; metadata can be replaced in a single file only: merge them first")]
     SplitRewrite { count: usize },
-    /// Not the model that was meant.
+    /// A model whose identity is not the expected one.
     #[error("the model has changed: its identity is {got}, not {expected}; evaluate it again")]
     IdentityChanged {
-        /// BLAKE3 of the model that was meant.
+        /// BLAKE3 identity of the expected model.
         expected: String,
-        /// That of the file.
+        /// BLAKE3 identity of the model found.
         got: String,
     },
 }

@@ -23,7 +23,7 @@ use crate::source::{TensorInfo, TensorSource};
 const DOMAIN: &[u8] = b"craftsman model identity 1\n";
 /// Keys of reports about the model; they are not part of it.
 const REPORT_PREFIX: &str = "craftsman.gates.";
-/// How much is read before pages are handed back.
+/// Bytes that are read before their pages are handed back.
 const CHUNK_BYTES: usize = 32 << 20;
 
 /// The identity of a GGUF model; reads all of it.
@@ -34,7 +34,7 @@ pub fn identity(file: &GgufFile) -> Result<blake3::Hash> {
     identity_of(file, Some(file.metadata()), &mut |_, _| {})
 }
 
-/// The identity of any source; `progress` is told the bytes done and their total.
+/// The identity of any source. `progress` is called with the bytes done and their total.
 ///
 /// # Errors
 /// As [`identity`].

@@ -137,7 +137,7 @@ fn resolve_cached(spec: &str, folder: &Path) -> Result<PathBuf> {
     let revision = match fs::read_to_string(folder.join("refs").join("main")) {
         Ok(text) => text.trim().to_owned(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            // Fetched by revision: there is no branch, but possibly only one snapshot.
+            // A model that was fetched by revision has no branch; if it has one snapshot, that is the model.
             match file_names(&snapshots).unwrap_or_default().as_slice() {
                 [only] => only.clone(),
                 [] => return Err(broken("it holds none")),
@@ -161,7 +161,7 @@ enum Kind {
     Safetensors,
 }
 
-/// The format of a file by its first bytes, and by its name where these do not say.
+/// The format of a file by its first bytes, or by its extension where the bytes match no format.
 fn kind_of(path: &Path) -> Result<Kind> {
     // A pipe would block the open until another process writes to it.
     if !fs::metadata(path).map_err(Error::io("open", path))?.is_file() {

@@ -16,15 +16,17 @@ use crate::gguf::Metadata;
 use crate::source::TensorSource;
 use crate::store::disk::{parent, require_space, sync_dir, with_suffix};
 
-/// How much of a tensor is copied before its pages are handed back.
+/// Bytes of a tensor that are copied before its pages are handed back.
 const CHUNK_BYTES: usize = 32 << 20;
 
-/// Writes the model at `path` again, with its metadata changed by `change`. The copy must have this `identity` (hexadecimal BLAKE3, see [`identity`](crate::identity())): `change` may
-/// touch only keys that are not part of it. `progress` is told the bytes done and their total, over copying and checking.
+/// Writes the model at `path` again, with its metadata changed by `change`. The copy must have this `identity`
+/// (hexadecimal BLAKE3, see [`identity`](crate::identity())), so `change` may touch only keys that are no part of the
+/// identity. `progress` is called with the bytes done and their total, over copying and checking.
 ///
 /// # Errors
-/// [`ModelError::IdentityChanged`] when the file, or what would become of it, is another model; [`ModelError::SplitRewrite`] for a
-/// split set; [`StoreError::NotEnoughSpace`](crate::StoreError::NotEnoughSpace); [`StoreError::Io`](crate::StoreError::Io). The file is then as it was.
+/// [`ModelError::IdentityChanged`] when the changed copy does not have the identity; [`ModelError::SplitRewrite`] for
+/// a split set; [`StoreError::NotEnoughSpace`](crate::StoreError::NotEnoughSpace);
+/// [`StoreError::Io`](crate::StoreError::Io). The file is then unchanged.
 pub fn rewrite_metadata(
     path: &Path,
     identity: &str,
@@ -66,13 +68,13 @@ pub fn rewrite_metadata(
         if got.to_hex().as_str() != identity {
             return Err(ModelError::IdentityChanged { expected: identity.to_owned(), got: got.to_string() }.into());
         }
-        // Windows replaces closed files only.
+        // Windows cannot replace a file that is open.
         drop((written, file));
         std::fs::rename(copy, path).map_err(Error::io("replace", path))?;
         sync_dir(parent(path))
     })();
     written.map_err(|error| {
-        // Gone already when the rename has happened.
+        // After a successful rename there is no copy to remove, so a failure is ignored.
         let _ = std::fs::remove_file(copy);
         error.in_file(path)
     })

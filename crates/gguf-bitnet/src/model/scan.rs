@@ -14,7 +14,7 @@ use crate::source::TensorInfo;
 /// Blocks that one task scans.
 const TASK_BLOCKS: usize = 16 << 10;
 
-/// How often a defect was found, and where first.
+/// The count of one kind of defect, and the place of the first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Finding {
     pub(super) count: u64,
@@ -103,10 +103,10 @@ fn scan_block(info: &TensorInfo, index: usize, block: &[u8], findings: &mut Find
     }
 }
 
-/// How many of the codes, four to a byte, are 3.
+/// Number of codes 3 in bytes of four codes each.
 fn invalid_codes(bytes: &[u8]) -> u64 {
     let threes = |b: u8| b & b >> 1 & 0x55;
-    // The usual answer, no code 3, takes vector code only.
+    // Most chunks hold no code 3; this test of all bytes is vector code and answers for them.
     if bytes.iter().fold(0, |any, &b| any | threes(b)) == 0 {
         return 0;
     }

@@ -1,5 +1,6 @@
-//! Reading all weights of a model: invalid codes, and scales and weights that are NaN or infinite, are not seen when
-//! it is opened. The report names the tensor of every defect, and the model's identity, which the same pass computes.
+//! The check of all weights of a model for invalid codes and for scales and weights that are NaN or infinite, which
+//! opening the model does not find. The report names the tensor of every defect, and the model's identity, which the
+//! same pass computes.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,7 +16,7 @@ use crate::formats::TensorType;
 use crate::gguf::Metadata;
 use crate::source::TensorSource;
 
-/// How much is scanned at a time, in parallel.
+/// Bytes that are scanned at a time, in parallel.
 const CHUNK_BYTES: usize = 32 << 20;
 
 /// The result of reading a model that could be opened.
@@ -44,7 +45,7 @@ impl VerifyReport {
     }
 }
 
-/// How much of a model has one type.
+/// The tensors of one storage type, counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct TypeCount {
     /// The storage type that is counted.
@@ -58,8 +59,8 @@ pub struct TypeCount {
     pub bytes: u64,
 }
 
-/// Opens the model at `path` (a GGUF file or set, a safetensors file or directory) and reads all of
-/// it. `progress` is told the bytes done and their total.
+/// Opens the model at `path` (a GGUF file or set, a safetensors file or directory) and reads all of it. `progress` is
+/// called with the bytes done and their total.
 ///
 /// # Errors
 /// When the model cannot be opened: a damaged header, a span outside of the file, an unsupported type. Defects of the

@@ -48,9 +48,9 @@ pub struct LogicalTensor {
     pub name: String,
     /// Row-major dimensions, outermost first; `[n]` for a vector.
     pub shape: Vec<usize>,
-    /// What the tensor is for.
+    /// The role of the tensor in its model.
     pub class: TensorClass,
-    /// Where its rows are, in order.
+    /// The runs of stored rows that make up the tensor, in order.
     pub parts: Vec<Part>,
 }
 
@@ -116,8 +116,7 @@ impl std::fmt::Debug for Catalog {
 }
 
 impl Catalog {
-    /// Every canonical tensor, in the order we write them: embedding, final norm, head, then the
-    /// blocks.
+    /// Every canonical tensor, in the order of written files: embedding, final norm, head, then the blocks.
     pub fn tensors(&self) -> &[LogicalTensor] {
         &self.tensors
     }
@@ -194,7 +193,7 @@ impl Catalog {
     /// cannot be cut (decoded to F32).
     ///
     /// # Errors
-    /// When there is no such matrix or stored data to be decoded cannot be.
+    /// When there is no such matrix, or stored data that must be decoded are invalid.
     pub fn matrix(&self, tensor: &LogicalTensor, outer: usize) -> Result<Matrix> {
         self.stored_matrix(tensor, outer).map_err(|error| self.locate(tensor, error))
     }
@@ -213,8 +212,8 @@ impl Catalog {
         }
     }
 
-    /// Where matrix `outer` of a tensor lies: the stored tensor and the bytes of its data. `None` where the matrix does
-    /// not exist or its stored bytes are not those of the matrix.
+    /// The place of matrix `outer` of a tensor: the stored tensor and the range of its bytes. `None` where the matrix
+    /// does not exist or its stored bytes are not those of the matrix.
     pub fn matrix_span(&self, tensor: &LogicalTensor, outer: usize) -> Option<(usize, Range<usize>)> {
         let (rows, cols) = (tensor.matrix_rows(), tensor.cols());
         if outer >= tensor.outer() {
@@ -342,8 +341,8 @@ fn stored(tensor: &LogicalTensor) -> impl Iterator<Item = usize> + '_ {
 
 fn check_finite(values: &[f32], cols: usize, first_row: usize) -> Result<()> {
     for (row, values) in values.chunks(cols.max(1)).enumerate() {
-        // A sum of zero products is NaN exactly if some value is NaN or infinite; eight partial
-        // sums keep the loop vectorised.
+        // The sum of all values times zero is NaN exactly if some value is NaN or infinite; eight partial sums keep
+        // the loop vectorised.
         let mut lanes = [0.0f32; 8];
         let (chunks, rest) = values.as_chunks::<8>();
         for chunk in chunks {

@@ -1,10 +1,10 @@
-//! The part a tensor plays in its model; each row of an architecture's table states it.
+//! The role of a tensor in its model, which each row of an architecture's table states.
 //!
 //! Recipes and reports speak in classes: routers and norms are never ternary, experts are.
 
 use serde::{Deserialize, Serialize};
 
-/// What a tensor is for.
+/// The role of a tensor in its model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]

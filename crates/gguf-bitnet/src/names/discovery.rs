@@ -38,9 +38,9 @@ pub struct Misshaped {
 /// Totals of the tensors of one class in one storage type.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ClassCount {
-    /// What the tensors are for.
+    /// The role of the tensors in their model.
     pub class: TensorClass,
-    /// How they are stored.
+    /// Storage type of the tensors.
     #[serde(rename = "type")]
     pub ty: TensorType,
     /// Number of canonical tensors; one stored in several types is counted under each.
@@ -64,7 +64,7 @@ pub struct DiscoveryReport {
     pub bytes: u64,
     /// Totals by class and storage type, in the order of [`TensorClass::ALL`].
     pub classes: Vec<ClassCount>,
-    /// Expected tensors that are not there.
+    /// Expected tensors that the model lacks.
     pub missing: Vec<String>,
     /// Tensors that the caller did not list: canonical names, and names in the file that are not known.
     pub unexpected: Vec<String>,
@@ -80,7 +80,7 @@ impl DiscoveryReport {
         self.missing.is_empty() && self.unexpected.is_empty() && self.misshaped.is_empty()
     }
 
-    /// Refuses a model that is not exactly what was expected.
+    /// Refuses a model whose tensors are not exactly the expected ones.
     ///
     /// # Errors
     /// [`NamesError::WrongShape`], [`NamesError::MissingTensors`] or [`NamesError::UnexpectedTensors`], in this

@@ -54,7 +54,7 @@ pub enum NamesError {
     /// A part of a tensor whose type cannot be cut by rows.
     #[error("{ty} is laid out over the whole tensor and cannot be cut into parts: store it in another type")]
     NotDivisible { ty: TensorType },
-    /// A weight that is no number.
+    /// A weight that is NaN or infinite.
     #[error("row {row} holds NaN or infinite weights: the checkpoint is damaged, fetch or train it again")]
     NotFinite {
         /// Row of the tensor flattened to `[rows, cols]`.
@@ -65,7 +65,7 @@ pub enum NamesError {
     RowRange {
         /// First row asked for.
         start: usize,
-        /// One past the last.
+        /// One past the last row.
         end: usize,
         /// Rows of the flattened tensor.
         rows: usize,
@@ -86,7 +86,7 @@ pub enum NamesError {
         /// Elements of the buffer.
         got: usize,
     },
-    /// Tensors the model must have are not there.
+    /// Tensors that the model must have are missing.
     #[error("{count} tensors are missing, first `{first}`: the model is incomplete or of another architecture")]
     MissingTensors {
         count: usize,

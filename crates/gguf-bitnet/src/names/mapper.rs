@@ -15,8 +15,8 @@ use super::row::{Dialect, NameRow, Piece, Scope, split_number};
 use crate::error::Result;
 use crate::source::TensorSource;
 
-/// What is needed to split a fused `kv_b` (rows per head: keys, then values). All zero for a
-/// model without latent attention.
+/// The dimensions that split a fused `kv_b` (rows per head: keys, then values). All zero for a model without latent
+/// attention.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SplitDims {
     /// Number of attention heads.
@@ -51,7 +51,7 @@ impl TensorNameMapper {
         Catalog::assemble(source, self)
     }
 
-    /// Dimensions used to split a fused `kv_b`.
+    /// The dimensions that split a fused `kv_b`.
     pub fn dims(&self) -> SplitDims {
         self.dims
     }
@@ -79,7 +79,7 @@ impl TensorNameMapper {
         Some(found.named(|row, layer| row.checkpoint_name(layer, expert)))
     }
 
-    /// What the tensor called `name` in a file is.
+    /// The meaning of `name` as the name of a tensor in a file.
     pub(super) fn find(&self, name: &str) -> Found {
         let model_row = |row: &&NameRow| row.is_model_name(name);
         if let Some(position) = self.rows.iter().position(model_row) {
@@ -125,12 +125,12 @@ impl TensorNameMapper {
     }
 }
 
-/// What a name in a file stands for.
+/// The meaning of a tensor's name in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Found {
-    /// The tensors of the model that the stored tensor holds, or holds parts of.
+    /// The tensors of the model that the stored tensor holds, in whole or in part.
     Places(Vec<Place>),
-    /// Beyond the trunk, or a buffer that is computed.
+    /// A tensor of a layer beyond the trunk, or a buffer that the runtime computes.
     Skipped,
     /// No row has this name.
     Unknown,
@@ -144,7 +144,7 @@ pub(super) struct Place {
     pub order: (Option<usize>, usize, bool),
     /// Its canonical name, with the layer.
     pub name: String,
-    /// What the tensor is for.
+    /// The role of the tensor in its model.
     pub class: TensorClass,
     /// The expert whose matrix is stored, where each has a tensor of its own.
     pub expert: Option<usize>,

@@ -6,7 +6,7 @@
 
 use super::class::TensorClass;
 
-/// Where a tensor stands in its model.
+/// The place of a tensor in its model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
     /// Outside of the layers: one tensor per model.
@@ -15,7 +15,7 @@ pub enum Scope {
     Layer,
 }
 
-/// Which program gave a tensor its name.
+/// The program that gave a tensor its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Dialect {
     /// llama.cpp: layers are `blk.N.`.
@@ -137,7 +137,7 @@ impl NameRow {
         self.name
     }
 
-    /// What the tensor is for.
+    /// The role of the tensor in its model.
     #[must_use]
     pub const fn class(&self) -> TensorClass {
         self.class

@@ -38,7 +38,7 @@ struct Shard {
     bytes: Bytes,
 }
 
-/// Where a tensor's bytes are.
+/// The place of a tensor's bytes.
 #[derive(Clone, Debug)]
 struct Place {
     shard: usize,
@@ -113,7 +113,7 @@ impl SafetensorsDir {
         Ok(())
     }
 
-    /// Every tensor of the index is in the file that the index names.
+    /// Checks that every tensor of the index is in the file that the index names.
     fn check_index(&self, weight_map: &BTreeMap<String, String>) -> Result<()> {
         for (tensor, file) in weight_map {
             let found = self

@@ -63,13 +63,13 @@ pub enum SafetensorsError {
         Shown(file)
     )]
     IndexEscape { file: String },
-    /// A tensor that is not where the index says.
+    /// A tensor that is not in the file that the index names.
     #[error("the shard index places it in `{}`, which does not hold it: fetch the checkpoint again", Shown(file))]
     IndexMismatch {
         /// The file the index names.
         file: String,
     },
-    /// A shard that is not there.
+    /// A shard that the directory lacks.
     #[error("the shard `{}` is missing: fetch the rest of the checkpoint", Shown(file))]
     ShardMissing { file: String },
 }

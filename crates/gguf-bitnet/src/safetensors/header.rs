@@ -103,7 +103,7 @@ fn check(raw: &RawTensor, data_len: usize) -> Result<(TensorType, Vec<usize>, Ra
     Ok((ty, shape, begin..end))
 }
 
-/// Spans in ascending order cover the data without overlap or gap.
+/// Checks that the spans, in ascending order, cover the data without overlap or gap.
 fn check_cover(entries: &[Entry], data_start: usize, file_len: usize) -> Result<()> {
     let mut next = data_start;
     let mut before = "";
@@ -140,7 +140,7 @@ fn tensor_type(dtype: &str) -> Option<TensorType> {
     })
 }
 
-/// A length of something in memory; no platform has addresses beyond 64 bits.
+/// A length in memory as u64, which holds it because no platform has addresses beyond 64 bits.
 fn to_u64(len: usize) -> u64 {
     len as u64
 }
@@ -153,7 +153,7 @@ struct RawTensor {
     data_offsets: (u64, u64),
 }
 
-/// A list of at most [`DIMENSION_LIMIT`] numbers.
+/// Reads a list of at most [`DIMENSION_LIMIT`] numbers.
 fn dimensions<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u64>, D::Error> {
     struct Dimensions;
 

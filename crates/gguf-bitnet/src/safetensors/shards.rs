@@ -1,4 +1,4 @@
-//! Which files of a directory make up its checkpoint.
+//! The files of a directory that make up its checkpoint.
 //!
 //! **Invariant:** every name returned is a plain file name, so no index can reach out of the
 //! directory. (The files themselves may be links: the Hugging Face cache is made of them.)
@@ -56,7 +56,7 @@ fn choose(dir: &Path, names: &[String]) -> Result<ShardSet> {
         [] => {}
         [index] => {
             let set = read_index(dir, index, names)?;
-            // A whole model beside an index of other files: either may be the stale one.
+            // A whole model lies beside an index of other files. Either may be outdated, so neither is chosen.
             let single = files.iter().any(|name| *name == SINGLE);
             if single && !set.files.iter().any(|name| name == SINGLE) {
                 return Err(ambiguous(&[index, &SINGLE.to_owned()]));
@@ -137,7 +137,7 @@ fn read_index(dir: &Path, index: &str, names: &[String]) -> Result<ShardSet> {
     }
 }
 
-/// A name without any directory: nothing that `join` could lead elsewhere with, on any system.
+/// Whether `name` names no directory on any system, so that joining it to a directory stays inside.
 fn is_plain_file_name(name: &str) -> bool {
     !matches!(name, "" | "." | "..") && !name.contains(['/', '\\', ':', '\0'])
 }

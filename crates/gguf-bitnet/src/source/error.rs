@@ -28,7 +28,7 @@ pub enum SourceError {
     /// A dimension of length zero.
     #[error("dimension {dim} has length 0: a stored tensor has at least one element")]
     ZeroDimension {
-        /// Which one, in file order.
+        /// Index of the dimension, in file order.
         dim: usize,
     },
     /// Data that starts after the end of the file.
@@ -56,7 +56,7 @@ pub enum SourceError {
         /// The tensor it shares bytes with.
         other: String,
     },
-    /// An index that is no tensor.
+    /// An index beyond the last tensor.
     #[error("there is no tensor number {index}: the file has {n_tensors}")]
     NoTensor {
         /// The index asked for.

@@ -14,7 +14,7 @@ use crate::error::{Error, Locate, Result};
 /// Bytes free for this user on the disk that holds `path`, which need not exist yet.
 ///
 /// # Errors
-/// [`StoreError::Io`] when the system does not say.
+/// [`StoreError::Io`] when the system does not report it.
 fn free_space(path: &Path) -> Result<u64> {
     let absolute = std::path::absolute(path).map_err(Error::io("locate", path))?;
     let existing = absolute.ancestors().find(|place| place.exists()).unwrap_or(&absolute);
@@ -55,7 +55,7 @@ pub fn write_atomic(path: &Path, content: &[u8]) -> Result<()> {
         .map_err(Error::io("write", &temporary))
         .and_then(|()| fs::rename(&temporary, path).map_err(Error::io("replace", path)));
     if let Err(error) = written {
-        // A failed removal is not reported: the reason for it is the error below.
+        // A failed removal is ignored: the error below is the one to report.
         let _ = fs::remove_file(&temporary);
         return Err(error);
     }

@@ -7,11 +7,11 @@ use std::path::PathBuf;
 #[non_exhaustive]
 #[expect(missing_docs, reason = "the sentence of a variant says what its fields are")]
 pub enum StoreError {
-    /// The operating system refused.
+    /// The operating system refused an action.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
         action: &'static str,
-        /// On which file or directory.
+        /// File or directory of the action.
         path: PathBuf,
         source: std::io::Error,
     },
@@ -27,7 +27,7 @@ pub enum StoreError {
         /// The reason, with the remedy.
         why: &'static str,
     },
-    /// The output is already there.
+    /// The output file exists already.
     #[error("already exists: choose another name or pass --force to replace it")]
     OutputExists,
     /// The disk is too full.
@@ -43,10 +43,10 @@ pub enum StoreError {
         key: String,
         /// Value of the unfinished job, `absent` where it has none.
         stored: String,
-        /// Value of this one.
+        /// Value of the job that was to be started.
         given: String,
     },
-    /// An unfinished job that cannot be understood.
+    /// An unfinished job whose files cannot be read.
     #[error("holds an unfinished job that cannot be read ({what}): pass --force to start over")]
     JobDamaged { what: &'static str },
     /// The job's directory holds a file that no job writes there.

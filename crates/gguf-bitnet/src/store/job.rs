@@ -7,15 +7,15 @@
 //! OUT                         appears by rename when the job is committed
 //! ```
 //!
-//! **Invariant:** a unit is in the journal only after its bytes are on the disk, and a line counts
-//! only if its checksum, which covers all lines before it, is right. A kill or a power cut can
-//! also leave a torn line, bytes without a line, or a line without bytes; the next [`Job::open`] cuts these off and so
-//! continues from exactly the units that are whole. As the caller
-//! makes each unit's bytes from the inputs in the manifest alone, the result is byte-identical.
+//! **Invariant:** a unit is in the journal only after its bytes are on the disk, and a line counts only if its
+//! checksum, which covers all lines before it, is right. A kill or a power cut can also leave a torn line, bytes
+//! without a line, or a line without bytes; the next [`Job::open`] cuts these off and so continues from exactly the
+//! units that are whole. As the caller makes each unit's bytes from the inputs in the manifest alone, the result is
+//! byte-identical.
 //!
-//! Committing writes a last line, renames the data, flushes the directory and moves the job's
-//! directory out of the way in one step; a kill between any two of these is finished by the next
-//! `open` of the same job, which then says [`Job::is_committed`].
+//! Committing writes a last line, renames the data, flushes the directory and moves the job's directory out of the way
+//! in one step. After a kill between any two of these, the next `open` of the same job takes the remaining steps, and
+//! [`Job::is_committed`] is then true.
 //!
 //! ```
 //! use std::io::Write;

@@ -44,9 +44,9 @@ impl MappedFile {
         let file = File::open(path).map_err(Error::io("open", path))?;
         let state = state(&file.metadata().map_err(Error::io("open", path))?);
         #[allow(unsafe_code, reason = "a file map has no safe constructor")]
-        // SAFETY: the map is read-only and handed out as `&[u8]` only. The system cannot enforce that
-        // the file is not modified while it is mapped; the head of this file states it as the rule,
-        // and every writer of this workspace replaces files by rename.
+        // SAFETY: the map is read-only and handed out as `&[u8]` only. The system cannot prevent a change of the file
+        // while it is mapped; the head of this file forbids it, and every writer of this workspace replaces files by
+        // rename.
         let map = unsafe { Mmap::map(&file) }.map_err(Error::io("map", path))?;
         Ok(MappedFile { map: Arc::new(map), state })
     }
@@ -115,7 +115,8 @@ impl MappedFile {
     }
 }
 
-/// Size, time of the last write, time of the last change of any kind (which programs cannot set), and number of a file.
+/// Size, time of the last write, time of the last change of any kind (which programs cannot set), and inode number of
+/// a file.
 #[cfg(unix)]
 fn state(metadata: &Metadata) -> [u64; 6] {
     use std::os::unix::fs::MetadataExt;

@@ -1,4 +1,4 @@
-//! A large file that appears under its name when it is complete.
+//! A large file that appears under its name only when it is complete.
 //!
 //! **Invariant:** until [`NewFile::publish`] has succeeded, the target is as it was. On Linux the data have no
 //! name until then (`O_TMPFILE`), so that a killed process leaves nothing behind; on other systems, and on file
@@ -58,7 +58,7 @@ impl NewFile {
 impl Drop for NewFile {
     fn drop(&mut self) {
         if self.named {
-            // A failed removal is not reported: the caller has already got the reason for giving up.
+            // A failed removal is ignored: the caller has the error that ended the writing.
             let _ = fs::remove_file(&self.temporary);
         }
     }
@@ -85,12 +85,12 @@ impl Seek for NewFile {
 fn unnamed(dir: &Path) -> Option<File> {
     use rustix::fs::{Mode, OFlags, open};
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-    // The link to its name goes through /proc.
+    // `link` names the file by its path in /proc.
     let nameable = Path::new("/proc/self/fd").is_dir();
     nameable.then(|| open(dir, flags, Mode::from_raw_mode(0o666)).ok().map(File::from))?
 }
 
-/// Names a file that has no name.
+/// Gives a file without a name the name `name`.
 #[cfg(target_os = "linux")]
 fn link(file: &File, name: &Path) -> io::Result<()> {
     use rustix::fs::{AtFlags, CWD, linkat};

@@ -1,6 +1,6 @@
-//! Checks of paths that something is written to.
+//! Checks of the paths of output files.
 //!
-//! A user may name any output file in a directory that exists.
+//! An output file may lie in any directory that exists.
 
 use std::path::{Path, PathBuf};
 

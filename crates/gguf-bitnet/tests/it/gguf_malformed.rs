@@ -24,7 +24,7 @@ fn info(name: &str, dims: &[u64], ty: u32, offset: u64) -> Info {
     Info { name: name.into(), n_dims: dims.len() as u32, dims: dims.to_vec(), ty, offset }
 }
 
-/// A file taken apart, so that any part of it can be made wrong.
+/// The parts of a file, any of which a test can damage.
 #[derive(Clone)]
 struct Raw {
     magic: [u8; 4],
@@ -412,7 +412,7 @@ fn a_file_cut_at_any_byte_is_refused() {
     }
 }
 
-/// Reads everything a file offers, so that a bad span would be touched.
+/// Reads every tensor of a file, so that a bad span would be touched.
 fn touch(bytes: Vec<u8>) {
     if let Ok(file) = open(bytes) {
         for (i, info) in file.tensors().iter().enumerate() {
@@ -467,7 +467,8 @@ proptest! {
     }
 }
 
-/// A sparse file costs nothing to make: its claims must not be believed only because its zeros are there.
+/// A sparse file of 64 GiB takes no disk space, so a count that fits its length must still be refused when it exceeds
+/// the limits.
 #[test]
 fn a_header_beyond_all_measure_is_refused_before_it_takes_memory() {
     let dir = tempfile::tempdir().unwrap();
@@ -494,7 +495,7 @@ fn a_header_beyond_all_measure_is_refused_before_it_takes_memory() {
     }
 }
 
-/// Names come out of the file: they may neither break the line of a message nor reach the terminal.
+/// Names come from the file, so their control characters must not break the line of a message or reach the terminal.
 #[test]
 fn hostile_names_are_shown_escaped_and_short() {
     let long = "x".repeat(1_000_000);

@@ -23,7 +23,7 @@ fn unit_bytes(i: usize) -> Vec<u8> {
 }
 
 fn payload(i: usize) -> Value {
-    // A number that comes back changed when it is parsed carelessly.
+    // A number that a parser without exact rounding would change.
     json!({ "unit": i, "error": 0.1 + i as f64 * 1.000_000_000_000_000_2e-3, "text": "line\nbreak" })
 }
 
@@ -133,7 +133,7 @@ fn data_torn_at_any_byte_resumes_from_the_units_before() {
 
 #[test]
 fn data_that_never_reached_the_disk_are_made_again() {
-    // The length is there, the last blocks are zeros: a power cut on a disk that lies about flushes.
+    // The file has its length, but its last blocks are zeros: a power cut on a disk that reports flushes too early.
     for (lost_from, expected) in [(3101, 3), (3000, 2), (99, 0)] {
         let (manifest, journal, mut data) = stopped_after(5);
         data[lost_from..].fill(0);

@@ -1,7 +1,7 @@
 //! Valid files, damaged in seeded ways a fixed number of times: a reader refuses the file or reads it, and never panics.
 //!
-//! The stable half of fuzzing; `fuzz/` has the libFuzzer targets for the same body (`fuzz/exercise.rs`). A change of the
-//! readers that lets a damaged length through shows up here as a panic or as a tensor outside its file.
+//! These tests run on stable Rust; `fuzz/` has the libFuzzer targets for the same body (`fuzz/exercise.rs`). A change
+//! of the readers that accepts a damaged length shows up here as a panic or as a tensor outside its file.
 
 #[path = "../../../../fuzz/exercise.rs"]
 mod exercise;
@@ -11,7 +11,7 @@ use gguf_bitnet::{Array, GgufWriter, Metadata, TensorInfo, TensorType, Value};
 const GGUF_RUNS: u32 = 20_000;
 const SAFETENSORS_RUNS: u32 = 3_000;
 
-/// Steele and others' SplitMix64: small, seeded, the same everywhere.
+/// The generator SplitMix64 (Steele, Lea, Flood 2014): the same numbers in each run.
 struct Random(u64);
 
 impl Random {
@@ -116,7 +116,7 @@ fn safetensors_seed() -> Vec<u8> {
     file
 }
 
-/// Runs `exercise` on the seed and on `runs` damaged copies; both outcomes must occur, or the test is blind.
+/// Runs `exercise` on the seed and on `runs` damaged copies. Fails unless some copies are accepted and some refused.
 fn run(seed: &[u8], header: usize, runs: u32, mut exercise: impl FnMut(&[u8]) -> bool) {
     assert!(exercise(seed), "the undamaged file is accepted");
     let mut random = Random(0x00c0_ffee);

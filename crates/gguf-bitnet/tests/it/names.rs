@@ -342,7 +342,7 @@ fn weights_that_are_no_numbers_are_reported_by_tensor_and_row() {
     }
 }
 
-/// Edits the Hugging Face spelling; the sentence and the defect of mapping it.
+/// Writes the tensors as a checkpoint and returns the error of opening it, which must name the file.
 fn defect(stored: &[Tensor]) -> Error {
     let dir = tempfile::tempdir().unwrap();
     let error = open(dir.path(), "F32", stored).expect_err("a defect");

@@ -1,4 +1,4 @@
-//! Finding a model by path or name: every kind of place, and one sentence for every mistake.
+//! Finding a model by path or name: every kind of place, and the error of every mistake.
 
 use std::fs;
 use std::path::Path;
@@ -50,7 +50,7 @@ fn files_directories_and_gguf_directories_are_models() {
     assert!(matches!(model, OpenModel::Gguf(_)));
     assert_eq!(model.dir(), dir);
     assert_eq!(open_source(&file).unwrap().tensors().len(), 1);
-    // The content decides, not the name.
+    // The content of a file decides its format, not its name.
     let renamed = dir.join("student.bin");
     fs::rename(&file, &renamed).unwrap();
     assert!(matches!(OpenModel::open(&renamed).unwrap(), OpenModel::Gguf(_)));

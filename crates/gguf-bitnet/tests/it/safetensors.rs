@@ -88,7 +88,7 @@ fn every_layout_of_a_directory_is_found() {
     assert_eq!(checkpoint.path(), indexed.path());
 }
 
-/// Builds a directory, opens it, and returns the sentence and the defect.
+/// Builds a directory, opens it, and returns the message and the name of its error.
 fn defect(build: impl FnOnce(&Path)) -> (String, String) {
     let dir = tempfile::tempdir().unwrap();
     build(dir.path());

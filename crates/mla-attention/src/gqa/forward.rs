@@ -33,7 +33,7 @@ pub(crate) struct GqaScratch {
     acts: ActivationBuffer,
     /// The queries, `[n, n_heads, head_dim]`.
     q: Vec<f32>,
-    /// The keys, and the values below, `[n, n_kv_heads, head_dim]`.
+    /// The keys, `[n, n_kv_heads, head_dim]`; `v` holds the values in the same shape.
     k: Vec<f32>,
     v: Vec<f32>,
     /// `[head_dim]`: a head before its norm.
@@ -101,8 +101,7 @@ impl GqaAttention {
         Ok(())
     }
 
-    /// Norms and rotates every head of `rows` `[n, heads, head_dim]` in place; `before` is a
-    /// spare `[head_dim]`.
+    /// Norms and rotates every head of `rows` `[n, heads, head_dim]` in place; `before` is scratch of `[head_dim]`.
     fn norm_and_rotate(
         &self,
         norm: Option<&[f32]>,

@@ -7,8 +7,8 @@ use super::shape::CacheShape;
 
 /// The caches of all layers of a model, with one length.
 ///
-/// The layers of a step are written one after the other, so between two steps, and only then, all layers hold the same
-/// positions. After a failed step, `truncate` to the length before it.
+/// A step writes the layers one after the other, so all layers hold the same positions between two steps, and only
+/// then. A failed step leaves some layers longer than others: `truncate` to the length before it.
 ///
 /// ```
 /// use mla_attention::{CacheShape, CacheType, CompressedMlaCache};

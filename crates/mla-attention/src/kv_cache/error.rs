@@ -1,13 +1,13 @@
-//! Why a cache could not be made, or does not take the tokens.
+//! The reasons for which a cache cannot be created or cannot take tokens.
 
 use super::cache_type::CacheType;
 
-/// Why a cache could not be made, or does not take the tokens.
+/// The reasons for which a cache cannot be created or cannot take tokens.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "the fields are named as in the messages")]
 pub enum CacheError {
-    /// The tokens do not fit the cache any more. Nothing was appended.
+    /// The tokens exceed the room that is left in the cache. Nothing was appended.
     #[error("the context holds {have} tokens, but {need} are needed; start with a larger context or shorten the input")]
     Full { have: usize, need: usize },
     /// The cache was made for another kind or shape of attention.
@@ -15,7 +15,7 @@ pub enum CacheError {
         "this layer needs a cache of {expected}, but was given one of {got}; make it with `Attention::cache_shape`"
     )]
     Mismatch { expected: String, got: String },
-    /// Caches of this shape do not come in this number type.
+    /// The number type is not supported for caches of this shape.
     #[error("{shape} cannot be cached as {ty}, which is for latent attention only; choose f16 or f32")]
     Type { ty: CacheType, shape: String },
     /// The memory for a cache could not be reserved. `bytes` saturates at `u128::MAX`.
@@ -24,7 +24,7 @@ pub enum CacheError {
     /// A position would hold no value, or more than fit the address space.
     #[error("a cached row of {field} = {got} values is impossible; correct the model's configuration")]
     RowWidth { field: &'static str, got: String },
-    /// Appended values are not a whole number of rows, or not as many as their counterpart.
+    /// The appended values are not a whole number of rows, or keys and values differ in number.
     #[error("the buffer `{name}` holds {got} values, but {expected} are needed; pass a slice of exactly that length")]
     BufferLength { name: &'static str, expected: usize, got: usize },
 }

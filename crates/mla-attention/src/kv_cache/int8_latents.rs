@@ -6,14 +6,13 @@
 //! keys    [spans, qk_rope, 64]         f16   the rotated key
 //! ```
 //!
-//! Products with a span want positions side by side, so each value of a position lies beside that of its neighbours. A
-//! `kv_lora` that is no multiple of four is padded with zeros.
+//! A product with a span multiplies the same columns of all 64 positions at a time, so equal columns of neighbouring
+//! positions lie side by side. A `kv_lora` that is no multiple of four is padded with zeros.
 //!
 //! GLM-4.7-Flash: 512 + 4 + 128 = 644 bytes per position and layer.
 //!
-//! **Invariant**: as for [`FloatRows`](super::float_rows::FloatRows), memory for `capacity` rows is reserved at construction and
-//! never moves. The last span holds arbitrary finite codes behind the last
-//! position.
+//! **Invariant**: as for [`FloatRows`](super::float_rows::FloatRows), memory for `capacity` rows is reserved at
+//! construction and never moves. The last span holds arbitrary finite codes behind the last position.
 
 use half::f16;
 use ternary_core::quantize_a8;
@@ -129,7 +128,7 @@ impl Int8Latents {
         }
     }
 
-    /// Holds `spans` spans; new ones are zeros.
+    /// Resizes the table to `spans` spans; new ones are zeros.
     fn set_spans(&mut self, spans: usize) {
         self.codes.resize(spans * self.kv_lora.div_ceil(4), Group([[0; 4]; ROWS]));
         self.scales.resize(spans, Group([0.0; ROWS]));

@@ -21,7 +21,7 @@ pub(crate) enum LatentRows {
     Int8(Int8Latents),
 }
 
-/// The same expression for both kinds of rows.
+/// Evaluates the same expression for either kind of rows.
 macro_rules! of_rows {
     ($cache:expr, $rows:ident => $body:expr) => {
         match $cache {

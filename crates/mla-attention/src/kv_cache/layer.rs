@@ -9,13 +9,13 @@ use super::shape::CacheShape;
 /// The cache of one layer, of either kind.
 #[derive(Debug)]
 pub enum LayerCache {
-    /// Of multi-head latent attention, one row per position.
+    /// The cache of multi-head latent attention: one row per position.
     Latent(LatentCache),
-    /// Of grouped-query attention, with keys and values apart.
+    /// The cache of grouped-query attention: a row of keys and a row of values per position.
     Kv(KvCache),
 }
 
-/// The same expression for both kinds of cache.
+/// Evaluates the same expression for either kind of cache.
 macro_rules! of_kind {
     ($layer:expr, $cache:ident => $body:expr) => {
         match $layer {
@@ -69,7 +69,7 @@ impl LayerCache {
         of_kind!(self, cache => cache.check_room(n))
     }
 
-    /// What a position consists of.
+    /// The shape of the cache: the values stored per position.
     #[must_use]
     pub fn shape(&self) -> CacheShape {
         of_kind!(self, cache => cache.shape())

@@ -1,4 +1,4 @@
-//! What one layer stores per position, and the bytes this takes.
+//! The shape of a layer's cache: the values stored per position, and the bytes that they take.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use super::error::CacheError;
 use super::float_rows::FloatType;
 use super::int8_latents::Int8Latents;
 
-/// What one layer stores per position.
+/// The values that one layer stores per position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the fields are those of `MlaConfig` and `GqaConfig`")]
 pub enum CacheShape {
@@ -26,7 +26,7 @@ impl CacheShape {
     }
 
     /// Bytes stored per position. Times the context length and the number of layers, this is the memory that a context
-    /// needs. 0 for a type that this shape has no cache of.
+    /// needs. 0 for a number type that caches of this shape do not support.
     #[must_use]
     pub fn bytes_per_token(self, ty: CacheType) -> usize {
         match (self, ty) {
@@ -67,7 +67,7 @@ pub(super) fn row_width(field: &'static str, width: Option<usize>) -> Result<usi
     }
 }
 
-/// The number of rows of `width` in `values`; refuses a broken row.
+/// The number of rows of `width` in `values`; refuses a length that is no whole number of rows.
 pub(super) fn whole_rows(name: &'static str, values: &[f32], width: usize) -> Result<usize, CacheError> {
     if values.len().is_multiple_of(width) {
         return Ok(values.len() / width);

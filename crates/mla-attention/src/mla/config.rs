@@ -38,7 +38,8 @@ impl MlaConfig {
         self.kv_lora + self.qk_rope
     }
 
-    /// The scale of scores: it follows from the width of the original queries, not of the absorbed ones.
+    /// The scale of scores, `1 / sqrt(qk_nope + qk_rope)`: the width of the original queries, not of the absorbed
+    /// ones.
     pub(super) fn score_scale(&self) -> f32 {
         1.0 / (self.q_head() as f32).sqrt()
     }

@@ -29,7 +29,7 @@ use crate::project::{project, project_two, sized};
 use crate::rope::RopeTable;
 use crate::spans::{Columns, FloatSpans, Int8Spans, Query, attend};
 
-/// Most tokens whose products with the weights of a head take no longer than reading them.
+/// Largest number of tokens for which reading the weights of a head takes at least as long as multiplying with them.
 const STREAMED_TOKENS: usize = 2;
 
 /// One layer of multi-head latent attention: a configuration and weights that fit it.
@@ -162,8 +162,8 @@ impl MlaAttention {
     /// Calls `f(h, scratch of h)` once for every head.
     fn each_head(&self, pool: &Pool, n: usize, heads: &mut [HeadScratch], f: impl Fn(usize, &mut HeadScratch) + Sync) {
         let n_heads = self.config.n_heads;
-        // With few tokens, reading the weights takes the time: each thread then reads the weights of neighbouring heads,
-        // which lie side by side, as one stream.
+        // With few tokens, reading the weights takes most of the time, so each thread reads the weights of
+        // neighbouring heads, which lie side by side, as one stream.
         let heads_per_task = if n <= STREAMED_TOKENS { n_heads.div_ceil(pool.threads()) } else { 1 };
         pool.chunks_mut(&mut heads[..n_heads], heads_per_task, |task, heads| {
             for (i, head) in heads.iter_mut().enumerate() {

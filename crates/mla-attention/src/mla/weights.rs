@@ -6,12 +6,12 @@ use super::config::MlaConfig;
 use crate::checks;
 use crate::error::Error;
 
-/// How queries are made from the residual stream.
+/// The projection from the residual stream to the queries.
 #[derive(Debug)]
 pub enum QueryProjection {
     /// One matrix `[n_heads * (qk_nope + qk_rope), hidden]`.
     Direct(Linear),
-    /// Compressed, normed and expanded.
+    /// Two matrices with a norm between them: queries are compressed to `q_lora` values, normed and expanded.
     LowRank {
         /// The compression, `[q_lora, hidden]`.
         a: Linear,
@@ -25,7 +25,7 @@ pub enum QueryProjection {
 /// The weights of one layer of multi-head latent attention.
 #[derive(Debug)]
 pub struct MlaWeights {
-    /// How queries are made.
+    /// The projection that makes the queries.
     pub q: QueryProjection,
     /// `[kv_lora + qk_rope, hidden]`: the latent, then the shared rotary key.
     pub kv_a: Linear,

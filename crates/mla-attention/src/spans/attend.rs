@@ -4,13 +4,13 @@ use tl_kernels::Pool;
 
 use super::softmax::Softmax;
 
-/// How many positions a span has.
+/// Number of positions in a span.
 pub(super) const SPAN: usize = 64;
 
-/// Most rows that one task takes, so that a span read once serves many queries.
+/// Largest number of rows in a task. A span that is read once serves all rows of the task.
 pub(super) const MAX_TASK_ROWS: usize = 64;
 
-/// The query of a row, by what it may see.
+/// The positions and the head that the query of a row reads.
 #[derive(Clone, Copy)]
 pub(crate) struct Query {
     /// The row's own position: it sees `0 ..= position`.
@@ -24,11 +24,11 @@ pub(crate) trait Spans: Sync {
     /// Values per row of the result.
     fn value_width(&self) -> usize;
 
-    /// Folds one span into `rows`.
+    /// Adds one span to the running softmax of `rows`.
     fn attend_span(&self, rows: &mut SpanRows<'_>);
 }
 
-/// Some neighbouring rows at one span.
+/// Neighbouring rows, and the span to be added to them.
 pub(crate) struct SpanRows<'a> {
     /// The first of the rows.
     pub(super) first_row: usize,
@@ -40,7 +40,7 @@ pub(crate) struct SpanRows<'a> {
     pub(super) seen: &'a [usize],
     /// The running softmax of each row.
     pub(super) states: &'a mut [Softmax],
-    /// Room for `[rows, SPAN]`.
+    /// Scratch for the scores, `[rows, SPAN]`.
     pub(super) scores: &'a mut [f32],
     /// The running numerators, `[rows, value width]`.
     pub(super) acc: &'a mut [f32],
@@ -59,7 +59,8 @@ pub(crate) fn attend(pool: &Pool, spans: &impl Spans, query: &(dyn Fn(usize) -> 
     });
 }
 
-/// The rows from `first_row` on, `acc` `[rows of this task, value width]`; `query` counts from the first of them.
+/// Attends from the rows of one task, the first of which is `first_row`. `acc` is `[rows of the task, value width]`,
+/// and `query(0)` is the query of `first_row`.
 fn attend_task(spans: &impl Spans, first_row: usize, query: &dyn Fn(usize) -> Query, acc: &mut [f32]) {
     let width = spans.value_width();
     let n_rows = acc.len() / width;

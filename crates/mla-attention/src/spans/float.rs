@@ -9,10 +9,10 @@ use tl_kernels::rows::{Table, Value, dots, weighted_sums};
 use super::attend::{MAX_TASK_ROWS, Query, SpanRows, Spans, attend};
 use crate::kv_cache::FloatSlice;
 
-/// Rows whose weighted sums are made together in a span of which each row sees another part.
+/// Number of rows whose weighted sums are computed together in a span that the rows see to different ends.
 const STRIP_ROWS: usize = 6;
 
-/// Where a head's keys (or values) lie in the rows of a cache.
+/// The place of a head's keys (or values) in the rows of a cache.
 #[derive(Clone, Copy)]
 pub(crate) struct Columns {
     /// Values per position in the cache.
@@ -31,9 +31,9 @@ impl Columns {
     }
 }
 
-/// The queries of every row, and where a head's keys and values lie in a cache.
+/// The queries of every row, and the place of a head's keys and values in a cache.
 pub(crate) struct FloatSpans<'a> {
-    /// One per row, `[rows, key width]`.
+    /// The query of each row, `[rows, key width]`.
     pub(crate) queries: &'a [f32],
     pub(crate) key_columns: Columns,
     pub(crate) value_columns: Columns,
@@ -97,7 +97,8 @@ impl<T: Value> Spans for OfType<'_, T> {
             let values = value_columns.of(self.values, positions(keys), run.kv_head);
             weighted_sums(p, values, &mut run.acc[rows.start * width..rows.end * width]);
         };
-        // Each row adds the positions it sees in ascending order: first those that its strip sees as well.
+        // Each row adds the positions that it sees in ascending order: first the positions that all rows of its strip
+        // see.
         let strip_rows = if run.seen.iter().all(|&seen| seen == n_keys) { n_rows } else { STRIP_ROWS };
         for start in (0..n_rows).step_by(strip_rows) {
             let strip = start..n_rows.min(start + strip_rows);

@@ -43,7 +43,7 @@ mod tests {
     use super::*;
     use tl_kernels::rows::{Table, weighted_sums};
 
-    /// The weights and the output of one row over one-dimensional values, span by span.
+    /// The output of one row over one-dimensional values, computed span by span.
     fn attend(scores: &[f32], values: &[f32]) -> f32 {
         let (mut state, mut acc) = (Softmax::START, [0.0]);
         for (scores, values) in scores.chunks(SPAN).zip(values.chunks(SPAN)) {

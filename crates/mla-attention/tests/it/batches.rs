@@ -1,4 +1,5 @@
-//! Outputs have the same bits in chunks of any size and on any number of threads; caches can be cut, forked and full.
+//! Outputs have the same bits in chunks of any size and on any number of threads; caches are truncated, forked and
+//! filled.
 
 use crate::layers::{bits, gqa, gqa_config, mla, mla_config, odd_mla, run, step, tokens};
 use mla_attention::{Attention, AttentionScratch, CacheError, CacheShape, CacheType, CompressedMlaCache, Error};

@@ -6,8 +6,8 @@ use mla_attention::{Attention, CacheType, Error, GqaAttention, GqaConfig, GqaWei
 use proptest::prelude::*;
 use tl_kernels::Pool;
 
-/// F32 caches: the sums are taken in another order and in f64. F16 caches: besides, a value of the
-/// oracle may round to the next F16 beside ours, which is 2^-10 of that value away.
+/// F32 caches: the oracle takes its sums in another order and in f64. F16 caches: in addition, a value may round to
+/// one F16 in the oracle and to its neighbour in the layer, which differ by 2^-10 of the value.
 const TOLERANCES: [(CacheType, f64); 2] = [(CacheType::F32, 1e-5), (CacheType::F16, 5e-4)];
 
 fn error_of(config: &GqaConfig, options: [bool; 2], ty: CacheType, n: usize, chunk: usize) -> f64 {

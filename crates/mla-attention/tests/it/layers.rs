@@ -1,4 +1,4 @@
-//! Layers with seeded random weights, and what the tests measure on them.
+//! Layers with seeded random weights, and the measures of error that the tests take on them.
 
 use mla_attention::{
     Attention, AttentionScratch, CacheType, GqaAttention, GqaConfig, GqaWeights, LayerCache, MlaAttention, MlaConfig,
@@ -24,7 +24,7 @@ impl Rng {
         (0..n).map(|_| center + spread * unit(self.next())).collect()
     }
 
-    /// A matrix that keeps the variance of its input, times `gain`.
+    /// A random matrix whose outputs have the standard deviation of its inputs, times `gain`.
     pub(crate) fn matrix(&mut self, rows: usize, cols: usize, gain: f32) -> Vec<f32> {
         self.values(rows * cols, 0.0, gain * (3.0 / cols as f32).sqrt())
     }
@@ -49,7 +49,7 @@ pub(crate) fn mla_config(hidden: usize, n_heads: usize, q_lora: Option<usize>, w
     }
 }
 
-/// Sizes that are no multiple of anything: 3 heads, nope 5, rope 6, v 7, latent 40.
+/// Sizes that are no multiples of a vector's width: 3 heads, nope 5, rope 6, v 7, latent 40.
 pub(crate) fn odd_mla() -> MlaConfig {
     mla_config(50, 3, Some(21), [40, 5, 6, 7])
 }

@@ -1,4 +1,4 @@
-//! Tests of attention as a whole: against an oracle, and against itself in other pieces.
+//! Tests of attention as a whole: against an oracle, and against itself in chunks of other sizes.
 
 mod batches;
 mod expanded;

@@ -9,8 +9,8 @@ use proptest::prelude::*;
 use ternary_core::{Packing, Rounding, TernaryTensor};
 use tl_kernels::{ActMode, Linear, Pool};
 
-/// F32 caches: the sums are taken in another order and in f64. F16 caches: besides, a value of the
-/// oracle may round to the next F16 beside ours, which is 2^-10 of that value away.
+/// F32 caches: the oracle takes its sums in another order and in f64. F16 caches: in addition, a value may round to
+/// one F16 in the oracle and to its neighbour in the layer, which differ by 2^-10 of the value.
 const TOLERANCES: [(CacheType, f64); 2] = [(CacheType::F32, 1e-5), (CacheType::F16, 5e-4)];
 
 /// Worst relative error of a token against the oracle.

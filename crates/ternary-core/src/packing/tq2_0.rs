@@ -3,10 +3,10 @@
 //! ```text
 //! half h = 0, 1 of 128 weights; byte 32 h + m, m = 0..31:
 //!   bit   7 6      5 4      3 2      1 0
-//!   plane n = 3    2        1        0      weight 128 h + 32 n + m
+//!   field n = 3    2        1        0      weight 128 h + 32 n + m
 //! ```
 //!
-//! The planes let 32 neighbouring weights be unpacked with one shift and one AND of 32 bytes.
+//! Field n of 32 neighbouring bytes holds 32 neighbouring weights, so one shift and one AND of 32 bytes unpack them.
 
 use crate::BLOCK;
 use crate::trit::{from_code, to_code};

@@ -1,8 +1,8 @@
 //! The exact weighted least-squares ternary block.
 //!
-//! Wanted are the trits `t` and the scale `s` that minimise `sum h_i (w_i - s t_i)^2`. Write `a_i`
-//! for `|w_i|` and call the weights with `t_i != 0` the support. For a fixed support the best signs
-//! are those of the weights and the best scale is the support's mean magnitude:
+//! The quantiser finds the trits `t` and the scale `s` that minimise `sum h_i (w_i - s t_i)^2`. Write `a_i` for
+//! `|w_i|` and call the weights with `t_i != 0` the support. For a fixed support the best signs are those of the
+//! weights and the best scale is the support's mean magnitude:
 //!
 //! ```text
 //! s = P / N,   P = sum of h a,   N = sum of h,   and the error left is  sum h w^2 - P^2 / N
@@ -47,7 +47,7 @@ pub(super) fn quantize<const N: usize>(weights: &[f32; N], importance: Option<&[
 
 /// The scale of least error, not rounded yet; 0 for a block of zeros.
 fn best_scale<const N: usize>(weights: &[f32; N], importance: Option<&[f32; N]>) -> f64 {
-    // Importances that are all zero say nothing about the block.
+    // If all importances are zero, every scale has the error 0, so they are ignored.
     match importance {
         Some(importance) if importance.iter().any(|&h| h > 0.0) => search(weights, importance),
         _ => search(weights, &[1.0; N]),

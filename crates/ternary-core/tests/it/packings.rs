@@ -117,7 +117,7 @@ fn every_two_bit_weight_lies_where_the_formula_says() {
 
 #[test]
 fn two_bit_blocks_worked_out_by_hand() {
-    // TQ2_0: weight 197 = 128 + 2 * 32 + 5 is plane 2 of byte 37: 01 10 01 01.
+    // TQ2_0: weight 197 = 128 + 2 * 32 + 5 is field 2 of byte 37: 01 10 01 01.
     let packed = encode(Packing::Tq2_0, &one_hot(197, 1), f16::from_f32(0.5));
     assert_eq!((packed[37], packed[36], packed[5]), (0x65, 0x55, 0x55));
     assert_eq!(packed[64..], [0x00, 0x38]);
@@ -202,7 +202,7 @@ fn code_3_is_refused_wherever_it_stands() {
     }
     for layout in I2sLayout::ALL {
         let mut packed = layout.encode(&[0; 512], 1.0).unwrap();
-        packed[layout.group() / 4 + 2] |= 0b11; // group 1, last plane, p = 2
+        packed[layout.group() / 4 + 2] |= 0b11; // group 1, g = 3, p = 2
         let weight = layout.group() / 4 * 3 + 2;
         assert_eq!(layout.decode(&packed, 512), Err(Error::InvalidCode { block: 1, weight }));
     }

@@ -69,7 +69,7 @@ proptest! {
                 let mut row = vec![0.0; cols];
                 w.dequantize_row(r, &mut row).unwrap();
                 let real: f64 = row.iter().zip(x).map(|(&w, &x)| f64::from(w) * f64::from(x)).sum();
-                // Half a step of the activations for each weight, at most.
+                // Rounding moves each activation by at most half a step.
                 let step = 8.0 / 127.0;
                 let bound: f64 = row.iter().map(|w| f64::from(w.abs()) * step / 2.0).sum();
                 prop_assert!((f64::from(y) - real).abs() <= bound + 1e-3, "{:?} {} {}", mode, y, real);

@@ -167,7 +167,7 @@ impl ActivationBuffer {
 /// The rows quantised in one mode, and the tables that products made of them.
 #[derive(Debug, Clone, Default)]
 struct Form {
-    /// Whether these are the present rows.
+    /// Whether the codes are those of the buffer's present rows.
     valid: bool,
     rows: QuantizedRows,
     /// The tables, made when a lookup kernel first asks for them.
@@ -175,7 +175,7 @@ struct Form {
 }
 
 impl Form {
-    /// The rows, to be filled with the present ones.
+    /// Declares the form valid and its tables outdated, and returns the rows for the caller to fill.
     fn renew(&mut self) -> &mut QuantizedRows {
         self.valid = true;
         self.tables.clear();

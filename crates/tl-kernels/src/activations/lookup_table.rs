@@ -47,7 +47,7 @@ pub(crate) type GroupTable = [[i8; ENTRIES]; 2];
 /// Largest magnitude of an activation code.
 const MAX_CODE: i16 = 127;
 
-/// How columns are grouped.
+/// The number of columns in a group, and the index of a group's entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Grouping {
     /// Two columns, index by value: TL1.
@@ -140,7 +140,7 @@ impl Grouping {
     }
 }
 
-// The table of the header.
+// The additions of the table at the head of this file.
 const _: () = assert!(Grouping::Pairs.additions() == 11 && Grouping::Triples.additions() == 9);
 const _: () = assert!(Grouping::Triples.groups() == 86);
 
@@ -226,7 +226,8 @@ impl Kernel for Build<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, _s: S) {
-        // Hidden from the compiler, which would otherwise write a special case for each weight that it sees.
+        // `black_box` hides the weights from the compiler, which would otherwise generate a special case for each of
+        // them.
         let weights = |grouping: Grouping| black_box(grouping.weights());
         match self.grouping {
             Grouping::Pairs => fill(Grouping::Pairs, weights(Grouping::Pairs), self.codes, self.entries),

@@ -1,7 +1,7 @@
 //! The levels of this machine: detection, the level in use, and the dispatch of kernels.
 //!
-//! **Invariant:** the level in use is never above what the hardware supports. `TL_ISA` is read once and
-//! may lower the level; a name it does not know, or a level above the hardware, changes nothing.
+//! **Invariant:** the level in use is never above the highest one of the hardware. `TL_ISA` is read once and may lower
+//! the level; an unknown name, or a level above the hardware's, changes nothing.
 
 use std::sync::OnceLock;
 

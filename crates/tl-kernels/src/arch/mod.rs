@@ -5,7 +5,7 @@
 //!   token.rs        proof that the machine has the instructions
 //!   vector.rs       Float and Simd            tile.rs, trit_tile.rs, token_table.rs    ternary rows
 //!   integer.rs      Q8_0 and Q6_K blocks      int8.rs    INT8 rows of a cache          lookup.rs    TL1 and TL2
-//!   registers.rs    what these share
+//!   registers.rs    functions that these share
 //! ```
 //! A new instruction set of a known processor family is one folder, one line in `level.rs` and one name in `isa.rs`.
 //!

@@ -1,4 +1,4 @@
-//! The portable level: plain Rust, sixteen lanes in an array. It defines what the other levels must give.
+//! The portable level: plain Rust, sixteen lanes in an array. It defines the results of the other levels.
 
 use half::f16;
 use ternary_core::BLOCK;
@@ -204,7 +204,7 @@ impl Simd for Scalar {
     }
 }
 
-// Every portable form.
+// These traits have portable bodies, and this level uses all of them.
 impl Int8 for Scalar {}
 impl TileSimd for Scalar {}
 impl TableSimd for Scalar {}

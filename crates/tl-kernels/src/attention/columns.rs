@@ -52,7 +52,7 @@ impl Kernel for Dots<'_> {
     #[inline(always)]
     fn run<S: Simd>(mut self, s: S) {
         for group in self.table {
-            // The next span, which the cache of positions stores behind this one.
+            // Prefetches the next span, which the cache of positions stores behind this one.
             for line in (0..size_of_val(group)).step_by(64) {
                 s.prefetch_far(group, size_of_val(self.table) + line);
             }

@@ -252,7 +252,7 @@ impl Kernel for WeightedSums<'_> {
         let mut turned = [Group([[0; 4]; ROWS]); BLOCK_QUADS];
         for (b, block) in self.span.chunks(BLOCK_QUADS).enumerate() {
             for group in block {
-                // The same columns of the next span, which the cache of positions stores behind this one.
+                // Prefetches the same columns of the next span, which the cache of positions stores behind this one.
                 for line in (0..size_of_val(group)).step_by(64) {
                     s.prefetch_far(group, size_of_val(self.span) + line);
                 }

@@ -1,4 +1,4 @@
-//! How fast this machine reads memory: the bound of every decoding step.
+//! The read bandwidth of this machine's memory, which bounds the speed of every decoding step.
 //!
 //! All threads of a pool read disjoint parts of one buffer, far larger than the caches, from end to end; the
 //! fastest of several passes counts, because other work on the machine can only slow a pass down.
@@ -7,7 +7,7 @@
 //!
 //! ```
 //! use tl_kernels::{Pool, bandwidth};
-//! // Far too small to mean anything: it fits the caches.
+//! // This small buffer fits the caches, so the figure is not that of the memory.
 //! assert!(bandwidth::read_bytes_per_s(&Pool::serial(), 1 << 20)? > 0.0);
 //! # Ok::<(), tl_kernels::Error>(())
 //! ```
@@ -41,7 +41,7 @@ pub fn read_bytes_per_s(pool: &Pool, buffer_bytes: usize) -> Result<f64> {
     let words = (buffer_bytes / size_of::<u64>()).max(SUMS);
     let mut buffer: Vec<u64> = Vec::new();
     buffer.try_reserve_exact(words).map_err(|_| Error::ProbeMemory { bytes: buffer_bytes })?;
-    // Written, so that every page is a page of its own and not the system's page of zeros.
+    // The words are written, so that every page has memory of its own instead of the system's page of zeros.
     buffer.resize(words, 1);
     let chunks: Vec<&[u64]> = buffer.chunks((CHUNK_BYTES / size_of::<u64>()).min(words)).collect();
     // Loads of 256 bits reach the limit of the memory everywhere; NEON and SIMD128 are in every build for them.

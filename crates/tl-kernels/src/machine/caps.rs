@@ -3,7 +3,7 @@
 //! On Linux the facts come from `/sys` and `/proc`. Elsewhere, and for facts that are missing there, only the facts
 //! that the standard library knows are filled in.
 //!
-//! **Invariant:** a file that is absent or odd makes a fact unknown, never an error.
+//! **Invariant:** a file that is absent or malformed makes a fact unknown, never an error.
 //!
 //! ```
 //! let caps = tl_kernels::HardwareCaps::detect();
@@ -19,7 +19,7 @@ use crate::arch::Isa;
 /// One cache as a core sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cache {
-    /// 1 is next to the core.
+    /// Level of the cache; 1 is next to the core.
     pub level: u8,
     /// `Data`, `Instruction` or `Unified`.
     pub kind: String,
@@ -39,7 +39,7 @@ pub struct HardwareCaps {
     pub cpu: Option<String>,
     /// The highest level of the hardware, whatever `TL_ISA` says.
     pub isa: Isa,
-    /// Instruction set extensions that matter here and are present.
+    /// Instruction set extensions of this machine that kernels of this crate use or may use.
     pub features: Vec<&'static str>,
     /// Threads that the process may run at once.
     pub logical_cores: usize,
@@ -60,7 +60,7 @@ pub struct HardwareCaps {
 }
 
 impl HardwareCaps {
-    /// The facts that this machine reveals.
+    /// Reads the facts about this machine.
     #[must_use]
     pub fn detect() -> HardwareCaps {
         HardwareCaps::from_root(Path::new("/"))
@@ -116,7 +116,7 @@ fn number(path: &Path) -> Option<u64> {
     text(path)?.parse().ok()
 }
 
-/// `32K`, `1024K`, `8M` as bytes.
+/// Reads a size such as `32K` or `8M`, in bytes.
 fn size(path: &Path) -> Option<u64> {
     let text = text(path)?;
     let (digits, unit) = match text.strip_suffix(['K', 'M', 'G']) {
@@ -139,14 +139,14 @@ fn bracketed(path: &Path) -> Option<String> {
     Some(rest.split_once(']')?.0.to_owned())
 }
 
-/// Entries called `prefix` and a number.
+/// Number of entries of `dir` that are named `prefix` and a number.
 fn count(dir: &Path, prefix: &str) -> Option<usize> {
     let numbered = |name: &str| name.strip_prefix(prefix).is_some_and(|rest| rest.parse::<u32>().is_ok());
     let entries = fs::read_dir(dir).ok()?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     Some(entries.filter(|name| numbered(name)).count()).filter(|&n| n > 0)
 }
 
-/// Members of a list like `0-3,8`.
+/// Number of members of a list like `0-3,8`.
 fn list_len(text: &str) -> Option<usize> {
     text.split(',').try_fold(0usize, |sum, part| {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
@@ -194,7 +194,7 @@ fn model_name(path: &Path) -> Option<String> {
     Some(name.trim().chars().filter(|c| !c.is_control()).take(80).collect())
 }
 
-/// AT_PAGESZ of the auxiliary vector.
+/// The page size: AT_PAGESZ of the auxiliary vector.
 fn page_bytes(path: &Path) -> Option<u64> {
     const AT_PAGESZ: u64 = 6;
     const WORD: usize = size_of::<usize>();
@@ -208,7 +208,7 @@ fn page_bytes(path: &Path) -> Option<u64> {
     Some(word(&pair[WORD..]))
 }
 
-/// The extensions that kernels here ask for.
+/// The extensions of this machine that kernels of this crate use or may use.
 fn features() -> Vec<&'static str> {
     #[cfg(target_arch = "x86_64")]
     let found = [

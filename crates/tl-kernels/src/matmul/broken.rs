@@ -1,4 +1,4 @@
-//! A kernel that is broken on purpose, so that tests can watch the self-test catch it.
+//! A kernel that is broken on purpose, so that tests can check that the self-test detects it.
 //!
 //! **Invariant:** no build that ships has this module: it exists in tests of this crate and under the feature
 //! `broken-kernel`, for which only the test dependencies of other crates ask. Even then a kernel is broken within

@@ -6,7 +6,7 @@ use ternary_core::ActMode;
 
 use crate::simd::{GROUP_ROWS, TILE};
 
-/// An algorithm for matrix products, on whichever level it runs.
+/// An algorithm for matrix products, independent of the level that runs it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum KernelKind {

@@ -32,7 +32,7 @@ pub enum Linear {
     Ternary(BitLinear),
 }
 
-/// The same expression for every kind of weights.
+/// Evaluates the same expression for every kind of weights.
 macro_rules! each {
     ($self:expr, $w:ident => $body:expr) => {
         match $self {
@@ -46,7 +46,7 @@ macro_rules! each {
     };
 }
 
-/// The same expression for every kind of weights, wrapped in the variant it came from.
+/// Evaluates the same expression for every kind of weights and wraps the result in the same variant.
 macro_rules! map {
     ($self:expr, $w:ident => $body:expr) => {
         match $self {
@@ -241,8 +241,8 @@ impl Linear {
     /// list. `out` has one row per token.
     ///
     /// # Panics
-    /// If the activations are not `[n, cols]` or not quantised in [`Linear::act_mode`], or `out` has another number of
-    /// rows or columns that the matrix does not have.
+    /// If the activations are not `[n, cols]` or not quantised in [`Linear::act_mode`], or `out` does not have one row
+    /// per token, or its columns go beyond the rows of the matrix.
     pub fn forward_block(&self, acts: &ActivationBuffer, out: ColumnBlock<'_, f32>) {
         assert_eq!(acts.cols(), self.cols(), "activations must have one value per column");
         assert_eq!(out.n_rows(), acts.n(), "the output must have one row per token");

@@ -7,8 +7,8 @@ use crate::memory::Arena;
 use crate::pool::Pool;
 
 /// Packs the ternary matrices among `layers` into one arena and returns its bytes, 0 where there was nothing to pack.
-/// Matrices for F32 activations and those in a layout of their own are left as they are. Products
-/// no longer read the pages of the file that the matrices came from: the caller may give them back.
+/// Matrices for F32 activations and matrices in a layout of their own are left as they are. Products of packed
+/// matrices do not read the pages of the file, so the caller may hand them back to the system.
 ///
 /// # Errors
 /// [`crate::Error::ArenaMemory`]; then no layer has changed.

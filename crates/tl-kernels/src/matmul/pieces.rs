@@ -1,4 +1,4 @@
-//! How many output rows a piece of work has.
+//! The number of output rows in a piece of work.
 
 use crate::simd::QUAD_ROWS;
 

@@ -1,6 +1,6 @@
 //! A reusable buffer whose first element lies on a cache line, so that vector loads never straddle two.
 //!
-//! **Invariant:** it only ever grows; a length it had before costs no allocation.
+//! **Invariant:** the buffer never shrinks, so a length that it had before costs no allocation.
 
 use std::mem::size_of;
 
@@ -15,7 +15,7 @@ pub(crate) struct AlignedBuffer<T> {
 }
 
 impl<T: Copy + Default> AlignedBuffer<T> {
-    /// Sets the length; what the elements hold afterwards is unspecified.
+    /// Sets the length; the elements are unspecified afterwards.
     pub(crate) fn resize(&mut self, len: usize) {
         let needed = len + CACHE_LINE_BYTES / size_of::<T>();
         if self.storage.len() < needed {

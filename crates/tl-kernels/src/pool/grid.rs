@@ -126,7 +126,7 @@ pub struct Grid<'a, T> {
 }
 
 // SAFETY: the pointer comes from a `&mut [T]`, and each element is reached by one cell only, so sharing the grid sends
-// elements to other threads and never shares one: `T: Send` is what that needs.
+// elements to other threads and never shares one, which needs `T: Send` alone.
 #[allow(unsafe_code, reason = "see the SAFETY comment")]
 unsafe impl<T: Send> Sync for Grid<'_, T> {}
 

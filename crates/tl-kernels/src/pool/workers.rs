@@ -1,8 +1,8 @@
 //! Worker threads that wait for the next job: spinning for some microseconds, then asleep.
 //!
-//! A decoding step hands over hundreds of jobs of some tens of microseconds. Between two of them a worker spins, so that
-//! it starts at once; after that time it sleeps and costs nothing. With more threads than processors workers do not spin: an
-//! idle one would keep a processor from one that has work.
+//! A decoding step hands over hundreds of jobs of some tens of microseconds. Between two of them a worker spins, so
+//! that it starts at once; after that time it sleeps and costs nothing. With more threads than processors workers do
+//! not spin, because a spinning worker would take a processor from a thread that has work.
 //!
 //! ```text
 //! state    | generation (32) | 0 | stop | open | workers inside (29) |
@@ -33,7 +33,7 @@ const OPEN: u64 = 1 << 29;
 const STOP: u64 = 1 << 30;
 const GENERATION: u32 = 32;
 
-/// A task as the workers see it. The caller keeps what it points to alive until no worker is inside.
+/// A pointer to the closure of a job. The caller keeps the closure alive until no worker is inside.
 type Task = *const (dyn Fn(usize) + Sync);
 
 /// Worker threads and the state that they wait for.
@@ -42,7 +42,7 @@ pub(super) struct Workers {
     threads: Vec<JoinHandle<()>>,
 }
 
-/// On a cache line of its own: one thread's writes do not slow down the reader of another field.
+/// A field on a cache line of its own, so that one thread's writes do not slow down the readers of other fields.
 #[repr(align(128))]
 struct Line<T>(T);
 
@@ -145,7 +145,7 @@ impl Drop for Workers {
         drop(self.shared.lock_sleep());
         self.shared.wake.notify_all();
         for worker in self.threads.drain(..) {
-            // A worker never unwinds: what tasks panic with is caught.
+            // A worker never unwinds, because the panics of tasks are caught.
             let _ = worker.join();
         }
     }

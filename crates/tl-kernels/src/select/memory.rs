@@ -19,7 +19,8 @@ use crate::arch::Isa;
 use crate::machine::HardwareCaps;
 use crate::matmul::KernelKind;
 
-/// Version of the text's meaning; raise it when kernels change.
+/// Version of the text's meaning. A change of the kernels must raise it, because old times would choose among new
+/// kernels.
 const VERSION: &str = "kernels 2";
 
 /// The results of trials for one model on this machine. Clones share them.
@@ -67,13 +68,13 @@ impl TrialMemory {
         Some(text)
     }
 
-    /// The answer to a question.
+    /// The kernel and level that are remembered for a type of weights.
     pub(crate) fn get(&self, question: &Question) -> Option<Candidate> {
         let key = key(question);
         self.results().lines.iter().find(|(line, _)| *line == key).map(|(_, candidate)| *candidate)
     }
 
-    /// Remembers the answer to a question.
+    /// Remembers the kernel and level for a type of weights.
     pub(crate) fn put(&self, question: &Question, candidate: Candidate) {
         let mut results = self.results();
         results.lines.push((key(question), candidate));
@@ -81,7 +82,7 @@ impl TrialMemory {
     }
 
     fn results(&self) -> MutexGuard<'_, Results> {
-        // No panic leaves the results half-changed.
+        // A panic cannot leave the results half-changed, so a poisoned lock is usable.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -90,7 +91,7 @@ fn key(question: &Question) -> String {
     format!("{} {} {:?} {:?}", question.weights, question.cols, question.mode, question.layout)
 }
 
-/// The answers of a text whose header and checksum are right.
+/// The results in a text whose header and checksum are right.
 fn parse(text: &str, header: &str) -> Option<Vec<(String, Candidate)>> {
     let (signed, sum) = text.split_at_checked(text.rfind("end ")?)?;
     let sum = u64::from_str_radix(sum.strip_prefix("end ")?.trim_end(), 16).ok()?;

@@ -1,4 +1,4 @@
-//! Which kernels exist: by type of the weights, instruction set level and precision of the activations.
+//! The kernels that exist, by type of the weights, instruction set level and precision of the activations.
 //!
 //! | weights | activations | kernels, the default first |
 //! |---|---|---|

@@ -22,7 +22,7 @@ pub struct SelectorOptions {
     pub trial: Option<TrialMemory>,
 }
 
-/// Why a kernel was chosen.
+/// The reason for the choice of a kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Reason {
@@ -63,7 +63,7 @@ pub struct KernelSelected {
     pub kernel: KernelKind,
     /// The level that the kernel runs on.
     pub isa: Isa,
-    /// Why the kernel was chosen.
+    /// The reason for this choice.
     pub reason: Reason,
     /// The message of the self-test for each level that failed it, the highest first.
     pub refused: Vec<String>,
@@ -80,7 +80,7 @@ pub struct KernelSelector {
 
 #[derive(Debug)]
 struct State {
-    /// The question that each choice answers.
+    /// The type of weights that each choice is for.
     questions: Vec<Question>,
     choices: Vec<KernelSelected>,
 }
@@ -172,7 +172,7 @@ impl KernelSelector {
 }
 
 impl Default for KernelSelector {
-    /// Rules and the self-test, no trial.
+    /// A selector with the rules and the self-test, without trials.
     fn default() -> KernelSelector {
         KernelSelector::new(SelectorOptions::default())
     }

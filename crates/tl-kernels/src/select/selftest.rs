@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::matmul::{Linear, PANEL_FROM_TOKENS};
 use crate::pool::{ColumnBlock, Pool};
 
-/// Rows checked per layer: the first, the last and some between, all lanes of a register tile.
+/// Neighbouring rows checked at each of three places of a layer: its start, its middle and its end.
 const ROWS: usize = 6;
 
 /// Tokens checked: one for the decoding path, a few, and a batch for which Q8_0 and Q6_K rows become panels. Levels that

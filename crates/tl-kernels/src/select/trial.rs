@@ -1,4 +1,4 @@
-//! Which of several equal kernels is the fastest on this machine: a timed trial on real rows.
+//! A timed trial on real rows, which finds the fastest of several kernels with equal results on this machine.
 //!
 //! **Invariant:** a trial changes speed, never results.
 
@@ -12,7 +12,7 @@ use crate::pool::Pool;
 /// Repetitions of a candidate; the fastest counts.
 const REPETITIONS: usize = 7;
 
-/// How much faster than the default another kernel must be, so that noise does not choose.
+/// Factor by which another kernel must be faster than the default, so that noise does not decide.
 const MARGIN: f64 = 1.08;
 
 /// Tokens of the batch that stands for a prompt.
@@ -21,7 +21,7 @@ const BATCH: usize = 32;
 /// Weights of the rows that are timed: enough for a stable time, at most a millisecond per token on one core.
 const SAMPLE_WEIGHTS: usize = 1 << 20;
 
-/// A type of weights as trials tell them apart.
+/// A type of weights, by the properties that give it a trial of its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Question {
     /// Name of the weight type.
@@ -39,7 +39,7 @@ pub(crate) type Candidate = (KernelKind, Isa);
 
 /// The rows of `linear` that a trial runs on.
 pub(crate) fn sample(linear: &Linear) -> Option<Linear> {
-    // With fewer rows no token tables would be made, and the trial would miss what they gain.
+    // With fewer rows no token tables would be made, and the trial would not measure their gain.
     let rows = (SAMPLE_WEIGHTS / linear.cols().max(1)).max(TABLE_ROWS).min(linear.rows());
     linear.slice_rows(0, rows).ok()
 }

@@ -78,7 +78,7 @@ pub trait Int8: Copy {
     ) {
         for (codes, sums) in codes.iter().zip(sums) {
             *sums = [0; ROWS];
-            // The first half alone is the high one as well.
+            // A single half is the high one, so it counts 128 times as well.
             for (codes, factor) in codes.iter().zip([128, 1]) {
                 for (code, quad) in codes.iter().zip(quads) {
                     for (sum, quad) in sums.iter_mut().zip(&quad.0) {

@@ -36,7 +36,7 @@ pub trait Lookup: RowBytes {
     fn combine(self, hi: Self::Wide, lo: Self::Wide, factor: i16) -> [i16; GROUP_ROWS];
 }
 
-/// Look-ups in plain Rust: the definition of what the other instruction sets give.
+/// Look-ups in plain Rust: they define the results of the other instruction sets.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PortableLookup;
 

@@ -112,7 +112,7 @@ pub trait Simd: Float + TileSimd + TableSimd + TritTileSimd + Int8 {
     /// Sixteen i32, one for each row of a panel of integers.
     type I: Copy;
     /// The sum of no products, to which [`Simd::dot_quads`] adds. `x_sum` is the sum of all `x` that it will be given:
-    /// instruction sets that make the weights unsigned take off beforehand what that adds.
+    /// instruction sets that make the weights unsigned subtract the excess of all products beforehand.
     fn no_quads(self, x_sum: i32) -> Self::I;
     /// `acc[r] + w[r][0] x[0] + .. + w[r][3] x[3]`, for x in -127..=127.
     fn dot_quads(self, acc: Self::I, w: &[[i8; 4]; LANES], x: [i8; 4]) -> Self::I;
@@ -188,7 +188,7 @@ pub enum PatchShape {
     Rows4Tokens6,
     /// 12 of 16 registers hold sums, each half a group.
     Rows2Tokens3,
-    /// There are no vector registers to fill.
+    /// For levels without vector registers: sums in memory, one token at a time.
     Rows4Tokens1,
 }
 

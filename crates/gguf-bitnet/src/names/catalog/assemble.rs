@@ -1,4 +1,4 @@
-//! From the places of stored tensors to the list of canonical ones.
+//! Builds the list of canonical tensors from the places of the stored tensors.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -42,14 +42,14 @@ impl Catalog {
     }
 }
 
-/// A tensor of the model and all that is stored of it.
+/// A tensor of the model and the stored tensors that hold parts of it.
 struct Gathered {
     name: String,
     class: TensorClass,
     stored: Vec<Stored>,
 }
 
-/// A stored tensor and the part of it that counts.
+/// A stored tensor and the part of it that belongs to the tensor of the model.
 #[derive(Clone, Copy)]
 struct Stored {
     /// Index of the stored tensor in the source.
@@ -62,7 +62,7 @@ struct Stored {
 /// enough that a hostile shape cannot claim the memory for its list of parts.
 const MAX_CUTS: usize = 1 << 16;
 
-/// This half of `rows` rows that start at `start`; all of them for a piece that is no half.
+/// The half that `piece` names of the `rows` rows from `start` on; all of them for a piece that is no half.
 fn half_of(piece: Piece, start: usize, rows: usize) -> Range<usize> {
     match piece {
         Piece::FirstHalf => start..start + rows / 2,
@@ -77,7 +77,7 @@ fn assemble_tensor(infos: &[TensorInfo], mut stored: Vec<Stored>, dims: SplitDim
             return Err(SourceError::ZeroDimension { dim }.into());
         }
     }
-    // Experts ascending; a tensor that is not one expert's sorts first.
+    // Experts ascend; a tensor of all experts sorts before them.
     stored.sort_by_key(|part| part.expert);
     let conflict = stored.windows(2).find(|pair| pair[0].expert.is_none() || pair[0].expert == pair[1].expert);
     if let Some(pair) = conflict {

@@ -18,7 +18,7 @@ pub(super) fn check_manifest(path: &Path, manifest: &Value) -> Result<()> {
     let damaged = |what| StoreError::JobDamaged { what };
     let stored = fs::read(path).map_err(|_| damaged("its manifest.json is missing"))?;
     let stored: Value = serde_json::from_slice(&stored).map_err(|_| damaged("its manifest.json is not JSON"))?;
-    // Compared as it will be read back.
+    // The manifest is written as text and parsed again, as the stored one was, so that both have the same form.
     let given: Value =
         serde_json::from_str(&pretty(manifest)).map_err(|_| damaged("its manifest cannot be compared"))?;
     match first_difference(&stored, &given) {

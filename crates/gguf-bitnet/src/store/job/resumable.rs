@@ -32,7 +32,7 @@ enum State {
     Open { journal: Journal, data: File },
     /// The output is in place; only the job's directory remains to be removed.
     Committed,
-    /// Nothing more can be done with this value.
+    /// The job was committed or has failed; further calls are errors.
     Ended,
 }
 
@@ -50,7 +50,7 @@ impl Job {
     pub fn open(out: &Path, manifest: &Value, force: bool) -> Result<Job> {
         let out = output_path(out)?;
         let dir = with_suffix(&out, ".partial");
-        // A kill may have left the directory of a job that had ended; it goes even if this job may not begin.
+        // A kill may have left the directory of an ended job. It is removed even if the checks below refuse this job.
         remove_own_files(&with_suffix(&dir, ".done"));
         Job::check(&out, force)?;
         Job::open_in(out, dir, manifest, force)
@@ -149,14 +149,14 @@ impl Job {
         self.dir.join(DATA)
     }
 
-    /// Whether an earlier run had already put the output in place and was stopped before it could
-    /// clean up: nothing is left to do but [`Job::commit`].
+    /// Whether an earlier run had put the output in place and was stopped before it could clean up: only
+    /// [`Job::commit`] is left to be called.
     pub fn is_committed(&self) -> bool {
         matches!(self.state, State::Committed)
     }
 
-    /// Adds a unit: `write` writes its bytes, which are flushed to the disk before the journal
-    /// says so. When anything fails, the unit is not part of the job and may be tried again.
+    /// Adds a unit: `write` writes its bytes, which are flushed to the disk before the journal records the unit. When
+    /// anything fails, the unit is not part of the job and may be tried again.
     ///
     /// # Errors
     /// [`StoreError::Io`] with the reason of `write` or of the disk, [`StoreError::JobEnded`] on a job that is
@@ -219,7 +219,7 @@ impl Job {
             State::Committed => {}
             State::Open { mut journal, data } => {
                 journal.append(&Record::Commit { name, bytes })?;
-                // Windows renames closed files only.
+                // Windows cannot rename a file that is open.
                 drop(data);
                 let data_path = self.dir.join(DATA);
                 fs::rename(&data_path, &final_path).map_err(Error::io("rename to", &final_path))?;

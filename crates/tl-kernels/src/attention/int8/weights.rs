@@ -24,7 +24,7 @@ pub struct WeightCodes {
 }
 
 impl WeightCodes {
-    /// The codes of no weights.
+    /// The codes of an empty list of weights.
     pub const ZERO: WeightCodes =
         WeightCodes { scale: 0.0, fine: false, high: [[0; 4]; ROWS / 4], low: [[0; 4]; ROWS / 4] };
 
@@ -103,7 +103,7 @@ impl Kernel for Quantize<'_> {
         for lane in lanes {
             top = One.max(lane, top);
         }
-        // With a scale that underflows, code times scale would not give the weight back; an infinite weight has no code.
+        // If the scale underflowed, code times scale would not be the weight; an infinite weight has no code.
         if top / FINE < f32::MIN_POSITIVE || !top.is_finite() {
             return WeightCodes::ZERO;
         }

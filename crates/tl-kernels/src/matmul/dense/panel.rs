@@ -9,7 +9,7 @@ use crate::memory::AlignedBuffer;
 use crate::pool::ColumnBlock;
 use crate::simd::{LANES, PatchShape, QUAD_ROWS, Simd};
 
-/// Size of a panel of converted rows: a good part of a second-level cache.
+/// Size of a panel of converted rows: it fits a second-level cache beside other data.
 const PANEL_BYTES: usize = 256 << 10;
 
 /// Groups of sixteen columns that are multiplied at a time, so that this part of the tokens stays in the first-level

@@ -35,9 +35,9 @@ pub struct BitLinear {
 enum Layout {
     /// The tensor, as its file stores it.
     File,
-    /// The weights once more, as indices of look-up tables.
+    /// A second copy of the weights: indices of look-up tables.
     Lookup(LookupMatrix),
-    /// The weights once more, as tiles of an arena.
+    /// A second copy of the weights: tiles in an arena.
     Tiles(TileMatrix),
 }
 

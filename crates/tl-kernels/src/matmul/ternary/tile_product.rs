@@ -21,7 +21,7 @@ pub(crate) struct TileTask<'a> {
     pub(crate) len: usize,
     /// Column of the first row.
     pub(crate) column: usize,
-    /// First token; those before it have their results.
+    /// First token to be computed; the tokens before it have their results.
     pub(crate) first_token: usize,
 }
 
@@ -81,7 +81,7 @@ fn some_tokens<S: Simd, const T: usize>(
     for (j, acc) in acc.iter().enumerate() {
         let out = &mut out.row_mut(t + j)[start..][..task.len];
         match out.as_mut_array() {
-            // A copy of known length needs no call.
+            // A copy of constant length compiles to moves instead of a call of memcpy.
             Some(out) if task.first == 0 => *out = *acc,
             _ => out.copy_from_slice(&acc[task.first..][..task.len]),
         }

@@ -203,7 +203,7 @@ impl TableProduct<'_> {
                 let out = &mut out.row_mut(t + j)[start..];
                 let len = tile.len().min(out.len());
                 match out.first_chunk_mut() {
-                    // A copy of known length needs no call.
+                    // A copy of constant length compiles to moves instead of a call of memcpy.
                     Some(out) if skipped == 0 => *out = *tile.first_chunk::<TILE>().expect("a whole tile"),
                     _ => out[..len].copy_from_slice(&tile[..len]),
                 }
@@ -368,7 +368,7 @@ mod tests {
         }
     }
 
-    /// The results of a product by tables of T tokens, and for how many tokens there are any.
+    /// The results of a product by tables of T tokens, and the number of tokens that have results.
     struct Forced<'a, const T: usize>(TableProduct<'a>, &'a mut [f32], usize);
 
     impl<const T: usize> Kernel for Forced<'_, T> {

@@ -119,7 +119,7 @@ fn fill_table(fields: [__m512i; 4], table: &mut [[i16; TOKENS]; COMBINATIONS]) {
     }
 }
 
-/// Adds what the tables have for a chunk of a tile to the sums of its rows, which begin here if `FIRST`. Returns bytes of
+/// Adds the entries for a chunk of a tile to the sums of its rows, which start from 0 if `FIRST`. Returns bytes of
 /// which one has its highest bit set if a code is 3.
 #[target_feature(enable = "avx512f,avx512bw")]
 #[inline]
@@ -147,7 +147,7 @@ fn look_up<const FIRST: bool>(
             _mm512_storeu_si512(odd.as_mut_ptr().cast(), odds);
         }
     }
-    // Four rows at a time: a row is so little work that the loop itself would show.
+    // Four rows at a time, because one row is so little work that the loop's own instructions would slow it down.
     for (i, sums) in sums.as_chunks_mut::<4>().0.iter_mut().enumerate() {
         for (j, sum) in sums.iter_mut().enumerate() {
             let (even, odd) = (places.even[4 * i + j], places.odd[4 * i + j]);

@@ -69,7 +69,8 @@ fn add_trits(sums: __m512i, fractions: __m512i, unit: u8) -> __m512i {
     _mm512_mask_add_epi8(sums, second, sums, unit)
 }
 
-/// Sums by half of a tile, of even and of odd trits apart: a chain of additions would be waited for.
+/// Sums by half of a tile. Even and odd trits have sums of their own, because additions to a single sum would wait for
+/// each other.
 type Sums = [[__m512i; 2]; 2];
 
 /// Adds the products of `f_n` and those of `f_(n+1)` for the `N` trits of column `k`.

@@ -175,7 +175,7 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
             let w = _mm512_loadu_si512(w.as_ptr().cast());
             let x = _mm512_set1_epi32(i32::from_le_bytes(x.map(i8::cast_unsigned)));
             if VNNI {
-                // The weight plus 128 is unsigned; `no_quads` took off what that adds.
+                // The weight plus 128 is unsigned; `no_quads` has subtracted the excess.
                 return _mm512_dpbusd_epi32(acc, _mm512_xor_si512(w, _mm512_set1_epi8(-128)), x);
             }
             // The sign of the weight goes to x. A pair is at most 2 * 128 * 127 = 32,512.
