@@ -109,7 +109,9 @@ pub(crate) fn execute(args: Args) -> Result<()> {
     let answered = match (template, prompt) {
         (Some(template), prompt) => {
             let thinking = args.think.map(|think| think == Switch::On);
-            let options = ConversationOptions { system: args.system, thinking, generate };
+            let since_1970 = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+            let now_unix_s = since_1970.ok().and_then(|time| i64::try_from(time.as_secs()).ok());
+            let options = ConversationOptions { system: args.system, thinking, now_unix_s, generate };
             let mut conversation = Conversation::new(backend, template, sampler, options);
             match prompt {
                 Some(prompt) => answer(&mut conversation, &prompt),

@@ -21,6 +21,8 @@ pub struct ConversationOptions {
     pub system: Option<String>,
     /// Whether the model thinks before it answers; `None` leaves the template's default.
     pub thinking: Option<bool>,
+    /// The time that the template sees, as in [`ChatRequest::now_unix_s`].
+    pub now_unix_s: Option<i64>,
     /// When an answer ends.
     pub generate: GenerateOptions,
 }
@@ -100,6 +102,7 @@ impl<B: InferenceBackend> Conversation<B> {
         let request = ChatRequest {
             messages: self.messages.clone(),
             enable_thinking: self.options.thinking,
+            now_unix_s: self.options.now_unix_s,
             add_generation_prompt: true,
             ..ChatRequest::default()
         };

@@ -13,10 +13,15 @@
 //! Content is kept apart from the template's own text (module `stand_ins`), so that words of users, tools and documents
 //! never become control tokens.
 
+mod clock;
 mod limits;
 mod literals;
 mod message;
+mod methods;
+mod operators;
+mod percent;
 mod python;
+mod rewrite;
 mod stand_ins;
 
 use minijinja::{Environment, ErrorKind, UndefinedBehavior, Value};
@@ -60,6 +65,9 @@ pub struct ChatRequest {
     pub clear_thinking: Option<bool>,
     /// Whether the prompt ends where the assistant is to go on.
     pub add_generation_prompt: bool,
+    /// The time that `strftime_now` shows, in seconds since 1970 of the wall clock it is to be read from. Without it
+    /// the template does not see that function: a rendering depends on no clock.
+    pub now_unix_s: Option<i64>,
 }
 
 impl ChatRequest {
@@ -115,7 +123,7 @@ impl ChatTemplate {
             let reason = "the control tokens have too many different first and last characters".to_owned();
             return Err(Error::Text(TextError::ChatTemplate { reason }));
         };
-        let searching = markers.searching().to_owned();
+        let searching = rewrite::rewrite(markers.searching());
         template.environment.add_template_owned(SEARCHING, searching).map_err(|e| template_error(&e))?;
         template.markers = Some(markers);
         Ok(template)
@@ -145,7 +153,8 @@ impl ChatTemplate {
         environment.remove_filter("pprint");
         python::install(&mut environment);
         limits::install(&mut environment);
-        environment.add_template_owned(NAME, source.to_owned()).map_err(|e| template_error(&e))?;
+        operators::install(&mut environment);
+        environment.add_template_owned(NAME, rewrite::rewrite(source)).map_err(|e| template_error(&e))?;
         Ok(Self { environment, bos_token: String::new(), eos_token: String::new(), markers: None })
     }
 
@@ -232,6 +241,10 @@ impl ChatTemplate {
         // Left undefined when not given: templates ask `is defined`.
         variables.extend(request.enable_thinking.map(|on| ("enable_thinking", on.into())));
         variables.extend(request.clear_thinking.map(|on| ("clear_thinking", on.into())));
+        variables.extend(request.now_unix_s.map(|now| {
+            let shown = move |form: &str| clock::strftime(now, form);
+            ("strftime_now", Value::from_function(shown))
+        }));
         let variables: Value = variables.into_iter().collect();
 
         let template = self.environment.get_template(name).map_err(|e| template_error(&e))?;

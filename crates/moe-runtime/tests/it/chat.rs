@@ -20,6 +20,7 @@ pub(crate) fn request(input: &Json) -> ChatRequest {
         enable_thinking: flag("enable_thinking"),
         clear_thinking: flag("clear_thinking"),
         add_generation_prompt: flag("add_generation_prompt").unwrap_or(true),
+        now_unix_s: None,
     }
 }
 

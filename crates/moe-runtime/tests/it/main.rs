@@ -4,6 +4,7 @@
 mod chat;
 mod chunks;
 mod config;
+mod constructs;
 mod expert_memory;
 mod experts;
 mod generation;

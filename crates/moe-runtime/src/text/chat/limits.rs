@@ -24,7 +24,6 @@ pub(super) fn install(environment: &mut Environment<'static>) {
         ("slice", Value::from_function(filters::slice)),
     ];
     let walkers = [
-        ("join", Value::from_function(filters::join)),
         ("last", Value::from_function(filters::last)),
         ("list", Value::from_function(filters::list)),
         ("map", Value::from_function(filters::map)),
@@ -48,11 +47,6 @@ pub(super) fn install(environment: &mut Environment<'static>) {
             filter.call(state, &args)
         });
     }
-    let format = Value::from_function(filters::format);
-    environment.add_filter("format", move |state: &State<'_, '_>, args: Rest<Value>| {
-        check_format(&args)?;
-        format.call(state, &args)
-    });
 }
 
 /// Refuses formatting with a width or precision that no prompt needs, stated in the text or as an argument.

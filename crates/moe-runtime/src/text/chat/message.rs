@@ -53,7 +53,7 @@ fn flatten(parts: &[Json]) -> std::result::Result<String, String> {
     for part in parts {
         match (part, part.get("text")) {
             (Json::String(s), _) | (_, Some(Json::String(s))) => text.push_str(s),
-            _ => text.push_str(&super::python::to_json(part, false, None)),
+            _ => text.push_str(&super::python::write_plain(part)),
         }
     }
     Ok(text)

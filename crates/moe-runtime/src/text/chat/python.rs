@@ -6,7 +6,7 @@ use minijinja::value::{Kwargs, Rest, Value, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, Output, State};
 use serde_json::Value as Json;
 
-use super::limits;
+use super::{limits, methods};
 
 /// Deepest nesting of a value that is printed or turned into JSON; parsers give no deeper ones.
 const MAX_DEPTH: usize = 128;
@@ -59,7 +59,25 @@ fn method(state: &State<'_, '_>, value: &Value, name: &str, args: &[Value]) -> R
     } else if name == "count" {
         limits::check_length(value)?;
     }
-    minijinja_contrib::pycompat::unknown_method_callback(state, value, name, args)
+    match value.as_str().and_then(|text| methods::of_text(text, name, args)) {
+        Some(result) => result,
+        None => minijinja_contrib::pycompat::unknown_method_callback(state, value, name, args),
+    }
+}
+
+/// Python's `str` of a value; an undefined one is empty.
+pub(super) fn text(value: &Value) -> Result<String, Error> {
+    match value.as_str() {
+        Some(text) => Ok(text.to_owned()),
+        None => spelled(value),
+    }
+}
+
+/// Python's `repr` of a value, but of an undefined one empty.
+pub(super) fn spelled(value: &Value) -> Result<String, Error> {
+    let mut out = String::new();
+    repr(value, &mut out, 0)?;
+    Ok(out)
 }
 
 /// Prints a value as Python's `str` does.
@@ -75,7 +93,7 @@ fn print(out: &mut Output<'_>, _: &State<'_, '_>, value: &Value) -> Result<(), E
     written.map_err(Error::from)
 }
 
-/// Python's `repr` of a value, except that an undefined one is empty.
+/// Python's `repr` of a value, except that an undefined one outside of lists and dicts is empty.
 fn repr(value: &Value, out: &mut String, depth: usize) -> Result<(), Error> {
     if depth > MAX_DEPTH {
         return Err(limits::refuse("a printed value nests too deeply"));
@@ -84,7 +102,7 @@ fn repr(value: &Value, out: &mut String, depth: usize) -> Result<(), Error> {
         return Err(limits::refuse("a printed value is too long"));
     }
     match value.kind() {
-        ValueKind::Undefined => {}
+        ValueKind::Undefined => out.push_str(if depth > 0 { "Undefined" } else { "" }),
         ValueKind::None => out.push_str("None"),
         ValueKind::Bool => out.push_str(if value.is_true() { "True" } else { "False" }),
         ValueKind::Number if !value.is_integer() => match f64::try_from(value.clone()) {
@@ -153,21 +171,35 @@ fn float(number: f64) -> String {
     }
 }
 
-/// `value | tojson(ensure_ascii=False, indent=None)`; a positional argument is `ensure_ascii`, as in `transformers`.
+/// `value | tojson(ensure_ascii=False, indent=None, separators=None, sort_keys=False)`, in this order as in `transformers`.
 fn tojson(value: &Value, positional: Rest<Value>, options: Kwargs) -> Result<String, Error> {
-    if value.is_undefined() {
-        return Err(Error::new(ErrorKind::UndefinedError, "tojson of an undefined value"));
-    }
-    let mut ensure_ascii = options.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false);
-    let mut indent = options.get::<Option<usize>>("indent")?;
-    if let Some(first) = positional.first() {
-        ensure_ascii = first.is_true();
-    }
-    if let Some(second) = positional.get(1) {
-        indent = second.as_usize();
-    }
+    let option = |index: usize, name: &str| -> Result<Option<Value>, Error> {
+        let named = options.get::<Option<Value>>(name)?;
+        Ok(named.or_else(|| positional.get(index).cloned()).filter(|value| !value.is_none()))
+    };
+    let ascii = option(0, "ensure_ascii")?.is_some_and(|on| on.is_true());
+    let indent = option(1, "indent")?.map(|width| match width.as_str() {
+        Some(text) => text.to_owned(),
+        None => " ".repeat(width.as_usize().unwrap_or(0).min(16)),
+    });
+    let separators = option(2, "separators")?.map(|pair| -> Result<[String; 2], Error> {
+        let part = |index| pair.get_item_by_index(index).and_then(|part| text(&part));
+        Ok([part(0)?, part(1)?])
+    });
+    let sort_keys = option(3, "sort_keys")?.is_some_and(|on| on.is_true());
     options.assert_all_used()?;
-    Ok(to_json(&from_value(value, 0)?, ensure_ascii, indent.map(|n| n.min(16))))
+    let [item, key] = match separators {
+        Some(pair) => pair?,
+        None => [if indent.is_some() { "," } else { ", " }.to_owned(), ": ".to_owned()],
+    };
+    let style = Style { ascii, indent, item, key };
+    let mut json = from_value(value, 0)?;
+    if sort_keys {
+        json.sort_all_objects();
+    }
+    let mut out = String::new();
+    write_json(&json, &style, 0, &mut out)?;
+    Ok(out)
 }
 
 /// A template's value as JSON.
@@ -179,13 +211,17 @@ fn from_value(value: &Value, depth: usize) -> Result<Json, Error> {
         return Err(limits::refuse("a value is too long for tojson"));
     }
     match value.kind() {
-        ValueKind::Undefined | ValueKind::None => Ok(Json::Null),
+        ValueKind::Undefined => Err(Error::new(ErrorKind::UndefinedError, "tojson of an undefined value")),
+        ValueKind::None => Ok(Json::Null),
         ValueKind::Seq | ValueKind::Iterable => {
             value.try_iter()?.map(|item| from_value(&item, depth + 1)).collect::<Result<Vec<_>, _>>().map(Json::Array)
         }
         ValueKind::Map => {
             let pair = |key: Value| {
-                let name = key.as_str().map_or_else(|| key.to_string(), str::to_owned);
+                let name = match key.as_str() {
+                    Some(text) => text.to_owned(),
+                    None => write_plain(&from_value(&key, depth + 1)?),
+                };
                 Ok((name, from_value(&value.get_item(&key)?, depth + 1)?))
             };
             value.try_iter()?.map(pair).collect::<Result<_, Error>>().map(Json::Object)
@@ -195,79 +231,69 @@ fn from_value(value: &Value, depth: usize) -> Result<Json, Error> {
     }
 }
 
-/// JSON as Python's `json.dumps` writes it: separators `", "` and `": "`, nothing escaped that need not be.
-pub(super) fn to_json(value: &Json, ensure_ascii: bool, indent: Option<usize>) -> String {
+/// How JSON is laid out.
+struct Style {
+    ascii: bool,
+    /// One level of indentation; `None` writes all on one line.
+    indent: Option<String>,
+    /// Between two items.
+    item: String,
+    /// Between a key and its value.
+    key: String,
+}
+
+impl Style {
+    /// Begins a line at this depth.
+    fn begin_line(&self, depth: usize, out: &mut String) {
+        if let Some(indent) = &self.indent {
+            out.push('\n');
+            out.extend(std::iter::repeat_n(indent.as_str(), depth));
+        }
+    }
+}
+
+/// JSON on one line as Python's `json.dumps(value, ensure_ascii=False)` writes it.
+pub(super) fn write_plain(value: &Json) -> String {
+    let style = Style { ascii: false, indent: None, item: ", ".to_owned(), key: ": ".to_owned() };
     let mut out = String::new();
-    write_json(value, ensure_ascii, Lines { indent, depth: 0 }, &mut out);
+    // Without indentation only a text of more than the limit fails, and what was written stays.
+    let _ = write_json(value, &style, 0, &mut out);
     out
 }
 
-fn write_json(value: &Json, ascii: bool, lines: Lines, out: &mut String) {
-    match value {
-        Json::Null => out.push_str("null"),
-        Json::Bool(b) => out.push_str(if *b { "true" } else { "false" }),
+fn write_json(value: &Json, style: &Style, depth: usize, out: &mut String) -> Result<(), Error> {
+    if out.len() > MAX_REPR_BYTES {
+        return Err(limits::refuse("a value is too long for tojson"));
+    }
+    let (open, close, n) = match value {
+        Json::Null => return Ok(out.push_str("null")),
+        Json::Bool(b) => return Ok(out.push_str(if *b { "true" } else { "false" })),
         Json::Number(n) => match n.as_f64() {
-            Some(x) if n.is_f64() => out.push_str(&float(x)),
-            _ => out.push_str(&n.to_string()),
+            Some(x) if n.is_f64() => return Ok(out.push_str(&float(x))),
+            _ => return Ok(out.push_str(&n.to_string())),
         },
-        Json::String(s) => json_string(s, ascii, out),
-        Json::Array(items) => {
-            bracketed(('[', ']'), items.iter(), lines, out, |item, out| {
-                write_json(item, ascii, lines.deeper(), out);
-            });
-        }
-        Json::Object(map) => {
-            bracketed(('{', '}'), map.iter(), lines, out, |(key, item), out| {
-                json_string(key, ascii, out);
-                out.push_str(": ");
-                write_json(item, ascii, lines.deeper(), out);
-            });
-        }
-    }
-}
-
-/// Lines of nested JSON.
-#[derive(Clone, Copy)]
-struct Lines {
-    /// Spaces per level; `None` writes all on one line.
-    indent: Option<usize>,
-    depth: usize,
-}
-
-impl Lines {
-    fn deeper(self) -> Lines {
-        Lines { depth: self.depth + 1, ..self }
-    }
-
-    /// Begins a line at this depth.
-    fn begin(self, out: &mut String) {
-        if let Some(width) = self.indent {
-            out.push('\n');
-            out.extend(std::iter::repeat_n(' ', width * self.depth));
-        }
-    }
-}
-
-fn bracketed<T>(
-    (open, close): (char, char),
-    items: impl ExactSizeIterator<Item = T>,
-    lines: Lines,
-    out: &mut String,
-    mut write: impl FnMut(T, &mut String),
-) {
-    let empty = items.len() == 0;
+        Json::String(s) => return Ok(json_string(s, style.ascii, out)),
+        Json::Array(items) => ('[', ']', items.len()),
+        Json::Object(map) => ('{', '}', map.len()),
+    };
     out.push(open);
-    for (i, item) in items.enumerate() {
-        if i > 0 {
-            out.push_str(if lines.indent.is_some() { "," } else { ", " });
+    let keys = value.as_object().into_iter().flat_map(|map| map.keys().map(Some)).chain(std::iter::repeat(None));
+    let items =
+        value.as_object().into_iter().flat_map(|map| map.values()).chain(value.as_array().into_iter().flatten());
+    for (i, (key, item)) in keys.zip(items).enumerate() {
+        out.push_str(if i > 0 { &style.item } else { "" });
+        style.begin_line(depth + 1, out);
+        if let Some(key) = key {
+            json_string(key, style.ascii, out);
+            out.push_str(&style.key);
         }
-        lines.deeper().begin(out);
-        write(item, out);
+        write_json(item, style, depth + 1, out)?;
     }
-    if !empty {
-        lines.begin(out);
+    if n > 0 {
+        style.begin_line(depth, out);
     }
     out.push(close);
+    Ok(())
 }
 
 fn json_string(text: &str, ascii: bool, out: &mut String) {
@@ -294,8 +320,16 @@ fn json_string(text: &str, ascii: bool, out: &mut String) {
 
 #[cfg(test)]
 mod tests {
-    use super::{float, to_json};
-    use serde_json::json;
+    use super::{Style, float, write_json};
+    use serde_json::{Value as Json, json};
+
+    fn json(value: &Json, ascii: bool, indent: Option<&str>) -> String {
+        let item = if indent.is_some() { "," } else { ", " };
+        let style = Style { ascii, indent: indent.map(str::to_owned), item: item.to_owned(), key: ": ".to_owned() };
+        let mut out = String::new();
+        write_json(value, &style, 0, &mut out).unwrap();
+        out
+    }
 
     /// Right-hand sides printed by Python 3.
     #[test]
@@ -320,13 +354,13 @@ mod tests {
     fn json_reads_like_python() {
         let value = json!({"z": [1, 2.0, null, true, {}, []], "a": "<é🚀>&'\"\\\n\u{1}\u{7f}"});
         assert_eq!(
-            to_json(&value, false, None),
+            json(&value, false, None),
             "{\"z\": [1, 2.0, null, true, {}, []], \"a\": \"<é🚀>&'\\\"\\\\\\n\\u0001\u{7f}\"}"
         );
         assert_eq!(
-            to_json(&value, true, None),
+            json(&value, true, None),
             "{\"z\": [1, 2.0, null, true, {}, []], \"a\": \"<\\u00e9\\ud83d\\ude80>&'\\\"\\\\\\n\\u0001\\u007f\"}"
         );
-        assert_eq!(to_json(&json!({"a": [1, {}]}), false, Some(2)), "{\n  \"a\": [\n    1,\n    {}\n  ]\n}");
+        assert_eq!(json(&json!({"a": [1, {}]}), false, Some("  ")), "{\n  \"a\": [\n    1,\n    {}\n  ]\n}");
     }
 }
