@@ -22,13 +22,13 @@ const MONTHS: [&str; 12] = [
 #[derive(Clone, Copy)]
 struct Time {
     year: i64,
-    /// From 1.
+    /// The month, where January is 1.
     month: i64,
-    /// From 1.
+    /// The day of the month, from 1.
     day: i64,
     /// Of the year, from 1.
     yearday: i64,
-    /// 0 is Sunday.
+    /// The day of the week, where Sunday is 0.
     weekday: i64,
     seconds: i64,
 }

@@ -140,7 +140,7 @@ fn partition(text: &str, args: &[Value], from_right: bool) -> Result<Value, Erro
     .collect())
 }
 
-/// Positions count characters.
+/// Where a text occurs, counted in characters as in Python.
 fn find(text: &str, args: &[Value], name: &str) -> Result<Value, Error> {
     let (what, start): (&str, Option<i64>) = from_args(args)?;
     let n = i64::try_from(text.chars().count()).unwrap_or(i64::MAX);

@@ -61,7 +61,7 @@ fn name(chars: &mut Peekable<Chars<'_>>) -> Result<String, Error> {
     }
 }
 
-/// One `%` field.
+/// One field of a format, from its `%` to its letter.
 #[derive(Default)]
 struct Field {
     left: bool,

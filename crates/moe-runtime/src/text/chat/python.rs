@@ -236,7 +236,7 @@ struct Style {
     ascii: bool,
     /// One level of indentation; `None` writes all on one line.
     indent: Option<String>,
-    /// Between two items.
+    /// The text between two items.
     item: String,
     /// Between a key and its value.
     key: String,
