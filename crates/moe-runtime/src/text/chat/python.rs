@@ -266,15 +266,12 @@ fn write_json(value: &Json, style: &Style, depth: usize, out: &mut String) -> Re
         return Err(limits::refuse("a value is too long for tojson"));
     }
     let (open, close, n) = match value {
-        Json::Null => return Ok(out.push_str("null")),
-        Json::Bool(b) => return Ok(out.push_str(if *b { "true" } else { "false" })),
-        Json::Number(n) => match n.as_f64() {
-            Some(x) if n.is_f64() => return Ok(out.push_str(&float(x))),
-            _ => return Ok(out.push_str(&n.to_string())),
-        },
-        Json::String(s) => return Ok(json_string(s, style.ascii, out)),
         Json::Array(items) => ('[', ']', items.len()),
         Json::Object(map) => ('{', '}', map.len()),
+        scalar => {
+            write_scalar(scalar, style, out);
+            return Ok(());
+        }
     };
     out.push(open);
     let keys = value.as_object().into_iter().flat_map(|map| map.keys().map(Some)).chain(std::iter::repeat(None));
@@ -294,6 +291,19 @@ fn write_json(value: &Json, style: &Style, depth: usize, out: &mut String) -> Re
     }
     out.push(close);
     Ok(())
+}
+
+/// Writes a value that is neither a list nor an object.
+fn write_scalar(value: &Json, style: &Style, out: &mut String) {
+    match value {
+        Json::Bool(truth) => out.push_str(if *truth { "true" } else { "false" }),
+        Json::Number(number) => match number.as_f64() {
+            Some(x) if number.is_f64() => out.push_str(&float(x)),
+            _ => out.push_str(&number.to_string()),
+        },
+        Json::String(text) => json_string(text, style.ascii, out),
+        _ => out.push_str("null"),
+    }
 }
 
 fn json_string(text: &str, ascii: bool, out: &mut String) {
