@@ -1,4 +1,4 @@
-//! What can go wrong while a model is measured: one enum per room, nested in the crate's.
+//! Failures of a measurement: one enum per room, nested in the crate's. No failure is ever turned into a figure.
 
 use std::path::PathBuf;
 
@@ -14,7 +14,7 @@ use crate::suite::SuiteError;
 /// Result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Failures of a measurement; none of them is ever turned into a figure.
+/// Failures of a measurement.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "each variant holds the error of the room it is named after")]

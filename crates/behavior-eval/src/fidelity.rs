@@ -7,7 +7,7 @@ mod perplexity;
 mod row;
 mod window;
 
-pub use comparison::{Divergence, Fidelity, FidelityReport, Flips, SCHEMA, compare};
+pub use comparison::{Divergence, Fidelity, Flips, SCHEMA, compare};
 pub use error::FidelityError;
-pub use perplexity::{Perplexity, PerplexityReport, perplexity};
-pub use window::{FidelityConfig, Progress};
+pub use perplexity::{Perplexity, perplexity};
+pub use window::{FidelityConfig, Progress, TextReport};

@@ -1,4 +1,4 @@
-//! What a measurement needs of a model.
+//! Models as a measurement sees them: traits, shape, routing, and a scripted model for tests.
 
 mod error;
 mod language_model;

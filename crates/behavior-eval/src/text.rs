@@ -1,11 +1,13 @@
 //! Texts taken apart: words, sentences with their citations, JSON.
 
 mod json;
+mod lines;
 mod sentences;
 mod words;
 
 pub use sentences::{Citation, Sentence, sentences};
 
-pub(crate) use json::{JsonFault, parse};
+pub(crate) use json::{JsonFault, kind, parse};
+pub(crate) use lines::read_line;
 pub(crate) use sentences::plain_sentences;
 pub(crate) use words::{contains_run, overlap, words};

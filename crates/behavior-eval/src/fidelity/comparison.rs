@@ -3,34 +3,19 @@
 //! Both models see the same windows; at every scored position the whole distributions are compared. What is kept per
 //! position is one number, the divergence, for the quantiles; everything else is a running sum.
 
-use crate::fidelity::FidelityError;
 use serde::Serialize;
 
+use super::error::FidelityError;
 use super::perplexity::{Perplexity, Scores};
 use super::row::{Prediction, RowPlace};
-use super::window::{FidelityConfig, Progress, Windows};
+use super::window::{FidelityConfig, Progress, TextReport, Windows};
 use super::{lockstep, row};
+use crate::Result;
 use crate::model::{LanguageModel, Role};
 use crate::stats::{Estimate, Moments, Share, exp, quantile};
-use crate::{Error, Result};
 
 /// Version of the report's schema.
 pub const SCHEMA: u32 = 1;
-
-/// A student measured against its teacher.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[allow(missing_docs, reason = "fields without a sentence speak for themselves")]
-pub struct FidelityReport {
-    pub schema: u32,
-    /// Length of a window.
-    pub n_ctx: usize,
-    pub prefix: Vec<u32>,
-    pub text_tokens: usize,
-    pub windows: usize,
-    pub predictions: u64,
-    #[serde(flatten)]
-    pub figures: Fidelity,
-}
 
 /// The figures of a comparison.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -124,13 +109,9 @@ impl Tally {
         self.gained += u64::from(!teacher.correct && student.correct);
     }
 
-    pub(super) fn n(&self) -> u64 {
-        self.teacher.n()
-    }
-
     /// `None` without a scored position.
     pub(super) fn finish(self) -> Option<Fidelity> {
-        let n = self.n();
+        let n = self.kl.n();
         let squared = self.delta_p_squared.estimate();
         let rms = squared.value.sqrt();
         // First order: the error of sqrt(x) is that of x over twice the root.
@@ -163,13 +144,10 @@ pub fn compare(
     text: &[u32],
     config: &FidelityConfig,
     progress: &mut dyn FnMut(Progress),
-) -> Result<FidelityReport> {
+) -> Result<TextReport<Fidelity>> {
     let vocab_size = student.vocab_size();
     if teacher.vocab_size() != vocab_size {
-        return Err(Error::Fidelity(FidelityError::VocabularyMismatch {
-            teacher: teacher.vocab_size(),
-            student: vocab_size,
-        }));
+        return Err(FidelityError::VocabularyMismatch { teacher: teacher.vocab_size(), student: vocab_size }.into());
     }
     let windows = Windows::new(text, config, vocab_size)?;
     let mut tally = Tally::new(windows.scored());
@@ -183,15 +161,5 @@ pub fn compare(
         })?;
         progress(Progress { windows_done: window.index + 1, windows: windows.count() });
     }
-    let predictions = tally.n();
-    let figures = tally.finish().ok_or(FidelityError::NoWindows)?;
-    Ok(FidelityReport {
-        schema: SCHEMA,
-        n_ctx: config.n_ctx,
-        prefix: config.prefix.clone(),
-        text_tokens: text.len(),
-        windows: windows.count(),
-        predictions,
-        figures,
-    })
+    windows.report(Some(SCHEMA), tally.kl.n(), tally.finish())
 }

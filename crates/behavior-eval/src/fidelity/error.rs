@@ -2,7 +2,7 @@
 
 use crate::model::{ModelError, Role};
 
-/// What can go wrong while a student is compared with its teacher on a text. None of it is ever turned into a figure.
+/// Failures of a comparison of student and teacher on a text.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "each message says what its variant and its fields mean")]

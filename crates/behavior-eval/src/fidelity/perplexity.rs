@@ -2,26 +2,12 @@
 
 use serde::Serialize;
 
-use super::error::FidelityError;
 use super::lockstep;
 use super::row::{Prediction, RowPlace, predict};
-use super::window::{FidelityConfig, Progress, Windows};
+use super::window::{FidelityConfig, Progress, TextReport, Windows};
 use crate::Result;
 use crate::model::{LanguageModel, Role};
 use crate::stats::{Estimate, Moments, Share, exp};
-
-/// The perplexity of one model.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[allow(missing_docs, reason = "fields without a sentence speak for themselves")]
-pub struct PerplexityReport {
-    pub n_ctx: usize,
-    pub prefix: Vec<u32>,
-    pub text_tokens: usize,
-    pub windows: usize,
-    pub predictions: u64,
-    #[serde(flatten)]
-    pub figures: Perplexity,
-}
 
 /// The figures of one model on the scored predictions.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -38,18 +24,12 @@ pub struct Perplexity {
 pub(super) struct Scores {
     nll: Moments,
     correct: u64,
-    n: u64,
 }
 
 impl Scores {
     pub(super) fn push(&mut self, prediction: &Prediction) {
         self.nll.push(-prediction.log_prob);
         self.correct += u64::from(prediction.correct);
-        self.n += 1;
-    }
-
-    pub(super) fn n(&self) -> u64 {
-        self.n
     }
 
     /// `None` without a scored position.
@@ -58,7 +38,7 @@ impl Scores {
         let value = exp(nll.value);
         // First order: the error of exp(x) is exp(x) times the error of x.
         let perplexity = Estimate { value, standard_error: value * nll.standard_error };
-        Some(Perplexity { perplexity, nll, top1_accuracy: Share::of(self.correct, self.n)? })
+        Some(Perplexity { perplexity, nll, top1_accuracy: Share::of(self.correct, self.nll.n())? })
     }
 }
 
@@ -71,7 +51,7 @@ pub fn perplexity(
     text: &[u32],
     config: &FidelityConfig,
     progress: &mut dyn FnMut(Progress),
-) -> Result<PerplexityReport> {
+) -> Result<TextReport<Perplexity>> {
     let windows = Windows::new(text, config, model.vocab_size())?;
     let mut scores = Scores::default();
     for window in windows.iter() {
@@ -82,13 +62,5 @@ pub fn perplexity(
         })?;
         progress(Progress { windows_done: window.index + 1, windows: windows.count() });
     }
-    let figures = scores.finish().ok_or(FidelityError::NoWindows)?;
-    Ok(PerplexityReport {
-        n_ctx: config.n_ctx,
-        prefix: config.prefix.clone(),
-        text_tokens: text.len(),
-        windows: windows.count(),
-        predictions: scores.n(),
-        figures,
-    })
+    windows.report(None, scores.nll.n(), scores.finish())
 }

@@ -14,7 +14,7 @@ pub(super) struct RowPlace {
     pub(super) position: usize,
 }
 
-/// What a distribution says about the token that came.
+/// A distribution judged by the token that came.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Prediction {
     /// Probability of the token that came, as a natural logarithm, at most 0.
@@ -40,7 +40,7 @@ pub(super) fn top(logits: &[f32], place: RowPlace) -> Result<(usize, f64)> {
     Ok((best.0, f64::from(best.1)))
 }
 
-/// What the row says about `target`.
+/// The prediction that a row makes of `target`.
 pub(super) fn predict(logits: &[f32], target: usize, place: RowPlace) -> Result<Prediction> {
     let (top, _) = top(logits, place)?;
     Ok(prediction(logits, target, top, log_sum_exp(logits)))

@@ -9,8 +9,10 @@
 //! The prefix (`[gMASK]<sop>` for this model line) stands in every window and counts towards its length. A last,
 //! partial window is dropped.
 
-use crate::fidelity::FidelityError;
 use serde::Serialize;
+
+use super::error::FidelityError;
+use crate::Result;
 
 /// The shortest window: two predictions, so that a standard error exists.
 const MIN_WINDOW: usize = 4;
@@ -39,6 +41,23 @@ impl Default for FidelityConfig {
 pub struct Progress {
     pub windows_done: usize,
     pub windows: usize,
+}
+
+/// The measurement of a text: how it was cut, and the figures of all scored predictions.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "fields without a sentence speak for themselves")]
+pub struct TextReport<F> {
+    /// Version of the report's schema; absent from reports on one model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub schema: Option<u32>,
+    /// Length of a window.
+    pub n_ctx: usize,
+    pub prefix: Vec<u32>,
+    pub text_tokens: usize,
+    pub windows: usize,
+    pub predictions: u64,
+    #[serde(flatten)]
+    pub figures: F,
 }
 
 /// The windows of one text; see the module's picture.
@@ -75,6 +94,19 @@ impl<'a> Windows<'a> {
             }
         }
         Ok(Self { text, prefix, n_ctx, count: full.min(max_windows.unwrap_or(full)) })
+    }
+
+    /// The report on all windows.
+    pub(super) fn report<F>(&self, schema: Option<u32>, predictions: u64, figures: Option<F>) -> Result<TextReport<F>> {
+        Ok(TextReport {
+            schema,
+            n_ctx: self.n_ctx,
+            prefix: self.prefix.to_vec(),
+            text_tokens: self.text.len(),
+            windows: self.count,
+            predictions,
+            figures: figures.ok_or(FidelityError::NoWindows)?,
+        })
     }
 
     /// Number of windows, at least 1.

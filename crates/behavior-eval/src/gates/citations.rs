@@ -31,7 +31,7 @@ pub struct CitationFigures {
     pub contested: Option<ContestedCitations>,
 }
 
-/// What contested prompts show; reported, not gated.
+/// Citations of contested prompts; reported, not gated.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ContestedCitations {
     /// Valid citations, judged by clause, of all citations.

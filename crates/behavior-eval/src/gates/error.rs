@@ -1,8 +1,8 @@
-//! What keeps gates from deciding.
+//! Errors that keep gates from deciding.
 
 use crate::suite::Label;
 
-/// What keeps gates from deciding. None of it is ever turned into a figure.
+/// Input on which gates cannot decide.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "each message says what its variant and its fields mean")]

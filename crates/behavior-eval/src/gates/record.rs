@@ -31,7 +31,7 @@ use crate::text::{Citation, contains_run, overlap, sentences, words};
 #[allow(missing_docs, reason = "fields without a sentence speak for themselves")]
 pub struct PromptRecord<'a> {
     pub prompt: &'a Prompt,
-    /// What the evidence allows: the suite's own label, else the one by the rules. A prompt without one is judged and
+    /// The answer that the evidence allows: the suite's own label, else the one by the rules. A prompt without one is judged and
     /// listed, but not gated.
     pub label: Option<Label>,
     /// Ids of the chunks that an answer should cite: the suite's own, else those by the rules.
@@ -60,7 +60,7 @@ pub struct JudgedCitation {
     pub verdict: CitationVerdict,
     /// Whether it is one of the chunks that an answer should cite.
     pub relevant: bool,
-    /// What it stands for: the sentence or, on a contested prompt, the clause.
+    /// The text it supports: the sentence or, on a contested prompt, the clause.
     #[serde(skip)]
     pub said: String,
 }
@@ -75,7 +75,7 @@ impl Serialize for Span {
     }
 }
 
-/// What became of a citation.
+/// The judgement of one citation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs, reason = "variants without a sentence speak for themselves")]

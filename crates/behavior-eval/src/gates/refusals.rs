@@ -42,7 +42,7 @@ pub struct RefusalFigures {
     /// Contested prompts that were refused; reported, not gated. Absent without contested prompts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub contested_refused: Option<Figure>,
-    /// What the figures were counted from.
+    /// The counts behind the figures.
     pub counts: RefusalCounts,
 }
 

@@ -1,9 +1,9 @@
-//! What makes a response a refusal: one of the configured phrases as consecutive words, or a tag such as `<refusal>`.
+//! The signals of a refusal: one of the configured phrases as consecutive words, or a tag such as `<refusal>`.
 
 use super::error::GateError;
 use crate::text::{contains_run, words};
 
-/// What makes a response a refusal.
+/// The phrases and tags that make a response a refusal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RefusalSignals {
     phrases: Vec<(String, Vec<String>)>,

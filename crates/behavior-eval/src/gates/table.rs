@@ -19,14 +19,14 @@ use crate::suite::Label;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BehavioralGate(usize);
 
-/// What is known of a gate.
+/// A row of the table: all that differs between gates.
 pub(crate) struct GateRow {
     name: &'static str,
-    /// What the figure must reach, unless configured otherwise.
+    /// The least figure that passes, unless configured otherwise.
     pub(super) threshold: f64,
     /// The prompts its figure is about, for sentences.
     pub(crate) unit: &'static str,
-    /// What prompts that cost the gate something have done, behind "12 of 200 prompts".
+    /// The fault of prompts that cost the gate something, worded to follow "12 of 200 prompts".
     pub(crate) trouble: &'static str,
     remedy: &'static str,
     pub(crate) reads: Reads,
@@ -37,7 +37,7 @@ pub(crate) struct GateRow {
     counts: CountsAgainst,
 }
 
-/// What a gate is measured on.
+/// The measurements that a gate reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reads {
     /// Routing of given tokens. The teacher's is the reference, so the teacher has no such gate, and repairs are
@@ -191,7 +191,7 @@ impl BehavioralGate {
         all
     };
 
-    /// What is known of it.
+    /// The gate's row of the table.
     pub(crate) fn row(self) -> &'static GateRow {
         &TABLE[self.0]
     }
@@ -206,7 +206,7 @@ impl BehavioralGate {
         self.row().name
     }
 
-    /// What repairs a student that fails it.
+    /// The repair for a student that fails the gate.
     pub fn remedy(self) -> &'static str {
         self.row().remedy
     }

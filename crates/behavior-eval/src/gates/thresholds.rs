@@ -1,4 +1,4 @@
-//! What each gate demands.
+//! The threshold of each gate.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};

@@ -1,4 +1,4 @@
-//! What became of each gate, and the verdict over all of them.
+//! The outcome of each gate, and the verdict over all of them.
 //!
 //! **Invariant:** a figure over too few samples, or none at all, never passes. When nothing else failed it is an error;
 //! when another gate failed, that failure is the verdict and the missing figure is shown beside it.
@@ -28,7 +28,7 @@ pub struct GateResult {
     pub gate: BehavioralGate,
     pub outcome: Outcome,
     pub threshold: f64,
-    /// What was measured; nothing when there was nothing to measure on.
+    /// The measured figure; absent when there was nothing to measure on.
     pub figure: Option<Figure>,
 }
 

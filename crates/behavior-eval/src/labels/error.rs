@@ -1,6 +1,6 @@
-//! What can be wrong with label thresholds and with the removal of evidence.
+//! Errors in label thresholds and in the removal of evidence.
 
-/// What can be wrong with label thresholds and with the removal of evidence. None of it is ever turned into a figure.
+/// Label thresholds and removals of evidence that are refused.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "each message says what its variant and its fields mean")]

@@ -22,7 +22,7 @@ use serde::Serialize;
 
 use crate::suite::{Chunk, Prompt};
 
-use super::statement::Question;
+use super::statement::{Finding, Question};
 
 /// Chunks that give one answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -35,19 +35,15 @@ pub struct Cluster {
     pub sources: Vec<String>,
 }
 
-/// What the chunks of a prompt say about its question.
+/// The answers that the chunks of a prompt give to its question.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Evidence {
     /// Groups of agreeing chunks, the one with the most sources first; of equals the one that comes first.
     pub clusters: Vec<Cluster>,
 }
 
-/// An answer with the chunk that gives it.
-struct Statement<'a> {
-    chunk: &'a Chunk,
-    words: Vec<String>,
-    is_negated: bool,
-}
+/// A chunk with the answer that it gives.
+type Statement<'a> = (&'a Chunk, Finding);
 
 impl Evidence {
     /// Reads the evidence out of a prompt's question and chunks.
@@ -68,9 +64,7 @@ impl Evidence {
         let mut elsewhere = BTreeSet::new();
         for chunk in &prompt.chunks {
             match question.answer(&chunk.text) {
-                Some(answer) => {
-                    statements.push(Statement { chunk, words: answer.words, is_negated: answer.is_negated });
-                }
+                Some(answer) => statements.push((chunk, answer)),
                 None => elsewhere.extend(crate::text::words(&chunk.text)),
             }
         }
@@ -113,16 +107,13 @@ impl Cluster {
 /// Takes words out of answers that chunks about other things use too, such as the verb of a common turn of phrase.
 /// A word that alone is some chunk's answer stays, and no answer loses its last word.
 fn drop_common_words(statements: &mut [Statement<'_>], elsewhere: &BTreeSet<String>) {
-    let sole: BTreeSet<String> = statements
-        .iter()
-        .filter(|statement| statement.words.len() == 1)
-        .flat_map(|statement| statement.words.iter().cloned())
-        .collect();
-    for statement in statements {
-        let rest: Vec<String> =
-            statement.words.iter().filter(|word| !elsewhere.contains(*word) || sole.contains(*word)).cloned().collect();
+    let words = statements.iter().map(|(_, finding)| &finding.words);
+    let sole: BTreeSet<String> = words.filter(|words| words.len() == 1).flatten().cloned().collect();
+    for (_, finding) in statements {
+        let is_rare = |word: &&String| !elsewhere.contains(*word) || sole.contains(*word);
+        let rest: Vec<String> = finding.words.iter().filter(is_rare).cloned().collect();
         if !rest.is_empty() {
-            statement.words = rest;
+            finding.words = rest;
         }
     }
 }
@@ -130,9 +121,9 @@ fn drop_common_words(statements: &mut [Statement<'_>], elsewhere: &BTreeSet<Stri
 /// Groups statements that agree: one says all the words of the other, and both or neither deny. What agrees with the same
 /// third statement agrees.
 fn clusters(statements: &[Statement<'_>]) -> Vec<Cluster> {
-    let sets: Vec<BTreeSet<&String>> = statements.iter().map(|statement| statement.words.iter().collect()).collect();
+    let sets: Vec<BTreeSet<&String>> = statements.iter().map(|(_, finding)| finding.words.iter().collect()).collect();
     let agree = |a: usize, b: usize| {
-        statements[a].is_negated == statements[b].is_negated
+        statements[a].1.is_negated == statements[b].1.is_negated
             && (sets[a].is_subset(&sets[b]) || sets[b].is_subset(&sets[a]))
     };
     // The group of each statement, named by its first member.
@@ -148,13 +139,12 @@ fn clusters(statements: &[Statement<'_>]) -> Vec<Cluster> {
     }
     let mut found: Vec<Cluster> = Vec::new();
     for first in 0..statements.len() {
-        let members: Vec<&Statement<'_>> =
-            statements.iter().zip(&group).filter(|&(_, &g)| g == first).map(|(statement, _)| statement).collect();
-        let Some(shortest) = members.iter().min_by_key(|statement| statement.words.len()) else { continue };
-        let sources: BTreeSet<&String> = members.iter().map(|statement| &statement.chunk.source).collect();
+        let members = statements.iter().zip(&group).filter(|&(_, &g)| g == first).map(|(statement, _)| statement);
+        let Some((_, shortest)) = members.clone().min_by_key(|(_, finding)| finding.words.len()) else { continue };
+        let sources: BTreeSet<&String> = members.clone().map(|(chunk, _)| &chunk.source).collect();
         found.push(Cluster {
             core: shortest.words.clone(),
-            chunk_ids: members.iter().map(|statement| statement.chunk.id.clone()).collect(),
+            chunk_ids: members.map(|(chunk, _)| chunk.id.clone()).collect(),
             sources: sources.into_iter().cloned().collect(),
         });
     }

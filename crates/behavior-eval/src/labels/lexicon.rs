@@ -3,7 +3,7 @@
 //! A closed list of English: articles must not decide which question a text bears on, and the reporter of a fact is no part
 //! of the fact. Texts in other languages keep all their words, which makes them bear on fewer questions, never on more.
 
-/// What a word does in a sentence.
+/// The role of a word in a sentence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PartOfSpeech {
     Content,
@@ -35,7 +35,7 @@ const NEGATION: &str = "not never no neither isn wasn aren weren doesn didn don 
 /// Words that end an answer which has begun: what follows is about something else.
 const STOPS: &str = "which who where when while since because although though whereas but after before until according";
 
-/// What a word does.
+/// The role of this word.
 pub(super) fn part_of_speech(word: &str) -> PartOfSpeech {
     let is_in = |list: &str| list.split_ascii_whitespace().any(|listed| listed == word);
     match () {

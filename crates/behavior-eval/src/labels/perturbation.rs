@@ -4,11 +4,11 @@
 //! the gates run again. Stability is judged over the prompts whose label is what it was: there every gate must still
 //! pass, and no figure may move by more than a twentieth.
 
-use crate::labels::LabelError;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
+use super::error::LabelError;
 use super::evidence::Evidence;
 use super::rules::{LabelReport, LabelThresholds, labels};
 use crate::Result;
@@ -93,13 +93,9 @@ fn chosen(suite: &Suite, perturbation: &Perturbation) -> Result<BTreeSet<ChunkKe
     if !(fraction > 0.0 && fraction < 1.0) {
         return Err(LabelError::Fraction { fraction }.into());
     }
-    let mut chunks: Vec<(ChunkKey, &str)> = Vec::new();
-    for prompt in suite.prompts() {
-        for chunk in &prompt.chunks {
-            let key = ChunkKey { prompt_id: prompt.id.clone(), chunk_id: chunk.id.clone() };
-            chunks.push((key, &chunk.source));
-        }
-    }
+    let all = suite.prompts().iter().flat_map(|prompt| prompt.chunks.iter().map(move |chunk| (prompt, chunk)));
+    let mut chunks: Vec<(ChunkKey, &str)> =
+        all.map(|(prompt, chunk)| (key(prompt, &chunk.id), &*chunk.source)).collect();
     let n = (fraction * chunks.len() as f64).round() as usize;
     if n == 0 {
         return Err(LabelError::NothingToRemove { fraction, chunks: chunks.len() }.into());
@@ -138,14 +134,17 @@ fn stratify(chunks: &mut Vec<(ChunkKey, &str)>) {
     chunks.extend(placed.into_iter().map(|(_, chunk)| chunk));
 }
 
+fn key(prompt: &Prompt, chunk_id: &str) -> ChunkKey {
+    ChunkKey { prompt_id: prompt.id.clone(), chunk_id: chunk_id.to_owned() }
+}
+
 /// Number of sources of the answer that each bearing chunk belongs to.
 fn weights(suite: &Suite) -> BTreeMap<ChunkKey, u64> {
     let mut weights = BTreeMap::new();
     for prompt in suite.prompts() {
         for cluster in Evidence::of(prompt).clusters {
             for chunk_id in &cluster.chunk_ids {
-                let key = ChunkKey { prompt_id: prompt.id.clone(), chunk_id: chunk_id.clone() };
-                weights.insert(key, cluster.weight());
+                weights.insert(key(prompt, chunk_id), cluster.weight());
             }
         }
     }

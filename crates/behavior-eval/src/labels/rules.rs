@@ -20,7 +20,7 @@ use super::evidence::{Cluster, Evidence};
 use crate::stats::Figure;
 use crate::suite::{Label, Prompt};
 
-/// What each signal must exceed.
+/// The number that each signal must exceed to give its label.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs, reason = "fields without a sentence speak for themselves")]
@@ -96,7 +96,7 @@ pub struct LabelMove {
     pub prompts: u64,
 }
 
-/// What moving one threshold does.
+/// The labels that change when one threshold is moved.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[allow(missing_docs, reason = "fields without a sentence speak for themselves")]
 pub struct SensitivityRow {

@@ -1,4 +1,4 @@
-//! What a chunk answers to a question.
+//! The answer that a chunk gives to a question.
 //!
 //! A sentence bears on the question when it has every content word of the question (equal stems), and has each phrase
 //! that an article or a preposition opens in the question as consecutive words. Its answer is what it says beyond the
@@ -85,15 +85,11 @@ impl Question {
         let owner = phrases.iter().find(|(.., owns)| *owns);
         let last = phrases.last().filter(|(_, is_noun_phrase, _)| phrases.len() > 1 && *is_noun_phrase);
         let subject = owner.or(last).map(|(phrase, ..)| phrase.clone());
-        let unbroken = phrases
-            .iter()
-            .filter(|(phrase, is_noun_phrase, owns)| phrase.len() > 1 && (*is_noun_phrase || *owns))
-            .map(|(phrase, ..)| phrase.clone())
-            .collect();
-        Self { stems, unbroken, subject }
+        phrases.retain(|(phrase, is_noun_phrase, owns)| phrase.len() > 1 && (*is_noun_phrase || *owns));
+        Self { stems, unbroken: phrases.into_iter().map(|(phrase, ..)| phrase).collect(), subject }
     }
 
-    /// What a chunk answers; `None` when it does not bear on the question.
+    /// The answer that a chunk gives; `None` when it does not bear on the question.
     pub(super) fn answer(&self, chunk: &str) -> Option<Finding> {
         if self.stems.is_empty() {
             return None;
@@ -164,17 +160,16 @@ impl Question {
 
 /// The answer behind a span: content words up to what separates. With `linked`, only when a link comes first.
 fn behind(rest: &[Token], linked: bool) -> Option<Vec<String>> {
-    let rest = if linked {
-        let link = rest.iter().position(|token| token.kind == Kind::Word(PartOfSpeech::Link))?;
+    let mut start = 0;
+    if linked {
         let skipped = |token: &Token| matches!(token.kind, Kind::Boundary | Kind::Word(PartOfSpeech::Function));
-        if !rest[..link].iter().all(skipped) {
+        let link = rest.iter().position(|token| !skipped(token))?;
+        if rest[link].kind != Kind::Word(PartOfSpeech::Link) {
             return None;
         }
-        &rest[link + 1..]
-    } else {
-        rest
-    };
-    stretch(rest.iter())
+        start = link + 1;
+    }
+    stretch(&rest[start..])
 }
 
 /// The answer in front of a span: content words back to what separates.
@@ -193,19 +188,16 @@ fn before(front: &[Token]) -> Option<Vec<String>> {
 
 /// The answer between the words of a span.
 fn inside(span: &[Token]) -> Option<Vec<String>> {
-    let words: Vec<String> = span
-        .iter()
-        .filter(|token| token.kind == Kind::Word(PartOfSpeech::Content))
-        .map(|token| token.word.clone())
-        .collect();
+    let content = span.iter().filter(|token| token.kind == Kind::Word(PartOfSpeech::Content));
+    let words: Vec<String> = content.map(|token| token.word.clone()).collect();
     (!words.is_empty()).then_some(words)
 }
 
 /// The words said up to the first separation behind the first of them; words that report count when there are no others.
-fn stretch<'a>(tokens: impl Iterator<Item = &'a Token> + Clone) -> Option<Vec<String>> {
+fn stretch(tokens: &[Token]) -> Option<Vec<String>> {
     for wanted in [is_said as fn(&Token) -> bool, is_reported] {
         let mut words = Vec::new();
-        for token in tokens.clone() {
+        for token in tokens {
             if wanted(token) {
                 words.push(token.word.clone());
             } else if !words.is_empty() && (token.kind == Kind::Boundary || is_stop(&token.word)) {

@@ -1,8 +1,8 @@
-//! What can go wrong with a model under the gates.
+//! Errors of a model under the gates.
 
 use crate::model::{ModelError, Role};
 
-/// What can go wrong with a model under the gates. None of it is ever turned into a figure.
+/// Failures and broken promises of a model under the gates.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "each message says what its variant and its fields mean")]

@@ -1,4 +1,4 @@
-//! What a measurement needs of a model.
+//! The trait of a model that hands out logits.
 
 /// The error of a model.
 pub type ModelError = Box<dyn std::error::Error + Send + Sync>;
@@ -16,10 +16,5 @@ pub trait LanguageModel {
     ///
     /// # Errors
     /// A model that cannot run; the measurement ends with its error.
-    fn logits(
-        &mut self,
-        tokens: &[u32],
-        from: usize,
-        out: &mut dyn FnMut(usize, &[f32]),
-    ) -> std::result::Result<(), ModelError>;
+    fn logits(&mut self, tokens: &[u32], from: usize, out: &mut dyn FnMut(usize, &[f32])) -> Result<(), ModelError>;
 }

@@ -60,7 +60,7 @@ impl ScriptedSubject {
         self.runs
     }
 
-    /// What the router of MoE layer `layer` decides about a token: scores, then experts with weights and margin.
+    /// Routes one token in MoE layer `layer`: returns the scores, appends experts with weights and margin to `table`.
     fn decide(&mut self, layer: usize, position: usize, token: u32, table: &mut RoutingTable) -> Vec<f32> {
         let (k, n_experts) = (self.info.top_k, self.info.n_experts);
         let mut state = (layer as u64) << 48 ^ (position as u64) << 24 ^ u64::from(token);

@@ -1,13 +1,13 @@
-//! What the gates need of a model: its shape, its answers, and what its routers decide on given tokens.
+//! A model as the gates see it: its shape, its answers, and the routing of given tokens.
 //!
 //! The runtime's models come in through an adapter of the command; [`crate::model::ScriptedSubject`] is the other
 //! implementation, for tests.
 //!
 //! **Invariant:** the gates know a model only through [`Subject`], and the same calls give the same results.
 
-use crate::model::SubjectError;
 use serde::{Deserialize, Serialize};
 
+use super::error::SubjectError;
 use super::language_model::ModelError;
 use super::role::Role;
 use super::routing_table::RoutingTable;
@@ -65,12 +65,12 @@ pub struct Answer {
     pub stop_reason: AnswerEnd,
 }
 
-/// What a teacher-forced run has to hand out besides the routing.
+/// The columns that a teacher-forced run hands out besides the routing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[allow(missing_docs, reason = "fields without a sentence speak for themselves")]
 pub struct Want {
     pub scores: bool,
-    /// What each router reads.
+    /// The input of each router.
     pub router_inputs: bool,
     /// The residual stream after the final norm.
     pub final_hidden: bool,
@@ -78,7 +78,7 @@ pub struct Want {
     pub logits_from: Option<usize>,
 }
 
-/// What a run over `n` given tokens handed out. One prompt's columns are in memory at a time.
+/// The columns of a run over `n` given tokens. One prompt's columns are in memory at a time.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[allow(missing_docs, reason = "fields without a sentence speak for themselves")]
 pub struct Run {
@@ -103,7 +103,7 @@ pub struct Run {
 /// # Ok::<(), behavior_eval::model::ModelError>(())
 /// ```
 pub trait Subject {
-    /// What the gates need to know of it.
+    /// The shape and identity of the model.
     fn info(&self) -> &SubjectInfo;
 
     /// The tokens of a prompt, exactly as the model's chat template renders a system message and a user turn that
@@ -111,13 +111,13 @@ pub trait Subject {
     ///
     /// # Errors
     /// A text that cannot be rendered or tokenised.
-    fn encode(&mut self, system: &str, user: &str) -> std::result::Result<Vec<u32>, ModelError>;
+    fn encode(&mut self, system: &str, user: &str) -> Result<Vec<u32>, ModelError>;
 
     /// The greedy answer to `prompt` from an empty context, of at most `max_new_tokens` tokens.
     ///
     /// # Errors
     /// A prompt that does not fit, and a model that cannot run.
-    fn generate(&mut self, prompt: &[u32], max_new_tokens: usize) -> std::result::Result<Answer, ModelError>;
+    fn generate(&mut self, prompt: &[u32], max_new_tokens: usize) -> Result<Answer, ModelError>;
 
     /// Runs given tokens through an empty context and hands out what every router decided, and what else is wanted.
     /// `logits` gets the rows `[vocab_size]` of the positions from [`Want::logits_from`] on, in ascending order; the
@@ -125,19 +125,13 @@ pub trait Subject {
     ///
     /// # Errors
     /// Tokens that do not fit or are not known, and a model that cannot run.
-    fn run(
-        &mut self,
-        tokens: &[u32],
-        want: &Want,
-        logits: &mut dyn FnMut(usize, &[f32]),
-    ) -> std::result::Result<Run, ModelError>;
+    fn run(&mut self, tokens: &[u32], want: &Want, logits: &mut dyn FnMut(usize, &[f32])) -> Result<Run, ModelError>;
 
-    /// What the router of one MoE layer decides when it is fed `inputs` `[n, hidden]` that come from elsewhere: the
-    /// local mode. `layer` counts within [`SubjectInfo::moe_layers`]. The result has one layer.
+    /// Routes `inputs` `[n, hidden]` that come from elsewhere through the router of one MoE layer: the local mode. `layer` counts within [`SubjectInfo::moe_layers`]. The result has one layer.
     ///
     /// # Errors
     /// A router that cannot run.
-    fn route(&mut self, layer: usize, inputs: &[f32]) -> std::result::Result<RoutingTable, ModelError>;
+    fn route(&mut self, layer: usize, inputs: &[f32]) -> Result<RoutingTable, ModelError>;
 }
 
 /// Calls [`Subject::run`] and checks what came back against the contract: every length, every id, every number.
@@ -181,17 +175,13 @@ pub fn run_checked(
         ("final hidden states", want.final_hidden, &run.final_hidden, n * info.hidden),
     ];
     for (what, wanted, column, len) in columns {
-        match column {
-            None if wanted => return Err(place.broken(what, "nothing".to_owned())),
-            Some(values) if values.len() != len => {
-                return Err(place.broken(what, format!("{} numbers instead of {len}", values.len())));
-            }
-            Some(values) => {
-                if let Some(x) = values.iter().find(|x| !x.is_finite()) {
-                    return Err(place.broken(what, x.to_string()));
-                }
-            }
-            None => {}
+        let got = match column {
+            None => wanted.then(|| "nothing".to_owned()),
+            Some(values) if values.len() != len => Some(format!("{} numbers instead of {len}", values.len())),
+            Some(values) => values.iter().find(|x| !x.is_finite()).map(f32::to_string),
+        };
+        if let Some(got) = got {
+            return Err(place.broken(what, got));
         }
     }
     Ok(run)
@@ -228,14 +218,12 @@ fn check_routing(
     n: usize,
     place: AskedPrompt<'_>,
 ) -> Result<()> {
-    if !table.has_shape(layers, n, info.top_k) {
-        let got = format!("{} ids for {} tokens", table.ids.len(), table.n);
-        return Err(place.broken("the routing", got));
-    }
-    match table.defect(info.n_experts) {
-        None => Ok(()),
-        Some(got) => Err(place.broken("the routing", got)),
-    }
+    let got = if table.has_shape(layers, n, info.top_k) {
+        table.defect(info.n_experts)
+    } else {
+        Some(format!("{} ids for {} tokens", table.ids.len(), table.n))
+    };
+    got.map_or(Ok(()), |got| Err(place.broken("the routing", got)))
 }
 
 /// Which model is asked about which prompt, for messages.

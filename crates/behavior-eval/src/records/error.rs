@@ -1,10 +1,10 @@
-//! What can be wrong with records on disk.
+//! Errors of records on disk.
 
 use std::path::{Path, PathBuf};
 
 use super::format::{MAGIC, MAX_LINE_BYTES, TRACE_VERSION};
 
-/// What can be wrong with records on disk. None of it is ever turned into a figure.
+/// Records on disk that are refused.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "each message says what its variant and its fields mean")]
@@ -54,7 +54,7 @@ impl ArtifactDefect {
     }
 }
 
-/// What is wrong with a line of a trace.
+/// Why a line of a trace is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "each message says what its variant and its fields mean")]

@@ -2,17 +2,19 @@
 //!
 //! **Invariant:** such a job never has another manifest, so one that says otherwise is damaged.
 
-use crate::records::RecordError;
 use std::path::Path;
 
-use gguf_bitnet::Job;
-use gguf_bitnet::StoreError;
+use gguf_bitnet::{Job, StoreError};
 use serde_json::Value;
 
+use super::error::RecordError;
 use crate::{Error, Result};
 
-/// Starts the job at `path`, or continues it.
-pub(crate) fn open(path: &Path, manifest: &Value) -> Result<Job> {
+/// Starts the job at `path`, or continues it. Its folder is made as needed.
+pub(super) fn open(path: &Path, manifest: &Value) -> Result<Job> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).map_err(|source| Error::File { path: folder.to_owned(), source })?;
+    }
     Job::open(path, manifest, false).map_err(|error| {
         let reason = match error.root() {
             gguf_bitnet::Error::Store(StoreError::JobDamaged { what }) => (*what).to_owned(),

@@ -1,4 +1,4 @@
-//! What was measured of a student so far: a job that is never committed, one unit per prompt.
+//! The measurements of a student so far: a job that is never committed, one unit per prompt.
 //!
 //! ```text
 //! ROOT/students/<key>.partial/     key = BLAKE3 of the manifest: teacher's recording, student, prompts
@@ -8,9 +8,6 @@
 //! ```
 //! **Invariant:** a unit is read back as it was written or not at all: its lengths must fit its shape.
 
-use crate::records::RecordError;
-use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use gguf_bitnet::Job;
@@ -18,11 +15,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::bytes::{read_f32, read_u32, write_f32, write_u32};
-use super::job;
+use super::error::RecordError;
+use super::{file, job};
 use crate::model::{Answer, RoutingTable};
 use crate::{Error, Result};
 
-/// What was measured on one prompt.
+/// The measurements on one prompt.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct StudentRecord {
     pub(crate) prompt_id: String,
@@ -37,9 +35,6 @@ pub(crate) struct StudentRecord {
     /// At each stored position of logits: lower bound of the divergence, and whether both find the same token likeliest.
     pub(crate) divergence: Option<Vec<(f64, bool)>>,
 }
-
-/// The folder of all journals.
-const FOLDER: &str = "students";
 
 /// The measurements of one pass over a student. Dropping it keeps them for the next `StudentJournal::open`.
 #[derive(Debug)]
@@ -68,18 +63,15 @@ struct Head {
 impl StudentJournal {
     /// Where the journal of `manifest` lies below `root`.
     fn path(root: &Path, manifest: &Value) -> PathBuf {
-        root.join(FOLDER).join(blake3::hash(manifest.to_string().as_bytes()).to_string())
+        root.join("students").join(blake3::hash(manifest.to_string().as_bytes()).to_string())
     }
 
     /// Starts the journal of `manifest` below `root`, or continues it.
     pub(crate) fn open(root: &Path, manifest: &Value) -> Result<Self> {
         let path = Self::path(root, manifest);
-        let folder = root.join(FOLDER);
-        std::fs::create_dir_all(&folder).map_err(|source| Error::File { path: folder.clone(), source })?;
         let job = job::open(&path, manifest)?;
-        let heads: std::result::Result<Vec<Head>, _> =
-            job.units().iter().map(|unit| Head::deserialize(&unit.payload)).collect();
-        let heads = heads.map_err(|error| damaged(&path, error.to_string()))?;
+        let heads = job.units().iter().map(|unit| Head::deserialize(&unit.payload));
+        let heads: Vec<Head> = heads.collect::<Result<_, _>>().map_err(|error| damaged(&path, error.to_string()))?;
         Ok(Self { job, path, resumed: heads.len() as u64, heads })
     }
 
@@ -100,10 +92,10 @@ impl StudentJournal {
 
     /// The prompts that are done are the first of these.
     pub(crate) fn check_order<'a>(&self, prompts: impl Iterator<Item = &'a str>) -> Result<()> {
-        match self.heads.iter().map(|head| head.prompt_id.as_str()).zip(prompts).find(|(done, given)| done != given) {
+        match self.heads.iter().zip(prompts).find(|(head, given)| head.prompt_id != *given) {
             None => Ok(()),
-            Some((done, given)) => {
-                Err(RecordError::PromptOrder { recorded: done.to_owned(), given: given.to_owned() }.into())
+            Some((Head { prompt_id, .. }, given)) => {
+                Err(RecordError::PromptOrder { recorded: prompt_id.clone(), given: given.to_owned() }.into())
             }
         }
     }
@@ -139,17 +131,15 @@ impl StudentJournal {
 
     /// Reads one prompt back.
     pub(crate) fn read(&self, index: usize) -> Result<StudentRecord> {
-        let path = self.job.data_path();
-        let failed = |source| Error::File { path: path.clone(), source };
-        let head = &self.heads[index];
-        let units = self.job.units();
+        let (head, units) = (&self.heads[index], self.job.units());
         let start = index.checked_sub(1).map_or(0, |before| units[before].end);
+        let len = units[index].end - start;
         let wrong = |reason: &str| damaged(&self.path, format!("prompt {}: {reason}", head.prompt_id));
-        let len = usize::try_from(units[index].end - start).ok().filter(|&len| Some(len) == head.bytes());
-        let mut bytes = vec![0; len.ok_or_else(|| wrong("its length does not fit its shape"))?];
-        let mut file = File::open(&path).map_err(failed)?;
-        file.seek(SeekFrom::Start(start)).map_err(failed)?;
-        file.read_exact(&mut bytes).map_err(failed)?;
+        if head.bytes() != usize::try_from(len).ok() {
+            return Err(wrong("its length does not fit its shape"));
+        }
+        let path = self.job.data_path();
+        let bytes = file::read_at(&file::open(&path)?, &path, start, len)?;
         if blake3::hash(&bytes).to_string() != units[index].digest {
             return Err(wrong("its bytes are not those that were written"));
         }
@@ -170,7 +160,7 @@ fn damaged(path: &Path, reason: String) -> Error {
 }
 
 impl Head {
-    /// Bytes of a unit of this shape.
+    /// Bytes of a unit of this shape; `None` for a shape that no file has.
     fn bytes(&self) -> Option<usize> {
         let rows = self.layers.checked_mul(self.tokens)?;
         let table = rows.checked_mul(self.top_k)?.checked_mul(8)?.checked_add(rows.checked_mul(4)?)?;
@@ -179,42 +169,28 @@ impl Head {
         tables.checked_add(cosines)?.checked_add(self.divergence.unwrap_or(0).checked_mul(9)?)
     }
 
+    /// Reads a unit of [`Head::bytes`] bytes.
     fn decode(&self, mut bytes: &[u8]) -> Option<StudentRecord> {
+        let (prompt_id, answer) = (self.prompt_id.clone(), self.answer.clone());
         let routing = self.table(&mut bytes)?;
         let local = if self.local { Some(self.table(&mut bytes)?) } else { None };
-        let coherence = if self.coherence {
-            let cosines = take(&mut bytes, self.tokens.checked_mul(8)?)?;
-            Some(cosines.as_chunks().0.iter().map(|b| f64::from_le_bytes(*b)).collect())
-        } else {
-            None
-        };
-        let divergence = match self.divergence {
-            None => None,
-            Some(n) => {
-                let rows = take(&mut bytes, n.checked_mul(9)?)?.as_chunks::<9>().0.iter();
-                Some(rows.map(|[kl @ .., same]| (f64::from_le_bytes(*kl), *same == 1)).collect())
-            }
-        };
-        let (prompt_id, answer) = (self.prompt_id.clone(), self.answer.clone());
-        bytes.is_empty().then_some(StudentRecord { prompt_id, answer, routing, local, coherence, divergence })
+        let (cosines, rows) = bytes.split_at_checked(if self.coherence { 8 * self.tokens } else { 0 })?;
+        let cosines = cosines.as_chunks().0.iter().map(|b| f64::from_le_bytes(*b));
+        let rows = rows.as_chunks::<9>().0.iter().map(|[kl @ .., same]| (f64::from_le_bytes(*kl), *same == 1));
+        let coherence = self.coherence.then(|| cosines.collect());
+        let divergence = self.divergence.map(|_| rows.collect());
+        Some(StudentRecord { prompt_id, answer, routing, local, coherence, divergence })
     }
 
     fn table(&self, bytes: &mut &[u8]) -> Option<RoutingTable> {
-        let rows = self.layers.checked_mul(self.tokens)?;
-        let entries = rows.checked_mul(self.top_k)?;
+        let rows = self.layers * self.tokens;
+        let mut take = |n: usize| bytes.split_off(..4 * n);
         let mut table = RoutingTable::new(self.tokens, self.top_k);
-        table.ids = read_u32(take(bytes, entries.checked_mul(4)?)?);
-        table.weights = read_f32(take(bytes, entries.checked_mul(4)?)?);
-        table.margins = read_f32(take(bytes, rows.checked_mul(4)?)?);
+        table.ids = read_u32(take(rows * self.top_k)?);
+        table.weights = read_f32(take(rows * self.top_k)?);
+        table.margins = read_f32(take(rows)?);
         Some(table)
     }
-}
-
-/// The next `n` bytes.
-fn take<'a>(bytes: &mut &'a [u8], n: usize) -> Option<&'a [u8]> {
-    let (front, rest) = bytes.split_at_checked(n)?;
-    *bytes = rest;
-    Some(front)
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ use crate::{Error, Result};
 /// Largest report that is read, in bytes: that of 100,000 prompts.
 pub const MAX_BYTES: u64 = 256 << 20;
 
-/// What is read of an earlier report.
+/// The parts of an earlier report that a comparison reads.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct Baseline {
     schema: u32,

@@ -11,7 +11,7 @@ use crate::stats::Figure;
 pub struct Comparison {
     /// Identity of the student of the baseline.
     pub student: String,
-    /// What got worse beyond chance, one sentence each.
+    /// Figures that got worse beyond chance, one sentence each.
     pub regressions: Vec<String>,
     pub notes: Vec<String>,
     pub figures: Vec<Change>,

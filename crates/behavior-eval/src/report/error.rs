@@ -1,6 +1,6 @@
-//! What can be wrong with an earlier report or with the results in a model's metadata.
+//! Errors of earlier reports and of the results in a model's metadata.
 
-/// What can be wrong with an earlier report or with the results in a model's metadata. None of it is ever turned into a figure.
+/// Earlier reports and results in a model's metadata that are refused.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "each message says what its variant and its fields mean")]

@@ -9,7 +9,7 @@ use crate::gates::BehavioralGate;
 #[allow(missing_docs, reason = "fields without a sentence speak for themselves")]
 pub struct Failure {
     pub gate: BehavioralGate,
-    /// What is wrong, in a sentence with the figures.
+    /// The failure in a sentence with the figures.
     pub what: String,
     /// Layers with the lowest agreement first; routing only.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -28,7 +28,7 @@ pub struct Failure {
 pub struct WorstPrompt {
     pub prompt_id: String,
     pub label: String,
-    /// What is wrong with the answer.
+    /// The fault of the answer.
     pub why: String,
     pub question: String,
     pub response: String,
@@ -50,8 +50,7 @@ impl Failure {
     pub(crate) fn lines(&self) -> Vec<String> {
         let mut lines = vec![self.what.clone()];
         if !self.worst_layers.is_empty() {
-            let layers: Vec<String> = self.worst_layers.iter().map(u32::to_string).collect();
-            lines.push(format!("layers with the lowest agreement: {}", layers.join(", ")));
+            lines.push(format!("layers with the lowest agreement: {}", self.layers_text()));
         }
         for prompt in &self.worst_prompts {
             lines.push(format!("{} ({}): {}; answer: {}", prompt.prompt_id, prompt.label, prompt.why, prompt.response));
@@ -60,7 +59,12 @@ impl Failure {
         lines
     }
 
-    /// What repairs the gate, and that it has to be waited for.
+    /// The worst layers, separated by commas.
+    pub(crate) fn layers_text(&self) -> String {
+        self.worst_layers.iter().map(u32::to_string).collect::<Vec<_>>().join(", ")
+    }
+
+    /// The repair for the gate, with the note that this version cannot run it.
     pub(crate) fn remedy_text(&self) -> String {
         format!("{}; this version cannot run it yet", self.remedy)
     }

@@ -40,7 +40,7 @@ pub struct GateReport {
     /// The teacher under the same gates; its routing is the reference and has no gate.
     pub teacher: ModelReport,
     pub student: ModelReport,
-    /// What the student kept of the teacher's figures.
+    /// The student's figures as parts of the teacher's.
     pub retention: Vec<Retention>,
     /// The student's routing against the teacher's, each layer on the student's own hidden states.
     pub routing: RoutingReport,
@@ -119,7 +119,7 @@ pub enum LabelSource {
     Both,
 }
 
-/// What decides, next to the models and the suite.
+/// Everything that decides a run, next to the models and the suite.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "fields without a sentence speak for themselves")]
 pub struct Settings {
@@ -129,9 +129,9 @@ pub struct Settings {
     /// How the models compute, in the words of the command line.
     pub compute: String,
     pub thresholds: GateThresholds,
-    /// What makes a label out of evidence, where the suite has none.
+    /// The rules that make labels from evidence, where the suite has none.
     pub label_thresholds: LabelThresholds,
-    /// What makes an answer a refusal: phrases, and tags between angle brackets.
+    /// The signals of a refusal: phrases, and tags between angle brackets.
     pub refusal_signals: Vec<String>,
 }
 
@@ -237,7 +237,7 @@ impl PromptReport {
     }
 }
 
-/// What may differ between two runs of the same thing.
+/// Facts that may differ between two equal runs.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[allow(missing_docs, reason = "fields without a sentence speak for themselves")]
 pub struct RunFacts {

@@ -41,11 +41,8 @@ fn render(page: &Page) -> String {
             Block::Heading(text) => out += &format!("<h2>{}</h2>\n", escape(text)),
             Block::Text(text) => out += &format!("<p>{}</p>\n", escape(text)),
             Block::List(items) => {
-                out += "<ul>\n";
-                for item in items {
-                    out += &format!("<li>{}</li>\n", escape(item));
-                }
-                out += "</ul>\n";
+                let items = items.iter().map(|item| format!("<li>{}</li>\n", escape(item)));
+                out += &format!("<ul>\n{}</ul>\n", items.collect::<String>());
             }
             Block::Table(table) => out += &table_html(table),
             Block::Plot(plot) => out += &format!("<figure>\n{}</figure>\n", svg(plot)),
@@ -56,9 +53,7 @@ fn render(page: &Page) -> String {
 
 fn table_html(table: &Table) -> String {
     let mut out = "<div class=\"wide\"><table>\n<tr>".to_owned();
-    for head in &table.head {
-        out += &format!("<th>{}</th>", escape(head));
-    }
+    out.extend(table.head.iter().map(|head| format!("<th>{}</th>", escape(head))));
     out += "</tr>\n";
     for row in &table.rows {
         out += match row.tone {
@@ -66,9 +61,7 @@ fn table_html(table: &Table) -> String {
             Tone::Good => "<tr class=\"good\">",
             Tone::Bad => "<tr class=\"bad\">",
         };
-        for cell in &row.cells {
-            out += &format!("<td>{}</td>", escape(cell));
-        }
+        out.extend(row.cells.iter().map(|cell| format!("<td>{}</td>", escape(cell))));
         out += "</tr>\n";
     }
     out + "</table></div>\n"

@@ -17,9 +17,7 @@ fn render(page: &Page) -> String {
             Block::Text(text) => out += &format!("\n{}\n", escape(text)),
             Block::List(items) => {
                 out.push('\n');
-                for item in items {
-                    out += &format!("- {}\n", escape(item));
-                }
+                out.extend(items.iter().map(|item| format!("- {}\n", escape(item))));
             }
             Block::Table(table) => {
                 out += &format!("\n| {} |\n", table.head.join(" | "));
@@ -44,10 +42,7 @@ fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
-            '\\' | '`' | '*' | '_' | '{' | '}' | '[' | ']' | '#' | '|' | '~' => {
-                out.push('\\');
-                out.push(c);
-            }
+            '\\' | '`' | '*' | '_' | '{' | '}' | '[' | ']' | '#' | '|' | '~' => out.extend(['\\', c]),
             '<' => out.push_str("&lt;"),
             '>' => out.push_str("&gt;"),
             '&' => out.push_str("&amp;"),

@@ -20,16 +20,17 @@ impl Page {
         self.blocks.push(Block::Text(text.into()));
     }
 
-    pub(super) fn list(&mut self, items: Vec<String>) {
-        self.blocks.push(Block::List(items));
-    }
-
-    pub(super) fn table(&mut self, table: Table) {
-        self.blocks.push(Block::Table(table));
-    }
-
-    pub(super) fn plot(&mut self, plot: Plot) {
-        self.blocks.push(Block::Plot(plot));
+    /// A table, unless it has no rows.
+    pub(super) fn table<const N: usize>(
+        &mut self,
+        head: [&'static str; N],
+        rows: impl IntoIterator<Item = (Tone, [String; N])>,
+    ) {
+        let rows: Vec<TableRow> =
+            rows.into_iter().map(|(tone, cells)| TableRow { tone, cells: cells.into() }).collect();
+        if !rows.is_empty() {
+            self.blocks.push(Block::Table(Table { head: head.into(), rows }));
+        }
     }
 }
 
@@ -44,7 +45,7 @@ pub(super) enum Block {
 }
 
 /// A table; every row is as long as the head.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Table {
     pub(super) head: Vec<&'static str>,
     pub(super) rows: Vec<TableRow>,
@@ -62,18 +63,6 @@ pub(super) enum Tone {
     Plain,
     Good,
     Bad,
-}
-
-impl Table {
-    pub(super) fn new(head: impl Into<Vec<&'static str>>) -> Self {
-        Self { head: head.into(), rows: Vec::new() }
-    }
-
-    pub(super) fn row(&mut self, tone: Tone, cells: impl Into<Vec<String>>) {
-        let cells = cells.into();
-        debug_assert_eq!(cells.len(), self.head.len(), "{cells:?}");
-        self.rows.push(TableRow { cells, tone });
-    }
 }
 
 /// Lines over a shared horizontal axis.

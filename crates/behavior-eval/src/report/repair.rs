@@ -29,7 +29,7 @@ pub struct Repair {
 /// misrouted token and layer.
 ///
 /// # Errors
-/// What a record's reading failed with.
+/// Errors of reading a record.
 pub fn repairs(report: &GateReport, trace: impl IntoIterator<Item = Result<TraceRecord>>) -> Result<Vec<Repair>> {
     let mut repairs = Vec::new();
     let mut trace = Some(trace);

@@ -1,7 +1,7 @@
 //! A report cut into blocks: the same order and words for Markdown and HTML.
 
 use super::gate_report::{GateReport, ModelReport};
-use super::page::{Page, Plot, Series, Table, Tone};
+use super::page::{Block, Page, Plot, Series, Tone};
 use crate::gates::{GateResult, Outcome, Reads, RoutingFigures, RoutingReport};
 use crate::labels::{LabelFigures, Removal, Stability};
 use crate::stats::{Figure, Share};
@@ -11,10 +11,10 @@ pub(super) fn page(report: &GateReport) -> Page {
     let title =
         format!("{}: {} against {} on {}", report.verdict, report.student.name, report.teacher.name, report.suite.name);
     let mut page = Page { title, good: report.passed(), blocks: Vec::new() };
-    page.list(report.summary.clone());
+    page.blocks.push(Block::List(report.summary.clone()));
     page.heading("Gates");
     page.text(demands(report));
-    page.table(gates(report));
+    gates(report, &mut page);
     failures(report, &mut page);
     baseline(report, &mut page);
     routing(report, &mut page);
@@ -29,13 +29,13 @@ pub(super) fn page(report: &GateReport) -> Page {
             figure_text(Some(&fidelity.same_top1))
         ));
         let points = fidelity.kl_by_position.iter().enumerate().map(|(i, &kl)| (i as f64, kl)).collect();
-        page.plot(Plot {
+        page.blocks.push(Block::Plot(Plot {
             title: "KL divergence by position in the answer".into(),
             x: "token of the answer",
             y: "nats",
             series: vec![Series { name: "mean", points }],
             line: None,
-        });
+        }));
     }
     if let Some(perturbation) = &report.perturbation {
         perturbed(perturbation, &mut page);
@@ -62,7 +62,7 @@ fn share_text(share: &Share) -> String {
     format!("{value:.4} [{low95:.4}, {high95:.4}] ({count} of {n})")
 }
 
-/// What a gate demands, in words.
+/// The threshold of a gate, in words.
 pub(crate) fn demand(result: &GateResult, strict: bool) -> String {
     format!("{} {}", if strict { "lower end >=" } else { ">=" }, result.demanded())
 }
@@ -76,10 +76,6 @@ pub(crate) fn outcome_word(outcome: Outcome) -> &'static str {
     }
 }
 
-fn tone(outcome: Outcome) -> Tone {
-    if outcome == Outcome::Pass { Tone::Good } else { Tone::Bad }
-}
-
 fn demands(report: &GateReport) -> String {
     let rule = if report.settings.strict {
         "A gate passes when the lower end of the 95 % interval reaches its threshold (strict)."
@@ -89,29 +85,25 @@ fn demands(report: &GateReport) -> String {
     format!("{rule} In brackets: the 95 % interval, then what the figure was counted from.")
 }
 
-fn gates(report: &GateReport) -> Table {
-    let mut table = Table::new(["gate", "outcome", "demanded", "student", "teacher", "kept"]);
-    for result in &report.student.gates {
-        let teacher = report.teacher.gates.iter().find(|r| r.gate == result.gate);
+fn gates(report: &GateReport, page: &mut Page) {
+    let rows = report.student.gates.iter().map(|result| {
         let kept = report.retention.iter().find(|r| r.gate == result.gate).and_then(|r| r.kept);
-        let teacher = match teacher {
+        let teacher = match report.teacher.gates.iter().find(|r| r.gate == result.gate) {
             None => "the reference".to_owned(),
             Some(r) if r.passed() => figure_text(r.figure.as_ref()),
             Some(r) => format!("{} (misses)", figure_text(r.figure.as_ref())),
         };
-        table.row(
-            tone(result.outcome),
-            [
-                result.gate.name().to_owned(),
-                outcome_word(result.outcome).to_owned(),
-                demand(result, report.settings.strict),
-                figure_text(result.figure.as_ref()),
-                teacher,
-                kept.map_or_else(String::new, |kept| format!("{:.1}\u{a0}%", 100.0 * kept)),
-            ],
-        );
-    }
-    table
+        let cells = [
+            result.gate.name().to_owned(),
+            outcome_word(result.outcome).to_owned(),
+            demand(result, report.settings.strict),
+            figure_text(result.figure.as_ref()),
+            teacher,
+            kept.map_or_else(String::new, |kept| format!("{:.1}\u{a0}%", 100.0 * kept)),
+        ];
+        (if result.passed() { Tone::Good } else { Tone::Bad }, cells)
+    });
+    page.table(["gate", "outcome", "demanded", "student", "teacher", "kept"], rows);
 }
 
 fn failures(report: &GateReport, page: &mut Page) {
@@ -119,24 +111,16 @@ fn failures(report: &GateReport, page: &mut Page) {
         page.heading(&format!("Failed: {}", failure.gate));
         page.text(failure.what.clone());
         if !failure.worst_layers.is_empty() {
-            let layers: Vec<String> = failure.worst_layers.iter().map(u32::to_string).collect();
-            page.text(format!("Layers with the lowest agreement: {}.", layers.join(", ")));
+            page.text(format!("Layers with the lowest agreement: {}.", failure.layers_text()));
         }
-        let mut table = Table::new(["prompt", "label", "what is wrong", "question", "student", "teacher"]);
-        for p in &failure.worst_prompts {
+        let worst = failure.worst_prompts.iter().map(|p| {
             let cells = [&p.prompt_id, &p.label, &p.why, &p.question, &p.response, &p.teacher_response];
-            table.row(Tone::Plain, cells.map(|cell| shorten(cell)));
-        }
-        if !table.rows.is_empty() {
-            page.table(table);
-        }
-        if !failure.misrouted.is_empty() {
-            let mut table = Table::new(["prompt", "layer", "misrouted tokens"]);
-            for m in &failure.misrouted {
-                table.row(Tone::Plain, [m.prompt_id.clone(), m.layer.to_string(), shorten(&ranges(&m.tokens))]);
-            }
-            page.table(table);
-        }
+            (Tone::Plain, cells.map(|cell| shorten(cell)))
+        });
+        page.table(["prompt", "label", "what is wrong", "question", "student", "teacher"], worst);
+        let misrouted = failure.misrouted.iter();
+        let misrouted = misrouted.map(|m| [m.prompt_id.clone(), m.layer.to_string(), shorten(&ranges(&m.tokens))]);
+        page.table(["prompt", "layer", "misrouted tokens"], misrouted.map(|cells| (Tone::Plain, cells)));
         page.text(format!("Remedy: {}.", failure.remedy_text()));
     }
 }
@@ -165,26 +149,21 @@ fn shorten(text: &str) -> String {
 fn baseline(report: &GateReport, page: &mut Page) {
     let Some(baseline) = &report.baseline else { return };
     page.heading("Against the baseline");
-    let mut table = Table::new(["gate", "baseline", "now", "change"]);
-    for change in &baseline.figures {
-        let tone = if change.regressed { Tone::Bad } else { Tone::Plain };
-        table.row(
-            tone,
-            [
-                change.gate.name().to_owned(),
-                figure_text(change.baseline.as_ref()),
-                figure_text(change.now.as_ref()),
-                change.change.map_or_else(String::new, |c| format!("{c:+.4}")),
-            ],
-        );
+    let rows = baseline.figures.iter().map(|change| {
+        let cells = [
+            change.gate.name().to_owned(),
+            figure_text(change.baseline.as_ref()),
+            figure_text(change.now.as_ref()),
+            change.change.map_or_else(String::new, |c| format!("{c:+.4}")),
+        ];
+        (if change.regressed { Tone::Bad } else { Tone::Plain }, cells)
+    });
+    page.table(["gate", "baseline", "now", "change"], rows);
+    let mut sentences = baseline.regressions.clone();
+    if sentences.is_empty() {
+        sentences.push("No regression beyond chance.".to_owned());
     }
-    page.table(table);
-    let sentences = if baseline.regressions.is_empty() {
-        vec!["No regression beyond chance.".to_owned()]
-    } else {
-        baseline.regressions.clone()
-    };
-    page.list(sentences.into_iter().chain(baseline.notes.iter().cloned()).collect());
+    page.blocks.push(Block::List([sentences, baseline.notes.clone()].concat()));
 }
 
 fn routing(report: &GateReport, page: &mut Page) {
@@ -208,38 +187,34 @@ fn routing(report: &GateReport, page: &mut Page) {
             share_text(&local.figures.agreement)
         ));
     }
-    let mut table =
-        Table::new(["layer", "same set", "shared experts", "shared weight", "same heaviest", "local: same set"]);
-    for (index, layer) in free.layers.iter().enumerate() {
+    let rows = free.layers.iter().enumerate().map(|(index, layer)| {
         let local = local.and_then(|l| l.layers.get(index)).map(|l| share_text(&l.figures.agreement));
-        table.row(
-            Tone::Plain,
-            [
-                layer.layer.to_string(),
-                share_text(&layer.figures.agreement),
-                format!("{:.4}", layer.figures.overlap),
-                format!("{:.4}", layer.figures.mass),
-                format!("{:.4}", layer.figures.top1.value),
-                local.unwrap_or_else(|| "not recorded".to_owned()),
-            ],
-        );
-    }
-    page.table(table);
+        let cells = [
+            layer.layer.to_string(),
+            share_text(&layer.figures.agreement),
+            format!("{:.4}", layer.figures.overlap),
+            format!("{:.4}", layer.figures.mass),
+            format!("{:.4}", layer.figures.top1.value),
+            local.unwrap_or_else(|| "not recorded".to_owned()),
+        ];
+        (Tone::Plain, cells)
+    });
+    page.table(["layer", "same set", "shared experts", "shared weight", "same heaviest", "local: same set"], rows);
     let gate = report.student.gates.iter().find(|r| r.gate.row().reads == Reads::Routing);
-    page.plot(Plot {
+    page.blocks.push(Block::Plot(Plot {
         title: "Routing agreement by layer; dashed: what the gate demands of all layers together".into(),
         x: "layer",
         y: "share of decisions",
         series: by_layer(free, local, |figures| figures.agreement.value),
         line: gate.map(|gate| gate.threshold),
-    });
-    page.plot(Plot {
+    }));
+    page.blocks.push(Block::Plot(Plot {
         title: "Drift by layer: routing weight given to other experts than the teacher's".into(),
         x: "layer",
         y: "share of weight",
         series: by_layer(free, local, |figures| 1.0 - figures.mass),
         line: None,
-    });
+    }));
     if let Some(coherence) = &report.coherence {
         page.text(format!(
             "Final hidden states: mean cosine with the teacher's {:.4}, lowest {:.4}, over {} positions.",
@@ -259,31 +234,32 @@ fn by_layer(free: &RoutingReport, local: Option<&RoutingReport>, y: fn(&RoutingF
 
 fn answers(report: &GateReport, page: &mut Page) {
     page.heading("Citations and refusals");
-    let mut table = Table::new(["figure", "student", "teacher", "gated"]);
-    let mut row = |name: &str, of: &dyn Fn(&ModelReport) -> Option<String>, gated: &str| {
-        let text = |model| of(model).unwrap_or_else(|| "nothing to measure on".to_owned());
-        let cells = [name.to_owned(), text(&report.student), text(&report.teacher), gated.to_owned()];
-        table.row(Tone::Plain, cells);
-    };
     let some = |figure: &Figure| Some(figure_text(Some(figure)));
     let maybe = |figure: Option<&Figure>| figure.map(|figure| figure_text(Some(figure)));
-    row("citation precision", &|m| some(&m.citations.precision), "yes");
-    row("the same, mean of answers", &|m| some(&m.citations.precision_macro), "no");
-    row("citation recall", &|m| some(&m.citations.recall), "yes");
-    row("the same, mean of prompts", &|m| some(&m.citations.recall_macro), "no");
-    row("citations of relevant chunks", &|m| maybe(m.citations.support_precision.as_ref()), "no");
-    row("contested: citations that hold", &|m| maybe(m.citations.contested.as_ref().map(|c| &c.precision)), "no");
-    row("contested: conflict disclosed", &|m| maybe(m.citations.contested.as_ref().map(|c| &c.disclosed)), "no");
-    row("contested: one side only", &|m| maybe(m.citations.contested.as_ref().map(|c| &c.one_sided)), "no");
-    row("contested: refused", &|m| maybe(m.refusal.contested_refused.as_ref()), "no");
-    row("F1 of refusing", &|m| some(&m.refusal.f1), "yes");
-    row("mean F1 of refusing and answering", &|m| some(&m.refusal.macro_f1), "no");
-    row("indeterminate: refused", &|m| some(&m.refusal.must_refuse), "yes");
-    row("resolved: answered", &|m| some(&m.refusal.must_answer), "yes");
-    row("resolved: refused", &|m| some(&m.refusal.over_refusal), "no");
-    row("tokens of an answer, mean", &|m| Some(format!("{:.1}", m.answer_tokens)), "no");
-    row("answers cut off by their limit", &|m| Some(m.cut_off.to_string()), "no");
-    page.table(table);
+    type Cell<'a> = &'a dyn Fn(&ModelReport) -> Option<String>;
+    let rows: [(&str, Cell<'_>, &str); 16] = [
+        ("citation precision", &|m| some(&m.citations.precision), "yes"),
+        ("the same, mean of answers", &|m| some(&m.citations.precision_macro), "no"),
+        ("citation recall", &|m| some(&m.citations.recall), "yes"),
+        ("the same, mean of prompts", &|m| some(&m.citations.recall_macro), "no"),
+        ("citations of relevant chunks", &|m| maybe(m.citations.support_precision.as_ref()), "no"),
+        ("contested: citations that hold", &|m| maybe(m.citations.contested.as_ref().map(|c| &c.precision)), "no"),
+        ("contested: conflict disclosed", &|m| maybe(m.citations.contested.as_ref().map(|c| &c.disclosed)), "no"),
+        ("contested: one side only", &|m| maybe(m.citations.contested.as_ref().map(|c| &c.one_sided)), "no"),
+        ("contested: refused", &|m| maybe(m.refusal.contested_refused.as_ref()), "no"),
+        ("F1 of refusing", &|m| some(&m.refusal.f1), "yes"),
+        ("mean F1 of refusing and answering", &|m| some(&m.refusal.macro_f1), "no"),
+        ("indeterminate: refused", &|m| some(&m.refusal.must_refuse), "yes"),
+        ("resolved: answered", &|m| some(&m.refusal.must_answer), "yes"),
+        ("resolved: refused", &|m| some(&m.refusal.over_refusal), "no"),
+        ("tokens of an answer, mean", &|m| Some(format!("{:.1}", m.answer_tokens)), "no"),
+        ("answers cut off by their limit", &|m| Some(m.cut_off.to_string()), "no"),
+    ];
+    let rows = rows.map(|(name, of, gated)| {
+        let text = |model| of(model).unwrap_or_else(|| "nothing to measure on".to_owned());
+        (Tone::Plain, [name.to_owned(), text(&report.student), text(&report.teacher), gated.to_owned()])
+    });
+    page.table(["figure", "student", "teacher", "gated"], rows);
 }
 
 fn perturbed(stability: &Stability, page: &mut Page) {
@@ -308,22 +284,19 @@ fn perturbed(stability: &Stability, page: &mut Page) {
             "Not stable: a gate does not pass, or a figure moves by more than 0.05."
         },
     ));
-    let mut table = Table::new(["figure", "before", "after", "change", "passes after", "stable"]);
     let yes = |is: bool| if is { "yes" } else { "no" }.to_owned();
-    for figure in &stability.figures {
-        table.row(
-            if figure.stable { Tone::Plain } else { Tone::Bad },
-            [
-                figure.figure.clone(),
-                format!("{:.4}", figure.before),
-                format!("{:.4}", figure.after),
-                format!("{:+.4}", figure.after - figure.before),
-                yes(figure.passes),
-                yes(figure.stable),
-            ],
-        );
-    }
-    page.table(table);
+    let rows = stability.figures.iter().map(|figure| {
+        let cells = [
+            figure.figure.clone(),
+            format!("{:.4}", figure.before),
+            format!("{:.4}", figure.after),
+            format!("{:+.4}", figure.after - figure.before),
+            yes(figure.passes),
+            yes(figure.stable),
+        ];
+        (if figure.stable { Tone::Plain } else { Tone::Bad }, cells)
+    });
+    page.table(["figure", "before", "after", "change", "passes after", "stable"], rows);
 }
 
 fn labelled(labels: &LabelFigures, page: &mut Page) {
@@ -336,57 +309,43 @@ fn labelled(labels: &LabelFigures, page: &mut Page) {
         None => "The suite has no labels: those made from the evidence gate.".to_owned(),
     });
     let name = |label: Option<Label>| label.map_or("unlabelled", Label::name).to_owned();
-    if !labels.confusion.is_empty() {
-        let mut table = Table::new(["the suite's label", "automatic label", "prompts"]);
-        for cell in &labels.confusion {
-            let tone = if cell.from == cell.to { Tone::Plain } else { Tone::Bad };
-            table.row(tone, [name(cell.from), name(cell.to), cell.prompts.to_string()]);
-        }
-        page.table(table);
-    }
-    let mut table = Table::new(["threshold", "moved to", "labels that flip", "from and to"]);
-    for row in &labels.sensitivity {
+    let confusion = labels.confusion.iter().map(|cell| {
+        let tone = if cell.from == cell.to { Tone::Plain } else { Tone::Bad };
+        (tone, [name(cell.from), name(cell.to), cell.prompts.to_string()])
+    });
+    page.table(["the suite's label", "automatic label", "prompts"], confusion);
+    let sensitivity = labels.sensitivity.iter().map(|row| {
         let moves = row.moves.iter().map(|m| format!("{} {} to {}", m.prompts, name(m.from), name(m.to)));
-        table.row(
-            Tone::Plain,
-            [
-                row.threshold.to_owned(),
-                row.value.to_string(),
-                row.flips.to_string(),
-                moves.collect::<Vec<_>>().join(", "),
-            ],
-        );
-    }
-    page.table(table);
+        let moves = moves.collect::<Vec<_>>().join(", ");
+        (Tone::Plain, [row.threshold.to_owned(), row.value.to_string(), row.flips.to_string(), moves])
+    });
+    page.table(["threshold", "moved to", "labels that flip", "from and to"], sensitivity);
 }
 
 fn identities(report: &GateReport, page: &mut Page) {
     page.heading("What was run");
-    let suite = &report.suite;
-    let mut table = Table::new(["what", "value"]);
-    let mut row = |what: &str, value: String| table.row(Tone::Plain, [what.to_owned(), value]);
-    row(
-        "suite",
-        format!(
-            "{}: {} prompts ({} resolved, {} contested, {} indeterminate, {} unlabelled)",
-            suite.name, suite.prompts, suite.resolved, suite.contested, suite.indeterminate, suite.unlabelled
-        ),
+    let (suite, run) = (&report.suite, &report.run);
+    let prompts = format!(
+        "{}: {} prompts ({} resolved, {} contested, {} indeterminate, {} unlabelled)",
+        suite.name, suite.prompts, suite.resolved, suite.contested, suite.indeterminate, suite.unlabelled
     );
-    row("suite, BLAKE3", suite.identity.clone());
-    row("teacher, BLAKE3", report.teacher.identity.clone());
-    row("student, BLAKE3", report.student.identity.clone());
-    row("computed with", report.settings.compute.clone());
-    row("tokens of an answer, at most", report.settings.max_new_tokens.to_string());
-    row("labels from the evidence", report.settings.label_thresholds.to_string());
-    row("refused when an answer holds", report.settings.refusal_signals.join("; "));
-    row("samples of a figure, at least", report.settings.thresholds.min_samples.to_string());
-    let run = &report.run;
-    row("finished", run.finished.clone());
-    row("time", format!("{:.1} s, {:.3} s per prompt, {} threads", run.seconds, run.seconds_per_prompt, run.threads));
-    for (role, path) in &run.files {
-        row(role, path.clone());
-    }
-    page.table(table);
+    let time = format!("{:.1} s, {:.3} s per prompt, {} threads", run.seconds, run.seconds_per_prompt, run.threads);
+    let facts = [
+        ("suite", prompts),
+        ("suite, BLAKE3", suite.identity.clone()),
+        ("teacher, BLAKE3", report.teacher.identity.clone()),
+        ("student, BLAKE3", report.student.identity.clone()),
+        ("computed with", report.settings.compute.clone()),
+        ("tokens of an answer, at most", report.settings.max_new_tokens.to_string()),
+        ("labels from the evidence", report.settings.label_thresholds.to_string()),
+        ("refused when an answer holds", report.settings.refusal_signals.join("; ")),
+        ("samples of a figure, at least", report.settings.thresholds.min_samples.to_string()),
+        ("finished", run.finished.clone()),
+        ("time", time),
+    ];
+    let files = run.files.iter().map(|(role, path)| (role.as_str(), path.clone()));
+    let rows = facts.into_iter().chain(files).map(|(what, value)| (Tone::Plain, [what.to_owned(), value]));
+    page.table(["what", "value"], rows);
 }
 
 #[cfg(test)]

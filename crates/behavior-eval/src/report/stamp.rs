@@ -32,7 +32,7 @@ use crate::stats::{Figure, IntervalKind};
 
 const PREFIX: &str = "craftsman.gates.";
 
-/// What a model says about its own gates.
+/// The gate results that a model's metadata holds.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 #[allow(missing_docs, reason = "fields without a sentence speak for themselves")]
 pub struct Stamp {
@@ -164,24 +164,17 @@ impl<'a> Keys<'a> {
         if lengths.iter().any(|&len| len != names.len()) {
             return Err(bad("names"));
         }
-        (0..names.len())
-            .map(|i| {
-                let figure = Figure {
-                    value: values[i],
-                    numerator: None,
-                    denominator: None,
-                    n: samples[i],
-                    low95: low95[i],
-                    high95: high95[i],
-                    interval: IntervalKind::Bootstrap,
-                };
-                Ok(GateResult {
-                    gate: names[i].parse::<BehavioralGate>().map_err(|_| bad("names"))?,
-                    outcome: parsed(&outcomes[i], "outcomes")?,
-                    threshold: thresholds[i],
-                    figure: figure.value.is_finite().then_some(figure),
-                })
+        let gate = |i: usize| {
+            let (value, n, interval) = (values[i], samples[i], IntervalKind::Bootstrap);
+            let (low95, high95) = (low95[i], high95[i]);
+            let figure = Figure { value, numerator: None, denominator: None, n, low95, high95, interval };
+            Ok(GateResult {
+                gate: names[i].parse::<BehavioralGate>().map_err(|_| bad("names"))?,
+                outcome: parsed(&outcomes[i], "outcomes")?,
+                threshold: thresholds[i],
+                figure: value.is_finite().then_some(figure),
             })
-            .collect()
+        };
+        (0..names.len()).map(gate).collect()
     }
 }

@@ -73,7 +73,7 @@ impl GateRun<'_> {
         Ok(report)
     }
 
-    /// What is wrong with each of the prompts that were run; for a part of a suite, which decides nothing.
+    /// The faults of each prompt that was run; for a part of a suite, which decides nothing.
     ///
     /// # Errors
     /// Damaged recordings.

@@ -1,8 +1,8 @@
-//! What keeps a gate run from going on.
+//! Errors that end a gate run.
 
 use crate::model::ModelError;
 
-/// What keeps a gate run from going on. None of it is ever turned into a figure.
+/// Models with which a gate run cannot go on.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "each message says what its variant and its fields mean")]

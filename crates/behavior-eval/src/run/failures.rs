@@ -11,7 +11,7 @@ const WORST: usize = 10;
 /// Reads the routing of teacher and student on a prompt.
 type ReadRouting<'a> = &'a dyn Fn(usize) -> Result<(RoutingTable, RoutingTable)>;
 
-/// What went wrong with each gate that the student does not pass. `prompts` has a record of student and teacher each.
+/// The failure of each gate that the student does not pass. `prompts` has a record of student and teacher each.
 pub(super) fn failures(
     student: &ModelReport,
     prompts: &[(&PromptRecord<'_>, &PromptRecord<'_>)],

@@ -1,4 +1,4 @@
-//! What is run: a suite with everything that decides how it is asked and judged.
+//! A gate run: a suite with everything that decides how it is asked and judged.
 
 use std::path::Path;
 
@@ -126,7 +126,7 @@ impl<'a> GateRun<'a> {
         GateConfig { min_prompts_per_label: self.config.thresholds.min_samples, ..GateConfig::default() }
     }
 
-    /// What decides, next to the models and the suite.
+    /// Everything that decides the run, next to the models and the suite.
     pub fn settings(&self) -> Settings {
         Settings {
             strict: self.config.strict,

@@ -81,7 +81,7 @@ impl GateRun<'_> {
         Ok(StudentSide { base, perturbed, info })
     }
 
-    /// What the units of a journal are made from.
+    /// The manifest of a journal: the inputs of its units.
     fn journal_manifest(&self, artifact: &TeacherArtifact, student: &SubjectInfo, prompts: &[&Prompt]) -> Value {
         let mut ids = blake3::Hasher::new();
         for prompt in prompts {

@@ -1,4 +1,4 @@
-//! What is gathered prompt by prompt from recordings: routing, coherence and the divergence of predictions.
+//! Sums over the prompts of recordings: routing, coherence and the divergence of predictions.
 
 use crate::Result;
 use crate::gates::{GateConfig, PromptRecord, RoutingFigures, RoutingGate, RoutingReport, agreement};

@@ -74,7 +74,7 @@ impl GateRun<'_> {
     }
 }
 
-/// What is recorded with less evidence: stability is about answers and routes alone.
+/// The columns that are recorded with less evidence: stability is about answers and routes alone.
 fn routing_alone(columns: Columns) -> Columns {
     Columns { scores: false, router_inputs: false, final_hidden: false, logits: LogitsAt::Nowhere, ..columns }
 }

@@ -16,10 +16,10 @@ use super::estimate::Share;
 pub struct Figure {
     /// The figure, between 0 and 1. 0 of 0 counts as 0, so a run without evidence never passes.
     pub value: f64,
-    /// What counts, where the figure is a quotient of counts.
+    /// The upper count, where the figure is a quotient of counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub numerator: Option<u64>,
-    /// What it is divided by.
+    /// The count that it is divided by.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub denominator: Option<u64>,
     /// Prompts that it was taken from.
@@ -38,7 +38,7 @@ pub enum IntervalKind {
     Bootstrap,
 }
 
-/// What one prompt adds to a quotient of counts.
+/// The counts that one prompt adds to a quotient.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
     pub(crate) numerator: u64,

@@ -1,10 +1,10 @@
-//! What can be wrong with a suite.
+//! Errors of suites.
 
 use std::path::PathBuf;
 
 use super::fault::SuiteFault;
 
-/// What can be wrong with a suite. None of it is ever turned into a figure.
+/// Suites that are refused, and prompts that a suite lacks.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "each message says what its variant and its fields mean")]

@@ -1,4 +1,4 @@
-//! What can be wrong with a line of a suite or its corpus.
+//! Faults in a line of a suite or its corpus.
 
 /// A fault of one line; [`SuiteError::Line`](crate::suite::SuiteError::Line) adds the file and the line.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// What the chunks of a prompt allow as an answer.
+/// The answer that the chunks of a prompt allow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Label {

@@ -1,16 +1,14 @@
-//! Lines of a JSONL file, one at a time, none longer than a limit.
-//!
-//! **Invariant:** memory is bounded by the limit, also for a file that is one endless line.
+//! The objects of a JSONL file, one at a time, and their fields.
 
-use crate::suite::SuiteError;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+use super::error::SuiteError;
 use super::fault::SuiteFault;
-use crate::text::{JsonFault, parse};
+use crate::text::{self, JsonFault, kind, parse};
 use crate::{Error, Result};
 
 /// The longest line that is read, in bytes.
@@ -28,28 +26,29 @@ pub(crate) struct Lines {
 impl Lines {
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let file = File::open(path).map_err(|source| Error::File { path: path.to_owned(), source })?;
-        let (reader, hash) = (BufReader::new(file), blake3::Hasher::new());
-        Ok(Self { path: path.to_owned(), reader, buffer: Vec::new(), number: 0, hash })
+        Ok(Self {
+            path: path.to_owned(),
+            reader: BufReader::new(file),
+            buffer: Vec::new(),
+            number: 0,
+            hash: blake3::Hasher::new(),
+        })
     }
 
     /// The next line that is not blank, as an object; `None` at the end of the file.
     pub(crate) fn next_object(&mut self) -> Result<Option<Map<String, Value>>> {
         loop {
-            self.buffer.clear();
-            // One byte more than allowed tells a long line from one that just fits; the line break is extra.
-            let limit = LONGEST_LINE_BYTES as u64 + 1;
-            let read = self.reader.by_ref().take(limit).read_until(b'\n', &mut self.buffer);
+            let read = text::read_line(&mut self.reader, LONGEST_LINE_BYTES, &mut self.buffer);
             let read = read.map_err(|source| Error::File { path: self.path.clone(), source })?;
-            if read == 0 {
+            if read == Some(0) {
                 return Ok(None);
             }
             self.number += 1;
-            if read > LONGEST_LINE_BYTES && self.buffer.last() != Some(&b'\n') {
+            if read.is_none() {
                 return Err(self.fault(SuiteFault::LineTooLong { limit: LONGEST_LINE_BYTES }));
             }
             self.hash.update(&self.buffer);
-            let text = std::str::from_utf8(&self.buffer).map_err(|_| self.fault(SuiteFault::NotUtf8))?;
-            let text = text.trim();
+            let text = std::str::from_utf8(&self.buffer).map_err(|_| self.fault(SuiteFault::NotUtf8))?.trim();
             if text.is_empty() {
                 continue;
             }
@@ -80,18 +79,6 @@ impl Lines {
     /// A fault of an earlier line.
     pub(crate) fn fault_at(&self, line: u64, fault: SuiteFault) -> Error {
         Error::Suite(SuiteError::Line { file: self.path.clone(), line, fault })
-    }
-}
-
-/// The name of a JSON type, with its article.
-pub(crate) fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a string",
-        Value::Array(_) => "a list",
-        Value::Object(_) => "an object",
     }
 }
 

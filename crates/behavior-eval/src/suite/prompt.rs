@@ -64,14 +64,6 @@ pub struct ChunkKey {
 /// );
 /// ```
 pub fn render_user(chunks: &[Chunk], question: &str) -> String {
-    let mut user = String::new();
-    for chunk in chunks {
-        user.push_str(&chunk.text);
-        user.push_str(" [");
-        user.push_str(&chunk.id);
-        user.push_str("]\n");
-    }
-    user.push_str("Question: ");
-    user.push_str(question);
-    user
+    let shown = chunks.iter().map(|chunk| format!("{} [{}]\n", chunk.text, chunk.id));
+    shown.collect::<String>() + "Question: " + question
 }

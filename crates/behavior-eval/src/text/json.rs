@@ -12,25 +12,15 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess,
 use serde_json::error::Category;
 use serde_json::{Map, Value};
 
-/// Why a text is not read.
+/// Why a text is not read: `reason` in the parser's words, `field` as a path with dots.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum JsonFault {
     #[error("{reason}")]
-    CutOff {
-        /// What the parser said.
-        reason: String,
-    },
+    CutOff { reason: String },
     #[error("{reason} at column {column}")]
-    Syntax {
-        /// What the parser said.
-        reason: String,
-        column: usize,
-    },
+    Syntax { reason: String, column: usize },
     #[error("field `{field}` stands in it twice")]
-    Repeated {
-        /// Its path, with dots.
-        field: String,
-    },
+    Repeated { field: String },
 }
 
 /// The value of a text of one line.
@@ -76,6 +66,15 @@ impl<'de> DeserializeSeed<'de> for Reader<'_> {
     }
 }
 
+/// Methods of a [`Visitor`] that turn a scalar into a [`Value`].
+macro_rules! scalars {
+    ($($visit:ident: $scalar:ty),*) => {
+        $(fn $visit<E>(self, scalar: $scalar) -> Result<Value, E> {
+            Ok(scalar.into())
+        })*
+    };
+}
+
 impl<'de> Visitor<'de> for Reader<'_> {
     type Value = Value;
 
@@ -87,29 +86,7 @@ impl<'de> Visitor<'de> for Reader<'_> {
         Ok(Value::Null)
     }
 
-    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_string<E>(self, value: String) -> Result<Value, E> {
-        Ok(value.into())
-    }
+    scalars!(visit_bool: bool, visit_i64: i64, visit_u64: u64, visit_f64: f64, visit_str: &str);
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
         let mut list = Vec::new();
@@ -130,6 +107,18 @@ impl<'de> Visitor<'de> for Reader<'_> {
             object.insert(key, value);
         }
         Ok(object.into())
+    }
+}
+
+/// The name of a JSON type, with its article.
+pub(crate) fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
     }
 }
 

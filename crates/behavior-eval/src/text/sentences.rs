@@ -40,7 +40,7 @@ pub struct Citation {
 pub struct Sentence {
     /// Its bytes in the response, citations included.
     pub span: Range<usize>,
-    /// What it says without its citations.
+    /// Its text without its citations.
     pub text: String,
     /// Its citations, in order.
     pub citations: Vec<Citation>,

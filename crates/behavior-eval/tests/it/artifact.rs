@@ -253,7 +253,7 @@ fn no_byte_can_be_changed_lost_or_added_unnoticed() {
     assert_eq!(fs::read(spec.path(root.path())).unwrap(), longer);
 }
 
-/// What an index is made to say.
+/// A change to the JSON of an index.
 type Lie = fn(&mut serde_json::Value);
 
 /// Rebuilds an artifact with another index, hash and all.

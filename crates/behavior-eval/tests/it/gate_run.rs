@@ -51,7 +51,7 @@ static SMALL: LazyLock<Small> = LazyLock::new(|| {
     Small { _dir: dir, suite, artifacts: tempfile::tempdir().unwrap() }
 });
 
-/// What the scripts know of all prompts of these suites, by question.
+/// The facts that the scripts know of all prompts of these suites, by question.
 static KNOWN: LazyLock<Arc<BTreeMap<String, Known>>> = LazyLock::new(|| {
     let dir = tempfile::tempdir().unwrap();
     let suite = cut(dir.path(), &[WIDE[0], PROMPTS[1], PROMPTS[2]]);

@@ -119,7 +119,7 @@ fn nothing_and_what_does_not_fit_are_errors() {
 /// A subject that breaks its contract in one way.
 struct Broken(ScriptedSubject, Spoil);
 
-/// What is done to a run.
+/// A change to a run.
 type Spoil = fn(&mut Run);
 
 impl Subject for Broken {

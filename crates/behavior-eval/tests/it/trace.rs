@@ -247,7 +247,7 @@ fn a_diff_by_hand() {
     assert_eq!(d.prompts[1].stop_reasons, Some(["stop".to_owned(), "length".to_owned()]));
     let same = diff(ok(&a), ok(&a)).unwrap();
     assert_eq!((same.rerouted, same.prompts[0].first_divergence), (0, None));
-    // What cannot be compared.
+    // Traces that cannot be compared.
     let fails = |second: &[TraceRecord]| diff(ok(&a), ok(second)).unwrap_err().to_string();
     assert!(fails(&a[..7]).contains("prompt p-2, token 1, layer 2 where the second has its end"));
     assert!(fails(&a[4..]).contains("prompt p-2, token 0, layer 1"));

@@ -47,6 +47,11 @@ impl std::fmt::Display for Column {
 }
 
 impl Column {
+    /// The defect of this column of a prompt.
+    pub(super) fn defect(self, prompt_id: &str, reason: String) -> ArtifactDefect {
+        ArtifactDefect::Column { prompt_id: prompt_id.to_owned(), column: self.to_string(), reason }
+    }
+
     /// The columns that a recording has, in the order of the file.
     pub(super) fn of(spec: &ArtifactSpec) -> Vec<Self> {
         let columns = &spec.columns;

@@ -1,7 +1,6 @@
 //! Reading an artifact, trusting none of it.
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -11,9 +10,9 @@ use super::layout::{self, Column, HEAD_BYTES, Header, Index, MAX_HEADER_BYTES, P
 use super::sparse_logits::SparseLogits;
 use super::spec::ArtifactSpec;
 use crate::model::{Answer, RoutingTable};
-use crate::records::ArtifactDefect;
 use crate::records::bytes::{read_f16, read_f32, read_u16, read_u32};
 use crate::records::format::{ARTIFACT_VERSION, END_MAGIC, FILE_NAME, MAGIC};
+use crate::records::{ArtifactDefect, file};
 use crate::suite::{Prompt, SuiteError};
 use crate::text::parse;
 use crate::{Error, Result};
@@ -38,16 +37,8 @@ impl TeacherArtifact {
     /// [`Error::File`] when it cannot be read, [`RecordError::Artifact`](crate::records::RecordError::Artifact) with the reason when it is not what it should be.
     pub fn open(path: &Path) -> Result<Self> {
         let path = if path.is_dir() { path.join(FILE_NAME) } else { path.to_owned() };
-        let failed = |source| Error::File { path: path.clone(), source };
-        if !std::fs::metadata(&path).map_err(failed)?.is_file() {
-            return Err(failed(std::io::Error::other("it is no file")));
-        }
-        let mut file = File::open(&path).map_err(failed)?;
-        let len = file.metadata().map_err(failed)?.len();
-        let parts = match read_parts(&mut file, len).map_err(failed)? {
-            Ok(parts) => parts,
-            Err(defect) => return Err(defect.at(&path).into()),
-        };
+        let file = file::open(&path)?;
+        let parts = read_parts(&file, &path)?;
         let opened = Self::from_parts(path.clone(), file, parts);
         opened.map_err(|defect| defect.at(&path).into())
     }
@@ -69,7 +60,7 @@ impl TeacherArtifact {
         &self.path
     }
 
-    /// What it is a recording of.
+    /// The specification that it is a recording of.
     pub fn spec(&self) -> &ArtifactSpec {
         &self.spec
     }
@@ -132,13 +123,13 @@ impl TeacherArtifact {
         Ok(Answer { tokens, text, stop_reason: entry.stop_reason })
     }
 
-    /// What the teacher's routers decided on prompt and answer.
+    /// The teacher's routing of prompt and answer.
     pub fn routing(&self, prompt: usize) -> Result<RoutingTable> {
         let table = self.table(prompt, [Column::Ids, Column::Weights, Column::Margins])?;
         table.ok_or_else(|| self.wrong(prompt, Column::Ids, "it is missing".to_owned()))
     }
 
-    /// What they decide on the recorded [`TeacherArtifact::router_inputs`]: the reference of the local mode.
+    /// The teacher's routing of the recorded [`TeacherArtifact::router_inputs`]: the reference of the local mode.
     pub fn local_routing(&self, prompt: usize) -> Result<Option<RoutingTable>> {
         self.table(prompt, [Column::LocalIds, Column::LocalWeights, Column::LocalMargins])
     }
@@ -148,7 +139,7 @@ impl TeacherArtifact {
         self.halves(prompt, Column::Scores)
     }
 
-    /// What the routers read `[layers, n, hidden]`, rounded to F16.
+    /// The inputs of the routers `[layers, n, hidden]`, rounded to F16.
     pub fn router_inputs(&self, prompt: usize) -> Result<Option<Vec<f32>>> {
         self.halves(prompt, Column::RouterInputs)
     }
@@ -164,7 +155,7 @@ impl TeacherArtifact {
         let first = layout::first_logits(&self.spec, self.prompts[prompt].prompt_tokens).unwrap_or(0);
         let rows = bytes.chunks_exact(layout::row_bytes(layout::kept(&self.spec)));
         let read = |(i, row)| SparseLogits::read(row, first + i, self.spec.model.vocab_size);
-        let rows: std::result::Result<Vec<_>, String> = rows.enumerate().map(read).collect();
+        let rows: Result<Vec<_>, String> = rows.enumerate().map(read).collect();
         rows.map(Some).map_err(|reason| self.wrong(prompt, Column::Logits, reason))
     }
 
@@ -185,7 +176,7 @@ impl TeacherArtifact {
         Ok(())
     }
 
-    fn from_parts(path: PathBuf, file: File, parts: Parts) -> std::result::Result<Self, ArtifactDefect> {
+    fn from_parts(path: PathBuf, file: File, parts: Parts) -> Result<Self, ArtifactDefect> {
         let Parts { spec, index, mut at, end } = parts;
         let key = spec.key();
         let folder = path.parent().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
@@ -210,31 +201,21 @@ impl TeacherArtifact {
         Ok(Self { path, file: Mutex::new(file), spec, prompts, starts })
     }
 
-    /// What keeps this from being a recording of `spec`.
+    /// The first difference that keeps this from being a recording of `spec`.
     fn foreign(&self, spec: &ArtifactSpec) -> Option<ArtifactDefect> {
         let text = |value: Option<&serde_json::Value>| value.map_or_else(|| "nothing".to_owned(), ToString::to_string);
         let (stored, wanted) = (self.spec.manifest(), spec.manifest());
         let keys = wanted.as_object()?.keys();
-        let differs = keys.into_iter().find(|key| stored.get(key.as_str()) != wanted.get(key.as_str()));
-        let shape = |spec: &ArtifactSpec| (spec.model.moe_layers.clone(), spec.model.n_experts, spec.model.top_k);
-        match differs {
-            Some(key) => Some(ArtifactDefect::Foreign {
-                what: key.clone(),
-                stored: text(stored.get(key)),
-                wanted: text(wanted.get(key)),
-            }),
-            None if shape(&self.spec) != shape(spec) => Some(ArtifactDefect::Foreign {
-                what: "MoE layers, experts and experts per token".to_owned(),
-                stored: format!("{:?}", shape(&self.spec)),
-                wanted: format!("{:?}", shape(spec)),
-            }),
-            None => None,
-        }
+        let parts = keys.map(|key| (key.clone(), text(stored.get(key)), text(wanted.get(key))));
+        let shape =
+            |spec: &ArtifactSpec| format!("{:?}", (&spec.model.moe_layers, spec.model.n_experts, spec.model.top_k));
+        let shapes = ("MoE layers, experts and experts per token".to_owned(), shape(&self.spec), shape(spec));
+        let differs = parts.chain([shapes]).find(|(_, stored, wanted)| stored != wanted);
+        differs.map(|(what, stored, wanted)| ArtifactDefect::Foreign { what, stored, wanted })
     }
 
     fn wrong(&self, prompt: usize, column: Column, reason: String) -> Error {
-        let prompt_id = self.prompts[prompt].prompt_id.clone();
-        ArtifactDefect::Column { prompt_id, column: column.to_string(), reason }.at(&self.path).into()
+        column.defect(&self.prompts[prompt].prompt_id, reason).at(&self.path).into()
     }
 
     /// The bytes of a column, checked against their hash; `None` when it was not recorded.
@@ -246,12 +227,9 @@ impl TeacherArtifact {
                 at += span.bytes;
                 continue;
             }
-            let len = usize::try_from(span.bytes).map_err(|e| self.wrong(prompt, column, e.to_string()))?;
-            let mut bytes = vec![0; len];
             // A reader that panicked left the file at some place, and every read says where it starts.
-            let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-            let read = file.seek(SeekFrom::Start(at)).and_then(|_| file.read_exact(&mut bytes));
-            read.map_err(|source| Error::File { path: self.path.clone(), source })?;
+            let file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+            let bytes = file::read_at(&file, &self.path, at, span.bytes)?;
             if blake3::hash(&bytes).to_string() != span.blake3 {
                 return Err(self.wrong(prompt, column, "its bytes do not have the hash of the index".to_owned()));
             }
@@ -292,59 +270,45 @@ struct Parts {
     end: u64,
 }
 
-/// Reads header and index of a file of `len` bytes. The outer error is the system's.
-fn read_parts(file: &mut File, len: u64) -> std::io::Result<std::result::Result<Parts, ArtifactDefect>> {
-    let mut head = [0; HEAD_BYTES as usize];
-    let mut tail = [0; TRAILER_BYTES as usize];
-    if len < HEAD_BYTES + TRAILER_BYTES {
-        return Ok(Err(ArtifactDefect::NotAnArtifact));
-    }
-    file.read_exact(&mut head)?;
+/// Reads header and index of the file at `path`.
+fn read_parts(file: &File, path: &Path) -> Result<Parts> {
+    let refuse = |defect: ArtifactDefect| Error::Records(defect.at(path));
+    let len = file.metadata().map_err(|source| Error::File { path: path.to_owned(), source })?.len();
+    // The stored length of the JSON part `what`, when the file has room for it.
+    let json_bytes =
+        |what, stored: &[u8], possible: u64| match u64::from_le_bytes(stored.try_into().unwrap_or([0xff; 8])) {
+            claimed if claimed > possible => Err(refuse(ArtifactDefect::Length { what, claimed, possible })),
+            claimed => Ok(claimed),
+        };
+    let room = len.checked_sub(HEAD_BYTES + TRAILER_BYTES).ok_or_else(|| refuse(ArtifactDefect::NotAnArtifact))?;
+    let head = file::read_at(file, path, 0, HEAD_BYTES)?;
     if !head.starts_with(MAGIC) {
-        return Ok(Err(ArtifactDefect::NotAnArtifact));
+        return Err(refuse(ArtifactDefect::NotAnArtifact));
     }
-    let room = len - HEAD_BYTES - TRAILER_BYTES;
-    let header_bytes = u64::from_le_bytes(head[8..].try_into().unwrap_or([0xff; 8]));
-    let possible = room.min(MAX_HEADER_BYTES);
-    if header_bytes > possible {
-        return Ok(Err(ArtifactDefect::Length { what: "header", claimed: header_bytes, possible }));
-    }
-    let header = read_at(file, HEAD_BYTES, header_bytes)?;
-    file.seek(SeekFrom::Start(len - TRAILER_BYTES))?;
-    file.read_exact(&mut tail)?;
+    let header_bytes = json_bytes("header", &head[8..], room.min(MAX_HEADER_BYTES))?;
+    let header = file::read_at(file, path, HEAD_BYTES, header_bytes)?;
+    let tail = file::read_at(file, path, len - TRAILER_BYTES, TRAILER_BYTES)?;
     if !tail.ends_with(END_MAGIC) {
-        return Ok(Err(ArtifactDefect::damaged("end", "the file is cut off or something follows its index")));
+        return Err(refuse(ArtifactDefect::damaged("end", "the file is cut off or something follows its index")));
     }
-    let index_bytes = u64::from_le_bytes(tail[..8].try_into().unwrap_or([0xff; 8]));
-    let possible = room - header_bytes;
-    if index_bytes > possible {
-        return Ok(Err(ArtifactDefect::Length { what: "index", claimed: index_bytes, possible }));
-    }
+    let index_bytes = json_bytes("index", &tail[..8], room - header_bytes)?;
     let end = len - TRAILER_BYTES - index_bytes;
-    let index = read_at(file, end, index_bytes)?;
+    let index = file::read_at(file, path, end, index_bytes)?;
     if blake3::hash(&index).as_bytes()[..] != tail[8..40] {
-        return Ok(Err(ArtifactDefect::damaged("index", "it does not have the hash behind it")));
+        return Err(refuse(ArtifactDefect::damaged("index", "it does not have the hash behind it")));
     }
-    Ok(parse_parts(&header, &index).map(|(spec, index)| Parts { spec, index, at: HEAD_BYTES + header_bytes, end }))
-}
-
-/// Reads `bytes` bytes that were checked to lie in the file.
-fn read_at(file: &mut File, at: u64, bytes: u64) -> std::io::Result<Vec<u8>> {
-    let len = usize::try_from(bytes).map_err(std::io::Error::other)?;
-    let mut buffer = vec![0; len];
-    file.seek(SeekFrom::Start(at))?;
-    file.read_exact(&mut buffer)?;
-    Ok(buffer)
+    let (spec, index) = parse_parts(&header, &index).map_err(|defect| defect.at(path))?;
+    Ok(Parts { spec, index, at: HEAD_BYTES + header_bytes, end })
 }
 
 /// One of the two JSON parts.
-fn json_part<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> std::result::Result<T, ArtifactDefect> {
+fn json_part<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, ArtifactDefect> {
     let text = std::str::from_utf8(bytes).map_err(|error| ArtifactDefect::damaged(what, error))?;
     let value = parse(text).map_err(|fault| ArtifactDefect::damaged(what, fault))?;
     T::deserialize(value).map_err(|error| ArtifactDefect::damaged(what, error))
 }
 
-fn parse_parts(header: &[u8], index: &[u8]) -> std::result::Result<(ArtifactSpec, Index), ArtifactDefect> {
+fn parse_parts(header: &[u8], index: &[u8]) -> Result<(ArtifactSpec, Index), ArtifactDefect> {
     let header_hash = blake3::hash(header).to_string();
     let header: Header = json_part("header", header)?;
     if header.artifact != ARTIFACT_VERSION {
@@ -365,7 +329,7 @@ fn check_entry(
     columns: &[Column],
     mut at: u64,
     end: u64,
-) -> std::result::Result<u64, ArtifactDefect> {
+) -> Result<u64, ArtifactDefect> {
     let id = &entry.prompt_id;
     let damaged = |reason: String| ArtifactDefect::damaged("index", format!("prompt {id}: {reason}"));
     if id.is_empty() || entry.prompt_tokens == 0 || entry.prompt_tokens > entry.tokens {

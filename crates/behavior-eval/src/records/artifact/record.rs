@@ -53,7 +53,7 @@ pub(crate) fn open_recorded(root: &Path, spec: &ArtifactSpec) -> Result<Option<T
         return Ok(None);
     }
     let artifact = TeacherArtifact::open_for(&path, spec)?;
-    if has_leftovers(&path) {
+    if path.with_added_extension("partial").exists() {
         // Stopped between putting the file in place and clearing up. What cannot be cleared does no harm.
         let _ = ArtifactWriter::open(root, spec).and_then(ArtifactWriter::finish);
     }
@@ -69,13 +69,6 @@ fn require_space(root: &Path, spec: &ArtifactSpec, teacher: &mut dyn Subject, pr
         need = need.saturating_add(most_bytes(spec, tokens.len()));
     }
     Ok(gguf_bitnet::require_space(root, need)?)
-}
-
-/// Whether a recording was stopped between putting its file in place and clearing up.
-fn has_leftovers(path: &Path) -> bool {
-    let mut partial = path.as_os_str().to_owned();
-    partial.push(".partial");
-    Path::new(&partial).exists()
 }
 
 /// Runs a teacher on one prompt: its greedy answer, then what it decides on prompt and answer.

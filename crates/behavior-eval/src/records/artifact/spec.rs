@@ -27,7 +27,7 @@ pub enum LogitsAt {
 pub struct Columns {
     /// All router scores: for router repair.
     pub scores: bool,
-    /// What each router read, and what it decides on that: for the local mode.
+    /// The input of each router, and the routing of that input: for the local mode.
     pub router_inputs: bool,
     /// The residual stream after the final norm: for coherence.
     pub final_hidden: bool,
@@ -57,7 +57,7 @@ pub struct ArtifactSpec {
 }
 
 impl ArtifactSpec {
-    /// What the key is made of, and the manifest of the job that records. The model counts by its identity; its name
+    /// The content of the key, and the manifest of the job that records. The model counts by its identity; its name
     /// does not count.
     pub(crate) fn manifest(&self) -> Value {
         json!({

@@ -6,20 +6,21 @@
 use std::path::{Path, PathBuf};
 
 use gguf_bitnet::Job;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::layout::{self, Column, ColumnEntry, Header, Index, PromptEntry};
 use super::reader::TeacherArtifact;
 use super::sparse_logits::SparseLogits;
 use super::spec::ArtifactSpec;
+use crate::Result;
 use crate::model::{Answer, RoutingTable, Run};
 use crate::records::bytes::{write_f16, write_f32, write_u16, write_u32};
 use crate::records::format::{ARTIFACT_VERSION, END_MAGIC, MAGIC};
 use crate::records::{ArtifactDefect, job};
 use crate::suite::Label;
-use crate::{Error, Result};
 
-/// What was recorded of one prompt.
+/// The recording of one prompt.
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs, reason = "fields without a sentence speak for themselves")]
 pub struct TeacherRecord {
@@ -29,9 +30,9 @@ pub struct TeacherRecord {
     /// Its tokens, at least one.
     pub prompt: Vec<u32>,
     pub answer: Answer,
-    /// What the run over prompt and answer handed out.
+    /// The columns of the run over prompt and answer.
     pub run: Run,
-    /// What the routers decide on the router inputs rounded to F16; there whenever those are recorded.
+    /// Routing of the router inputs rounded to F16; there whenever the inputs are recorded.
     pub local: Option<RoutingTable>,
     pub logits: Vec<SparseLogits>,
 }
@@ -51,14 +52,11 @@ impl ArtifactWriter {
     /// Starts the recording of `spec` below `root`, or continues it.
     ///
     /// # Errors
-    /// [`RecordError::Artifact`](crate::records::RecordError::Artifact) for settings that no artifact can have; [`Error::Job`] when the artifact exists, another
+    /// [`RecordError::Artifact`](crate::records::RecordError::Artifact) for settings that no artifact can have; [`Error::Job`](crate::Error::Job) when the artifact exists, another
     /// process records it, or the disk fails.
     pub fn open(root: &Path, spec: &ArtifactSpec) -> Result<Self> {
         let path = spec.path(root);
         layout::check_spec(spec).map_err(|defect| defect.at(&path))?;
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder).map_err(|source| Error::File { path: folder.to_owned(), source })?;
-        }
         let mut job = job::open(&path, &spec.manifest())?;
         if job.units().is_empty() {
             let header = header_text(spec);
@@ -68,16 +66,11 @@ impl ArtifactWriter {
                 out.write_all(header.as_bytes())
             })?;
         }
-        let (mut done, mut indexed) = (Vec::new(), false);
-        for unit in &job.units()[1..] {
-            match unit.payload.get("prompt") {
-                Some(entry) => done.push(
-                    serde_json::from_value(entry.clone())
-                        .map_err(|error| ArtifactDefect::damaged("journal", error).at(&path))?,
-                ),
-                None => indexed = true,
-            }
-        }
+        let units = &job.units()[1..];
+        let entries = units.iter().filter_map(|unit| unit.payload.get("prompt")).map(PromptEntry::deserialize);
+        let done: Vec<PromptEntry> =
+            entries.collect::<Result<_, _>>().map_err(|error| ArtifactDefect::damaged("journal", error).at(&path))?;
+        let indexed = done.len() < units.len();
         Ok(Self { job, path, spec: spec.clone(), done, indexed })
     }
 
@@ -90,12 +83,9 @@ impl ArtifactWriter {
     ///
     /// # Errors
     /// [`RecordError::Artifact`](crate::records::RecordError::Artifact) when a column is missing or has another length than the settings say, or the prompt is
-    /// recorded already; [`Error::Job`] when the disk fails.
+    /// recorded already; [`Error::Job`](crate::Error::Job) when the disk fails.
     pub fn append(&mut self, record: &TeacherRecord) -> Result<()> {
-        let refuse = |column: Column, reason: String| {
-            let (prompt_id, column) = (record.prompt_id.clone(), column.to_string());
-            ArtifactDefect::Column { prompt_id, column, reason }.at(&self.path)
-        };
+        let refuse = |column: Column, reason: String| column.defect(&record.prompt_id, reason).at(&self.path);
         if self.done().any(|id| id == record.prompt_id) {
             return Err(refuse(Column::Tokens, "the prompt is recorded already".to_owned()).into());
         }
@@ -132,7 +122,7 @@ impl ArtifactWriter {
     /// Writes the index, puts the file in place and opens it.
     ///
     /// # Errors
-    /// [`RecordError::Artifact`](crate::records::RecordError::Artifact) for a recording without a prompt, [`Error::Job`] when the disk fails.
+    /// [`RecordError::Artifact`](crate::records::RecordError::Artifact) for a recording without a prompt, [`Error::Job`](crate::Error::Job) when the disk fails.
     pub fn finish(mut self) -> Result<TeacherArtifact> {
         if self.done.is_empty() {
             return Err(ArtifactDefect::damaged("index", "it holds no prompt").at(&self.path).into());

@@ -64,7 +64,7 @@ pub struct TracePosition {
 /// Compares two traces, as [`crate::records::trace::TraceReader`] hands them out, line by line. Memory: a line per prompt.
 ///
 /// # Errors
-/// What reading failed with; [`RecordError::TraceMismatch`] for traces that do not have the same prompts, tokens, layers and
+/// Errors of reading; [`RecordError::TraceMismatch`] for traces that do not have the same prompts, tokens, layers and
 /// teacher; [`GateError::NoCases`] for empty ones.
 pub fn diff(
     first: impl IntoIterator<Item = Result<TraceRecord>>,

@@ -1,13 +1,14 @@
 //! Reading a trace line by line, trusting none of it.
 
-use crate::records::format::MAX_LINE_BYTES;
-use crate::records::{RecordError, TraceDefect};
 use std::collections::HashSet;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 use super::record::TraceRecord;
+use crate::records::format::MAX_LINE_BYTES;
+use crate::records::{RecordError, TraceDefect, file};
+use crate::text;
 use crate::{Error, Result};
 
 /// The records of a trace, in order. Ends after the first error.
@@ -38,11 +39,7 @@ impl TraceReader<BufReader<File>> {
     /// # Errors
     /// [`Error::File`] when it cannot be opened.
     pub fn open(path: &Path) -> Result<Self> {
-        let failed = |source| Error::File { path: path.to_owned(), source };
-        if !std::fs::metadata(path).map_err(failed)?.is_file() {
-            return Err(failed(std::io::Error::other("it is no file")));
-        }
-        Ok(Self::new(BufReader::new(File::open(path).map_err(failed)?), path))
+        Ok(Self::new(BufReader::new(file::open(path)?), path))
     }
 }
 
@@ -57,59 +54,40 @@ impl<R: BufRead> TraceReader<R> {
         Error::Records(RecordError::Trace { path: self.path.clone(), line: self.line, defect })
     }
 
-    /// The next line without its end; `None` at the end of the file.
-    fn read_line(&mut self) -> Result<Option<()>> {
-        self.buffer.clear();
-        self.line += 1;
-        let cap = u64::try_from(MAX_LINE_BYTES).unwrap_or(u64::MAX) + 1;
-        let read = (&mut self.input).take(cap).read_until(b'\n', &mut self.buffer);
-        let read = read.map_err(|source| Error::File { path: self.path.clone(), source })?;
-        if read == 0 {
-            return Ok(None);
-        }
-        if self.buffer.last() == Some(&b'\n') {
-            self.buffer.pop();
-        } else if self.buffer.len() > MAX_LINE_BYTES {
-            return Err(self.defect(TraceDefect::TooLong));
-        }
-        Ok(Some(()))
-    }
-
     /// Checks a record's place among those before it.
-    fn place(&mut self, record: &TraceRecord) -> std::result::Result<(), TraceDefect> {
-        let key = (record.token_idx, record.layer_idx);
+    fn place(&mut self, record: &TraceRecord) -> Result<(), TraceDefect> {
+        let (prompt_id, key) = (record.prompt_id.clone(), (record.token_idx, record.layer_idx));
         match &self.open {
-            Some((open, last)) if *open == record.prompt_id && key <= *last => {
-                let prompt_id = record.prompt_id.clone();
+            Some((open, _)) if *open != prompt_id => return Err(TraceDefect::Unfinished { prompt_id: open.clone() }),
+            Some((_, last)) if key <= *last => {
                 return Err(TraceDefect::Repeated { prompt_id, token: key.0, layer: key.1 });
             }
-            Some((open, _)) if *open == record.prompt_id => {}
-            Some((prompt_id, _)) => return Err(TraceDefect::Unfinished { prompt_id: prompt_id.clone() }),
-            None if self.finished.contains(&record.prompt_id) => {
-                return Err(TraceDefect::Reopened { prompt_id: record.prompt_id.clone() });
-            }
-            None => {}
+            None if self.finished.contains(&prompt_id) => return Err(TraceDefect::Reopened { prompt_id }),
+            _ => {}
         }
-        self.open = if record.is_final() {
-            self.finished.insert(record.prompt_id.clone());
-            None
+        if record.is_final() {
+            self.open = None;
+            self.finished.insert(prompt_id);
         } else {
-            Some((record.prompt_id.clone(), key))
-        };
+            self.open = Some((prompt_id, key));
+        }
         Ok(())
     }
 
     fn read_record(&mut self) -> Result<Option<TraceRecord>> {
-        if self.read_line()?.is_none() {
-            return match self.open.take() {
-                Some((prompt_id, _)) => Err(self.defect(TraceDefect::Unfinished { prompt_id })),
-                None => Ok(None),
-            };
+        self.line += 1;
+        let read = text::read_line(&mut self.input, MAX_LINE_BYTES, &mut self.buffer);
+        let read = read.map_err(|source| Error::File { path: self.path.clone(), source })?;
+        match (read, self.open.take_if(|_| read == Some(0))) {
+            (None, _) => return Err(self.defect(TraceDefect::TooLong)),
+            (_, Some((prompt_id, _))) => return Err(self.defect(TraceDefect::Unfinished { prompt_id })),
+            (Some(0), None) => return Ok(None),
+            (Some(_), None) => {}
         }
-        let text = std::str::from_utf8(&self.buffer).map_err(|_| self.defect(TraceDefect::NotText))?;
-        let record = TraceRecord::from_json(text).map_err(|defect| self.defect(defect))?;
-        self.place(&record).map_err(|defect| self.defect(defect))?;
-        Ok(Some(record))
+        let line = self.buffer.strip_suffix(b"\n").unwrap_or(&self.buffer);
+        let text = std::str::from_utf8(line).map_err(|_| self.defect(TraceDefect::NotText))?;
+        let record = TraceRecord::from_json(text).and_then(|record| self.place(&record).map(|()| record));
+        record.map(Some).map_err(|defect| self.defect(defect))
     }
 }
 

@@ -6,9 +6,9 @@ use serde_json::{Map, Value};
 
 use crate::records::TraceDefect;
 use crate::records::format::TRACE_VERSION;
-use crate::text::{JsonFault, parse};
+use crate::text::{JsonFault, kind, parse};
 
-/// What happened to one token in one MoE layer. `other`, here and below, are fields that this version does not know.
+/// One token in one MoE layer. `other`, here and below, are fields that this version does not know.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[allow(missing_docs, reason = "fields without a sentence speak for themselves")]
 pub struct TraceRecord {
@@ -231,12 +231,11 @@ struct Fields {
 
 impl Fields {
     fn of(value: Value, path: &str) -> Result<Self, TraceDefect> {
+        let reason = format!("{} instead of an object", kind(&value));
         match value {
             Value::Object(object) => Ok(Self { object, path: path.to_owned() }),
-            other if path.is_empty() => {
-                Err(TraceDefect::NotJson { reason: format!("{} instead of an object", kind(&other)) })
-            }
-            other => Err(TraceDefect::field(path, &format!("{} instead of an object", kind(&other)))),
+            _ if path.is_empty() => Err(TraceDefect::NotJson { reason }),
+            _ => Err(TraceDefect::field(path, &reason)),
         }
     }
 
@@ -258,16 +257,5 @@ impl Fields {
 
     fn rest(&mut self) -> Map<String, Value> {
         std::mem::take(&mut self.object)
-    }
-}
-
-fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "true or false",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a text",
-        Value::Array(_) => "a list",
-        Value::Object(_) => "an object",
     }
 }

@@ -11,7 +11,7 @@ use crate::Result;
 use crate::gates::{Cases, GateError, LayerFigures, RoutingFigures};
 use crate::stats::{Moments, Share};
 
-/// What a trace says.
+/// The figures of a trace.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[allow(missing_docs, reason = "fields without a sentence speak for themselves")]
 pub struct TraceSummary {
@@ -59,7 +59,7 @@ pub struct PromptSummary {
 /// ```
 ///
 /// # Errors
-/// What a record's reading failed with; [`GateError::NoCases`] for a trace without records.
+/// Errors of reading a record; [`GateError::NoCases`] for a trace without records.
 pub fn summarize(records: impl IntoIterator<Item = Result<TraceRecord>>) -> Result<TraceSummary> {
     let mut summing = Summing::default();
     for record in records {

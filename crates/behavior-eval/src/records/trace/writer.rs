@@ -7,9 +7,6 @@ use std::path::{Path, PathBuf};
 use super::record::TraceRecord;
 use crate::{Error, Result};
 
-/// The folder of traces, below the directory the user works in.
-const FOLDER: [&str; 2] = ["eval", "traces"];
-
 /// The file name of a trace: `{model}_{suite}_{timestamp}.jsonl`. Characters that a portable file name may not hold become `-`.
 ///
 /// ```
@@ -29,13 +26,13 @@ pub fn trace_file_name(model: &str, suite: &str, timestamp: &str) -> String {
 
 /// `root/eval/traces/{model}_{suite}_{timestamp}.jsonl`; the clock is the caller's.
 pub fn trace_path(root: &Path, model: &str, suite: &str, timestamp: &str) -> PathBuf {
-    FOLDER.iter().fold(root.to_owned(), |path, part| path.join(part)).join(trace_file_name(model, suite, timestamp))
+    root.join("eval").join("traces").join(trace_file_name(model, suite, timestamp))
 }
 
 /// Writes a trace file that appears when it is complete.
 #[derive(Debug)]
 pub struct TraceWriter {
-    out: Option<BufWriter<File>>,
+    out: BufWriter<File>,
     partial: PathBuf,
     path: PathBuf,
 }
@@ -53,11 +50,9 @@ impl TraceWriter {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).map_err(failed)?;
         }
-        let mut partial = path.as_os_str().to_owned();
-        partial.push(".partial");
-        let partial = PathBuf::from(partial);
+        let partial = path.with_added_extension("partial");
         let out = BufWriter::new(File::create(&partial).map_err(failed)?);
-        Ok(Self { out: Some(out), partial, path: path.to_owned() })
+        Ok(Self { out, partial, path: path.to_owned() })
     }
 
     /// Adds a line.
@@ -65,9 +60,7 @@ impl TraceWriter {
     /// # Errors
     /// [`Error::File`].
     pub fn write(&mut self, record: &TraceRecord) -> Result<()> {
-        let failed = |source| Error::File { path: self.path.clone(), source };
-        let Some(out) = &mut self.out else { return Ok(()) };
-        record.write(out).map_err(failed)
+        record.write(&mut self.out).map_err(|source| Error::File { path: self.path.clone(), source })
     }
 
     /// Puts the file in place.
@@ -76,10 +69,7 @@ impl TraceWriter {
     /// [`Error::File`], also when the file has appeared meanwhile.
     pub fn finish(mut self) -> Result<PathBuf> {
         let failed = |source| Error::File { path: self.path.clone(), source };
-        if let Some(out) = self.out.take() {
-            let file = out.into_inner().map_err(|error| failed(error.into_error()))?;
-            file.sync_all().map_err(failed)?;
-        }
+        self.out.flush().and_then(|()| self.out.get_ref().sync_all()).map_err(failed)?;
         if self.path.exists() {
             return Err(failed(std::io::Error::other("it has appeared meanwhile; choose another name")));
         }
@@ -99,7 +89,7 @@ impl TraceRecord {
     /// Writes the record as one line.
     ///
     /// # Errors
-    /// What the writer fails with.
+    /// Errors of the writer.
     pub fn write(&self, out: &mut (impl Write + ?Sized)) -> std::io::Result<()> {
         serde_json::to_writer(&mut *out, self)?;
         out.write_all(b"\n")

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::{Error, Result, bail};
-use behavior_eval::fidelity::{FidelityConfig, FidelityError, FidelityReport, Perplexity, PerplexityReport};
+use behavior_eval::fidelity::{Fidelity, FidelityConfig, FidelityError, Perplexity, TextReport};
 use behavior_eval::stats::Share;
 use clap::builder::NonEmptyStringValueParser;
 use moe_runtime::ModelFiles;
@@ -134,7 +134,7 @@ fn perplexity_line(name: &str, p: &Perplexity) -> String {
     format!("{name:<22} {ppl:.4} ± {se:.4}   top-1 right {}", percent(&p.top1_accuracy))
 }
 
-fn perplexity_text(report: &PerplexityReport) -> String {
+fn perplexity_text(report: &TextReport<Perplexity>) -> String {
     format!(
         "{} tokens of text, {} windows of {}, {} predictions\n{}",
         report.text_tokens,
@@ -145,7 +145,7 @@ fn perplexity_text(report: &PerplexityReport) -> String {
     )
 }
 
-fn fidelity_text(report: &FidelityReport) -> String {
+fn fidelity_text(report: &TextReport<Fidelity>) -> String {
     let f = &report.figures;
     let lines = [
         format!(
