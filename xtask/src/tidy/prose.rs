@@ -7,7 +7,7 @@ use super::tokens::{Kind, tokens};
 const FEW_WORDS: usize = 3;
 
 /// Words that open a sentence without naming what it is about.
-const HIDDEN_SUBJECTS: [&str; 4] = ["Who", "Whoever", "Those", "Nobody"];
+const HIDDEN_SUBJECTS: [&str; 5] = ["Who", "Whoever", "Those", "Nobody", "What"];
 
 /// Checks the comments of a Rust file; `name` is its path from the root with forward slashes.
 pub(super) fn check(name: &str, text: &str, findings: &mut Findings) {

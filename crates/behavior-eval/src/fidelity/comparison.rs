@@ -1,7 +1,7 @@
 //! How close a student is to its teacher on a text.
 //!
-//! Both models see the same windows; at every scored position the whole distributions are compared. What is kept per
-//! position is one number, the divergence, for the quantiles; everything else is a running sum.
+//! Both models see the same windows; at every scored position the whole distributions are compared. Each position keeps one
+//! number, the divergence, for the quantiles; everything else is a running sum.
 
 use serde::Serialize;
 

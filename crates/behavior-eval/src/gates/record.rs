@@ -90,7 +90,7 @@ pub enum CitationVerdict {
 }
 
 impl<'a> PromptRecord<'a> {
-    /// Judges an answer. What the suite does not say of the prompt comes from its evidence, where that is given.
+    /// Judges an answer. A label or relevant chunks that the suite leaves out come from the evidence, where that is given.
     pub fn new(
         prompt: &'a Prompt,
         evidence: Option<&'a PromptLabel>,

@@ -118,8 +118,8 @@ fn drop_common_words(statements: &mut [Statement<'_>], elsewhere: &BTreeSet<Stri
     }
 }
 
-/// Groups statements that agree: one says all the words of the other, and both or neither deny. What agrees with the same
-/// third statement agrees.
+/// Groups statements that agree: one says all the words of the other, and both or neither deny. Two statements that agree
+/// with the same third one are in its group, too.
 fn clusters(statements: &[Statement<'_>]) -> Vec<Cluster> {
     let sets: Vec<BTreeSet<&String>> = statements.iter().map(|(_, finding)| finding.words.iter().collect()).collect();
     let agree = |a: usize, b: usize| {

@@ -1,8 +1,8 @@
 //! A model without weights, for tests and examples of everything that sees models through [`Subject`].
 //!
 //! Its tokens are the bytes of the text and one that ends an answer. A function answers; routing, hidden states and
-//! logits are hashes of layer, position and token, so two subjects agree except where one was told to misroute. What a router
-//! reads holds token and position as small whole numbers, so that [`Subject::route`] decides the same on a copy of it,
+//! logits are hashes of layer, position and token, so two subjects agree except where one was told to misroute. The input of a
+//! router holds token and position as small whole numbers, so that [`Subject::route`] decides the same on a copy of it,
 //! rounded to F16 or not.
 
 use super::language_model::ModelError;

@@ -30,7 +30,7 @@ pub enum TextError {
     ChatMessage { index: usize, reason: String },
 }
 
-/// What is wrong with a vocabulary.
+/// A defect of a vocabulary.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "each message names its fields")]

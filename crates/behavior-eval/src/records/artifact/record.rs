@@ -54,7 +54,7 @@ pub(crate) fn open_recorded(root: &Path, spec: &ArtifactSpec) -> Result<Option<T
     }
     let artifact = TeacherArtifact::open_for(&path, spec)?;
     if path.with_added_extension("partial").exists() {
-        // Stopped between putting the file in place and clearing up. What cannot be cleared does no harm.
+        // Stopped between putting the file in place and clearing up. A file that cannot be cleared away does no harm.
         let _ = ArtifactWriter::open(root, spec).and_then(ArtifactWriter::finish);
     }
     Ok(Some(artifact))

@@ -89,7 +89,7 @@ fn words(text: &str, n: usize) -> Vec<&str> {
     parts
 }
 
-/// What comes before the last `n` words, and those.
+/// The text before the last `n` words, then each of these words.
 fn words_from_right(text: &str, n: usize) -> Vec<&str> {
     let mut parts = Vec::new();
     let mut rest = text.trim_end();
