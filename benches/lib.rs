@@ -7,7 +7,8 @@ pub mod model;
 
 use std::thread;
 
-use tl_kernels::{ActMode, Bytes, DenseType, Isa, Linear, Packing, Pool, Scales, TernaryTensor};
+use ternary_core::{ActMode, Bytes, Packing, Scales, TernaryTensor};
+use tl_kernels::{DenseType, Isa, Linear, Pool};
 
 /// The name of every stored type. Types that take INT8 activations take them with a scale per block.
 pub const TYPES: [&str; 8] = ["TQ2_0", "TQ1_0", "BITNET_T158", "F16", "BF16", "Q8_0", "Q6_K", "F32"];

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use benches::{activations, levels, pools};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use tl_kernels::{ActMode, ActivationBuffer, Bytes, Isa, KernelKind, Linear, Packing, Scales, TernaryTensor};
+use ternary_core::{ActMode, Bytes, Packing, Scales, TernaryTensor};
+use tl_kernels::{ActivationBuffer, Isa, KernelKind, Linear};
 
 const COLS: usize = 2048;
 

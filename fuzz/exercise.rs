@@ -4,7 +4,8 @@
 
 use std::path::Path;
 
-use gguf_bitnet::{Bytes, GgufFile, SafetensorsDir, TensorSource};
+use gguf_bitnet::{GgufFile, SafetensorsDir, TensorSource};
+use ternary_core::Bytes;
 
 /// Opens the bytes as a GGUF file and looks at everything in it.
 pub(crate) fn gguf(data: &[u8]) -> bool {

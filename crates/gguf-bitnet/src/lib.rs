@@ -31,4 +31,3 @@ pub use source::{SourceError, TensorInfo, TensorSource};
 pub use store::{
     Job, JobUnit, MappedFile, NewFile, StoreError, output_path, peak_rss_bytes, require_space, write_atomic,
 };
-pub use ternary_core::{Bytes, I2sLayout, Rounding};

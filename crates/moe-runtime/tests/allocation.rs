@@ -10,7 +10,8 @@ use std::sync::{Arc, Barrier};
 
 use mla_attention::CacheType;
 use moe_runtime::{CraftsmanModel, LoadOptions, LoopConfig, LoopDetector, Sampler, SamplerConfig, Session};
-use tl_kernels::{ActMode, ActivationBuffer, Linear, Pool};
+use ternary_core::ActMode;
+use tl_kernels::{ActivationBuffer, Linear, Pool};
 
 /// Allocations since the start of the process.
 static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);

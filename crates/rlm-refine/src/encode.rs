@@ -6,8 +6,8 @@
 use std::ops::Range;
 use std::sync::Mutex;
 
-use gguf_bitnet::{Rounding, TensorType, dequantize, encode_row};
-use ternary_core::ErrorSums;
+use gguf_bitnet::{TensorType, dequantize, encode_row};
+use ternary_core::{ErrorSums, Rounding};
 use tl_kernels::Pool;
 
 use crate::error::Result;

@@ -62,5 +62,3 @@ pub use matmul::{
 pub use memory::Arena;
 pub use pool::{ColumnBlock, Grid, Pool};
 pub use select::{KernelRegistry, KernelSelected, KernelSelector, Reason, SelectorOptions, TrialMemory, selftest};
-
-pub use ternary_core::{ActMode, BLOCK, Bytes, Packing, Scales, TernaryTensor};

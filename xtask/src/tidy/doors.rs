@@ -1,5 +1,6 @@
-//! One path to each public item: an item of a public module is not re-exported as well.
+//! One path to each public item: an item of a public module, or of another crate of ours, is not re-exported.
 
+use super::edges::is_ours;
 use super::graph::{Module, Sources, Tree};
 use super::outline::{Import, Visibility};
 
@@ -17,13 +18,18 @@ pub(super) fn second_paths(sources: &Sources, root: &str) -> Vec<SecondPath> {
     let mut found = Vec::new();
     for (at, module) in tree.modules.iter().enumerate() {
         for import in module.scope.imports.iter().filter(|import| import.visibility == Visibility::Public) {
-            if is_second(&tree, at, import) {
+            if is_of_another_crate(module, import) || is_second(&tree, at, import) {
                 let file = tree.files[module.file].clone();
                 found.push(SecondPath { file, line: import.line, path: import.path.join("::") });
             }
         }
     }
     found
+}
+
+/// Whether `import` names an item of another crate of ours: users have its path there.
+fn is_of_another_crate(module: &Module, import: &Import) -> bool {
+    import.path.first().is_some_and(|name| is_ours(name) && !module.children.contains_key(name))
 }
 
 /// Whether a user of the module `at` reaches the item of `import` by public modules alone.
@@ -73,6 +79,21 @@ mod tests {
             "pub mod a; pub use half::f16;",
         ] {
             assert!(found(&[("lib.rs", root), a, b]).is_empty(), "{root}");
+        }
+    }
+
+    #[test]
+    fn an_item_of_another_crate_of_ours_is_not() {
+        for root in [
+            "mod a;\npub use ternary_core::Bytes;",
+            "mod a;\npub use tl_kernels::{Isa as Level};",
+            "mod a;\npub use gguf_bitnet::*;",
+            "mod a;\npub use moe_runtime;",
+        ] {
+            assert_eq!(found(&[("lib.rs", root), ("a.rs", "")]), [("src/lib.rs".to_owned(), 2)], "{root}");
+        }
+        for root in ["mod a; pub(crate) use ternary_core::Bytes;", "mod fixtures; pub use fixtures::A;"] {
+            assert!(found(&[("lib.rs", root), ("fixtures.rs", "pub struct A;")]).is_empty(), "{root}");
         }
     }
 

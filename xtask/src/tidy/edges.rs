@@ -62,6 +62,11 @@ const CLI_ONLY: [&str; 4] = ["tokio", "axum", "anyhow", "clap"];
 /// Features that break a crate of ours on purpose, with the crate: tests alone may ask for them.
 const TEST_FEATURES: [(&str, &str); 1] = [("tl-kernels", "broken-kernel")];
 
+/// Whether code calls a crate of ours `name`, such as `ternary_core`.
+pub(super) fn is_ours(name: &str) -> bool {
+    ALLOWED.iter().any(|(ours, _)| ours.replace('-', "_") == name)
+}
+
 /// Checks every dependency that `cargo metadata` reports.
 pub(super) fn check(findings: &mut Findings) -> Outcome {
     let sh = repo::shell()?;

@@ -2,7 +2,7 @@
 
 use clap::ValueEnum;
 use mla_attention::CacheType;
-use tl_kernels::ActMode;
+use ternary_core::ActMode;
 
 /// Activations of ternary, Q8_0 and Q6_K layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -6,7 +6,8 @@ use anyhow::Result;
 use mla_attention::{CacheError, CacheType};
 use moe_runtime::models::ModelConfig;
 use moe_runtime::{CraftsmanModel, MemoryPlan, ModelFiles, Session, SessionError};
-use tl_kernels::{ActMode, Pool};
+use ternary_core::ActMode;
+use tl_kernels::Pool;
 
 use super::placement::Placement;
 use super::{model, storage};

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use moe_runtime::{CraftsmanModel, LoadOptions, ModelFiles};
-use tl_kernels::{ActMode, KernelKind, KernelSelected, Pool, SelectorOptions};
+use ternary_core::ActMode;
+use tl_kernels::{KernelKind, KernelSelected, Pool, SelectorOptions};
 
 use super::trials;
 use crate::output;

@@ -9,7 +9,8 @@ use anyhow::Result;
 use clap::builder::NonEmptyStringValueParser;
 use serde::Serialize;
 use serde_json::{Value, json};
-use tl_kernels::{ActMode, HardwareCaps, Isa, KernelRegistry, KernelSelected, Pool, bandwidth};
+use ternary_core::ActMode;
+use tl_kernels::{HardwareCaps, Isa, KernelRegistry, KernelSelected, Pool, bandwidth};
 
 use crate::args::Act;
 use crate::load;

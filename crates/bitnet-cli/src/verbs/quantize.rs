@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::ValueEnum;
 use comfy_table::Table;
-use gguf_bitnet::{Rounding, peak_rss_bytes};
+use gguf_bitnet::peak_rss_bytes;
 use rlm_refine::{Error, QuantizeOptions, QuantizeReport, Quantizer, Reason, Stage};
 use serde_json::json;
+use ternary_core::Rounding;
 
 use crate::args::{self, ModelArg, RecipeArgs, Threads};
 use crate::exit::UsageError;

@@ -36,7 +36,8 @@ impl Default for OpenOptions {
 /// A GGUF model: one file, or a split set read as one.
 ///
 /// ```
-/// use gguf_bitnet::{Bytes, GgufFile, GgufWriter, Metadata, TensorInfo, TensorSource, TensorType};
+/// use gguf_bitnet::{GgufFile, GgufWriter, Metadata, TensorInfo, TensorSource, TensorType};
+/// use ternary_core::Bytes;
 ///
 /// let info = TensorInfo { name: "w".into(), shape: vec![2, 3], ty: TensorType::F32, bytes: 24 };
 /// let mut writer = GgufWriter::new(&Metadata::default(), vec![info.clone()])?;

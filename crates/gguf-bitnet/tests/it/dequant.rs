@@ -3,9 +3,9 @@
 //! `goldens/ggml/blocks.safetensors` holds `NAME.bytes` (random valid blocks) and `NAME.values`
 //! (their values by `gguf.quants.dequantize`); its script is listed in `fixtures/README.md`.
 
-use gguf_bitnet::FormatError;
-use gguf_bitnet::{Error, I2sLayout, TensorType, dequantize};
+use gguf_bitnet::{Error, FormatError, TensorType, dequantize};
 use safetensors::SafeTensors;
+use ternary_core::I2sLayout;
 
 #[test]
 fn values_equal_the_reference_exactly() {

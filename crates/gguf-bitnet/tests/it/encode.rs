@@ -1,9 +1,9 @@
 //! Encoders against plain statements of the same rules.
 
-use gguf_bitnet::FormatError;
-use gguf_bitnet::{Error, Rounding, TensorType, dequantize, encode_row, quantize_row};
+use gguf_bitnet::{Error, FormatError, TensorType, dequantize, encode_row, quantize_row};
 use half::{bf16, f16};
 use proptest::prelude::*;
+use ternary_core::Rounding;
 
 const WRITABLE: [TensorType; 8] = [
     TensorType::F32,

@@ -3,9 +3,9 @@
 
 use std::ops::Range;
 
-use gguf_bitnet::{Bytes, Error, GgufFile, TensorSource};
-use gguf_bitnet::{FormatError, GgufError, SourceError};
+use gguf_bitnet::{Error, FormatError, GgufError, GgufFile, SourceError, TensorSource};
 use proptest::prelude::*;
+use ternary_core::Bytes;
 
 /// One key-value pair: the bytes of the key, the type id, the bytes of the value.
 type Pair = (Vec<u8>, u32, Vec<u8>);

@@ -3,11 +3,11 @@
 use std::fs;
 
 use gguf_bitnet::{
-    Bytes, Error, GgufFile, GgufWriter, I2sLayout, Metadata, OpenOptions, TensorInfo, TensorSource, TensorType, Value,
-    dequantize, split_file_name, split_metadata,
+    Error, FormatError, GgufError, GgufFile, GgufWriter, Metadata, OpenOptions, SourceError, TensorInfo, TensorSource,
+    TensorType, Value, dequantize, split_file_name, split_metadata,
 };
-use gguf_bitnet::{FormatError, GgufError, SourceError};
 use proptest::prelude::*;
+use ternary_core::{Bytes, I2sLayout};
 
 fn info(name: &str, shape: &[usize], ty: TensorType) -> TensorInfo {
     TensorInfo { name: name.into(), shape: shape.to_vec(), ty, bytes: ty.tensor_bytes(shape).unwrap() }

@@ -4,11 +4,10 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use gguf_bitnet::NamesError;
 use gguf_bitnet::{
-    Bytes, Catalog, Error, I2sLayout, Result, SplitDims, TensorInfo, TensorNameMapper, TensorSource, TensorType,
-    dequantize,
+    Catalog, Error, NamesError, Result, SplitDims, TensorInfo, TensorNameMapper, TensorSource, TensorType, dequantize,
 };
+use ternary_core::{Bytes, I2sLayout};
 
 use crate::support::ROWS;
 /// Tensors in memory, so that layouts which are only read can be tested too.

@@ -1,9 +1,10 @@
 //! `verify` finds the planted defects and no others; the identity depends on the model, not on the file.
 
 use gguf_bitnet::{
-    Bytes, Defect, DefectKind, GgufFile, GgufWriter, Metadata, Rounding, TensorInfo, TensorSource, TensorType, Value,
-    encode_row, identity, identity_of, split_file_name, split_metadata, verify,
+    Defect, DefectKind, GgufFile, GgufWriter, Metadata, TensorInfo, TensorSource, TensorType, Value, encode_row,
+    identity, identity_of, split_file_name, split_metadata, verify,
 };
+use ternary_core::{Bytes, Rounding};
 
 const COLS: usize = 512;
 const ROWS: usize = 3;

@@ -6,8 +6,8 @@ use mla_attention::{
     Attention, CacheType, Error, MlaAttention, MlaConfig, MlaWeights, QueryProjection, Rope, RopeStyle,
 };
 use proptest::prelude::*;
-use ternary_core::{Packing, Rounding, TernaryTensor};
-use tl_kernels::{ActMode, Linear, Pool};
+use ternary_core::{ActMode, Packing, Rounding, TernaryTensor};
+use tl_kernels::{Linear, Pool};
 
 /// F32 caches: the oracle takes its sums in another order and in f64. F16 caches: in addition, a value may round to
 /// one F16 in the oracle and to its neighbour in the layer, which differ by 2^-10 of the value.

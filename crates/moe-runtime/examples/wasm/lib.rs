@@ -17,13 +17,13 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
-use gguf_bitnet::{Bytes, GgufFile};
+use gguf_bitnet::GgufFile;
 use mla_attention::CacheType;
 use moe_runtime::SessionError;
 use moe_runtime::{
     CraftsmanModel, Error, LoadOptions, ModelFiles, Result, Sampler, SamplerConfig, Session, TextStream, Tokenizer,
 };
-use tl_kernels::ActMode;
+use ternary_core::{ActMode, Bytes};
 
 const FAILED: i32 = -1;
 const ENDED: i32 = -2;

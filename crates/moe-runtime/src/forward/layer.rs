@@ -14,7 +14,8 @@ use mla_attention::{
     Attention, AttentionScratch, CacheShape, GqaAttention, GqaWeights, LayerCache, MlaAttention, MlaWeights,
     QueryProjection,
 };
-use tl_kernels::{ActMode, ActivationBuffer, KernelSelector, Linear, Pool, math};
+use ternary_core::ActMode;
+use tl_kernels::{ActivationBuffer, KernelSelector, Linear, Pool, math};
 
 use crate::error::Result;
 use crate::forward::experts::{ExpertBank, ExpertScratch, ResidencyHook, RoutedBatch};

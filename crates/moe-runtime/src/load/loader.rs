@@ -10,7 +10,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use gguf_bitnet::{Catalog, GgufFile};
-use tl_kernels::{ActMode, KernelSelector, Pool, SelectorOptions};
+use ternary_core::ActMode;
+use tl_kernels::{KernelSelector, Pool, SelectorOptions};
 
 use crate::error::Result;
 use crate::forward::layer::DecoderLayer;

@@ -7,7 +7,8 @@
 //! kernel that was not tested on a tensor of its type ([`KernelSelector`]).
 
 use gguf_bitnet::{Catalog, LogicalTensor, Matrix, TensorClass, TensorType};
-use tl_kernels::{ActMode, BLOCK, Bytes, DenseType, KernelSelector, Linear, Packing, Scales, TernaryTensor};
+use ternary_core::{ActMode, BLOCK, Bytes, Packing, Scales, TernaryTensor};
+use tl_kernels::{DenseType, KernelSelector, Linear};
 
 use crate::error::{Error, Result};
 use crate::load::error::LoadError;
@@ -125,8 +126,8 @@ impl<'a> WeightReader<'a> {
             return ternary(packed);
         }
         let layout = match ty {
-            TensorType::I2s => Some(gguf_bitnet::I2sLayout::X86),
-            TensorType::I2sArm => Some(gguf_bitnet::I2sLayout::Arm),
+            TensorType::I2s => Some(ternary_core::I2sLayout::X86),
+            TensorType::I2sArm => Some(ternary_core::I2sLayout::Arm),
             _ => None,
         };
         if let Some(layout) = layout.filter(|_| in_blocks) {

@@ -124,7 +124,8 @@ mod tests {
     use std::path::Path;
     use std::sync::Arc;
 
-    use gguf_bitnet::{Bytes, Piece, Result, Scope, SplitDims, TensorInfo, TensorNameMapper, TensorSource, TensorType};
+    use gguf_bitnet::{Piece, Result, Scope, SplitDims, TensorInfo, TensorNameMapper, TensorSource, TensorType};
+    use ternary_core::Bytes;
 
     use super::*;
     use crate::models::table::TensorRow;

@@ -22,7 +22,8 @@ use std::sync::Arc;
 
 use blake3::Hash;
 use gguf_bitnet::{GgufFile, MappedFile, NewFile, local_state, require_space};
-use tl_kernels::{Bytes, KernelKind, LAYOUT_ID, Linear, Pool};
+use ternary_core::Bytes;
+use tl_kernels::{KernelKind, LAYOUT_ID, Linear, Pool};
 
 use crate::error::{Error, Result};
 use crate::forward::layer::DecoderLayer;

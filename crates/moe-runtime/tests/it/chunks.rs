@@ -5,7 +5,8 @@ use std::sync::Arc;
 use mla_attention::CacheType;
 use moe_runtime::SessionError;
 use moe_runtime::{CraftsmanModel, Error, LoadOptions, Session};
-use tl_kernels::{ActMode, Pool};
+use ternary_core::ActMode;
+use tl_kernels::Pool;
 
 use crate::golden::{Run, case, load_changed, read_case, run, session};
 

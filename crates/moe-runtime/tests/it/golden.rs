@@ -9,7 +9,7 @@ use mla_attention::CacheType;
 use moe_runtime::forward::{At, RoutingDecision, Taps};
 use moe_runtime::models::ModelConfig;
 use moe_runtime::{CraftsmanModel, LoadOptions, ModelFiles, Session};
-use tl_kernels::ActMode;
+use ternary_core::ActMode;
 
 /// Largest absolute difference of logits.
 pub(crate) const LOGITS: f32 = 2e-3;

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use moe_runtime::{CraftsmanModel, LoadOptions};
-use tl_kernels::{ActMode, Isa, KernelKind, Reason, SelectorOptions, broken};
+use ternary_core::ActMode;
+use tl_kernels::{Isa, KernelKind, Reason, SelectorOptions, broken};
 
 use crate::golden::{case, run};
 

@@ -7,7 +7,8 @@ use mla_attention::{CacheType, LayerCache};
 use moe_runtime::forward::{Batch, DecoderLayer, LayerScratch};
 use moe_runtime::models::{expected_tensors, layer_tensors, mapper};
 use moe_runtime::{CraftsmanModel, Error, MemoryPlan, ModelFiles};
-use tl_kernels::{ActMode, Pool};
+use ternary_core::ActMode;
+use tl_kernels::Pool;
 
 use crate::golden::{case, max_abs, options, read_case, run, session};
 use crate::memory_source::MemorySource;

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use gguf_bitnet::{Bytes, Catalog, LogicalTensor, TensorInfo, TensorSource, TensorType};
+use gguf_bitnet::{Catalog, LogicalTensor, TensorInfo, TensorSource, TensorType};
+use ternary_core::Bytes;
 
 /// Canonical tensors with their bytes.
 #[derive(Clone, Default)]

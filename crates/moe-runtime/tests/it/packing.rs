@@ -6,7 +6,8 @@ use moe_runtime::forward::FeedForward;
 use moe_runtime::models::mapper;
 use moe_runtime::storage::{Packed, StorageReport, Tiles, WeightStorage};
 use moe_runtime::{CraftsmanModel, LoadOptions, ModelFiles};
-use tl_kernels::{ActMode, KernelKind, Pool};
+use ternary_core::ActMode;
+use tl_kernels::{KernelKind, Pool};
 
 use crate::golden::{case, run};
 use crate::memory_source::MemorySource;

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use gguf_bitnet::{Bytes, TensorInfo, TensorSource, TensorType, validate};
+use gguf_bitnet::{TensorInfo, TensorSource, TensorType, validate};
 use moe_runtime::models::{expected_tensors, mapper};
 use moe_runtime::{CraftsmanModel, ModelFiles};
+use ternary_core::Bytes;
 
 use crate::golden::{case, options};
 use crate::memory_source::MemorySource;

@@ -7,7 +7,7 @@ use gguf_bitnet::{GgufFile, TensorType};
 use mla_attention::CacheType;
 use moe_runtime::models::{ModelConfig, mapper};
 use moe_runtime::{CraftsmanModel, LoadOptions, Session};
-use tl_kernels::{ActMode, Bytes};
+use ternary_core::{ActMode, Bytes};
 
 use crate::golden::{Run, case, max_abs, relative_l2, run};
 

@@ -8,7 +8,8 @@ use std::time::{Duration, SystemTime};
 use moe_runtime::storage::StorageError;
 use moe_runtime::storage::{Packed, StorageReport, TileCache, TileCacheDefect, Tiles, WeightStorage};
 use moe_runtime::{CraftsmanModel, Error, LoadOptions, ModelFiles, Session};
-use tl_kernels::{ActMode, Pool};
+use ternary_core::ActMode;
+use tl_kernels::Pool;
 
 use crate::golden::{case, run};
 use crate::ternary::damaged;

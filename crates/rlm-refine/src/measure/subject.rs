@@ -139,7 +139,8 @@ mod tests {
     use mla_attention::CacheType;
     use moe_runtime::LoadOptions;
     use moe_runtime::{ModelFiles, Sampler, SamplerConfig, Session};
-    use tl_kernels::{ActMode, Pool};
+    use ternary_core::ActMode;
+    use tl_kernels::Pool;
 
     use super::ModelSubject;
     use crate::measure::identity;

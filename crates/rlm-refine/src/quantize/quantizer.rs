@@ -2,14 +2,12 @@
 
 use std::path::Path;
 
-use gguf_bitnet::Job;
 use gguf_bitnet::{
-    FormatError, GgufFile, GgufWriter, Metadata, Rounding, StoreError, TensorSource, identity_of, output_path,
-    require_space,
+    FormatError, GgufFile, GgufWriter, Job, Metadata, StoreError, TensorSource, identity_of, output_path, require_space,
 };
 use moe_runtime::{ModelFiles, Tokenizer};
 use serde_json::{Value, json};
-use ternary_core::ErrorSums;
+use ternary_core::{ErrorSums, Rounding};
 use tl_kernels::Pool;
 
 use super::name::model_name;

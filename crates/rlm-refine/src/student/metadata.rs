@@ -1,7 +1,8 @@
 //! The metadata of a student.
 
-use gguf_bitnet::{Metadata, Rounding, TensorClass, TensorType, Value};
+use gguf_bitnet::{Metadata, TensorClass, TensorType, Value};
 use moe_runtime::models::ModelConfig;
+use ternary_core::Rounding;
 
 use super::plan::{PlannedTensor, StudentPlan};
 use crate::error::Result;

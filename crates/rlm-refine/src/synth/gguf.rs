@@ -2,10 +2,9 @@
 
 use std::path::Path;
 
-use gguf_bitnet::Job;
-use gguf_bitnet::{Metadata, Rounding, TensorType, require_space};
+use gguf_bitnet::{Job, Metadata, TensorType, require_space};
 use serde_json::json;
-use ternary_core::Packing;
+use ternary_core::{Packing, Rounding};
 use tl_kernels::Pool;
 
 use super::model::{OnBytes, SyntheticModel};

@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use gguf_bitnet::{GgufFile, Metadata, Rounding, TensorClass, TensorSource, TensorType, Value};
+use gguf_bitnet::{GgufFile, Metadata, TensorClass, TensorSource, TensorType, Value};
 use moe_runtime::{ModelFiles, Tokenizer};
 use rlm_refine::{Override, Preset, Recipe, Ternary};
+use ternary_core::Rounding;
 
 use crate::sources::{Settings, preset, quantize};
 

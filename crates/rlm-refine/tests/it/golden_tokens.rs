@@ -11,12 +11,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-use gguf_bitnet::{GgufFile, Rounding};
+use gguf_bitnet::GgufFile;
 use mla_attention::CacheType;
 use moe_runtime::{CraftsmanModel, GenerateOptions, LoadOptions, ModelFiles, Sampler, SamplerConfig, Session};
 use rlm_refine::{Preset, Recipe};
 use serde_json::{Value, json};
-use tl_kernels::{ActMode, Isa, Pool};
+use ternary_core::{ActMode, Rounding};
+use tl_kernels::{Isa, Pool};
 
 use crate::sources::{Settings, quantize};
 

@@ -4,10 +4,10 @@ use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use gguf_bitnet::Job;
-use gguf_bitnet::{Rounding, TensorType};
+use gguf_bitnet::{Job, TensorType};
 use rlm_refine::{Error, Preset, Recipe, Stage, Ternary};
 use serde_json::json;
+use ternary_core::Rounding;
 
 use crate::sources::{Settings, edited, listing, poke, preset, quantize, quantize_watched};
 

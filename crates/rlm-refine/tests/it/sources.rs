@@ -3,10 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use gguf_bitnet::{Rounding, TensorType, open_source};
+use gguf_bitnet::{TensorType, open_source};
 use moe_runtime::ModelFiles;
 use rlm_refine::{OnProgress, Preset, QuantizeOptions, QuantizeReport, Quantizer, Recipe, Result};
 use serde_json::json;
+use ternary_core::Rounding;
 use tl_kernels::Pool;
 
 /// The settings of one job.

@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use TensorType::{BitnetT158, F16, F32, Q6K, Q8_0, Tq1_0, Tq2_0};
-use gguf_bitnet::{GgufFile, Rounding, TensorSource, TensorType};
+use gguf_bitnet::{GgufFile, TensorSource, TensorType};
 use moe_runtime::ModelFiles;
 use rlm_refine::{Override, Preset, QuantizeOptions, Quantizer, Recipe, Ternary};
+use ternary_core::Rounding;
 
 use crate::sources::{Settings, edited, fuse_experts, quantize};
 

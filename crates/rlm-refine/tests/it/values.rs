@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use gguf_bitnet::{Rounding, TensorSource, TensorType, dequantize};
+use gguf_bitnet::{TensorSource, TensorType, dequantize};
 use moe_runtime::ModelFiles;
 use rlm_refine::{Override, Preset, Recipe, Ternary};
-use ternary_core::{Packing, quantize_row};
+use ternary_core::{Packing, Rounding, quantize_row};
 
 use crate::sources::{Settings, edited, fuse_experts, poke, preset, quantize};
 

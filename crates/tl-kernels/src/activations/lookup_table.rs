@@ -313,7 +313,8 @@ impl std::ops::Deref for TableGuard<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{ActMode, ActivationBuffer, Isa};
+    use crate::{ActivationBuffer, Isa};
+    use ternary_core::ActMode;
 
     const GROUPINGS: [Grouping; 2] = [Grouping::Pairs, Grouping::Triples];
 

@@ -200,8 +200,8 @@ fn announce(choice: &KernelSelected) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{BLOCK, Packing, TernaryTensor, broken};
-    use ternary_core::Rounding;
+    use crate::broken;
+    use ternary_core::{ActMode, BLOCK, Packing, Rounding, TernaryTensor};
 
     fn ternary(mode: ActMode) -> Linear {
         let weights: Vec<f32> = (0..70 * BLOCK).map(|i| ((i * 31) % 17) as f32 - 8.0).collect();

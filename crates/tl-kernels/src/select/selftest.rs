@@ -113,8 +113,8 @@ fn probe(i: usize) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{DenseType, Packing, TernaryTensor};
-    use ternary_core::{Bytes, Rounding};
+    use crate::DenseType;
+    use ternary_core::{Bytes, Packing, Rounding, Scales, TernaryTensor};
 
     #[test]
     fn every_type_passes_on_every_level() {
@@ -156,7 +156,7 @@ mod tests {
     #[test]
     fn damaged_codes_are_refused() {
         let bytes = Bytes::from(vec![0xff; 66]);
-        let tensor = TernaryTensor::new(Packing::Tq2_0, 1, 256, bytes, crate::Scales::PerBlock).unwrap();
+        let tensor = TernaryTensor::new(Packing::Tq2_0, 1, 256, bytes, Scales::PerBlock).unwrap();
         let linear = Linear::ternary(tensor, ActMode::A8Block).unwrap();
         assert!(matches!(probe_and_fall_back(linear), Err(Error::Ternary(_))));
     }

@@ -3,8 +3,8 @@
 
 use crate::common::{assert_same_bits, levels, pool_of, product};
 use half::f16;
-use ternary_core::{fma, quantize_a8};
-use tl_kernels::{ActMode, BLOCK, Bytes, DenseType, Linear, selftest};
+use ternary_core::{ActMode, BLOCK, Bytes, fma, quantize_a8};
+use tl_kernels::{DenseType, Linear, selftest};
 
 /// Weights of every value; some blocks hold extreme values alone, as weights and as scales of groups. The scales of blocks
 /// are between -1 and 1.

@@ -3,10 +3,9 @@
 
 use crate::common::{Random, assert_same_bits, levels, pool_of};
 use half::f16;
-use ternary_core::{Rounding, dot16, oracle, quantize_a8};
+use ternary_core::{ActMode, BLOCK, Bytes, Packing, Rounding, Scales, TernaryTensor, dot16, oracle, quantize_a8};
 use tl_kernels::{
-    ActMode, ActivationBuffer, BLOCK, Bytes, ColumnBlock, DenseType, Isa, Linear, Packing, Pool, Product, Scales,
-    TernaryTensor, dense, forward_all, math, selftest,
+    ActivationBuffer, ColumnBlock, DenseType, Isa, Linear, Pool, Product, dense, forward_all, math, selftest,
 };
 
 impl Random {

@@ -5,10 +5,8 @@ use crate::common::{Random, levels, pool_of, product};
 use half::f16;
 #[cfg(not(target_family = "wasm"))]
 use proptest::prelude::*;
-use ternary_core::{I2sLayout, Rounding, oracle};
-use tl_kernels::{
-    ActMode, BLOCK, Bytes, Error, Isa, KernelKind, Linear, Packing, Pool, Scales, TernaryTensor, selftest,
-};
+use ternary_core::{ActMode, BLOCK, Bytes, I2sLayout, Packing, Rounding, Scales, TernaryTensor, oracle};
+use tl_kernels::{Error, Isa, KernelKind, Linear, Pool, selftest};
 
 const LOOKUP: [KernelKind; 2] = [KernelKind::Tl1, KernelKind::Tl2];
 const MODES: [ActMode; 2] = [ActMode::A8Block, ActMode::A8Token];

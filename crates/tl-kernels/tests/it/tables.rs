@@ -2,8 +2,8 @@
 //! bit.
 
 use crate::common::{Random, assert_same_bits, levels, pool_of, product};
-use ternary_core::oracle;
-use tl_kernels::{ActMode, BLOCK, Bytes, Isa, KernelKind, Linear, Packing, Pool, Scales, TernaryTensor, selftest};
+use ternary_core::{ActMode, BLOCK, Bytes, Packing, Scales, TernaryTensor, oracle};
+use tl_kernels::{Isa, KernelKind, Linear, Pool, selftest};
 
 /// `[rows, cols]` with the given trit at each place and ordinary scales.
 fn tensor(packing: Packing, rows: usize, cols: usize, mut trit: impl FnMut(usize, usize) -> i8) -> TernaryTensor {

@@ -4,11 +4,8 @@
 use crate::common::{Random, assert_same_bits, levels, pool_of, product};
 #[cfg(not(target_family = "wasm"))]
 use proptest::prelude::*;
-use ternary_core::oracle;
-use tl_kernels::{
-    ActMode, Arena, BLOCK, BitLinear, Bytes, DenseType, Error, Isa, KernelKind, Linear, Packing, Pool, Scales,
-    TernaryTensor, pack_layers, selftest,
-};
+use ternary_core::{ActMode, BLOCK, Bytes, Packing, Scales, TernaryTensor, oracle};
+use tl_kernels::{Arena, BitLinear, DenseType, Error, Isa, KernelKind, Linear, Pool, pack_layers, selftest};
 
 const KERNELS: [KernelKind; 2] = [KernelKind::I2s, KernelKind::Tiles];
 const INT8: [ActMode; 2] = [ActMode::A8Block, ActMode::A8Token];

@@ -258,9 +258,10 @@ pub(crate) fn rows_per_piece(list_rows: usize, threads: usize) -> Option<usize> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ActivationBuffer;
     use crate::arch::Isa;
     use crate::simd::{CHUNKS, COMBINATIONS, portable_block};
-    use crate::{ActMode, ActivationBuffer};
+    use ternary_core::ActMode;
 
     fn levels() -> impl Iterator<Item = Isa> {
         Isa::ALL.into_iter().filter(|isa| isa.is_supported())

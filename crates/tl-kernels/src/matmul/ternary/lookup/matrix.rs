@@ -178,8 +178,8 @@ impl<F: LookupFormat> LookupProduct<'_, '_, F> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{ActMode, ActivationBuffer, Isa, Packing, Pool};
-    use ternary_core::{Bytes, oracle};
+    use crate::{ActivationBuffer, Isa, Pool};
+    use ternary_core::{ActMode, Bytes, Packing, oracle};
 
     /// Rows that together use every entry of every group: row r has the pattern (r + g) of group g.
     fn covering_tensor(grouping: Grouping) -> TernaryTensor {
