@@ -60,7 +60,7 @@ fn itself(proof: &mut Proof<'_>, whole: &Gates) -> Outcome {
     for (gate, words) in [
         ("citation_precision", "citation precision by the validity rule"),
         ("citation_recall", "citation recall on resolved prompts"),
-        ("refusal_f1", "Refusal F1 over resolved and indeterminate prompts only:"),
+        ("refusal_f1", "refusal F1 over resolved and indeterminate prompts"),
         ("must_refuse", "must-refuse"),
         ("must_answer", "must-answer"),
     ] {
@@ -69,9 +69,11 @@ fn itself(proof: &mut Proof<'_>, whole: &Gates) -> Outcome {
         let figure = format!("{got:.4}");
         proof.figure(format!("{gate} of the teacher"), figure, format!("{want:.4}"), (got - want).abs() < 5e-5);
     }
-    let first = whole.report["summary"][0].as_str().unwrap_or_default();
-    let said = first.starts_with("The teacher itself misses");
-    proof.figure("the report opens with what the teacher misses", first, "The teacher itself misses ...", said);
+    let verdict = whole.report["verdict"].as_str().unwrap_or_default();
+    let misses = whole.report["summary"][0].as_str().unwrap_or_default().starts_with("The teacher itself misses");
+    let figure = format!("{verdict}, {}", if misses { "opens with what the teacher misses" } else { "no gate missed" });
+    let wanted = "SHIP, or a report that opens with what the teacher misses";
+    proof.figure("the teacher against itself", figure, wanted, (verdict == "SHIP") != misses);
     Ok(())
 }
 

@@ -34,26 +34,26 @@ fn citation_and_refusal_figures_of_the_teacher() {
         suite.prompts().iter().map(|prompt| PromptRecord::new(prompt, None, answer(&prompt.id), &signals)).collect();
     let measured = Measured::of(&records, &GateConfig::default()).unwrap();
     let Measured { citations: cited, refusals: refused, .. } = measured;
-    assert_eq!((cited.precision.numerator, cited.precision.denominator), (Some(198), Some(283)));
-    assert_eq!(format!("{:.4}", cited.precision.value), "0.6996");
+    assert_eq!((cited.precision.numerator, cited.precision.denominator), (Some(337), Some(353)));
+    assert_eq!(format!("{:.4}", cited.precision.value), "0.9547");
     let support = cited.support_precision.unwrap();
-    assert_eq!(format!("{:.4}", support.value), "0.7527");
-    assert_eq!((support.numerator, support.denominator), (Some(213), Some(283)));
-    assert_eq!((cited.recall.numerator, cited.recall.denominator), (Some(212), Some(354)));
-    assert_eq!(format!("{:.4}", cited.recall.value), "0.5989");
+    assert_eq!(format!("{:.4}", support.value), "1.0000");
+    assert_eq!((support.numerator, support.denominator), (Some(353), Some(353)));
+    assert_eq!((cited.recall.numerator, cited.recall.denominator), (Some(351), Some(354)));
+    assert_eq!(format!("{:.4}", cited.recall.value), "0.9915");
     assert_eq!((cited.precision.n, cited.recall.n), (140, 80));
 
     let counts = |figure: behavior_eval::stats::Figure| (figure.numerator.unwrap(), figure.denominator.unwrap());
-    assert_eq!(counts(refused.must_answer), (66, 80));
+    assert_eq!(counts(refused.must_answer), (80, 80));
     assert_eq!(counts(refused.must_refuse), (60, 60));
-    assert_eq!(counts(refused.contested_refused.unwrap()), (24, 60));
-    assert_eq!(counts(refused.f1), (120, 134));
-    assert_eq!(format!("{:.4}", refused.f1.value), "0.8955");
+    assert_eq!(counts(refused.contested_refused.unwrap()), (0, 60));
+    assert_eq!(counts(refused.f1), (120, 120));
+    assert_eq!(format!("{:.4}", refused.f1.value), "1.0000");
 
     // Every figure lies within its interval, and the intervals say something.
     for figure in [cited.precision, cited.recall, support, refused.f1, refused.must_answer, refused.macro_f1] {
-        assert!(0.0 < figure.low95 && figure.low95 < figure.value && figure.value < figure.high95, "{figure:?}");
-        assert!(figure.high95 - figure.low95 < 0.35, "{figure:?}");
+        assert!(0.0 < figure.low95 && figure.low95 < figure.value && figure.value <= figure.high95, "{figure:?}");
+        assert!((0.01..0.35).contains(&(figure.high95 - figure.low95)), "{figure:?}");
     }
     // Spans point at what they name.
     for record in &records {
