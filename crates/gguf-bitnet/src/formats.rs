@@ -8,6 +8,7 @@ mod decode;
 mod encode;
 mod error;
 mod f16;
+mod f8;
 mod floats;
 mod format;
 mod i2_s;

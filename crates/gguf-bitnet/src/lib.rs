@@ -25,9 +25,9 @@ pub use names::{
     Catalog, ClassCount, DiscoveryReport, Expected, LogicalTensor, Matrix, Misshaped, NameRow, NamesError, Part, Piece,
     Scope, Spelling, SplitDims, TensorClass, TensorNameMapper, validate,
 };
-pub use safetensors::{SafetensorsDir, SafetensorsError};
+pub use safetensors::{Quantization, SafetensorsDir, SafetensorsError};
 pub use shown::is_unseen;
-pub use source::{SourceError, TensorInfo, TensorSource};
+pub use source::{Scales, SourceError, TensorInfo, TensorSource};
 pub use store::{
     Job, JobUnit, MappedFile, NewFile, StoreError, output_path, peak_rss_bytes, require_space, write_atomic,
 };

@@ -3,6 +3,8 @@
 mod checkpoint;
 mod error;
 mod header;
+mod quantization;
+mod scales;
 mod shards;
 
 pub(crate) use header::looks_like_safetensors;
@@ -10,3 +12,4 @@ pub(crate) use shards::{file_names, has_checkpoint};
 
 pub use checkpoint::SafetensorsDir;
 pub use error::SafetensorsError;
+pub use quantization::Quantization;

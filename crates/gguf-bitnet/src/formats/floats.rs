@@ -19,11 +19,11 @@ pub(super) struct F32;
 
 impl Format for F32 {
     fn layout(&self) -> Layout {
-        Layout { id: 0, name: "F32", block_len: 1, block_bytes: 4 }
+        Layout { id: Some(0), name: "F32", block_len: 1, block_bytes: 4 }
     }
 
     fn invalid(&self) -> Invalid {
-        Invalid::Float(FloatBits { mantissa: 23, exponent: 8 })
+        Invalid::Float(FloatBits { mantissa: 23, exponent: 8, infinities: true })
     }
 
     fn decode(&self, bytes: &[u8], out: &mut [f32]) -> Result<(), Error> {
@@ -48,11 +48,11 @@ pub(super) struct F16;
 
 impl Format for F16 {
     fn layout(&self) -> Layout {
-        Layout { id: 1, name: "F16", block_len: 1, block_bytes: 2 }
+        Layout { id: Some(1), name: "F16", block_len: 1, block_bytes: 2 }
     }
 
     fn invalid(&self) -> Invalid {
-        Invalid::Float(FloatBits { mantissa: 10, exponent: 5 })
+        Invalid::Float(FloatBits { mantissa: 10, exponent: 5, infinities: true })
     }
 
     fn decode(&self, bytes: &[u8], out: &mut [f32]) -> Result<(), Error> {
@@ -81,11 +81,11 @@ pub(super) struct Bf16;
 
 impl Format for Bf16 {
     fn layout(&self) -> Layout {
-        Layout { id: 30, name: "BF16", block_len: 1, block_bytes: 2 }
+        Layout { id: Some(30), name: "BF16", block_len: 1, block_bytes: 2 }
     }
 
     fn invalid(&self) -> Invalid {
-        Invalid::Float(FloatBits { mantissa: 7, exponent: 8 })
+        Invalid::Float(FloatBits { mantissa: 7, exponent: 8, infinities: true })
     }
 
     fn decode(&self, bytes: &[u8], out: &mut [f32]) -> Result<(), Error> {
@@ -120,11 +120,11 @@ pub(super) struct F64;
 
 impl Format for F64 {
     fn layout(&self) -> Layout {
-        Layout { id: 28, name: "F64", block_len: 1, block_bytes: 8 }
+        Layout { id: Some(28), name: "F64", block_len: 1, block_bytes: 8 }
     }
 
     fn invalid(&self) -> Invalid {
-        Invalid::Float(FloatBits { mantissa: 52, exponent: 11 })
+        Invalid::Float(FloatBits { mantissa: 52, exponent: 11, infinities: true })
     }
 
     fn decode(&self, bytes: &[u8], out: &mut [f32]) -> Result<(), Error> {

@@ -6,8 +6,8 @@ use ternary_core::{Error, Rounding};
 /// Identity and block size of a format.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Layout {
-    /// The GGML type id that files hold.
-    pub(crate) id: u32,
+    /// The GGML type id that GGUF files hold; `None` for a format that only checkpoints use.
+    pub(crate) id: Option<u32>,
     /// The format's name, such as `TQ2_0`.
     pub(crate) name: &'static str,
     /// Elements per block (per group for I2_S).
@@ -45,12 +45,16 @@ pub(crate) struct FloatBits {
     pub(crate) mantissa: u32,
     /// Bits of the exponent.
     pub(crate) exponent: u32,
+    /// Whether the largest exponent means infinity or NaN, as IEEE 754 has it. Otherwise the format has no infinities, and
+    /// NaN is the one magnitude whose bits are all set.
+    pub(crate) infinities: bool,
 }
 
 impl FloatBits {
-    /// The bit pattern of infinity: all bits of the exponent, and no other.
-    pub(crate) fn infinity(self) -> u64 {
-        ((1 << self.exponent) - 1) << self.mantissa
+    /// The bits that are all set in a number exactly if it is NaN or infinite. Where the format has infinities, they are
+    /// the magnitude of infinity.
+    pub(crate) fn not_finite(self) -> u64 {
+        if self.infinities { ((1 << self.exponent) - 1) << self.mantissa } else { self.magnitude() }
     }
 
     /// The bits of a number that are not its sign.

@@ -19,7 +19,7 @@ pub(super) const ARM: I2s = I2s { name: "I2_S_ARM", layout: I2sLayout::Arm };
 impl Format for I2s {
     fn layout(&self) -> Layout {
         let group = self.layout.group();
-        Layout { id: 36, name: self.name, block_len: group, block_bytes: group / 4 }
+        Layout { id: Some(36), name: self.name, block_len: group, block_bytes: group / 4 }
     }
 
     fn extent(&self) -> Extent {

@@ -36,7 +36,7 @@ impl TensorType {
     /// [`FormatError::UnsupportedType`] for a type of the format that is not decoded here,
     /// [`FormatError::UnknownType`] for any other id.
     pub(crate) fn from_id(id: u32) -> Result<TensorType> {
-        if let Some(ty) = TensorType::all().find(|ty| ty.id() == id) {
+        if let Some(ty) = TensorType::all().find(|ty| ty.id() == Some(id)) {
             return Ok(ty);
         }
         Err(match UNSUPPORTED.iter().find(|entry| entry.0 == id) {
@@ -75,8 +75,8 @@ mod tests {
 
     #[test]
     fn ids_read_back_to_their_type() {
-        for ty in TensorType::all() {
-            let back = TensorType::from_id(ty.id()).unwrap();
+        for (ty, id) in TensorType::all().filter_map(|ty| Some((ty, ty.id()?))) {
+            let back = TensorType::from_id(id).unwrap();
             match ty {
                 TensorType::I2sArm => assert_eq!(back, TensorType::I2s),
                 TensorType::BitnetT158Flat => assert_eq!(back, TensorType::BitnetT158),
@@ -101,7 +101,7 @@ mod tests {
     #[test]
     fn no_id_is_both_decoded_and_unsupported() {
         for &(id, name) in UNSUPPORTED {
-            assert!(TensorType::all().all(|ty| ty.id() != id), "{name}: delete its row");
+            assert!(TensorType::all().all(|ty| ty.id() != Some(id)), "{name}: delete its row");
         }
     }
 }

@@ -12,7 +12,7 @@ macro_rules! integers {
 
         impl Format for $name {
             fn layout(&self) -> Layout {
-                Layout { id: $id, name: $label, block_len: 1, block_bytes: size_of::<$number>() }
+                Layout { id: Some($id), name: $label, block_len: 1, block_bytes: size_of::<$number>() }
             }
 
             fn invalid(&self) -> Invalid {

@@ -19,7 +19,7 @@ pub(super) struct Iq1S;
 
 impl Format for Iq1S {
     fn layout(&self) -> Layout {
-        Layout { id: 19, name: "IQ1_S", block_len: 256, block_bytes: 50 }
+        Layout { id: Some(19), name: "IQ1_S", block_len: 256, block_bytes: 50 }
     }
 
     fn invalid(&self) -> Invalid {

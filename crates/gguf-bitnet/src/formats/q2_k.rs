@@ -14,7 +14,7 @@ pub(super) struct Q2K;
 
 impl Format for Q2K {
     fn layout(&self) -> Layout {
-        Layout { id: 10, name: "Q2_K", block_len: 256, block_bytes: 84 }
+        Layout { id: Some(10), name: "Q2_K", block_len: 256, block_bytes: 84 }
     }
 
     fn invalid(&self) -> Invalid {

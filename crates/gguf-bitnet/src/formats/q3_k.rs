@@ -15,7 +15,7 @@ pub(super) struct Q3K;
 
 impl Format for Q3K {
     fn layout(&self) -> Layout {
-        Layout { id: 11, name: "Q3_K", block_len: 256, block_bytes: 110 }
+        Layout { id: Some(11), name: "Q3_K", block_len: 256, block_bytes: 110 }
     }
 
     fn invalid(&self) -> Invalid {

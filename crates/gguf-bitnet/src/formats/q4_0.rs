@@ -14,7 +14,7 @@ pub(super) struct Q4_0;
 
 impl Format for Q4_0 {
     fn layout(&self) -> Layout {
-        Layout { id: 2, name: "Q4_0", block_len: 32, block_bytes: 18 }
+        Layout { id: Some(2), name: "Q4_0", block_len: 32, block_bytes: 18 }
     }
 
     fn invalid(&self) -> Invalid {

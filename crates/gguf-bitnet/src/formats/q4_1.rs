@@ -14,7 +14,7 @@ pub(super) struct Q4_1;
 
 impl Format for Q4_1 {
     fn layout(&self) -> Layout {
-        Layout { id: 3, name: "Q4_1", block_len: 32, block_bytes: 20 }
+        Layout { id: Some(3), name: "Q4_1", block_len: 32, block_bytes: 20 }
     }
 
     fn invalid(&self) -> Invalid {

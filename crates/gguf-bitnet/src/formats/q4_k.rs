@@ -14,7 +14,7 @@ pub(super) struct Q4K;
 
 impl Format for Q4K {
     fn layout(&self) -> Layout {
-        Layout { id: 12, name: "Q4_K", block_len: 256, block_bytes: 144 }
+        Layout { id: Some(12), name: "Q4_K", block_len: 256, block_bytes: 144 }
     }
 
     fn invalid(&self) -> Invalid {

@@ -14,7 +14,7 @@ pub(super) struct Q5_0;
 
 impl Format for Q5_0 {
     fn layout(&self) -> Layout {
-        Layout { id: 6, name: "Q5_0", block_len: 32, block_bytes: 22 }
+        Layout { id: Some(6), name: "Q5_0", block_len: 32, block_bytes: 22 }
     }
 
     fn invalid(&self) -> Invalid {

@@ -14,7 +14,7 @@ pub(super) struct Q5_1;
 
 impl Format for Q5_1 {
     fn layout(&self) -> Layout {
-        Layout { id: 7, name: "Q5_1", block_len: 32, block_bytes: 24 }
+        Layout { id: Some(7), name: "Q5_1", block_len: 32, block_bytes: 24 }
     }
 
     fn invalid(&self) -> Invalid {

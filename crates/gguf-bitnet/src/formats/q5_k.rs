@@ -14,7 +14,7 @@ pub(super) struct Q5K;
 
 impl Format for Q5K {
     fn layout(&self) -> Layout {
-        Layout { id: 13, name: "Q5_K", block_len: 256, block_bytes: 176 }
+        Layout { id: Some(13), name: "Q5_K", block_len: 256, block_bytes: 176 }
     }
 
     fn invalid(&self) -> Invalid {

@@ -34,7 +34,7 @@ pub(super) struct Q6K;
 
 impl Format for Q6K {
     fn layout(&self) -> Layout {
-        Layout { id: 14, name: "Q6_K", block_len: 256, block_bytes: 210 }
+        Layout { id: Some(14), name: "Q6_K", block_len: 256, block_bytes: 210 }
     }
 
     fn invalid(&self) -> Invalid {

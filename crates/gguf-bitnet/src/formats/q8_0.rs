@@ -15,7 +15,7 @@ pub(super) struct Q8_0;
 
 impl Format for Q8_0 {
     fn layout(&self) -> Layout {
-        Layout { id: 8, name: "Q8_0", block_len: 32, block_bytes: 34 }
+        Layout { id: Some(8), name: "Q8_0", block_len: 32, block_bytes: 34 }
     }
 
     fn invalid(&self) -> Invalid {

@@ -9,7 +9,7 @@ use std::fmt;
 use serde::{Serialize, Serializer};
 
 use super::format::{Extent, Format};
-use super::{floats, i2_s, integers, iq1_s, q2_k, q3_k, q4_0, q4_1, q4_k, q5_0, q5_1, q5_k, q6_k, q8_0, ternary};
+use super::{f8, floats, i2_s, integers, iq1_s, q2_k, q3_k, q4_0, q4_1, q4_k, q5_0, q5_1, q5_k, q6_k, q8_0, ternary};
 
 /// Declares [`TensorType`] and the table of formats that its variants index.
 macro_rules! tensor_types {
@@ -26,7 +26,7 @@ macro_rules! tensor_types {
     };
 }
 
-// By ascending id: reports list types in this order.
+// By ascending id, then the types without one: reports list types in this order.
 tensor_types! {
     /// 32-bit floating-point numbers (IEEE binary32).
     F32 = floats::F32,
@@ -79,6 +79,10 @@ tensor_types! {
     /// [`TensorType::BitnetT158`] blocks over the flattened tensor, the last one padded: rows do not
     /// start at a block. Only found in craftsman files whose rows are no multiple of 256.
     BitnetT158Flat = ternary::BitnetT158Flat,
+    /// 8-bit floating-point numbers with 4 bits of exponent, without infinities (E4M3FN), multiplied by scales beside them.
+    F8E4M3 = f8::E4M3,
+    /// 8-bit floating-point numbers with 5 bits of exponent, multiplied by scales beside them.
+    F8E5M2 = f8::E5M2,
 }
 
 impl TensorType {
@@ -92,8 +96,8 @@ impl TensorType {
         TABLE[self as usize].1
     }
 
-    /// The GGML type id that is stored in files.
-    pub fn id(self) -> u32 {
+    /// The GGML type id that GGUF files store; `None` for a type that only checkpoints use.
+    pub fn id(self) -> Option<u32> {
         self.format().layout().id
     }
 
@@ -155,6 +159,6 @@ mod tests {
             assert_eq!(ty as usize, i, "{ty}");
             assert_eq!(ty.name().parse::<TensorType>().unwrap(), ty);
         }
-        assert!(TABLE.is_sorted_by_key(|(ty, _)| ty.id()));
+        assert!(TABLE.is_sorted_by_key(|(ty, _)| ty.id().unwrap_or(u32::MAX)));
     }
 }

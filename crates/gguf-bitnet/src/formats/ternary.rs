@@ -22,7 +22,7 @@ pub(super) const BITNET_T158: Ternary =
 impl Format for Ternary {
     fn layout(&self) -> Layout {
         let packing = self.packing;
-        Layout { id: self.id, name: packing.name(), block_len: BLOCK, block_bytes: packing.block_bytes() }
+        Layout { id: Some(self.id), name: packing.name(), block_len: BLOCK, block_bytes: packing.block_bytes() }
     }
 
     fn is_ternary(&self) -> bool {

@@ -102,7 +102,8 @@ impl GgufWriter {
             for &dim in info.shape.iter().rev() {
                 header.extend_from_slice(&(dim as u64).to_le_bytes());
             }
-            header.extend_from_slice(&info.ty.id().to_le_bytes());
+            let id = info.ty.id().ok_or_else(|| FormatError::NotWritable { ty: info.ty }.in_tensor(&info.name))?;
+            header.extend_from_slice(&id.to_le_bytes());
             header.extend_from_slice(&offset.to_le_bytes());
         }
         let data_start = (header.len() as u64).next_multiple_of(alignment);
@@ -313,10 +314,12 @@ mod tests {
             refused(vec![info("a", &[2, 192], TensorType::Tq2_0)]).root(),
             Error::Format(FormatError::RowNotBlocks { .. })
         ));
-        assert!(matches!(
-            refused(vec![info("a", &[256], TensorType::BitnetT158Flat)]).root(),
-            Error::Format(FormatError::NotWritable { .. })
-        ));
+        for ty in [TensorType::BitnetT158Flat, TensorType::F8E4M3] {
+            assert!(matches!(
+                refused(vec![info("a", &[256], ty)]).root(),
+                Error::Format(FormatError::NotWritable { .. })
+            ));
+        }
         let mut short = f32s("a");
         short.bytes = 15;
         assert!(matches!(

@@ -18,6 +18,8 @@ pub enum DefectKind {
     NaN,
     /// A weight that is infinite.
     Infinite,
+    /// A scale of 8-bit weights that is zero or negative.
+    ScaleNotPositive,
 }
 
 /// One kind of defect in one tensor.
@@ -43,6 +45,7 @@ impl fmt::Display for Defect {
             DefectKind::ScaleNotFinite => "scales that are NaN or infinite",
             DefectKind::NaN => "weights that are NaN",
             DefectKind::Infinite => "weights that are infinite",
+            DefectKind::ScaleNotPositive => "scales that are zero or negative",
         };
         write!(f, "tensor `{}` ({}): {} {what}, first in row {}", self.tensor, self.ty, self.count, self.first_row)
     }

@@ -46,6 +46,7 @@ pub fn identity_of(
     let mut hasher = header_hasher(source, metadata);
     each_chunk(source, CHUNK_BYTES, progress, |_, _, chunk| {
         hasher.update_rayon(chunk);
+        Ok(())
     })?;
     Ok(hasher.finalize())
 }
@@ -97,7 +98,7 @@ pub(crate) fn each_chunk(
     source: &dyn TensorSource,
     chunk_bytes: usize,
     progress: &mut dyn FnMut(u64, u64),
-    mut visit: impl FnMut(&TensorInfo, usize, &[u8]),
+    mut visit: impl FnMut(&TensorInfo, usize, &[u8]) -> Result<()>,
 ) -> Result<()> {
     let total: u64 = source.tensors().iter().map(|info| info.bytes).sum();
     let mut done = 0;
@@ -108,7 +109,7 @@ pub(crate) fn each_chunk(
         let block = info.ty.block_bytes();
         let step = (chunk_bytes / block).max(1) * block;
         for (i, chunk) in data.chunks(step).enumerate() {
-            visit(info, i * step, chunk);
+            visit(info, i * step, chunk)?;
             source.release(index);
             done += chunk.len() as u64;
             progress(done, total);

@@ -8,7 +8,8 @@
 use rayon::prelude::*;
 
 use super::defect::DefectKind;
-use crate::formats::{Extent, FloatBits, Format, Invalid};
+use crate::error::Result;
+use crate::formats::{Extent, FloatBits, Format, Invalid, dequantize};
 use crate::source::TensorInfo;
 
 /// Blocks that one task scans.
@@ -23,10 +24,15 @@ pub(super) struct Finding {
 }
 
 /// One finding per kind of defect, in the order of [`KINDS`].
-type Findings = [Option<Finding>; 4];
+type Findings = [Option<Finding>; 5];
 
-const KINDS: [DefectKind; 4] =
-    [DefectKind::InvalidCode, DefectKind::ScaleNotFinite, DefectKind::NaN, DefectKind::Infinite];
+const KINDS: [DefectKind; 5] = [
+    DefectKind::InvalidCode,
+    DefectKind::ScaleNotFinite,
+    DefectKind::NaN,
+    DefectKind::Infinite,
+    DefectKind::ScaleNotPositive,
+];
 
 /// Scans a chunk of whole blocks that starts at byte `offset` of its tensor.
 pub(super) fn chunk(info: &TensorInfo, offset: usize, chunk: &[u8]) -> Vec<(DefectKind, Finding)> {
@@ -46,6 +52,26 @@ pub(super) fn chunk(info: &TensorInfo, offset: usize, chunk: &[u8]) -> Vec<(Defe
             findings
         })
         .reduce(Findings::default, merge);
+    found(findings)
+}
+
+/// As [`chunk`], for a tensor whose numbers are the scales of another one.
+pub(super) fn scales(info: &TensorInfo, offset: usize, chunk: &[u8]) -> Result<Vec<(DefectKind, Finding)>> {
+    let (width, mut findings) = (info.ty.block_bytes(), Findings::default());
+    let mut values = vec![0.0; chunk.len() / width];
+    dequantize(info.ty, chunk, &mut values)?;
+    for (at, scale) in values.into_iter().enumerate() {
+        let element = (offset / width + at) as u64;
+        if !scale.is_finite() {
+            note(&mut findings, DefectKind::ScaleNotFinite, 1, element);
+        } else if scale <= 0.0 {
+            note(&mut findings, DefectKind::ScaleNotPositive, 1, element);
+        }
+    }
+    Ok(found(findings))
+}
+
+fn found(findings: Findings) -> Vec<(DefectKind, Finding)> {
     KINDS.into_iter().zip(findings).filter_map(|(kind, finding)| Some((kind, finding?))).collect()
 }
 
@@ -60,7 +86,8 @@ fn merge(a: Findings, b: Findings) -> Findings {
 
 fn note(findings: &mut Findings, kind: DefectKind, count: u64, first_element: u64) {
     let slot = &mut findings[kind as usize];
-    *slot = merge([*slot, None, None, None], [Some(Finding { count, first_element }), None, None, None])[0];
+    let before = slot.unwrap_or(Finding { count: 0, first_element });
+    *slot = Some(Finding { count: before.count + count, first_element: before.first_element.min(first_element) });
 }
 
 /// Scans block `index` of a tensor.
@@ -119,16 +146,17 @@ fn invalid_codes_of(block: &[u8], left: u64) -> u64 {
     (0..used).filter(|i| block[i / 4] >> (2 * (i % 4)) & 3 == 3).count() as u64
 }
 
-/// Whether a run of bytes must be scanned block by block. For floating-point types of 16 and 32 bits vector code looks
-/// for an exponent whose bits are all set; for the other formats the answer is always yes.
+/// Whether a run of bytes must be scanned block by block. For floating-point types of up to 32 bits vector code looks
+/// for a number that is not finite; for the other formats the answer is always yes.
 fn is_suspect(format: &dyn Format, bytes: &[u8]) -> bool {
     match format.invalid() {
         Invalid::Never => false,
         Invalid::Float(bits) => {
-            let infinity = bits.infinity();
+            let set = bits.not_finite();
             match format.layout().block_bytes {
-                2 => any(bytes, |b| u16::from_le_bytes(b) & infinity as u16 == infinity as u16),
-                4 => any(bytes, |b| u32::from_le_bytes(b) & infinity as u32 == infinity as u32),
+                1 => any(bytes, |[b]| b & set as u8 == set as u8),
+                2 => any(bytes, |b| u16::from_le_bytes(b) & set as u16 == set as u16),
+                4 => any(bytes, |b| u32::from_le_bytes(b) & set as u32 == set as u32),
                 _ => true,
             }
         }
@@ -145,8 +173,8 @@ fn any<const N: usize>(bytes: &[u8], test: impl Fn([u8; N]) -> bool) -> bool {
 fn float_defect(bits: FloatBits, bytes: &[u8]) -> Option<DefectKind> {
     let number = bytes.iter().rev().fold(0u64, |n, &b| n << 8 | u64::from(b));
     match number & bits.magnitude() {
-        m if m < bits.infinity() => None,
-        m if m == bits.infinity() => Some(DefectKind::Infinite),
+        m if m & bits.not_finite() != bits.not_finite() => None,
+        m if bits.infinities && m == bits.not_finite() => Some(DefectKind::Infinite),
         _ => Some(DefectKind::NaN),
     }
 }

@@ -2,7 +2,7 @@
 //! opening the model does not find. The report names the tensor of every defect, and the model's identity, which the
 //! same pass computes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -83,9 +83,14 @@ pub fn verify_source(
 ) -> Result<VerifyReport> {
     let mut hasher = header_hasher(source, metadata);
     let mut found: BTreeMap<(String, DefectKind), Defect> = BTreeMap::new();
+    let infos = source.tensors();
+    let scales: HashSet<&str> =
+        (0..infos.len()).filter_map(|index| Some(&*infos[source.scales(index)?.tensor].name)).collect();
     each_chunk(source, CHUNK_BYTES, progress, |info, offset, chunk| {
         hasher.update_rayon(chunk);
-        for (kind, finding) in scan::chunk(info, offset, chunk) {
+        let is_scales = scales.contains(&*info.name);
+        let findings = if is_scales { scan::scales(info, offset, chunk)? } else { scan::chunk(info, offset, chunk) };
+        for (kind, finding) in findings {
             let defect = found.entry((info.name.clone(), kind)).or_insert_with(|| Defect {
                 tensor: info.name.clone(),
                 ty: info.ty,
@@ -95,6 +100,7 @@ pub fn verify_source(
             });
             defect.count += finding.count;
         }
+        Ok(())
     })?;
 
     let mut types: BTreeMap<TensorType, TypeCount> = BTreeMap::new();

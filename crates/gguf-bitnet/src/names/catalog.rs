@@ -146,6 +146,12 @@ impl Catalog {
         }
     }
 
+    /// Whether weights of a tensor are multiplied by scales that the source stores beside them, so that its stored bytes
+    /// are not its weights.
+    pub fn has_scales(&self, tensor: &LogicalTensor) -> bool {
+        tensor.parts.iter().any(|part| self.source.scales(part.source).is_some())
+    }
+
     /// The source the tensors are read from.
     pub fn source(&self) -> &Arc<dyn TensorSource> {
         &self.source
@@ -189,8 +195,8 @@ impl Catalog {
     /// One matrix of a tensor: expert or head `outer` of a stack, 0 for a matrix or a vector.
     ///
     /// Zero-copy, but for: a transposed `attn_k_b` (copied in a 16-bit or 32-bit storage type,
-    /// else decoded to F32), one matrix of an I2_S stack (copied), and a layout without rows that
-    /// cannot be cut (decoded to F32).
+    /// else decoded to F32), one matrix of an I2_S stack (copied), a layout without rows that
+    /// cannot be cut and weights with scales beside them (decoded to F32).
     ///
     /// # Errors
     /// When there is no such matrix, or stored data that must be decoded are invalid.
@@ -202,6 +208,9 @@ impl Catalog {
     pub fn release(&self, tensor: &LogicalTensor) {
         for index in stored(tensor) {
             self.source.release(index);
+            if let Some(scales) = self.source.scales(index) {
+                self.source.release(scales.tensor);
+            }
         }
     }
 
@@ -221,7 +230,8 @@ impl Catalog {
         }
         let per_part = tensor.rows().checked_div(tensor.parts.len())?;
         let part = tensor.parts.get((outer * rows).checked_div(per_part)?)?;
-        let row_bytes = self.info(part).ty.row_bytes(cols).ok().filter(|_| !part.transposed)?;
+        let as_stored = !part.transposed && self.source.scales(part.source).is_none();
+        let row_bytes = self.info(part).ty.row_bytes(cols).ok().filter(|_| as_stored)?;
         let first = part.rows.start + outer * rows % per_part;
         Some((part.source, first * row_bytes..(first + rows) * row_bytes))
     }
@@ -288,6 +298,9 @@ impl Catalog {
         let info = self.info(part);
         if part.transposed {
             return self.transposed_matrix(tensor, part, outer);
+        }
+        if self.source.scales(part.source).is_some() {
+            return self.decoded_matrix(tensor, outer);
         }
         let bytes = self.source.bytes(part.source)?;
         let first = part.rows.start + within;

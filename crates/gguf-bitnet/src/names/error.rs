@@ -60,6 +60,18 @@ pub enum NamesError {
         /// Row of the tensor flattened to `[rows, cols]`.
         row: usize,
     },
+    /// A scale that is no positive number.
+    #[error(
+        "scale {at} in `{}` is {value}, not a positive number: the checkpoint is damaged, fetch it again",
+        Shown(scale)
+    )]
+    ScaleValue {
+        /// Name of the tensor of scales.
+        scale: String,
+        /// Index in the flattened tensor of scales.
+        at: usize,
+        value: f32,
+    },
     /// Rows outside of a tensor.
     #[error("rows {start}..{end} asked for, it has {rows}")]
     RowRange {

@@ -1,7 +1,8 @@
 //! Checkpoints in the safetensors format: one file, or the shards of a directory.
 //!
 //! **Invariant:** every header has been checked against its file before the first view exists: see
-//! `safetensors/header.rs` for one file and `safetensors/shards.rs` for a directory.
+//! `safetensors/header.rs` for one file and `safetensors/shards.rs` for a directory. Every tensor of 8-bit weights has its
+//! scales: see `safetensors/scales.rs`.
 //!
 //! ```text
 //! file   u64 LE: n | n bytes of JSON: name -> {dtype, shape, data_offsets} | data
@@ -9,17 +10,25 @@
 //! Source: the safetensors format specification (github.com/huggingface/safetensors).
 
 use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::{self, Read};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use serde::Deserialize;
 use ternary_core::Bytes;
 
 use super::error::SafetensorsError;
-use crate::error::{Error, Locate, Result};
-use crate::source::{SourceError, TensorInfo, TensorSource, within};
-use crate::store::MappedFile;
-
+use super::quantization::Quantization;
+use super::scales::{ScaleTable, needs_scales};
 use super::{header, shards};
+use crate::error::{Error, Locate, Result};
+use crate::source::{Scales, SourceError, TensorInfo, TensorSource, within};
+use crate::store::MappedFile;
+use crate::store::disk::parent;
+
+/// Bytes of a `config.json` that are read; real ones have a few thousand.
+const CONFIG_LIMIT: u64 = 16 << 20;
 
 /// A mapped safetensors checkpoint: a single file or all shards of a directory.
 #[derive(Debug)]
@@ -29,6 +38,7 @@ pub struct SafetensorsDir {
     tensors: Vec<TensorInfo>,
     places: Vec<Place>,
     by_name: HashMap<String, usize>,
+    scales: ScaleTable,
 }
 
 #[derive(Debug)]
@@ -87,9 +97,20 @@ impl SafetensorsDir {
             tensors: Vec::new(),
             places: Vec::new(),
             by_name: HashMap::new(),
+            scales: ScaleTable::default(),
         };
         for file in files {
             checkpoint.add_shard(file)?;
+        }
+        if let Some(first) = checkpoint.tensors.iter().position(needs_scales) {
+            let dir = parent(&checkpoint.shards[checkpoint.places[first].shard].path);
+            let quantization = read_quantization(&dir.join("config.json"))?;
+            let position = |name: &str| checkpoint.by_name.get(name).copied();
+            let scales = ScaleTable::of(&checkpoint.tensors, position, quantization);
+            checkpoint.scales = scales.map_err(|(index, error)| {
+                let file = &checkpoint.shards[checkpoint.places[index].shard].path;
+                error.in_tensor(&checkpoint.tensors[index].name).in_file(file)
+            })?;
         }
         Ok(checkpoint)
     }
@@ -163,7 +184,37 @@ impl TensorSource for SafetensorsDir {
         }
     }
 
+    fn scales(&self, index: usize) -> Option<Scales> {
+        self.scales.get(index)
+    }
+
+    fn is_auxiliary(&self, index: usize) -> bool {
+        self.scales.is_auxiliary(index)
+    }
+
     fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// The `quantization_config` of a `config.json`; the default where there is no such file or key.
+fn read_quantization(config: &Path) -> Result<Quantization> {
+    let file = match File::open(config) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Quantization::default()),
+        Err(error) => return Err(Error::io("open", config)(error)),
+    };
+    let mut text = Vec::new();
+    file.take(CONFIG_LIMIT).read_to_end(&mut text).map_err(Error::io("read", config))?;
+    let Config { quantization_config } =
+        serde_json::from_slice(&text).map_err(|source| SafetensorsError::ConfigJson { source }.in_file(config))?;
+    match quantization_config {
+        Some(value) => Quantization::from_config(&value).map_err(|error| error.in_file(config)),
+        None => Ok(Quantization::default()),
+    }
+}
+
+#[derive(Deserialize)]
+struct Config {
+    quantization_config: Option<serde_json::Value>,
 }

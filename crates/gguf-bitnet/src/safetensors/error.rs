@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::formats::TensorType;
 use crate::shown::Shown;
 
 /// A defect of a safetensors checkpoint.
@@ -72,4 +73,55 @@ pub enum SafetensorsError {
     /// A shard that the directory lacks.
     #[error("the shard `{}` is missing: fetch the rest of the checkpoint", Shown(file))]
     ShardMissing { file: String },
+    /// A `config.json` that is not the JSON it should be.
+    #[error("config.json is invalid: {}; fetch it again", Shown(&source.to_string()))]
+    ConfigJson { source: serde_json::Error },
+    /// A way to quantise weights that is not read.
+    #[error(
+        "`{key}` of quantization_config is {}, which is not read: use an FP8 checkpoint of method `fp8` or \
+         `compressed-tensors` (`float-quantized`, 8 bits, one scale per tensor, channel or block), or the BF16 checkpoint",
+        Shown(value)
+    )]
+    Quantization {
+        key: &'static str,
+        /// The value, as JSON.
+        value: String,
+    },
+    /// Weights of 8 bits without scales.
+    #[error(
+        "it has 8-bit weights but no scale: neither `{0}` nor `{0}_inv` is there; fetch all files of the checkpoint",
+        Shown(scale)
+    )]
+    ScaleMissing {
+        /// The name that the scale should have.
+        scale: String,
+    },
+    /// Weights of 8 bits with scales under both names.
+    #[error("both `{}` and `{}` are its scales: remove one of the two from the checkpoint", Shown(scale), Shown(other))]
+    ScaleTwice { scale: String, other: String },
+    /// Scales that are no floating-point numbers.
+    #[error("its scale `{}` is of type {ty}: convert the checkpoint to scales of F32, F16 or BF16", Shown(scale))]
+    ScaleType { scale: String, ty: TensorType },
+    /// Scales of a shape that does not fit the weights.
+    #[error(
+        "its scale `{}` has shape {got:?}, which fits no matrix, rows or blocks of {weights:?}{}: \
+         fetch the checkpoint and its config.json again",
+        Shown(scale),
+        in_blocks(*block)
+    )]
+    ScaleShape {
+        scale: String,
+        got: Vec<usize>,
+        /// Shape of the weights.
+        weights: Vec<usize>,
+        /// The block of `quantization_config`.
+        block: Option<[usize; 2]>,
+    },
+}
+
+fn in_blocks(block: Option<[usize; 2]>) -> String {
+    match block {
+        Some(block) => format!(" in blocks of {block:?}"),
+        None => " (config.json names no size of blocks)".to_owned(),
+    }
 }

@@ -11,6 +11,7 @@ use ternary_core::Bytes;
 
 use crate::error::Result;
 use crate::formats::TensorType;
+use crate::source::scales::Scales;
 
 /// Name, shape, type and size of a stored tensor.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,6 +80,17 @@ pub trait TensorSource: Send + Sync {
     /// As [`TensorSource::prefetch`], for the bytes `range` of a tensor, cut at the end of its data. Sources
     /// without pages do nothing.
     fn prefetch_range(&self, _index: usize, _range: Range<usize>) {}
+
+    /// The scales that the weights of a tensor are multiplied by, where they lie in a tensor of their own.
+    fn scales(&self, _index: usize) -> Option<Scales> {
+        None
+    }
+
+    /// Whether a tensor belongs to the storage of another one, so that it is no tensor of the model: scales of its weights
+    /// or of its input.
+    fn is_auxiliary(&self, _index: usize) -> bool {
+        false
+    }
 
     /// The file or directory that was opened.
     fn path(&self) -> &Path;

@@ -4,6 +4,7 @@
 
 mod dequant;
 mod encode;
+mod fp8;
 mod gguf_malformed;
 mod gguf_round_trip;
 mod job;

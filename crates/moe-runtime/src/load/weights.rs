@@ -1,6 +1,6 @@
 //! From named tensors in a file to the matrices and vectors that layers compute with.
 //!
-//! Types that a kernel reads as they are stay where the file is mapped. All others (Q4_K, I8, ...) are dequantised to F32
+//! Types that a kernel reads as they are stay where the file is mapped. All others (Q4_K, F8_E4M3, ...) are dequantised to F32
 //! here, and the pages they came from are given back. Vectors and the router become F32, whatever the file holds.
 //!
 //! **Invariant:** a shape is compared with the configuration before memory for it is taken, and no layer computes with a
@@ -101,6 +101,9 @@ impl<'a> WeightReader<'a> {
 
     /// One matrix of a tensor as the file stores it, before a kernel is chosen.
     fn read_linear(&self, tensor: &LogicalTensor, outer: usize) -> Result<Linear> {
+        if self.catalog.has_scales(tensor) {
+            return self.dequantised(tensor, outer, tensor.matrix_rows(), tensor.cols());
+        }
         let Matrix { ty, rows, cols, bytes } = self.catalog.matrix(tensor, outer)?;
         let located = |source| Error::Load(LoadError::Weight { tensor: tensor.name.clone(), source });
         if let Some(dense) = dense_type(ty) {

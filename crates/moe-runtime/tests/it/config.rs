@@ -173,7 +173,7 @@ fn hostile_configurations_are_errors_that_name_the_key() {
         ("mlp_bias", json!(true)),
         ("scoring_func", json!("tanh")),
         ("topk_method", json!("random")),
-        ("quantization_config", json!({"quant_method": "fp8"})),
+        ("quantization_config", json!({"quant_method": "gptq"})),
         ("moe_layer_freq", json!(2)),
         ("max_position_embeddings", json!(0)),
     ] {

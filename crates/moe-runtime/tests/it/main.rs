@@ -5,6 +5,7 @@ mod chat;
 mod chunks;
 mod config;
 mod constructs;
+mod decoded;
 mod expert_memory;
 mod experts;
 mod generation;

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod defects;
+mod fp8;
 mod from_gguf;
 mod golden_tokens;
 mod resume;

@@ -17,7 +17,8 @@ impl Catalog {
     pub(crate) fn assemble(source: Arc<dyn TensorSource>, mapper: &TensorNameMapper) -> Result<Catalog> {
         let mut wanted: BTreeMap<_, Gathered> = BTreeMap::new();
         let (mut unmapped, mut skipped) = (Vec::new(), Vec::new());
-        for (source, info) in source.tensors().iter().enumerate() {
+        let of_model = |(index, _): &(usize, &TensorInfo)| !source.is_auxiliary(*index);
+        for (source, info) in source.tensors().iter().enumerate().filter(of_model) {
             match mapper.find(&info.name) {
                 Found::Places(places) => {
                     for place in places {

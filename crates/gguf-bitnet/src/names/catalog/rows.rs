@@ -6,15 +6,45 @@ use ternary_core::Bytes;
 
 use crate::error::Result;
 use crate::formats::{I2S_TAIL_BYTES, TensorType, dequantize};
-use crate::source::{TensorInfo, TensorSource};
+use crate::names::error::NamesError;
+use crate::source::{Scales, TensorInfo, TensorSource};
 
-/// Decodes rows of a stored tensor, of any layout, into `out`.
+/// Decodes rows of a stored tensor, of any layout, into `out`, and multiplies them by their scales.
 pub(super) fn read_stored_rows(
     source: &dyn TensorSource,
     index: usize,
     rows: Range<usize>,
     out: &mut [f32],
 ) -> Result<()> {
+    decode_stored_rows(source, index, rows.clone(), out)?;
+    match source.scales(index) {
+        Some(scales) => multiply(source, scales, rows, out),
+        None => Ok(()),
+    }
+}
+
+/// Multiplies rows of a tensor, `out`, by the scales of their blocks.
+fn multiply(source: &dyn TensorSource, scales: Scales, rows: Range<usize>, out: &mut [f32]) -> Result<()> {
+    let (info, bytes) = (&source.tensors()[scales.tensor], source.bytes(scales.tensor)?);
+    let width = info.ty.block_bytes();
+    let mut of_row = vec![0.0; scales.grid[1]];
+    let cols = out.len() / rows.len().max(1);
+    for (row, out) in rows.zip(out.chunks_exact_mut(cols.max(1))) {
+        let first = scales.first_of_row(row);
+        dequantize(info.ty, &bytes[first * width..][..of_row.len() * width], &mut of_row)?;
+        for (i, (&scale, block)) in of_row.iter().zip(out.chunks_mut(scales.block[1])).enumerate() {
+            if !(scale.is_finite() && scale > 0.0) {
+                return Err(NamesError::ScaleValue { scale: info.name.clone(), at: first + i, value: scale }.into());
+            }
+            for value in block {
+                *value *= scale;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn decode_stored_rows(source: &dyn TensorSource, index: usize, rows: Range<usize>, out: &mut [f32]) -> Result<()> {
     let info = &source.tensors()[index];
     let (bytes, cols) = (source.bytes(index)?, info.cols());
     if let Ok(row_bytes) = info.ty.row_bytes(cols) {

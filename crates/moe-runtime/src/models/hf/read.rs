@@ -1,5 +1,6 @@
 //! Parts of a configuration that several architectures spell alike in `config.json`.
 
+use gguf_bitnet::Quantization;
 use mla_attention::RopeStyle;
 use serde_json::{Map, Value};
 
@@ -107,12 +108,9 @@ fn refuse_unsupported(keys: &HfKeys<'_>) -> Result<()> {
     {
         return Err(unsupported(format!("`moe_layer_freq` = {every}")));
     }
-    if keys.map.get("quantization_config").is_some_and(|v| !v.is_null()) {
-        return Err(ConfigError::Unsupported {
-            feature: "`quantization_config` in config.json".to_owned(),
-            remedy: "use the BF16 or F16 checkpoint, or a GGUF",
-        }
-        .into());
+    if let Some(config) = keys.map.get("quantization_config").filter(|value| !value.is_null()) {
+        // The reader of the weights reads it too; a method that changes their names would end in a list of unknown tensors.
+        Quantization::from_config(config).map_err(gguf_bitnet::Error::from)?;
     }
     Ok(())
 }
