@@ -16,9 +16,13 @@ pub(crate) fn binary(named: Option<&Path>, profile: &str) -> Outcome<PathBuf> {
     }
     let sh = repo::shell()?;
     cmd!(sh, "cargo build --profile {profile} -p bitnet-cli").run()?;
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| repo::root().join("target"), PathBuf::from);
-    let path = repo::root().join(target).join(profile).join(format!("bitnet{}", std::env::consts::EXE_SUFFIX));
+    let path = target_dir().join(profile).join(format!("bitnet{}", std::env::consts::EXE_SUFFIX));
     if path.is_file() { Ok(path) } else { Err(format!("cargo did not leave a binary at {}", path.display()).into()) }
+}
+
+/// The folder that cargo builds into.
+pub(crate) fn target_dir() -> PathBuf {
+    repo::root().join(std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()))
 }
 
 /// Runs `bitnet` to its end and returns its standard output; its progress goes to the terminal.

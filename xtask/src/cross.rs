@@ -4,12 +4,13 @@
 //! by Node, and the example's page by a browser where there is one. The tests are those that compare a kernel with the
 //! oracle or a forward pass with a golden; then the mini student must give its golden tokens.
 //!
-//! The pinned toolchain has no standard library for these targets. A second one that comes with the library's sources
-//! builds it (Debian: rustc-web cargo-web rust-web-src lld-19 gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user,
-//! and nodejs, chromium). A missing tool is named in a SKIP line; with `CRAFTSMAN_REQUIRE_CROSS=1` it is an
-//! error. Builds go to `target/cross`, so that they do not evict the main ones.
+//! Each part needs its target's standard library and the tools of its list. Missing ones are installed, the library by
+//! rustup, the tools by apt-get where this runs as root. A SKIP line names those that cannot be installed; with
+//! `CRAFTSMAN_REQUIRE_CROSS=1` they are an error.
 
-use std::path::{Path, PathBuf};
+mod tools;
+
+use std::path::PathBuf;
 use std::time::Instant;
 
 use xshell::{Cmd, Shell, cmd};
@@ -17,14 +18,20 @@ use xshell::{Cmd, Shell, cmd};
 use crate::outcome::Outcome;
 use crate::{bitnet, repo};
 
-const CARGO: &str = "/usr/bin/cargo";
-const RUSTC: &str = "/usr/bin/rustc";
-const SOURCES: &str = "/usr/lib/rustlib/src/rust/library/Cargo.lock";
-const WASM_LINKER: &str = "/usr/bin/wasm-ld-19";
+use tools::Tool;
+
 const ARM_LIBRARIES: &str = "/usr/aarch64-linux-gnu";
 
 const ARM: &str = "aarch64-unknown-linux-gnu";
 const WASM: &str = "wasm32-unknown-unknown";
+
+const ARM_TOOLS: [Tool; 3] = [
+    Tool { name: "qemu-aarch64", package: "qemu-user" },
+    Tool { name: "aarch64-linux-gnu-gcc", package: "gcc-aarch64-linux-gnu" },
+    Tool { name: "/usr/aarch64-linux-gnu/lib/libc.so", package: "libc6-dev-arm64-cross" },
+];
+const NODE: Tool = Tool { name: "node", package: "nodejs" };
+const CHROMIUM: Tool = Tool { name: "chromium", package: "chromium" };
 
 /// The tests of kernels that every target runs: they need neither files nor threads.
 const KERNEL_TESTS: &[&str] = &["--test", "it"];
@@ -49,19 +56,15 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Outcome {
-    let cross = Cross { sh: repo::shell()?, profile: args.profile.clone(), dir: repo::root().join("target/cross") };
+    let cross = Cross { sh: repo::shell()?, profile: args.profile.clone() };
     let required = std::env::var("CRAFTSMAN_REQUIRE_CROSS").is_ok_and(|value| value == "1");
     let mut skipped = Vec::new();
-    for (name, needs, run) in [
-        (
-            "ARM",
-            &[CARGO, RUSTC, SOURCES, ARM_LIBRARIES, "aarch64-linux-gnu-gcc", "qemu-aarch64"][..],
-            Cross::arm as Step,
-        ),
-        ("WASM", &[CARGO, RUSTC, SOURCES, WASM_LINKER, "node"], Cross::wasm),
-        ("page", &[CARGO, RUSTC, SOURCES, WASM_LINKER, "node", "chromium"], Cross::page),
+    for (name, target, needs, run) in [
+        ("ARM", ARM, &ARM_TOOLS[..], Cross::arm as Step),
+        ("WASM", WASM, &[NODE], Cross::wasm),
+        ("page", WASM, &[NODE, CHROMIUM], Cross::page),
     ] {
-        let missing: Vec<&str> = needs.iter().copied().filter(|tool| !is_there(tool)).collect();
+        let missing = tools::install(&cross.sh, target, needs)?;
         if missing.is_empty() {
             let start = Instant::now();
             run(&cross).map_err(|error| format!("{name}: {error}"))?;
@@ -79,33 +82,18 @@ pub(crate) fn run(args: &Args) -> Outcome {
 
 type Step = fn(&Cross) -> Outcome;
 
-/// Whether a path exists, or a program of this name is on the path of programs.
-fn is_there(tool: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    Path::new(tool).exists() && tool.starts_with('/')
-        || std::env::split_paths(&path).any(|folder| folder.join(tool).is_file())
-}
-
 struct Cross {
     sh: Shell,
     profile: String,
-    dir: PathBuf,
 }
 
 impl Cross {
-    /// The second toolchain's cargo. Variables that name the first toolchain are removed, because they would override it.
-    fn cargo(&self, args: &[&str], target: &str, parts_of_std: &str) -> Cmd<'_> {
-        let Cross { sh, profile, dir } = self;
-        let (subcommand, rest) = args.split_first().map_or(("build", args), |(first, rest)| (*first, rest));
-        let command = cmd!(sh, "{CARGO} {subcommand} --quiet --profile {profile} --target-dir {dir} --target {target}");
-        let command = command.arg(format!("-Zbuild-std={parts_of_std}")).args(rest);
-        ["RUSTUP_TOOLCHAIN", "RUSTDOC", "RUSTFLAGS", "CARGO"]
-            .into_iter()
-            .fold(command, Cmd::env_remove)
-            .env("RUSTC", RUSTC)
-            .env("RUSTC_BOOTSTRAP", "1")
+    /// `cargo SUBCOMMAND` for a target. `RUSTFLAGS` is removed, because it would override the flags of the target.
+    fn cargo(&self, subcommand: &str, target: &str, args: &[&str]) -> Cmd<'_> {
+        let Cross { sh, profile } = self;
+        cmd!(sh, "cargo {subcommand} --quiet --profile {profile} --target {target} {args...}")
+            .env_remove("RUSTFLAGS")
             .env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", "aarch64-linux-gnu-gcc")
-            .env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", WASM_LINKER)
             .env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS", "-C target-feature=+simd128")
     }
 
@@ -113,8 +101,7 @@ impl Cross {
         for (processor, level) in ARM_PROCESSORS {
             let runner = format!("qemu-aarch64 -cpu {processor} -L {ARM_LIBRARIES}");
             for (package, tests) in ARM_TESTS {
-                let args = [&["test", "-p", package], tests].concat();
-                self.cargo(&args, ARM, "std")
+                self.cargo("test", ARM, &[&["-p", package], tests].concat())
                     .env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER", &runner)
                     .env("TL_ISA", level)
                     .run()?;
@@ -126,7 +113,7 @@ impl Cross {
 
     fn wasm(&self) -> Outcome {
         let runner = format!("node {}", repo::root().join("xtask/src/cross/run.mjs").display());
-        self.cargo(&[&["test", "-p", "tl-kernels"], KERNEL_TESTS].concat(), WASM, "std,panic_abort")
+        self.cargo("test", WASM, &[&["-p", "tl-kernels"], KERNEL_TESTS].concat())
             .env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUNNER", &runner)
             .run()?;
         repo::say("PASS WASM: kernels on simd128");
@@ -145,14 +132,9 @@ impl Cross {
 
     /// The example as a module, and the mini student.
     fn example(&self) -> Outcome<(PathBuf, PathBuf)> {
-        self.cargo(
-            &["build", "-p", "moe-runtime", "--no-default-features", "--example", "wasm"],
-            WASM,
-            "std,panic_abort",
-        )
-        .run()?;
-        let module = self.dir.join(WASM).join(&self.profile).join("examples/wasm.wasm");
-        let student = self.dir.join("student.gguf");
+        self.cargo("build", WASM, &["-p", "moe-runtime", "--no-default-features", "--example", "wasm"]).run()?;
+        let folder = bitnet::target_dir().join(WASM).join(&self.profile);
+        let (module, student) = (folder.join("examples/wasm.wasm"), folder.join("student.gguf"));
         let (sh, bitnet) = (&self.sh, bitnet::binary(None, &self.profile)?);
         cmd!(sh, "{bitnet} quantize -m fixtures/craftsman-mini -o {student} --preset balanced --method ls --force")
             .quiet()
@@ -163,14 +145,3 @@ impl Cross {
 }
 
 const GOLDEN: &str = "fixtures/goldens/mini-student/tokens.json";
-
-#[cfg(test)]
-mod tests {
-    use super::is_there;
-
-    #[test]
-    fn programs_are_found_by_name_and_by_path() {
-        assert!(is_there("cargo") && !is_there("no-such-program") && !is_there("/no/such/path"));
-        assert!(!is_there("src"), "a folder beside us is no program");
-    }
-}

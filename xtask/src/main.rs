@@ -42,7 +42,7 @@ enum Verb {
     Tidy(tidy::Args),
     /// Check that the product compiles for macOS and Windows, where their standard libraries are installed.
     Targets,
-    /// Test the kernels and the golden tokens on emulated ARM and in WASM, where their tools are installed.
+    /// Test the kernels and the golden tokens on emulated ARM and in WASM; missing tools are installed where that is possible.
     Cross(cross::Args),
     /// Run the fuzz targets a fixed number of times, where the fuzzer is installed.
     Fuzz(fuzz::Args),
