@@ -1,7 +1,7 @@
 //! The traits of a storage format. A format is a file of this folder that implements [`Format`], and a line of the
 //! table in `tensor_type.rs`; a format that is written too implements [`Encoder`].
 
-use ternary_core::{Error, Rounding};
+use ternary_core::{Error, Packing, Rounding};
 
 /// Identity and block size of a format.
 #[derive(Clone, Copy, Debug)]
@@ -76,6 +76,11 @@ pub(crate) trait Format: Sync {
     /// Whether every weight is -1, 0 or +1 times a scale.
     fn is_ternary(&self) -> bool {
         false
+    }
+
+    /// The packing of a format whose rows are ternary blocks of 256 weights.
+    fn packing(&self) -> Option<Packing> {
+        None
     }
 
     /// The bit patterns that are no weights.

@@ -7,6 +7,7 @@
 use std::fmt;
 
 use serde::{Serialize, Serializer};
+use ternary_core::Packing;
 
 use super::format::{Extent, Format};
 use super::{f8, floats, i2_s, integers, iq1_s, q2_k, q3_k, q4_0, q4_1, q4_k, q5_0, q5_1, q5_k, q6_k, q8_0, ternary};
@@ -126,6 +127,11 @@ impl TensorType {
         self.format().is_ternary()
     }
 
+    /// The packing of a ternary type whose rows are blocks of 256 weights; `None` for all other types.
+    pub fn packing(self) -> Option<Packing> {
+        self.format().packing()
+    }
+
     /// Whether [`encode_row`](crate::encode_row) writes the type.
     pub fn is_writable(self) -> bool {
         self.format().encoder().is_some()
@@ -160,5 +166,15 @@ mod tests {
             assert_eq!(ty.name().parse::<TensorType>().unwrap(), ty);
         }
         assert!(TABLE.is_sorted_by_key(|(ty, _)| ty.id().unwrap_or(u32::MAX)));
+    }
+
+    #[test]
+    fn types_of_ternary_rows_name_their_packing() {
+        for (ty, packing) in TensorType::all().filter_map(|ty| Some((ty, ty.packing()?))) {
+            assert_eq!((ty.name(), ty.block_bytes()), (packing.name(), packing.block_bytes()));
+            assert!(ty.is_ternary() && !ty.is_whole_tensor());
+        }
+        let packed: Vec<_> = TensorType::all().filter(|ty| ty.packing().is_some()).collect();
+        assert_eq!(packed, [TensorType::Tq1_0, TensorType::Tq2_0, TensorType::BitnetT158]);
     }
 }

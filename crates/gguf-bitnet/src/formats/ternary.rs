@@ -29,6 +29,10 @@ impl Format for Ternary {
         true
     }
 
+    fn packing(&self) -> Option<Packing> {
+        Some(self.packing)
+    }
+
     fn invalid(&self) -> Invalid {
         Invalid::Block { scales: self.scale, codes: self.two_bit_codes }
     }

@@ -7,7 +7,7 @@
 //! kernel that was not tested on a tensor of its type ([`KernelSelector`]).
 
 use gguf_bitnet::{Catalog, LogicalTensor, Matrix, TensorClass, TensorType};
-use ternary_core::{ActMode, BLOCK, Bytes, Packing, Scales, TernaryTensor};
+use ternary_core::{ActMode, BLOCK, Bytes, Scales, TernaryTensor};
 use tl_kernels::{DenseType, KernelSelector, Linear};
 
 use crate::error::{Error, Result};
@@ -111,15 +111,10 @@ impl<'a> WeightReader<'a> {
             return Ok(linear.with_act_mode(self.mode));
         }
         let in_blocks = cols.is_multiple_of(BLOCK);
-        let packing = match ty {
-            TensorType::Tq1_0 => Some(Packing::Tq1_0),
-            TensorType::Tq2_0 => Some(Packing::Tq2_0),
-            TensorType::BitnetT158 => Some(Packing::BitnetT158),
-            TensorType::BitnetT158Flat if in_blocks => Some(Packing::BitnetT158),
-            _ => None,
-        };
+        // Blocks over the flattened tensor are blocks of rows where each row is a number of whole blocks.
+        let ty = if ty == TensorType::BitnetT158Flat && in_blocks { TensorType::BitnetT158 } else { ty };
         let ternary = |t: TernaryTensor| Linear::ternary(t, self.mode).map_err(located);
-        if let Some(packing) = packing {
+        if let Some(packing) = ty.packing() {
             let packed = TernaryTensor::new(packing, rows, cols, bytes, Scales::PerBlock);
             let packed = packed.map_err(|e| located(e.into()))?;
             // Routed experts are most of the file and checked when they are first used.

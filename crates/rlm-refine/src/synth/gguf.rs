@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use gguf_bitnet::{Job, Metadata, TensorType, require_space};
+use gguf_bitnet::{Job, Metadata, require_space};
 use serde_json::json;
-use ternary_core::{Packing, Rounding};
+use ternary_core::Rounding;
 use tl_kernels::Pool;
 
 use super::model::{OnBytes, SyntheticModel};
@@ -57,21 +57,17 @@ impl SyntheticModel {
 fn random_unit(pool: &Pool, tensor: &PlannedTensor, unit: &Unit, seed: u64, out: &mut Vec<u8>) -> Result<()> {
     let cols = tensor.cols();
     let random = RandomTensor::new(seed, &tensor.name, tensor.class, cols);
-    let packing = match tensor.assignment.ty {
-        TensorType::Tq2_0 => Packing::Tq2_0,
-        TensorType::Tq1_0 => Packing::Tq1_0,
-        TensorType::BitnetT158 => Packing::BitnetT158,
-        ty => {
-            let encoding = Encoding { ty, rounding: Rounding::LeastSquares, cols };
-            let rows = |rows: std::ops::Range<usize>, out: &mut [f32]| {
-                rows.zip(out.chunks_exact_mut(cols)).for_each(|(row, out)| random.row(row, out));
-                Ok(())
-            };
-            encode_rows(pool, encoding, unit.rows.clone(), &rows, out)?;
-            return Ok(());
-        }
+    let ty = tensor.assignment.ty;
+    let Some(packing) = ty.packing() else {
+        let encoding = Encoding { ty, rounding: Rounding::LeastSquares, cols };
+        let rows = |rows: std::ops::Range<usize>, out: &mut [f32]| {
+            rows.zip(out.chunks_exact_mut(cols)).for_each(|(row, out)| random.row(row, out));
+            Ok(())
+        };
+        encode_rows(pool, encoding, unit.rows.clone(), &rows, out)?;
+        return Ok(());
     };
-    let row_bytes = tensor.assignment.ty.row_bytes(cols)?;
+    let row_bytes = ty.row_bytes(cols)?;
     out.clear();
     out.resize(unit.rows.len() * row_bytes, 0);
     pool.chunks_mut(out, row_bytes, |row, bytes| random.ternary_row(unit.rows.start + row, packing, bytes));
