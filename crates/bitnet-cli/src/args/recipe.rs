@@ -6,9 +6,9 @@ use rlm_refine::{Override, Preset, Recipe, Ternary};
 
 #[derive(clap::Args)]
 pub(crate) struct RecipeArgs {
-    /// Starting point of the types
-    #[arg(long, value_enum, default_value = "balanced")]
-    preset: PresetName,
+    /// Starting point of the types; balanced where none is given
+    #[arg(long, value_enum)]
+    preset: Option<PresetName>,
     /// The ternary type in place of the preset's; `none` makes every matrix F16
     #[arg(long, value_enum)]
     ternary: Option<TernaryName>,
@@ -47,9 +47,19 @@ enum TernaryName {
 }
 
 impl RecipeArgs {
+    /// The first of these options that was given.
+    pub(crate) fn given(&self) -> Option<&'static str> {
+        let given = [
+            ("--preset", self.preset.is_some()),
+            ("--ternary", self.ternary.is_some()),
+            ("--tensor-type", !self.tensor_types.is_empty()),
+        ];
+        given.into_iter().find(|(_, is_given)| *is_given).map(|(option, _)| option)
+    }
+
     /// The recipe that these options describe.
     pub(crate) fn recipe(&self) -> Recipe {
-        let preset = match self.preset {
+        let preset = match self.preset.unwrap_or(PresetName::Balanced) {
             PresetName::Quality => Preset::Quality,
             PresetName::Balanced => Preset::Balanced,
             PresetName::EightGigabytes => Preset::EightGigabytes,

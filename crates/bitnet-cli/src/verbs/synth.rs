@@ -55,6 +55,10 @@ pub(crate) fn execute(args: Args) -> Result<()> {
         )
         .into());
     }
+    if let (Format::SafetensorsBf16, Some(option)) = (args.format, args.recipe.given()) {
+        let sentence = format!("{option} chooses the types of a GGUF: leave it out, or --format safetensors-bf16");
+        return Err(UsageError::new(sentence).into());
+    }
     let pool = args.threads.pool()?;
     let bytes = write(&args, &pool).map_err(|error| usage_of_built_in(&args.shape, error))?;
     output::note(format_args!("{} in {}", size(bytes), args.out.display()));
