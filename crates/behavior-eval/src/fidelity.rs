@@ -10,4 +10,4 @@ mod window;
 pub use comparison::{Divergence, Fidelity, Flips, SCHEMA, compare};
 pub use error::FidelityError;
 pub use perplexity::{Perplexity, perplexity};
-pub use window::{FidelityConfig, Progress, TextReport};
+pub use window::{FidelityConfig, TextReport};

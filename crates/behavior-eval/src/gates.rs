@@ -20,8 +20,8 @@ mod verdict;
 
 pub use citations::{CitationFigures, ContestedCitations};
 pub use error::GateError;
-pub use measured::{GateConfig, Measured};
-pub use record::{CitationVerdict, JudgedCitation, PromptRecord, Span};
+pub use measured::Measured;
+pub use record::{CitationVerdict, JudgedCitation, PromptRecord};
 pub use refusals::{RefusalCounts, RefusalFigures};
 pub use routing::{LayerFigures, RoutingFigures, RoutingGate, RoutingReport, agreement};
 pub use signals::RefusalSignals;

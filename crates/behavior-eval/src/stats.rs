@@ -7,7 +7,6 @@ mod figure;
 mod numeric;
 mod random;
 
-pub use bootstrap::BootstrapConfig;
 pub use estimate::{Estimate, Share};
 pub use figure::{Figure, IntervalKind};
 

@@ -1,13 +1,16 @@
 //! Texts taken apart: words, sentences with their citations, JSON.
 
+mod fields;
 mod json;
 mod lines;
 mod sentences;
 mod words;
 
+pub use lines::LineFault;
 pub use sentences::{Citation, Sentence, sentences};
 
-pub(crate) use json::{JsonFault, kind, parse};
+pub(crate) use fields::Fields;
+pub(crate) use json::parse;
 pub(crate) use lines::read_line;
 pub(crate) use sentences::plain_sentences;
 pub(crate) use words::{contains_run, overlap, words};

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::error::FidelityError;
 use super::perplexity::{Perplexity, Scores};
 use super::row::{Prediction, RowPlace};
-use super::window::{FidelityConfig, Progress, TextReport, Windows};
+use super::window::{FidelityConfig, TextReport, Windows};
 use super::{lockstep, row};
 use crate::Result;
 use crate::model::{LanguageModel, Role};
@@ -130,7 +130,7 @@ impl Tally {
     }
 }
 
-/// Measures a student against its teacher on a tokenised text.
+/// Measures a student against its teacher on a tokenised text. `progress` gets the windows done and their number.
 ///
 /// The teacher runs on a thread of its own, in step with the student. Memory beyond what the models need: two rows of
 /// logits (`8 * vocab_size` bytes) and 8 bytes per prediction.
@@ -143,7 +143,7 @@ pub fn compare(
     student: &mut dyn LanguageModel,
     text: &[u32],
     config: &FidelityConfig,
-    progress: &mut dyn FnMut(Progress),
+    progress: &mut dyn FnMut(usize, usize),
 ) -> Result<TextReport<Fidelity>> {
     let vocab_size = student.vocab_size();
     if teacher.vocab_size() != vocab_size {
@@ -159,7 +159,7 @@ pub fn compare(
             tally.push(row - window.first_row(), &taught, &learnt, kl);
             Ok(())
         })?;
-        progress(Progress { windows_done: window.index + 1, windows: windows.count() });
+        progress(window.index + 1, windows.count());
     }
     windows.report(Some(SCHEMA), tally.kl.n(), tally.finish())
 }

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::lockstep;
 use super::row::{Prediction, RowPlace, predict};
-use super::window::{FidelityConfig, Progress, TextReport, Windows};
+use super::window::{FidelityConfig, TextReport, Windows};
 use crate::Result;
 use crate::model::{LanguageModel, Role};
 use crate::stats::{Estimate, Moments, Share, exp};
@@ -42,7 +42,7 @@ impl Scores {
     }
 }
 
-/// Scores one model on a tokenised text. Memory: one row of logits beyond what the model needs.
+/// Scores one model on a tokenised text. `progress` gets the windows done and their number. Memory: one row of logits beyond what the model needs.
 ///
 /// # Errors
 /// Too short a text or window, tokens the model does not know, and a model that fails.
@@ -50,7 +50,7 @@ pub fn perplexity(
     model: &mut dyn LanguageModel,
     text: &[u32],
     config: &FidelityConfig,
-    progress: &mut dyn FnMut(Progress),
+    progress: &mut dyn FnMut(usize, usize),
 ) -> Result<TextReport<Perplexity>> {
     let windows = Windows::new(text, config, model.vocab_size())?;
     let mut scores = Scores::default();
@@ -60,7 +60,7 @@ pub fn perplexity(
             scores.push(&predict(logits, window.target(row), place)?);
             Ok(())
         })?;
-        progress(Progress { windows_done: window.index + 1, windows: windows.count() });
+        progress(window.index + 1, windows.count());
     }
     windows.report(None, scores.nll.n(), scores.finish())
 }

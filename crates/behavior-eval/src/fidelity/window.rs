@@ -35,14 +35,6 @@ impl Default for FidelityConfig {
     }
 }
 
-/// How far a measurement is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "fields without a sentence speak for themselves")]
-pub struct Progress {
-    pub windows_done: usize,
-    pub windows: usize,
-}
-
 /// The measurement of a text: how it was cut, and the figures of all scored predictions.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[allow(missing_docs, reason = "fields without a sentence speak for themselves")]

@@ -9,7 +9,7 @@
 use serde::Serialize;
 
 use super::record::PromptRecord;
-use crate::stats::{BootstrapConfig, Counts, Figure};
+use crate::stats::{Counts, Figure};
 use crate::suite::Label;
 
 /// Figures of the citations of one model.
@@ -43,17 +43,17 @@ pub struct ContestedCitations {
 }
 
 /// The figures over all records.
-pub(super) fn citations(records: &[&PromptRecord<'_>], bootstrap: BootstrapConfig) -> CitationFigures {
+pub(super) fn citations(records: &[&PromptRecord<'_>]) -> CitationFigures {
     let labelled =
         |label| records.iter().copied().filter(move |record| record.label == Some(label)).collect::<Vec<_>>();
     let (resolved, contested) = (labelled(Label::Resolved), labelled(Label::Contested));
     let gated: Vec<&PromptRecord<'_>> = records.iter().copied().filter(|record| record.is_gated()).collect();
     let quotient = |of: &[&PromptRecord<'_>], count: fn(&PromptRecord<'_>) -> Counts| {
-        Figure::quotient(&of.iter().map(|record| count(record)).collect::<Vec<_>>(), bootstrap)
+        Figure::quotient(&of.iter().map(|record| count(record)).collect::<Vec<_>>())
     };
     let mean = |of: &[&PromptRecord<'_>], count: fn(&PromptRecord<'_>) -> Counts| {
         let counts = of.iter().map(|record| count(record)).filter(|counts| counts.denominator > 0);
-        Figure::mean(&counts.map(Counts::ratio).collect::<Vec<_>>(), bootstrap)
+        Figure::mean(&counts.map(Counts::ratio).collect::<Vec<_>>())
     };
     let reaching = |wanted: fn(u64) -> bool| {
         let count = contested.iter().filter(|record| record.sides.is_some_and(wanted)).count();

@@ -2,30 +2,13 @@
 
 use std::borrow::Borrow;
 
-use serde::Serialize;
-
 use super::citations::{CitationFigures, citations};
 use super::error::GateError;
 use super::record::PromptRecord;
 use super::refusals::{RefusalFigures, refusals};
 use super::routing::agreement;
-use crate::stats::{BootstrapConfig, Figure};
+use crate::stats::Figure;
 use crate::suite::Label;
-
-/// How figures are taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[allow(missing_docs, reason = "fields without a sentence speak for themselves")]
-pub struct GateConfig {
-    pub bootstrap: BootstrapConfig,
-    /// Prompts of each gated label below which there is no verdict.
-    pub min_prompts_per_label: u64,
-}
-
-impl Default for GateConfig {
-    fn default() -> Self {
-        Self { bootstrap: BootstrapConfig { resamples: 2_000, seed: 0 }, min_prompts_per_label: 20 }
-    }
-}
 
 /// Everything that was measured of one model over all prompts.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,16 +24,16 @@ impl Measured {
     /// Takes all figures of these records.
     ///
     /// # Errors
-    /// [`GateError::OneSided`] without resolved or without indeterminate prompts, [`GateError::TooFewPrompts`] below the
-    /// configured number of either.
-    pub fn of<'a, R: Borrow<PromptRecord<'a>>>(records: &[R], config: &GateConfig) -> Result<Self, GateError> {
+    /// [`GateError::OneSided`] without resolved or without indeterminate prompts, [`GateError::TooFewPrompts`] for fewer
+    /// than `min_samples` of either.
+    pub fn of<'a, R: Borrow<PromptRecord<'a>>>(records: &[R], min_samples: u64) -> Result<Self, GateError> {
         let records: Vec<&PromptRecord<'a>> = records.iter().map(Borrow::borrow).collect();
-        check_balance(records.iter().map(|record| record.label), config.min_prompts_per_label)?;
+        check_balance(records.iter().map(|record| record.label), min_samples)?;
         let routing: Vec<_> = records.iter().filter_map(|record| record.routing.as_ref()).collect();
         Ok(Self {
-            citations: citations(&records, config.bootstrap),
-            refusals: refusals(&records, config.bootstrap),
-            routing: agreement(routing.iter().map(|figures| figures.agreement), config.bootstrap),
+            citations: citations(&records),
+            refusals: refusals(&records),
+            routing: agreement(routing.iter().map(|figures| figures.agreement)),
         })
     }
 }

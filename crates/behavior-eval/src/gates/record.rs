@@ -17,8 +17,6 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-use serde::{Serialize, Serializer};
-
 use super::routing::RoutingFigures;
 use super::signals::RefusalSignals;
 use crate::labels::{Evidence, PromptLabel};
@@ -48,36 +46,24 @@ pub struct PromptRecord<'a> {
 }
 
 /// One citation with its verdict.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs, reason = "fields without a sentence speak for themselves")]
 pub struct JudgedCitation {
     /// The id between the brackets.
     pub chunk_id: String,
     /// Bytes of the id in the response.
-    pub span: Span,
+    pub span: Range<usize>,
     /// Whether it is valid.
     pub valid: bool,
     pub verdict: CitationVerdict,
     /// Whether it is one of the chunks that an answer should cite.
     pub relevant: bool,
     /// The text it supports: the sentence or, on a contested prompt, the clause.
-    #[serde(skip)]
     pub said: String,
 }
 
-/// Bytes of a response; written as `[start, end]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Span(pub Range<usize>);
-
-impl Serialize for Span {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        [self.0.start, self.0.end].serialize(serializer)
-    }
-}
-
 /// The judgement of one citation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "variants without a sentence speak for themselves")]
 pub enum CitationVerdict {
     /// The chunk supports the sentence or, on a contested prompt, the clause.
@@ -136,7 +122,7 @@ impl<'a> PromptRecord<'a> {
                 self.citations.push(JudgedCitation {
                     relevant: relevant.contains(&citation.chunk_id),
                     chunk_id: citation.chunk_id,
-                    span: Span(citation.span),
+                    span: citation.span,
                     valid: verdict == CitationVerdict::Valid,
                     verdict,
                     said: said.to_owned(),

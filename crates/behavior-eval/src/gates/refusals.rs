@@ -6,7 +6,7 @@
 use serde::Serialize;
 
 use super::record::PromptRecord;
-use crate::stats::{BootstrapConfig, Figure};
+use crate::stats::Figure;
 use crate::suite::Label;
 
 /// Resolved and indeterminate prompts by what was due and what was done.
@@ -47,11 +47,11 @@ pub struct RefusalFigures {
 }
 
 /// The figures over all records.
-pub(super) fn refusals(records: &[&PromptRecord<'_>], bootstrap: BootstrapConfig) -> RefusalFigures {
+pub(super) fn refusals(records: &[&PromptRecord<'_>]) -> RefusalFigures {
     let gated: Vec<RefusalCounts> = records.iter().filter_map(|record| counts_of(record)).collect();
     let counts = gated.iter().fold(RefusalCounts::default(), RefusalCounts::plus);
     let drawn = |of: fn(RefusalCounts) -> f64| {
-        Figure::drawn(gated.len(), of(counts), bootstrap, |draw| {
+        Figure::drawn(gated.len(), of(counts), |draw| {
             of(draw.iter().map(|&i| &gated[i]).fold(RefusalCounts::default(), RefusalCounts::plus))
         })
     };

@@ -17,7 +17,7 @@ use serde::Serialize;
 
 use super::error::GateError;
 use crate::model::RoutingTable;
-use crate::stats::{BootstrapConfig, Correlation, Counts, Figure, Share};
+use crate::stats::{Correlation, Counts, Figure, Share};
 
 /// Figures of a set of cases.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -58,9 +58,9 @@ pub struct RoutingReport {
 
 /// The agreement of prompts with these shares, over all their decisions; its interval comes from drawing prompts anew.
 /// `None` for no decisions.
-pub fn agreement(prompts: impl Iterator<Item = Share>, bootstrap: BootstrapConfig) -> Option<Figure> {
+pub fn agreement(prompts: impl Iterator<Item = Share>) -> Option<Figure> {
     let counts: Vec<Counts> = prompts.map(|share| Counts { numerator: share.count, denominator: share.n }).collect();
-    let figure = Figure::quotient(&counts, bootstrap);
+    let figure = Figure::quotient(&counts);
     (figure.denominator != Some(0)).then_some(figure)
 }
 
@@ -215,13 +215,11 @@ impl RoutingGate {
 #[cfg(test)]
 mod tests {
     use super::agreement;
-    use crate::stats::{BootstrapConfig, IntervalKind, Share};
+    use crate::stats::{IntervalKind, Share};
 
     #[test]
     fn an_agreement_counts_decisions_and_draws_prompts() {
-        let of = |counts: &[(u64, u64)]| {
-            agreement(counts.iter().filter_map(|&(count, n)| Share::of(count, n)), BootstrapConfig::default())
-        };
+        let of = |counts: &[(u64, u64)]| agreement(counts.iter().filter_map(|&(count, n)| Share::of(count, n)));
         let counts: Vec<(u64, u64)> = (0..50).map(|i| (if i % 5 == 0 { 60 } else { 100 }, 100)).collect();
         let figure = of(&counts).unwrap();
         assert_eq!((figure.value, figure.numerator, figure.denominator, figure.n), (0.92, Some(4600), Some(5000), 50));

@@ -74,15 +74,30 @@ impl PromptLabel {
     }
 }
 
-/// How many prompts have which label by the rules.
+/// How many prompts have which label.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[allow(missing_docs, reason = "fields without a sentence speak for themselves")]
 pub struct LabelCounts {
     pub resolved: u64,
     pub contested: u64,
     pub indeterminate: u64,
-    /// None of the three.
+    /// Prompts that no signal labels; they are not gated.
     pub unlabelled: u64,
+}
+
+impl LabelCounts {
+    pub(crate) fn of(labels: impl Iterator<Item = Option<Label>>) -> Self {
+        let mut counts = Self::default();
+        for label in labels {
+            *match label {
+                Some(Label::Resolved) => &mut counts.resolved,
+                Some(Label::Contested) => &mut counts.contested,
+                Some(Label::Indeterminate) => &mut counts.indeterminate,
+                None => &mut counts.unlabelled,
+            } += 1;
+        }
+        counts
+    }
 }
 
 /// How many prompts changed from one label to another; `None` is unlabelled.
@@ -218,15 +233,7 @@ pub fn label(prompt: &Prompt, thresholds: &LabelThresholds) -> PromptLabel {
 /// ```
 pub fn labels(prompts: &[Prompt], thresholds: &LabelThresholds) -> LabelReport {
     let prompts: Vec<PromptLabel> = prompts.iter().map(|prompt| label(prompt, thresholds)).collect();
-    let mut counts = LabelCounts::default();
-    for prompt in &prompts {
-        *match prompt.label {
-            Some(Label::Resolved) => &mut counts.resolved,
-            Some(Label::Contested) => &mut counts.contested,
-            Some(Label::Indeterminate) => &mut counts.indeterminate,
-            None => &mut counts.unlabelled,
-        } += 1;
-    }
+    let counts = LabelCounts::of(prompts.iter().map(|prompt| prompt.label));
     let known: Vec<&PromptLabel> = prompts.iter().filter(|prompt| prompt.true_label.is_some()).collect();
     let right = known.iter().filter(|prompt| prompt.label == prompt.true_label).count();
     let accuracy = (!known.is_empty()).then(|| Figure::share(right as u64, known.len() as u64));

@@ -43,14 +43,9 @@ pub enum AnswerEnd {
     Context,
 }
 
-impl AnswerEnd {
-    /// The word that traces and reports use.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Stop => "stop",
-            Self::Length => "length",
-            Self::Context => "context",
-        }
+impl std::fmt::Display for AnswerEnd {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.serialize(f)
     }
 }
 

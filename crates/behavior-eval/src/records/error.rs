@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::format::{MAGIC, MAX_LINE_BYTES, TRACE_VERSION};
+use super::format::{MAGIC, TRACE_VERSION};
+use crate::text::LineFault;
 
 /// Records on disk that are refused.
 #[derive(Debug, thiserror::Error)]
@@ -59,28 +60,14 @@ impl ArtifactDefect {
 #[non_exhaustive]
 #[allow(missing_docs, reason = "each message says what its variant and its fields mean")]
 pub enum TraceDefect {
-    #[error("the line is cut off")]
-    CutOff,
-    #[error("the line is no JSON object: {reason}")]
-    NotJson { reason: String },
-    #[error("the line is not UTF-8")]
-    NotText,
-    #[error("the line has more than {} bytes", MAX_LINE_BYTES)]
-    TooLong,
+    #[error(transparent)]
+    Line(#[from] LineFault),
     #[error("field `version`: {version} is unknown here, only {} is", TRACE_VERSION)]
     Version { version: u32 },
-    #[error("field `{field}`: {reason}")]
-    Field { field: String, reason: String },
     #[error("field `token_idx`: token {token} in layer {layer} of prompt {prompt_id} repeats or goes back")]
     Repeated { prompt_id: String, token: u64, layer: u32 },
     #[error("field `prompt_id`: prompt {prompt_id} has ended before; its lines must stand together")]
     Reopened { prompt_id: String },
     #[error("field `stop_reason`: prompt {prompt_id} ends without one: lines are missing")]
     Unfinished { prompt_id: String },
-}
-
-impl TraceDefect {
-    pub(super) fn field(field: &str, reason: &str) -> Self {
-        Self::Field { field: field.to_owned(), reason: reason.to_owned() }
-    }
 }

@@ -22,7 +22,7 @@ use super::failures::Failure;
 use crate::gates::{
     BehavioralGate, CitationFigures, GateResult, GateThresholds, PromptRecord, RefusalFigures, RoutingReport, Verdict,
 };
-use crate::labels::{LabelFigures, LabelThresholds, Stability};
+use crate::labels::{LabelCounts, LabelFigures, LabelThresholds, Stability};
 use crate::stats::Figure;
 
 /// Version of the report's schema; `schema/gate-report.schema.json` of this crate describes it.
@@ -99,11 +99,9 @@ pub struct SuiteFacts {
     /// BLAKE3 of its prompts and chunks.
     pub identity: String,
     pub prompts: u64,
-    pub resolved: u64,
-    pub contested: u64,
-    pub indeterminate: u64,
-    /// Prompts that no signal labels; they are not gated.
-    pub unlabelled: u64,
+    /// By the label that gates.
+    #[serde(flatten)]
+    pub counts: LabelCounts,
     /// Whether the labels are those of the suite or made from its evidence.
     pub labels: LabelSource,
 }
@@ -231,7 +229,7 @@ impl PromptReport {
             relevant: [student.relevant.len() as u64, student.n_relevant_cited()],
             refused: student.did_refuse(),
             teacher_refused: teacher.did_refuse(),
-            stop_reason: student.answer.stop_reason.name().to_owned(),
+            stop_reason: student.answer.stop_reason.to_string(),
             response: student.answer.text.clone(),
         }
     }

@@ -3,7 +3,7 @@
 use super::gate_report::{GateReport, ModelReport};
 use super::page::{Block, Page, Plot, Series, Tone};
 use crate::gates::{GateResult, Outcome, Reads, RoutingFigures, RoutingReport};
-use crate::labels::{LabelFigures, Removal, Stability};
+use crate::labels::{LabelCounts, LabelFigures, Removal, Stability};
 use crate::stats::{Figure, Share};
 use crate::suite::Label;
 
@@ -325,9 +325,10 @@ fn labelled(labels: &LabelFigures, page: &mut Page) {
 fn identities(report: &GateReport, page: &mut Page) {
     page.heading("What was run");
     let (suite, run) = (&report.suite, &report.run);
+    let LabelCounts { resolved, contested, indeterminate, unlabelled } = suite.counts;
     let prompts = format!(
-        "{}: {} prompts ({} resolved, {} contested, {} indeterminate, {} unlabelled)",
-        suite.name, suite.prompts, suite.resolved, suite.contested, suite.indeterminate, suite.unlabelled
+        "{}: {} prompts ({resolved} resolved, {contested} contested, {indeterminate} indeterminate, {unlabelled} unlabelled)",
+        suite.name, suite.prompts
     );
     let time = format!("{:.1} s, {:.3} s per prompt, {} threads", run.seconds, run.seconds_per_prompt, run.threads);
     let facts = [

@@ -10,11 +10,11 @@ use super::sums::{Sums, write_trace};
 use super::teacher::TeacherSide;
 use crate::Result;
 use crate::gates::{GateResult, Measured, PromptRecord, RoutingGate, Verdict};
-use crate::labels::{FigureMove, PromptLabel, Stability};
+use crate::labels::{FigureMove, LabelCounts, PromptLabel, Stability};
 use crate::model::{Answer, AnswerEnd, SubjectInfo};
 use crate::records::trace::TraceWriter;
 use crate::report::{GateReport, LabelSource, ModelReport, PromptReport, Retention, RunFacts, SCHEMA, SuiteFacts};
-use crate::suite::{Label, Prompt};
+use crate::suite::Prompt;
 
 impl GateRun<'_> {
     /// Computes the report and writes the trace.
@@ -28,7 +28,7 @@ impl GateRun<'_> {
         student: &StudentSide,
         mut trace: Option<&mut TraceWriter>,
     ) -> Result<GateReport> {
-        let (settings, config) = (self.settings(), self.gate_config());
+        let (settings, min_samples) = (self.settings(), self.config.thresholds.min_samples);
         let prompts = self.suite.prompts().iter().zip(&self.labels.prompts);
         let (mut taught, mut learnt) = (Vec::new(), Vec::new());
         let mut sums = Sums::new(&student.info);
@@ -43,8 +43,8 @@ impl GateRun<'_> {
             learnt.push(record);
         }
         let summed = sums.finish()?;
-        let teacher_report = self.model_report(&teacher.info, &taught, Measured::of(&taught, &config)?);
-        let student_report = self.model_report(&student.info, &learnt, Measured::of(&learnt, &config)?);
+        let teacher_report = self.model_report(&teacher.info, &taught, Measured::of(&taught, min_samples)?);
+        let student_report = self.model_report(&student.info, &learnt, Measured::of(&learnt, min_samples)?);
         let pairs: Vec<_> = learnt.iter().zip(&taught).collect();
         let thresholds = &settings.thresholds;
         let mut report = GateReport {
@@ -112,16 +112,12 @@ impl GateRun<'_> {
 
     fn suite_facts(&self) -> SuiteFacts {
         let labels = &self.labels.prompts;
-        let count = |label| labels.iter().filter(|prompt| prompt.gating() == label).count() as u64;
         let (own, all) = (labels.iter().filter(|prompt| prompt.true_label.is_some()).count(), labels.len());
         SuiteFacts {
             name: self.suite_name.clone(),
             identity: self.suite.identity().to_owned(),
             prompts: all as u64,
-            resolved: count(Some(Label::Resolved)),
-            contested: count(Some(Label::Contested)),
-            indeterminate: count(Some(Label::Indeterminate)),
-            unlabelled: count(None),
+            counts: LabelCounts::of(labels.iter().map(PromptLabel::gating)),
             labels: match own {
                 0 => LabelSource::Automatic,
                 own if own == all => LabelSource::Suite,
@@ -152,7 +148,7 @@ impl GateRun<'_> {
         let before: Vec<&PromptRecord<'_>> = less.kept.iter().map(|&i| &records[i]).collect();
         let after: Vec<&PromptRecord<'_>> = less.kept.iter().map(|i| touched.get(i).unwrap_or(&records[*i])).collect();
         let gates = |records: &[&PromptRecord<'_>]| -> Result<Vec<GateResult>> {
-            let measured = Measured::of(records, &self.gate_config())?;
+            let measured = Measured::of(records, self.config.thresholds.min_samples)?;
             Ok(measured.gates(&self.config.thresholds, self.config.strict))
         };
         let (before, after) = (gates(&before)?, gates(&after)?);

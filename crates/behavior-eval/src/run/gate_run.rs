@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::Result;
-use crate::gates::{GateConfig, GateError, GateThresholds, RefusalSignals, check_balance};
+use crate::gates::{GateError, GateThresholds, RefusalSignals, check_balance};
 use crate::labels::{LabelReport, LabelThresholds, Perturbation, Perturbed, labels, perturb};
 use crate::records::artifact::Columns;
 use crate::report::Settings;
@@ -120,10 +120,6 @@ impl<'a> GateRun<'a> {
             None => prompts.iter().collect(),
             Some(chosen) => chosen.iter().map(|&i| &prompts[i]).collect(),
         }
-    }
-
-    pub(super) fn gate_config(&self) -> GateConfig {
-        GateConfig { min_prompts_per_label: self.config.thresholds.min_samples, ..GateConfig::default() }
     }
 
     /// Everything that decides the run, next to the models and the suite.

@@ -100,25 +100,19 @@ impl GateRun<'_> {
 
 /// Both models must see the same tokens and have the same layers.
 fn check_comparable(teacher: &SubjectInfo, student: &SubjectInfo) -> Result<(), RunError> {
-    let differ = |what, teacher: String, student: String| Err(RunError::Incomparable { what, teacher, student });
-    if teacher.moe_layers != student.moe_layers {
-        return differ(
-            "layers with a router",
-            format!("{:?}", teacher.moe_layers),
-            format!("{:?}", student.moe_layers),
-        );
+    let facts = |info: &SubjectInfo| {
+        [
+            ("layers with a router", format!("{:?}", info.moe_layers)),
+            ("number of experts", info.n_experts.to_string()),
+            ("number of experts per token", info.top_k.to_string()),
+            ("vocabulary", info.vocab_size.to_string()),
+            ("hidden width", info.hidden.to_string()),
+        ]
+    };
+    match facts(teacher).into_iter().zip(facts(student)).find(|(t, s)| t != s) {
+        None => Ok(()),
+        Some(((what, teacher), (_, student))) => Err(RunError::Incomparable { what, teacher, student }),
     }
-    for (what, t, s) in [
-        ("number of experts", teacher.n_experts, student.n_experts),
-        ("number of experts per token", teacher.top_k, student.top_k),
-        ("vocabulary", teacher.vocab_size, student.vocab_size),
-        ("hidden width", teacher.hidden, student.hidden),
-    ] {
-        if t != s {
-            return differ(what, t.to_string(), s.to_string());
-        }
-    }
-    Ok(())
 }
 
 /// Measures the student on one prompt of the teacher's recording.

@@ -1,7 +1,7 @@
 //! Sums over the prompts of recordings: routing, coherence and the divergence of predictions.
 
 use crate::Result;
-use crate::gates::{GateConfig, PromptRecord, RoutingFigures, RoutingGate, RoutingReport, agreement};
+use crate::gates::{PromptRecord, RoutingFigures, RoutingGate, RoutingReport, agreement};
 use crate::model::{RoutingTable, SubjectInfo};
 use crate::records::StudentRecord;
 use crate::records::artifact::TeacherArtifact;
@@ -66,7 +66,7 @@ impl Sums {
 
     pub(super) fn finish(self) -> Result<Summed> {
         let n = self.coherence.n();
-        let same_top1 = agreement(self.same_top1.into_iter(), GateConfig::default().bootstrap);
+        let same_top1 = agreement(self.same_top1.into_iter());
         Ok(Summed {
             routing: self.routing.finish()?,
             local: self.local.map(RoutingGate::finish).transpose()?,
@@ -103,7 +103,7 @@ pub(super) fn write_trace(
                 };
                 line.citations = record.citations.iter().map(citation).collect();
                 line.refusal = Some(RefusalTrace::new(record.should_refuse(), record.did_refuse()));
-                line.stop_reason = Some(record.answer.stop_reason.name().to_owned());
+                line.stop_reason = Some(record.answer.stop_reason.to_string());
             }
             trace.write(&line)?;
         }

@@ -12,7 +12,7 @@ pub struct Estimate {
 }
 
 /// A share of positions with its 95 % Wilson interval.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 #[allow(missing_docs, reason = "fields without a sentence speak for themselves")]
 pub struct Share {
     pub value: f64,

@@ -7,7 +7,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::bootstrap::{BootstrapConfig, bootstrap};
+use super::bootstrap::bootstrap;
 use super::estimate::Share;
 
 /// A figure with its interval.
@@ -69,14 +69,14 @@ impl Figure {
     }
 
     /// The sum of all numerators over the sum of all denominators.
-    pub(crate) fn quotient(prompts: &[Counts], config: BootstrapConfig) -> Self {
+    pub(crate) fn quotient(prompts: &[Counts]) -> Self {
         let add = |sum: Counts, one: &Counts| Counts {
             numerator: sum.numerator + one.numerator,
             denominator: sum.denominator + one.denominator,
         };
         let sum = prompts.iter().fold(Counts::default(), add);
         let drawn = |draw: &[usize]| draw.iter().map(|&i| &prompts[i]).fold(Counts::default(), add).ratio();
-        let mut figure = Self::drawn(prompts.len(), sum.ratio(), config, drawn);
+        let mut figure = Self::drawn(prompts.len(), sum.ratio(), drawn);
         (figure.numerator, figure.denominator) = (Some(sum.numerator), Some(sum.denominator));
         if sum.denominator == 0 {
             (figure.low95, figure.high95) = (0.0, 1.0);
@@ -85,13 +85,13 @@ impl Figure {
     }
 
     /// The mean of one value per prompt.
-    pub(crate) fn mean(values: &[f64], config: BootstrapConfig) -> Self {
+    pub(crate) fn mean(values: &[f64]) -> Self {
         let mean = |sum: f64| if values.is_empty() { 0.0 } else { sum / values.len() as f64 };
-        Self::drawn(values.len(), mean(values.iter().sum()), config, |draw| mean(draw.iter().map(|&i| values[i]).sum()))
+        Self::drawn(values.len(), mean(values.iter().sum()), |draw| mean(draw.iter().map(|&i| values[i]).sum()))
     }
 
     /// A figure of `n` prompts whose value for any draw of them is known.
-    pub(crate) fn drawn(n: usize, value: f64, config: BootstrapConfig, of: impl Fn(&[usize]) -> f64) -> Self {
+    pub(crate) fn drawn(n: usize, value: f64, of: impl Fn(&[usize]) -> f64) -> Self {
         let figure = Self {
             value,
             numerator: None,
@@ -101,7 +101,7 @@ impl Figure {
             high95: 1.0,
             interval: IntervalKind::Bootstrap,
         };
-        match bootstrap(n, config, |draw| Some(of(draw))) {
+        match bootstrap(n, of) {
             None => figure,
             Some((low95, high95)) if low95 == high95 => figure.without_spread(),
             Some((low95, high95)) => Self { low95: low95.min(value), high95: high95.max(value), ..figure },
@@ -120,8 +120,6 @@ impl Figure {
 
 #[cfg(test)]
 mod tests {
-    use crate::stats::BootstrapConfig;
-
     use super::{Counts, Figure, IntervalKind};
 
     #[test]
@@ -130,23 +128,23 @@ mod tests {
         // not of 40 citations.
         let prompts: Vec<Counts> =
             (0..10).map(|i| Counts { numerator: if i % 2 == 0 { 4 } else { 0 }, denominator: 4 }).collect();
-        let figure = Figure::quotient(&prompts, BootstrapConfig::default());
+        let figure = Figure::quotient(&prompts);
         assert_eq!((figure.value, figure.numerator, figure.denominator, figure.n), (0.5, Some(20), Some(40), 10));
         assert_eq!((figure.low95, figure.high95, figure.interval), (0.2, 0.8, IntervalKind::Bootstrap));
-        assert_eq!(figure, Figure::quotient(&prompts, BootstrapConfig::default()));
+        assert_eq!(figure, Figure::quotient(&prompts));
     }
 
     #[test]
     fn nothing_and_certainty() {
-        let nothing = Figure::quotient(&[Counts::default(); 5], BootstrapConfig::default());
+        let nothing = Figure::quotient(&[Counts::default(); 5]);
         assert_eq!((nothing.value, nothing.low95, nothing.high95), (0.0, 0.0, 1.0));
         assert_eq!(Figure::share(0, 0).high95, 1.0);
-        let empty = Figure::mean(&[], BootstrapConfig::default());
+        let empty = Figure::mean(&[]);
         assert_eq!((empty.value, empty.low95, empty.high95), (0.0, 0.0, 1.0));
-        let all = Figure::quotient(&[Counts { numerator: 3, denominator: 3 }; 20], BootstrapConfig::default());
+        let all = Figure::quotient(&[Counts { numerator: 3, denominator: 3 }; 20]);
         assert_eq!((all.value, all.high95, all.interval), (1.0, 1.0, IntervalKind::Wilson));
         assert!(all.low95 > 0.8 && all.low95 < 0.9, "{all:?}");
-        let mean = Figure::mean(&[0.5, 0.5, 0.5], BootstrapConfig::default());
+        let mean = Figure::mean(&[0.5, 0.5, 0.5]);
         assert!(mean.low95 <= 0.5 && mean.high95 >= 0.5 && mean.interval == IntervalKind::Wilson);
     }
 }

@@ -1,28 +1,14 @@
 //! Faults in a line of a suite or its corpus.
 
+use crate::text::LineFault;
+
 /// A fault of one line; [`SuiteError::Line`](crate::suite::SuiteError::Line) adds the file and the line.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "each message says what its variant and its fields mean")]
 pub enum SuiteFault {
-    #[error("the line is longer than {limit} bytes; a prompt and its chunks fit into far less")]
-    LineTooLong { limit: usize },
-    #[error("the line is not UTF-8; save the file as UTF-8")]
-    NotUtf8,
-    #[error("the line is not JSON: {reason}; each line must be one complete object")]
-    NotJson { reason: String },
-    #[error("the line is {got} where an object is due")]
-    NotAnObject { got: &'static str },
-    #[error("field `{field}` stands in it twice; keep one of them")]
-    RepeatedField { field: String },
-    #[error("field `{field}` is missing")]
-    Missing { field: &'static str },
-    #[error("field `{field}` is {got} where {want} is due")]
-    WrongType { field: &'static str, got: &'static str, want: &'static str },
-    #[error("field `{field}` is empty")]
-    Empty { field: &'static str },
-    #[error("field `label` is {got:?}; use resolved, contested or indeterminate, or leave it out")]
-    UnknownLabel { got: String },
+    #[error(transparent)]
+    Line(#[from] LineFault),
     #[error("field `chunk_id` is {got:?}, which cannot be cited: leave out brackets, line breaks and outer spaces")]
     NotCitable { got: String },
     #[error("field `prompt_id`: {prompt_id:?} is already the prompt of line {first_line}; give each prompt its own id")]

@@ -1,14 +1,12 @@
-//! The objects of a JSONL file, one at a time, and their fields.
+//! The objects of a JSONL file, one at a time.
 
 use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
-use serde_json::{Map, Value};
-
 use super::error::SuiteError;
 use super::fault::SuiteFault;
-use crate::text::{self, JsonFault, kind, parse};
+use crate::text::{self, Fields, LineFault};
 use crate::{Error, Result};
 
 /// The longest line that is read, in bytes.
@@ -36,7 +34,7 @@ impl Lines {
     }
 
     /// The next line that is not blank, as an object; `None` at the end of the file.
-    pub(crate) fn next_object(&mut self) -> Result<Option<Map<String, Value>>> {
+    pub(crate) fn next_object(&mut self) -> Result<Option<Fields>> {
         loop {
             let read = text::read_line(&mut self.reader, LONGEST_LINE_BYTES, &mut self.buffer);
             let read = read.map_err(|source| Error::File { path: self.path.clone(), source })?;
@@ -45,19 +43,13 @@ impl Lines {
             }
             self.number += 1;
             if read.is_none() {
-                return Err(self.fault(SuiteFault::LineTooLong { limit: LONGEST_LINE_BYTES }));
+                return Err(self.fault(LineFault::TooLong { limit: LONGEST_LINE_BYTES }));
             }
             self.hash.update(&self.buffer);
-            let text = std::str::from_utf8(&self.buffer).map_err(|_| self.fault(SuiteFault::NotUtf8))?.trim();
-            if text.is_empty() {
-                continue;
+            let text = std::str::from_utf8(&self.buffer).map_err(|_| self.fault(LineFault::NotText))?.trim();
+            if !text.is_empty() {
+                return Fields::parse(text).map(Some).map_err(|fault| self.fault(fault));
             }
-            return match parse(text) {
-                Ok(Value::Object(object)) => Ok(Some(object)),
-                Ok(other) => Err(self.fault(SuiteFault::NotAnObject { got: kind(&other) })),
-                Err(JsonFault::Repeated { field }) => Err(self.fault(SuiteFault::RepeatedField { field })),
-                Err(fault) => Err(self.fault(SuiteFault::NotJson { reason: fault.to_string() })),
-            };
         }
     }
 
@@ -72,54 +64,12 @@ impl Lines {
     }
 
     /// A fault of the line that was read last.
-    pub(crate) fn fault(&self, fault: SuiteFault) -> Error {
+    pub(crate) fn fault(&self, fault: impl Into<SuiteFault>) -> Error {
         self.fault_at(self.number, fault)
     }
 
     /// A fault of an earlier line.
-    pub(crate) fn fault_at(&self, line: u64, fault: SuiteFault) -> Error {
-        Error::Suite(SuiteError::Line { file: self.path.clone(), line, fault })
+    pub(crate) fn fault_at(&self, line: u64, fault: impl Into<SuiteFault>) -> Error {
+        Error::Suite(SuiteError::Line { file: self.path.clone(), line, fault: fault.into() })
     }
-}
-
-pub(crate) fn text(object: &mut Map<String, Value>, field: &'static str) -> Result<String, SuiteFault> {
-    optional_text(object, field)?.ok_or(SuiteFault::Missing { field })
-}
-
-/// A string field with at least one character.
-pub(crate) fn full_text(object: &mut Map<String, Value>, field: &'static str) -> Result<String, SuiteFault> {
-    match text(object, field)? {
-        text if text.is_empty() => Err(SuiteFault::Empty { field }),
-        text => Ok(text),
-    }
-}
-
-/// A string field that may be missing or null.
-pub(crate) fn optional_text(
-    object: &mut Map<String, Value>,
-    field: &'static str,
-) -> Result<Option<String>, SuiteFault> {
-    match object.remove(field) {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::String(text)) => Ok(Some(text)),
-        Some(other) => Err(SuiteFault::WrongType { field, got: kind(&other), want: "a string" }),
-    }
-}
-
-/// A list of strings that may be missing or null.
-pub(crate) fn optional_list(
-    object: &mut Map<String, Value>,
-    field: &'static str,
-) -> Result<Option<Vec<String>>, SuiteFault> {
-    const WANT: &str = "a list of strings";
-    let list = match object.remove(field) {
-        None | Some(Value::Null) => return Ok(None),
-        Some(Value::Array(list)) => list,
-        Some(other) => return Err(SuiteFault::WrongType { field, got: kind(&other), want: WANT }),
-    };
-    let strings = list.into_iter().map(|item| match item {
-        Value::String(text) => Ok(text),
-        other => Err(SuiteFault::WrongType { field, got: kind(&other), want: WANT }),
-    });
-    strings.collect::<Result<_, _>>().map(Some)
 }

@@ -6,14 +6,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use serde_json::{Map, Value};
-
 use super::fault::SuiteFault;
-use super::label::Label;
-use super::lines::{Lines, full_text, optional_list, optional_text, text};
+use super::lines::Lines;
 use super::prompt::{Chunk, Prompt, render_user};
 use super::prompts::Suite;
 use crate::Result;
+use crate::text::{Fields, LineFault};
 
 /// The most chunks of one prompt. Evidence compares them with each other, so that their number must be bounded.
 const MOST_CHUNKS: usize = 2_000;
@@ -92,37 +90,27 @@ fn read_prompts(suite: &mut Lines) -> Result<(Vec<Pending>, BTreeMap<String, usi
 }
 
 /// One line of the suite; the chunks are still missing.
-fn prompt(mut object: Map<String, Value>) -> Result<Prompt, SuiteFault> {
-    let label = match optional_text(&mut object, "label")? {
-        None => None,
-        Some(name) => match Label::ALL.into_iter().find(|label| label.name() == name) {
-            Some(label) => Some(label),
-            None => return Err(SuiteFault::UnknownLabel { got: name }),
-        },
-    };
-    let context = optional_list(&mut object, "context")?.ok_or(SuiteFault::Missing { field: "context" })?;
+fn prompt(mut fields: Fields) -> Result<Prompt, LineFault> {
     Ok(Prompt {
-        id: full_text(&mut object, "prompt_id")?,
-        label,
-        system: text(&mut object, "system")?,
-        user: full_text(&mut object, "user")?,
-        question: full_text(&mut object, "question")?,
-        context,
-        relevant: optional_list(&mut object, "relevant")?,
-        gold_answer: optional_text(&mut object, "gold_answer")?,
+        id: fields.take_text("prompt_id")?,
+        label: fields.take_optional("label")?,
+        system: fields.take("system")?,
+        user: fields.take_text("user")?,
+        question: fields.take_text("question")?,
+        context: fields.take("context")?,
+        relevant: fields.take_optional("relevant")?,
+        gold_answer: fields.take_optional("gold_answer")?,
         chunks: Vec::new(),
     })
 }
 
 /// One line of the corpus: the prompt's id and the chunk.
-fn chunk(mut object: Map<String, Value>) -> Result<(String, Chunk), SuiteFault> {
-    let prompt_id = full_text(&mut object, "prompt_id")?;
-    let id = full_text(&mut object, "chunk_id")?;
+fn chunk(mut fields: Fields) -> Result<(String, Chunk), SuiteFault> {
+    let (prompt_id, id) = (fields.take_text("prompt_id")?, fields.take_text("chunk_id")?);
     if id.contains(['[', ']', '\n', '\r']) || id.trim() != id {
         return Err(SuiteFault::NotCitable { got: id });
     }
-    let source = full_text(&mut object, "source")?;
-    Ok((prompt_id, Chunk { id, source, text: full_text(&mut object, "text")? }))
+    Ok((prompt_id, Chunk { id, source: fields.take_text("source")?, text: fields.take_text("text")? }))
 }
 
 /// The prompt with its chunks in the order of its context.

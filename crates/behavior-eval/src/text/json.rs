@@ -12,35 +12,36 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess,
 use serde_json::error::Category;
 use serde_json::{Map, Value};
 
-/// Why a text is not read: `reason` in the parser's words, `field` as a path with dots.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum JsonFault {
-    #[error("{reason}")]
-    CutOff { reason: String },
-    #[error("{reason} at column {column}")]
-    Syntax { reason: String, column: usize },
-    #[error("field `{field}` stands in it twice")]
-    Repeated { field: String },
-}
+use super::lines::LineFault;
 
 /// The value of a text of one line.
-pub(crate) fn parse(text: &str) -> Result<Value, JsonFault> {
+pub(crate) fn parse(text: &str) -> Result<Value, LineFault> {
     let repeated = RefCell::new(None);
     let mut parser = serde_json::Deserializer::from_str(text);
     let value = Reader { repeated: &repeated }.deserialize(&mut parser);
     let value = value.and_then(|value| parser.end().map(|()| value));
     value.map_err(|error| {
         if let Some(field) = repeated.take() {
-            return JsonFault::Repeated { field };
+            return LineFault::field(field, "it stands in the line twice");
+        }
+        if error.classify() == Category::Eof {
+            return LineFault::CutOff;
         }
         // The parser counts lines within the text; only its column means something here.
-        let said = error.to_string();
-        let reason = said.split(" at line ").next().unwrap_or_default().to_owned();
-        match error.classify() {
-            Category::Eof => JsonFault::CutOff { reason: format!("{reason} at column {}", error.column()) },
-            _ => JsonFault::Syntax { reason, column: error.column() },
+        let (said, column) = (error.to_string(), error.column());
+        let reason = format!("{} at column {column}", said.split(" at line ").next().unwrap_or_default());
+        match field_before(text, column) {
+            Some(field) => LineFault::field(field, reason),
+            None => LineFault::NotJson { reason },
         }
     })
+}
+
+/// The name in front of the value in which a parser stopped: the last `"name":` before `column` (from 1).
+fn field_before(line: &str, column: usize) -> Option<&str> {
+    let seen = line.get(..column.min(line.len()))?;
+    let name = &seen[..seen.rfind("\":")?];
+    Some(&name[name.rfind('"')? + 1..]).filter(|name| !name.is_empty() && name.len() <= 64)
 }
 
 /// Reads any value; notes the path of the first field that is given twice.
@@ -110,21 +111,9 @@ impl<'de> Visitor<'de> for Reader<'_> {
     }
 }
 
-/// The name of a JSON type, with its article.
-pub(crate) fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a string",
-        Value::Array(_) => "a list",
-        Value::Object(_) => "an object",
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{JsonFault, parse};
+    use super::{LineFault, parse};
     use serde_json::Value;
 
     #[test]
@@ -143,22 +132,24 @@ mod tests {
             (r#"{"x": {"b": 1, "c": 2, "b": 3}}"#, "x.b"),
             (r#"{"x": [{}, {"y": {"c": 2, "c": 3}}], "x": 1}"#, "x.1.y.c"),
         ] {
-            assert_eq!(parse(text), Err(JsonFault::Repeated { field: path.to_owned() }), "{text}");
+            assert_eq!(parse(text), Err(LineFault::field(path, "it stands in the line twice")), "{text}");
         }
         assert!(parse(r#"{"a": {"a": 1}, "b": {"a": 1}}"#).is_ok(), "each object has names of its own");
     }
 
     #[test]
     fn texts_that_are_no_json() {
-        assert!(matches!(parse(r#"{"a": [1"#), Err(JsonFault::CutOff { reason }) if reason.contains("column 8")));
+        for text in [r#"{"a": [1"#, "nul", ""] {
+            assert_eq!(parse(text), Err(LineFault::CutOff), "{text}");
+        }
         for (text, part) in [
-            ("{} {}", "trailing characters at column 4"),
-            (r#"{"a": 1e999}"#, "number out of range"),
+            ("{} {}", "no JSON object: trailing characters at column 4"),
+            (r#"{"a": 1e999}"#, "field `a`: number out of range"),
             (&"[".repeat(100_000), "recursion limit"),
-            ("nul", "expected"),
+            ("nil", "expected"),
         ] {
             let fault = parse(text).unwrap_err().to_string();
-            assert!(fault.contains(part) || matches!(parse(text), Err(JsonFault::CutOff { .. })), "{fault}");
+            assert!(fault.contains(part), "{fault}");
         }
     }
 }

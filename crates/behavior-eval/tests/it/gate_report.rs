@@ -114,10 +114,7 @@ fn report(value: f64) -> GateReport {
             name: HOSTILE.into(),
             identity: "a".repeat(64),
             prompts: 200,
-            resolved: 80,
-            contested: 60,
-            indeterminate: 60,
-            unlabelled: 0,
+            counts: LabelCounts { resolved: 80, contested: 60, indeterminate: 60, unlabelled: 0 },
             labels: LabelSource::Suite,
         },
         settings: Settings {

@@ -14,7 +14,7 @@ use behavior_eval::Error;
 use behavior_eval::gates::{Outcome, RefusalSignals, Verdict};
 use behavior_eval::labels::Perturbation;
 use behavior_eval::model::{Answer, ModelError, RoutingTable, Run, ScriptedSubject, Subject, SubjectInfo, Want};
-use behavior_eval::records::artifact::open_or_record;
+use behavior_eval::records::artifact::{PromptEntry, open_or_record};
 use behavior_eval::records::trace::{TraceReader, TraceWriter};
 use behavior_eval::report::GateReport;
 use behavior_eval::run::{GateRun, GateRunConfig};
@@ -440,7 +440,8 @@ fn failed_gates_leave_repairs_of_everything_that_is_wrong() {
         assert_eq!((&misrouted.prompt_id, misrouted.layer), (&prompt.prompt_id, 2));
         assert_eq!(misrouted.tokens, (0..tokens).step_by(2).collect::<Vec<_>>());
         // The teacher's side of every position is in its recording.
-        let index = recorded.base.find(&misrouted.prompt_id).unwrap();
+        let is_it = |entry: &PromptEntry| entry.prompt_id == misrouted.prompt_id;
+        let index = recorded.base.prompts().iter().position(is_it).unwrap();
         assert_eq!(recorded.base.routing(index).unwrap().n, tokens as usize);
     }
     let refused: Vec<&String> =

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use behavior_eval::gates::{CitationVerdict, GateConfig, GateError, Measured, PromptRecord, RefusalSignals};
+use behavior_eval::gates::{CitationVerdict, GateError, Measured, PromptRecord, RefusalSignals};
 use behavior_eval::labels::{LabelThresholds, PromptLabel, labels};
 use behavior_eval::model::{Answer, AnswerEnd};
 use behavior_eval::stats::Figure;
@@ -23,7 +23,7 @@ fn judged<'a>(prompt: &'a Prompt, evidence: Option<&'a PromptLabel>, answer: &st
 fn figures(answer: impl Fn(&Prompt) -> String) -> (Measured, Vec<PromptRecord<'static>>) {
     let suite: &'static Suite = Box::leak(Box::new(suite()));
     let records: Vec<_> = suite.prompts().iter().map(|prompt| judged(prompt, None, &answer(prompt))).collect();
-    (Measured::of(&records, &GateConfig::default()).unwrap(), records)
+    (Measured::of(&records, 20).unwrap(), records)
 }
 
 fn gold(prompt: &Prompt) -> String {
@@ -179,8 +179,7 @@ fn a_table_worked_out_by_hand() {
         (prompt("c1", Contested, &["a", "b", "d"]), "Some say Ozo [a] [d], others Izi [d]."),
     ];
     let records: Vec<_> = rows.iter().map(|(prompt, text)| judged(prompt, None, text)).collect();
-    let config = GateConfig { min_prompts_per_label: 2, ..GateConfig::default() };
-    let Measured { citations: cited, refusals: refused, .. } = Measured::of(&records, &config).unwrap();
+    let Measured { citations: cited, refusals: refused, .. } = Measured::of(&records, 2).unwrap();
     let counts = |figure: &Figure| (figure.numerator.unwrap(), figure.denominator.unwrap(), figure.n);
     assert_eq!(counts(&cited.precision), (4, 6, 5));
     assert_eq!(counts(&cited.recall), (3, 5, 3));
@@ -199,9 +198,8 @@ fn a_table_worked_out_by_hand() {
     assert_eq!(counts(&refused.precision), (1, 2, 2));
     // answering: 2 right, 1 refused wrongly, 1 answered wrongly: F1 4/6
     assert!((refused.macro_f1.value - (0.5 + 4.0 / 6.0) / 2.0).abs() < 1e-15);
-    // The serialised form is what reports and traces build on.
-    let r1 = serde_json::to_string(&records[0].citations[2]).unwrap();
-    assert_eq!(r1, r#"{"chunk_id":"c","span":[33,34],"valid":false,"verdict":"not_supported","relevant":false}"#);
+    let c = &records[0].citations[2];
+    assert_eq!((&*c.chunk_id, &c.span, c.verdict, c.relevant), ("c", &(33..34), CitationVerdict::NotSupported, false));
 }
 
 #[test]
@@ -211,8 +209,7 @@ fn suites_no_verdict_can_rest_on() {
         let prompts = suite.prompts().iter().filter(move |prompt| prompt.label == Some(label));
         prompts.take(n).map(|prompt| judged(prompt, None, "x")).collect::<Vec<_>>()
     };
-    let config = GateConfig::default();
-    let error = |records: &[PromptRecord<'_>]| Measured::of(records, &config).unwrap_err();
+    let error = |records: &[PromptRecord<'_>]| Measured::of(records, 20).unwrap_err();
     let resolved = of(Label::Resolved, 80);
     let refused = of(Label::Indeterminate, 60);
     assert!(matches!(error(&[]), GateError::OneSided { resolved: 0, indeterminate: 0 }));
@@ -226,7 +223,7 @@ fn suites_no_verdict_can_rest_on() {
     assert!(error(&few).to_string().contains("3 indeterminate"));
     // Twenty of each are enough.
     let enough = [of(Label::Resolved, 20), of(Label::Indeterminate, 20)].concat();
-    assert!(Measured::of(&enough, &config).is_ok());
+    assert!(Measured::of(&enough, 20).is_ok());
 }
 
 #[test]
@@ -272,16 +269,15 @@ fn the_evidence_stands_in_for_labels_and_attribution() {
     let blank: Vec<Prompt> =
         suite.prompts().iter().map(|p| Prompt { label: None, relevant: None, ..p.clone() }).collect();
     let labels = labels(&blank, &LabelThresholds::default());
-    let config = GateConfig::default();
     let answers: Vec<String> = suite.prompts().iter().map(gold).collect();
     let evidence = blank.iter().zip(&labels.prompts).zip(&answers);
     let blind: Vec<_> = evidence.map(|((prompt, label), answer)| judged(prompt, Some(label), answer)).collect();
-    let figures = Measured::of(&blind, &config).unwrap().citations;
+    let figures = Measured::of(&blind, 20).unwrap().citations;
     assert_eq!((figures.precision.value, figures.recall.value), (1.0, 1.0));
     assert_eq!((figures.precision.n, figures.recall.denominator), (140, Some(354)));
     assert!(figures.support_precision.is_none(), "the evidence is no gold attribution");
     let ungated: Vec<_> = blank.iter().zip(&answers).map(|(p, a)| judged(p, None, a)).collect();
-    assert!(matches!(Measured::of(&ungated, &config), Err(GateError::OneSided { .. })));
+    assert!(matches!(Measured::of(&ungated, 20), Err(GateError::OneSided { .. })));
 }
 
 /// `fixtures/generators/gen_gates.py` computes the same figures with other code.

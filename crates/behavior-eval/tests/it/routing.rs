@@ -6,7 +6,7 @@ use behavior_eval::model::{
     Answer, AskedPrompt, ModelError, Role, RoutingTable, Run, ScriptedSubject, Subject, SubjectInfo, Want,
     route_checked, run_checked,
 };
-use behavior_eval::stats::{BootstrapConfig, Figure};
+use behavior_eval::stats::Figure;
 
 const PROMPTS: [&str; 5] = ["alpha", "the second one", "third", "a fourth, longer than the others", "end."];
 
@@ -29,7 +29,7 @@ fn gate(student: &mut ScriptedSubject) -> (RoutingReport, Vec<RoutingFigures>) {
 
 /// The agreement of these prompts, with the interval of drawing prompts anew.
 fn by_prompt(prompts: &[RoutingFigures]) -> Figure {
-    agreement(prompts.iter().map(|figures| figures.agreement), BootstrapConfig::default()).unwrap()
+    agreement(prompts.iter().map(|figures| figures.agreement)).unwrap()
 }
 
 #[test]

@@ -51,7 +51,7 @@ fn a_table_by_hand() {
     let mut teacher = scripted(4, |_, _| row(&TEACHER, 3.0));
     let mut student = scripted(4, |_, _| row(&STUDENT, -7.0));
     let mut seen = Vec::new();
-    let report = compare(&mut teacher, &mut student, &text, &config(4), &mut |p| seen.push(p.windows_done)).unwrap();
+    let report = compare(&mut teacher, &mut student, &text, &config(4), &mut |done, _| seen.push(done)).unwrap();
     assert_eq!(seen, [1, 2]);
     assert_eq!((report.windows, report.predictions, report.text_tokens), (2, 4, 8));
 
@@ -91,7 +91,7 @@ fn quantiles_see_the_spread() {
     let mut teacher = scripted(2, |_, _| vec![0.0, 0.0]);
     let mut student = scripted(2, |position, _| vec![0.0, position as f32 * 0.1]);
     let text = [0; 12];
-    let report = compare(&mut teacher, &mut student, &text, &config(12), &mut |_| {}).unwrap();
+    let report = compare(&mut teacher, &mut student, &text, &config(12), &mut |_, _| {}).unwrap();
     // KL of (1/2, 1/2) against logits (0, d): ln((1 + e^d) / 2) - d / 2.
     let kl = |row: usize| {
         let d = f64::from(row as f32 * 0.1);
@@ -113,17 +113,17 @@ fn a_model_is_no_different_from_itself() {
     let make = || scripted(50, |p, t| (0..50u32).map(|i| ((i * 31 + t * 7 + p as u32) % 17) as f32 * 0.37).collect());
     let text: Vec<u32> = (0..600).map(|i| i * i % 47).collect();
     let config = FidelityConfig { n_ctx: 32, prefix: vec![48, 49], max_windows: None };
-    let report = compare(&mut make(), &mut make(), &text, &config, &mut |_| {}).unwrap();
+    let report = compare(&mut make(), &mut make(), &text, &config, &mut |_, _| {}).unwrap();
     assert_eq!(report.windows, 20);
     let f = &report.figures;
     assert_eq!((f.kl.max, f.rms_delta_p.value, f.ln_ratio.value), (0.0, 0.0, 0.0));
     assert_eq!((f.same_top1.value, f.flips.share.count), (1.0, 0));
     assert_eq!(f.teacher, f.student);
-    let alone = perplexity(&mut make(), &text, &config, &mut |_| {}).unwrap();
+    let alone = perplexity(&mut make(), &text, &config, &mut |_, _| {}).unwrap();
     assert_eq!(alone.figures, f.teacher);
     assert_eq!(alone.predictions, 320);
     // The same inputs give the same bytes.
-    let again = compare(&mut make(), &mut make(), &text, &config, &mut |_| {}).unwrap();
+    let again = compare(&mut make(), &mut make(), &text, &config, &mut |_, _| {}).unwrap();
     assert_eq!(serde_json::to_string(&report).unwrap(), serde_json::to_string(&again).unwrap());
 }
 
@@ -132,7 +132,7 @@ fn the_second_half_is_scored_given_all_before_it() {
     // The model is certain of the token after the one it sees; the text counts up, so every prediction is right.
     let follow = |_: usize, token: u32| (0..10).map(|i| if i == (token + 1) % 10 { 30.0 } else { 0.0 }).collect();
     let text: Vec<u32> = (0..40).map(|i| i % 10).collect();
-    let report = perplexity(&mut scripted(10, follow), &text, &config(20), &mut |_| {}).unwrap();
+    let report = perplexity(&mut scripted(10, follow), &text, &config(20), &mut |_, _| {}).unwrap();
     assert_eq!(report.figures.top1_accuracy.value, 1.0);
     assert!((report.figures.perplexity.value - 1.0).abs() < 1e-9);
 
@@ -141,7 +141,7 @@ fn the_second_half_is_scored_given_all_before_it() {
         asked.push(position);
         vec![0.0; 10]
     });
-    let report = perplexity(&mut model, &text, &config(20), &mut |_| {}).unwrap();
+    let report = perplexity(&mut model, &text, &config(20), &mut |_, _| {}).unwrap();
     assert_eq!(report.predictions, 20);
     close(report.figures.perplexity.value, 10.0);
     let window: Vec<usize> = (9..=18).collect();
@@ -154,7 +154,7 @@ fn defects_are_errors_that_name_the_model() {
     let fine = || scripted(4, |_, _| vec![0.0; 4]);
     let bad_logit = |bad: f32| scripted(4, move |p, _| if p == 5 { vec![0.0, bad, 0.0, 0.0] } else { vec![0.0; 4] });
     for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-        let e = compare(&mut bad_logit(value), &mut fine(), &text, &config(8), &mut |_| {}).unwrap_err();
+        let e = compare(&mut bad_logit(value), &mut fine(), &text, &config(8), &mut |_, _| {}).unwrap_err();
         assert!(
             matches!(
                 e,
@@ -162,23 +162,23 @@ fn defects_are_errors_that_name_the_model() {
             ),
             "{e}"
         );
-        let e = compare(&mut fine(), &mut bad_logit(value), &text, &config(8), &mut |_| {}).unwrap_err();
+        let e = compare(&mut fine(), &mut bad_logit(value), &text, &config(8), &mut |_, _| {}).unwrap_err();
         assert!(matches!(e, Error::Fidelity(FidelityError::NotFinite { role: Role::Student, .. })), "{e}");
-        let e = perplexity(&mut bad_logit(value), &text, &config(8), &mut |_| {}).unwrap_err();
+        let e = perplexity(&mut bad_logit(value), &text, &config(8), &mut |_, _| {}).unwrap_err();
         assert!(matches!(e, Error::Fidelity(FidelityError::NotFinite { role: Role::Model, .. })), "{e}");
     }
     let mut other = scripted(5, |_, _| vec![0.0; 5]);
-    let e = compare(&mut other, &mut fine(), &text, &config(8), &mut |_| {}).unwrap_err();
+    let e = compare(&mut other, &mut fine(), &text, &config(8), &mut |_, _| {}).unwrap_err();
     assert!(matches!(e, Error::Fidelity(FidelityError::VocabularyMismatch { teacher: 5, student: 4 })), "{e}");
     let mut short_rows = scripted(4, |_, _| vec![0.0; 3]);
-    let e = compare(&mut fine(), &mut short_rows, &text, &config(8), &mut |_| {}).unwrap_err();
+    let e = compare(&mut fine(), &mut short_rows, &text, &config(8), &mut |_, _| {}).unwrap_err();
     assert!(matches!(e, Error::Fidelity(FidelityError::Contract { role: Role::Student, .. })), "{e}");
-    let e = compare(&mut short_rows, &mut fine(), &text, &config(8), &mut |_| {}).unwrap_err();
+    let e = compare(&mut short_rows, &mut fine(), &text, &config(8), &mut |_, _| {}).unwrap_err();
     assert!(matches!(e, Error::Fidelity(FidelityError::Contract { role: Role::Teacher, .. })), "{e}");
     for text in [&[][..], &[0; 7]] {
-        let e = compare(&mut fine(), &mut fine(), text, &config(8), &mut |_| {}).unwrap_err();
+        let e = compare(&mut fine(), &mut fine(), text, &config(8), &mut |_, _| {}).unwrap_err();
         assert!(matches!(e, Error::Fidelity(FidelityError::TextTooShort { need: 8, .. })), "{e}");
-        let e = perplexity(&mut fine(), text, &config(8), &mut |_| {}).unwrap_err();
+        let e = perplexity(&mut fine(), text, &config(8), &mut |_, _| {}).unwrap_err();
         assert!(matches!(e, Error::Fidelity(FidelityError::TextTooShort { need: 8, .. })), "{e}");
     }
 }
@@ -205,7 +205,7 @@ fn a_model_that_quits_ends_the_measurement_and_hangs_nobody() {
     let text = [0; 16];
     let run = |teacher: (usize, bool), student: (usize, bool)| {
         let [mut teacher, mut student] = [teacher, student].map(|(rows, fails)| Quitter { rows, fails });
-        compare(&mut teacher, &mut student, &text, &config(8), &mut |_| {})
+        compare(&mut teacher, &mut student, &text, &config(8), &mut |_, _| {})
     };
     assert!(run((9, false), (9, false)).is_ok());
     for rows in 0..4 {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use behavior_eval::Error;
 use behavior_eval::suite::{ChunkKey, Label, Suite, SuiteFault};
+use behavior_eval::text::LineFault;
 
 const PROMPT: &str = r#"{"prompt_id": "p1", "label": "resolved", "system": "S", "user": "A. [c1]\nB. [c 2]\nQuestion: Q?", "question": "Q?", "context": ["c1", "c 2"], "relevant": ["c1"], "gold_answer": "A. [c1]"}"#;
 const CHUNKS: &str = "{\"prompt_id\": \"p1\", \"chunk_id\": \"c1\", \"source\": \"s\", \"text\": \"A.\"}
@@ -33,6 +34,10 @@ impl Files {
         let (suite, corpus) = self.paths();
         Suite::open(&suite, &corpus)
     }
+}
+
+fn field(name: &str, reason: &str) -> SuiteFault {
+    SuiteFault::Line(LineFault::Field { field: name.to_owned(), reason: reason.to_owned() })
 }
 
 /// The fault of the pair, with its file and line.
@@ -81,22 +86,25 @@ fn the_identity_is_that_of_the_content() {
 #[test]
 fn lines_that_are_no_object() {
     let cut = &PROMPT[..PROMPT.len() / 2];
-    for (line, part) in [(cut, "EOF"), ("{\"a\": 1e999}", "number out of range"), ("{} {}", "trailing")] {
+    for (line, part) in
+        [(cut, "is cut off"), ("{\"a\": 1e999}", "field `a`: number out of range"), ("{} {}", "trailing")]
+    {
         let (file, at, fault) = fault(format!("{PROMPT}\n{line}\n"), CHUNKS);
         assert_eq!((file.as_str(), at), ("s.jsonl", 2));
-        assert!(matches!(&fault, SuiteFault::NotJson { reason } if reason.contains(part)), "{fault}");
+        assert!(fault.to_string().contains(part), "{fault}");
     }
     let twice = prompt_with(r#""label": "resolved""#, r#""label": "indeterminate", "label": "resolved""#);
-    let repeated = |field: &str| SuiteFault::RepeatedField { field: field.to_owned() };
+    let repeated = |name| field(name, "it stands in the line twice");
     assert_eq!(fault(twice, CHUNKS), ("s.jsonl".to_owned(), 1, repeated("label")));
     let twice = CHUNKS.replace(r#""more": [1]"#, r#""more": {"x": 1, "x": 1}"#);
     assert_eq!(fault(PROMPT, twice), ("c.jsonl".to_owned(), 2, repeated("more.x")));
     let deep = "[".repeat(100_000);
-    assert!(matches!(fault(deep, CHUNKS).2, SuiteFault::NotJson { .. }));
+    assert!(matches!(fault(deep, CHUNKS).2, SuiteFault::Line(LineFault::NotJson { .. })));
     for (line, got) in [("[1]", "a list"), ("3", "a number"), ("null", "null"), ("\"x\"", "a string")] {
-        assert_eq!(fault(line, CHUNKS).2, SuiteFault::NotAnObject { got });
+        let reason = format!("{got} instead of an object");
+        assert_eq!(fault(line, CHUNKS).2, SuiteFault::Line(LineFault::NotJson { reason }));
     }
-    assert_eq!(fault([0xff, 0xfe, b'\n'], CHUNKS).2, SuiteFault::NotUtf8);
+    assert_eq!(fault([0xff, 0xfe, b'\n'], CHUNKS).2, SuiteFault::Line(LineFault::NotText));
     let (file, line, _) = fault(PROMPT, format!("{CHUNKS}{{\"prompt_id\": \"p1\", \"chu"));
     assert_eq!((file.as_str(), line), ("c.jsonl", 3));
 }
@@ -106,40 +114,41 @@ fn a_line_without_end_is_not_read_to_the_end() {
     let mut long = format!("{PROMPT}\n").into_bytes();
     long.resize(long.len() + (17 << 20), b' ');
     let (_, line, fault) = fault(long, CHUNKS);
-    assert_eq!((line, fault), (2, SuiteFault::LineTooLong { limit: 16 << 20 }));
+    assert_eq!((line, fault), (2, SuiteFault::Line(LineFault::TooLong { limit: 16 << 20 })));
 }
 
 #[test]
 fn fields_that_are_missing_empty_or_of_another_type() {
-    for field in ["prompt_id", "system", "user", "question", "context"] {
-        let renamed = prompt_with(&format!("\"{field}\":"), "\"other\":");
-        assert_eq!(fault(renamed, CHUNKS).2, SuiteFault::Missing { field }, "{field}");
+    for name in ["prompt_id", "system", "user", "question", "context"] {
+        let renamed = prompt_with(&format!("\"{name}\":"), "\"other\":");
+        assert_eq!(fault(renamed, CHUNKS).2, field(name, "it is missing"), "{name}");
     }
-    for field in ["prompt_id", "chunk_id", "source", "text"] {
-        let renamed = CHUNKS.replacen(&format!("\"{field}\":"), "\"other\":", 1);
+    for name in ["prompt_id", "chunk_id", "source", "text"] {
+        let renamed = CHUNKS.replacen(&format!("\"{name}\":"), "\"other\":", 1);
         let (file, line, found) = fault(PROMPT, renamed);
-        assert_eq!((file.as_str(), line, found), ("c.jsonl", 1, SuiteFault::Missing { field }));
+        assert_eq!((file.as_str(), line, found), ("c.jsonl", 1, field(name, "it is missing")));
     }
-    let wrong = |field, got, want| SuiteFault::WrongType { field, got, want };
-    let (text, list) = ("a string", "a list of strings");
+    let wrong = |name, got, want| field(name, &format!("invalid type: {got}, expected {want}"));
+    let (text, list) = ("a string", "a sequence");
     for (part, by, want) in [
-        (r#""prompt_id": "p1""#, r#""prompt_id": 7"#, wrong("prompt_id", "a number", text)),
-        (r#""system": "S""#, r#""system": {}"#, wrong("system", "an object", text)),
-        (r#""label": "resolved""#, r#""label": true"#, wrong("label", "a boolean", text)),
-        (r#""context": ["c1", "c 2"]"#, r#""context": "c1""#, wrong("context", "a string", list)),
-        (r#""relevant": ["c1"]"#, r#""relevant": [["c1"]]"#, wrong("relevant", "a list", list)),
+        (r#""prompt_id": "p1""#, r#""prompt_id": 7"#, wrong("prompt_id", "integer `7`", text)),
+        (r#""system": "S""#, r#""system": {}"#, wrong("system", "map", text)),
+        (r#""label": "resolved""#, r#""label": true"#, wrong("label", "boolean `true`", "string or map")),
+        (r#""context": ["c1", "c 2"]"#, r#""context": "c1""#, wrong("context", "string \"c1\"", list)),
+        (r#""relevant": ["c1"]"#, r#""relevant": [["c1"]]"#, wrong("relevant", "sequence", text)),
         (
             r#""relevant": ["c1"]"#,
             r#""relevant": [123456789012345678901234567890]"#,
-            wrong("relevant", "a number", list),
+            wrong("relevant", "floating point `1.2345678901234568e+29`", text),
         ),
-        (r#""prompt_id": "p1""#, r#""prompt_id": """#, SuiteFault::Empty { field: "prompt_id" }),
-        (r#""question": "Q?""#, r#""question": """#, SuiteFault::Empty { field: "question" }),
+        (r#""prompt_id": "p1""#, r#""prompt_id": """#, field("prompt_id", "it is empty")),
+        (r#""question": "Q?""#, r#""question": """#, field("question", "it is empty")),
     ] {
         assert_eq!(fault(prompt_with(part, by), CHUNKS), ("s.jsonl".to_owned(), 1, want));
     }
     let other = prompt_with(r#""label": "resolved""#, r#""label": "Resolved""#);
-    assert_eq!(fault(other, CHUNKS).2, SuiteFault::UnknownLabel { got: "Resolved".to_owned() });
+    let reason = "unknown variant `Resolved`, expected one of `resolved`, `contested`, `indeterminate`";
+    assert_eq!(fault(other, CHUNKS).2, field("label", reason));
 }
 
 #[test]

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use behavior_eval::gates::{GateConfig, Measured, PromptRecord, RefusalSignals};
+use behavior_eval::gates::{Measured, PromptRecord, RefusalSignals};
 use behavior_eval::labels::{LabelThresholds, labels};
 use behavior_eval::model::{Answer, AnswerEnd};
 use behavior_eval::suite::{Label, Suite};
@@ -32,7 +32,7 @@ fn citation_and_refusal_figures_of_the_teacher() {
     let answer = |id| Answer { tokens: vec![], text: String::clone(&answers[id]), stop_reason: AnswerEnd::Stop };
     let records: Vec<PromptRecord<'_>> =
         suite.prompts().iter().map(|prompt| PromptRecord::new(prompt, None, answer(&prompt.id), &signals)).collect();
-    let measured = Measured::of(&records, &GateConfig::default()).unwrap();
+    let measured = Measured::of(&records, 20).unwrap();
     let Measured { citations: cited, refusals: refused, .. } = measured;
     assert_eq!((cited.precision.numerator, cited.precision.denominator), (Some(337), Some(353)));
     assert_eq!(format!("{:.4}", cited.precision.value), "0.9547");
@@ -58,7 +58,7 @@ fn citation_and_refusal_figures_of_the_teacher() {
     // Spans point at what they name.
     for record in &records {
         for citation in &record.citations {
-            assert_eq!(record.answer.text[citation.span.0.clone()], citation.chunk_id);
+            assert_eq!(record.answer.text[citation.span.clone()], citation.chunk_id);
         }
     }
 }

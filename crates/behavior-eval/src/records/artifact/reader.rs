@@ -1,6 +1,8 @@
 //! Reading an artifact, trusting none of it.
 
+use std::collections::HashSet;
 use std::fs::File;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -38,9 +40,9 @@ impl TeacherArtifact {
     pub fn open(path: &Path) -> Result<Self> {
         let path = if path.is_dir() { path.join(FILE_NAME) } else { path.to_owned() };
         let file = file::open(&path)?;
-        let parts = read_parts(&file, &path)?;
-        let opened = Self::from_parts(path.clone(), file, parts);
-        opened.map_err(|defect| defect.at(&path).into())
+        let (spec, prompts, blocks) = read_parts(&file, &path)?;
+        let starts = block_starts(&path, &spec, &prompts, blocks).map_err(|defect| defect.at(&path))?;
+        Ok(Self { path, file: Mutex::new(file), spec, prompts, starts })
     }
 
     /// Opens the artifact at `path` if it is a recording of `spec`.
@@ -87,14 +89,10 @@ impl TeacherArtifact {
         Ok(())
     }
 
-    /// The place of a prompt.
-    pub fn find(&self, prompt_id: &str) -> Option<usize> {
-        self.prompts.iter().position(|entry| entry.prompt_id == prompt_id)
-    }
-
     /// The place of a prompt that must be there.
     pub(crate) fn place_of(&self, prompt: &Prompt) -> Result<usize, SuiteError> {
-        self.find(&prompt.id).ok_or_else(|| SuiteError::UnknownPrompt { prompt_id: prompt.id.clone() })
+        let place = self.prompts.iter().position(|entry| entry.prompt_id == prompt.id);
+        place.ok_or_else(|| SuiteError::UnknownPrompt { prompt_id: prompt.id.clone() })
     }
 
     /// The tokens of prompt and answer `[n]`.
@@ -159,48 +157,6 @@ impl TeacherArtifact {
         rows.map(Some).map_err(|reason| self.wrong(prompt, Column::Logits, reason))
     }
 
-    /// Reads every column of every prompt.
-    ///
-    /// # Errors
-    /// The first that is damaged.
-    pub fn verify(&self) -> Result<()> {
-        for prompt in 0..self.prompts.len() {
-            self.answer(prompt)?;
-            self.routing(prompt)?;
-            self.local_routing(prompt)?;
-            self.scores(prompt)?;
-            self.router_inputs(prompt)?;
-            self.final_hidden(prompt)?;
-            self.sparse_logits(prompt)?;
-        }
-        Ok(())
-    }
-
-    fn from_parts(path: PathBuf, file: File, parts: Parts) -> Result<Self, ArtifactDefect> {
-        let Parts { spec, index, mut at, end } = parts;
-        let key = spec.key();
-        let folder = path.parent().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
-        if let Some(folder) = folder.filter(|folder| *folder != key) {
-            return Err(ArtifactDefect::Misplaced { key, folder });
-        }
-        let damaged = |reason: String| ArtifactDefect::damaged("index", reason);
-        let mut starts = Vec::new();
-        let mut seen = std::collections::HashSet::new();
-        let columns = Column::of(&spec);
-        let prompts = index.prompts;
-        for entry in &prompts {
-            if !seen.insert(&entry.prompt_id) {
-                return Err(damaged(format!("prompt {} stands in it twice", entry.prompt_id)));
-            }
-            starts.push(at);
-            at = check_entry(entry, &spec, &columns, at, end)?;
-        }
-        if at != end || prompts.is_empty() {
-            return Err(damaged(format!("its prompts end at byte {at} of {end}")));
-        }
-        Ok(Self { path, file: Mutex::new(file), spec, prompts, starts })
-    }
-
     /// The first difference that keeps this from being a recording of `spec`.
     fn foreign(&self, spec: &ArtifactSpec) -> Option<ArtifactDefect> {
         let text = |value: Option<&serde_json::Value>| value.map_or_else(|| "nothing".to_owned(), ToString::to_string);
@@ -262,16 +218,8 @@ impl TeacherArtifact {
     }
 }
 
-/// The two JSON parts, and where the prompts' blocks begin and end.
-struct Parts {
-    spec: ArtifactSpec,
-    index: Index,
-    at: u64,
-    end: u64,
-}
-
-/// Reads header and index of the file at `path`.
-fn read_parts(file: &File, path: &Path) -> Result<Parts> {
+/// Reads header and index of the file at `path`, and where the prompts' blocks lie between them.
+fn read_parts(file: &File, path: &Path) -> Result<(ArtifactSpec, Vec<PromptEntry>, Range<u64>)> {
     let refuse = |defect: ArtifactDefect| Error::Records(defect.at(path));
     let len = file.metadata().map_err(|source| Error::File { path: path.to_owned(), source })?.len();
     // The stored length of the JSON part `what`, when the file has room for it.
@@ -298,7 +246,7 @@ fn read_parts(file: &File, path: &Path) -> Result<Parts> {
         return Err(refuse(ArtifactDefect::damaged("index", "it does not have the hash behind it")));
     }
     let (spec, index) = parse_parts(&header, &index).map_err(|defect| defect.at(path))?;
-    Ok(Parts { spec, index, at: HEAD_BYTES + header_bytes, end })
+    Ok((spec, index.prompts, HEAD_BYTES + header_bytes..end))
 }
 
 /// One of the two JSON parts.
@@ -320,6 +268,35 @@ fn parse_parts(header: &[u8], index: &[u8]) -> Result<(ArtifactSpec, Index), Art
         return Err(ArtifactDefect::damaged("header", "it does not have the hash of the index"));
     }
     Ok((header.spec, index))
+}
+
+/// Where each prompt's block starts; all of them fill `blocks`.
+fn block_starts(
+    path: &Path,
+    spec: &ArtifactSpec,
+    prompts: &[PromptEntry],
+    blocks: Range<u64>,
+) -> Result<Vec<u64>, ArtifactDefect> {
+    let key = spec.key();
+    let folder = path.parent().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
+    if let Some(folder) = folder.filter(|folder| *folder != key) {
+        return Err(ArtifactDefect::Misplaced { key, folder });
+    }
+    let damaged = |reason: String| ArtifactDefect::damaged("index", reason);
+    let (mut seen, mut starts) = (HashSet::new(), Vec::new());
+    let columns = Column::of(spec);
+    let Range { start: mut at, end } = blocks;
+    for entry in prompts {
+        if !seen.insert(&entry.prompt_id) {
+            return Err(damaged(format!("prompt {} stands in it twice", entry.prompt_id)));
+        }
+        starts.push(at);
+        at = check_entry(entry, spec, &columns, at, end)?;
+    }
+    if at != end || prompts.is_empty() {
+        return Err(damaged(format!("its prompts end at byte {at} of {end}")));
+    }
+    Ok(starts)
 }
 
 /// Checks a prompt's columns and returns where its block, which starts at `at`, ends.

@@ -12,7 +12,7 @@ use crate::stats::Share;
 use crate::{Error, Result};
 
 /// How the second trace differs from the first.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[allow(missing_docs, reason = "fields without a sentence speak for themselves")]
 pub struct TraceDiff {
     pub compared: u64,
@@ -38,7 +38,7 @@ pub struct TraceDiff {
 }
 
 /// How one prompt differs.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[allow(missing_docs, reason = "fields without a sentence speak for themselves")]
 pub struct PromptDiff {
     pub prompt_id: String,
@@ -71,25 +71,17 @@ pub fn diff(
     second: impl IntoIterator<Item = Result<TraceRecord>>,
 ) -> Result<TraceDiff> {
     let (mut first, mut second) = (first.into_iter(), second.into_iter());
-    let mut total = Total::default();
+    let (mut diff, mut agreed) = (TraceDiff::default(), [0; 2]);
     while let Some(pair) = next_pair(&mut first, &mut second)? {
-        total.push(pair);
+        for (agreed, record) in agreed.iter_mut().zip(&pair) {
+            *agreed += u64::from(record.routing.agreement);
+        }
+        diff.push(pair);
     }
-    let agreement = |count| Share::of(count, total.compared).ok_or(Error::Gates(GateError::NoCases));
-    let (first_agreement, second_agreement) = (agreement(total.agreed[0])?, agreement(total.agreed[1])?);
-    Ok(TraceDiff {
-        compared: total.compared,
-        agreement_change: second_agreement.value - first_agreement.value,
-        first_agreement,
-        second_agreement,
-        lost: total.prompts.iter().map(|prompt| prompt.lost).sum(),
-        gained: total.prompts.iter().map(|prompt| prompt.gained).sum(),
-        rerouted: total.rerouted,
-        valid_citations_change: total.valid_citations_change,
-        newly_refused: total.newly_refused,
-        newly_answered: total.newly_answered,
-        prompts: total.prompts,
-    })
+    let agreement = |count| Share::of(count, diff.compared).ok_or(Error::Gates(GateError::NoCases));
+    (diff.first_agreement, diff.second_agreement) = (agreement(agreed[0])?, agreement(agreed[1])?);
+    diff.agreement_change = diff.second_agreement.value - diff.first_agreement.value;
+    Ok(diff)
 }
 
 /// The next line of both, which must be about the same; `None` when both end.
@@ -125,33 +117,18 @@ fn next_pair(
     }
 }
 
-#[derive(Default)]
-struct Total {
-    compared: u64,
-    agreed: [u64; 2],
-    rerouted: u64,
-    valid_citations_change: i64,
-    newly_refused: Vec<String>,
-    newly_answered: Vec<String>,
-    prompts: Vec<PromptDiff>,
-}
-
-impl Total {
+impl TraceDiff {
+    /// Counts the differences of a line; the agreements are counted by the caller.
     fn push(&mut self, [a, b]: [TraceRecord; 2]) {
         if self.prompts.last().is_none_or(|prompt| prompt.prompt_id != a.prompt_id) {
-            let prompt_id = a.prompt_id.clone();
-            self.prompts.push(PromptDiff { prompt_id, first_divergence: None, lost: 0, gained: 0, stop_reasons: None });
+            self.prompts.push(PromptDiff { prompt_id: a.prompt_id.clone(), ..PromptDiff::default() });
         }
         let Some(prompt) = self.prompts.last_mut() else { return };
         self.compared += 1;
-        for (agreed, record) in self.agreed.iter_mut().zip([&a, &b]) {
-            *agreed += u64::from(record.routing.agreement);
-        }
-        match (a.routing.agreement, b.routing.agreement) {
-            (true, false) => prompt.lost += 1,
-            (false, true) => prompt.gained += 1,
-            _ => {}
-        }
+        let lost = u64::from(a.routing.agreement && !b.routing.agreement);
+        let gained = u64::from(!a.routing.agreement && b.routing.agreement);
+        (self.lost, self.gained) = (self.lost + lost, self.gained + gained);
+        (prompt.lost, prompt.gained) = (prompt.lost + lost, prompt.gained + gained);
         if a.routing.topk_expert_ids != b.routing.topk_expert_ids {
             self.rerouted += 1;
             prompt.first_divergence.get_or_insert(TracePosition { token_idx: a.token_idx, layer_idx: a.layer_idx });

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::record::TraceRecord;
 use crate::records::format::MAX_LINE_BYTES;
 use crate::records::{RecordError, TraceDefect, file};
-use crate::text;
+use crate::text::{self, LineFault};
 use crate::{Error, Result};
 
 /// The records of a trace, in order. Ends after the first error.
@@ -79,13 +79,13 @@ impl<R: BufRead> TraceReader<R> {
         let read = text::read_line(&mut self.input, MAX_LINE_BYTES, &mut self.buffer);
         let read = read.map_err(|source| Error::File { path: self.path.clone(), source })?;
         match (read, self.open.take_if(|_| read == Some(0))) {
-            (None, _) => return Err(self.defect(TraceDefect::TooLong)),
+            (None, _) => return Err(self.defect(LineFault::TooLong { limit: MAX_LINE_BYTES }.into())),
             (_, Some((prompt_id, _))) => return Err(self.defect(TraceDefect::Unfinished { prompt_id })),
             (Some(0), None) => return Ok(None),
             (Some(_), None) => {}
         }
         let line = self.buffer.strip_suffix(b"\n").unwrap_or(&self.buffer);
-        let text = std::str::from_utf8(line).map_err(|_| self.defect(TraceDefect::NotText))?;
+        let text = std::str::from_utf8(line).map_err(|_| self.defect(LineFault::NotText.into()))?;
         let record = TraceRecord::from_json(text).and_then(|record| self.place(&record).map(|()| record));
         record.map(Some).map_err(|defect| self.defect(defect))
     }

@@ -1,12 +1,11 @@
 //! One line of a trace.
 
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::records::TraceDefect;
 use crate::records::format::TRACE_VERSION;
-use crate::text::{JsonFault, kind, parse};
+use crate::text::{Fields, LineFault};
 
 /// One token in one MoE layer. `other`, here and below, are fields that this version does not know.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -120,22 +119,14 @@ impl TraceRecord {
     /// # Errors
     /// The first field that is missing or not what the schema says, by name.
     pub(super) fn from_json(line: &str) -> Result<Self, TraceDefect> {
-        let value = parse(line).map_err(|fault| match fault {
-            JsonFault::CutOff { .. } => TraceDefect::CutOff,
-            JsonFault::Repeated { field } => TraceDefect::field(&field, "it stands in the line twice"),
-            JsonFault::Syntax { column, .. } => match field_before(line, column) {
-                Some(field) => TraceDefect::field(field, &fault.to_string()),
-                None => TraceDefect::NotJson { reason: fault.to_string() },
-            },
-        })?;
-        let mut fields = Fields::of(value, "")?;
+        let mut fields = Fields::parse(line)?;
         let version: u32 = fields.take("version")?;
         if version != TRACE_VERSION {
             return Err(TraceDefect::Version { version });
         }
         let record = Self {
             version,
-            prompt_id: fields.take("prompt_id")?,
+            prompt_id: fields.take_text("prompt_id")?,
             token_idx: fields.take("token_idx")?,
             layer_idx: fields.take("layer_idx")?,
             routing: routing(fields.take("routing")?)?,
@@ -145,27 +136,17 @@ impl TraceRecord {
             stop_reason: fields.take_optional("stop_reason")?,
             other: fields.rest(),
         };
-        if record.prompt_id.is_empty() {
-            return Err(TraceDefect::field("prompt_id", "it is empty"));
-        }
         if record.coherence_score.is_some_and(|score| !(-1.0 - 1e-6..=1.0 + 1e-6).contains(&score)) {
-            return Err(TraceDefect::field("coherence_score", "a cosine lies between -1 and 1"));
+            return Err(LineFault::field("coherence_score", "a cosine lies between -1 and 1").into());
         }
         if !record.is_final() && (record.refusal.is_some() || !record.citations.is_empty()) {
-            return Err(TraceDefect::field("stop_reason", "citations and refusal belong to the line that has one"));
+            return Err(LineFault::field("stop_reason", "citations and refusal belong to the line that has one").into());
         }
         Ok(record)
     }
 }
 
-/// The name in front of the value in which a parser stopped: the last `"name":` before `column` (from 1).
-fn field_before(line: &str, column: usize) -> Option<&str> {
-    let seen = line.get(..column.min(line.len()))?;
-    let name = &seen[..seen.rfind("\":")?];
-    Some(&name[name.rfind('"')? + 1..]).filter(|name| !name.is_empty() && name.len() <= 64)
-}
-
-fn routing(value: Value) -> Result<RoutingTrace, TraceDefect> {
+fn routing(value: Value) -> Result<RoutingTrace, LineFault> {
     let mut fields = Fields::of(value, "routing")?;
     let routing = RoutingTrace {
         topk_expert_ids: fields.take("topk_expert_ids")?,
@@ -196,7 +177,7 @@ fn routing(value: Value) -> Result<RoutingTrace, TraceDefect> {
     Ok(routing)
 }
 
-fn citations(values: Vec<Value>) -> Result<Vec<CitationTrace>, TraceDefect> {
+fn citations(values: Vec<Value>) -> Result<Vec<CitationTrace>, LineFault> {
     let citation = |(i, value)| {
         let mut fields = Fields::of(value, &format!("citations.{i}"))?;
         Ok(CitationTrace {
@@ -209,7 +190,7 @@ fn citations(values: Vec<Value>) -> Result<Vec<CitationTrace>, TraceDefect> {
     values.into_iter().enumerate().map(citation).collect()
 }
 
-fn refusal(value: Value) -> Result<RefusalTrace, TraceDefect> {
+fn refusal(value: Value) -> Result<RefusalTrace, LineFault> {
     let mut fields = Fields::of(value, "refusal")?;
     let refusal = RefusalTrace {
         should_refuse: fields.take_optional("should_refuse")?,
@@ -221,41 +202,4 @@ fn refusal(value: Value) -> Result<RefusalTrace, TraceDefect> {
         return Err(fields.wrong("correct", "it contradicts should_refuse and did_refuse"));
     }
     Ok(refusal)
-}
-
-/// The fields of an object that have not been taken yet.
-struct Fields {
-    object: Map<String, Value>,
-    path: String,
-}
-
-impl Fields {
-    fn of(value: Value, path: &str) -> Result<Self, TraceDefect> {
-        let reason = format!("{} instead of an object", kind(&value));
-        match value {
-            Value::Object(object) => Ok(Self { object, path: path.to_owned() }),
-            _ if path.is_empty() => Err(TraceDefect::NotJson { reason }),
-            _ => Err(TraceDefect::field(path, &reason)),
-        }
-    }
-
-    fn wrong(&self, name: &str, reason: &str) -> TraceDefect {
-        let path = if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) };
-        TraceDefect::field(&path, reason)
-    }
-
-    /// A field that must be there.
-    fn take<T: DeserializeOwned>(&mut self, name: &str) -> Result<T, TraceDefect> {
-        let value = self.object.shift_remove(name).ok_or_else(|| self.wrong(name, "it is missing"))?;
-        T::deserialize(value).map_err(|error| self.wrong(name, &error.to_string()))
-    }
-
-    /// A field that may be missing or null.
-    fn take_optional<T: DeserializeOwned>(&mut self, name: &str) -> Result<Option<T>, TraceDefect> {
-        if self.object.contains_key(name) { self.take(name) } else { Ok(None) }
-    }
-
-    fn rest(&mut self) -> Map<String, Value> {
-        std::mem::take(&mut self.object)
-    }
 }

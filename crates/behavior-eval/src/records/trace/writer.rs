@@ -1,8 +1,9 @@
 //! Writing a trace, and where it lies.
 
-use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
+
+use gguf_bitnet::NewFile;
 
 use super::record::TraceRecord;
 use crate::{Error, Result};
@@ -32,8 +33,7 @@ pub fn trace_path(root: &Path, model: &str, suite: &str, timestamp: &str) -> Pat
 /// Writes a trace file that appears when it is complete.
 #[derive(Debug)]
 pub struct TraceWriter {
-    out: BufWriter<File>,
-    partial: PathBuf,
+    out: BufWriter<NewFile>,
     path: PathBuf,
 }
 
@@ -41,7 +41,7 @@ impl TraceWriter {
     /// Starts the file `path`, whose folders are made as needed.
     ///
     /// # Errors
-    /// [`Error::File`] when it is there already or cannot be made.
+    /// [`Error::File`] when it is there already, [`Error::Job`] when it cannot be made.
     pub fn create(path: &Path) -> Result<Self> {
         let failed = |source| Error::File { path: path.to_owned(), source };
         if path.exists() {
@@ -50,9 +50,7 @@ impl TraceWriter {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).map_err(failed)?;
         }
-        let partial = path.with_added_extension("partial");
-        let out = BufWriter::new(File::create(&partial).map_err(failed)?);
-        Ok(Self { out, partial, path: path.to_owned() })
+        Ok(Self { out: BufWriter::new(NewFile::create(path)?), path: path.to_owned() })
     }
 
     /// Adds a line.
@@ -66,22 +64,15 @@ impl TraceWriter {
     /// Puts the file in place.
     ///
     /// # Errors
-    /// [`Error::File`], also when the file has appeared meanwhile.
-    pub fn finish(mut self) -> Result<PathBuf> {
+    /// [`Error::File`] when the disk refuses or the file has appeared meanwhile, [`Error::Job`] when it cannot be named.
+    pub fn finish(self) -> Result<PathBuf> {
         let failed = |source| Error::File { path: self.path.clone(), source };
-        self.out.flush().and_then(|()| self.out.get_ref().sync_all()).map_err(failed)?;
+        let file = self.out.into_inner().map_err(|error| failed(error.into_error()))?;
         if self.path.exists() {
             return Err(failed(std::io::Error::other("it has appeared meanwhile; choose another name")));
         }
-        std::fs::rename(&self.partial, &self.path).map_err(failed)?;
-        Ok(self.path.clone())
-    }
-}
-
-impl Drop for TraceWriter {
-    fn drop(&mut self) {
-        // A trace that was not finished is removed. After `finish` the file has another name.
-        let _ = std::fs::remove_file(&self.partial);
+        file.publish()?;
+        Ok(self.path)
     }
 }
 

@@ -66,7 +66,7 @@ pub(super) fn execute(args: &Args) -> Result<()> {
         max_windows: args.windows,
     };
     let progress = Progress::items("windows");
-    let mut show = |p: behavior_eval::fidelity::Progress| progress.show(p.windows_done as u64, p.windows as u64);
+    let mut show = |done, n| progress.show(done as u64, n as u64);
     match &mut models[..] {
         [teacher, student] => {
             let report = behavior_eval::fidelity::compare(
