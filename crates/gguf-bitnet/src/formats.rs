@@ -4,6 +4,7 @@
 //! names, decoding, encoding and the check of weights follow from these two.
 
 mod blocks;
+mod codebooks;
 mod decode;
 mod encode;
 mod error;
@@ -14,7 +15,16 @@ mod format;
 mod i2_s;
 mod ids;
 mod integers;
+mod iq1_m;
 mod iq1_s;
+mod iq2_s;
+mod iq2_xs;
+mod iq2_xxs;
+mod iq3_s;
+mod iq3_xxs;
+mod iq4_nl;
+mod iq4_xs;
+mod mxfp4;
 mod q2_k;
 mod q3_k;
 mod q4_0;

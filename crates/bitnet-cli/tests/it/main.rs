@@ -8,6 +8,7 @@ mod doctor;
 mod dump;
 mod files;
 mod gates;
+mod low_bits;
 mod refusals;
 mod texts;
 mod trace;

@@ -116,8 +116,8 @@ fn ggufs_that_are_damaged() {
         ("counts", &|bytes| bytes[8..16].fill(0xff), &["18446744073709551615"]),
         (
             "type",
-            &|bytes| bytes[info + 20..info + 24].copy_from_slice(&39u32.to_le_bytes()),
-            &["blk.1.attn_q_a.weight", "MXFP4"],
+            &|bytes| bytes[info + 20..info + 24].copy_from_slice(&40u32.to_le_bytes()),
+            &["blk.1.attn_q_a.weight", "NVFP4"],
         ),
         ("offset", &|bytes| bytes[info + 24] = 1, &["blk.1.attn_q_a.weight"]),
         ("shape", &|bytes| bytes[info + 10] = 0x7f, &["blk.1.attn_q_a.weight"]),

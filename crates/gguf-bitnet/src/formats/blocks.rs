@@ -67,3 +67,39 @@ pub(super) fn scale_min(scales: &[u8], j: usize) -> (f32, f32) {
     };
     (f32::from(scale), f32::from(min))
 }
+
+/// Number `i` of a list of 4-bit numbers, the low ones of each byte first.
+pub(super) fn nibble(bytes: &[u8], i: usize) -> u8 {
+    bytes[i / 2] >> (4 * (i % 2)) & 15
+}
+
+/// Decodes 32 weights of 4 bits that choose a level: weight m is in the low bits of byte m, m + 16 in the high ones.
+pub(super) fn levels(scale: f32, levels: &[i8; 16], qs: &[u8; 16], out: &mut [f32; 32]) {
+    let (low, high) = out.split_at_mut(16);
+    for ((low, high), &q) in low.iter_mut().zip(high).zip(qs) {
+        *low = scale * f32::from(levels[usize::from(q & 15)]);
+        *high = scale * f32::from(levels[usize::from(q >> 4)]);
+    }
+}
+
+/// Decodes magnitudes from a grid; bit i of `signs` is set where weight i is negative.
+pub(super) fn signed<const N: usize>(scale: f32, magnitudes: &[u8; N], signs: u8, out: &mut [f32; N]) {
+    for (i, (out, &magnitude)) in out.iter_mut().zip(magnitudes).enumerate() {
+        let value = scale * f32::from(magnitude);
+        *out = if signs >> i & 1 == 1 { -value } else { value };
+    }
+}
+
+/// Eight signs from the low seven bits of a word: the eighth makes the number of negative ones even.
+pub(super) fn even_signs(word: u32) -> u8 {
+    let seven = (word & 127) as u8;
+    seven | ((seven.count_ones() & 1) as u8) << 7
+}
+
+/// The grid that a bit set describes: every vector whose number `sum(letter[i] * B^i)` is the place of a set bit, in
+/// ascending order; bit `n % 64` of word `n / 64` is place n.
+pub(super) fn grid<T: Copy, const N: usize, const B: usize>(members: &[u64], letters: [T; B]) -> Vec<[T; N]> {
+    let is_member = |n: &usize| members[n / 64] >> (n % 64) & 1 == 1;
+    let vector = |n: usize| std::array::from_fn(|i| letters[n / B.pow(i as u32) % B]);
+    (0..64 * members.len()).filter(is_member).map(vector).collect()
+}

@@ -11,14 +11,12 @@ pub enum FormatError {
     #[error("type id {id} is unknown: the file is damaged or of a newer format")]
     UnknownType { id: u32 },
     /// A type of the format that this crate does not decode.
-    #[error(
-        "type {name} (id {id}) is not supported: \
-         use a file of type F16, BF16, Q8_0, Q4_K, Q6_K, TQ1_0 or TQ2_0 instead"
-    )]
+    #[error("type {name} (id {id}) is not supported; {remedy}")]
     UnsupportedType {
         id: u32,
         /// The name that the GGML format gives the type.
         name: &'static str,
+        remedy: &'static str,
     },
     /// A row that does not divide into the type's blocks.
     #[error("rows of {cols} elements are no multiple of {ty}'s block of {block}: store them in another type")]

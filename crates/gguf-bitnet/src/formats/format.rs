@@ -36,6 +36,8 @@ pub(crate) enum Invalid {
     Float(FloatBits),
     /// F16 scales or minima at these offsets that are NaN or infinite, and two-bit codes 3 in the first `codes` bytes.
     Block { scales: &'static [usize], codes: usize },
+    /// A scale that is NaN or infinite, for blocks that store it as something else than an F16.
+    Scale(fn(block: &[u8]) -> f32),
 }
 
 /// The fields of a floating-point number below its sign.

@@ -6,27 +6,25 @@ use super::error::FormatError;
 use super::tensor_type::TensorType;
 use crate::error::Result;
 
-/// Types of the GGML format that this crate does not decode, with their ids, so that errors can name them.
-const UNSUPPORTED: &[(u32, &str)] = &[
-    (4, "Q4_2"),
-    (5, "Q4_3"),
-    (9, "Q8_1"),
-    (15, "Q8_K"),
-    (16, "IQ2_XXS"),
-    (17, "IQ2_XS"),
-    (18, "IQ3_XXS"),
-    (20, "IQ4_NL"),
-    (21, "IQ3_S"),
-    (22, "IQ2_S"),
-    (23, "IQ4_XS"),
-    (29, "IQ1_M"),
-    (31, "Q4_0_4_4"),
-    (32, "Q4_0_4_8"),
-    (33, "Q4_0_8_8"),
-    (39, "MXFP4"),
-    (40, "NVFP4"),
-    (41, "Q1_0"),
-    (42, "Q2_0"),
+/// A type that files of today do not have, or that has other layouts in them.
+const OLD: &str = "it is of an old or temporary layout: convert the original model again with the present tools";
+
+/// A type of the present format.
+const OTHER: &str = "requantise the model from its F16 or BF16 original to Q4_K, Q6_K, Q8_0, TQ1_0 or TQ2_0";
+
+/// Types of the GGML format that this crate does not decode: id, name and remedy, so that errors can name them.
+const UNSUPPORTED: &[(u32, &str, &str)] = &[
+    (4, "Q4_2", OLD),
+    (5, "Q4_3", OLD),
+    // Q8_1 and Q8_K hold activations while a program computes; no file should have them.
+    (9, "Q8_1", OLD),
+    (15, "Q8_K", OLD),
+    (31, "Q4_0_4_4", OLD),
+    (32, "Q4_0_4_8", OLD),
+    (33, "Q4_0_8_8", OLD),
+    (40, "NVFP4", OTHER),
+    (41, "Q1_0", OTHER),
+    (42, "Q2_0", OTHER),
 ];
 
 impl TensorType {
@@ -40,7 +38,7 @@ impl TensorType {
             return Ok(ty);
         }
         Err(match UNSUPPORTED.iter().find(|entry| entry.0 == id) {
-            Some(&(id, name)) => FormatError::UnsupportedType { id, name },
+            Some(&(id, name, remedy)) => FormatError::UnsupportedType { id, name, remedy },
             // bitnet.cpp's ids 37 and 38 mean different layouts in different builds, so no layout is assumed for them.
             None => FormatError::UnknownType { id },
         }
@@ -88,10 +86,11 @@ mod tests {
 
     #[test]
     fn ids_of_known_but_unsupported_types_are_named() {
-        for (id, name) in [(16, "IQ2_XXS"), (21, "IQ3_S"), (23, "IQ4_XS"), (39, "MXFP4"), (40, "NVFP4"), (41, "Q1_0")] {
+        for &(id, name, remedy) in UNSUPPORTED {
             let error = TensorType::from_id(id).unwrap_err();
             assert!(matches!(error, Error::Format(FormatError::UnsupportedType { .. })));
-            assert!(error.to_string().contains(name), "{error}");
+            let text = error.to_string();
+            assert!(text.contains(name) && text.contains(&format!("id {id}")) && text.contains(remedy), "{text}");
         }
         for id in [37, 38, 43, 157, 159, u32::MAX] {
             assert!(matches!(TensorType::from_id(id), Err(Error::Format(FormatError::UnknownType { .. }))), "{id}");
@@ -100,7 +99,7 @@ mod tests {
 
     #[test]
     fn no_id_is_both_decoded_and_unsupported() {
-        for &(id, name) in UNSUPPORTED {
+        for &(id, name, _) in UNSUPPORTED {
             assert!(TensorType::all().all(|ty| ty.id() != Some(id)), "{name}: delete its row");
         }
     }

@@ -11,6 +11,7 @@ use ternary_core::Packing;
 
 use super::format::{Extent, Format};
 use super::{f8, floats, i2_s, integers, iq1_s, q2_k, q3_k, q4_0, q4_1, q4_k, q5_0, q5_1, q5_k, q6_k, q8_0, ternary};
+use super::{iq1_m, iq2_s, iq2_xs, iq2_xxs, iq3_s, iq3_xxs, iq4_nl, iq4_xs, mxfp4};
 
 /// Declares [`TensorType`] and the table of formats that its variants index.
 macro_rules! tensor_types {
@@ -53,8 +54,22 @@ tensor_types! {
     Q5K = q5_k::Q5K,
     /// 6 bits, 8-bit scales per 16, super-blocks of 256.
     Q6K = q6_k::Q6K,
+    /// 2.0625 bits: signed octets from a grid of 256, super-blocks of 256.
+    Iq2Xxs = iq2_xxs::Iq2Xxs,
+    /// 2.3125 bits: signed octets from a grid of 512, super-blocks of 256.
+    Iq2Xs = iq2_xs::Iq2Xs,
+    /// 3.0625 bits: signed fours from a grid of 256, super-blocks of 256.
+    Iq3Xxs = iq3_xxs::Iq3Xxs,
     /// 1.5625 bits: a grid of 2048 ternary octets, super-blocks of 256.
     Iq1S = iq1_s::Iq1S,
+    /// 4 bits that choose one of 16 uneven levels, one F16 scale per 32.
+    Iq4Nl = iq4_nl::Iq4Nl,
+    /// 3.4375 bits: signed fours from a grid of 512, super-blocks of 256.
+    Iq3S = iq3_s::Iq3S,
+    /// 2.5625 bits: signed octets from a grid of 1024, super-blocks of 256.
+    Iq2S = iq2_s::Iq2S,
+    /// 4.25 bits: the levels of IQ4_NL, 6-bit scales per 32, super-blocks of 256.
+    Iq4Xs = iq4_xs::Iq4Xs,
     /// Signed integers of 8 bits.
     I8 = integers::I8,
     /// Signed integers of 16 bits.
@@ -65,6 +80,8 @@ tensor_types! {
     I64 = integers::I64,
     /// 64-bit floating-point numbers (IEEE binary64).
     F64 = floats::F64,
+    /// 1.75 bits: the grid of IQ1_S, 3-bit scales per 16, super-blocks of 256.
+    Iq1M = iq1_m::Iq1M,
     /// The upper half of binary32.
     Bf16 = floats::Bf16,
     /// Ternary, five trits per byte, one F16 scale per 256.
@@ -75,6 +92,8 @@ tensor_types! {
     I2s = i2_s::X86,
     /// Ternary, bitnet.cpp's ARM layout: groups of 64 over the whole tensor, one F32 scale.
     I2sArm = i2_s::ARM,
+    /// 4-bit floating-point numbers, one power of two per 32.
+    Mxfp4 = mxfp4::Mxfp4,
     /// Ternary, 2-bit codes four to a byte in order, one F16 scale per 256.
     BitnetT158 = ternary::BITNET_T158,
     /// [`TensorType::BitnetT158`] blocks over the flattened tensor, the last one padded: rows do not

@@ -102,6 +102,11 @@ fn scan_block(info: &TensorInfo, index: usize, block: &[u8], findings: &mut Find
                 note(findings, kind, 1, element);
             }
         }
+        Invalid::Scale(scale) => {
+            if !scale(block).is_finite() {
+                note(findings, DefectKind::ScaleNotFinite, 1, element);
+            }
+        }
         Invalid::Block { scales, codes } => {
             if let Extent::Tensor { tail_bytes } = format.extent()
                 && left == 0
@@ -160,7 +165,7 @@ fn is_suspect(format: &dyn Format, bytes: &[u8]) -> bool {
                 _ => true,
             }
         }
-        Invalid::Block { .. } => true,
+        Invalid::Block { .. } | Invalid::Scale(_) => true,
     }
 }
 

@@ -319,15 +319,15 @@ fn tensor_cases() -> Vec<Case> {
         case!("id of another fork", with_b(|i| i.ty = 38), b, Error::Format(FormatError::UnknownType { id: 38 })),
         case!(
             "unsupported type",
-            with_b(|i| i.ty = 39),
+            with_b(|i| i.ty = 40),
             b,
-            Error::Format(FormatError::UnsupportedType { id: 39, name: "MXFP4" })
+            Error::Format(FormatError::UnsupportedType { id: 40, name: "NVFP4", .. })
         ),
         case!(
             "IQ1_M, not BF16",
             with_b(|i| i.ty = 29),
             b,
-            Error::Format(FormatError::UnsupportedType { id: 29, name: "IQ1_M" })
+            Error::Format(FormatError::RowNotBlocks { cols: 16, block: 256, .. })
         ),
         case!(
             "row no block multiple",

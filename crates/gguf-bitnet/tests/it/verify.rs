@@ -98,6 +98,13 @@ fn bad_scales_are_found_in_every_block_type() {
         (TensorType::Q5K, &[0, 2]),
         (TensorType::Q6K, &[208]),
         (TensorType::Iq1S, &[0]),
+        (TensorType::Iq2Xxs, &[0]),
+        (TensorType::Iq2Xs, &[0]),
+        (TensorType::Iq2S, &[0]),
+        (TensorType::Iq3Xxs, &[0]),
+        (TensorType::Iq3S, &[0]),
+        (TensorType::Iq4Nl, &[0]),
+        (TensorType::Iq4Xs, &[0]),
         (TensorType::Tq1_0, &[52]),
         (TensorType::Tq2_0, &[64]),
         (TensorType::BitnetT158, &[64]),
@@ -117,6 +124,23 @@ fn bad_scales_are_found_in_every_block_type() {
     let at = data.len() - 32;
     data[at..at + 4].copy_from_slice(&f32::NAN.to_le_bytes());
     assert_eq!(report(TensorType::I2s, data), one(TensorType::I2s, DefectKind::ScaleNotFinite, 1, 0));
+}
+
+#[test]
+fn bad_scales_are_found_where_they_are_no_f16() {
+    // The exponent of IQ1_M's scale is split: two bits on top of its third word, three on top of the fourth.
+    for (ty, bytes) in [(TensorType::Iq1M, &[(53, 0xc0), (55, 0x70)][..]), (TensorType::Mxfp4, &[(0, 255)])] {
+        let good = valid(ty);
+        let last = good.len() - ty.block_bytes();
+        let with = |bytes: &[(usize, u8)]| {
+            let mut data = good.clone();
+            bytes.iter().for_each(|&(at, byte)| data[last + at] = byte);
+            report(ty, data)
+        };
+        assert_eq!(with(bytes), one(ty, DefectKind::ScaleNotFinite, 1, 2), "{ty}");
+        let almost: Vec<_> = bytes.iter().map(|&(at, byte)| (at, byte - 1)).collect();
+        assert_eq!(with(&almost[..1]), [], "{ty}");
+    }
 }
 
 #[test]

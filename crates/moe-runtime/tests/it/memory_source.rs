@@ -64,6 +64,10 @@ impl MemorySource {
             TensorType::Bf16 => values.iter().flat_map(|v| half::bf16::from_f32(*v).to_le_bytes()).collect(),
             other => panic!("tests do not store {other:?}"),
         };
+        self.push_stored(name, shape, ty, bytes);
+    }
+
+    pub(crate) fn push_stored(&mut self, name: &str, shape: &[usize], ty: TensorType, bytes: Vec<u8>) {
         let len = bytes.len() as u64;
         self.infos.push(TensorInfo { name: name.to_owned(), shape: shape.to_vec(), ty, bytes: len });
         self.data.push(Bytes::from(bytes));
