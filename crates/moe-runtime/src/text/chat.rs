@@ -1,10 +1,8 @@
 //! The chat template: from messages to the prompt text, as the model's own Jinja template spells it.
 //!
-//! Templates come from model files and may be malicious: they run on a budget of instructions, of nesting and of output
-//! bytes, on a thread whose stack fits that budget, without access to files or a clock, and end in an error, never in a
-//! panic. Two quantities are not bounded, because the template engine has no hook for them:
-//! the length of one string that a template builds by doubling, and the walk of `in` and `==` along a list that it
-//! multiplied by a great number.
+//! Templates come from model files and may be malicious: they run on a budget of instructions and of the bytes and items
+//! that they make and walk, with bounded nesting, on a thread whose stack fits that budget, without access to files or a
+//! clock, and end in an error, never in a panic.
 //!
 //! Rendering follows what `transformers` does (Jinja2 with `trim_blocks` and `lstrip_blocks`, Python's string methods,
 //! Python's spelling of values, its own `tojson`), after a normalisation of the messages (module `message`): a
@@ -13,8 +11,10 @@
 //! Content is kept apart from the template's own text (module `stand_ins`), so that words of users, tools and documents
 //! never become control tokens.
 
+mod arguments;
 mod clock;
-mod limits;
+mod filters;
+mod generators;
 mod literals;
 mod message;
 mod methods;
@@ -23,7 +23,12 @@ mod percent;
 mod python;
 mod rewrite;
 mod stand_ins;
+mod wrap;
 
+use std::sync::Arc;
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::Serde;
 use minijinja::{Environment, ErrorKind, UndefinedBehavior, Value};
 use serde_json::Value as Json;
 
@@ -33,16 +38,15 @@ use crate::text::prompt::ChatPrompt;
 use crate::text::tokenizer::Tokenizer;
 use stand_ins::{Disguise, Markers};
 
-/// Instructions one rendering may execute; a turn of an ordinary template costs a few hundred.
-const FUEL: u64 = 400_000;
+/// Instructions that one rendering may execute, where 64 bytes or two items that it makes or walks count as one; a turn
+/// of an ordinary template costs a few hundred. So one rendering makes at most 51 MB.
+const FUEL: u64 = 800_000;
 /// Stack of the thread that renders, in bytes. An instruction can nest a value one level deeper, and the engine walks
 /// nested values by recursion, at up to 640 bytes a level; the pages are only touched by templates that try.
 #[cfg(not(target_family = "wasm"))]
 const STACK_BYTES: usize = 512 << 20;
 /// Nesting of blocks, macros and includes.
 const RECURSION: usize = 100;
-/// Longest prompt a template may write, in bytes.
-const MAX_OUTPUT_BYTES: usize = 64 << 20;
 /// Longest template accepted, in bytes.
 const MAX_TEMPLATE_BYTES: usize = 1 << 20;
 const NAME: &str = "chat_template";
@@ -59,6 +63,9 @@ pub struct ChatRequest {
     pub messages: Vec<Json>,
     /// Tool declarations; empty means that the template sees none.
     pub tools: Vec<Json>,
+    /// Documents to answer from, usually objects with `title` and `text`; empty means that the template sees none. Only
+    /// some templates write them.
+    pub documents: Vec<Json>,
     /// Whether the model is to think; `None` leaves the template's default.
     pub enable_thinking: Option<bool>,
     /// Whether earlier turns lose their reasoning; `None` leaves the template's default.
@@ -71,6 +78,9 @@ pub struct ChatRequest {
 }
 
 impl ChatRequest {
+    /// The time of measurements, 2026-01-01 00:00:00: their prompts are the same on every day.
+    pub const MEASURED_NOW_UNIX_S: i64 = 1_767_225_600;
+
     /// A conversation of one user turn, after a system message if there is one, waiting for the assistant.
     #[must_use]
     pub fn user(system: Option<&str>, text: &str) -> Self {
@@ -94,8 +104,11 @@ pub struct ChatTemplate {
     environment: Environment<'static>,
     bos_token: String,
     eos_token: String,
-    /// The control tokens of the model; `None` where the template stands without a model.
+    /// The control tokens of the model, and its user-defined ones that are markers to the template; `None` where the
+    /// template stands without a model.
     markers: Option<Markers>,
+    /// The user-defined ones among them.
+    marker_ids: Arc<[u32]>,
 }
 
 impl ChatTemplate {
@@ -119,13 +132,16 @@ impl ChatTemplate {
         let ids = tokenizer.special_ids();
         let text = |id: Option<u32>| id.and_then(|id| tokenizer.token_text(id)).unwrap_or_default();
         let mut template = Self::from_source(source)?.with_tokens(text(ids.bos), text(ids.eos));
-        let Some(markers) = Markers::new(source, tokenizer.control_texts()) else {
+        let marker_ids = tokenizer.markers(source);
+        let marker_texts = marker_ids.iter().filter_map(|&id| tokenizer.token_text(id));
+        let Some(markers) = Markers::new(source, tokenizer.control_texts().chain(marker_texts)) else {
             let reason = "the control tokens have too many different first and last characters".to_owned();
             return Err(Error::Text(TextError::ChatTemplate { reason }));
         };
         let searching = rewrite::rewrite(markers.searching());
         template.environment.add_template_owned(SEARCHING, searching).map_err(|e| template_error(&e))?;
         template.markers = Some(markers);
+        template.marker_ids = marker_ids.into();
         Ok(template)
     }
 
@@ -140,22 +156,32 @@ impl ChatTemplate {
             return Err(Error::Text(TextError::ChatTemplate { reason }));
         }
         let mut environment = Environment::new();
-        environment.set_trim_blocks(true);
-        environment.set_lstrip_blocks(true);
-        environment.set_keep_trailing_newline(false);
+        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+        environment.set_syntax(syntax.map_err(|e| template_error(&e))?);
         environment.set_undefined_behavior(UndefinedBehavior::Lenient);
         environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
         environment.set_fuel(Some(FUEL));
         environment.set_recursion_limit(RECURSION);
         environment.set_debug(false);
-        // Both print nested values with an indentation that grows with the depth: the output could grow without limit.
+        // The templates here are two forms of one: neither may be included.
+        environment.set_path_join_callback(|name, _| format!("no {name}").into());
+        environment.set_loader(|_| -> std::result::Result<Option<String>, minijinja::Error> {
+            Err(minijinja::Error::new(ErrorKind::InvalidOperation, "there is no other template"))
+        });
+        // It would show the inside of the engine.
         environment.remove_global("debug");
-        environment.remove_filter("pprint");
         python::install(&mut environment);
-        limits::install(&mut environment);
         operators::install(&mut environment);
+        filters::install(&mut environment);
+        generators::install(&mut environment);
         environment.add_template_owned(NAME, rewrite::rewrite(source)).map_err(|e| template_error(&e))?;
-        Ok(Self { environment, bos_token: String::new(), eos_token: String::new(), markers: None })
+        Ok(Self {
+            environment,
+            bos_token: String::new(),
+            eos_token: String::new(),
+            markers: None,
+            marker_ids: Arc::default(),
+        })
     }
 
     /// Sets the values of `bos_token` and `eos_token` in the template.
@@ -172,8 +198,8 @@ impl ChatTemplate {
     /// [`TextError::ChatMessage`] for a message no template could render, [`TextError::ChatRefused`] with the template's own
     /// words when it raises, [`TextError::ChatTemplate`] when it fails or exceeds its budget.
     pub fn render(&self, request: &ChatRequest) -> Result<String> {
-        let messages = message::normalise(&request.messages)?;
-        on_large_stack(|| self.run(NAME, &messages, &request.tools, request))
+        let request = normalised(request)?;
+        on_large_stack(|| self.run(NAME, &request))
     }
 
     /// The prompt of a conversation, in which content is words even where it spells control tokens.
@@ -184,30 +210,25 @@ impl ChatTemplate {
     /// # Errors
     /// As [`ChatTemplate::render`].
     pub fn prompt(&self, request: &ChatRequest) -> Result<ChatPrompt> {
-        let messages = message::normalise(&request.messages)?;
+        let request = normalised(request)?;
         on_large_stack(|| {
-            let plain = self.run(NAME, &messages, &request.tools, request)?;
+            let plain = self.run(NAME, &request)?;
             match &self.markers {
-                Some(markers) => self.kept_apart(markers, plain, &messages, request),
+                Some(markers) => self.kept_apart(markers, plain, &request),
                 None => Ok(ChatPrompt::of_markup(plain)),
             }
         })
     }
 
     /// Renders disguised content. A template that cuts or compares content at control tokens gives the plain text only
-    /// where it finds what it looks for, so up to three ways are tried; content stays words in all of them.
-    fn kept_apart(
-        &self,
-        markers: &Markers,
-        plain: String,
-        messages: &[Json],
-        request: &ChatRequest,
-    ) -> Result<ChatPrompt> {
+    /// where it finds what it looks for, so up to four ways are tried; content stays words in all of them.
+    fn kept_apart(&self, markers: &Markers, plain: String, request: &ChatRequest) -> Result<ChatPrompt> {
+        let content = [&request.messages, &request.tools, &request.documents];
         let mut differs = None;
         let mut failure = None;
         for (name, trusts_assistant) in [(SEARCHING, false), (NAME, false), (SEARCHING, true), (NAME, true)] {
-            let mut disguise = Disguise::new(markers, trusts_assistant, &[messages, &request.tools]);
-            let (messages, tools) = (disguise.put_on(messages), disguise.put_on(&request.tools));
+            let mut disguise = Disguise::new(markers, trusts_assistant, content);
+            let [messages, tools, documents] = content.map(|values| disguise.put_on(values));
             if disguise.is_short() {
                 let reason = "the conversation has too many different private-use characters".to_owned();
                 return Err(Error::Text(TextError::ChatTemplate { reason }));
@@ -215,11 +236,11 @@ impl ChatTemplate {
             if !disguise.is_used() && !trusts_assistant {
                 return Ok(ChatPrompt::of_markup(plain));
             }
-            match self.run(name, &messages, &tools, request) {
+            match self.run(name, &ChatRequest { messages, tools, documents, ..*request }) {
                 Ok(rendered) => match disguise.take_off(&rendered, &plain) {
-                    Ok(prompt) => return Ok(prompt),
+                    Ok(prompt) => return Ok(prompt.with_markers(&self.marker_ids)),
                     Err(prompt) => {
-                        differs.get_or_insert(prompt);
+                        differs.get_or_insert(prompt.with_markers(&self.marker_ids));
                     }
                 },
                 Err(error) => failure = Some(error),
@@ -228,12 +249,13 @@ impl ChatTemplate {
         differs.map_or_else(|| Err(failure.expect("a rendering differs or fails")), Ok)
     }
 
-    fn run(&self, name: &str, messages: &[Json], tools: &[Json], request: &ChatRequest) -> Result<String> {
-        let tools = (!tools.is_empty()).then_some(tools);
+    /// Renders a conversation whose messages are normal.
+    fn run(&self, name: &str, request: &ChatRequest) -> Result<String> {
+        let list = |values: &[Json]| Value::from(Serde((!values.is_empty()).then_some(values)));
         let mut variables = vec![
-            ("messages", Value::from_serialize(messages)),
-            ("tools", Value::from_serialize(tools)),
-            ("documents", Value::from(())),
+            ("messages", Serde(&request.messages).into()),
+            ("tools", list(&request.tools)),
+            ("documents", list(&request.documents)),
             ("add_generation_prompt", request.add_generation_prompt.into()),
             ("bos_token", self.bos_token.as_str().into()),
             ("eos_token", self.eos_token.as_str().into()),
@@ -245,15 +267,16 @@ impl ChatTemplate {
             let shown = move |form: &str| clock::strftime(now, form);
             ("strftime_now", Value::from_function(shown))
         }));
-        let variables: Value = variables.into_iter().collect();
+        let variables = Value::from_pairs(variables);
 
         let template = self.environment.get_template(name).map_err(|e| template_error(&e))?;
-        let mut output = Bounded(Vec::new());
-        template
-            .render_captured_to(variables, &mut output)
-            .map_err(|e| refusal(&e).unwrap_or_else(|| template_error(&e)))?;
-        String::from_utf8(output.0).map_err(|e| Error::Text(TextError::ChatTemplate { reason: e.to_string() }))
+        template.render(variables).map_err(|e| refusal(&e).unwrap_or_else(|| template_error(&e)))
     }
+}
+
+/// The request with its messages in normal form.
+fn normalised(request: &ChatRequest) -> Result<ChatRequest> {
+    Ok(ChatRequest { messages: message::normalise(&request.messages)?, ..request.clone() })
 }
 
 /// Runs a rendering where deep values cannot overflow the stack, neither while they are used nor while they are freed.
@@ -274,23 +297,6 @@ fn on_large_stack<T: Send>(render: impl FnOnce() -> Result<T> + Send) -> Result<
 #[cfg(target_family = "wasm")]
 fn on_large_stack<T: Send>(render: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     render()
-}
-
-/// A sink that refuses more than [`MAX_OUTPUT_BYTES`].
-struct Bounded(Vec<u8>);
-
-impl std::io::Write for Bounded {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        if self.0.len() + bytes.len() > MAX_OUTPUT_BYTES {
-            return Err(std::io::Error::other("the prompt grows beyond 64 MiB"));
-        }
-        self.0.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
 }
 
 /// The message of a `raise_exception` call, if that is what stopped the template.

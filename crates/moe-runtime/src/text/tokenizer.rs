@@ -240,7 +240,7 @@ impl Tokenizer {
         }
     }
 
-    /// The ids of a rendered conversation: the template's control tokens are parsed, those that content spells are words,
+    /// The ids of a rendered conversation: the template's control tokens and markers are parsed, those that content spells are words,
     /// and the begin token is put in front when the model's files demand it (`add_bos_token`) and the prompt does not
     /// begin with it already.
     ///
@@ -250,7 +250,9 @@ impl Tokenizer {
         let words = prompt.words();
         let mut ids = self.encode_by(prompt.text(), |rest, place| {
             let ahead = &words[words.partition_point(|&word| word < place)..];
-            self.with_control.find_beside(&self.without_control, rest, ahead.iter().map(|word| word - place))
+            self.with_control.find_beside(rest, ahead.iter().map(|word| word - place), |id| {
+                self.token_type(id) == Some(TokenType::UserDefined) && !prompt.is_marker(id)
+            })
         })?;
         if let (true, Some(bos)) = (self.add_bos, self.ids.bos)
             && ids.first() != Some(&bos)
@@ -294,6 +296,23 @@ impl Tokenizer {
     pub(crate) fn control_texts(&self) -> impl Iterator<Item = &str> {
         let tokens = self.tokens.iter().zip(&self.types);
         tokens.filter(|(_, kind)| **kind == TokenType::Control).map(|(text, _)| text.as_str())
+    }
+
+    /// The user-defined tokens that are markers to the template `source`, ascending: content that spells one is words.
+    ///
+    /// Such a token has a letter or digit between two other visible characters, as `<think>` has, and stands in the source
+    /// or in an architecture's list of markup. All others (runs of white space, emoji, words) are vocabulary, matched in
+    /// any text as `tokenizers` does.
+    pub(crate) fn markers(&self, source: &str) -> Vec<u32> {
+        let is_mark = |c: Option<char>| c.is_some_and(|c| !c.is_alphanumeric() && !c.is_whitespace());
+        let is_marker = |id: u32, text: &str| {
+            let mut inside = text.chars();
+            let is_between_marks = is_mark(inside.next()) && is_mark(inside.next_back());
+            is_between_marks && inside.any(char::is_alphanumeric) && (source.contains(text) || self.is_markup(id))
+        };
+        let tokens = (0u32..).zip(self.tokens.iter().zip(&self.types));
+        let user_defined = tokens.filter(|(_, (_, kind))| **kind == TokenType::UserDefined);
+        user_defined.filter(|(id, (text, _))| is_marker(*id, text)).map(|(id, _)| id).collect()
     }
 
     /// The type of a token.

@@ -17,6 +17,7 @@ pub(crate) fn request(input: &Json) -> ChatRequest {
     ChatRequest {
         messages: list("messages"),
         tools: list("tools"),
+        documents: list("documents"),
         enable_thinking: flag("enable_thinking"),
         clear_thinking: flag("clear_thinking"),
         add_generation_prompt: flag("add_generation_prompt").unwrap_or(true),
@@ -153,9 +154,34 @@ fn templates_that_mean_harm_end_in_errors() {
         "{{ ([1] * 1000000000) | sum }}",
         "{{ ([1] * 1000000000) | join('x') }}",
         "{{ ([1] * 1000000000).count(1) }}",
+        "{{ ([1] * 99999999) == ([1] * 99999999) }}",
+        "{{ ([1] * 99999999) < ([1] * 99999999) }}",
+        "{{ 2 in [1] * 99999999 }}",
+        "{{ [1] * 99999999 is eq([1]) }}",
+        "{{ [1] * 99999999 | reverse | first }}",
+        "{{ ([1] * 99999999) | reverse | first }}",
+        "{{ ([1] * 99999999) | list | length }}",
+        "{{ ([1] * 99999999) ~ '' }}",
+        "{{ ','.join(['a'] * 99999999) }}",
+        "{% for x in [1] * 99999999 %}{% endfor %}",
+        "{% set ns = namespace(v=[1]) %}{% for a in range(60) %}{% set ns.v = [ns.v, ns.v] %}{% endfor %}{{ ns.v == [1] }}",
+        "{% set ns = namespace(v=[1]) %}{% for a in range(60) %}{% set ns.v = [ns.v, ns.v] %}{% endfor %}{{ ns.v }}",
+        "{% set ns = namespace(v=[1]) %}{% for a in range(60) %}{% set ns.v = [ns.v, ns.v] %}{% endfor %}{{ [ns.v] | unique | list }}",
+        "{% set ns = namespace(s='x') %}{% for a in range(60) %}{% set ns.s = ns.s + ns.s %}{% endfor %}",
+        "{% set ns = namespace(s='x') %}{% for a in range(60) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}",
+        "{% set ns = namespace(s='x') %}{% for a in range(60) %}{% set ns.s = ns.s.replace('x', 'xx') %}{% endfor %}",
+        "{{ ('x\n' * 100000) | indent(60000) | length }}",
+        "{{ ('\t' * 100000).expandtabs(60000) | length }}",
+        "{{ ('{0:>9999}' * 100000).format(1) }}",
+        "{{ ('{0}' * 100000).format('x' * 10000) }}",
+        "{{ ('%(a)9999d' * 100000) | format(a=1) }}",
+        "{{ ('%s' * 10000) % ((('x' * 10000),) * 10000) }}",
+        "{% set s = 'é' * 5000000 %}{% set t = 'é' * 5000000 %}{% for i in range(99999) %}{% set u = s == t %}{% endfor %}",
         "{{ debug() }}",
-        "{{ messages | pprint }}",
         "{% include '/etc/passwd' %}",
+        "{% include 'chat_template' %}",
+        "{% include 'chat_template' ignore missing %}",
+        "{% extends 'chat_template' %}",
         "{% import 'other' as o %}",
         "{{ nothing.at.all }}",
         "{{ nothing | tojson }}",
@@ -167,6 +193,15 @@ fn templates_that_mean_harm_end_in_errors() {
         let shown = &source[..source.len().min(60)];
         assert!(matches!(outcome, Err(Error::Text(TextError::ChatTemplate { .. }))), "{shown}: {outcome:?}");
     }
+}
+
+#[test]
+fn documents_reach_the_templates_that_write_them() {
+    let source = "{% for d in documents or [] %}[{{ loop.index0 }} {{ d.title }}: {{ d['text'] }}]{% endfor %}{{ documents is none }}";
+    let template = ChatTemplate::from_source(source).unwrap();
+    let input = json!({"messages": [], "documents": [{"title": "A", "text": "a"}, {"title": "B", "text": "b"}]});
+    assert_eq!(template.render(&request(&input)).unwrap(), "[0 A: a][1 B: b]False");
+    assert_eq!(template.render(&request(&json!({"messages": []}))).unwrap(), "True");
 }
 
 #[test]

@@ -84,8 +84,13 @@ fn templates() -> Vec<String> {
         "{% set think = '</think>' %}{% for m in messages %}<|user|>{{ m.content.replace('x', 'x') }}\
          {% if think in '<think>' ~ m.content ~ '</think>' %}<|assistant|>{% endif %}{% endfor %}",
     ];
+    let small = small.into_iter().chain([DOCUMENTS]);
     [glm, teacher].into_iter().chain(small.map(str::to_owned)).collect()
 }
+
+/// Documents as templates for retrieval write them.
+const DOCUMENTS: &str = "{% for d in documents or [] %}<|system|>{{ loop.index }}. {{ d['title'] }}\n{{ d.text | trim }}<|user|>\
+     {% endfor %}{% for m in messages %}<|user|>{{ m.content }}{% endfor %}<|assistant|>";
 
 /// Conversations with `text` in every position.
 fn conversations(text: &str) -> Vec<(&'static str, ChatRequest)> {
@@ -100,14 +105,20 @@ fn conversations(text: &str) -> Vec<(&'static str, ChatRequest)> {
         json!([{"type": "function", "function": {"name": name, "description": description, "parameters": parameters}}])
     };
     let user = json!({"role": "user", "content": "go on"});
+    let document = |title: &str, text: &str| ChatRequest {
+        documents: vec![json!({"title": title, "text": text}), json!({"title": "last", "text": "one"})],
+        ..of(json!([user]), json!([]))
+    };
     let call = |name: &str, key: &str, value: &str| json!([user, {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": name, "arguments": {key: value}}}]}]);
     vec![
         ("user", of(json!([{"role": "user", "content": text}]), json!([]))),
         ("system", of(json!([{"role": "system", "content": text}, user]), json!([]))),
         (
-            "document",
+            "document in a message",
             of(json!([{"role": "user", "content": format!("[doc-1] It says {text} [doc-1]\nWhy?")}]), json!([])),
         ),
+        ("document", document("t", text)),
+        ("title of a document", document(text, "t")),
         ("part", of(json!([{"role": "user", "content": [{"type": "text", "text": text}]}]), json!([]))),
         ("tool result", of(json!([user, {"role": "tool", "content": text}]), json!([]))),
         ("tool name", of(json!([user]), tool(text, "d", "k"))),
@@ -151,7 +162,7 @@ fn words_stay_words_in_every_position() {
     let tokenizer = tokenizer();
     assert!(attacks().count() >= 40);
     let (mut checked, mut would_be_tokens) = (0, 0);
-    for source in templates().iter().take(4) {
+    for source in templates().iter().take(4).chain([&DOCUMENTS.to_owned()]) {
         let template = ChatTemplate::for_tokenizer(source, &tokenizer).unwrap();
         for attack in attacks() {
             let shapes = conversations(PLACE).into_iter().zip(conversations(attack));
@@ -305,4 +316,57 @@ fn a_model_without_a_vocabulary_keeps_words_too() {
     let prompt = template.prompt(&ChatRequest::user(None, "<|eos|>")).unwrap();
     let words: Vec<u32> = "<|eos|>".bytes().map(u32::from).collect();
     assert_eq!(tokenizer.encode_prompt(&prompt).unwrap(), [&[256], &words[..], &[257]].concat());
+}
+
+/// The mini teacher's tokenizer with other types of its tokens, and more tokens that are not special.
+fn user_defined() -> Tokenizer {
+    let mut json: Json =
+        serde_json::from_str(&std::fs::read_to_string(fixtures::path("craftsman-mini/tokenizer.json")).unwrap())
+            .unwrap();
+    let added = json["added_tokens"].as_array_mut().unwrap();
+    for token in added.iter_mut().filter(|token| token["content"].as_str().unwrap().contains("think")) {
+        token["special"] = false.into();
+    }
+    let first = added.iter().map(|token| token["id"].as_u64().unwrap()).max().unwrap() + 1;
+    let more = ["<tool_call>", "<arg_key>", "    ", "🙂", "<unused_1>", "```"];
+    for (id, content) in (first..).zip(more) {
+        added.push(json!({"id": id, "content": content, "special": false, "single_word": false, "lstrip": false,
+            "rstrip": false, "normalized": false}));
+    }
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("tokenizer.json"), json.to_string()).unwrap();
+    Tokenizer::from_dir(folder.path()).unwrap()
+}
+
+/// Real GLM files mark `<think>` and `<tool_call>` as tokens that are not special. Those that the template spells are
+/// markers, and content does not become one; all others stay vocabulary, also in content, as in `tokenizers`.
+#[test]
+fn user_defined_tokens_that_the_template_spells_are_markers() {
+    let tokenizer = user_defined();
+    let template = ChatTemplate::for_tokenizer(&templates()[0], &tokenizer).unwrap();
+    let id = |text: &str| tokenizer.token_to_id(text).unwrap();
+    let ids = |text: &str| tokenizer.encode_prompt(&template.prompt(&ChatRequest::user(None, text)).unwrap()).unwrap();
+    let markers = [id("<think>"), id("</think>"), id("<tool_call>"), id("<arg_key>")];
+    let count = |ids: &[u32]| ids.iter().filter(|id| markers.contains(id)).count();
+    let usual = count(&ids("hi"));
+    assert_eq!(usual, 1, "the template's own <think>");
+    for text in ["</think>x<think>", "<tool_call>f<arg_key>k", "a <think> b", "<think>"] {
+        assert_eq!(count(&ids(text)), usual, "{text}");
+        assert!(count(&tokenizer.encode(text, false).unwrap()) > 0, "{text} would be tokens");
+    }
+    for text in ["    ", "🙂", "<unused_1>", "```"] {
+        assert!(ids(&format!("<think>a{text}b")).contains(&id(text)), "{text:?} is vocabulary");
+    }
+    let plain = "say    so 🙂 <b>now</b> ```";
+    let prompt = template.prompt(&ChatRequest::user(None, plain)).unwrap();
+    assert_eq!(ids(plain), tokenizer.encode(prompt.text(), true).unwrap(), "usual text keeps its ids");
+}
+
+/// A template without the marker does not make it vocabulary: the architecture lists it.
+#[test]
+fn markup_of_the_architectures_is_no_vocabulary_either() {
+    let tokenizer = user_defined();
+    let template = ChatTemplate::for_tokenizer("{{ messages[0].content }}", &tokenizer).unwrap();
+    let prompt = template.prompt(&ChatRequest::user(None, "</think>")).unwrap();
+    assert!(!tokenizer.encode_prompt(&prompt).unwrap().contains(&tokenizer.token_to_id("</think>").unwrap()));
 }

@@ -1,74 +1,57 @@
-//! Operators, tests and filters as Python computes them; module `rewrite` puts the filters in the place of the operators.
-//!
-//! **Invariant:** a text made by one of them has at most [`MAX_TEXT_BYTES`], a list at most [`limits`] allows.
+//! Operators and tests as Python computes them, where the engine does otherwise; module `rewrite` puts the filters in the
+//! place of the operators.
 
-use minijinja::value::{Kwargs, Rest, Value, ValueKind};
-use minijinja::{Environment, Error, ErrorKind};
+use minijinja::value::{Kwargs, Value, ValueKind};
+use minijinja::{Environment, Error, ErrorKind, State};
 
-use super::{limits, percent, python};
-
-/// Longest text that an operator makes, in bytes.
-const MAX_TEXT_BYTES: usize = 64 << 20;
+use super::filters::escape;
+use super::generators::is_generator;
+use super::percent;
+use super::python::{charge, items, text, weigh};
 
 /// Adds all of it to an environment.
 pub(super) fn install(environment: &mut Environment<'static>) {
     environment.add_filter("__concat", concat);
     environment.add_filter("__add", add);
-    environment.add_filter("__div", |a: &Value, b: &Value| divide(a, b, "/"));
-    environment.add_filter("__floordiv", |a: &Value, b: &Value| divide(a, b, "//"));
-    environment.add_filter("__mod", |a: &Value, b: &Value| match a.as_str() {
-        Some(form) => percent::format(form, b, false).map(Value::from),
-        None => divide(a, b, "%"),
-    });
-    environment.add_filter("__mod_tuple", |a: &Value, b: &Value| match a.as_str() {
-        Some(form) => percent::format(form, b, true).map(Value::from),
-        None => Err(unsupported("%", a, b)),
-    });
-    environment.add_filter("__lt", |a: &Value, b: &Value| ordered(a, b, "<").map(|()| a < b));
-    environment.add_filter("__le", |a: &Value, b: &Value| ordered(a, b, "<=").map(|()| a <= b));
-    environment.add_filter("__gt", |a: &Value, b: &Value| ordered(a, b, ">").map(|()| a > b));
-    environment.add_filter("__ge", |a: &Value, b: &Value| ordered(a, b, ">=").map(|()| a >= b));
-    environment.add_filter("__in", contained);
-    environment.add_filter("__not_in", |a: &Value, b: &Value| contained(a, b).map(|is| !is));
-    environment.add_filter("__iter", |value: &Value| {
-        iterable(value).then(|| value.clone()).ok_or_else(|| not_iterable(value))
-    });
-    environment.add_filter("string", |value: &Value| python::text(value));
-    environment.add_filter("join", join);
-    environment.add_filter("length", length);
-    environment.add_filter("count", length);
-    environment.add_filter(
-        "replace",
-        |value: &Value, old: &Value, new: &Value, count: Option<i64>| -> Result<String, Error> {
-            let (text, old, new) = (python::text(value)?, python::text(old)?, python::text(new)?);
-            if text.len().saturating_mul(new.len().max(1)) > MAX_TEXT_BYTES && new.len() > old.len() {
-                return Err(limits::refuse("a text grows too long"));
-            }
-            Ok(match count.and_then(|n| usize::try_from(n).ok()) {
-                Some(n) => text.replacen(&old, &new, n),
-                None => text.replace(&old, &new),
-            })
-        },
-    );
+    environment.add_filter("__mod", modulo);
+    for (filter, tests, compare) in [
+        ("__eq", &["eq", "equalto", "=="][..], (|a, b| a == b) as fn(&Value, &Value) -> bool),
+        ("__ne", &["ne", "!="], |a, b| a != b),
+    ] {
+        let compared = move |state: &State<'_, '_>, a: &Value, b: &Value| -> Result<bool, Error> {
+            weigh(state, a).and_then(|()| weigh(state, b)).map(|()| compare(a, b))
+        };
+        environment.add_filter(filter, compared);
+        tests.iter().for_each(|name| environment.add_test(*name, compared));
+    }
+    for (filter, tests, compare) in [
+        ("__lt", ["lt", "lessthan", "<"], (|a, b| a < b) as fn(&Value, &Value) -> bool),
+        ("__le", ["le", "<=", "<="], |a, b| a <= b),
+        ("__gt", ["gt", "greaterthan", ">"], |a, b| a > b),
+        ("__ge", ["ge", ">=", ">="], |a, b| a >= b),
+    ] {
+        let compared = move |state: &State<'_, '_>, a: &Value, b: &Value| -> Result<bool, Error> {
+            ordered(a, b, tests[2])?;
+            weigh(state, a).and_then(|()| weigh(state, b)).map(|()| compare(a, b))
+        };
+        environment.add_filter(filter, compared);
+        tests.iter().for_each(|name| environment.add_test(*name, compared));
+    }
     environment
-        .add_filter("wordcount", |value: &Value| python::text(value).map(|text| text.split_whitespace().count()));
-    environment.add_filter("format", |form: &Value, args: Rest<Value>| match (form.as_str(), args.as_slice()) {
-        (Some(form), [only]) if only.is_kwargs() => percent::format(form, only, false),
-        (Some(form), _) => percent::format(form, &Value::from(args.to_vec()), true),
-        (None, _) => Err(Error::new(ErrorKind::InvalidOperation, "format needs a text")),
+        .add_filter("__weigh", |state: &State<'_, '_>, value: &Value| weigh(state, value).map(|()| value.clone()));
+    environment.add_filter("__in", contained);
+    environment
+        .add_filter("__not_in", |state: &State<'_, '_>, a: &Value, b: &Value| contained(state, a, b).map(|is| !is));
+    environment.add_test("in", contained);
+    environment.add_filter("__iter", |state: &State<'_, '_>, value: &Value| match value {
+        value if !iterable(value) => Err(not_iterable(value)),
+        // A loop knows its length.
+        value if is_generator(value) => items(state, value).map(Value::from),
+        value => Ok(value.clone()),
     });
-    environment.add_test("iterable", |value: &Value| iterable(value));
-    environment.add_test("sequence", |value: &Value| iterable(value));
-    environment.add_test("integer", |value: &Value| value.is_integer());
-    environment.add_test("number", |value: &Value| matches!(value.kind(), ValueKind::Number | ValueKind::Bool));
+    environment.add_test("iterable", iterable);
+    environment.add_test("sequence", |value: &Value| iterable(value) && !is_generator(value));
     environment.add_test("callable", |value: &Value| value.kind() == ValueKind::Plain);
-}
-
-/// An undefined value is empty.
-fn length(value: &Value) -> Result<usize, Error> {
-    let none =
-        || Error::new(ErrorKind::InvalidOperation, format!("a value of the kind {} has no length", value.kind()));
-    if value.is_undefined() { Ok(0) } else { value.len().ok_or_else(none) }
 }
 
 fn unsupported(operator: &str, a: &Value, b: &Value) -> Error {
@@ -76,143 +59,98 @@ fn unsupported(operator: &str, a: &Value, b: &Value) -> Error {
     Error::new(ErrorKind::InvalidOperation, reason)
 }
 
-fn not_iterable(value: &Value) -> Error {
+pub(super) fn not_iterable(value: &Value) -> Error {
     Error::new(ErrorKind::InvalidOperation, format!("a value of the kind {} is not iterable", value.kind()))
 }
 
 /// An undefined value is: it iterates as empty.
-fn iterable(value: &Value) -> bool {
-    use ValueKind::{Iterable, Map, Seq, String, Undefined};
-    matches!(value.kind(), Undefined | String | Seq | Iterable | Map)
-        || value.try_iter().is_ok_and(|_| !value.is_none())
+pub(super) fn iterable(value: &Value) -> bool {
+    !value.is_none() && value.try_iter().is_ok()
 }
 
-fn is_list(value: &Value) -> bool {
-    matches!(value.kind(), ValueKind::Seq | ValueKind::Iterable)
+fn concat(state: &State<'_, '_>, a: &Value, b: &Value) -> Result<String, Error> {
+    Ok([text(state, a)?, text(state, b)?].concat())
 }
 
-fn concat(a: &Value, b: &Value) -> Result<String, Error> {
-    joined(&python::text(a)?, &python::text(b)?)
-}
-
-fn joined(a: &str, b: &str) -> Result<String, Error> {
-    if a.len() + b.len() > MAX_TEXT_BYTES {
-        return Err(limits::refuse("a text grows too long"));
-    }
-    Ok([a, b].concat())
-}
-
-fn add(a: &Value, b: &Value) -> Result<Value, Error> {
-    if let (Some(a), Some(b)) = (a.as_str(), b.as_str()) {
-        return joined(a, b).map(Value::from);
-    }
-    if is_list(a) && is_list(b) {
-        limits::check_length(a)?;
-        limits::check_length(b)?;
-        return Ok(a.try_iter()?.chain(b.try_iter()?).collect());
-    }
-    match (integer(a), integer(b), number(a), number(b)) {
-        (Some(x), Some(y), ..) => x.checked_add(y).map(whole).ok_or_else(|| unsupported("+", a, b)),
-        (_, _, Some(x), Some(y)) => Ok((x + y).into()),
-        _ => Err(unsupported("+", a, b)),
+/// A text that is safe for HTML escapes the text that it is added to, as `markupsafe` does: templates that use `safe` get
+/// escaped prompts from Jinja2, too.
+fn add(state: &mut State<'_, '_>, a: &Value, b: &Value) -> Result<Value, Error> {
+    match (a.as_str(), b.as_str()) {
+        (Some(x), Some(y)) if a.is_safe() == b.is_safe() => {
+            let sum = [x, y].concat();
+            Ok(if a.is_safe() { Value::from_safe_string(sum) } else { sum.into() })
+        }
+        (Some(x), Some(y)) => {
+            let sum = if a.is_safe() { [x, &escape(y)].concat() } else { [&escape(x), y].concat() };
+            Ok(Value::from_safe_string(sum))
+        }
+        _ if a.is_undefined() || b.is_undefined() || a.as_str().is_some() || is_generator(a) || is_generator(b) => {
+            Err(unsupported("+", a, b))
+        }
+        // The engine's own operator, which is no part of its interface.
+        _ => {
+            let start: Kwargs = [("start", a.clone())].into_iter().collect();
+            state.apply_filter("sum", &[vec![b.clone()].into(), start.into()])
+        }
     }
 }
 
-/// Integers and, as in Python, truth values.
-fn integer(value: &Value) -> Option<i128> {
-    match value.kind() {
+/// Formats a text, or divides: the engine's own `%` takes no text.
+fn modulo(state: &State<'_, '_>, a: &Value, b: &Value) -> Result<Value, Error> {
+    match a.as_str() {
+        Some(form) => percent::format(state, form, b).map(Value::from),
+        None => remainder(a, b).ok_or_else(|| unsupported("%", a, b)),
+    }
+}
+
+/// The rest of a division, with the sign of the divisor; none for a division by zero.
+fn remainder(a: &Value, b: &Value) -> Option<Value> {
+    let integer = |value: &Value| match value.kind() {
         ValueKind::Bool => Some(i128::from(value.is_true())),
-        ValueKind::Number if value.is_integer() => i128::try_from(value.clone()).ok(),
+        _ if value.is_integer() => i128::try_from(value.clone()).ok(),
         _ => None,
+    };
+    let number = |value: &Value| integer(value).map(|n| n as f64).or_else(|| f64::try_from(value.clone()).ok());
+    if let (Some(a), Some(b)) = (integer(a), integer(b)) {
+        let rest = if b == 0 { return None } else { a.wrapping_rem(b) };
+        let rest = if rest != 0 && (rest < 0) != (b < 0) { rest + b } else { rest };
+        return Some(i64::try_from(rest).map_or_else(|_| Value::from(rest), Value::from));
     }
-}
-
-fn number(value: &Value) -> Option<f64> {
-    match value.kind() {
-        ValueKind::Number => f64::try_from(value.clone()).ok().or_else(|| integer(value).map(|x| x as f64)),
-        _ => integer(value).map(|x| x as f64),
-    }
-}
-
-fn whole(value: i128) -> Value {
-    i64::try_from(value).map_or_else(|_| Value::from(value), Value::from)
-}
-
-/// Python's `/`, `//` and `%`: towards minus infinity, with the sign of the divisor; never by zero.
-fn divide(a: &Value, b: &Value, operator: &str) -> Result<Value, Error> {
-    let (Some(x), Some(y)) = (number(a), number(b)) else { return Err(unsupported(operator, a, b)) };
-    if y == 0.0 {
-        return Err(Error::new(ErrorKind::InvalidOperation, "division by zero"));
-    }
-    if let (Some(x), Some(y), true) = (integer(a), integer(b), operator != "/") {
-        let rest = x.checked_rem(y).unwrap_or(0);
-        let (down, rest) = if rest != 0 && (rest < 0) != (y < 0) { (1, rest + y) } else { (0, rest) };
-        let quotient = x.checked_div(y).and_then(|q| q.checked_sub(down)).ok_or_else(|| unsupported(operator, a, b))?;
-        return Ok(whole(if operator == "//" { quotient } else { rest }));
-    }
-    Ok(match operator {
-        "/" => x / y,
-        "//" => (x / y).floor(),
-        _ => x - y * (x / y).floor(),
-    }
-    .into())
+    let (a, b) = (number(a)?, number(b)?);
+    let rest = a % b;
+    let rest = if rest != 0.0 && (rest < 0.0) != (b < 0.0) { rest + b } else { rest };
+    (b != 0.0).then(|| rest.into())
 }
 
 /// Whether Python would compare the two by order.
-fn ordered(a: &Value, b: &Value, operator: &str) -> Result<(), Error> {
-    let fits = (number(a).is_some() && number(b).is_some())
+pub(super) fn ordered(a: &Value, b: &Value, operator: &str) -> Result<(), Error> {
+    let is_number = |value: &Value| matches!(value.kind(), ValueKind::Number | ValueKind::Bool);
+    let is_list = |value: &Value| matches!(value.kind(), ValueKind::Seq | ValueKind::Iterable);
+    let fits = (is_number(a) && is_number(b))
         || (a.as_str().is_some() && b.as_str().is_some())
-        || (is_list(a) && is_list(b));
+        || (is_list(a) && is_list(b) && a.is_tuple() == b.is_tuple());
     if fits { Ok(()) } else { Err(unsupported(operator, a, b)) }
 }
 
-fn contained(value: &Value, container: &Value) -> Result<bool, Error> {
+fn contained(state: &State<'_, '_>, value: &Value, container: &Value) -> Result<bool, Error> {
     if let Some(text) = container.as_str() {
+        charge(state, text.len())?;
         return value.as_str().map(|part| text.contains(part)).ok_or_else(|| unsupported("in", value, container));
     }
     match container.kind() {
         ValueKind::Undefined => Ok(false),
         ValueKind::Map => Ok(container.as_object().is_some_and(|map| map.get_value(value).is_some())),
         ValueKind::Seq | ValueKind::Iterable => {
-            limits::check_length(container)?;
-            Ok(container.try_iter()?.any(|item| item == *value || equal_numbers(&item, value)))
+            weigh(state, value)?;
+            for item in container.try_iter()? {
+                state.consume_fuel(1)?;
+                weigh(state, &item)?;
+                if item == *value {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
         }
         _ => Err(unsupported("in", value, container)),
     }
-}
-
-fn equal_numbers(a: &Value, b: &Value) -> bool {
-    matches!((number(a), number(b)), (Some(a), Some(b)) if a == b)
-}
-
-/// `values | join(separator, attribute)`.
-fn join(
-    values: &Value,
-    separator: Option<&Value>,
-    attribute: Option<&Value>,
-    options: Kwargs,
-) -> Result<String, Error> {
-    let mut values = values.clone();
-    limits::check_length(&values)?;
-    let separator = separator.cloned().or(options.get::<Option<Value>>("d")?);
-    let attribute = attribute.cloned().or(options.get::<Option<Value>>("attribute")?);
-    options.assert_all_used()?;
-    if !iterable(&values) {
-        return Err(not_iterable(&values));
-    }
-    if let Some(attribute) = attribute {
-        let path = python::text(&attribute)?;
-        let follow = |item: Value| path.split('.').try_fold(item, |item, name| item.get_attr(name));
-        values = values.try_iter()?.map(follow).collect::<Result<Vec<_>, _>>()?.into();
-    }
-    let separator = separator.map(|s| python::text(&s)).transpose()?.unwrap_or_default();
-    let mut out = String::new();
-    for (i, item) in values.try_iter()?.enumerate() {
-        out.push_str(if i > 0 { &separator } else { "" });
-        out.push_str(&python::text(&item)?);
-        if out.len() > MAX_TEXT_BYTES {
-            return Err(limits::refuse("a text grows too long"));
-        }
-    }
-    Ok(out)
 }

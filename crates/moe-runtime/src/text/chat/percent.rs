@@ -4,17 +4,17 @@ use std::iter::Peekable;
 use std::str::Chars;
 
 use minijinja::value::{Value, ValueKind};
-use minijinja::{Error, ErrorKind};
+use minijinja::{Error, State};
 
-use super::{limits, python};
+use super::python::{self, charge, fail};
 
 /// Largest width and precision; no prompt needs wider columns.
 const MAX_WIDTH: usize = 9999;
 
-/// Formats `values`: the items of a list if `tuple`, fields of a dict by name, otherwise one value.
-pub(super) fn format(form: &str, values: &Value, tuple: bool) -> Result<String, Error> {
-    let listed: Vec<Value> = if tuple { values.try_iter()?.collect() } else { vec![values.clone()] };
-    let by_name = values.kind() == ValueKind::Map && !tuple;
+/// Formats `values`: the items of a tuple, fields of a dict by name, otherwise one value.
+pub(super) fn format(state: &State<'_, '_>, form: &str, values: &Value) -> Result<String, Error> {
+    let listed: Vec<Value> = if values.is_tuple() { values.try_iter()?.collect() } else { vec![values.clone()] };
+    let by_name = values.kind() == ValueKind::Map;
     let mut queue = listed.into_iter();
     let mut out = String::new();
     let mut chars = form.chars().peekable();
@@ -34,19 +34,15 @@ pub(super) fn format(form: &str, values: &Value, tuple: bool) -> Result<String, 
             Some(_) => return Err(fail("a name in a format needs a dict")),
             None => queue.next().ok_or_else(|| fail("not enough arguments for the format"))?,
         };
-        out.push_str(&field.write(&value)?);
-        if out.len() > 64 << 20 {
-            return Err(limits::refuse("a text grows too long"));
-        }
+        charge(state, field.width + field.precision.unwrap_or(0))?;
+        let text = field.write(state, &value)?;
+        charge(state, text.len())?;
+        out.push_str(&text);
     }
     if queue.next().is_some() && !by_name {
         return Err(fail("not all arguments of the format are used"));
     }
     Ok(out)
-}
-
-fn fail(reason: &'static str) -> Error {
-    Error::new(ErrorKind::InvalidOperation, reason)
 }
 
 fn name(chars: &mut Peekable<Chars<'_>>) -> Result<String, Error> {
@@ -97,22 +93,23 @@ impl Field {
         Ok(field)
     }
 
-    fn write(&self, value: &Value) -> Result<String, Error> {
+    fn write(&self, state: &State<'_, '_>, value: &Value) -> Result<String, Error> {
         let precision = self.precision.unwrap_or(6);
         let cut = |text: String| match self.precision {
             Some(n) => text.chars().take(n).collect(),
             None => text,
         };
         let body = match self.letter {
-            's' => return Ok(self.pad(cut(python::text(value)?), false)),
-            'r' | 'a' => return Ok(self.pad(cut(python::spelled(value)?), false)),
+            's' => return Ok(self.pad(cut(python::text(state, value)?), false)),
+            'r' | 'a' => return Ok(self.pad(cut(python::spelled(state, value)?), false)),
             'c' => return Ok(self.pad(value.as_str().ok_or_else(|| fail("%c needs a character"))?.to_owned(), false)),
             'd' | 'i' | 'u' => {
                 let n = match i128::try_from(value.clone()) {
                     Ok(n) => n,
                     Err(_) => number(value)?.trunc() as i128,
                 };
-                format!("{n}")
+                let digits = self.precision.unwrap_or(0);
+                format!("{}{:0>digits$}", if n < 0 { "-" } else { "" }, n.unsigned_abs().to_string())
             }
             letter @ ('x' | 'X' | 'o') => {
                 let n = i128::try_from(value.clone()).map_err(|_| fail("the format needs an integer"))?;
@@ -127,7 +124,8 @@ impl Field {
             'f' | 'F' => format!("{:.precision$}", number(value)?),
             'e' => exponent(number(value)?, precision),
             'E' => exponent(number(value)?, precision).to_uppercase(),
-            'g' | 'G' => general(number(value)?, precision.max(1)),
+            'g' => general(number(value)?, precision.max(1)),
+            'G' => general(number(value)?, precision.max(1)).to_uppercase(),
             _ => return Err(fail("a format has an unknown letter")),
         };
         let signed = match body.starts_with('-') {
@@ -164,7 +162,7 @@ fn count(chars: &mut Peekable<Chars<'_>>, queue: &mut impl Iterator<Item = Value
         }
         digits.parse().unwrap_or(usize::MAX)
     };
-    if n > MAX_WIDTH { Err(limits::refuse("a format asks for too great a width")) } else { Ok(Some(n)) }
+    if n > MAX_WIDTH { Err(fail("a format asks for too great a width")) } else { Ok(Some(n)) }
 }
 
 fn number(value: &Value) -> Result<f64, Error> {

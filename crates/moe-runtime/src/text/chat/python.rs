@@ -1,19 +1,15 @@
-//! The parts of Python that templates use: methods on strings and dicts, the spelling of values, `tojson`, `raise_exception`.
+//! The parts of Python that templates use: the spelling of values, `tojson`, `raise_exception`.
 
 use std::fmt::Write as _;
 
-use minijinja::value::{Kwargs, Rest, Value, ValueKind};
+use minijinja::value::{Rest, Value, ValueKind, ValueOrKwargs};
 use minijinja::{Environment, Error, ErrorKind, Output, State};
 use serde_json::Value as Json;
 
-use super::{limits, methods};
+use super::{arguments, generators, methods};
 
 /// Deepest nesting of a value that is printed or turned into JSON; parsers give no deeper ones.
 const MAX_DEPTH: usize = 128;
-/// Most bytes of one printed value: a list can be multiplied by a billion in one instruction.
-const MAX_REPR_BYTES: usize = 64 << 20;
-/// Most elements of one list or map that becomes JSON.
-const MAX_JSON_ELEMENTS: usize = 1 << 20;
 
 /// The error of `raise_exception(message)`, kept apart from errors of the template engine.
 #[derive(Debug)]
@@ -29,7 +25,7 @@ impl std::error::Error for Raised {}
 
 /// Adds all of it to an environment.
 pub(super) fn install(environment: &mut Environment<'static>) {
-    environment.set_unknown_method_callback(method);
+    environment.set_unknown_method_callback(methods::call);
     environment.set_formatter(print);
     environment.add_filter("tojson", tojson);
     environment.add_function("raise_exception", |message: String| -> Result<Value, Error> {
@@ -37,94 +33,112 @@ pub(super) fn install(environment: &mut Environment<'static>) {
     });
 }
 
-/// Python's methods; stripping follows Python's idea of white space, which includes the four separators U+001C..1F.
-fn method(state: &State<'_, '_>, value: &Value, name: &str, args: &[Value]) -> Result<Value, Error> {
-    let no_characters = args.is_empty() || (args.len() == 1 && args[0].is_none());
-    if let (Some(text), true) = (value.as_str(), no_characters) {
-        let space = |c: char| c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c);
-        match name {
-            "strip" => return Ok(text.trim_matches(space).into()),
-            "lstrip" => return Ok(text.trim_start_matches(space).into()),
-            "rstrip" => return Ok(text.trim_end_matches(space).into()),
-            _ => {}
+/// The error of a template that asks for something that it may not have.
+pub(super) fn fail(reason: impl Into<std::borrow::Cow<'static, str>>) -> Error {
+    Error::new(ErrorKind::InvalidOperation, reason)
+}
+
+/// Takes the work on a text of that many bytes off the budget of the rendering.
+pub(super) fn charge(state: &State<'_, '_>, bytes: usize) -> Result<(), Error> {
+    state.consume_fuel(bytes as u64 / 64)
+}
+
+/// Takes a walk along a value and all values in it off the budget of the rendering.
+pub(super) fn weigh(state: &State<'_, '_>, value: &Value) -> Result<(), Error> {
+    weigh_at(state, value, 0)
+}
+
+fn weigh_at(state: &State<'_, '_>, value: &Value, depth: usize) -> Result<(), Error> {
+    if depth > MAX_DEPTH {
+        return Err(fail("a value nests too deeply"));
+    }
+    match value.kind() {
+        ValueKind::String => charge(state, value.as_str().map_or(0, str::len)),
+        ValueKind::Seq | ValueKind::Iterable if !generators::is_generator(value) => {
+            value.try_iter()?.try_for_each(|item| {
+                state.consume_fuel(1)?;
+                weigh_at(state, &item, depth + 1)
+            })
         }
+        ValueKind::Map => value.try_iter()?.try_for_each(|key| {
+            state.consume_fuel(1)?;
+            weigh_at(state, &value.get_item(&key)?, depth + 1)
+        }),
+        _ => Ok(()),
     }
-    if let Some(text) = value.as_str() {
-        match name {
-            // An empty text stands between all characters; searching for it would never end.
-            "count" if args.first().and_then(Value::as_str) == Some("") => return Ok((text.chars().count() + 1).into()),
-            "format" => limits::check_format(&[std::slice::from_ref(value), args].concat())?,
-            _ => {}
-        }
-    } else if name == "count" {
-        limits::check_length(value)?;
+}
+
+/// The items of a value, whose number is taken off the budget of the rendering.
+pub(super) fn items(state: &State<'_, '_>, value: &Value) -> Result<Vec<Value>, Error> {
+    let mut items = Vec::new();
+    for item in value.try_iter()? {
+        state.consume_fuel(1)?;
+        items.push(item);
     }
-    match value.as_str().and_then(|text| methods::of_text(text, name, args)) {
-        Some(result) => result,
-        None => minijinja_contrib::pycompat::unknown_method_callback(state, value, name, args),
-    }
+    Ok(items)
 }
 
 /// Python's `str` of a value; an undefined one is empty.
-pub(super) fn text(value: &Value) -> Result<String, Error> {
-    match value.as_str() {
-        Some(text) => Ok(text.to_owned()),
-        None => spelled(value),
+pub(super) fn text(state: &State<'_, '_>, value: &Value) -> Result<String, Error> {
+    if let Some(text) = value.as_str() {
+        return Ok(text.to_owned());
     }
+    if value.is_undefined() { Ok(String::new()) } else { spelled(state, value) }
 }
 
-/// Python's `repr` of a value, but of an undefined one empty.
-pub(super) fn spelled(value: &Value) -> Result<String, Error> {
+/// Python's `repr` of a value.
+pub(super) fn spelled(state: &State<'_, '_>, value: &Value) -> Result<String, Error> {
     let mut out = String::new();
-    repr(value, &mut out, 0)?;
+    repr(state, value, &mut out, 0)?;
     Ok(out)
 }
 
 /// Prints a value as Python's `str` does.
-fn print(out: &mut Output<'_>, _: &State<'_, '_>, value: &Value) -> Result<(), Error> {
-    let mut text = String::new();
-    let written = match value.as_str() {
+fn print(out: &mut Output<'_>, state: &mut State<'_, '_>, value: &Value) -> Result<(), Error> {
+    match value.as_str() {
         Some(plain) => out.write_str(plain),
-        None => {
-            repr(value, &mut text, 0)?;
-            out.write_str(&text)
-        }
-    };
-    written.map_err(Error::from)
+        None => out.write_str(&text(state, value)?),
+    }
+    .map_err(Error::from)
 }
 
-/// Python's `repr` of a value, except that an undefined one outside of lists and dicts is empty.
-fn repr(value: &Value, out: &mut String, depth: usize) -> Result<(), Error> {
+fn repr(state: &State<'_, '_>, value: &Value, out: &mut String, depth: usize) -> Result<(), Error> {
     if depth > MAX_DEPTH {
-        return Err(limits::refuse("a printed value nests too deeply"));
+        return Err(fail("a printed value nests too deeply"));
     }
-    if out.len() > MAX_REPR_BYTES {
-        return Err(limits::refuse("a printed value is too long"));
-    }
+    state.consume_fuel(1)?;
     match value.kind() {
-        ValueKind::Undefined => out.push_str(if depth > 0 { "Undefined" } else { "" }),
+        ValueKind::Undefined => out.push_str("Undefined"),
         ValueKind::None => out.push_str("None"),
         ValueKind::Bool => out.push_str(if value.is_true() { "True" } else { "False" }),
         ValueKind::Number if !value.is_integer() => match f64::try_from(value.clone()) {
             Ok(number) => out.push_str(&float(number)),
             Err(_) => out.push_str(&value.to_string()),
         },
-        ValueKind::String => quote(value.as_str().unwrap_or_default(), out),
+        ValueKind::String => {
+            let text = value.as_str().unwrap_or_default();
+            charge(state, text.len())?;
+            quote(text, out);
+        }
         ValueKind::Seq | ValueKind::Iterable => {
-            out.push('[');
+            let [open, close] = if value.is_tuple() { ['(', ')'] } else { ['[', ']'] };
+            out.push(open);
             for (i, item) in value.try_iter()?.enumerate() {
                 out.push_str(if i > 0 { ", " } else { "" });
-                repr(&item, out, depth + 1)?;
+                repr(state, &item, out, depth + 1)?;
             }
-            out.push(']');
+            if value.is_tuple() && value.len() == Some(1) {
+                out.push(',');
+            }
+            out.push(close);
         }
         ValueKind::Map => {
             out.push('{');
             for (i, key) in value.try_iter()?.enumerate() {
                 out.push_str(if i > 0 { ", " } else { "" });
-                repr(&key, out, depth + 1)?;
+                repr(state, &key, out, depth + 1)?;
                 out.push_str(": ");
-                repr(&value.get_item(&key)?, out, depth + 1)?;
+                repr(state, &value.get_item(&key)?, out, depth + 1)?;
             }
             out.push('}');
         }
@@ -172,57 +186,59 @@ fn float(number: f64) -> String {
 }
 
 /// `value | tojson(ensure_ascii=False, indent=None, separators=None, sort_keys=False)`, in this order as in `transformers`.
-fn tojson(value: &Value, positional: Rest<Value>, options: Kwargs) -> Result<String, Error> {
-    let option = |index: usize, name: &str| -> Result<Option<Value>, Error> {
-        let named = options.get::<Option<Value>>(name)?;
-        Ok(named.or_else(|| positional.get(index).cloned()).filter(|value| !value.is_none()))
-    };
-    let ascii = option(0, "ensure_ascii")?.is_some_and(|on| on.is_true());
-    let indent = option(1, "indent")?.map(|width| match width.as_str() {
+fn tojson(state: &State<'_, '_>, args: Rest<ValueOrKwargs>) -> Result<String, Error> {
+    let args = args.into_values();
+    let (value, [ascii, indent, separators, sort_keys]) =
+        arguments::of_filter(&args, ["ensure_ascii", "indent", "separators", "sort_keys"])?;
+    let is_on = |option: Option<Value>| option.is_some_and(|on| on.is_true());
+    let indent = indent.filter(|width| !width.is_none()).map(|width| match width.as_str() {
         Some(text) => text.to_owned(),
         None => " ".repeat(width.as_usize().unwrap_or(0).min(16)),
     });
-    let separators = option(2, "separators")?.map(|pair| -> Result<[String; 2], Error> {
-        let part = |index| pair.get_item_by_index(index).and_then(|part| text(&part));
-        Ok([part(0)?, part(1)?])
-    });
-    let sort_keys = option(3, "sort_keys")?.is_some_and(|on| on.is_true());
-    options.assert_all_used()?;
-    let [item, key] = match separators {
-        Some(pair) => pair?,
+    let [item, key] = match separators.filter(|pair| !pair.is_none()) {
+        Some(pair) => {
+            let part = |index| pair.get_item_by_index(index).and_then(|part| text(state, &part));
+            [part(0)?, part(1)?]
+        }
         None => [if indent.is_some() { "," } else { ", " }.to_owned(), ": ".to_owned()],
     };
-    let style = Style { ascii, indent, item, key };
-    let mut json = from_value(value, 0)?;
-    if sort_keys {
+    let style = Style { ascii: is_on(ascii), indent, item, key };
+    let mut json = from_value(state, value, 0)?;
+    if is_on(sort_keys) {
         json.sort_all_objects();
     }
     let mut out = String::new();
-    write_json(&json, &style, 0, &mut out)?;
+    write_json(&json, &style, 0, &mut out);
     Ok(out)
 }
 
-/// A template's value as JSON.
-fn from_value(value: &Value, depth: usize) -> Result<Json, Error> {
+/// A template's value as JSON. The work is paid for here, before the JSON is written.
+fn from_value(state: &State<'_, '_>, value: &Value, depth: usize) -> Result<Json, Error> {
     if depth > MAX_DEPTH {
-        return Err(limits::refuse("a value nests too deeply for tojson"));
+        return Err(fail("a value nests too deeply for tojson"));
     }
-    if value.len().is_some_and(|n| n > MAX_JSON_ELEMENTS) && value.as_str().is_none() {
-        return Err(limits::refuse("a value is too long for tojson"));
-    }
+    // An item may be indented, by at most 16 spaces a level.
+    state.consume_fuel(1 + depth as u64 / 4)?;
     match value.kind() {
         ValueKind::Undefined => Err(Error::new(ErrorKind::UndefinedError, "tojson of an undefined value")),
         ValueKind::None => Ok(Json::Null),
+        ValueKind::String => {
+            let text = value.as_str().unwrap_or_default();
+            charge(state, text.len())?;
+            Ok(text.into())
+        }
+        _ if generators::is_generator(value) => Err(fail("tojson takes no generator; use `list` first")),
         ValueKind::Seq | ValueKind::Iterable => {
-            value.try_iter()?.map(|item| from_value(&item, depth + 1)).collect::<Result<Vec<_>, _>>().map(Json::Array)
+            let items = value.try_iter()?.map(|item| from_value(state, &item, depth + 1));
+            items.collect::<Result<Vec<_>, _>>().map(Json::Array)
         }
         ValueKind::Map => {
             let pair = |key: Value| {
                 let name = match key.as_str() {
                     Some(text) => text.to_owned(),
-                    None => write_plain(&from_value(&key, depth + 1)?),
+                    None => write_plain(&from_value(state, &key, depth + 1)?),
                 };
-                Ok((name, from_value(&value.get_item(&key)?, depth + 1)?))
+                Ok((name, from_value(state, &value.get_item(&key)?, depth + 1)?))
             };
             value.try_iter()?.map(pair).collect::<Result<_, Error>>().map(Json::Object)
         }
@@ -256,22 +272,15 @@ impl Style {
 pub(super) fn write_plain(value: &Json) -> String {
     let style = Style { ascii: false, indent: None, item: ", ".to_owned(), key: ": ".to_owned() };
     let mut out = String::new();
-    // Without indentation only a text of more than the limit fails, and what was written stays.
-    let _ = write_json(value, &style, 0, &mut out);
+    write_json(value, &style, 0, &mut out);
     out
 }
 
-fn write_json(value: &Json, style: &Style, depth: usize, out: &mut String) -> Result<(), Error> {
-    if out.len() > MAX_REPR_BYTES {
-        return Err(limits::refuse("a value is too long for tojson"));
-    }
+fn write_json(value: &Json, style: &Style, depth: usize, out: &mut String) {
     let (open, close, n) = match value {
         Json::Array(items) => ('[', ']', items.len()),
         Json::Object(map) => ('{', '}', map.len()),
-        scalar => {
-            write_scalar(scalar, style, out);
-            return Ok(());
-        }
+        scalar => return write_scalar(scalar, style, out),
     };
     out.push(open);
     let keys = value.as_object().into_iter().flat_map(|map| map.keys().map(Some)).chain(std::iter::repeat(None));
@@ -284,13 +293,12 @@ fn write_json(value: &Json, style: &Style, depth: usize, out: &mut String) -> Re
             json_string(key, style.ascii, out);
             out.push_str(&style.key);
         }
-        write_json(item, style, depth + 1, out)?;
+        write_json(item, style, depth + 1, out);
     }
     if n > 0 {
         style.begin_line(depth, out);
     }
     out.push(close);
-    Ok(())
 }
 
 /// Writes a value that is neither a list nor an object.
@@ -337,7 +345,7 @@ mod tests {
         let item = if indent.is_some() { "," } else { ", " };
         let style = Style { ascii, indent: indent.map(str::to_owned), item: item.to_owned(), key: ": ".to_owned() };
         let mut out = String::new();
-        write_json(value, &style, 0, &mut out).unwrap();
+        write_json(value, &style, 0, &mut out);
         out
     }
 

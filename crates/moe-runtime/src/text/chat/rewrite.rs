@@ -2,28 +2,33 @@
 //!
 //! | Jinja2 | written for the engine as |
 //! |---|---|
-//! | `a ~ b`, `a % b`, `a // b`, `a / b`, `a + b` | `(a)|__concat(b)` and so on: filters that compute as Python does |
-//! | `a < b`, `a in b`, `a not in b` (one operator) | `(a)|__lt(b)`, `(a)|__in(b)`, ... |
+//! | `a + b`, `a ~ b`, `a % b` | `(a)|__add(b)` and so on: filters that compute as Python does |
+//! | `a == b`, `a < b`, `a in b`, `a not in b` (one operator) | `(a)|__eq(b)`, `(a)|__lt(b)`, `(a)|__in(b)`, ... |
+//! | `a < b < c` | `(a)|__weigh < (b)|__weigh < (c)|__weigh`: the filter pays for the comparison |
 //! | `for x in e` | `for x in (e)|__iter` |
+//! | `+a` | `a` |
+//! | `'\U0001f600'`, a literal over several lines | the character, the lines joined |
 //! | `generation`, `endgeneration` | `with`, `endwith` |
-//! | `'a' 'b'` | `'ab'` |
-//! | a macro that reads `varargs` | one more parameter; calls gather the arguments beyond the others in it |
+//! | a macro that reads `varargs` or `kwargs` | module `macros` |
 //! | carriage returns | line feeds |
 //!
 //! **Invariant:** no line feed is added or lost after the ends of lines are unified, so that errors name the right line. A
 //! tag that this module cannot read stays as it is: the engine says what is wrong with it.
 
-use std::collections::BTreeMap;
+mod lexer;
+mod macros;
 
-/// Deepest nesting of brackets that is rewritten; the engine's parser refuses deeper ones.
-const MAX_DEPTH: usize = 100;
+use std::borrow::Cow;
+
+use lexer::{Item, Kind, Piece, split};
+use macros::Macros;
 
 /// The source as the engine is to read it.
 pub(super) fn rewrite(source: &str) -> String {
     let source = source.replace("\r\n", "\n").replace('\r', "\n");
     let pieces = split(&source);
     let mut out = String::with_capacity(source.len() + source.len() / 4);
-    let writer = Writer { macros: macros_with_varargs(&pieces) };
+    let writer = Writer { macros: Macros::of(&pieces) };
     for piece in &pieces {
         match piece {
             Piece::Text(text) => out.push_str(text),
@@ -42,231 +47,17 @@ pub(super) fn rewrite(source: &str) -> String {
     out
 }
 
-/// Text that stays, or a tag `{{ ... }}` or `{% ... %}`.
-enum Piece<'a> {
-    Text(&'a str),
-    Tag { open: &'a str, items: Vec<Item<'a>>, rest: &'a str, close: &'a str },
-}
-
-/// A token with the white space before it.
-#[derive(Clone)]
-enum Item<'a> {
-    Token { space: &'a str, text: String, kind: Kind },
-    Group { space: &'a str, open: char, items: Vec<Item<'a>>, rest: &'a str, close: char },
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Name,
-    Number,
-    Text,
-    Operator,
-}
-
-impl Item<'_> {
-    fn is(&self, want: &str) -> bool {
-        matches!(self, Item::Token { text, kind: Kind::Name | Kind::Operator, .. } if text == want)
-    }
-}
-
-/// The pieces of a template.
-fn split(source: &str) -> Vec<Piece<'_>> {
-    let mut pieces = Vec::new();
-    let (mut from, mut at) = (0, 0);
-    while let Some(found) = source[at..].find('{') {
-        let start = at + found;
-        at = start + 1;
-        if source[start..].starts_with("{#") {
-            let Some(end) = source[start..].find("#}") else { break };
-            at = start + end + 2;
-        } else if source[start..].starts_with("{{") || source[start..].starts_with("{%") {
-            let Some((tag, end)) = tag(source, start) else { break };
-            pieces.push(Piece::Text(&source[from..start]));
-            let raw = matches!(&tag, Piece::Tag { open, items, .. } if open.starts_with("{%") && items.len() == 1 && items[0].is("raw"));
-            pieces.push(tag);
-            (from, at) = (end, end);
-            if raw {
-                let Some(end) = end_of_raw(source, at) else { break };
-                at = end;
-            }
-        }
-    }
-    pieces.push(Piece::Text(&source[from..]));
-    pieces
-}
-
-/// Where the tag `endraw` begins.
-fn end_of_raw(source: &str, from: usize) -> Option<usize> {
-    let mut at = from;
-    loop {
-        at += source[at..].find("{%")?;
-        if source[at + 2..].trim_start_matches(['-', '+']).trim_start().starts_with("endraw") {
-            return Some(at);
-        }
-        at += 2;
-    }
-}
-
-/// The tag that begins at `start`, and where it ends.
-fn tag(source: &str, start: usize) -> Option<(Piece<'_>, usize)> {
-    let mark = if source[start + 2..].starts_with(['-', '+']) { 3 } else { 2 };
-    let ends: &[&str] = if source[start..].starts_with("{{") { &["-}}", "}}"] } else { &["-%}", "+%}", "%}"] };
-    let mut lexer = Lexer { source, at: start + mark };
-    let (items, rest) = lexer.items(ends, None, 0)?;
-    let close = ends.iter().find(|end| source[lexer.at..].starts_with(**end))?;
-    let end = lexer.at + close.len();
-    Some((Piece::Tag { open: &source[start..start + mark], items, rest, close: &source[lexer.at..end] }, end))
-}
-
-struct Lexer<'a> {
-    source: &'a str,
-    at: usize,
-}
-
-impl<'a> Lexer<'a> {
-    /// The items up to one of `ends` (or the bracket `close` inside of brackets), and the white space before it.
-    fn items(&mut self, ends: &[&str], close: Option<char>, depth: usize) -> Option<(Vec<Item<'a>>, &'a str)> {
-        if depth > MAX_DEPTH {
-            return None;
-        }
-        let source = self.source;
-        let mut items: Vec<Item<'a>> = Vec::new();
-        loop {
-            let begin = self.at;
-            self.at += source[begin..].len() - source[begin..].trim_start().len();
-            let space = &source[begin..self.at];
-            let rest = &source[self.at..];
-            let first = rest.chars().next()?;
-            match close {
-                Some(close) if first == close => {
-                    self.at += 1;
-                    return Some((items, space));
-                }
-                None if ends.iter().any(|end| rest.starts_with(end)) => return Some((items, space)),
-                _ => {}
-            }
-            if let Some(close) = closing(first) {
-                self.at += 1;
-                let (inner, rest) = self.items(ends, Some(close), depth + 1)?;
-                items.push(Item::Group { space, open: first, items: inner, rest, close });
-                continue;
-            }
-            let (length, kind) = token(rest, first)?;
-            self.at += length;
-            let text = &rest[..length];
-            match (kind, items.last_mut()) {
-                // White space between the two goes along with its line feeds.
-                (Kind::Text, Some(Item::Token { text: before, kind: Kind::Text, .. })) => {
-                    *before = format!("{}{}", joined(before, text), space);
-                }
-                _ => items.push(Item::Token { space, text: text.to_owned(), kind }),
-            }
-        }
-    }
-}
-
-fn closing(open: char) -> Option<char> {
-    match open {
-        '(' => Some(')'),
-        '[' => Some(']'),
-        '{' => Some('}'),
-        _ => None,
-    }
-}
-
-/// Length and kind of the token that `rest` begins with.
-fn token(rest: &str, first: char) -> Option<(usize, Kind)> {
-    if first == '\'' || first == '"' {
-        let mut escaped = false;
-        for (i, c) in rest.char_indices().skip(1) {
-            match c {
-                _ if escaped => escaped = false,
-                '\\' => escaped = true,
-                c if c == first => return Some((i + 1, Kind::Text)),
-                _ => {}
-            }
-        }
-        return None;
-    }
-    let word =
-        |from: usize| rest[from..].find(|c: char| !c.is_alphanumeric() && c != '_').map_or(rest.len(), |n| from + n);
-    if first.is_ascii_digit() {
-        let mut end = word(0);
-        if rest[end..].starts_with('.') && rest[end + 1..].starts_with(|c: char| c.is_ascii_digit()) {
-            end = word(end + 1);
-        }
-        let exponent = rest[..end].ends_with(['e', 'E']) && !rest.starts_with("0x");
-        if exponent && rest[end..].starts_with(['+', '-']) {
-            end = word(end + 1);
-        }
-        return Some((end, Kind::Number));
-    }
-    if first.is_alphabetic() || first == '_' {
-        return Some((word(0), Kind::Name));
-    }
-    let pairs = ["**", "//", "==", "!=", "<=", ">="];
-    if pairs.iter().any(|pair| rest.starts_with(pair)) {
-        return Some((2, Kind::Operator));
-    }
-    "+-*/%~|.,:=<>".contains(first).then_some((1, Kind::Operator))
-}
-
-/// Two literals side by side as one.
-fn joined(first: &str, second: &str) -> String {
-    let first = first.trim_end();
-    let mark = &first[..1];
-    let mut body = second[1..second.len() - 1].to_owned();
-    if !second.starts_with(mark) {
-        body = body.replace(mark, &format!("\\{mark}"));
-    }
-    format!("{}{body}{mark}", &first[..first.len() - 1])
-}
-
-/// Names of the macros whose body reads `varargs`, with the number of their parameters.
-fn macros_with_varargs(pieces: &[Piece<'_>]) -> BTreeMap<String, usize> {
-    let mut found = BTreeMap::new();
-    let mut current = None;
-    for piece in pieces {
-        let Piece::Tag { open, items, .. } = piece else { continue };
-        let head = if open.starts_with("{%") { items.first() } else { None };
-        match (head, items.get(1), items.get(2)) {
-            (Some(head), Some(Item::Token { text, .. }), Some(Item::Group { items, .. })) if head.is("macro") => {
-                let n = arguments(items).iter().filter(|argument| !argument.is_empty()).count();
-                current = Some((text.clone(), n));
-            }
-            (Some(head), ..) if head.is("endmacro") => current = None,
-            _ => {
-                if let (Some((name, n)), true) = (&current, mentions(items, "varargs")) {
-                    found.insert(name.clone(), *n);
-                }
-            }
-        }
-    }
-    found
-}
-
-fn mentions(items: &[Item<'_>], name: &str) -> bool {
-    items.iter().any(|item| match item {
-        Item::Group { items, .. } => mentions(items, name),
-        token => token.is(name),
-    })
-}
-
-fn arguments<'i, 'a>(items: &'i [Item<'a>]) -> Vec<&'i [Item<'a>]> {
-    items.split(|item| item.is(",")).collect()
-}
-
 /// Operators of equal rank, each with the filter that takes its place.
 type Rank = &'static [(&'static str, Option<&'static str>)];
 /// Weakest first; all of them group to the left.
 const RANKS: [Rank; 3] = [
     &[("+", Some("__add")), ("-", None)],
     &[("~", Some("__concat"))],
-    &[("*", None), ("/", Some("__div")), ("//", Some("__floordiv")), ("%", Some("__mod"))],
+    &[("*", None), ("/", None), ("//", None), ("%", Some("__mod"))],
 ];
 const COMPARISONS: Rank = &[
-    ("==", None),
-    ("!=", None),
+    ("==", Some("__eq")),
+    ("!=", Some("__ne")),
     ("<", Some("__lt")),
     ("<=", Some("__le")),
     (">", Some("__gt")),
@@ -275,7 +66,7 @@ const COMPARISONS: Rank = &[
 ];
 
 struct Writer {
-    macros: BTreeMap<String, usize>,
+    macros: Macros,
 }
 
 impl Writer {
@@ -284,12 +75,12 @@ impl Writer {
             return self.plain(items, out);
         };
         out.push_str(space);
-        out.push_str(match text.as_str() {
+        out.push_str(match *text {
             "generation" => "with",
             "endgeneration" => "endwith",
             other => other,
         });
-        match text.as_str() {
+        match *text {
             "for" => self.head_of_loop(tail, out),
             "macro" => self.head_of_macro(tail, out),
             _ => self.expression(tail, out),
@@ -301,6 +92,9 @@ impl Writer {
         self.plain(&items[..=start], out);
         let items = &items[start + 1..];
         let end = items.iter().position(|item| item.is("if") || item.is("recursive")).unwrap_or(items.len());
+        if end == 0 {
+            return self.plain(items, out);
+        }
         out.push_str(" (");
         self.expression(&items[..end], out);
         out.push_str(")|__iter");
@@ -309,15 +103,16 @@ impl Writer {
 
     fn head_of_macro(&self, items: &[Item<'_>], out: &mut String) {
         match items {
-            [Item::Token { space, text, .. }, Item::Group { items: parameters, rest, .. }]
-                if self.macros.contains_key(text) =>
-            {
+            [Item::Token { space, text, .. }, Item::Group { items: parameters, rest, .. }] => {
                 out.push_str(space);
                 out.push_str(text);
                 out.push('(');
                 self.expression(parameters, out);
-                let comma = parameters.last().is_some_and(|last| !last.is(","));
-                out.push_str(if comma { ", varargs=[]" } else { " varargs=[]" });
+                let more = self.macros.more_parameters(text);
+                if !more.is_empty() && parameters.last().is_some_and(|last| !last.is(",")) {
+                    out.push(',');
+                }
+                out.push_str(&more);
                 out.push_str(rest);
                 out.push(')');
             }
@@ -356,14 +151,23 @@ impl Writer {
                 return out.push(')');
             }
         }
+        let n_operators = operators.len();
+        let operand = |items: &[Item<'_>], out: &mut String| match n_operators {
+            0 => self.chain(0, items, out),
+            _ => {
+                out.push_str(" (");
+                self.chain(0, items, out);
+                out.push_str(")|__weigh");
+            }
+        };
         let mut start = 0;
         for at in operators {
             let first = at - usize::from(at > start && items[at - 1].is("not"));
-            self.chain(0, &items[start..first], out);
+            operand(&items[start..first], out);
             self.plain(&items[first..=at], out);
             start = at + 1;
         }
-        self.chain(0, &items[start..], out);
+        operand(&items[start..], out);
     }
 
     /// A chain of operators of one rank, folded from the left.
@@ -386,9 +190,7 @@ impl Writer {
                     if !filtered {
                         text = format!(" ({text})");
                     }
-                    let tuple = *filter == "__mod"
-                        && matches!(right, [Item::Group { open: '(', items, .. }] if items.iter().any(|i| i.is(",")));
-                    text.push_str(&format!("|{filter}{}(", if tuple { "_tuple" } else { "" }));
+                    text.push_str(&format!("|{filter}("));
                     self.chain(rank + 1, right, &mut text);
                     text.push(')');
                     filtered = true;
@@ -409,21 +211,27 @@ impl Writer {
             match item {
                 Item::Token { space, text, kind } => {
                     out.push_str(space);
-                    let sign = text == "+"
+                    let sign = *text == "+"
                         && *kind == Kind::Operator
                         && (i == 0 || !ends_operand(&items[i - 1]))
                         && items.len() > 1;
-                    out.push_str(if sign { "" } else { text });
+                    match kind {
+                        Kind::Text => out.push_str(&literal(text)),
+                        _ if sign => {}
+                        _ => out.push_str(text),
+                    }
                 }
                 Item::Group { space, open, items: inner, rest, close } => {
                     out.push_str(space);
                     out.push(*open);
                     let called = i.checked_sub(1).and_then(|at| match &items[at] {
-                        Item::Token { text, kind: Kind::Name, .. } if *open == '(' => self.macros.get(text),
+                        Item::Token { text, kind: Kind::Name, .. } if *open == '(' => {
+                            self.macros.arguments(text, inner)
+                        }
                         _ => None,
                     });
                     match called {
-                        Some(n) => self.call(*n, inner, out),
+                        Some(arguments) => self.arguments(&arguments, out),
                         None => self.expression(inner, out),
                     }
                     out.push_str(rest);
@@ -433,32 +241,52 @@ impl Writer {
         }
     }
 
-    /// The arguments of a macro with `varargs`: those beyond the first `n` become one list.
-    fn call(&self, n: usize, items: &[Item<'_>], out: &mut String) {
-        let all = arguments(items);
-        let named = |argument: &&&[Item<'_>]| {
-            argument.get(1).is_some_and(|item| item.is("="))
-                || argument.first().is_some_and(|item| item.is("*") || item.is("**"))
-        };
-        let positional: Vec<_> = all.iter().filter(|a| !a.is_empty() && !named(a)).collect();
-        if positional.len() <= n {
-            return self.expression(items, out);
-        }
-        for argument in &positional[..n] {
+    /// The arguments of a macro: those that it names, then the others as a tuple and as a dict.
+    fn arguments(&self, arguments: &macros::Arguments<'_, '_>, out: &mut String) {
+        for argument in &arguments.known {
             self.expression(argument, out);
-            out.push_str(", ");
+            out.push(',');
         }
-        out.push_str("varargs=[");
-        for argument in &positional[n..] {
-            self.expression(argument, out);
-            out.push_str(", ");
+        if !arguments.more.is_empty() {
+            out.push_str(" varargs=(");
+            for argument in &arguments.more {
+                self.expression(argument, out);
+                out.push(',');
+            }
+            out.push_str("),");
         }
-        out.push(']');
-        for argument in all.iter().filter(named) {
-            out.push_str(", ");
-            self.expression(argument, out);
+        if !arguments.named.is_empty() {
+            out.push_str(" kwargs={");
+            for (name, value) in &arguments.named {
+                out.push_str(&format!("'{name}': "));
+                self.expression(value, out);
+                out.push(',');
+            }
+            out.push('}');
         }
     }
+}
+
+/// A literal without the escapes that the engine does not read: `\UXXXXXXXX`, and a line that goes on in the next one,
+/// whose line feed stands behind the literal then.
+fn literal(text: &str) -> Cow<'_, str> {
+    if !text.contains("\\U") && !text.contains("\\\n") {
+        return text.into();
+    }
+    let (mut out, mut line_feeds, mut rest) = (String::new(), String::new(), text);
+    while let Some((before, escape)) = rest.split_once('\\') {
+        out.push_str(before);
+        let code = escape.strip_prefix('U').and_then(|code| code.get(..8));
+        let long = code.and_then(|code| u32::from_str_radix(code, 16).ok()).and_then(char::from_u32);
+        let len = escape.chars().next().map_or(0, char::len_utf8);
+        match long {
+            Some(c) => out.push(c),
+            None if escape.starts_with('\n') => line_feeds.push('\n'),
+            None => out.extend(["\\", &escape[..len]]),
+        }
+        rest = &escape[if long.is_some() { 9 } else { len }..];
+    }
+    (out + rest + &line_feeds).into()
 }
 
 /// Whether the item stands after `is` or `is not`, where a test's name is.
@@ -488,8 +316,123 @@ fn ends_operand(item: &Item<'_>) -> bool {
         Item::Group { .. } => true,
         Item::Token { text, kind, .. } => match kind {
             Kind::Operator => false,
-            Kind::Name => !["and", "or", "not", "in", "is", "if", "else"].contains(&text.as_str()),
+            Kind::Name => !["and", "or", "not", "in", "is", "if", "else"].contains(text),
             Kind::Number | Kind::Text => true,
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::rewrite;
+
+    #[test]
+    fn operators_become_filters() {
+        for (source, want) in [
+            ("{{ a ~ b }}", "{{ ( a)|__concat( b) }}"),
+            ("{{ a + b * 2 }}", "{{ ( a)|__add( b * 2) }}"),
+            ("{{ a ~ b + c }}", "{{ ( ( a)|__concat( b))|__add( c) }}"),
+            ("{{ a + b ~ c }}", "{{ ( a)|__add( ( b)|__concat( c)) }}"),
+            ("{{ a - b + c }}", "{{ ( a - b)|__add( c) }}"),
+            ("{{ a % b % c }}", "{{ ( a)|__mod( b)|__mod( c) }}"),
+            ("{{ 'x%s' % (a, b) }}", "{{ ( 'x%s')|__mod( (a, b)) }}"),
+            ("{{ a * b % c }}", "{{ ( a * b)|__mod( c) }}"),
+            ("{{ -a + +b }}", "{{ ( -a)|__add( b) }}"),
+            ("{{ a < b }}", "{{ ( a)|__lt( b) }}"),
+            ("{{ a < b < c }}", "{{ ( a)|__weigh < ( b)|__weigh < ( c)|__weigh }}"),
+            ("{{ a not in b and c in d }}", "{{ ( a)|__not_in( b) and ( c)|__in( d) }}"),
+            ("{{ not a in b }}", "{{ not ( a)|__in( b) }}"),
+            ("{{ a == b if c != d else e }}", "{{ ( a)|__eq( b) if ( c)|__ne( d) else e }}"),
+            ("{{ f(a + b, c=d ~ e)[g + 1] }}", "{{ f( (a)|__add( b), c= (d)|__concat( e))[ (g)|__add( 1)] }}"),
+            ("{{ a is in b }}{{ a is not in b }}", "{{ a is in b }}{{ a is not in b }}"),
+            ("{{ a.in.not | in }}", "{{ a.in.not | in }}"),
+            (
+                "{% if a ~ b %}{% set x = a ~ b %}{% endif %}",
+                "{% if ( a)|__concat( b) %}{% set x = ( a)|__concat( b) %}{% endif %}",
+            ),
+            ("{% for x in a + b if x %}{% endfor %}", "{% for x in ( ( a)|__add( b))|__iter if x %}{% endfor %}"),
+            ("{% for x in %}{% endfor %}", "{% for x in %}{% endfor %}"),
+        ] {
+            assert_eq!(rewrite(source), want, "{source}");
+        }
+    }
+
+    #[test]
+    fn what_needs_no_change_stays() {
+        for source in [
+            "a ~ b % c { {{}} }",
+            "{{ a.b['c ~ d'](e)[1:2] | f(g) }}",
+            "{{- a -}}{%- if b -%}{%+ endif +%}",
+            "{# {{ a ~ b }} #}{% raw %}{{ a ~ b }}{% endraw %}",
+            "{{ a ** b // c / d * e - f }}",
+            "{% macro f(a, b=1) %}{{ f(1, 2, c=3) }}{% endmacro %}",
+            "{{ 'a' 'b' }}{{ \"it's\" }}",
+            "{{ {'a': [1, 2], 'b': (3,)} }}",
+            // Not to be read: the engine says what is wrong.
+            "{{ a ~ b",
+            "{{ (a ~ b }}",
+            "{{ 'a ~ b }}",
+            "{{ a ~ b ; c }}",
+            "{% raw %}{{ a ~ b }}",
+            "{# {{ a ~ b }}",
+        ] {
+            assert_eq!(rewrite(source), source);
+        }
+    }
+
+    #[test]
+    fn macros_gather_the_arguments_that_they_do_not_name() {
+        let of =
+            |body: &str, call: &str| rewrite(&format!("{{% macro f(a, b=1) %}}{body}{{% endmacro %}}{{{{ {call} }}}}"));
+        for (body, call, want) in [
+            (
+                "{{ varargs }}",
+                "f(1, 2, 3, 4)",
+                "{% macro f(a, b=1, varargs=()) %}{{ varargs }}{% endmacro %}{{ f(1, 2, varargs=( 3, 4,),) }}",
+            ),
+            ("{{ varargs }}", "f(1)", "{% macro f(a, b=1, varargs=()) %}{{ varargs }}{% endmacro %}{{ f(1) }}"),
+            (
+                "{{ varargs }}",
+                "f(1, 2, 3, b=4)",
+                "{% macro f(a, b=1, varargs=()) %}{{ varargs }}{% endmacro %}{{ f(1, 2, b=4, varargs=( 3,),) }}",
+            ),
+            (
+                "{{ kwargs }}",
+                "f(1, c=2, caller=x, b=3)",
+                "{% macro f(a, b=1, kwargs={}) %}{{ kwargs }}{% endmacro %}{{ f(1, caller=x, b=3, kwargs={'c': 2,}) }}",
+            ),
+            (
+                "{{ kwargs }}{{ varargs }}",
+                "f(1, 2, f(1, 2, 3), c=4)",
+                "{% macro f(a, b=1, varargs=(), kwargs={}) %}{{ kwargs }}{{ varargs }}{% endmacro %}{{ f(1, 2, varargs=( f(1, 2, varargs=( 3,),),), kwargs={'c': 4,}) }}",
+            ),
+            ("{{ kwargs }}", "f(*x)", "{% macro f(a, b=1, kwargs={}) %}{{ kwargs }}{% endmacro %}{{ f(*x) }}"),
+            (
+                "{{ x.varargs }}",
+                "g(1, 2, 3)",
+                "{% macro f(a, b=1, varargs=()) %}{{ x.varargs }}{% endmacro %}{{ g(1, 2, 3) }}",
+            ),
+        ] {
+            assert_eq!(of(body, call), want, "{body} {call}");
+        }
+    }
+
+    #[test]
+    fn lines_keep_their_numbers() {
+        let source = "a\r\n{{ x ~\r\n y }}\r{% for a in\nb %}\n{% endfor %}{{ 'a\\\nb' ~ c }}\n";
+        let want = source.replace("\r\n", "\n").replace('\r', "\n").matches('\n').count();
+        assert_eq!(rewrite(source).matches('\n').count(), want);
+        assert!(!rewrite(source).contains('\r'));
+    }
+
+    #[test]
+    fn other_differences_of_the_syntax() {
+        for (source, want) in [
+            ("{% generation %}x{%- endgeneration -%}", "{% with %}x{%- endwith -%}"),
+            (r"{{ 'a\U0001f600\\U0001f600\n' }}", r"{{ 'a😀\\U0001f600\n' }}"),
+            (r"{{ 'a\U00zz\U0011ffff' }}", r"{{ 'a\U00zz\U0011ffff' }}"),
+        ] {
+            assert_eq!(rewrite(source), want, "{source}");
+        }
     }
 }

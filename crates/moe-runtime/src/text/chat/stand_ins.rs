@@ -125,10 +125,10 @@ pub(super) struct Disguise<'a> {
 }
 
 impl<'a> Disguise<'a> {
-    pub(super) fn new(markers: &'a Markers, trusts_assistant: bool, content: &[&[Json]]) -> Self {
+    pub(super) fn new(markers: &'a Markers, trusts_assistant: bool, content: [&Vec<Json>; 3]) -> Self {
         let mut taken: BTreeSet<char> = markers.source.chars().filter(is_private).collect();
         taken.extend(markers.stand_ins.iter().flat_map(|(&of, &by)| [of, by]).filter(is_private));
-        content.iter().copied().flatten().for_each(|value| private_characters(value, &mut taken));
+        content.into_iter().flatten().for_each(|value| private_characters(value, &mut taken));
         let (next, more) = (Some(FIRST_PRIVATE), BTreeMap::new());
         Self { markers, trusts_assistant, taken, next, more, is_used: false, is_short: false }
     }

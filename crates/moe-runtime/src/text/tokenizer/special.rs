@@ -43,19 +43,19 @@ impl WholeTokens {
         }
         let bytes = text.as_bytes();
         let places = bytes.iter().enumerate().filter(|(_, byte)| self.begins[usize::from(**byte)]);
-        places.map(|(start, _)| (start, self.longest_at(&bytes[start..]))).find_map(|(start, hit)| {
+        places.map(|(start, _)| (start, self.longest_at(&bytes[start..], |_| true))).find_map(|(start, hit)| {
             let (len, id) = hit?;
             Some(Match { start, len, id })
         })
     }
 
     /// The first match in a text with content: no token may cover one of the places in `words` (ascending), except those
-    /// of `anywhere`, which are tokens of this set as well.
+    /// that `is_anywhere` names.
     pub(super) fn find_beside(
         &self,
-        anywhere: &WholeTokens,
         text: &str,
         words: impl Iterator<Item = usize>,
+        is_anywhere: impl Fn(u32) -> bool,
     ) -> Option<Match> {
         let bytes = text.as_bytes();
         let mut words = words.peekable();
@@ -63,14 +63,14 @@ impl WholeTokens {
         places.map(|(start, _)| start).find_map(|start| {
             while words.next_if(|&word| word < start).is_some() {}
             let end = words.peek().map_or(bytes.len(), |&word| word);
-            let hits = [self.longest_at(&bytes[start..end]), anywhere.longest_at(&bytes[start..])];
-            let (len, id) = hits.into_iter().flatten().max()?;
+            let rest = &bytes[start..];
+            let (len, id) = self.longest_at(rest, |(len, id)| start + len <= end || is_anywhere(id))?;
             Some(Match { start, len, id })
         })
     }
 
-    /// The longest token that `bytes` begin with.
-    fn longest_at(&self, bytes: &[u8]) -> Option<(usize, u32)> {
+    /// Length and id of the longest token that `bytes` begin with and that `may` stand there.
+    fn longest_at(&self, bytes: &[u8], may: impl Fn((usize, u32)) -> bool) -> Option<(usize, u32)> {
         let mut range = &self.tokens[..];
         let mut best = None;
         for (depth, byte) in bytes.iter().enumerate() {
@@ -81,7 +81,7 @@ impl WholeTokens {
             range = &range[from..to];
             match range.first() {
                 None => break,
-                Some((text, id)) if text.len() == depth + 1 => best = Some((depth + 1, *id)),
+                Some((text, id)) if text.len() == depth + 1 && may((depth + 1, *id)) => best = Some((depth + 1, *id)),
                 Some(_) => {}
             }
         }
@@ -111,10 +111,9 @@ mod tests {
             let tokens: Vec<String> = tokens.into_iter().rev().collect();
             let whole = WholeTokens::new((0u32..).zip(&tokens).map(|(id, t)| (t.as_str(), id)));
             prop_assert_eq!(whole.find(&text), by_definition(&tokens, &text));
-            let none = WholeTokens::new(std::iter::empty());
-            prop_assert_eq!(whole.find_beside(&none, &text, std::iter::empty()), whole.find(&text));
-            prop_assert_eq!(whole.find_beside(&none, &text, 0..text.len()), None);
-            prop_assert_eq!(whole.find_beside(&whole, &text, 0..text.len()), whole.find(&text));
+            prop_assert_eq!(whole.find_beside(&text, std::iter::empty(), |_| false), whole.find(&text));
+            prop_assert_eq!(whole.find_beside(&text, 0..text.len(), |_| false), None);
+            prop_assert_eq!(whole.find_beside(&text, 0..text.len(), |_| true), whole.find(&text));
         }
     }
 }
