@@ -76,7 +76,12 @@ impl Subject for ModelSubject {
 
     fn encode(&mut self, system: &str, user: &str) -> Result<Vec<u32>, ModelError> {
         let system = Some(system).filter(|system| !system.is_empty());
-        let request = ChatRequest { enable_thinking: Some(false), ..ChatRequest::user(system, user) };
+        let request = ChatRequest {
+            enable_thinking: Some(false),
+            // A prompt that shows the date of the run would give another report on every day.
+            now_unix_s: Some(ChatRequest::MEASURED_NOW_UNIX_S),
+            ..ChatRequest::user(system, user)
+        };
         Ok(self.tokenizer.encode_prompt(&self.template.prompt(&request)?)?)
     }
 

@@ -5,6 +5,7 @@ mod defects;
 mod fp8;
 mod from_gguf;
 mod golden_tokens;
+mod prompts;
 mod resume;
 mod sizes;
 mod sources;
