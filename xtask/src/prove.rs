@@ -12,6 +12,7 @@ mod perplexity;
 mod proof;
 mod quantize;
 mod speed;
+mod templates;
 mod ternary_forward;
 
 use std::path::PathBuf;
@@ -64,6 +65,8 @@ enum Name {
     Gates,
     /// Full-size random files (9 GB, one after the other) against the memory bandwidth and llama.cpp.
     Speed,
+    /// Every chat template of the folder DIR against Jinja2 as transformers sets it up.
+    Templates,
 }
 
 pub(crate) fn run(args: &Args) -> Outcome {
@@ -72,16 +75,20 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let work = Work::create(&std::path::absolute(parent)?, &name, args.keep)?;
     let record = (!args.no_record).then(|| Record::open(&name)).transpose()?;
     let mut proof = Proof::new(&args.options, &work, record);
-    let bitnet = bitnet::binary(args.bitnet.as_deref(), "release")?;
+    let bitnet = || bitnet::binary(args.bitnet.as_deref(), "release");
     match args.name {
-        Name::Quantize => quantize::prove(&mut proof, &bitnet),
-        Name::Goldens => goldens::prove(&mut proof, &bitnet),
-        Name::Perplexity => perplexity::prove(&mut proof, &bitnet),
-        Name::Interop => interop::prove(&mut proof, &bitnet),
-        Name::TernaryForward => ternary_forward::prove(&mut proof, &bitnet),
-        Name::Kill => kill::prove(&mut proof, &bitnet),
-        Name::Gates => gates::prove(&mut proof, &bitnet),
-        Name::Speed => speed::prove(&mut proof, &bitnet),
+        Name::Quantize => quantize::prove(&mut proof, &bitnet()?),
+        Name::Goldens => goldens::prove(&mut proof, &bitnet()?),
+        Name::Perplexity => perplexity::prove(&mut proof, &bitnet()?),
+        Name::Interop => interop::prove(&mut proof, &bitnet()?),
+        Name::TernaryForward => ternary_forward::prove(&mut proof, &bitnet()?),
+        Name::Kill => kill::prove(&mut proof, &bitnet()?),
+        Name::Gates => gates::prove(&mut proof, &bitnet()?),
+        Name::Speed => speed::prove(&mut proof, &bitnet()?),
+        Name::Templates => match templates::prove(&mut proof)? {
+            templates::Judged::Measured => Ok(()),
+            templates::Judged::Skipped => return Ok(()),
+        },
     }?;
     proof.judge()
 }

@@ -11,10 +11,14 @@ use crate::repo;
 /// Options that only some proofs read; each names its proofs.
 #[derive(clap::Args)]
 pub(super) struct Options {
+    /// templates: a folder of chat templates and tokenizer_config.json files.
+    #[arg(value_name = "DIR")]
+    pub(super) folder: Option<PathBuf>,
     /// goldens: a folder of reference checkpoints instead of `fixtures/goldens`.
     #[arg(long)]
     pub(super) dir: Option<PathBuf>,
-    /// interop, ternary-forward, speed: a Python with the packages of `fixtures/interop/requirements.txt`.
+    /// interop, ternary-forward, speed: a Python with the packages of `fixtures/interop/requirements.txt`; templates: one
+    /// that makes virtual environments.
     #[arg(long, default_value = "python3")]
     pub(super) python: PathBuf,
     /// quantize: layers of the full-width checkpoint, 4 in the target.
