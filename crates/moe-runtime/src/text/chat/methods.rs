@@ -1,7 +1,7 @@
 //! Methods of Python's values that the engine's own compatibility layer lacks or does otherwise.
 
 use minijinja::value::{Tuple, Value, ValueKind, from_args};
-use minijinja::{Error, ErrorKind, State};
+use minijinja::{Error, State};
 
 use super::arguments;
 use super::python::{charge, fail, items, weigh};
