@@ -5,7 +5,7 @@ use moe_runtime::{ChatRequest, ChatTemplate, Result};
 use serde_json::Value as Json;
 
 /// The constructs that differ, each with the reason.
-const LIMITS: [(&str, &str); 21] = [
+const LIMITS: [(&str, &str); 23] = [
     ("{{ self }}", "the engine has no such variable"),
     ("{{ 'x'.encode('utf-8') }}", "templates have no bytes"),
     ("{{ 'a,b;c'.translate({44: ' '}) }}", "no template needs it"),
@@ -27,6 +27,8 @@ const LIMITS: [(&str, &str); 21] = [
     ("{{ dict([['a', 1]]).a }}", "the engine takes names and dicts only"),
     ("{{ messages[0].items is defined }}", "the engine has methods only where they are called"),
     ("{{ ('<a>' | safe).upper() + '<' }}", "a method of a text that is safe for HTML gives a plain one"),
+    ("{{ 2 ** 200 }}", "the engine's integers have 128 bits"),
+    ("{{ namespace(_a=1)._a }}", "the engine hides no names with an underscore"),
 ];
 
 #[test]

@@ -31,6 +31,7 @@ struct Time {
     /// The day of the week, where Sunday is 0.
     weekday: i64,
     seconds: i64,
+    unix_s: i64,
 }
 
 impl Time {
@@ -48,7 +49,7 @@ impl Time {
         let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
         let before = [0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334];
         let yearday = before[(month - 1) as usize] + day + i64::from(leap && month > 2);
-        Time { year, month, day, yearday, weekday: (days + 4).rem_euclid(7), seconds }
+        Time { year, month, day, yearday, weekday: (days + 4).rem_euclid(7), seconds, unix_s }
     }
 }
 
@@ -94,6 +95,7 @@ fn write(time: Time, form: &str, out: &mut String) {
             'M' => (minutes, 2, '0'),
             'S' => (seconds, 2, '0'),
             'f' => (0, 6, '0'),
+            's' => (time.unix_s, 1, '0'),
             'j' => (time.yearday, 3, '0'),
             'w' => (time.weekday, 1, '0'),
             'u' => ((time.weekday + 6) % 7 + 1, 1, '0'),

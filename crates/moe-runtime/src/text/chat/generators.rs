@@ -1,11 +1,12 @@
-//! Values of Jinja2 with a state: generators, which many filters give, `cycler` and `joiner`.
+//! Values of Jinja2 that are no plain data: generators, which many filters give, the views of dicts, `cycler` and `joiner`.
 //!
-//! A generator is walked once, has no length and no items by index, and is true even when it holds nothing.
+//! A generator is walked once, has no length and no items by index, and is true even when it holds nothing. A view has a
+//! length and no items by index.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use minijinja::value::{Enumerator, Object, ObjectRepr, Rest, Value, ValueKind, ValueOrKwargs};
+use minijinja::value::{Enumerator, Object, ObjectRepr, Rest, Tuple, Value, ValueKind, ValueOrKwargs};
 use minijinja::{Environment, Error, ErrorKind, State, filters};
 
 use super::arguments;
@@ -104,6 +105,52 @@ impl Object for Generator {
     fn enumerator_len(self: &Arc<Self>) -> Option<usize> {
         None
     }
+}
+
+/// The keys, values or items of a dict.
+#[derive(Debug)]
+struct View {
+    /// Python's name of it.
+    name: &'static str,
+    items: Vec<Value>,
+}
+
+impl Object for View {
+    fn repr(self: &Arc<Self>) -> ObjectRepr {
+        ObjectRepr::Iterable
+    }
+
+    fn get_value(self: &Arc<Self>, _: &Value) -> Option<Value> {
+        Some(Value::UNDEFINED)
+    }
+
+    fn enumerate(self: &Arc<Self>) -> Enumerator {
+        Enumerator::Iter(Box::new(self.items.clone().into_iter()))
+    }
+}
+
+/// `dict.keys()`, `dict.values()` or `dict.items()`; none for another method.
+pub(super) fn view(state: &State<'_, '_>, dict: &Value, method: &str) -> Option<Result<Value, Error>> {
+    let name = match method {
+        "keys" => "dict_keys",
+        "values" => "dict_values",
+        "items" => "dict_items",
+        _ => return None,
+    };
+    let item = |key: Value| -> Result<Value, Error> {
+        match method {
+            "keys" => Ok(key),
+            "values" => dict.get_item(&key),
+            _ => Ok(Tuple::from([key.clone(), dict.get_item(&key)?]).into()),
+        }
+    };
+    let items = items(state, dict).and_then(|keys| keys.into_iter().map(item).collect::<Result<_, _>>());
+    Some(items.map(|items| Value::from_object(View { name, items })))
+}
+
+/// Python's name of a view; none for another value.
+pub(super) fn view_name(value: &Value) -> Option<&'static str> {
+    value.downcast_object_ref::<View>().map(|view| view.name)
 }
 
 /// `cycler('a', 'b')`: its items in turn.

@@ -3,8 +3,8 @@
 use minijinja::value::{Tuple, Value, ValueKind, from_args};
 use minijinja::{Error, State};
 
-use super::arguments;
 use super::python::{charge, fail, items, weigh};
+use super::{arguments, generators};
 
 /// Largest width a text is padded to.
 const MAX_WIDTH: usize = 1 << 16;
@@ -16,6 +16,7 @@ pub(super) fn call(state: &mut State<'_, '_>, value: &Value, name: &str, args: &
     let found = match (value.as_str(), value.kind()) {
         (Some(text), _) => of_text(state, text, name, args),
         (None, ValueKind::Seq | ValueKind::Iterable) => of_list(state, value, name, args),
+        (None, ValueKind::Map) if args.is_empty() && name != "copy" => generators::view(state, value, name),
         (None, ValueKind::Map) if name == "copy" => Some(from_args::<()>(args).map(|()| value.clone())),
         (None, ValueKind::Number) => of_number(value, name),
         _ => None,

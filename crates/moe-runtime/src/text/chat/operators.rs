@@ -5,7 +5,7 @@ use minijinja::value::{Kwargs, Value, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, State};
 
 use super::filters::escape;
-use super::generators::is_generator;
+use super::generators::{is_generator, view_name};
 use super::percent;
 use super::python::{charge, items, text, weigh};
 
@@ -45,8 +45,8 @@ pub(super) fn install(environment: &mut Environment<'static>) {
     environment.add_test("in", contained);
     environment.add_filter("__iter", |state: &State<'_, '_>, value: &Value| match value {
         value if !iterable(value) => Err(not_iterable(value)),
-        // A loop knows its length.
-        value if is_generator(value) => items(state, value).map(Value::from),
+        // A loop knows its length, which the engine does not find for these.
+        value if is_generator(value) || value.as_str().is_some() => items(state, value).map(Value::from),
         value => Ok(value.clone()),
     });
     environment.add_test("iterable", iterable);
@@ -84,7 +84,7 @@ fn add(state: &mut State<'_, '_>, a: &Value, b: &Value) -> Result<Value, Error> 
             let sum = if a.is_safe() { [x, &escape(y)].concat() } else { [&escape(x), y].concat() };
             Ok(Value::from_safe_string(sum))
         }
-        _ if a.is_undefined() || b.is_undefined() || a.as_str().is_some() || is_generator(a) || is_generator(b) => {
+        _ if a.is_undefined() || b.is_undefined() || a.as_str().is_some() || !is_operand(a) || !is_operand(b) => {
             Err(unsupported("+", a, b))
         }
         // The engine's own operator, which is no part of its interface.
@@ -93,6 +93,10 @@ fn add(state: &mut State<'_, '_>, a: &Value, b: &Value) -> Result<Value, Error> 
             state.apply_filter("sum", &[vec![b.clone()].into(), start.into()])
         }
     }
+}
+
+fn is_operand(value: &Value) -> bool {
+    !is_generator(value) && view_name(value).is_none()
 }
 
 /// Formats a text, or divides: the engine's own `%` takes no text.

@@ -121,8 +121,14 @@ fn repr(state: &State<'_, '_>, value: &Value, out: &mut String, depth: usize) ->
             quote(text, out);
         }
         ValueKind::Seq | ValueKind::Iterable => {
-            let [open, close] = if value.is_tuple() { ['(', ')'] } else { ['[', ']'] };
-            out.push(open);
+            let view = generators::view_name(value);
+            let [open, close] = match view {
+                None if value.is_tuple() => ["(", ")"],
+                None => ["[", "]"],
+                Some(_) => ["([", "])"],
+            };
+            out.push_str(view.unwrap_or_default());
+            out.push_str(open);
             for (i, item) in value.try_iter()?.enumerate() {
                 out.push_str(if i > 0 { ", " } else { "" });
                 repr(state, &item, out, depth + 1)?;
@@ -130,7 +136,7 @@ fn repr(state: &State<'_, '_>, value: &Value, out: &mut String, depth: usize) ->
             if value.is_tuple() && value.len() == Some(1) {
                 out.push(',');
             }
-            out.push(close);
+            out.push_str(close);
         }
         ValueKind::Map => {
             out.push('{');
@@ -227,7 +233,9 @@ fn from_value(state: &State<'_, '_>, value: &Value, depth: usize) -> Result<Json
             charge(state, text.len())?;
             Ok(text.into())
         }
-        _ if generators::is_generator(value) => Err(fail("tojson takes no generator; use `list` first")),
+        _ if generators::is_generator(value) || generators::view_name(value).is_some() => {
+            Err(fail("tojson takes no generator and no view of a dict; use `list` first"))
+        }
         ValueKind::Seq | ValueKind::Iterable => {
             let items = value.try_iter()?.map(|item| from_value(state, &item, depth + 1));
             items.collect::<Result<Vec<_>, _>>().map(Json::Array)
@@ -236,7 +244,10 @@ fn from_value(state: &State<'_, '_>, value: &Value, depth: usize) -> Result<Json
             let pair = |key: Value| {
                 let name = match key.as_str() {
                     Some(text) => text.to_owned(),
-                    None => write_plain(&from_value(state, &key, depth + 1)?),
+                    None if matches!(key.kind(), ValueKind::None | ValueKind::Bool | ValueKind::Number) => {
+                        write_plain(&from_value(state, &key, depth + 1)?)
+                    }
+                    None => return Err(fail("tojson of a dict with a key that is a list")),
                 };
                 Ok((name, from_value(state, &value.get_item(&key)?, depth + 1)?))
             };

@@ -6,7 +6,7 @@
 //! | `a == b`, `a < b`, `a in b`, `a not in b` (one operator) | `(a)|__eq(b)`, `(a)|__lt(b)`, `(a)|__in(b)`, ... |
 //! | `a < b < c` | `(a)|__weigh < (b)|__weigh < (c)|__weigh`: the filter pays for the comparison |
 //! | `for x in e` | `for x in (e)|__iter` |
-//! | `+a` | `a` |
+//! | `{{ a, b }}`, `+a` | `{{( a, b) }}`, `a` |
 //! | `'\U0001f600'`, a literal over several lines | the character, the lines joined |
 //! | `generation`, `endgeneration` | `with`, `endwith` |
 //! | a macro that reads `varargs` or `kwargs` | module `macros` |
@@ -37,7 +37,10 @@ pub(super) fn rewrite(source: &str) -> String {
                 if open.starts_with("{%") {
                     writer.statement(items, &mut out)
                 } else {
-                    writer.expression(items, &mut out)
+                    let is_tuple = items.iter().any(|item| item.is(","));
+                    out.push_str(if is_tuple { "(" } else { "" });
+                    writer.expression(items, &mut out);
+                    out.push_str(if is_tuple { ")" } else { "" });
                 }
                 out.push_str(rest);
                 out.push_str(close);
@@ -428,6 +431,7 @@ mod tests {
     #[test]
     fn other_differences_of_the_syntax() {
         for (source, want) in [
+            ("{{ a, b ~ c }}", "{{( a, ( b)|__concat( c)) }}"),
             ("{% generation %}x{%- endgeneration -%}", "{% with %}x{%- endwith -%}"),
             (r"{{ 'a\U0001f600\\U0001f600\n' }}", r"{{ 'a😀\\U0001f600\n' }}"),
             (r"{{ 'a\U00zz\U0011ffff' }}", r"{{ 'a\U00zz\U0011ffff' }}"),
