@@ -68,11 +68,10 @@ pub(super) fn of_text(state: &State<'_, '_>, text: &str, name: &str, args: &[Val
         "isalnum" => Ok(all(text, char::is_alphanumeric)),
         "isalpha" => Ok(all(text, char::is_alphabetic)),
         "isspace" => Ok(all(text, char::is_whitespace)),
-        "isidentifier" => Ok(all(text, |c| c.is_alphanumeric() || c == '_')
-            .is_true()
-            .then(|| !text.starts_with(char::is_numeric))
-            .unwrap_or(false)
-            .into()),
+        "isidentifier" => {
+            let is_word = !text.is_empty() && text.chars().all(|c| c.is_alphanumeric() || c == '_');
+            Ok((is_word && !text.starts_with(char::is_numeric)).into())
+        }
         "islower" => Ok((text.chars().any(char::is_lowercase) && !text.chars().any(char::is_uppercase)).into()),
         "isupper" => Ok((text.chars().any(char::is_uppercase) && !text.chars().any(char::is_lowercase)).into()),
         "join" => join(state, text, args),
