@@ -27,9 +27,9 @@ pub(super) fn prove(proof: &mut Proof<'_>) -> Outcome<Judged> {
     let Some(python) = python_with_jinja2(&proof.options.python) else { return Ok(Judged::Skipped) };
     let (cases, answers) = (proof.work.join("cases.jsonl"), proof.work.join("answers.jsonl"));
     let script = repo::root().join("fixtures/generators/render_templates.py");
-    let theirs =
-        Command::new(python).arg("-B").arg(script).arg(folder).stdin(Stdio::null()).stdout(File::create(&cases)?);
-    succeed("render_templates.py", theirs)?;
+    let mut theirs = Command::new(python);
+    theirs.arg("-B").arg(script).arg(folder);
+    succeed("render_templates.py", theirs.stdin(Stdio::null()).stdout(File::create(&cases)?))?;
     let mut ours = Command::new("cargo");
     ours.args(["run", "--quiet", "--profile", "checked", "-p", "moe-runtime", "--example", "render_chat"]);
     succeed("render_chat", ours.current_dir(repo::root()).stdin(File::open(&cases)?).stdout(File::create(&answers)?))?;
