@@ -93,7 +93,7 @@ fn lines(path: &Path) -> Outcome<Vec<Value>> {
     std::fs::read_to_string(path)?.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
 }
 
-/// Two renderings compared.
+/// How our rendering of a conversation compares with Jinja2's.
 #[derive(Debug, PartialEq)]
 enum Verdict {
     Equal,

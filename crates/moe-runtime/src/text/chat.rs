@@ -22,6 +22,7 @@ mod operators;
 mod percent;
 mod python;
 mod rewrite;
+mod sequences;
 mod stand_ins;
 mod wrap;
 
@@ -170,6 +171,7 @@ impl ChatTemplate {
         });
         // It would show the inside of the engine.
         environment.remove_global("debug");
+        environment.set_unknown_method_callback(methods::call);
         python::install(&mut environment);
         operators::install(&mut environment);
         filters::install(&mut environment);

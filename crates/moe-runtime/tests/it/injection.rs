@@ -338,7 +338,7 @@ fn user_defined() -> Tokenizer {
     Tokenizer::from_dir(folder.path()).unwrap()
 }
 
-/// Real GLM files mark `<think>` and `<tool_call>` as tokens that are not special. Those that the template spells are
+/// Real GLM files mark `<think>` and `<tool_call>` as tokens that are not special. Tokens that the template spells are
 /// markers, and content does not become one; all others stay vocabulary, also in content, as in `tokenizers`.
 #[test]
 fn user_defined_tokens_that_the_template_spells_are_markers() {

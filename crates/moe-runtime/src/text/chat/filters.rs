@@ -3,7 +3,7 @@
 use minijinja::value::{Kwargs, Rest, Tuple, Value, ValueKind, ValueOrKwargs};
 use minijinja::{Environment, Error, State, filters};
 
-use super::python::{charge, fail, items, spelled, text, weigh};
+use super::python::{charge, escape, fail, items, spelled, text, weigh};
 use super::wrap::wrap;
 use super::{arguments, methods, operators, percent};
 
@@ -156,22 +156,6 @@ fn replace(state: &State<'_, '_>, args: Rest<ValueOrKwargs>) -> Result<Value, Er
     let (Some(old), Some(new)) = (old, new) else { return Err(minijinja::ErrorKind::MissingArgument.into()) };
     let count = count.filter(|count| !count.is_none()).map(i64::try_from).transpose()?;
     methods::replace(state, &text(state, value)?, &text(state, &old)?, &text(state, &new)?, count)
-}
-
-/// A text for HTML, as Python's `markupsafe` escapes it.
-pub(super) fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '\'' => out.push_str("&#39;"),
-            '"' => out.push_str("&#34;"),
-            c => out.push(c),
-        }
-    }
-    out
 }
 
 fn urlencode(state: &State<'_, '_>, value: &Value) -> Result<String, Error> {

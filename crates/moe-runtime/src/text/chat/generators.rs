@@ -1,16 +1,14 @@
-//! Values of Jinja2 that are no plain data: generators, which many filters give, the views of dicts, `cycler` and `joiner`.
-//!
-//! A generator is walked once, has no length and no items by index, and is true even when it holds nothing. A view has a
-//! length and no items by index.
+//! The filters that give generators, the views of dicts, `cycler` and `joiner`.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use minijinja::value::{Enumerator, Object, ObjectRepr, Rest, Tuple, Value, ValueKind, ValueOrKwargs};
+use minijinja::value::{Object, Rest, Tuple, Value, ValueKind, ValueOrKwargs};
 use minijinja::{Environment, Error, ErrorKind, State, filters};
 
 use super::arguments;
 use super::python::{fail, items, text, weigh};
+use super::sequences::{Generator, View, is_generator};
 
 /// Filters of the engine that Jinja2 has not, or has under no such name.
 const UNKNOWN: [&str; 5] = ["bool", "chain", "lines", "split", "zip"];
@@ -77,58 +75,6 @@ fn by_name(args: &[Value], names: &[&'static str]) -> Result<Vec<Value>, Error> 
     Ok(vec![value.clone(), arguments::by_name(args, names)?.into()])
 }
 
-/// Whether a value is a generator.
-pub(super) fn is_generator(value: &Value) -> bool {
-    value.downcast_object_ref::<Generator>().is_some()
-}
-
-/// Items that are walked once.
-#[derive(Debug)]
-struct Generator(Mutex<std::vec::IntoIter<Value>>);
-
-impl Object for Generator {
-    fn repr(self: &Arc<Self>) -> ObjectRepr {
-        ObjectRepr::Iterable
-    }
-
-    fn get_value(self: &Arc<Self>, _: &Value) -> Option<Value> {
-        // The engine would walk the items to one of a number.
-        Some(Value::UNDEFINED)
-    }
-
-    fn enumerate(self: &Arc<Self>) -> Enumerator {
-        let generator = Arc::clone(self);
-        let next = move || generator.0.lock().ok().and_then(|mut items| items.next());
-        Enumerator::Iter(Box::new(std::iter::from_fn(next)))
-    }
-
-    fn enumerator_len(self: &Arc<Self>) -> Option<usize> {
-        None
-    }
-}
-
-/// The keys, values or items of a dict.
-#[derive(Debug)]
-struct View {
-    /// Python's name of it.
-    name: &'static str,
-    items: Vec<Value>,
-}
-
-impl Object for View {
-    fn repr(self: &Arc<Self>) -> ObjectRepr {
-        ObjectRepr::Iterable
-    }
-
-    fn get_value(self: &Arc<Self>, _: &Value) -> Option<Value> {
-        Some(Value::UNDEFINED)
-    }
-
-    fn enumerate(self: &Arc<Self>) -> Enumerator {
-        Enumerator::Iter(Box::new(self.items.clone().into_iter()))
-    }
-}
-
 /// `dict.keys()`, `dict.values()` or `dict.items()`; none for another method.
 pub(super) fn view(state: &State<'_, '_>, dict: &Value, method: &str) -> Option<Result<Value, Error>> {
     let name = match method {
@@ -146,11 +92,6 @@ pub(super) fn view(state: &State<'_, '_>, dict: &Value, method: &str) -> Option<
     };
     let items = items(state, dict).and_then(|keys| keys.into_iter().map(item).collect::<Result<_, _>>());
     Some(items.map(|items| Value::from_object(View { name, items })))
-}
-
-/// Python's name of a view; none for another value.
-pub(super) fn view_name(value: &Value) -> Option<&'static str> {
-    value.downcast_object_ref::<View>().map(|view| view.name)
 }
 
 /// `cycler('a', 'b')`: its items in turn.

@@ -4,10 +4,9 @@
 use minijinja::value::{Kwargs, Value, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, State};
 
-use super::filters::escape;
-use super::generators::{is_generator, view_name};
 use super::percent;
-use super::python::{charge, items, text, weigh};
+use super::python::{charge, escape, items, text, weigh};
+use super::sequences::{is_generator, view_name};
 
 /// Adds all of it to an environment.
 pub(super) fn install(environment: &mut Environment<'static>) {

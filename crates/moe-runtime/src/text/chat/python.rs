@@ -6,7 +6,7 @@ use minijinja::value::{Rest, Value, ValueKind, ValueOrKwargs};
 use minijinja::{Environment, Error, ErrorKind, Output, State};
 use serde_json::Value as Json;
 
-use super::{arguments, generators, methods};
+use super::{arguments, sequences};
 
 /// Deepest nesting of a value that is printed or turned into JSON; parsers give no deeper ones.
 const MAX_DEPTH: usize = 128;
@@ -25,7 +25,6 @@ impl std::error::Error for Raised {}
 
 /// Adds all of it to an environment.
 pub(super) fn install(environment: &mut Environment<'static>) {
-    environment.set_unknown_method_callback(methods::call);
     environment.set_formatter(print);
     environment.add_filter("tojson", tojson);
     environment.add_function("raise_exception", |message: String| -> Result<Value, Error> {
@@ -54,7 +53,7 @@ fn weigh_at(state: &State<'_, '_>, value: &Value, depth: usize) -> Result<(), Er
     }
     match value.kind() {
         ValueKind::String => charge(state, value.as_str().map_or(0, str::len)),
-        ValueKind::Seq | ValueKind::Iterable if !generators::is_generator(value) => {
+        ValueKind::Seq | ValueKind::Iterable if !sequences::is_generator(value) => {
             value.try_iter()?.try_for_each(|item| {
                 state.consume_fuel(1)?;
                 weigh_at(state, &item, depth + 1)
@@ -121,7 +120,7 @@ fn repr(state: &State<'_, '_>, value: &Value, out: &mut String, depth: usize) ->
             quote(text, out);
         }
         ValueKind::Seq | ValueKind::Iterable => {
-            let view = generators::view_name(value);
+            let view = sequences::view_name(value);
             let [open, close] = match view {
                 None if value.is_tuple() => ["(", ")"],
                 None => ["[", "]"],
@@ -151,6 +150,22 @@ fn repr(state: &State<'_, '_>, value: &Value, out: &mut String, depth: usize) ->
         _ => out.push_str(&value.to_string()),
     }
     Ok(())
+}
+
+/// A text for HTML, as Python's `markupsafe` escapes it.
+pub(super) fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '\'' => out.push_str("&#39;"),
+            '"' => out.push_str("&#34;"),
+            c => out.push(c),
+        }
+    }
+    out
 }
 
 /// A Python string literal: single quotes unless only those occur inside.
@@ -233,7 +248,7 @@ fn from_value(state: &State<'_, '_>, value: &Value, depth: usize) -> Result<Json
             charge(state, text.len())?;
             Ok(text.into())
         }
-        _ if generators::is_generator(value) || generators::view_name(value).is_some() => {
+        _ if sequences::is_generator(value) || sequences::view_name(value).is_some() => {
             Err(fail("tojson takes no generator and no view of a dict; use `list` first"))
         }
         ValueKind::Seq | ValueKind::Iterable => {

@@ -57,7 +57,7 @@ impl Macros {
         Self(found)
     }
 
-    /// What the list of parameters of a macro ends in.
+    /// The parameters that are added to a macro.
     pub(super) fn more_parameters(&self, name: &str) -> String {
         let Some(signature) = self.0.get(name) else { return String::new() };
         let more = [(signature.varargs, " varargs=()"), (signature.kwargs, " kwargs={}")];
@@ -99,7 +99,7 @@ fn mentions(items: &[Item<'_>], name: &str) -> bool {
     })
 }
 
-/// What stands between commas.
+/// The arguments, which commas part.
 fn split<'i, 'a>(items: &'i [Item<'a>]) -> Vec<&'i [Item<'a>]> {
     items.split(|item| item.is(",")).collect()
 }
