@@ -74,12 +74,7 @@ impl Error {
 
     /// Whether the message names a file already.
     pub fn names_file(&self) -> bool {
-        matches!(
-            self,
-            Error::InFile { .. }
-                | Error::Store(StoreError::Io { .. })
-                | Error::Gguf(GgufError::SplitPartMissing { .. })
-        )
+        matches!(self, Error::InFile { .. } | Error::Store(StoreError::Io { .. }))
     }
 
     /// Names the file the defect lies in, unless the message names one already.

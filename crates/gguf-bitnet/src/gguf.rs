@@ -10,7 +10,7 @@ mod split;
 pub(crate) mod value;
 mod writer;
 
-pub(crate) use split::parse_file_name;
+pub(crate) use split::ENDING;
 
 pub use error::GgufError;
 pub use file::{GgufFile, OpenOptions};

@@ -18,7 +18,7 @@ pub use error::{Error, Result};
 pub use formats::{FormatError, TensorType, UnknownTypeName, dequantize, encode_row, quantize_row};
 pub use gguf::{Array, GgufError, GgufFile, GgufWriter, Metadata, OpenOptions, Value, split_file_name, split_metadata};
 pub use model::{
-    Defect, DefectKind, ModelError, OpenModel, TypeCount, VerifyReport, identity, identity_of, local_state,
+    Defect, DefectKind, ModelError, OpenModel, Role, TypeCount, VerifyReport, identity, identity_of, local_state,
     open_source, resolve_model, rewrite_metadata, verify, verify_source,
 };
 pub use names::{
@@ -27,7 +27,10 @@ pub use names::{
 };
 pub use safetensors::{Quantization, SafetensorsDir, SafetensorsError};
 pub use shown::is_unseen;
-pub use source::{Scales, SourceError, TensorInfo, TensorSource};
+pub use source::{FileKind, Scales, SourceError, TensorInfo, TensorSource};
+#[cfg(target_os = "linux")]
+pub use store::end_on_lost_pages;
 pub use store::{
-    Job, JobUnit, MappedFile, NewFile, StoreError, output_path, peak_rss_bytes, require_space, write_atomic,
+    Job, JobUnit, MAX_CONFIG_BYTES, MappedFile, NewFile, StoreError, link_target, open_regular, output_path,
+    peak_rss_bytes, read_stream, read_text, read_text_if_any, require_space, write_atomic,
 };

@@ -2,15 +2,21 @@
 
 mod defect;
 mod error;
+mod folder;
 pub(crate) mod identity;
+mod locate;
 mod open;
+mod recognition;
 mod rewrite;
+mod role;
 mod scan;
 mod verify;
 
 pub use defect::{Defect, DefectKind};
 pub use error::ModelError;
 pub use identity::{identity, identity_of, local_state};
-pub use open::{OpenModel, open_source, resolve_model};
+pub use locate::resolve_model;
+pub use open::{OpenModel, open_source};
 pub use rewrite::rewrite_metadata;
+pub use role::Role;
 pub use verify::{TypeCount, VerifyReport, verify, verify_source};

@@ -11,6 +11,7 @@ mod discovery;
 mod error;
 mod mapper;
 mod row;
+mod wrappers;
 
 pub use catalog::{Catalog, LogicalTensor, Matrix, Part};
 pub use class::TensorClass;

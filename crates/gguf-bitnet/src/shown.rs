@@ -30,6 +30,15 @@ impl fmt::Display for Shown<'_> {
     }
 }
 
+/// The first of some names.
+pub(crate) fn listed<T: AsRef<str>>(names: &[T]) -> String {
+    let mut first: Vec<&str> = names.iter().take(4).map(AsRef::as_ref).collect();
+    if names.len() > first.len() {
+        first.push("...");
+    }
+    first.join(", ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,11 +7,17 @@ mod map;
 mod memory;
 mod new_file;
 mod path;
+mod read;
 
 pub use disk::{require_space, write_atomic};
 pub use error::StoreError;
 pub use job::{Job, JobUnit};
 pub use map::MappedFile;
+#[cfg(target_os = "linux")]
+pub use map::end_on_lost_pages;
 pub use memory::peak_rss_bytes;
 pub use new_file::NewFile;
-pub use path::output_path;
+pub(crate) use read::read_start;
+
+pub use path::{link_target, output_path};
+pub use read::{MAX_CONFIG_BYTES, open_regular, read_stream, read_text, read_text_if_any};

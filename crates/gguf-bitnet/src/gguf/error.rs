@@ -1,7 +1,5 @@
 //! Defects of GGUF headers, metadata and split sets, and of the calls that write a file.
 
-use std::path::PathBuf;
-
 use crate::shown::Shown;
 
 /// A defect of a GGUF file.
@@ -146,9 +144,12 @@ pub enum GgufError {
         no: u64,
         count: u64,
     },
-    /// A part of the set is not there.
-    #[error("the split file lacks its part {}: put all parts in one directory", path.display())]
-    SplitPartMissing { path: PathBuf },
+    /// Parts of the set are not there.
+    #[error("parts of the split model are missing ({}): put all parts in one directory", Shown(files))]
+    SplitPartsMissing {
+        /// Names of the first ones.
+        files: String,
+    },
     /// A part whose split metadata differs from that of its set.
     #[error("split metadata `{key}` is {got}, expected {expected}: the parts are not of one set")]
     SplitMismatch { key: &'static str, expected: u64, got: u64 },

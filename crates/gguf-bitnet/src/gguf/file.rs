@@ -14,11 +14,15 @@ use super::craftsman;
 use super::error::GgufError;
 use super::header::{self, Header};
 use super::metadata::Metadata;
-use super::split::{self, SplitInfo, split_file_name};
+use super::split::{self, SplitInfo};
 use crate::error::{Locate, Result};
 use crate::formats::TensorType;
-use crate::source::{SourceError, TensorInfo, TensorSource, within};
+use crate::shown::listed;
+use crate::source::{FileKind, SourceError, TensorInfo, TensorSource, within};
 use crate::store::MappedFile;
+
+/// Most missing parts that are looked for.
+const MAX_MISSING: usize = 5;
 
 /// Options for the properties that a GGUF file does not state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,14 +104,17 @@ impl GgufFile {
             None => GgufFile::assemble(path, vec![(path.to_owned(), part, header)], options)?,
             Some(split) => {
                 let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-                let stem = split.stem(name).map_err(|e| e.in_file(path))?;
+                let name = split.name(name).map_err(|e| e.in_file(path))?;
+                // Some missing files end the search, so that a false count costs no time.
+                let missing =
+                    (1..=split.count).map(|no| name.sibling(no)).filter(|part| !path.with_file_name(part).exists());
+                let missing: Vec<String> = missing.take(MAX_MISSING).collect();
+                if !missing.is_empty() {
+                    return Err(GgufError::SplitPartsMissing { files: listed(&missing) }.in_file(path));
+                }
                 let mut files = Vec::new();
-                // The loop ends at the first missing file, so a false count costs no time.
                 for no in 0..split.count {
-                    let part_path = path.with_file_name(split_file_name(stem, no + 1, split.count));
-                    if !part_path.exists() {
-                        return Err(GgufError::SplitPartMissing { path: part_path }.into());
-                    }
+                    let part_path = path.with_file_name(name.sibling(no + 1));
                     let (part, header) = map_part(&part_path)?;
                     SplitInfo::read(&header.metadata)
                         .and_then(|info| split.check_part(info.as_ref(), no))
@@ -263,6 +270,11 @@ impl TensorSource for GgufFile {
 fn map_part(path: &Path) -> Result<(Part, Header)> {
     let map = MappedFile::open(path)?;
     let bytes = map.bytes();
+    if !bytes.starts_with(&header::MAGIC)
+        && let Some(kind) = FileKind::of(&bytes)
+    {
+        return Err(SourceError::OtherFile { kind }.in_file(path));
+    }
     let header = header::parse(&bytes).map_err(|e| e.in_file(path))?;
     Ok((Part { bytes, map: Some(map) }, header))
 }

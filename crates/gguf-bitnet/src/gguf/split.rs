@@ -6,6 +6,10 @@
 use super::error::GgufError;
 use super::metadata::Metadata;
 use crate::error::Result;
+use crate::source::ShardName;
+
+/// Ending of the file names.
+pub(crate) const ENDING: &str = ".gguf";
 
 /// Keys of the split metadata.
 const NO: &str = "split.no";
@@ -33,18 +37,6 @@ pub fn split_metadata(model: &Metadata, no: u16, count: u16, n_tensors: i32) -> 
     part
 }
 
-/// The name of the set, the part (from 1) and the number of parts that a file name states.
-pub(crate) fn parse_file_name(name: &str) -> Option<(&str, u64, u64)> {
-    let stem = name.strip_suffix(".gguf")?;
-    let (stem, count) = stem.rsplit_once("-of-")?;
-    let (stem, no) = stem.rsplit_once('-')?;
-    let number = |digits: &str| -> Option<u64> {
-        let plain = digits.len() == 5 && digits.bytes().all(|b| b.is_ascii_digit());
-        plain.then(|| digits.parse().ok()).flatten()
-    };
-    Some((stem, number(no)?, number(count)?))
-}
-
 /// The `split.*` metadata of one part.
 pub(super) struct SplitInfo {
     /// Number of the part, from 0.
@@ -65,10 +57,10 @@ impl SplitInfo {
         Ok(Some(SplitInfo { no, count, n_tensors: metadata.u64(TENSORS)? }))
     }
 
-    /// Checks the name of the file that this was read from and returns that of the set.
-    pub(super) fn stem<'a>(&self, file_name: &'a str) -> Result<&'a str> {
-        match parse_file_name(file_name) {
-            Some((stem, no, count)) if self.no.checked_add(1) == Some(no) && count == self.count => Ok(stem),
+    /// Checks the name of the file that this was read from and takes it apart.
+    pub(super) fn name<'a>(&self, file_name: &'a str) -> Result<ShardName<'a>> {
+        match ShardName::parse(file_name, ENDING) {
+            Some(name) if self.no.checked_add(1) == Some(name.number) && name.count == self.count => Ok(name),
             _ => Err(GgufError::SplitName { no: self.no.saturating_add(1), count: self.count }.into()),
         }
     }
@@ -99,18 +91,4 @@ impl SplitInfo {
 /// Whether `key` describes a part rather than the model.
 pub(super) fn is_split_key(key: &str) -> bool {
     matches!(key, NO | COUNT | TENSORS)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn file_names_round_trip_and_others_are_refused() {
-        let name = split_file_name("a-of-b-1", 12, 345);
-        assert_eq!(parse_file_name(&name), Some(("a-of-b-1", 12, 345)));
-        for bad in ["m.gguf", "m-1-of-2.gguf", "m-00001-of-00002.bin", "m-0000a-of-00002.gguf", "00001-of-00002.gguf"] {
-            assert_eq!(parse_file_name(bad), None, "{bad}");
-        }
-    }
 }

@@ -23,6 +23,7 @@ use crate::formats::{FormatError, TensorType};
 use crate::source::SourceError;
 use crate::source::TensorInfo;
 use crate::store::disk::{parent, sync_dir, with_suffix};
+use crate::store::link_target;
 
 /// The GGUF version that is written.
 const VERSION: u32 = 3;
@@ -226,6 +227,7 @@ impl GgufWriter {
     pub fn write_file(path: &Path, metadata: &Metadata, tensors: &[(TensorInfo, Bytes)]) -> Result<()> {
         let infos = tensors.iter().map(|(info, _)| info.clone()).collect();
         let mut writer = GgufWriter::new(metadata, infos).map_err(|e| e.in_file(path))?;
+        let path = &link_target(path)?;
         let partial = with_suffix(path, ".tmp");
         let result = (|| {
             let file = File::create(&partial).map_err(Error::io("create", &partial))?;

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use super::role::Role;
+
 /// A model that cannot be found or is not the expected one.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -23,7 +25,30 @@ pub enum ModelError {
     },
     /// A cached model of which files are missing.
     #[error("the cached model has no usable snapshot ({what}): download it again")]
-    BrokenCache { what: &'static str },
+    BrokenCache { what: String },
+    /// A path below a cached model that the snapshot does not hold.
+    #[error("the cached model has no `{spec}`, it has {files}: name one of its files, or download this one")]
+    NotInSnapshot {
+        spec: String,
+        /// Names of the first files.
+        files: String,
+    },
+    /// A type that no GGUF file of a directory has.
+    #[error("no GGUF file here has the type `{quant}` in its name ({files}): give another type, or fetch that file")]
+    NoSuchQuant {
+        quant: String,
+        /// Names of the first files.
+        files: String,
+    },
+    /// A link whose target is gone.
+    #[error("the link points to a file that is not there: fetch the file, or correct the link")]
+    LostLink,
+    /// Standard input as a model.
+    #[error("a model is mapped from a file and cannot be read from standard input: write it to a file and name that")]
+    StandardInput,
+    /// An adapter, a projector or another companion in place of a model.
+    #[error("not a language model: the file is {role}")]
+    NoLanguageModel { role: Role },
     /// A split set, whose metadata cannot be replaced.
     #[error("the model is split into {count} files; metadata can be replaced in a single file only: merge them first")]
     SplitRewrite { count: usize },

@@ -1,19 +1,15 @@
-//! Finding and opening the model that a user names.
-//!
-//! A model is a file, a directory, or the name of a model in the local Hugging Face cache. Nothing
-//! is ever downloaded, and no environment variable is read here: the caller says where the cache is.
+//! Opening a model of either format: a file, or the directory of a checkpoint.
 
-use std::fs::{self, File};
-use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::error::ModelError;
-use crate::error::{Error, Locate, Result};
-use crate::gguf::{GgufFile, parse_file_name};
-use crate::safetensors::{SafetensorsDir, file_names, has_checkpoint, looks_like_safetensors};
-use crate::source::SourceError;
-use crate::source::TensorSource;
+use super::folder::model_in;
+use super::role::Role;
+use crate::error::{Locate, Result};
+use crate::gguf::GgufFile;
+use crate::safetensors::{SafetensorsDir, looks_like_safetensors};
+use crate::source::{FileKind, START_BYTES, SourceError, TensorSource};
+use crate::store::read_start;
 
 /// An open model file or directory, by container format.
 #[derive(Clone, Debug)]
@@ -25,12 +21,12 @@ pub enum OpenModel {
 }
 
 impl OpenModel {
-    /// Opens a file or a directory that [`resolve_model`] has found.
+    /// Opens a file or a directory that [`resolve_model`](crate::resolve_model) has found.
     ///
     /// # Errors
-    /// [`SourceError::NotAModel`] for a file of another kind; the defects of the container.
+    /// [`SourceError::OtherFile`] and [`SourceError::NotAModel`] for a file of another kind; the defects of the container.
     pub fn open(path: &Path) -> Result<OpenModel> {
-        let path = resolve_path(path)?;
+        let path = if path.is_dir() { model_in(path, None)? } else { path.to_owned() };
         if path.is_dir() {
             return Ok(OpenModel::Safetensors(Arc::new(SafetensorsDir::open(&path)?)));
         }
@@ -45,6 +41,14 @@ impl OpenModel {
         match self {
             OpenModel::Gguf(file) => Arc::clone(file) as Arc<dyn TensorSource>,
             OpenModel::Safetensors(dir) => Arc::clone(dir) as Arc<dyn TensorSource>,
+        }
+    }
+
+    /// The purpose of the file: a model, or a companion of one.
+    pub fn role(&self) -> Role {
+        match self {
+            OpenModel::Gguf(file) => Role::of(&**file, Some(file.metadata())),
+            OpenModel::Safetensors(dir) => Role::of(&**dir, None),
         }
     }
 
@@ -70,92 +74,6 @@ pub fn open_source(path: &Path) -> Result<Arc<dyn TensorSource>> {
     OpenModel::open(path).map(|model| model.source())
 }
 
-/// Finds the file or directory a user means: an existing path, or `organisation/name` of a model in
-/// the Hugging Face cache below `hf_home` (`hub/models--organisation--name/snapshots/REVISION`, the
-/// revision being that of `refs/main`). A directory of GGUF files gives the file.
-///
-/// # Errors
-/// [`ModelError::NoSuchModel`] or [`ModelError::NotCached`] when there is none, [`SourceError::EmptyDirectory`],
-/// [`SourceError::NoModelFiles`], [`SourceError::AmbiguousDirectory`], [`ModelError::BrokenCache`], [`StoreError::Io`](crate::StoreError::Io).
-pub fn resolve_model(spec: &str, hf_home: Option<&Path>) -> Result<PathBuf> {
-    let no_such = || ModelError::NoSuchModel { spec: spec.to_owned() };
-    if spec.is_empty() || spec.contains('\0') {
-        return Err(no_such().into());
-    }
-    match fs::metadata(spec) {
-        Ok(_) => resolve_path(Path::new(spec)),
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-            match (hub_name(spec), hf_home) {
-                (Some(folder), Some(home)) => resolve_cached(spec, &home.join("hub").join(folder)),
-                _ => Err(no_such().into()),
-            }
-        }
-        Err(error) => Err(Error::io("open", spec)(error)),
-    }
-}
-
-/// An existing file or directory: a checkpoint directory, or the GGUF file it holds.
-fn resolve_path(path: &Path) -> Result<PathBuf> {
-    let metadata = fs::metadata(path).map_err(Error::io("open", path))?;
-    if !metadata.is_dir() {
-        return Ok(path.to_owned());
-    }
-    let names = file_names(path)?;
-    if has_checkpoint(&names) {
-        return Ok(path.to_owned());
-    }
-    let files: Vec<&str> =
-        names.iter().map(String::as_str).filter(|name| name.to_ascii_lowercase().ends_with(".gguf")).collect();
-    // Opening one part opens the set, so a set counts as one file.
-    let set = |name: &&str| parse_file_name(name).map_or((String::from(*name), 0), |(set, _, n)| (set.to_owned(), n));
-    let error = match files.first() {
-        Some(first) if files.iter().all(|name| set(name) == set(first)) => return Ok(path.join(first)),
-        Some(_) => SourceError::AmbiguousDirectory { files: files.join(", ") },
-        None if names.is_empty() => SourceError::EmptyDirectory,
-        None => SourceError::NoModelFiles,
-    };
-    Err(error.in_file(path))
-}
-
-/// The cache folder of a model name, if `spec` is one.
-fn hub_name(spec: &str) -> Option<String> {
-    let (organisation, name) = spec.split_once('/')?;
-    let plain = |part: &str| {
-        !part.is_empty()
-            && !part.starts_with('.')
-            && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
-    };
-    (plain(organisation) && plain(name)).then(|| format!("models--{organisation}--{name}"))
-}
-
-fn resolve_cached(spec: &str, folder: &Path) -> Result<PathBuf> {
-    if !folder.is_dir() {
-        return Err(ModelError::NotCached { spec: spec.to_owned(), looked: folder.to_owned() }.into());
-    }
-    let broken = |what| ModelError::BrokenCache { what }.in_file(folder);
-    let snapshots = folder.join("snapshots");
-    let revision = match fs::read_to_string(folder.join("refs").join("main")) {
-        Ok(text) => text.trim().to_owned(),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            // A model that was fetched by revision has no branch; if it has one snapshot, that is the model.
-            match file_names(&snapshots).unwrap_or_default().as_slice() {
-                [only] => only.clone(),
-                [] => return Err(broken("it holds none")),
-                _ => return Err(broken("it holds several and refs/main does not say which")),
-            }
-        }
-        Err(error) => return Err(Error::io("read", folder.join("refs/main"))(error)),
-    };
-    if revision.is_empty() || !revision.bytes().all(|b| b.is_ascii_alphanumeric()) {
-        return Err(broken("refs/main holds no revision"));
-    }
-    let snapshot = snapshots.join(revision);
-    if !snapshot.is_dir() {
-        return Err(broken("the revision of refs/main is not there"));
-    }
-    resolve_path(&snapshot)
-}
-
 enum Kind {
     Gguf,
     Safetensors,
@@ -163,20 +81,18 @@ enum Kind {
 
 /// The format of a file by its first bytes, or by its extension where the bytes match no format.
 fn kind_of(path: &Path) -> Result<Kind> {
-    // A pipe would block the open until another process writes to it.
-    if !fs::metadata(path).map_err(Error::io("open", path))?.is_file() {
-        return Err(SourceError::NotAModel.in_file(path));
-    }
-    let file = File::open(path).map_err(Error::io("open", path))?;
-    let mut prefix = Vec::with_capacity(16);
-    file.take(16).read_to_end(&mut prefix).map_err(Error::io("read", path))?;
+    let start = read_start(path, START_BYTES)?;
     let extension = path.extension().map(|extension| extension.to_ascii_lowercase());
     let named = |wanted: &str| extension.as_ref().is_some_and(|extension| extension == wanted);
-    if prefix.is_empty() {
+    if start.is_empty() {
         Err(SourceError::EmptyFile.in_file(path))
-    } else if prefix.starts_with(b"GGUF") {
+    } else if start.starts_with(b"GGUF") {
         Ok(Kind::Gguf)
-    } else if looks_like_safetensors(&prefix) || named("safetensors") {
+    } else if looks_like_safetensors(&start) {
+        Ok(Kind::Safetensors)
+    } else if let Some(kind) = FileKind::of(&start) {
+        Err(SourceError::OtherFile { kind }.in_file(path))
+    } else if named("safetensors") {
         Ok(Kind::Safetensors)
     } else if named("gguf") {
         Ok(Kind::Gguf)

@@ -15,6 +15,7 @@ use crate::gguf::GgufWriter;
 use crate::gguf::Metadata;
 use crate::source::TensorSource;
 use crate::store::disk::{parent, require_space, sync_dir, with_suffix};
+use crate::store::output_path;
 
 /// Bytes of a tensor that are copied before its pages are handed back.
 const CHUNK_BYTES: usize = 32 << 20;
@@ -33,6 +34,8 @@ pub fn rewrite_metadata(
     change: impl FnOnce(&mut Metadata),
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<()> {
+    // The model behind a link is written again, and the link stays.
+    let path = &output_path(path)?;
     let file = GgufFile::open(path)?;
     if file.n_parts() > 1 {
         return Err(ModelError::SplitRewrite { count: file.n_parts() }.in_file(path));

@@ -70,7 +70,7 @@ pub struct DiscoveryReport {
     pub unexpected: Vec<String>,
     /// Tensors of another shape than expected.
     pub misshaped: Vec<Misshaped>,
-    /// Tensors that are known and left out (multi-token prediction), as the file names them.
+    /// Tensors that are known and left out (multi-token prediction, pictures and sound), as the file names them.
     pub skipped: Vec<String>,
 }
 

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use super::catalog::Catalog;
 use super::class::TensorClass;
 use super::row::{Dialect, NameRow, Piece, Scope, split_number};
+use super::wrappers::{is_other_sense, unwrapped};
 use crate::error::Result;
 use crate::source::TensorSource;
 
@@ -81,13 +82,16 @@ impl TensorNameMapper {
 
     /// The meaning of `name` as the name of a tensor in a file.
     pub(super) fn find(&self, name: &str) -> Found {
-        let model_row = |row: &&NameRow| row.is_model_name(name);
-        if let Some(position) = self.rows.iter().position(model_row) {
+        let unwrapped = unwrapped(name);
+        if let Some(position) = self.rows.iter().position(|row| row.is_model_name(name, &unwrapped)) {
             let of_row = RowOfTensor { row: self.rows[position], position, layer: None, bias: false };
             return Found::Places(vec![of_row.place(Piece::Whole, None)]);
         }
-        let Some((dialect, layer, stem)) = split_layer(name) else { return Found::Unknown };
         // Old checkpoints store the frequencies of the rotation, which are computed here.
+        if is_other_sense(&unwrapped) || unwrapped == "rotary_emb.inv_freq" {
+            return Found::Skipped;
+        }
+        let Some((dialect, layer, stem)) = split_layer(name, &unwrapped) else { return Found::Unknown };
         if layer >= self.n_layers || (dialect == Dialect::Checkpoint && stem == "self_attn.rotary_emb.inv_freq") {
             return Found::Skipped;
         }
@@ -111,8 +115,8 @@ impl TensorNameMapper {
 
     /// The row of a canonical name.
     fn row_of(&self, canonical: &str) -> Option<RowOfTensor> {
-        let (scope, layer, stem) = match split_layer(canonical) {
-            Some((Dialect::Gguf, layer, stem)) => (Scope::Layer, Some(layer), stem),
+        let (scope, layer, stem) = match split_layer(canonical, "") {
+            Some((_, layer, stem)) => (Scope::Layer, Some(layer), stem),
             _ => (Scope::Model, None, canonical),
         };
         let position = |name: &str| self.rows.iter().position(|row| row.scope() == scope && row.name() == name);
@@ -130,7 +134,8 @@ impl TensorNameMapper {
 pub(super) enum Found {
     /// The tensors of the model that the stored tensor holds, in whole or in part.
     Places(Vec<Place>),
-    /// A tensor of a layer beyond the trunk, or a buffer that the runtime computes.
+    /// A tensor of a layer beyond the trunk or of another part of a multimodal model, or a buffer that the runtime
+    /// computes.
     Skipped,
     /// No row has this name.
     Unknown,
@@ -180,14 +185,12 @@ impl RowOfTensor {
     }
 }
 
-/// The dialect of a layer's tensor, the layer's number, and the name without them.
-fn split_layer(name: &str) -> Option<(Dialect, usize, &str)> {
+/// The dialect of a layer's tensor, the layer's number, and the name without them. In checkpoints the name without wrappers
+/// counts; GGUF files have none.
+fn split_layer<'a>(name: &'a str, unwrapped: &'a str) -> Option<(Dialect, usize, &'a str)> {
     let (dialect, rest) = match name.strip_prefix("blk.") {
         Some(rest) => (Dialect::Gguf, rest),
-        None => {
-            let trunk = name.strip_prefix("model.").unwrap_or(name);
-            (Dialect::Checkpoint, trunk.strip_prefix("layers.")?)
-        }
+        None => (Dialect::Checkpoint, unwrapped.strip_prefix("layers.")?),
     };
     let (layer, stem) = split_number(rest)?;
     Some((dialect, layer, stem))
@@ -258,6 +261,15 @@ mod tests {
         }
         assert_eq!(places("embed_tokens.weight"), whole("token_embd.weight"));
         assert_eq!(places("layers.0.input_layernorm.weight"), whole("blk.0.attn_norm.weight"));
+        // The prefixes of wrappers do not count, in names of checkpoints.
+        for prefix in ["module.model.", "_orig_mod.model.", "model.language_model.", "language_model.model."] {
+            assert_eq!(places(&format!("{prefix}embed_tokens.weight")), whole("token_embd.weight"), "{prefix}");
+            let norm = format!("{prefix}layers.0.input_layernorm.weight");
+            assert_eq!(places(&norm), whole("blk.0.attn_norm.weight"), "{prefix}");
+        }
+        assert_eq!(places("language_model.lm_head.weight"), whole("output.weight"));
+        assert_eq!(mapper().find("module.blk.0.attn_norm.weight"), Found::Unknown);
+        assert_eq!(mapper().find("model.token_embd.weight"), Found::Unknown);
         assert_eq!(mapper().gguf_name("blk.5.ffn_norm.weight"), "blk.5.post_attention_norm.weight");
         assert_eq!(mapper().checkpoint_name("blk.1.ffn_up_exps.weight", None), None);
         assert_eq!(mapper().checkpoint_name("blk.1.no_such.weight", None), None);
@@ -312,6 +324,10 @@ mod tests {
             "model.layers.47.eh_proj.weight",
             "model.layers.48.mlp.experts.0.up_proj.weight",
             "model.layers.0.self_attn.rotary_emb.inv_freq",
+            "model.rotary_emb.inv_freq",
+            "model.visual.patch_embed.weight",
+            "vision_tower.blocks.0.attn.qkv.weight",
+            "module.multi_modal_projector.linear_1.weight",
         ] {
             assert_eq!(mapper().find(name), Found::Skipped, "{name}");
         }
@@ -331,7 +347,6 @@ mod tests {
             "model.layers.0.mlp.experts.0.up_proj.scales",
             "model.layers.0.mlp.experts.0.up_proj.bias",
             "model.layers.0.mlp.experts",
-            "model.visual.patch_embed.weight",
             "blk.99999999999999999999999.attn_norm.weight",
         ] {
             assert_eq!(mapper().find(name), Found::Unknown, "{name}");

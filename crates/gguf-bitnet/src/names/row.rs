@@ -183,13 +183,12 @@ impl NameRow {
         }
     }
 
-    /// Whether a tensor outside of the layers has this name in any dialect. Checkpoints of a trunk without its head leave
-    /// out the leading `model.`.
-    pub(super) fn is_model_name(&self, name: &str) -> bool {
+    /// Whether a tensor outside of the layers has this name in a GGUF, or `unwrapped`, which is the name without the
+    /// prefixes of wrappers, in a checkpoint.
+    pub(super) fn is_model_name(&self, name: &str, unwrapped: &str) -> bool {
         let checkpoint = self.checkpoint.name;
-        let trunk_only = checkpoint.strip_prefix("model.");
-        self.scope == Scope::Model
-            && (name == self.name || name == self.gguf || name == checkpoint || trunk_only == Some(name))
+        let trunk = checkpoint.strip_prefix("model.").unwrap_or(checkpoint);
+        self.scope == Scope::Model && (name == self.name || name == self.gguf || unwrapped == trunk)
     }
 
     /// The piece and the expert that a tensor of a layer holds under this name, given without its prefix.

@@ -10,8 +10,6 @@
 //! Source: the safetensors format specification (github.com/huggingface/safetensors).
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
-use std::io::{self, Read};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -23,12 +21,9 @@ use super::quantization::Quantization;
 use super::scales::{ScaleTable, needs_scales};
 use super::{header, shards};
 use crate::error::{Error, Locate, Result};
-use crate::source::{Scales, SourceError, TensorInfo, TensorSource, within};
-use crate::store::MappedFile;
+use crate::source::{FileKind, Scales, SourceError, TensorInfo, TensorSource, within};
 use crate::store::disk::parent;
-
-/// Bytes of a `config.json` that are read; real ones have a few thousand.
-const CONFIG_LIMIT: u64 = 16 << 20;
+use crate::store::{MAX_CONFIG_BYTES, MappedFile, read_text_if_any};
 
 /// A mapped safetensors checkpoint: a single file or all shards of a directory.
 #[derive(Debug)]
@@ -118,6 +113,11 @@ impl SafetensorsDir {
     fn add_shard(&mut self, path: PathBuf) -> Result<()> {
         let map = MappedFile::open(&path)?;
         let bytes = map.bytes();
+        if !header::looks_like_safetensors(&bytes)
+            && let Some(kind) = FileKind::of(&bytes)
+        {
+            return Err(SourceError::OtherFile { kind }.in_file(path));
+        }
         let entries = header::parse(&bytes).map_err(|error| error.in_file(&path))?;
         let shard = self.shards.len();
         for entry in entries {
@@ -197,18 +197,14 @@ impl TensorSource for SafetensorsDir {
     }
 }
 
-/// The `quantization_config` of a `config.json`; the default where there is no such file or key.
+/// The `quantization_config` of a `config.json`, or of the language model in it; the default where there is no such file
+/// or key.
 fn read_quantization(config: &Path) -> Result<Quantization> {
-    let file = match File::open(config) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Quantization::default()),
-        Err(error) => return Err(Error::io("open", config)(error)),
-    };
-    let mut text = Vec::new();
-    file.take(CONFIG_LIMIT).read_to_end(&mut text).map_err(Error::io("read", config))?;
-    let Config { quantization_config } =
-        serde_json::from_slice(&text).map_err(|source| SafetensorsError::ConfigJson { source }.in_file(config))?;
-    match quantization_config {
+    let Some(text) = read_text_if_any(config, MAX_CONFIG_BYTES)? else { return Ok(Quantization::default()) };
+    let Config { quantization_config, text_config } =
+        serde_json::from_str(&text).map_err(|source| SafetensorsError::ConfigJson { source }.in_file(config))?;
+    let nested = || text_config?.get("quantization_config").cloned();
+    match quantization_config.or_else(nested) {
         Some(value) => Quantization::from_config(&value).map_err(|error| error.in_file(config)),
         None => Ok(Quantization::default()),
     }
@@ -217,4 +213,5 @@ fn read_quantization(config: &Path) -> Result<Quantization> {
 #[derive(Deserialize)]
 struct Config {
     quantization_config: Option<serde_json::Value>,
+    text_config: Option<serde_json::Value>,
 }

@@ -70,9 +70,12 @@ pub enum SafetensorsError {
         /// The file the index names.
         file: String,
     },
-    /// A shard that the directory lacks.
-    #[error("the shard `{}` is missing: fetch the rest of the checkpoint", Shown(file))]
-    ShardMissing { file: String },
+    /// Shards that the directory lacks.
+    #[error("shards are missing ({}): fetch the rest of the checkpoint", Shown(files))]
+    ShardsMissing {
+        /// Names of the first ones.
+        files: String,
+    },
     /// A `config.json` that is not the JSON it should be.
     #[error("config.json is invalid: {}; fetch it again", Shown(&source.to_string()))]
     ConfigJson { source: serde_json::Error },

@@ -10,7 +10,9 @@ use serde::Deserialize;
 
 use super::error::SafetensorsError;
 use crate::error::{Error, Locate, Result};
-use crate::source::SourceError;
+use crate::shown::listed;
+use crate::source::{FileKind, ShardName, SourceError};
+use crate::store::read_text;
 
 const SINGLE: &str = "model.safetensors";
 const SUFFIX: &str = ".safetensors";
@@ -25,9 +27,18 @@ pub(super) struct ShardSet {
     pub(super) weight_map: BTreeMap<String, String>,
 }
 
+/// Most bytes of an index; that of a model with 100,000 tensors has about 10 MB.
+const MAX_INDEX_BYTES: u64 = 64 << 20;
+/// Files of tensors that lie beside a model and are none: adapters, and the state of an optimiser.
+const COMPANIONS: [&str; 2] = ["adapter_model", "optimizer"];
+
 /// Whether a directory with these file names holds a safetensors checkpoint.
 pub(crate) fn has_checkpoint(names: &[String]) -> bool {
-    names.iter().any(|name| name.ends_with(SUFFIX) || name.ends_with(INDEX_SUFFIX))
+    names.iter().any(|name| is_checkpoint_file(name))
+}
+
+fn is_checkpoint_file(name: &str) -> bool {
+    (name.ends_with(SUFFIX) || name.ends_with(INDEX_SUFFIX)) && !COMPANIONS.iter().any(|other| name.starts_with(other))
 }
 
 /// Finds the checkpoint of a directory: an index and its shards, else `model.safetensors`, else
@@ -36,12 +47,15 @@ pub(super) fn find(dir: &Path) -> Result<ShardSet> {
     choose(dir, &file_names(dir)?).map_err(|error| error.in_file(dir))
 }
 
-/// Names of the entries of a directory, ascending; names that are not UTF-8 are left out, as no checkpoint has such files.
+/// Names of the entries of a directory, ascending. Names that are not UTF-8 are left out, as no model has such files, and
+/// names that begin with a dot: systems and programs keep notes of their own under them (`.DS_Store`, `._model.gguf`).
 pub(crate) fn file_names(dir: &Path) -> Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in std::fs::read_dir(dir).map_err(Error::io("list", dir))? {
         let entry = entry.map_err(Error::io("list", dir))?;
-        if let Ok(name) = entry.file_name().into_string() {
+        if let Ok(name) = entry.file_name().into_string()
+            && !name.starts_with('.')
+        {
             names.push(name);
         }
     }
@@ -50,8 +64,9 @@ pub(crate) fn file_names(dir: &Path) -> Result<Vec<String>> {
 }
 
 fn choose(dir: &Path, names: &[String]) -> Result<ShardSet> {
-    let indices: Vec<&String> = names.iter().filter(|name| name.ends_with(INDEX_SUFFIX)).collect();
-    let files: Vec<&String> = names.iter().filter(|name| name.ends_with(SUFFIX)).collect();
+    let ours = || names.iter().filter(|name| is_checkpoint_file(name));
+    let indices: Vec<&String> = ours().filter(|name| name.ends_with(INDEX_SUFFIX)).collect();
+    let files: Vec<&String> = ours().filter(|name| name.ends_with(SUFFIX)).collect();
     match indices[..] {
         [] => {}
         [index] => {
@@ -69,12 +84,15 @@ fn choose(dir: &Path, names: &[String]) -> Result<ShardSet> {
     if files.iter().any(|name| *name == SINGLE) {
         return Ok(plain(vec![SINGLE.to_owned()]));
     }
-    let numbered: Vec<(&str, u32, u32)> = files.iter().filter_map(|name| shard_number(name)).collect();
-    if let Some(&(base, _, count)) = numbered.first() {
-        if numbered.iter().any(|&(other, _, n)| (other, n) != (base, count)) {
+    let numbered: Vec<ShardName<'_>> = files.iter().filter_map(|name| ShardName::parse(name, SUFFIX)).collect();
+    if let Some(first) = numbered.first() {
+        if numbered.iter().any(|other| !other.same_set(first)) {
             return Err(ambiguous(&files));
         }
-        return complete_set(base, count, &numbered).map(plain);
+        // Writers keep the digits, so the names of all numbers follow from the first. Where the count is larger than the
+        // directory, a few names are enough to tell which are missing.
+        let wanted = (1..=first.count).take(names.len() + 8).map(|number| first.sibling(number));
+        return Ok(plain(present(wanted, names)?));
     }
     match files[..] {
         [] if names.is_empty() => Err(SourceError::EmptyDirectory.into()),
@@ -84,30 +102,15 @@ fn choose(dir: &Path, names: &[String]) -> Result<ShardSet> {
     }
 }
 
-/// All names of a set of numbered shards, which must all be there.
-fn complete_set(base: &str, count: u32, present: &[(&str, u32, u32)]) -> Result<Vec<String>> {
-    let have: BTreeSet<u32> = present.iter().map(|&(_, number, _)| number).collect();
-    let name = |number: u32| format!("{base}-{number:05}-of-{count:05}{SUFFIX}");
-    // The numbers present bound the loop: the first gap ends it.
-    for number in 1..=count {
-        if !have.contains(&number) {
-            return Err(SafetensorsError::ShardMissing { file: name(number) }.into());
-        }
+/// The shards called `wanted`, which must all be among the `names` of the directory.
+fn present(wanted: impl Iterator<Item = String>, names: &[String]) -> Result<Vec<String>> {
+    let have: BTreeSet<&str> = names.iter().map(String::as_str).collect();
+    let (present, missing): (Vec<_>, Vec<_>) = wanted.partition(|name| have.contains(name.as_str()));
+    if missing.is_empty() {
+        Ok(present)
+    } else {
+        Err(SafetensorsError::ShardsMissing { files: listed(&missing) }.into())
     }
-    Ok((1..=count).map(name).collect())
-}
-
-/// Splits `NAME-00002-of-00007.safetensors` into name, number and count.
-fn shard_number(file: &str) -> Option<(&str, u32, u32)> {
-    let stem = file.strip_suffix(SUFFIX)?;
-    let (rest, count) = stem.rsplit_once("-of-")?;
-    let (base, number) = rest.rsplit_once('-')?;
-    let parse = |digits: &str| {
-        let plain = digits.len() == 5 && digits.bytes().all(|b| b.is_ascii_digit());
-        plain.then(|| digits.parse().ok()).flatten()
-    };
-    let (number, count) = (parse(number)?, parse(count)?);
-    (1..=count).contains(&number).then_some((base, number, count))
 }
 
 #[derive(Deserialize)]
@@ -117,9 +120,11 @@ struct Index {
 
 fn read_index(dir: &Path, index: &str, names: &[String]) -> Result<ShardSet> {
     let path = dir.join(index);
-    let text = std::fs::read(&path).map_err(Error::io("read", &path))?;
-    let Index { weight_map } =
-        serde_json::from_slice(&text).map_err(|source| SafetensorsError::IndexJson { source }.in_file(&path))?;
+    let text = read_text(&path, MAX_INDEX_BYTES)?;
+    let Index { weight_map } = serde_json::from_str(&text).map_err(|source| match FileKind::of_page(&text) {
+        Some(kind) => SourceError::OtherFile { kind }.in_file(&path),
+        None => SafetensorsError::IndexJson { source }.in_file(&path),
+    })?;
     let mut files = BTreeSet::new();
     for (tensor, file) in &weight_map {
         if !is_plain_file_name(file) {
@@ -131,10 +136,7 @@ fn read_index(dir: &Path, index: &str, names: &[String]) -> Result<ShardSet> {
     if files.is_empty() {
         return Err(SafetensorsError::IndexEmpty.in_file(&path));
     }
-    match files.iter().find(|file| !names.contains(file)) {
-        Some(file) => Err(SafetensorsError::ShardMissing { file: file.clone() }.into()),
-        None => Ok(ShardSet { files: files.into_iter().collect(), weight_map }),
-    }
+    Ok(ShardSet { files: present(files.into_iter(), names)?, weight_map })
 }
 
 /// Whether `name` names no directory on any system, so that joining it to a directory stays inside.
@@ -143,32 +145,12 @@ fn is_plain_file_name(name: &str) -> bool {
 }
 
 fn ambiguous(files: &[&String]) -> Error {
-    let mut listed: Vec<&str> = files.iter().take(4).map(|name| name.as_str()).collect();
-    if files.len() > listed.len() {
-        listed.push("...");
-    }
-    SourceError::AmbiguousDirectory { files: listed.join(", ") }.into()
+    SourceError::AmbiguousDirectory { files: listed(files) }.into()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn shard_numbers() {
-        assert_eq!(shard_number("m-00002-of-00007.safetensors"), Some(("m", 2, 7)));
-        assert_eq!(shard_number("a-b-00001-of-00001.safetensors"), Some(("a-b", 1, 1)));
-        for name in [
-            "m-00008-of-00007.safetensors",
-            "m-00000-of-00007.safetensors",
-            "m-1-of-7.safetensors",
-            "m-+0001-of-00007.safetensors",
-            "m-00001-of-00007.gguf",
-            "model.safetensors",
-        ] {
-            assert_eq!(shard_number(name), None, "{name}");
-        }
-    }
 
     #[test]
     fn plain_names_have_no_directory() {

@@ -1,5 +1,6 @@
 //! Defects that both container formats share, and paths that hold no model.
 
+use super::file_kind::FileKind;
 use crate::shown::Shown;
 
 /// A defect of a file or directory of tensors that does not depend on its format.
@@ -64,9 +65,12 @@ pub enum SourceError {
         /// How many there are.
         n_tensors: usize,
     },
-    /// A file of another kind.
+    /// A file whose bytes are not recognised.
     #[error("not a model: the file is neither GGUF nor safetensors")]
     NotAModel,
+    /// A file of another kind.
+    #[error("{kind}")]
+    OtherFile { kind: FileKind },
     /// A directory without files.
     #[error("the directory is empty: put the model's files there or give another path")]
     EmptyDirectory,
@@ -74,7 +78,10 @@ pub enum SourceError {
     #[error("not a model: the directory holds neither a `.safetensors` nor a `.gguf` file")]
     NoModelFiles,
     /// Several checkpoints in one directory.
-    #[error("the directory holds several checkpoints ({files}): keep one of them, or name the file itself")]
+    #[error(
+        "the directory holds several checkpoints ({files}): keep one of them, or name the file itself; in the Hugging \
+         Face cache that is `organisation/name/FILE` or `organisation/name:TYPE`, such as `:Q8_0`"
+    )]
     AmbiguousDirectory {
         /// Names of the candidates.
         files: String,

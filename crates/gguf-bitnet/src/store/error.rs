@@ -18,8 +18,14 @@ pub enum StoreError {
     /// A stream refused the bytes written to it.
     #[error("cannot write the output: {source}")]
     WriteStream { source: std::io::Error },
-    /// A path that cannot be a model file.
-    #[error("{} is a directory: name the GGUF file itself", path.display())]
+    /// A file that is larger than any of its kind.
+    #[error("has more than {limit} bytes, and no file of its kind needs as many: give the right file")]
+    TooLong { limit: u64 },
+    /// Bytes that are not UTF-8 where a text should be.
+    #[error("not UTF-8 text: convert it first")]
+    NotText,
+    /// A directory where a file should be.
+    #[error("{} is a directory: name a file inside of it", path.display())]
     IsDirectory { path: PathBuf },
     /// An output path that cannot be written.
     #[error("cannot be an output file: {why}")]

@@ -1,13 +1,19 @@
 //! A read-only memory map of a model file, and the hints that keep its resident pages few.
 //!
-//! **Invariant:** this is the only file of the crate with `unsafe` code, and nothing here
+//! **Invariant:** this file and `map/lost_pages.rs` are the only ones of the crate with `unsafe` code, and nothing here
 //! interprets a byte.
 //!
 //! The map follows the file: overwriting a model file in place while it is in use changes the weights under the
-//! reader, and truncating it makes the next access end the process (SIGBUS). Programs of this workspace therefore
-//! replace files by rename and never overwrite them.
+//! reader, and truncating it makes the next access end the process (SIGBUS; see `lost_pages`). Programs of this workspace
+//! therefore replace files by rename and never overwrite them.
 
-use std::fs::{File, Metadata};
+#[cfg(target_os = "linux")]
+mod lost_pages;
+
+#[cfg(target_os = "linux")]
+pub use lost_pages::end_on_lost_pages;
+
+use std::fs::Metadata;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -15,9 +21,8 @@ use std::sync::Arc;
 use memmap2::Mmap;
 use ternary_core::Bytes;
 
-use super::error::StoreError;
-use crate::error::{Error, Locate, Result};
-use crate::source::SourceError;
+use super::read::open_regular;
+use crate::error::{Error, Result};
 
 /// A memory-mapped file. Clones share the map.
 #[derive(Clone, Debug)]
@@ -30,18 +35,9 @@ impl MappedFile {
     /// Maps the whole file at `path` for reading.
     ///
     /// # Errors
-    /// [`StoreError::Io`] when it cannot be opened or mapped, [`StoreError::IsDirectory`] for a directory,
-    /// [`SourceError::NotAModel`] for a pipe, a socket or a device.
+    /// [`StoreError::Io`](crate::StoreError::Io) when it cannot be mapped, and as [`open_regular`].
     pub fn open(path: &Path) -> Result<MappedFile> {
-        // Checked before the open, which for a pipe would block until another process writes to it.
-        let metadata = std::fs::metadata(path).map_err(Error::io("open", path))?;
-        if metadata.is_dir() {
-            return Err(StoreError::IsDirectory { path: path.to_owned() }.into());
-        }
-        if !metadata.is_file() {
-            return Err(SourceError::NotAModel.in_file(path));
-        }
-        let file = File::open(path).map_err(Error::io("open", path))?;
+        let file = open_regular(path)?;
         let state = state(&file.metadata().map_err(Error::io("open", path))?);
         #[allow(unsafe_code, reason = "a file map has no safe constructor")]
         // SAFETY: the map is read-only and handed out as `&[u8]` only. The system cannot prevent a change of the file
@@ -150,6 +146,7 @@ impl AsRef<[u8]> for MappedFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::SourceError;
     use std::io::Write;
 
     #[test]
@@ -179,9 +176,9 @@ mod tests {
             let socket = dir.path().join("socket.gguf");
             let _listening = std::os::unix::net::UnixListener::bind(&socket).unwrap();
             let error = MappedFile::open(&socket).unwrap_err();
-            assert!(matches!(error.root(), Error::Source(SourceError::NotAModel)), "{error}");
+            assert!(matches!(error.root(), Error::Source(SourceError::OtherFile { .. })), "{error}");
             let error = crate::OpenModel::open(&socket).unwrap_err();
-            assert!(matches!(error.root(), Error::Source(SourceError::NotAModel)), "{error}");
+            assert!(matches!(error.root(), Error::Source(SourceError::OtherFile { .. })), "{error}");
         }
         let missing = dir.path().join("no.gguf");
         let error = MappedFile::open(&missing).unwrap_err();

@@ -1,5 +1,12 @@
 //! Peak resident memory of this process, mapped pages included, for reports and memory proofs.
 
+use std::path::Path;
+
+use super::read::read_text;
+
+/// More bytes than the system writes.
+const MAX_STATUS_BYTES: u64 = 1 << 20;
+
 /// The largest resident size this process has had, in bytes; `None` where the system does not report it.
 ///
 /// On Linux this is `VmHWM` of `/proc/self/status`, which counts mapped file pages.
@@ -14,7 +21,7 @@ pub fn peak_rss_bytes() -> Option<u64> {
 }
 
 fn status_bytes(field: &str) -> Option<u64> {
-    parse_status(&std::fs::read_to_string("/proc/self/status").ok()?, field)
+    parse_status(&read_text(Path::new("/proc/self/status"), MAX_STATUS_BYTES).ok()?, field)
 }
 
 /// The value of a `field:   1234 kB` line, in bytes.

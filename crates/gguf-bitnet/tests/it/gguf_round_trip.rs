@@ -197,7 +197,7 @@ fn split_sets_that_do_not_belong_together_are_refused() {
     let part = |no, count| split_metadata(&Metadata::default(), no, count, 4);
 
     fs::remove_file(&paths[1]).unwrap();
-    refused(|e| matches!(e, Error::Gguf(GgufError::SplitPartMissing { .. })));
+    refused(|e| matches!(e, Error::Gguf(GgufError::SplitPartsMissing { .. })));
     write_second(&Metadata::default(), &infos[2..]);
     refused(|e| matches!(e, Error::Gguf(GgufError::SplitMismatch { key: "split.count", expected: 2, got: 0 })));
     write_second(&part(2, 7), &infos[2..]);

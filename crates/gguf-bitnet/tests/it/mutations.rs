@@ -6,62 +6,23 @@
 #[path = "../../../../fuzz/exercise.rs"]
 mod exercise;
 
-use gguf_bitnet::{Array, GgufWriter, Metadata, TensorInfo, TensorType, Value};
+use std::fs;
+use std::path::Path;
+
+use fixtures::Damage;
+use gguf_bitnet::{
+    Array, GgufWriter, Job, Metadata, OpenModel, SafetensorsDir, TensorInfo, TensorType, Value, peak_rss_bytes,
+    resolve_model,
+};
 
 const GGUF_RUNS: u32 = 20_000;
 const SAFETENSORS_RUNS: u32 = 3_000;
-
-/// The generator SplitMix64 (Steele, Lea, Flood 2014): the same numbers in each run.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, n: usize) -> usize {
-        usize::try_from(self.next() % n.max(1) as u64).expect("below a usize")
-    }
-}
-
-/// Damages `file` in one to four ways; `header` bytes at its start are hit most often.
-fn mutate(random: &mut Random, file: &[u8], header: usize) -> Vec<u8> {
-    const NUMBERS: [u64; 10] = [0, 1, 4, 5, 0xff, 0x7fff_ffff, 0xffff_ffff, 1 << 32, i64::MAX as u64, u64::MAX];
-    let mut out = file.to_vec();
-    for _ in 0..=random.below(4) {
-        if out.is_empty() {
-            break;
-        }
-        let reach = if random.below(8) == 0 { out.len() } else { header.min(out.len()) };
-        let at = random.below(reach);
-        match random.below(8) {
-            0 => out[at] ^= 1 << random.below(8),
-            1 => out[at] = random.next().to_le_bytes()[0],
-            2 | 3 => {
-                let width = [4, 8][random.below(2)];
-                let number = NUMBERS[random.below(NUMBERS.len())].to_le_bytes();
-                let end = (at + width).min(out.len());
-                out[at..end].copy_from_slice(&number[..end - at]);
-            }
-            4 => out.truncate(at),
-            5 => {
-                let end = (at + 1 + random.below(16)).min(out.len());
-                out.drain(at..end);
-            }
-            6 => {
-                let end = (at + 1 + random.below(40)).min(out.len());
-                let copy = out[at..end].to_vec();
-                let to = random.below(out.len());
-                out.splice(to..to, copy);
-            }
-            _ => out[at] = b'0' + random.next().to_le_bytes()[0] % 10,
-        }
-    }
-    out
-}
+/// Of each kind of side file.
+const SIDE_RUNS: u32 = 400;
+/// Of each file of a job, which flushes the disk whenever it is opened.
+const JOB_RUNS: u32 = 60;
+/// Growth of the resident memory that the side files of these tests may cause: they have some hundred kilobytes.
+const MAX_GROWTH_BYTES: u64 = 256 << 20;
 
 /// A small file with every kind of value and several types of tensors.
 fn gguf_seed() -> Vec<u8> {
@@ -119,8 +80,8 @@ fn safetensors_seed() -> Vec<u8> {
 /// Runs `exercise` on the seed and on `runs` damaged copies. Fails unless some copies are accepted and some refused.
 fn run(seed: &[u8], header: usize, runs: u32, mut exercise: impl FnMut(&[u8]) -> bool) {
     assert!(exercise(seed), "the undamaged file is accepted");
-    let mut random = Random(0x00c0_ffee);
-    let accepted = (0..runs).filter(|_| exercise(&mutate(&mut random, seed, header))).count();
+    let mut damage = Damage::new(0x00c0_ffee);
+    let accepted = (0..runs).filter(|_| exercise(&damage.binary(seed, header))).count();
     let accepted = u32::try_from(accepted).expect("at most `runs`");
     assert!(accepted > runs / 1000, "only {accepted} of {runs} damaged files were accepted: the damage is too coarse");
     assert!(accepted < runs / 2, "{accepted} of {runs} damaged files were accepted: the reader checks too little");
@@ -138,4 +99,112 @@ fn a_damaged_safetensors_file_is_read_or_refused_but_never_panics() {
     let dir = tempfile::tempdir().expect("a temporary folder can be made");
     let seed = safetensors_seed();
     run(&seed, seed.len() - 112, SAFETENSORS_RUNS, |data| exercise::safetensors(dir.path(), data));
+}
+
+/// Writes damaged copies of `seed` to `path` and reads each through `read`, which tells whether it was accepted.
+fn side_file(path: &Path, seed: &str, runs: u32, read: impl Fn() -> bool) {
+    let write = |bytes: &[u8]| {
+        // The folder of a job without units is removed when the job is dropped.
+        path.parent()
+            .map(fs::create_dir_all)
+            .expect("a path in a folder")
+            .expect("the temporary folder can be written");
+        fs::write(path, bytes).expect("the temporary folder can be written");
+    };
+    write(seed.as_bytes());
+    assert!(read(), "the undamaged {} is accepted", path.display());
+    let before = peak_rss_bytes().unwrap_or(0);
+    let mut damage = Damage::new(0x51de);
+    let mut accepted = 0;
+    for _ in 0..runs {
+        write(&damage.text(seed));
+        accepted += u32::from(read());
+    }
+    assert!(accepted < runs, "no damage to {} was noticed", path.display());
+    let growth = peak_rss_bytes().unwrap_or(0).saturating_sub(before);
+    assert!(growth < MAX_GROWTH_BYTES, "{}: {growth} bytes", path.display());
+}
+
+#[test]
+fn a_damaged_index_reference_or_job_is_read_or_refused_but_never_panics() {
+    let dir = tempfile::tempdir().expect("a temporary folder can be made");
+    let hub = dir.path();
+    let folder = hub.join("models--a--b");
+    let snapshot = folder.join("snapshots/0123abcd");
+    for made in [&snapshot, &folder.join("refs")] {
+        fs::create_dir_all(made).expect("the temporary folder can be written");
+    }
+    fs::write(snapshot.join("part.safetensors"), safetensors_seed()).expect("the temporary folder can be written");
+    fs::write(folder.join("refs/main"), "0123abcd\n").expect("the temporary folder can be written");
+    let index = concat!(
+        r#"{"metadata":{"total_size":112},"weight_map":{"model.embed_tokens.weight":"part.safetensors","#,
+        r#""model.norm.weight":"part.safetensors","model.layers.0.mlp.gate.weight":"part.safetensors"}}"#
+    );
+    let index_path = snapshot.join("model.safetensors.index.json");
+    side_file(&index_path, index, SIDE_RUNS, || SafetensorsDir::open(&snapshot).is_ok());
+    fs::write(&index_path, index).expect("the temporary folder can be written");
+    side_file(&folder.join("refs/main"), "0123abcd\n", SIDE_RUNS, || {
+        resolve_model("a/b", Some(hub)).is_ok_and(|path| path.starts_with(&folder))
+    });
+
+    // A job with two units, and its manifest and journal damaged.
+    let out = hub.join("out");
+    let manifest = serde_json::json!({ "input": "abc", "n": 3 });
+    let mut job = Job::open(&out, &manifest, false).expect("a job can be begun");
+    for unit in 0..2 {
+        job.append(serde_json::json!({ "unit": unit }), |data| data.write_all(b"bytes")).expect("it can be written");
+    }
+    drop(job);
+    let partial = hub.join("out.partial");
+    let names = ["data", "manifest.json", "journal.jsonl"];
+    let whole = names.map(|name| fs::read(partial.join(name)).expect("it was written"));
+    // Opening a job cuts off what does not fit, so every run begins with the other files as they were.
+    let restore = |path: &Path| {
+        fs::create_dir_all(&partial).expect("the temporary folder can be written");
+        for (name, bytes) in names.iter().zip(&whole).filter(|(name, _)| partial.join(name) != path) {
+            fs::write(partial.join(name), bytes).expect("the temporary folder can be written");
+        }
+    };
+    for (name, bytes) in names.into_iter().zip(&whole).skip(1) {
+        let path = partial.join(name);
+        restore(&path);
+        side_file(&path, std::str::from_utf8(bytes).expect("a text"), JOB_RUNS, || {
+            restore(&path);
+            matches!(Job::open(&out, &manifest, false).map(|job| job.units().len()), Ok(2))
+        });
+    }
+}
+
+#[test]
+fn damaged_files_of_other_kinds_are_named_or_refused_but_never_panic() {
+    let dir = tempfile::tempdir().expect("a temporary folder can be made");
+    let mut tar = vec![b'a'; 512];
+    tar[257..262].copy_from_slice(b"ustar");
+    let seeds: [&[u8]; 10] = [
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 21820768\n",
+        b"<!DOCTYPE html><html><head><title>Sign in</title></head></html>",
+        b"{\"error\":\"Repository not found\"}",
+        b"PK\x03\x04\x14\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x10\0\0\0archive/data.pkl",
+        b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.",
+        b"\x08\x07\x12\x07pytorch\x1a\x052.0.0",
+        b"tjgg\x03\0\0\0\0\x7d\0\0\0\x10\0\0",
+        b"FUGG\0\0\0\x03\0\0\0\0\0\0\0\x01",
+        b"GGUF\x01\0\0\0\x01\0\0\0\x01\0\0\0",
+        &tar,
+    ];
+    let mut damage = Damage::new(0x0f11e);
+    for name in ["m.gguf", "m.safetensors", "m.bin"] {
+        let path = dir.path().join(name);
+        for seed in seeds {
+            for run in 0..100 {
+                let bytes = if run == 0 { seed.to_vec() } else { damage.binary(seed, 32) };
+                fs::write(&path, bytes).expect("the temporary folder can be written");
+                let sentence = match OpenModel::open(&path) {
+                    Ok(_) => continue,
+                    Err(error) => error.to_string(),
+                };
+                assert!(sentence.contains(name) && sentence.len() < 600, "{sentence}");
+            }
+        }
+    }
 }

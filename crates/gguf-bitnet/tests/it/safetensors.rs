@@ -117,11 +117,11 @@ fn broken_sets_of_shards_name_what_is_wrong() {
         shard(dir, FIRST, &["a"]);
         index(dir, &[("a", FIRST), ("bb", SECOND)]);
     });
-    assert_eq!(variant, "ShardMissing");
+    assert_eq!(variant, "ShardsMissing");
     assert!(text.contains(SECOND), "{text}");
 
     let (text, variant) = defect(|dir| shard(dir, SECOND, &["a"]));
-    assert_eq!(variant, "ShardMissing");
+    assert_eq!(variant, "ShardsMissing");
     assert!(text.contains(FIRST), "{text}");
 
     let (text, variant) = defect(|dir| {

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::journal::Record;
 use crate::error::{Error, Result};
+use crate::store::read::open_regular;
 
 /// A finished unit of work.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,8 +22,11 @@ pub struct JobUnit {
     pub digest: String,
 }
 
-/// Opens for reading and writing; creates the file if it is not there.
+/// Opens for reading and writing; creates the file if it is not there. A pipe, a device or a directory is refused.
 pub(super) fn open_file(path: &Path) -> Result<File> {
+    if path.exists() {
+        open_regular(path)?;
+    }
     OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(Error::io("open", path))
 }
 
@@ -80,11 +84,7 @@ pub(super) fn units_of(records: &[Record]) -> Vec<JobUnit> {
 /// last one have the digest in the journal.
 pub(super) fn whole_units(path: &Path, records: &[Record]) -> Result<Vec<JobUnit>> {
     let mut units = units_of(records);
-    let mut data = match File::open(path) {
-        Ok(data) => Some(data),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(error) => return Err(Error::io("open", path)(error)),
-    };
+    let mut data = if path.exists() { Some(open_regular(path)?) } else { None };
     let len = match &data {
         Some(data) => data.metadata().map_err(Error::io("examine", path))?.len(),
         None => 0,

@@ -8,14 +8,17 @@
 //! it is cut off.
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{Seek, SeekFrom, Write};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::{Error, Result};
+use crate::store::read::read_all;
 
+/// Most bytes of a journal: a line for each of a million units.
+const MAX_BYTES: u64 = 1 << 30;
 const CHECK_CHARS: usize = 16;
 const BEFORE_CHECK: &str = r#"{"check":""#;
 const BEFORE_RECORD: &str = r#"","record":"#;
@@ -41,9 +44,8 @@ pub(super) struct Journal {
 
 impl Journal {
     /// Reads the valid lines. The file itself is not changed.
-    pub(super) fn read(mut file: File, path: PathBuf) -> Result<(Journal, Vec<Record>)> {
-        let mut text = Vec::new();
-        file.read_to_end(&mut text).map_err(Error::io("read", &path))?;
+    pub(super) fn read(file: File, path: PathBuf) -> Result<(Journal, Vec<Record>)> {
+        let text = read_all(&file, &path, MAX_BYTES)?;
         let (mut lines, mut records): (Vec<(u64, String)>, Vec<Record>) = Default::default();
         let (mut at, mut data_end) = (0u64, 0u64);
         for line in text.split_inclusive(|&b| b == b'\n') {

@@ -1,12 +1,15 @@
 //! The manifest of a job: the inputs and settings of the finished units, compared with the present ones.
 
-use std::fs;
 use std::path::Path;
 
 use serde_json::Value;
 
 use crate::error::Result;
 use crate::store::StoreError;
+use crate::store::read::read_bytes;
+
+/// Most bytes of a manifest.
+const MAX_BYTES: u64 = 64 << 20;
 
 /// The text of a manifest as it is stored.
 pub(super) fn pretty(manifest: &Value) -> String {
@@ -16,7 +19,7 @@ pub(super) fn pretty(manifest: &Value) -> String {
 /// Checks that the stored manifest equals this one.
 pub(super) fn check_manifest(path: &Path, manifest: &Value) -> Result<()> {
     let damaged = |what| StoreError::JobDamaged { what };
-    let stored = fs::read(path).map_err(|_| damaged("its manifest.json is missing"))?;
+    let stored = read_bytes(path, MAX_BYTES).map_err(|_| damaged("its manifest.json is missing or no manifest"))?;
     let stored: Value = serde_json::from_slice(&stored).map_err(|_| damaged("its manifest.json is not JSON"))?;
     // The manifest is written as text and parsed again, as the stored one was, so that both have the same form.
     let given: Value =
