@@ -19,7 +19,7 @@ pub(crate) mod experts;
 mod gguf;
 mod glm4_moe;
 mod glm4_moe_lite;
-mod hf;
+pub(crate) mod hf;
 mod limits;
 pub(crate) mod registry;
 mod spellings;

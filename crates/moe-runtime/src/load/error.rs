@@ -1,15 +1,13 @@
 //! Failures between a path and weights in memory.
 
-use std::path::PathBuf;
-
 /// A model whose files or weights cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "each message names its fields")]
 pub enum LoadError {
     /// A model directory without its configuration.
-    #[error("{} cannot be read: {source}; a checkpoint directory needs its config.json", path.display())]
-    ConfigFile { path: PathBuf, source: std::io::Error },
+    #[error("{source}; a checkpoint directory needs its config.json")]
+    ConfigFile { source: gguf_bitnet::Error },
     /// A tensor the model needs is not in its file.
     #[error(
         "the model lacks the tensor `{tensor}`; the file is incomplete or belongs to another model: fetch it again"

@@ -3,7 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use gguf_bitnet::{Catalog, DiscoveryReport, GgufFile, OpenModel, TensorSource};
+use gguf_bitnet::{
+    Catalog, DiscoveryReport, FileKind, GgufFile, MAX_CONFIG_BYTES, ModelError, OpenModel, Role, SourceError,
+    TensorSource, read_text,
+};
 
 use crate::error::{Error, Result};
 use crate::load::error::LoadError;
@@ -35,9 +38,14 @@ impl ModelFiles {
     /// ```
     ///
     /// # Errors
-    /// A file that the reader of its format refuses, and a configuration that [`ModelConfig`] refuses.
+    /// A file that the reader of its format refuses; an adapter, a projector or another companion of a model; a
+    /// configuration that [`ModelConfig`] refuses.
     pub fn open(path: &Path) -> Result<ModelFiles> {
         let model = OpenModel::open(path)?;
+        if model.role() != Role::Model {
+            let error: gguf_bitnet::Error = ModelError::NoLanguageModel { role: model.role() }.into();
+            return Err(Error::from(error.in_file(model.source().path())));
+        }
         let dir = model.dir();
         match model {
             OpenModel::Gguf(file) => {
@@ -46,9 +54,10 @@ impl ModelFiles {
             }
             OpenModel::Safetensors(checkpoint) => {
                 let file = dir.join("config.json");
-                let text = std::fs::read_to_string(&file)
-                    .map_err(|source| Error::Load(LoadError::ConfigFile { path: file.clone(), source }))?;
-                let config = ModelConfig::from_hf_str(&text).map_err(|error| error.in_model(&file))?;
+                let text = read_text(&file, MAX_CONFIG_BYTES)
+                    .map_err(|source| Error::Load(LoadError::ConfigFile { source }))?;
+                let config = ModelConfig::from_hf_str(&text)
+                    .map_err(|error| page(&text, &file).unwrap_or(error.in_model(&file)))?;
                 let path = checkpoint.path().to_owned();
                 let mut catalog = mapper(&config).map(checkpoint)?;
                 if config.head == Presence::Absent {
@@ -117,4 +126,10 @@ impl ModelFiles {
         };
         tokenizer.map_err(|error| error.in_model(&self.path))
     }
+}
+
+/// The error about a web page that was saved under the name of a JSON file.
+fn page(text: &str, path: &Path) -> Option<Error> {
+    let kind = FileKind::of_page(text)?;
+    Some(gguf_bitnet::Error::from(SourceError::OtherFile { kind }).in_file(path).into())
 }

@@ -5,6 +5,7 @@
 mod keys;
 mod layers;
 pub(crate) mod read;
+pub(crate) mod sections;
 
 pub(crate) use keys::HfKeys;
 pub use layers::keep_layers;

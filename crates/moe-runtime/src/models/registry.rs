@@ -9,6 +9,7 @@ use super::config::{Architecture, ModelConfig};
 use super::error::ConfigError;
 use super::gguf::GgufKeys;
 use super::hf::HfKeys;
+use super::hf::sections::language_model;
 use super::limits::bad;
 use super::tokens::SpecialTokens;
 use super::{deepseek, glm4_moe, glm4_moe_lite};
@@ -75,6 +76,7 @@ impl ModelConfig {
         let Some(map) = json.as_object() else {
             return Err(ConfigError::ConfigJson { reason: "it is not an object".to_owned() }.into());
         };
+        let map = &*language_model(map, |name| ARCHITECTURES.iter().any(|arch| arch.hf_name == name));
         let name = match map.get("model_type") {
             Some(Value::String(name)) => name.as_str(),
             Some(other) => return Err(bad("model_type", other, "it must be a string")),

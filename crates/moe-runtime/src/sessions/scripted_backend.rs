@@ -5,7 +5,6 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use crate::error::{Error, Result};
-use crate::load::error::LoadError;
 use crate::load::loader::LoadOptions;
 use crate::sessions::backend::{InferenceBackend, OnText, Prompt};
 use crate::sessions::error::SessionError;
@@ -14,6 +13,9 @@ use crate::sessions::sampler::Sampler;
 
 /// Bytes that a text can have: the width of a scripted embedding.
 const BYTES: usize = 256;
+
+/// Most bytes of a script.
+const MAX_SCRIPT_BYTES: u64 = 16 << 20;
 
 /// Answers the texts of a script, one for each call, and remembers the prompts.
 ///
@@ -55,8 +57,7 @@ impl ScriptedBackend {
 impl InferenceBackend for ScriptedBackend {
     /// Reads a text file; each line is an answer.
     fn load(path: &Path, _: usize, _: &LoadOptions) -> Result<ScriptedBackend> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| Error::Load(LoadError::ConfigFile { path: path.to_owned(), source }))?;
+        let text = gguf_bitnet::read_text(path, MAX_SCRIPT_BYTES)?;
         Ok(ScriptedBackend::new(text.lines()))
     }
 

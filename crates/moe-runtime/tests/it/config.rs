@@ -105,6 +105,44 @@ fn the_dense_prefix_comes_from_either_key() {
     refused(after, &["mlp_layer_types", "the dense layers must be the first ones"]);
     refused(changed("glm-tiny", &[("mlp_layer_types", json!(["dense"]))]), &["1 entries and 2 layers"]);
     refused(changed("glm-tiny", &[("mlp_layer_types", json!(["dense", "moe"]))]), &["\"dense\" or \"sparse\""]);
+
+    // `moe_layer_freq` is a number or a list; `null` says nothing.
+    let other = |freq: Json, more: &[(&str, Json)]| {
+        let silent = [("mlp_layer_types", Json::Null), ("first_k_dense_replace", Json::Null), ("moe_layer_freq", freq)];
+        changed("glm-tiny", &[&silent[..], more].concat())
+    };
+    for list in [json!([0, 1]), json!([false, true]), json!(["dense", "sparse"])] {
+        assert_eq!(other(list, &[]).expect("it reads").n_dense, 1);
+    }
+    assert_eq!(other(json!([1, 1]), &[]).expect("it reads").n_dense, 0);
+    assert_eq!(other(json!(1), &[("first_k_dense_replace", json!(1))]).expect("it reads").n_dense, 1);
+    assert_eq!(other(json!(2), &[("num_hidden_layers", json!(1))]).expect("it reads").n_dense, 0);
+    refused(other(json!([0, 1]), &[("first_k_dense_replace", json!(2))]), &["moe_layer_freq", "disagree"]);
+    refused(other(json!([1, 0]), &[]), &["moe_layer_freq", "the dense layers must be the first ones"]);
+    refused(other(json!([0, 1, 1]), &[]), &["moe_layer_freq", "3 entries and 2 layers"]);
+    refused(other(json!([0, 2]), &[]), &["moe_layer_freq", "0 or 1"]);
+    refused(other(json!(0), &[]), &["moe_layer_freq", "positive"]);
+    refused(other(json!("all"), &[]), &["moe_layer_freq", "a list"]);
+    refused(other(json!(2), &[("num_hidden_layers", json!(4))]), &["`moe_layer_freq` = 2"]);
+}
+
+#[test]
+fn the_language_model_of_a_multimodal_checkpoint_is_nested() {
+    let plain = hf("glm-tiny");
+    let expected = ModelConfig::from_hf(&plain).expect("it reads");
+    for section in ["text_config", "llm_config", "language_config"] {
+        let whole = json!({
+            "model_type": "glm_pictures", "architectures": ["Pictures"], section: plain.clone(),
+            "vision_config": { "hidden_size": 9, "model_type": "eyes" },
+        });
+        assert_eq!(ModelConfig::from_hf(&whole).expect("it reads"), expected, "{section}");
+    }
+    // A key beside the section counts where the section is silent.
+    let mut section = plain.clone();
+    section.as_object_mut().expect("an object").remove("tie_word_embeddings");
+    let whole = json!({ "model_type": "glm_pictures", "tie_word_embeddings": true, "text_config": section });
+    assert_eq!(ModelConfig::from_hf(&whole).expect("it reads").head, Presence::Absent);
+    refused(ModelConfig::from_hf(&json!({ "text_config": { "model_type": "llama" } })), &["`llama`"]);
 }
 
 #[test]

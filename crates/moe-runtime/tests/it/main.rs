@@ -20,6 +20,7 @@ mod negative;
 mod packing;
 mod readme;
 mod router;
+mod side_files;
 mod tables;
 mod ternary;
 mod tile_cache;

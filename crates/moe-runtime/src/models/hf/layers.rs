@@ -19,9 +19,11 @@ pub fn keep_layers(json: &mut Value, n_layers: usize) -> Result<()> {
     }
     object.insert("num_hidden_layers".into(), n_layers.into());
     object.insert("num_nextn_predict_layers".into(), 0.into());
-    if let Some(Value::Array(types)) = object.get_mut("mlp_layer_types") {
-        types.truncate(n_layers);
-        types.resize(n_layers, "sparse".into());
+    for (key, sparse) in [("mlp_layer_types", Value::from("sparse")), ("moe_layer_freq", Value::from(1))] {
+        if let Some(Value::Array(list)) = object.get_mut(key) {
+            list.truncate(n_layers);
+            list.resize(n_layers, sparse);
+        }
     }
     if let Some(dense) = object.get("first_k_dense_replace").and_then(Value::as_u64)
         && dense > n_layers as u64

@@ -103,11 +103,6 @@ fn refuse_unsupported(keys: &HfKeys<'_>) -> Result<()> {
     if keys.flag("mlp_bias", false)? {
         return Err(unsupported("`mlp_bias` = true".to_owned()));
     }
-    if let Some(every) = keys.optional_count("moe_layer_freq")?
-        && every != 1
-    {
-        return Err(unsupported(format!("`moe_layer_freq` = {every}")));
-    }
     if let Some(config) = keys.map.get("quantization_config").filter(|value| !value.is_null()) {
         // The reader of the weights reads it too; a method that changes their names would end in a list of unknown tensors.
         Quantization::from_config(config).map_err(gguf_bitnet::Error::from)?;
@@ -273,45 +268,80 @@ fn experts(keys: &HfKeys<'_>, rules: &Routing) -> Result<Option<MoeConfig>> {
     Ok(Some(MoeConfig { router, expert_ff: keys.count("moe_intermediate_size")?, n_shared }))
 }
 
-/// Number of leading dense layers, from either key; both must agree, and the dense layers must come first.
+/// Number of leading dense layers, from each key that states it; all must agree, and the dense layers must come first.
 fn dense_prefix(keys: &HfKeys<'_>, n_layers: usize, default: usize) -> Result<usize> {
-    let stated = keys.optional_count("first_k_dense_replace")?.map(|n| n.min(n_layers));
-    let listed = match keys.map.get("mlp_layer_types") {
-        None | Some(Value::Null) => None,
-        Some(Value::Array(types)) => Some(listed_prefix(types, n_layers)?),
-        Some(other) => return Err(bad("mlp_layer_types", other, "it must be a list")),
+    let first = keys.optional_count("first_k_dense_replace")?.map(|n| n.min(n_layers));
+    let listed = |key| match keys.find(key) {
+        None => Ok(None),
+        Some(Value::Array(list)) => listed_prefix(key, list, n_layers).map(Some),
+        Some(other) => Err(bad(key, other, "it must be a list")),
     };
-    match (stated, listed) {
-        (Some(a), Some(b)) if a != b => Err(ConfigError::Contradiction {
-            first: "first_k_dense_replace".to_owned(),
-            second: "mlp_layer_types".to_owned(),
-            detail: format!("{a} dense layers and {b} dense layers"),
-        }
-        .into()),
-        (Some(n), _) | (None, Some(n)) => Ok(n),
-        (None, None) => Ok(default.min(n_layers)),
+    let types = listed("mlp_layer_types")?;
+    let (first, frequency) = match keys.find("moe_layer_freq") {
+        Some(Value::Number(_)) => (every_nth(keys, n_layers, first)?, None),
+        _ => (first, listed("moe_layer_freq")?),
+    };
+    let stated: Vec<(&str, usize)> =
+        [("first_k_dense_replace", first), ("mlp_layer_types", types), ("moe_layer_freq", frequency)]
+            .into_iter()
+            .filter_map(|(key, n)| Some((key, n?)))
+            .collect();
+    match stated[..] {
+        [] => Ok(default.min(n_layers)),
+        [(first, n), ref others @ ..] => match others.iter().find(|other| other.1 != n) {
+            None => Ok(n),
+            Some((second, m)) => Err(ConfigError::Contradiction {
+                first: first.to_owned(),
+                second: (*second).to_owned(),
+                detail: format!("{n} dense layers and {m} dense layers"),
+            }
+            .into()),
+        },
     }
 }
 
-fn listed_prefix(types: &[Value], n_layers: usize) -> Result<usize> {
-    const KEY: &str = "mlp_layer_types";
-    if types.len() != n_layers {
+/// The dense layers before the others where `moe_layer_freq` is a number N: of the layers after the `first`, those whose
+/// number N divides have experts. With 1 these are all of them, so that the key says nothing of its own.
+fn every_nth(keys: &HfKeys<'_>, n_layers: usize, first: Option<usize>) -> Result<Option<usize>> {
+    let every = keys.count("moe_layer_freq")?;
+    if every <= 1 {
+        return match every {
+            0 => Err(bad(
+                "moe_layer_freq",
+                every,
+                "it must be a positive number, or a list with an entry for each layer",
+            )),
+            _ => Ok(first),
+        };
+    }
+    let sparse = |layer: usize| layer >= first.unwrap_or(0) && layer.is_multiple_of(every);
+    let prefix = (0..n_layers).take_while(|&layer| !sparse(layer)).count();
+    if !(prefix..n_layers).all(sparse) {
+        let feature = format!("`moe_layer_freq` = {every}, which puts dense layers between those with experts");
+        return Err(unsupported(feature));
+    }
+    Ok(Some(prefix))
+}
+
+/// Number of leading dense layers in a list with an entry for each layer: names, or 0 and 1.
+fn listed_prefix(key: &str, list: &[Value], n_layers: usize) -> Result<usize> {
+    if list.len() != n_layers {
         return Err(ConfigError::Contradiction {
-            first: KEY.to_owned(),
+            first: key.to_owned(),
             second: "num_hidden_layers".to_owned(),
-            detail: format!("{} entries and {n_layers} layers", types.len()),
+            detail: format!("{} entries and {n_layers} layers", list.len()),
         }
         .into());
     }
-    let is_dense = |v: &Value| match v.as_str() {
-        Some("dense") => Ok(true),
-        Some("sparse") => Ok(false),
-        _ => Err(bad(KEY, v, "every entry must be \"dense\" or \"sparse\"")),
+    let is_dense = |v: &Value| match (v.as_str(), v.as_u64(), v.as_bool()) {
+        (Some("dense"), _, _) | (_, Some(0), _) | (_, _, Some(false)) => Ok(true),
+        (Some("sparse"), _, _) | (_, Some(1), _) | (_, _, Some(true)) => Ok(false),
+        _ => Err(bad(key, v, "every entry must be \"dense\" or \"sparse\", or 0 or 1")),
     };
-    let dense = types.iter().map(is_dense).collect::<Result<Vec<bool>>>()?;
+    let dense = list.iter().map(is_dense).collect::<Result<Vec<bool>>>()?;
     let prefix = dense.iter().take_while(|&&d| d).count();
     if dense[prefix..].contains(&true) {
-        return Err(bad(KEY, "a dense layer after a sparse one", "the dense layers must be the first ones"));
+        return Err(bad(key, "a dense layer after a sparse one", "the dense layers must be the first ones"));
     }
     Ok(prefix)
 }

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
 
+use gguf_bitnet::{FileKind, MAX_CONFIG_BYTES, StoreError};
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::Value as Json;
@@ -15,11 +16,12 @@ use serde_json::Value as Json;
 use super::pre::PreTokenizer;
 use super::vocabulary::{SpecialIds, TokenType, Vocabulary};
 use crate::error::{Error, Result};
+use crate::models::hf::sections;
 use crate::models::registry::special_tokens;
 use crate::text::error::{TextError, VocabularyDefect};
 
-/// Largest file read: the tokenizer of the largest known vocabulary has about 35 MB.
-const MAX_FILE_BYTES: u64 = 256 << 20;
+/// Most bytes of `tokenizer.json`: that of the largest known vocabulary has about 35 MB.
+const MAX_TOKENIZER_BYTES: u64 = 256 << 20;
 /// Most ids without a token that a vocabulary may have.
 const MAX_HOLES: usize = 65_536;
 
@@ -44,14 +46,14 @@ pub(super) fn read(dir: &Path) -> Result<Found> {
     let config = read_json(&dir.join("tokenizer_config.json"))?.unwrap_or_default();
     let generation = read_json(&dir.join("generation_config.json"))?.unwrap_or_default();
     let model = read_json(&dir.join("config.json"))?.unwrap_or_default();
-    let chat_template = match read_text(&dir.join("chat_template.jinja"))? {
+    let chat_template = match read_text(&dir.join("chat_template.jinja"), MAX_CONFIG_BYTES)? {
         Some(template) => Some(template),
         None => chat_template(&config),
     };
     let generation = Generation::of(&generation, &model, dir)?;
 
     let path = dir.join("tokenizer.json");
-    let Some(text) = read_text(&path)? else {
+    let Some(text) = read_text(&path, MAX_TOKENIZER_BYTES)? else {
         return Ok(Found::Nothing { stop_ids: generation.eos, chat_template });
     };
     let mut vocabulary = parse(&text, &path)?;
@@ -66,22 +68,26 @@ fn file_error(path: &Path, reason: impl fmt::Display) -> Error {
     Error::Text(TextError::TokenizerFile { path: path.to_owned(), reason: reason.to_string() })
 }
 
-/// The text of a file, if it exists.
-fn read_text(path: &Path) -> Result<Option<String>> {
-    let size = match std::fs::metadata(path) {
-        Ok(metadata) => metadata.len(),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(file_error(path, e)),
-    };
-    if size > MAX_FILE_BYTES {
-        return Err(file_error(path, format_args!("it has {size} bytes, more than any tokenizer")));
+/// The error about a text that is no JSON, or another JSON than its reader needs.
+fn not_json(path: &Path, text: &str, error: serde_json::Error) -> Error {
+    match FileKind::of_page(text) {
+        Some(kind) => file_error(path, kind),
+        None => file_error(path, error),
     }
-    std::fs::read_to_string(path).map(Some).map_err(|e| file_error(path, e))
+}
+
+/// The text of a file, if it exists.
+fn read_text(path: &Path, limit: u64) -> Result<Option<String>> {
+    gguf_bitnet::read_text_if_any(path, limit).map_err(|error| match error.root() {
+        // The system's reason alone: the sentence around it names the file.
+        gguf_bitnet::Error::Store(StoreError::Io { source, .. }) => file_error(path, source),
+        root => file_error(path, root),
+    })
 }
 
 pub(crate) fn read_json(path: &Path) -> Result<Option<Json>> {
-    let Some(text) = read_text(path)? else { return Ok(None) };
-    serde_json::from_str(&text).map(Some).map_err(|e| file_error(path, e))
+    let Some(text) = read_text(path, MAX_CONFIG_BYTES)? else { return Ok(None) };
+    serde_json::from_str(&text).map(Some).map_err(|e| not_json(path, &text, e))
 }
 
 /// The ids that generation begins and ends with.
@@ -95,7 +101,7 @@ impl Generation {
     fn of(generation: &Json, model: &Json, dir: &Path) -> Result<Self> {
         let list = |key: &str| -> Result<Vec<u32>> {
             let (value, file) = match generation.get(key) {
-                None | Some(Json::Null) => (model.get(key), "config.json"),
+                None | Some(Json::Null) => (sections::find(model, key), "config.json"),
                 found => (found, "generation_config.json"),
             };
             let id = |v: &Json| {
@@ -226,7 +232,7 @@ impl<'de> Deserialize<'de> for Entries {
 /// # Errors
 /// See [`super::Tokenizer::from_dir`].
 pub(super) fn parse(text: &str, path: &Path) -> Result<Vocabulary> {
-    let file: File = serde_json::from_str(text).map_err(|e| file_error(path, e))?;
+    let file: File = serde_json::from_str(text).map_err(|e| not_json(path, text, e))?;
     let origin = path.display().to_string();
     refuse_other_kinds(&file)?;
     let pre = PreTokenizer::from_json(&file.pre_tokenizer, &file.normalizer)?;
