@@ -38,7 +38,7 @@ pub enum Error {
     /// A file that cannot be opened, read or written.
     #[error("{}: {source}", path.display())]
     File { path: PathBuf, source: std::io::Error },
-    /// A resumable job that cannot go on.
+    /// A file that cannot be read or replaced, or a resumable job that cannot go on.
     #[error(transparent)]
-    Job(#[from] gguf_bitnet::Error),
+    Store(#[from] gguf_bitnet::Error),
 }

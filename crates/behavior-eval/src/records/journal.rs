@@ -10,7 +10,7 @@
 
 use std::path::{Path, PathBuf};
 
-use gguf_bitnet::Job;
+use gguf_bitnet::{Job, open_regular};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -139,7 +139,7 @@ impl StudentJournal {
             return Err(wrong("its length does not fit its shape"));
         }
         let path = self.job.data_path();
-        let bytes = file::read_at(&file::open(&path)?, &path, start, len)?;
+        let bytes = file::read_at(&open_regular(&path)?, &path, start, len)?;
         if blake3::hash(&bytes).to_string() != units[index].digest {
             return Err(wrong("its bytes are not those that were written"));
         }

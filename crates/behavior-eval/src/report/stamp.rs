@@ -118,7 +118,7 @@ impl Stamp {
     /// total.
     ///
     /// # Errors
-    /// [`Error::Job`](crate::Error::Job) with the reason: [`gguf_bitnet::ModelError::IdentityChanged`] when the file is no longer
+    /// [`Error::Store`](crate::Error::Store) with the reason: [`gguf_bitnet::ModelError::IdentityChanged`] when the file is no longer
     /// the model that was measured, no space, a disk that refuses. The file is then as it was.
     pub fn write_file(&self, path: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<()> {
         let change = |metadata: &mut Metadata| self.write(metadata);

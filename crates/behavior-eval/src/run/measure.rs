@@ -38,7 +38,7 @@ impl StudentSide {
     /// Throws the journals away: the report is written.
     ///
     /// # Errors
-    /// [`Error::Job`] when they cannot be removed.
+    /// [`Error::Store`] when they cannot be removed.
     pub fn discard(self) -> Result<()> {
         self.base.discard()?;
         self.perturbed.map_or(Ok(()), StudentJournal::discard)
@@ -50,7 +50,7 @@ impl GateRun<'_> {
     ///
     /// # Errors
     /// [`RunError::Incomparable`] for a student of another architecture or tokenizer, [`SubjectError::Failed`](crate::model::SubjectError::Failed),
-    /// [`SubjectError::Contract`](crate::model::SubjectError::Contract), [`Error::Job`].
+    /// [`SubjectError::Contract`](crate::model::SubjectError::Contract), [`Error::Store`].
     pub fn measure_student(
         &self,
         teacher: &TeacherSide,

@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
+use gguf_bitnet::open_regular;
+
 use super::error::SuiteError;
 use super::fault::SuiteFault;
 use crate::text::{self, Fields, LineFault};
@@ -23,7 +25,7 @@ pub(crate) struct Lines {
 
 impl Lines {
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        let file = File::open(path).map_err(|source| Error::File { path: path.to_owned(), source })?;
+        let file = open_regular(path)?;
         Ok(Self {
             path: path.to_owned(),
             reader: BufReader::new(file),

@@ -28,7 +28,8 @@ impl Suite {
     ///
     /// # Errors
     /// [`SuiteError::Line`](crate::suite::SuiteError::Line) with file, line and fault for the first line that is not right, and for a
-    /// suite without prompts; [`Error::File`](crate::Error::File) when a file cannot be read.
+    /// suite without prompts; [`Error::Store`](crate::Error::Store) and [`Error::File`](crate::Error::File) when a file cannot be
+    /// read.
     ///
     /// ```
     /// use behavior_eval::suite::{Label, Suite};

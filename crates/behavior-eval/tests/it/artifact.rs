@@ -358,6 +358,6 @@ fn a_recording_that_no_disk_holds_is_refused_before_the_teacher_runs() {
     spec.max_new_tokens = 1 << 50;
     let mut subject = teacher();
     let error = open_or_record(dir.path(), &spec, &mut subject, &prompts(0), &mut |_, _| {}).unwrap_err();
-    assert!(matches!(error, Error::Job(_)) && error.to_string().contains("free"), "{error}");
+    assert!(matches!(error, Error::Store(_)) && error.to_string().contains("free"), "{error}");
     assert_eq!(subject.runs(), 0);
 }

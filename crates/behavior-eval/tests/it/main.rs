@@ -5,6 +5,7 @@ mod evidence;
 mod gate_report;
 mod gate_run;
 mod gates;
+mod inputs;
 mod perturb;
 mod response;
 mod routing;

@@ -197,7 +197,7 @@ fn a_prompt_that_comes_again_is_refused() {
         "run.jsonl line 9: field `prompt_id`: prompt p-1 has ended before; its lines must stand together"
     );
     let dir = tempfile::tempdir().unwrap();
-    assert!(matches!(TraceReader::open(dir.path()), Err(Error::File { .. })), "a folder is no trace");
+    assert!(matches!(TraceReader::open(dir.path()), Err(Error::Store(_))), "a folder is no trace");
 }
 
 #[test]

@@ -10,6 +10,8 @@ use crate::suite::Label;
 pub(super) const HEAD_BYTES: u64 = 16;
 pub(super) const TRAILER_BYTES: u64 = 8 + 32 + 8;
 pub(super) const MAX_HEADER_BYTES: u64 = 16 << 20;
+/// The index of 100,000 prompts.
+pub(super) const MAX_INDEX_BYTES: u64 = 256 << 20;
 /// Ids of experts are stored in 16 bits.
 const MAX_EXPERTS: usize = 1 << 16;
 /// Bound of vocabularies, widths and layers; products of lengths are checked all the same.

@@ -6,9 +6,12 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use gguf_bitnet::open_regular;
 use serde::de::DeserializeOwned;
 
-use super::layout::{self, Column, HEAD_BYTES, Header, Index, MAX_HEADER_BYTES, PromptEntry, TRAILER_BYTES};
+use super::layout::{
+    self, Column, HEAD_BYTES, Header, Index, MAX_HEADER_BYTES, MAX_INDEX_BYTES, PromptEntry, TRAILER_BYTES,
+};
 use super::sparse_logits::SparseLogits;
 use super::spec::ArtifactSpec;
 use crate::model::{Answer, RoutingTable};
@@ -36,10 +39,10 @@ impl TeacherArtifact {
     /// Opens the artifact at `path`, its file or the folder that holds it, and checks everything but the columns.
     ///
     /// # Errors
-    /// [`Error::File`] when it cannot be read, [`RecordError::Artifact`](crate::records::RecordError::Artifact) with the reason when it is not what it should be.
+    /// [`Error::Store`] and [`Error::File`] when it cannot be read, [`RecordError::Artifact`](crate::records::RecordError::Artifact) with the reason when it is not what it should be.
     pub fn open(path: &Path) -> Result<Self> {
         let path = if path.is_dir() { path.join(FILE_NAME) } else { path.to_owned() };
-        let file = file::open(&path)?;
+        let file = open_regular(&path)?;
         let (spec, prompts, blocks) = read_parts(&file, &path)?;
         let starts = block_starts(&path, &spec, &prompts, blocks).map_err(|defect| defect.at(&path))?;
         Ok(Self { path, file: Mutex::new(file), spec, prompts, starts })
@@ -239,7 +242,7 @@ fn read_parts(file: &File, path: &Path) -> Result<(ArtifactSpec, Vec<PromptEntry
     if !tail.ends_with(END_MAGIC) {
         return Err(refuse(ArtifactDefect::damaged("end", "the file is cut off or something follows its index")));
     }
-    let index_bytes = json_bytes("index", &tail[..8], room - header_bytes)?;
+    let index_bytes = json_bytes("index", &tail[..8], (room - header_bytes).min(MAX_INDEX_BYTES))?;
     let end = len - TRAILER_BYTES - index_bytes;
     let index = file::read_at(file, path, end, index_bytes)?;
     if blake3::hash(&index).as_bytes()[..] != tail[8..40] {

@@ -52,7 +52,7 @@ impl ArtifactWriter {
     /// Starts the recording of `spec` below `root`, or continues it.
     ///
     /// # Errors
-    /// [`RecordError::Artifact`](crate::records::RecordError::Artifact) for settings that no artifact can have; [`Error::Job`](crate::Error::Job) when the artifact exists, another
+    /// [`RecordError::Artifact`](crate::records::RecordError::Artifact) for settings that no artifact can have; [`Error::Store`](crate::Error::Store) when the artifact exists, another
     /// process records it, or the disk fails.
     pub fn open(root: &Path, spec: &ArtifactSpec) -> Result<Self> {
         let path = spec.path(root);
@@ -83,7 +83,7 @@ impl ArtifactWriter {
     ///
     /// # Errors
     /// [`RecordError::Artifact`](crate::records::RecordError::Artifact) when a column is missing or has another length than the settings say, or the prompt is
-    /// recorded already; [`Error::Job`](crate::Error::Job) when the disk fails.
+    /// recorded already; [`Error::Store`](crate::Error::Store) when the disk fails.
     pub fn append(&mut self, record: &TeacherRecord) -> Result<()> {
         let refuse = |column: Column, reason: String| column.defect(&record.prompt_id, reason).at(&self.path);
         if self.done().any(|id| id == record.prompt_id) {
@@ -122,7 +122,7 @@ impl ArtifactWriter {
     /// Writes the index, puts the file in place and opens it.
     ///
     /// # Errors
-    /// [`RecordError::Artifact`](crate::records::RecordError::Artifact) for a recording without a prompt, [`Error::Job`](crate::Error::Job) when the disk fails.
+    /// [`RecordError::Artifact`](crate::records::RecordError::Artifact) for a recording without a prompt, [`Error::Store`](crate::Error::Store) when the disk fails.
     pub fn finish(mut self) -> Result<TeacherArtifact> {
         if self.done.is_empty() {
             return Err(ArtifactDefect::damaged("index", "it holds no prompt").at(&self.path).into());

@@ -5,9 +5,11 @@ use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
+use gguf_bitnet::open_regular;
+
 use super::record::TraceRecord;
 use crate::records::format::MAX_LINE_BYTES;
-use crate::records::{RecordError, TraceDefect, file};
+use crate::records::{RecordError, TraceDefect};
 use crate::text::{self, LineFault};
 use crate::{Error, Result};
 
@@ -37,9 +39,9 @@ impl TraceReader<BufReader<File>> {
     /// Opens a trace file.
     ///
     /// # Errors
-    /// [`Error::File`] when it cannot be opened.
+    /// [`Error::Store`] when it cannot be opened.
     pub fn open(path: &Path) -> Result<Self> {
-        Ok(Self::new(BufReader::new(file::open(path)?), path))
+        Ok(Self::new(BufReader::new(open_regular(path)?), path))
     }
 }
 
