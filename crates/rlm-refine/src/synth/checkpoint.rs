@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Write;
 use std::path::Path;
 
-use gguf_bitnet::{Piece, TensorClass, require_space, write_atomic};
+use gguf_bitnet::{Piece, TensorClass, link_target, require_space, write_atomic};
 use moe_runtime::models::ModelTensor;
 use tl_kernels::Pool;
 
@@ -22,6 +22,7 @@ impl SyntheticModel {
     /// # Errors
     /// An existing `out`, or too little disk. A directory that could not be finished is removed.
     pub fn write_checkpoint(&self, pool: &Pool, out: &Path, progress: &mut OnBytes<'_>) -> Result<u64> {
+        let out = &link_target(out)?;
         let shards = shards(self.checkpoint_tensors(), SHARD_BYTES);
         let total: u64 = shards.iter().flatten().map(CheckpointTensor::bytes).sum();
         require_space(out, total)?;

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use gguf_bitnet::{MAX_CONFIG_BYTES, StoreError};
 use moe_runtime::models::{ModelConfig, keep_layers};
 use serde_json::Value;
 
@@ -39,8 +40,13 @@ impl Shape {
         let (text, name) = match BUILT_IN.iter().find(|(name, _)| *name == spec) {
             Some((name, text)) => ((*text).to_owned(), (*name).to_owned()),
             None => {
-                let text = std::fs::read_to_string(spec)
-                    .map_err(|e| unusable(format!("{e}; give glm-4.7-flash, mini or a config.json")))?;
+                let text = gguf_bitnet::read_text(Path::new(spec), MAX_CONFIG_BYTES).map_err(|error| {
+                    let reason = match error.root() {
+                        gguf_bitnet::Error::Store(StoreError::Io { source, .. }) => source.to_string(),
+                        root => root.to_string(),
+                    };
+                    unusable(format!("{reason}; give glm-4.7-flash, mini or a config.json"))
+                })?;
                 let stem = Path::new(spec).file_stem().map_or_else(|| spec.into(), |s| s.to_string_lossy());
                 (text, stem.into_owned())
             }
