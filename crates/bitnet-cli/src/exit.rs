@@ -18,6 +18,9 @@ use std::process::ExitCode;
 
 use crate::output;
 
+/// Most characters of a sentence on standard error.
+const MAX_CHARS: usize = 2000;
+
 /// A command line whose parts do not fit together, as a sentence that names the option and the remedy.
 #[derive(Debug)]
 pub(crate) struct UsageError(String);
@@ -58,11 +61,34 @@ pub(crate) fn code(outcome: anyhow::Result<()>) -> ExitCode {
         return ExitCode::from(3);
     }
     // Errors of the libraries name their cause themselves, so that one line is enough.
-    output::note(format_args!("error: {error}"));
+    output::note(format_args!("error: {}", shortened(&error.to_string())));
     ExitCode::from(if error.is::<UsageError>() { 2 } else { 1 })
+}
+
+/// A sentence of readable length: one that quotes a long piece of a damaged file loses its middle.
+fn shortened(sentence: &str) -> String {
+    let n = sentence.chars().count();
+    if n <= MAX_CHARS {
+        return sentence.to_owned();
+    }
+    let start: String = sentence.chars().take(MAX_CHARS * 3 / 4).collect();
+    let end: String = sentence.chars().skip(n - MAX_CHARS / 4).collect();
+    format!("{start} ... {end}")
 }
 
 /// Whether the reader of standard output closed it.
 fn is_closed_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == ErrorKind::BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::shortened;
+
+    #[test]
+    fn a_sentence_keeps_its_ends() {
+        assert_eq!(shortened("short: größe"), "short: größe");
+        let long = shortened(&format!("m.json: token `{}` is unknown: fetch it again", "é".repeat(70_000)));
+        assert!(long.chars().count() < 2100 && long.starts_with("m.json: token") && long.ends_with("fetch it again"));
+    }
 }

@@ -3,6 +3,7 @@
 mod defect;
 mod engine;
 mod files;
+mod hub;
 mod model;
 mod placement;
 mod storage;

@@ -21,7 +21,7 @@ mod verbs;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 #[derive(Parser)]
@@ -47,7 +47,10 @@ enum Verb {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    #[cfg(target_os = "linux")]
+    gguf_bitnet::end_on_lost_pages();
+    let cli =
+        Cli::from_arg_matches(&negative_values(Cli::command()).get_matches()).unwrap_or_else(|error| error.exit());
     // Events of the libraries (model loaded, kernel chosen, ...) are silent unless BITNET_LOG asks for them.
     let filter = EnvFilter::try_from_env("BITNET_LOG").unwrap_or_else(|_| EnvFilter::new("off"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
@@ -64,4 +67,15 @@ fn main() -> ExitCode {
         Verb::Synth(args) => verbs::synth::execute(args),
         Verb::Bench(args) => verbs::bench::execute(args),
     })
+}
+
+/// The command with options whose values may begin with a minus. Their parsers then refuse `-1` with a sentence about the
+/// numbers that are allowed, where it would be taken for an option that does not exist.
+fn negative_values(command: Command) -> Command {
+    let command = command.mut_args(|arg| match arg.get_action().takes_values() {
+        true => arg.allow_negative_numbers(true),
+        false => arg,
+    });
+    let verbs: Vec<String> = command.get_subcommands().map(|verb| verb.get_name().to_owned()).collect();
+    verbs.into_iter().fold(command, |command, verb| command.mut_subcommand(verb, negative_values))
 }

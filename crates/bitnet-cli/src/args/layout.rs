@@ -6,8 +6,11 @@ use clap::ValueEnum;
 use moe_runtime::storage::ExpertMemoryOptions;
 use tl_kernels::KernelKind;
 
+use super::path::path_not_stream;
 use crate::exit::UsageError;
 use crate::load::{Placement, TileFile};
+
+const LAYOUT_CACHE: &str = "weights are mapped from a file and cannot go to standard output: write the name of a file";
 
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct LayoutArgs {
@@ -16,7 +19,7 @@ pub(super) struct LayoutArgs {
     layout: Layout,
     /// Keep packed weights in a file, by default MODEL.tiles, which later starts map instead of packing again. It takes
     /// about as much of the disk as the model itself
-    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true)]
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, value_parser = path_not_stream(LAYOUT_CACHE))]
     layout_cache: Option<Option<PathBuf>>,
 }
 

@@ -13,6 +13,14 @@ pub(crate) fn whole<T: TryFrom<u64>>(range: RangeInclusive<u64>) -> impl Fn(&str
     }
 }
 
+/// Parses a number of tokens; as in other engines, `-1` and `-2` stand for no limit but the end of the context.
+pub(crate) fn tokens(text: &str) -> Result<usize, String> {
+    match text {
+        "-1" | "-2" => Ok(usize::MAX),
+        text => text.parse().map_err(|_| "write a whole number of at least 0, or -1 for no limit".to_owned()),
+    }
+}
+
 /// Parses a share above 0 and below 1.
 pub(crate) fn fraction(text: &str) -> Result<f64, String> {
     let share = text.parse().ok().filter(|share| *share > 0.0 && *share < 1.0);
@@ -32,6 +40,14 @@ mod tests {
         }
         assert_eq!(whole::<u64>(2..=u64::MAX)("1"), Err("write a whole number of at least 2".to_owned()));
         assert_eq!(whole::<u64>(0..=u64::MAX)("18446744073709551615"), Ok(u64::MAX));
+    }
+
+    #[test]
+    fn tokens_have_a_limit_or_none() {
+        assert_eq!((tokens("0"), tokens("12"), tokens("-1")), (Ok(0), Ok(12), Ok(usize::MAX)));
+        for wrong in ["-3", "1.5", "", "many"] {
+            assert!(tokens(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -4,25 +4,26 @@ use anyhow::Result;
 use moe_runtime::{ModelFiles, SamplerConfig};
 
 use super::number::whole;
+use super::seed::{Seed, seed};
 
 /// How tokens are chosen; a setting that is not given is the model's own recommendation.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct SamplingArgs {
     /// Temperature; 0 always takes the most likely token
-    #[arg(long, value_name = "T", allow_negative_numbers = true, value_parser = temperature)]
+    #[arg(long, value_name = "T", value_parser = temperature)]
     temp: Option<f32>,
     /// Keep the most likely tokens that hold this share of the probability
-    #[arg(long, value_name = "P", allow_negative_numbers = true, value_parser = top_p)]
+    #[arg(long, value_name = "P", value_parser = top_p)]
     top_p: Option<f32>,
     /// Drop tokens less likely than this share of the most likely one
-    #[arg(long, value_name = "P", allow_negative_numbers = true, value_parser = min_p)]
+    #[arg(long, value_name = "P", value_parser = min_p)]
     min_p: Option<f32>,
-    /// Keep this many tokens; 0 keeps all
-    #[arg(long, value_name = "K", value_parser = whole::<usize>(0..=u64::MAX))]
+    /// Keep this many tokens; 0 or -1 keeps all
+    #[arg(long, value_name = "K", value_parser = top_k)]
     top_k: Option<usize>,
-    /// Seed of the random choice; the same seed gives the same answer
-    #[arg(long, default_value_t = 0, value_parser = whole::<u64>(0..=u64::MAX))]
-    seed: u64,
+    /// Seed of the random choice; the same seed gives the same answer, and -1 draws one and prints it
+    #[arg(long, default_value = "0", value_parser = seed)]
+    seed: Seed,
 }
 
 impl SamplingArgs {
@@ -34,11 +35,15 @@ impl SamplingArgs {
             top_p: self.top_p.unwrap_or(base.top_p),
             min_p: self.min_p.unwrap_or(base.min_p),
             top_k: self.top_k.unwrap_or(base.top_k),
-            seed: self.seed,
+            seed: self.seed.number(),
         };
         config.check()?;
         Ok(config)
     }
+}
+
+fn top_k(text: &str) -> Result<usize, String> {
+    if text == "-1" { Ok(0) } else { whole(0..=u64::MAX)(text) }
 }
 
 fn temperature(text: &str) -> Result<f32, String> {

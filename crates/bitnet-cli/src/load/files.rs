@@ -5,13 +5,11 @@ use std::path::PathBuf;
 use anyhow::Result;
 use moe_runtime::ModelFiles;
 
+use super::hub::hub;
+
 /// The path of a model: a directory, a GGUF, or a name in the local Hugging Face cache.
 pub(crate) fn locate(spec: &str) -> Result<PathBuf> {
-    let cache = std::env::var_os("HF_HOME").map(PathBuf::from).or_else(|| {
-        let home = std::env::var_os("HOME").or_else(|| std::env::var_os("USERPROFILE"))?;
-        Some(PathBuf::from(home).join(".cache").join("huggingface"))
-    });
-    Ok(gguf_bitnet::resolve_model(spec, cache.as_deref())?)
+    Ok(gguf_bitnet::resolve_model(spec, hub().as_deref())?)
 }
 
 /// Opens a model without reading weights.

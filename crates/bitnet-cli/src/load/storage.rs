@@ -1,6 +1,6 @@
 //! From the placement that the user asked for to the storage of the weights, and the notes about the result.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use moe_runtime::storage::{StorageReport, TileCache, Tiles, WeightStorage};
 use moe_runtime::{CraftsmanModel, MemoryPlan, ModelFiles};
@@ -26,7 +26,8 @@ pub(super) fn storage(
     };
     let Some(growth_bytes) = growth else { return WeightStorage::File };
     let cache = cache.as_ref().map(|cache| match cache {
-        TileFile::At(path) => path.clone(),
+        // Where the path cannot be an output, the load says so.
+        TileFile::At(path) => gguf_bitnet::output_path(path).unwrap_or_else(|_| path.clone()),
         TileFile::BesideModel => beside(files),
     });
     WeightStorage::Tiles(Tiles { growth_bytes, cache })
@@ -74,7 +75,7 @@ fn beside(files: &ModelFiles) -> PathBuf {
 
 /// Bytes that the system can give without paging; `None` on a system without `/proc/meminfo`.
 fn available_bytes() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let text = gguf_bitnet::read_text(Path::new("/proc/meminfo"), 1 << 20).ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     kib.checked_mul(1024)

@@ -1,34 +1,27 @@
 //! Texts: a file, or standard input.
 
-use std::fs::File;
-use std::io::{ErrorKind, Read};
 use std::path::Path;
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 
-/// Reads a text file, or standard input when the name is `-`.
-pub(crate) fn read_text(path: &str) -> Result<String> {
-    let (name, text) = match path {
-        "-" => ("standard input", std::io::read_to_string(std::io::stdin())),
-        path => (path, std::fs::read_to_string(path)),
-    };
-    text.map_err(|error| match error.kind() {
-        ErrorKind::InvalidData => anyhow!("{name} is not UTF-8 text: convert it first"),
-        _ => anyhow!("cannot read {name}: {error}"),
-    })
-}
+/// Most bytes of a text: a prompt, or the text of a measurement.
+const MAX_TEXT_BYTES: u64 = 256 << 20;
 
-/// Reads a text file of at most `most` bytes.
+/// Reads a text file, or standard input when the name is `-`. A byte order mark is no part of the text.
 ///
 /// # Errors
-/// A larger file, one that cannot be read, and one that is not UTF-8.
+/// A file that is no regular file or too large, and bytes that are not UTF-8.
+pub(crate) fn read_text(path: &str) -> Result<String> {
+    read_at_most(Path::new(path), MAX_TEXT_BYTES)
+}
+
+/// As [`read_text`], of at most `most` bytes.
+///
+/// # Errors
+/// As [`read_text`].
 pub(crate) fn read_at_most(path: &Path, most: u64) -> Result<String> {
-    let mut text = String::new();
-    // The limit holds while reading: a device or a pipe has no length to ask for beforehand.
-    let read = File::open(path).and_then(|file| file.take(most.saturating_add(1)).read_to_string(&mut text));
-    if text.len() as u64 > most {
-        return Err(anyhow!("{} has more than {most} bytes, and far less are enough", path.display()));
-    }
-    read.map_err(|error| anyhow!("cannot read {}: {error}", path.display()))?;
-    Ok(text)
+    Ok(match path == Path::new("-") {
+        true => gguf_bitnet::read_stream(std::io::stdin().lock(), "standard input", most)?,
+        false => gguf_bitnet::read_text(path, most)?,
+    })
 }

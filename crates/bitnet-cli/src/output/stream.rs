@@ -22,6 +22,15 @@ pub(crate) fn raw(text: impl std::fmt::Display) -> anyhow::Result<()> {
     writeln!(std::io::stdout().lock(), "{text}").map_err(not_written)
 }
 
+/// Writes the bytes of a file to standard output.
+///
+/// # Errors
+/// When standard output is closed.
+pub(crate) fn bytes(bytes: &[u8]) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(bytes).and_then(|()| out.flush()).map_err(not_written)
+}
+
 /// Escapes a name from a file, line breaks included.
 pub(crate) fn name(text: &str) -> String {
     escape(text, |_| false)

@@ -1,5 +1,6 @@
 //! `bitnet dump`: writes the numbers inside a forward pass to a safetensors file.
 
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use rlm_refine::measure::{Column, ForwardRecord};
 use safetensors::{Dtype, tensor::TensorView};
 
 use crate::args::{Act, Kv, ModelArg, Threads, whole};
+use crate::exit::UsageError;
 use crate::{load, output};
 
 /// Write logits, hidden states and routing of every position to a safetensors file.
@@ -22,12 +24,12 @@ pub(crate) struct Args {
     #[arg(long, value_delimiter = ',', required_unless_present = "text", conflicts_with = "text", value_name = "ID,..", value_parser = whole::<u32>(0..=u64::from(u32::MAX)))]
     tokens: Vec<u32>,
     /// A text instead of token ids; no token is added to it
-    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
+    #[arg(long, allow_hyphen_values = true, value_parser = NonEmptyStringValueParser::new())]
     text: Option<String>,
     /// Encode control tokens such as <|user|> in the text as tokens, not as ordinary characters
     #[arg(long, conflicts_with = "tokens")]
     parse_special: bool,
-    /// The file to write
+    /// The file to write; `-` is standard output
     #[arg(short, long, value_name = "FILE")]
     out: PathBuf,
     /// Type of the activations of ternary, Q8_0 and Q6_K layers
@@ -50,15 +52,12 @@ pub(crate) fn execute(args: Args) -> Result<()> {
     let files = load::open(&args.model.model)?;
     let tokens = match &args.text {
         Some(text) => files.tokenizer()?.encode(text, args.parse_special)?,
-        None => args.tokens,
+        None => args.tokens.clone(),
     };
     if tokens.is_empty() {
         bail!("the model makes no tokens of this --text: give another one, or --tokens");
     }
-    let out = gguf_bitnet::output_path(&args.out)?;
-    if out.exists() && !args.force && !is_replaceable(&out) {
-        return Err(gguf_bitnet::Error::from(gguf_bitnet::StoreError::OutputExists).in_file(args.out).into());
-    }
+    let out = destination(&args)?;
     let options = load::options(&files, args.act.into(), None, args.threads.pool()?);
     let model = Arc::new(load::load(&files, &options)?);
     let mut session = Session::new(model, tokens.len(), args.kv.into())?;
@@ -70,10 +69,30 @@ pub(crate) fn execute(args: Args) -> Result<()> {
         let unknown = || anyhow!("the forward pass gave logits that are NaN or infinite");
         return Err(load::first_defect(&files).unwrap_or_else(unknown));
     }
-    write(&out, &record)?;
-    let n = record.columns().len();
-    output::note(format_args!("{n} tensors of {} positions in {}", tokens.len(), out.display()));
+    let dump = serialize(&record)?;
+    match &out {
+        Some(file) => gguf_bitnet::write_atomic(file, &dump)?,
+        None => output::bytes(&dump)?,
+    }
+    let place = out.map_or_else(|| "standard output".to_owned(), |file| file.display().to_string());
+    output::note(format_args!("{} tensors of {} positions in {place}", record.columns().len(), tokens.len()));
     Ok(())
+}
+
+/// The file to write; `None` for standard output.
+fn destination(args: &Args) -> Result<Option<PathBuf>> {
+    if args.out == Path::new("-") {
+        if std::io::stdout().is_terminal() {
+            let sentence = "--out: a dump is no text for a terminal: redirect standard output, or name a file";
+            return Err(UsageError::new(sentence).into());
+        }
+        return Ok(None);
+    }
+    let out = gguf_bitnet::output_path(&args.out)?;
+    if out.exists() && !args.force && !is_replaceable(&out) {
+        return Err(gguf_bitnet::Error::from(gguf_bitnet::StoreError::OutputExists).in_file(&args.out).into());
+    }
+    Ok(Some(out))
 }
 
 /// Whether the file may be replaced without `--force`: an earlier dump, or an empty file.
@@ -83,7 +102,8 @@ fn is_replaceable(out: &Path) -> bool {
     empty || SafetensorsDir::open(out).is_ok_and(is_dump)
 }
 
-fn write(out: &Path, record: &ForwardRecord) -> Result<()> {
+/// The record as a safetensors file.
+fn serialize(record: &ForwardRecord) -> Result<Vec<u8>> {
     let columns = record.columns().map(|(name, shape, column)| {
         let (dtype, bytes): (_, Vec<u8>) = match column {
             Column::F32(values) => (Dtype::F32, values.iter().flat_map(|x| x.to_le_bytes()).collect()),
@@ -95,6 +115,5 @@ fn write(out: &Path, record: &ForwardRecord) -> Result<()> {
     let views =
         columns.iter().map(|(name, dtype, shape, bytes)| Ok((*name, TensorView::new(*dtype, shape.clone(), bytes)?)));
     let views: Vec<_> = views.collect::<Result<_, safetensors::SafeTensorError>>()?;
-    gguf_bitnet::write_atomic(out, &safetensors::serialize(views, None)?)?;
-    Ok(())
+    Ok(safetensors::serialize(views, None)?)
 }

@@ -13,7 +13,7 @@ use behavior_eval::records::trace::trace_file_name;
 use behavior_eval::report::{self, Baseline, GateReport};
 use behavior_eval::run::GateRun;
 use behavior_eval::suite::Suite;
-use gguf_bitnet::write_atomic;
+use gguf_bitnet::{link_target, output_path, write_atomic};
 use rlm_refine::measure::subject_info;
 
 use crate::exit::GateFailed;
@@ -40,8 +40,9 @@ pub(crate) fn execute(args: Args) -> Result<()> {
     let teacher = IdentifiedModel::open(&args.teacher, "reading the teacher")?;
     let suite_name = args.suite.file_stem().map_or_else(|| "suite".into(), |name| name.to_string_lossy().into_owned());
     let info = subject_info(&student.files, student.id.clone())?;
-    let folder = args.report.clone().unwrap_or_else(|| default_folder(&info.name, &suite_name));
-    let run = GateRun::new(&suite, &suite_name, &args.artifacts, config)?;
+    let folder = link_target(&args.report.clone().unwrap_or_else(|| default_folder(&info.name, &suite_name)))?;
+    let artifacts = link_target(&args.artifacts)?;
+    let run = GateRun::new(&suite, &suite_name, &artifacts, config)?;
     let run = if args.filter_failing {
         let last = read_report(&folder.join("report.json"))?;
         if last.suite() != suite.identity() {
@@ -109,7 +110,7 @@ fn write_files(report: &mut GateReport, folder: &Path) -> Result<()> {
         ("report.json", report.json()),
     ];
     for (name, text) in texts {
-        write_atomic(&folder.join(name), text.as_bytes())?;
+        write_atomic(&output_path(&folder.join(name))?, text.as_bytes())?;
     }
     Ok(())
 }

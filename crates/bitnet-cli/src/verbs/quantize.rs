@@ -23,7 +23,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     model: ModelArg,
     /// The GGUF to write
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", value_parser = args::path_not_stream(args::MODEL_OUT))]
     out: PathBuf,
     #[command(flatten)]
     recipe: RecipeArgs,

@@ -31,11 +31,11 @@ pub(crate) struct Args {
     /// The same as MODEL
     #[arg(short, long = "model", conflicts_with = "model", value_name = "MODEL", id = "model_flag", value_parser = NonEmptyStringValueParser::new())]
     model_flag: Option<String>,
-    /// The prompt; without it, a terminal starts a chat, and other standard input is the prompt
-    #[arg(short, long)]
+    /// The prompt; without it, a terminal starts a chat, and other standard input is the prompt, as it is for `-`
+    #[arg(short, long, allow_hyphen_values = true)]
     prompt: Option<String>,
-    /// Largest number of tokens of an answer
-    #[arg(short = 'n', long, default_value_t = 512, value_name = "N", value_parser = whole::<usize>(0..=u64::MAX))]
+    /// Largest number of tokens of an answer; -1 is no limit but the end of the context
+    #[arg(short = 'n', long, default_value = "512", value_name = "N", value_parser = args::tokens)]
     max_tokens: usize,
     /// Context length in tokens (default: 4096, or less where the model was made for less)
     #[arg(short, long, value_name = "N", value_parser = whole::<usize>(1..=u64::MAX))]
@@ -49,7 +49,7 @@ pub(crate) struct Args {
     #[arg(long, requires = "raw")]
     parse_special: bool,
     /// System message, before the prompt
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     system: Option<String>,
     /// Whether the model thinks before it answers (default: as its chat template says)
     #[arg(long, value_enum)]
@@ -99,9 +99,9 @@ pub(crate) fn execute(args: Args) -> Result<()> {
         bail!("a chat needs a chat template; give a prompt with -p to continue it");
     }
     let prompt = match &args.prompt {
-        Some(prompt) => Some(prompt.clone()),
+        Some(prompt) if prompt != "-" => Some(prompt.clone()),
         None if chats => None,
-        None => Some(load::read_text("-")?),
+        _ => Some(load::read_text("-")?),
     };
     let model = engine.load(&files, &plan)?;
     let backend = CraftsmanBackend::new(engine.session(model, n_ctx)?, tokenizer);

@@ -9,7 +9,7 @@ use rlm_refine::Error;
 use rlm_refine::synth::{Shape, SyntheticModel};
 use tl_kernels::Pool;
 
-use crate::args::{RecipeArgs, Threads, whole};
+use crate::args::{MODEL_OUT, RecipeArgs, Seed, Threads, path_not_stream, seed, whole};
 use crate::exit::UsageError;
 use crate::output::{self, Progress, size};
 
@@ -27,11 +27,11 @@ pub(crate) struct Args {
     format: Format,
     #[command(flatten)]
     recipe: RecipeArgs,
-    /// Seed of the weights
-    #[arg(long, default_value_t = 0, value_parser = whole::<u64>(0..=u64::MAX))]
-    seed: u64,
+    /// Seed of the weights; -1 draws one and prints it
+    #[arg(long, default_value = "0", value_parser = seed)]
+    seed: Seed,
     /// The file, or the directory of a checkpoint, to write
-    #[arg(short, long, value_name = "PATH")]
+    #[arg(short, long, value_name = "PATH", value_parser = path_not_stream(MODEL_OUT))]
     out: PathBuf,
     /// Replace an existing file
     #[arg(long)]
@@ -66,7 +66,7 @@ pub(crate) fn execute(args: Args) -> Result<()> {
 }
 
 fn write(args: &Args, pool: &Pool) -> rlm_refine::Result<u64> {
-    let model = SyntheticModel { shape: Shape::open(&args.shape, args.layers)?, seed: args.seed };
+    let model = SyntheticModel { shape: Shape::open(&args.shape, args.layers)?, seed: args.seed.number() };
     let progress = Progress::bytes("writing");
     let mut show = |done, total| progress.show(done, total);
     match args.format {

@@ -13,7 +13,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     model: ModelArg,
     /// The text to cut into tokens
-    #[arg(long, conflicts_with = "file")]
+    #[arg(long, allow_hyphen_values = true, conflicts_with = "file")]
     text: Option<String>,
     /// A file with the text; `-` is standard input
     #[arg(long, default_value = "-", value_name = "FILE", value_parser = NonEmptyStringValueParser::new())]

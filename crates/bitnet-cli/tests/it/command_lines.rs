@@ -79,7 +79,7 @@ fn run() {
         &base,
         &[
             (&["-n", "many"], &["--max-tokens", "a whole number"]),
-            (&["--max-tokens=-1"], &["--max-tokens", "a whole number"]),
+            (&["--max-tokens=-3"], &["--max-tokens", "a whole number"]),
             (&["-c", "0"], &["--context", "at least 1"]),
             (&["-c", "long"], &["--context", "at least 1"]),
             (&["--temp", "nan"], &["--temp", "at least 0"]),

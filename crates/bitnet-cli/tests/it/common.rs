@@ -63,7 +63,16 @@ pub(crate) fn bitnet_reading<S: AsRef<OsStr>>(input: impl Into<Vec<u8>>, args: i
 /// The binary, without the environment variables that it reads.
 pub(crate) fn command() -> assert_cmd::Command {
     let mut command = assert_cmd::Command::new(env!("CARGO_BIN_EXE_bitnet"));
-    for name in ["HF_HOME", "XDG_CACHE_HOME", "BITNET_LOG", "TL_ISA", "HOME", "USERPROFILE"] {
+    for name in [
+        "HF_HOME",
+        "HF_HUB_CACHE",
+        "HUGGINGFACE_HUB_CACHE",
+        "XDG_CACHE_HOME",
+        "BITNET_LOG",
+        "TL_ISA",
+        "HOME",
+        "USERPROFILE",
+    ] {
         command.env_remove(name);
     }
     command

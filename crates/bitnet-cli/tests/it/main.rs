@@ -9,6 +9,7 @@ mod dump;
 mod files;
 mod gates;
 mod low_bits;
+mod places;
 mod refusals;
 mod texts;
 mod trace;

@@ -57,7 +57,7 @@ fn things_that_are_no_model() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name);
     refused_by_all_but(&[], &path("missing"), &["missing", "give an existing file"]);
-    refused_by_all_but(&[], Path::new("organisation/model"), &["organisation/model", "cached model"]);
+    refused_by_all_but(&[], Path::new("organisation/model"), &["organisation/model", "download it first"]);
     fs::write(path("empty"), "").unwrap();
     refused_by_all_but(&[], &path("empty"), &["empty", "download or write it again"]);
     fs::write(path("text"), "Call me Ishmael.").unwrap();

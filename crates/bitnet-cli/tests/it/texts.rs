@@ -10,7 +10,7 @@ fn help_messages_and_small_results_are_those_on_file() {
     trycmd::TestCases::new()
         .register_bin("bitnet", Path::new(env!("CARGO_BIN_EXE_bitnet")))
         .env("COLUMNS", "100")
-        .env("HF_HOME", "no/such/cache")
+        .env("HF_HUB_CACHE", "no/such/cache")
         .case("tests/it/cmd/*.trycmd")
         .run();
 }

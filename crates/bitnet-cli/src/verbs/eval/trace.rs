@@ -1,11 +1,13 @@
 //! `bitnet eval trace`: the figures of one trace, or the difference of two.
 
-use std::path::PathBuf;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow};
 use behavior_eval::gates::GateError;
 use behavior_eval::records::trace::{PromptDiff, TraceDiff, TraceReader, TraceSummary, diff, summarize};
 use behavior_eval::stats::Share;
+use gguf_bitnet::open_regular;
 
 use crate::output;
 
@@ -15,7 +17,7 @@ const SHOWN: usize = 10;
 /// Sum up a trace of a gate run, or compare two of the same suite and teacher.
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// The trace: JSON lines
+    /// The trace: JSON lines; `-` is standard input
     trace: PathBuf,
     /// A second trace, to show the changes from the first to it
     second: Option<PathBuf>,
@@ -25,7 +27,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn execute(args: &Args) -> Result<()> {
-    let first = TraceReader::open(&args.trace)?;
+    let first = open(&args.trace)?;
     match &args.second {
         None => {
             let summary = summarize(first).map_err(|error| match error {
@@ -37,10 +39,18 @@ pub(super) fn execute(args: &Args) -> Result<()> {
             if args.json { output::json(&summary) } else { output::line(summary_text(&summary)) }
         }
         Some(second) => {
-            let diff = diff(first, TraceReader::open(second)?)?;
+            let diff = diff(first, open(second)?)?;
             if args.json { output::json(&diff) } else { output::line(diff_text(&diff)) }
         }
     }
+}
+
+/// Opens a trace, or standard input for `-`.
+fn open(path: &Path) -> Result<TraceReader<Box<dyn BufRead>>> {
+    Ok(match path == Path::new("-") {
+        true => TraceReader::new(Box::new(std::io::stdin().lock()), "standard input"),
+        false => TraceReader::new(Box::new(BufReader::new(open_regular(path)?)), path),
+    })
 }
 
 fn percent(share: &Share) -> String {

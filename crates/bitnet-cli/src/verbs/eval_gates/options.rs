@@ -10,11 +10,14 @@ use behavior_eval::run::GateRunConfig;
 use clap::ValueEnum;
 use clap::builder::NonEmptyStringValueParser;
 
-use crate::args::{Act, Kv, Threads, fraction, whole};
+use crate::args::{Act, Kv, Threads, fraction, path_not_stream, whole};
 use crate::load;
 
 /// Largest file of refusal signals that is read, in bytes.
 const MAX_SIGNAL_BYTES: u64 = 1 << 20;
+
+const PARTS: &str = "suite and corpus are two files, so neither is read from standard input: write the name of a file";
+const FOLDER: &str = "it is a folder of several files: write its name; --json prints the report to standard output";
 
 /// The precision of the teacher, which is the reference.
 pub(super) const TEACHER: (Act, Kv) = (Act::F32, Kv::F32);
@@ -33,16 +36,16 @@ pub(crate) struct Args {
     #[arg(long, value_name = "MODEL", value_parser = NonEmptyStringValueParser::new())]
     pub(super) student: String,
     /// The prompts, one JSON object per line
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = path_not_stream(PARTS))]
     pub(super) suite: PathBuf,
     /// The chunks of text that the prompts quote, one JSON object per line
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = path_not_stream(PARTS))]
     pub(super) corpus: PathBuf,
     /// Folder that keeps the recordings of the teacher, to be used again
-    #[arg(long, value_name = "DIR", default_value = "eval/artifacts")]
+    #[arg(long, value_name = "DIR", default_value = "eval/artifacts", value_parser = path_not_stream(FOLDER))]
     pub(super) artifacts: PathBuf,
     /// Folder of the report (default: eval/reports/STUDENT_SUITE)
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = path_not_stream(FOLDER))]
     pub(super) report: Option<PathBuf>,
     /// Take this share of the evidence away and measure how far the figures move, for example 0.1
     #[arg(long, value_name = "SHARE", value_parser = fraction)]
