@@ -33,6 +33,17 @@ const UNSAFE_FILES: [&str; 5] = [
     "crates/moe-runtime/examples/wasm",
 ];
 
+/// Calls that read a whole file, or open one: `store/read.rs` has them with a limit, for regular files only.
+const READS: [&str; 4] = ["fs::read(", "read_to_string(", "read_to_end(", "File::open("];
+
+/// Where these calls stand: the reader itself, the flush of a directory, and the facts of the machine under `/proc` and
+/// `/sys`, which a crate below the reader needs.
+const READERS: [&str; 3] = [
+    "crates/gguf-bitnet/src/store/read.rs",
+    "crates/gguf-bitnet/src/store/disk.rs",
+    "crates/tl-kernels/src/machine/caps.rs",
+];
+
 /// The text of a source file; `None` for data.
 pub(super) fn read_text(path: &Path) -> Option<String> {
     let known = ["rs", "toml", "md", "py", "yml", "yaml", "sh", "txt", "json"];
@@ -73,6 +84,22 @@ pub(super) fn check(name: &str, text: &str, findings: &mut Findings) {
     if name.starts_with("crates/") && !is_test && !name.starts_with("crates/bitnet-cli/") {
         layers(name, text, findings);
     }
+    if name.starts_with("crates/") && name.contains("/src/") && !is_test && !READERS.contains(&name) {
+        reads(name, text, findings);
+    }
+}
+
+/// Checks that files are read through the one function that takes regular files up to a limit.
+fn reads(name: &str, text: &str, findings: &mut Findings) {
+    let lines = before_tests(text).lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with("//"));
+    for (at, line) in lines {
+        // `GgufFile::open(` is another function.
+        let calls = |call: &str| line.match_indices(call).any(|(at, _)| !line[..at].ends_with(char::is_alphanumeric));
+        if let Some(call) = READS.iter().find(|call| calls(call)) {
+            let remedy = "use `gguf_bitnet::{read_text, open_regular}`, which refuse pipes and huge files";
+            findings.problem(format!("{name}:{}: `{call}`: {remedy}", at + 1));
+        }
+    }
 }
 
 fn sizes(name: &str, text: &str, findings: &mut Findings) {
@@ -102,7 +129,8 @@ fn layers(name: &str, text: &str, findings: &mut Findings) {
 
 /// The part before the test module at the end.
 fn before_tests(text: &str) -> &str {
-    text.find("\n#[cfg(test)]\nmod ").map_or(text, |end| &text[..end])
+    let ends = ["\n#[cfg(test)]\nmod ", "\nmod tests {"].map(|start| text.find(start));
+    ends.into_iter().flatten().min().map_or(text, |end| &text[..end])
 }
 
 /// Lines that hold code: no blank lines, no comments, no test module at the end.
@@ -155,6 +183,8 @@ mod tests {
             ("crates/x/src/a.rs", with(&format!("{}[ignore]", "#"))),
             ("crates/x/src/a.rs", with("let a = std::env::var(\"A\");")),
             ("crates/x/src/a.rs", with(&format!("#[allow({}_code, reason = \"\")]", "unsafe"))),
+            ("crates/bitnet-cli/src/a.rs", with("let a = std::fs::read_to_string(path)?;")),
+            ("crates/x/src/a.rs", with("let a = File::open(path)?.take(9);")),
             ("docs/a.md", format!("see {}/me", "/home")),
             ("crates/x/src/a.rs", with(&"let a = 1;\n".repeat(801))),
         ] {
@@ -166,6 +196,14 @@ mod tests {
     fn the_exceptions_are_where_the_design_says() {
         let allow = format!("//! A.\n#[allow({}_code, reason = \"loads\")]\n", "unsafe");
         assert!(problems("crates/tl-kernels/src/arch/avx2.rs", &allow).is_empty());
+        let read = "//! A.\n// fs::read(a)\nlet a = fs::read(b);\n";
+        assert!(problems("crates/x/src/a.rs", "//! A.\nlet a = GgufFile::open(b);\n").is_empty());
+        assert!(problems("crates/gguf-bitnet/src/store/read.rs", read).is_empty());
+        assert!(problems("crates/x/tests/it/a.rs", read).is_empty());
+        assert!(
+            problems("crates/x/src/a.rs", "//! A.\n// fs::read(a)\n\n#[cfg(test)]\nmod tests {\n    fs::read(a)\n}\n")
+                .is_empty()
+        );
         assert!(problems("crates/bitnet-cli/src/main.rs", "//! A.\nlet a = std::env::var(\"A\");\n").is_empty());
         assert!(
             problems("crates/tl-kernels/src/arch/level.rs", "//! A.\nlet a = std::env::var(\"TL_ISA\");\n").is_empty()
