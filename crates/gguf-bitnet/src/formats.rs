@@ -38,9 +38,11 @@ mod q8_0;
 mod sizes;
 mod tensor_type;
 mod ternary;
+mod zero;
 
 pub(crate) use format::{Extent, FloatBits, Format, Invalid};
 pub(crate) use i2_s::I2S_TAIL_BYTES;
+pub(crate) use zero::{is_zero, is_zeroed, trailing_zeros};
 
 pub use decode::dequantize;
 pub use encode::{encode_row, quantize_row};

@@ -18,8 +18,8 @@ pub use error::{Error, Result};
 pub use formats::{FormatError, TensorType, UnknownTypeName, dequantize, encode_row, quantize_row};
 pub use gguf::{Array, GgufError, GgufFile, GgufWriter, Metadata, OpenOptions, Value, split_file_name, split_metadata};
 pub use model::{
-    Defect, DefectKind, ModelError, OpenModel, Role, TypeCount, VerifyReport, identity, identity_of, local_state,
-    open_source, resolve_model, rewrite_metadata, verify, verify_source,
+    Defect, DefectKind, ModelError, OpenModel, Role, TypeCount, VerifyReport, Weightless, ZeroTensor, identity,
+    identity_of, local_state, open_source, resolve_model, rewrite_metadata, verify, verify_source,
 };
 pub use names::{
     Catalog, ClassCount, DiscoveryReport, Expected, LogicalTensor, Matrix, Misshaped, NameRow, NamesError, Part, Piece,
@@ -27,7 +27,7 @@ pub use names::{
 };
 pub use safetensors::{Quantization, SafetensorsDir, SafetensorsError};
 pub use shown::is_unseen;
-pub use source::{FileKind, Scales, SourceError, TensorInfo, TensorSource};
+pub use source::{FileKind, Scales, SourceError, TensorInfo, TensorSource, ZeroTail};
 #[cfg(target_os = "linux")]
 pub use store::end_on_lost_pages;
 pub use store::{

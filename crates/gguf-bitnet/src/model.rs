@@ -11,6 +11,8 @@ mod rewrite;
 mod role;
 mod scan;
 mod verify;
+mod weightless;
+mod zeros;
 
 pub use defect::{Defect, DefectKind};
 pub use error::ModelError;
@@ -20,3 +22,4 @@ pub use open::{OpenModel, open_source};
 pub use rewrite::rewrite_metadata;
 pub use role::Role;
 pub use verify::{TypeCount, VerifyReport, verify, verify_source};
+pub use weightless::{Weightless, ZeroTensor};

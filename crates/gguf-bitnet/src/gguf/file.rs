@@ -18,7 +18,7 @@ use super::split::{self, SplitInfo};
 use crate::error::{Locate, Result};
 use crate::formats::TensorType;
 use crate::shown::listed;
-use crate::source::{FileKind, SourceError, TensorInfo, TensorSource, within};
+use crate::source::{FileKind, SourceError, TensorInfo, TensorSource, ZeroTail, within};
 use crate::store::MappedFile;
 
 /// Most missing parts that are looked for.
@@ -71,6 +71,8 @@ pub struct GgufFile {
 /// One file of the set.
 #[derive(Debug)]
 struct Part {
+    /// Empty for a file in memory.
+    path: PathBuf,
     bytes: Bytes,
     /// Absent when the bytes are not a map.
     map: Option<MappedFile>,
@@ -140,7 +142,7 @@ impl GgufFile {
         if let Some(split) = SplitInfo::read(&header.metadata)? {
             return Err(GgufError::SplitNeedsPath { count: split.count }.into());
         }
-        let part = Part { bytes, map: None };
+        let part = Part { path: PathBuf::new(), bytes, map: None };
         GgufFile::assemble(Path::new(""), vec![(PathBuf::new(), part, header)], OpenOptions::default())
     }
 
@@ -262,6 +264,14 @@ impl TensorSource for GgufFile {
         }
     }
 
+    fn zero_tails(&self) -> Vec<ZeroTail> {
+        let tail = |(number, part): (usize, &Part)| {
+            let tensors = self.tensors.iter().zip(&self.places).filter(|(_, place)| place.part == number);
+            ZeroTail::of_file(&part.path, &part.bytes, tensors.map(|(info, place)| (info, &place.range)))
+        };
+        self.parts.iter().enumerate().filter_map(tail).collect()
+    }
+
     fn path(&self) -> &Path {
         &self.path
     }
@@ -275,8 +285,11 @@ fn map_part(path: &Path) -> Result<(Part, Header)> {
     {
         return Err(SourceError::OtherFile { kind }.in_file(path));
     }
-    let header = header::parse(&bytes).map_err(|e| e.in_file(path))?;
-    Ok((Part { bytes, map: Some(map) }, header))
+    let header = header::parse(&bytes).map_err(|error| match header::unwritten_end(path, &bytes, &error) {
+        Some(tail) => SourceError::ZeroTail { tail }.in_file(path),
+        None => error.in_file(path),
+    })?;
+    Ok((Part { path: path.to_owned(), bytes, map: Some(map) }, header))
 }
 
 /// The tensors of one file with the range of the file each takes.

@@ -8,14 +8,15 @@
 //! are the same for little-endian files. Source: the GGUF specification.
 
 use std::collections::HashSet;
+use std::path::Path;
 
 use super::cursor::Cursor;
 use super::error::GgufError;
 use super::metadata::Metadata;
 use super::value::{ARRAY_TYPE_ID, Array, Value};
-use crate::error::{Locate, Result};
+use crate::error::{Error, Locate, Result};
 use crate::formats::FormatError;
-use crate::source::SourceError;
+use crate::source::{SourceError, ZeroTail};
 
 /// First bytes of every file.
 pub(crate) const MAGIC: [u8; 4] = *b"GGUF";
@@ -99,6 +100,21 @@ pub(super) fn parse(file: &[u8]) -> Result<Header> {
     // Cannot overflow: the position is inside of a file, the alignment at most 2^31.
     let data_start = (cursor.position() as u64).next_multiple_of(alignment);
     Ok(Header { version, metadata, infos, alignment, data_start })
+}
+
+/// The zero bytes in which the header of a file ends, if they are the reason for `error`, with which [`parse`] refused it.
+pub(super) fn unwritten_end(path: &Path, file: &[u8], error: &Error) -> Option<ZeroTail> {
+    let is_short = |error: &Error| match error.root() {
+        Error::Source(SourceError::TruncatedHeader { .. }) => true,
+        Error::Gguf(error) => matches!(
+            error,
+            GgufError::StringTooLong { .. } | GgufError::CountTooLarge { .. } | GgufError::HeaderTooLong { .. }
+        ),
+        _ => false,
+    };
+    let is_cut_off = |written: &[u8]| parse(written).is_err_and(|error| is_short(&error));
+    // Zeros are never too long, so another defect stands in front of them.
+    if is_short(error) { None } else { ZeroTail::of_unreadable(path, file, is_cut_off) }
 }
 
 fn parse_magic(cursor: &mut Cursor<'_>) -> Result<u32> {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::role::Role;
+use crate::source::ZeroTail;
 
 /// A model that cannot be found or is not the expected one.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +53,20 @@ pub enum ModelError {
     /// A split set, whose metadata cannot be replaced.
     #[error("the model is split into {count} files; metadata can be replaced in a single file only: merge them first")]
     SplitRewrite { count: usize },
+    /// A file whose end was never written.
+    #[error("{tail} (--allow-zero uses it as it is)")]
+    ZeroTail { tail: ZeroTail },
+    /// Matrices whose weights are all zero.
+    #[error(
+        "{first}{}; no model is meant so: make or download it again (--allow-zero uses it as it is)",
+        and_more(*more)
+    )]
+    ZeroWeights {
+        /// The first of them, as a sentence.
+        first: String,
+        /// Number of further tensors of which this is true.
+        more: usize,
+    },
     /// A model whose identity is not the expected one.
     #[error("the model has changed: its identity is {got}, not {expected}; evaluate it again")]
     IdentityChanged {
@@ -60,4 +75,12 @@ pub enum ModelError {
         /// BLAKE3 identity of the model found.
         got: String,
     },
+}
+
+fn and_more(more: usize) -> String {
+    match more {
+        0 => String::new(),
+        1 => ", and 1 more tensor has such weights".to_owned(),
+        n => format!(", and {n} more tensors have such weights"),
+    }
 }

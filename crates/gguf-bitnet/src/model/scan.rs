@@ -75,6 +75,16 @@ fn found(findings: Findings) -> Vec<(DefectKind, Finding)> {
     KINDS.into_iter().zip(findings).filter_map(|(kind, finding)| Some((kind, finding?))).collect()
 }
 
+/// How many codes, scales or weights a tensor has of which some may have the defect `kind`.
+pub(super) fn total(info: &TensorInfo, kind: DefectKind) -> u64 {
+    match (kind, info.ty.format().invalid()) {
+        (DefectKind::ScaleNotFinite, Invalid::Block { scales, .. }) => {
+            (info.bytes / info.ty.block_bytes() as u64 * scales.len() as u64).max(1)
+        }
+        _ => info.elements() as u64,
+    }
+}
+
 fn merge(a: Findings, b: Findings) -> Findings {
     std::array::from_fn(|i| match (a[i], b[i]) {
         (Some(a), Some(b)) => {

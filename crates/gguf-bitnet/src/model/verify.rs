@@ -1,6 +1,6 @@
-//! The check of all weights of a model for invalid codes and for scales and weights that are NaN or infinite, which
-//! opening the model does not find. The report names the tensor of every defect, and the model's identity, which the
-//! same pass computes.
+//! The check of all weights of a model, which opening the model does not read: invalid codes, scales and weights that are
+//! NaN or infinite, weights that are missing although their bytes can be read. The report names the tensor of every defect,
+//! and the model's identity, which the same pass computes.
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -11,10 +11,11 @@ use super::defect::{Defect, DefectKind};
 use super::identity::{each_chunk, header_hasher};
 use super::open::OpenModel;
 use super::scan;
+use super::zeros::ZeroScan;
 use crate::error::Result;
 use crate::formats::TensorType;
 use crate::gguf::Metadata;
-use crate::source::TensorSource;
+use crate::source::{TensorSource, ZeroTail};
 
 /// Bytes that are scanned at a time, in parallel.
 const CHUNK_BYTES: usize = 32 << 20;
@@ -34,14 +35,26 @@ pub struct VerifyReport {
     pub bytes: u64,
     /// Counts by type, in the order of their ids.
     pub types: Vec<TypeCount>,
+    /// Files whose end was never written; their tensors are not among the defects for being zero.
+    pub zero_tails: Vec<ZeroTail>,
     /// The defects, by tensor name; empty for a valid model.
     pub defects: Vec<Defect>,
+    /// Findings that a model may have been made with, by tensor name.
+    pub notices: Vec<Defect>,
 }
 
 impl VerifyReport {
     /// Whether the model has no defects.
     pub fn is_valid(&self) -> bool {
-        self.defects.is_empty()
+        self.defects.is_empty() && self.zero_tails.is_empty()
+    }
+
+    /// The report of a model that may have zeros for weights: these defects become notices, and its files may end in zeros.
+    #[must_use]
+    pub fn allow_zero(mut self) -> VerifyReport {
+        let (zero, defects) = self.defects.into_iter().partition(|defect| defect.kind.is_zero());
+        self.notices.extend::<Vec<Defect>>(zero);
+        VerifyReport { defects, zero_tails: Vec::new(), ..self }
     }
 }
 
@@ -86,6 +99,8 @@ pub fn verify_source(
     let infos = source.tensors();
     let scales: HashSet<&str> =
         (0..infos.len()).filter_map(|index| Some(&*infos[source.scales(index)?.tensor].name)).collect();
+    let zero_tails = source.zero_tails();
+    let mut zeros = ZeroScan::new(source, &zero_tails);
     each_chunk(source, CHUNK_BYTES, progress, |info, offset, chunk| {
         hasher.update_rayon(chunk);
         let is_scales = scales.contains(&*info.name);
@@ -96,12 +111,18 @@ pub fn verify_source(
                 ty: info.ty,
                 kind,
                 count: 0,
+                of: scan::total(info, kind),
                 first_row: finding.first_element / (info.cols().max(1) as u64),
             });
             defect.count += finding.count;
         }
-        Ok(())
+        if is_scales { Ok(()) } else { zeros.chunk(info, offset, chunk) }
     })?;
+    let (without_weights, mut notices) = zeros.into_findings();
+    let mut defects: Vec<Defect> = found.into_values().chain(without_weights).collect();
+    let place = |defect: &Defect| (defect.tensor.clone(), defect.kind);
+    defects.sort_by_key(place);
+    notices.sort_by_key(place);
 
     let mut types: BTreeMap<TensorType, TypeCount> = BTreeMap::new();
     for info in source.tensors() {
@@ -118,6 +139,8 @@ pub fn verify_source(
         elements: types.iter().map(|t| t.elements).sum(),
         bytes: types.iter().map(|t| t.bytes).sum(),
         types,
-        defects: found.into_values().collect(),
+        zero_tails,
+        defects,
+        notices,
     })
 }

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::catalog::Catalog;
 use super::class::TensorClass;
 use super::error::NamesError;
-use crate::error::{Locate, Result};
+use crate::error::{Error, Locate, Result};
 use crate::formats::TensorType;
 
 /// A tensor that a model has, or may have.
@@ -87,17 +87,24 @@ impl DiscoveryReport {
     /// order, naming the model and the first tensor. A tensor that is not listed is refused because
     /// leaving it out could change the results (a bias, for instance).
     pub fn ensure_exact(&self) -> Result<()> {
-        let error = if let Some(first) = self.misshaped.first() {
+        self.deviations().into_iter().next().map_or(Ok(()), Err)
+    }
+
+    /// The errors of [`DiscoveryReport::ensure_exact`], one of each kind: the reasons why a model cannot be used.
+    pub fn deviations(&self) -> Vec<Error> {
+        let misshaped = self.misshaped.first().map(|first| {
             let (expected, got) = (first.expected.clone(), first.got.clone());
             NamesError::WrongShape { expected, got }.in_tensor(&first.name)
-        } else if let Some(first) = self.missing.first() {
-            NamesError::MissingTensors { count: self.missing.len(), first: first.clone() }.into()
-        } else if let Some(first) = self.unexpected.first() {
-            NamesError::UnexpectedTensors { count: self.unexpected.len(), first: first.clone() }.into()
-        } else {
-            return Ok(());
-        };
-        Err(error.in_file(&self.path))
+        });
+        let missing = self
+            .missing
+            .first()
+            .map(|first| NamesError::MissingTensors { count: self.missing.len(), first: first.clone() }.into());
+        let unexpected = self
+            .unexpected
+            .first()
+            .map(|first| NamesError::UnexpectedTensors { count: self.unexpected.len(), first: first.clone() }.into());
+        [misshaped, missing, unexpected].into_iter().flatten().map(|error: Error| error.in_file(&self.path)).collect()
     }
 }
 

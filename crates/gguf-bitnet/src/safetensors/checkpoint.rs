@@ -21,7 +21,7 @@ use super::quantization::Quantization;
 use super::scales::{ScaleTable, needs_scales};
 use super::{header, shards};
 use crate::error::{Error, Locate, Result};
-use crate::source::{FileKind, Scales, SourceError, TensorInfo, TensorSource, within};
+use crate::source::{FileKind, Scales, SourceError, TensorInfo, TensorSource, ZeroTail, within};
 use crate::store::disk::parent;
 use crate::store::{MAX_CONFIG_BYTES, MappedFile, read_text_if_any};
 
@@ -118,7 +118,10 @@ impl SafetensorsDir {
         {
             return Err(SourceError::OtherFile { kind }.in_file(path));
         }
-        let entries = header::parse(&bytes).map_err(|error| error.in_file(&path))?;
+        let entries = header::parse(&bytes).map_err(|error| match header::unwritten_end(&path, &bytes, &error) {
+            Some(tail) => SourceError::ZeroTail { tail }.in_file(&path),
+            None => error.in_file(&path),
+        })?;
         let shard = self.shards.len();
         for entry in entries {
             let index = self.tensors.len();
@@ -190,6 +193,14 @@ impl TensorSource for SafetensorsDir {
 
     fn is_auxiliary(&self, index: usize) -> bool {
         self.scales.is_auxiliary(index)
+    }
+
+    fn zero_tails(&self) -> Vec<ZeroTail> {
+        let tail = |(number, shard): (usize, &Shard)| {
+            let tensors = self.tensors.iter().zip(&self.places).filter(|(_, place)| place.shard == number);
+            ZeroTail::of_file(&shard.path, &shard.bytes, tensors.map(|(info, place)| (info, &place.span)))
+        };
+        self.shards.iter().enumerate().filter_map(tail).collect()
     }
 
     fn path(&self) -> &Path {

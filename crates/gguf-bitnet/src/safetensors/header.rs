@@ -6,15 +6,15 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
+use std::path::Path;
 
 use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use super::error::SafetensorsError;
-use crate::error::{Locate, Result};
+use crate::error::{Error, Locate, Result};
 use crate::formats::{FormatError, TensorType};
-use crate::source::SourceError;
-use crate::source::TensorInfo;
+use crate::source::{SourceError, TensorInfo, ZeroTail};
 
 /// The format's limit for the header.
 const HEADER_LIMIT: u64 = 100_000_000;
@@ -73,6 +73,16 @@ pub(super) fn parse(file: &[u8]) -> Result<Vec<Entry>> {
     entries.sort_by_key(|entry| (entry.span.start, entry.span.end));
     check_cover(&entries, data_start, file.len())?;
     Ok(entries)
+}
+
+/// The zero bytes in which the header of a file ends, if they are the reason for `error`, with which [`parse`] refused it.
+pub(super) fn unwritten_end(path: &Path, file: &[u8], error: &Error) -> Option<ZeroTail> {
+    let is_cut_off = |written: &[u8]| match written.split_first_chunk::<LENGTH_BYTES>() {
+        Some((length, rest)) => u64::from_le_bytes(*length) > to_u64(rest.len()),
+        None => true,
+    };
+    let is_json = matches!(error.root(), Error::Safetensors(SafetensorsError::HeaderJson { .. }));
+    if is_json { ZeroTail::of_unreadable(path, file, is_cut_off) } else { None }
 }
 
 /// Type, shape and span (relative to the data) of one tensor.

@@ -1,6 +1,7 @@
 //! Defects that both container formats share, and paths that hold no model.
 
 use super::file_kind::FileKind;
+use super::zero_tail::ZeroTail;
 use crate::shown::Shown;
 
 /// A defect of a file or directory of tensors that does not depend on its format.
@@ -65,6 +66,9 @@ pub enum SourceError {
         /// How many there are.
         n_tensors: usize,
     },
+    /// A file whose header cannot be read because its end was never written.
+    #[error("its header cannot be read, and {tail}")]
+    ZeroTail { tail: ZeroTail },
     /// A file whose bytes are not recognised.
     #[error("not a model: the file is neither GGUF nor safetensors")]
     NotAModel,

@@ -9,43 +9,10 @@ use std::path::Path;
 
 use ternary_core::Bytes;
 
+use super::scales::Scales;
+use super::tensor_info::TensorInfo;
+use super::zero_tail::ZeroTail;
 use crate::error::Result;
-use crate::formats::TensorType;
-use crate::source::scales::Scales;
-
-/// Name, shape, type and size of a stored tensor.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TensorInfo {
-    /// The name as the file spells it.
-    pub name: String,
-    /// Row-major dimensions, outermost first (GGUF's `ne` is the reverse); empty for a scalar.
-    pub shape: Vec<usize>,
-    /// Storage type of the elements.
-    pub ty: TensorType,
-    /// Stored size in bytes.
-    pub bytes: u64,
-}
-
-impl TensorInfo {
-    /// Number of elements: the product of the shape (1 for a scalar).
-    ///
-    /// The product of a validated source's shape fits; of any other it saturates.
-    pub fn elements(&self) -> usize {
-        self.shape.iter().fold(1, |n, &d| n.saturating_mul(d))
-    }
-
-    /// Length of a row: the last dimension (1 for a scalar).
-    pub fn cols(&self) -> usize {
-        self.shape.last().copied().unwrap_or(1)
-    }
-
-    /// Number of rows of the tensor flattened to `[rows, cols]`: the product of the leading
-    /// dimensions (1 for a vector or a scalar).
-    pub fn rows(&self) -> usize {
-        let lead = self.shape.len().saturating_sub(1);
-        self.shape[..lead].iter().fold(1, |n, &d| n.saturating_mul(d))
-    }
-}
 
 /// Read access to named tensors. Implemented by `GgufFile` (one file or a split set) and
 /// `SafetensorsDir` (a directory or a single file).
@@ -90,6 +57,12 @@ pub trait TensorSource: Send + Sync {
     /// or of its input.
     fn is_auxiliary(&self, _index: usize) -> bool {
         false
+    }
+
+    /// The files of the source whose end was never written: zero bytes where weights should lie. Reads each file
+    /// backwards, up to its last byte that is not zero.
+    fn zero_tails(&self) -> Vec<ZeroTail> {
+        Vec::new()
     }
 
     /// The file or directory that was opened.

@@ -15,3 +15,4 @@ mod safetensors;
 mod storage;
 mod support;
 mod verify;
+mod weightless;

@@ -25,6 +25,8 @@ fn valid(ty: TensorType) -> Vec<u8> {
         if ty == TensorType::F64 {
             out.fill(0x11);
         }
+        // A matrix of the code for 0 would be one without weights.
+        out[7] = 0x56;
     }
     out
 }
@@ -45,8 +47,8 @@ fn report(ty: TensorType, data: Vec<u8>) -> Vec<Defect> {
     report.defects
 }
 
-fn one(ty: TensorType, kind: DefectKind, count: u64, first_row: u64) -> Vec<Defect> {
-    vec![Defect { tensor: "w".into(), ty, kind, count, first_row }]
+fn one(ty: TensorType, kind: DefectKind, count: u64, of: usize, first_row: u64) -> Vec<Defect> {
+    vec![Defect { tensor: "w".into(), ty, kind, count, of: of as u64, first_row }]
 }
 
 fn verifiable() -> impl Iterator<Item = TensorType> {
@@ -77,7 +79,8 @@ fn bad_floats_are_counted_by_kind() {
         nan[0] |= 1;
         data[(COLS + 3) * bytes..][..bytes].copy_from_slice(&nan);
         let found = report(ty, data);
-        let expected = [one(ty, DefectKind::NaN, 1, 1), one(ty, DefectKind::Infinite, 2, 1)].concat();
+        let expected =
+            [one(ty, DefectKind::NaN, 1, ROWS * COLS, 1), one(ty, DefectKind::Infinite, 2, ROWS * COLS, 1)].concat();
         assert_eq!(found, expected, "{ty}");
         assert!(found[0].to_string().contains("`w`"), "{}", found[0]);
     }
@@ -117,13 +120,14 @@ fn bad_scales_are_found_in_every_block_type() {
                 data[at..at + 2].copy_from_slice(&bad.to_le_bytes());
             }
             let count = offsets.len() as u64;
-            assert_eq!(report(ty, data), one(ty, DefectKind::ScaleNotFinite, count, 2), "{ty}");
+            let of = ROWS * COLS / ty.block_len() * offsets.len();
+            assert_eq!(report(ty, data), one(ty, DefectKind::ScaleNotFinite, count, of, 2), "{ty}");
         }
     }
     let mut data = valid(TensorType::I2s);
     let at = data.len() - 32;
     data[at..at + 4].copy_from_slice(&f32::NAN.to_le_bytes());
-    assert_eq!(report(TensorType::I2s, data), one(TensorType::I2s, DefectKind::ScaleNotFinite, 1, 0));
+    assert_eq!(report(TensorType::I2s, data), one(TensorType::I2s, DefectKind::ScaleNotFinite, 1, 1, 0));
 }
 
 #[test]
@@ -150,7 +154,7 @@ fn code_three_is_counted() {
         let row_bytes = if ty == TensorType::I2s { COLS / 4 } else { 132 };
         data[row_bytes + 3] = 0b1101_0111;
         data[2 * row_bytes] = 0xff;
-        assert_eq!(report(ty, data), one(ty, DefectKind::InvalidCode, 2 + 4, 1), "{ty}");
+        assert_eq!(report(ty, data), one(ty, DefectKind::InvalidCode, 2 + 4, ROWS * COLS, 1), "{ty}");
     }
 }
 
@@ -184,7 +188,7 @@ fn padding_of_flat_tensors_may_hold_anything() {
         verify(&path, &mut |_, _| {}).unwrap().defects
     };
     assert_eq!(defects(66 + 11), [], "weights 300 to 303 are padding");
-    assert_eq!(defects(66 + 10), one(TensorType::BitnetT158Flat, DefectKind::InvalidCode, 4, 2));
+    assert_eq!(defects(66 + 10), one(TensorType::BitnetT158Flat, DefectKind::InvalidCode, 4, 300, 2));
 }
 
 #[test]

@@ -1,0 +1,276 @@
+//! Finding weights that are missing although their bytes can be read: matrices of zeros, holes in a matrix, and scales that
+//! are all the same.
+//!
+//! ```text
+//! hole   a run of zero bytes that holds a whole row and a block of the file system, and that cuts a row at one of its ends:
+//!        |xxxx|xx00|0000|00xx|   a part of the file that was never written
+//!        |xxxx|0000|0000|xxxx|   whole rows: tokens that no text has, or neurons that were pruned
+//! ```
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Range;
+
+use super::defect::{Defect, DefectKind};
+use crate::error::Result;
+use crate::formats::{Extent, Invalid, is_zero, is_zeroed, trailing_zeros};
+use crate::source::{FILE_BLOCK_BYTES, TensorInfo, TensorSource, ZeroTail, cuts_row};
+
+/// Fewest blocks of which equal scales are worth a notice.
+const FEW_BLOCKS: u64 = 16;
+/// Distance of the places that are looked at for zeros: every run of a file block holds one of them and eight bytes more.
+const STRIDE: usize = FILE_BLOCK_BYTES / 2;
+
+/// The scan of a source's tensors, whose chunks come in order, tensor by tensor.
+pub(super) struct ZeroScan<'a> {
+    source: &'a dyn TensorSource,
+    /// Names of tensors that need no finding of their own, because the file's end explains them.
+    explained: HashSet<&'a str>,
+    current: Current,
+    defects: Vec<Defect>,
+    notices: Vec<Defect>,
+    /// By tensor, the one scale that all its blocks have; for ternary tensors only.
+    ternary_scales: Vec<(Option<[u8; 2]>, Defect)>,
+}
+
+/// The scan of the tensor whose chunks come.
+#[derive(Default)]
+struct Current {
+    holes: Holes,
+    /// The scale of the first block, while all blocks have it.
+    scale: Option<[u8; 2]>,
+}
+
+impl<'a> ZeroScan<'a> {
+    pub(super) fn new(source: &'a dyn TensorSource, tails: &'a [ZeroTail]) -> ZeroScan<'a> {
+        ZeroScan {
+            source,
+            explained: tails.iter().flat_map(|tail| &tail.tensors).map(String::as_str).collect(),
+            current: Current::default(),
+            defects: Vec::new(),
+            notices: Vec::new(),
+            ternary_scales: Vec::new(),
+        }
+    }
+
+    /// Takes the chunk that starts at byte `offset` of a tensor.
+    ///
+    /// # Errors
+    /// When the tensor cannot be read.
+    pub(super) fn chunk(&mut self, info: &TensorInfo, offset: usize, chunk: &[u8]) -> Result<()> {
+        if self.explained.contains(info.name.as_str()) {
+            return Ok(());
+        }
+        if offset == 0 {
+            self.current = Current { scale: first_scale(info, chunk), ..Current::default() };
+            self.zeros(info)?;
+        }
+        if !info.is_matrix() {
+            return Ok(());
+        }
+        self.current.holes.take(info, offset, chunk);
+        if let Some(scale) = self.current.scale
+            && !all_scales_are(info, chunk, scale)
+        {
+            self.current.scale = None;
+        }
+        if (offset + chunk.len()) as u64 == info.bytes {
+            self.finish(info);
+        }
+        Ok(())
+    }
+
+    /// Matrices and norms of zeros.
+    fn zeros(&mut self, info: &TensorInfo) -> Result<()> {
+        let Some(bytes) = self.source.index_of(&info.name).map(|index| self.source.bytes(index)).transpose()? else {
+            return Ok(());
+        };
+        if !info.is_matrix() {
+            let is_norm = info.shape.len() == 1 && info.name.contains("norm") && !info.name.contains("bias");
+            if is_norm && is_zero(info.ty, &bytes) {
+                self.notices.push(defect(
+                    info,
+                    DefectKind::ZeroNorm,
+                    info.elements() as u64,
+                    info.elements() as u64,
+                    0,
+                ));
+            }
+            return Ok(());
+        }
+        let stack = info.shape[..info.shape.len() - 2].iter().product::<usize>().max(1);
+        let matrices = if info.ty.format().extent() == Extent::Rows { stack } else { 1 };
+        let zero = |matrix: &&[u8]| is_zero(info.ty, matrix);
+        let all: Vec<bool> = bytes.chunks((bytes.len() / matrices).max(1)).map(|matrix| zero(&matrix)).collect();
+        let count = all.iter().filter(|&&zero| zero).count();
+        // A head may be pruned by zeroing it; an expert without weights still gets its share of the tokens.
+        if count == all.len() || count > 0 && info.name.contains("exp") {
+            let first = all.iter().position(|&zero| zero).unwrap_or(0) * info.rows() / matrices;
+            self.defects.push(defect(info, DefectKind::ZeroMatrix, count as u64, matrices as u64, first as u64));
+        }
+        Ok(())
+    }
+
+    /// The findings of a tensor all of whose chunks have come.
+    fn finish(&mut self, info: &TensorInfo) {
+        let current = std::mem::take(&mut self.current);
+        let holes = current.holes.finish(info);
+        if holes.bytes > 0 {
+            let row = info.ty.row_bytes(info.cols()).map_or(0, |row| holes.first / row.max(1));
+            self.defects.push(defect(info, DefectKind::ZeroRange, holes.bytes, info.bytes, row as u64));
+        }
+        let blocks = info.bytes / info.ty.block_bytes() as u64;
+        let same = defect(info, DefectKind::ConstantScale, blocks, blocks, 0);
+        if info.ty.is_ternary() {
+            self.ternary_scales.push((current.scale.filter(|scale| *scale != [0, 0]), same));
+        } else if current.scale.is_some_and(|scale| scale != [0, 0]) && blocks >= FEW_BLOCKS {
+            self.notices.push(same);
+        }
+    }
+
+    /// Defects, and findings that a model may have been made with.
+    pub(super) fn into_findings(mut self) -> (Vec<Defect>, Vec<Defect>) {
+        // One scale in all blocks of a ternary matrix is the rule of BitNet; the same one in most matrices is a lost scale.
+        let mut by_scale: BTreeMap<[u8; 2], Vec<&Defect>> = BTreeMap::new();
+        for (scale, same) in &self.ternary_scales {
+            scale.map(|scale| by_scale.entry(scale).or_default().push(same));
+        }
+        let of = self.ternary_scales.len();
+        let most = by_scale.into_values().find(|same| same.len() > 1 && 2 * same.len() > of);
+        if let Some(same) = most {
+            let shared =
+                Defect { kind: DefectKind::SharedScale, count: same.len() as u64, of: of as u64, ..same[0].clone() };
+            self.notices.push(shared);
+        }
+        (together(self.source, self.defects), self.notices)
+    }
+}
+
+fn defect(info: &TensorInfo, kind: DefectKind, count: u64, of: u64, first_row: u64) -> Defect {
+    Defect { tensor: info.name.clone(), ty: info.ty, kind, count, of, first_row }
+}
+
+/// The scale of a tensor's first block, where its format has one per block.
+fn first_scale(info: &TensorInfo, chunk: &[u8]) -> Option<[u8; 2]> {
+    let at = scale_offset(info)?;
+    chunk.get(at..)?.first_chunk().copied()
+}
+
+fn scale_offset(info: &TensorInfo) -> Option<usize> {
+    match info.ty.format().invalid() {
+        Invalid::Block { scales, .. } => scales.first().copied(),
+        _ => None,
+    }
+}
+
+fn all_scales_are(info: &TensorInfo, chunk: &[u8], scale: [u8; 2]) -> bool {
+    let Some(at) = scale_offset(info) else { return false };
+    chunk.chunks_exact(info.ty.block_bytes()).all(|block| block.get(at..at + 2) == Some(&scale))
+}
+
+/// Joins the experts of a layer that are stored one by one, so that each finding has its share of the experts.
+fn together(source: &dyn TensorSource, defects: Vec<Defect>) -> Vec<Defect> {
+    let mut experts: HashMap<String, u64> = HashMap::new();
+    for pattern in source.tensors().iter().filter_map(|info| expert_pattern(&info.name)) {
+        *experts.entry(pattern).or_default() += 1;
+    }
+    let mut joined: Vec<Defect> = Vec::new();
+    let mut places: HashMap<String, usize> = HashMap::new();
+    for defect in defects {
+        let pattern = expert_pattern(&defect.tensor).filter(|_| defect.kind == DefectKind::ZeroMatrix);
+        match pattern {
+            Some(pattern) => {
+                let of = experts.get(&pattern).copied().unwrap_or(1);
+                let place = *places.entry(pattern.clone()).or_insert(joined.len());
+                match joined.get_mut(place) {
+                    Some(found) => found.count += 1,
+                    None => joined.push(Defect { tensor: pattern, of, ..defect }),
+                }
+            }
+            None => joined.push(defect),
+        }
+    }
+    joined
+}
+
+/// The name of an expert's matrix with `{}` for its number; `None` for another tensor.
+fn expert_pattern(name: &str) -> Option<String> {
+    let mut parts: Vec<&str> = name.split('.').collect();
+    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+    let at = (1..parts.len())
+        .find(|&i| is_number(parts[i]) && (parts[i - 1] == "experts" || parts[i - 1].starts_with("ffn_")))?;
+    parts[at] = "{}";
+    Some(parts.join("."))
+}
+
+/// The holes of one tensor.
+#[derive(Default)]
+struct Holes {
+    /// Start of the run of zeros at the end of the chunks so far.
+    open: Option<usize>,
+    /// Bytes of all holes.
+    bytes: u64,
+    /// Start of the first hole.
+    first: usize,
+}
+
+impl Holes {
+    /// Takes the chunk that starts at byte `offset` of a tensor.
+    fn take(&mut self, info: &TensorInfo, offset: usize, chunk: &[u8]) {
+        let mut at = 0;
+        if let Some(start) = self.open {
+            at = leading_zeros(chunk);
+            if at == chunk.len() {
+                return;
+            }
+            self.open = None;
+            self.close(info, start..offset + at);
+        }
+        while let Some(probe) = chunk.get(at..).and_then(|rest| rest.get(..8)) {
+            if !is_zeroed(probe) {
+                at += STRIDE;
+                continue;
+            }
+            let low = at.saturating_sub(STRIDE);
+            let start = at - trailing_zeros(&chunk[low..at]);
+            let end = at + leading_zeros(&chunk[at..]);
+            if end == chunk.len() {
+                break;
+            }
+            self.close(info, offset + start..offset + end);
+            at = end.next_multiple_of(STRIDE);
+        }
+        let zeros = trailing_zeros(chunk);
+        if zeros > 0 {
+            self.open = Some(offset + chunk.len() - zeros);
+        }
+    }
+
+    /// Counts a run of zeros that has ended, if it is a hole.
+    fn close(&mut self, info: &TensorInfo, run: Range<usize>) {
+        let is_hole = run.len() >= FILE_BLOCK_BYTES
+            && info.ty.row_bytes(info.cols()).map_or(true, |row| {
+                let holds_row = run.start.next_multiple_of(row) + row <= run.end;
+                let head = run.start.next_multiple_of(row) - run.start;
+                holds_row && (cuts_row(head, row) || cuts_row(run.end % row, row))
+            });
+        if is_hole {
+            if self.bytes == 0 {
+                self.first = run.start;
+            }
+            self.bytes += run.len() as u64;
+        }
+    }
+
+    fn finish(mut self, info: &TensorInfo) -> Holes {
+        if let Some(start) = self.open.take() {
+            self.close(info, start..usize::try_from(info.bytes).unwrap_or(start));
+        }
+        self
+    }
+}
+
+/// The number of zero bytes at the start of `bytes`.
+fn leading_zeros(bytes: &[u8]) -> usize {
+    let whole: usize = bytes.chunks(4096).take_while(|run| is_zeroed(run)).map(<[u8]>::len).sum();
+    whole + bytes[whole..].iter().take_while(|&&b| b == 0).count()
+}
