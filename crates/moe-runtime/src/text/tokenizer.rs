@@ -18,6 +18,8 @@
 
 mod bpe;
 mod bytes;
+#[cfg_attr(not(feature = "tokenizers"), allow(dead_code, reason = "only the encoder needs all of it"))]
+mod expressions;
 mod gguf;
 mod hf;
 #[cfg_attr(not(feature = "tokenizers"), allow(dead_code, reason = "only the encoder needs all of it"))]

@@ -5,6 +5,7 @@
 
 use serde_json::{Value as Json, json};
 
+use super::expressions::{DEEPSEEK_CODER, DEEPSEEK_LLM, DEEPSEEK_V3, DIGIT, GLM, GPT2, QWEN};
 use crate::error::{Error, Result};
 use crate::text::error::TextError;
 
@@ -26,26 +27,27 @@ pub(super) struct Scheme {
     pub(super) names: &'static [&'static str],
     /// Expressions applied in turn, each splitting the pieces that the one before left.
     pub(super) patterns: &'static [&'static str],
-    /// The same for `words.rs`.
+    /// The same for `words.rs`; `None` where only the crate `tokenizers` cuts so.
     #[cfg_attr(all(feature = "tokenizers", not(test)), allow(dead_code, reason = "the tokenizers crate cuts itself"))]
-    pub(super) style: Style,
+    pub(super) style: Option<Style>,
     /// Whether a word that is a token skips the merges.
     pub(super) ignore_merges: bool,
 }
 
-/// Letters, up to three digits, punctuation with line ends, white space: GLM-4, and Llama 3 before it.
-const GLM: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-/// The same with single digits.
-const QWEN: &str =
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
-
 /// The named pre-tokenizers; the first entry with the right patterns is the one we write.
-pub(super) static GGUF_SCHEMES: [Scheme; 4] = [
-    Scheme { names: &["glm4", "chatglm-bpe"], patterns: &[GLM], style: Style::Glm, ignore_merges: true },
-    Scheme { names: &["llama-bpe", "llama3", "llama-v3"], patterns: &[GLM], style: Style::Glm, ignore_merges: true },
-    Scheme { names: &["qwen2"], patterns: &[QWEN], style: Style::Qwen, ignore_merges: false },
-    Scheme { names: &["gpt-2", "gpt2"], patterns: &[GPT2], style: Style::Gpt2, ignore_merges: false },
+pub(super) static GGUF_SCHEMES: [Scheme; 7] = [
+    Scheme { names: &["glm4", "chatglm-bpe"], patterns: &[GLM], style: Some(Style::Glm), ignore_merges: true },
+    Scheme {
+        names: &["llama-bpe", "llama3", "llama-v3"],
+        patterns: &[GLM],
+        style: Some(Style::Glm),
+        ignore_merges: true,
+    },
+    Scheme { names: &["qwen2"], patterns: &[QWEN], style: Some(Style::Qwen), ignore_merges: false },
+    Scheme { names: &["gpt-2", "gpt2"], patterns: &[GPT2], style: Some(Style::Gpt2), ignore_merges: false },
+    Scheme { names: &["deepseek-llm"], patterns: DEEPSEEK_LLM, style: None, ignore_merges: false },
+    Scheme { names: &["deepseek-coder"], patterns: DEEPSEEK_CODER, style: None, ignore_merges: false },
+    Scheme { names: &["deepseek-v3"], patterns: DEEPSEEK_V3, style: None, ignore_merges: false },
 ];
 
 /// The rule that cuts text into words.
@@ -139,8 +141,8 @@ fn check_normalizer(normalizer: &Json) -> Result<bool> {
     }
 }
 
-/// The expressions, if the pre-tokenizer is isolating splits followed by one byte-level step.
-fn patterns(pre_tokenizer: &Json) -> Option<Vec<&str>> {
+/// The expressions, if the pre-tokenizer is splits that isolate their matches, followed by one byte-level step.
+fn patterns<'a>(pre_tokenizer: &'a Json) -> Option<Vec<&'a str>> {
     let steps = match kind(pre_tokenizer) {
         "Sequence" => pre_tokenizer.get("pretokenizers")?.as_array()?.as_slice(),
         _ => std::slice::from_ref(pre_tokenizer),
@@ -150,16 +152,16 @@ fn patterns(pre_tokenizer: &Json) -> Option<Vec<&str>> {
     if kind(last) != "ByteLevel" || flag("add_prefix_space", true)? {
         return None;
     }
-    let split = |step: &'_ Json| -> bool {
-        kind(step) == "Split"
-            && step.get("behavior").and_then(Json::as_str) == Some("Isolated")
-            && step.get("invert").and_then(Json::as_bool) == Some(false)
+    let pattern = |step: &'a Json| match kind(step) {
+        "Split" => {
+            let isolated = step.get("behavior").and_then(Json::as_str) == Some("Isolated")
+                && step.get("invert").and_then(Json::as_bool) == Some(false);
+            step.get("pattern")?.get("Regex")?.as_str().filter(|_| isolated)
+        }
+        "Digits" => step.get("individual_digits").and_then(Json::as_bool)?.then_some(DIGIT),
+        _ => None,
     };
-    if !splits.iter().all(split) {
-        return None;
-    }
-    let mut patterns: Vec<&str> =
-        splits.iter().map(|step| step.get("pattern")?.get("Regex")?.as_str()).collect::<Option<_>>()?;
+    let mut patterns: Vec<&str> = splits.iter().map(pattern).collect::<Option<_>>()?;
     if flag("use_regex", true)? {
         patterns.push(GPT2);
     }
@@ -183,7 +185,7 @@ mod tests {
                 assert_eq!(PreTokenizer::by_name(name), Some(PreTokenizer::Gguf(scheme)));
             }
         }
-        assert_eq!(PreTokenizer::by_name("deepseek-coder"), None);
+        assert_eq!(PreTokenizer::by_name("deepseek-r2"), None);
     }
 
     #[test]

@@ -141,7 +141,7 @@ const ALPHABETIC_MARKS: [(u32, u32); 181] = [
 
 #[cfg(all(test, feature = "tokenizers"))]
 mod tests {
-    use crate::text::tokenizer::pre::{GGUF_SCHEMES, PreTokenizer, Style};
+    use crate::text::tokenizer::pre::{GGUF_SCHEMES, PreTokenizer, Scheme, Style};
     use crate::text::tokenizer::words::first_word;
     use proptest::prelude::*;
     use tokenizers::{OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer as _, PreTokenizerWrapper};
@@ -156,19 +156,40 @@ mod tests {
         words
     }
 
+    /// The words of a scheme's expressions.
+    fn by_expression<'t>(scheme: &'static Scheme, text: &'t str) -> Vec<&'t str> {
+        let (json, _) = PreTokenizer::Gguf(scheme).to_json();
+        let reference: PreTokenizerWrapper = serde_json::from_value(json).expect("a pre-tokenizer of the library");
+        let mut cut = PreTokenizedString::from(text);
+        reference.pre_tokenize(&mut cut).expect("every text can be cut");
+        let splits = cut.get_splits(OffsetReferential::Original, OffsetType::Byte);
+        splits.into_iter().map(|(_, (start, end), _)| &text[start..end]).collect()
+    }
+
     /// The words of every named scheme, by hand and by expression.
     fn check(text: &str) {
         for scheme in &GGUF_SCHEMES {
-            let (json, _) = PreTokenizer::Gguf(scheme).to_json();
-            let reference: PreTokenizerWrapper = serde_json::from_value(json).expect("a pre-tokenizer of the library");
-            let mut cut = PreTokenizedString::from(text);
-            reference.pre_tokenize(&mut cut).expect("every text can be cut");
-            let expected: Vec<&str> = cut
-                .get_splits(OffsetReferential::Original, OffsetType::Byte)
-                .into_iter()
-                .map(|(_, (start, end), _)| &text[start..end])
-                .collect();
-            assert_eq!(by_hand(scheme.style, text), expected, "{:?} {text:?}", scheme.names);
+            let Some(style) = scheme.style else { continue };
+            assert_eq!(by_hand(style, text), by_expression(scheme, text), "{:?} {text:?}", scheme.names);
+        }
+    }
+
+    #[test]
+    fn schemes_without_rules_of_our_own_cut_as_another_engine_does() {
+        let text = std::fs::read_to_string(fixtures::path("goldens/words.json")).expect("the golden reads");
+        let goldens: Vec<serde_json::Value> = serde_json::from_str(&text).expect("the golden is JSON");
+        for scheme in GGUF_SCHEMES.iter().filter(|scheme| scheme.style.is_none()) {
+            let own: Vec<_> = goldens.iter().filter(|golden| golden["scheme"] == scheme.names[0]).collect();
+            assert!(own.len() > 5, "{:?}", scheme.names);
+            for golden in own {
+                let text = golden["text"].as_str().expect("a text");
+                assert_eq!(
+                    serde_json::json!(by_expression(scheme, text)),
+                    golden["words"],
+                    "{:?} {text:?}",
+                    scheme.names
+                );
+            }
         }
     }
 

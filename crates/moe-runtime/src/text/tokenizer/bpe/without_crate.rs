@@ -25,9 +25,13 @@ impl Bpe {
     /// Builds the encoder of a vocabulary that passed its checks.
     ///
     /// # Errors
-    /// [`TextError::Unsupported`] for a pre-tokenizer that only `tokenizer.json` can say.
+    /// [`TextError::Unsupported`] for a pre-tokenizer that `words.rs` has no rules for.
     pub(crate) fn new(vocabulary: &Vocabulary) -> Result<Self> {
-        let PreTokenizer::Gguf(scheme) = &vocabulary.pre else {
+        let style = match &vocabulary.pre {
+            PreTokenizer::Gguf(scheme) => scheme.style,
+            PreTokenizer::Custom { .. } => None,
+        };
+        let Some(style) = style else {
             return Err(Error::Text(TextError::Unsupported {
                 feature: format!("the pre-tokenizer in {}", vocabulary.origin),
                 remedy: "build with the feature `tokenizers` of moe-runtime",
@@ -41,7 +45,7 @@ impl Bpe {
         }
         let bytes = std::array::from_fn(|byte| id(&bytes::CHARS[byte].to_string()));
         let words = if vocabulary.ignore_merges { words } else { HashMap::new() };
-        Ok(Self { style: scheme.style, bytes, merges, words })
+        Ok(Self { style, bytes, merges, words })
     }
 
     /// Appends the ids of a text. A word of n bytes takes time of the order n log n.
