@@ -52,6 +52,7 @@
 
 mod error;
 pub mod forward;
+mod guess;
 mod load;
 pub mod models;
 mod rng;
@@ -61,6 +62,7 @@ mod text;
 
 pub use error::{Error, Result};
 pub use forward::model::CraftsmanModel;
+pub use guess::Guess;
 pub use load::error::LoadError;
 pub use load::files::ModelFiles;
 pub use load::loader::LoadOptions;

@@ -5,15 +5,17 @@ use std::sync::Arc;
 
 use gguf_bitnet::{
     Catalog, DiscoveryReport, FileKind, GgufFile, MAX_CONFIG_BYTES, ModelError, OpenModel, Role, SourceError,
-    TensorSource, read_text,
+    TensorSource, Weightless, read_text,
 };
 
 use crate::error::{Error, Result};
+use crate::guess::Guess;
 use crate::load::error::LoadError;
 use crate::models::config::ModelConfig;
 use crate::models::table::Presence;
 use crate::models::tensors::{expected_tensors, mapper};
 use crate::sessions::sampler::SamplerConfig;
+use crate::text::chat::{ChatRequest, ChatTemplate};
 use crate::text::tokenizer::Tokenizer;
 
 /// An opened model: its configuration and its list of tensors have been read, its weights have not.
@@ -41,7 +43,14 @@ impl ModelFiles {
     /// A file that the reader of its format refuses; an adapter, a projector or another companion of a model; a
     /// configuration that [`ModelConfig`] refuses.
     pub fn open(path: &Path) -> Result<ModelFiles> {
-        let model = OpenModel::open(path)?;
+        ModelFiles::of(OpenModel::open(path)?, path)
+    }
+
+    /// The model at `path`, whose container is open already.
+    ///
+    /// # Errors
+    /// As [`ModelFiles::open`].
+    pub fn of(model: OpenModel, path: &Path) -> Result<ModelFiles> {
         if model.role() != Role::Model {
             let error: gguf_bitnet::Error = ModelError::NoLanguageModel { role: model.role() }.into();
             return Err(Error::from(error.in_file(model.source().path())));
@@ -74,8 +83,7 @@ impl ModelFiles {
     /// # Errors
     /// As [`ModelFiles::open`].
     pub fn from_gguf(file: Arc<GgufFile>) -> Result<ModelFiles> {
-        let rows = file.index_of("token_embd.weight").map(|i| file.tensors()[i].rows());
-        let config = ModelConfig::from_gguf_sized(file.metadata(), rows)?;
+        let config = ModelConfig::from_gguf_with(file.metadata(), file.tensors())?;
         let catalog = mapper(&config).map(file.clone())?;
         Ok(ModelFiles { config, catalog, path: file.path().to_owned(), dir: PathBuf::new(), gguf: Some(file) })
     }
@@ -104,6 +112,37 @@ impl ModelFiles {
         gguf_bitnet::validate(&self.catalog, &expected_tensors(&self.config))
     }
 
+    /// Every reason why the model cannot be run, as [`CraftsmanModel::load`](crate::CraftsmanModel::load), its tokenizer
+    /// and its chat template would give it; empty for a model that runs. Of the weights only the end of each file is read.
+    #[must_use]
+    pub fn obstacles(&self) -> Vec<Error> {
+        let located = |error: Error| error.in_model(&self.path);
+        let mut obstacles: Vec<Error> = self.config.attention_parts().err().map(located).into_iter().collect();
+        obstacles.extend(self.report().deviations().into_iter().map(Error::Source));
+        let tails = Weightless { tails: self.catalog.source().zero_tails(), ..Weightless::default() };
+        obstacles.extend(tails.refuse(&self.path).err().map(Error::Source));
+        obstacles.extend(self.sampling().err());
+        obstacles.extend(self.first_message().err());
+        obstacles
+    }
+
+    /// Makes a first message into tokens, as a conversation does.
+    fn first_message(&self) -> Result<()> {
+        let tokenizer = self.tokenizer()?;
+        if let Some(template) = ChatTemplate::of_model(&tokenizer)? {
+            tokenizer.encode_prompt(&template.prompt(&ChatRequest::user(None, "hi"))?)?;
+        }
+        Ok(())
+    }
+
+    /// The weights that the model lacks; exact for whole matrices and the ends of files, and reads little.
+    ///
+    /// # Errors
+    /// As [`Weightless::find`].
+    pub fn weightless(&self) -> Result<Weightless> {
+        Ok(Weightless::find(&self.catalog)?)
+    }
+
     /// The sampling that the model recommends.
     ///
     /// # Errors
@@ -113,6 +152,20 @@ impl ModelFiles {
             Some(file) => SamplerConfig::recommended(file.metadata()),
             None => SamplerConfig::from_dir(&self.dir),
         }
+    }
+
+    /// The facts that the model's files do not state and that change its results, with the values taken in their place.
+    #[must_use]
+    pub fn guesses(&self, tokenizer: &Tokenizer) -> Vec<Guess> {
+        let mut guesses = self.config.guesses.clone();
+        guesses.extend_from_slice(tokenizer.guesses());
+        let (tokens, rows) = (tokenizer.vocab_size(), self.config.vocab);
+        if tokens < rows && !tokenizer.is_byte_fallback() {
+            let reason =
+                format!("the model has {rows} rows of embedding and {tokens} tokens; the others stand for no text");
+            guesses.push(Guess::new(format!("token {tokens}"), format!("{} tokens of padding", rows - tokens), reason));
+        }
+        guesses
     }
 
     /// The tokenizer that came with the model.

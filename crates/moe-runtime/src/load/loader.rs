@@ -9,7 +9,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use gguf_bitnet::{Catalog, GgufFile};
+use gguf_bitnet::{Catalog, GgufFile, Weightless};
 use ternary_core::ActMode;
 use tl_kernels::{KernelSelector, Pool, SelectorOptions};
 
@@ -36,16 +36,20 @@ pub struct LoadOptions {
     pub kernels: SelectorOptions,
     /// Where weights lie in memory.
     pub storage: WeightStorage,
+    /// Whether a model may be loaded although weights are missing: matrices of zeros, or a file whose end was never
+    /// written. [`Weightless::find`] lists them.
+    pub allow_zero: bool,
 }
 
 impl Default for LoadOptions {
-    /// INT8 activations by block, one thread, the default kernels, weights in the mapped file.
+    /// INT8 activations by block, one thread, the default kernels, weights in the mapped file, none of them missing.
     fn default() -> LoadOptions {
         LoadOptions {
             act_mode: ActMode::default(),
             pool: Arc::new(Pool::serial()),
             kernels: SelectorOptions::default(),
             storage: WeightStorage::default(),
+            allow_zero: false,
         }
     }
 }
@@ -101,7 +105,7 @@ impl CraftsmanModel {
     ///
     /// # Errors
     /// The first tensor that is missing, unexpected (leaving out a bias would change the results), of another shape,
-    /// damaged or not finite; no memory for packed weights.
+    /// without weights (unless [`LoadOptions::allow_zero`]), damaged or not finite; no memory for packed weights.
     pub fn from_catalog(config: ModelConfig, catalog: &Catalog, options: &LoadOptions) -> Result<CraftsmanModel> {
         load_model(config, catalog, None, options, &mut |_, _| {})
     }
@@ -116,6 +120,9 @@ fn load_model(
 ) -> Result<CraftsmanModel> {
     config.validate()?;
     gguf_bitnet::validate(catalog, &expected_tensors(&config)).ensure_exact()?;
+    if !options.allow_zero {
+        Weightless::find(catalog)?.refuse(catalog.source().path())?;
+    }
     let kernels = KernelSelector::new(options.kernels.clone());
     let reader = WeightReader::new(catalog, options.act_mode, &kernels);
     let rows = RowReader::of_model(reader, &config);

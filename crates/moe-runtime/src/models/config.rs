@@ -19,6 +19,7 @@ use super::limits::{MAX_DIM, MAX_LAYERS, bad, positive, within};
 use super::table::{Presence, TensorRow};
 use super::tokens::SpecialTokens;
 use crate::error::Result;
+use crate::guess::Guess;
 
 /// A family of models: its names, its tensors, and how its configuration is read. Each lies in a file of its own in
 /// `models/` and in one line of the registry.
@@ -108,6 +109,8 @@ pub struct ModelConfig {
     pub n_ctx: usize,
     /// Whether the model has a head of its own; `Absent` means that the embedding serves as the head.
     pub head: Presence,
+    /// Numbers and rules above that the file does not state.
+    pub guesses: Vec<Guess>,
 }
 
 impl ModelConfig {
@@ -157,6 +160,17 @@ impl ModelConfig {
             qk_norm_eps: self.norm_eps,
             rope: self.rotation()?,
         })
+    }
+
+    /// Checks that the model's kind of attention can be built.
+    ///
+    /// # Errors
+    /// Those of [`mla_attention::Rope::new`].
+    pub(crate) fn attention_parts(&self) -> Result<()> {
+        match self.attention {
+            AttentionConfig::Mla(_) => self.mla().map(drop),
+            AttentionConfig::Gqa(_) => self.gqa().map(drop),
+        }
     }
 
     fn rotation(&self) -> Result<mla_attention::Rope> {

@@ -61,7 +61,7 @@ const V3_ROUTING: Routing = Routing {
 
 /// A file of this GGUF name with a sigmoid router and DeepSeek's tokenizer.
 fn is_v3(keys: &GgufKeys<'_>) -> Result<bool> {
-    Ok(keys.has_experts()? && keys.stated_gating()? == Some(Gating::Sigmoid) && has_deepseek_tokenizer(keys)?)
+    Ok(keys.has_experts()? && keys.gating()? == Some(Gating::Sigmoid) && has_deepseek_tokenizer(keys)?)
 }
 
 /// Whether the file's words are split as DeepSeek's tokenizers do, which tells its models from others of the same name.

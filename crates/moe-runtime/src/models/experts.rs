@@ -1,5 +1,7 @@
 //! The feed-forward part of the layers with experts as configured: their number and width, and the routing rule.
 
+use std::fmt;
+
 use super::limits::{MAX_DIM, MAX_EXPERTS, bad, positive, within};
 use super::table::Presence;
 use crate::error::Result;
@@ -14,6 +16,15 @@ pub enum Gating {
     Sigmoid,
     /// Scores sum to 1 over all experts (DeepSeek-V2).
     Softmax,
+}
+
+impl fmt::Display for Gating {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Gating::Sigmoid => "sigmoid",
+            Gating::Softmax => "softmax",
+        })
+    }
 }
 
 /// How a group of experts is scored when only the best groups may be chosen from.

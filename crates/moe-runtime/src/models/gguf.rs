@@ -12,4 +12,4 @@ mod keys;
 pub(crate) mod read;
 mod write;
 
-pub(crate) use keys::GgufKeys;
+pub(crate) use keys::{GgufKeys, TensorFacts};

@@ -67,7 +67,7 @@ fn claims_gguf(keys: &GgufKeys<'_>) -> Result<bool> {
     if !keys.has_experts()? || deepseek::has_deepseek_tokenizer(keys)? {
         return Ok(false);
     }
-    Ok(match keys.stated_gating()? {
+    Ok(match keys.gating()? {
         Some(gating) => gating == Gating::Sigmoid,
         None => LAYERS.contains(&keys.trunk_layers()?) && keys.vocab()? == VOCAB,
     })

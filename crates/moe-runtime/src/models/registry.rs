@@ -2,18 +2,19 @@
 //!
 //! A new architecture is one file in this folder and one line in [`ARCHITECTURES`].
 
-use gguf_bitnet::Metadata;
+use gguf_bitnet::{Metadata, TensorInfo};
 use serde_json::Value;
 
 use super::config::{Architecture, ModelConfig};
 use super::error::ConfigError;
-use super::gguf::GgufKeys;
+use super::gguf::{GgufKeys, TensorFacts};
 use super::hf::HfKeys;
 use super::hf::sections::language_model;
 use super::limits::bad;
 use super::tokens::SpecialTokens;
 use super::{deepseek, glm4_moe, glm4_moe_lite};
 use crate::error::Result;
+use crate::guess::Guesses;
 
 /// Every architecture. Where several share a name in GGUF, the first that claims a file reads it.
 pub(crate) static ARCHITECTURES: [&Architecture; 4] =
@@ -91,7 +92,7 @@ impl ModelConfig {
             }
             .into());
         };
-        (arch.from_hf)(&HfKeys { map, arch: arch.hf_name })
+        (arch.from_hf)(&HfKeys { map, arch: arch.hf_name, guesses: &Guesses::default() })
     }
 
     /// Reads the metadata of a GGUF; the vocabulary's size comes from `vocab_size` or the token list.
@@ -100,19 +101,21 @@ impl ModelConfig {
     /// A sentence that names the key: missing, of the wrong type, out of range, contradicting another, or asking for
     /// something that this runtime refuses by name.
     pub fn from_gguf(metadata: &Metadata) -> Result<ModelConfig> {
-        ModelConfig::from_gguf_sized(metadata, None)
+        ModelConfig::from_gguf_with(metadata, &[])
     }
 
-    /// As [`ModelConfig::from_gguf`], for files where only the rows of `token_embd` give the vocabulary's size.
+    /// As [`ModelConfig::from_gguf`], with the tensors of the file: they give the vocabulary's size and tell the kind of
+    /// router where the metadata do not.
     ///
     /// # Errors
     /// As [`ModelConfig::from_gguf`].
-    pub fn from_gguf_sized(metadata: &Metadata, embedding_rows: Option<usize>) -> Result<ModelConfig> {
+    pub fn from_gguf_with(metadata: &Metadata, tensors: &[TensorInfo]) -> Result<ModelConfig> {
+        let tensors = TensorFacts::of(tensors);
         let Some(name) = metadata.str("general.architecture")? else {
             return Err(ConfigError::MissingKey { key: "general.architecture".to_owned(), arch: "every GGUF" }.into());
         };
         for arch in ARCHITECTURES.iter().filter(|arch| arch.gguf_name == name) {
-            let keys = GgufKeys { metadata, arch: arch.gguf_name, embedding_rows };
+            let keys = GgufKeys { metadata, arch: arch.gguf_name, tensors, guesses: Guesses::default() };
             if (arch.claims_gguf)(&keys)? {
                 return (arch.from_gguf)(&keys);
             }

@@ -37,6 +37,7 @@ use std::path::Path;
 use gguf_bitnet::{Metadata, Value};
 
 use crate::error::Result;
+use crate::guess::Guess;
 use crate::models::registry::special_tokens;
 use crate::text::prompt::ChatPrompt;
 use bpe::Bpe;
@@ -78,7 +79,23 @@ pub struct Tokenizer {
     stop_ids: Vec<u32>,
     add_bos: bool,
     chat_template: Option<String>,
+    guesses: Vec<Guess>,
 }
+
+/// The names of facts that a tokenizer can do without, in one kind of file.
+struct FactNames {
+    vocabulary: &'static str,
+    end: &'static str,
+    chat_template: &'static str,
+}
+
+const IN_DIR: FactNames =
+    FactNames { vocabulary: "tokenizer.json", end: "eos_token_id", chat_template: "chat_template" };
+const IN_GGUF: FactNames = FactNames {
+    vocabulary: "tokenizer.ggml.tokens",
+    end: "tokenizer.ggml.eos_token_id",
+    chat_template: "tokenizer.chat_template",
+};
 
 impl std::fmt::Debug for Tokenizer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -100,15 +117,17 @@ impl Tokenizer {
     /// itself, `TextError::Unsupported` for another kind of tokenizer; builds without the `tokenizers` feature know only
     /// the pre-tokenizers that GGUF has a name for.
     pub fn from_dir(dir: &Path) -> Result<Self> {
-        match hf::read(dir)? {
-            hf::Found::Vocabulary(vocabulary) => Self::from_vocabulary(*vocabulary),
+        let mut tokenizer = match hf::read(dir)? {
+            hf::Found::Vocabulary(vocabulary) => Self::from_vocabulary(*vocabulary)?,
             hf::Found::Nothing { stop_ids, chat_template } => {
                 let mut tokenizer = Self::bytes();
                 tokenizer.add_stops(&stop_ids);
                 tokenizer.chat_template = chat_template;
-                Ok(tokenizer)
+                tokenizer
             }
-        }
+        };
+        tokenizer.note_guesses(&IN_DIR);
+        Ok(tokenizer)
     }
 
     /// The tokenizer inside a GGUF file. Without a vocabulary: bytes.
@@ -116,9 +135,32 @@ impl Tokenizer {
     /// # Errors
     /// As [`Tokenizer::from_dir`]; wrongly typed metadata is an error too.
     pub fn from_gguf(metadata: &Metadata) -> Result<Self> {
-        match gguf::read(metadata)? {
-            Some(vocabulary) => Self::from_vocabulary(vocabulary),
-            None => Ok(Self::bytes()),
+        let mut tokenizer = match gguf::read(metadata)? {
+            Some(vocabulary) => Self::from_vocabulary(vocabulary)?,
+            None => Self::bytes(),
+        };
+        tokenizer.note_guesses(&IN_GGUF);
+        Ok(tokenizer)
+    }
+
+    /// Records the facts that the files do not state, beside those that their reader recorded.
+    fn note_guesses(&mut self, names: &FactNames) {
+        let mut guess = |key: &str, value: &str, reason: &str| self.guesses.push(Guess::new(key, value, reason));
+        if self.bpe.is_none() {
+            guess(names.vocabulary, "bytes", "the model has no vocabulary, so each byte of a text is a token");
+        } else if self.ids.eos.is_none() && self.stop_ids.is_empty() {
+            guess(names.end, "none", "no token ends an answer; it ends at the limit of tokens");
+        } else if self.ids.eos.is_none() {
+            let texts = self.stop_ids.iter().filter_map(|&id| self.tokens.get(usize::try_from(id).ok()?));
+            let texts: Vec<&str> = texts.map(String::as_str).collect();
+            guess(
+                names.end,
+                &texts.join(", "),
+                "tokens of these texts end answers in models of the known architectures",
+            );
+        }
+        if self.chat_template.is_none() {
+            guess(names.chat_template, "none", "the model has no chat template; the prompt is continued as it stands");
         }
     }
 
@@ -142,11 +184,12 @@ impl Tokenizer {
     fn from_vocabulary(vocabulary: Vocabulary) -> Result<Self> {
         vocabulary.check()?;
         let bpe = Bpe::new(&vocabulary)?;
-        let Vocabulary { tokens, types, ids, stop_ids, add_bos, chat_template, .. } = vocabulary;
+        let Vocabulary { tokens, types, ids, stop_ids, add_bos, chat_template, guesses, .. } = vocabulary;
         let mut tokenizer = Self::assemble(tokens, types, ids, Some(bpe));
         tokenizer.add_stops(&stop_ids);
         tokenizer.add_bos = add_bos;
         tokenizer.chat_template = chat_template;
+        tokenizer.guesses = guesses;
         Ok(tokenizer)
     }
 
@@ -193,6 +236,7 @@ impl Tokenizer {
             stop_ids,
             add_bos: false,
             chat_template: None,
+            guesses: Vec::new(),
         }
     }
 
@@ -363,6 +407,12 @@ impl Tokenizer {
     #[must_use]
     pub fn chat_template(&self) -> Option<&str> {
         self.chat_template.as_deref()
+    }
+
+    /// The facts that the model's files do not state, and the values taken in their place.
+    #[must_use]
+    pub fn guesses(&self) -> &[Guess] {
+        &self.guesses
     }
 
     /// The GGUF metadata that carries the tokenizer of a checkpoint directory, in the order to write it.

@@ -1,6 +1,6 @@
 //! Configurations: the values read from every checkpoint and file, and the refusals.
 
-use gguf_bitnet::{Metadata, Value};
+use gguf_bitnet::{Metadata, TensorInfo, TensorType, Value};
 use mla_attention::RopeStyle;
 use moe_runtime::Error;
 use moe_runtime::models::{
@@ -413,8 +413,113 @@ fn hostile_metadata_is_an_error() {
 #[test]
 fn the_vocabulary_may_come_from_the_tokens_or_the_embedding() {
     let mut metadata = gguf("glm-tiny");
+    let embedding = [stored("token_embd.weight", &[77, 256])];
     metadata.remove("deepseek2.vocab_size");
-    assert_eq!(ModelConfig::from_gguf_sized(&metadata, Some(77)).expect("it reads").vocab, 77);
+    assert_eq!(ModelConfig::from_gguf_with(&metadata, &embedding).expect("it reads").vocab, 77);
     metadata.insert("tokenizer.ggml.tokens", vec!["a".to_owned(), "b".to_owned()]);
-    assert_eq!(ModelConfig::from_gguf_sized(&metadata, Some(77)).expect("it reads").vocab, 2);
+    assert_eq!(ModelConfig::from_gguf_with(&metadata, &embedding).expect("it reads").vocab, 2);
+}
+
+fn stored(name: &str, shape: &[usize]) -> TensorInfo {
+    let ty = TensorType::F32;
+    TensorInfo { name: name.to_owned(), shape: shape.to_vec(), ty, bytes: ty.tensor_bytes(shape).expect("it fits") }
+}
+
+#[test]
+fn a_selection_bias_means_a_sigmoid_router() {
+    for (case, arch) in [("glm-tiny", "deepseek2"), ("glm4-moe-gqa", "glm4moe")] {
+        let bias = [stored("blk.1.exp_probs_b.bias", &[4])];
+        let mut metadata = gguf(case);
+        let key = format!("{arch}.expert_gating_func");
+        for missing in [None, Some(0u32)] {
+            metadata.remove(&key);
+            missing.map(|zero| metadata.insert(key.as_str(), zero));
+            let config = ModelConfig::from_gguf_with(&metadata, &bias).expect("it reads");
+            assert_eq!(router(&config).gating, Gating::Sigmoid);
+            let [guess] = &config.guesses[..] else { panic!("{:?}", config.guesses) };
+            assert_eq!((guess.key.as_str(), guess.value.as_str()), (key.as_str(), "sigmoid"));
+            assert!(guess.reason.contains("exp_probs_b"), "{guess}");
+        }
+        metadata.insert(key.as_str(), 1u32);
+        refused(ModelConfig::from_gguf_with(&metadata, &bias), &[&key, "exp_probs_b", "softmax"]);
+        metadata.insert(key.as_str(), 2u32);
+        assert_eq!(ModelConfig::from_gguf_with(&metadata, &bias).expect("it reads").guesses, []);
+    }
+    let mut json = hf("glm-tiny");
+    json["scoring_func"] = "softmax".into();
+    refused(ModelConfig::from_hf(&json), &["scoring_func", "e_score_correction_bias"]);
+}
+
+#[test]
+fn a_file_that_states_all_leaves_nothing_to_guess() {
+    for case in ["glm-tiny", "deepseek-v2-softmax", "deepseek-v2-groups", "glm4-moe-gqa", "no-q-lora"] {
+        assert_eq!(ModelConfig::from_gguf(&gguf(case)).expect("it reads").guesses, [], "{case}");
+    }
+    for case in ["glm-tiny", "glm4-moe-gqa"] {
+        let mut json = hf(case);
+        json["scoring_func"] = "sigmoid".into();
+        assert_eq!(ModelConfig::from_hf(&json).expect("it reads").guesses, [], "{case}");
+    }
+}
+
+#[test]
+fn every_missing_key_that_has_a_default_is_recorded_with_it() {
+    let cases = [
+        ("glm-tiny", "deepseek2.expert_gating_func", "softmax"),
+        ("glm-tiny", "deepseek2.expert_weights_scale", "1"),
+        ("glm-tiny", "deepseek2.expert_weights_norm", "false"),
+        ("glm-tiny", "deepseek2.expert_group_count", "1"),
+        ("glm-tiny", "deepseek2.leading_dense_block_count", "0"),
+        ("glm-tiny", "deepseek2.rope.freq_base", "10000"),
+        ("glm4-moe-gqa", "glm4moe.expert_gating_func", "sigmoid"),
+        ("glm4-moe-gqa", "glm4moe.rope.dimension_count", "64"),
+        ("glm4-moe-gqa", "glm4moe.attention.head_count_kv", "4"),
+        ("glm4-moe-gqa", "glm4moe.attention.key_length", "64"),
+    ];
+    for (case, key, value) in cases {
+        let mut metadata = gguf(case);
+        let stated = metadata.remove(key);
+        assert!(stated.is_some(), "{key}");
+        if key.ends_with("key_length") {
+            metadata.remove("glm4moe.attention.value_length");
+        }
+        let config = ModelConfig::from_gguf(&metadata).expect("it reads");
+        let [guess] = &config.guesses[..] else { panic!("{key}: {:?}", config.guesses) };
+        assert_eq!((guess.key.as_str(), guess.value.as_str()), (key, value));
+        assert!(!guess.reason.is_empty(), "{key}");
+    }
+    let zero = changed_gguf("glm-tiny", "deepseek2.expert_weights_scale", 0f32).expect("it reads");
+    assert_eq!(zero.guesses.len(), 1, "a scale of 0 is none: {:?}", zero.guesses);
+    for half in ["key_length_mla", "value_length_mla"] {
+        let mut metadata = gguf("glm-tiny");
+        metadata.remove(&format!("deepseek2.attention.{half}"));
+        refused(ModelConfig::from_gguf(&metadata), &[half]);
+    }
+
+    let cases = [
+        ("glm-tiny", "scoring_func", "sigmoid"),
+        ("glm-tiny", "hidden_act", "silu"),
+        ("glm-tiny", "rope_interleave", "true"),
+        ("glm-tiny", "n_group", "1"),
+        ("glm-tiny", "topk_group", "1"),
+        ("glm-tiny", "norm_topk_prob", "true"),
+        ("glm-tiny", "routed_scaling_factor", "1.8"),
+        ("glm4-moe-gqa", "first_k_dense_replace", "1"),
+        ("glm4-moe-gqa", "head_dim", "64"),
+        ("glm4-moe-gqa", "num_key_value_heads", "4"),
+        ("glm4-moe-gqa", "partial_rotary_factor", "0.5"),
+        ("deepseek-v2-groups", "topk_method", "greedy"),
+    ];
+    for (case, key, value) in cases {
+        let mut json = hf(case);
+        json["scoring_func"] = "sigmoid".into();
+        let object = json.as_object_mut().expect("an object");
+        object.remove(key);
+        if let Some(rotary) = object.get_mut("rope_parameters").and_then(|section| section.as_object_mut()) {
+            rotary.remove(key);
+        }
+        let config = ModelConfig::from_hf(&json).expect("it reads");
+        let found: Vec<_> = config.guesses.iter().map(|guess| (guess.key.as_str(), guess.value.as_str())).collect();
+        assert_eq!(found, [(key, value)], "{case}");
+    }
 }

@@ -73,6 +73,26 @@ impl MemorySource {
         self.data.push(Bytes::from(bytes));
     }
 
+    /// Stores the matrices of a stack one by one, as `stem.N.weight`; a tensor that is not there stays so.
+    pub(crate) fn take_apart(&mut self, name: &str, stem: &str) {
+        let Some(index) = self.index_of(name) else { return };
+        let (info, data) = (self.infos.remove(index), self.data.remove(index));
+        let [n, shape @ ..] = &info.shape[..] else { panic!("{name} is no stack") };
+        let bytes = data.len() / n;
+        for e in 0..*n {
+            let name = format!("{stem}.{e}.weight");
+            self.infos.push(TensorInfo { name, shape: shape.to_vec(), ty: info.ty, bytes: bytes as u64 });
+            self.data.push(data.slice(e * bytes..(e + 1) * bytes));
+        }
+    }
+
+    /// Gives a tensor another name; one that is not there stays so.
+    pub(crate) fn rename(&mut self, from: &str, to: &str) {
+        if let Some(index) = self.index_of(from) {
+            self.infos[index].name = to.to_owned();
+        }
+    }
+
     pub(crate) fn remove(&mut self, name: &str) {
         let index = self.index_of(name).expect("the tensor exists");
         self.infos.remove(index);

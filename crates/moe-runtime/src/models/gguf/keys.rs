@@ -1,8 +1,9 @@
 //! Typed reads of the metadata keys that start with an architecture's name.
 
-use gguf_bitnet::{Metadata, Value};
+use gguf_bitnet::{Metadata, TensorInfo, Value};
 
 use crate::error::{Error, Result};
+use crate::guess::Guesses;
 use crate::models::error::ConfigError;
 use crate::models::experts::Gating;
 use crate::models::limits::{MAX_DIM, MAX_LAYERS, bad};
@@ -12,9 +13,31 @@ pub(crate) struct GgufKeys<'a> {
     pub(crate) metadata: &'a Metadata,
     /// The `general.architecture`, with which every key starts.
     pub(crate) arch: &'static str,
-    /// Rows of the stored embedding, for files that do not give the size of the vocabulary in another way.
-    pub(crate) embedding_rows: Option<usize>,
+    pub(crate) tensors: TensorFacts,
+    pub(crate) guesses: Guesses,
 }
+
+/// Facts that only the tensors of a file tell.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct TensorFacts {
+    /// Rows of the embedding, for files that do not give the size of the vocabulary in another way.
+    pub(crate) embedding_rows: Option<usize>,
+    /// Whether there is a bias for the selection of experts, which only sigmoid routers have.
+    pub(crate) selection_bias: bool,
+}
+
+impl TensorFacts {
+    pub(crate) fn of(tensors: &[TensorInfo]) -> TensorFacts {
+        let embedding = tensors.iter().find(|info| info.name == "token_embd.weight");
+        TensorFacts {
+            embedding_rows: embedding.map(TensorInfo::rows),
+            selection_bias: tensors.iter().any(|info| info.name.contains(SELECTION_BIAS)),
+        }
+    }
+}
+
+/// The stem of the selection bias in every spelling.
+const SELECTION_BIAS: &str = ".exp_probs_b";
 
 impl GgufKeys<'_> {
     /// MTP blocks at the end of the file.
@@ -40,7 +63,7 @@ impl GgufKeys<'_> {
             return Ok(vocab);
         }
         let tokens = self.metadata.strings("tokenizer.ggml.tokens")?.map(<[String]>::len);
-        tokens.or(self.embedding_rows).ok_or_else(|| self.missing("vocab_size"))
+        tokens.or(self.tensors.embedding_rows).ok_or_else(|| self.missing("vocab_size"))
     }
 
     /// Whether the file has experts.
@@ -48,8 +71,43 @@ impl GgufKeys<'_> {
         Ok(self.optional_count("expert_count")?.is_some_and(|n| n > 0))
     }
 
-    /// The gating that the file states; `None` where it leaves that to the architecture.
-    pub(crate) fn stated_gating(&self) -> Result<Option<Gating>> {
+    /// The gating that the file states or its tensors imply; `None` where it leaves that to the architecture.
+    ///
+    /// # Errors
+    /// A selection bias beside a stated softmax, and an unknown function.
+    pub(crate) fn gating(&self) -> Result<Option<Gating>> {
+        match (self.stated_gating()?, self.tensors.selection_bias) {
+            (Some(Gating::Softmax), true) => Err(ConfigError::Contradiction {
+                first: self.key("expert_gating_func"),
+                second: "blk.N.exp_probs_b".to_owned(),
+                detail: "1, softmax, and a selection bias, which only sigmoid routers have".to_owned(),
+            }
+            .into()),
+            (None, true) => Ok(Some(Gating::Sigmoid)),
+            (stated, _) => Ok(stated),
+        }
+    }
+
+    /// As [`GgufKeys::gating`], with `default` where neither says it. Records a gating that is not stated.
+    pub(crate) fn gating_or(&self, default: Gating) -> Result<Gating> {
+        let gating = self.gating()?.unwrap_or(default);
+        let reason = match self.tensors.selection_bias {
+            true => "the file has a selection bias (exp_probs_b), which only sigmoid routers have".to_owned(),
+            false => format!("most files of this kind of {} have this router", self.arch),
+        };
+        Ok(match self.stated_gating()? {
+            Some(stated) => stated,
+            None => self.guess("expert_gating_func", gating, reason),
+        })
+    }
+
+    /// Records that the key is missing, and gives the value that is taken in its place.
+    pub(crate) fn guess<T: ToString>(&self, stem: &str, value: T, reason: impl Into<String>) -> T {
+        self.guesses.take(self.key(stem), value, reason)
+    }
+
+    /// The gating that the file states.
+    fn stated_gating(&self) -> Result<Option<Gating>> {
         let unsupported = |name: &str| {
             Err(ConfigError::Unsupported {
                 feature: format!("`{}`: {name}", self.key("expert_gating_func")),

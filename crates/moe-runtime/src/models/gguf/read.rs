@@ -33,7 +33,7 @@ pub(crate) fn model(
     let moe_present = keys.has_experts()?;
     let n_dense = match keys.optional_count("leading_dense_block_count")? {
         _ if !moe_present => n_layers,
-        None => 0,
+        None => keys.guess("leading_dense_block_count", 0, "the default of the format"),
         Some(n) if n <= n_layers => n,
         Some(n) => {
             let rule = format!("the model has {n_layers} layers");
@@ -64,6 +64,7 @@ pub(crate) fn model(
         norm_eps: epsilon.ok_or_else(|| keys.missing("attention.layer_norm_rms_epsilon"))?,
         n_ctx: keys.count("context_length")?,
         head: Presence::Detect,
+        guesses: keys.guesses.list(),
     };
     config.validate()?;
     Ok(config)
@@ -92,22 +93,32 @@ fn refuse_rope_scaling(keys: &GgufKeys<'_>) -> Result<()> {
     Ok(())
 }
 
+/// The base of the frequencies.
+fn theta(keys: &GgufKeys<'_>) -> Result<f32> {
+    let stated = keys.float("rope.freq_base")?;
+    Ok(stated.unwrap_or_else(|| keys.guess("rope.freq_base", DEFAULT_THETA, "the default of the format")))
+}
+
 /// Latent attention, which rotates neighbours in every GGUF.
 ///
 /// # Errors
 /// A sentence that names the key.
 pub(crate) fn mla(keys: &GgufKeys<'_>, _: Heads) -> Result<(AttentionConfig, RopeConfig)> {
-    let theta = keys.float("rope.freq_base")?.unwrap_or(DEFAULT_THETA);
+    let theta = theta(keys)?;
     let qk_rope = keys.count("rope.dimension_count")?;
     let kv_lora = keys.count("attention.kv_lora_rank")?;
     let split = (keys.optional_count("attention.key_length_mla")?, keys.optional_count("attention.value_length_mla")?);
     let (key_stem, q_head, v_head) = match split {
+        (Some(_), None) => return Err(keys.missing("attention.value_length_mla")),
+        (None, Some(_)) => return Err(keys.missing("attention.key_length_mla")),
         (Some(key), Some(value)) => {
             keys.agree("attention.key_length", kv_lora + qk_rope)?;
             keys.agree("attention.value_length", kv_lora)?;
             ("attention.key_length_mla", key, value)
         }
-        _ => ("attention.key_length", keys.count("attention.key_length")?, keys.count("attention.value_length")?),
+        (None, None) => {
+            ("attention.key_length", keys.count("attention.key_length")?, keys.count("attention.value_length")?)
+        }
     };
     let qk_nope = q_head.checked_sub(qk_rope).ok_or_else(|| {
         bad(&keys.key(key_stem), q_head, &format!("it must be at least the {qk_rope} rotated dimensions"))
@@ -129,29 +140,45 @@ pub(crate) fn mla(keys: &GgufKeys<'_>, _: Heads) -> Result<(AttentionConfig, Rop
 /// A sentence that names the key.
 pub(crate) fn gqa(keys: &GgufKeys<'_>, heads: Heads) -> Result<(AttentionConfig, RopeConfig)> {
     let Heads { n_heads, hidden, n_layers } = heads;
-    let theta = keys.float("rope.freq_base")?.unwrap_or(DEFAULT_THETA);
+    let theta = theta(keys)?;
     let default_width = hidden.checked_div(n_heads).unwrap_or(0);
-    let head_dim = keys.optional_count("attention.key_length")?.unwrap_or(default_width);
+    let head_dim = keys.optional_count("attention.key_length")?;
+    let head_dim = head_dim.unwrap_or_else(|| {
+        keys.guess("attention.key_length", default_width, "the width of the model divided by its heads")
+    });
     keys.agree("attention.value_length", head_dim)?;
     let dims = GqaDims {
-        n_kv_heads: keys.per_layer("attention.head_count_kv", 0..n_layers)?.unwrap_or(n_heads),
+        n_kv_heads: keys
+            .per_layer("attention.head_count_kv", 0..n_layers)?
+            .unwrap_or_else(|| keys.guess("attention.head_count_kv", n_heads, "one head of keys per head of queries")),
         head_dim,
         qk_norm: Presence::Detect,
         bias: Presence::Detect,
     };
-    let rotated = keys.optional_count("rope.dimension_count")?.unwrap_or(head_dim);
+    let rotated = keys.optional_count("rope.dimension_count")?;
+    let rotated = rotated.unwrap_or_else(|| keys.guess("rope.dimension_count", head_dim, "the whole head is rotated"));
     Ok((AttentionConfig::Gqa(dims), RopeConfig { theta, dims: rotated, style: RopeStyle::Halves }))
 }
 
 fn experts(keys: &GgufKeys<'_>, layers: std::ops::Range<usize>, default: Gating) -> Result<MoeConfig> {
-    let gating = keys.stated_gating()?.unwrap_or(default);
+    let gating = keys.gating_or(default)?;
     let top_k = keys.per_layer("expert_used_count", layers)?;
-    let n_group = keys.optional_count("expert_group_count")?.filter(|&n| n > 0).unwrap_or(1);
+    let n_group = match keys.optional_count("expert_group_count")? {
+        Some(n) => n.max(1),
+        None => keys.guess("expert_group_count", 1, "without the key, experts are not grouped"),
+    };
     let topk_group = match n_group {
         1 => 1,
         _ => keys.count("expert_group_used_count")?,
     };
-    let normalised = keys.metadata.bool(&keys.key("expert_weights_norm"))?.unwrap_or(false);
+    let normalised = keys.metadata.bool(&keys.key("expert_weights_norm"))?;
+    let normalised =
+        normalised.unwrap_or_else(|| keys.guess("expert_weights_norm", false, "the default of the format"));
+    let scaling = match keys.float("expert_weights_scale")? {
+        Some(scale) if scale != 0.0 => scale,
+        Some(_) => keys.guess("expert_weights_scale", 1.0, "the file says 0, which means that there is no scale"),
+        None => keys.guess("expert_weights_scale", 1.0, "the default of the format"),
+    };
     let router = RouterConfig {
         gating,
         n_experts: keys.count("expert_count")?,
@@ -160,7 +187,7 @@ fn experts(keys: &GgufKeys<'_>, layers: std::ops::Range<usize>, default: Gating)
         topk_group,
         group_score: if gating == Gating::Sigmoid { GroupScore::TopTwoSum } else { GroupScore::Max },
         norm: WeightNorm::normalised(normalised),
-        scaling: keys.float("expert_weights_scale")?.filter(|&s| s != 0.0).unwrap_or(1.0),
+        scaling,
         selection_bias: Presence::Detect,
     };
     let n_shared = keys.optional_count("expert_shared_count")?.unwrap_or(0);

@@ -55,6 +55,7 @@ impl ModelConfig {
             config.arch = read_back.arch;
         }
         config.n_mtp = 0;
+        config.guesses.clone_from(&read_back.guesses);
         config.head = Presence::Detect;
         config.attention = config.attention.as_read_from_gguf();
         if let Some(moe) = &mut config.moe {

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
+use crate::guess::Guesses;
 use crate::models::error::ConfigError;
 use crate::models::limits::{MAX_DIM, bad};
 
@@ -12,11 +13,18 @@ pub(crate) struct HfKeys<'a> {
     pub(crate) map: &'a Map<String, Value>,
     /// The `model_type`, for messages.
     pub(crate) arch: &'static str,
+    pub(crate) guesses: &'a Guesses,
 }
 
 impl<'a> HfKeys<'a> {
     pub(crate) fn find(&self, key: &str) -> Option<&'a Value> {
         self.map.get(key).filter(|v| !v.is_null())
+    }
+
+    /// Records that the key is missing, and gives the value that is taken in its place: the default of the architecture in
+    /// transformers.
+    pub(crate) fn default<T: ToString>(&self, key: &str, value: T) -> T {
+        self.guesses.take(key, value, format!("the default of {} in transformers", self.arch))
     }
 
     pub(super) fn missing(&self, key: &str) -> Error {
@@ -34,6 +42,11 @@ impl<'a> HfKeys<'a> {
 
     pub(crate) fn count(&self, key: &str) -> Result<usize> {
         self.optional_count(key)?.ok_or_else(|| self.missing(key))
+    }
+
+    /// A count whose default is recorded.
+    pub(crate) fn count_or_default(&self, key: &str, default: usize) -> Result<usize> {
+        Ok(self.optional_count(key)?.unwrap_or_else(|| self.default(key, default)))
     }
 
     pub(crate) fn optional_double(&self, key: &str) -> Result<Option<f64>> {
@@ -58,6 +71,14 @@ impl<'a> HfKeys<'a> {
             Some(Value::Bool(b)) => Ok(*b),
             Some(other) => Err(bad(key, other, "it must be true or false")),
         }
+    }
+
+    /// As [`HfKeys::flag`], for a rule that changes results: its default is recorded.
+    pub(crate) fn flag_or_default(&self, key: &str, default: bool) -> Result<bool> {
+        if self.find(key).is_none() {
+            self.default(key, default);
+        }
+        self.flag(key, default)
     }
 
     pub(crate) fn text(&self, key: &str) -> Result<Option<&'a str>> {

@@ -57,6 +57,7 @@ pub(crate) fn model(
         norm_eps: keys.float("rms_norm_eps")?,
         n_ctx: keys.count("max_position_embeddings")?,
         head: Presence::known(!keys.flag("tie_word_embeddings", false)?),
+        guesses: keys.guesses.list(),
     };
     config.validate()?;
     Ok(config)
@@ -93,7 +94,11 @@ fn unsupported(feature: String) -> Error {
 
 fn activation(keys: &HfKeys<'_>) -> Result<Activation> {
     match keys.text("hidden_act")? {
-        None | Some("silu") => Ok(Activation::Silu),
+        None => {
+            keys.default("hidden_act", "silu");
+            Ok(Activation::Silu)
+        }
+        Some("silu") => Ok(Activation::Silu),
         Some("relu2") => Ok(Activation::SquaredRelu),
         Some(other) => Err(unsupported(format!("`hidden_act` = \"{other}\""))),
     }
@@ -131,7 +136,7 @@ pub(crate) fn mla(keys: &HfKeys<'_>, interleaved: bool) -> Result<(AttentionConf
     if let Some(factor) = factor.filter(|&f| f != 1.0) {
         return Err(bad("partial_rotary_factor", factor, "latent attention rotates all of `qk_rope_head_dim`"));
     }
-    let neighbours = interleaved || keys.flag("rope_interleave", true)?;
+    let neighbours = interleaved || keys.flag_or_default("rope_interleave", true)?;
     let style = if neighbours { RopeStyle::Interleaved } else { RopeStyle::Halves };
     Ok((AttentionConfig::Mla(dims), RopeConfig { theta, dims: dims.qk_rope, style }))
 }
@@ -144,16 +149,16 @@ pub(crate) fn gqa(keys: &HfKeys<'_>, heads: Heads, partial: f64) -> Result<(Atte
     let Heads { n_heads, hidden } = heads;
     let head_dim = match keys.optional_count("head_dim")? {
         Some(dim) => dim,
-        None => hidden.checked_div(n_heads).unwrap_or(0),
+        None => keys.default("head_dim", hidden.checked_div(n_heads).unwrap_or(0)),
     };
     let dims = GqaDims {
-        n_kv_heads: keys.optional_count("num_key_value_heads")?.unwrap_or(n_heads),
+        n_kv_heads: keys.count_or_default("num_key_value_heads", n_heads)?,
         head_dim,
         qk_norm: Presence::known(keys.flag("use_qk_norm", false)?),
         bias: Presence::known(keys.flag("attention_bias", false)?),
     };
     let (theta, factor) = rotation(keys)?;
-    let factor = factor.unwrap_or(partial);
+    let factor = factor.unwrap_or_else(|| keys.default("partial_rotary_factor", partial));
     if !(factor > 0.0 && factor <= 1.0) {
         return Err(bad("partial_rotary_factor", factor, "it must be above 0 and at most 1"));
     }
@@ -165,7 +170,7 @@ pub(crate) fn gqa(keys: &HfKeys<'_>, heads: Heads, partial: f64) -> Result<(Atte
 /// `rope_theta` and `partial_rotary_factor`, from `rope_parameters` or from the keys beside it.
 fn rotation(keys: &HfKeys<'_>) -> Result<(f32, Option<f64>)> {
     let section = match keys.map.get("rope_parameters") {
-        Some(Value::Object(section)) => Some(HfKeys { map: section, arch: keys.arch }),
+        Some(Value::Object(section)) => Some(HfKeys { map: section, ..*keys }),
         Some(Value::Null) | None => None,
         Some(other) => return Err(bad("rope_parameters", other, "it must be an object")),
     };
@@ -224,7 +229,15 @@ fn experts(keys: &HfKeys<'_>, rules: &Routing) -> Result<Option<MoeConfig>> {
     };
     let Some(n_experts) = n_experts.filter(|&n| n > 0) else { return Ok(None) };
     let gating = match keys.text("scoring_func")? {
-        None => rules.gating,
+        None => keys.default("scoring_func", rules.gating),
+        Some("softmax") if rules.selection_bias => {
+            return Err(ConfigError::Contradiction {
+                first: "scoring_func".to_owned(),
+                second: "e_score_correction_bias".to_owned(),
+                detail: format!("softmax, and the selection bias of {}, which only sigmoid routers have", keys.arch),
+            }
+            .into());
+        }
         Some("sigmoid") => Gating::Sigmoid,
         Some("softmax") => Gating::Softmax,
         Some(other) => {
@@ -235,9 +248,13 @@ fn experts(keys: &HfKeys<'_>, rules: &Routing) -> Result<Option<MoeConfig>> {
             .into());
         }
     };
-    let mut n_group = keys.optional_count("n_group")?.unwrap_or(1);
-    let mut topk_group = keys.optional_count("topk_group")?.unwrap_or(1);
-    match keys.text("topk_method")? {
+    let mut n_group = keys.count_or_default("n_group", 1)?;
+    let mut topk_group = keys.count_or_default("topk_group", 1)?;
+    let method = keys.text("topk_method")?;
+    if method.is_none() && n_group > 1 && rules.greedy_ignores_groups {
+        keys.default("topk_method", "greedy");
+    }
+    match method {
         None | Some("greedy") if rules.greedy_ignores_groups => (n_group, topk_group) = (1, 1),
         None | Some("greedy" | "noaux_tc" | "group_limited_greedy") => {}
         Some(other) => {
@@ -249,7 +266,10 @@ fn experts(keys: &HfKeys<'_>, rules: &Routing) -> Result<Option<MoeConfig>> {
         }
     }
     // The key is read, and refused when it is no flag, even where the architecture never normalises.
-    let stated = keys.flag("norm_topk_prob", rules.normalise.unwrap_or(false))?;
+    let stated = match rules.normalise {
+        Some(default) => keys.flag_or_default("norm_topk_prob", default)?,
+        None => keys.flag("norm_topk_prob", false)?,
+    };
     let router = RouterConfig {
         gating,
         n_experts,
@@ -258,7 +278,10 @@ fn experts(keys: &HfKeys<'_>, rules: &Routing) -> Result<Option<MoeConfig>> {
         topk_group,
         group_score: rules.group_score,
         norm: WeightNorm::normalised(stated && rules.normalise.is_some()),
-        scaling: keys.optional_float("routed_scaling_factor")?.unwrap_or(rules.scaling),
+        scaling: match keys.optional_float("routed_scaling_factor")? {
+            Some(scaling) => scaling,
+            None => keys.default("routed_scaling_factor", rules.scaling),
+        },
         selection_bias: Presence::known(rules.selection_bias),
     };
     let n_shared = match keys.map.get("n_shared_experts") {
@@ -287,7 +310,7 @@ fn dense_prefix(keys: &HfKeys<'_>, n_layers: usize, default: usize) -> Result<us
             .filter_map(|(key, n)| Some((key, n?)))
             .collect();
     match stated[..] {
-        [] => Ok(default.min(n_layers)),
+        [] => Ok(keys.default("first_k_dense_replace", default.min(n_layers))),
         [(first, n), ref others @ ..] => match others.iter().find(|other| other.1 != n) {
             None => Ok(n),
             Some((second, m)) => Err(ConfigError::Contradiction {

@@ -13,6 +13,7 @@ use super::hf::{padding, split_merge};
 use super::pre::PreTokenizer;
 use super::vocabulary::{SpecialIds, TokenType, Vocabulary};
 use crate::error::{Error, Result};
+use crate::guess::Guess;
 use crate::models::registry::special_tokens;
 use crate::text::error::{TextError, VocabularyDefect};
 
@@ -69,6 +70,18 @@ pub(super) fn read(metadata: &Metadata) -> Result<Option<Vocabulary>> {
         PreTokenizer::Gguf(scheme) => scheme.ignore_merges,
         PreTokenizer::Custom { .. } => false,
     };
+    let mut guesses = Vec::new();
+    if metadata.get(TYPES).is_none() {
+        guesses.push(Guess::new(TYPES, "normal", "tokens without a role are pieces of ordinary text"));
+    }
+    if metadata.get(MERGES).is_none() {
+        guesses.push(Guess::new(MERGES, "none", "a text is then cut into the tokens of its bytes"));
+    }
+    let add_bos = metadata.bool(ADD_BOS)?;
+    if add_bos.is_none() && ids.bos.is_some() {
+        let reason = "a begin token goes in front of a prompt only where the file says so";
+        guesses.push(Guess::new(ADD_BOS, false, reason));
+    }
     Ok(Some(Vocabulary {
         origin: ORIGIN.to_owned(),
         tokens: tokens.to_vec(),
@@ -78,8 +91,9 @@ pub(super) fn read(metadata: &Metadata) -> Result<Option<Vocabulary>> {
         pre,
         ids,
         stop_ids: read_stops(metadata)?,
-        add_bos: metadata.bool(ADD_BOS)?.unwrap_or(false),
+        add_bos: add_bos.unwrap_or(false),
         chat_template: metadata.str(CHAT_TEMPLATE)?.map(str::to_owned),
+        guesses,
     }))
 }
 

@@ -16,6 +16,7 @@ use serde_json::Value as Json;
 use super::pre::PreTokenizer;
 use super::vocabulary::{SpecialIds, TokenType, Vocabulary};
 use crate::error::{Error, Result};
+use crate::guess::Guess;
 use crate::models::hf::sections;
 use crate::models::registry::special_tokens;
 use crate::text::error::{TextError, VocabularyDefect};
@@ -59,7 +60,20 @@ pub(super) fn read(dir: &Path) -> Result<Found> {
     let mut vocabulary = parse(&text, &path)?;
     set_roles(&mut vocabulary, &config, &generation);
     vocabulary.stop_ids = generation.eos;
-    vocabulary.add_bos = config.get("add_bos_token").and_then(Json::as_bool).unwrap_or(false);
+    vocabulary.add_bos = match config.get("add_bos_token") {
+        Some(Json::Bool(add)) => *add,
+        None | Some(Json::Null) => {
+            if vocabulary.ids.bos.is_some() {
+                let reason = "a begin token goes in front of a prompt only where the files say so";
+                vocabulary.guesses.push(Guess::new("add_bos_token", false, reason));
+            }
+            false
+        }
+        Some(other) => {
+            let reason = format_args!("`add_bos_token` is {other}, and must be true or false");
+            return Err(file_error(&dir.join("tokenizer_config.json"), reason));
+        }
+    };
     vocabulary.chat_template = chat_template;
     Ok(Found::Vocabulary(Box::new(vocabulary)))
 }
@@ -260,6 +274,7 @@ pub(super) fn parse(text: &str, path: &Path) -> Result<Vocabulary> {
         stop_ids: Vec::new(),
         add_bos: false,
         chat_template: None,
+        guesses: Vec::new(),
     })
 }
 

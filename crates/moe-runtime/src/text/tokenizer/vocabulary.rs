@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use super::bytes;
 use super::pre::PreTokenizer;
 use crate::error::{Error, Result};
+use crate::guess::Guess;
 use crate::text::error::{TextError, VocabularyDefect};
 
 /// The use of a token, with the numbers of GGUF.
@@ -77,6 +78,8 @@ pub(super) struct Vocabulary {
     pub(super) add_bos: bool,
     /// Source of the chat template.
     pub(super) chat_template: Option<String>,
+    /// Facts above that the files do not state.
+    pub(super) guesses: Vec<Guess>,
 }
 
 impl Vocabulary {
