@@ -3,6 +3,7 @@
 //! A parser refuses a wrong value while the command line is read, so that the program ends with exit code 2 and a sentence
 //! that names the option.
 
+mod allow_zero;
 mod engine;
 mod experts;
 mod layout;
@@ -16,6 +17,7 @@ mod seed;
 mod size;
 mod threads;
 
+pub(crate) use allow_zero::AllowZero;
 pub(crate) use engine::EngineArgs;
 pub(crate) use model::ModelArg;
 pub(crate) use number::{fraction, tokens, whole};

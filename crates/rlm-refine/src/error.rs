@@ -21,6 +21,9 @@ pub enum Error {
     /// The student would replace its own source.
     #[error("{path} belongs to the model that is read: choose another name for the output")]
     OutputIsSource { path: String },
+    /// The source has holes where weights should lie.
+    #[error("{path}: {defect}; make or download it again (--allow-zero quantises it as it is)")]
+    SourceWithoutWeights { path: String, defect: String },
     /// The file that was written is not the file that was planned.
     #[error("verification of the written file failed: {defect}")]
     NotAsPlanned { defect: String },

@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 
+use super::allow_zero::AllowZero;
 use super::experts::ExpertArgs;
 use super::layout::LayoutArgs;
 use super::precision::{Act, Kv};
@@ -22,6 +23,8 @@ pub(crate) struct EngineArgs {
     #[command(flatten)]
     layout: LayoutArgs,
     #[command(flatten)]
+    zero: AllowZero,
+    #[command(flatten)]
     threads: Threads,
 }
 
@@ -32,6 +35,7 @@ impl EngineArgs {
     /// Options that exclude each other, and threads that do not start.
     pub(crate) fn engine(&self, memory: Option<u64>) -> Result<Engine> {
         let placement = self.layout.placement(self.experts.bound(), memory)?;
-        Ok(Engine { act: self.act.into(), kv: self.kv.into(), placement, memory, pool: self.threads.pool()? })
+        let (act, kv, pool) = (self.act.into(), self.kv.into(), self.threads.pool()?);
+        Ok(Engine { act, kv, placement, memory, pool, allow_zero: self.zero.allow_zero })
     }
 }

@@ -8,6 +8,7 @@ use moe_runtime::ModelFiles;
 pub(crate) fn first_defect(files: &ModelFiles) -> Option<Error> {
     let metadata = files.gguf().map(|file| file.metadata());
     let report = gguf_bitnet::verify_source(&**files.catalog.source(), metadata, &mut |_, _| {}).ok()?;
-    let defect = report.defects.first()?;
+    // Zeros make no number infinite.
+    let defect = report.defects.iter().find(|defect| !defect.kind.is_zero())?;
     Some(anyhow!("{}: {defect}: make or download it again", files.path().display()))
 }

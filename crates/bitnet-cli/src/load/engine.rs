@@ -22,6 +22,8 @@ pub(crate) struct Engine {
     /// Bytes that the program may take, where the user said so.
     pub(crate) memory: Option<u64>,
     pub(crate) pool: Arc<Pool>,
+    /// Whether the model may lack weights.
+    pub(crate) allow_zero: bool,
 }
 
 impl Engine {
@@ -47,6 +49,7 @@ impl Engine {
             _ => None,
         };
         let mut options = model::options(files, self.act, kernel, self.pool.clone());
+        options.allow_zero = self.allow_zero;
         options.storage = storage::storage(&self.placement, files, plan, self.memory);
         let progress = Progress::bytes("making the layout cache");
         let model = model::load_with_progress(files, &options, &mut |done, total| progress.show(done, total))?;

@@ -3,13 +3,20 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use moe_runtime::ModelFiles;
+use moe_runtime::{Guess, ModelFiles};
+
+use crate::output;
 
 use super::hub::hub;
 
 /// The path of a model: a directory, a GGUF, or a name in the local Hugging Face cache.
 pub(crate) fn locate(spec: &str) -> Result<PathBuf> {
     Ok(gguf_bitnet::resolve_model(spec, hub().as_deref())?)
+}
+
+/// Prints the facts that the model's files do not state, and the values taken in their place.
+pub(crate) fn note_guesses(guesses: &[Guess]) {
+    guesses.iter().for_each(|guess| output::note(format_args!("note: {guess}")));
 }
 
 /// Opens a model without reading weights.

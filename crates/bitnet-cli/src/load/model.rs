@@ -28,8 +28,25 @@ pub(super) fn load_with_progress(
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<CraftsmanModel> {
     let model = load_without_warnings(files, options, progress)?;
+    note_zeros(files, options)?;
     model.kernels().iter().filter_map(self_test_warning).for_each(output::note);
     Ok(model)
+}
+
+/// Refuses a model without weights, as loading it would.
+pub(crate) fn refuse_zeros(files: &ModelFiles) -> Result<()> {
+    Ok(files.weightless()?.refuse(files.path())?)
+}
+
+/// Notes the missing weights of a model that was loaded in spite of them.
+pub(crate) fn note_zeros(files: &ModelFiles, options: &LoadOptions) -> Result<()> {
+    if options.allow_zero {
+        let missing = files.weightless()?;
+        let path = files.path().display();
+        missing.tails.iter().for_each(|tail| output::note(format_args!("notice: {}: {tail}", tail.path.display())));
+        missing.tensors.iter().for_each(|tensor| output::note(format_args!("notice: {path}: {tensor}")));
+    }
+    Ok(())
 }
 
 /// Loads an opened model and keeps the results of its kernel trials. The caller reports the kernels that failed their

@@ -11,7 +11,7 @@ use moe_runtime::Session;
 use rlm_refine::measure::{Column, ForwardRecord};
 use safetensors::{Dtype, tensor::TensorView};
 
-use crate::args::{Act, Kv, ModelArg, Threads, whole};
+use crate::args::{Act, AllowZero, Kv, ModelArg, Threads, whole};
 use crate::exit::UsageError;
 use crate::{load, output};
 
@@ -45,6 +45,8 @@ pub(crate) struct Args {
     #[arg(long)]
     force: bool,
     #[command(flatten)]
+    zero: AllowZero,
+    #[command(flatten)]
     threads: Threads,
 }
 
@@ -58,7 +60,8 @@ pub(crate) fn execute(args: Args) -> Result<()> {
         bail!("the model makes no tokens of this --text: give another one, or --tokens");
     }
     let out = destination(&args)?;
-    let options = load::options(&files, args.act.into(), None, args.threads.pool()?);
+    let mut options = load::options(&files, args.act.into(), None, args.threads.pool()?);
+    options.allow_zero = args.zero.allow_zero;
     let model = Arc::new(load::load(&files, &options)?);
     let mut session = Session::new(model, tokens.len(), args.kv.into())?;
     if let Some(chunk) = args.chunk {

@@ -33,11 +33,11 @@ pub(crate) fn execute(args: Args) -> Result<()> {
     {
         return Err(anyhow!("{} is about another suite: give a --baseline on the same prompts", path.display()));
     }
-    let student = IdentifiedModel::open(&args.student, "reading the student")?;
+    let student = IdentifiedModel::open(&args.student, "reading the student", args.zero.allow_zero)?;
     if args.stamp {
         stamp::check(&student.files)?;
     }
-    let teacher = IdentifiedModel::open(&args.teacher, "reading the teacher")?;
+    let teacher = IdentifiedModel::open(&args.teacher, "reading the teacher", args.zero.allow_zero)?;
     let suite_name = args.suite.file_stem().map_or_else(|| "suite".into(), |name| name.to_string_lossy().into_owned());
     let info = subject_info(&student.files, student.id.clone())?;
     let folder = link_target(&args.report.clone().unwrap_or_else(|| default_folder(&info.name, &suite_name)))?;

@@ -1,13 +1,20 @@
-//! `bitnet inspect`: architecture, sizes, memory and metadata of a model, without reading its weights.
+//! `bitnet inspect`: architecture, sizes, memory and metadata of a model, and whether it can be run, without reading its
+//! weights.
+
+mod container;
+mod metadata;
+mod runs;
 
 use anyhow::Result;
 use behavior_eval::report::Stamp;
 use clap::builder::NonEmptyStringValueParser;
 use comfy_table::Table;
-use gguf_bitnet::{ClassCount, DiscoveryReport, Metadata, Value as MetadataValue};
-use moe_runtime::{MemoryPlan, ModelFiles, Session};
+use gguf_bitnet::{ClassCount, DiscoveryReport, Metadata, OpenModel};
+use moe_runtime::{Guess, MemoryPlan, ModelFiles, Session};
 use serde_json::{Value, json};
 
+use self::metadata::{metadata_json, print_metadata};
+use self::runs::print_runs;
 use crate::args::{Kv, whole};
 use crate::load;
 use crate::output::{self, bits_per_weight, size};
@@ -33,9 +40,17 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn execute(args: Args) -> Result<()> {
-    let files = load::open(&args.model)?;
-    let facts = Facts::new(&files, &args)?;
-    if args.json { output::json(&facts.json(&args)) } else { facts.print(&args) }
+    let path = load::locate(&args.model)?;
+    let container = OpenModel::open(&path)?;
+    match ModelFiles::of(container.clone(), &path) {
+        Ok(files) => {
+            let facts = Facts::new(&files, &args)?;
+            load::note_guesses(&facts.guesses);
+            if args.json { output::json(&facts.json(&args)) } else { facts.print(&args) }
+        }
+        // The file can be read, and its configuration is none that this program computes with.
+        Err(error) => container::show(&container, &error, args.json, args.tensors),
+    }
 }
 
 /// The facts that are shown, as text or as JSON.
@@ -44,6 +59,9 @@ struct Facts<'a> {
     report: DiscoveryReport,
     memory: MemoryPlan,
     kv_bytes_per_token: u64,
+    /// The reasons why the model cannot be run; empty for one that can.
+    obstacles: Vec<String>,
+    guesses: Vec<Guess>,
 }
 
 impl<'a> Facts<'a> {
@@ -53,7 +71,12 @@ impl<'a> Facts<'a> {
         load::check_cache(config, ty)?;
         let kv_bytes_per_token = (config.n_layers * config.cache_shape().bytes_per_token(ty)) as u64;
         let memory = MemoryPlan::new(config, &files.catalog, args.context, ty, Session::DEFAULT_CHUNK);
-        Ok(Self { files, report: files.report(), memory, kv_bytes_per_token })
+        let obstacles = files.obstacles().iter().map(ToString::to_string).collect();
+        let guesses = match files.tokenizer() {
+            Ok(tokenizer) => files.guesses(&tokenizer),
+            Err(_) => config.guesses.clone(),
+        };
+        Ok(Self { files, report: files.report(), memory, kv_bytes_per_token, obstacles, guesses })
     }
 
     fn metadata(&self) -> Option<&Metadata> {
@@ -80,6 +103,9 @@ impl<'a> Facts<'a> {
             "bits_per_weight": bits_per_weight(self.report.bytes, self.report.params),
             "ternary_bits_per_weight": self.ternary_bits(),
             "classes": self.report.classes,
+            "runs": self.obstacles.is_empty(),
+            "obstacles": self.obstacles,
+            "guesses": self.guesses,
             "complete": self.report.is_exact(),
             "missing": self.report.missing,
             "unexpected": self.report.unexpected,
@@ -99,7 +125,7 @@ impl<'a> Facts<'a> {
                 Ok(stamp) => json!(stamp),
                 Err(error) => json!({ "damaged": error.to_string() }),
             };
-            facts["metadata"] = metadata.iter().map(|(key, value)| (key.to_owned(), json_value(value))).collect();
+            facts["metadata"] = metadata_json(metadata);
         }
         if args.tensors {
             facts["tensors"] =
@@ -148,6 +174,7 @@ impl<'a> Facts<'a> {
         ))?;
         output::line(class_table(&self.report.classes))?;
         self.print_defects()?;
+        print_runs(&self.obstacles)?;
         output::line(format_args!(
             "cache {} per token; with {} tokens: weights {} + cache {} + buffers {} = {}",
             size(self.kv_bytes_per_token),
@@ -159,9 +186,7 @@ impl<'a> Facts<'a> {
         ))?;
         if let Some(metadata) = self.metadata() {
             print_stamp(metadata)?;
-            for (key, value) in metadata.iter().filter(|(key, _)| !key.starts_with("craftsman.gates.")) {
-                output::line(format_args!("{} = {}", output::name(key), short_value(value)))?;
-            }
+            print_metadata(metadata)?;
         }
         if args.tensors {
             for (name, ty, shape) in self.tensors() {
@@ -233,23 +258,4 @@ fn class_table(classes: &[ClassCount]) -> Table {
         ]);
     }
     table
-}
-
-/// A value for JSON: long arrays (the vocabulary) as their length.
-fn json_value(value: &MetadataValue) -> Value {
-    match value {
-        MetadataValue::Array(array) if array.len() > 64 => json!({ "array_of": array.len() }),
-        // Goes through the decimal form, because widening to F64 would print more digits than the F32 has.
-        MetadataValue::F32(number) => json!(number.to_string().parse::<f64>().ok()),
-        other => serde_json::to_value(other).unwrap_or(Value::Null),
-    }
-}
-
-/// A value on one line.
-fn short_value(value: &MetadataValue) -> String {
-    let text = json_value(value).to_string();
-    match text.char_indices().nth(100) {
-        Some((end, _)) => format!("{}...", &text[..end]),
-        None => text,
-    }
 }

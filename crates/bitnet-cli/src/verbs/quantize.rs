@@ -10,7 +10,7 @@ use rlm_refine::{Error, QuantizeOptions, QuantizeReport, Quantizer, Reason, Stag
 use serde_json::json;
 use ternary_core::Rounding;
 
-use crate::args::{self, ModelArg, RecipeArgs, Threads};
+use crate::args::{self, AllowZero, ModelArg, RecipeArgs, Threads};
 use crate::exit::UsageError;
 use crate::load;
 use crate::output::{self, Progress, bits_per_weight, size};
@@ -43,6 +43,8 @@ pub(crate) struct Args {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
+    zero: AllowZero,
+    #[command(flatten)]
     threads: Threads,
 }
 
@@ -56,13 +58,21 @@ enum Method {
 
 pub(crate) fn execute(args: Args) -> Result<()> {
     let files = load::open(&args.model.model)?;
+    match files.tokenizer() {
+        Ok(tokenizer) => load::note_guesses(&files.guesses(&tokenizer)),
+        Err(error) => {
+            load::note_guesses(&files.config.guesses);
+            output::note(format_args!("note: the student will not run here: {error}"));
+        }
+    }
     let pool = args.threads.pool()?;
     let rounding = match args.method {
         Method::Absmean => Rounding::AbsMean,
         Method::Ls => Rounding::LeastSquares,
     };
     let recipe = args.recipe.recipe();
-    let options = QuantizeOptions { recipe, rounding, max_memory_bytes: args.max_memory };
+    let options =
+        QuantizeOptions { recipe, rounding, max_memory_bytes: args.max_memory, allow_zero: args.zero.allow_zero };
     let quantizer = Quantizer::new(&files, options, pool.threads())?;
     let output_bytes = quantizer.output_bytes()?;
     if !args.json || args.dry_run {
@@ -85,6 +95,7 @@ pub(crate) fn execute(args: Args) -> Result<()> {
         error => anyhow::Error::from(error),
     })?;
     drop(current);
+    report.notices.iter().for_each(|notice| output::note(format_args!("notice: the source: {notice}")));
     if args.json {
         return output::json(&json!({
             "out": args.out, "memory_bound_bytes": quantizer.memory_bytes(), "peak_rss_bytes": peak_rss_bytes(),

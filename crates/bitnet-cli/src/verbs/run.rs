@@ -76,9 +76,9 @@ pub(crate) fn execute(args: Args) -> Result<()> {
     let engine = args.engine.engine(args.memory)?;
     let files = load::open(spec)?;
     let tokenizer = files.tokenizer()?;
-    if tokenizer.is_byte_fallback() {
-        output::note("warning: the model has no vocabulary; bytes are its tokens");
-    }
+    let mut guesses = files.guesses(&tokenizer);
+    guesses.retain(|guess| !(args.raw && guess.is_about_chat()));
+    load::note_guesses(&guesses);
     let n_ctx = args.context.unwrap_or_else(|| DEFAULT_CONTEXT.min(files.config.n_ctx));
     let plan = engine.plan(&files, n_ctx, Session::DEFAULT_CHUNK)?;
     check_memory(args.memory, &plan, n_ctx)?;
@@ -87,13 +87,8 @@ pub(crate) fn execute(args: Args) -> Result<()> {
         true => None,
         false => ChatTemplate::of_model(&tokenizer)?,
     };
-    match &template {
-        Some(_) => {}
-        None if args.raw => {}
-        None if args.system.is_some() || args.think.is_some() => {
-            bail!("the model has no chat template, so --system and --think have no place in its prompt")
-        }
-        None => output::note("note: the model has no chat template; the prompt is continued as it stands"),
+    if template.is_none() && (args.system.is_some() || args.think.is_some()) {
+        bail!("the model has no chat template, so --system and --think have no place in its prompt");
     }
     if chats && template.is_none() {
         bail!("a chat needs a chat template; give a prompt with -p to continue it");

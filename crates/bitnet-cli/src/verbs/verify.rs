@@ -3,6 +3,7 @@
 use anyhow::{Result, bail};
 use clap::builder::NonEmptyStringValueParser;
 
+use crate::args::AllowZero;
 use crate::load;
 use crate::output::{self, Progress, size};
 
@@ -14,6 +15,8 @@ pub(crate) struct Args {
     /// GGUF file, checkpoint directory, or name in the local Hugging Face cache
     #[arg(value_name = "FILE", value_parser = NonEmptyStringValueParser::new())]
     model: String,
+    #[command(flatten)]
+    zero: AllowZero,
     /// Print the report as JSON
     #[arg(long)]
     json: bool,
@@ -23,14 +26,21 @@ pub(crate) fn execute(args: Args) -> Result<()> {
     let path = load::locate(&args.model)?;
     let progress = Progress::bytes("verifying");
     let report = gguf_bitnet::verify(&path, &mut |done, total| progress.show(done, total))?;
+    let report = if args.zero.allow_zero { report.allow_zero() } else { report };
     drop(progress);
     if args.json {
         output::json(&report)?;
     } else {
+        for tail in &report.zero_tails {
+            output::line(format_args!("{}: {tail}", tail.path.display()))?;
+        }
         for defect in &report.defects {
             output::line(defect)?;
         }
-        let verdict = if report.defects.is_empty() { "sound" } else { "DAMAGED" };
+        for notice in &report.notices {
+            output::line(format_args!("notice: {notice}"))?;
+        }
+        let verdict = if report.is_valid() { "sound" } else { "DAMAGED" };
         output::line(format_args!(
             "{}: {verdict}, {} tensors, {}, BLAKE3 {}",
             path.display(),
@@ -39,7 +49,7 @@ pub(crate) fn execute(args: Args) -> Result<()> {
             report.identity
         ))?;
     }
-    match report.defects.len() {
+    match report.zero_tails.len() + report.defects.len() {
         0 => Ok(()),
         1 => bail!("{} has a defect: make or download it again", path.display()),
         n => bail!("{} has {n} defects: make or download it again", path.display()),

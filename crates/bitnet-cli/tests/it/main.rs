@@ -8,6 +8,7 @@ mod doctor;
 mod dump;
 mod files;
 mod gates;
+mod integrity;
 mod low_bits;
 mod places;
 mod refusals;

@@ -75,17 +75,17 @@ fn checkpoints_that_are_damaged() {
     let (config, weights) = (model.join("config.json"), model.join("model.safetensors"));
     let (whole_config, whole_weights) = (fs::read_to_string(&config).unwrap(), fs::read(&weights).unwrap());
 
-    // `verify` reads weights alone and does not need the configuration.
+    // `verify` reads weights alone and does not need the configuration; `inspect` says that `run` does.
     fs::remove_file(&config).unwrap();
-    refused_by_all_but(&["verify"], &model, &["config.json"]);
+    refused_by_all_but(&["verify", "inspect"], &model, &["config.json"]);
     fs::write(&config, "{ not json").unwrap();
-    refused_by_all_but(&["verify"], &model, &["config.json"]);
+    refused_by_all_but(&["verify", "inspect"], &model, &["config.json"]);
     fs::write(&config, "[]").unwrap();
-    refused_by_all_but(&["verify"], &model, &["config.json"]);
+    refused_by_all_but(&["verify", "inspect"], &model, &["config.json"]);
     fs::write(&config, whole_config.replace("glm4_moe_lite", "llama")).unwrap();
-    refused_by_all_but(&["verify"], &model, &["config.json", "llama"]);
+    refused_by_all_but(&["verify", "inspect"], &model, &["config.json", "llama"]);
     fs::write(&config, whole_config.replace("\"hidden_size\": 64", "\"hidden_size\": \"wide\"")).unwrap();
-    refused_by_all_but(&["verify"], &model, &["config.json", "hidden_size"]);
+    refused_by_all_but(&["verify", "inspect"], &model, &["config.json", "hidden_size"]);
 
     // Shapes that contradict the configuration: verbs that do not load the model still show it.
     fs::write(&config, whole_config.replace("\"vocab_size\": 128", "\"vocab_size\": 130")).unwrap();
@@ -136,7 +136,7 @@ fn ggufs_that_are_damaged() {
     let mut bytes = whole.clone();
     bytes[architecture..architecture + 9].copy_from_slice(b"deepseekX");
     fs::write(&path, bytes).unwrap();
-    refused_by_all_but(&["verify"], &path, &["damaged.gguf", "deepseekX"]);
+    refused_by_all_but(&["verify", "inspect"], &path, &["damaged.gguf", "deepseekX"]);
 }
 
 #[cfg(unix)]

@@ -1,9 +1,11 @@
 //! A source, opened and checked, and the job that makes its student.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use gguf_bitnet::{
-    FormatError, GgufFile, GgufWriter, Job, Metadata, StoreError, TensorSource, identity_of, output_path, require_space,
+    Defect, FormatError, GgufFile, GgufWriter, Job, Metadata, StoreError, TensorSource, VerifyReport, output_path,
+    require_space, verify_source,
 };
 use moe_runtime::{ModelFiles, Tokenizer};
 use serde_json::{Value, json};
@@ -27,6 +29,8 @@ pub struct QuantizeOptions {
     pub rounding: Rounding,
     /// Most resident memory; `None` leaves the unit of work at its full size.
     pub max_memory_bytes: Option<u64>,
+    /// Whether a source may lack weights: matrices of zeros, holes, or a file whose end was never written.
+    pub allow_zero: bool,
 }
 
 /// A source, opened and checked, and the plan for its student.
@@ -98,7 +102,7 @@ impl<'a> Quantizer<'a> {
     /// Writes the student to `out`, or continues an earlier call with the same source and settings that was stopped.
     ///
     /// # Errors
-    /// An existing `out` without `force`, too little disk, weights that are not finite (by tensor name), an unfinished
+    /// An existing `out` without `force`, too little disk, weights that are missing or not finite (by tensor name), an unfinished
     /// job with other settings, or a written file that is not the planned one. `out` then is as it was before.
     pub fn run(&self, pool: &Pool, out: &Path, force: bool, progress: &mut OnProgress<'_>) -> Result<QuantizeReport> {
         let output_bytes = self.output_bytes()?;
@@ -108,8 +112,12 @@ impl<'a> Quantizer<'a> {
         require_space(out, output_bytes.saturating_sub(held_bytes))?;
         let source = self.files.catalog.source();
         let metadata = self.files.gguf().map(GgufFile::metadata);
-        let source_blake3 =
-            identity_of(&**source, metadata, &mut |done, total| progress(Stage::Hash, done, total))?.to_string();
+        if !self.options.allow_zero {
+            self.files.weightless()?.refuse(self.files.path())?;
+        }
+        let read = verify_source(&**source, metadata, &mut |done, total| progress(Stage::Hash, done, total))?;
+        let notices = self.missing_weights(&read)?;
+        let source_blake3 = read.identity;
         let mut writer = self.writer(&source_blake3)?;
         let mut job = Job::open(out, &self.manifest(&source_blake3, output_bytes), force)?;
         require_space(out, output_bytes.saturating_sub(job.data_len()))?;
@@ -123,9 +131,26 @@ impl<'a> Quantizer<'a> {
                 return Err(error);
             }
         }
-        let report = QuantizeReport::of(&job, &self.plan, output_bytes, source_blake3);
+        let report = QuantizeReport { notices, ..QuantizeReport::of(&job, &self.plan, output_bytes, source_blake3) };
         job.commit(out)?;
         Ok(report)
+    }
+
+    /// The findings about missing weights among the tensors that the student is made of.
+    ///
+    /// # Errors
+    /// The first of them, unless they are allowed.
+    fn missing_weights(&self, read: &VerifyReport) -> Result<Vec<String>> {
+        let catalog = &self.files.catalog;
+        let unused: HashSet<&String> = catalog.skipped().iter().chain(catalog.unmapped()).collect();
+        let used = |defect: &&Defect| !unused.contains(&defect.tensor);
+        let missing: Vec<&Defect> = read.defects.iter().filter(|defect| defect.kind.is_zero()).filter(used).collect();
+        if let (Some(first), false) = (missing.first(), self.options.allow_zero) {
+            let path = self.files.path().display().to_string();
+            return Err(Error::SourceWithoutWeights { path, defect: first.to_string() });
+        }
+        let tails = read.zero_tails.iter().map(|tail| format!("{}: {tail}", tail.path.display()));
+        Ok(tails.chain(missing.into_iter().chain(read.notices.iter().filter(used)).map(Defect::to_string)).collect())
     }
 
     /// Refuses an output that belongs to the source, with `--force` too: the teacher would be lost.
@@ -193,6 +218,7 @@ impl<'a> Quantizer<'a> {
     fn verify(&self, path: &Path, progress: &mut OnProgress<'_>) -> Result<()> {
         let not_planned = |defect: String| Err(Error::NotAsPlanned { defect });
         let report = gguf_bitnet::verify(path, &mut |done, total| progress(Stage::Verify, done, total))?;
+        let report = if self.options.allow_zero { report.allow_zero() } else { report };
         if let Some(defect) = report.defects.first() {
             return not_planned(defect.to_string());
         }

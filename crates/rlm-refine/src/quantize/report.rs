@@ -21,6 +21,8 @@ pub struct QuantizeReport {
     pub params: u64,
     /// Totals by class and type.
     pub types: Vec<TypeReport>,
+    /// Findings about the source's weights that did not stop the job, as sentences.
+    pub notices: Vec<String>,
 }
 
 impl QuantizeReport {
@@ -47,7 +49,13 @@ impl QuantizeReport {
             let metrics = sums.metrics();
             TypeReport { relative_mse: metrics.relative_mse, cosine: metrics.cosine, zeros: metrics.sparsity, ..line }
         });
-        QuantizeReport { source_blake3, output_bytes, params: plan.params(), types: types.collect() }
+        QuantizeReport {
+            source_blake3,
+            output_bytes,
+            params: plan.params(),
+            types: types.collect(),
+            notices: Vec::new(),
+        }
     }
 }
 

@@ -18,6 +18,7 @@ pub(crate) struct Settings {
     pub(crate) max_memory_bytes: Option<u64>,
     pub(crate) threads: usize,
     pub(crate) force: bool,
+    pub(crate) allow_zero: bool,
 }
 
 impl Default for Settings {
@@ -28,6 +29,7 @@ impl Default for Settings {
             max_memory_bytes: None,
             threads: 2,
             force: false,
+            allow_zero: false,
         }
     }
 }
@@ -53,6 +55,7 @@ pub(crate) fn quantize_watched(
         recipe: settings.recipe.clone(),
         rounding: settings.rounding,
         max_memory_bytes: settings.max_memory_bytes,
+        allow_zero: settings.allow_zero,
     };
     let quantizer = Quantizer::new(&files, options, settings.threads)?;
     let report = quantizer.run(&Pool::new(settings.threads).unwrap(), out, settings.force, progress)?;

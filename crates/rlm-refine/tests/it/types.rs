@@ -102,7 +102,8 @@ fn every_pair_of_preset_and_ternary_type_is_planned_as_the_table_says() {
         for (preset_name, preset) in Preset::ALL {
             for (name, ternary) in TERNARY {
                 let recipe = Recipe { preset, ternary, overrides: Vec::new() };
-                let options = QuantizeOptions { recipe, rounding: Rounding::AbsMean, max_memory_bytes: None };
+                let options =
+                    QuantizeOptions { recipe, rounding: Rounding::AbsMean, max_memory_bytes: None, allow_zero: false };
                 for tensor in &Quantizer::new(&files, options, 1).unwrap().plan().tensors {
                     let wanted = wanted(preset, ternary, &tensor.name, &tensor.shape);
                     assert_eq!(tensor.assignment.ty, wanted, "{case}, {preset_name}, {name}: {}", tensor.name);

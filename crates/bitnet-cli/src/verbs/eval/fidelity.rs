@@ -10,7 +10,7 @@ use moe_runtime::ModelFiles;
 use rlm_refine::measure::TextScorer;
 use tl_kernels::Pool;
 
-use crate::args::{Act, Kv, Threads, whole};
+use crate::args::{Act, AllowZero, Kv, Threads, whole};
 use crate::load;
 use crate::output::{self, Progress};
 
@@ -44,6 +44,8 @@ pub(super) struct Args {
     /// Print all figures as JSON
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    zero: AllowZero,
     #[command(flatten)]
     threads: Threads,
 }
@@ -117,7 +119,9 @@ impl Scored {
         if tokenizer.is_byte_fallback() {
             output::note(format_args!("warning: {spec} has no vocabulary; its text is cut into bytes"));
         }
-        let model = load::load(&files, &load::options(&files, args.act.into(), None, pool))?;
+        let mut options = load::options(&files, args.act.into(), None, pool);
+        options.allow_zero = args.zero.allow_zero;
+        let model = load::load(&files, &options)?;
         let scorer = TextScorer::new(Arc::new(model), args.n_ctx, args.kv.into())?;
         // A control token in a measured text is encoded as ordinary characters.
         let tokens = tokenizer.encode(text, false)?;

@@ -9,7 +9,7 @@ use behavior_eval::model::{ModelError, Subject, SubjectError};
 use behavior_eval::records::trace::{TraceWriter, trace_path};
 use behavior_eval::report::GateReport;
 use behavior_eval::run::{GateRun, Stage, StudentSide, TeacherSide};
-use moe_runtime::ModelFiles;
+use moe_runtime::{LoadOptions, ModelFiles};
 use rlm_refine::measure::subject_info;
 
 use super::model::IdentifiedModel;
@@ -36,7 +36,11 @@ impl Measured {
         let pool = args.threads.pool()?;
         let threads = pool.threads();
         let mut progress = StageProgress::default();
-        let options = |files: &ModelFiles, act: Act| load::options(files, act.into(), None, pool.clone());
+        let allow_zero = args.zero.allow_zero;
+        let options = |files: &ModelFiles, act: Act| LoadOptions {
+            allow_zero,
+            ..load::options(files, act.into(), None, pool.clone())
+        };
         let mut load = || -> Result<Box<dyn Subject>, ModelError> {
             let (act, kv) = TEACHER;
             Ok(Box::new(teacher.load(&options(&teacher.files, act), kv.into())?))

@@ -15,8 +15,12 @@ pub(super) struct IdentifiedModel {
 }
 
 impl IdentifiedModel {
-    pub(super) fn open(spec: &str, what: &'static str) -> Result<Self> {
+    /// Opens a model; one without weights is refused before the other model computes anything.
+    pub(super) fn open(spec: &str, what: &'static str, allow_zero: bool) -> Result<Self> {
         let files = load::open(spec)?;
+        if !allow_zero {
+            load::refuse_zeros(&files)?;
+        }
         let progress = Progress::bytes(what);
         let id = identity(&files, &mut |done, total| progress.show(done, total))?;
         Ok(Self { files, id })
@@ -26,6 +30,7 @@ impl IdentifiedModel {
     pub(super) fn load(&self, options: &LoadOptions, kv: CacheType) -> Result<ModelSubject> {
         let subject = ModelSubject::load(&self.files, self.id.clone(), options, kv)?;
         load::keep_trials(&self.files, options);
+        load::note_zeros(&self.files, options)?;
         subject.model().kernels().iter().filter_map(load::self_test_warning).for_each(output::note);
         Ok(subject)
     }

@@ -10,7 +10,7 @@ use behavior_eval::run::GateRunConfig;
 use clap::ValueEnum;
 use clap::builder::NonEmptyStringValueParser;
 
-use crate::args::{Act, Kv, Threads, fraction, path_not_stream, whole};
+use crate::args::{Act, AllowZero, Kv, Threads, fraction, path_not_stream, whole};
 use crate::load;
 
 /// Largest file of refusal signals that is read, in bytes.
@@ -98,6 +98,8 @@ pub(crate) struct Args {
     /// Print the report as JSON
     #[arg(long)]
     pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) zero: AllowZero,
     #[command(flatten)]
     pub(super) threads: Threads,
 }
