@@ -175,6 +175,14 @@ fn a_guess_is_told_once_and_a_stated_fact_never() {
     let [refused, ..] = verbs(text(&path));
     assert!(refused.refusal().contains("contradicts itself"));
 
+    // Rows of the embedding without a token.
+    let padded = dir.path().join("padded");
+    copy(&teacher(), &padded);
+    let config = fs::read_to_string(padded.join("config.json")).unwrap();
+    fs::write(padded.join("config.json"), config.replace("\"vocab_size\": 2048", "\"vocab_size\": 2058")).unwrap();
+    let ended = bitnet(["inspect", text(&padded)]);
+    assert!(matches!(notes(&ended)[..], [note] if note.contains("10 tokens of padding")), "{}", ended.stderr);
+
     // A model whose prompt is continued as text has no use for a template.
     edited(&path, |metadata, _| drop(metadata.remove("tokenizer.chat_template")));
     assert_eq!(notes(&bitnet(["run", text(&path), "--raw", "-p", "x", "-n", "1"])), [""; 0]);

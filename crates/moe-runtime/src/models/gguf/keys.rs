@@ -88,12 +88,12 @@ impl GgufKeys<'_> {
         }
     }
 
-    /// As [`GgufKeys::gating`], with `default` where neither says it. Records a gating that is not stated.
-    pub(crate) fn gating_or(&self, default: Gating) -> Result<Gating> {
+    /// As [`GgufKeys::gating`], with `default`, the router of the architecture `whose`, where neither says it. Records a gating that is not stated.
+    pub(crate) fn gating_or(&self, default: Gating, whose: &str) -> Result<Gating> {
         let gating = self.gating()?.unwrap_or(default);
         let reason = match self.tensors.selection_bias {
             true => "the file has a selection bias (exp_probs_b), which only sigmoid routers have".to_owned(),
-            false => format!("most files of this kind of {} have this router", self.arch),
+            false => format!("the router of {whose}, which the other keys describe"),
         };
         Ok(match self.stated_gating()? {
             Some(stated) => stated,

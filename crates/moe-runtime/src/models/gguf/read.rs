@@ -44,7 +44,11 @@ pub(crate) fn model(
         0 => 0,
         _ => keys.per_layer("feed_forward_length", 0..n_dense)?.ok_or_else(|| keys.missing("feed_forward_length"))?,
     };
-    let moe = if n_dense < n_layers { Some(experts(keys, n_dense..n_layers, gating)?) } else { None };
+    let moe = if n_dense < n_layers {
+        Some(experts(keys, n_dense..n_layers, keys.gating_or(gating, arch.hf_name())?)?)
+    } else {
+        None
+    };
     let (attention, rope) = attention(keys, Heads { n_heads, hidden, n_layers })?;
     let epsilon = keys.float("attention.layer_norm_rms_epsilon")?;
     let config = ModelConfig {
@@ -160,8 +164,7 @@ pub(crate) fn gqa(keys: &GgufKeys<'_>, heads: Heads) -> Result<(AttentionConfig,
     Ok((AttentionConfig::Gqa(dims), RopeConfig { theta, dims: rotated, style: RopeStyle::Halves }))
 }
 
-fn experts(keys: &GgufKeys<'_>, layers: std::ops::Range<usize>, default: Gating) -> Result<MoeConfig> {
-    let gating = keys.gating_or(default)?;
+fn experts(keys: &GgufKeys<'_>, layers: std::ops::Range<usize>, gating: Gating) -> Result<MoeConfig> {
     let top_k = keys.per_layer("expert_used_count", layers)?;
     let n_group = match keys.optional_count("expert_group_count")? {
         Some(n) => n.max(1),
