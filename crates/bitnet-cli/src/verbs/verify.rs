@@ -26,13 +26,17 @@ pub(crate) fn execute(args: Args) -> Result<()> {
     let path = load::locate(&args.model)?;
     let progress = Progress::bytes("verifying");
     let report = gguf_bitnet::verify(&path, &mut |done, total| progress.show(done, total))?;
-    let report = if args.zero.allow_zero { report.allow_zero() } else { report };
+    let tails = report.zero_tails.clone();
+    let (report, as_notice) = match args.zero.allow_zero {
+        true => (report.allow_zero(), "notice: "),
+        false => (report, ""),
+    };
     drop(progress);
     if args.json {
         output::json(&report)?;
     } else {
-        for tail in &report.zero_tails {
-            output::line(format_args!("{}: {tail}", tail.path.display()))?;
+        for tail in tails {
+            output::line(format_args!("{as_notice}{}: {tail}", tail.path.display()))?;
         }
         for defect in &report.defects {
             output::line(defect)?;

@@ -69,7 +69,8 @@ fn the_zero_end_of_a_file_stops_every_verb_that_computes() {
         assert!(!ended.stderr.contains("--allow-zero"), "{verb}: {}", ended.stderr);
     }
     let allowed = bitnet(["verify", text(&path), "--allow-zero"]).done();
-    assert!(allowed.contains("sound"), "{allowed}");
+    assert!(allowed.contains("sound") && allowed.contains("notice: "), "{allowed}");
+    assert!(allowed.contains("bytes are zero"), "{allowed}");
 }
 
 #[test]
