@@ -77,10 +77,10 @@ fn found(findings: Findings) -> Vec<(DefectKind, Finding)> {
 
 /// How many codes, scales or weights a tensor has of which some may have the defect `kind`.
 pub(super) fn total(info: &TensorInfo, kind: DefectKind) -> u64 {
+    let blocks = info.bytes / info.ty.block_bytes() as u64;
     match (kind, info.ty.format().invalid()) {
-        (DefectKind::ScaleNotFinite, Invalid::Block { scales, .. }) => {
-            (info.bytes / info.ty.block_bytes() as u64 * scales.len() as u64).max(1)
-        }
+        (DefectKind::ScaleNotFinite, Invalid::Block { scales, .. }) => (blocks * scales.len() as u64).max(1),
+        (DefectKind::ScaleNotFinite, Invalid::Scale(_)) => blocks,
         _ => info.elements() as u64,
     }
 }

@@ -129,17 +129,20 @@ impl<'a> ZeroScan<'a> {
 
     /// Defects, and findings that a model may have been made with.
     pub(super) fn into_findings(mut self) -> (Vec<Defect>, Vec<Defect>) {
-        // One scale in all blocks of a ternary matrix is the rule of BitNet; the same one in most matrices is a lost scale.
+        // One scale in all blocks of each ternary matrix is the rule of BitNet. The same one in most matrices is a scale that
+        // was lost, and so is a single one among matrices whose blocks have scales of their own.
+        let of = self.ternary_scales.len();
         let mut by_scale: BTreeMap<[u8; 2], Vec<&Defect>> = BTreeMap::new();
         for (scale, same) in &self.ternary_scales {
             scale.map(|scale| by_scale.entry(scale).or_default().push(same));
         }
-        let of = self.ternary_scales.len();
-        let most = by_scale.into_values().find(|same| same.len() > 1 && 2 * same.len() > of);
-        if let Some(same) = most {
-            let shared =
-                Defect { kind: DefectKind::SharedScale, count: same.len() as u64, of: of as u64, ..same[0].clone() };
-            self.notices.push(shared);
+        let constant = by_scale.values().map(Vec::len).sum::<usize>();
+        if 2 * constant <= of {
+            let few = by_scale.into_values().flatten().filter(|same| same.of >= FEW_BLOCKS);
+            self.notices.extend(few.cloned());
+        } else if let Some(same) = by_scale.into_values().find(|same| same.len() > 1 && 2 * same.len() > of) {
+            let (count, of) = (same.len() as u64, of as u64);
+            self.notices.push(Defect { kind: DefectKind::SharedScale, count, of, ..same[0].clone() });
         }
         (together(self.source, self.defects), self.notices)
     }

@@ -26,7 +26,7 @@ pub(crate) const FILE_BLOCK_BYTES: usize = 4096;
 /// More bytes than any header has.
 const MAX_HEADER_BYTES: usize = 128 << 20;
 /// Places of a long file that are looked at.
-const SAMPLES: usize = 4096;
+const SAMPLES: usize = 64;
 
 /// The zero bytes at the end of a file whose end was never written.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -117,7 +117,10 @@ impl fmt::Display for ZeroTail {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ZeroTail { zero_bytes, file_bytes, tensors, of_tensors, .. } = self;
         let share = 100.0 * *zero_bytes as f64 / (*file_bytes).max(1) as f64;
-        write!(f, "the last {zero_bytes} of {file_bytes} bytes are zero ({share:.1} %)")?;
+        match zero_bytes == file_bytes {
+            true => write!(f, "all its {file_bytes} bytes are zero (100 %)")?,
+            false => write!(f, "the last {zero_bytes} of {file_bytes} bytes are zero ({share:.1} %)")?,
+        }
         if let Some(first) = tensors.first() {
             write!(
                 f,

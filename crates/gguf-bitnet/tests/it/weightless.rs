@@ -241,7 +241,7 @@ fn a_header_that_ends_in_zeros_is_no_riddle() {
     let plain = dir.path().join("preallocated");
     fs::write(&plain, vec![0; 10_000]).unwrap();
     let error = open_source(&plain).unwrap_err().to_string();
-    assert!(error.contains("the last 10000 of 10000 bytes are zero"), "{error}");
+    assert!(error.contains("all its 10000 bytes are zero"), "{error}");
 }
 
 #[test]
@@ -304,6 +304,11 @@ fn scales_that_are_all_the_same_are_a_notice() {
     };
     assert_eq!(ternary([0x3c00, 0x3c00, 0x3c00]), [(DefectKind::SharedScale, 3, 3)]);
     assert_eq!(ternary([0x2c00, 0x2c01, 0x2c02]), [], "a scale per matrix is the rule of BitNet");
+    let one = [
+        with_scale(0, TensorType::Tq2_0, 64, 0x3c00),
+        tensor("blk.1.attn_output.weight", &[64, COLS], TensorType::Tq2_0, &[]),
+    ];
+    assert_eq!(notices(&one), [(DefectKind::ConstantScale, 128, 128)], "one among matrices with a scale per block");
     let whole = [0, 1].map(|i| tensor(&format!("blk.{i}.attn_output.weight"), &[64, COLS], TensorType::Q8_0, &[]));
     assert_eq!(notices(&whole), []);
 }
