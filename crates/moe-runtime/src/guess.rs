@@ -13,7 +13,7 @@ pub struct Guess {
     pub key: String,
     /// The value taken in its place.
     pub value: String,
-    /// Why this value.
+    /// The rule or the fact that leads to this value, as the end of a sentence.
     pub reason: String,
 }
 

@@ -30,7 +30,7 @@ pub struct Weightless {
 /// A tensor of which some matrices, or all, are zero.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ZeroTensor {
-    /// Its canonical name.
+    /// Name of the tensor in the catalog, such as `blk.1.ffn_up_exps.weight`.
     pub name: String,
     /// The role of the tensor in its model.
     pub class: TensorClass,

@@ -165,7 +165,7 @@ impl ModelConfig {
     /// Checks that the model's kind of attention can be built.
     ///
     /// # Errors
-    /// Those of [`mla_attention::Rope::new`].
+    /// The errors of [`mla_attention::Rope::new`].
     pub(crate) fn attention_parts(&self) -> Result<()> {
         match self.attention {
             AttentionConfig::Mla(_) => self.mla().map(drop),

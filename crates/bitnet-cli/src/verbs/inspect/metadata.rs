@@ -14,7 +14,7 @@ pub(super) fn print_metadata(metadata: &Metadata) -> Result<()> {
         .try_for_each(|(key, value)| output::line(format_args!("{} = {}", output::name(key), short_value(value))))
 }
 
-/// All pairs.
+/// All pairs, with the lengths of long arrays in place of the arrays.
 pub(super) fn metadata_json(metadata: &Metadata) -> Value {
     metadata.iter().map(|(key, value)| (key.to_owned(), json_value(value))).collect()
 }
