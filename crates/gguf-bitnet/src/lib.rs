@@ -13,6 +13,7 @@ mod safetensors;
 mod shown;
 mod source;
 mod store;
+mod text;
 
 pub use error::{Error, Result};
 pub use formats::{FormatError, TensorType, UnknownTypeName, dequantize, encode_row, quantize_row};
@@ -34,3 +35,4 @@ pub use store::{
     Job, JobUnit, MAX_CONFIG_BYTES, MappedFile, NewFile, StoreError, link_target, open_regular, output_path,
     peak_rss_bytes, read_stream, read_text, read_text_if_any, require_space, write_atomic,
 };
+pub use text::{NotText, decode_text, with_line_feeds, without_mark};

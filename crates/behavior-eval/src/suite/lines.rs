@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
-use gguf_bitnet::open_regular;
+use gguf_bitnet::{open_regular, without_mark};
 
 use super::error::SuiteError;
 use super::fault::SuiteFault;
@@ -48,7 +48,8 @@ impl Lines {
                 return Err(self.fault(LineFault::TooLong { limit: LONGEST_LINE_BYTES }));
             }
             self.hash.update(&self.buffer);
-            let text = std::str::from_utf8(&self.buffer).map_err(|_| self.fault(LineFault::NotText))?.trim();
+            let text = std::str::from_utf8(&self.buffer).map_err(|_| self.fault(LineFault::NotText))?;
+            let text = if self.number == 1 { without_mark(text) } else { text }.trim();
             if !text.is_empty() {
                 return Fields::parse(text).map(Some).map_err(|fault| self.fault(fault));
             }

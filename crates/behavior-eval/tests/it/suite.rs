@@ -68,6 +68,8 @@ fn a_sound_pair() {
     assert_eq!(prompt.chunk("c 2").unwrap().source, "t");
     assert!(prompt.chunk("c2").is_none());
     assert_eq!(suite.identity().len(), 64);
+    let marked = Files::new(format!("\u{feff}{PROMPT}"), format!("\u{feff}{CHUNKS}")).open().unwrap();
+    assert_eq!(marked.prompts(), suite.prompts(), "a byte order mark is no part of a line");
     // Optional fields, missing or null.
     let bare = prompt_with(r#""label": "resolved", "#, "").replace(r#""relevant": ["c1"]"#, r#""relevant": null"#);
     let suite = Files::new(bare.replace(r#", "gold_answer": "A. [c1]""#, ""), CHUNKS).open().unwrap();
