@@ -5,6 +5,7 @@ pub(crate) mod conversation;
 pub(crate) mod craftsman_backend;
 pub(crate) mod error;
 pub(crate) mod generate;
+pub(crate) mod interrupt;
 pub(crate) mod loops;
 pub(crate) mod sampler;
 pub(crate) mod scripted_backend;

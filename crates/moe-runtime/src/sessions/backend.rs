@@ -71,6 +71,15 @@ pub trait InferenceBackend {
     where
         Self: Sized;
 
+    /// Tokens that a prompt and its answer have room for.
+    fn n_ctx(&self) -> usize;
+
+    /// Number of tokens of `prompt`.
+    ///
+    /// # Errors
+    /// Text that cannot be encoded.
+    fn count_tokens(&self, prompt: Prompt<'_>) -> Result<usize>;
+
     /// Continues `prompt`; `on_text` gets each piece of the answer and may end it. The markup of a thought is part of the
     /// answer when the prompt opens the thought, and left out otherwise.
     ///

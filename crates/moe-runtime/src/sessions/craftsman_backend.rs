@@ -86,6 +86,14 @@ impl InferenceBackend for CraftsmanBackend {
         architecture_names()
     }
 
+    fn n_ctx(&self) -> usize {
+        self.session.n_ctx()
+    }
+
+    fn count_tokens(&self, prompt: Prompt<'_>) -> Result<usize> {
+        Ok(self.encode(prompt)?.len())
+    }
+
     fn generate(
         &mut self,
         prompt: Prompt<'_>,

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use crate::error::{Error, Result};
 use crate::forward::taps::Taps;
 use crate::sessions::error::SessionError;
+use crate::sessions::interrupt::Interrupt;
 use crate::sessions::loops::{LoopConfig, LoopDetector, TokenLoop};
 use crate::sessions::sampler::Sampler;
 use crate::sessions::session::Session;
@@ -19,12 +20,19 @@ pub struct GenerateOptions {
     pub stop: Vec<u32>,
     /// Ends an answer that repeats itself.
     pub loops: LoopConfig,
+    /// Ends an answer from another thread, while its prompt is read too.
+    pub interrupt: Interrupt,
 }
 
 impl Default for GenerateOptions {
-    /// 512 tokens, no stop tokens, the default loop detection.
+    /// 512 tokens, no stop tokens, the default loop detection, no interrupt.
     fn default() -> GenerateOptions {
-        GenerateOptions { max_tokens: 512, stop: Vec::new(), loops: LoopConfig::default() }
+        GenerateOptions {
+            max_tokens: 512,
+            stop: Vec::new(),
+            loops: LoopConfig::default(),
+            interrupt: Interrupt::default(),
+        }
     }
 }
 
@@ -40,6 +48,8 @@ pub enum StopReason {
     ContextFull,
     /// The callback ended it.
     Callback,
+    /// [`GenerateOptions::interrupt`] was raised elsewhere.
+    Interrupt,
     /// The answer repeated itself.
     Loop(TokenLoop),
 }
@@ -53,6 +63,7 @@ impl StopReason {
             StopReason::MaxTokens => "length",
             StopReason::ContextFull => "context",
             StopReason::Callback => "cancelled",
+            StopReason::Interrupt => "interrupt",
             StopReason::Loop(_) => "loop",
         }
     }
@@ -115,8 +126,9 @@ pub struct Generation {
 }
 
 impl Session {
-    /// Appends `prompt`, then token after token until a stop token, a limit, a loop or the callback ends
-    /// the answer. `on_token` gets each token of the answer as it comes and may break.
+    /// Appends `prompt`, then token after token until a stop token, a limit, a loop, the callback or the interrupt ends
+    /// the answer. `on_token` gets each token of the answer as it comes and may break. An interrupt while the prompt is read
+    /// leaves the chunks that were read in the session.
     ///
     /// The last token of the answer is not yet part of the session: to go on, append it together with the tokens that follow.
     ///
@@ -135,6 +147,7 @@ impl Session {
         let mut detector = LoopDetector::new(options.loops);
         let mut tokens = Vec::with_capacity(options.max_tokens.min(self.n_ctx()));
         let mut prefill = None;
+        let before = self.len();
         let mut pending: &[u32] = prompt;
         let mut last;
         let reason = loop {
@@ -144,12 +157,13 @@ impl Session {
                 }
                 break StopReason::MaxTokens;
             }
-            let logits = match self.step(pending, taps) {
+            let logits = match self.step_unless(pending, &options.interrupt, taps) {
                 Err(Error::Session(SessionError::ContextFull { .. })) if !tokens.is_empty() => {
                     break StopReason::ContextFull;
                 }
                 other => other?,
             };
+            let Some(logits) = logits else { break StopReason::Interrupt };
             let token = sampler.sample(logits)?;
             prefill.get_or_insert_with(|| start.elapsed());
             if options.stop.contains(&token) {
@@ -168,7 +182,7 @@ impl Session {
         let total = start.elapsed();
         let prefill = prefill.unwrap_or(total);
         let statistics = Statistics {
-            prompt_tokens: prompt.len(),
+            prompt_tokens: prompt.len().min(self.len() - before),
             generated_tokens: tokens.len(),
             prefill,
             decode: total.saturating_sub(prefill),

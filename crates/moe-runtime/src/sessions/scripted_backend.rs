@@ -35,16 +35,27 @@ const MAX_SCRIPT_BYTES: u64 = 16 << 20;
 /// assert_eq!(backend.prompts(), ["Why is the sky blue?"]);
 /// # Ok::<(), moe_runtime::Error>(())
 /// ```
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct ScriptedBackend {
     answers: VecDeque<String>,
     prompts: Vec<String>,
+    n_ctx: usize,
 }
 
 impl ScriptedBackend {
     /// A backend that answers `answers` in their order.
     pub fn new<T: Into<String>>(answers: impl IntoIterator<Item = T>) -> ScriptedBackend {
-        ScriptedBackend { answers: answers.into_iter().map(Into::into).collect(), prompts: Vec::new() }
+        ScriptedBackend {
+            answers: answers.into_iter().map(Into::into).collect(),
+            prompts: Vec::new(),
+            n_ctx: usize::MAX,
+        }
+    }
+
+    /// The same backend with room for `n_ctx` characters.
+    #[must_use]
+    pub fn with_context(self, n_ctx: usize) -> ScriptedBackend {
+        ScriptedBackend { n_ctx, ..self }
     }
 
     /// The prompts of all calls so far.
@@ -56,17 +67,26 @@ impl ScriptedBackend {
 
 impl InferenceBackend for ScriptedBackend {
     /// Reads a text file; each line is an answer.
-    fn load(path: &Path, _: usize, _: &LoadOptions) -> Result<ScriptedBackend> {
+    fn load(path: &Path, n_ctx: usize, _: &LoadOptions) -> Result<ScriptedBackend> {
         let text = gguf_bitnet::read_text(path, MAX_SCRIPT_BYTES)?;
-        Ok(ScriptedBackend::new(text.lines()))
+        Ok(ScriptedBackend::new(text.lines()).with_context(n_ctx))
     }
 
     fn supported_architectures() -> Vec<&'static str> {
         vec!["scripted"]
     }
 
+    fn n_ctx(&self) -> usize {
+        self.n_ctx
+    }
+
+    fn count_tokens(&self, prompt: Prompt<'_>) -> Result<usize> {
+        Ok(prompt.text().chars().count())
+    }
+
     /// # Errors
-    /// [`SessionError::ScriptEnded`] when there is no answer left.
+    /// [`SessionError::ContextFull`] for a prompt that is too long, [`SessionError::ScriptEnded`] when there is no answer
+    /// left.
     fn generate(
         &mut self,
         prompt: Prompt<'_>,
@@ -74,12 +94,24 @@ impl InferenceBackend for ScriptedBackend {
         options: &GenerateOptions,
         on_text: &mut OnText<'_>,
     ) -> Result<Generation> {
+        let prompt_tokens = self.count_tokens(prompt)?;
+        if prompt_tokens > self.n_ctx {
+            return Err(Error::Session(SessionError::ContextFull { have: self.n_ctx, need: prompt_tokens }));
+        }
         self.prompts.push(prompt.text().to_owned());
         let calls = self.prompts.len();
         let answer = self.answers.pop_front().ok_or(Error::Session(SessionError::ScriptEnded { calls }))?;
         let mut tokens = Vec::new();
         let mut reason = StopReason::StopToken(0);
         for character in answer.chars() {
+            if options.interrupt.is_raised() {
+                reason = StopReason::Interrupt;
+                break;
+            }
+            if prompt_tokens + tokens.len() >= self.n_ctx {
+                reason = StopReason::ContextFull;
+                break;
+            }
             if tokens.len() >= options.max_tokens {
                 reason = StopReason::MaxTokens;
                 break;
@@ -90,8 +122,7 @@ impl InferenceBackend for ScriptedBackend {
                 break;
             }
         }
-        let (prompt_tokens, generated_tokens) = (prompt.text().chars().count(), tokens.len());
-        let statistics = Statistics { prompt_tokens, generated_tokens, ..Statistics::default() };
+        let statistics = Statistics { prompt_tokens, generated_tokens: tokens.len(), ..Statistics::default() };
         Ok(Generation { tokens, reason, statistics })
     }
 

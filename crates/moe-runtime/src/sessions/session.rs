@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::forward::model::{CraftsmanModel, ForwardScratch, LOGIT_ROWS};
 use crate::forward::taps::Taps;
 use crate::sessions::error::SessionError;
+use crate::sessions::interrupt::Interrupt;
 
 /// Receives the logits `[vocab]` of one position.
 pub type LogitsSink<'a> = dyn FnMut(usize, &[f32]) -> Result<()> + 'a;
@@ -108,11 +109,26 @@ impl Session {
     /// # Errors
     /// [`SessionError::NoTokens`], [`SessionError::Token`], [`SessionError::ContextFull`] with both numbers, or the failure of a layer.
     pub fn step<T: Taps>(&mut self, tokens: &[u32], taps: &mut T) -> Result<&[f32]> {
-        self.run(tokens, taps, |model, scratch, _, n| {
+        self.step_unless(tokens, &Interrupt::default(), taps)?;
+        Ok(self.scratch.logits())
+    }
+
+    /// As [`Session::step`]; `None` when `interrupt` was raised before the last chunk. The chunks before that are part of
+    /// the session then.
+    ///
+    /// # Errors
+    /// As [`Session::step`].
+    pub fn step_unless<T: Taps>(
+        &mut self,
+        tokens: &[u32],
+        interrupt: &Interrupt,
+        taps: &mut T,
+    ) -> Result<Option<&[f32]>> {
+        let is_whole = self.run(tokens, interrupt, taps, |model, scratch, _, n| {
             model.compute_logits(n - 1..n, scratch);
             Ok(())
         })?;
-        Ok(self.scratch.logits())
+        Ok(is_whole.then(|| self.scratch.logits()))
     }
 
     /// Appends `tokens` without computing logits.
@@ -120,7 +136,8 @@ impl Session {
     /// # Errors
     /// As [`Session::step`].
     pub fn prefill<T: Taps>(&mut self, tokens: &[u32], taps: &mut T) -> Result<()> {
-        self.run(tokens, taps, |_, _, _, _| Ok(()))
+        self.run(tokens, &Interrupt::default(), taps, |_, _, _, _| Ok(()))?;
+        Ok(())
     }
 
     /// Appends `tokens` and hands the logits of each position `>= from` to `sink`, in order; positions count from the
@@ -135,7 +152,7 @@ impl Session {
         taps: &mut T,
         sink: &mut LogitsSink<'_>,
     ) -> Result<()> {
-        self.run(tokens, taps, |model, scratch, first, n| {
+        self.run(tokens, &Interrupt::default(), taps, |model, scratch, first, n| {
             let mut row = from.saturating_sub(first).min(n);
             while row < n {
                 let end = n.min(row + LOGIT_ROWS);
@@ -146,7 +163,8 @@ impl Session {
                 row = end;
             }
             Ok(())
-        })
+        })?;
+        Ok(())
     }
 
     /// The mean of the final hidden states of `tokens`, which are appended; `[hidden]`.
@@ -159,13 +177,15 @@ impl Session {
         Ok(mean.sum.iter().map(|sum| (sum / tokens.len() as f64) as f32).collect())
     }
 
-    /// Runs `tokens` chunk by chunk; `after` gets the model, the buffers, the first position and the size of a chunk.
+    /// Runs `tokens` chunk by chunk until `interrupt` is raised; whether all chunks were run. `after` gets the model, the
+    /// buffers, the first position and the size of a chunk.
     fn run<T: Taps>(
         &mut self,
         tokens: &[u32],
+        interrupt: &Interrupt,
         taps: &mut T,
         mut after: impl FnMut(&CraftsmanModel, &mut ForwardScratch, usize, usize) -> Result<()>,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let vocab = self.model.config().vocab;
         if tokens.is_empty() {
             return Err(Error::Session(SessionError::NoTokens));
@@ -179,6 +199,9 @@ impl Session {
             return Err(Error::Session(SessionError::ContextFull { have: self.n_ctx(), need }));
         }
         for chunk in tokens.chunks(self.chunk) {
+            if interrupt.is_raised() {
+                return Ok(false);
+            }
             let first = self.cache.len();
             let done = self
                 .model
@@ -189,7 +212,7 @@ impl Session {
                 return Err(error);
             }
         }
-        Ok(())
+        Ok(true)
     }
 }
 

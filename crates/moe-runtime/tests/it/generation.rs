@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use mla_attention::CacheType;
 use moe_runtime::{
-    ChatPrompt, CraftsmanBackend, CraftsmanModel, GenerateOptions, InferenceBackend, LoadOptions, LoopConfig, Prompt,
-    Sampler, SamplerConfig, Session, StopReason,
+    ChatPrompt, CraftsmanBackend, CraftsmanModel, GenerateOptions, InferenceBackend, Interrupt, LoadOptions,
+    LoopConfig, Prompt, Sampler, SamplerConfig, Session, StopReason, forward::Taps,
 };
 
 use crate::golden::{load_changed, read_case, run, session};
@@ -135,4 +135,52 @@ fn the_backend_answers_with_the_teacher() {
     assert!(CraftsmanBackend::supported_architectures().contains(&"glm4_moe_lite"));
     let model: &Arc<CraftsmanModel> = backend.model();
     assert_eq!(model.config().n_layers, 5);
+}
+
+/// Raises an interrupt when the first chunk of a prompt has been computed.
+struct AfterFirstChunk(Interrupt);
+
+impl Taps for AfterFirstChunk {
+    fn final_hidden(&mut self, _: usize, _: &[f32]) {
+        self.0.raise();
+    }
+}
+
+#[test]
+fn an_interrupt_ends_the_reading_of_a_prompt_between_chunks_and_an_answer_between_tokens() {
+    let model = load_changed("glm-tiny", |_| {});
+    let prompt: Vec<u32> = (0..20).map(|n| 1 + n % 7).collect();
+    let options =
+        GenerateOptions { max_tokens: 6, loops: no_loops(), interrupt: Interrupt::new(), ..GenerateOptions::default() };
+    let whole = session(&model, 64)
+        .generate(&prompt, &options, &mut greedy(), &mut (), &mut |_| ControlFlow::Continue(()))
+        .expect("it runs");
+
+    let mut cut = session(&model, 64).with_chunk(8);
+    let mut raise = AfterFirstChunk(options.interrupt.clone());
+    let ended = cut
+        .generate(&prompt, &options, &mut greedy(), &mut raise, &mut |_| ControlFlow::Continue(()))
+        .expect("an interrupt is no failure");
+    assert_eq!((ended.reason, ended.tokens.len(), cut.len()), (StopReason::Interrupt, 0, 8));
+    assert_eq!(ended.statistics.prompt_tokens, 8);
+
+    // The session goes on where it was left.
+    options.interrupt.lower();
+    let rest = cut
+        .generate(&prompt[8..], &options, &mut greedy(), &mut (), &mut |_| ControlFlow::Continue(()))
+        .expect("it runs");
+    assert_eq!(rest.tokens, whole.tokens);
+
+    let mut seen = 0;
+    let interrupt = options.interrupt.clone();
+    let mut on_token = |_| {
+        seen += 1;
+        if seen == 2 {
+            interrupt.raise();
+        }
+        ControlFlow::Continue(())
+    };
+    let ended =
+        session(&model, 64).generate(&prompt, &options, &mut greedy(), &mut (), &mut on_token).expect("it runs");
+    assert_eq!((ended.reason, &ended.tokens[..]), (StopReason::Interrupt, &whole.tokens[..2]));
 }

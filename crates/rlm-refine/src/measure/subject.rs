@@ -92,6 +92,7 @@ impl Subject for ModelSubject {
             max_tokens: max_new_tokens,
             stop: self.tokenizer.stop_ids().to_vec(),
             loops: LoopConfig { max_period: 0, ..LoopConfig::default() },
+            ..GenerateOptions::default()
         };
         let mut sampler = Sampler::new(SamplerConfig::greedy())?;
         let mut go_on = |_| ControlFlow::Continue(());
