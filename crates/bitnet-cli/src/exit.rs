@@ -21,6 +21,9 @@ use crate::output;
 /// Most characters of a sentence on standard error.
 const MAX_CHARS: usize = 2000;
 
+/// The exit code of a program that was interrupted.
+pub(crate) const INTERRUPTED: u8 = 130;
+
 /// A command line whose parts do not fit together, as a sentence that names the option and the remedy.
 #[derive(Debug)]
 pub(crate) struct UsageError(String);
@@ -51,6 +54,18 @@ impl fmt::Display for GateFailed {
 
 impl std::error::Error for GateFailed {}
 
+/// The user ended the program with Ctrl-C.
+#[derive(Debug)]
+pub(crate) struct Interrupted;
+
+impl fmt::Display for Interrupted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("interrupted")
+    }
+}
+
+impl std::error::Error for Interrupted {}
+
 /// Prints the reason of a failure and returns its exit code.
 pub(crate) fn code(outcome: anyhow::Result<()>) -> ExitCode {
     let Err(error) = outcome else { return ExitCode::SUCCESS };
@@ -59,6 +74,9 @@ pub(crate) fn code(outcome: anyhow::Result<()>) -> ExitCode {
     }
     if error.is::<GateFailed>() {
         return ExitCode::from(3);
+    }
+    if error.is::<Interrupted>() {
+        return ExitCode::from(INTERRUPTED);
     }
     // Errors of the libraries name their cause themselves, so that one line is enough.
     output::note(format_args!("error: {}", shortened(&error.to_string())));

@@ -5,10 +5,12 @@
 //! | `args/` | the options that several verbs share, and the parsers of their values |
 //! | `load/` | from a name on the command line to a loaded model, and texts from files |
 //! | `output/` | standard output and standard error: lines, JSON, tables, sizes, progress |
+//! | `terminal/` | chats: keys, the edited line, modes of the terminal, signals |
 //! | `verbs/` | one file per verb, with its own options |
 //! | `exit` | the exit code of every outcome |
 //!
-//! Imports go one way: `verbs` -> `args` -> `load` -> `output`. `exit` uses `output` alone; `verbs` and `args` use `exit`.
+//! Imports go one way: `verbs` -> `args` -> `load` -> `output`, and `verbs` -> `terminal` -> `exit` -> `output`. `args` uses
+//! `exit` too.
 //!
 //! A new option is a field of `Args` in the file of its verb, or of a struct in `args/` when several verbs share it. Its
 //! parser refuses wrong values, `tests/it/command_lines.rs` gets a line for them, and `tests/it/cmd/` the new help page.
@@ -17,6 +19,7 @@ mod args;
 mod exit;
 mod load;
 mod output;
+mod terminal;
 mod verbs;
 
 use std::process::ExitCode;

@@ -35,4 +35,4 @@ pub use store::{
     Job, JobUnit, MAX_CONFIG_BYTES, MappedFile, NewFile, StoreError, link_target, open_regular, output_path,
     peak_rss_bytes, read_stream, read_text, read_text_if_any, require_space, write_atomic,
 };
-pub use text::{NotText, decode_text, with_line_feeds, without_mark};
+pub use text::{NotText, with_line_feeds, without_mark};

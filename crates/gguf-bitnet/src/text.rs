@@ -8,19 +8,19 @@ const UTF16_BE_MARK: &[u8] = b"\xfe\xff";
 const UTF32_LE_MARK: &[u8] = b"\xff\xfe\0\0";
 const UTF32_BE_MARK: &[u8] = b"\0\0\xfe\xff";
 
-/// Bytes that are no text. The message continues a sentence that begins with the name of their file.
+/// Bytes that are no text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "each message names its fields")]
 pub enum NotText {
     /// Neither UTF-8 nor marked as UTF-16.
-    #[error("is not UTF-8 text (byte {at} is {byte:#04x}): convert it first")]
+    #[error("not UTF-8 text (byte {at} is {byte:#04x}): convert it first")]
     Utf8 { at: usize, byte: u8 },
     /// Marked as UTF-16, and no such text.
-    #[error("is marked as UTF-16 but ends in half a character or holds half a pair: convert it to UTF-8 first")]
+    #[error("marked as UTF-16, but it ends in half a character or holds half a pair: convert it to UTF-8 first")]
     Utf16,
     /// Marked as UTF-32, which is not read.
-    #[error("is UTF-32 text: convert it to UTF-8 first")]
+    #[error("UTF-32 text: convert it to UTF-8 first")]
     Utf32,
 }
 
@@ -28,15 +28,7 @@ pub enum NotText {
 ///
 /// # Errors
 /// [`NotText`] for bytes that are neither UTF-8 nor, by their mark, UTF-16.
-///
-/// ```
-/// use gguf_bitnet::decode_text;
-/// assert_eq!(decode_text(b"\xef\xbb\xbf{}".to_vec())?, "{}");
-/// assert_eq!(decode_text(b"\xff\xfeh\0i\0".to_vec())?, "hi");
-/// assert!(decode_text(b"caf\xe9".to_vec()).is_err());
-/// # Ok::<(), gguf_bitnet::NotText>(())
-/// ```
-pub fn decode_text(bytes: Vec<u8>) -> Result<String, NotText> {
+pub(crate) fn decode_text(bytes: Vec<u8>) -> Result<String, NotText> {
     if bytes.starts_with(UTF32_LE_MARK) || bytes.starts_with(UTF32_BE_MARK) {
         return Err(NotText::Utf32);
     }

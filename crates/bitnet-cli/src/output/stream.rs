@@ -37,7 +37,7 @@ pub(crate) fn name(text: &str) -> String {
 }
 
 /// Escapes a text of several lines, whose line breaks and tabs stay.
-fn lines(text: &str) -> String {
+pub(crate) fn lines(text: &str) -> String {
     escape(text, |c| matches!(c, '\n' | '\t'))
 }
 

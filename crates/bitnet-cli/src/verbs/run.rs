@@ -2,22 +2,26 @@
 //!
 //! The answer streams to standard output, everything else goes to standard error.
 
-use std::io::{IsTerminal, Write};
-use std::ops::ControlFlow;
+mod answer;
+mod chat;
+mod stream;
+
+use std::io::IsTerminal;
 
 use anyhow::{Result, bail};
 use clap::ValueEnum;
 use clap::builder::NonEmptyStringValueParser;
-use gguf_bitnet::peak_rss_bytes;
 use moe_runtime::{
-    ChatTemplate, Conversation, ConversationOptions, CraftsmanBackend, GenerateOptions, Generation, InferenceBackend,
-    MemoryPlan, Prompt, Sampler, Session, SessionError, StopReason,
+    ChatTemplate, Conversation, ConversationOptions, CraftsmanBackend, GenerateOptions, MemoryPlan, Prompt, Sampler,
+    Session, SessionError,
 };
 
+use self::answer::{answer, continue_text};
 use crate::args::{self, EngineArgs, SamplingArgs, whole};
 use crate::exit::UsageError;
 use crate::load;
 use crate::output::{self, size};
+use crate::terminal::Console;
 
 /// Context when nothing else is asked for.
 const DEFAULT_CONTEXT: usize = 4096;
@@ -32,8 +36,11 @@ pub(crate) struct Args {
     #[arg(short, long = "model", conflicts_with = "model", value_name = "MODEL", id = "model_flag", value_parser = NonEmptyStringValueParser::new())]
     model_flag: Option<String>,
     /// The prompt; without it, a terminal starts a chat, and other standard input is the prompt, as it is for `-`
-    #[arg(short, long, allow_hyphen_values = true)]
+    #[arg(short, long, allow_hyphen_values = true, conflicts_with = "file")]
     prompt: Option<String>,
+    /// A file with the prompt; `-` is standard input
+    #[arg(short, long, value_name = "FILE", value_parser = NonEmptyStringValueParser::new())]
+    file: Option<String>,
     /// Largest number of tokens of an answer; -1 is no limit but the end of the context
     #[arg(short = 'n', long, default_value = "512", value_name = "N", value_parser = args::tokens)]
     max_tokens: usize,
@@ -43,14 +50,17 @@ pub(crate) struct Args {
     #[command(flatten)]
     sampling: SamplingArgs,
     /// Continue the text of the prompt instead of answering it
-    #[arg(long, conflicts_with_all = ["system", "think"])]
+    #[arg(long, conflicts_with_all = ["system", "system_file", "think"])]
     raw: bool,
     /// With --raw: encode control tokens such as <|user|> in the prompt as tokens, not as ordinary characters
     #[arg(long, requires = "raw")]
     parse_special: bool,
     /// System message, before the prompt
-    #[arg(long, allow_hyphen_values = true)]
+    #[arg(long, allow_hyphen_values = true, conflicts_with = "system_file")]
     system: Option<String>,
+    /// A file with the system message
+    #[arg(long, value_name = "FILE", value_parser = NonEmptyStringValueParser::new())]
+    system_file: Option<String>,
     /// Whether the model thinks before it answers (default: as its chat template says)
     #[arg(long, value_enum)]
     think: Option<Switch>,
@@ -69,11 +79,27 @@ enum Switch {
 
 pub(crate) fn execute(args: Args) -> Result<()> {
     let spec = args.model.as_deref().or(args.model_flag.as_deref()).unwrap_or_default();
-    let chats = args.prompt.is_none() && std::io::stdin().is_terminal();
+    let chats = args.prompt.is_none() && args.file.is_none() && std::io::stdin().is_terminal();
     if chats && args.raw {
-        return Err(UsageError::new("--raw continues a text: give it with --prompt or on standard input").into());
+        return Err(
+            UsageError::new("--raw continues a text: give it with --prompt, --file or on standard input").into()
+        );
+    }
+    let prompt_is_read = args.prompt.as_deref().or(args.file.as_deref()).is_none_or(|text| text == "-");
+    if args.system_file.as_deref() == Some("-") && prompt_is_read {
+        return Err(UsageError::new(
+            "--system-file - needs the prompt elsewhere: give --prompt, or --file with a file",
+        )
+        .into());
     }
     let engine = args.engine.engine(args.memory)?;
+    // Taken over before the model is loaded, so that nothing typed meanwhile is lost or reaches the shell.
+    let mut console = if chats { Some(Console::open()?) } else { None };
+    let system = match (&args.system, &args.system_file) {
+        (Some(system), _) => Some(load::message(system)),
+        (None, Some(file)) => Some(load::read_message(file)?),
+        (None, None) => None,
+    };
     let files = load::open(spec)?;
     let tokenizer = files.tokenizer()?;
     let mut guesses = files.guesses(&tokenizer);
@@ -87,30 +113,33 @@ pub(crate) fn execute(args: Args) -> Result<()> {
         true => None,
         false => ChatTemplate::of_model(&tokenizer)?,
     };
-    if template.is_none() && (args.system.is_some() || args.think.is_some()) {
-        bail!("the model has no chat template, so --system and --think have no place in its prompt");
+    if template.is_none() && (system.is_some() || args.think.is_some()) {
+        bail!("the model has no chat template, so a system message and --think have no place in its prompt");
     }
     if chats && template.is_none() {
         bail!("a chat needs a chat template; give a prompt with -p to continue it");
     }
-    let prompt = match &args.prompt {
-        Some(prompt) if prompt != "-" => Some(prompt.clone()),
-        None if chats => None,
-        _ => Some(load::read_text("-")?),
+    let prompt = match (&args.prompt, &args.file) {
+        (Some(prompt), _) if prompt != "-" => Some(load::message(prompt)),
+        (None, Some(file)) => Some(load::read_message(file)?),
+        (None, None) if chats => None,
+        _ => Some(load::read_message("-")?),
     };
     let model = engine.load(&files, &plan)?;
     let backend = CraftsmanBackend::new(engine.session(model, n_ctx)?, tokenizer);
-    let generate = GenerateOptions { max_tokens: args.max_tokens, ..GenerateOptions::default() };
+    let interrupt = console.as_ref().map(Console::interrupt).unwrap_or_default();
+    let generate = GenerateOptions { max_tokens: args.max_tokens, interrupt, ..GenerateOptions::default() };
     let answered = match (template, prompt) {
         (Some(template), prompt) => {
             let thinking = args.think.map(|think| think == Switch::On);
             let since_1970 = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
             let now_unix_s = since_1970.ok().and_then(|time| i64::try_from(time.as_secs()).ok());
-            let options = ConversationOptions { system: args.system, thinking, now_unix_s, generate };
+            let options = ConversationOptions { system, thinking, now_unix_s, generate };
             let mut conversation = Conversation::new(backend, template, sampler, options);
-            match prompt {
-                Some(prompt) => answer(&mut conversation, &prompt),
-                None => chat(&mut conversation),
+            match (&mut console, prompt) {
+                (Some(console), _) => chat::chat(console, &mut conversation),
+                (None, Some(prompt)) => answer(&mut conversation, &prompt).map(drop),
+                (None, None) => Ok(()),
             }
         }
         (None, Some(prompt)) => {
@@ -139,82 +168,4 @@ fn check_memory(allowed: Option<u64>, plan: &MemoryPlan, n_ctx: usize) -> Result
         size(plan.total_bytes())
     ));
     Ok(plan.check(allowed)?)
-}
-
-/// Takes turns on a terminal until the input ends.
-fn chat<B: InferenceBackend>(conversation: &mut Conversation<B>) -> Result<()> {
-    output::note("chat: an empty line or end of input leaves");
-    loop {
-        let _ = write!(std::io::stderr(), "> ");
-        let mut line = String::new();
-        if std::io::stdin().read_line(&mut line)? == 0 || line.trim().is_empty() {
-            return Ok(());
-        }
-        answer(conversation, line.trim())?;
-    }
-}
-
-/// One turn of a conversation.
-fn answer<B: InferenceBackend>(conversation: &mut Conversation<B>, text: &str) -> Result<()> {
-    let mut stream = Stream::default();
-    let answer = conversation.say(text, &mut |piece| stream.show(piece))?;
-    stream.finish(&answer.generation)
-}
-
-/// Continues a text without a conversation.
-fn continue_text(
-    mut backend: impl InferenceBackend,
-    mut sampler: Sampler,
-    options: &GenerateOptions,
-    prompt: Prompt<'_>,
-) -> Result<()> {
-    let mut stream = Stream::default();
-    let generation = backend.generate(prompt, &mut sampler, options, &mut |piece| stream.show(piece))?;
-    stream.finish(&generation)
-}
-
-/// An answer on its way to standard output.
-#[derive(Default)]
-struct Stream {
-    failure: Option<std::io::Error>,
-}
-
-impl Stream {
-    /// Writes a piece at once; ends the answer where that fails.
-    fn show(&mut self, piece: &str) -> ControlFlow<()> {
-        let mut out = std::io::stdout().lock();
-        match out.write_all(piece.as_bytes()).and_then(|()| out.flush()) {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(error) => {
-                self.failure = Some(error);
-                ControlFlow::Break(())
-            }
-        }
-    }
-
-    /// Ends the line and prints the statistics.
-    fn finish(mut self, generation: &Generation) -> Result<()> {
-        let _ = self.show("\n");
-        if let Some(error) = self.failure {
-            return Err(output::not_written(error));
-        }
-        note_statistics(generation);
-        Ok(())
-    }
-}
-
-fn note_statistics(generation: &Generation) {
-    let s = &generation.statistics;
-    let why = match generation.reason {
-        StopReason::Loop(found) => format!("loop ({found:?})"),
-        reason => reason.name().to_owned(),
-    };
-    let peak = peak_rss_bytes().map_or_else(String::new, |bytes| format!(", peak memory {}", size(bytes)));
-    output::note(format_args!(
-        "prompt {} tokens at {:.1}/s, answer {} tokens at {:.1}/s, ended by {why}{peak}",
-        s.prompt_tokens,
-        s.prefill_tokens_per_s(),
-        s.generated_tokens,
-        s.decode_tokens_per_s(),
-    ));
 }

@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod bench;
+#[cfg(target_os = "linux")]
+mod chat;
 mod command_lines;
 mod common;
 mod doctor;
@@ -11,6 +13,8 @@ mod gates;
 mod integrity;
 mod low_bits;
 mod places;
+#[cfg(target_os = "linux")]
+mod pty;
 mod refusals;
 mod texts;
 mod trace;

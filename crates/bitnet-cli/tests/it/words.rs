@@ -175,7 +175,7 @@ fn settings_and_prompts_that_cannot_be_used_are_refused() {
     bitnet(["run"]).usage();
     bitnet(["run", "one", "-m", "two"]).usage();
     let sentence = bitnet_reading(*b"abc\xff\xfe", ["run", &teacher(), "-n", "1"]).refusal();
-    assert_eq!(sentence, "error: standard input: not UTF-8 text: convert it first");
+    assert_eq!(sentence, "error: standard input: not UTF-8 text (byte 3 is 0xff): convert it first");
     run(&teacher(), &["-p", "", "-n", "2"]).done();
     run(&teacher(), &["-p", "", "-n", "2", "--raw"]).done();
 }
@@ -203,7 +203,12 @@ fn token_ids_are_those_of_the_reference() {
         let asked = golden["text"].as_str().unwrap();
         let shown = bitnet(["tokenize", "-m", &teacher(), "--parse-special", "--text", asked]).done();
         assert_eq!(shown.trim_end_matches('\n'), ids.join(" "), "{asked:?}");
-        let json = bitnet_reading(asked, ["tokenize", "-m", student(), "--parse-special", "--json"]).json();
+        // Ends of lines are made equal in a text from a pipe, and stay as they are in an argument.
+        let plain = asked.replace("\r\n", "\n").replace('\r', "\n");
+        let args = ["tokenize", "-m", student(), "--parse-special", "--json"];
+        let json = bitnet_reading(asked, args).json();
+        assert_eq!(json, bitnet(args.iter().chain(&["--text", &plain])).json(), "{asked:?}");
+        let json = bitnet(args.iter().chain(&["--text", asked])).json();
         assert_eq!(json["ids"], golden["ids"], "{asked:?}");
         assert_eq!(json["pieces"].as_array().unwrap().len(), ids.len());
     }
@@ -222,6 +227,102 @@ fn token_ids_are_those_of_the_reference() {
     let sentence = bitnet(["tokenize", "-m", &teacher(), "--file", text(&file)]).refusal();
     assert!(sentence.contains("not UTF-8 text") && sentence.contains(text(&file)), "{sentence}");
     bitnet(["tokenize", "-m", &teacher(), "--text", "a", "--file", "b"]).usage();
+}
+
+/// The same text as other systems and programs write it.
+fn spellings(text: &str) -> Vec<Vec<u8>> {
+    let windows = text.replace('\n', "\r\n");
+    let units = |order: fn(u16) -> [u8; 2]| windows.encode_utf16().flat_map(order).collect::<Vec<u8>>();
+    vec![
+        text.into(),
+        windows.clone().into(),
+        text.replace('\n', "\r").into(),
+        [b"\xef\xbb\xbf", text.as_bytes()].concat(),
+        [b"\xff\xfe".to_vec(), units(u16::to_le_bytes)].concat(),
+        [b"\xfe\xff".to_vec(), units(u16::to_be_bytes)].concat(),
+    ]
+}
+
+#[test]
+fn a_prompt_is_the_same_from_an_argument_a_pipe_and_a_file_in_every_spelling() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, system_file) = (dir.path().join("prompt"), dir.path().join("system"));
+    let (system, prompt) = ("Be brief.\nBe kind.", "What is the capital\nof gr\u{fc}n \u{1f600} inlet?");
+    let teacher = teacher();
+    let base = ["run", &teacher, "--temp", "0", "-n", "12"];
+    let ended = bitnet(base.iter().chain(&["-p", prompt, "--system", system]));
+    let figures = |ended: &Ended| ended.stderr.split(" at ").next().unwrap().to_owned();
+    let tokens = figures(&ended);
+    assert!(tokens.starts_with("prompt "), "{tokens}");
+    let want = ended.done();
+    let windows = bitnet(base.iter().chain(&["-p", &prompt.replace('\n', "\r\n"), "--system", system]));
+    assert_eq!((figures(&windows), windows.done()), (tokens.clone(), want.clone()));
+    // With and without an end of the last line, which is no part of a message.
+    for bytes in [spellings(prompt), spellings(&format!("{prompt}\n"))].concat() {
+        let piped = bitnet_reading(bytes.clone(), base.iter().chain(&["--system", system]));
+        assert_eq!((figures(&piped), piped.done()), (tokens.clone(), want.clone()), "{bytes:?}");
+        fs::write(&file, &bytes).unwrap();
+        fs::write(&system_file, spellings(&format!("{system}\n"))[4].clone()).unwrap();
+        let read = bitnet(base.iter().chain(&["-f", text(&file), "--system-file", text(&system_file)]));
+        assert_eq!((figures(&read), read.done()), (tokens.clone(), want.clone()), "{bytes:?}");
+    }
+    // One end of a line, not all of them.
+    let raw = bitnet(base.iter().chain(&["--raw", "-p", "The capital"]));
+    let [one, two] =
+        ["\n", "\n\n"].map(|end| bitnet_reading(format!("The capital{end}"), base.iter().chain(&["--raw"])));
+    assert!(figures(&one) == figures(&raw) && figures(&two) != figures(&raw), "{raw:?}, {one:?}, {two:?}");
+    assert_eq!(one.done(), raw.done());
+
+    bitnet(base.iter().chain(&["-p", "a", "-f", "b"])).usage();
+    bitnet(base.iter().chain(&["-p", "a", "--system", "b", "--system-file", "c"])).usage();
+    assert!(bitnet(base.iter().chain(&["--system-file", "-"])).usage().contains("--system-file -"));
+    assert!(bitnet(base.iter().chain(&["-f", "no/such/file"])).refusal().contains("no/such/file"));
+}
+
+#[test]
+fn texts_may_begin_with_a_byte_order_mark() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("text");
+    let asked = "What is it?\nWhat was it?\n";
+    let ids = bitnet(["tokenize", "-m", &teacher(), "--text", asked]).done();
+    for bytes in spellings(asked) {
+        fs::write(&file, &bytes).unwrap();
+        assert_eq!(bitnet(["tokenize", "-m", &teacher(), "--file", text(&file)]).done(), ids, "{bytes:?}");
+        assert_eq!(bitnet_reading(bytes, ["tokenize", "-m", &teacher()]).done(), ids);
+    }
+    for (bytes, part) in
+        [(&b"\xff\xfea"[..], "UTF-16"), (b"\xff\xfe\0\0a\0\0\0", "UTF-32"), (b"caf\xe9", "byte 3 is 0xe9")]
+    {
+        fs::write(&file, bytes).unwrap();
+        let sentence = bitnet(["tokenize", "-m", &teacher(), "--file", text(&file)]).refusal();
+        assert!(sentence.contains(part) && sentence.contains(text(&file)), "{sentence}");
+    }
+
+    let heldout = fs::read_to_string(fixtures::path("texts/heldout.txt")).unwrap();
+    let heldout: String = heldout.lines().take(60).flat_map(|line| [line, "\n"]).collect();
+    let eval = |text: &str| {
+        bitnet([
+            "eval",
+            "fidelity",
+            "--student",
+            &teacher(),
+            "--n-ctx",
+            "64",
+            "--windows",
+            "2",
+            "--json",
+            "--text",
+            text,
+        ])
+        .json()
+    };
+    fs::write(&file, &heldout).unwrap();
+    let want = eval(text(&file))["perplexity"].clone();
+    assert!(want.is_object() || want.is_number(), "{want}");
+    for bytes in spellings(&heldout) {
+        fs::write(&file, &bytes).unwrap();
+        assert_eq!(eval(text(&file))["perplexity"], want);
+    }
 }
 
 #[test]

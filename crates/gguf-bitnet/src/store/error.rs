@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::text::NotText;
+
 /// A defect of a file access, an output path or a job.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -21,9 +23,9 @@ pub enum StoreError {
     /// A file that is larger than any of its kind.
     #[error("has more than {limit} bytes, and no file of its kind needs as many: give the right file")]
     TooLong { limit: u64 },
-    /// Bytes that are not UTF-8 where a text should be.
-    #[error("not UTF-8 text: convert it first")]
-    NotText,
+    /// Bytes that are neither UTF-8 nor marked UTF-16 where a text should be.
+    #[error(transparent)]
+    NotText(#[from] NotText),
     /// A directory where a file should be.
     #[error("{} is a directory: name a file inside of it", path.display())]
     IsDirectory { path: PathBuf },

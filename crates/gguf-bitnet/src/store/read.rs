@@ -11,12 +11,10 @@ use std::path::Path;
 use super::error::StoreError;
 use crate::error::{Error, Locate, Result};
 use crate::source::{FileKind, SourceError};
+use crate::text::decode_text;
 
 /// Most bytes of a configuration or a chat template; the largest known, with a list of added tokens, have a few MB.
 pub const MAX_CONFIG_BYTES: u64 = 16 << 20;
-
-/// The three bytes that some editors put before a UTF-8 text. They are no part of it.
-const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Opens a regular file for reading, for readers that take part after part.
 ///
@@ -75,14 +73,14 @@ pub(crate) fn read_start(path: &Path, n: usize) -> Result<Vec<u8>> {
 /// ```
 ///
 /// # Errors
-/// As [`open_regular`]; [`StoreError::TooLong`] for more than `limit` bytes; [`StoreError::NotText`] for bytes that are not UTF-8; [`SourceError::OtherFile`] for a Git LFS
+/// As [`open_regular`]; [`StoreError::TooLong`] for more than `limit` bytes; [`StoreError::NotText`] for bytes that are neither UTF-8 nor marked UTF-16; [`SourceError::OtherFile`] for a Git LFS
 /// pointer, which stands for a text that was not fetched.
 pub fn read_text(path: &Path, limit: u64) -> Result<String> {
     let bytes = read_bytes(path, limit)?;
     if FileKind::is_pointer(&bytes) {
         return Err(SourceError::OtherFile { kind: FileKind::LfsPointer }.in_file(path));
     }
-    text(bytes).map_err(|error| error.in_file(path))
+    decode_text(bytes).map_err(|defect| StoreError::from(defect).in_file(path))
 }
 
 /// As [`read_text`], for a file that need not be there. A link whose target is missing is an error: the file was there.
@@ -101,15 +99,7 @@ pub fn read_text_if_any(path: &Path, limit: u64) -> Result<Option<String>> {
 /// # Errors
 /// [`StoreError::TooLong`], [`StoreError::NotText`], [`StoreError::Io`]; `name` stands for the path.
 pub fn read_stream(stream: impl Read, name: &str, limit: u64) -> Result<String> {
-    text(read_all(stream, Path::new(name), limit)?).map_err(|error| error.in_file(name))
-}
-
-/// The text in these bytes.
-fn text(mut bytes: Vec<u8>) -> Result<String, StoreError> {
-    if bytes.starts_with(BYTE_ORDER_MARK) {
-        bytes.drain(..BYTE_ORDER_MARK.len());
-    }
-    String::from_utf8(bytes).map_err(|_| StoreError::NotText)
+    decode_text(read_all(stream, Path::new(name), limit)?).map_err(|defect| StoreError::from(defect).in_file(name))
 }
 
 #[cfg(test)]
@@ -126,9 +116,9 @@ mod tests {
         assert!(matches!(error.root(), Error::Store(StoreError::TooLong { limit: 6 })), "{error}");
         std::fs::write(&path, b"\xef\xbb\xbf{}").unwrap();
         assert_eq!(read_text(&path, 5).unwrap(), "{}", "without its byte order mark");
-        std::fs::write(&path, b"\xff\xfe{\0").unwrap();
+        std::fs::write(&path, b"\xff{").unwrap();
         let error = read_text(&path, 5).unwrap_err();
-        assert!(matches!(error.root(), Error::Store(StoreError::NotText)), "{error}");
+        assert!(matches!(error.root(), Error::Store(StoreError::NotText(_))), "{error}");
         assert!(error.to_string().contains("a.json"), "{error}");
 
         std::fs::write(&path, "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n").unwrap();

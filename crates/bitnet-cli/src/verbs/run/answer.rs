@@ -1,0 +1,26 @@
+//! Answers, with and without a conversation.
+
+use anyhow::Result;
+use moe_runtime::{Conversation, GenerateOptions, InferenceBackend, Prompt, Sampler, StopReason};
+
+use super::stream::Stream;
+
+/// One turn of a conversation; the reason for the end of the answer.
+pub(super) fn answer<B: InferenceBackend>(conversation: &mut Conversation<B>, text: &str) -> Result<StopReason> {
+    let mut stream = Stream::new();
+    let answer = conversation.say(text, &mut |piece| stream.show(piece))?;
+    stream.finish(&answer.generation)?;
+    Ok(answer.generation.reason)
+}
+
+/// Continues a text without a conversation.
+pub(super) fn continue_text(
+    mut backend: impl InferenceBackend,
+    mut sampler: Sampler,
+    options: &GenerateOptions,
+    prompt: Prompt<'_>,
+) -> Result<()> {
+    let mut stream = Stream::new();
+    let generation = backend.generate(prompt, &mut sampler, options, &mut |piece| stream.show(piece))?;
+    stream.finish(&generation)
+}

@@ -1,0 +1,117 @@
+//! A chat on a terminal: it ends when the user leaves, not when a turn fails.
+
+use anyhow::Result;
+use moe_runtime::{Conversation, Error, Fit, InferenceBackend, SessionError, StopReason};
+
+use super::answer::answer;
+use crate::exit::Interrupted;
+use crate::output;
+use crate::terminal::{Console, Entry};
+
+/// A message that the user wants to send, or a reason to ask for another one.
+enum Message {
+    Send(String),
+    Withdrawn,
+    Leave,
+}
+
+/// Takes turns until the user leaves.
+///
+/// # Errors
+/// [`Interrupted`] after Ctrl-C twice, an output that cannot be written, and a model that cannot be computed.
+pub(super) fn chat<B: InferenceBackend>(console: &mut Console, conversation: &mut Conversation<B>) -> Result<()> {
+    output::note("chat: Ctrl-C stops an answer, Ctrl-D leaves, Alt-Enter starts a new line");
+    loop {
+        let text = match console.ask("> ") {
+            Entry::Text(text) => text,
+            Entry::Interrupt { again: false } => {
+                output::note("press Ctrl-C again to leave");
+                continue;
+            }
+            Entry::Interrupt { again: true } => return Err(Interrupted.into()),
+            Entry::End => return Ok(()),
+        };
+        let text = text.trim_end_matches('\n');
+        if text.trim().is_empty() {
+            continue;
+        }
+        console.remember(text);
+        match turn(console, conversation, text.to_owned()) {
+            Ok(Message::Leave) => return Ok(()),
+            Ok(_) => {}
+            Err(error) if concerns_message(&error) => output::note(format_args!("error: {error}")),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Sends a message once it fits the context, and shows the answer.
+fn turn<B: InferenceBackend>(
+    console: &mut Console,
+    conversation: &mut Conversation<B>,
+    text: String,
+) -> Result<Message> {
+    let message = make_room(console, conversation, text)?;
+    if let Message::Send(text) = &message {
+        let reason = answer(conversation, text)?;
+        if reason == StopReason::ContextFull {
+            output::note(format_args!("the context of {} tokens is full: the answer ends here", conversation.n_ctx()));
+        }
+    }
+    Ok(message)
+}
+
+/// Offers to drop turns where the context is full. A reply that is neither yes nor no takes the place of the message.
+fn make_room<B: InferenceBackend>(
+    console: &mut Console,
+    conversation: &mut Conversation<B>,
+    mut text: String,
+) -> Result<Message> {
+    loop {
+        let n_ctx = conversation.n_ctx();
+        let turns = match conversation.fit(&text)? {
+            Fit::Whole => return Ok(Message::Send(text)),
+            Fit::TooLong { tokens } => {
+                output::note(format_args!(
+                    "the message has {tokens} tokens with its template and does not fit the context of {n_ctx}: shorten \
+                     it, or start with a larger context (-c)"
+                ));
+                return Ok(Message::Withdrawn);
+            }
+            Fit::Without { turns, tokens } => {
+                let oldest =
+                    if turns == 1 { "the oldest turn".to_owned() } else { format!("the {turns} oldest turns") };
+                output::note(format_args!(
+                    "the context of {n_ctx} tokens is full, the conversation with this message has {tokens}: drop \
+                     {oldest} and go on?"
+                ));
+                turns
+            }
+        };
+        match console.ask("[Y/n] ") {
+            Entry::Text(reply) => match reply.trim().to_lowercase().as_str() {
+                "" | "y" | "yes" => {
+                    conversation.drop_oldest(turns);
+                    return Ok(Message::Send(text));
+                }
+                "n" | "no" => break,
+                _ => {
+                    text = reply.trim_end_matches('\n').to_owned();
+                    console.remember(&text);
+                }
+            },
+            Entry::Interrupt { .. } => break,
+            Entry::End => return Ok(Message::Leave),
+        }
+    }
+    output::note("not sent; the key Up brings the message back");
+    Ok(Message::Withdrawn)
+}
+
+/// Whether a failure is about this message, so that another one may succeed.
+fn concerns_message(error: &anyhow::Error) -> bool {
+    matches!(
+        error.downcast_ref(),
+        Some(Error::Text(_) | Error::Session(SessionError::ContextFull { .. } | SessionError::NoTokens))
+    )
+}

@@ -1,0 +1,61 @@
+//! An answer on its way to standard output.
+
+use std::io::{IsTerminal, Write};
+use std::ops::ControlFlow;
+
+use anyhow::Result;
+use gguf_bitnet::peak_rss_bytes;
+use moe_runtime::{Generation, StopReason};
+
+use crate::output::{self, size};
+
+/// Standard output, piece by piece. A terminal gets no control characters of the model.
+pub(super) struct Stream {
+    is_terminal: bool,
+    failure: Option<std::io::Error>,
+}
+
+impl Stream {
+    pub(super) fn new() -> Stream {
+        Stream { is_terminal: std::io::stdout().is_terminal(), failure: None }
+    }
+
+    /// Writes a piece at once; ends the answer where that fails.
+    pub(super) fn show(&mut self, piece: &str) -> ControlFlow<()> {
+        let escaped = self.is_terminal.then(|| output::lines(piece));
+        let mut out = std::io::stdout().lock();
+        match out.write_all(escaped.as_deref().unwrap_or(piece).as_bytes()).and_then(|()| out.flush()) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => {
+                self.failure = Some(error);
+                ControlFlow::Break(())
+            }
+        }
+    }
+
+    /// Ends the line and prints the statistics.
+    pub(super) fn finish(mut self, generation: &Generation) -> Result<()> {
+        let _ = self.show("\n");
+        if let Some(error) = self.failure {
+            return Err(output::not_written(error));
+        }
+        note_statistics(generation);
+        Ok(())
+    }
+}
+
+fn note_statistics(generation: &Generation) {
+    let s = &generation.statistics;
+    let why = match generation.reason {
+        StopReason::Loop(found) => format!("loop ({found:?})"),
+        reason => reason.name().to_owned(),
+    };
+    let peak = peak_rss_bytes().map_or_else(String::new, |bytes| format!(", peak memory {}", size(bytes)));
+    output::note(format_args!(
+        "prompt {} tokens at {:.1}/s, answer {} tokens at {:.1}/s, ended by {why}{peak}",
+        s.prompt_tokens,
+        s.prefill_tokens_per_s(),
+        s.generated_tokens,
+        s.decode_tokens_per_s(),
+    ));
+}
