@@ -118,6 +118,26 @@ mod tests {
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
+    #[cfg(unix)]
+    #[test]
+    fn a_model_behind_a_link_is_rewritten_and_the_link_stays() {
+        let (dir, disk) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let path = model(disk.path());
+        let link = dir.path().join("link.gguf");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        let before = identity(&GgufFile::open(&path).unwrap()).unwrap().to_string();
+        let change = |metadata: &mut Metadata| {
+            metadata.insert("craftsman.gates.verdict", "SHIP");
+        };
+        rewrite_metadata(&link, &before, change, &mut |_, _| {}).unwrap();
+        assert!(link.is_symlink());
+        let file = GgufFile::open(&path).unwrap();
+        assert_eq!(file.metadata().str("craftsman.gates.verdict").unwrap(), Some("SHIP"));
+        for folder in [&dir, &disk] {
+            assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing else is left");
+        }
+    }
+
     #[test]
     fn another_model_is_refused_and_the_file_stays() {
         let dir = tempfile::tempdir().unwrap();
