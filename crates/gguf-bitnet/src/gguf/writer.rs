@@ -8,7 +8,6 @@
 //! at once.
 
 use std::collections::HashSet;
-use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
@@ -22,7 +21,7 @@ use crate::error::{Error, Locate, Result};
 use crate::formats::{FormatError, TensorType};
 use crate::source::SourceError;
 use crate::source::TensorInfo;
-use crate::store::disk::{parent, sync_dir, with_suffix};
+use crate::store::disk::{create_temporary, parent, sync_dir, with_suffix};
 use crate::store::link_target;
 
 /// The GGUF version that is written.
@@ -230,7 +229,7 @@ impl GgufWriter {
         let path = &link_target(path)?;
         let partial = with_suffix(path, ".tmp");
         let result = (|| {
-            let file = File::create(&partial).map_err(Error::io("create", &partial))?;
+            let file = create_temporary(&partial).map_err(Error::io("create", &partial))?;
             let mut out = BufWriter::new(file);
             writer.begin(&mut out)?;
             for (index, (_, data)) in tensors.iter().enumerate() {

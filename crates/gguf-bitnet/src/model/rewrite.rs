@@ -3,7 +3,6 @@
 //! **Invariant:** the file at the path is either as it was or complete with the new metadata; its identity is the one the
 //! caller expects, checked on the copy before the copy takes the file's place.
 
-use std::fs::File;
 use std::io::BufWriter;
 use std::path::Path;
 
@@ -14,7 +13,7 @@ use crate::gguf::GgufFile;
 use crate::gguf::GgufWriter;
 use crate::gguf::Metadata;
 use crate::source::TensorSource;
-use crate::store::disk::{parent, require_space, sync_dir, with_suffix};
+use crate::store::disk::{create_temporary, parent, require_space, sync_dir, with_suffix};
 use crate::store::output_path;
 
 /// Bytes of a tensor that are copied before its pages are handed back.
@@ -47,7 +46,7 @@ pub fn rewrite_metadata(
     let copy = &with_suffix(path, ".rewrite.tmp");
     let total: u64 = file.tensors().iter().map(|info| info.bytes).sum();
     let written = (move || {
-        let out = File::create(copy).map_err(Error::io("create", copy))?;
+        let out = create_temporary(copy).map_err(Error::io("create", copy))?;
         out.set_permissions(std::fs::metadata(path).map_err(Error::io("examine", path))?.permissions())
             .map_err(Error::io("prepare", copy))?;
         let mut out = BufWriter::with_capacity(1 << 20, out);

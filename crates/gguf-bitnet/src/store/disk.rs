@@ -47,7 +47,7 @@ pub fn require_space(path: &Path, need: u64) -> Result<()> {
 pub fn write_atomic(path: &Path, content: &[u8]) -> Result<()> {
     let temporary = with_suffix(path, ".tmp");
     let write = || -> std::io::Result<()> {
-        let mut file = File::create(&temporary)?;
+        let mut file = create_temporary(&temporary)?;
         file.write_all(content)?;
         file.sync_all()
     };
@@ -60,6 +60,16 @@ pub fn write_atomic(path: &Path, content: &[u8]) -> Result<()> {
         return Err(error);
     }
     sync_dir(parent(path))
+}
+
+/// Creates a file that no other has, to be renamed when it is complete. Remains of a stopped process give way, and a link of
+/// the name is removed, not followed.
+pub(crate) fn create_temporary(path: &Path) -> std::io::Result<File> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    File::create_new(path)
 }
 
 /// Flushes a directory, so that renames and new files in it survive a power cut.
@@ -108,6 +118,17 @@ mod tests {
         write_atomic(&path, b"two").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"two");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+
+        // A link of the temporary name is not followed.
+        #[cfg(unix)]
+        {
+            let precious = dir.path().join("precious");
+            fs::write(&precious, "kept").unwrap();
+            std::os::unix::fs::symlink(&precious, dir.path().join("a.json.tmp")).unwrap();
+            write_atomic(&path, b"three").unwrap();
+            assert_eq!((fs::read(&path).unwrap(), fs::read(&precious).unwrap()), (b"three".to_vec(), b"kept".to_vec()));
+            fs::remove_file(precious).unwrap();
+        }
 
         let blocked = dir.path().join("directory");
         fs::create_dir(&blocked).unwrap();

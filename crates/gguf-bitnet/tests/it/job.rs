@@ -420,3 +420,28 @@ fn an_unreadable_manifest_needs_force() {
         assert_eq!(run_to_the_end(&place.out, true), 0);
     }
 }
+
+/// A folder that came from elsewhere holds what looks like a job whose files lead away.
+#[cfg(unix)]
+#[test]
+fn a_job_of_links_is_refused_and_their_targets_stay() {
+    use std::os::unix::fs::symlink;
+    let dir = tempfile::tempdir().unwrap();
+    let precious = dir.path().join("precious");
+    fs::write(&precious, "kept").unwrap();
+    let out = dir.path().join("m.gguf");
+    let partial = dir.path().join("m.gguf.partial");
+    for name in ["data", "journal.jsonl", "manifest.json"] {
+        fs::create_dir(&partial).unwrap();
+        symlink(&precious, partial.join(name)).unwrap();
+        let error = Job::open(&out, &json!({}), true).unwrap_err();
+        assert!(matches!(error.root(), Error::Store(StoreError::JobForeignFile { .. })), "{name}: {error}");
+        fs::remove_dir_all(&partial).unwrap();
+    }
+    let elsewhere = dir.path().join("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    symlink(&elsewhere, &partial).unwrap();
+    let error = Job::open(&out, &json!({}), true).unwrap_err();
+    assert!(matches!(error.root(), Error::Store(StoreError::BadOutput { .. })), "{error}");
+    assert_eq!(fs::read_to_string(&precious).unwrap(), "kept");
+}

@@ -13,16 +13,22 @@ pub(super) const DATA: &str = "data";
 /// Every file a job's directory may hold.
 const OWN_FILES: [&str; 4] = [MANIFEST, "manifest.json.tmp", JOURNAL, DATA];
 
-/// Checks that the directory does not exist or holds only a job's files.
+/// Checks that the directory does not exist or holds only a job's files. A link is none: a folder that came from elsewhere
+/// could lead the job's bytes into any file of the user.
 pub(super) fn check_own(dir: &Path) -> Result<()> {
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(Error::io("list", dir)(error)),
     };
+    if dir.is_symlink() {
+        return Err(StoreError::BadOutput { why: "it is a link where a job keeps its files: remove it" }.in_file(dir));
+    }
     for entry in entries {
-        let name = entry.map_err(Error::io("list", dir))?.file_name();
-        if !OWN_FILES.iter().any(|own| name == *own) {
+        let entry = entry.map_err(Error::io("list", dir))?;
+        let name = entry.file_name();
+        let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
+        if !is_file || !OWN_FILES.iter().any(|own| name == *own) {
             let file = name.to_string_lossy().into_owned();
             return Err(StoreError::JobForeignFile { file }.in_file(dir));
         }
