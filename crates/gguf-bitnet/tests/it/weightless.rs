@@ -235,13 +235,15 @@ fn a_header_that_ends_in_zeros_is_no_riddle() {
             bytes[from..].fill(0);
             fs::write(&path, &bytes).unwrap();
             let error = open_source(&path).unwrap_err().to_string();
-            assert!(error.contains("bytes are zero") && error.contains("download it again"), "{from}: {error}");
+            // A file whose start is zero is told by its kind, before its header is read.
+            let zeros = if from == 0 { "only zeros at its start" } else { "bytes are zero" };
+            assert!(error.contains(zeros) && error.contains("again"), "{from}: {error}");
         }
     }
     let plain = dir.path().join("preallocated");
     fs::write(&plain, vec![0; 10_000]).unwrap();
     let error = open_source(&plain).unwrap_err().to_string();
-    assert!(error.contains("all its 10000 bytes are zero"), "{error}");
+    assert!(error.contains("only zeros at its start"), "{error}");
 }
 
 #[test]
