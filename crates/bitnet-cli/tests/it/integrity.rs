@@ -103,7 +103,7 @@ fn experts_without_weights_are_counted() {
     copy(&teacher(), &source);
     let weights = source.join("model.safetensors");
     let spoil = |name: &str, from: usize, len: usize| {
-        let file = gguf_bitnet::SafetensorsDir::open(&teacher()).unwrap();
+        let file = gguf_bitnet::SafetensorsDir::open(teacher()).unwrap();
         let data = file.bytes(file.index_of(name).unwrap()).unwrap();
         let mut bytes = fs::read(fixtures::path("craftsman-mini/model.safetensors")).unwrap();
         let at = bytes.windows(data.len()).position(|window| *window == data[..]).unwrap();

@@ -56,7 +56,7 @@ impl Reader {
     pub(super) fn new(shared: Arc<Shared>, modes: Arc<Modes>, stopped: UnixStream) -> Result<Reader, Error> {
         let (read, write) = UnixStream::pair()?;
         let signals = [SIGINT, SIGTERM, SIGHUP, SIGWINCH, SIGCONT];
-        let signals = SignalDelivery::with_pipe(read, write, SignalOnly::default(), signals)?;
+        let signals = SignalDelivery::with_pipe(read, write, SignalOnly, signals)?;
         let (decoder, burst) = (Decoder::default(), Burst::default());
         Ok(Reader { shared, modes, stopped, signals, decoder, burst, has_ended: false })
     }
