@@ -277,6 +277,8 @@ fn a_full_context_offers_to_drop_the_oldest_turns_and_goes_on() {
         let shown = terminal.wait("and go on?");
         assert!(shown.contains("the context of 40 tokens is full"), "{shown}");
         assert!(number_before(&shown, ": drop the oldest turn") > 35, "{shown}");
+        // Before the question is asked, Ctrl-C still concerns the answer that the message would get.
+        terminal.wait("[Y/n] \r\x1b[6C");
         terminal.send(reply);
         terminal.wait(if goes_on { "ended by" } else { "not sent" });
         terminal.prompt();
