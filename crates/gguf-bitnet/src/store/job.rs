@@ -4,6 +4,7 @@
 //! OUT.partial/manifest.json   inputs and settings, written first
 //! OUT.partial/data            the output so far: the units' bytes, one after the other
 //! OUT.partial/journal.jsonl   one checked line per finished unit (see `journal.rs`)
+//! OUT.partial/state.N         what the caller needs to continue, where units do not follow from the inputs alone
 //! OUT                         appears by rename when the job is committed
 //! ```
 //!

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::data::{JobUnit, append_data, open_file, rewind, units_of, whole_units};
-use super::directory::{DATA, JOURNAL, MANIFEST, check_own, remove_own_files};
+use super::directory::{DATA, JOURNAL, MANIFEST, STATE, check_own, remove_own_files, remove_states};
 use super::journal::{Journal, Record};
 use super::manifest::{check_manifest, pretty};
 use crate::error::{Error, Locate, Result};
@@ -123,6 +123,7 @@ impl Job {
         } else {
             // The journal goes first: without lines, nothing else in the directory counts.
             journal.truncate(0)?;
+            remove_states(&dir);
             write_atomic(&dir.join(MANIFEST), pretty(manifest).as_bytes())?;
         }
         let data_path = dir.join(DATA);
@@ -147,6 +148,12 @@ impl Job {
     /// The file that holds the data until the commit, for checks before it.
     pub fn data_path(&self) -> PathBuf {
         self.dir.join(DATA)
+    }
+
+    /// The file that keeps state number `number` of a caller whose units do not follow from the inputs alone. The caller
+    /// writes it whole, removes it when it is no longer needed, and checks it when it reads it back; it goes with the job.
+    pub fn state_path(&self, number: usize) -> PathBuf {
+        self.dir.join(format!("{STATE}{number}"))
     }
 
     /// Whether an earlier run had put the output in place and was stopped before it could clean up: only
