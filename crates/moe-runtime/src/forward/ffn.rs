@@ -71,6 +71,14 @@ impl SwiGlu {
         SwiGlu { activation, ..self }
     }
 
+    /// The same network with other gate and up matrices of the same shapes.
+    ///
+    /// # Errors
+    /// As [`SwiGlu::new`].
+    pub fn with_gate_and_up(&self, gate: Linear, up: Linear) -> Result<SwiGlu> {
+        Ok(SwiGlu::new(gate, up, self.down.clone())?.with_activation(self.activation))
+    }
+
     /// The gate matrix, `[ff, hidden]`.
     #[must_use]
     pub fn gate(&self) -> &Linear {
@@ -130,21 +138,34 @@ impl SwiGlu {
         on_hidden: impl FnOnce(&[f32]),
     ) {
         let (n, ff) = (x.n(), self.gate.rows());
-        x.quantize(self.gate.act_mode());
-        x.quantize(self.up.act_mode());
         let FfnScratch { product, hidden, workers } = scratch;
         product.resize(n * ff, 0.0);
+        self.hidden(pool, x, workers, product);
+        on_hidden(product);
+        hidden.set_in(self.down.act_mode(), product, n, ff);
+        self.down.forward(pool, hidden, y);
+    }
+
+    /// Writes the input of `down` for all rows of `x` `[n, hidden]` to `out` `[n, ff]`.
+    ///
+    /// # Panics
+    /// When `x` or `out` has another width.
+    pub fn hidden_rows(&self, pool: &Pool, x: &mut ActivationBuffer, out: &mut [f32]) {
+        self.hidden(pool, x, &mut Workers::default(), out);
+    }
+
+    fn hidden(&self, pool: &Pool, x: &mut ActivationBuffer, workers: &mut Workers, out: &mut [f32]) {
+        let (n, ff) = (x.n(), self.gate.rows());
+        x.quantize(self.gate.act_mode());
+        x.quantize(self.up.act_mode());
         let (cuts, piece) = ([0, n], self.gate.rows_per_piece(ff, n, pool.threads()));
         let workers = workers.sized(pool, n * piece.min(ff));
-        let (list, rows) = (Grid::new(product, ff, &cuts, piece), &*x);
+        let (list, rows) = (Grid::new(out, ff, &cuts, piece), &*x);
         pool.chunks_mut(workers, 1, |_, up| {
             while let Some((_, out)) = list.take() {
                 self.hidden_block(rows, out, &mut up[0]);
             }
         });
-        on_hidden(product);
-        hidden.set_in(self.down.act_mode(), product, n, ff);
-        self.down.forward(pool, hidden, y);
     }
 
     /// The columns `out.columns()` of `act(gate(x)) * up(x)`, computed on the calling thread: a piece of a work list.

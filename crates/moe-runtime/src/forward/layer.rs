@@ -190,24 +190,65 @@ impl DecoderLayer {
     /// When `batch.x` is no whole number of rows.
     pub fn forward<T: Taps>(&self, batch: Batch<'_>, cache: &mut LayerCache, taps: &mut T) -> Result<()> {
         let Batch { pool, x, scratch } = batch;
-        assert!(x.len().is_multiple_of(self.hidden), "the residual stream must be [n, hidden]");
-        let at = At { layer: self.index, first: cache.len(), n: x.len() / self.hidden };
+        let at = self.at(cache.len(), x);
         taps.layer_in(at, x);
+        self.attend(Batch { pool, x, scratch }, cache, taps)?;
+        self.feed(Batch { pool, x, scratch }, at.first, taps)?;
+        taps.layer_out(at, x);
+        Ok(())
+    }
+
+    /// The first half of [`DecoderLayer::forward`]: adds the attention to `batch.x`.
+    ///
+    /// # Errors
+    /// A failure of the attention.
+    ///
+    /// # Panics
+    /// When `batch.x` is no whole number of rows.
+    pub fn attend<T: Taps>(&self, batch: Batch<'_>, cache: &mut LayerCache, taps: &mut T) -> Result<()> {
+        let Batch { pool, x, scratch } = batch;
+        let at = self.at(cache.len(), x);
         scratch.normed.resize(x.len(), 0.0);
         scratch.delta.resize(x.len(), 0.0);
-
         norm_rows(pool, x, &self.attention_norm, self.eps, &mut scratch.normed);
         taps.attention_in(at, &scratch.normed);
         self.attention.forward(pool, &scratch.normed, cache, &mut scratch.attention, &mut scratch.delta)?;
         taps.attention_out(at, &mut scratch.delta);
         add(pool, x, &scratch.delta);
+        Ok(())
+    }
 
+    /// The second half of [`DecoderLayer::forward`]: adds the feed-forward part to `batch.x`, whose first token stands at
+    /// position `first` (which only the taps see).
+    ///
+    /// # Errors
+    /// A forced routing that does not fit.
+    ///
+    /// # Panics
+    /// When `batch.x` is no whole number of rows.
+    pub fn feed<T: Taps>(&self, batch: Batch<'_>, first: usize, taps: &mut T) -> Result<()> {
+        let Batch { pool, x, scratch } = batch;
+        let at = self.at(first, x);
+        scratch.normed.resize(x.len(), 0.0);
+        scratch.delta.resize(x.len(), 0.0);
         norm_rows(pool, x, &self.ffn_norm, self.eps, &mut scratch.normed);
         taps.ffn_in(at, &scratch.normed);
         scratch.acts.set(&scratch.normed, at.n, self.hidden);
         add(pool, x, self.feed_forward(pool, at, scratch, taps)?);
-        taps.layer_out(at, x);
         Ok(())
+    }
+
+    /// Writes the input that the feed-forward part would have for `x` `[hidden]`, the residual stream behind the attention.
+    ///
+    /// # Panics
+    /// When `x` or `out` has another length.
+    pub fn norm_for_ffn(&self, x: &[f32], out: &mut [f32]) {
+        math::rms_norm(x, &self.ffn_norm, self.eps, out);
+    }
+
+    fn at(&self, first: usize, x: &[f32]) -> At {
+        assert!(x.len().is_multiple_of(self.hidden), "the residual stream must be [n, hidden]");
+        At { layer: self.index, first, n: x.len() / self.hidden }
     }
 
     /// The output of the feed-forward part for `scratch.acts`, `[n, hidden]`.

@@ -149,3 +149,22 @@ fn a_squared_relu_is_computed_by_its_definition() {
     network.forward(&Pool::serial(), &mut acts, &mut FfnScratch::default(), &mut got, |seen| assert_eq!(seen, hidden));
     assert_eq!(got, expected);
 }
+
+#[test]
+fn hidden_rows_are_the_input_of_down_also_with_other_gates() {
+    let (mut random, pool) = (SplitMix64::new(8), Pool::new(2).expect("two threads"));
+    let (network, other) = (network(&mut random, FF), network(&mut random, FF));
+    let mixed = network.with_gate_and_up(other.gate().clone(), other.up().clone()).expect("they fit");
+    assert_eq!(apply(mixed.down(), &[1.0; FF]), apply(network.down(), &[1.0; FF]));
+    let x: Vec<f32> = (0..5 * HIDDEN).map(|i| (i % 13) as f32 / 6.0 - 1.0).collect();
+    let mut acts = ActivationBuffer::new();
+    for network in [&network, &mixed] {
+        acts.set(&x, 5, HIDDEN);
+        let (mut rows, mut y, mut seen) = (vec![0.0; 5 * FF], vec![0.0; 5 * HIDDEN], Vec::new());
+        network.hidden_rows(&pool, &mut acts, &mut rows);
+        network.forward(&pool, &mut acts, &mut FfnScratch::default(), &mut y, |hidden| seen = hidden.to_vec());
+        assert_eq!(rows, seen);
+        assert_eq!(y[..HIDDEN], alone(network, &x[..HIDDEN])[..]);
+    }
+    assert!(network.with_gate_and_up(other.down().clone(), other.up().clone()).is_err());
+}

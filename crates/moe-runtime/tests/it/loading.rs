@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use gguf_bitnet::{GgufWriter, Metadata, TensorClass, TensorType};
 use mla_attention::{CacheType, LayerCache};
-use moe_runtime::forward::{Batch, DecoderLayer, LayerScratch};
+use moe_runtime::forward::{At, Batch, DecoderLayer, LayerScratch, Taps};
 use moe_runtime::models::{expected_tensors, layer_tensors, mapper};
 use moe_runtime::{CraftsmanModel, Error, LoadOptions, MemoryPlan, ModelFiles};
 use ternary_core::ActMode;
@@ -198,6 +198,16 @@ fn tensors_that_do_not_fit_are_refused_by_name() {
     refused(source, &["blk.0.ffn_up.weight"]);
 }
 
+/// Keeps the normed input of the feed-forward part.
+struct FfnInput(Vec<f32>);
+
+impl Taps for FfnInput {
+    fn ffn_in(&mut self, at: At, x: &[f32]) {
+        assert_eq!(at.first, 5);
+        self.0 = x.to_vec();
+    }
+}
+
 #[test]
 fn one_layer_without_its_model_does_not_ask_for_the_rest() {
     let files = open("glm-tiny");
@@ -216,9 +226,14 @@ fn one_layer_without_its_model_does_not_ask_for_the_rest() {
     let (mut x, pool, mut scratch) = (whole.hidden[1].clone(), Pool::serial(), LayerScratch::default());
     let mut cache = LayerCache::new(layer.cache_shape(), 64, CacheType::F32).expect("a small cache fits");
     let (first, second) = x.split_at_mut(5 * config.hidden);
-    for part in [first, second] {
-        layer.forward(Batch { pool: &pool, x: part, scratch: &mut scratch }, &mut cache, &mut ()).expect("it runs");
-    }
+    layer.forward(Batch { pool: &pool, x: first, scratch: &mut scratch }, &mut cache, &mut ()).expect("it runs");
+    // The halves of a layer, one after the other, are the layer.
+    layer.attend(Batch { pool: &pool, x: second, scratch: &mut scratch }, &mut cache, &mut ()).expect("it runs");
+    let mut input = vec![0.0; config.hidden];
+    layer.norm_for_ffn(&second[..config.hidden], &mut input);
+    let mut tap = FfnInput(Vec::new());
+    layer.feed(Batch { pool: &pool, x: second, scratch: &mut scratch }, 5, &mut tap).expect("it runs");
+    assert_eq!(tap.0[..config.hidden], input);
     let mut normed = vec![0.0; x.len()];
     for (row, out) in x.chunks(config.hidden).zip(normed.chunks_mut(config.hidden)) {
         tl_kernels::math::rms_norm(row, model.final_norm(), config.norm_eps, out);
