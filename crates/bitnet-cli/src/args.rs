@@ -4,6 +4,7 @@
 //! that names the option.
 
 mod allow_zero;
+mod calibration;
 mod engine;
 mod experts;
 mod layout;
@@ -18,6 +19,7 @@ mod size;
 mod threads;
 
 pub(crate) use allow_zero::AllowZero;
+pub(crate) use calibration::CalibrationArgs;
 pub(crate) use engine::EngineArgs;
 pub(crate) use model::ModelArg;
 pub(crate) use number::{fraction, tokens, whole};

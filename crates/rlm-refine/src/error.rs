@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::ptq::PtqError;
 use crate::recipe::RecipeError;
 
 /// Result of this crate's functions.
@@ -15,6 +16,9 @@ pub enum Error {
     /// The recipe cannot be read, or does not fit the model.
     #[error(transparent)]
     Recipe(#[from] RecipeError),
+    /// A calibration cannot be used, or its student drifts away.
+    #[error(transparent)]
+    Ptq(#[from] PtqError),
     /// The memory limit is below the need of the tensor with the largest rows.
     #[error("{limit} bytes of memory are too few: `{tensor}` needs at least {needed} (raise --max-memory)")]
     Memory { limit: u64, needed: u64, tensor: String },

@@ -6,6 +6,7 @@
 //! | `student` | [`StudentPlan`]: the file that follows from a recipe, and the units of work it is written in |
 //! | `encode` | rows of weights to bytes of a file, in parallel, with the error this causes |
 //! | `quantize` | [`Quantizer`]: a student made from a checkpoint |
+//! | [`ptq`] | the calibrated method: trits and scales chosen on the activations of texts |
 //! | [`measure`] | the traits of `behavior-eval` over loaded models: answers, routing, logits, the numbers of a forward pass |
 //! | [`synth`] | models of any size with seeded random weights |
 //!
@@ -14,12 +15,13 @@
 mod encode;
 mod error;
 pub mod measure;
+pub mod ptq;
 mod quantize;
 mod recipe;
 mod student;
 pub mod synth;
 
 pub use error::{Error, Result};
-pub use quantize::{OnProgress, QuantizeOptions, QuantizeReport, Quantizer, Stage, TypeReport};
+pub use quantize::{Method, OnProgress, QuantizeOptions, QuantizeReport, Quantizer, Stage, TypeReport};
 pub use recipe::{Assignment, Override, Preset, Reason, Recipe, RecipeError, Ternary};
 pub use student::{PlannedTensor, StudentPlan};

@@ -14,6 +14,6 @@ mod quantizer;
 mod report;
 mod stage;
 
-pub use quantizer::{QuantizeOptions, Quantizer};
+pub use quantizer::{Method, QuantizeOptions, Quantizer};
 pub use report::{QuantizeReport, TypeReport};
 pub use stage::{OnProgress, Stage};

@@ -5,6 +5,6 @@ mod metadata;
 mod plan;
 mod units;
 
-pub(crate) use metadata::{Provenance, weight_encoding};
+pub(crate) use metadata::Provenance;
 pub use plan::{PlannedTensor, StudentPlan};
 pub(crate) use units::{Unit, Units};

@@ -6,11 +6,12 @@ use anyhow::Result;
 use clap::ValueEnum;
 use comfy_table::Table;
 use gguf_bitnet::peak_rss_bytes;
-use rlm_refine::{Error, QuantizeOptions, QuantizeReport, Quantizer, Reason, Stage};
+use rlm_refine::ptq::{LayerReport, NetworkReport};
+use rlm_refine::{Error, Method, QuantizeOptions, QuantizeReport, Quantizer, Reason, Stage};
 use serde_json::json;
 use ternary_core::Rounding;
 
-use crate::args::{self, AllowZero, ModelArg, RecipeArgs, Threads};
+use crate::args::{self, AllowZero, CalibrationArgs, ModelArg, RecipeArgs, Threads};
 use crate::exit::UsageError;
 use crate::load;
 use crate::output::{self, Progress, bits_per_weight, size};
@@ -27,9 +28,11 @@ pub(crate) struct Args {
     out: PathBuf,
     #[command(flatten)]
     recipe: RecipeArgs,
-    /// How weights become trits: least squares, or the published mean rule
+    /// How weights become trits
     #[arg(long, value_enum, default_value = "ls")]
-    method: Method,
+    method: MethodName,
+    #[command(flatten)]
+    calibration: CalibrationArgs,
     /// Limit on the resident memory, mapped pages included, for example 1GB
     #[arg(long, value_name = "SIZE", value_parser = args::size)]
     max_memory: Option<u64>,
@@ -49,14 +52,17 @@ pub(crate) struct Args {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-enum Method {
+enum MethodName {
     /// The published BitNet rule
     Absmean,
     /// The trits and scale of least squared error
     Ls,
+    /// Layer by layer, those of least error on calibration texts
+    Gptq,
 }
 
 pub(crate) fn execute(args: Args) -> Result<()> {
+    args.calibration.ensure_for(matches!(args.method, MethodName::Gptq))?;
     let files = load::open(&args.model.model)?;
     match files.tokenizer() {
         Ok(tokenizer) => load::note_guesses(&files.guesses(&tokenizer)),
@@ -66,13 +72,14 @@ pub(crate) fn execute(args: Args) -> Result<()> {
         }
     }
     let pool = args.threads.pool()?;
-    let rounding = match args.method {
-        Method::Absmean => Rounding::AbsMean,
-        Method::Ls => Rounding::LeastSquares,
+    let method = match args.method {
+        MethodName::Absmean => Method::Round(Rounding::AbsMean),
+        MethodName::Ls => Method::Round(Rounding::LeastSquares),
+        MethodName::Gptq => Method::Gptq(args.calibration.gptq(&files)?),
     };
     let recipe = args.recipe.recipe();
     let options =
-        QuantizeOptions { recipe, rounding, max_memory_bytes: args.max_memory, allow_zero: args.zero.allow_zero };
+        QuantizeOptions { recipe, method, max_memory_bytes: args.max_memory, allow_zero: args.zero.allow_zero };
     let quantizer = Quantizer::new(&files, options, pool.threads())?;
     let output_bytes = quantizer.output_bytes()?;
     if !args.json || args.dry_run {
@@ -85,6 +92,7 @@ pub(crate) fn execute(args: Args) -> Result<()> {
     let mut show = |stage, done, total| {
         let (_, progress) = match current.take_if(|(last, _)| *last == stage) {
             Some(same) => current.insert(same),
+            None if stage == Stage::Calibrate => current.insert((stage, Progress::items(stage_name(stage)))),
             None => current.insert((stage, Progress::bytes(stage_name(stage)))),
         };
         progress.show(done, total);
@@ -103,6 +111,9 @@ pub(crate) fn execute(args: Args) -> Result<()> {
         }));
     }
     output::line(report_table(&report))?;
+    if !report.layers.is_empty() {
+        output::line(layers_table(&report.layers))?;
+    }
     let peak = peak_rss_bytes().map_or_else(String::new, |bytes| format!(", peak memory {}", size(bytes)));
     output::line(format_args!("wrote and verified {} ({}{peak})", args.out.display(), size(report.output_bytes)))
 }
@@ -110,6 +121,7 @@ pub(crate) fn execute(args: Args) -> Result<()> {
 fn stage_name(stage: Stage) -> &'static str {
     match stage {
         Stage::Hash => "reading the source",
+        Stage::Calibrate => "calibrating networks",
         Stage::Encode => "quantising",
         Stage::Verify => "verifying",
     }
@@ -169,4 +181,48 @@ fn report_table(report: &QuantizeReport) -> Table {
         ]);
     }
     table
+}
+
+/// One line per layer: what calibration did to the errors of its networks, and how far the student has drifted.
+fn layers_table(layers: &[LayerReport]) -> Table {
+    let headings = [
+        "layer",
+        "networks",
+        "fewest tokens",
+        "gate+up error",
+        "least squares",
+        "down error",
+        "least squares",
+        "rows kept",
+        "drift",
+        "same experts",
+        "mass",
+    ];
+    let mut table = output::table(headings, 0);
+    for layer in layers {
+        let networks: Vec<&NetworkReport> = layer.networks.iter().map(|(_, network)| network).collect();
+        let first = || networks.iter().flat_map(|n| [n.gate, n.up]).flatten();
+        let down = || networks.iter().filter_map(|n| n.down);
+        let share = |share: Option<f64>| share.map_or_else(String::new, |share| format!("{share:.4}"));
+        let rows = first().chain(down()).fold((0, 0), |(kept, all), m| (kept + m.rows_calibrated, all + m.rows));
+        table.add_row([
+            layer.layer.to_string(),
+            networks.len().to_string(),
+            networks.iter().map(|n| n.tokens).min().map_or_else(String::new, |n| n.to_string()),
+            share(mean(first().map(|m| m.error_after))),
+            share(mean(first().map(|m| m.error_before))),
+            share(mean(down().map(|m| m.error_after))),
+            share(mean(down().map(|m| m.error_before))),
+            if rows.1 > 0 { format!("{:.1} %", 100.0 * rows.0 as f64 / rows.1 as f64) } else { String::new() },
+            format!("{:.4}", layer.drift),
+            layer.routing.map_or_else(String::new, |r| format!("{:.1} %", 100.0 * r.exact)),
+            layer.routing.map_or_else(String::new, |r| format!("{:.1} %", 100.0 * r.mass)),
+        ]);
+    }
+    table
+}
+
+fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
+    let (n, sum) = values.fold((0, 0.0), |(n, sum), value| (n + 1, sum + value));
+    (n > 0).then(|| sum / f64::from(n))
 }

@@ -145,6 +145,11 @@ fn quantize() {
         &base,
         &[
             (&["--method", "median"], &["--method", "absmean"]),
+            (&["--method", "gptq"], &["--method gptq needs texts", "--calibration"]),
+            (&["--calibration", "a.txt"], &["--calibration needs --method gptq"]),
+            (&["--exclude", "a.txt"], &["--exclude needs --method gptq"]),
+            (&["--without", "luck"], &["--without", "no step `luck`", "student-inputs"]),
+            (&["--calibration-tokens", "0"], &["--calibration-tokens"]),
             (&["--max-memory", "much"], &["--max-memory", "1.5GB"]),
             (&["more"], &["more"]),
         ],

@@ -188,3 +188,25 @@ fn weights_that_are_no_numbers_stop_every_verb_that_reads_them() {
     }
     assert_eq!(listing(dir.path()), ["model"]);
 }
+
+#[test]
+fn a_student_is_not_measured_on_the_text_it_was_calibrated_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let (out, seen) = (dir.path().join("student.gguf"), dir.path().join("seen.txt"));
+    let book = fs::read_to_string(fixture("texts/calibration.txt")).unwrap();
+    let (seen_text, unseen) = (book.chars().take(8000).collect::<String>(), fixture("texts/heldout.txt"));
+    fs::write(&seen, seen_text).unwrap();
+    let teacher = fixture("craftsman-mini");
+    let quantize = ["quantize", "-m", &teacher, "-o", text(&out), "--method", "gptq", "--calibration", text(&seen)];
+    let effort = ["--sweeps", "1", "--kicks", "0"];
+    let printed = bitnet(quantize.into_iter().chain(effort)).done();
+    assert!(printed.contains("least squares") && printed.contains("drift"), "{printed}");
+    let eval = |text: &str, role: &str| {
+        bitnet(["eval", "fidelity", role, out.to_str().unwrap(), "--text", text, "--windows", "1"])
+    };
+    for role in ["--student", "--teacher"] {
+        let sentence = eval(text(&seen), role).refusal();
+        assert!(sentence.contains("was calibrated on parts of") && sentence.contains("--exclude"), "{sentence}");
+        eval(&unseen, role).done();
+    }
+}

@@ -1,11 +1,12 @@
 //! A source, opened and checked, and the job that makes its student.
 
+use std::cell::RefCell;
 use std::collections::HashSet;
 use std::path::Path;
 
 use gguf_bitnet::{
-    Defect, FormatError, GgufFile, GgufWriter, Job, Metadata, StoreError, TensorSource, VerifyReport, output_path,
-    require_space, verify_source,
+    Defect, FormatError, GgufFile, GgufWriter, Job, Metadata, StoreError, TensorSource, VerifyReport, dequantize,
+    output_path, require_space, verify_source,
 };
 use moe_runtime::{ModelFiles, Tokenizer};
 use serde_json::{Value, json};
@@ -17,8 +18,45 @@ use super::report::{QuantizeReport, payload};
 use super::stage::{OnProgress, Stage};
 use crate::encode::{Encoding, encode_rows};
 use crate::error::{Error, Result};
+use crate::ptq::{Calibrator, GptqOptions, PtqError, memory_bytes};
 use crate::recipe::Recipe;
-use crate::student::{Provenance, StudentPlan, Unit, Units, weight_encoding};
+use crate::student::{Provenance, StudentPlan, Unit, Units};
+
+/// How weights become trits.
+#[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant, reason = "one per job")]
+pub enum Method {
+    /// Block by block, by the weights alone.
+    Round(Rounding),
+    /// Layer by layer, on the activations of calibration texts.
+    Gptq(GptqOptions),
+}
+
+impl Method {
+    /// The rounding of tensors that are not calibrated.
+    fn rounding(&self) -> Rounding {
+        match self {
+            Method::Round(rounding) => *rounding,
+            Method::Gptq(_) => Rounding::LeastSquares,
+        }
+    }
+
+    /// The name in metadata and manifests.
+    fn encoding(&self) -> &'static str {
+        match self {
+            Method::Round(Rounding::AbsMean) => "absmean_ternary",
+            Method::Round(Rounding::LeastSquares) => "ls_ternary",
+            Method::Gptq(_) => "gptq_ternary",
+        }
+    }
+
+    fn gptq(&self) -> Option<&GptqOptions> {
+        match self {
+            Method::Round(_) => None,
+            Method::Gptq(options) => Some(options),
+        }
+    }
+}
 
 /// The settings of a job.
 #[derive(Clone, Debug)]
@@ -26,7 +64,7 @@ pub struct QuantizeOptions {
     /// The type of each tensor.
     pub recipe: Recipe,
     /// How weights become trits.
-    pub rounding: Rounding,
+    pub method: Method,
     /// Most resident memory; `None` leaves the unit of work at its full size.
     pub max_memory_bytes: Option<u64>,
     /// Whether a source may lack weights: matrices of zeros, holes, or a file whose end was never written.
@@ -40,6 +78,8 @@ pub struct Quantizer<'a> {
     options: QuantizeOptions,
     plan: StudentPlan,
     units: Units,
+    /// Memory of the calibration beyond that of the units.
+    calibration_bytes: u64,
     /// The source's metadata, or that of its tokenizer files.
     base: Metadata,
     name: String,
@@ -54,7 +94,15 @@ impl<'a> Quantizer<'a> {
         files.report().ensure_exact()?;
         let tensors = files.catalog.tensors().iter().map(|t| (&*t.name, &*t.shape));
         let plan = StudentPlan::new(&files.config, tensors, &options.recipe)?;
-        let units = Units::cut(&plan, options.max_memory_bytes, n_threads)?;
+        let calibration_bytes =
+            options.method.gptq().map_or(0, |gptq| memory_bytes(files, &plan, gptq.calibration.tokens()));
+        let limit = match options.max_memory_bytes {
+            Some(limit) if limit < calibration_bytes => {
+                return Err(PtqError::Memory { limit, needed: calibration_bytes }.into());
+            }
+            limit => limit.map(|limit| limit - calibration_bytes),
+        };
+        let units = Units::cut(&plan, limit, n_threads)?;
         let base = match files.gguf() {
             Some(file) => file.metadata().clone(),
             None => {
@@ -67,7 +115,7 @@ impl<'a> Quantizer<'a> {
             }
         };
         let name = base.str("general.name")?.map_or_else(|| model_name(files.path()), str::to_owned);
-        Ok(Self { files, options, plan, units, base, name })
+        Ok(Self { files, options, plan, units, calibration_bytes, base, name })
     }
 
     /// The tensors of the student.
@@ -77,7 +125,7 @@ impl<'a> Quantizer<'a> {
 
     /// Upper bound of the resident memory.
     pub fn memory_bytes(&self) -> u64 {
-        self.units.memory_bytes
+        self.units.memory_bytes.saturating_add(self.calibration_bytes)
     }
 
     /// Exact size of the student.
@@ -93,7 +141,8 @@ impl<'a> Quantizer<'a> {
         let provenance = Provenance {
             name: self.name.clone(),
             source_blake3: Some(source_blake3.to_owned()),
-            rounding: Some(self.options.rounding),
+            encoding: Some(self.options.method.encoding()),
+            calibration: self.options.method.gptq().map(|options| &options.calibration),
         };
         let metadata = self.plan.metadata(&self.base, &self.files.config, &self.options.recipe, &provenance)?;
         self.plan.writer(&metadata)
@@ -122,7 +171,7 @@ impl<'a> Quantizer<'a> {
         let mut job = Job::open(out, &self.manifest(&source_blake3, output_bytes), force)?;
         require_space(out, output_bytes.saturating_sub(job.data_len()))?;
         if !job.is_committed() {
-            let made = self.encode(pool, &mut job, &mut writer, progress);
+            let made = self.encode(pool, &mut job, &mut writer, force, progress);
             if let Err(error) = made.and_then(|()| self.verify(&job.data_path(), progress)) {
                 if !is_system_refusal(&error) {
                     // The same input would fail again at the same place: nothing can be resumed.
@@ -181,27 +230,69 @@ impl<'a> Quantizer<'a> {
     }
 
     fn manifest(&self, source_blake3: &str, output_bytes: u64) -> Value {
-        json!({
+        let mut manifest = json!({
             "job": "quantize",
             "tool_version": env!("CARGO_PKG_VERSION"),
             "source_blake3": source_blake3,
             "recipe": self.options.recipe.describe(),
-            "method": weight_encoding(self.options.rounding),
+            "method": self.options.method.encoding(),
             "unit_weights": self.units.unit_weights,
             "output_bytes": output_bytes,
+        });
+        if let Some(options) = self.options.method.gptq() {
+            manifest["gptq"] = options.describe();
+        }
+        manifest
+    }
+
+    fn encode(
+        &self,
+        pool: &Pool,
+        job: &mut Job,
+        writer: &mut GgufWriter,
+        force: bool,
+        progress: &mut OnProgress<'_>,
+    ) -> Result<()> {
+        let progress = RefCell::new(progress);
+        let report = |stage, done, total| (progress.borrow_mut())(stage, done, total);
+        let dir = job.state_path(0);
+        let state = |number: usize| dir.with_extension(number.to_string());
+        let options = self.options.method.gptq();
+        let mut calibrator = options.map(|o| Calibrator::new(self.files, &self.plan, o, pool, force, &state));
+        self.units.write(job, writer, &mut |done, total| report(Stage::Encode, done, total), &mut |unit, bytes| {
+            let Some(calibrator) = &mut calibrator else {
+                return Ok(payload(unit, &self.encode_unit(pool, unit, bytes)?, None));
+            };
+            let made = calibrator.tensor(unit.tensor, &mut |done, total| report(Stage::Calibrate, done, total))?;
+            let Some(made) = made else { return Ok(payload(unit, &self.encode_unit(pool, unit, bytes)?, None)) };
+            let sums = self.copy_unit(unit, made, bytes)?;
+            Ok(payload(unit, &sums, calibrator.take_report()))
         })
     }
 
-    fn encode(&self, pool: &Pool, job: &mut Job, writer: &mut GgufWriter, progress: &mut OnProgress<'_>) -> Result<()> {
-        self.units.write(job, writer, &mut |done, total| progress(Stage::Encode, done, total), &mut |unit, bytes| {
-            Ok(payload(unit, &self.encode_unit(pool, unit, bytes)?))
-        })
+    /// Copies a unit of a tensor whose bytes `made` were made before, and returns the error that its rows have.
+    fn copy_unit(&self, unit: &Unit, made: &[u8], bytes: &mut Vec<u8>) -> Result<ErrorSums> {
+        let catalog = &self.files.catalog;
+        let (planned, tensor) = (&self.plan.tensors[unit.tensor], &catalog.tensors()[unit.tensor]);
+        let (ty, cols) = (planned.assignment.ty, planned.cols());
+        let row_bytes = ty.row_bytes(cols)?;
+        bytes.clear();
+        bytes.extend_from_slice(&made[unit.rows.start * row_bytes..unit.rows.end * row_bytes]);
+        let (mut weights, mut values, mut sums) = (vec![0.0; cols], vec![0.0; cols], ErrorSums::default());
+        for (row, bytes) in unit.rows.clone().zip(bytes.chunks_exact(row_bytes)) {
+            catalog.read_rows(tensor, row..row + 1, &mut weights)?;
+            dequantize(ty, bytes, &mut values)?;
+            sums.add(&weights, &values);
+        }
+        catalog.release(tensor);
+        Ok(sums)
     }
 
     fn encode_unit(&self, pool: &Pool, unit: &Unit, bytes: &mut Vec<u8>) -> Result<ErrorSums> {
         let catalog = &self.files.catalog;
         let (planned, tensor) = (&self.plan.tensors[unit.tensor], &catalog.tensors()[unit.tensor]);
-        let encoding = Encoding { ty: planned.assignment.ty, rounding: self.options.rounding, cols: planned.cols() };
+        let rounding = self.options.method.rounding();
+        let encoding = Encoding { ty: planned.assignment.ty, rounding, cols: planned.cols() };
         let read = |rows, out: &mut [f32]| Ok(catalog.read_rows(tensor, rows, out)?);
         let sums = encode_rows(pool, encoding, unit.rows.clone(), &read, bytes);
         catalog.release(tensor);
@@ -236,11 +327,13 @@ impl<'a> Quantizer<'a> {
     }
 }
 
-/// Whether the operating system refused, so that the same command may succeed later.
+/// Whether the operating system or a limit refused, so that the same command may succeed later.
 fn is_system_refusal(error: &Error) -> bool {
     match error {
         Error::Gguf(error) => matches!(error.root(), gguf_bitnet::Error::Store(StoreError::Io { .. })),
         Error::Io { .. } => true,
+        // `--force` continues from the layers that are made.
+        Error::Ptq(PtqError::Drift { .. }) => true,
         _ => false,
     }
 }

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use gguf_bitnet::Job;
 use gguf_bitnet::{TensorClass, TensorType};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use ternary_core::ErrorSums;
 
+use crate::ptq::LayerReport;
 use crate::student::{StudentPlan, Unit};
 
 /// The result of a job.
@@ -23,6 +24,9 @@ pub struct QuantizeReport {
     pub types: Vec<TypeReport>,
     /// Findings about the source's weights that did not stop the job, as sentences.
     pub notices: Vec<String>,
+    /// The calibrated layers in order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub layers: Vec<LayerReport>,
 }
 
 impl QuantizeReport {
@@ -37,7 +41,10 @@ impl QuantizeReport {
             line.params += planned.params();
             line.bytes += ty.tensor_bytes(&planned.shape).unwrap_or(0);
         }
+        let mut layers: BTreeMap<usize, LayerReport> = BTreeMap::new();
         for unit in job.units() {
+            let layer = unit.payload.get("layer").and_then(|layer| LayerReport::deserialize(layer).ok());
+            layers.extend(layer.map(|layer| (layer.layer, layer)));
             if let Some((tensor, sums)) = read_payload(&unit.payload)
                 && let Some(planned) = plan.tensors.get(tensor)
                 && let Some((total, _)) = groups.get_mut(&(planned.class, planned.assignment.ty))
@@ -55,6 +62,7 @@ impl QuantizeReport {
             params: plan.params(),
             types: types.collect(),
             notices: Vec::new(),
+            layers: layers.into_values().collect(),
         }
     }
 }
@@ -88,9 +96,14 @@ impl TypeReport {
 }
 
 /// A unit's entry in the journal; sums as bits, so that a resumed job reports the same figures.
-pub(super) fn payload(unit: &Unit, sums: &ErrorSums) -> Value {
+pub(super) fn payload(unit: &Unit, sums: &ErrorSums, layer: Option<LayerReport>) -> Value {
     let bits = [sums.error2, sums.weight2, sums.value2, sums.product].map(f64::to_bits);
-    json!({ "tensor": unit.tensor, "rows": unit.rows.end, "n": sums.n, "zeros": sums.zeros, "sums": bits })
+    let mut payload =
+        json!({ "tensor": unit.tensor, "rows": unit.rows.end, "n": sums.n, "zeros": sums.zeros, "sums": bits });
+    if let Some(layer) = layer {
+        payload["layer"] = json!(layer);
+    }
+    payload
 }
 
 fn read_payload(payload: &Value) -> Option<(usize, ErrorSums)> {

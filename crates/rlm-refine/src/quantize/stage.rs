@@ -5,11 +5,13 @@
 pub enum Stage {
     /// The source is read once for its BLAKE3.
     Hash,
+    /// Networks are calibrated, layer by layer; done and in all count networks.
+    Calibrate,
     /// Tensors are encoded and written.
     Encode,
     /// The written file is read and checked.
     Verify,
 }
 
-/// A function that is called with the stage and its bytes, done and in all.
+/// A function that is called with the stage and its bytes (or networks), done and in all.
 pub type OnProgress<'a> = dyn FnMut(Stage, u64, u64) + 'a;

@@ -1,22 +1,24 @@
 //! The metadata of a student.
 
-use gguf_bitnet::{Metadata, TensorClass, TensorType, Value};
+use gguf_bitnet::{Array, Metadata, TensorClass, TensorType, Value};
 use moe_runtime::models::ModelConfig;
-use ternary_core::Rounding;
 
 use super::plan::{PlannedTensor, StudentPlan};
 use crate::error::Result;
+use crate::ptq::Calibration;
 use crate::recipe::Recipe;
 
 /// The origin of a student, for its metadata.
 #[derive(Clone, Debug)]
-pub(crate) struct Provenance {
+pub(crate) struct Provenance<'a> {
     /// The name of the model.
     pub(crate) name: String,
     /// BLAKE3 of the source as 64 hexadecimal digits; `None` for random weights.
     pub(crate) source_blake3: Option<String>,
-    /// The rounding of ternary tensors; `None` for weights that were never rounded.
-    pub(crate) rounding: Option<Rounding>,
+    /// The method that made the ternary tensors; `None` for weights that were never rounded.
+    pub(crate) encoding: Option<&'static str>,
+    /// The texts that it was calibrated on.
+    pub(crate) calibration: Option<&'a Calibration>,
 }
 
 impl StudentPlan {
@@ -29,7 +31,7 @@ impl StudentPlan {
         base: &Metadata,
         config: &ModelConfig,
         recipe: &Recipe,
-        provenance: &Provenance,
+        provenance: &Provenance<'_>,
     ) -> Result<Metadata> {
         let mut metadata = Metadata::default();
         let mut set = |key: &str, value: Value| metadata.insert(key, value);
@@ -64,13 +66,13 @@ impl StudentPlan {
         metadata: &mut Metadata,
         config: &ModelConfig,
         recipe: &Recipe,
-        provenance: &Provenance,
+        provenance: &Provenance<'_>,
     ) {
         let mut set = |key: &str, value: Value| metadata.insert(format!("craftsman.{key}"), value);
         if self.tensors.iter().any(|tensor| tensor.assignment.ty.is_ternary()) {
             set("bitnet.version", Value::U32(1));
-            if let Some(rounding) = provenance.rounding {
-                set("bitnet.weight_encoding", weight_encoding(rounding).into());
+            if let Some(encoding) = provenance.encoding {
+                set("bitnet.weight_encoding", encoding.into());
             }
             set("bitnet.activation_bits", Value::U32(8));
             set("bitnet.activation_scales", "block".into());
@@ -89,6 +91,10 @@ impl StudentPlan {
             set("provenance.source_blake3", blake3.as_str().into());
         }
         set("provenance.recipe", recipe.describe().into());
+        if let Some(calibration) = provenance.calibration {
+            set("provenance.calibration_blake3", calibration.blake3.as_str().into());
+            set("provenance.calibration_spans", Value::Array(Array::U64(calibration.spans.clone())));
+        }
     }
 
     /// `general.file_type`: the id of the type that holds most weights.
@@ -107,14 +113,6 @@ impl StudentPlan {
             of_type.map(PlannedTensor::params).sum::<u64>()
         };
         ids.into_iter().max_by_key(|&(ty, _)| weights(ty)).map_or(0, |(_, id)| id)
-    }
-}
-
-/// The name of a rounding in metadata and manifests.
-pub(crate) fn weight_encoding(rounding: Rounding) -> &'static str {
-    match rounding {
-        Rounding::AbsMean => "absmean_ternary",
-        Rounding::LeastSquares => "ls_ternary",
     }
 }
 

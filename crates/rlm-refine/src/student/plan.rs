@@ -94,11 +94,18 @@ impl StudentPlan {
     /// # Errors
     /// When a tensor does not fit the format (a name too long, a row that fills no blocks).
     pub fn writer(&self, metadata: &Metadata) -> Result<GgufWriter> {
-        let infos = self.tensors.iter().map(|tensor| {
-            let ty = tensor.assignment.ty;
-            let bytes = ty.tensor_bytes(&tensor.shape)?;
-            Ok(TensorInfo { name: self.names.gguf_name(&tensor.name), shape: tensor.shape.clone(), ty, bytes })
-        });
+        let infos = (0..self.tensors.len()).map(|index| self.info(index));
         Ok(GgufWriter::new(metadata, infos.collect::<Result<_>>()?)?)
+    }
+
+    /// The tensor with this index as a file lists it.
+    ///
+    /// # Errors
+    /// A row that fills no blocks of its type.
+    pub(crate) fn info(&self, index: usize) -> Result<TensorInfo> {
+        let tensor = &self.tensors[index];
+        let ty = tensor.assignment.ty;
+        let bytes = ty.tensor_bytes(&tensor.shape)?;
+        Ok(TensorInfo { name: self.names.gguf_name(&tensor.name), shape: tensor.shape.clone(), ty, bytes })
     }
 }

@@ -31,8 +31,12 @@ impl SyntheticModel {
         let tensors: Vec<_> = self.tensors().map(|tensor| (tensor.name(), tensor.shape)).collect();
         let plan = StudentPlan::new(&shape.config, tensors.iter().map(|(n, s)| (&**n, &**s)), recipe)?;
         let units = Units::cut(&plan, None, pool.threads())?;
-        let provenance =
-            Provenance { name: format!("synthetic {}, seed {seed}", shape.name), source_blake3: None, rounding: None };
+        let provenance = Provenance {
+            name: format!("synthetic {}, seed {seed}", shape.name),
+            source_blake3: None,
+            encoding: None,
+            calibration: None,
+        };
         let metadata = plan.metadata(&Metadata::default(), &shape.config, recipe, &provenance)?;
         let mut writer = plan.writer(&metadata)?;
         let total = writer.file_bytes();

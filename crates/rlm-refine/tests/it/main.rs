@@ -1,6 +1,7 @@
 //! Tests of students: their types, values, sizes and metadata, and the jobs that make them.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod calibrated;
 mod defects;
 mod fp8;
 mod from_gguf;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use gguf_bitnet::{TensorType, open_source};
 use moe_runtime::ModelFiles;
-use rlm_refine::{OnProgress, Preset, QuantizeOptions, QuantizeReport, Quantizer, Recipe, Result};
+use rlm_refine::{Method, OnProgress, Preset, QuantizeOptions, QuantizeReport, Quantizer, Recipe, Result};
 use serde_json::json;
 use ternary_core::Rounding;
 use tl_kernels::Pool;
@@ -53,7 +53,7 @@ pub(crate) fn quantize_watched(
     let files = ModelFiles::open(source)?;
     let options = QuantizeOptions {
         recipe: settings.recipe.clone(),
-        rounding: settings.rounding,
+        method: Method::Round(settings.rounding),
         max_memory_bytes: settings.max_memory_bytes,
         allow_zero: settings.allow_zero,
     };

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use TensorType::{BitnetT158, F16, F32, Q6K, Q8_0, Tq1_0, Tq2_0};
 use gguf_bitnet::{GgufFile, TensorSource, TensorType};
 use moe_runtime::ModelFiles;
-use rlm_refine::{Override, Preset, QuantizeOptions, Quantizer, Recipe, Ternary};
+use rlm_refine::{Method, Override, Preset, QuantizeOptions, Quantizer, Recipe, Ternary};
 use ternary_core::Rounding;
 
 use crate::sources::{Settings, edited, fuse_experts, quantize};
@@ -102,8 +102,12 @@ fn every_pair_of_preset_and_ternary_type_is_planned_as_the_table_says() {
         for (preset_name, preset) in Preset::ALL {
             for (name, ternary) in TERNARY {
                 let recipe = Recipe { preset, ternary, overrides: Vec::new() };
-                let options =
-                    QuantizeOptions { recipe, rounding: Rounding::AbsMean, max_memory_bytes: None, allow_zero: false };
+                let options = QuantizeOptions {
+                    recipe,
+                    method: Method::Round(Rounding::AbsMean),
+                    max_memory_bytes: None,
+                    allow_zero: false,
+                };
                 for tensor in &Quantizer::new(&files, options, 1).unwrap().plan().tensors {
                     let wanted = wanted(preset, ternary, &tensor.name, &tensor.shape);
                     assert_eq!(tensor.assignment.ty, wanted, "{case}, {preset_name}, {name}: {}", tensor.name);

@@ -1,13 +1,16 @@
 //! `bitnet eval fidelity`: compares a student with its teacher on a text, or gives the perplexity of one model.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use anyhow::{Error, Result, bail};
 use behavior_eval::fidelity::{Fidelity, FidelityConfig, FidelityError, Perplexity, TextReport};
 use behavior_eval::stats::Share;
 use clap::builder::NonEmptyStringValueParser;
+use gguf_bitnet::Array;
 use moe_runtime::ModelFiles;
 use rlm_refine::measure::TextScorer;
+use rlm_refine::ptq::{CALIBRATION_SPANS, SPAN_TOKENS, spans};
 use tl_kernels::Pool;
 
 use crate::args::{Act, AllowZero, Kv, Threads, whole};
@@ -62,6 +65,9 @@ pub(super) fn execute(args: &Args) -> Result<()> {
     {
         bail!("teacher and student cut the text into different tokens: they cannot be compared position by position");
     }
+    for (spec, model) in [&args.teacher, &args.student].into_iter().flatten().zip(&models) {
+        ensure_unseen(spec, model, &args.text)?;
+    }
     let config = FidelityConfig {
         n_ctx: args.n_ctx,
         prefix: models.first().map(|m| m.prefix.clone()).unwrap_or_default(),
@@ -90,6 +96,21 @@ pub(super) fn execute(args: &Args) -> Result<()> {
         }
         _ => bail!("give --teacher, --student or both"),
     }
+}
+
+/// Refuses a text that the model was calibrated on: its figures would flatter the model.
+fn ensure_unseen(spec: &str, model: &Scored, text: &str) -> Result<()> {
+    let Some(file) = model.files.gguf() else { return Ok(()) };
+    let Some(Array::U64(calibrated)) = file.metadata().array(CALIBRATION_SPANS)? else { return Ok(()) };
+    let calibrated: HashSet<u64> = calibrated.iter().copied().collect();
+    let shared = spans(&model.tokens).iter().filter(|span| calibrated.contains(span)).count();
+    if shared > 0 {
+        bail!(
+            "{spec} was calibrated on parts of {text}: {shared} runs of {SPAN_TOKENS} tokens occur in both; \
+             measure on another text, or calibrate with --exclude {text}"
+        );
+    }
+    Ok(())
 }
 
 /// Names the damaged tensor behind scores that are NaN or infinite.

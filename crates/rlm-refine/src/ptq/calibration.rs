@@ -1,0 +1,242 @@
+//! The tokens that a student is calibrated on: windows of texts and conversations.
+//!
+//! ```text
+//! text                 [prefix | 254 tokens] [prefix | 254 tokens] ...
+//! chat, JSON lines     one window per conversation, rendered by the model's template, cut at 256 tokens
+//! ```
+//! Every source gives the same number of tokens where it has them, taken at even distances.
+//!
+//! **Invariant:** no window holds 64 tokens in a row of an excluded text.
+
+use std::collections::HashSet;
+
+use moe_runtime::{ChatRequest, ChatTemplate, ModelFiles, Tokenizer};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::error::PtqError;
+use super::spans::{aligned_spans, spans};
+use crate::error::Result;
+
+/// A text, with the name that messages call it by.
+#[derive(Clone, Debug)]
+pub struct NamedText {
+    /// Its file.
+    pub name: String,
+    /// Plain text, or one JSON object with `messages` per line.
+    pub text: String,
+}
+
+/// How windows are cut.
+#[derive(Clone, Copy, Debug)]
+pub struct WindowOptions {
+    /// Most tokens of a window, its prefix included.
+    pub window_tokens: usize,
+    /// Most tokens of all windows.
+    pub max_tokens: usize,
+}
+
+impl Default for WindowOptions {
+    fn default() -> Self {
+        Self { window_tokens: 256, max_tokens: 128 << 10 }
+    }
+}
+
+/// The windows of a calibration.
+#[derive(Clone, Debug)]
+pub struct Calibration {
+    pub(super) windows: Vec<Vec<u32>>,
+    /// One report per source.
+    pub sources: Vec<SourceReport>,
+    /// Fingerprints of the windows' runs of 64 tokens.
+    pub spans: Vec<u64>,
+    /// BLAKE3 of all windows.
+    pub blake3: String,
+}
+
+/// The share of one source.
+#[derive(Clone, Debug, Serialize)]
+pub struct SourceReport {
+    /// Its file.
+    pub name: String,
+    /// Windows that it holds.
+    pub windows: usize,
+    /// Windows that were left out because they overlap an excluded text.
+    pub excluded: usize,
+    /// Windows that are used.
+    pub used: usize,
+    /// Tokens that are used.
+    pub tokens: usize,
+}
+
+impl Calibration {
+    /// Cuts `sources` into windows of the tokens of a model, without those that overlap a text of `exclude`.
+    ///
+    /// # Errors
+    /// A conversation that cannot be rendered, a model without a template for conversations, no window at all.
+    pub fn new(
+        files: &ModelFiles,
+        sources: &[NamedText],
+        exclude: &[NamedText],
+        options: WindowOptions,
+    ) -> Result<Self> {
+        let tokenizer = files.tokenizer()?;
+        let cutter = Cutter { template: ChatTemplate::of_model(&tokenizer)?, tokenizer, options };
+        let mut excluded = HashSet::new();
+        for text in exclude {
+            for window in cutter.sequences(text)? {
+                excluded.extend(spans(&window));
+            }
+        }
+        let mut found = Vec::new();
+        for source in sources {
+            let windows = cutter.windows(source)?;
+            let all = windows.len();
+            let fresh: Vec<_> =
+                windows.into_iter().filter(|w| !spans(w).iter().any(|span| excluded.contains(span))).collect();
+            let report = SourceReport {
+                name: source.name.clone(),
+                windows: all,
+                excluded: all - fresh.len(),
+                used: 0,
+                tokens: 0,
+            };
+            found.push((report, fresh));
+        }
+        let shares =
+            shares(&found.iter().map(|(_, w)| w.iter().map(Vec::len).sum()).collect::<Vec<_>>(), options.max_tokens);
+        let (mut windows, mut reports) = (Vec::new(), Vec::new());
+        for ((mut report, fresh), share) in found.into_iter().zip(shares) {
+            let used = spread(fresh, share);
+            report.used = used.len();
+            report.tokens = used.iter().map(Vec::len).sum();
+            reports.push(report);
+            windows.extend(used);
+        }
+        if windows.is_empty() {
+            return Err(PtqError::NoTokens.into());
+        }
+        let mut hasher = blake3::Hasher::new();
+        for window in &windows {
+            hasher.update(&(window.len() as u64).to_le_bytes());
+            window.iter().for_each(|token| {
+                hasher.update(&token.to_le_bytes());
+            });
+        }
+        let spans = windows.iter().flat_map(|window| aligned_spans(window)).collect();
+        Ok(Self { windows, sources: reports, spans, blake3: hasher.finalize().to_string() })
+    }
+
+    /// Tokens of all windows.
+    #[must_use]
+    pub fn tokens(&self) -> usize {
+        self.windows.iter().map(Vec::len).sum()
+    }
+}
+
+struct Cutter {
+    tokenizer: Tokenizer,
+    template: Option<ChatTemplate>,
+    options: WindowOptions,
+}
+
+impl Cutter {
+    /// A source as sequences of tokens: a text is one, each conversation another.
+    fn sequences(&self, source: &NamedText) -> Result<Vec<Vec<u32>>> {
+        if !is_chat(&source.text) {
+            return Ok(vec![self.tokenizer.encode(&source.text, false)?]);
+        }
+        let Some(template) = &self.template else {
+            return Err(PtqError::NoTemplate { name: source.name.clone() }.into());
+        };
+        let lines = source.text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+        lines
+            .map(|(i, line)| {
+                let invalid =
+                    |reason: String| PtqError::Conversation { name: source.name.clone(), line: i + 1, reason };
+                let request = request(line).map_err(invalid)?;
+                let prompt = template.prompt(&request).map_err(|error| invalid(error.to_string()))?;
+                Ok(self.tokenizer.encode_prompt(&prompt)?)
+            })
+            .collect()
+    }
+
+    fn windows(&self, source: &NamedText) -> Result<Vec<Vec<u32>>> {
+        let most = self.options.window_tokens;
+        if is_chat(&source.text) {
+            let mut windows = self.sequences(source)?;
+            windows.iter_mut().for_each(|window| window.truncate(most));
+            windows.retain(|window| !window.is_empty());
+            return Ok(windows);
+        }
+        let prefix = self.tokenizer.raw_prefix();
+        let text = self.sequences(source)?.concat();
+        let body = most.saturating_sub(prefix.len()).max(1);
+        Ok(text.chunks(body).map(|body| [&prefix[..], body].concat()).collect())
+    }
+}
+
+/// Whether a text is JSON lines of conversations: its first line is an object with `messages`.
+fn is_chat(text: &str) -> bool {
+    let first = text.lines().find(|line| !line.trim().is_empty());
+    first.and_then(|line| serde_json::from_str::<Value>(line).ok()).is_some_and(|line| line.get("messages").is_some())
+}
+
+fn request(line: &str) -> Result<ChatRequest, String> {
+    let mut line: Value = serde_json::from_str(line).map_err(|error| error.to_string())?;
+    let mut list = |key: &str| match line.get_mut(key).map(Value::take) {
+        Some(Value::Array(values)) => Ok(values),
+        None | Some(Value::Null) => Ok(Vec::new()),
+        Some(_) => Err(format!("`{key}` is no list")),
+    };
+    let (messages, tools) = (list("messages")?, list("tools")?);
+    if messages.is_empty() {
+        return Err("it has no `messages`".to_owned());
+    }
+    Ok(ChatRequest { messages, tools, ..ChatRequest::default() })
+}
+
+/// Divides `total` among sources that have at most `available` each: equally, and what one lacks goes to the others.
+fn shares(available: &[usize], total: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..available.len()).collect();
+    order.sort_by_key(|&i| available[i]);
+    let (mut shares, mut left) = (vec![0; available.len()], total);
+    for (done, &i) in order.iter().enumerate() {
+        shares[i] = available[i].min(left / (order.len() - done));
+        left -= shares[i];
+    }
+    shares
+}
+
+/// Windows at even distances with at most `max_tokens` in all.
+fn spread(windows: Vec<Vec<u32>>, max_tokens: usize) -> Vec<Vec<u32>> {
+    let total: usize = windows.iter().map(Vec::len).sum();
+    let (mut used, mut seen) = (0usize, 0u128);
+    let mut kept = Vec::new();
+    for window in windows {
+        // The share of the text up to here that is due.
+        seen += window.len() as u128;
+        let due = (seen * max_tokens as u128 / total.max(1) as u128) as usize;
+        if used + window.len() <= due {
+            used += window.len();
+            kept.push(window);
+        }
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sources_share_the_tokens_and_windows_lie_at_even_distances() {
+        assert_eq!(shares(&[100, 10, 100], 90), [40, 10, 40]);
+        assert_eq!(shares(&[5, 5], 100), [5, 5]);
+        let windows: Vec<Vec<u32>> = (0..10).map(|i| vec![i; 4]).collect();
+        let firsts = |max| spread(windows.clone(), max).iter().map(|w| w[0]).collect::<Vec<_>>();
+        assert_eq!(firsts(40), (0..10).collect::<Vec<_>>());
+        assert_eq!(firsts(20), [1, 3, 5, 7, 9]);
+        assert!(firsts(3).is_empty());
+    }
+}

@@ -1,0 +1,326 @@
+//! The codes and scales of one row of a matrix, for a Hessian and a target that all its rows share.
+//!
+//! ```text
+//! minimise   q H q' - 2 c q'      over   q = s_b t_j   in block b of 256 columns,   t_j in {-1, 0, 1}
+//!
+//! starts   GPTQ at 0.8 .. 1.2 times the scale of weighted least squares       factor.rs
+//! blocks   one after the other, the others fixed: the search of search.rs     until no block changes
+//! scales   of all blocks together: A s = d,  A_ab = t_a' H t_b,  d_a = t_a' c
+//! ```
+//!
+//! **Invariant:** a row's result depends on its own target and weights and on the shared Hessian alone.
+
+use half::f16;
+use moe_runtime::SplitMix64;
+use ternary_core::{BLOCK, Rounding, quantize_block};
+use tl_kernels::dense::axpy_f32;
+
+use super::factor::Factor;
+use super::search::{BlockProblem, Candidate, Effort};
+use super::steps::{Step, Steps};
+
+/// Multiples of the first scale that rows are started from.
+const START_SCALES: [f64; 5] = [0.8, 0.9, 1.0, 1.1, 1.2];
+/// Most rounds over the blocks of a row.
+const ROUNDS: usize = 6;
+
+/// The codes and scales of a row.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct TernaryRow {
+    /// `[n]`.
+    pub(super) trits: Vec<i8>,
+    /// One per block.
+    pub(super) scales: Vec<f16>,
+}
+
+impl TernaryRow {
+    /// The values of the row, `[n]`.
+    pub(super) fn write_values(&self, out: &mut [f32]) {
+        let blocks = out.chunks_exact_mut(BLOCK).zip(self.trits.chunks_exact(BLOCK)).zip(&self.scales);
+        for ((out, trits), scale) in blocks {
+            let scale = scale.to_f32();
+            out.iter_mut().zip(trits).for_each(|(value, &trit)| *value = f32::from(trit) * scale);
+        }
+    }
+}
+
+/// Solves the rows of one matrix.
+#[derive(Debug)]
+pub(super) struct RowSolver {
+    n: usize,
+    /// H, `[n, n]`.
+    hessian: Vec<f32>,
+    /// The diagonal blocks of H, each `[256, 256]`.
+    blocks: Vec<Vec<f32>>,
+    /// The square roots of the diagonal of H, by which least squares weighs columns.
+    importance: Vec<f32>,
+    factor: Option<Factor>,
+    steps: Steps,
+    effort: Effort,
+}
+
+impl RowSolver {
+    /// A solver for the Hessian `[n, n]`, with `n` a multiple of 256.
+    pub(super) fn new(hessian: &[f64], n: usize, steps: Steps, effort: Effort) -> Self {
+        let diagonal: Vec<f64> = (0..n).map(|i| hessian[i * n + i]).collect();
+        let mut order: Vec<usize> = (0..n).collect();
+        if steps.has(Step::ActivationOrder) {
+            order.sort_by(|&a, &b| diagonal[b].total_cmp(&diagonal[a]).then(a.cmp(&b)));
+        }
+        let factor = Factor::new(hessian, order);
+        let hessian: Vec<f32> = hessian.iter().map(|&h| h as f32).collect();
+        let blocks = (0..n / BLOCK).map(|b| {
+            let rows = hessian[b * BLOCK * n..][..BLOCK * n].chunks_exact(n);
+            rows.flat_map(|row| row[b * BLOCK..][..BLOCK].iter().copied()).collect()
+        });
+        let (blocks, importance) = (blocks.collect(), diagonal.iter().map(|&h| h as f32).collect());
+        let effort = Effort {
+            sweeps: if steps.has(Step::Descent) { effort.sweeps } else { 0 },
+            kicks: if steps.has(Step::Descent) && steps.has(Step::Kicks) { effort.kicks } else { 0 },
+        };
+        Self { n, hessian, blocks, importance, factor, steps, effort }
+    }
+
+    /// The row of least error for the target `c` `[n]`; `weights` `[n]` is the teacher's row. `None` when H is singular
+    /// or the target is 0: the row is then as good as any.
+    pub(super) fn solve(&self, target: &[f32], weights: &[f32], seed: u64) -> Option<TernaryRow> {
+        let factor = self.factor.as_ref()?;
+        let wanted = factor.solve(target);
+        if !wanted.iter().all(|w| w.is_finite()) {
+            return None;
+        }
+        let mut rng = SplitMix64::new(seed);
+        let scales: &[f64] = if self.steps.has(Step::Starts) { &START_SCALES } else { &[1.0] };
+        let descent = Effort { kicks: 0, ..self.effort };
+        let mut best: Option<Row> = None;
+        for &scale in scales {
+            let mut row = self.start(factor, &wanted, weights, scale);
+            row.residual = self.residual(target, &row);
+            self.improve(target, &mut row, descent, &mut rng);
+            row.error = self.error(target, &row);
+            if best.as_ref().is_none_or(|best| row.error < best.error) {
+                best = Some(row);
+            }
+        }
+        let mut row = best?;
+        if self.effort.kicks > 0 {
+            self.improve(target, &mut row, self.effort, &mut rng);
+        }
+        let scales: Vec<f16> = row.scales.iter().map(|&s| f16::from_f64(s).min(f16::MAX)).collect();
+        let used = scales.iter().any(|scale| *scale > f16::ZERO);
+        used.then_some(TernaryRow { trits: row.trits, scales })
+    }
+
+    /// Codes for the weights that the target asks for, with scales of `multiple` times least squares.
+    fn start(&self, factor: &Factor, wanted: &[f64], weights: &[f32], multiple: f64) -> Row {
+        let mut trits = vec![0i8; self.n];
+        let mut scales = Vec::with_capacity(self.blocks.len());
+        for (b, trits) in trits.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
+            let at = b * BLOCK;
+            let values: [f32; BLOCK] = std::array::from_fn(|i| wanted[at + i] as f32);
+            let importance: [f32; BLOCK] = std::array::from_fn(|i| self.importance[at + i]);
+            let scale = quantize_block(Rounding::LeastSquares, &values, Some(&importance), trits);
+            let scale =
+                if scale.is_finite() { f64::from(scale.to_f32()) } else { mean_magnitude(&weights[at..][..BLOCK]) };
+            scales.push(scale * multiple);
+        }
+        if self.steps.has(Step::Propagation) || multiple != 1.0 {
+            let round = |column: usize, value: f64| {
+                let scale = scales[column / BLOCK];
+                let trit = if scale > 0.0 { (value / scale).clamp(-1.0, 1.0).round() } else { 0.0 };
+                trits[column] = trit as i8;
+                trit * scale
+            };
+            if self.steps.has(Step::Propagation) {
+                factor.propagate(wanted, round);
+            } else {
+                let mut round = round;
+                wanted.iter().enumerate().for_each(|(column, &value)| {
+                    round(column, value);
+                });
+            }
+        }
+        Row { trits, scales, residual: Vec::new(), error: 0.0 }
+    }
+
+    /// Improves codes and scales, block by block, until no block changes.
+    fn improve(&self, target: &[f32], row: &mut Row, effort: Effort, rng: &mut SplitMix64) {
+        if effort.sweeps > 0 {
+            for _ in 0..ROUNDS {
+                let mut changed = false;
+                for b in 0..self.blocks.len() {
+                    changed |= self.improve_block(row, b, effort, rng);
+                }
+                if !changed || self.blocks.len() == 1 {
+                    break;
+                }
+                self.solve_scales(target, row);
+            }
+        }
+        self.solve_scales(target, row);
+    }
+
+    /// Searches the codes and the scale of block `b` with all others fixed; whether any code changed.
+    fn improve_block(&self, row: &mut Row, b: usize, effort: Effort, rng: &mut SplitMix64) -> bool {
+        let at = b * BLOCK;
+        let hessian = &self.blocks[b];
+        let start: [i8; BLOCK] = std::array::from_fn(|i| row.trits[at + i]);
+        // The target of the block alone: the residual without what the block itself explains.
+        let mut target: [f32; BLOCK] = std::array::from_fn(|i| row.residual[at + i]);
+        let scale = row.scales[b] as f32;
+        for (i, &trit) in start.iter().enumerate().filter(|(_, trit)| **trit != 0) {
+            axpy_f32(f32::from(trit) * scale, &hessian[i * BLOCK..][..BLOCK], &mut target);
+        }
+        let problem = BlockProblem { hessian, target: &target };
+        let before = Candidate::new(&problem, &start).gain();
+        let found = problem.search(&start, effort, rng);
+        if found.gain() < before {
+            return false;
+        }
+        let new_scale = found.scale();
+        for (i, (&new, &old)) in found.trits.iter().zip(&start).enumerate() {
+            let change = f32::from(new) * new_scale as f32 - f32::from(old) * scale;
+            if change != 0.0 {
+                axpy_f32(-change, &self.hessian[(at + i) * self.n..][..self.n], &mut row.residual);
+            }
+        }
+        row.trits[at..][..BLOCK].copy_from_slice(&found.trits);
+        row.scales[b] = new_scale;
+        found.trits != start
+    }
+
+    /// Solves for the scales of all blocks together, and keeps them if they are positive and lower the error.
+    fn solve_scales(&self, target: &[f32], row: &mut Row) {
+        if !self.steps.has(Step::JointScales) {
+            return;
+        }
+        let blocks = self.blocks.len();
+        let mut matrix = vec![0.0; blocks * blocks];
+        let mut moments = vec![0.0; blocks];
+        for a in 0..blocks {
+            let mut product = vec![0.0f32; self.n];
+            for i in a * BLOCK..(a + 1) * BLOCK {
+                if row.trits[i] != 0 {
+                    axpy_f32(f32::from(row.trits[i]), &self.hessian[i * self.n..][..self.n], &mut product);
+                }
+            }
+            let of_block = |values: &[f32], b: usize| -> f64 {
+                let (values, trits) = (&values[b * BLOCK..][..BLOCK], &row.trits[b * BLOCK..][..BLOCK]);
+                values.iter().zip(trits).map(|(&v, &t)| f64::from(v) * f64::from(t)).sum()
+            };
+            for b in 0..blocks {
+                matrix[a * blocks + b] = of_block(&product, b);
+            }
+            moments[a] = of_block(target, a);
+            if matrix[a * blocks + a] <= 0.0 {
+                // A block of zeros: its scale stays 0 and does not take part.
+                matrix[a * blocks + a] = 1.0;
+                moments[a] = 0.0;
+            }
+        }
+        let moments: Vec<f32> = moments.iter().map(|&m| m as f32).collect();
+        let Some(factor) = Factor::new(&matrix, (0..blocks).collect()) else { return };
+        let scales = factor.solve(&moments);
+        let zero = |b: usize| row.trits[b * BLOCK..][..BLOCK].iter().all(|&t| t == 0);
+        if scales.iter().enumerate().any(|(b, s)| !s.is_finite() || *s < 0.0 || (*s == 0.0 && !zero(b))) {
+            return;
+        }
+        let mut solved = Row { scales, ..row.clone() };
+        solved.residual = self.residual(target, &solved);
+        if self.error(target, &solved) <= self.error(target, row) {
+            *row = solved;
+        }
+    }
+
+    /// `c - H q`, `[n]`.
+    fn residual(&self, target: &[f32], row: &Row) -> Vec<f32> {
+        let mut residual = target.to_vec();
+        for (i, &trit) in row.trits.iter().enumerate().filter(|(_, trit)| **trit != 0) {
+            let value = f32::from(trit) * row.scales[i / BLOCK] as f32;
+            axpy_f32(-value, &self.hessian[i * self.n..][..self.n], &mut residual);
+        }
+        residual
+    }
+
+    /// `q H q' - 2 c q'`, from the residual.
+    fn error(&self, target: &[f32], row: &Row) -> f64 {
+        let values = row.trits.iter().enumerate().map(|(i, &trit)| f64::from(trit) * row.scales[i / BLOCK]);
+        -values
+            .zip(target.iter().zip(&row.residual))
+            .map(|(q, (&c, &r))| q * (f64::from(c) + f64::from(r)))
+            .sum::<f64>()
+    }
+}
+
+/// A row in the making.
+#[derive(Clone, Debug)]
+struct Row {
+    trits: Vec<i8>,
+    scales: Vec<f64>,
+    /// `c - H q`.
+    residual: Vec<f32>,
+    error: f64,
+}
+
+fn mean_magnitude(weights: &[f32]) -> f64 {
+    weights.iter().map(|w| f64::from(w.abs())).sum::<f64>() / weights.len().max(1) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ptq::factor::dot;
+    use crate::ptq::samples::Samples;
+
+    /// Two blocks, whose inputs share factors.
+    const N: usize = 2 * BLOCK;
+
+    /// The mean error of the rows without `left_out`, as a share of the length of their outputs.
+    fn error(rows: &[Samples], left_out: &[Step]) -> f64 {
+        let effort = Effort { sweeps: 3, kicks: 10 };
+        let errors = rows.iter().map(|samples| {
+            let solver = RowSolver::new(&samples.hessian, N, Steps::without(left_out), effort);
+            let row = solver.solve(&samples.target(), &samples.weights, 0).unwrap();
+            let mut q = vec![0.0; N];
+            row.write_values(&mut q);
+            let w: Vec<f64> = samples.weights.iter().map(|&w| f64::from(w)).collect();
+            let e: Vec<f64> = w.iter().zip(&q).map(|(w, &q)| w - f64::from(q)).collect();
+            let length2 = |v: &[f64]| samples.hessian.chunks_exact(N).zip(v).map(|(h, x)| x * dot(h, v)).sum::<f64>();
+            length2(&e) / length2(&w)
+        });
+        errors.sum::<f64>() / rows.len() as f64
+    }
+
+    #[test]
+    fn every_step_lowers_the_error_of_rows_of_two_blocks() {
+        use Step::{ActivationOrder, Descent, JointScales, Kicks, Propagation, Starts};
+        // Later steps make up for most of an earlier one, so each is left out together with those that follow it.
+        let ladder: [(&str, Vec<Step>, f64); 7] = [
+            ("nothing", vec![Propagation, ActivationOrder, JointScales, Starts, Descent], 1.0),
+            ("propagation", vec![ActivationOrder, JointScales, Starts, Descent], 0.75),
+            ("activation order", vec![JointScales, Starts, Descent], 0.98),
+            ("joint scales", vec![Starts, Descent], 0.998),
+            ("descent", vec![Starts, Kicks], 0.95),
+            ("starts", vec![Kicks], 0.9999),
+            ("kicks", vec![], 0.999),
+        ];
+        let rows: Vec<Samples> = (0..3).map(|seed| Samples::new(N, seed)).collect();
+        let mut before = f64::INFINITY;
+        for (step, left_out, share) in ladder {
+            let error = error(&rows, &left_out);
+            assert!(error < share * before, "{step}: {error} after {before}");
+            before = error;
+        }
+    }
+
+    #[test]
+    fn a_singular_hessian_and_an_empty_target_give_no_row() {
+        let samples = Samples::new(N, 9);
+        let effort = Effort { sweeps: 2, kicks: 2 };
+        let solver = |hessian: &[f64]| RowSolver::new(hessian, N, Steps::default(), effort);
+        assert_eq!(solver(&vec![0.0; N * N]).solve(&samples.target(), &samples.weights, 0), None);
+        assert_eq!(solver(&vec![1.0; N * N]).solve(&samples.target(), &samples.weights, 0), None);
+        assert_eq!(solver(&samples.hessian).solve(&[0.0; N], &samples.weights, 0), None);
+        assert_eq!(solver(&samples.hessian).solve(&[f32::NAN; N], &samples.weights, 0), None);
+    }
+}
