@@ -21,7 +21,7 @@ use crate::error::Result;
 /// A text, with the name that messages call it by.
 #[derive(Clone, Debug)]
 pub struct NamedText {
-    /// Its file.
+    /// The file that it was read from.
     pub name: String,
     /// Plain text, or one JSON object with `messages` per line.
     pub text: String,
@@ -57,7 +57,7 @@ pub struct Calibration {
 /// The share of one source.
 #[derive(Clone, Debug, Serialize)]
 pub struct SourceReport {
-    /// Its file.
+    /// The file that its text was read from.
     pub name: String,
     /// Windows that it holds.
     pub windows: usize,

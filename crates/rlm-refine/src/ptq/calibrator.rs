@@ -20,7 +20,7 @@ use super::streams::Streams;
 use crate::error::Result;
 use crate::student::StudentPlan;
 
-/// Calibrated quantisation.
+/// The texts and the settings of a calibrated quantisation.
 #[derive(Clone, Debug)]
 pub struct GptqOptions {
     /// The tokens to calibrate on.

@@ -14,7 +14,7 @@ pub(super) struct Factor {
     order: Vec<usize>,
     /// Row k holds `u_jk` for j < k, `[n, n]`.
     unit: Vec<f64>,
-    /// `[n]`.
+    /// The weight `d_k` of each position in the error, `[n]`.
     d: Vec<f64>,
 }
 

@@ -221,7 +221,7 @@ struct View<'a> {
     /// Student and teacher, whose norms stand between the streams and the networks.
     layers: [&'a DecoderLayer; 2],
     routes: &'a Routes,
-    /// One per token.
+    /// The weight of each token in the sums, `[n]`.
     token_weights: &'a [f32],
 }
 

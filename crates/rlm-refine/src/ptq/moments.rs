@@ -24,7 +24,7 @@ pub(super) struct Moments {
     pub(super) n: usize,
     /// Tokens with a weight above 0.
     pub(super) tokens: usize,
-    /// H, `[n, n]`.
+    /// The sum H over the inputs of the student, `[n, n]`.
     pub(super) student: Vec<f64>,
     /// C, `[n, n]`: row i is input i of the teacher.
     pub(super) cross: Vec<f64>,

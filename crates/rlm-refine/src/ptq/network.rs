@@ -49,7 +49,7 @@ pub(super) struct Matrix {
 pub(super) struct Tokens {
     /// Positions in the streams, ascending.
     pub(super) positions: Vec<u32>,
-    /// Their weights.
+    /// The weight of each token in the sums.
     pub(super) weights: Vec<f32>,
 }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// A ternary matrix.
+/// The errors of a ternary matrix with and without calibration.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MatrixReport {
     /// Squared error of its outputs on held-out tokens over their squared length, with least squares.
@@ -15,7 +15,7 @@ pub struct MatrixReport {
     pub rows_calibrated: usize,
 }
 
-/// A feed-forward network.
+/// The tokens and the matrices of a feed-forward network.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NetworkReport {
     /// Calibration tokens that it saw.
@@ -41,7 +41,7 @@ pub struct RoutingReport {
     pub mass: f64,
 }
 
-/// A layer.
+/// The networks of a layer, and the distance between the streams behind it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LayerReport {
     /// Its index in the model.

@@ -27,9 +27,9 @@ const ROUNDS: usize = 6;
 /// The codes and scales of a row.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct TernaryRow {
-    /// `[n]`.
+    /// The codes of all columns, `[n]`.
     pub(super) trits: Vec<i8>,
-    /// One per block.
+    /// The scale of each block of 256 columns.
     pub(super) scales: Vec<f16>,
 }
 
@@ -48,7 +48,7 @@ impl TernaryRow {
 #[derive(Debug)]
 pub(super) struct RowSolver {
     n: usize,
-    /// H, `[n, n]`.
+    /// The Hessian that all rows share, `[n, n]`.
     hessian: Vec<f32>,
     /// The diagonal blocks of H, each `[256, 256]`.
     blocks: Vec<Vec<f32>>,

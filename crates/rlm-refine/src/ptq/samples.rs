@@ -7,9 +7,9 @@ pub(super) struct Samples {
     n: usize,
     /// `sum x x' / tokens`, `[n, n]`.
     pub(super) hessian: Vec<f64>,
-    /// `[tokens, n]`.
+    /// One row of inputs per token, `[tokens, n]`.
     pub(super) inputs: Vec<f32>,
-    /// `[n]`.
+    /// A row of the teacher, `[n]`.
     pub(super) weights: Vec<f32>,
 }
 
@@ -40,7 +40,7 @@ impl Samples {
         Self { n, hessian, inputs, weights }
     }
 
-    /// `H w`, `[n]`.
+    /// The target `H w` of the row, `[n]`.
     pub(super) fn target(&self) -> Vec<f32> {
         let dot = |row: &[f64]| row.iter().zip(&self.weights).map(|(h, &w)| h * f64::from(w)).sum::<f64>();
         self.hessian.chunks_exact(self.n).map(|row| dot(row) as f32).collect()

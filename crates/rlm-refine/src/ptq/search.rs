@@ -21,9 +21,9 @@ const KICK_TRITS: usize = 6;
 
 /// The quadratic form of one block.
 pub(super) struct BlockProblem<'a> {
-    /// `[256, 256]`, symmetric.
+    /// The symmetric matrix of the form, `[256, 256]`.
     pub(super) hessian: &'a [f32],
-    /// The target, `[256]`.
+    /// The linear part `c` of the form, `[256]`.
     pub(super) target: &'a [f32],
 }
 
@@ -40,11 +40,11 @@ pub(super) struct Effort {
 #[derive(Clone)]
 pub(super) struct Candidate {
     pub(super) trits: [i8; BLOCK],
-    /// `H t`.
+    /// The product `H t`, `[256]`.
     product: [f32; BLOCK],
-    /// `t'c`.
+    /// The product `t'c` with the target.
     moment: f64,
-    /// `t'Ht`.
+    /// The square `t'Ht` under the Hessian.
     mass: f64,
 }
 

@@ -8,7 +8,7 @@
 //! are, so that a killed job finds it.
 
 use std::fs;
-use std::io::Write;
+use std::io::{self, Read, Write};
 use std::path::Path;
 
 use gguf_bitnet::{NewFile, TensorType, dequantize, encode_row};
@@ -18,6 +18,8 @@ use ternary_core::Rounding;
 use super::error::PtqError;
 use crate::error::{Error, Result};
 
+/// Bytes that are read or written at a time.
+const CHUNK_BYTES: usize = 1 << 20;
 /// Bytes of a BLAKE3.
 const HASH_BYTES: usize = 32;
 
@@ -76,7 +78,7 @@ impl Streams {
         let mut file = NewFile::create(path)?;
         let mut hasher = blake3::Hasher::new();
         let mut bytes = Vec::new();
-        for values in self.teacher.chunks(1 << 18).chain(self.student.chunks(1 << 18)) {
+        for values in self.teacher.chunks(CHUNK_BYTES / 4).chain(self.student.chunks(CHUNK_BYTES / 4)) {
             bytes.clear();
             bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
             hasher.update(&bytes);
@@ -86,22 +88,60 @@ impl Streams {
         Ok(file.publish()?)
     }
 
-    /// Replaces both streams by those at `path`; whether the file is there and whole.
+    /// Replaces both streams by those at `path`; whether the file is there and whole. They stay as they are where it is not.
     pub(super) fn restore(&mut self, path: &Path) -> bool {
-        let Ok(content) = fs::read(path) else { return false };
-        if content.len() != 8 * self.teacher.len() + HASH_BYTES {
-            return false;
+        let found = self.read(path).ok().flatten();
+        let whole = found.is_some();
+        if let Some([teacher, student]) = found {
+            (self.teacher, self.student) = (teacher, student);
         }
-        let (values, hash) = content.split_at(content.len() - HASH_BYTES);
-        if blake3::hash(values).as_bytes() != hash {
-            return false;
+        whole
+    }
+
+    /// The teacher's and the student's stream at `path`; `None` for a file of another length or with another hash.
+    fn read(&self, path: &Path) -> io::Result<Option<[Vec<f32>; 2]>> {
+        if fs::symlink_metadata(path)?.len() != (8 * self.teacher.len() + HASH_BYTES) as u64 {
+            return Ok(None);
         }
-        let (teacher, student) = values.split_at(values.len() / 2);
-        for (out, bytes) in [(&mut self.teacher, teacher), (&mut self.student, student)] {
-            for (value, bytes) in out.iter_mut().zip(bytes.as_chunks::<4>().0) {
-                *value = f32::from_le_bytes(*bytes);
+        let mut file = gguf_bitnet::open_regular(path).map_err(io::Error::other)?;
+        let (mut hasher, mut bytes) = (blake3::Hasher::new(), vec![0; CHUNK_BYTES]);
+        let mut streams = [Vec::new(), Vec::new()];
+        for stream in &mut streams {
+            stream.reserve_exact(self.teacher.len());
+            while stream.len() < self.teacher.len() {
+                let len = CHUNK_BYTES.min(4 * (self.teacher.len() - stream.len()));
+                file.read_exact(&mut bytes[..len])?;
+                hasher.update(&bytes[..len]);
+                stream.extend(bytes[..len].as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)));
             }
         }
-        true
+        let mut hash = [0; HASH_BYTES];
+        file.read_exact(&mut hash)?;
+        Ok((*hasher.finalize().as_bytes() == hash).then_some(streams))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn streams_come_back_from_a_whole_file_and_from_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.1");
+        let values = |from: f32| (0..700_000).map(|i| from + i as f32).collect::<Vec<_>>();
+        let saved = Streams { windows: vec![70_000], hidden: 10, teacher: values(0.5), student: values(-3.0) };
+        saved.save(&path).unwrap();
+        let mut found = Streams { teacher: vec![0.0; 700_000], student: vec![0.0; 700_000], ..saved.clone() };
+        assert!(!found.restore(&dir.path().join("state.2")));
+        assert!(found.restore(&path));
+        assert!(found.teacher == saved.teacher && found.student == saved.student);
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[3_000_000] ^= 1;
+        fs::write(&path, &bytes).unwrap();
+        assert!(!found.restore(&path), "a damaged file");
+        fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
+        assert!(!found.restore(&path), "a short file");
+        assert!(found.teacher == saved.teacher, "they stay as they are");
     }
 }
