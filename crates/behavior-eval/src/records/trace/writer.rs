@@ -41,7 +41,7 @@ impl TraceWriter {
     /// Starts the file `path`, whose folders are made as needed.
     ///
     /// # Errors
-    /// [`Error::File`] when it is there already, [`Error::Job`] when it cannot be made.
+    /// [`Error::File`] when it is there already, [`Error::Store`] when it cannot be made.
     pub fn create(path: &Path) -> Result<Self> {
         let failed = |source| Error::File { path: path.to_owned(), source };
         if path.exists() {
@@ -64,7 +64,7 @@ impl TraceWriter {
     /// Puts the file in place.
     ///
     /// # Errors
-    /// [`Error::File`] when the disk refuses or the file has appeared meanwhile, [`Error::Job`] when it cannot be named.
+    /// [`Error::File`] when the disk refuses or the file has appeared meanwhile, [`Error::Store`] when it cannot be named.
     pub fn finish(self) -> Result<PathBuf> {
         let failed = |source| Error::File { path: self.path.clone(), source };
         let file = self.out.into_inner().map_err(|error| failed(error.into_error()))?;
