@@ -111,13 +111,11 @@ pub(super) fn calibrate(
     Ok(([gate_rows, up_rows, down_rows], report))
 }
 
+/// Receives the student's inputs, the teacher's inputs and the weights of some tokens.
+type Take<'a> = dyn FnMut(&[f32], &[f32], &[f32]) -> Result<()> + 'a;
+
 /// Hands the inputs and weights of `tokens` to `take`, some tokens at a time.
-fn for_chunks(
-    tokens: &Tokens,
-    cols: usize,
-    inputs: &Inputs<'_>,
-    take: &mut dyn FnMut(&[f32], &[f32], &[f32]) -> Result<()>,
-) -> Result<()> {
+fn for_chunks(tokens: &Tokens, cols: usize, inputs: &Inputs<'_>, take: &mut Take<'_>) -> Result<()> {
     let (mut xq, mut xf) = (Vec::new(), Vec::new());
     for (positions, weights) in tokens.positions.chunks(CHUNK_TOKENS).zip(tokens.weights.chunks(CHUNK_TOKENS)) {
         xq.resize(positions.len() * cols, 0.0);
@@ -166,7 +164,8 @@ fn solve(
     let mut after = held_out_errors(pool, matrix, &values(matrix, &rows), held_out)?;
     if search.steps.has(Step::Acceptance) {
         for ((row, after), before) in rows.iter_mut().zip(&mut after).zip(&before) {
-            if !(*after < *before) {
+            let better = *after < *before; // false for NaN
+            if !better {
                 *row = None;
                 *after = *before;
             }
