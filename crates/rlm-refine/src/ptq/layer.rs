@@ -11,11 +11,10 @@
 
 use std::collections::BTreeMap;
 
-use gguf_bitnet::TensorType;
 use mla_attention::{CacheType, LayerCache};
 use moe_runtime::ModelFiles;
 use moe_runtime::forward::{Batch, DecoderLayer, FeedForward, LayerScratch, MoeRouter, RouterScratch, SwiGlu};
-use ternary_core::{ActMode, BLOCK, Packing, Rounding};
+use ternary_core::{ActMode, BLOCK, Rounding};
 use tl_kernels::{ActivationBuffer, Pool};
 
 use super::error::PtqError;
@@ -281,7 +280,7 @@ fn splice(
     tensors: &mut BTreeMap<usize, Vec<u8>>,
 ) {
     for (index, rows) in names.iter().zip(rows) {
-        let Some(packing) = packing(plan.tensors[*index].assignment.ty) else { continue };
+        let Some(packing) = plan.tensors[*index].assignment.ty.packing() else { continue };
         let row_bytes = plan.tensors[*index].cols() / BLOCK * packing.block_bytes();
         let Some(bytes) = tensors.get_mut(index) else { continue };
         let bytes = &mut bytes[expert.unwrap_or(0) * rows.len() * row_bytes..][..rows.len() * row_bytes];
@@ -291,15 +290,6 @@ fn splice(
                 blocks.zip(scales).for_each(|((out, trits), &scale)| packing.encode(trits, scale, out));
             }
         }
-    }
-}
-
-fn packing(ty: TensorType) -> Option<Packing> {
-    match ty {
-        TensorType::Tq2_0 => Some(Packing::Tq2_0),
-        TensorType::Tq1_0 => Some(Packing::Tq1_0),
-        TensorType::BitnetT158 => Some(Packing::BitnetT158),
-        _ => None,
     }
 }
 
