@@ -88,9 +88,9 @@ impl Decoder {
         self.rest.extend_from_slice(&all[at..]);
     }
 
-    /// Whether the end of a sequence or of a character is still to come.
-    pub(super) fn is_incomplete(&self) -> bool {
-        !self.rest.is_empty()
+    /// Whether the end of an escape sequence is still to come.
+    pub(super) fn is_in_sequence(&self) -> bool {
+        self.rest.first() == Some(&ESCAPE)
     }
 
     /// Whether the end of a paste is still to come.
@@ -99,9 +99,11 @@ impl Decoder {
     }
 
     /// The terminal was silent: a sequence without an end was a key of its own, such as Escape, and means nothing. A paste
-    /// without an end is over.
+    /// without an end is over. The start of a character stays: a slow line may pause within one.
     pub(super) fn give_up(&mut self) {
-        self.rest.clear();
+        if self.is_in_sequence() {
+            self.rest.clear();
+        }
         self.in_paste = false;
     }
 
@@ -346,15 +348,24 @@ mod tests {
     fn bytes_that_are_no_text_are_replaced_and_never_end_the_line() {
         assert_eq!(keys(&[b"a\xff\xfe\xc3(\xe2\x82b\r"]), [text("a\u{fffd}\u{fffd}\u{fffd}(\u{fffd}b"), Key::Enter]);
         let (mut decoder, mut burst) = (Decoder::default(), Burst::default());
-        decoder.push(b"caf\xc3", &mut burst);
-        assert!(decoder.is_incomplete());
-        decoder.push(b"\xa9", &mut burst);
-        assert_eq!(burst.take(), [text("caf\u{e9}")]);
         decoder.push(b"\x1b", &mut burst);
-        assert!(decoder.is_incomplete());
+        assert!(decoder.is_in_sequence());
         decoder.give_up();
         decoder.push(b"A", &mut burst);
         assert_eq!(burst.take(), [text("A")]);
+    }
+
+    #[test]
+    fn a_character_waits_for_its_end_however_long_the_terminal_is_silent() {
+        for start in ["", "\x1b[200~"] {
+            let (mut decoder, mut burst) = (Decoder::default(), Burst::default());
+            decoder.push(start.as_bytes(), &mut burst);
+            decoder.push(b"caf\xc3", &mut burst);
+            assert!(!decoder.is_in_sequence());
+            decoder.give_up();
+            decoder.push(b"\xa9\r", &mut burst);
+            assert_eq!(burst.take(), [text("caf\u{e9}"), Key::Enter], "{start:?}");
+        }
     }
 
     #[test]

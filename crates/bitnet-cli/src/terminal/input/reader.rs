@@ -114,7 +114,7 @@ impl Reader {
     fn pending(&self) -> Pending {
         if self.decoder.is_in_paste() {
             Pending::Sequence(AFTER_PASTE)
-        } else if self.decoder.is_incomplete() {
+        } else if self.decoder.is_in_sequence() {
             Pending::Sequence(AFTER_ESCAPE)
         } else if self.burst.has_lines() {
             Pending::Burst(AFTER_LINES)
