@@ -29,12 +29,14 @@ impl Console {
         self.input.interrupt()
     }
 
-    /// Reads an entry behind `prompt`. Later keys wait for the next call, but for Ctrl-C: it raises
+    /// Reads an entry behind `prompt`. Later keys wait for the next call. Behind a text Ctrl-C does not: it raises
     /// [`Console::interrupt`] and discards the keys that wait.
     pub(crate) fn ask(&mut self, prompt: &str) -> Entry {
         self.input.prompt();
         let entry = self.editor.read(&self.input, prompt);
-        self.input.answer();
+        if let Entry::Text(_) = entry {
+            self.input.answer();
+        }
         entry
     }
 

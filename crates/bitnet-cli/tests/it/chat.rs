@@ -208,6 +208,10 @@ fn ctrl_c_at_an_empty_prompt_asks_and_leaves() {
     terminal.prompt();
     terminal.send(INTERRUPT);
     assert_eq!(terminal.end().0.code(), Some(130));
+    // Both presses at once.
+    let terminal = chat(&[]);
+    terminal.send([INTERRUPT, INTERRUPT].concat());
+    assert_eq!(terminal.end().0.code(), Some(130));
 }
 
 #[test]
