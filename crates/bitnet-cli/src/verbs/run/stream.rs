@@ -46,10 +46,7 @@ impl Stream {
 
 fn note_statistics(generation: &Generation) {
     let s = &generation.statistics;
-    let why = match generation.reason {
-        StopReason::Loop(found) => format!("loop ({found:?})"),
-        reason => reason.name().to_owned(),
-    };
+    let why = end(generation.reason);
     let peak = peak_rss_bytes().map_or_else(String::new, |bytes| format!(", peak memory {}", size(bytes)));
     output::note(format_args!(
         "prompt {} tokens at {:.1}/s, answer {} tokens at {:.1}/s, ended by {why}{peak}",
@@ -58,4 +55,26 @@ fn note_statistics(generation: &Generation) {
         s.generated_tokens,
         s.decode_tokens_per_s(),
     ));
+}
+
+/// The reason for the end of an answer, behind the words "ended by".
+fn end(reason: StopReason) -> String {
+    match reason {
+        StopReason::Loop(found) => format!("a loop ({found})"),
+        reason => reason.name().to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use moe_runtime::{StopReason, TokenLoop};
+
+    use super::end;
+
+    #[test]
+    fn the_end_of_an_answer_is_told_in_words() {
+        let found = TokenLoop { period: 1, repeats: 32 };
+        assert_eq!(end(StopReason::Loop(found)), "a loop (the last 1 token came 32 times in a row)");
+        assert_eq!(end(StopReason::MaxTokens), "length");
+    }
 }
