@@ -39,12 +39,25 @@ pub fn require_space(path: &Path, need: u64) -> Result<()> {
     Ok(())
 }
 
+/// Checks that a finished file may take the name `path`: a file lies there, or nothing.
+///
+/// # Errors
+/// [`StoreError::BadOutput`] for a link, a directory, a device or a pipe, which a rename would destroy.
+pub(super) fn check_replaceable(path: &Path) -> Result<()> {
+    if fs::symlink_metadata(path).is_ok_and(|there| !there.is_file()) {
+        let why = "it is a link, a directory, a device or a pipe, which a finished file cannot replace: name a file";
+        return Err(StoreError::BadOutput { why }.in_file(path));
+    }
+    Ok(())
+}
+
 /// Writes a small file so that a crash leaves either its old or its new content: a
 /// sibling temporary file, flushed to the disk, is renamed over `path`.
 ///
 /// # Errors
-/// [`StoreError::Io`]; the file is then as it was.
+/// [`StoreError::BadOutput`] where the path is no file, or [`StoreError::Io`]; the file is then as it was.
 pub fn write_atomic(path: &Path, content: &[u8]) -> Result<()> {
+    check_replaceable(path)?;
     let temporary = with_suffix(path, ".tmp");
     let write = || -> std::io::Result<()> {
         let mut file = create_temporary(&temporary)?;
@@ -134,5 +147,15 @@ mod tests {
         fs::create_dir(&blocked).unwrap();
         assert!(write_atomic(&blocked, b"three").is_err());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+
+        // A link is neither replaced nor followed.
+        #[cfg(unix)]
+        {
+            let link = dir.path().join("link");
+            std::os::unix::fs::symlink("/dev/null", &link).unwrap();
+            let error = write_atomic(&link, b"four").unwrap_err();
+            assert!(matches!(error.root(), Error::Store(StoreError::BadOutput { .. })), "{error}");
+            assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        }
     }
 }

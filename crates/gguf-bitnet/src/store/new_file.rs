@@ -9,7 +9,7 @@ use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::disk::{parent, sync_dir, with_suffix};
+use super::disk::{check_replaceable, parent, sync_dir, with_suffix};
 use crate::error::{Error, Result};
 
 /// A file that is being written and has not taken its name yet.
@@ -27,8 +27,10 @@ impl NewFile {
     /// Begins the file that will be published as `target`.
     ///
     /// # Errors
-    /// [`StoreError::Io`](crate::StoreError::Io) where its directory does not take new files.
+    /// [`StoreError::BadOutput`](crate::StoreError::BadOutput) where a link, a device or another thing that is no file has the
+    /// name, [`StoreError::Io`](crate::StoreError::Io) where its directory does not take new files.
     pub fn create(target: &Path) -> Result<NewFile> {
+        check_replaceable(target)?;
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let suffix = format!(".{}-{}.tmp", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let temporary = with_suffix(target, &suffix);
@@ -149,7 +151,7 @@ mod tests {
         assert!(names(dir.path()).is_empty());
 
         fs::create_dir(&target).unwrap();
-        assert!(NewFile::create(&target).unwrap().publish().is_err(), "a directory stays");
+        assert!(NewFile::create(&target).is_err(), "a directory stays");
         assert_eq!(names(dir.path()), ["a.bin"]);
         assert!(NewFile::create(&dir.path().join("none/a.bin")).is_err());
     }
