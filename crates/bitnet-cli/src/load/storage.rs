@@ -25,10 +25,13 @@ pub(super) fn storage(
         memory => memory.or_else(available_bytes).and_then(|bytes| bytes.checked_sub(plan.total_bytes())),
     };
     let Some(growth_bytes) = growth else { return WeightStorage::File };
-    let cache = cache.as_ref().map(|cache| match cache {
+    let cache = cache.as_ref().map(|cache| {
+        let path = match cache {
+            TileFile::At(path) => path.clone(),
+            TileFile::BesideModel => beside(files),
+        };
         // Where the path cannot be an output, the load says so.
-        TileFile::At(path) => gguf_bitnet::output_path(path).unwrap_or_else(|_| path.clone()),
-        TileFile::BesideModel => beside(files),
+        gguf_bitnet::output_path(&path).unwrap_or(path)
     });
     WeightStorage::Tiles(Tiles { growth_bytes, cache })
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::{Result, anyhow, bail};
 use clap::builder::NonEmptyStringValueParser;
 use gguf_bitnet::{SafetensorsDir, TensorSource};
-use moe_runtime::Session;
+use moe_runtime::{ModelFiles, Session};
 use rlm_refine::measure::{Column, ForwardRecord};
 use safetensors::{Dtype, tensor::TensorView};
 
@@ -59,7 +59,7 @@ pub(crate) fn execute(args: Args) -> Result<()> {
     if tokens.is_empty() {
         bail!("the model makes no tokens of this --text: give another one, or --tokens");
     }
-    let out = destination(&args)?;
+    let out = destination(&args, &files)?;
     let mut options = load::options(&files, args.act.into(), None, args.threads.pool()?);
     options.allow_zero = args.zero.allow_zero;
     let model = Arc::new(load::load(&files, &options)?);
@@ -83,7 +83,7 @@ pub(crate) fn execute(args: Args) -> Result<()> {
 }
 
 /// The file to write; `None` for standard output.
-fn destination(args: &Args) -> Result<Option<PathBuf>> {
+fn destination(args: &Args, files: &ModelFiles) -> Result<Option<PathBuf>> {
     if args.out == Path::new("-") {
         if std::io::stdout().is_terminal() {
             let sentence = "--out: a dump is no text for a terminal: redirect standard output, or name a file";
@@ -92,6 +92,9 @@ fn destination(args: &Args) -> Result<Option<PathBuf>> {
         return Ok(None);
     }
     let out = gguf_bitnet::output_path(&args.out)?;
+    if files.holds(&args.out) {
+        return Err(rlm_refine::Error::OutputIsSource { path: out.display().to_string() }.into());
+    }
     if out.exists() && !args.force && !is_replaceable(&out) {
         return Err(gguf_bitnet::Error::from(gguf_bitnet::StoreError::OutputExists).in_file(&args.out).into());
     }

@@ -1,6 +1,6 @@
 //! `bitnet synth`: models of any size with random weights, for work on speed and memory.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::ValueEnum;
@@ -66,6 +66,10 @@ pub(crate) fn execute(args: Args) -> Result<()> {
 }
 
 fn write(args: &Args, pool: &Pool) -> rlm_refine::Result<u64> {
+    let real = |path: &Path| path.canonicalize().ok();
+    if real(&args.out).is_some_and(|out| real(Path::new(&args.shape)) == Some(out)) {
+        return Err(Error::OutputIsSource { path: args.out.display().to_string() });
+    }
     let model = SyntheticModel { shape: Shape::open(&args.shape, args.layers)?, seed: args.seed.number() };
     let progress = Progress::bytes("writing");
     let mut show = |done, total| progress.show(done, total);

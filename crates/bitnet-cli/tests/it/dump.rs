@@ -128,3 +128,43 @@ fn tokens_and_places_that_do_not_exist_are_refused() {
     }
     assert!(listing(dir.path()).is_empty());
 }
+
+#[test]
+fn no_verb_writes_over_the_model_or_the_shape_that_it_reads() {
+    let dir = tempfile::tempdir().unwrap();
+    let copy = dir.path().join("model");
+    std::fs::create_dir(&copy).unwrap();
+    for name in listing(&fixtures::path("goldens/glm-tiny")) {
+        std::fs::copy(fixtures::path("goldens/glm-tiny").join(&name), copy.join(&name)).unwrap();
+    }
+    let model = text(&copy).to_owned();
+    let gguf = dir.path().join("student.gguf");
+    bitnet(["quantize", "-m", &model, "-o", text(&gguf)]).done();
+    let shard = listing(&copy).into_iter().find(|name| name.ends_with(".safetensors")).unwrap();
+    let (shard, config) = (copy.join(shard), copy.join("config.json"));
+    for (model, out) in [(&*model, &shard), (&*model, &config), (text(&gguf), &gguf)] {
+        let before = std::fs::read(out).unwrap();
+        let sentence = bitnet(["dump", "-m", model, "--tokens", "1", "-o", text(out), "--force"]).refusal();
+        assert!(sentence.contains("belongs to the model that is read"), "{sentence}");
+        assert_eq!(std::fs::read(out).unwrap(), before);
+    }
+    let before = std::fs::read(&config).unwrap();
+    bitnet(["synth", "--shape", text(&config), "-o", text(&config), "--force"]).refusal();
+    assert_eq!(std::fs::read(&config).unwrap(), before);
+}
+
+#[cfg(unix)]
+#[test]
+fn packed_weights_never_replace_a_socket_or_a_link_to_a_device() {
+    let dir = tempfile::tempdir().unwrap();
+    let (student, socket, link) = (dir.path().join("s.gguf"), dir.path().join("socket"), dir.path().join("link"));
+    bitnet(["quantize", "-m", &fixture("goldens/wide"), "-o", text(&student)]).done();
+    let _held = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    std::os::unix::fs::symlink("/dev/null", &link).unwrap();
+    for place in [&socket, &link] {
+        let cache = format!("--layout-cache={}", place.display());
+        let ran = bitnet(["run", "-m", text(&student), "-p", "hi", "-n", "1", "--layout", "packed", &cache]);
+        assert!(ran.stderr.contains("name a"), "{}", ran.stderr);
+        assert!(!std::fs::symlink_metadata(place).unwrap().is_file(), "{} was replaced", place.display());
+    }
+}

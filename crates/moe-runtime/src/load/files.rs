@@ -106,6 +106,28 @@ impl ModelFiles {
         &self.dir
     }
 
+    /// Whether `out` exists and is a file of the model, so that writing it would destroy the model: its weights, another
+    /// shard, or any file of a checkpoint directory that is no GGUF.
+    #[must_use]
+    pub fn holds(&self, out: &Path) -> bool {
+        let real = |path: &Path| path.canonicalize().ok();
+        let is_part = |place: &Path| {
+            let name = place.file_name().unwrap_or_default().to_string_lossy();
+            let is_shard = |n: usize| {
+                // Five digits, or six.
+                name.ends_with(&format!("-of-{n:05}.gguf")) || name.ends_with(&format!("-of-{n:06}.gguf"))
+            };
+            place.parent().and_then(real) == real(&self.dir)
+                && match &self.gguf {
+                    Some(file) => file.n_parts() > 1 && is_shard(file.n_parts()),
+                    None => !name.ends_with(".gguf"),
+                }
+        };
+        // In the Hugging Face cache a part of the model is a link, and the target lies elsewhere.
+        let named = std::path::absolute(out).unwrap_or_else(|_| out.to_owned());
+        real(out).is_some_and(|target| real(&self.path) == Some(target.clone()) || is_part(&target) || is_part(&named))
+    }
+
     /// Compares the tensors of the file with those that its configuration requires. Reads no weights.
     #[must_use]
     pub fn report(&self) -> DiscoveryReport {

@@ -204,27 +204,8 @@ impl<'a> Quantizer<'a> {
 
     /// Refuses an output that belongs to the source, with `--force` too: the teacher would be lost.
     fn check_not_source(&self, out: &Path) -> Result<()> {
-        let target = output_path(out)?;
-        let real = |path: &Path| path.canonicalize().ok();
-        let is_part = |place: &Path| {
-            let name = place.file_name().unwrap_or_default().to_string_lossy();
-            let beside = place.parent().and_then(real) == real(self.files.dir());
-            beside
-                && match self.files.gguf() {
-                    // Five digits, or six.
-                    Some(file) => {
-                        file.n_parts() > 1 && {
-                            let n = file.n_parts();
-                            name.ends_with(&format!("-of-{n:05}.gguf")) || name.ends_with(&format!("-of-{n:06}.gguf"))
-                        }
-                    }
-                    None => !name.ends_with(".gguf"),
-                }
-        };
-        // In the Hugging Face cache a part of the source is a link, and the target lies elsewhere.
-        let named = std::path::absolute(out).unwrap_or_else(|_| out.to_owned());
-        if target.exists() && (real(&target) == real(self.files.path()) || is_part(&target) || is_part(&named)) {
-            return Err(Error::OutputIsSource { path: target.display().to_string() });
+        if self.files.holds(out) {
+            return Err(Error::OutputIsSource { path: output_path(out)?.display().to_string() });
         }
         Ok(())
     }
