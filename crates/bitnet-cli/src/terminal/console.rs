@@ -1,5 +1,7 @@
 //! The terminal of a chat, from before the model is loaded until the chat ends.
 
+use std::fmt::Display;
+
 use anyhow::Result;
 use moe_runtime::Interrupt;
 
@@ -37,6 +39,19 @@ impl Console {
         if let Entry::Text(_) = entry {
             self.input.answer();
         }
+        entry
+    }
+
+    /// Shows `question` and reads its reply behind `prompt`. Keys from before wait for the next call of [`Console::ask`];
+    /// Ctrl-C from before is the reply.
+    pub(crate) fn confirm(&mut self, question: impl Display, prompt: &str) -> Entry {
+        self.input.question();
+        crate::output::note(question);
+        let entry = match self.interrupt().is_raised() {
+            true => Entry::Interrupt { again: false },
+            false => self.ask(prompt),
+        };
+        self.input.answered();
         entry
     }
 

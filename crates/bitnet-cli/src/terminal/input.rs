@@ -73,6 +73,16 @@ impl Input {
         self.shared.answer();
     }
 
+    /// From now on Ctrl-C is a key, and what was typed ahead waits until [`Input::answered`].
+    pub(super) fn question(&self) {
+        self.shared.question();
+    }
+
+    /// From now on the keys from before the question come next.
+    pub(super) fn answered(&self) {
+        self.shared.answered();
+    }
+
     /// Whether the editor draws the line; otherwise the system echoes it.
     pub(super) fn draws(&self) -> bool {
         self.modes.draws()

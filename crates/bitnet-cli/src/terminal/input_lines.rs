@@ -31,6 +31,11 @@ impl Input {
 
     pub(super) fn answer(&self) {}
 
+    /// The lines that the console holds back cannot be told from those that reply.
+    pub(super) fn question(&self) {}
+
+    pub(super) fn answered(&self) {}
+
     /// Whether the editor draws the line; the system's console shows it itself.
     pub(super) fn draws(&self) -> bool {
         false

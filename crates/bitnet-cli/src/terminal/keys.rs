@@ -60,6 +60,13 @@ impl Key {
     }
 }
 
+impl Event {
+    /// Bytes of memory of its key.
+    pub(super) fn bytes(&self) -> usize {
+        if let Event::Key(key) = self { key.bytes() } else { 0 }
+    }
+}
+
 /// Decodes bytes that arrive in pieces of any size.
 #[derive(Debug, Default)]
 pub(super) struct Decoder {

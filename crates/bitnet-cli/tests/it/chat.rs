@@ -281,8 +281,6 @@ fn a_full_context_offers_to_drop_the_oldest_turns_and_goes_on() {
         let shown = terminal.wait("and go on?");
         assert!(shown.contains("the context of 40 tokens is full"), "{shown}");
         assert!(number_before(&shown, ": drop the oldest turn") > 35, "{shown}");
-        // Before the question is asked, Ctrl-C still concerns the answer that the message would get.
-        terminal.wait("[Y/n] \r\x1b[6C");
         terminal.send(reply);
         terminal.wait(if goes_on { "ended by" } else { "not sent" });
         terminal.prompt();
@@ -294,6 +292,26 @@ fn a_full_context_offers_to_drop_the_oldest_turns_and_goes_on() {
         }
         leave(terminal);
     }
+    // Keys from before the question do not answer it: here Ctrl-D, which leaves at the next prompt.
+    let mut terminal = chat(&["-n", "40", "-c", "40"]);
+    terminal.send(format!("{question}\r"));
+    terminal.wait("ended by");
+    terminal.prompt();
+    terminal.send(format!("{question}\r{END}"));
+    terminal.wait("and go on?");
+    terminal.send("n\r");
+    terminal.wait("not sent");
+    let (status, all) = terminal.end();
+    assert_eq!(status.code(), Some(0), "{all}");
+    // Ctrl-C in the same moment as the message is the reply.
+    let mut terminal = chat(&["-n", "40", "-c", "40"]);
+    terminal.send(format!("{question}\r"));
+    terminal.wait("ended by");
+    terminal.prompt();
+    terminal.send(format!("{question}\r{INTERRUPT}"));
+    terminal.wait("not sent");
+    terminal.prompt();
+    leave(terminal);
     // Another message takes the place of the one that did not fit, and the system message stays.
     let mut terminal = chat(&["-n", "40", "-c", "40", "--system", "Be brief."]);
     terminal.send(format!("{question}\r"));

@@ -37,6 +37,8 @@ const IMPATIENT: u32 = 3;
 struct State {
     phase: Phase,
     events: VecDeque<Event>,
+    /// Events from before a question, which wait until it is answered.
+    set_aside: VecDeque<Event>,
     /// Bytes of text in `events`.
     bytes: usize,
     /// Presses of Ctrl-C during this answer.
@@ -53,7 +55,14 @@ pub(super) struct Shared {
 
 impl Default for Shared {
     fn default() -> Shared {
-        let state = State { phase: Phase::Load, events: VecDeque::new(), bytes: 0, presses: 0, is_closed: false };
+        let state = State {
+            phase: Phase::Load,
+            events: VecDeque::new(),
+            set_aside: VecDeque::new(),
+            bytes: 0,
+            presses: 0,
+            is_closed: false,
+        };
         Shared { state: Mutex::new(state), arrived: Condvar::new(), interrupt: Interrupt::new() }
     }
 }
@@ -78,6 +87,23 @@ impl Shared {
         if state.events.contains(&Event::Key(Key::Control(INTERRUPT))) {
             self.stop(&mut state);
         }
+    }
+
+    /// A question is asked from now on: what was typed ahead does not answer it.
+    pub(super) fn question(&self) {
+        let mut state = self.lock();
+        state.phase = Phase::Prompt;
+        state.set_aside = std::mem::take(&mut state.events);
+        state.bytes = 0;
+    }
+
+    /// The question is answered: what was typed ahead of it comes next.
+    pub(super) fn answered(&self) {
+        let mut state = self.lock();
+        let later = std::mem::take(&mut state.events);
+        state.events = std::mem::take(&mut state.set_aside);
+        state.events.extend(later);
+        state.bytes = state.events.iter().map(Event::bytes).sum();
     }
 
     pub(super) fn waiting(&self) -> Option<Event> {
@@ -146,6 +172,7 @@ impl Shared {
 
     fn stop(&self, state: &mut State) {
         state.events.clear();
+        state.set_aside.clear();
         state.bytes = 0;
         state.presses += 1;
         self.interrupt.raise();
@@ -160,9 +187,7 @@ impl Shared {
 impl State {
     fn pop(&mut self) -> Option<Event> {
         let event = self.events.pop_front();
-        if let Some(Event::Key(key)) = &event {
-            self.bytes -= key.bytes();
-        }
+        self.bytes -= event.as_ref().map_or(0, Event::bytes);
         event.or_else(|| self.is_closed.then_some(Event::Closed))
     }
 }
@@ -193,6 +218,32 @@ mod tests {
         shared.prompt();
         shared.answer();
         assert!(!shared.interrupt().is_raised());
+    }
+
+    #[test]
+    fn keys_from_before_a_question_wait_until_it_is_answered() {
+        let shared = Shared::default();
+        shared.answer();
+        shared.push_keys(vec![text("ahead"), Key::Enter]);
+        shared.question();
+        assert_eq!(shared.waiting(), None);
+        assert_eq!(shared.press_interrupt(), Interrupted::Nothing, "Ctrl-C is a reply");
+        shared.push_keys(vec![text("y"), Key::Enter, text("later")]);
+        assert_eq!(shared.waiting(), Some(Event::Key(text("y"))));
+        assert_eq!(shared.waiting(), Some(Event::Key(Key::Enter)));
+        shared.answer();
+        shared.answered();
+        for key in [text("ahead"), Key::Enter, text("later")] {
+            assert_eq!(shared.waiting(), Some(Event::Key(key)));
+        }
+        assert_eq!((shared.waiting(), shared.lock().bytes), (None, 0));
+        // Ctrl-C behind the reply discards them, as it does behind a message.
+        shared.push_keys(vec![text("ahead")]);
+        shared.question();
+        shared.push_keys(vec![Key::Control(INTERRUPT)]);
+        shared.answer();
+        shared.answered();
+        assert!(shared.interrupt().is_raised() && shared.waiting().is_none());
     }
 
     #[test]

@@ -69,7 +69,7 @@ fn make_room<B: InferenceBackend>(
 ) -> Result<Message> {
     loop {
         let n_ctx = conversation.n_ctx();
-        let turns = match conversation.fit(&text)? {
+        let (turns, tokens) = match conversation.fit(&text)? {
             Fit::Whole => return Ok(Message::Send(text)),
             Fit::TooLong { tokens } => {
                 output::note(format_args!(
@@ -78,17 +78,14 @@ fn make_room<B: InferenceBackend>(
                 ));
                 return Ok(Message::Withdrawn);
             }
-            Fit::Without { turns, tokens } => {
-                let oldest =
-                    if turns == 1 { "the oldest turn".to_owned() } else { format!("the {turns} oldest turns") };
-                output::note(format_args!(
-                    "the context of {n_ctx} tokens is full, the conversation with this message has {tokens}: drop \
-                     {oldest} and go on?"
-                ));
-                turns
-            }
+            Fit::Without { turns, tokens } => (turns, tokens),
         };
-        match console.ask("[Y/n] ") {
+        let oldest = if turns == 1 { "the oldest turn".to_owned() } else { format!("the {turns} oldest turns") };
+        let question = format_args!(
+            "the context of {n_ctx} tokens is full, the conversation with this message has {tokens}: drop {oldest} and \
+             go on?"
+        );
+        match console.confirm(question, "[Y/n] ") {
             Entry::Text(reply) => match reply.trim().to_lowercase().as_str() {
                 "" | "y" | "yes" => {
                     conversation.drop_oldest(turns);
