@@ -14,6 +14,9 @@ use crate::outcome::{EndedWith, Outcome};
 use crate::report::{list, number, text};
 use crate::{bitnet, repo};
 
+/// Random kicks per block of a calibrated student: few, so that the stage takes seconds.
+const KICKS: &str = "5";
+
 /// How much to run.
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -23,9 +26,12 @@ pub(crate) struct Args {
     /// The preset of tensor types that the student is quantized with.
     #[arg(long, default_value = "balanced")]
     preset: String,
-    /// How weights are rounded: `ls` (least squares) or `absmean`.
-    #[arg(long, default_value = "ls")]
+    /// How trits and scales are chosen: `gptq` (on the calibration texts of `fixtures/`), `ls` (least squares) or `absmean`.
+    #[arg(long, default_value = "gptq")]
     method: String,
+    /// Most tokens to calibrate on with `gptq`: more take longer and make a better student.
+    #[arg(long, default_value_t = 16_384)]
+    calibration_tokens: u32,
     /// Windows of 256 tokens of held-out text to measure on; the text has 250.
     #[arg(long, default_value_t = 50)]
     windows: u32,
@@ -68,9 +74,15 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let mut line = Pipeline { bitnet, work: work.clone(), stages: Vec::new() };
 
     let settings = ["--preset", &args.preset, "--method", &args.method, "--force", "--json"];
+    let [prose, chats] =
+        ["texts/calibration.txt", "texts/calibration-chat.jsonl"].map(|name| path(fixtures.join(name)));
+    let (prose, chats, tokens) = (prose?, chats?, args.calibration_tokens.to_string());
+    let calibration = ["--calibration", &prose, "--calibration", &chats, "--exclude", &text];
+    let effort = ["--calibration-tokens", &tokens, "--kicks", KICKS];
+    let calibrated = if args.method == "gptq" { [&calibration[..], &effort].concat() } else { Vec::new() };
     line.stage(
         "quantize: the teacher becomes a ternary student",
-        &[&["quantize", "--model", &teacher, "--out", &student][..], &settings].concat(),
+        &[&["quantize", "--model", &teacher, "--out", &student][..], &settings, &calibrated].concat(),
         &quantized,
     )?;
     line.stage("verify: every byte of the file is read", &["verify", &student, "--json"], &verified)?;
