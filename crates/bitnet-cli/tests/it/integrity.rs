@@ -74,6 +74,33 @@ fn the_zero_end_of_a_file_stops_every_verb_that_computes() {
 }
 
 #[test]
+fn a_norm_without_weights_stops_every_verb_that_computes() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = dir.path().join("source");
+    copy(&teacher(), &source);
+    let weights = source.join("model.safetensors");
+    let whole = fs::read(&weights).unwrap();
+    let out = tempfile::tempdir().unwrap();
+    // The final norm is the last tensor, of 512 bytes.
+    for (zero, part) in [(512, "all weights of `output_norm.weight` are zero"), (4096, "bytes are zero")] {
+        let mut bytes = whole.clone();
+        bytes[whole.len() - zero..].fill(0);
+        fs::write(&weights, bytes).unwrap();
+        for (verb, ended) in computing(text(&source), out.path(), &[]) {
+            let sentence = ended.refusal();
+            assert!(sentence.contains(part) && sentence.contains("--allow-zero"), "{verb}: {sentence}");
+        }
+        let verified = bitnet(["verify", text(&source)]);
+        assert!(verified.stdout.contains("DAMAGED") && verified.code == Some(1), "{verified:?}");
+        let allowed = bitnet(["verify", text(&source), "--allow-zero"]).done();
+        assert!(allowed.contains("sound") && allowed.contains("notice: "), "{allowed}");
+        let ran = bitnet(["run", text(&source), "-p", "hi", "-n", "1", "--allow-zero"]);
+        assert!(ran.stderr.contains("notice: ") && ran.stderr.contains(part), "{}", ran.stderr);
+        ran.done();
+    }
+}
+
+#[test]
 fn experts_without_weights_are_counted() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("experts.gguf");

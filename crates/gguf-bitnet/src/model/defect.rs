@@ -25,7 +25,7 @@ pub enum DefectKind {
     ZeroMatrix,
     /// Zero bytes inside of a matrix that cut a row: a part of the file that was never written.
     ZeroRange,
-    /// A norm whose weights are all zero. A notice: no model of this runtime has one, others may.
+    /// A norm whose weights are all zero, which leaves nothing of its input.
     ZeroNorm,
     /// One scale in all blocks of a matrix. A notice: weights of one magnitude, or a scale that was never set.
     ConstantScale,
@@ -36,7 +36,7 @@ pub enum DefectKind {
 impl DefectKind {
     /// Whether the weights are missing rather than damaged.
     pub fn is_zero(self) -> bool {
-        matches!(self, DefectKind::ZeroMatrix | DefectKind::ZeroRange)
+        matches!(self, DefectKind::ZeroMatrix | DefectKind::ZeroRange | DefectKind::ZeroNorm)
     }
 }
 

@@ -56,7 +56,7 @@ pub enum ModelError {
     /// A file whose end was never written.
     #[error("{tail} (--allow-zero uses it as it is)")]
     ZeroTail { tail: ZeroTail },
-    /// Matrices whose weights are all zero.
+    /// Matrices or norms whose weights are all zero.
     #[error(
         "{first}{}; no model is meant so: make or download it again (--allow-zero uses it as it is)",
         and_more(*more)

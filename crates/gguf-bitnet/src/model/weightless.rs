@@ -1,6 +1,6 @@
-//! Models without weights: files whose end was never written, and matrices whose weights are all zero.
+//! Models without weights: files whose end was never written, and matrices and norms whose weights are all zero.
 //!
-//! No trained model has a matrix of zeros, so such a model is refused before it runs. The check is exact and reads little:
+//! No trained model has a matrix or a norm of zeros, so such a model is refused before it runs. The check is exact and reads little:
 //! of each file its last bytes, and of each matrix the weights up to the first that is not zero. Holes inside of a matrix
 //! are left to [`verify`](crate::verify), which reads all weights.
 
@@ -113,11 +113,15 @@ fn zero_matrices(source: &dyn TensorSource, tensor: &LogicalTensor) -> Result<Op
     Ok(first.filter(|_| is_missing).map(|first| ZeroTensor { name, class, zero, of, first }))
 }
 
-/// The matrices of a tensor, each as a stored tensor and the range of its bytes. A layout without rows is one matrix, and a
-/// tensor that may be zero has none.
+/// The matrices of a tensor, each as a stored tensor and the range of its bytes. A layout without rows is one matrix, and so
+/// is a norm; a tensor that may be zero has none.
 fn matrices(source: &dyn TensorSource, tensor: &LogicalTensor) -> Vec<(usize, Range<usize>)> {
-    let is_vector = matches!(tensor.class, TensorClass::Norm | TensorClass::RouterBias | TensorClass::Bias);
-    if is_vector || tensor.shape.len() < 2 {
+    let may_be_zero = match tensor.class {
+        TensorClass::Norm => false,
+        TensorClass::RouterBias | TensorClass::Bias => true,
+        _ => tensor.shape.len() < 2,
+    };
+    if may_be_zero {
         return Vec::new();
     }
     let per_part = (tensor.outer() / tensor.parts.len().max(1)).max(1);

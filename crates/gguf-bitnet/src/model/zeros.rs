@@ -85,15 +85,9 @@ impl<'a> ZeroScan<'a> {
             return Ok(());
         };
         if !info.is_matrix() {
-            let is_norm = info.shape.len() == 1 && info.name.contains("norm") && !info.name.contains("bias");
-            if is_norm && is_zero(info.ty, &bytes) {
-                self.notices.push(defect(
-                    info,
-                    DefectKind::ZeroNorm,
-                    info.elements() as u64,
-                    info.elements() as u64,
-                    0,
-                ));
+            if info.is_norm() && is_zero(info.ty, &bytes) {
+                let weights = info.elements() as u64;
+                self.defects.push(defect(info, DefectKind::ZeroNorm, weights, weights, 0));
             }
             return Ok(());
         }

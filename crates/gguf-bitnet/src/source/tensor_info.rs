@@ -35,14 +35,23 @@ impl TensorInfo {
         self.shape[..lead].iter().fold(1, |n, &d| n.saturating_mul(d))
     }
 
-    /// Whether the tensor is a matrix of weights, or a stack of them, which no model has all zero. Vectors may be zero
-    /// (biases, corrections), and so may integers (codes of other programs), the second factor of an adapter, and sums over
-    /// experts that no text reached.
+    /// Whether the tensor is a matrix of weights, or a stack of them, which no model has all zero. Vectors other than
+    /// norms may be zero (biases, corrections), and so may integers (codes of other programs), the second factor of an
+    /// adapter, and sums over experts that no text reached.
     pub(crate) fn is_matrix(&self) -> bool {
         const MAY_BE_ZERO: [&str; 4] = ["bias", "lora_", ".in_sum", ".counts"];
         self.cols() > 1
             && self.rows() > 1
             && !matches!(self.ty.format().invalid(), Invalid::Never)
             && !MAY_BE_ZERO.iter().any(|part| self.name.contains(part))
+    }
+
+    /// Whether the tensor is the weights of a norm, by its name. They multiply their input, so that no model has them all zero.
+    pub(crate) fn is_norm(&self) -> bool {
+        self.shape.len() == 1
+            && self.cols() > 1
+            && self.name.contains("norm")
+            && self.name.ends_with("weight")
+            && !matches!(self.ty.format().invalid(), Invalid::Never)
     }
 }

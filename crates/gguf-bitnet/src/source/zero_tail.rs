@@ -1,7 +1,7 @@
 //! Files that end in zero bytes where weights should lie: a download reserves its space first, and stops before the end.
 //!
 //! A file may end in zeros and be whole: padding, biases, the last codes of a block, rows of an embedding that no token
-//! uses. So the zeros must cover weights of a matrix in a way that none of these does:
+//! uses. So the zeros must cover more than half of a norm, or weights of a matrix in a way that none of these does:
 //!
 //! ```text
 //!   rows of a matrix  |xxxx|xxxx|xx00|0000|   a row is cut, and what is left of it and behind it is zero   damaged
@@ -95,11 +95,14 @@ impl ZeroTail {
 
 /// Whether `zero` bytes at the end of a tensor of `bytes` bytes are missing weights.
 fn covers_weights(info: &TensorInfo, bytes: usize, zero: usize) -> bool {
-    if !info.is_matrix() {
+    if !info.is_matrix() && !info.is_norm() {
         return false;
     }
-    if zero == bytes || 2 * zero > bytes {
+    if 2 * zero > bytes {
         return true;
+    }
+    if info.is_norm() {
+        return false;
     }
     let Ok(row) = info.ty.row_bytes(info.cols()) else { return zero >= FILE_BLOCK_BYTES };
     let matrix = row.saturating_mul(info.shape[info.shape.len() - 2]);

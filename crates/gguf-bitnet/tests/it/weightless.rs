@@ -77,22 +77,46 @@ fn matrices_of_zeros_are_named_in_every_type() {
 }
 
 #[test]
-fn one_weight_is_enough_and_vectors_may_be_zero() {
+fn one_weight_is_enough_and_biases_may_be_zero() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("m.gguf");
     let (info, bytes) = tensor("output.weight", &[8, COLS], TensorType::F32, &[0]);
     let mut one = bytes.to_vec();
     one[4 * 8 * COLS - 4..].copy_from_slice(&1f32.to_le_bytes());
     let vector = |name: &str| tensor(name, &[COLS], TensorType::F32, &[0]);
-    let zero_vectors = [vector("blk.0.attn_norm.weight"), vector("blk.1.exp_probs_b.bias")];
-    let tensors = [vec![(info, Bytes::from(one))], zero_vectors.to_vec()].concat();
-    write(&path, &tensors);
+    write(&path, &[(info, Bytes::from(one)), vector("blk.1.exp_probs_b.bias")]);
     assert_eq!((found(&path), defects(&path)), (vec![], vec![]));
-    let notices = verify(&path, &mut |_, _| {}).unwrap().notices;
-    assert_eq!(
-        notices.iter().map(|n| (n.tensor.as_str(), n.kind)).collect::<Vec<_>>(),
-        [("blk.0.attn_norm.weight", DefectKind::ZeroNorm)]
-    );
+}
+
+#[test]
+fn norms_of_zeros_are_missing_weights() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("m.gguf");
+    let head = tensor("output.weight", &[64, COLS], TensorType::F32, &[]);
+    let latent = "blk.0.attn_kv_a_norm.weight";
+    for name in ["output_norm.weight", "blk.0.attn_norm.weight", "blk.0.ffn_norm.weight", latent] {
+        for ty in [TensorType::F32, TensorType::F16, TensorType::Bf16] {
+            let norm = tensor(name, &[COLS], ty, &[0]);
+            write(&path, &[norm, head.clone()]);
+            assert_eq!(found(&path), [(name.to_owned(), 1, 1, 0)], "{ty}");
+            assert_eq!(defects(&path), [(name.to_owned(), DefectKind::ZeroNorm, COLS as u64, COLS as u64)], "{ty}");
+            assert!(verify(&path, &mut |_, _| {}).unwrap().allow_zero().is_valid());
+            let error = Weightless::find(&catalog(&path)).unwrap().refuse(&path).unwrap_err().to_string();
+            assert!(error.contains(&format!("all weights of `{name}` are zero")), "{error}");
+        }
+    }
+    // A norm at the end of a file: all of it, rows in front of it too, most of it, and a channel or two.
+    write(&path, &[head, tensor(latent, &[COLS], TensorType::F32, &[])]);
+    let whole = fs::read(&path).unwrap();
+    for (zero, tails, norms) in [(4 * COLS, 0, 1), (4 * COLS * 3, 1, 0), (4 * COLS - 99, 1, 0), (8, 0, 0)] {
+        let mut bytes = whole.clone();
+        bytes[whole.len() - zero..].fill(0);
+        fs::write(&path, &bytes).unwrap();
+        let missing = Weightless::find(&catalog(&path)).unwrap();
+        assert_eq!((missing.tails.len(), missing.tensors.len()), (tails, norms), "{zero} bytes");
+        let report = verify(&path, &mut |_, _| {}).unwrap();
+        assert_eq!((report.zero_tails.len(), report.defects.len()), (tails, norms), "{zero} bytes");
+    }
 }
 
 #[test]
