@@ -74,6 +74,22 @@ fn the_zero_end_of_a_file_stops_every_verb_that_computes() {
 }
 
 #[test]
+fn the_last_blocks_of_a_student_are_looked_at() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("cut.gguf");
+    let whole = fs::read(student()).unwrap();
+    for zero in [60, 100, 4000, 4090, 4096, 4160] {
+        let mut bytes = whole.clone();
+        bytes[whole.len() - zero..].fill(0);
+        fs::write(&path, &bytes).unwrap();
+        let verified = bitnet(["verify", text(&path)]);
+        assert!(verified.stdout.contains("DAMAGED") && verified.code == Some(1), "{zero}: {verified:?}");
+        let refused = bitnet(["run", text(&path), "-p", "hi", "-n", "1"]).refusal();
+        assert!(refused.contains("bytes are zero"), "{zero}: {refused}");
+    }
+}
+
+#[test]
 fn a_norm_without_weights_stops_every_verb_that_computes() {
     let dir = tempfile::tempdir().unwrap();
     let source = dir.path().join("source");

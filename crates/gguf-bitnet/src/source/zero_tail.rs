@@ -9,6 +9,9 @@
 //!                     |xxxx|0000|0000|0000|   whole rows, more than half of the matrix                    damaged
 //! ```
 //!
+//! Ternary blocks (TQ1_0, TQ2_0, BITNET_T158) tell more: 0 has the code 1, so that a row of weights 0 holds bytes other than
+//! zero, and a few zero bytes suffice. Of the other formats a cut at the edge of a row cannot be told from rows of zeros.
+//!
 //! Zeros that begin where a tensor begins count only if they are a quarter of the file: a converter may have lost these tensors,
 //! and [`Weightless`](crate::Weightless) names them.
 
@@ -23,6 +26,8 @@ use crate::formats::{is_zeroed, trailing_zeros};
 
 /// A block of a file system: a shorter run of zeros inside of a row proves nothing.
 pub(crate) const FILE_BLOCK_BYTES: usize = 4096;
+/// Zero bytes at the end of ternary blocks that no encoder writes: the scale, and codes that are all of them -1.
+const UNWRITTEN_TERNARY_BYTES: usize = 16;
 /// More bytes than any header has.
 const MAX_HEADER_BYTES: usize = 128 << 20;
 /// Places of a long file that are looked at.
@@ -105,6 +110,9 @@ fn covers_weights(info: &TensorInfo, bytes: usize, zero: usize) -> bool {
         return false;
     }
     let Ok(row) = info.ty.row_bytes(info.cols()) else { return zero >= FILE_BLOCK_BYTES };
+    if info.ty.is_ternary() {
+        return zero >= UNWRITTEN_TERNARY_BYTES;
+    }
     let matrix = row.saturating_mul(info.shape[info.shape.len() - 2]);
     zero >= matrix || zero >= row.min(FILE_BLOCK_BYTES) && cuts_row(zero % row, row)
 }

@@ -199,16 +199,33 @@ fn the_zero_end_of_a_file_is_told_with_its_bytes() {
         fs::write(&path, &bytes).unwrap();
         assert_eq!(GgufFile::open(&path).unwrap().zero_tails().len(), 1, "a third of the file");
         // Padded rows of the last matrix, its last weights, and padding of the file are whole.
-        for (from, to) in [
-            (starts[2] + 60 * row, whole.len()),
-            (starts[2] + 64 * row - 5, whole.len()),
-            (whole.len(), whole.len() + 9000),
-        ] {
-            let mut bytes = whole.clone();
-            bytes.resize(to, 0);
-            bytes[from..].fill(0);
+        let (_, zeros) = tensor("zeros", &[4, COLS], ty, &[0]);
+        let whole_with = |from: usize, end: &[u8]| {
+            let mut bytes = whole[..from].to_vec();
+            bytes.extend_from_slice(end);
             fs::write(&path, &bytes).unwrap();
             assert_eq!(GgufFile::open(&path).unwrap().zero_tails(), [], "{ty}: {from}");
+        };
+        whole_with(starts[2] + 60 * row, &zeros);
+        whole_with(starts[2] + 64 * row - 5, &[0; 5]);
+        whole_with(whole.len(), &[0; 9000]);
+    }
+}
+
+#[test]
+fn the_zero_end_of_ternary_blocks_is_found_wherever_it_begins() {
+    let dir = tempfile::tempdir().unwrap();
+    for ty in [TensorType::Tq1_0, TensorType::Tq2_0, TensorType::BitnetT158] {
+        let (path, whole, starts) = three(dir.path(), ty);
+        let end = starts[2] + 64 * ty.row_bytes(COLS).unwrap();
+        // Half of a block, whole blocks and rows, and a few bytes beside the edge of a row.
+        let row = ty.row_bytes(COLS).unwrap();
+        for zero in [32, 60, ty.block_bytes(), row, row + 2, 7 * row - 2, 8 * row + 4] {
+            let mut bytes = whole.clone();
+            bytes[end - zero..].fill(0);
+            fs::write(&path, &bytes).unwrap();
+            assert_eq!(GgufFile::open(&path).unwrap().zero_tails().len(), 1, "{ty}: {zero} bytes");
+            assert!(!verify(&path, &mut |_, _| {}).unwrap().is_valid(), "{ty}: {zero} bytes");
         }
     }
 }
