@@ -27,6 +27,9 @@ pub enum DefectKind {
     ZeroRange,
     /// A norm whose weights are all zero, which leaves nothing of its input.
     ZeroNorm,
+    /// More than half of the rows of a matrix are zero. A notice: a vocabulary that is padded or pruned, or a file whose
+    /// rows were not all written.
+    ZeroRows,
     /// One scale in all blocks of a matrix. A notice: weights of one magnitude, or a scale that was never set.
     ConstantScale,
     /// One scale in all blocks of most ternary matrices. A notice: BitNet has one scale per matrix, but not the same.
@@ -82,6 +85,9 @@ impl fmt::Display for Defect {
                 );
             }
             DefectKind::ZeroNorm => return write!(f, "all {of} weights of this norm are zero"),
+            DefectKind::ZeroRows => {
+                return write!(f, "{count} of {of} rows are zero ({share:.1} %), the first is row {first_row}");
+            }
             DefectKind::ConstantScale => return write!(f, "all {of} blocks have the same scale"),
             DefectKind::SharedScale => {
                 return write!(f, "{count} of {of} ternary matrices have the same scale in all blocks ({share:.1} %)");

@@ -36,6 +36,7 @@ pub(super) struct ZeroScan<'a> {
 #[derive(Default)]
 struct Current {
     holes: Holes,
+    rows: ZeroRows,
     /// The scale of the first block, while all blocks have it.
     scale: Option<[u8; 2]>,
 }
@@ -68,6 +69,7 @@ impl<'a> ZeroScan<'a> {
             return Ok(());
         }
         self.current.holes.take(info, offset, chunk);
+        self.current.rows.take(info, offset, chunk);
         if let Some(scale) = self.current.scale
             && !all_scales_are(info, chunk, scale)
         {
@@ -111,6 +113,11 @@ impl<'a> ZeroScan<'a> {
         if holes.bytes > 0 {
             let row = info.ty.row_bytes(info.cols()).map_or(0, |row| holes.first / row.max(1));
             self.defects.push(defect(info, DefectKind::ZeroRange, holes.bytes, info.bytes, row as u64));
+        }
+        let (rows, of) = (&current.rows, info.rows() as u64);
+        // A matrix of zeros is a defect of its own.
+        if 2 * rows.count > of && rows.count < of {
+            self.notices.push(defect(info, DefectKind::ZeroRows, rows.count, of, rows.first));
         }
         let blocks = info.bytes / info.ty.block_bytes() as u64;
         let same = defect(info, DefectKind::ConstantScale, blocks, blocks, 0);
@@ -263,6 +270,37 @@ impl Holes {
             self.close(info, start..usize::try_from(info.bytes).unwrap_or(start));
         }
         self
+    }
+}
+
+/// The rows of one tensor whose weights are all zero.
+#[derive(Default)]
+struct ZeroRows {
+    count: u64,
+    /// Index of the first one.
+    first: u64,
+    /// Whether the row that the last chunk ended in has weights in it.
+    has_weights: bool,
+}
+
+impl ZeroRows {
+    /// Takes the chunk of whole blocks that starts at byte `offset` of a tensor. A layout without rows has none.
+    fn take(&mut self, info: &TensorInfo, offset: usize, chunk: &[u8]) {
+        let Ok(row) = info.ty.row_bytes(info.cols()) else { return };
+        let mut at = 0;
+        while at < chunk.len() {
+            let end = chunk.len().min(at + row - (offset + at) % row);
+            self.has_weights = self.has_weights || !is_zero(info.ty, &chunk[at..end]);
+            if (offset + end).is_multiple_of(row) {
+                if !std::mem::take(&mut self.has_weights) {
+                    if self.count == 0 {
+                        self.first = ((offset + end) / row - 1) as u64;
+                    }
+                    self.count += 1;
+                }
+            }
+            at = end;
+        }
     }
 }
 

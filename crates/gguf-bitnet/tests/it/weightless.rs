@@ -322,6 +322,28 @@ fn holes_cut_rows_and_pruned_rows_do_not() {
 }
 
 #[test]
+fn rows_of_zeros_are_a_notice_where_they_are_most_of_a_matrix() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("m.gguf");
+    for ty in [TensorType::Bf16, TensorType::Q8_0, TensorType::Tq2_0] {
+        let notices = |zero_rows: usize| {
+            let (info, bytes) = tensor("output.weight", &[64, COLS], ty, &[]);
+            let (_, zeros) = tensor("zeros", &[zero_rows, COLS], ty, &[0]);
+            let kept = bytes.len() - zeros.len();
+            let end = tensor("output_norm.weight", &[COLS], TensorType::F32, &[]);
+            write(&path, &[(info, [&bytes[..kept], &zeros[..]].concat().into()), end]);
+            let report = verify(&path, &mut |_, _| {}).unwrap();
+            assert!(report.is_valid(), "{ty}: {:?}", report.defects);
+            report.notices
+        };
+        assert_eq!(notices(32), [], "{ty}: half of the rows");
+        let [notice] = &notices(60)[..] else { panic!("{ty}") };
+        assert_eq!(notice.kind, DefectKind::ZeroRows);
+        assert!(notice.to_string().contains("60 of 64 rows are zero (93.8 %), the first is row 4"), "{notice}");
+    }
+}
+
+#[test]
 fn scales_that_are_all_the_same_are_a_notice() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("m.gguf");
