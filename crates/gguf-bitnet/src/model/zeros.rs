@@ -291,13 +291,12 @@ impl ZeroRows {
         while at < chunk.len() {
             let end = chunk.len().min(at + row - (offset + at) % row);
             self.has_weights = self.has_weights || !is_zero(info.ty, &chunk[at..end]);
-            if (offset + end).is_multiple_of(row) {
-                if !std::mem::take(&mut self.has_weights) {
-                    if self.count == 0 {
-                        self.first = ((offset + end) / row - 1) as u64;
-                    }
-                    self.count += 1;
+            let ends_row = (offset + end).is_multiple_of(row);
+            if ends_row && !std::mem::take(&mut self.has_weights) {
+                if self.count == 0 {
+                    self.first = ((offset + end) / row - 1) as u64;
                 }
+                self.count += 1;
             }
             at = end;
         }
