@@ -1,7 +1,8 @@
 //! The storage types of weights: one file per format, decoding to F32, encoding from F32.
 //!
-//! A format is a file that implements [`Format`](format::Format) and a line of the table in `tensor_type.rs`; sizes,
-//! names, decoding, encoding and the check of weights follow from these two.
+//! A format is a file that implements [`Format`](format::Format), as [`Blocks`](blocks::Blocks) does for formats that are only
+//! read, and a line of the table in `tensor_type.rs`; sizes, names, decoding, encoding and the check of weights follow from
+//! these two.
 
 mod blocks;
 mod codebooks;

@@ -1,6 +1,34 @@
 //! Pieces that several formats are made of: loops over blocks, F16 fields, bit fields shared by neighbouring formats.
 
+use ternary_core::Error;
+
 use super::f16::f16_to_f32;
+use super::format::{Format, Invalid, Layout};
+
+/// A format that is only read, whose rows are blocks of `W` weights in `B` bytes.
+pub(super) struct Blocks<const B: usize, const W: usize> {
+    /// The GGML type id that GGUF files hold.
+    pub(super) id: u32,
+    pub(super) name: &'static str,
+    pub(super) invalid: Invalid,
+    /// Writes the values of a block.
+    pub(super) decode: fn(block: &[u8; B], out: &mut [f32; W]),
+}
+
+impl<const B: usize, const W: usize> Format for Blocks<B, W> {
+    fn layout(&self) -> Layout {
+        Layout { id: Some(self.id), name: self.name, block_len: W, block_bytes: B }
+    }
+
+    fn invalid(&self) -> Invalid {
+        self.invalid
+    }
+
+    fn decode(&self, bytes: &[u8], out: &mut [f32]) -> Result<(), Error> {
+        decode_blocks(bytes, out, self.decode);
+        Ok(())
+    }
+}
 
 /// Decodes one block of `B` bytes per `W` values.
 pub(super) fn decode_blocks<const B: usize, const W: usize>(

@@ -1,5 +1,6 @@
-//! The traits of a storage format. A format is a file of this folder that implements [`Format`], and a line of the
-//! table in `tensor_type.rs`; a format that is written too implements [`Encoder`].
+//! The traits of a storage format. A format is a file of this folder that implements [`Format`], or is a value of
+//! [`Blocks`](super::blocks::Blocks), and a line of the table in `tensor_type.rs`; a format that is written too implements
+//! [`Encoder`].
 
 use ternary_core::{Error, Packing, Rounding};
 

@@ -5,30 +5,14 @@
 //! value = (d (2 s + 1)) (grid +- 1/8), s 3 bits per 16; d is an F16, 4 bits of it on top of each of the scales
 //! ```
 
-use ternary_core::Error;
-
-use super::blocks::decode_blocks;
+use super::blocks::Blocks;
 use super::f16::f16_to_f32;
-use super::format::{Format, Invalid, Layout};
+use super::format::Invalid;
 use super::iq1_s::{GRID, shifted};
 
 /// The storage format IQ1_M.
-pub(super) struct Iq1M;
-
-impl Format for Iq1M {
-    fn layout(&self) -> Layout {
-        Layout { id: Some(29), name: "IQ1_M", block_len: 256, block_bytes: 56 }
-    }
-
-    fn invalid(&self) -> Invalid {
-        Invalid::Scale(|block| f16_to_f32(scale(block)))
-    }
-
-    fn decode(&self, bytes: &[u8], out: &mut [f32]) -> Result<(), Error> {
-        decode_blocks(bytes, out, decode);
-        Ok(())
-    }
-}
+pub(super) const IQ1_M: Blocks<56, 256> =
+    Blocks { id: 29, name: "IQ1_M", invalid: Invalid::Scale(|block| f16_to_f32(scale(block))), decode };
 
 /// The F16 whose bits lie on top of the four words of scales.
 fn scale(block: &[u8]) -> u16 {

@@ -7,29 +7,13 @@
 
 use std::sync::LazyLock;
 
-use ternary_core::Error;
-
-use super::blocks::{decode_blocks, f16_at, grid};
+use super::blocks::{Blocks, f16_at, grid};
 use super::codebooks;
-use super::format::{Format, Invalid, Layout};
+use super::format::Invalid;
 
 /// The storage format IQ1_S.
-pub(super) struct Iq1S;
-
-impl Format for Iq1S {
-    fn layout(&self) -> Layout {
-        Layout { id: Some(19), name: "IQ1_S", block_len: 256, block_bytes: 50 }
-    }
-
-    fn invalid(&self) -> Invalid {
-        Invalid::Block { scales: &[0], codes: 0 }
-    }
-
-    fn decode(&self, bytes: &[u8], out: &mut [f32]) -> Result<(), Error> {
-        decode_blocks(bytes, out, decode);
-        Ok(())
-    }
-}
+pub(super) const IQ1_S: Blocks<50, 256> =
+    Blocks { id: 19, name: "IQ1_S", invalid: Invalid::Block { scales: &[0], codes: 0 }, decode };
 
 fn decode(block: &[u8; 50], out: &mut [f32; 256]) {
     let d = f16_at(block, 0);

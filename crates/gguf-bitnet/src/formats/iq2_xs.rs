@@ -7,29 +7,13 @@
 
 use std::sync::LazyLock;
 
-use ternary_core::Error;
-
-use super::blocks::{decode_blocks, even_signs, f16_at, grid, nibble, signed};
+use super::blocks::{Blocks, even_signs, f16_at, grid, nibble, signed};
 use super::codebooks;
-use super::format::{Format, Invalid, Layout};
+use super::format::Invalid;
 
 /// The storage format IQ2_XS.
-pub(super) struct Iq2Xs;
-
-impl Format for Iq2Xs {
-    fn layout(&self) -> Layout {
-        Layout { id: Some(17), name: "IQ2_XS", block_len: 256, block_bytes: 74 }
-    }
-
-    fn invalid(&self) -> Invalid {
-        Invalid::Block { scales: &[0], codes: 0 }
-    }
-
-    fn decode(&self, bytes: &[u8], out: &mut [f32]) -> Result<(), Error> {
-        decode_blocks(bytes, out, decode);
-        Ok(())
-    }
-}
+pub(super) const IQ2_XS: Blocks<74, 256> =
+    Blocks { id: 17, name: "IQ2_XS", invalid: Invalid::Block { scales: &[0], codes: 0 }, decode };
 
 static GRID: LazyLock<Vec<[u8; 8]>> = LazyLock::new(|| grid(&codebooks::IQ2_XS, codebooks::IQ2_LETTERS));
 

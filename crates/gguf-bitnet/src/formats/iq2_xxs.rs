@@ -7,29 +7,13 @@
 
 use std::sync::LazyLock;
 
-use ternary_core::Error;
-
-use super::blocks::{decode_blocks, even_signs, f16_at, grid, signed};
+use super::blocks::{Blocks, even_signs, f16_at, grid, signed};
 use super::codebooks;
-use super::format::{Format, Invalid, Layout};
+use super::format::Invalid;
 
 /// The storage format IQ2_XXS.
-pub(super) struct Iq2Xxs;
-
-impl Format for Iq2Xxs {
-    fn layout(&self) -> Layout {
-        Layout { id: Some(16), name: "IQ2_XXS", block_len: 256, block_bytes: 66 }
-    }
-
-    fn invalid(&self) -> Invalid {
-        Invalid::Block { scales: &[0], codes: 0 }
-    }
-
-    fn decode(&self, bytes: &[u8], out: &mut [f32]) -> Result<(), Error> {
-        decode_blocks(bytes, out, decode);
-        Ok(())
-    }
-}
+pub(super) const IQ2_XXS: Blocks<66, 256> =
+    Blocks { id: 16, name: "IQ2_XXS", invalid: Invalid::Block { scales: &[0], codes: 0 }, decode };
 
 static GRID: LazyLock<Vec<[u8; 8]>> = LazyLock::new(|| grid(&codebooks::IQ2_XXS, codebooks::IQ2_LETTERS));
 

@@ -7,29 +7,13 @@
 
 use std::sync::LazyLock;
 
-use ternary_core::Error;
-
-use super::blocks::{decode_blocks, f16_at, grid, nibble, signed};
+use super::blocks::{Blocks, f16_at, grid, nibble, signed};
 use super::codebooks;
-use super::format::{Format, Invalid, Layout};
+use super::format::Invalid;
 
 /// The storage format IQ3_S.
-pub(super) struct Iq3S;
-
-impl Format for Iq3S {
-    fn layout(&self) -> Layout {
-        Layout { id: Some(21), name: "IQ3_S", block_len: 256, block_bytes: 110 }
-    }
-
-    fn invalid(&self) -> Invalid {
-        Invalid::Block { scales: &[0], codes: 0 }
-    }
-
-    fn decode(&self, bytes: &[u8], out: &mut [f32]) -> Result<(), Error> {
-        decode_blocks(bytes, out, decode);
-        Ok(())
-    }
-}
+pub(super) const IQ3_S: Blocks<110, 256> =
+    Blocks { id: 21, name: "IQ3_S", invalid: Invalid::Block { scales: &[0], codes: 0 }, decode };
 
 static GRID: LazyLock<Vec<[u8; 4]>> = LazyLock::new(|| grid(&codebooks::IQ3_S, codebooks::IQ3_S_LETTERS));
 

@@ -7,29 +7,13 @@
 
 use std::sync::LazyLock;
 
-use ternary_core::Error;
-
-use super::blocks::{decode_blocks, even_signs, f16_at, grid, signed};
+use super::blocks::{Blocks, even_signs, f16_at, grid, signed};
 use super::codebooks;
-use super::format::{Format, Invalid, Layout};
+use super::format::Invalid;
 
 /// The storage format IQ3_XXS.
-pub(super) struct Iq3Xxs;
-
-impl Format for Iq3Xxs {
-    fn layout(&self) -> Layout {
-        Layout { id: Some(18), name: "IQ3_XXS", block_len: 256, block_bytes: 98 }
-    }
-
-    fn invalid(&self) -> Invalid {
-        Invalid::Block { scales: &[0], codes: 0 }
-    }
-
-    fn decode(&self, bytes: &[u8], out: &mut [f32]) -> Result<(), Error> {
-        decode_blocks(bytes, out, decode);
-        Ok(())
-    }
-}
+pub(super) const IQ3_XXS: Blocks<98, 256> =
+    Blocks { id: 18, name: "IQ3_XXS", invalid: Invalid::Block { scales: &[0], codes: 0 }, decode };
 
 static GRID: LazyLock<Vec<[u8; 4]>> = LazyLock::new(|| grid(&codebooks::IQ3_XXS, codebooks::IQ3_XXS_LETTERS));
 

@@ -5,29 +5,13 @@
 //! ```
 //! Each run of 32 weights has 16 bytes of `qs`: weight m in the low 4 bits of byte m, m + 16 in the high ones.
 
-use ternary_core::Error;
-
-use super::blocks::{decode_blocks, f16_at, levels, nibble};
-use super::format::{Format, Invalid, Layout};
+use super::blocks::{Blocks, f16_at, levels, nibble};
+use super::format::Invalid;
 use super::iq4_nl::LEVELS;
 
 /// The storage format IQ4_XS.
-pub(super) struct Iq4Xs;
-
-impl Format for Iq4Xs {
-    fn layout(&self) -> Layout {
-        Layout { id: Some(23), name: "IQ4_XS", block_len: 256, block_bytes: 136 }
-    }
-
-    fn invalid(&self) -> Invalid {
-        Invalid::Block { scales: &[0], codes: 0 }
-    }
-
-    fn decode(&self, bytes: &[u8], out: &mut [f32]) -> Result<(), Error> {
-        decode_blocks(bytes, out, decode);
-        Ok(())
-    }
-}
+pub(super) const IQ4_XS: Blocks<136, 256> =
+    Blocks { id: 23, name: "IQ4_XS", invalid: Invalid::Block { scales: &[0], codes: 0 }, decode };
 
 fn decode(block: &[u8; 136], out: &mut [f32; 256]) {
     let d = f16_at(block, 0);

@@ -5,32 +5,18 @@
 //! ```
 //! e = 255 is NaN. Source: the OCP Microscaling Formats specification, version 1.0.
 
-use ternary_core::Error;
-
-use super::blocks::{decode_blocks, levels};
-use super::format::{Format, Invalid, Layout};
+use super::blocks::{Blocks, levels};
+use super::format::Invalid;
 
 /// Twice the numbers of E2M1: sign 1 | exponent 2 | mantissa 1.
 const DOUBLED: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
 
 /// The storage format MXFP4.
-pub(super) struct Mxfp4;
+pub(super) const MXFP4: Blocks<17, 32> =
+    Blocks { id: 39, name: "MXFP4", invalid: Invalid::Scale(|block| half_power(block[0])), decode };
 
-impl Format for Mxfp4 {
-    fn layout(&self) -> Layout {
-        Layout { id: Some(39), name: "MXFP4", block_len: 32, block_bytes: 17 }
-    }
-
-    fn invalid(&self) -> Invalid {
-        Invalid::Scale(|block| half_power(block[0]))
-    }
-
-    fn decode(&self, bytes: &[u8], out: &mut [f32]) -> Result<(), Error> {
-        decode_blocks(bytes, out, |&[e, ref qs @ ..]: &[u8; 17], out: &mut [f32; 32]| {
-            levels(half_power(e), &DOUBLED, qs, out);
-        });
-        Ok(())
-    }
+fn decode(&[e, ref qs @ ..]: &[u8; 17], out: &mut [f32; 32]) {
+    levels(half_power(e), &DOUBLED, qs, out);
 }
 
 /// 2^(e - 128), half of the block's scale; NaN for 255.

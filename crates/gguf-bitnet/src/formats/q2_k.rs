@@ -4,28 +4,12 @@
 //! scales[16] | qs[64] | d: f16 | dmin: f16      value = (d s) q - (dmin m), s and m 4 bits per 16
 //! ```
 
-use ternary_core::Error;
-
-use super::blocks::{decode_blocks, f16_at, two_bit_run};
-use super::format::{Format, Invalid, Layout};
+use super::blocks::{Blocks, f16_at, two_bit_run};
+use super::format::Invalid;
 
 /// The storage format Q2_K.
-pub(super) struct Q2K;
-
-impl Format for Q2K {
-    fn layout(&self) -> Layout {
-        Layout { id: Some(10), name: "Q2_K", block_len: 256, block_bytes: 84 }
-    }
-
-    fn invalid(&self) -> Invalid {
-        Invalid::Block { scales: &[80, 82], codes: 0 }
-    }
-
-    fn decode(&self, bytes: &[u8], out: &mut [f32]) -> Result<(), Error> {
-        decode_blocks(bytes, out, decode);
-        Ok(())
-    }
-}
+pub(super) const Q2_K: Blocks<84, 256> =
+    Blocks { id: 10, name: "Q2_K", invalid: Invalid::Block { scales: &[80, 82], codes: 0 }, decode };
 
 fn decode(block: &[u8; 84], out: &mut [f32; 256]) {
     let (scales, rest) = block.split_at(16);

@@ -5,28 +5,12 @@
 //! ```
 //! `qs` holds the low two bits of the codes, `hmask` the inverted third ones.
 
-use ternary_core::Error;
-
-use super::blocks::{decode_blocks, f16_at, two_bit_run};
-use super::format::{Format, Invalid, Layout};
+use super::blocks::{Blocks, f16_at, two_bit_run};
+use super::format::Invalid;
 
 /// The storage format Q3_K.
-pub(super) struct Q3K;
-
-impl Format for Q3K {
-    fn layout(&self) -> Layout {
-        Layout { id: Some(11), name: "Q3_K", block_len: 256, block_bytes: 110 }
-    }
-
-    fn invalid(&self) -> Invalid {
-        Invalid::Block { scales: &[108], codes: 0 }
-    }
-
-    fn decode(&self, bytes: &[u8], out: &mut [f32]) -> Result<(), Error> {
-        decode_blocks(bytes, out, decode);
-        Ok(())
-    }
-}
+pub(super) const Q3_K: Blocks<110, 256> =
+    Blocks { id: 11, name: "Q3_K", invalid: Invalid::Block { scales: &[108], codes: 0 }, decode };
 
 fn decode(block: &[u8; 110], out: &mut [f32; 256]) {
     let (hmask, rest) = block.split_at(32);

@@ -4,28 +4,12 @@
 //! d: f16 | qs[16]      value = d (q - 8)      qs[m] = weight m (low 4 bits), m + 16 (high)
 //! ```
 
-use ternary_core::Error;
-
-use super::blocks::{decode_blocks, f16_at};
-use super::format::{Format, Invalid, Layout};
+use super::blocks::{Blocks, f16_at};
+use super::format::Invalid;
 
 /// The storage format Q4_0.
-pub(super) struct Q4_0;
-
-impl Format for Q4_0 {
-    fn layout(&self) -> Layout {
-        Layout { id: Some(2), name: "Q4_0", block_len: 32, block_bytes: 18 }
-    }
-
-    fn invalid(&self) -> Invalid {
-        Invalid::Block { scales: &[0], codes: 0 }
-    }
-
-    fn decode(&self, bytes: &[u8], out: &mut [f32]) -> Result<(), Error> {
-        decode_blocks(bytes, out, decode);
-        Ok(())
-    }
-}
+pub(super) const Q4_0: Blocks<18, 32> =
+    Blocks { id: 2, name: "Q4_0", invalid: Invalid::Block { scales: &[0], codes: 0 }, decode };
 
 fn decode(block: &[u8; 18], out: &mut [f32; 32]) {
     let d = f16_at(block, 0);

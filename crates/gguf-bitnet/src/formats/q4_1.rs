@@ -4,28 +4,12 @@
 //! d: f16 | m: f16 | qs[16]      value = d q + m      codes as in Q4_0
 //! ```
 
-use ternary_core::Error;
-
-use super::blocks::{decode_blocks, f16_at};
-use super::format::{Format, Invalid, Layout};
+use super::blocks::{Blocks, f16_at};
+use super::format::Invalid;
 
 /// The storage format Q4_1.
-pub(super) struct Q4_1;
-
-impl Format for Q4_1 {
-    fn layout(&self) -> Layout {
-        Layout { id: Some(3), name: "Q4_1", block_len: 32, block_bytes: 20 }
-    }
-
-    fn invalid(&self) -> Invalid {
-        Invalid::Block { scales: &[0, 2], codes: 0 }
-    }
-
-    fn decode(&self, bytes: &[u8], out: &mut [f32]) -> Result<(), Error> {
-        decode_blocks(bytes, out, decode);
-        Ok(())
-    }
-}
+pub(super) const Q4_1: Blocks<20, 32> =
+    Blocks { id: 3, name: "Q4_1", invalid: Invalid::Block { scales: &[0, 2], codes: 0 }, decode };
 
 fn decode(block: &[u8; 20], out: &mut [f32; 32]) {
     let (d, min) = (f16_at(block, 0), f16_at(block, 2));

@@ -4,28 +4,12 @@
 //! d: f16 | dmin: f16 | scales[12] | qs[128]      value = (d s) q - (dmin m), s and m 6 bits per 32
 //! ```
 
-use ternary_core::Error;
-
-use super::blocks::{decode_blocks, f16_at, scale_min};
-use super::format::{Format, Invalid, Layout};
+use super::blocks::{Blocks, f16_at, scale_min};
+use super::format::Invalid;
 
 /// The storage format Q4_K.
-pub(super) struct Q4K;
-
-impl Format for Q4K {
-    fn layout(&self) -> Layout {
-        Layout { id: Some(12), name: "Q4_K", block_len: 256, block_bytes: 144 }
-    }
-
-    fn invalid(&self) -> Invalid {
-        Invalid::Block { scales: &[0, 2], codes: 0 }
-    }
-
-    fn decode(&self, bytes: &[u8], out: &mut [f32]) -> Result<(), Error> {
-        decode_blocks(bytes, out, decode);
-        Ok(())
-    }
-}
+pub(super) const Q4_K: Blocks<144, 256> =
+    Blocks { id: 12, name: "Q4_K", invalid: Invalid::Block { scales: &[0, 2], codes: 0 }, decode };
 
 fn decode(block: &[u8; 144], out: &mut [f32; 256]) {
     let (d, dmin) = (f16_at(block, 0), f16_at(block, 2));

@@ -4,28 +4,12 @@
 //! d: f16 | qh: u32 | qs[16]      value = d (q - 16)      bit m of qh = fifth bit of weight m
 //! ```
 
-use ternary_core::Error;
-
-use super::blocks::{decode_blocks, f16_at, five_bits};
-use super::format::{Format, Invalid, Layout};
+use super::blocks::{Blocks, f16_at, five_bits};
+use super::format::Invalid;
 
 /// The storage format Q5_0.
-pub(super) struct Q5_0;
-
-impl Format for Q5_0 {
-    fn layout(&self) -> Layout {
-        Layout { id: Some(6), name: "Q5_0", block_len: 32, block_bytes: 22 }
-    }
-
-    fn invalid(&self) -> Invalid {
-        Invalid::Block { scales: &[0], codes: 0 }
-    }
-
-    fn decode(&self, bytes: &[u8], out: &mut [f32]) -> Result<(), Error> {
-        decode_blocks(bytes, out, decode);
-        Ok(())
-    }
-}
+pub(super) const Q5_0: Blocks<22, 32> =
+    Blocks { id: 6, name: "Q5_0", invalid: Invalid::Block { scales: &[0], codes: 0 }, decode };
 
 fn decode(block: &[u8; 22], out: &mut [f32; 32]) {
     let d = f16_at(block, 0);

@@ -4,28 +4,12 @@
 //! d: f16 | m: f16 | qh: u32 | qs[16]      value = d q + m      codes as in Q5_0
 //! ```
 
-use ternary_core::Error;
-
-use super::blocks::{decode_blocks, f16_at, five_bits};
-use super::format::{Format, Invalid, Layout};
+use super::blocks::{Blocks, f16_at, five_bits};
+use super::format::Invalid;
 
 /// The storage format Q5_1.
-pub(super) struct Q5_1;
-
-impl Format for Q5_1 {
-    fn layout(&self) -> Layout {
-        Layout { id: Some(7), name: "Q5_1", block_len: 32, block_bytes: 24 }
-    }
-
-    fn invalid(&self) -> Invalid {
-        Invalid::Block { scales: &[0, 2], codes: 0 }
-    }
-
-    fn decode(&self, bytes: &[u8], out: &mut [f32]) -> Result<(), Error> {
-        decode_blocks(bytes, out, decode);
-        Ok(())
-    }
-}
+pub(super) const Q5_1: Blocks<24, 32> =
+    Blocks { id: 7, name: "Q5_1", invalid: Invalid::Block { scales: &[0, 2], codes: 0 }, decode };
 
 fn decode(block: &[u8; 24], out: &mut [f32; 32]) {
     let (d, min) = (f16_at(block, 0), f16_at(block, 2));

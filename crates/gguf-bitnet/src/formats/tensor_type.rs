@@ -45,31 +45,31 @@ tensor_types! {
     /// 8 bits, one F16 scale per 32.
     Q8_0 = q8_0::Q8_0,
     /// 2 bits, 4-bit scales and minima per 16, super-blocks of 256.
-    Q2K = q2_k::Q2K,
+    Q2K = q2_k::Q2_K,
     /// 3 bits, 6-bit scales per 16, super-blocks of 256.
-    Q3K = q3_k::Q3K,
+    Q3K = q3_k::Q3_K,
     /// 4 bits, 6-bit scales and minima per 32, super-blocks of 256.
-    Q4K = q4_k::Q4K,
+    Q4K = q4_k::Q4_K,
     /// 5 bits, 6-bit scales and minima per 32, super-blocks of 256.
-    Q5K = q5_k::Q5K,
+    Q5K = q5_k::Q5_K,
     /// 6 bits, 8-bit scales per 16, super-blocks of 256.
     Q6K = q6_k::Q6K,
     /// 2.0625 bits: signed octets from a grid of 256, super-blocks of 256.
-    Iq2Xxs = iq2_xxs::Iq2Xxs,
+    Iq2Xxs = iq2_xxs::IQ2_XXS,
     /// 2.3125 bits: signed octets from a grid of 512, super-blocks of 256.
-    Iq2Xs = iq2_xs::Iq2Xs,
+    Iq2Xs = iq2_xs::IQ2_XS,
     /// 3.0625 bits: signed fours from a grid of 256, super-blocks of 256.
-    Iq3Xxs = iq3_xxs::Iq3Xxs,
+    Iq3Xxs = iq3_xxs::IQ3_XXS,
     /// 1.5625 bits: a grid of 2048 ternary octets, super-blocks of 256.
-    Iq1S = iq1_s::Iq1S,
+    Iq1S = iq1_s::IQ1_S,
     /// 4 bits that choose one of 16 uneven levels, one F16 scale per 32.
-    Iq4Nl = iq4_nl::Iq4Nl,
+    Iq4Nl = iq4_nl::IQ4_NL,
     /// 3.4375 bits: signed fours from a grid of 512, super-blocks of 256.
-    Iq3S = iq3_s::Iq3S,
+    Iq3S = iq3_s::IQ3_S,
     /// 2.5625 bits: signed octets from a grid of 1024, super-blocks of 256.
-    Iq2S = iq2_s::Iq2S,
+    Iq2S = iq2_s::IQ2_S,
     /// 4.25 bits: the levels of IQ4_NL, 6-bit scales per 32, super-blocks of 256.
-    Iq4Xs = iq4_xs::Iq4Xs,
+    Iq4Xs = iq4_xs::IQ4_XS,
     /// Signed integers of 8 bits.
     I8 = integers::I8,
     /// Signed integers of 16 bits.
@@ -81,7 +81,7 @@ tensor_types! {
     /// 64-bit floating-point numbers (IEEE binary64).
     F64 = floats::F64,
     /// 1.75 bits: the grid of IQ1_S, 3-bit scales per 16, super-blocks of 256.
-    Iq1M = iq1_m::Iq1M,
+    Iq1M = iq1_m::IQ1_M,
     /// The upper half of binary32.
     Bf16 = floats::Bf16,
     /// Ternary, five trits per byte, one F16 scale per 256.
@@ -93,7 +93,7 @@ tensor_types! {
     /// Ternary, bitnet.cpp's ARM layout: groups of 64 over the whole tensor, one F32 scale.
     I2sArm = i2_s::ARM,
     /// 4-bit floating-point numbers, one power of two per 32.
-    Mxfp4 = mxfp4::Mxfp4,
+    Mxfp4 = mxfp4::MXFP4,
     /// Ternary, 2-bit codes four to a byte in order, one F16 scale per 256.
     BitnetT158 = ternary::BITNET_T158,
     /// [`TensorType::BitnetT158`] blocks over the flattened tensor, the last one padded: rows do not
