@@ -21,8 +21,7 @@ use crate::error::{Error, Locate, Result};
 use crate::formats::{FormatError, TensorType};
 use crate::source::SourceError;
 use crate::source::TensorInfo;
-use crate::store::disk::{create_temporary, parent, sync_dir, with_suffix};
-use crate::store::link_target;
+use crate::store::{NewFile, link_target};
 
 /// The GGUF version that is written.
 const VERSION: u32 = 3;
@@ -217,36 +216,23 @@ impl GgufWriter {
         Ok(())
     }
 
-    /// Writes a whole file from tensors in memory or mapped: to a file beside `path`, which is then
-    /// made durable and renamed, so `path` never holds a half-written model.
+    /// Writes a whole file from tensors in memory or mapped, as a [`NewFile`]: `path` never holds a half-written model.
     ///
     /// # Errors
-    /// As [`GgufWriter::new`] and [`GgufWriter::write_tensor`], and when writing to the disk fails. The partial file
-    /// is then removed.
+    /// As [`GgufWriter::new`] and [`GgufWriter::write_tensor`], and when writing to the disk fails.
     pub fn write_file(path: &Path, metadata: &Metadata, tensors: &[(TensorInfo, Bytes)]) -> Result<()> {
         let infos = tensors.iter().map(|(info, _)| info.clone()).collect();
-        let mut writer = GgufWriter::new(metadata, infos).map_err(|e| e.in_file(path))?;
-        let path = &link_target(path)?;
-        let partial = with_suffix(path, ".tmp");
-        let result = (|| {
-            let file = create_temporary(&partial).map_err(Error::io("create", &partial))?;
-            let mut out = BufWriter::new(file);
+        let write = || {
+            let mut writer = GgufWriter::new(metadata, infos)?;
+            let mut out = BufWriter::new(NewFile::create(&link_target(path)?)?);
             writer.begin(&mut out)?;
             for (index, (_, data)) in tensors.iter().enumerate() {
                 writer.write_tensor(&mut out, index, data)?;
             }
             writer.finish()?;
-            let file = out.into_inner().map_err(|e| Error::io("write", &partial)(e.into_error()))?;
-            file.sync_all().map_err(Error::io("write", &partial))?;
-            drop(file);
-            std::fs::rename(&partial, path).map_err(Error::io("replace", path))?;
-            sync_dir(parent(path))
-        })();
-        result.map_err(|e: Error| {
-            // After a successful rename there is no partial file to remove, so a failure is ignored.
-            let _ = std::fs::remove_file(&partial);
-            e.in_file(path)
-        })
+            out.into_inner().map_err(|e| Error::io("write", path)(e.into_error()))?.publish()
+        };
+        write().map_err(|e: Error| e.in_file(path))
     }
 }
 

@@ -9,7 +9,7 @@ use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::disk::{check_replaceable, parent, sync_dir, with_suffix};
+use super::disk::{check_replaceable, create_temporary, parent, sync_dir, with_suffix};
 use crate::error::{Error, Result};
 
 /// A file that is being written and has not taken its name yet.
@@ -34,11 +34,16 @@ impl NewFile {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let suffix = format!(".{}-{}.tmp", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let temporary = with_suffix(target, &suffix);
-        let (file, named) = match unnamed(parent(target)) {
-            Some(file) => (file, false),
-            None => (File::create(&temporary).map_err(Error::io("create", &temporary))?, true),
-        };
-        Ok(NewFile { file, target: target.to_owned(), temporary, named })
+        match unnamed(parent(target)) {
+            Some(file) => Ok(NewFile { file, target: target.to_owned(), temporary, named: false }),
+            None => NewFile::named(target, temporary),
+        }
+    }
+
+    /// Begins a file whose data lie under the name `temporary`.
+    fn named(target: &Path, temporary: PathBuf) -> Result<NewFile> {
+        let file = create_temporary(&temporary).map_err(Error::io("create", &temporary))?;
+        Ok(NewFile { file, target: target.to_owned(), temporary, named: true })
     }
 
     /// Flushes the data to the disk and gives them the name of the target, replacing a file of that name.
@@ -160,14 +165,23 @@ mod tests {
     fn a_named_temporary_file_behaves_the_same() {
         let dir = tempfile::tempdir().unwrap();
         let target = dir.path().join("a.bin");
-        let named = || {
-            let temporary = dir.path().join("a.bin.tmp");
-            let file = File::create(&temporary).unwrap();
-            NewFile { file, target: target.clone(), temporary, named: true }
-        };
+        let temporary = dir.path().join("a.bin.tmp");
+        let named = || NewFile::named(&target, temporary.clone()).unwrap();
         drop(named());
         assert!(names(dir.path()).is_empty());
         named().publish().unwrap();
         assert_eq!(names(dir.path()), ["a.bin"]);
+
+        // A link of the temporary name is not followed.
+        #[cfg(unix)]
+        {
+            let precious = dir.path().join("precious");
+            fs::write(&precious, "kept").unwrap();
+            std::os::unix::fs::symlink(&precious, &temporary).unwrap();
+            let mut file = named();
+            file.write_all(b"new").unwrap();
+            file.publish().unwrap();
+            assert_eq!((fs::read(&target).unwrap(), fs::read(&precious).unwrap()), (b"new".to_vec(), b"kept".to_vec()));
+        }
     }
 }

@@ -100,7 +100,8 @@ impl ShardWriter {
         }
         let mut header = Value::Object(header).to_string().into_bytes();
         header.resize(header.len().next_multiple_of(8), b' ');
-        let file = File::create(path).map_err(Error::io("create", path))?;
+        // The directory is new: another file or a link of this name is not ours.
+        let file = File::create_new(path).map_err(Error::io("create", path))?;
         let mut writer = Self { path: path.to_owned(), file: BufWriter::with_capacity(1 << 20, file) };
         writer.write(&(header.len() as u64).to_le_bytes())?;
         writer.write(&header)?;
