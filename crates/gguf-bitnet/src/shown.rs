@@ -30,11 +30,11 @@ impl fmt::Display for Shown<'_> {
     }
 }
 
-/// The first of some names.
+/// The first of some names, each [`Shown`].
 pub(crate) fn listed<T: AsRef<str>>(names: &[T]) -> String {
-    let mut first: Vec<&str> = names.iter().take(4).map(AsRef::as_ref).collect();
+    let mut first: Vec<String> = names.iter().take(4).map(|name| Shown(name.as_ref()).to_string()).collect();
     if names.len() > first.len() {
-        first.push("...");
+        first.push("...".to_owned());
     }
     first.join(", ")
 }
@@ -49,5 +49,7 @@ mod tests {
         assert_eq!(Shown("a\n\u{1b}[31m\u{202e}").to_string(), "a\\u{a}\\u{1b}[31m\\u{202e}");
         let long = Shown(&"é".repeat(1_000_000)).to_string();
         assert!(long.chars().count() < 230 && long.ends_with("... (2000000 bytes)"), "{long}");
+        assert_eq!(listed(&["a.gguf", "b\u{1b}[2J.gguf"]), "a.gguf, b\\u{1b}[2J.gguf");
+        assert_eq!(listed(&["1", "2", "3", "4", "5"]), "1, 2, 3, 4, ...");
     }
 }

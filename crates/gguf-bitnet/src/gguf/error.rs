@@ -145,7 +145,7 @@ pub enum GgufError {
         count: u64,
     },
     /// Parts of the set are not there.
-    #[error("parts of the split model are missing ({}): put all parts in one directory", Shown(files))]
+    #[error("parts of the split model are missing ({files}): put all parts in one directory")]
     SplitPartsMissing {
         /// Names of the first ones.
         files: String,

@@ -23,12 +23,6 @@ const MAX_OPENED: usize = 64;
 const OTHER_FORMS: [&str; 14] =
     ["bin", "pt", "pth", "ckpt", "pkl", "onnx", "h5", "npz", "tflite", "zip", "tar", "gz", "zst", "7z"];
 
-/// A GGUF file, or a split set of them.
-struct Candidate {
-    /// Path from the directory, with forward slashes; of a set that of its first file.
-    name: String,
-}
-
 /// The model in the directory `dir`: the directory itself where it holds a checkpoint, or else its GGUF file. With
 /// `quant`, the GGUF file that has this type in its name or in that of its folder.
 ///
@@ -48,26 +42,23 @@ pub(super) fn model_in(dir: &Path, quant: Option<&str>) -> Result<PathBuf> {
             found.extend(candidates(dir, folder, &file_names(&dir.join(folder)).unwrap_or_default()));
         }
     }
-    let all: Vec<String> = found.iter().map(|candidate| candidate.name.clone()).collect();
     if let Some(quant) = quant {
+        let files = if found.is_empty() { "no GGUF file".to_owned() } else { listed(&found) };
         found = matching(found, quant);
         if found.is_empty() {
-            let files = if all.is_empty() { "no GGUF file".to_owned() } else { listed(&all) };
             return Err(ModelError::NoSuchQuant { quant: quant.to_owned(), files }.in_file(dir));
         }
     }
     match models_of(dir, &found)[..] {
-        [only] => Ok(dir.join(&only.name)),
+        [only] => Ok(dir.join(only)),
         [] => Err(no_model(dir, &names)),
-        ref several => {
-            let files: Vec<&str> = several.iter().map(|candidate| &*candidate.name).collect();
-            Err(SourceError::AmbiguousDirectory { files: listed(&files) }.in_file(dir))
-        }
+        ref several => Err(SourceError::AmbiguousDirectory { files: listed(several) }.in_file(dir)),
     }
 }
 
-/// The GGUF files and sets among `names`, the entries of `folder` in `dir`.
-fn candidates(dir: &Path, folder: &str, names: &[String]) -> Vec<Candidate> {
+/// The GGUF files among `names`, the entries of `folder` in `dir`, as paths from `dir` with forward slashes; of a split set the
+/// first file.
+fn candidates(dir: &Path, folder: &str, names: &[String]) -> Vec<String> {
     let mut first_of_sets: Vec<ShardName<'_>> = Vec::new();
     let mut found = Vec::new();
     for name in names {
@@ -82,41 +73,40 @@ fn candidates(dir: &Path, folder: &str, names: &[String]) -> Vec<Candidate> {
             }
             first_of_sets.push(shard);
         }
-        found.push(Candidate { name: path });
+        found.push(path);
     }
     found
 }
 
 /// The candidates whose names have the type `quant`, as a word where there are such, or else as a part of a word.
-fn matching(found: Vec<Candidate>, quant: &str) -> Vec<Candidate> {
+fn matching(found: Vec<String>, quant: &str) -> Vec<String> {
     let wanted = quant.to_ascii_lowercase();
     let is_word = |name: &str| {
         let joins = |c: char| c.is_ascii_alphanumeric() || c == '_';
         name.match_indices(&wanted)
             .any(|(at, _)| !name[..at].ends_with(joins) && !name[at + wanted.len()..].starts_with(joins))
     };
-    let (words, others): (Vec<_>, Vec<_>) = found.into_iter().partition(|c| is_word(&c.name.to_ascii_lowercase()));
+    let (words, others): (Vec<_>, Vec<_>) = found.into_iter().partition(|name| is_word(&name.to_ascii_lowercase()));
     if !words.is_empty() {
         return words;
     }
-    others.into_iter().filter(|c| c.name.to_ascii_lowercase().contains(&wanted)).collect()
+    others.into_iter().filter(|name| name.to_ascii_lowercase().contains(&wanted)).collect()
 }
 
 /// The candidates that are models; a single candidate counts as one, so that opening it tells what it is.
-fn models_of<'a>(dir: &Path, found: &'a [Candidate]) -> Vec<&'a Candidate> {
-    let all: Vec<&Candidate> = found.iter().collect();
+fn models_of<'a>(dir: &Path, found: &'a [String]) -> Vec<&'a String> {
+    let all: Vec<&String> = found.iter().collect();
     if all.len() < 2 || all.len() > MAX_OPENED {
         return all;
     }
-    let is_model = |candidate: &&&Candidate| {
-        let path = dir.join(&candidate.name);
-        match GgufFile::open(&path) {
+    let is_model = |name: &&&String| {
+        match GgufFile::open(dir.join(name)) {
             Ok(file) => Role::of(&file, Some(file.metadata())) == Role::Model,
             // A pointer stands for a file that was not fetched. Any other fault may be that of the wanted model.
             Err(error) => !matches!(error.root(), Error::Source(SourceError::OtherFile { .. })),
         }
     };
-    let models: Vec<&Candidate> = all.iter().filter(is_model).copied().collect();
+    let models: Vec<&String> = all.iter().filter(is_model).copied().collect();
     // Companions alone: the first one is opened, and its error says what it is.
     if models.is_empty() { all[..1].to_vec() } else { models }
 }
@@ -145,8 +135,7 @@ mod tests {
     use super::*;
 
     fn chosen(names: &[&str], quant: &str) -> Vec<String> {
-        let found = names.iter().map(|name| Candidate { name: (*name).to_owned() }).collect();
-        matching(found, quant).into_iter().map(|candidate| candidate.name).collect()
+        matching(names.iter().map(|name| (*name).to_owned()).collect(), quant)
     }
 
     #[test]

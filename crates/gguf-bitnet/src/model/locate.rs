@@ -18,7 +18,8 @@ use super::error::ModelError;
 use super::folder::model_in;
 use crate::error::{Error, Locate, Result};
 use crate::safetensors::file_names;
-use crate::shown::listed;
+use crate::shown::{Shown, listed};
+use crate::store::disk::parent;
 use crate::store::read_text;
 
 /// Most bytes of a reference: a revision has 40.
@@ -123,22 +124,24 @@ impl<'a> CachedName<'a> {
             let files = listed(&file_names(&snapshot)?);
             return Err(ModelError::NotInSnapshot { spec: spec.to_owned(), files }.in_file(snapshot));
         }
-        if place.is_dir() {
-            check_links(folder, &place)?;
-            let model = model_in(&place, self.quant)?;
-            if model.parent() != Some(place.as_path()) && model != place {
-                check_link(folder, &model)?;
-            }
-            return Ok(model);
+        if !place.is_dir() {
+            check_link(folder, &place)?;
+            check_entries(folder, parent(&place))?;
+            return Ok(place);
         }
-        check_link(folder, &place)?;
-        Ok(place)
+        for name in file_names(&place)?.iter().filter(|name| is_model_file(name)) {
+            check_link(folder, &place.join(name))?;
+        }
+        check_entries(folder, &place)?;
+        let model = model_in(&place, self.quant)?;
+        check_link(folder, &model)?;
+        Ok(model)
     }
 }
 
 /// The snapshot of `refs/main` below `folder`, or its only one.
 fn snapshot(folder: &Path) -> Result<PathBuf> {
-    let broken = |what: &str| ModelError::BrokenCache { what: what.to_owned() }.in_file(folder);
+    let broken = |what: &str| broken(folder, what);
     let snapshots = folder.join("snapshots");
     let main = folder.join("refs").join("main");
     if fs::symlink_metadata(&main).is_err() {
@@ -160,24 +163,50 @@ fn snapshot(folder: &Path) -> Result<PathBuf> {
     if snapshot.is_dir() { Ok(snapshot) } else { Err(broken("the revision of refs/main is not there")) }
 }
 
-/// Checks the files of a folder of a snapshot that a model is read from.
-fn check_links(folder: &Path, dir: &Path) -> Result<()> {
-    let names = file_names(dir)?;
-    let read = names.iter().filter(|name| MODEL_FILES.iter().any(|ending| name.ends_with(ending)));
-    read.map(|name| dir.join(name)).try_for_each(|path| check_link(folder, &path))
+/// Whether a model is read from files of this name.
+fn is_model_file(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    MODEL_FILES.iter().any(|ending| name.ends_with(ending))
 }
 
-/// Checks that a file of a snapshot is there and lies in the folder of its model, where its link may point into `blobs`.
+/// Checks that no entry of a directory, nor of the directories in it, is a link out of the folder of its model.
+fn check_entries(folder: &Path, dir: &Path) -> Result<()> {
+    for name in file_names(dir)? {
+        let entry = dir.join(name);
+        check_inside(folder, &entry)?;
+        if entry.is_dir() {
+            // A directory that cannot be listed holds no model for this user.
+            let names = file_names(&entry).unwrap_or_default();
+            names.iter().try_for_each(|name| check_inside(folder, &entry.join(name)))?;
+        }
+    }
+    Ok(())
+}
+
+/// Checks that a file of a snapshot is there and lies in the folder of its model.
 fn check_link(folder: &Path, path: &Path) -> Result<()> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let broken = |what: String| ModelError::BrokenCache { what }.in_file(folder);
-    let Ok(real) = path.canonicalize() else {
-        return Err(broken(format!("the content of {name} is not there")));
-    };
+    if !path.exists() {
+        return Err(broken(folder, format!("the content of {} is not there", name_of(path))));
+    }
+    check_inside(folder, path)
+}
+
+/// Checks that a path lies in the folder of its model, where its link may point into `blobs`. A link to nothing does.
+fn check_inside(folder: &Path, path: &Path) -> Result<()> {
+    let Ok(real) = path.canonicalize() else { return Ok(()) };
     // The folders may be links themselves, to another disk.
     let own = [folder.canonicalize(), folder.join("blobs").canonicalize()];
     if own.iter().flatten().any(|own| real.starts_with(own)) {
         return Ok(());
     }
-    Err(broken(format!("{name} is a link out of the cache, to {}", real.display())))
+    Err(broken(folder, format!("{} is a link out of the cache, to {}", name_of(path), real.display())))
+}
+
+/// The name of a file for a message.
+fn name_of(path: &Path) -> String {
+    Shown(&path.file_name().unwrap_or_default().to_string_lossy()).to_string()
+}
+
+fn broken(folder: &Path, what: impl Into<String>) -> Error {
+    ModelError::BrokenCache { what: what.into() }.in_file(folder)
 }

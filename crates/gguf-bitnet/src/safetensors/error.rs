@@ -71,7 +71,7 @@ pub enum SafetensorsError {
         file: String,
     },
     /// Shards that the directory lacks.
-    #[error("shards are missing ({}): fetch the rest of the checkpoint", Shown(files))]
+    #[error("shards are missing ({files}): fetch the rest of the checkpoint")]
     ShardsMissing {
         /// Names of the first ones.
         files: String,

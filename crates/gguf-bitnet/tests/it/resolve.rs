@@ -305,6 +305,33 @@ fn links_of_the_cache_lead_to_its_blobs_and_nowhere_else() {
         fs::remove_file(link).unwrap();
     }
 
+    // A whole folder, a file in a folder, and the part of a set that is not named.
+    let snapshot = cached(hub.path(), "a/parts").join("snapshots/1");
+    let elsewhere = disk.path().join("elsewhere");
+    fs::create_dir_all(snapshot.join("BF16")).unwrap();
+    fs::create_dir(&elsewhere).unwrap();
+    let part = |n: u32| format!("m-{n:05}-of-00002.gguf");
+    gguf(&elsewhere.join("m.gguf"));
+    gguf(&snapshot.join("BF16").join(part(1)));
+    let second = snapshot.join("BF16").join(part(2));
+    let named = format!("a/parts/BF16/{}", part(1));
+    for (target, link, specs) in [
+        (&elsewhere, &snapshot.join("Q8_0"), &["a/parts", "a/parts:Q8_0", "a/parts/Q8_0", "a/parts/Q8_0/m.gguf"][..]),
+        (&elsewhere.join("m.gguf"), &second, &["a/parts", "a/parts:BF16", "a/parts/BF16", &named]),
+        (&elsewhere.join("m.gguf"), &snapshot.join("M.GGUF"), &["a/parts", "a/parts/M.GGUF"]),
+    ] {
+        symlink(target, link).unwrap();
+        for spec in specs {
+            let error = find(spec).unwrap_err().to_string();
+            assert!(error.contains("out of the cache"), "{spec}: {error}");
+        }
+        fs::remove_file(link).unwrap();
+    }
+    // A file that was not fetched concerns no other model.
+    symlink(snapshot.join("none"), snapshot.join("BF16/other.gguf")).unwrap();
+    symlink(snapshot.join("none"), snapshot.join("README.md")).unwrap();
+    assert!(find(&named).is_ok());
+
     // A link of the user is followed, and one to nothing is named.
     let model = disk.path().join("m.gguf");
     gguf(&model);
