@@ -94,8 +94,7 @@ fn kind_of(path: &Path) -> Result<Kind> {
         Err(SourceError::OtherFile { kind }.in_file(path))
     } else if named("safetensors") {
         Ok(Kind::Safetensors)
-    } else if named("gguf") || start.iter().all(|&b| b == 0) {
-        // The reader of GGUF tells a file of zeros, of which nothing was ever written, from other files.
+    } else if named("gguf") {
         Ok(Kind::Gguf)
     } else {
         Err(SourceError::NotAModel.in_file(path))

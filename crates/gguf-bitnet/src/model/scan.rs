@@ -13,7 +13,7 @@ use crate::formats::{Extent, FloatBits, Format, Invalid, dequantize};
 use crate::source::TensorInfo;
 
 /// Blocks that one task scans.
-const TASK_BLOCKS: usize = 16 << 10;
+pub(super) const TASK_BLOCKS: usize = 16 << 10;
 
 /// The count of one kind of defect, and the place of the first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! Models without weights: files whose end was never written, and matrices and norms whose weights are all zero.
 //!
-//! No trained model has a matrix or a norm of zeros, so such a model is refused before it runs. The check is exact and reads little:
+//! No trained model has a matrix or a norm of zeros, so such a model is refused before it runs. The check reads little:
 //! of each file its last bytes, and of each matrix the weights up to the first that is not zero. Holes inside of a matrix
 //! are left to [`verify`](crate::verify), which reads all weights.
 
@@ -50,13 +50,14 @@ impl Weightless {
     pub fn find(catalog: &Catalog) -> Result<Weightless> {
         let source = &**catalog.source();
         let tails = source.zero_tails();
+        let stacks: Vec<_> = catalog.tensors().iter().map(|tensor| (tensor, matrices(source, tensor))).collect();
         // A disk answers many questions at once much faster than one after the other.
-        for (stored, range) in catalog.tensors().iter().flat_map(|tensor| matrices(source, tensor)) {
-            source.prefetch_range(stored, range.start..range.start + PROBE_BYTES);
+        for (stored, range) in stacks.iter().flat_map(|(_, matrices)| matrices) {
+            source.prefetch_range(*stored, range.start..range.start + PROBE_BYTES);
         }
         let mut tensors = Vec::new();
-        for tensor in catalog.tensors() {
-            if let Some(found) = zero_matrices(source, tensor)?
+        for (tensor, matrices) in stacks {
+            if let Some(found) = zero_matrices(source, tensor, &matrices)?
                 && !explains(&tails, catalog, tensor)
             {
                 tensors.push(found);
@@ -95,9 +96,8 @@ fn explains(tails: &[ZeroTail], catalog: &Catalog, tensor: &LogicalTensor) -> bo
     tensor.parts.iter().any(in_tail)
 }
 
-/// The matrices of a tensor that are zero; `None` where there are none.
-fn zero_matrices(source: &dyn TensorSource, tensor: &LogicalTensor) -> Result<Option<ZeroTensor>> {
-    let matrices = matrices(source, tensor);
+/// The `matrices` of a tensor that are zero; `None` where there are none.
+fn zero_matrices(source: &dyn TensorSource, tensor: &LogicalTensor, matrices: &[Matrix]) -> Result<Option<ZeroTensor>> {
     let (mut zero, mut first) = (0, None);
     for (index, (stored, range)) in matrices.iter().enumerate() {
         if is_zero(source.tensors()[*stored].ty, &source.bytes(*stored)?[range.clone()]) {
@@ -113,9 +113,11 @@ fn zero_matrices(source: &dyn TensorSource, tensor: &LogicalTensor) -> Result<Op
     Ok(first.filter(|_| is_missing).map(|first| ZeroTensor { name, class, zero, of, first }))
 }
 
-/// The matrices of a tensor, each as a stored tensor and the range of its bytes. A layout without rows is one matrix, and so
-/// is a norm; a tensor that may be zero has none.
-fn matrices(source: &dyn TensorSource, tensor: &LogicalTensor) -> Vec<(usize, Range<usize>)> {
+/// A matrix: the index of a stored tensor and the range of its bytes.
+type Matrix = (usize, Range<usize>);
+
+/// The matrices of a tensor. A layout without rows is one matrix, and so is a norm; a tensor that may be zero has none.
+fn matrices(source: &dyn TensorSource, tensor: &LogicalTensor) -> Vec<Matrix> {
     let may_be_zero = match tensor.class {
         TensorClass::Norm => false,
         TensorClass::RouterBias | TensorClass::Bias => true,

@@ -10,7 +10,10 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 
+use rayon::prelude::*;
+
 use super::defect::{Defect, DefectKind};
+use super::scan::TASK_BLOCKS;
 use crate::error::Result;
 use crate::formats::{Extent, Invalid, is_zero, is_zeroed, trailing_zeros};
 use crate::source::{FILE_BLOCK_BYTES, TensorInfo, TensorSource, ZeroTail, cuts_row};
@@ -168,10 +171,13 @@ fn scale_offset(info: &TensorInfo) -> Option<usize> {
 
 fn all_scales_are(info: &TensorInfo, chunk: &[u8], scale: [u8; 2]) -> bool {
     let Some(at) = scale_offset(info) else { return false };
-    chunk.chunks_exact(info.ty.block_bytes()).all(|block| block.get(at..at + 2) == Some(&scale))
+    let block_bytes = info.ty.block_bytes();
+    let all = |task: &[u8]| task.chunks_exact(block_bytes).all(|block| block.get(at..at + 2) == Some(&scale));
+    chunk.par_chunks(TASK_BLOCKS * block_bytes).all(all)
 }
 
-/// Joins the experts of a layer that are stored one by one, so that each finding has its share of the experts.
+/// Joins the experts of a layer that are stored one by one, so that each finding has its share of the experts. It keeps the
+/// name of the first tensor, by which the caller knows whether a model uses it.
 fn together(source: &dyn TensorSource, defects: Vec<Defect>) -> Vec<Defect> {
     let mut experts: HashMap<String, u64> = HashMap::new();
     for pattern in source.tensors().iter().filter_map(|info| expert_pattern(&info.name)) {
@@ -184,10 +190,10 @@ fn together(source: &dyn TensorSource, defects: Vec<Defect>) -> Vec<Defect> {
         match pattern {
             Some(pattern) => {
                 let of = experts.get(&pattern).copied().unwrap_or(1);
-                let place = *places.entry(pattern.clone()).or_insert(joined.len());
+                let place = *places.entry(pattern).or_insert(joined.len());
                 match joined.get_mut(place) {
                     Some(found) => found.count += 1,
-                    None => joined.push(Defect { tensor: pattern, of, ..defect }),
+                    None => joined.push(Defect { of, ..defect }),
                 }
             }
             None => joined.push(defect),

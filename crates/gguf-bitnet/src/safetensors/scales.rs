@@ -12,7 +12,7 @@
 //! Scales of a stack have its first dimension in front; one number alone is for all matrices. Both names mean a number that
 //! multiplies the stored weight. `NAME.input_scale` concerns the activations of other engines and is left out.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::error::SafetensorsError;
 use super::quantization::Quantization;
@@ -24,8 +24,8 @@ use crate::source::{Scales, TensorInfo};
 pub(super) struct ScaleTable {
     /// By index of the tensor of weights.
     scales: HashMap<usize, Scales>,
-    /// By index: whether the tensor belongs to another one. Empty where none does.
-    auxiliary: Vec<bool>,
+    /// Indices of the tensors that belong to another one.
+    auxiliary: HashSet<usize>,
 }
 
 impl ScaleTable {
@@ -38,16 +38,14 @@ impl ScaleTable {
         position: impl Fn(&str) -> Option<usize>,
         quantization: Quantization,
     ) -> Result<ScaleTable, (usize, SafetensorsError)> {
-        let mut table = ScaleTable { scales: HashMap::new(), auxiliary: vec![false; tensors.len()] };
+        let mut table = ScaleTable::default();
         for (index, weights) in tensors.iter().enumerate().filter(|(_, info)| needs_scales(info)) {
             let scales = scale_tensor(&weights.name, &position)
                 .and_then(|tensor| scales_of(weights, tensor, &tensors[tensor], quantization.block))
                 .map_err(|error| (index, error))?;
             table.scales.insert(index, scales);
-            table.auxiliary[scales.tensor] = true;
-            if let Some(input) = position(&input_scale(&weights.name)) {
-                table.auxiliary[input] = true;
-            }
+            table.auxiliary.insert(scales.tensor);
+            table.auxiliary.extend(position(&input_scale(&weights.name)));
         }
         Ok(table)
     }
@@ -57,7 +55,7 @@ impl ScaleTable {
     }
 
     pub(super) fn is_auxiliary(&self, index: usize) -> bool {
-        self.auxiliary.get(index).copied().unwrap_or(false)
+        self.auxiliary.contains(&index)
     }
 }
 

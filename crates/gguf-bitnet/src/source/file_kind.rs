@@ -102,7 +102,7 @@ impl FileKind {
             _ if start.get(4..8) == Some(b"TFL3") => Some(FileKind::TfLite),
             _ if is_onnx(start) => Some(FileKind::Onnx),
             _ if is_importance_matrix(start) => Some(FileKind::ImportanceMatrix),
-            _ if start.len() >= 16 && start.iter().all(|&byte| byte == 0) => Some(FileKind::Zeros),
+            _ if start.iter().all(|&byte| byte == 0) => Some(FileKind::Zeros),
             _ => text_kind(start),
         }
     }
@@ -280,6 +280,7 @@ mod tests {
             (b"MZqFpD='".into(), Some(FileKind::Program)),
             (b"%PDF-1.7".into(), Some(FileKind::Document)),
             (vec![0; 64], Some(FileKind::Zeros)),
+            (vec![0], Some(FileKind::Zeros)),
             // A model, or bytes that say nothing.
             (Vec::new(), None),
             (b"GGUF\x03\0\0\0".into(), None),

@@ -88,7 +88,7 @@ impl ZeroTail {
         }
         let written = &front[..front.len() - trailing_zeros(front)];
         let zeros = file.len() - written.len();
-        let is_reason = zeros > 0 && written.is_empty() || zeros >= FILE_BLOCK_BYTES && is_cut_off(written);
+        let is_reason = zeros >= FILE_BLOCK_BYTES && is_cut_off(written);
         is_reason.then(|| ZeroTail::of_bytes(path, file, zeros))
     }
 
@@ -128,10 +128,7 @@ impl fmt::Display for ZeroTail {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ZeroTail { zero_bytes, file_bytes, tensors, of_tensors, .. } = self;
         let share = 100.0 * *zero_bytes as f64 / (*file_bytes).max(1) as f64;
-        match zero_bytes == file_bytes {
-            true => write!(f, "all its {file_bytes} bytes are zero (100 %)")?,
-            false => write!(f, "the last {zero_bytes} of {file_bytes} bytes are zero ({share:.1} %)")?,
-        }
+        write!(f, "the last {zero_bytes} of {file_bytes} bytes are zero ({share:.1} %)")?;
         if let Some(first) = tensors.first() {
             write!(
                 f,
