@@ -26,16 +26,13 @@ pub(crate) fn execute(args: Args) -> Result<()> {
     let path = load::locate(&args.model)?;
     let progress = Progress::bytes("verifying");
     let report = gguf_bitnet::verify(&path, &mut |done, total| progress.show(done, total))?;
-    let tails = report.zero_tails.clone();
-    let (report, as_notice) = match args.zero.allow_zero {
-        true => (report.allow_zero(), "notice: "),
-        false => (report, ""),
-    };
+    let report = if args.zero.allow_zero { report.allow_zero() } else { report };
     drop(progress);
     if args.json {
         output::json(&report)?;
     } else {
-        for tail in tails {
+        let as_notice = if report.zero_allowed { "notice: " } else { "" };
+        for tail in &report.zero_tails {
             output::line(format_args!("{as_notice}{}: {tail}", tail.path.display()))?;
         }
         for defect in &report.defects {
@@ -53,8 +50,10 @@ pub(crate) fn execute(args: Args) -> Result<()> {
             report.identity
         ))?;
     }
+    if report.is_valid() {
+        return Ok(());
+    }
     match report.zero_tails.len() + report.defects.len() {
-        0 => Ok(()),
         1 => bail!("{} has a defect: make or download it again", path.display()),
         n => bail!("{} has {n} defects: make or download it again", path.display()),
     }

@@ -71,6 +71,8 @@ fn the_zero_end_of_a_file_stops_every_verb_that_computes() {
     let allowed = bitnet(["verify", text(&path), "--allow-zero"]).done();
     assert!(allowed.contains("sound") && allowed.contains("notice: "), "{allowed}");
     assert!(allowed.contains("bytes are zero"), "{allowed}");
+    let report = bitnet(["verify", text(&path), "--allow-zero", "--json"]).json();
+    assert_eq!((&report["zero_allowed"], &report["zero_tails"][0]["file_bytes"]), (&true.into(), &n.into()));
 }
 
 #[test]

@@ -41,20 +41,22 @@ pub struct VerifyReport {
     pub defects: Vec<Defect>,
     /// Findings that a model may have been made with, by tensor name.
     pub notices: Vec<Defect>,
+    /// Whether missing weights are no defects: the files of a valid model may end in `zero_tails`.
+    pub zero_allowed: bool,
 }
 
 impl VerifyReport {
     /// Whether the model has no defects.
     pub fn is_valid(&self) -> bool {
-        self.defects.is_empty() && self.zero_tails.is_empty()
+        self.defects.is_empty() && (self.zero_allowed || self.zero_tails.is_empty())
     }
 
-    /// The report of a model that may have zeros for weights: these defects become notices, and its files may end in zeros.
+    /// The report of a model that may lack weights: these defects become notices, and its files may end in zeros.
     #[must_use]
     pub fn allow_zero(mut self) -> VerifyReport {
-        let (zero, defects) = self.defects.into_iter().partition(|defect| defect.kind.is_zero());
-        self.notices.extend::<Vec<Defect>>(zero);
-        VerifyReport { defects, zero_tails: Vec::new(), ..self }
+        let zero = self.defects.extract_if(.., |defect| defect.kind.is_zero());
+        self.notices.extend(zero);
+        VerifyReport { zero_allowed: true, ..self }
     }
 }
 
@@ -142,5 +144,6 @@ pub fn verify_source(
         zero_tails,
         defects,
         notices,
+        zero_allowed: false,
     })
 }
