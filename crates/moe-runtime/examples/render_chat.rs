@@ -1,7 +1,7 @@
 //! Renders conversations with chat templates: one JSON object a line in, one a line out.
 //!
 //! In: `template` (the source), `now` (seconds since 1970) and `input` with `messages`, `tools`, `documents`,
-//! `enable_thinking` and `add_generation_prompt` (on unless it says otherwise). Out: `rendered`, or `refused` with the
+//! `enable_thinking`, `clear_thinking` and `add_generation_prompt` (on unless it says otherwise). Out: `rendered`, or `refused` with the
 //! reason. The begin and end tokens are `<s>` and `</s>`. `cargo xtask prove templates` compares the lines with Jinja2's.
 
 use std::io::{BufRead, Write};

@@ -3,6 +3,11 @@
 use minijinja::value::{Kwargs, Value, from_args};
 use minijinja::{Error, ErrorKind};
 
+/// Whether an option is given and true.
+pub(super) fn is_on(option: Option<Value>) -> bool {
+    option.is_some_and(|on| on.is_true())
+}
+
 /// The values of the parameters `names`, in their order; `None` for one that is not given.
 ///
 /// # Errors

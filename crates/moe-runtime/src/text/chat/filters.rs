@@ -3,12 +3,11 @@
 use minijinja::value::{Kwargs, Rest, Tuple, Value, ValueKind, ValueOrKwargs};
 use minijinja::{Environment, Error, State, filters};
 
+use super::arguments::is_on;
+use super::methods::MAX_WIDTH;
 use super::python::{charge, escape, fail, items, spelled, text, weigh};
-use super::wrap::wrap;
+use super::wrap::Wrap;
 use super::{arguments, methods, operators, percent};
-
-/// Widest line or column that a filter makes.
-const MAX_WIDTH: usize = 1 << 16;
 
 /// A filter of the engine whose parameters have a place in Jinja2.
 type ByName = fn(&State<'_, '_>, Value, Kwargs) -> Result<Value, Error>;
@@ -124,7 +123,7 @@ fn length(value: &Value) -> Result<usize, Error> {
 fn or_default(args: Rest<ValueOrKwargs>) -> Result<Value, Error> {
     let args = args.into_values();
     let (value, [default, boolean]) = arguments::of_filter(&args, ["default_value", "boolean"])?;
-    let is_missing = value.is_undefined() || (boolean.is_some_and(|on| on.is_true()) && !value.is_true());
+    let is_missing = value.is_undefined() || (is_on(boolean) && !value.is_true());
     Ok(if is_missing { default.unwrap_or_else(|| "".into()) } else { value.clone() })
 }
 
@@ -198,10 +197,6 @@ fn width(given: Option<Value>, usual: usize) -> Result<usize, Error> {
     if width > MAX_WIDTH { Err(fail("a filter is asked for too great a width")) } else { Ok(width) }
 }
 
-fn is_on(option: Option<Value>) -> bool {
-    option.is_some_and(|on| on.is_true())
-}
-
 fn indent(state: &State<'_, '_>, args: Rest<ValueOrKwargs>) -> Result<String, Error> {
     let args = args.into_values();
     let (value, [by, first, blank]) = arguments::of_filter(&args, ["width", "first", "blank"])?;
@@ -212,7 +207,7 @@ fn indent(state: &State<'_, '_>, args: Rest<ValueOrKwargs>) -> Result<String, Er
     let (first, blank) = (is_on(first), is_on(blank));
     let value = value.as_str().ok_or_else(|| fail("indent needs a text"))?.to_owned() + "\n";
     let mut out = String::new();
-    for (i, (line, _)) in methods::lines(&value).into_iter().enumerate() {
+    for (i, (line, _)) in methods::lines(&value).enumerate() {
         charge(state, 64 + by.len())?;
         out.push_str(if i > 0 { "\n" } else { "" });
         if (i == 0 && first) || (i > 0 && (blank || !line.is_empty())) {
@@ -263,13 +258,19 @@ fn wordwrap(state: &State<'_, '_>, args: Rest<ValueOrKwargs>) -> Result<String, 
     let break_long = break_long.is_none_or(|on| on.is_true());
     let hyphens = hyphens.is_none_or(|on| on.is_true());
     let value = text(state, value)?;
-    let mut lines: Vec<String> = Vec::new();
-    for (line, _) in methods::lines(&value) {
-        let wrapped = wrap(line, columns, break_long, hyphens);
-        charge(state, wrapped.len() * (64 + mark.len()))?;
-        lines.push(wrapped.join(&mark));
+    charge(state, value.len())?;
+    let wrap = Wrap { columns, break_long, hyphens };
+    let mut out = String::new();
+    for (i, (line, _)) in methods::lines(&value).enumerate() {
+        charge(state, 64 + mark.len())?;
+        out.push_str(if i > 0 { &mark } else { "" });
+        for (i, part) in wrap.parts(line).enumerate() {
+            charge(state, 64 + mark.len() + part.len())?;
+            out.push_str(if i > 0 { &mark } else { "" });
+            out.push_str(part);
+        }
     }
-    Ok(lines.join(&mark))
+    Ok(out)
 }
 
 /// Python's `int(text, base)`: with white space around, single underscores between digits, and a sign.

@@ -3,11 +3,11 @@
 use minijinja::value::{Tuple, Value, ValueKind, from_args};
 use minijinja::{Error, State};
 
-use super::python::{charge, fail, items, weigh};
+use super::python::{charge, fail, items, paid, weigh};
 use super::{arguments, generators};
 
-/// Largest width a text is padded to.
-const MAX_WIDTH: usize = 1 << 16;
+/// Largest width of a line, a column or a padded text.
+pub(super) const MAX_WIDTH: usize = 1 << 16;
 /// Most digits of a width or precision in a format text.
 const MAX_FORMAT_DIGITS: usize = 4;
 
@@ -38,8 +38,8 @@ pub(super) fn of_text(state: &State<'_, '_>, text: &str, name: &str, args: &[Val
             from_args::<(Option<&Value>,)>(args).and_then(|(chars,)| strip(text, name, chars)).map(Value::from)
         }
         "startswith" | "endswith" => starts_or_ends(text, args, name == "startswith"),
-        "split" | "rsplit" => split(text, args, name == "rsplit"),
-        "splitlines" => splitlines(text, args),
+        "split" | "rsplit" => split(state, text, args, name == "rsplit"),
+        "splitlines" => splitlines(state, text, args),
         "partition" | "rpartition" => partition(text, args, name == "rpartition"),
         "removeprefix" => one(args).map(|prefix| text.strip_prefix(&*prefix).unwrap_or(text).into()),
         "removesuffix" => one(args).map(|suffix| text.strip_suffix(&*suffix).unwrap_or(text).into()),
@@ -50,7 +50,7 @@ pub(super) fn of_text(state: &State<'_, '_>, text: &str, name: &str, args: &[Val
             let (Some(old), Some(new)) = (part(&old), part(&new)) else { return Err(fail("replace needs two texts")) };
             replace(state, text, &old, &new, count.map(i64::try_from).transpose()?)
         }),
-        "center" | "ljust" | "rjust" | "zfill" => pad(text, args, name),
+        "center" | "ljust" | "rjust" | "zfill" => pad(state, text, args, name),
         "format" => match check_format(state, text, args) {
             Ok(()) => return None,
             Err(error) => Err(error),
@@ -251,7 +251,7 @@ pub(super) fn replace(
     Ok(text.replacen(old, new, most).into())
 }
 
-fn split(text: &str, args: &[Value], from_right: bool) -> Result<Value, Error> {
+fn split(state: &State<'_, '_>, text: &str, args: &[Value], from_right: bool) -> Result<Value, Error> {
     let [separator, limit] = arguments::named(args, ["sep", "maxsplit"])?;
     let separator = separator.filter(|value| !value.is_none());
     let limit = limit.map(i64::try_from).transpose()?.and_then(|n| usize::try_from(n).ok());
@@ -261,74 +261,71 @@ fn split(text: &str, args: &[Value], from_right: bool) -> Result<Value, Error> {
         }
         None => None,
     };
-    let parts: Vec<&str> = match (separator, limit, from_right) {
-        (Some(s), None, _) => text.split(s).collect(),
-        (Some(s), Some(n), false) => text.splitn(n.saturating_add(1), s).collect(),
-        (Some(s), Some(n), true) => reversed(text.rsplitn(n.saturating_add(1), s)),
-        (None, None, _) => text.split_whitespace().collect(),
-        (None, Some(n), false) => words(text, n),
-        (None, Some(n), true) => words_from_right(text, n),
+    let parts: Box<dyn Iterator<Item = &str>> = match (separator, limit, from_right) {
+        (Some(s), None, _) => Box::new(text.split(s)),
+        (Some(s), Some(n), false) => Box::new(text.splitn(n.saturating_add(1), s)),
+        (Some(s), Some(n), true) => Box::new(text.rsplitn(n.saturating_add(1), s)),
+        (None, None, _) => Box::new(text.split_whitespace()),
+        (None, Some(n), false) => Box::new(words(text, n)),
+        (None, Some(n), true) => Box::new(words_from_right(text, n)),
     };
-    Ok(parts.into_iter().map(Value::from).collect())
-}
-
-fn reversed<'a>(parts: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
-    let mut parts: Vec<&str> = parts.collect();
-    parts.reverse();
-    parts
+    let mut parts: Vec<Value> = paid(state, parts.map(Value::from))?;
+    if limit.is_some() && from_right {
+        parts.reverse();
+    }
+    Ok(parts.into())
 }
 
 /// The first `n` words and the rest.
-fn words(text: &str, n: usize) -> Vec<&str> {
-    let mut parts = Vec::new();
-    let mut rest = text.trim_start();
-    while parts.len() < n && !rest.is_empty() {
-        let end = rest.find(char::is_whitespace).unwrap_or(rest.len());
-        parts.push(&rest[..end]);
-        rest = rest[end..].trim_start();
-    }
-    parts.extend((!rest.is_empty()).then_some(rest));
-    parts
+fn words(text: &str, n: usize) -> impl Iterator<Item = &str> {
+    let (mut rest, mut left) = (text.trim_start(), n);
+    std::iter::from_fn(move || {
+        let end = match left {
+            0 => rest.len(),
+            _ => rest.find(char::is_whitespace).unwrap_or(rest.len()),
+        };
+        let word = &rest[..end];
+        (rest, left) = (rest[end..].trim_start(), left.saturating_sub(1));
+        (!word.is_empty()).then_some(word)
+    })
 }
 
-/// The text before the last `n` words, then each of these words.
-fn words_from_right(text: &str, n: usize) -> Vec<&str> {
-    let mut parts = Vec::new();
-    let mut rest = text.trim_end();
-    while parts.len() < n && !rest.is_empty() {
-        let word = rest.rsplit(char::is_whitespace).next().unwrap_or(rest);
-        parts.push(word);
-        rest = rest[..rest.len() - word.len()].trim_end();
-    }
-    parts.extend((!rest.is_empty()).then_some(rest));
-    parts.reverse();
-    parts
+/// The last `n` words, the last one first, and the text before them.
+fn words_from_right(text: &str, n: usize) -> impl Iterator<Item = &str> {
+    let (mut rest, mut left) = (text.trim_end(), n);
+    std::iter::from_fn(move || {
+        let word = match left {
+            0 => rest,
+            _ => rest.rsplit(char::is_whitespace).next().unwrap_or(rest),
+        };
+        (rest, left) = (rest[..rest.len() - word.len()].trim_end(), left.saturating_sub(1));
+        (!word.is_empty()).then_some(word)
+    })
 }
 
-fn splitlines(text: &str, args: &[Value]) -> Result<Value, Error> {
+fn splitlines(state: &State<'_, '_>, text: &str, args: &[Value]) -> Result<Value, Error> {
     let [keep] = arguments::named(args, ["keepends"])?;
-    let keep = keep.is_some_and(|on| on.is_true());
-    Ok(lines(text).into_iter().map(|(line, end)| Value::from(if keep { end } else { line })).collect())
+    let keep = arguments::is_on(keep);
+    paid(state, lines(text).map(|(line, end)| Value::from(if keep { end } else { line }))).map(Value::from)
 }
 
 /// Python's lines of a text, each without and with its end.
-pub(super) fn lines(text: &str) -> Vec<(&str, &str)> {
+pub(super) fn lines(text: &str) -> impl Iterator<Item = (&str, &str)> {
     let ends = |c: char| {
         matches!(c, '\n' | '\r' | '\u{b}' | '\u{c}' | '\u{1c}'..='\u{1e}' | '\u{85}' | '\u{2028}' | '\u{2029}')
     };
-    let mut lines = Vec::new();
     let mut rest = text;
-    while !rest.is_empty() {
+    std::iter::from_fn(move || {
         let end = rest.find(ends).unwrap_or(rest.len());
         let mark = match rest[end..].chars().next() {
             Some('\r') if rest[end..].starts_with("\r\n") => 2,
             Some(c) => c.len_utf8(),
             None => 0,
         };
-        lines.push((&rest[..end], &rest[..end + mark]));
-        rest = &rest[end + mark..];
-    }
-    lines
+        let (line, behind) = rest.split_at(end + mark);
+        rest = behind;
+        (!line.is_empty()).then_some((&line[..end], line))
+    })
 }
 
 fn partition(text: &str, args: &[Value], from_right: bool) -> Result<Value, Error> {
@@ -362,7 +359,7 @@ fn find(text: &str, args: &[Value], name: &str) -> Result<Value, Error> {
     }
 }
 
-fn pad(text: &str, args: &[Value], name: &str) -> Result<Value, Error> {
+fn pad(state: &State<'_, '_>, text: &str, args: &[Value], name: &str) -> Result<Value, Error> {
     let (width, fill): (i64, Option<&str>) = from_args(args)?;
     let width = usize::try_from(width).unwrap_or(0);
     if width > MAX_WIDTH {
@@ -370,6 +367,10 @@ fn pad(text: &str, args: &[Value], name: &str) -> Result<Value, Error> {
     }
     let missing = width.saturating_sub(text.chars().count());
     let fill = fill.unwrap_or(" ");
+    if fill.chars().count() != 1 {
+        return Err(fail("a text is padded with one character"));
+    }
+    charge(state, missing * fill.len())?;
     Ok(match name {
         "ljust" => format!("{text}{}", fill.repeat(missing)),
         "rjust" => format!("{}{text}", fill.repeat(missing)),

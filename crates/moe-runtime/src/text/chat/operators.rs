@@ -136,6 +136,7 @@ pub(super) fn ordered(a: &Value, b: &Value, operator: &str) -> Result<(), Error>
 }
 
 fn contained(state: &State<'_, '_>, value: &Value, container: &Value) -> Result<bool, Error> {
+    weigh(state, value)?;
     if let Some(text) = container.as_str() {
         charge(state, text.len())?;
         return value.as_str().map(|part| text.contains(part)).ok_or_else(|| unsupported("in", value, container));
@@ -144,7 +145,6 @@ fn contained(state: &State<'_, '_>, value: &Value, container: &Value) -> Result<
         ValueKind::Undefined => Ok(false),
         ValueKind::Map => Ok(container.as_object().is_some_and(|map| map.get_value(value).is_some())),
         ValueKind::Seq | ValueKind::Iterable => {
-            weigh(state, value)?;
             for item in container.try_iter()? {
                 state.consume_fuel(1)?;
                 weigh(state, &item)?;

@@ -69,12 +69,12 @@ fn weigh_at(state: &State<'_, '_>, value: &Value, depth: usize) -> Result<(), Er
 
 /// The items of a value, whose number is taken off the budget of the rendering.
 pub(super) fn items(state: &State<'_, '_>, value: &Value) -> Result<Vec<Value>, Error> {
-    let mut items = Vec::new();
-    for item in value.try_iter()? {
-        state.consume_fuel(1)?;
-        items.push(item);
-    }
-    Ok(items)
+    paid(state, value.try_iter()?)
+}
+
+/// All items, each of which is taken off the budget of the rendering before the next one is made.
+pub(super) fn paid<T>(state: &State<'_, '_>, items: impl Iterator<Item = T>) -> Result<Vec<T>, Error> {
+    items.map(|item| state.consume_fuel(1).map(|()| item)).collect()
 }
 
 /// Python's `str` of a value; an undefined one is empty.
@@ -211,7 +211,6 @@ fn tojson(state: &State<'_, '_>, args: Rest<ValueOrKwargs>) -> Result<String, Er
     let args = args.into_values();
     let (value, [ascii, indent, separators, sort_keys]) =
         arguments::of_filter(&args, ["ensure_ascii", "indent", "separators", "sort_keys"])?;
-    let is_on = |option: Option<Value>| option.is_some_and(|on| on.is_true());
     let indent = indent.filter(|width| !width.is_none()).map(|width| match width.as_str() {
         Some(text) => text.to_owned(),
         None => " ".repeat(width.as_usize().unwrap_or(0).min(16)),
@@ -223,9 +222,9 @@ fn tojson(state: &State<'_, '_>, args: Rest<ValueOrKwargs>) -> Result<String, Er
         }
         None => [if indent.is_some() { "," } else { ", " }.to_owned(), ": ".to_owned()],
     };
-    let style = Style { ascii: is_on(ascii), indent, item, key };
-    let mut json = from_value(state, value, 0)?;
-    if is_on(sort_keys) {
+    let style = Style { ascii: arguments::is_on(ascii), indent, item, key };
+    let mut json = from_value(state, value, &style, 0)?;
+    if arguments::is_on(sort_keys) {
         json.sort_all_objects();
     }
     let mut out = String::new();
@@ -234,37 +233,40 @@ fn tojson(state: &State<'_, '_>, args: Rest<ValueOrKwargs>) -> Result<String, Er
 }
 
 /// A template's value as JSON. The work is paid for here, before the JSON is written.
-fn from_value(state: &State<'_, '_>, value: &Value, depth: usize) -> Result<Json, Error> {
+fn from_value(state: &State<'_, '_>, value: &Value, style: &Style, depth: usize) -> Result<Json, Error> {
     if depth > MAX_DEPTH {
         return Err(fail("a value nests too deeply for tojson"));
     }
-    // An item may be indented, by at most 16 spaces a level.
-    state.consume_fuel(1 + depth as u64 / 4)?;
+    state.consume_fuel(1)?;
+    charge(state, style.bytes_around(depth))?;
     match value.kind() {
         ValueKind::Undefined => Err(Error::new(ErrorKind::UndefinedError, "tojson of an undefined value")),
         ValueKind::None => Ok(Json::Null),
         ValueKind::String => {
             let text = value.as_str().unwrap_or_default();
-            charge(state, text.len())?;
+            charge(state, style.text_bytes(text))?;
             Ok(text.into())
         }
         _ if sequences::is_generator(value) || sequences::view_name(value).is_some() => {
             Err(fail("tojson takes no generator and no view of a dict; use `list` first"))
         }
         ValueKind::Seq | ValueKind::Iterable => {
-            let items = value.try_iter()?.map(|item| from_value(state, &item, depth + 1));
+            let items = value.try_iter()?.map(|item| from_value(state, &item, style, depth + 1));
             items.collect::<Result<Vec<_>, _>>().map(Json::Array)
         }
         ValueKind::Map => {
             let pair = |key: Value| {
                 let name = match key.as_str() {
-                    Some(text) => text.to_owned(),
+                    Some(text) => {
+                        charge(state, style.text_bytes(text))?;
+                        text.to_owned()
+                    }
                     None if matches!(key.kind(), ValueKind::None | ValueKind::Bool | ValueKind::Number) => {
-                        write_plain(&from_value(state, &key, depth + 1)?)
+                        write_plain(&from_value(state, &key, style, depth + 1)?)
                     }
                     None => return Err(fail("tojson of a dict with a key that is a list")),
                 };
-                Ok((name, from_value(state, &value.get_item(&key)?, depth + 1)?))
+                Ok((name, from_value(state, &value.get_item(&key)?, style, depth + 1)?))
             };
             value.try_iter()?.map(pair).collect::<Result<_, Error>>().map(Json::Object)
         }
@@ -285,6 +287,18 @@ struct Style {
 }
 
 impl Style {
+    /// The most bytes that are written around a value at this depth: separators, and the lines of its begin and its end.
+    fn bytes_around(&self, depth: usize) -> usize {
+        let lines = self.indent.as_ref().map_or(0, |indent| 2 * (1 + indent.len() * depth));
+        self.item.len() + self.key.len() + lines
+    }
+
+    /// The most bytes that a text becomes: an escape has six bytes.
+    fn text_bytes(&self, text: &str) -> usize {
+        let is_escaped = |byte: &u8| *byte < b' ' || matches!(byte, b'"' | b'\\') || (self.ascii && *byte > b'~');
+        text.len() + 5 * text.bytes().filter(is_escaped).count()
+    }
+
     /// Begins a line at this depth.
     fn begin_line(&self, depth: usize, out: &mut String) {
         if let Some(indent) = &self.indent {

@@ -1,64 +1,115 @@
-//! Lines of a limited width, as Python's `textwrap` cuts them.
+//! Lines of a limited width, as Python's `textwrap` cuts them, in time that grows with the length of the text alone.
 
-/// The line as lines of at most `columns` characters, without white space at their ends; a longer word is cut where
-/// `break_long` says so.
-pub(super) fn wrap(line: &str, columns: usize, break_long: bool, hyphens: bool) -> Vec<String> {
-    let count = |text: &str| text.chars().count();
-    let mut chunks = chunks(line, hyphens);
-    chunks.reverse();
-    let mut lines: Vec<String> = Vec::new();
-    while let Some(first) = chunks.last() {
-        if !lines.is_empty() && first.trim().is_empty() {
-            chunks.pop();
-            continue;
-        }
-        let mut out = String::new();
-        while let Some(chunk) = chunks.pop_if(|chunk| count(&out) + count(chunk) <= columns) {
-            out.push_str(chunk);
-        }
-        if let Some(long) = chunks.pop_if(|chunk| count(chunk) > columns) {
-            if break_long {
-                let room = long.char_indices().nth(columns - count(&out)).map_or(long.len(), |(at, _)| at);
-                out.push_str(&long[..room]);
-                chunks.push(&long[room..]);
-            } else if out.is_empty() {
-                out.push_str(long);
-            } else {
-                chunks.push(long);
+use std::ops::Range;
+
+/// The rule by which a line is cut.
+#[derive(Clone, Copy)]
+pub(super) struct Wrap {
+    /// Most characters of a part, at least 1.
+    pub(super) columns: usize,
+    /// Whether a longer word is cut.
+    pub(super) break_long: bool,
+    /// Whether a word may be cut behind a hyphen between letters.
+    pub(super) hyphens: bool,
+}
+
+impl Wrap {
+    /// The line in parts of at most `columns` characters, without white space at their ends.
+    pub(super) fn parts(self, line: &str) -> impl Iterator<Item = &str> {
+        let mut chunks = chunks(line, self.hyphens);
+        let next = chunks.next();
+        Parts { line, wrap: self, chunks, next, is_first: true }
+    }
+}
+
+/// A word, or the white space between two: its bytes in the line and the number of its characters.
+struct Chunk {
+    bytes: Range<usize>,
+    chars: usize,
+}
+
+struct Parts<'a, I> {
+    line: &'a str,
+    wrap: Wrap,
+    chunks: I,
+    /// The next chunk, or what is left of it.
+    next: Option<Chunk>,
+    is_first: bool,
+}
+
+impl<'a, I: Iterator<Item = Chunk>> Iterator for Parts<'a, I> {
+    type Item = &'a str;
+
+    fn next(&mut self) -> Option<&'a str> {
+        loop {
+            // White space at the end goes, even where it is the whole part.
+            let part = self.part()?.trim_end();
+            if !part.is_empty() {
+                self.is_first = false;
+                return Some(part);
             }
         }
-        // White space at the end goes, even where it is the whole line.
-        let end = out.trim_end().len();
-        if end > 0 {
-            out.truncate(end);
-            lines.push(out);
-        }
     }
-    lines
+}
+
+impl<'a, I: Iterator<Item = Chunk>> Parts<'a, I> {
+    /// The next part with the white space at its end.
+    fn part(&mut self) -> Option<&'a str> {
+        let Wrap { columns, break_long, .. } = self.wrap;
+        let is_space = |chunk: &mut Chunk| self.line[chunk.bytes.start..].starts_with(char::is_whitespace);
+        if !self.is_first && self.next.take_if(is_space).is_some() {
+            self.next = self.chunks.next();
+        }
+        let start = self.next.as_ref()?.bytes.start;
+        let (mut end, mut room) = (start, columns);
+        while let Some(Chunk { bytes, chars }) = self.next.take() {
+            if chars <= room || (chars > columns && !break_long && end == start) {
+                (end, room) = (bytes.end, room.saturating_sub(chars));
+                self.next = self.chunks.next();
+                continue;
+            }
+            if chars > columns && break_long {
+                end += self.line[bytes.clone()].chars().take(room).map(char::len_utf8).sum::<usize>();
+                self.next = Some(Chunk { bytes: end..bytes.end, chars: chars - room });
+            } else {
+                self.next = Some(Chunk { bytes, chars });
+            }
+            break;
+        }
+        Some(&self.line[start..end])
+    }
 }
 
 /// Words and the white space between them; a word is cut after a hyphen between letters.
-fn chunks(line: &str, hyphens: bool) -> Vec<&str> {
-    let chars: Vec<(usize, char)> = line.char_indices().collect();
-    let letter = |i: Option<usize>| i.and_then(|i| chars.get(i)).is_some_and(|(_, c)| c.is_alphabetic());
-    let cuts = (1..chars.len()).filter(|&i| {
-        let (before, here) = (chars[i - 1].1, chars[i].1);
-        let hyphen = hyphens
-            && before == '-'
-            && letter(i.checked_sub(2))
-            && letter(i.checked_sub(3))
-            && letter(Some(i))
-            && letter(Some(i + 1));
-        before.is_whitespace() != here.is_whitespace() || hyphen
-    });
-    let ends: Vec<usize> = cuts.map(|i| chars[i].0).chain([line.len()]).collect();
-    let starts = std::iter::once(0).chain(ends.iter().copied());
-    starts.zip(&ends).map(|(start, &end)| &line[start..end]).filter(|chunk| !chunk.is_empty()).collect()
+fn chunks(line: &str, hyphens: bool) -> impl Iterator<Item = Chunk> {
+    let is_letter = |c: Option<char>| c.is_some_and(char::is_alphabetic);
+    // A character, the three in front of it and the one behind it.
+    let mut chars = line.char_indices().peekable();
+    let mut before: [Option<char>; 3] = [None; 3];
+    let (mut start, mut n) = (0, 0);
+    std::iter::from_fn(move || {
+        while let Some((at, here)) = chars.next() {
+            let [third, second, first] = before;
+            before = [second, first, Some(here)];
+            let behind = chars.peek().map(|&(_, c)| c);
+            let is_hyphen =
+                hyphens && first == Some('-') && [third, second, Some(here), behind].into_iter().all(is_letter);
+            let is_edge = first.is_some_and(|first| first.is_whitespace() != here.is_whitespace());
+            if is_hyphen || is_edge {
+                let chunk = Chunk { bytes: start..at, chars: n };
+                (start, n) = (at, 1);
+                return Some(chunk);
+            }
+            n += 1;
+        }
+        let chunk = Chunk { bytes: start..line.len(), chars: std::mem::take(&mut n) };
+        (chunk.chars > 0).then_some(chunk)
+    })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::wrap;
+    use super::Wrap;
 
     /// Right-hand sides by Python's `textwrap.wrap`.
     #[test]
@@ -69,8 +120,22 @@ mod tests {
             ("abcdefgh x", 3, false, &["abcdefgh", "x"]),
             ("a well-known fact", 7, true, &["a well-", "known", "fact"]),
             ("", 5, true, &[]),
+            ("   ", 2, true, &[]),
+            (" ab  cd ", 4, true, &[" ab", "cd"]),
+            ("ab abcdefg h", 4, true, &["ab a", "bcde", "fg h"]),
+            ("ab abcdefg h", 4, false, &["ab", "abcdefg", "h"]),
+            ("a-b semi-final", 6, true, &["a-b", "semi-", "final"]),
         ] {
-            assert_eq!(wrap(line, columns, long, true), want, "{line}");
+            let wrap = Wrap { columns, break_long: long, hyphens: true };
+            assert!(wrap.parts(line).eq(want.iter().copied()), "{line}");
         }
+    }
+
+    /// A search for the next place that began anew for each part would take hours.
+    #[test]
+    fn a_word_of_a_million_characters_is_cut_in_one_pass() {
+        let word = "x".repeat(1 << 20);
+        let wrap = Wrap { columns: 1, break_long: true, hyphens: true };
+        assert_eq!(wrap.parts(&word).count(), 1 << 20);
     }
 }

@@ -10,7 +10,6 @@ pub(super) enum Piece<'a> {
 }
 
 /// A token with the white space before it.
-#[derive(Clone)]
 pub(super) enum Item<'a> {
     Token { space: &'a str, text: &'a str, kind: Kind },
     Group { space: &'a str, open: char, items: Vec<Item<'a>>, rest: &'a str, close: char },

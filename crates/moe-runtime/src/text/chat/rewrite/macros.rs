@@ -10,7 +10,6 @@ use super::lexer::{Item, Kind, Piece};
 /// The macros of a template that read `varargs` or `kwargs`, by name.
 pub(super) struct Macros(BTreeMap<String, Signature>);
 
-#[derive(Clone)]
 struct Signature {
     parameters: Vec<String>,
     varargs: bool,
