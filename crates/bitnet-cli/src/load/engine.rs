@@ -14,7 +14,7 @@ use super::{model, storage};
 use crate::output::Progress;
 
 /// The options of `run` and `bench`, resolved: every value of this type can be loaded.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Engine {
     pub(crate) act: ActMode,
     pub(crate) kv: CacheType,
@@ -48,8 +48,7 @@ impl Engine {
             Placement::Lookup(kernel) => Some(kernel),
             _ => None,
         };
-        let mut options = model::options(files, self.act, kernel, self.pool.clone());
-        options.allow_zero = self.allow_zero;
+        let mut options = model::options(files, self.act, kernel, self.allow_zero, self.pool.clone());
         options.storage = storage::storage(&self.placement, files, plan, self.memory);
         let progress = Progress::bytes("making the layout cache");
         let model = model::load_with_progress(files, &options, &mut |done, total| progress.show(done, total))?;

@@ -10,10 +10,17 @@ use tl_kernels::{KernelKind, KernelSelected, Pool, SelectorOptions};
 use super::trials;
 use crate::output;
 
-/// How an opened model is loaded: kernels are chosen by a trial that is remembered in the user's cache directory.
-pub(crate) fn options(files: &ModelFiles, act: ActMode, kernel: Option<KernelKind>, pool: Arc<Pool>) -> LoadOptions {
+/// How an opened model is loaded: kernels are chosen by a trial that is remembered in the user's cache directory. With
+/// `allow_zero` it may lack weights.
+pub(crate) fn options(
+    files: &ModelFiles,
+    act: ActMode,
+    kernel: Option<KernelKind>,
+    allow_zero: bool,
+    pool: Arc<Pool>,
+) -> LoadOptions {
     let kernels = SelectorOptions { kernel, trial: Some(trials::recall(files)) };
-    LoadOptions { act_mode: act, pool, kernels, ..LoadOptions::default() }
+    LoadOptions { act_mode: act, allow_zero, pool, kernels, ..LoadOptions::default() }
 }
 
 /// Loads an opened model, and warns of kernels that failed their self-test.

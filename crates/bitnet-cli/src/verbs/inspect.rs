@@ -71,11 +71,11 @@ impl<'a> Facts<'a> {
         load::check_cache(config, ty)?;
         let kv_bytes_per_token = (config.n_layers * config.cache_shape().bytes_per_token(ty)) as u64;
         let memory = MemoryPlan::new(config, &files.catalog, args.context, ty, Session::DEFAULT_CHUNK);
-        let obstacles = files.obstacles().iter().map(ToString::to_string).collect();
-        let guesses = match files.tokenizer() {
-            Ok(tokenizer) => files.guesses(&tokenizer),
-            Err(_) => config.guesses.clone(),
-        };
+        let tokenizer = files.tokenizer();
+        let mut obstacles: Vec<String> =
+            files.obstacles(tokenizer.as_ref().ok()).iter().map(ToString::to_string).collect();
+        obstacles.extend(tokenizer.as_ref().err().map(ToString::to_string));
+        let guesses = files.guesses(tokenizer.as_ref().ok());
         Ok(Self { files, report: files.report(), memory, kv_bytes_per_token, obstacles, guesses })
     }
 

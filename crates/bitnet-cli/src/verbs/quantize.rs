@@ -64,12 +64,10 @@ enum MethodName {
 pub(crate) fn execute(args: Args) -> Result<()> {
     args.calibration.ensure_for(matches!(args.method, MethodName::Gptq))?;
     let files = load::open(&args.model.model)?;
-    match files.tokenizer() {
-        Ok(tokenizer) => load::note_guesses(&files.guesses(&tokenizer)),
-        Err(error) => {
-            load::note_guesses(&files.config.guesses);
-            output::note(format_args!("note: the student will not run here: {error}"));
-        }
+    let tokenizer = files.tokenizer();
+    load::note_guesses(&files.guesses(tokenizer.as_ref().ok()));
+    if let Err(error) = tokenizer {
+        output::note(format_args!("note: the student will not run here: {error}"));
     }
     let pool = args.threads.pool()?;
     let method = match args.method {

@@ -102,7 +102,7 @@ pub(crate) fn execute(args: Args) -> Result<()> {
     };
     let files = load::open(spec)?;
     let tokenizer = files.tokenizer()?;
-    let mut guesses = files.guesses(&tokenizer);
+    let mut guesses = files.guesses(Some(&tokenizer));
     guesses.retain(|guess| !(args.raw && guess.is_about_chat()));
     load::note_guesses(&guesses);
     let n_ctx = args.context.unwrap_or_else(|| DEFAULT_CONTEXT.min(files.config.n_ctx));

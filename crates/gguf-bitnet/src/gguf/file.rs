@@ -207,6 +207,11 @@ impl GgufFile {
         self.parts.len()
     }
 
+    /// The files of the set, in its order; one empty path for a model in memory.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.parts.iter().map(|part| &*part.path)
+    }
+
     /// Size of all files in bytes.
     pub fn file_bytes(&self) -> u64 {
         self.parts.iter().map(|part| part.bytes.len() as u64).sum()

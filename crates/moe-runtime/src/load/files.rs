@@ -111,21 +111,17 @@ impl ModelFiles {
     #[must_use]
     pub fn holds(&self, out: &Path) -> bool {
         let real = |path: &Path| path.canonicalize().ok();
+        let Some(target) = real(out) else { return false };
+        if let Some(file) = &self.gguf {
+            return file.paths().any(|part| real(part).as_ref() == Some(&target));
+        }
         let is_part = |place: &Path| {
-            let name = place.file_name().unwrap_or_default().to_string_lossy();
-            let is_shard = |n: usize| {
-                // Five digits, or six.
-                name.ends_with(&format!("-of-{n:05}.gguf")) || name.ends_with(&format!("-of-{n:06}.gguf"))
-            };
-            place.parent().and_then(real) == real(&self.dir)
-                && match &self.gguf {
-                    Some(file) => file.n_parts() > 1 && is_shard(file.n_parts()),
-                    None => !name.ends_with(".gguf"),
-                }
+            let is_gguf = place.extension().is_some_and(|ending| ending == "gguf");
+            !is_gguf && place.parent().and_then(real) == real(&self.dir)
         };
         // In the Hugging Face cache a part of the model is a link, and the target lies elsewhere.
         let named = std::path::absolute(out).unwrap_or_else(|_| out.to_owned());
-        real(out).is_some_and(|target| real(&self.path) == Some(target.clone()) || is_part(&target) || is_part(&named))
+        real(&self.path).as_ref() == Some(&target) || is_part(&target) || is_part(&named)
     }
 
     /// Compares the tensors of the file with those that its configuration requires. Reads no weights.
@@ -134,30 +130,22 @@ impl ModelFiles {
         gguf_bitnet::validate(&self.catalog, &expected_tensors(&self.config))
     }
 
-    /// Every reason why the model cannot be run, as [`CraftsmanModel::load`](crate::CraftsmanModel::load), its tokenizer
-    /// and its chat template would give it; empty for a model that runs. Of the weights only the end of each file is read.
+    /// The reasons why the model cannot be run, as [`CraftsmanModel::load`](crate::CraftsmanModel::load) and its chat
+    /// template would give them. Of the weights only the end of each file is read, so that matrices of zeros and invalid
+    /// codes are not among them; nor is the reason why the model has no `tokenizer`.
     #[must_use]
-    pub fn obstacles(&self) -> Vec<Error> {
+    pub fn obstacles(&self, tokenizer: Option<&Tokenizer>) -> Vec<Error> {
         let located = |error: Error| error.in_model(&self.path);
         let mut obstacles: Vec<Error> = self.config.attention_parts().err().map(located).into_iter().collect();
         obstacles.extend(self.report().deviations().into_iter().map(Error::Source));
         let tails = Weightless { tails: self.catalog.source().zero_tails(), ..Weightless::default() };
         obstacles.extend(tails.refuse(&self.path).err().map(Error::Source));
         obstacles.extend(self.sampling().err());
-        obstacles.extend(self.first_message().err());
+        obstacles.extend(tokenizer.and_then(|tokenizer| first_message(tokenizer).err()));
         obstacles
     }
 
-    /// Makes a first message into tokens, as a conversation does.
-    fn first_message(&self) -> Result<()> {
-        let tokenizer = self.tokenizer()?;
-        if let Some(template) = ChatTemplate::of_model(&tokenizer)? {
-            tokenizer.encode_prompt(&template.prompt(&ChatRequest::user(None, "hi"))?)?;
-        }
-        Ok(())
-    }
-
-    /// The weights that the model lacks; exact for whole matrices and the ends of files, and reads little.
+    /// The weights that the model lacks: whole matrices and the ends of files. Reads little.
     ///
     /// # Errors
     /// As [`Weightless::find`].
@@ -176,10 +164,12 @@ impl ModelFiles {
         }
     }
 
-    /// The facts that the model's files do not state and that change its results, with the values taken in their place.
+    /// The facts that the model's files do not state and that change its results, with the values taken in their place;
+    /// those about text where the model has a `tokenizer`.
     #[must_use]
-    pub fn guesses(&self, tokenizer: &Tokenizer) -> Vec<Guess> {
+    pub fn guesses(&self, tokenizer: Option<&Tokenizer>) -> Vec<Guess> {
         let mut guesses = self.config.guesses.clone();
+        let Some(tokenizer) = tokenizer else { return guesses };
         guesses.extend_from_slice(tokenizer.guesses());
         let (tokens, rows) = (tokenizer.vocab_size(), self.config.vocab);
         if tokens < rows && !tokenizer.is_byte_fallback() {
@@ -201,6 +191,14 @@ impl ModelFiles {
         };
         tokenizer.map_err(|error| error.in_model(&self.path))
     }
+}
+
+/// Makes a first message into tokens, as a conversation does.
+fn first_message(tokenizer: &Tokenizer) -> Result<()> {
+    if let Some(template) = ChatTemplate::of_model(tokenizer)? {
+        tokenizer.encode_prompt(&template.prompt(&ChatRequest::user(None, "hi"))?)?;
+    }
+    Ok(())
 }
 
 /// The error about a web page that was saved under the name of a JSON file.

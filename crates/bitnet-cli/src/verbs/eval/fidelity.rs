@@ -140,8 +140,8 @@ impl Scored {
         if tokenizer.is_byte_fallback() {
             output::note(format_args!("warning: {spec} has no vocabulary; its text is cut into bytes"));
         }
-        let mut options = load::options(&files, args.act.into(), None, pool);
-        options.allow_zero = args.zero.allow_zero;
+        load::note_guesses(&files.guesses(Some(&tokenizer)));
+        let options = load::options(&files, args.act.into(), None, args.zero.allow_zero, pool);
         let model = load::load(&files, &options)?;
         let scorer = TextScorer::new(Arc::new(model), args.n_ctx, args.kv.into())?;
         // A control token in a measured text is encoded as ordinary characters.

@@ -9,7 +9,7 @@ use behavior_eval::model::{ModelError, Subject, SubjectError};
 use behavior_eval::records::trace::{TraceWriter, trace_path};
 use behavior_eval::report::GateReport;
 use behavior_eval::run::{GateRun, Stage, StudentSide, TeacherSide};
-use moe_runtime::{LoadOptions, ModelFiles};
+use moe_runtime::ModelFiles;
 use rlm_refine::measure::subject_info;
 
 use super::model::IdentifiedModel;
@@ -37,10 +37,7 @@ impl Measured {
         let threads = pool.threads();
         let mut progress = StageProgress::default();
         let allow_zero = args.zero.allow_zero;
-        let options = |files: &ModelFiles, act: Act| LoadOptions {
-            allow_zero,
-            ..load::options(files, act.into(), None, pool.clone())
-        };
+        let options = |files: &ModelFiles, act: Act| load::options(files, act.into(), None, allow_zero, pool.clone());
         let mut load = || -> Result<Box<dyn Subject>, ModelError> {
             let (act, kv) = TEACHER;
             Ok(Box::new(teacher.load(&options(&teacher.files, act), kv.into())?))
