@@ -2,14 +2,16 @@
 //!
 //! A new architecture is one file in this folder and one line in [`ARCHITECTURES`].
 
+use std::borrow::Cow;
+
 use gguf_bitnet::{Metadata, TensorInfo};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::config::{Architecture, ModelConfig};
 use super::error::ConfigError;
 use super::gguf::{GgufKeys, TensorFacts};
 use super::hf::HfKeys;
-use super::hf::sections::language_model;
+use super::hf::sections;
 use super::limits::bad;
 use super::tokens::SpecialTokens;
 use super::{deepseek, glm4_moe, glm4_moe_lite};
@@ -51,6 +53,11 @@ fn known(name: impl Fn(&Architecture) -> &'static str) -> String {
     }
 }
 
+/// The keys of the language model in a `config.json`.
+pub(crate) fn language_model(config: &Map<String, Value>) -> Cow<'_, Map<String, Value>> {
+    sections::language_model(config, |name| ARCHITECTURES.iter().any(|arch| arch.hf_name == name))
+}
+
 impl ModelConfig {
     /// Reads the text of a `config.json`.
     ///
@@ -77,7 +84,7 @@ impl ModelConfig {
         let Some(map) = json.as_object() else {
             return Err(ConfigError::ConfigJson { reason: "it is not an object".to_owned() }.into());
         };
-        let map = &*language_model(map, |name| ARCHITECTURES.iter().any(|arch| arch.hf_name == name));
+        let map = &*language_model(map);
         let name = match map.get("model_type") {
             Some(Value::String(name)) => name.as_str(),
             Some(other) => return Err(bad("model_type", other, "it must be a string")),

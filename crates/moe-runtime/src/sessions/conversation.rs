@@ -102,7 +102,7 @@ impl<B: InferenceBackend> Conversation<B> {
         }
         // Each dropped turn makes the prompt shorter: dropping `too_few` is not enough, dropping `drop` is.
         let (mut too_few, mut drop) = (0, turns);
-        let alone = self.tokens_without(turns, text)?;
+        let alone = if turns == 0 { whole } else { self.tokens_without(turns, text)? };
         if alone > n_ctx {
             return Ok(Fit::TooLong { tokens: alone });
         }

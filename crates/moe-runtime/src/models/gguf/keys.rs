@@ -88,17 +88,18 @@ impl GgufKeys<'_> {
         }
     }
 
-    /// As [`GgufKeys::gating`], with `default`, the router of the architecture `whose`, where neither says it. Records a gating that is not stated.
+    /// As [`GgufKeys::gating`], with `default`, the router of the architecture `whose`, where neither says it. Records a
+    /// gating that is not stated.
     pub(crate) fn gating_or(&self, default: Gating, whose: &str) -> Result<Gating> {
         let gating = self.gating()?.unwrap_or(default);
+        if self.stated_gating()?.is_some() {
+            return Ok(gating);
+        }
         let reason = match self.tensors.selection_bias {
             true => "the file has a selection bias (exp_probs_b), which only sigmoid routers have".to_owned(),
             false => format!("the router of {whose}, which the other keys describe"),
         };
-        Ok(match self.stated_gating()? {
-            Some(stated) => stated,
-            None => self.guess("expert_gating_func", gating, reason),
-        })
+        Ok(self.guess("expert_gating_func", gating, reason))
     }
 
     /// Records that the key is missing, and gives the value that is taken in its place.

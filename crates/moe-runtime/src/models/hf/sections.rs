@@ -9,8 +9,8 @@ use serde_json::{Map, Value};
 /// Keys of the section, in the order in which they are looked for.
 const SECTIONS: [&str; 3] = ["text_config", "llm_config", "language_config"];
 
-/// The language model's keys: the map itself, or a nested section with the keys around it that it does not have (such as
-/// `tie_word_embeddings` and `quantization_config`). A map of a type that `is_known` is not searched for a section.
+/// The language model's keys: the map itself, or a nested section with the keys around it that it does not have, or
+/// has as null (such as `tie_word_embeddings` and `quantization_config`). A map of a type that `is_known` is not searched for a section.
 pub(crate) fn language_model<'a>(
     map: &'a Map<String, Value>,
     is_known: impl Fn(&str) -> bool,
@@ -21,7 +21,9 @@ pub(crate) fn language_model<'a>(
         Some(section) if !kind(map) || kind(section) => {
             let mut joined = section.clone();
             for (key, value) in map.iter().filter(|(_, value)| !value.is_object() || !is_section(value)) {
-                joined.entry(key).or_insert_with(|| value.clone());
+                if joined.get(key).is_none_or(Value::is_null) {
+                    joined.insert(key.clone(), value.clone());
+                }
             }
             Cow::Owned(joined)
         }
@@ -32,12 +34,6 @@ pub(crate) fn language_model<'a>(
 /// Whether a value describes a part of a multimodal model.
 fn is_section(value: &Value) -> bool {
     value.get("hidden_size").is_some() || value.get("model_type").is_some()
-}
-
-/// A key of the language model, in its section or around it.
-pub(crate) fn find<'a>(config: &'a Value, key: &str) -> Option<&'a Value> {
-    let inner = SECTIONS.iter().find_map(|section| config.get(*section)?.get(key));
-    inner.filter(|value| !value.is_null()).or_else(|| config.get(key))
 }
 
 #[cfg(test)]
@@ -55,7 +51,7 @@ mod tests {
         let config = json!({
             "model_type": "glm_pictures", "tie_word_embeddings": true, "hidden_size": 1,
             "quantization_config": { "bits": 4 },
-            "text_config": { "model_type": "glm4_moe_lite", "hidden_size": 256 },
+            "text_config": { "model_type": "glm4_moe_lite", "hidden_size": 256, "tie_word_embeddings": null },
             "vision_config": { "hidden_size": 9, "model_type": "glm_eyes" },
         });
         let joined = of(&config);
@@ -64,8 +60,6 @@ mod tests {
         assert_eq!(joined["tie_word_embeddings"], true);
         assert_eq!(joined["quantization_config"]["bits"], 4);
         assert!(!joined.contains_key("vision_config") && !joined.contains_key("text_config"));
-        assert_eq!(find(&config, "hidden_size"), Some(&json!(256)));
-        assert_eq!(find(&config, "tie_word_embeddings"), Some(&json!(true)));
         // A section without a type of its own has that of the whole.
         assert_eq!(of(&json!({ "model_type": "x", "language_config": { "a": 1 } }))["model_type"], "x");
     }

@@ -17,8 +17,7 @@ use super::pre::PreTokenizer;
 use super::vocabulary::{SpecialIds, TokenType, Vocabulary};
 use crate::error::{Error, Result};
 use crate::guess::Guess;
-use crate::models::hf::sections;
-use crate::models::registry::special_tokens;
+use crate::models::registry::{language_model, special_tokens};
 use crate::text::error::{TextError, VocabularyDefect};
 
 /// Most bytes of `tokenizer.json`: that of the largest known vocabulary has about 35 MB.
@@ -113,9 +112,10 @@ struct Generation {
 impl Generation {
     /// From `generation_config.json`; what it lacks comes from `config.json`.
     fn of(generation: &Json, model: &Json, dir: &Path) -> Result<Self> {
+        let model = model.as_object().map(language_model);
         let list = |key: &str| -> Result<Vec<u32>> {
             let (value, file) = match generation.get(key) {
-                None | Some(Json::Null) => (sections::find(model, key), "config.json"),
+                None | Some(Json::Null) => (model.as_ref().and_then(|model| model.get(key)), "config.json"),
                 found => (found, "generation_config.json"),
             };
             let id = |v: &Json| {
