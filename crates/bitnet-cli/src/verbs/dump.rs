@@ -60,8 +60,7 @@ pub(crate) fn execute(args: Args) -> Result<()> {
         bail!("the model makes no tokens of this --text: give another one, or --tokens");
     }
     let out = destination(&args, &files)?;
-    let mut options = load::options(&files, args.act.into(), None, args.threads.pool()?);
-    options.allow_zero = args.zero.allow_zero;
+    let options = load::options(&files, args.act.into(), None, args.zero.allow_zero, args.threads.pool()?);
     let model = Arc::new(load::load(&files, &options)?);
     let mut session = Session::new(model, tokens.len(), args.kv.into())?;
     if let Some(chunk) = args.chunk {
@@ -93,7 +92,8 @@ fn destination(args: &Args, files: &ModelFiles) -> Result<Option<PathBuf>> {
     }
     let out = gguf_bitnet::output_path(&args.out)?;
     if files.holds(&args.out) {
-        return Err(rlm_refine::Error::OutputIsSource { path: out.display().to_string() }.into());
+        let error = rlm_refine::Error::OutputIsSource { path: out.display().to_string() };
+        return Err(UsageError::new(format!("--out: {error}")).into());
     }
     if out.exists() && !args.force && !is_replaceable(&out) {
         return Err(gguf_bitnet::Error::from(gguf_bitnet::StoreError::OutputExists).in_file(&args.out).into());

@@ -60,7 +60,7 @@ pub(crate) fn execute(args: Args) -> Result<()> {
         return Err(UsageError::new(sentence).into());
     }
     let pool = args.threads.pool()?;
-    let bytes = write(&args, &pool).map_err(|error| usage_of_built_in(&args.shape, error))?;
+    let bytes = write(&args, &pool).map_err(|error| usage(&args.shape, error))?;
     output::note(format_args!("{} in {}", size(bytes), args.out.display()));
     Ok(())
 }
@@ -79,12 +79,14 @@ fn write(args: &Args, pool: &Pool) -> rlm_refine::Result<u64> {
     }
 }
 
-/// Turns an error about a built-in shape into one about the option: no file was read, so the command line is wrong.
-fn usage_of_built_in(shape: &str, error: Error) -> anyhow::Error {
+/// Turns an error that depends on the content of no file into one about the option: an output that is the shape's file, and
+/// a wrong option for a built-in shape.
+fn usage(shape: &str, error: Error) -> anyhow::Error {
     let option = match error {
-        Error::Shape { .. } => "--layers",
-        Error::Recipe(_) => "--tensor-type",
+        Error::OutputIsSource { .. } => "--out",
+        Error::Shape { .. } if Shape::is_built_in(shape) => "--layers",
+        Error::Recipe(_) if Shape::is_built_in(shape) => "--tensor-type",
         _ => return error.into(),
     };
-    if Shape::is_built_in(shape) { UsageError::new(format!("{option}: {error}")).into() } else { error.into() }
+    UsageError::new(format!("{option}: {error}")).into()
 }

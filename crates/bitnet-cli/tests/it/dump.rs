@@ -144,12 +144,13 @@ fn no_verb_writes_over_the_model_or_the_shape_that_it_reads() {
     let (shard, config) = (copy.join(shard), copy.join("config.json"));
     for (model, out) in [(&*model, &shard), (&*model, &config), (text(&gguf), &gguf)] {
         let before = std::fs::read(out).unwrap();
-        let sentence = bitnet(["dump", "-m", model, "--tokens", "1", "-o", text(out), "--force"]).refusal();
-        assert!(sentence.contains("belongs to the model that is read"), "{sentence}");
+        let sentence = bitnet(["dump", "-m", model, "--tokens", "1", "-o", text(out), "--force"]).usage();
+        assert!(sentence.contains("--out") && sentence.contains("belongs to the model that is read"), "{sentence}");
         assert_eq!(std::fs::read(out).unwrap(), before);
     }
     let before = std::fs::read(&config).unwrap();
-    bitnet(["synth", "--shape", text(&config), "-o", text(&config), "--force"]).refusal();
+    let sentence = bitnet(["synth", "--shape", text(&config), "-o", text(&config), "--force"]).usage();
+    assert!(sentence.contains("--out") && sentence.contains("belongs to the model that is read"), "{sentence}");
     assert_eq!(std::fs::read(&config).unwrap(), before);
 }
 

@@ -9,6 +9,7 @@ use behavior_eval::records::trace::{PromptDiff, TraceDiff, TraceReader, TraceSum
 use behavior_eval::stats::Share;
 use gguf_bitnet::open_regular;
 
+use crate::exit::UsageError;
 use crate::output;
 
 /// Prompts that the text names; `--json` has all.
@@ -27,12 +28,15 @@ pub(super) struct Args {
 }
 
 pub(super) fn execute(args: &Args) -> Result<()> {
+    if is_stream(&args.trace) && args.second.as_deref().is_some_and(is_stream) {
+        return Err(UsageError::new("standard input holds one trace: name a file for the other").into());
+    }
     let first = open(&args.trace)?;
     match &args.second {
         None => {
             let summary = summarize(first).map_err(|error| match error {
                 behavior_eval::Error::Gates(GateError::NoCases) => {
-                    anyhow!("{}: the trace has no lines", args.trace.display())
+                    anyhow!("{}: the trace has no lines", name(&args.trace).display())
                 }
                 error => error.into(),
             })?;
@@ -45,12 +49,23 @@ pub(super) fn execute(args: &Args) -> Result<()> {
     }
 }
 
+/// Whether the name stands for standard input.
+fn is_stream(path: &Path) -> bool {
+    path == Path::new("-")
+}
+
+/// The name of a trace in a sentence.
+fn name(path: &Path) -> &Path {
+    if is_stream(path) { Path::new("standard input") } else { path }
+}
+
 /// Opens a trace, or standard input for `-`.
 fn open(path: &Path) -> Result<TraceReader<Box<dyn BufRead>>> {
-    Ok(match path == Path::new("-") {
-        true => TraceReader::new(Box::new(std::io::stdin().lock()), "standard input"),
-        false => TraceReader::new(Box::new(BufReader::new(open_regular(path)?)), path),
-    })
+    let lines: Box<dyn BufRead> = match is_stream(path) {
+        true => Box::new(std::io::stdin().lock()),
+        false => Box::new(BufReader::new(open_regular(path)?)),
+    };
+    Ok(TraceReader::new(lines, name(path)))
 }
 
 fn percent(share: &Share) -> String {
