@@ -11,7 +11,7 @@ use super::view::View;
 const HISTORY: usize = 200;
 
 /// The end of a line.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Entry {
     Text(String),
     /// Ctrl-C on an empty line; `again` when nothing came between this press and the one before.
@@ -53,6 +53,9 @@ impl Editor {
                     input.next()
                 }
             };
+            if event == Event::Resumed && !input.draws() {
+                show(prompt);
+            }
             if let Some(entry) = self.apply(event) {
                 if input.draws() {
                     let end = self.line.text().len();
@@ -87,6 +90,7 @@ impl Editor {
         let is_empty = self.line.text().is_empty();
         match event {
             Event::Redraw => {}
+            Event::Resumed => self.view.leave_drawing(),
             Event::Lost => {
                 show("\r\n");
                 crate::output::note("more came at once than a message can hold: the end was left out");

@@ -5,8 +5,9 @@
 //! terminal that cannot be drawn on (`TERM=dumb`, or standard error elsewhere) the modes stay, the system echoes and edits
 //! lines, and Ctrl-C arrives as a signal.
 //!
-//! **Invariant:** the modes are restored on every way out: the end of the chat, a panic, SIGTERM, SIGHUP, and Ctrl-C while the
-//! model is loaded. Input that waits is discarded then.
+//! **Invariant:** the modes are restored on every way out: the end of the chat, a panic, SIGTERM, SIGHUP, SIGQUIT, and Ctrl-C
+//! while the model is loaded. Input that waits is discarded then. The exceptions are SIGKILL and faults of memory, among them
+//! SIGBUS of a model file that became shorter: its handler may not wait for a terminal. `stty sane` restores the modes then.
 
 mod modes;
 mod reader;

@@ -45,8 +45,10 @@ pub(super) enum Key {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Event {
     Key(Key),
-    /// The window has another size, or other output went over the drawing.
+    /// The window has another size.
     Redraw,
+    /// The program was stopped and goes on: the shell has written below the drawing.
+    Resumed,
     /// More input came at once than is kept.
     Lost,
     /// There will be no more input.

@@ -56,14 +56,18 @@ impl Line {
 
     /// To the start of the word, or of the one before.
     pub(super) fn word_left(&mut self) {
-        let before = self.text[..self.cursor].trim_end_matches(|c: char| !c.is_alphanumeric());
-        self.cursor = before.trim_end_matches(char::is_alphanumeric).len();
+        let before = &self.text[..self.cursor];
+        let start = before.unicode_word_indices().next_back().map_or(0, |(start, _)| start);
+        // Some letters, as those of Thai, are words of their own and yet a grapheme with the next one.
+        self.cursor = before.grapheme_indices(true).map(|(at, _)| at).rfind(|&at| at <= start).unwrap_or(0);
     }
 
     /// Behind the word, or behind the one that follows.
     pub(super) fn word_right(&mut self) {
-        let after = self.text[self.cursor..].trim_start_matches(|c: char| !c.is_alphanumeric());
-        self.cursor = self.text.len() - after.trim_start_matches(char::is_alphanumeric).len();
+        let after = &self.text[self.cursor..];
+        let end = after.unicode_word_indices().next().map_or(after.len(), |(start, word)| start + word.len());
+        let mut ends = after.grapheme_indices(true).map(|(at, grapheme)| at + grapheme.len());
+        self.cursor += ends.find(|&at| at >= end).unwrap_or(0);
     }
 
     /// To the start of the line of the text.
@@ -158,6 +162,31 @@ mod tests {
         line.delete(Line::left);
         line.delete(Line::right);
         assert_eq!(line.cursor(), 0);
+    }
+
+    #[test]
+    fn words_are_those_of_every_script() {
+        let text = "don't, e\u{301}te\u{301} 3.14 \u{4f60}\u{597d} \u{e19}\u{e49}\u{e33}!";
+        let mut line = line(text);
+        line.home();
+        let mut stops = Vec::new();
+        while line.cursor() < text.len() {
+            line.word_right();
+            stops.push(&text[..line.cursor()]);
+        }
+        let ends = ["don't", "e\u{301}te\u{301}", "3.14", "\u{4f60}", "\u{597d}", "\u{e19}\u{e49}\u{e33}", "!"];
+        assert!(
+            stops.len() == ends.len() && stops.iter().zip(ends).all(|(stop, end)| stop.ends_with(end)),
+            "{stops:?}"
+        );
+        let mut stops = Vec::new();
+        while line.cursor() > 0 {
+            line.word_left();
+            stops.push(&text[line.cursor()..]);
+        }
+        let starts = ["\u{e19}\u{e49}\u{e33}", "\u{597d}", "\u{4f60}", "3.14", "e\u{301}te\u{301}", "don't"];
+        let starts_so = stops.iter().zip(starts).all(|(stop, start)| stop.starts_with(start));
+        assert!(stops.len() == starts.len() && starts_so, "{stops:?}");
     }
 
     #[test]

@@ -70,8 +70,13 @@ impl View {
         out
     }
 
+    /// Others have written below the last drawing, which stays: the next one replaces the row of the cursor alone.
+    pub(super) fn leave_drawing(&mut self) {
+        self.above = vec![0];
+    }
+
     /// The orders that remove the last drawing; the cursor is then where the drawing began.
-    pub(super) fn erase(&mut self, size: Size) -> String {
+    fn erase(&mut self, size: Size) -> String {
         // A window that became narrower has broken longer rows into several.
         let columns = size.columns.max(1);
         let rows: usize = self.above.iter().map(|row| 1 + row.saturating_sub(1) / columns).sum();
@@ -145,6 +150,9 @@ mod tests {
         assert_eq!(view.draw("> ", "a\nb", 3, WIDE), "\r\x1b[J> a\r\nb\r\x1b[1C");
         assert_eq!(view.erase(WIDE), "\x1b[1A\r\x1b[J");
         assert_eq!(view.erase(WIDE), "");
+        view.draw("> ", "a\nb", 3, WIDE);
+        view.leave_drawing();
+        assert_eq!(view.draw("> ", "a\nb", 3, WIDE), "\r\x1b[J> a\r\nb\r\x1b[1C", "no row above is erased");
     }
 
     #[test]

@@ -60,19 +60,22 @@ pub(crate) fn bitnet_reading<S: AsRef<OsStr>>(input: impl Into<Vec<u8>>, args: i
     }
 }
 
-/// The binary, without the environment variables that it reads.
+/// The environment variables that the binary reads, but for `TERM`.
+pub(crate) const VARIABLES: [&str; 8] = [
+    "HF_HOME",
+    "HF_HUB_CACHE",
+    "HUGGINGFACE_HUB_CACHE",
+    "XDG_CACHE_HOME",
+    "BITNET_LOG",
+    "TL_ISA",
+    "HOME",
+    "USERPROFILE",
+];
+
+/// The binary without its [`VARIABLES`].
 pub(crate) fn command() -> assert_cmd::Command {
     let mut command = assert_cmd::Command::new(env!("CARGO_BIN_EXE_bitnet"));
-    for name in [
-        "HF_HOME",
-        "HF_HUB_CACHE",
-        "HUGGINGFACE_HUB_CACHE",
-        "XDG_CACHE_HOME",
-        "BITNET_LOG",
-        "TL_ISA",
-        "HOME",
-        "USERPROFILE",
-    ] {
+    for name in VARIABLES {
         command.env_remove(name);
     }
     command

@@ -14,6 +14,8 @@ use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 use signal_hook::consts::SIGINT;
 use signal_hook::flag::register_conditional_default;
 
+use crate::common::VARIABLES;
+
 /// A hanging program fails its test after this time; no test waits for it otherwise.
 const DEADLINE: Duration = Duration::from_secs(120);
 
@@ -45,10 +47,8 @@ impl Terminal {
         let (pty, pts) = open().unwrap();
         pty.resize(Size::new(rows, columns)).unwrap();
         let modes = modes(&pts);
-        let mut command = Command::new(program).args(args).env("TERM", term);
-        for name in ["HF_HOME", "XDG_CACHE_HOME", "BITNET_LOG", "TL_ISA", "HOME"] {
-            command = command.env_remove(name);
-        }
+        let command = Command::new(program).args(args).env("TERM", term);
+        let mut command = VARIABLES.iter().fold(command, |command, name| command.env_remove(name));
         let child = command.spawn_borrowed(&pts).unwrap();
         let (pty, output) = (Arc::new(pty), Arc::new(Output::default()));
         let (from, to) = (pty.clone(), output.clone());

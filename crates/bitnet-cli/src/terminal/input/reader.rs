@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGTERM, SIGTSTP, SIGWINCH};
+use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGWINCH};
 use signal_hook::iterator::backend::SignalDelivery;
 use signal_hook::iterator::exfiltrator::SignalOnly;
 use signal_hook::low_level::{emulate_default_handler, raise};
@@ -55,7 +55,7 @@ impl Reader {
     /// Installs the handlers of the signals.
     pub(super) fn new(shared: Arc<Shared>, modes: Arc<Modes>, stopped: UnixStream) -> Result<Reader, Error> {
         let (read, write) = UnixStream::pair()?;
-        let signals = [SIGINT, SIGTERM, SIGHUP, SIGWINCH, SIGCONT];
+        let signals = [SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGWINCH, SIGCONT];
         let signals = SignalDelivery::with_pipe(read, write, SignalOnly, signals)?;
         let (decoder, burst) = (Decoder::default(), Burst::default());
         Ok(Reader { shared, modes, stopped, signals, decoder, burst, has_ended: false })
@@ -194,15 +194,16 @@ impl Reader {
         true
     }
 
-    /// Stops the program as Ctrl-Z does, until a shell continues it.
+    /// Stops the program as Ctrl-Z does, until a shell continues it. Without a shell the system does not stop it, and sends
+    /// no SIGCONT; where it does, both signals together count as one.
     fn suspend(&self) {
         self.modes.suspend();
         let _ = raise(SIGTSTP);
-        self.resume();
+        let _ = raise(SIGCONT);
     }
 
     fn resume(&self) {
         self.modes.resume();
-        self.shared.redraw();
+        self.shared.resume();
     }
 }

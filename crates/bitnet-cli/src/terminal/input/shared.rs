@@ -9,9 +9,10 @@ use crate::terminal::keys::{Event, INTERRUPT, Key};
 use crate::terminal::line::MOST_BYTES;
 
 /// The meaning of Ctrl-C.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Phase {
     /// The model is loaded: Ctrl-C ends the program.
+    #[default]
     Load,
     /// A line is edited: Ctrl-C is a key.
     Prompt,
@@ -33,7 +34,7 @@ pub(super) enum Interrupted {
 /// Presses of Ctrl-C during one answer after which the program ends: the answer does not.
 const IMPATIENT: u32 = 3;
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct State {
     phase: Phase,
     events: VecDeque<Event>,
@@ -55,15 +56,8 @@ pub(super) struct Shared {
 
 impl Default for Shared {
     fn default() -> Shared {
-        let state = State {
-            phase: Phase::Load,
-            events: VecDeque::new(),
-            set_aside: VecDeque::new(),
-            bytes: 0,
-            presses: 0,
-            is_closed: false,
-        };
-        Shared { state: Mutex::new(state), arrived: Condvar::new(), interrupt: Interrupt::new() }
+        // The default interrupt is one that is never raised.
+        Shared { state: Mutex::default(), arrived: Condvar::default(), interrupt: Interrupt::new() }
     }
 }
 
@@ -164,6 +158,15 @@ impl Shared {
         self.arrived.notify_one();
     }
 
+    /// The program was stopped and goes on. Without a prompt nothing has to be drawn again.
+    pub(super) fn resume(&self) {
+        let mut state = self.lock();
+        if state.phase == Phase::Prompt && state.events.back() != Some(&Event::Resumed) {
+            state.events.push_back(Event::Resumed);
+        }
+        self.arrived.notify_one();
+    }
+
     /// There will be no more input.
     pub(super) fn close(&self) {
         self.lock().is_closed = true;
@@ -244,6 +247,19 @@ mod tests {
         shared.answer();
         shared.answered();
         assert!(shared.interrupt().is_raised() && shared.waiting().is_none());
+    }
+
+    #[test]
+    fn a_program_that_goes_on_draws_its_prompt_once() {
+        let shared = Shared::default();
+        shared.resume();
+        shared.answer();
+        shared.resume();
+        assert_eq!(shared.waiting(), None, "no prompt was there");
+        shared.prompt();
+        shared.resume();
+        shared.resume();
+        assert_eq!((shared.waiting(), shared.waiting()), (Some(Event::Resumed), None));
     }
 
     #[test]
