@@ -3,7 +3,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use gguf_bitnet::{GgufWriter, Metadata, TensorClass, TensorType};
+use gguf_bitnet::{
+    GgufFile, GgufWriter, Metadata, TensorClass, TensorSource, TensorType, split_file_name, split_metadata,
+};
 use mla_attention::{CacheType, LayerCache};
 use moe_runtime::forward::{At, Batch, DecoderLayer, LayerScratch, Taps};
 use moe_runtime::models::{expected_tensors, layer_tensors, mapper};
@@ -121,6 +123,31 @@ fn old_files_of_latent_attention_give_the_same_bits() {
         let obstacles = opened.obstacles(opened.tokenizer().as_ref().ok());
         assert!(obstacles.is_empty(), "{obstacles:?}");
         assert_eq!(opened.config.guesses.len(), usize::from(name.starts_with("glm")), "{:?}", opened.config.guesses);
+    }
+}
+
+#[test]
+fn a_split_model_holds_its_own_parts_and_no_other_files() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let place = |stem: &str, no: u16| dir.path().join(split_file_name(stem, no.into(), 2));
+    let whole = GgufFile::open(fixtures::path("goldens/ternary-forward/model.gguf")).expect("it opens");
+    let n = whole.tensors().len();
+    for (no, range) in [(1, 0..n / 2), (2, n / 2..n)] {
+        let tensors: Vec<_> = range.map(|i| (whole.tensors()[i].clone(), whole.bytes(i).expect("it reads"))).collect();
+        let metadata = split_metadata(whole.metadata(), no, 2, i32::try_from(n).expect("few tensors"));
+        for stem in ["mine", "other"] {
+            GgufWriter::write_file(&place(stem, no), &metadata, &tensors).expect("it is written");
+        }
+    }
+    let files = ModelFiles::open(&place("mine", 1)).expect("the set opens");
+    assert!(files.holds(&place("mine", 1)) && files.holds(&place("mine", 2)));
+    assert!(!files.holds(&place("other", 2)), "a file of another set");
+    assert!(!files.holds(&dir.path().join("new.gguf")));
+    #[cfg(unix)]
+    {
+        let link = dir.path().join("link.gguf");
+        std::os::unix::fs::symlink(place("mine", 2), &link).expect("a link");
+        assert!(files.holds(&link));
     }
 }
 

@@ -5,7 +5,7 @@ use minijinja::{Environment, Error, State, filters};
 
 use super::arguments::is_on;
 use super::methods::MAX_WIDTH;
-use super::python::{charge, escape, fail, items, spelled, text, weigh};
+use super::python::{charge, escape, fail, integer, items, spelled, text, weigh};
 use super::wrap::Wrap;
 use super::{arguments, methods, operators, percent};
 
@@ -319,7 +319,7 @@ fn int(args: Rest<ValueOrKwargs>) -> Result<Value, Error> {
         _ => None,
     };
     Ok(match found {
-        Some(n) => i64::try_from(n).map_or_else(|_| Value::from(n), Value::from),
+        Some(n) => integer(n),
         None => default.unwrap_or_else(|| 0.into()),
     })
 }

@@ -5,7 +5,7 @@ use minijinja::value::{Kwargs, Value, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, State};
 
 use super::percent;
-use super::python::{charge, escape, items, text, weigh};
+use super::python::{charge, escape, integer, items, text, weigh};
 use super::sequences::{is_generator, view_name};
 
 /// Adds all of it to an environment.
@@ -108,16 +108,16 @@ fn modulo(state: &State<'_, '_>, a: &Value, b: &Value) -> Result<Value, Error> {
 
 /// The rest of a division, with the sign of the divisor; none for a division by zero.
 fn remainder(a: &Value, b: &Value) -> Option<Value> {
-    let integer = |value: &Value| match value.kind() {
+    let whole = |value: &Value| match value.kind() {
         ValueKind::Bool => Some(i128::from(value.is_true())),
         _ if value.is_integer() => i128::try_from(value.clone()).ok(),
         _ => None,
     };
-    let number = |value: &Value| integer(value).map(|n| n as f64).or_else(|| f64::try_from(value.clone()).ok());
-    if let (Some(a), Some(b)) = (integer(a), integer(b)) {
+    let number = |value: &Value| whole(value).map(|n| n as f64).or_else(|| f64::try_from(value.clone()).ok());
+    if let (Some(a), Some(b)) = (whole(a), whole(b)) {
         let rest = if b == 0 { return None } else { a.wrapping_rem(b) };
         let rest = if rest != 0 && (rest < 0) != (b < 0) { rest + b } else { rest };
-        return Some(i64::try_from(rest).map_or_else(|_| Value::from(rest), Value::from));
+        return Some(integer(rest));
     }
     let (a, b) = (number(a)?, number(b)?);
     let rest = a % b;

@@ -77,6 +77,11 @@ pub(super) fn paid<T>(state: &State<'_, '_>, items: impl Iterator<Item = T>) -> 
     items.map(|item| state.consume_fuel(1).map(|()| item)).collect()
 }
 
+/// An integer in the engine's usual size, where it has that.
+pub(super) fn integer(n: i128) -> Value {
+    i64::try_from(n).map_or_else(|_| Value::from(n), Value::from)
+}
+
 /// Python's `str` of a value; an undefined one is empty.
 pub(super) fn text(state: &State<'_, '_>, value: &Value) -> Result<String, Error> {
     if let Some(text) = value.as_str() {
