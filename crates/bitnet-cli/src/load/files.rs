@@ -15,8 +15,8 @@ pub(crate) fn locate(spec: &str) -> Result<PathBuf> {
 }
 
 /// Prints the facts that the model's files do not state, and the values taken in their place.
-pub(crate) fn note_guesses(guesses: &[Guess]) {
-    guesses.iter().for_each(|guess| output::note(format_args!("note: {guess}")));
+pub(crate) fn note_guesses<'a>(guesses: impl IntoIterator<Item = &'a Guess>) {
+    guesses.into_iter().for_each(|guess| output::note(format_args!("note: {guess}")));
 }
 
 /// Opens a model without reading weights.

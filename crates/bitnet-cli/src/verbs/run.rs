@@ -102,9 +102,8 @@ pub(crate) fn execute(args: Args) -> Result<()> {
     };
     let files = load::open(spec)?;
     let tokenizer = files.tokenizer()?;
-    let mut guesses = files.guesses(Some(&tokenizer));
-    guesses.retain(|guess| !(args.raw && guess.is_about_chat()));
-    load::note_guesses(&guesses);
+    let guesses = files.guesses(Some(&tokenizer));
+    load::note_guesses(guesses.iter().filter(|guess| !(args.raw && guess.is_about_chat())));
     let n_ctx = args.context.unwrap_or_else(|| DEFAULT_CONTEXT.min(files.config.n_ctx));
     let plan = engine.plan(&files, n_ctx, Session::DEFAULT_CHUNK)?;
     check_memory(args.memory, &plan, n_ctx)?;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use gguf_bitnet::{GgufFile, GgufWriter, Metadata, TensorInfo, TensorSource};
+use gguf_bitnet::{GgufFile, GgufWriter, Metadata, TensorInfo, TensorSource, TensorType};
 use ternary_core::Bytes;
 
 use crate::common::{Ended, bitnet, fixture, listing, student, teacher, text};
@@ -229,9 +229,35 @@ fn a_guess_is_told_once_and_a_stated_fact_never() {
     let ended = bitnet(["inspect", text(&padded)]);
     assert!(matches!(notes(&ended)[..], [note] if note.contains("10 tokens of padding")), "{}", ended.stderr);
 
-    // A model whose prompt is continued as text has no use for a template.
+    // A model whose prompt is continued as text, or whose text is measured, has no use for a template.
     edited(&path, |metadata, _| drop(metadata.remove("tokenizer.chat_template")));
     assert_eq!(notes(&bitnet(["run", text(&path), "--raw", "-p", "x", "-n", "1"])), [""; 0]);
+    let heldout = fixture("texts/heldout.txt");
+    let measure = || bitnet(["eval", "fidelity", "--text", &heldout, "--student", text(&path), "--windows", "1"]);
+    assert_eq!(notes(&measure()), [""; 0]);
+    edited(&path, |metadata, _| drop(metadata.remove("deepseek2.rope.freq_base")));
+    let ended = measure();
+    assert!(matches!(notes(&ended)[..], [note] if note.contains("rope.freq_base")), "{}", ended.stderr);
+    ended.done();
+}
+
+#[test]
+fn experts_of_a_block_that_is_not_used_may_be_zero() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("mtp.gguf");
+    edited(&path, |metadata, tensors| {
+        let blocks = metadata.u64("deepseek2.block_count").unwrap().unwrap();
+        metadata.insert("deepseek2.block_count", u32::try_from(blocks + 1).unwrap());
+        metadata.insert("deepseek2.nextn_predict_layers", 1u32);
+        for (expert, weight) in [(0, 0.0f32), (1, 1.0)] {
+            let name = format!("blk.{blocks}.ffn_up.{expert}.weight");
+            let info = TensorInfo { name, shape: vec![4, 256], ty: TensorType::F32, bytes: 4096 };
+            tensors.insert(0, (info, weight.to_le_bytes().repeat(1024).into()));
+        }
+    });
+    let verified = bitnet(["verify", text(&path)]);
+    assert!(verified.stdout.contains("1 of 2 matrices have no weights") && verified.code == Some(1), "{verified:?}");
+    bitnet(["quantize", "-m", text(&path), "-o", text(&dir.path().join("out.gguf"))]).done();
 }
 
 #[test]

@@ -140,7 +140,8 @@ impl Scored {
         if tokenizer.is_byte_fallback() {
             output::note(format_args!("warning: {spec} has no vocabulary; its text is cut into bytes"));
         }
-        load::note_guesses(&files.guesses(Some(&tokenizer)));
+        let guesses = files.guesses(Some(&tokenizer));
+        load::note_guesses(guesses.iter().filter(|guess| !guess.is_about_chat()));
         let options = load::options(&files, args.act.into(), None, args.zero.allow_zero, pool);
         let model = load::load(&files, &options)?;
         let scorer = TextScorer::new(Arc::new(model), args.n_ctx, args.kv.into())?;
