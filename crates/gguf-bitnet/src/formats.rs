@@ -39,10 +39,12 @@ mod q8_0;
 mod sizes;
 mod tensor_type;
 mod ternary;
+mod u8_trits;
 mod zero;
 
 pub(crate) use format::{Extent, FloatBits, Format, Invalid};
 pub(crate) use i2_s::I2S_TAIL_BYTES;
+pub(crate) use u8_trits::decode_planes;
 pub(crate) use zero::{is_zero, is_zeroed, trailing_zeros};
 
 pub use decode::dequantize;

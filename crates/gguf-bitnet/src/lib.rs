@@ -24,9 +24,9 @@ pub use model::{
 };
 pub use names::{
     Catalog, ClassCount, DiscoveryReport, Expected, LogicalTensor, Matrix, Misshaped, NameRow, NamesError, Part, Piece,
-    Scope, Spelling, SplitDims, TensorClass, TensorNameMapper, validate,
+    RowOrder, Scope, Spelling, SplitDims, TensorClass, TensorNameMapper, validate,
 };
-pub use safetensors::{Quantization, SafetensorsDir, SafetensorsError};
+pub use safetensors::{Quantization, SafetensorsDir, SafetensorsError, TritWeights};
 pub use shown::is_unseen;
 pub use source::{FileKind, Scales, SourceError, TensorInfo, TensorSource, ZeroTail};
 #[cfg(target_os = "linux")]

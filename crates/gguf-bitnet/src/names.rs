@@ -13,7 +13,7 @@ mod mapper;
 mod row;
 mod wrappers;
 
-pub use catalog::{Catalog, LogicalTensor, Matrix, Part};
+pub use catalog::{Catalog, LogicalTensor, Matrix, Part, RowOrder};
 pub use class::TensorClass;
 pub use discovery::{ClassCount, DiscoveryReport, Expected, Misshaped, validate};
 pub use error::NamesError;

@@ -12,4 +12,4 @@ pub(crate) use shards::{file_names, has_checkpoint};
 
 pub use checkpoint::SafetensorsDir;
 pub use error::SafetensorsError;
-pub use quantization::Quantization;
+pub use quantization::{Quantization, TritWeights};

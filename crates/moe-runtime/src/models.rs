@@ -2,7 +2,7 @@
 //!
 //! | file | |
 //! |---|---|
-//! | `glm4_moe_lite`, `glm4_moe`, `deepseek` | one architecture each (two in `deepseek`): names, tensor table, rules, tokens |
+//! | `glm4_moe_lite`, `glm4_moe`, `deepseek`, `llama`, `bitnet` | one architecture each, or two that share a table: names, tensor table, rules, tokens |
 //! | `registry` | the list of architectures, and the readers that choose one |
 //! | `config`, `attention`, `experts` | the numbers of one model, which the forward pass needs |
 //! | `table`, `spellings`, `tensors` | the rows of a tensor table, names that tables share, and the tensors of one model |
@@ -12,6 +12,7 @@
 //! `registry::ARCHITECTURES`. The tests of `registry` then check its table, and a golden case its numbers.
 
 pub(crate) mod attention;
+mod bitnet;
 pub(crate) mod config;
 mod deepseek;
 pub(crate) mod error;
@@ -21,6 +22,7 @@ mod glm4_moe;
 mod glm4_moe_lite;
 pub(crate) mod hf;
 mod limits;
+mod llama;
 pub(crate) mod registry;
 mod spellings;
 pub(crate) mod table;

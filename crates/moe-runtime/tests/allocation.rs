@@ -62,8 +62,8 @@ fn wake(pool: &Pool) {
 fn allocations(path: &Path, threads: usize, ty: CacheType, act_mode: ActMode) -> usize {
     let pool = Arc::new(Pool::new(threads).expect("threads start"));
     wake(&pool);
-    let model =
-        CraftsmanModel::load(path, &LoadOptions { act_mode, pool, ..LoadOptions::default() }).expect("the model loads");
+    let model = CraftsmanModel::load(path, &LoadOptions { act_mode: Some(act_mode), pool, ..LoadOptions::default() })
+        .expect("the model loads");
     let mut session = Session::new(Arc::new(model), 2 + WARM_UP + TOKENS, ty).expect("a session");
     let mut sampler = Sampler::new(SamplerConfig { top_k: 20, ..SamplerConfig::default() }).expect("settings");
     let mut detector = LoopDetector::new(LoopConfig::default());

@@ -17,6 +17,19 @@ pub enum Error {
         /// Number of input features.
         cols: usize,
     },
+    /// Columns that do not end in the last block of a padded ternary matrix, or activations that are not padded.
+    #[error(
+        "{cols} columns in ternary rows of {padded} are not read with {mode:?} activations; use INT8 activations and pad the \
+         rows to the next multiple of 256"
+    )]
+    PaddedColumns {
+        /// Input features that the layer was asked to have.
+        cols: usize,
+        /// Columns of the matrix with its padding.
+        padded: usize,
+        /// Activations of the layer.
+        mode: ActMode,
+    },
     /// The row length does not fit the type's block.
     #[error("rows of {cols} weights do not divide into {ty} blocks of {block}; store this matrix in another type")]
     BlockMultiple {

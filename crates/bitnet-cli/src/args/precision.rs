@@ -4,7 +4,8 @@ use clap::ValueEnum;
 use mla_attention::CacheType;
 use ternary_core::ActMode;
 
-/// Activations of ternary, Q8_0 and Q6_K layers.
+/// Activations of ternary, Q8_0 and Q6_K layers. Without the option, those that the model was trained with, else those of the
+/// verb.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Act {
     /// Not quantised, for reference runs

@@ -16,7 +16,8 @@ use crate::output::Progress;
 /// The options of `run` and `bench`, resolved: every value of this type can be loaded.
 #[derive(Debug)]
 pub(crate) struct Engine {
-    pub(crate) act: ActMode,
+    /// `None` for the activations that the model was trained with, or those by block.
+    pub(crate) act: Option<ActMode>,
     pub(crate) kv: CacheType,
     pub(crate) placement: Placement,
     /// Bytes that the program may take, where the user said so.

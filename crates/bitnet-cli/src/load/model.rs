@@ -8,19 +8,25 @@ use ternary_core::ActMode;
 use tl_kernels::{KernelKind, KernelSelected, Pool, SelectorOptions};
 
 use super::trials;
+use crate::args::Act;
 use crate::output;
 
-/// How an opened model is loaded: kernels are chosen by a trial that is remembered in the user's cache directory. With
-/// `allow_zero` it may lack weights.
+/// How an opened model is loaded, with `act` in place of its own activations: kernels are chosen by a trial that is remembered
+/// in the user's cache directory. With `allow_zero` it may lack weights.
 pub(crate) fn options(
     files: &ModelFiles,
-    act: ActMode,
+    act: Option<ActMode>,
     kernel: Option<KernelKind>,
     allow_zero: bool,
     pool: Arc<Pool>,
 ) -> LoadOptions {
     let kernels = SelectorOptions { kernel, trial: Some(trials::recall(files)) };
     LoadOptions { act_mode: act, allow_zero, pool, kernels, ..LoadOptions::default() }
+}
+
+/// The activations of a measurement: those asked for, else those that the model was trained with, else F32.
+pub(crate) fn measured_act(files: &ModelFiles, asked: Option<Act>) -> ActMode {
+    asked.map(Act::into).or(files.config.trained_act).unwrap_or(ActMode::F32)
 }
 
 /// Loads an opened model, and warns of kernels that failed their self-test.

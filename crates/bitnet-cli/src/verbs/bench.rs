@@ -16,7 +16,6 @@ use tl_kernels::{Isa, bandwidth};
 
 use crate::args::{EngineArgs, ModelArg, whole};
 use crate::exit::UsageError;
-use crate::load;
 use crate::output::{self, Progress, size};
 
 /// Tokens of the warm-up run. At four of 64 experts per token, they use nearly every expert of each layer.
@@ -91,7 +90,7 @@ pub(crate) fn execute(args: Args) -> Result<()> {
         return Err(UsageError::new("there is nothing to measure: give a number of tokens with -p or -n").into());
     }
     let engine = args.engine.engine(None)?;
-    let files = load::open(&args.model.model)?;
+    let files = args.engine.open(&args.model.model)?;
     let n_ctx = deepest.saturating_add(longest);
     if n_ctx > files.config.n_ctx {
         let allowed = files.config.n_ctx;

@@ -79,7 +79,7 @@ pub(crate) fn execute(args: Args) -> Result<()> {
 /// Loads the model, which chooses, tries and tests the kernels.
 fn examine(spec: &str, act: Act) -> Result<ModelFindings> {
     let files = load::open(spec)?;
-    let options = load::options(&files, act.into(), None, false, Arc::new(Pool::serial()));
+    let options = load::options(&files, Some(act.into()), None, false, Arc::new(Pool::serial()));
     let loaded = load::load_without_warnings(&files, &options, &mut |_, _| {})?;
     let tensors = files.catalog.tensors();
     let bytes = tensors.iter().flat_map(|t| files.catalog.storage(t).into_values()).map(|(_, bytes)| bytes).sum();

@@ -11,7 +11,7 @@ use moe_runtime::{ModelFiles, Session};
 use rlm_refine::measure::{Column, ForwardRecord};
 use safetensors::{Dtype, tensor::TensorView};
 
-use crate::args::{Act, AllowZero, Kv, ModelArg, Threads, whole};
+use crate::args::{Act, AllowZero, FfnAct, Kv, ModelArg, Threads, whole};
 use crate::exit::UsageError;
 use crate::{load, output};
 
@@ -32,9 +32,11 @@ pub(crate) struct Args {
     /// The file to write; `-` is standard output
     #[arg(short, long, value_name = "FILE")]
     out: PathBuf,
-    /// Type of the activations of ternary, Q8_0 and Q6_K layers
-    #[arg(long, value_enum, default_value = "f32")]
-    act: Act,
+    /// Type of the activations of ternary, Q8_0 and Q6_K layers (default: as the model was trained, else f32)
+    #[arg(long, value_enum)]
+    act: Option<Act>,
+    #[command(flatten)]
+    ffn_act: FfnAct,
     /// Type of the numbers in the key/value cache
     #[arg(long, value_enum, default_value = "f32")]
     kv: Kv,
@@ -51,7 +53,9 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn execute(args: Args) -> Result<()> {
-    let files = load::open(&args.model.model)?;
+    let mut files = load::open(&args.model.model)?;
+    args.ffn_act.apply(&mut files);
+    load::note_guesses(&files.config.guesses);
     let tokens = match &args.text {
         Some(text) => files.tokenizer()?.encode(text, args.parse_special)?,
         None => args.tokens.clone(),
@@ -60,7 +64,8 @@ pub(crate) fn execute(args: Args) -> Result<()> {
         bail!("the model makes no tokens of this --text: give another one, or --tokens");
     }
     let out = destination(&args, &files)?;
-    let options = load::options(&files, args.act.into(), None, args.zero.allow_zero, args.threads.pool()?);
+    let act = load::measured_act(&files, args.act);
+    let options = load::options(&files, Some(act), None, args.zero.allow_zero, args.threads.pool()?);
     let model = Arc::new(load::load(&files, &options)?);
     let mut session = Session::new(model, tokens.len(), args.kv.into())?;
     if let Some(chunk) = args.chunk {

@@ -11,7 +11,7 @@ use rlm_refine::{Error, Method, QuantizeOptions, QuantizeReport, Quantizer, Reas
 use serde_json::json;
 use ternary_core::Rounding;
 
-use crate::args::{self, AllowZero, CalibrationArgs, ModelArg, RecipeArgs, Threads};
+use crate::args::{self, AllowZero, CalibrationArgs, FfnAct, ModelArg, RecipeArgs, Threads};
 use crate::exit::UsageError;
 use crate::load;
 use crate::output::{self, Progress, bits_per_weight, size};
@@ -33,6 +33,8 @@ pub(crate) struct Args {
     method: MethodName,
     #[command(flatten)]
     calibration: CalibrationArgs,
+    #[command(flatten)]
+    ffn_act: FfnAct,
     /// Limit on the resident memory, mapped pages included, for example 1GB
     #[arg(long, value_name = "SIZE", value_parser = args::size)]
     max_memory: Option<u64>,
@@ -63,7 +65,8 @@ enum MethodName {
 
 pub(crate) fn execute(args: Args) -> Result<()> {
     args.calibration.ensure_for(matches!(args.method, MethodName::Gptq))?;
-    let files = load::open(&args.model.model)?;
+    let mut files = load::open(&args.model.model)?;
+    args.ffn_act.apply(&mut files);
     let tokenizer = files.tokenizer();
     load::note_guesses(&files.guesses(tokenizer.as_ref().ok()));
     if let Err(error) = tokenizer {

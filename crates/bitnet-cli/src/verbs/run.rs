@@ -100,7 +100,7 @@ pub(crate) fn execute(args: Args) -> Result<()> {
         (None, Some(file)) => Some(load::read_message(file)?),
         (None, None) => None,
     };
-    let files = load::open(spec)?;
+    let files = args.engine.open(spec)?;
     let tokenizer = files.tokenizer()?;
     let guesses = files.guesses(Some(&tokenizer));
     load::note_guesses(guesses.iter().filter(|guess| !(args.raw && guess.is_about_chat())));

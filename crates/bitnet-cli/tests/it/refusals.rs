@@ -82,8 +82,8 @@ fn checkpoints_that_are_damaged() {
     refused_by_all_but(&["verify", "inspect"], &model, &["config.json"]);
     fs::write(&config, "[]").unwrap();
     refused_by_all_but(&["verify", "inspect"], &model, &["config.json"]);
-    fs::write(&config, whole_config.replace("glm4_moe_lite", "llama")).unwrap();
-    refused_by_all_but(&["verify", "inspect"], &model, &["config.json", "llama"]);
+    fs::write(&config, whole_config.replace("glm4_moe_lite", "bloom")).unwrap();
+    refused_by_all_but(&["verify", "inspect"], &model, &["config.json", "bloom"]);
     fs::write(&config, whole_config.replace("\"hidden_size\": 64", "\"hidden_size\": \"wide\"")).unwrap();
     refused_by_all_but(&["verify", "inspect"], &model, &["config.json", "hidden_size"]);
 

@@ -26,6 +26,9 @@ pub(crate) enum Extent {
     Tensor { tail_bytes: u64 },
     /// Blocks run over the flattened tensor; the last one is padded.
     PaddedTensor,
+    /// Byte `b` of the tensor holds weight `b` of each quarter of the flattened tensor, two bits each, the first quarter in
+    /// the lowest bits.
+    Planes,
 }
 
 /// The bit patterns of a block that are no weights; a check of a model looks for them.

@@ -47,6 +47,12 @@ impl TensorType {
                 }
                 (elements / block, tail_bytes)
             }
+            Extent::Planes => {
+                if !elements.is_multiple_of(block) {
+                    return Err(FormatError::NotGroups { elements, ty: self, group: block }.into());
+                }
+                (elements / block, 0)
+            }
             Extent::Rows => {
                 let cols = shape.last().copied().unwrap_or(1);
                 self.row_bytes(cols)?;

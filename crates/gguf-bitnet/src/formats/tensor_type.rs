@@ -10,7 +10,9 @@ use serde::{Serialize, Serializer};
 use ternary_core::Packing;
 
 use super::format::{Extent, Format};
-use super::{f8, floats, i2_s, integers, iq1_s, q2_k, q3_k, q4_0, q4_1, q4_k, q5_0, q5_1, q5_k, q6_k, q8_0, ternary};
+use super::{
+    f8, floats, i2_s, integers, iq1_s, q2_k, q3_k, q4_0, q4_1, q4_k, q5_0, q5_1, q5_k, q6_k, q8_0, ternary, u8_trits,
+};
 use super::{iq1_m, iq2_s, iq2_xs, iq2_xxs, iq3_s, iq3_xxs, iq4_nl, iq4_xs, mxfp4};
 
 /// Declares [`TensorType`] and the table of formats that its variants index.
@@ -103,6 +105,8 @@ tensor_types! {
     F8E4M3 = f8::E4M3,
     /// 8-bit floating-point numbers with 5 bits of exponent, multiplied by scales beside them.
     F8E5M2 = f8::E5M2,
+    /// Ternary, 2-bit codes in four planes over the whole matrix, multiplied by a scale beside it: BitNet checkpoints.
+    U8Trits = u8_trits::U8Trits,
 }
 
 impl TensorType {

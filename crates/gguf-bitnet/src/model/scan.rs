@@ -136,13 +136,21 @@ fn scan_block(info: &TensorInfo, index: usize, block: &[u8], findings: &mut Find
             }
             let invalid = match format.extent() {
                 Extent::PaddedTensor => invalid_codes_of(block, left),
-                Extent::Rows | Extent::Tensor { .. } => invalid_codes(&block[..codes]),
+                Extent::Rows | Extent::Tensor { .. } | Extent::Planes => invalid_codes(&block[..codes]),
             };
             if invalid > 0 {
-                note(findings, DefectKind::InvalidCode, invalid, element);
+                let first =
+                    if format.extent() == Extent::Planes { first_of_planes(info, index, block) } else { element };
+                note(findings, DefectKind::InvalidCode, invalid, first);
             }
         }
     }
+}
+
+/// The first weight with code 3 in byte `index` of a tensor in planes, which has one.
+fn first_of_planes(info: &TensorInfo, index: usize, byte: &[u8]) -> u64 {
+    let plane = (0..4).find(|plane| byte[0] >> (2 * plane) & 3 == 3).unwrap_or(0);
+    plane * info.bytes + index as u64
 }
 
 /// Number of codes 3 in bytes of four codes each.

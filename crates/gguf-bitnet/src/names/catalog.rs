@@ -7,11 +7,12 @@
 //! fused gate_up blk.1.ffn_up_exps  [E, I, H] = rows I..2I of matrix 0 | rows I..2I of matrix 1 | ...
 //! fused kv_b    blk.1.attn_v_b     [h, v, c] = per head: its last v rows
 //!               blk.1.attn_k_b     [h, c, n] = per head: its first n rows, transposed
+//! halves        blk.1.attn_q       [h d, H]  = per head: rows 0, d/2, 1, d/2 + 1, ...
 //! ```
 //!
 //! **Invariant:** the parts of a logical tensor are equal in size when there is more than one, one
-//! matrix never straddles two parts, and each part lies inside its stored tensor. Only a
-//! transposed `attn_k_b` and rows of layouts without rows are copied.
+//! matrix never straddles two parts, and each part lies inside its stored tensor. Only rows in
+//! another order than the stored one and rows of layouts without rows are copied.
 
 mod assemble;
 mod rows;
@@ -28,7 +29,7 @@ use crate::formats::TensorType;
 use crate::names::class::TensorClass;
 use crate::source::{TensorInfo, TensorSource};
 
-use rows::{i2s_slice, read_stored_rows};
+use rows::{i2s_slice, packed_trit_scale, read_stored_rows};
 
 /// A run of rows of one stored tensor.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,8 +38,32 @@ pub struct Part {
     pub source: usize,
     /// Rows of the stored tensor, flattened to `[rows, cols]`.
     pub rows: Range<usize>,
-    /// Whether the logical rows are the columns of these rows.
-    pub transposed: bool,
+    /// The order of the logical rows.
+    pub order: RowOrder,
+}
+
+/// The logical rows of a part, by its stored rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RowOrder {
+    /// Logical row `i` is stored row `i`.
+    AsStored,
+    /// The columns of the stored rows.
+    Transposed,
+    /// Heads of `head` stored rows: first rows `i` and `i + head / 2` for `i` = 0, then for 1, and so on.
+    Pairs {
+        /// Rows of a head: even, and a divisor of the rows of the part.
+        head: usize,
+    },
+}
+
+impl RowOrder {
+    /// The stored row, counted from the start of its part, that is logical row `row` of an order that keeps rows whole.
+    fn stored_row(self, row: usize) -> usize {
+        match self {
+            RowOrder::AsStored | RowOrder::Transposed => row,
+            RowOrder::Pairs { head } => row / head * head + row % 2 * (head / 2) + row % head / 2,
+        }
+    }
 }
 
 /// A tensor of the model under its canonical name.
@@ -152,6 +177,24 @@ impl Catalog {
         tensor.parts.iter().any(|part| self.source.scales(part.source).is_some())
     }
 
+    /// The scale of a tensor whose weights are all -1, 0 or +1 times one number: packed trits of a checkpoint, or numbers
+    /// that the model rounds to trits. `None` for all others, and for parts with different scales.
+    ///
+    /// # Errors
+    /// When the scale cannot be read, or is no positive number.
+    pub fn trit_scale(&self, tensor: &LogicalTensor) -> Result<Option<f32>> {
+        let mut found = None;
+        for index in stored(tensor) {
+            let scale = packed_trit_scale(&*self.source, index).map_err(|error| self.locate(tensor, error))?;
+            match scale {
+                None => return Ok(None),
+                Some(scale) if found.is_some_and(|found| found != scale) => return Ok(None),
+                scale => found = scale,
+            }
+        }
+        Ok(found)
+    }
+
     /// The source the tensors are read from.
     pub fn source(&self) -> &Arc<dyn TensorSource> {
         &self.source
@@ -195,7 +238,7 @@ impl Catalog {
     /// One matrix of a tensor: expert or head `outer` of a stack, 0 for a matrix or a vector.
     ///
     /// Zero-copy, but for: a transposed `attn_k_b` (copied in a 16-bit or 32-bit storage type,
-    /// else decoded to F32), one matrix of an I2_S stack (copied), a layout without rows that
+    /// else decoded to F32), heads whose halves become pairs (copied row by row), one matrix of an I2_S stack (copied), a layout without rows that
     /// cannot be cut and weights with scales beside them (decoded to F32).
     ///
     /// # Errors
@@ -230,7 +273,7 @@ impl Catalog {
         }
         let per_part = tensor.rows().checked_div(tensor.parts.len())?;
         let part = tensor.parts.get((outer * rows).checked_div(per_part)?)?;
-        let as_stored = !part.transposed && self.source.scales(part.source).is_none();
+        let as_stored = part.order == RowOrder::AsStored && self.source.scales(part.source).is_none();
         let row_bytes = self.info(part).ty.row_bytes(cols).ok().filter(|_| as_stored)?;
         let first = part.rows.start + outer * rows % per_part;
         Some((part.source, first * row_bytes..(first + rows) * row_bytes))
@@ -261,11 +304,18 @@ impl Catalog {
             let within = next % rows_per_part;
             let count = (rows.end - next).min(rows_per_part - within);
             let (head, tail) = std::mem::take(&mut rest).split_at_mut(count * cols);
-            if part.transposed {
-                self.read_transposed(part, within..within + count, head)?;
-            } else {
-                let first = part.rows.start + within;
-                read_stored_rows(&*self.source, part.source, first..first + count, head)?;
+            let stored = |rows: Range<usize>| part.rows.start + rows.start..part.rows.start + rows.end;
+            match part.order {
+                RowOrder::AsStored => {
+                    read_stored_rows(&*self.source, part.source, stored(within..within + count), head)?;
+                }
+                RowOrder::Transposed => self.read_transposed(part, within..within + count, head)?,
+                RowOrder::Pairs { .. } => {
+                    for (row, out) in (within..within + count).zip(head.chunks_exact_mut(cols)) {
+                        let row = part.order.stored_row(row);
+                        read_stored_rows(&*self.source, part.source, stored(row..row + 1), out)?;
+                    }
+                }
             }
             rest = tail;
             next += count;
@@ -296,7 +346,7 @@ impl Catalog {
         let per_part = tensor.rows() / tensor.parts.len().max(1);
         let (part, within) = (&tensor.parts[outer * rows / per_part], outer * rows % per_part);
         let info = self.info(part);
-        if part.transposed {
+        if part.order == RowOrder::Transposed {
             return self.transposed_matrix(tensor, part, outer);
         }
         if self.source.scales(part.source).is_some() {
@@ -305,6 +355,12 @@ impl Catalog {
         let bytes = self.source.bytes(part.source)?;
         let first = part.rows.start + within;
         let bytes = match info.ty.row_bytes(cols) {
+            Ok(row_bytes) if part.order != RowOrder::AsStored => {
+                let row = |row| (part.rows.start + part.order.stored_row(within + row)) * row_bytes;
+                let rows = (0..rows).map(|at| &bytes[row(at)..row(at) + row_bytes]);
+                rows.collect::<Vec<_>>().concat().into()
+            }
+            Err(_) if part.order != RowOrder::AsStored => return self.decoded_matrix(tensor, outer),
             Ok(row_bytes) => bytes.slice(first * row_bytes..(first + rows) * row_bytes),
             Err(_) if rows == info.rows() && info.ty != TensorType::BitnetT158Flat => bytes,
             Err(_) => match i2s_slice(info, &bytes, first * cols..(first + rows) * cols) {

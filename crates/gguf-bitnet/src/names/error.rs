@@ -48,6 +48,16 @@ pub enum NamesError {
         /// Value rows per head.
         v_head: usize,
     },
+    /// Rows that do not divide into heads of two halves.
+    #[error(
+        "shape {shape:?} does not divide into heads of {head} rows in two halves: the configuration does not belong to these \
+         weights"
+    )]
+    HeadShape {
+        shape: Vec<usize>,
+        /// Rows of a head.
+        head: usize,
+    },
     /// A fused gate and up matrix that has no two halves.
     #[error("shape {shape:?} does not divide into gate and up halves: an even number of rows is needed")]
     GateUpShape { shape: Vec<usize> },

@@ -16,8 +16,8 @@ use super::wrappers::{is_other_sense, unwrapped};
 use crate::error::Result;
 use crate::source::TensorSource;
 
-/// The dimensions that split a fused `kv_b` (rows per head: keys, then values). All zero for a model without latent
-/// attention.
+/// The dimensions that split a fused `kv_b` (rows per head: keys, then values), and those that order the rows of heads. Zero
+/// where the model has no such tensor.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SplitDims {
     /// Number of attention heads.
@@ -26,6 +26,8 @@ pub struct SplitDims {
     pub qk_nope: usize,
     /// Value rows of each head.
     pub v_head: usize,
+    /// Rows of each head whose halves become pairs ([`Piece::HeadPairs`]).
+    pub paired: usize,
 }
 
 /// Maps the tensors of a source to canonical names.
@@ -233,7 +235,7 @@ mod tests {
     ];
 
     fn mapper() -> TensorNameMapper {
-        TensorNameMapper::new(ROWS, SplitDims { n_heads: 4, qk_nope: 8, v_head: 8 }, 47)
+        TensorNameMapper::new(ROWS, SplitDims { n_heads: 4, qk_nope: 8, v_head: 8, paired: 0 }, 47)
     }
 
     /// Name, expert and piece of each place of a stored tensor.

@@ -37,6 +37,9 @@ pub enum Piece {
     HeadKeys,
     /// The value rows of every head of a fused `kv_b`.
     HeadValues,
+    /// The rows of every head that rotates halves, in the order that rotates neighbours: the two rows of a pair follow each
+    /// other.
+    HeadPairs,
 }
 
 /// A name under which a tensor may be stored. `{}` in it stands for the number of an expert: the stored tensor is that

@@ -12,15 +12,17 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use serde::Deserialize;
 use ternary_core::Bytes;
 
 use super::error::SafetensorsError;
-use super::quantization::Quantization;
+use super::quantization::{Quantization, TritWeights};
 use super::scales::{ScaleTable, needs_scales};
 use super::{header, shards};
 use crate::error::{Error, Locate, Result};
+use crate::formats::{TensorType, dequantize};
 use crate::source::{FileKind, Scales, SourceError, TensorInfo, TensorSource, ZeroTail, within};
 use crate::store::disk::parent;
 use crate::store::{MAX_CONFIG_BYTES, MappedFile, read_text_if_any};
@@ -34,6 +36,8 @@ pub struct SafetensorsDir {
     places: Vec<Place>,
     by_name: HashMap<String, usize>,
     scales: ScaleTable,
+    /// The scale of each tensor whose weights the model rounds to trits, once it is computed.
+    trit_scales: HashMap<usize, OnceLock<f32>>,
 }
 
 #[derive(Debug)]
@@ -93,21 +97,39 @@ impl SafetensorsDir {
             places: Vec::new(),
             by_name: HashMap::new(),
             scales: ScaleTable::default(),
+            trit_scales: HashMap::new(),
         };
         for file in files {
             checkpoint.add_shard(file)?;
         }
-        if let Some(first) = checkpoint.tensors.iter().position(needs_scales) {
-            let dir = parent(&checkpoint.shards[checkpoint.places[first].shard].path);
-            let quantization = read_quantization(&dir.join("config.json"))?;
+        let Some(shard) = checkpoint.shards.first() else { return Ok(checkpoint) };
+        let config = parent(&shard.path).join("config.json");
+        if checkpoint.tensors.iter().any(needs_scales) {
+            let quantization = read_quantization(&config)?;
             let position = |name: &str| checkpoint.by_name.get(name).copied();
             let scales = ScaleTable::of(&checkpoint.tensors, position, quantization);
             checkpoint.scales = scales.map_err(|(index, error)| {
                 let file = &checkpoint.shards[checkpoint.places[index].shard].path;
                 error.in_tensor(&checkpoint.tensors[index].name).in_file(file)
             })?;
+        } else if read_quantization(&config).is_ok_and(|found| found.trits == Some(TritWeights::Rounded)) {
+            // The reader of the configuration refuses a method that is not known; the numbers are those of the file.
+            let rounded = checkpoint.tensors.iter().enumerate().filter(|(_, info)| is_linear_in_layer(info));
+            checkpoint.trit_scales = rounded.map(|(index, _)| (index, OnceLock::new())).collect();
         }
         Ok(checkpoint)
+    }
+
+    /// The mean of the magnitudes of a tensor's weights.
+    fn mean_magnitude(&self, index: usize) -> Result<f32> {
+        let (info, bytes) = (&self.tensors[index], self.bytes(index)?);
+        let mut values = vec![0.0; info.cols()];
+        let mut sum = 0.0;
+        for row in bytes.chunks_exact(info.ty.row_bytes(info.cols())?) {
+            dequantize(info.ty, row, &mut values)?;
+            sum += values.iter().map(|value| f64::from(value.abs())).sum::<f64>();
+        }
+        Ok((sum / info.elements() as f64).max(LEAST_SCALE) as f32)
     }
 
     fn add_shard(&mut self, path: PathBuf) -> Result<()> {
@@ -195,6 +217,15 @@ impl TensorSource for SafetensorsDir {
         self.scales.is_auxiliary(index)
     }
 
+    fn trit_scale(&self, index: usize) -> Result<Option<f32>> {
+        let Some(scale) = self.trit_scales.get(&index) else { return Ok(None) };
+        if let Some(&scale) = scale.get() {
+            return Ok(Some(scale));
+        }
+        let mean = self.mean_magnitude(index)?;
+        Ok(Some(*scale.get_or_init(|| mean)))
+    }
+
     fn zero_tails(&self) -> Vec<ZeroTail> {
         let tail = |(number, shard): (usize, &Shard)| {
             let tensors = self.tensors.iter().zip(&self.places).filter(|(_, place)| place.shard == number);
@@ -206,6 +237,15 @@ impl TensorSource for SafetensorsDir {
     fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// The smallest scale of rounded weights, as in transformers.
+const LEAST_SCALE: f64 = 1e-5;
+
+/// Whether a tensor is the matrix of a linear layer inside one of the model's layers.
+fn is_linear_in_layer(info: &TensorInfo) -> bool {
+    let numbers = matches!(info.ty, TensorType::F32 | TensorType::F16 | TensorType::Bf16);
+    numbers && info.shape.len() == 2 && info.name.contains("layers.") && info.name.ends_with(".weight")
 }
 
 /// The `quantization_config` of a `config.json`, or of the language model in it; the default where there is no such file

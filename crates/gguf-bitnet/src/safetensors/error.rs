@@ -82,7 +82,8 @@ pub enum SafetensorsError {
     /// A way to quantise weights that is not read.
     #[error(
         "`{key}` of quantization_config is {}, which is not read: use an FP8 checkpoint of method `fp8` or \
-         `compressed-tensors` (`float-quantized`, 8 bits, one scale per tensor, channel or block), or the BF16 checkpoint",
+         `compressed-tensors` (`float-quantized`, 8 bits, one scale per tensor, channel or block), one of method `bitnet` \
+         (without norms in its linear layers, and without layers left out), or the BF16 checkpoint",
         Shown(value)
     )]
     Quantization {
@@ -90,16 +91,16 @@ pub enum SafetensorsError {
         /// The value, as JSON.
         value: String,
     },
-    /// Weights of 8 bits without scales.
+    /// Weights without the scales they need.
     #[error(
-        "it has 8-bit weights but no scale: neither `{0}` nor `{0}_inv` is there; fetch all files of the checkpoint",
+        "it needs a scale to be read: neither `{0}` nor `{0}_inv` is there; fetch all files of the checkpoint",
         Shown(scale)
     )]
     ScaleMissing {
         /// The name that the scale should have.
         scale: String,
     },
-    /// Weights of 8 bits with scales under both names.
+    /// Weights with scales under both names.
     #[error("both `{}` and `{}` are its scales: remove one of the two from the checkpoint", Shown(scale), Shown(other))]
     ScaleTwice { scale: String, other: String },
     /// Scales that are no floating-point numbers.

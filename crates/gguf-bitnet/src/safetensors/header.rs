@@ -88,12 +88,20 @@ pub(super) fn unwritten_end(path: &Path, file: &[u8], error: &Error) -> Option<Z
 /// Type, shape and span (relative to the data) of one tensor.
 fn check(raw: &RawTensor, data_len: usize) -> Result<(TensorType, Vec<usize>, Range<usize>)> {
     let ty = tensor_type(&raw.dtype).ok_or_else(|| SafetensorsError::UnsupportedDtype { dtype: raw.dtype.clone() })?;
-    let shape: Vec<usize> = raw
+    let mut shape: Vec<usize> = raw
         .shape
         .iter()
         .map(|&d| usize::try_from(d))
         .collect::<Result<_, _>>()
         .map_err(|_| FormatError::ShapeOverflow { shape: raw.shape.clone() })?;
+    if ty == TensorType::U8Trits {
+        // Four rows of trits in one of bytes.
+        let overflow = || FormatError::ShapeOverflow { shape: raw.shape.clone() };
+        match shape.first_mut() {
+            Some(rows) => *rows = rows.checked_mul(4).ok_or_else(overflow)?,
+            None => shape.push(4),
+        }
+    }
     let expected = ty.tensor_bytes(&shape)?;
     let (begin, end) = raw.data_offsets;
     let got = end.checked_sub(begin).ok_or(SafetensorsError::ReversedSpan { begin, end })?;
@@ -148,6 +156,8 @@ fn tensor_type(dtype: &str) -> Option<TensorType> {
         "I16" => TensorType::I16,
         "I32" => TensorType::I32,
         "I64" => TensorType::I64,
+        // The only bytes that are read: whether they are trits, `quantization_config` says (scales.rs).
+        "U8" => TensorType::U8Trits,
         _ => return None,
     })
 }

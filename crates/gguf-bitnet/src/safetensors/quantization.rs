@@ -1,13 +1,15 @@
-//! The `quantization_config` of a checkpoint's `config.json`: which 8-bit weights it describes.
+//! The `quantization_config` of a checkpoint's `config.json`: which 8-bit or ternary weights it describes.
 //!
 //! ```text
 //! {"quant_method": "fp8", "fmt": "e4m3", "weight_block_size": [128, 128]}           DeepSeek, GLM-5
 //! {"quant_method": "compressed-tensors", "format": "float-quantized",               GLM-4.5 to 4.7
 //!  "config_groups": {"group_0": {"weights": {"type": "float", "num_bits": 8, "strategy": "channel"}}}}
+//! {"quant_method": "bitnet", "linear_class": "autobitlinear", "quantization_mode": "offline"}   BitNet b1.58 2B4T
 //! ```
 //! The tensors say the rest: a scale of one number is for the whole matrix, one per row for the rows, and a matrix without
 //! a scale is not quantised, whatever the list of exceptions says. Sources: the configuration classes `FineGrainedFP8Config`
-//! of transformers and `QuantizationConfig` of compressed-tensors.
+//! and `BitNetQuantConfig` of transformers (with `BitLinear` and `AutoBitLinear` in `integrations/bitnet.py`) and
+//! `QuantizationConfig` of compressed-tensors.
 
 use serde_json::{Map, Value};
 
@@ -25,6 +27,19 @@ use super::error::SafetensorsError;
 pub struct Quantization {
     /// Rows and columns of the blocks that have a scale each; `None` where scales are for whole matrices or rows.
     pub block: Option<[usize; 2]>,
+    /// The form of the matrices in the layers where they are trits; `None` for all other checkpoints.
+    pub trits: Option<TritWeights>,
+}
+
+/// The form of ternary matrices in a checkpoint. Each has one scale.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TritWeights {
+    /// Numbers, which the model rounds to trits; the scale is the mean of their magnitudes.
+    Rounded,
+    /// Packed trits beside a `weight_scale` that multiplies them.
+    Multiplied,
+    /// Packed trits beside a `weight_scale` that divides them.
+    Divided,
 }
 
 impl Quantization {
@@ -32,12 +47,13 @@ impl Quantization {
     ///
     /// # Errors
     /// [`SafetensorsError::Quantization`] for another method, format or strategy than those of 8-bit floating-point
-    /// weights, and for a block that is no pair of positive numbers.
+    /// and ternary weights, and for a block that is no pair of positive numbers.
     pub fn from_config(config: &Value) -> Result<Quantization, SafetensorsError> {
         let config = config.as_object().ok_or_else(|| unknown("quantization_config", config))?;
         match text(config, "quant_method")? {
             "fp8" => fp8(config),
             "compressed-tensors" => compressed_tensors(config),
+            "bitnet" => bitnet(config),
             _ => Err(unknown("quant_method", &config["quant_method"])),
         }
     }
@@ -49,7 +65,7 @@ fn fp8(config: &Map<String, Value>) -> Result<Quantization, SafetensorsError> {
         Some(Value::String(format)) if matches!(format.as_str(), "e4m3" | "e5m2") => {}
         Some(other) => return Err(unknown("fmt", other)),
     }
-    Ok(Quantization { block: block(config, "weight_block_size")? })
+    Ok(Quantization { block: block(config, "weight_block_size")?, trits: None })
 }
 
 fn compressed_tensors(config: &Map<String, Value>) -> Result<Quantization, SafetensorsError> {
@@ -77,6 +93,39 @@ fn compressed_tensors(config: &Map<String, Value>) -> Result<Quantization, Safet
         }
     }
     Ok(found)
+}
+
+/// Layers of the class `bitlinear`, the default, divide by their scale whatever the mode is.
+fn bitnet(config: &Map<String, Value>) -> Result<Quantization, SafetensorsError> {
+    let text_or = |key, default| match config.get(key) {
+        None | Some(Value::Null) => Ok(default),
+        Some(_) => text(config, key),
+    };
+    if !matches!(config.get("use_rms_norm"), None | Some(Value::Null | Value::Bool(false))) {
+        return Err(unknown("use_rms_norm", &config["use_rms_norm"]));
+    }
+    let trits = match (text_or("linear_class", "bitlinear")?, text_or("quantization_mode", "offline")?) {
+        ("bitlinear", "online" | "offline") => TritWeights::Divided,
+        ("autobitlinear", "offline") => TritWeights::Multiplied,
+        ("autobitlinear", "online") => TritWeights::Rounded,
+        ("bitlinear" | "autobitlinear", _) => return Err(unknown("quantization_mode", &config["quantization_mode"])),
+        _ => return Err(unknown("linear_class", &config["linear_class"])),
+    };
+    if trits == TritWeights::Rounded {
+        whole_layers(config)?;
+    }
+    Ok(Quantization { block: None, trits: Some(trits) })
+}
+
+/// Refuses a list of modules that are not rounded, unless it names only those outside of the layers.
+fn whole_layers(config: &Map<String, Value>) -> Result<(), SafetensorsError> {
+    let key = "modules_to_not_convert";
+    let Some(list) = config.get(key).filter(|list| !list.is_null()) else { return Ok(()) };
+    let outside = |name: &Value| matches!(name.as_str(), Some("lm_head" | "embed_tokens" | "model.embed_tokens"));
+    match list.as_array() {
+        Some(names) if names.iter().all(outside) => Ok(()),
+        _ => Err(unknown(key, list)),
+    }
 }
 
 /// Refuses any other text than `wanted` at a key.
@@ -120,6 +169,35 @@ mod tests {
             "quant_method": "compressed-tensors", "format": "float-quantized", "ignore": ["lm_head"],
             "config_groups": {"group_0": {"targets": ["Linear"], "weights": weights}}
         })
+    }
+
+    #[test]
+    fn forms_of_ternary_weights_follow_the_class_and_the_mode() {
+        use TritWeights::{Divided, Multiplied, Rounded};
+        let bitnet = |more: &Value| {
+            let mut config = json!({"quant_method": "bitnet"});
+            more.as_object().unwrap().iter().for_each(|(key, value)| config[key] = value.clone());
+            Quantization::from_config(&config)
+        };
+        for (config, trits) in [
+            (json!({}), Divided),
+            (json!({"linear_class": null, "use_rms_norm": false}), Divided),
+            (json!({"linear_class": "bitlinear", "quantization_mode": "online"}), Divided),
+            (json!({"linear_class": "autobitlinear"}), Multiplied),
+            (json!({"linear_class": "autobitlinear", "quantization_mode": "online"}), Rounded),
+        ] {
+            let want = Quantization { block: None, trits: Some(trits) };
+            assert_eq!(bitnet(&config).unwrap(), want, "{config}");
+        }
+        for (config, key) in [
+            (json!({"linear_class": 1}), "linear_class"),
+            (json!({"quantization_mode": []}), "quantization_mode"),
+            (json!({"use_rms_norm": true}), "use_rms_norm"),
+            (json!({"use_rms_norm": "no"}), "use_rms_norm"),
+        ] {
+            let text = bitnet(&config).unwrap_err().to_string();
+            assert!(text.contains(&format!("`{key}`")), "{text}");
+        }
     }
 
     #[test]

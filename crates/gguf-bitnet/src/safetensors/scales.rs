@@ -1,4 +1,4 @@
-//! The scales of 8-bit weights: finds the tensor that holds them, and the block of weights for each.
+//! The scales of 8-bit and ternary weights: finds the tensor that holds them, and the block of weights for each.
 //!
 //! ```text
 //! weights                 scales                                           of
@@ -10,12 +10,12 @@
 //!                         [ceil(rows / b0), ceil(cols / b1)]   one per block of `weight_block_size`
 //! ```
 //! Scales of a stack have its first dimension in front; one number alone is for all matrices. Both names mean a number that
-//! multiplies the stored weight. `NAME.input_scale` concerns the activations of other engines and is left out.
+//! multiplies the stored weight, but for trits that are [divided](TritWeights::Divided). `NAME.input_scale` concerns the activations of other engines and is left out.
 
 use std::collections::{HashMap, HashSet};
 
 use super::error::SafetensorsError;
-use super::quantization::Quantization;
+use super::quantization::{Quantization, TritWeights};
 use crate::formats::TensorType;
 use crate::source::{Scales, TensorInfo};
 
@@ -29,7 +29,7 @@ pub(super) struct ScaleTable {
 }
 
 impl ScaleTable {
-    /// Finds the scales of every 8-bit tensor; `position` gives the index of a name.
+    /// Finds the scales of every tensor that needs them; `position` gives the index of a name.
     ///
     /// # Errors
     /// The index of the tensor of weights, and the defect of its scales.
@@ -42,6 +42,7 @@ impl ScaleTable {
         for (index, weights) in tensors.iter().enumerate().filter(|(_, info)| needs_scales(info)) {
             let scales = scale_tensor(&weights.name, &position)
                 .and_then(|tensor| scales_of(weights, tensor, &tensors[tensor], quantization.block))
+                .and_then(|scales| Ok(Scales { divide: divides(weights, quantization)?, ..scales }))
                 .map_err(|error| (index, error))?;
             table.scales.insert(index, scales);
             table.auxiliary.insert(scales.tensor);
@@ -61,7 +62,18 @@ impl ScaleTable {
 
 /// Whether the numbers of a tensor mean nothing without scales.
 pub(super) fn needs_scales(info: &TensorInfo) -> bool {
-    matches!(info.ty, TensorType::F8E4M3 | TensorType::F8E5M2)
+    matches!(info.ty, TensorType::F8E4M3 | TensorType::F8E5M2 | TensorType::U8Trits)
+}
+
+/// Whether weights are divided by their scales. Bytes are trits only where `quantization_config` says so.
+fn divides(weights: &TensorInfo, quantization: Quantization) -> Result<bool, SafetensorsError> {
+    match (weights.ty, quantization.trits) {
+        (TensorType::U8Trits, Some(trits @ (TritWeights::Multiplied | TritWeights::Divided))) => {
+            Ok(trits == TritWeights::Divided)
+        }
+        (TensorType::U8Trits, _) => Err(SafetensorsError::UnsupportedDtype { dtype: "U8".to_owned() }),
+        _ => Ok(false),
+    }
 }
 
 /// The index of the one tensor of scales.
@@ -96,7 +108,14 @@ fn scales_of(
         _ => (1, weights.cols()),
     };
     let stack = &weights.shape[..weights.shape.len().saturating_sub(2)];
-    let whole = |shared| Scales { tensor, matrix_rows, block: [matrix_rows.max(1), cols.max(1)], grid: [1, 1], shared };
+    let whole = |shared| Scales {
+        tensor,
+        matrix_rows,
+        block: [matrix_rows.max(1), cols.max(1)],
+        grid: [1, 1],
+        shared,
+        divide: false,
+    };
     if scale.elements() == 1 {
         return Ok(whole(true));
     }
@@ -140,7 +159,7 @@ mod tests {
         let mut tensors = vec![info("m.weight", weights, TensorType::F8E4M3)];
         tensors.extend(beside.iter().map(|(name, shape, ty)| info(name, shape, *ty)));
         let position = |name: &str| tensors.iter().position(|t| t.name == name);
-        ScaleTable::of(&tensors, position, Quantization { block }).map_err(|(index, error)| {
+        ScaleTable::of(&tensors, position, Quantization { block, trits: None }).map_err(|(index, error)| {
             assert_eq!(index, 0, "the defect lies in the tensor of weights");
             error
         })
@@ -152,7 +171,7 @@ mod tests {
 
     #[test]
     fn the_shape_of_scales_says_what_each_is_for() {
-        let of = |block, grid, shared| Some(Scales { tensor: 1, matrix_rows: 6, block, grid, shared });
+        let of = |block, grid, shared| Some(Scales { tensor: 1, matrix_rows: 6, block, grid, shared, divide: false });
         for scalar in [&[][..], &[1], &[1, 1]] {
             assert_eq!(scales(&[6, 10], scalar, None), of([6, 10], [1, 1], true));
             assert_eq!(scales(&[3, 6, 10], scalar, None), of([6, 10], [1, 1], true));

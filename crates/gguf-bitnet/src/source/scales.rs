@@ -1,4 +1,4 @@
-//! Scales that lie in a tensor of their own, beside the 8-bit weights that they multiply.
+//! Scales that lie in a tensor of their own, beside the weights that they multiply or divide: of 8 bits, or trits.
 //!
 //! ```text
 //! weights [matrices, rows, cols]        scales [matrices or 1, grid rows, grid cols]
@@ -24,6 +24,8 @@ pub struct Scales {
     pub grid: [usize; 2],
     /// Whether all matrices of a stack have the same scales.
     pub shared: bool,
+    /// Whether weights are divided by their scale instead of multiplied.
+    pub divide: bool,
 }
 
 impl Scales {
@@ -41,7 +43,7 @@ mod tests {
 
     #[test]
     fn rows_find_their_scales() {
-        let blocks = Scales { tensor: 0, matrix_rows: 5, block: [2, 4], grid: [3, 7], shared: false };
+        let blocks = Scales { tensor: 0, matrix_rows: 5, block: [2, 4], grid: [3, 7], shared: false, divide: false };
         let firsts: Vec<_> = (0..11).map(|row| blocks.first_of_row(row)).collect();
         assert_eq!(firsts, [0, 0, 7, 7, 14, 21, 21, 28, 28, 35, 42]);
         let shared = Scales { shared: true, ..blocks };

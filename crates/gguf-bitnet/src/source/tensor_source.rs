@@ -53,6 +53,15 @@ pub trait TensorSource: Send + Sync {
         None
     }
 
+    /// The scale of a tensor whose weights are stored as numbers, but that its model rounds to the nearest of -1, 0 and +1
+    /// times this scale whenever it reads them.
+    ///
+    /// # Errors
+    /// When the tensor cannot be read.
+    fn trit_scale(&self, _index: usize) -> Result<Option<f32>> {
+        Ok(None)
+    }
+
     /// Whether a tensor belongs to the storage of another one, so that it is no tensor of the model: scales of its weights
     /// or of its input.
     fn is_auxiliary(&self, _index: usize) -> bool {

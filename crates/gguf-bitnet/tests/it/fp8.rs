@@ -18,7 +18,7 @@ const KV_B_SCALE: &str = "model.layers.0.self_attn.kv_b_proj.weight_scale_inv";
 
 fn catalog(path: &Path) -> Catalog {
     let source = Arc::new(SafetensorsDir::open(path).unwrap());
-    TensorNameMapper::new(ROWS, SplitDims { n_heads: 4, qk_nope: 10, v_head: 6 }, 4).map(source).unwrap()
+    TensorNameMapper::new(ROWS, SplitDims { n_heads: 4, qk_nope: 10, v_head: 6, paired: 0 }, 4).map(source).unwrap()
 }
 
 #[test]

@@ -19,7 +19,7 @@ const NOPE: usize = 3;
 const ROPE: usize = 2;
 const V: usize = 5;
 const LATENT: usize = 7;
-const DIMS: SplitDims = SplitDims { n_heads: HEADS, qk_nope: NOPE, v_head: V };
+const DIMS: SplitDims = SplitDims { n_heads: HEADS, qk_nope: NOPE, v_head: V, paired: 0 };
 const TRUNK: usize = 2;
 
 fn weight(stem: &str, shape: &[usize]) -> Tensor {
@@ -422,8 +422,8 @@ fn fused_tensors_that_do_not_divide_are_refused() {
     write_safetensors(&path, "F32", &hf_per_expert());
     for dims in [
         SplitDims::default(),
-        SplitDims { n_heads: usize::MAX, qk_nope: usize::MAX, v_head: 1 },
-        SplitDims { n_heads: 2, qk_nope: 8, v_head: 0 },
+        SplitDims { n_heads: usize::MAX, qk_nope: usize::MAX, v_head: 1, paired: 0 },
+        SplitDims { n_heads: 2, qk_nope: 8, v_head: 0, paired: 0 },
     ] {
         let source = Arc::new(SafetensorsDir::open(&path).unwrap());
         let error = TensorNameMapper::new(ROWS, dims, TRUNK).map(source).unwrap_err();

@@ -5,7 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use gguf_bitnet::{
-    Catalog, Error, NamesError, Result, SplitDims, TensorInfo, TensorNameMapper, TensorSource, TensorType, dequantize,
+    Catalog, Error, NameRow, NamesError, Piece, Result, SplitDims, TensorClass, TensorInfo, TensorNameMapper,
+    TensorSource, TensorType, dequantize,
 };
 use ternary_core::{Bytes, I2sLayout};
 
@@ -128,7 +129,7 @@ fn keys_of_a_quantised_fused_kv_b_are_transposed() {
         vals.extend(&head[nope * latent..]);
     }
     let memory = Memory::new(vec![("blk.0.attn_kv_b.weight", &[heads * (nope + v), latent], TensorType::Q8_0, fused)]);
-    let catalog = memory.map(SplitDims { n_heads: heads, qk_nope: nope, v_head: v }).unwrap();
+    let catalog = memory.map(SplitDims { n_heads: heads, qk_nope: nope, v_head: v, paired: 0 }).unwrap();
     check(&catalog, "blk.0.attn_k_b.weight", &keys);
     check(&catalog, "blk.0.attn_v_b.weight", &vals);
     let matrix = |name: &str| catalog.matrix(catalog.find(name).unwrap(), 1).unwrap().ty;
@@ -182,7 +183,7 @@ fn layouts_without_rows_cannot_be_split() {
     let bytes = I2sLayout::X86.encode(&trits, 1.0).unwrap();
     for (name, shape) in [("blk.0.attn_kv_b.weight", &[16, 128][..]), ("blk.0.ffn_gate_up_exps.weight", &[2, 8, 128])] {
         let memory = Memory::new(vec![(name, shape, TensorType::I2s, bytes.clone())]);
-        let error = memory.map(SplitDims { n_heads: 2, qk_nope: 4, v_head: 4 }).unwrap_err();
+        let error = memory.map(SplitDims { n_heads: 2, qk_nope: 4, v_head: 4, paired: 0 }).unwrap_err();
         assert!(matches!(error.root(), Error::Names(NamesError::NotDivisible { ty: TensorType::I2s })), "{error}");
     }
 }
@@ -215,4 +216,45 @@ fn scalars_and_vectors_are_one_row() {
     assert_eq!(catalog.find("output_norm.weight").unwrap().shape, [1]);
     check(&catalog, "output_norm.weight", &[1.5]);
     check(&catalog, "blk.0.attn_norm.weight", &[1.5; 3]);
+}
+
+#[test]
+fn heads_in_halves_are_read_in_pairs() {
+    const ROWS: &[NameRow] =
+        &[NameRow::layer("attn_q.weight", "self_attn.q_proj.weight", TensorClass::Attention).piece(Piece::HeadPairs)];
+    let map = |name, shape: &[usize], ty, bytes, paired| {
+        let dims = SplitDims { paired, ..SplitDims::default() };
+        TensorNameMapper::new(ROWS, dims, 1).map(Arc::new(Memory::new(vec![(name, shape, ty, bytes)])))
+    };
+    let stored = "model.layers.0.self_attn.q_proj.weight";
+    for (ty, cols) in [(TensorType::Q8_0, 64), (TensorType::Tq2_0, 512)] {
+        let bytes = blocks(ty, 12 * cols / ty.block_len());
+        let mut values = vec![0.0; 12 * cols];
+        dequantize(ty, &bytes, &mut values).unwrap();
+        // Two heads of six rows: each row of the first half, then its partner in the second.
+        let order = [0, 3, 1, 4, 2, 5, 6, 9, 7, 10, 8, 11];
+        let wanted: Vec<f32> = order.iter().flat_map(|&row: &usize| values[row * cols..][..cols].to_vec()).collect();
+        let catalog = map(stored, &[12, cols], ty, bytes.clone(), 6).unwrap();
+        let tensor = &catalog.tensors()[0];
+        for rows in [0..12, 4..9, 7..8] {
+            let mut out = vec![0.0; rows.len() * cols];
+            catalog.read_rows(tensor, rows.clone(), &mut out).unwrap();
+            assert_eq!(out, wanted[rows.start * cols..rows.end * cols], "{ty}: {rows:?}");
+        }
+        let matrix = catalog.matrix(tensor, 0).unwrap();
+        assert_eq!((matrix.ty, matrix.rows), (ty, 12), "the rows are copied as they are stored");
+        let mut out = vec![0.0; 12 * cols];
+        dequantize(ty, &matrix.bytes, &mut out).unwrap();
+        assert_eq!(out, wanted, "{ty}");
+        assert_eq!(catalog.matrix_span(tensor, 0), None, "no run of the file holds the matrix");
+        // GGUF files store the pairs.
+        let catalog = map("blk.0.attn_q.weight", &[12, cols], ty, bytes, 6).unwrap();
+        let mut out = vec![0.0; 12 * cols];
+        catalog.read_rows(&catalog.tensors()[0], 0..12, &mut out).unwrap();
+        assert_eq!(out, values);
+    }
+    for paired in [0, 1, 3, 5, 8, 24] {
+        let error = map(stored, &[12, 64], TensorType::Q8_0, blocks(TensorType::Q8_0, 24), paired).unwrap_err();
+        assert!(matches!(error.root(), Error::Names(NamesError::HeadShape { .. })), "{paired}: {error}");
+    }
 }

@@ -38,7 +38,7 @@ fn write(path: &Path, tensors: &[(TensorInfo, Bytes)]) {
 }
 
 fn catalog(path: &Path) -> Catalog {
-    let mapper = TensorNameMapper::new(ROWS.iter(), SplitDims { n_heads: 2, qk_nope: 2, v_head: 2 }, 2);
+    let mapper = TensorNameMapper::new(ROWS.iter(), SplitDims { n_heads: 2, qk_nope: 2, v_head: 2, paired: 0 }, 2);
     mapper.map(open_source(path).unwrap()).unwrap()
 }
 

@@ -4,8 +4,8 @@ use crate::checks;
 use crate::error::Error;
 use crate::rope::Rope;
 
-/// Dimensions of grouped-query attention (arXiv 2305.13245) with optional biases, per-head query and key norms and
-/// rotation of only the first part of a head.
+/// Dimensions of grouped-query attention (arXiv 2305.13245) with optional biases, per-head query and key norms, a norm of
+/// the attended values, and rotation of only the first part of a head.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GqaConfig {
     /// Width of the residual stream.
@@ -18,8 +18,8 @@ pub struct GqaConfig {
     pub head_dim: usize,
     /// How many of the first values of a head are rotated; equals `rope.dims()`.
     pub rotary_dims: usize,
-    /// Epsilon of the per-head norms of queries and keys, where the weights have them.
-    pub qk_norm_eps: f32,
+    /// Epsilon of the norms, where the weights have them.
+    pub norm_eps: f32,
     /// Position embedding of the first `rotary_dims` values.
     pub rope: Rope,
 }
@@ -60,7 +60,7 @@ impl GqaConfig {
             });
         }
         checks::product("n_heads", self.n_heads, self.head_dim)?;
-        checks::epsilon("qk_norm_eps", self.qk_norm_eps)?;
+        checks::epsilon("norm_eps", self.norm_eps)?;
         checks::rotary("rotary_dims", self.rotary_dims, &self.rope)
     }
 }

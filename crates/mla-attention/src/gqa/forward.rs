@@ -1,5 +1,5 @@
 //! Grouped-query attention (arXiv 2305.13245) with optional biases, per-head norms of queries and
-//! keys, and rotation of the first part of a head only.
+//! keys, a norm of the attended values, and rotation of the first part of a head only.
 //!
 //! ```text
 //! q, k, v    = W_q x + b_q, W_k x + b_k, W_v x + b_v
@@ -7,7 +7,8 @@
 //! q_h, k_g   = rope on the first rotary_dims values, the others as they are
 //! cache     += (k, v)
 //! score_h(t) = q_h . k_g(t) / sqrt(head_dim)           g = h / (n_heads / n_kv_heads)
-//! out        = W_o concat(sum_t p_h(t) v_g(t))
+//! concat     = concat(sum_t p_h(t) v_g(t)), rmsnorm(concat) where the model has it
+//! out        = W_o concat
 //! ```
 
 use tl_kernels::{ActivationBuffer, Linear, Pool, math};
@@ -36,8 +37,8 @@ pub(crate) struct GqaScratch {
     /// The keys, `[n, n_kv_heads, head_dim]`; `v` holds the values in the same shape.
     k: Vec<f32>,
     v: Vec<f32>,
-    /// `[head_dim]`: a head before its norm.
-    head: Vec<f32>,
+    /// `[head_dim]` or `[n_heads * head_dim]`: values before their norm.
+    before: Vec<f32>,
     turns: RopeTable,
     /// The attended values, `[n, n_heads, head_dim]`.
     concat: Vec<f32>,
@@ -89,13 +90,20 @@ impl GqaAttention {
             project(pool, linear, &mut s.acts, y);
             add_bias(bias.as_deref(), y);
         }
-        let before = sized(&mut s.head, c.head_dim);
+        let before = sized(&mut s.before, c.head_dim);
         self.norm_and_rotate(w.q_norm.as_deref(), &s.turns, c.n_heads, before, q);
         self.norm_and_rotate(w.k_norm.as_deref(), &s.turns, c.n_kv_heads, before, k);
         cache.append(k, v)?;
 
         let concat = sized(&mut s.concat, n * c.q_width());
         self.attend(pool, first, cache, q, concat);
+        if let Some(norm) = &w.out_norm {
+            let before = sized(&mut s.before, c.q_width());
+            for row in concat.chunks_exact_mut(c.q_width()) {
+                before.copy_from_slice(row);
+                math::rms_norm(before, norm, c.norm_eps, row);
+            }
+        }
         s.acts.set(concat, n, c.q_width());
         project(pool, &w.out, &mut s.acts, out);
         Ok(())
@@ -114,7 +122,7 @@ impl GqaAttention {
         for (i, head) in rows.chunks_exact_mut(c.head_dim).enumerate() {
             if let Some(norm) = norm {
                 before.copy_from_slice(head);
-                math::rms_norm(before, norm, c.qk_norm_eps, head);
+                math::rms_norm(before, norm, c.norm_eps, head);
             }
             turns.rotate(i / heads, &mut head[..c.rotary_dims]);
         }

@@ -27,6 +27,8 @@ pub struct GqaWeights {
     pub q_norm: Option<Vec<f32>>,
     /// `[head_dim]`, for every key head.
     pub k_norm: Option<Vec<f32>>,
+    /// `[n_heads * head_dim]`: the norm of the attended values of all heads, before the output projection.
+    pub out_norm: Option<Vec<f32>>,
 }
 
 impl GqaWeights {
@@ -42,6 +44,7 @@ impl GqaWeights {
             ("v_bias", &self.v_bias, c.kv_width()),
             ("q_norm", &self.q_norm, c.head_dim),
             ("k_norm", &self.k_norm, c.head_dim),
+            ("out_norm", &self.out_norm, c.q_width()),
         ];
         for (name, vector, len) in vectors {
             if let Some(vector) = vector {

@@ -85,7 +85,7 @@ pub(crate) fn gqa(config: &GqaConfig, weights: &GqaWeights, cache: CacheType, x:
     let finish = |y: Vec<f64>, norm: &Option<Vec<f32>>, position: usize| {
         let finished = y.chunks_exact(c.head_dim).map(|head| {
             let mut head = match norm {
-                Some(norm) => rms_norm(head, norm, f64::from(c.qk_norm_eps)),
+                Some(norm) => rms_norm(head, norm, f64::from(c.norm_eps)),
                 None => head.to_vec(),
             };
             rotate(&c.rope, position, &mut head[..c.rotary_dims]);
@@ -115,7 +115,10 @@ pub(crate) fn gqa(config: &GqaConfig, weights: &GqaWeights, cache: CacheType, x:
             softmax_attend(&heads[h], keys, values, scale)
         };
         let concat: Vec<f64> = (0..c.n_heads).flat_map(of_head).collect();
-        out.times(&concat)
+        out.times(&match &w.out_norm {
+            Some(norm) => rms_norm(&concat, norm, f64::from(c.norm_eps)),
+            None => concat,
+        })
     });
     attended.flatten().collect()
 }

@@ -69,12 +69,13 @@ fn output_of(damage: impl Fn(&mut GqaConfig, &mut GqaWeights)) -> Vec<f32> {
 fn every_part_makes_a_difference() {
     let plain = output_of(|_, _| ());
     type Damage = (&'static str, fn(&mut GqaConfig, &mut GqaWeights));
-    let damages: [Damage; 8] = [
+    let damages: [Damage; 9] = [
         ("no query bias", |_, w| w.q_bias = None),
         ("no key bias", |_, w| w.k_bias = None),
         ("no value bias", |_, w| w.v_bias = None),
         ("no query norm", |_, w| w.q_norm = None),
         ("no key norm", |_, w| w.k_norm = None),
+        ("no output norm", |_, w| w.out_norm = None),
         ("neighbours instead of halves", |c, _| {
             c.rope = Rope::new(1e4, 6, RopeStyle::Interleaved).expect("an even width");
         }),
@@ -82,7 +83,7 @@ fn every_part_makes_a_difference() {
             c.rotary_dims = 10;
             c.rope = Rope::new(1e4, 10, RopeStyle::Halves).expect("an even width");
         }),
-        ("another epsilon", |c, _| c.qk_norm_eps = 0.5),
+        ("another epsilon", |c, _| c.norm_eps = 0.5),
     ];
     for (what, damage) in damages {
         let change = distance(&output_of(damage), &plain, 45);
@@ -108,10 +109,11 @@ fn wrong_weights_and_settings_are_refused_by_name() {
     assert_eq!(refusal(|_, w| w.v_bias = Some(vec![])), "v_bias");
     assert_eq!(refusal(|_, w| w.q_norm = w.q_bias.clone()), "q_norm");
     assert_eq!(refusal(|_, w| w.k_norm = Some(vec![])), "k_norm");
+    assert_eq!(refusal(|_, w| w.out_norm = w.q_norm.clone()), "out_norm");
     assert_eq!(refusal(|c, _| c.n_kv_heads = 4), "n_kv_heads");
     assert_eq!(refusal(|c, _| c.n_kv_heads = 0), "n_kv_heads");
     assert_eq!(refusal(|c, _| c.rotary_dims = 12), "rotary_dims");
     assert_eq!(refusal(|c, _| c.rotary_dims = 4), "rotary_dims");
     assert_eq!(refusal(|c, _| c.head_dim = usize::MAX / 2), "n_heads");
-    assert_eq!(refusal(|c, _| c.qk_norm_eps = f32::INFINITY), "qk_norm_eps");
+    assert_eq!(refusal(|c, _| c.norm_eps = f32::INFINITY), "norm_eps");
 }

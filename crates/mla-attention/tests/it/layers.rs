@@ -92,7 +92,7 @@ pub(crate) fn gqa_config(n_heads: usize, n_kv_heads: usize, head_dim: usize, rot
         n_kv_heads,
         head_dim,
         rotary_dims,
-        qk_norm_eps: 1e-5,
+        norm_eps: 1e-5,
         rope: Rope::new(1e4, rotary_dims, RopeStyle::Halves).expect("an even width"),
     }
 }
@@ -110,6 +110,7 @@ pub(crate) fn gqa_weights(c: &GqaConfig, bias: bool, norm: bool, seed: u64) -> G
         v_bias: bias.then(|| rng.values(kv_width, 0.3, 0.5)),
         q_norm: norm.then(|| rng.values(c.head_dim, 1.5, 0.5)),
         k_norm: norm.then(|| rng.values(c.head_dim, 1.0, 0.5)),
+        out_norm: norm.then(|| rng.values(q_width, 1.0, 0.5)),
     }
 }
 

@@ -57,7 +57,8 @@ impl App {
         let file = GgufFile::from_bytes(Bytes::from(std::mem::take(&mut self.input)))?;
         let files = ModelFiles::from_gguf(Arc::new(file))?;
         let tokenizer = files.tokenizer()?;
-        let model = CraftsmanModel::from_files(&files, &LoadOptions { act_mode, ..LoadOptions::default() })?;
+        let model =
+            CraftsmanModel::from_files(&files, &LoadOptions { act_mode: Some(act_mode), ..LoadOptions::default() })?;
         let n_ctx = CONTEXT.min(model.config().n_ctx);
         self.generator = Some(Generator {
             tokenizer,

@@ -94,13 +94,14 @@ impl ExpertBank {
     /// A bank of routed experts and perhaps a shared one.
     ///
     /// # Panics
-    /// When the routed experts are not of one shape, or the shared one has another input or output.
+    /// When the routed experts are not of one shape, the shared one has another input or output, or one has a norm inside.
     #[must_use]
     pub fn new(routed: Vec<SwiGlu>, shared: Option<SwiGlu>) -> ExpertBank {
         let shapes = |f: &SwiGlu| (f.gate().rows(), f.gate().cols());
         assert!(routed.windows(2).all(|pair| shapes(&pair[0]) == shapes(&pair[1])), "experts of one shape");
         let fits = |s: &SwiGlu| routed.first().is_none_or(|r| r.gate().cols() == s.gate().cols());
         assert!(shared.as_ref().is_none_or(fits), "a shared expert for the same tokens");
+        assert!(!routed.iter().chain(&shared).any(SwiGlu::has_norm), "experts have no norm inside");
         let validated = routed.iter().map(|_| AtomicBool::new(false)).collect();
         ExpertBank { routed, shared, residency: None, validated }
     }

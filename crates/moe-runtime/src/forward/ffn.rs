@@ -1,4 +1,5 @@
-//! The gated feed-forward network: `down(act(gate(x)) * up(x))`, with SiLU or the squared ReLU as `act`.
+//! The gated feed-forward network: `down(norm(act(gate(x)) * up(x)))`, with SiLU or the squared ReLU as `act`, and without
+//! the norm in most models.
 //!
 //! Sources: "GLU variants improve transformer" (arXiv 2002.05202), SwiGLU; `relu2` of Hugging Face transformers.
 
@@ -16,15 +17,38 @@ pub struct SwiGlu {
     up: Linear,
     down: Linear,
     activation: Activation,
+    /// The norm of the product, before `down`.
+    norm: Option<ProductNorm>,
     /// The digests of the matrices where they are mapped tiles.
     tile_digests: Option<TileDigests>,
+}
+
+/// The RMSNorm of a product of gate and up.
+#[derive(Debug, Clone)]
+struct ProductNorm {
+    /// One factor per value of the product, `[ff]`.
+    weight: Vec<f32>,
+    eps: f32,
+}
+
+impl ProductNorm {
+    /// Norms every row of `rows` `[n, ff]`; `before` is a buffer.
+    fn apply(&self, rows: &mut [f32], before: &mut Vec<f32>) {
+        for row in rows.chunks_exact_mut(self.weight.len()) {
+            before.clear();
+            before.extend_from_slice(row);
+            math::rms_norm(before, &self.weight, self.eps, row);
+        }
+    }
 }
 
 /// Buffers of [`SwiGlu::forward`], reused from call to call.
 #[derive(Debug, Default)]
 pub struct FfnScratch {
-    /// `[n, ff]`: `act(gate) * up`.
+    /// `[n, ff]`: `act(gate) * up`, or its norm.
     product: Vec<f32>,
+    /// `[ff]`: a row of the product before its norm.
+    before: Vec<f32>,
     hidden: ActivationBuffer,
     workers: Workers,
 }
@@ -52,17 +76,26 @@ impl SwiGlu {
     /// # Errors
     /// [`LoadError::Shape`] when the matrices do not fit each other.
     pub fn new(gate: Linear, up: Linear, down: Linear) -> Result<SwiGlu> {
+        let network = SwiGlu { gate, up, down, activation: Activation::Silu, norm: None, tile_digests: None };
+        network.check()?;
+        Ok(network)
+    }
+
+    fn check(&self) -> Result<()> {
+        let SwiGlu { gate, up, down, norm, .. } = self;
         let (ff, hidden) = (gate.rows(), gate.cols());
-        for (name, linear, rows, cols) in [("up", &up, ff, hidden), ("down", &down, hidden, ff)] {
+        let misfit = |part: &str, expected: Vec<usize>, got: Vec<usize>| {
+            Err(Error::Load(LoadError::Shape { tensor: format!("feed-forward {part}"), expected, got }))
+        };
+        for (name, linear, rows, cols) in [("up", up, ff, hidden), ("down", down, hidden, ff)] {
             if (linear.rows(), linear.cols()) != (rows, cols) {
-                return Err(Error::Load(LoadError::Shape {
-                    tensor: format!("feed-forward {name}"),
-                    expected: vec![rows, cols],
-                    got: vec![linear.rows(), linear.cols()],
-                }));
+                return misfit(name, vec![rows, cols], vec![linear.rows(), linear.cols()]);
             }
         }
-        Ok(SwiGlu { gate, up, down, activation: Activation::Silu, tile_digests: None })
+        match norm {
+            Some(norm) if norm.weight.len() != ff => misfit("norm", vec![ff], vec![norm.weight.len()]),
+            _ => Ok(()),
+        }
     }
 
     /// The same network with another function on its gate.
@@ -71,12 +104,30 @@ impl SwiGlu {
         SwiGlu { activation, ..self }
     }
 
+    /// The same network with an RMSNorm of weight `[ff]` over the product of gate and up.
+    ///
+    /// # Errors
+    /// [`LoadError::Shape`] when the weight does not fit the matrices.
+    pub fn with_norm(self, weight: Vec<f32>, eps: f32) -> Result<SwiGlu> {
+        let network = SwiGlu { norm: Some(ProductNorm { weight, eps }), ..self };
+        network.check()?;
+        Ok(network)
+    }
+
+    /// Whether the product of gate and up passes through a norm.
+    #[must_use]
+    pub fn has_norm(&self) -> bool {
+        self.norm.is_some()
+    }
+
     /// The same network with other gate and up matrices of the same shapes.
     ///
     /// # Errors
     /// As [`SwiGlu::new`].
     pub fn with_gate_and_up(&self, gate: Linear, up: Linear) -> Result<SwiGlu> {
-        Ok(SwiGlu::new(gate, up, self.down.clone())?.with_activation(self.activation))
+        let network = SwiGlu { gate, up, tile_digests: None, ..self.clone() };
+        network.check()?;
+        Ok(network)
     }
 
     /// The gate matrix, `[ff, hidden]`.
@@ -138,9 +189,12 @@ impl SwiGlu {
         on_hidden: impl FnOnce(&[f32]),
     ) {
         let (n, ff) = (x.n(), self.gate.rows());
-        let FfnScratch { product, hidden, workers } = scratch;
+        let FfnScratch { product, before, hidden, workers } = scratch;
         product.resize(n * ff, 0.0);
         self.hidden(pool, x, workers, product);
+        if let Some(norm) = &self.norm {
+            norm.apply(product, before);
+        }
         on_hidden(product);
         hidden.set_in(self.down.act_mode(), product, n, ff);
         self.down.forward(pool, hidden, y);
@@ -152,6 +206,9 @@ impl SwiGlu {
     /// When `x` or `out` has another width.
     pub fn hidden_rows(&self, pool: &Pool, x: &mut ActivationBuffer, out: &mut [f32]) {
         self.hidden(pool, x, &mut Workers::default(), out);
+        if let Some(norm) = &self.norm {
+            norm.apply(out, &mut Vec::new());
+        }
     }
 
     fn hidden(&self, pool: &Pool, x: &mut ActivationBuffer, workers: &mut Workers, out: &mut [f32]) {

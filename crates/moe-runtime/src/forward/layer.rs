@@ -104,7 +104,11 @@ impl DecoderLayer {
             Some(moe) => load_moe(&rows, moe, config.activation)?,
             None => {
                 let names = ["ffn_gate.weight", "ffn_up.weight", "ffn_down.weight"];
-                FeedForward::Dense(load_network(&rows, names, config.activation)?)
+                let network = load_network(&rows, names, config.activation)?;
+                FeedForward::Dense(match rows.optional_vector("ffn_sub_norm.weight")? {
+                    Some(weight) => network.with_norm(weight, config.norm_eps)?,
+                    None => network,
+                })
             }
         };
         Ok(DecoderLayer {
@@ -320,6 +324,7 @@ fn load_attention(rows: &RowReader<'_>, config: &ModelConfig) -> Result<Attentio
                 v_bias: rows.optional_vector("attn_v.bias")?,
                 q_norm: rows.optional_vector("attn_q_norm.weight")?,
                 k_norm: rows.optional_vector("attn_k_norm.weight")?,
+                out_norm: rows.optional_vector("attn_sub_norm.weight")?,
             };
             Ok(Attention::Gqa(GqaAttention::new(config.gqa()?, weights)?))
         }

@@ -28,8 +28,9 @@ use crate::storage::weight_storage::{StorageReport, WeightStorage};
 /// How a model is loaded and run.
 #[derive(Clone, Debug)]
 pub struct LoadOptions {
-    /// Activations of ternary, Q8_0 and Q6_K matrices; [`ActMode::F32`] for reference runs.
-    pub act_mode: ActMode,
+    /// Activations of ternary, Q8_0 and Q6_K matrices; [`ActMode::F32`] for reference runs. `None` for those that the model
+    /// was trained with ([`ModelConfig::trained_act`]), and INT8 by block where its files do not tell of any.
+    pub act_mode: Option<ActMode>,
     /// The threads that compute.
     pub pool: Arc<Pool>,
     /// How kernels are chosen.
@@ -42,10 +43,10 @@ pub struct LoadOptions {
 }
 
 impl Default for LoadOptions {
-    /// INT8 activations by block, one thread, the default kernels, weights in the mapped file, none of them missing.
+    /// The model's own activations or INT8 by block, one thread, the default kernels, weights in the mapped file, none of them missing.
     fn default() -> LoadOptions {
         LoadOptions {
-            act_mode: ActMode::default(),
+            act_mode: None,
             pool: Arc::new(Pool::serial()),
             kernels: SelectorOptions::default(),
             storage: WeightStorage::default(),
@@ -124,7 +125,8 @@ fn load_model(
         Weightless::find(catalog)?.refuse(catalog.source().path())?;
     }
     let kernels = KernelSelector::new(options.kernels.clone());
-    let reader = WeightReader::new(catalog, options.act_mode, &kernels);
+    let act_mode = options.act_mode.or(config.trained_act).unwrap_or_default();
+    let reader = WeightReader::new(catalog, act_mode, &kernels);
     let rows = RowReader::of_model(reader, &config);
     let layers = (0..config.n_layers).map(|l| DecoderLayer::read(reader, &config, l));
     let mut weights = ModelWeights {

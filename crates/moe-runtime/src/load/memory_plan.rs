@@ -3,7 +3,7 @@
 //! **Invariant:** the sum is an upper bound of the resident memory: mapped weights count in full although the system may
 //! page them, and buffers count at their largest.
 
-use gguf_bitnet::{Catalog, TensorClass, TensorType};
+use gguf_bitnet::{Catalog, RowOrder, TensorClass, TensorType};
 use mla_attention::CacheType;
 
 use crate::error::{Error, Result};
@@ -33,9 +33,9 @@ impl MemoryPlan {
     pub fn new(config: &ModelConfig, catalog: &Catalog, n_ctx: usize, ty: CacheType, chunk: usize) -> MemoryPlan {
         let (mut mapped, mut converted) = (0u64, 0u64);
         for tensor in catalog.tensors() {
-            let transposed = tensor.parts.iter().any(|part| part.transposed);
+            let copied = tensor.parts.iter().any(|part| part.order != RowOrder::AsStored);
             for (stored, (params, bytes)) in catalog.storage(tensor) {
-                match loaded_width(tensor.class, stored, transposed) {
+                match loaded_width(tensor.class, stored, copied) {
                     None => mapped = mapped.saturating_add(bytes),
                     Some(width) => converted = converted.saturating_add(params.saturating_mul(width)),
                 }
@@ -82,15 +82,16 @@ impl MemoryPlan {
     }
 }
 
-/// Bytes per weight after loading, or `None` when the stored bytes are used as they are.
-pub(crate) fn loaded_width(class: TensorClass, stored: TensorType, transposed: bool) -> Option<u64> {
+/// Bytes per weight after loading, or `None` when the stored bytes are used as they are. Rows that are `copied` into another
+/// order take at most as much as F32.
+pub(crate) fn loaded_width(class: TensorClass, stored: TensorType, copied: bool) -> Option<u64> {
     match class {
         TensorClass::Norm | TensorClass::Router | TensorClass::RouterBias | TensorClass::Bias => Some(4),
-        _ if transposed => Some(if matches!(stored, TensorType::F16 | TensorType::Bf16) { 2 } else { 4 }),
+        _ if copied => Some(if matches!(stored, TensorType::F16 | TensorType::Bf16) { 2 } else { 4 }),
         _ => match stored {
             TensorType::Tq1_0 | TensorType::Tq2_0 | TensorType::BitnetT158 | TensorType::BitnetT158Flat => None,
-            // I2_S is repacked to 66 bytes per 256 weights; one byte per weight is an upper bound.
-            TensorType::I2s | TensorType::I2sArm => Some(1),
+            // They are repacked to 66 bytes per 256 weights; one byte per weight is an upper bound.
+            TensorType::I2s | TensorType::I2sArm | TensorType::U8Trits => Some(1),
             other if crate::load::weights::dense_type(other).is_some() => None,
             _ => Some(4),
         },

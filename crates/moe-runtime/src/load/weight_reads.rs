@@ -4,7 +4,7 @@
 //! experts the share that one token chooses, and one row of the embedding. The cache comes on top, position by position
 //! ([`mla_attention::CompressedMlaCache::bytes_per_token`]).
 
-use gguf_bitnet::TensorClass;
+use gguf_bitnet::{RowOrder, TensorClass};
 
 use crate::load::files::ModelFiles;
 use crate::load::memory_plan::loaded_width;
@@ -17,9 +17,9 @@ impl ModelFiles {
         let ModelFiles { config, catalog, .. } = self;
         let tied = catalog.find("output.weight").is_none();
         catalog.tensors().iter().fold(0, |sum, tensor| {
-            let transposed = tensor.parts.iter().any(|part| part.transposed);
+            let copied = tensor.parts.iter().any(|part| part.order != RowOrder::AsStored);
             let bytes = catalog.storage(tensor).into_iter().fold(0u64, |sum, (stored, (params, bytes))| {
-                let width = loaded_width(tensor.class, stored, transposed);
+                let width = loaded_width(tensor.class, stored, copied);
                 sum.saturating_add(width.map_or(bytes, |width| params.saturating_mul(width)))
             });
             sum.saturating_add(match (tensor.class, &config.moe) {

@@ -1,13 +1,14 @@
 //! From named tensors in a file to the matrices and vectors that layers compute with.
 //!
 //! Types that a kernel reads as they are stay where the file is mapped. All others (Q4_K, F8_E4M3, ...) are dequantised to F32
-//! here, and the pages they came from are given back. Vectors and the router become F32, whatever the file holds.
+//! here, and the pages they came from are given back. Vectors and the router become F32, whatever the file holds. Matrices of
+//! trits with one scale (I2_S, and the linear layers of BitNet checkpoints) become TQ2_0 with that scale.
 //!
 //! **Invariant:** a shape is compared with the configuration before memory for it is taken, and no layer computes with a
 //! kernel that was not tested on a tensor of its type ([`KernelSelector`]).
 
 use gguf_bitnet::{Catalog, LogicalTensor, Matrix, TensorClass, TensorType};
-use ternary_core::{ActMode, BLOCK, Bytes, Scales, TernaryTensor};
+use ternary_core::{ActMode, BLOCK, Bytes, Packing, Scales, TernaryTensor, f16};
 use tl_kernels::{DenseType, KernelSelector, Linear};
 
 use crate::error::{Error, Result};
@@ -101,6 +102,23 @@ impl<'a> WeightReader<'a> {
 
     /// One matrix of a tensor as the file stores it, before a kernel is chosen.
     fn read_linear(&self, tensor: &LogicalTensor, outer: usize) -> Result<Linear> {
+        if let Some(scale) = self.catalog.trit_scale(tensor)? {
+            let mut row = vec![0.0; tensor.cols()];
+            let first = outer * tensor.matrix_rows();
+            let linear = self.trits(tensor, scale, |r, trits| {
+                self.catalog.read_rows(tensor, first + r..first + r + 1, &mut row)?;
+                trits
+                    .iter_mut()
+                    .zip(&row)
+                    .for_each(|(trit, &value)| *trit = i8::from(value > 0.0) - i8::from(value < 0.0));
+                Ok(())
+            })?;
+            self.catalog.release(tensor);
+            return match linear {
+                Some(linear) => Ok(linear),
+                None => self.dequantised(tensor, outer, tensor.matrix_rows(), tensor.cols()),
+            };
+        }
         if self.catalog.has_scales(tensor) {
             return self.dequantised(tensor, outer, tensor.matrix_rows(), tensor.cols());
         }
@@ -128,13 +146,54 @@ impl<'a> WeightReader<'a> {
             TensorType::I2sArm => Some(ternary_core::I2sLayout::Arm),
             _ => None,
         };
-        if let Some(layout) = layout.filter(|_| in_blocks) {
-            let tensor_of = TernaryTensor::from_i2s(layout, rows, cols, &bytes);
-            let linear = ternary(tensor_of.map_err(|e| located(e.into()))?)?;
-            self.catalog.release(tensor);
-            return Ok(linear);
+        if let Some(layout) = layout {
+            let (codes, scale) = layout.decode(&bytes, rows * cols).map_err(|e| located(e.into()))?;
+            let linear = self.trits(tensor, scale, |r, trits| {
+                trits.copy_from_slice(&codes[r * cols..(r + 1) * cols]);
+                Ok(())
+            })?;
+            if let Some(linear) = linear {
+                self.catalog.release(tensor);
+                return Ok(linear);
+            }
         }
         self.dequantised(tensor, outer, rows, cols)
+    }
+
+    /// One matrix of a tensor as trits with one scale, padded to whole blocks; `write` gives the trits of a row. `None` where
+    /// no product reads them: rows that fill no whole blocks, with activations that are not rounded.
+    fn trits(
+        &self,
+        tensor: &LogicalTensor,
+        scale: f32,
+        mut write: impl FnMut(usize, &mut [i8]) -> Result<()>,
+    ) -> Result<Option<Linear>> {
+        let (rows, cols) = (tensor.matrix_rows(), tensor.cols());
+        let whole = cols.is_multiple_of(BLOCK);
+        if !whole && self.mode == ActMode::F32 {
+            return Ok(None);
+        }
+        let located = |source| Error::Load(LoadError::Weight { tensor: tensor.name.clone(), source });
+        let (packing, padded) = (Packing::Tq2_0, cols.next_multiple_of(BLOCK));
+        let row_bytes = packing.row_bytes(padded).map_err(|e| located(e.into()))?;
+        let size = rows.saturating_mul(row_bytes);
+        let no_memory = |_| Error::Load(LoadError::Memory { what: tensor.name.clone(), bytes: size });
+        let (mut bytes, mut trits) = (Vec::new(), vec![0; padded]);
+        bytes.try_reserve_exact(size).map_err(no_memory)?;
+        bytes.resize(size, 0);
+        for (r, packed) in bytes.chunks_exact_mut(row_bytes).enumerate() {
+            write(r, &mut trits[..cols])?;
+            for (block, out) in trits.as_chunks().0.iter().zip(packed.chunks_exact_mut(packing.block_bytes())) {
+                packing.encode(block, f16::ONE, out);
+            }
+        }
+        let packed = TernaryTensor::new(packing, rows, padded, Bytes::from(bytes), Scales::PerTensor(scale));
+        let packed = packed.map_err(|e| located(e.into()))?;
+        let linear = match whole {
+            true => Linear::ternary(packed, self.mode),
+            false => Linear::ternary_padded(packed, cols, self.mode),
+        };
+        linear.map(Some).map_err(located)
     }
 
     /// One matrix of a tensor as F32, a row at a time.

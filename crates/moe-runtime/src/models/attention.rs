@@ -126,11 +126,11 @@ impl AttentionConfig {
         }
     }
 
-    /// How a fused key/value expansion is split; all zero without latent attention.
+    /// How a fused key/value expansion is split, and the rows of a head that may be stored in halves.
     pub(crate) fn split_dims(&self, n_heads: usize) -> SplitDims {
         match *self {
-            AttentionConfig::Mla(MlaDims { qk_nope, v_head, .. }) => SplitDims { n_heads, qk_nope, v_head },
-            AttentionConfig::Gqa(_) => SplitDims::default(),
+            AttentionConfig::Mla(MlaDims { qk_nope, v_head, .. }) => SplitDims { n_heads, qk_nope, v_head, paired: 0 },
+            AttentionConfig::Gqa(GqaDims { head_dim, .. }) => SplitDims { paired: head_dim, ..SplitDims::default() },
         }
     }
 

@@ -9,6 +9,7 @@
 use std::fmt;
 
 use mla_attention::CacheShape;
+use ternary_core::ActMode;
 
 use super::attention::{AttentionConfig, RopeConfig};
 use super::error::ConfigError;
@@ -32,6 +33,8 @@ pub struct Architecture {
     pub(crate) tensors: &'static [TensorRow],
     /// Tokens with a role that files do not state.
     pub(crate) tokens: &'static SpecialTokens,
+    /// The function inside feed-forward parts where files do not name one.
+    pub(crate) activation: Activation,
     /// Reads a checkpoint's `config.json`.
     pub(crate) from_hf: fn(&HfKeys<'_>) -> Result<ModelConfig>,
     /// Whether a GGUF with this architecture's name holds this architecture, asked in the order of the registry.
@@ -76,6 +79,34 @@ pub enum Activation {
     SquaredRelu,
 }
 
+impl Activation {
+    /// The keys that name the function: of `config.json`, and of GGUF metadata behind the name of the architecture.
+    pub(crate) const KEYS: [&str; 2] = ["hidden_act", "hidden_activation"];
+
+    /// Every function, the default first.
+    pub const ALL: [Activation; 2] = [Activation::Silu, Activation::SquaredRelu];
+
+    /// The name in `config.json` and in GGUF metadata.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Activation::Silu => "silu",
+            Activation::SquaredRelu => "relu2",
+        }
+    }
+
+    /// The function of this name.
+    pub(crate) fn by_name(name: &str) -> Option<Activation> {
+        Activation::ALL.into_iter().find(|activation| activation.name() == name)
+    }
+}
+
+impl fmt::Display for Activation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
 /// Every number and rule of one model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelConfig {
@@ -107,6 +138,8 @@ pub struct ModelConfig {
     pub norm_eps: f32,
     /// Positions that the model was made for.
     pub n_ctx: usize,
+    /// The rounding of activations that the ternary matrices were trained with; `None` where the files do not tell of one.
+    pub trained_act: Option<ActMode>,
     /// Whether the model has a head of its own; `Absent` means that the embedding serves as the head.
     pub head: Presence,
     /// Numbers and rules above that the file does not state.
@@ -114,6 +147,12 @@ pub struct ModelConfig {
 }
 
 impl ModelConfig {
+    /// Computes `activation` in every feed-forward part, whatever the files say or leave open.
+    pub fn set_activation(&mut self, activation: Activation) {
+        self.activation = activation;
+        self.guesses.retain(|guess| !Activation::KEYS.iter().any(|key| guess.key.ends_with(key)));
+    }
+
     /// Whether a layer has experts.
     #[must_use]
     pub fn is_moe(&self, layer: usize) -> bool {
@@ -157,7 +196,7 @@ impl ModelConfig {
             n_kv_heads: dims.n_kv_heads,
             head_dim: dims.head_dim,
             rotary_dims: self.rope.dims,
-            qk_norm_eps: self.norm_eps,
+            norm_eps: self.norm_eps,
             rope: self.rotation()?,
         })
     }

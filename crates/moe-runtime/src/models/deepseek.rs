@@ -5,7 +5,7 @@
 
 use gguf_bitnet::{Piece, Spelling, TensorClass as Class};
 
-use super::config::Architecture;
+use super::config::{Activation, Architecture};
 use super::experts::{Gating, GroupScore};
 use super::gguf::{self, GgufKeys};
 use super::hf::{self, read::Routing};
@@ -23,6 +23,7 @@ pub(super) static V2: Architecture = Architecture {
     gguf_name: "deepseek2",
     tensors: TENSORS,
     tokens: &SpecialTokens::NONE,
+    activation: Activation::Silu,
     from_hf: |keys| hf::read::model(keys, &V2, |keys, _| hf::read::mla(keys, true), Some(&V2_ROUTING)),
     claims_gguf: |keys| Ok(!is_v3(keys)?),
     from_gguf: |keys| gguf::read::model(keys, &V2, gguf::read::mla, Gating::Softmax),
@@ -44,6 +45,7 @@ pub(super) static V3: Architecture = Architecture {
     gguf_name: "deepseek2",
     tensors: TENSORS,
     tokens: &SpecialTokens::NONE,
+    activation: Activation::Silu,
     from_hf: |keys| hf::read::model(keys, &V3, |keys, _| hf::read::mla(keys, false), Some(&V3_ROUTING)),
     claims_gguf: is_v3,
     from_gguf: |keys| gguf::read::model(keys, &V3, gguf::read::mla, Gating::Softmax),

@@ -5,7 +5,7 @@
 
 use gguf_bitnet::TensorClass as Class;
 
-use super::config::Architecture;
+use super::config::{Activation, Architecture};
 use super::experts::{Gating, GroupScore};
 use super::hf::read::Routing;
 use super::spellings::{
@@ -20,6 +20,7 @@ pub(super) static GLM4_MOE: Architecture = Architecture {
     gguf_name: "glm4moe",
     tensors: TENSORS,
     tokens: &glm4_moe_lite::TOKENS,
+    activation: Activation::Silu,
     from_hf: |keys| hf::read::model(keys, &GLM4_MOE, |keys, heads| hf::read::gqa(keys, heads, 0.5), Some(&ROUTING)),
     claims_gguf: |_| Ok(true),
     from_gguf: |keys| gguf::read::model(keys, &GLM4_MOE, gguf::read::gqa, Gating::Sigmoid),

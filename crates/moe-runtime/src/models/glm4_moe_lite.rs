@@ -3,7 +3,7 @@
 //! Sources: `glm4_moe_lite` in Hugging Face transformers (which selects with a bias for every `topk_method`);
 //! llama.cpp, which stores the model as its architecture `deepseek2`.
 
-use super::config::{Architecture, ModelConfig};
+use super::config::{Activation, Architecture, ModelConfig};
 use super::experts::{Gating, GroupScore};
 use super::gguf::GgufKeys;
 use super::hf::{HfKeys, read::Routing};
@@ -16,6 +16,7 @@ pub(super) static GLM4_MOE_LITE: Architecture = Architecture {
     gguf_name: "deepseek2",
     tensors: deepseek::TENSORS,
     tokens: &TOKENS,
+    activation: Activation::Silu,
     from_hf,
     claims_gguf,
     from_gguf: |keys| gguf::read::model(keys, &GLM4_MOE_LITE, gguf::read::mla, Gating::Sigmoid),

@@ -34,7 +34,7 @@ fn int8_activations_and_threads_give_the_same_bits_too() {
     let path = case("ternary-forward").join("model.gguf");
     let load = |threads: usize| {
         let pool = Arc::new(if threads == 1 { Pool::serial() } else { Pool::new(threads).expect("threads start") });
-        let options = LoadOptions { act_mode: ActMode::A8Block, pool, ..LoadOptions::default() };
+        let options = LoadOptions { act_mode: Some(ActMode::A8Block), pool, ..LoadOptions::default() };
         Arc::new(CraftsmanModel::load(&path, &options).expect("the model loads"))
     };
     let tokens: Vec<u32> = (0..20).map(|i| i * 3 % 29).collect();

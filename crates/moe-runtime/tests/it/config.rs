@@ -7,6 +7,7 @@ use moe_runtime::models::{
     Activation, AttentionConfig, Gating, GqaDims, GroupScore, MlaDims, ModelConfig, Presence, RouterConfig, WeightNorm,
 };
 use serde_json::{Value as Json, json};
+use ternary_core::ActMode;
 
 fn hf(case: &str) -> Json {
     let text = std::fs::read_to_string(fixtures::path(format!("goldens/{case}/config.json"))).expect("the file reads");
@@ -142,7 +143,7 @@ fn the_language_model_of_a_multimodal_checkpoint_is_nested() {
     section.as_object_mut().expect("an object").remove("tie_word_embeddings");
     let whole = json!({ "model_type": "glm_pictures", "tie_word_embeddings": true, "text_config": section });
     assert_eq!(ModelConfig::from_hf(&whole).expect("it reads").head, Presence::Absent);
-    refused(ModelConfig::from_hf(&json!({ "text_config": { "model_type": "llama" } })), &["`llama`"]);
+    refused(ModelConfig::from_hf(&json!({ "text_config": { "model_type": "bloom" } })), &["`bloom`"]);
 }
 
 #[test]
@@ -218,7 +219,7 @@ fn hostile_configurations_are_errors_that_name_the_key() {
         assert!(changed("glm-tiny", &[(key, value.clone())]).is_err(), "{key} = {value}");
     }
     assert!(changed("glm4-moe-gqa", &[("num_key_value_heads", json!(3))]).is_err());
-    refused(changed("glm-tiny", &[("model_type", json!("llama"))]), &["`llama`", "glm4_moe_lite"]);
+    refused(changed("glm-tiny", &[("model_type", json!("bloom"))]), &["`bloom`", "glm4_moe_lite"]);
     refused(without("glm-tiny", "model_type"), &["model_type"]);
     refused(ModelConfig::from_hf_str("{"), &["config.json", "JSON"]);
     refused(ModelConfig::from_hf_str("[]"), &["not an object"]);
@@ -376,7 +377,10 @@ fn gguf_rope_scaling_is_refused_by_name() {
 
 #[test]
 fn hostile_metadata_is_an_error() {
-    refused(changed_gguf("glm-tiny", "general.architecture", "llama"), &["`llama`", "deepseek2 and glm4moe"]);
+    refused(
+        changed_gguf("glm-tiny", "general.architecture", "bloom"),
+        &["`bloom`", "deepseek2, glm4moe, llama, bitnet-b1.58 and bitnet"],
+    );
     for (key, value) in [
         ("block_count", Value::U32(0)),
         ("block_count", Value::U32(u32::MAX)),
@@ -522,4 +526,59 @@ fn every_missing_key_that_has_a_default_is_recorded_with_it() {
         let found: Vec<_> = config.guesses.iter().map(|guess| (guess.key.as_str(), guess.value.as_str())).collect();
         assert_eq!(found, [(key, value)], "{case}");
     }
+}
+
+#[test]
+fn dense_architectures_read_as_they_are() {
+    let llama = ModelConfig::from_hf(&hf("llama-one-kv")).expect("it reads");
+    let want = GqaDims { n_kv_heads: 1, head_dim: 10, qk_norm: Presence::Absent, bias: Presence::Absent };
+    assert_eq!((llama.attention, llama.rope.dims), (AttentionConfig::Gqa(want), 10));
+    // The rows of its checkpoint are read in the order of GGUF files.
+    assert_eq!((llama.rope.style, llama.rope.theta, llama.norm_eps), (RopeStyle::Interleaved, 500.0, 1e-3));
+    assert_eq!((llama.n_dense, llama.moe.is_none(), llama.activation), (3, true, Activation::Silu));
+    assert_eq!((llama.trained_act, llama.head), (None, Presence::Required));
+    assert!(llama.guesses.is_empty(), "{:?}", llama.guesses);
+
+    let bitnet = ModelConfig::from_hf(&hf("bitnet-packed")).expect("it reads");
+    assert_eq!((bitnet.rope.style, bitnet.activation), (RopeStyle::Halves, Activation::SquaredRelu));
+    assert_eq!((bitnet.trained_act, bitnet.head), (Some(ActMode::A8Token), Presence::Absent));
+    assert_eq!(ModelConfig::from_hf(&hf("bitnet-plain")).expect("it reads").trained_act, None);
+
+    let without_all = |case: &str, keys: &[&str]| {
+        let mut json = hf(case);
+        keys.iter().for_each(|key| drop(json.as_object_mut().expect("an object").remove(*key)));
+        ModelConfig::from_hf(&json).expect("the defaults count")
+    };
+    let keys = ["hidden_act", "rope_parameters", "num_key_value_heads", "head_dim"];
+    let llama = without_all("llama-tiny", &keys);
+    assert_eq!((llama.activation, llama.rope.theta, llama.rope.dims), (Activation::Silu, 1e4, 64));
+    assert_eq!(llama.guesses.len(), 4, "{:?}", llama.guesses);
+    let bitnet = without_all("bitnet-plain", &keys[..2]);
+    assert_eq!((bitnet.activation, bitnet.rope.theta), (Activation::SquaredRelu, 5e5));
+}
+
+#[test]
+fn variants_of_dense_architectures_are_refused_by_name() {
+    refused(changed("llama-tiny", &[("attention_bias", json!(true))]), &["`attention_bias`", "llama"]);
+    refused(changed("llama-tiny", &[("mlp_bias", json!(true))]), &["`mlp_bias`"]);
+    refused(changed("llama-tiny", &[("partial_rotary_factor", json!(0.5))]), &["partial_rotary_factor", "whole heads"]);
+    let llama3 = json!({"rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0});
+    refused(changed("llama-tiny", &[("rope_parameters", llama3)]), &["`llama3`"]);
+    refused(changed("mistral-no-window", &[("sliding_window", json!(128))]), &["`sliding_window` = 128"]);
+    refused(changed("mistral-no-window", &[("sliding_window", json!("all"))]), &["sliding_window"]);
+    assert!(changed("mistral-no-window", &[("sliding_window", json!(512))]).is_ok(), "as long as the context");
+    let silent = without("mistral-no-window", "sliding_window").expect("the default is longer than the context");
+    assert_eq!((silent.guesses[0].key.as_str(), silent.guesses[0].value.as_str()), ("sliding_window", "4096"));
+    let quantized = |changes: &[(&str, Json)]| {
+        let mut section = hf("bitnet-packed")["quantization_config"].clone();
+        changes.iter().for_each(|(key, value)| section[*key] = value.clone());
+        changed("bitnet-packed", &[("quantization_config", section)])
+    };
+    refused(quantized(&[("use_rms_norm", json!(true))]), &["`use_rms_norm`"]);
+    refused(quantized(&[("linear_class", json!("other"))]), &["`linear_class`", "other"]);
+    refused(quantized(&[("quantization_mode", json!("late"))]), &["`quantization_mode`", "late"]);
+    let online =
+        |modules: Json| quantized(&[("quantization_mode", json!("online")), ("modules_to_not_convert", modules)]);
+    refused(online(json!(["o_proj"])), &["`modules_to_not_convert`", "o_proj"]);
+    assert!(online(json!(["lm_head"])).is_ok());
 }

@@ -158,7 +158,7 @@ impl<T> Recorder<'_, T> {
 
 /// Reference settings: F32 activations, one thread.
 pub(crate) fn options() -> LoadOptions {
-    LoadOptions { act_mode: ActMode::F32, ..LoadOptions::default() }
+    LoadOptions { act_mode: Some(ActMode::F32), ..LoadOptions::default() }
 }
 
 pub(crate) fn case(name: &str) -> std::path::PathBuf {

@@ -10,7 +10,7 @@ use crate::golden::{case, run};
 
 fn load(act_mode: ActMode, kernel: Option<KernelKind>) -> Arc<CraftsmanModel> {
     let kernels = SelectorOptions { kernel, ..SelectorOptions::default() };
-    let options = LoadOptions { act_mode, kernels, ..LoadOptions::default() };
+    let options = LoadOptions { act_mode: Some(act_mode), kernels, ..LoadOptions::default() };
     let path = case("ternary-forward").join("model.gguf");
     Arc::new(CraftsmanModel::load(&path, &options).expect("the model loads"))
 }

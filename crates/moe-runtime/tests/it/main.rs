@@ -6,6 +6,7 @@ mod chunks;
 mod config;
 mod constructs;
 mod decoded;
+mod dense;
 mod expert_memory;
 mod experts;
 mod generation;

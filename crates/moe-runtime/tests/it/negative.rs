@@ -2,14 +2,17 @@
 //! otherwise the goldens could not show that the rule is kept.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use gguf_bitnet::Catalog;
+use gguf_bitnet::{Catalog, TensorType};
 use mla_attention::RopeStyle;
-use moe_runtime::ModelFiles;
 use moe_runtime::forward::{At, RoutingDecision, Taps};
-use moe_runtime::models::{Activation, Gating, ModelConfig, RouterConfig, WeightNorm};
+use moe_runtime::models::{Activation, Gating, ModelConfig, RouterConfig, WeightNorm, mapper};
+use moe_runtime::{CraftsmanModel, LoadOptions, ModelFiles};
 
-use crate::golden::{Distance, case, load_changed, read_case, run};
+use crate::golden::{Distance, case, load_changed, options, read_case, run};
+use crate::goldens::{is_close, load_as_trained};
+use crate::memory_source::MemorySource;
 use crate::naive_mla::NaiveMla;
 
 fn router(config: &mut ModelConfig) -> &mut RouterConfig {
@@ -35,6 +38,68 @@ fn a_softmax_router_is_noticed() {
 #[test]
 fn another_activation_is_noticed() {
     assert_red(&distance_of("glm-tiny", |c| c.activation = Activation::SquaredRelu));
+    assert_red(&distance_of("llama-tiny", |c| c.activation = Activation::SquaredRelu));
+    assert_red(&distance_of("bitnet-plain", |c| c.activation = Activation::Silu));
+    let golden = read_case("bitnet-packed");
+    let silu = run(&changed_as_trained("bitnet-packed", |c| c.activation = Activation::Silu), &golden.tokens, 64, ());
+    assert!(!is_close(&silu, &golden));
+}
+
+/// The model of a case with the activations that it was trained with, and the configuration as `change` leaves it.
+fn changed_as_trained(name: &str, change: impl FnOnce(&mut ModelConfig)) -> Arc<CraftsmanModel> {
+    let files = ModelFiles::open(&case(name)).expect("the case opens");
+    let mut config = files.config.clone();
+    change(&mut config);
+    Arc::new(CraftsmanModel::from_catalog(config, &files.catalog, &LoadOptions::default()).expect("the case loads"))
+}
+
+/// Loads a BitNet as a Llama that rotates halves and squares: the same model without the norms before the output projections.
+#[test]
+fn missing_norms_before_the_output_projections_are_noticed() {
+    let golden = read_case("bitnet-plain");
+    let files = ModelFiles::open(&case("bitnet-plain")).expect("the case opens");
+    let text = std::fs::read_to_string(case("bitnet-plain").join("config.json")).expect("config.json is read");
+    let renamed = text.replace("\"model_type\": \"bitnet\"", "\"model_type\": \"llama\"");
+    let mut llama = ModelConfig::from_hf_str(&renamed).expect("it reads");
+    (llama.rope, llama.head) = (files.config.rope, files.config.head);
+    let distance = |config: &ModelConfig, keep: &dyn Fn(&str) -> bool| {
+        let mut source = MemorySource::copy_of(&files.catalog, |_| TensorType::F32);
+        let names: Vec<String> = files.catalog.tensors().iter().map(|tensor| tensor.name.clone()).collect();
+        names.iter().filter(|name| !keep(name)).for_each(|name| source.remove(name));
+        let catalog = mapper(config).map(Arc::new(source)).expect("the names are known");
+        let model = CraftsmanModel::from_catalog(config.clone(), &catalog, &options()).expect("it loads");
+        run(&Arc::new(model), &golden.tokens, 64, ()).distance(&golden)
+    };
+    assert!(distance(&files.config, &|_| true).passes(), "the copy itself is right");
+    assert_red(&distance(&llama, &|name| !name.contains("_sub_norm")));
+}
+
+/// The two classes of linear layers differ in the meaning of the scale beside the packed weights.
+#[test]
+fn a_scale_that_divides_instead_of_multiplying_is_noticed() {
+    for (name, class, other) in [("bitnet-packed", "autobitlinear", "bitlinear")] {
+        let golden = read_case(name);
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        std::fs::copy(case(name).join("model.safetensors"), dir.path().join("model.safetensors")).expect("a copy");
+        let text = std::fs::read_to_string(case(name).join("config.json")).expect("config.json is read");
+        let with = |class: &str| text.replace(&format!("\"{}\"", class_of(&text)), &format!("\"{class}\""));
+        for (class, right) in [(class, true), (other, false)] {
+            std::fs::write(dir.path().join("config.json"), with(class)).expect("config.json is written");
+            let got = run(&load_as_trained(dir.path()), &golden.tokens, 64, ());
+            assert_eq!(is_close(&got, &golden), right, "{name} as {class}");
+        }
+        // A checkpoint that does not name the class divides.
+        let silent = text.replace(&format!("\"linear_class\": \"{}\",", class_of(&text)), "");
+        assert_ne!(silent, text);
+        std::fs::write(dir.path().join("config.json"), silent).expect("config.json is written");
+        let got = run(&load_as_trained(dir.path()), &golden.tokens, 64, ());
+        assert_eq!(is_close(&got, &golden), name == "bitnet-packed-div", "{name} without a class");
+    }
+}
+
+/// The class of linear layers that a `config.json` names.
+fn class_of(text: &str) -> &'static str {
+    if text.contains("\"autobitlinear\"") { "autobitlinear" } else { "bitlinear" }
 }
 
 #[test]
@@ -59,6 +124,8 @@ fn ignored_groups_are_noticed() {
 fn rope_over_halves_is_noticed() {
     assert_red(&distance_of("glm-tiny", |c| c.rope.style = RopeStyle::Halves));
     assert_red(&distance_of("glm4-moe-gqa", |c| c.rope.style = RopeStyle::Interleaved));
+    assert_red(&distance_of("llama-tiny", |c| c.rope.style = RopeStyle::Halves));
+    assert_red(&distance_of("bitnet-plain", |c| c.rope.style = RopeStyle::Interleaved));
 }
 
 #[test]

@@ -43,7 +43,7 @@ fn packed_models_give_the_same_logits() {
     for act_mode in [ActMode::A8Block, ActMode::A8Token] {
         for threads in [1, 2] {
             let pool = Arc::new(Pool::new(threads).expect("threads start"));
-            let options = LoadOptions { act_mode, pool, ..LoadOptions::default() };
+            let options = LoadOptions { act_mode: Some(act_mode), pool, ..LoadOptions::default() };
             let load = |options: &LoadOptions| CraftsmanModel::from_files(&files, options).expect("the model loads");
             let expected = run(&Arc::new(load(&options)), &tokens, 64, ());
             let model = load(&LoadOptions { storage: tiles(u64::MAX), ..options });
@@ -72,7 +72,7 @@ fn no_more_is_packed_than_was_allowed() {
     }
     let catalog = mapper(&config).map(Arc::new(source)).expect("its names are known");
     let load = |act_mode, growth_bytes| {
-        let options = LoadOptions { act_mode, storage: tiles(growth_bytes), ..LoadOptions::default() };
+        let options = LoadOptions { act_mode: Some(act_mode), storage: tiles(growth_bytes), ..LoadOptions::default() };
         packed(&CraftsmanModel::from_catalog(config.clone(), &catalog, &options).expect("the model loads"))
     };
     let all = load(ActMode::A8Block, u64::MAX);

@@ -12,7 +12,7 @@ use ternary_core::{ActMode, Bytes};
 use crate::golden::{Run, case, max_abs, relative_l2, run};
 
 fn run_mode(act_mode: ActMode, tokens: &[u32]) -> Run {
-    let options = LoadOptions { act_mode, ..LoadOptions::default() };
+    let options = LoadOptions { act_mode: Some(act_mode), ..LoadOptions::default() };
     let path = case("ternary-forward").join("model.gguf");
     run(&Arc::new(CraftsmanModel::load(&path, &options).expect("the model loads")), tokens, 64, ())
 }

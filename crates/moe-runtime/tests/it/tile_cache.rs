@@ -259,7 +259,7 @@ fn where_no_cache_can_be_made_weights_are_packed_in_memory() {
     assert_eq!(fs::read(&text).expect("kept"), b"not a cache");
     assert_eq!(place.names(), ["model.gguf", "model.gguf.tiles", "notes.txt"]);
 
-    let options = LoadOptions { act_mode: ActMode::F32, ..options(tiles(&text)) };
+    let options = LoadOptions { act_mode: Some(ActMode::F32), ..options(tiles(&text)) };
     let start = Start::of(CraftsmanModel::load(&place.model(), &options).expect("nothing to pack"));
     assert!(matches!(
         start.cache(),

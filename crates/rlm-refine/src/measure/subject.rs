@@ -155,7 +155,7 @@ mod tests {
         let files = ModelFiles::open(&fixtures::path("craftsman-mini")).unwrap();
         let id = identity(&files, &mut |_, _| {}).unwrap();
         let pool = Arc::new(Pool::new(threads).unwrap());
-        let options = LoadOptions { act_mode: ActMode::F32, pool, ..LoadOptions::default() };
+        let options = LoadOptions { act_mode: Some(ActMode::F32), pool, ..LoadOptions::default() };
         ModelSubject::load(&files, id, &options, CacheType::F32).unwrap()
     }
 

@@ -2,6 +2,7 @@
 
 use gguf_bitnet::{Array, Metadata, TensorClass, TensorType, Value};
 use moe_runtime::models::ModelConfig;
+use ternary_core::ActMode;
 
 use super::plan::{PlannedTensor, StudentPlan};
 use crate::error::Result;
@@ -75,7 +76,8 @@ impl StudentPlan {
                 set("bitnet.weight_encoding", encoding.into());
             }
             set("bitnet.activation_bits", Value::U32(8));
-            set("bitnet.activation_scales", "block".into());
+            let scales = if config.trained_act == Some(ActMode::A8Token) { "token" } else { "block" };
+            set("bitnet.activation_scales", scales.into());
             set("bitnet.router_precision", "f32".into());
             set("bitnet.block_size", Value::U32(256));
             set("bitnet.kernel_hint", "i2_s".into());

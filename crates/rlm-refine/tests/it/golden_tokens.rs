@@ -36,7 +36,9 @@ fn student(name: &str) -> PathBuf {
 /// The `n` likeliest tokens, one after the other.
 fn continuation(files: &ModelFiles, act_mode: ActMode, threads: usize, prompt: &[u32], n: usize) -> Vec<u32> {
     let pool = Arc::new(Pool::new(threads).unwrap());
-    let model = CraftsmanModel::from_files(files, &LoadOptions { act_mode, pool, ..LoadOptions::default() }).unwrap();
+    let model =
+        CraftsmanModel::from_files(files, &LoadOptions { act_mode: Some(act_mode), pool, ..LoadOptions::default() })
+            .unwrap();
     let mut session = Session::new(Arc::new(model), 256, CacheType::F16).unwrap();
     let stop = files.tokenizer().unwrap().stop_ids().to_vec();
     let options = GenerateOptions { max_tokens: n, stop, ..GenerateOptions::default() };

@@ -83,6 +83,14 @@ impl Linear {
         Ok(Linear::Ternary(BitLinear::new(tensor, mode)?))
     }
 
+    /// As [`Linear::ternary`], for rows of `cols` weights that were padded with zeros to whole blocks.
+    ///
+    /// # Errors
+    /// As [`BitLinear::with_cols`].
+    pub fn ternary_padded(tensor: TernaryTensor, cols: usize, mode: ActMode) -> Result<Linear> {
+        Ok(Linear::Ternary(BitLinear::new(tensor, mode)?.with_cols(cols)?))
+    }
+
     /// A layer over weights in memory, `[rows, cols]`.
     ///
     /// # Errors
@@ -218,7 +226,7 @@ impl Linear {
     /// If there is no such row or `out` is not `[cols]`.
     pub fn dequantize_row(&self, r: usize, out: &mut [f32]) -> Result<()> {
         match self {
-            Linear::Ternary(w) => w.tensor().dequantize_row(r, out)?,
+            Linear::Ternary(w) => w.dequantize_row(r, out)?,
             Linear::F32(w) => w.dequantize_row(r, out),
             Linear::F16(w) => w.dequantize_row(r, out),
             Linear::Bf16(w) => w.dequantize_row(r, out),

@@ -86,7 +86,12 @@ fn reference(linear: &Linear, x: &[f32], n: usize) -> Result<Vec<f32>> {
     let (rows, cols) = (linear.rows(), linear.cols());
     let mut y = vec![0.0; n * rows];
     if let Linear::Ternary(w) = linear {
-        ternary_core::oracle::gemm(w.tensor(), x, n, w.act_mode(), &mut y)?;
+        let padded = w.tensor().cols();
+        let mut whole = vec![0.0; n * padded];
+        for (whole, x) in whole.chunks_exact_mut(padded).zip(x.chunks_exact(cols)) {
+            whole[..cols].copy_from_slice(x);
+        }
+        ternary_core::oracle::gemm(w.tensor(), &whole, n, w.act_mode(), &mut y)?;
         return Ok(y);
     }
     if linear.act_mode() != ActMode::F32 {

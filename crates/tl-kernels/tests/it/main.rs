@@ -7,5 +7,6 @@ mod integer;
 mod latents;
 mod levels;
 mod lookup;
+mod padded;
 mod tables;
 mod tiles;

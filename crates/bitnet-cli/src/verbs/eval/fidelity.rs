@@ -13,7 +13,7 @@ use rlm_refine::measure::TextScorer;
 use rlm_refine::ptq::{CALIBRATION_SPANS, SPAN_TOKENS, spans};
 use tl_kernels::Pool;
 
-use crate::args::{Act, AllowZero, Kv, Threads, whole};
+use crate::args::{Act, AllowZero, FfnAct, Kv, Threads, whole};
 use crate::load;
 use crate::output::{self, Progress};
 
@@ -38,9 +38,11 @@ pub(super) struct Args {
     /// Score only the first N windows
     #[arg(long, value_name = "N", value_parser = whole::<usize>(1..=u64::MAX))]
     windows: Option<usize>,
-    /// Type of the activations of ternary, Q8_0 and Q6_K layers
-    #[arg(long, value_enum, default_value = "f32")]
-    act: Act,
+    /// Type of the activations of ternary, Q8_0 and Q6_K layers (default: as the model was trained, else f32)
+    #[arg(long, value_enum)]
+    act: Option<Act>,
+    #[command(flatten)]
+    ffn_act: FfnAct,
     /// Type of the numbers in the key/value cache
     #[arg(long, value_enum, default_value = "f32")]
     kv: Kv,
@@ -135,14 +137,16 @@ struct Scored {
 
 impl Scored {
     fn open(spec: &str, args: &Args, text: &str, pool: Arc<Pool>) -> Result<Self> {
-        let files = load::open(spec)?;
+        let mut files = load::open(spec)?;
+        args.ffn_act.apply(&mut files);
         let tokenizer = files.tokenizer()?;
         if tokenizer.is_byte_fallback() {
             output::note(format_args!("warning: {spec} has no vocabulary; its text is cut into bytes"));
         }
         let guesses = files.guesses(Some(&tokenizer));
         load::note_guesses(guesses.iter().filter(|guess| !guess.is_about_chat()));
-        let options = load::options(&files, args.act.into(), None, args.zero.allow_zero, pool);
+        let act = load::measured_act(&files, args.act);
+        let options = load::options(&files, Some(act), None, args.zero.allow_zero, pool);
         let model = load::load(&files, &options)?;
         let scorer = TextScorer::new(Arc::new(model), args.n_ctx, args.kv.into())?;
         // A control token in a measured text is encoded as ordinary characters.

@@ -37,7 +37,8 @@ impl Measured {
         let threads = pool.threads();
         let mut progress = StageProgress::default();
         let allow_zero = args.zero.allow_zero;
-        let options = |files: &ModelFiles, act: Act| load::options(files, act.into(), None, allow_zero, pool.clone());
+        let options =
+            |files: &ModelFiles, act: Act| load::options(files, Some(act.into()), None, allow_zero, pool.clone());
         let mut load = || -> Result<Box<dyn Subject>, ModelError> {
             let (act, kv) = TEACHER;
             Ok(Box::new(teacher.load(&options(&teacher.files, act), kv.into())?))

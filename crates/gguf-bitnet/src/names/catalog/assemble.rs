@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::{Catalog, LogicalTensor, Part};
+use super::{Catalog, LogicalTensor, Part, RowOrder};
 use crate::error::{Error, Result};
 use crate::formats::FormatError;
 use crate::names::NamesError;
@@ -94,11 +94,12 @@ fn assemble_tensor(infos: &[TensorInfo], mut stored: Vec<Stored>, dims: SplitDim
             match piece {
                 Piece::Whole => {
                     let shape = if info.shape.is_empty() { vec![1] } else { info.shape.clone() };
-                    Ok((shape, vec![Part { source, rows: 0..info.rows(), transposed: false }]))
+                    Ok((shape, vec![Part { source, rows: 0..info.rows(), order: RowOrder::AsStored }]))
                 }
                 Piece::FirstHalf | Piece::SecondHalf => halves(info, source, piece),
                 Piece::HeadKeys => key_value(info, source, dims, true),
                 Piece::HeadValues => key_value(info, source, dims, false),
+                Piece::HeadPairs => head_pairs(info, source, dims.paired),
             }
         }
         _ => experts(infos, &stored),
@@ -116,7 +117,7 @@ fn halves(info: &TensorInfo, source: usize, half: Piece) -> Result<(Vec<usize>, 
     let second_last = shape.len() - 2;
     shape[second_last] = rows / 2;
     let parts = (0..info.rows() / rows)
-        .map(|m| Part { source, rows: half_of(half, m * rows, rows), transposed: false })
+        .map(|m| Part { source, rows: half_of(half, m * rows, rows), order: RowOrder::AsStored })
         .collect();
     Ok((shape, parts))
 }
@@ -124,7 +125,7 @@ fn halves(info: &TensorInfo, source: usize, half: Piece) -> Result<(Vec<usize>, 
 /// Keys (transposed) or values of every head of a fused `kv_b` `[heads (nope + v), latent]`.
 fn key_value(info: &TensorInfo, source: usize, dims: SplitDims, keys: bool) -> Result<(Vec<usize>, Vec<Part>)> {
     divisible(info)?;
-    let SplitDims { n_heads, qk_nope, v_head } = dims;
+    let SplitDims { n_heads, qk_nope, v_head, .. } = dims;
     let misfit = || NamesError::KvBShape { shape: info.shape.clone(), n_heads, qk_nope, v_head };
     let per_head = qk_nope.checked_add(v_head).ok_or_else(misfit)?;
     let [rows, latent] = info.shape[..] else { return Err(misfit().into()) };
@@ -135,11 +136,21 @@ fn key_value(info: &TensorInfo, source: usize, dims: SplitDims, keys: bool) -> R
         .map(|head| {
             let start = head * per_head;
             let rows = if keys { start..start + qk_nope } else { start + qk_nope..start + per_head };
-            Part { source, rows, transposed: keys }
+            Part { source, rows, order: if keys { RowOrder::Transposed } else { RowOrder::AsStored } }
         })
         .collect();
     let shape = if keys { vec![n_heads, latent, qk_nope] } else { vec![n_heads, v_head, latent] };
     Ok((shape, parts))
+}
+
+/// A matrix whose heads have `head` rows each, the halves of a head in pairs.
+fn head_pairs(info: &TensorInfo, source: usize, head: usize) -> Result<(Vec<usize>, Vec<Part>)> {
+    match info.shape[..] {
+        [rows, _] if head > 0 && head.is_multiple_of(2) && rows.is_multiple_of(head) => {
+            Ok((info.shape.clone(), vec![Part { source, rows: 0..rows, order: RowOrder::Pairs { head } }]))
+        }
+        _ => Err(NamesError::HeadShape { shape: info.shape.clone(), head }.into()),
+    }
 }
 
 /// A stack `[E, rows, cols]` of experts stored one by one, sorted by number without duplicates.
@@ -171,7 +182,7 @@ fn experts(infos: &[TensorInfo], stored: &[Stored]) -> Result<(Vec<usize>, Vec<P
             }
             Some(_) => {}
         }
-        parts.push(Part { source, rows, transposed: false });
+        parts.push(Part { source, rows, order: RowOrder::AsStored });
     }
     let mut shape = vec![parts.len()];
     shape.extend(expected.unwrap_or_default());

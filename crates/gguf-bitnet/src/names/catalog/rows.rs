@@ -5,11 +5,12 @@ use std::ops::Range;
 use ternary_core::Bytes;
 
 use crate::error::Result;
-use crate::formats::{I2S_TAIL_BYTES, TensorType, dequantize};
+use crate::formats::{Extent, FormatError, I2S_TAIL_BYTES, TensorType, decode_planes, dequantize};
 use crate::names::error::NamesError;
 use crate::source::{Scales, TensorInfo, TensorSource};
 
-/// Decodes rows of a stored tensor, of any layout, into `out`, and multiplies them by their scales.
+/// Decodes rows of a stored tensor, of any layout, into `out`, rounds them where their model does, and multiplies them by
+/// their scales.
 pub(super) fn read_stored_rows(
     source: &dyn TensorSource,
     index: usize,
@@ -17,9 +18,30 @@ pub(super) fn read_stored_rows(
     out: &mut [f32],
 ) -> Result<()> {
     decode_stored_rows(source, index, rows.clone(), out)?;
+    if let Some(scale) = source.trit_scale(index)? {
+        for value in &mut *out {
+            *value = (*value / scale).round_ties_even().clamp(-1.0, 1.0) * scale;
+        }
+    }
     match source.scales(index) {
         Some(scales) => multiply(source, scales, rows, out),
         None => Ok(()),
+    }
+}
+
+/// The scale of a stored tensor of trits: the one it is rounded with, or the one number beside it.
+pub(super) fn packed_trit_scale(source: &dyn TensorSource, index: usize) -> Result<Option<f32>> {
+    if let Some(scale) = source.trit_scale(index)? {
+        return Ok(Some(scale));
+    }
+    let packed = source.tensors()[index].ty == TensorType::U8Trits;
+    match source.scales(index).filter(|scales| packed && scales.grid == [1, 1] && scales.shared) {
+        None => Ok(None),
+        Some(scales) => {
+            let mut scale = [1.0];
+            multiply(source, Scales { matrix_rows: 1, block: [1, 1], ..scales }, 0..1, &mut scale)?;
+            Ok(Some(scale[0]))
+        }
     }
 }
 
@@ -36,6 +58,7 @@ fn multiply(source: &dyn TensorSource, scales: Scales, rows: Range<usize>, out: 
             if !(scale.is_finite() && scale > 0.0) {
                 return Err(NamesError::ScaleValue { scale: info.name.clone(), at: first + i, value: scale }.into());
             }
+            let scale = if scales.divide { 1.0 / scale } else { scale };
             for value in block {
                 *value *= scale;
             }
@@ -50,8 +73,11 @@ fn decode_stored_rows(source: &dyn TensorSource, index: usize, rows: Range<usize
     if let Ok(row_bytes) = info.ty.row_bytes(cols) {
         return dequantize(info.ty, &bytes[rows.start * row_bytes..rows.end * row_bytes], out);
     }
-    // A layout over the whole tensor: decode the groups that the rows touch.
     let wanted = rows.start * cols..rows.end * cols;
+    if info.ty.format().extent() == Extent::Planes {
+        return Ok(decode_planes(&bytes, wanted, out).map_err(FormatError::Ternary)?);
+    }
+    // A layout over the whole tensor: decode the groups that the rows touch.
     let group = info.ty.block_len();
     let start = wanted.start / group * group;
     let end = wanted.end.next_multiple_of(group).min(info.elements());

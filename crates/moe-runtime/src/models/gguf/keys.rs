@@ -24,6 +24,10 @@ pub(crate) struct TensorFacts {
     pub(crate) embedding_rows: Option<usize>,
     /// Whether there is a bias for the selection of experts, which only sigmoid routers have.
     pub(crate) selection_bias: bool,
+    /// Whether matrices of layers are ternary.
+    pub(crate) ternary_layers: bool,
+    /// Whether there are factors on the frequencies of the rotation.
+    pub(crate) rope_factors: bool,
 }
 
 impl TensorFacts {
@@ -32,6 +36,8 @@ impl TensorFacts {
         TensorFacts {
             embedding_rows: embedding.map(TensorInfo::rows),
             selection_bias: tensors.iter().any(|info| info.name.contains(SELECTION_BIAS)),
+            ternary_layers: tensors.iter().any(|info| info.ty.is_ternary() && info.name.starts_with("blk.")),
+            rope_factors: tensors.iter().any(|info| info.name == "rope_freqs.weight"),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Parts of a configuration that several architectures spell alike in GGUF metadata.
 
 use mla_attention::RopeStyle;
+use ternary_core::ActMode;
 
 use super::GgufKeys;
 use crate::error::Result;
@@ -62,16 +63,53 @@ pub(crate) fn model(
         n_heads,
         attention,
         rope,
-        // The architectures with these keys use SiLU, and the format has no key for another function.
-        activation: Activation::Silu,
+        activation: arch.activation,
         moe,
         norm_eps: epsilon.ok_or_else(|| keys.missing("attention.layer_norm_rms_epsilon"))?,
         n_ctx: keys.count("context_length")?,
+        trained_act: trained_act(keys)?,
         head: Presence::Detect,
         guesses: keys.guesses.list(),
     };
     config.validate()?;
     Ok(config)
+}
+
+/// The key of the scales of activations that ternary matrices were trained or made for: `token` or `block`.
+const ACTIVATION_SCALES: &str = "craftsman.bitnet.activation_scales";
+
+fn trained_act(keys: &GgufKeys<'_>) -> Result<Option<ActMode>> {
+    Ok((keys.metadata.str(ACTIVATION_SCALES)? == Some("token")).then_some(ActMode::A8Token))
+}
+
+/// The function on the gates, for architectures whose files may name it: `default`, which is recorded with `reason`, where a
+/// file does not.
+///
+/// # Errors
+/// A sentence that names the key and the functions that are computed.
+pub(crate) fn activation(keys: &GgufKeys<'_>, default: Activation, reason: &str) -> Result<Activation> {
+    let stem = Activation::KEYS[1];
+    let key = keys.key(stem);
+    let Some(name) = keys.metadata.str(&key)? else { return Ok(keys.guess(stem, default, reason)) };
+    Activation::by_name(name).ok_or_else(|| {
+        let names = Activation::ALL.map(Activation::name).join(" or ");
+        bad(&key, format!("\"{name}\""), &format!("it must be {names}"))
+    })
+}
+
+/// Refuses a file with experts, for architectures without them.
+///
+/// # Errors
+/// [`ConfigError::Unsupported`].
+pub(crate) fn refuse_experts(keys: &GgufKeys<'_>) -> Result<()> {
+    if !keys.has_experts()? {
+        return Ok(());
+    }
+    Err(ConfigError::Unsupported {
+        feature: format!("`{}`: a {} model with experts", keys.key("expert_count"), keys.arch),
+        remedy: "use a dense model of this architecture",
+    }
+    .into())
 }
 
 /// The numbers that every kind of attention needs.
@@ -83,6 +121,9 @@ pub(crate) struct Heads {
 }
 
 fn refuse_rope_scaling(keys: &GgufKeys<'_>) -> Result<()> {
+    if keys.tensors.rope_factors {
+        return Err(ConfigError::RopeScaling { key: "rope_freqs.weight".to_owned(), kind: "llama3".to_owned() }.into());
+    }
     match keys.metadata.str(&keys.key("rope.scaling.type"))? {
         None | Some("none") => {}
         Some(kind) => {

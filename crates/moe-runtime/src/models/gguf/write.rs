@@ -4,7 +4,7 @@ use gguf_bitnet::Metadata;
 
 use crate::error::Result;
 use crate::models::attention::{AttentionConfig, GqaDims, MlaDims};
-use crate::models::config::ModelConfig;
+use crate::models::config::{Activation, ModelConfig};
 use crate::models::error::ConfigError;
 use crate::models::experts::{Gating, MoeConfig, WeightNorm};
 use crate::models::limits::bad;
@@ -33,7 +33,12 @@ impl ModelConfig {
         if let Some(moe) = &self.moe {
             writer.experts(moe)?;
         }
-        let read_back = ModelConfig::from_gguf(&writer.out)?;
+        let mut read_back = ModelConfig::from_gguf(&writer.out)?;
+        let activation = format!("{}.{}", self.arch.gguf_name, Activation::KEYS[1]);
+        if read_back.guesses.iter().any(|guess| guess.key == activation) {
+            writer.out.insert(activation, self.activation.name());
+            read_back = ModelConfig::from_gguf(&writer.out)?;
+        }
         if read_back != self.as_read_from_gguf(&read_back) {
             return Err(ConfigError::Unsupported {
                 feature: format!(
@@ -54,7 +59,7 @@ impl ModelConfig {
         if config.arch.gguf_name == read_back.arch.gguf_name {
             config.arch = read_back.arch;
         }
-        config.n_mtp = 0;
+        (config.n_mtp, config.trained_act) = (0, read_back.trained_act);
         config.guesses.clone_from(&read_back.guesses);
         config.head = Presence::Detect;
         config.attention = config.attention.as_read_from_gguf();
@@ -93,7 +98,9 @@ impl Writer {
             // Readers insist on the key even where no layer is dense.
             self.count("feed_forward_length", moe.expert_ff)?;
         }
-        self.count("leading_dense_block_count", config.n_dense)?;
+        if config.moe.is_some() {
+            self.count("leading_dense_block_count", config.n_dense)?;
+        }
         self.count("vocab_size", config.vocab)?;
         self.count("attention.head_count", config.n_heads)?;
         self.float("attention.layer_norm_rms_epsilon", config.norm_eps);

@@ -3,6 +3,7 @@
 use gguf_bitnet::Quantization;
 use mla_attention::RopeStyle;
 use serde_json::{Map, Value};
+use ternary_core::ActMode;
 
 use super::HfKeys;
 use crate::error::{Error, Result};
@@ -24,8 +25,9 @@ pub(crate) fn model(
     attention: impl FnOnce(&HfKeys<'_>, Heads) -> Result<(AttentionConfig, RopeConfig)>,
     routing: Option<&Routing>,
 ) -> Result<ModelConfig> {
-    let activation = activation(keys)?;
+    let activation = activation(keys, arch.activation)?;
     refuse_unsupported(keys)?;
+    let quantization = quantization(keys)?;
     let n_layers = keys.count("num_hidden_layers")?;
     if n_layers > MAX_LAYERS {
         return Err(bad("num_hidden_layers", n_layers, &format!("it must be at most {MAX_LAYERS}")));
@@ -56,6 +58,7 @@ pub(crate) fn model(
         moe: moe.map(|(moe, _)| moe).filter(|_| n_dense < n_layers),
         norm_eps: keys.float("rms_norm_eps")?,
         n_ctx: keys.count("max_position_embeddings")?,
+        trained_act: quantization.trits.map(|_| ActMode::A8Token),
         head: Presence::known(!keys.flag("tie_word_embeddings", false)?),
         guesses: keys.guesses.list(),
     };
@@ -92,15 +95,11 @@ fn unsupported(feature: String) -> Error {
     ConfigError::Unsupported { feature, remedy: "use a checkpoint of the standard architecture" }.into()
 }
 
-fn activation(keys: &HfKeys<'_>) -> Result<Activation> {
-    match keys.text("hidden_act")? {
-        None => {
-            keys.default("hidden_act", "silu");
-            Ok(Activation::Silu)
-        }
-        Some("silu") => Ok(Activation::Silu),
-        Some("relu2") => Ok(Activation::SquaredRelu),
-        Some(other) => Err(unsupported(format!("`hidden_act` = \"{other}\""))),
+fn activation(keys: &HfKeys<'_>, default: Activation) -> Result<Activation> {
+    let key = Activation::KEYS[0];
+    match keys.text(key)? {
+        None => Ok(keys.default(key, default)),
+        Some(name) => Activation::by_name(name).ok_or_else(|| unsupported(format!("`hidden_act` = \"{name}\""))),
     }
 }
 
@@ -108,11 +107,16 @@ fn refuse_unsupported(keys: &HfKeys<'_>) -> Result<()> {
     if keys.flag("mlp_bias", false)? {
         return Err(unsupported("`mlp_bias` = true".to_owned()));
     }
-    if let Some(config) = keys.map.get("quantization_config").filter(|value| !value.is_null()) {
-        // The reader of the weights reads it too; a method that changes their names would end in a list of unknown tensors.
-        Quantization::from_config(config).map_err(gguf_bitnet::Error::from)?;
-    }
     Ok(())
+}
+
+/// The storage of the weights. The reader of the weights reads it too; a method that changes their names would end in a list
+/// of unknown tensors.
+fn quantization(keys: &HfKeys<'_>) -> Result<Quantization> {
+    match keys.find("quantization_config") {
+        None => Ok(Quantization::default()),
+        Some(config) => Ok(Quantization::from_config(config).map_err(gguf_bitnet::Error::from)?),
+    }
 }
 
 /// Latent attention. With `interleaved`, neighbours are rotated even where the file says otherwise.
@@ -132,7 +136,7 @@ pub(crate) fn mla(keys: &HfKeys<'_>, interleaved: bool) -> Result<(AttentionConf
         v_head: keys.count("v_head_dim")?,
         latent_norm_eps: LATENT_NORM_EPS,
     };
-    let (theta, factor) = rotation(keys)?;
+    let (theta, factor) = rotation(keys, None)?;
     if let Some(factor) = factor.filter(|&f| f != 1.0) {
         return Err(bad("partial_rotary_factor", factor, "latent attention rotates all of `qk_rope_head_dim`"));
     }
@@ -146,29 +150,69 @@ pub(crate) fn mla(keys: &HfKeys<'_>, interleaved: bool) -> Result<(AttentionConf
 /// # Errors
 /// A sentence that names the key.
 pub(crate) fn gqa(keys: &HfKeys<'_>, heads: Heads, partial: f64) -> Result<(AttentionConfig, RopeConfig)> {
-    let Heads { n_heads, hidden } = heads;
-    let head_dim = match keys.optional_count("head_dim")? {
-        Some(dim) => dim,
-        None => keys.default("head_dim", hidden.checked_div(n_heads).unwrap_or(0)),
-    };
-    let dims = GqaDims {
-        n_kv_heads: keys.count_or_default("num_key_value_heads", n_heads)?,
-        head_dim,
-        qk_norm: Presence::known(keys.flag("use_qk_norm", false)?),
-        bias: Presence::known(keys.flag("attention_bias", false)?),
-    };
-    let (theta, factor) = rotation(keys)?;
+    let dims = gqa_dims(keys, heads)?;
+    let (theta, factor) = rotation(keys, None)?;
     let factor = factor.unwrap_or_else(|| keys.default("partial_rotary_factor", partial));
     if !(factor > 0.0 && factor <= 1.0) {
         return Err(bad("partial_rotary_factor", factor, "it must be above 0 and at most 1"));
     }
     // Truncation is the rule; the product lies between 0 and `head_dim`.
-    let rotated = (head_dim as f64 * factor) as usize;
+    let rotated = (dims.head_dim as f64 * factor) as usize;
     Ok((AttentionConfig::Gqa(dims), RopeConfig { theta, dims: rotated, style: RopeStyle::Halves }))
 }
 
-/// `rope_theta` and `partial_rotary_factor`, from `rope_parameters` or from the keys beside it.
-fn rotation(keys: &HfKeys<'_>) -> Result<(f32, Option<f64>)> {
+/// Grouped-query attention without biases that rotates the halves of whole heads, with the base `theta` by default.
+///
+/// # Errors
+/// A sentence that names the key.
+pub(crate) fn gqa_of_whole_heads(keys: &HfKeys<'_>, heads: Heads, theta: f32) -> Result<(AttentionConfig, RopeConfig)> {
+    if keys.flag("attention_bias", false)? {
+        return Err(unsupported(format!("`attention_bias` = true in {}", keys.arch)));
+    }
+    let dims = gqa_dims(keys, heads)?;
+    let (theta, factor) = rotation(keys, Some(theta))?;
+    if let Some(factor) = factor.filter(|&f| f != 1.0) {
+        return Err(bad("partial_rotary_factor", factor, &format!("{} rotates whole heads", keys.arch)));
+    }
+    Ok((AttentionConfig::Gqa(dims), RopeConfig { theta, dims: dims.head_dim, style: RopeStyle::Halves }))
+}
+
+/// Refuses attention that does not reach all positions the model was made for; `default` is the width of the window where
+/// the key is missing.
+///
+/// # Errors
+/// [`ConfigError::Unsupported`] with the width.
+pub(crate) fn refuse_sliding_window(keys: &HfKeys<'_>, default: usize) -> Result<()> {
+    let window = match keys.map.get("sliding_window") {
+        Some(Value::Null) => return Ok(()),
+        _ => keys.count_or_default("sliding_window", default)?,
+    };
+    if window >= keys.count("max_position_embeddings")? {
+        return Ok(());
+    }
+    Err(ConfigError::Unsupported {
+        feature: format!("`sliding_window` = {window}, less than `max_position_embeddings`"),
+        remedy: "use a checkpoint whose attention reaches all positions",
+    }
+    .into())
+}
+
+/// The numbers of grouped-query attention.
+fn gqa_dims(keys: &HfKeys<'_>, Heads { n_heads, hidden }: Heads) -> Result<GqaDims> {
+    let head_dim = match keys.optional_count("head_dim")? {
+        Some(dim) => dim,
+        None => keys.default("head_dim", hidden.checked_div(n_heads).unwrap_or(0)),
+    };
+    Ok(GqaDims {
+        n_kv_heads: keys.count_or_default("num_key_value_heads", n_heads)?,
+        head_dim,
+        qk_norm: Presence::known(keys.flag("use_qk_norm", false)?),
+        bias: Presence::known(keys.flag("attention_bias", false)?),
+    })
+}
+
+/// `rope_theta`, by default `default`, and `partial_rotary_factor`, from `rope_parameters` or from the keys beside it.
+fn rotation(keys: &HfKeys<'_>, default: Option<f32>) -> Result<(f32, Option<f64>)> {
     let section = match keys.map.get("rope_parameters") {
         Some(Value::Object(section)) => Some(HfKeys { map: section, ..*keys }),
         Some(Value::Null) | None => None,
@@ -197,7 +241,11 @@ fn rotation(keys: &HfKeys<'_>) -> Result<(f32, Option<f64>)> {
             (a, b) => Ok(a.or(b)),
         }
     };
-    let theta = either("rope_theta")?.ok_or_else(|| keys.missing("rope_theta"))? as f32;
+    let theta = match (either("rope_theta")?, default) {
+        (Some(theta), _) => theta as f32,
+        (None, Some(default)) => keys.default("rope_theta", default),
+        (None, None) => return Err(keys.missing("rope_theta")),
+    };
     Ok((theta, either("partial_rotary_factor")?))
 }
 

@@ -4,7 +4,7 @@
 
 use std::marker::PhantomData;
 
-use ternary_core::{ActMode, Bytes, Packing, TernaryTensor};
+use ternary_core::{ActMode, BLOCK, Bytes, Packing, TernaryTensor};
 
 use super::file_rows::{TernaryFloatProduct, TernaryProduct, tile_scratch};
 use super::lookup::{LookupFormat, LookupMatrix, LookupProduct, Tl1, Tl2};
@@ -25,6 +25,8 @@ use crate::pool::ColumnBlock;
 #[derive(Debug, Clone)]
 pub struct BitLinear {
     tensor: TernaryTensor,
+    /// Input features; the weights of the tensor's last block that lie beyond are zero.
+    cols: usize,
     mode: ActMode,
     level: Level,
     layout: Layout,
@@ -52,7 +54,21 @@ impl BitLinear {
         if rows == 0 || cols == 0 {
             return Err(Error::EmptyMatrix { rows, cols });
         }
-        Ok(BitLinear { tensor, mode, level: Isa::current().level()?, layout: Layout::File })
+        Ok(BitLinear { tensor, cols, mode, level: Isa::current().level()?, layout: Layout::File })
+    }
+
+    /// The same layer for `cols` input features, which end in the last block of the tensor. All weights beyond them must be
+    /// zero.
+    ///
+    /// # Errors
+    /// [`Error::PaddedColumns`] when they end elsewhere, or the activations are not INT8: only codes are padded to whole
+    /// blocks.
+    pub fn with_cols(self, cols: usize) -> Result<BitLinear> {
+        let blocks = cols.div_ceil(BLOCK);
+        if self.mode == ActMode::F32 || blocks != self.tensor.blocks_per_row() {
+            return Err(Error::PaddedColumns { cols, padded: self.tensor.cols(), mode: self.mode });
+        }
+        Ok(BitLinear { cols, ..self })
     }
 
     /// The weights as they were loaded. Products of packed layers do not read them.
@@ -70,7 +86,7 @@ impl BitLinear {
     /// Number of input features.
     #[must_use]
     pub fn cols(&self) -> usize {
-        self.tensor.cols()
+        self.cols
     }
 
     /// The weights that products read.
@@ -180,6 +196,26 @@ impl BitLinear {
             Layout::Lookup(matrix) => matrix.layout_bytes(),
             Layout::Tiles(matrix) => matrix.bytes().len(),
         }
+    }
+
+    /// Writes the weights of row `r` `[cols]`.
+    ///
+    /// # Errors
+    /// The first damaged block.
+    ///
+    /// # Panics
+    /// If there is no such row or `out` is not `[cols]`.
+    pub fn dequantize_row(&self, r: usize, out: &mut [f32]) -> Result<()> {
+        assert_eq!(out.len(), self.cols, "one value per column");
+        if self.cols == self.tensor.cols() {
+            return Ok(self.tensor.dequantize_row(r, out)?);
+        }
+        for (b, out) in out.chunks_mut(BLOCK).enumerate() {
+            let mut values = [0.0; BLOCK];
+            self.tensor.block(r, b)?.dequantize(&mut values);
+            out.copy_from_slice(&values[..out.len()]);
+        }
+        Ok(())
     }
 
     /// The rows `start..end` as a layer over the same bytes.
