@@ -14,7 +14,7 @@ pub(crate) use defect::first_defect;
 pub(crate) use engine::{Engine, check_cache};
 pub(crate) use files::{locate, note_guesses, open};
 pub(crate) use model::{
-    keep_trials, load, load_without_warnings, measured_act, note_zeros, options, refuse_zeros, self_test_warning,
+    keep_trials, load, load_without_warnings, measured, note_zeros, options, refuse_zeros, self_test_warning,
 };
 pub(crate) use placement::{Placement, TileFile};
 pub(crate) use text::{message, read_at_most, read_message, read_text};

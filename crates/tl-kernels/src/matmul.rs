@@ -3,6 +3,7 @@
 //! ```text
 //! linear.rs      Linear: a layer of any kind of weights, and the work list that threads share (pieces.rs)
 //! matrix.rs      dense weights: products of f32 (dense/), or of integers with INT8 activations (integer/)
+//! rounded.rs     weights of f32 for activations that each product rounds, in the order of the original
 //! ternary/       ternary weights, by the layout in which they lie
 //! formats/       the types in which weights are stored, one file each
 //! packing.rs     tiles of many layers in one arena
@@ -19,6 +20,7 @@ mod linear;
 mod matrix;
 mod packing;
 mod pieces;
+mod rounded;
 mod ternary;
 
 pub use formats::{Bf16, DenseFormat, DenseType, F16, F32, Q6K, Q8_0};
@@ -27,5 +29,6 @@ pub use kind::KernelKind;
 pub use linear::{Linear, Product, forward_all};
 pub use matrix::Dense;
 pub use packing::pack_layers;
+pub use rounded::Rounded;
 pub(crate) use ternary::TABLE_ROWS;
 pub use ternary::{BitLinear, LAYOUT_ID};

@@ -24,9 +24,11 @@ pub(crate) fn options(
     LoadOptions { act_mode: act, allow_zero, pool, kernels, ..LoadOptions::default() }
 }
 
-/// The activations of a measurement: those asked for, else those that the model was trained with, else F32.
-pub(crate) fn measured_act(files: &ModelFiles, asked: Option<Act>) -> ActMode {
-    asked.map(Act::into).or(files.config.trained_act).unwrap_or(ActMode::F32)
+/// How an opened model is loaded for a measurement: with the activations asked for, else as the model was trained, in
+/// floating point, else with F32.
+pub(crate) fn measured(files: &ModelFiles, asked: Option<Act>, allow_zero: bool, pool: Arc<Pool>) -> LoadOptions {
+    let act = asked.map(Act::into).or(files.config.trained_act).unwrap_or(ActMode::F32);
+    LoadOptions { float_products: asked.is_none(), ..options(files, Some(act), None, allow_zero, pool) }
 }
 
 /// Loads an opened model, and warns of kernels that failed their self-test.

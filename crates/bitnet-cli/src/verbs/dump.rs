@@ -64,8 +64,7 @@ pub(crate) fn execute(args: Args) -> Result<()> {
         bail!("the model makes no tokens of this --text: give another one, or --tokens");
     }
     let out = destination(&args, &files)?;
-    let act = load::measured_act(&files, args.act);
-    let options = load::options(&files, Some(act), None, args.zero.allow_zero, args.threads.pool()?);
+    let options = load::measured(&files, args.act, args.zero.allow_zero, args.threads.pool()?);
     let model = Arc::new(load::load(&files, &options)?);
     let mut session = Session::new(model, tokens.len(), args.kv.into())?;
     if let Some(chunk) = args.chunk {

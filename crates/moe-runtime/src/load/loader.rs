@@ -31,6 +31,9 @@ pub struct LoadOptions {
     /// Activations of ternary, Q8_0 and Q6_K matrices; [`ActMode::F32`] for reference runs. `None` for those that the model
     /// was trained with ([`ModelConfig::trained_act`]), and INT8 by block where its files do not tell of any.
     pub act_mode: Option<ActMode>,
+    /// Whether trits with one scale and activations rounded per token multiply in floating point, in the order in which the
+    /// model was trained: 4 bytes per weight, slow, and equal to the original in all but the last bits. For measurements.
+    pub float_products: bool,
     /// The threads that compute.
     pub pool: Arc<Pool>,
     /// How kernels are chosen.
@@ -47,6 +50,7 @@ impl Default for LoadOptions {
     fn default() -> LoadOptions {
         LoadOptions {
             act_mode: None,
+            float_products: false,
             pool: Arc::new(Pool::serial()),
             kernels: SelectorOptions::default(),
             storage: WeightStorage::default(),
@@ -126,7 +130,7 @@ fn load_model(
     }
     let kernels = KernelSelector::new(options.kernels.clone());
     let act_mode = options.act_mode.or(config.trained_act).unwrap_or_default();
-    let reader = WeightReader::new(catalog, act_mode, &kernels);
+    let reader = WeightReader::new(catalog, act_mode, &kernels).with_float_products(options.float_products);
     let rows = RowReader::of_model(reader, &config);
     let layers = (0..config.n_layers).map(|l| DecoderLayer::read(reader, &config, l));
     let mut weights = ModelWeights {

@@ -20,12 +20,19 @@ use crate::models::table::Presence;
 pub(crate) struct WeightReader<'a> {
     catalog: &'a Catalog,
     mode: ActMode,
+    /// Whether layers of trits with one scale compute in floating point, as their training does.
+    float_products: bool,
     kernels: &'a KernelSelector,
 }
 
 impl<'a> WeightReader<'a> {
     pub(crate) fn new(catalog: &'a Catalog, mode: ActMode, kernels: &'a KernelSelector) -> WeightReader<'a> {
-        WeightReader { catalog, mode, kernels }
+        WeightReader { catalog, mode, float_products: false, kernels }
+    }
+
+    /// The same reader for layers of trits that compute in floating point where activations are rounded per token.
+    pub(crate) fn with_float_products(self, float_products: bool) -> WeightReader<'a> {
+        WeightReader { float_products, ..self }
     }
 
     /// The tensor called `name`, of exactly this shape.
@@ -103,6 +110,9 @@ impl<'a> WeightReader<'a> {
     /// One matrix of a tensor as the file stores it, before a kernel is chosen.
     fn read_linear(&self, tensor: &LogicalTensor, outer: usize) -> Result<Linear> {
         if let Some(scale) = self.catalog.trit_scale(tensor)? {
+            if self.computes_in_floats() {
+                return self.rounded(tensor, outer, scale);
+            }
             let mut row = vec![0.0; tensor.cols()];
             let first = outer * tensor.matrix_rows();
             let linear = self.trits(tensor, scale, |r, trits| {
@@ -148,6 +158,9 @@ impl<'a> WeightReader<'a> {
         };
         if let Some(layout) = layout {
             let (codes, scale) = layout.decode(&bytes, rows * cols).map_err(|e| located(e.into()))?;
+            if self.computes_in_floats() {
+                return self.rounded(tensor, outer, scale);
+            }
             let linear = self.trits(tensor, scale, |r, trits| {
                 trits.copy_from_slice(&codes[r * cols..(r + 1) * cols]);
                 Ok(())
@@ -158,6 +171,23 @@ impl<'a> WeightReader<'a> {
             }
         }
         self.dequantised(tensor, outer, rows, cols)
+    }
+
+    fn computes_in_floats(&self) -> bool {
+        self.float_products && self.mode == ActMode::A8Token
+    }
+
+    /// One matrix of a tensor whose weights are trits times `scale`, for products in floating point: packed trits multiply
+    /// codes and are scaled afterwards, numbers that the model rounds have their scale.
+    fn rounded(&self, tensor: &LogicalTensor, outer: usize, scale: f32) -> Result<Linear> {
+        let (rows, cols) = (tensor.matrix_rows(), tensor.cols());
+        let located = |source| Error::Load(LoadError::Weight { tensor: tensor.name.clone(), source });
+        let packed = self.catalog.tensor_type(tensor).is_some_and(TensorType::is_ternary);
+        let bytes = self.values(tensor, outer, |value| match packed {
+            true => f32::from(i8::from(value > 0.0) - i8::from(value < 0.0)),
+            false => value,
+        })?;
+        Linear::rounded(rows, cols, bytes, packed.then_some(scale)).map_err(located)
     }
 
     /// One matrix of a tensor as trits with one scale, padded to whole blocks; `write` gives the trits of a row. `None` where
@@ -198,6 +228,14 @@ impl<'a> WeightReader<'a> {
 
     /// One matrix of a tensor as F32, a row at a time.
     fn dequantised(&self, tensor: &LogicalTensor, outer: usize, rows: usize, cols: usize) -> Result<Linear> {
+        let bytes = self.values(tensor, outer, |value| value)?;
+        let located = |source| Error::Load(LoadError::Weight { tensor: tensor.name.clone(), source });
+        Linear::dense(DenseType::F32, rows, cols, bytes).map_err(located)
+    }
+
+    /// The values of one matrix of a tensor, changed by `change`, as F32.
+    fn values(&self, tensor: &LogicalTensor, outer: usize, change: impl Fn(f32) -> f32) -> Result<Bytes> {
+        let (rows, cols) = (tensor.matrix_rows(), tensor.cols());
         let mut row = vec![0.0; cols];
         let mut bytes = Vec::new();
         let size = rows.checked_mul(cols).and_then(|n| n.checked_mul(4)).unwrap_or(usize::MAX);
@@ -205,11 +243,10 @@ impl<'a> WeightReader<'a> {
         bytes.try_reserve_exact(size).map_err(no_memory)?;
         for r in outer * rows..(outer + 1) * rows {
             self.catalog.read_rows(tensor, r..r + 1, &mut row)?;
-            bytes.extend(row.iter().flat_map(|x| x.to_le_bytes()));
+            bytes.extend(row.iter().flat_map(|&x| change(x).to_le_bytes()));
         }
         self.catalog.release(tensor);
-        let located = |source| Error::Load(LoadError::Weight { tensor: tensor.name.clone(), source });
-        Linear::dense(DenseType::F32, rows, cols, Bytes::from(bytes)).map_err(located)
+        Ok(Bytes::from(bytes))
     }
 
     fn floats(&self, tensor: &LogicalTensor) -> Result<Vec<f32>> {

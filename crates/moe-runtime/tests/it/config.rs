@@ -535,7 +535,7 @@ fn dense_architectures_read_as_they_are() {
     assert_eq!((llama.attention, llama.rope.dims), (AttentionConfig::Gqa(want), 10));
     // The rows of its checkpoint are read in the order of GGUF files.
     assert_eq!((llama.rope.style, llama.rope.theta, llama.norm_eps), (RopeStyle::Interleaved, 500.0, 1e-3));
-    assert_eq!((llama.n_dense, llama.moe.is_none(), llama.activation), (3, true, Activation::Silu));
+    assert_eq!((llama.n_dense, llama.moe.is_none(), llama.activation), (2, true, Activation::Silu));
     assert_eq!((llama.trained_act, llama.head), (None, Presence::Required));
     assert!(llama.guesses.is_empty(), "{:?}", llama.guesses);
 
@@ -550,8 +550,8 @@ fn dense_architectures_read_as_they_are() {
         ModelConfig::from_hf(&json).expect("the defaults count")
     };
     let keys = ["hidden_act", "rope_parameters", "num_key_value_heads", "head_dim"];
-    let llama = without_all("llama-tiny", &keys);
-    assert_eq!((llama.activation, llama.rope.theta, llama.rope.dims), (Activation::Silu, 1e4, 64));
+    let llama = without_all("llama-tied-odd", &keys);
+    assert_eq!((llama.activation, llama.rope.theta, llama.rope.dims), (Activation::Silu, 1e4, 32));
     assert_eq!(llama.guesses.len(), 4, "{:?}", llama.guesses);
     let bitnet = without_all("bitnet-plain", &keys[..2]);
     assert_eq!((bitnet.activation, bitnet.rope.theta), (Activation::SquaredRelu, 5e5));
@@ -559,11 +559,14 @@ fn dense_architectures_read_as_they_are() {
 
 #[test]
 fn variants_of_dense_architectures_are_refused_by_name() {
-    refused(changed("llama-tiny", &[("attention_bias", json!(true))]), &["`attention_bias`", "llama"]);
-    refused(changed("llama-tiny", &[("mlp_bias", json!(true))]), &["`mlp_bias`"]);
-    refused(changed("llama-tiny", &[("partial_rotary_factor", json!(0.5))]), &["partial_rotary_factor", "whole heads"]);
+    refused(changed("llama-tied-odd", &[("attention_bias", json!(true))]), &["`attention_bias`", "llama"]);
+    refused(changed("llama-tied-odd", &[("mlp_bias", json!(true))]), &["`mlp_bias`"]);
+    refused(
+        changed("llama-tied-odd", &[("partial_rotary_factor", json!(0.5))]),
+        &["partial_rotary_factor", "whole heads"],
+    );
     let llama3 = json!({"rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0});
-    refused(changed("llama-tiny", &[("rope_parameters", llama3)]), &["`llama3`"]);
+    refused(changed("llama-tied-odd", &[("rope_parameters", llama3)]), &["`llama3`"]);
     refused(changed("mistral-no-window", &[("sliding_window", json!(128))]), &["`sliding_window` = 128"]);
     refused(changed("mistral-no-window", &[("sliding_window", json!("all"))]), &["sliding_window"]);
     assert!(changed("mistral-no-window", &[("sliding_window", json!(512))]).is_ok(), "as long as the context");

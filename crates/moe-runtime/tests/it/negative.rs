@@ -38,7 +38,7 @@ fn a_softmax_router_is_noticed() {
 #[test]
 fn another_activation_is_noticed() {
     assert_red(&distance_of("glm-tiny", |c| c.activation = Activation::SquaredRelu));
-    assert_red(&distance_of("llama-tiny", |c| c.activation = Activation::SquaredRelu));
+    assert_red(&distance_of("llama-tied-odd", |c| c.activation = Activation::SquaredRelu));
     assert_red(&distance_of("bitnet-plain", |c| c.activation = Activation::Silu));
     let golden = read_case("bitnet-packed");
     let silu = run(&changed_as_trained("bitnet-packed", |c| c.activation = Activation::Silu), &golden.tokens, 64, ());
@@ -77,7 +77,9 @@ fn missing_norms_before_the_output_projections_are_noticed() {
 /// The two classes of linear layers differ in the meaning of the scale beside the packed weights.
 #[test]
 fn a_scale_that_divides_instead_of_multiplying_is_noticed() {
-    for (name, class, other) in [("bitnet-packed", "autobitlinear", "bitlinear")] {
+    for (name, class, other) in
+        [("bitnet-packed", "autobitlinear", "bitlinear"), ("bitnet-packed-div", "bitlinear", "autobitlinear")]
+    {
         let golden = read_case(name);
         let dir = tempfile::tempdir().expect("a temporary directory");
         std::fs::copy(case(name).join("model.safetensors"), dir.path().join("model.safetensors")).expect("a copy");
@@ -124,7 +126,7 @@ fn ignored_groups_are_noticed() {
 fn rope_over_halves_is_noticed() {
     assert_red(&distance_of("glm-tiny", |c| c.rope.style = RopeStyle::Halves));
     assert_red(&distance_of("glm4-moe-gqa", |c| c.rope.style = RopeStyle::Interleaved));
-    assert_red(&distance_of("llama-tiny", |c| c.rope.style = RopeStyle::Halves));
+    assert_red(&distance_of("llama-tied-odd", |c| c.rope.style = RopeStyle::Halves));
     assert_red(&distance_of("bitnet-plain", |c| c.rope.style = RopeStyle::Interleaved));
 }
 

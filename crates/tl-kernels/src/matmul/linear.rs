@@ -8,6 +8,7 @@ use super::formats::{Bf16, DenseType, F16, F32, Q6K, Q8_0};
 use super::kind::KernelKind;
 use super::matrix::Dense;
 use super::pieces::rows_per_task;
+use super::rounded::Rounded;
 use super::ternary::BitLinear;
 use crate::activations::ActivationBuffer;
 use crate::arch::Isa;
@@ -30,6 +31,8 @@ pub enum Linear {
     Q6K(Dense<Q6K>),
     /// Ternary weights in blocks of 256.
     Ternary(BitLinear),
+    /// Weights in single precision, for activations that each product rounds.
+    Rounded(Rounded),
 }
 
 /// Evaluates the same expression for every kind of weights.
@@ -42,6 +45,7 @@ macro_rules! each {
             Linear::Q8_0($w) => $body,
             Linear::Q6K($w) => $body,
             Linear::Ternary($w) => $body,
+            Linear::Rounded($w) => $body,
         }
     };
 }
@@ -56,6 +60,7 @@ macro_rules! map {
             Linear::Q8_0($w) => Linear::Q8_0($body),
             Linear::Q6K($w) => Linear::Q6K($body),
             Linear::Ternary($w) => Linear::Ternary($body),
+            Linear::Rounded($w) => Linear::Rounded($body),
         }
     };
 }
@@ -89,6 +94,15 @@ impl Linear {
     /// As [`BitLinear::with_cols`].
     pub fn ternary_padded(tensor: TernaryTensor, cols: usize, mode: ActMode) -> Result<Linear> {
         Ok(Linear::Ternary(BitLinear::new(tensor, mode)?.with_cols(cols)?))
+    }
+
+    /// A layer over `weights` `[rows, cols]` in F32 that rounds activations as [`Rounded`] says: numbers, or trits with one
+    /// `scale`.
+    ///
+    /// # Errors
+    /// As [`Rounded::new`].
+    pub fn rounded(rows: usize, cols: usize, weights: Bytes, scale: Option<f32>) -> Result<Linear> {
+        Ok(Linear::Rounded(Rounded::new(rows, cols, weights, scale)?))
     }
 
     /// A layer over weights in memory, `[rows, cols]`.
@@ -139,6 +153,7 @@ impl Linear {
             Linear::Q8_0(_) => DenseType::Q8_0.name(),
             Linear::Q6K(_) => DenseType::Q6K.name(),
             Linear::Ternary(w) => w.tensor().packing().name(),
+            Linear::Rounded(_) => "F32-rounded",
         }
     }
 
@@ -232,6 +247,7 @@ impl Linear {
             Linear::Bf16(w) => w.dequantize_row(r, out),
             Linear::Q8_0(w) => w.dequantize_row(r, out),
             Linear::Q6K(w) => w.dequantize_row(r, out),
+            Linear::Rounded(w) => w.dequantize_row(r, out),
         }
         Ok(())
     }
@@ -266,6 +282,7 @@ impl Linear {
             Linear::Q8_0(w) => w.forward_block_in_mode(acts, out),
             Linear::Q6K(w) => w.forward_block_in_mode(acts, out),
             Linear::Ternary(w) => w.forward_block(acts, out),
+            Linear::Rounded(w) => w.forward_block(acts, out),
         }
     }
 

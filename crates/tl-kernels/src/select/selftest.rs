@@ -94,6 +94,12 @@ fn reference(linear: &Linear, x: &[f32], n: usize) -> Result<Vec<f32>> {
         ternary_core::oracle::gemm(w.tensor(), &whole, n, w.act_mode(), &mut y)?;
         return Ok(y);
     }
+    if let Linear::Rounded(w) = linear {
+        for (t, x) in x.chunks_exact(cols).enumerate() {
+            (0..rows).for_each(|r| y[t * rows + r] = w.reference(r, x));
+        }
+        return Ok(y);
+    }
     if linear.act_mode() != ActMode::F32 {
         oracle::oracle(linear, x, n, &mut y);
         return Ok(y);

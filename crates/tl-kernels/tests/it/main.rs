@@ -8,5 +8,6 @@ mod latents;
 mod levels;
 mod lookup;
 mod padded;
+mod rounded;
 mod tables;
 mod tiles;

@@ -145,8 +145,7 @@ impl Scored {
         }
         let guesses = files.guesses(Some(&tokenizer));
         load::note_guesses(guesses.iter().filter(|guess| !guess.is_about_chat()));
-        let act = load::measured_act(&files, args.act);
-        let options = load::options(&files, Some(act), None, args.zero.allow_zero, pool);
+        let options = load::measured(&files, args.act, args.zero.allow_zero, pool);
         let model = load::load(&files, &options)?;
         let scorer = TextScorer::new(Arc::new(model), args.n_ctx, args.kv.into())?;
         // A control token in a measured text is encoded as ordinary characters.
