@@ -11,6 +11,7 @@ mod kill;
 mod perplexity;
 mod proof;
 mod quantize;
+mod rivals;
 mod speed;
 mod templates;
 mod ternary_forward;
@@ -23,7 +24,7 @@ use crate::outcome::Outcome;
 use crate::record::Record;
 use crate::{bitnet, repo};
 
-use proof::{Options, Proof, Work};
+use proof::{Judged, Options, Proof, Work};
 
 /// A proof and the place it works in.
 #[derive(clap::Args)]
@@ -65,6 +66,8 @@ enum Name {
     Gates,
     /// Full-size random files (9 GB, one after the other) against the memory bandwidth and llama.cpp.
     Speed,
+    /// The mini teacher's experts at IQ2_XXS, IQ1_M and Q2_K by llama.cpp beside ternary ones, by one measure.
+    Rivals,
     /// Every chat template of the folder DIR against Jinja2 as transformers sets it up.
     Templates,
 }
@@ -85,9 +88,13 @@ pub(crate) fn run(args: &Args) -> Outcome {
         Name::Kill => kill::prove(&mut proof, &bitnet()?),
         Name::Gates => gates::prove(&mut proof, &bitnet()?),
         Name::Speed => speed::prove(&mut proof, &bitnet()?),
+        Name::Rivals => match rivals::prove(&mut proof, bitnet)? {
+            Judged::Measured => Ok(()),
+            Judged::Skipped => return Ok(()),
+        },
         Name::Templates => match templates::prove(&mut proof)? {
-            templates::Judged::Measured => Ok(()),
-            templates::Judged::Skipped => return Ok(()),
+            Judged::Measured => Ok(()),
+            Judged::Skipped => return Ok(()),
         },
     }?;
     proof.judge()

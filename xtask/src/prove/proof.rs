@@ -11,7 +11,8 @@ use crate::repo;
 /// Options that only some proofs read; each names its proofs.
 #[derive(clap::Args)]
 pub(super) struct Options {
-    /// templates: a folder of chat templates and tokenizer_config.json files.
+    /// templates: a folder of chat templates and tokenizer_config.json files; rivals: one with llama-quantize and
+    /// llama-imatrix.
     #[arg(value_name = "DIR")]
     pub(super) folder: Option<PathBuf>,
     /// goldens: a folder of reference checkpoints instead of `fixtures/goldens`.
@@ -27,6 +28,13 @@ pub(super) struct Options {
     /// speed: only the file of this preset: phase2, balanced or 8g.
     #[arg(long)]
     pub(super) preset: Option<String>,
+}
+
+/// Whether a proof could measure.
+pub(super) enum Judged {
+    Measured,
+    /// A SKIP line has said what was missing.
+    Skipped,
 }
 
 /// A running proof: it measures, prints and counts figures.

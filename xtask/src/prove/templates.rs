@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 use xshell::cmd;
 
-use super::proof::Proof;
+use super::proof::{Judged, Proof};
 use crate::outcome::Outcome;
 use crate::repo;
 
@@ -55,12 +55,6 @@ pub(super) fn prove(proof: &mut Proof<'_>) -> Outcome<Judged> {
     let figure = format!("{} templates: {all}", table.len());
     proof.figure("renderings of chat templates", figure, "none different, none by one side alone", all.agree());
     Ok(Judged::Measured)
-}
-
-/// Whether the proof could measure.
-pub(super) enum Judged {
-    Measured,
-    Skipped,
 }
 
 /// A Python of our own that has Jinja2; `None` after a SKIP line where there is no way to it.
