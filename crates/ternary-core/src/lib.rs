@@ -56,5 +56,5 @@ pub use half::f16;
 pub use i2s::I2sLayout;
 pub use metrics::{ErrorMetrics, ErrorSums};
 pub use packing::Packing;
-pub use quantize::{Rounding, quantize_block, quantize_row};
+pub use quantize::{Rounding, quantize_block, quantize_row, stored_scale};
 pub use tensor::{Scales, TernaryTensor};

@@ -16,6 +16,8 @@ mod absmean;
 mod least_squares;
 mod scale;
 
+pub use scale::stored_scale;
+
 use half::f16;
 
 use crate::{BLOCK, Error, Packing, Result};
