@@ -5,6 +5,7 @@ use tl_kernels::{Linear, Pool};
 use crate::checks;
 use crate::error::Error;
 use crate::gqa::{GqaAttention, GqaScratch};
+use crate::inner::InnerProjection;
 use crate::kv_cache::{CacheError, CacheShape, CacheType, LayerCache, check_shape};
 use crate::mla::{MlaAttention, MlaScratch};
 
@@ -67,6 +68,27 @@ impl Attention {
     /// As [`LayerCache::new`].
     pub fn new_cache(&self, n_ctx: usize, ty: CacheType) -> Result<LayerCache, CacheError> {
         LayerCache::new(self.cache_shape(), n_ctx, ty)
+    }
+
+    /// Length of a projection's input; `None` for a projection that the attention does not have.
+    #[must_use]
+    pub fn input_width(&self, projection: InnerProjection) -> Option<usize> {
+        match self {
+            Attention::Mla(mla) => mla.input_width(projection),
+            Attention::Gqa(gqa) => gqa.input_width(projection),
+        }
+    }
+
+    /// Writes the input `[input_width]` that token `t` of the last forward pass with `scratch` gave to a projection. For
+    /// matrices that read F32 activations.
+    ///
+    /// # Panics
+    /// When the attention has no such projection, the pass no such token, or `out` another length.
+    pub fn write_input(&self, projection: InnerProjection, scratch: &AttentionScratch, t: usize, out: &mut [f32]) {
+        match self {
+            Attention::Mla(mla) => mla.write_input(projection, &scratch.mla, t, out),
+            Attention::Gqa(gqa) => gqa.write_input(&scratch.gqa, t, out),
+        }
     }
 
     /// Attends from the `n` tokens of `x` at positions `cache.len() .. cache.len() + n` to all positions up to their

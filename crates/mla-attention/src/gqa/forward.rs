@@ -16,6 +16,7 @@ use tl_kernels::{ActivationBuffer, Linear, Pool, math};
 use super::config::GqaConfig;
 use super::weights::GqaWeights;
 use crate::error::Error;
+use crate::inner::InnerProjection;
 use crate::kv_cache::{CacheError, CacheShape, KvCache};
 use crate::project::{project, sized};
 use crate::rope::RopeTable;
@@ -67,6 +68,15 @@ impl GqaAttention {
     pub(crate) fn cache_shape(&self) -> CacheShape {
         let c = &self.config;
         CacheShape::Kv { n_kv_heads: c.n_kv_heads, head_dim: c.head_dim }
+    }
+
+    pub(crate) fn input_width(&self, projection: InnerProjection) -> Option<usize> {
+        (projection == InnerProjection::Output).then(|| self.config.q_width())
+    }
+
+    /// Writes the input of the output projection for token `t` of the last pass.
+    pub(crate) fn write_input(&self, scratch: &GqaScratch, t: usize, out: &mut [f32]) {
+        out.copy_from_slice(scratch.acts.row(t));
     }
 
     /// One forward pass, as [`Attention::forward`](crate::Attention::forward) describes it. The caller has checked the

@@ -24,6 +24,7 @@ use tl_kernels::{ActivationBuffer, Linear, Pool, math};
 use super::config::MlaConfig;
 use super::weights::{MlaWeights, QueryProjection};
 use crate::error::Error;
+use crate::inner::InnerProjection;
 use crate::kv_cache::{CacheError, CacheShape, FloatRows, Int8Latents, LatentCache, LatentRows};
 use crate::project::{project, project_two, sized};
 use crate::rope::RopeTable;
@@ -94,6 +95,26 @@ impl MlaAttention {
 
     pub(crate) fn cache_shape(&self) -> CacheShape {
         CacheShape::Latent { kv_lora: self.config.kv_lora, qk_rope: self.config.qk_rope }
+    }
+
+    pub(crate) fn input_width(&self, projection: InnerProjection) -> Option<usize> {
+        match (projection, &self.weights.q) {
+            (InnerProjection::Query, QueryProjection::LowRank { a, .. }) => Some(a.rows()),
+            (InnerProjection::Query, QueryProjection::Direct(_)) => None,
+            (InnerProjection::Output, _) => Some(self.config.n_heads * self.config.v_head),
+        }
+    }
+
+    /// Writes the input of `projection` for token `t` of the last pass.
+    pub(crate) fn write_input(&self, projection: InnerProjection, scratch: &MlaScratch, t: usize, out: &mut [f32]) {
+        match (projection, &self.weights.q) {
+            (InnerProjection::Query, QueryProjection::LowRank { a, a_norm, .. }) => {
+                let low = &scratch.q_low[t * a.rows()..][..a.rows()];
+                math::rms_norm(low, a_norm, self.config.latent_norm_eps, out);
+            }
+            (InnerProjection::Query, QueryProjection::Direct(_)) => panic!("queries are not compressed"),
+            (InnerProjection::Output, _) => out.copy_from_slice(scratch.acts.row(t)),
+        }
     }
 
     /// One forward pass, as [`Attention::forward`](crate::Attention::forward) describes it. The caller has checked the

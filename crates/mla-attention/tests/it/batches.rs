@@ -1,9 +1,12 @@
 //! Outputs have the same bits in chunks of any size and on any number of threads; caches are truncated, forked and
 //! filled.
 
-use crate::layers::{bits, gqa, gqa_config, mla, mla_config, odd_mla, run, step, tokens};
-use mla_attention::{Attention, AttentionScratch, CacheError, CacheShape, CacheType, CompressedMlaCache, Error};
-use tl_kernels::Pool;
+use crate::layers::{bits, gqa, gqa_config, gqa_weights, mla, mla_config, mla_weights, odd_mla, run, step, tokens};
+use mla_attention::{
+    Attention, AttentionScratch, CacheError, CacheShape, CacheType, CompressedMlaCache, Error, InnerProjection,
+    QueryProjection,
+};
+use tl_kernels::{ActivationBuffer, Linear, Pool, math};
 
 const TYPES: [CacheType; 2] = [CacheType::F32, CacheType::F16];
 
@@ -146,6 +149,41 @@ fn one_scratch_serves_layers_of_any_shape() {
         layer.forward(&serial(), &x, &mut cache, &mut scratch, &mut out).expect("room");
         assert_eq!(bits(&out), bits(&run(layer, &serial(), CacheType::F32, &x, n)));
     }
+}
+
+#[test]
+fn the_inputs_of_inner_projections_can_be_read() {
+    let product = |linear: &Linear, x: &[f32]| {
+        let (mut acts, mut y) = (ActivationBuffer::new(), vec![0.0; linear.rows()]);
+        acts.set(x, 1, linear.cols());
+        linear.forward(&serial(), &acts, &mut y);
+        y
+    };
+    let (mla_shape, gqa_shape) = (odd_mla(), gqa_config(6, 2, 10, 6));
+    let (mla_weights, gqa_weights) = (mla_weights(&mla_shape, 1), gqa_weights(&gqa_shape, true, true, 3));
+    let layers = [(mla(&mla_shape, 1), mla_weights.out), (gqa(&gqa_shape, true, true, 3), gqa_weights.out)];
+    let mut scratch = AttentionScratch::new();
+    for (layer, out) in &layers {
+        let x = tokens(layer, 5, 7);
+        let mut cache = layer.new_cache(5, CacheType::F32).expect("a small cache");
+        let mut y = vec![f32::NAN; x.len()];
+        layer.forward(&serial(), &x, &mut cache, &mut scratch, &mut y).expect("room");
+        let mut input = vec![f32::NAN; layer.input_width(InnerProjection::Output).expect("every attention has one")];
+        for (t, y) in y.chunks_exact(layer.hidden()).enumerate() {
+            layer.write_input(InnerProjection::Output, &scratch, t, &mut input);
+            assert_eq!(bits(&product(out, &input)), bits(y), "token {t}");
+        }
+        let Some(width) = layer.input_width(InnerProjection::Query) else { continue };
+        let QueryProjection::LowRank { a, a_norm, .. } = &mla_weights.q else { panic!("the odd shape compresses") };
+        let mut query = vec![f32::NAN; width];
+        for (t, x) in x.chunks_exact(layer.hidden()).enumerate() {
+            layer.write_input(InnerProjection::Query, &scratch, t, &mut query);
+            let mut wanted = vec![0.0; width];
+            math::rms_norm(&product(a, x), a_norm, mla_shape.latent_norm_eps, &mut wanted);
+            assert_eq!(bits(&query), bits(&wanted), "token {t}");
+        }
+    }
+    assert_eq!(layers[1].0.input_width(InnerProjection::Query), None);
 }
 
 #[test]

@@ -86,6 +86,14 @@ pub struct LayerScratch {
     tokens: Vec<u32>,
 }
 
+impl LayerScratch {
+    /// The buffers of the last attention.
+    #[must_use]
+    pub fn attention(&self) -> &AttentionScratch {
+        &self.attention
+    }
+}
+
 impl DecoderLayer {
     /// Loads layer `index` of the model that `config` describes; ternary, Q8_0 and Q6_K matrices
     /// will read activations in `mode`.
@@ -240,6 +248,14 @@ impl DecoderLayer {
         scratch.acts.set(&scratch.normed, at.n, self.hidden);
         add(pool, x, self.feed_forward(pool, at, scratch, taps)?);
         Ok(())
+    }
+
+    /// Writes the input that the attention would have for `x` `[hidden]`, the residual stream in front of the layer.
+    ///
+    /// # Panics
+    /// When `x` or `out` has another length.
+    pub fn norm_for_attention(&self, x: &[f32], out: &mut [f32]) {
+        math::rms_norm(x, &self.attention_norm, self.eps, out);
     }
 
     /// Writes the input that the feed-forward part would have for `x` `[hidden]`, the residual stream behind the attention.
