@@ -37,6 +37,8 @@ pub struct Fidelity {
     pub flips: Flips,
     /// Mean divergence at each scored position of a window, the first scored one first.
     pub kl_by_position: Vec<f64>,
+    /// Mean divergence in each window, for paired comparisons of students.
+    pub kl_by_window: Vec<f64>,
 }
 
 /// How the divergences are spread.
@@ -112,6 +114,9 @@ impl Tally {
     /// `None` without a scored position.
     pub(super) fn finish(self) -> Option<Fidelity> {
         let n = self.kl.n();
+        let scored = self.kl_by_position.len().max(1);
+        let mean = |window: &[f64]| window.iter().sum::<f64>() / window.len() as f64;
+        let kl_by_window = self.kl_values.chunks(scored).map(mean).collect();
         let squared = self.delta_p_squared.estimate();
         let rms = squared.value.sqrt();
         // First order: the error of sqrt(x) is that of x over twice the root.
@@ -126,6 +131,7 @@ impl Tally {
             same_top1: Share::of(self.same_top, n)?,
             flips: Flips { lost: self.lost, gained: self.gained, share: Share::of(self.lost + self.gained, n)? },
             kl_by_position: self.kl_by_position.iter().map(Moments::mean).collect(),
+            kl_by_window,
         })
     }
 }

@@ -19,6 +19,7 @@ pub(crate) fn parse(text: &str) -> Result<Value, LineFault> {
     let repeated = RefCell::new(None);
     let mut parser = serde_json::Deserializer::from_str(text);
     let value = Reader { repeated: &repeated }.deserialize(&mut parser);
+    let ended = value.is_ok();
     let value = value.and_then(|value| parser.end().map(|()| value));
     value.map_err(|error| {
         if let Some(field) = repeated.take() {
@@ -30,7 +31,7 @@ pub(crate) fn parse(text: &str) -> Result<Value, LineFault> {
         // The parser counts lines within the text; only its column means something here.
         let (said, column) = (error.to_string(), error.column());
         let reason = format!("{} at column {column}", said.split(" at line ").next().unwrap_or_default());
-        match field_before(text, column) {
+        match field_before(text, column).filter(|_| !ended) {
             Some(field) => LineFault::field(field, reason),
             None => LineFault::NotJson { reason },
         }
@@ -122,6 +123,12 @@ mod tests {
         assert_eq!(parse(text).unwrap(), serde_json::from_str::<Value>(text).unwrap());
         let keys: Vec<String> = parse(r#"{"z": 1, "a": 2}"#).unwrap().as_object().unwrap().keys().cloned().collect();
         assert_eq!(keys, ["z", "a"], "the order stays");
+    }
+
+    #[test]
+    fn text_behind_a_value_is_blamed_on_no_field() {
+        assert!(matches!(parse(r#"{"a": 1} x"#), Err(LineFault::NotJson { .. })));
+        assert!(matches!(parse(r#"{"a": x}"#), Err(LineFault::Field { .. })));
     }
 
     #[test]
