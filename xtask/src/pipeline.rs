@@ -17,6 +17,9 @@ use crate::{bitnet, repo};
 /// Random kicks per block of a calibrated student: few, so that the stage takes seconds.
 const KICKS: &str = "5";
 
+/// Tokens to calibrate on: few, for the same reason.
+const CALIBRATION_TOKENS: u32 = 16_384;
+
 /// How much to run.
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -29,9 +32,9 @@ pub(crate) struct Args {
     /// How trits and scales are chosen: `gptq` (on the calibration texts of `fixtures/`), `ls` (least squares) or `absmean`.
     #[arg(long, default_value = "gptq")]
     method: String,
-    /// Most tokens to calibrate on with `gptq`: more take longer and make a better student.
-    #[arg(long, default_value_t = 16_384)]
-    calibration_tokens: u32,
+    /// Most tokens to calibrate on with `gptq`: more take longer and make a better student [default: 16384].
+    #[arg(long)]
+    calibration_tokens: Option<u32>,
     /// Windows of 256 tokens of held-out text to measure on; the text has 250.
     #[arg(long, default_value_t = 50)]
     windows: u32,
@@ -61,6 +64,9 @@ struct Pipeline {
 }
 
 pub(crate) fn run(args: &Args) -> Outcome {
+    if args.calibration_tokens.is_some() && args.method != "gptq" {
+        return Err("--calibration-tokens needs --method gptq".into());
+    }
     let fixtures = repo::root().join("fixtures");
     let work = args.work.clone().unwrap_or_else(|| repo::root().join("target/pipeline"));
     let work = std::path::absolute(work)?;
@@ -76,7 +82,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let settings = ["--preset", &args.preset, "--method", &args.method, "--force", "--json"];
     let [prose, chats] =
         ["texts/calibration.txt", "texts/calibration-chat.jsonl"].map(|name| path(fixtures.join(name)));
-    let (prose, chats, tokens) = (prose?, chats?, args.calibration_tokens.to_string());
+    let (prose, chats, tokens) = (prose?, chats?, args.calibration_tokens.unwrap_or(CALIBRATION_TOKENS).to_string());
     let calibration = ["--calibration", &prose, "--calibration", &chats, "--exclude", &text];
     let effort = ["--calibration-tokens", &tokens, "--kicks", KICKS];
     let calibrated = if args.method == "gptq" { [&calibration[..], &effort].concat() } else { Vec::new() };

@@ -2,6 +2,9 @@
 
 use std::path::Path;
 
+use gguf_bitnet::FormatError;
+
+use crate::policy::PolicyError;
 use crate::ptq::PtqError;
 use crate::recipe::RecipeError;
 
@@ -19,6 +22,9 @@ pub enum Error {
     /// A calibration cannot be used, or its student drifts away.
     #[error(transparent)]
     Ptq(#[from] PtqError),
+    /// A policy store cannot be used.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
     /// The memory limit is below the need of the tensor with the largest rows.
     #[error("{limit} bytes of memory are too few: `{tensor}` needs at least {needed} (raise --max-memory)")]
     Memory { limit: u64, needed: u64, tensor: String },
@@ -46,6 +52,16 @@ pub enum Error {
 }
 
 impl Error {
+    /// Adds the names of the tensor and of the file to an error about rows, whose encoder knows neither.
+    pub(crate) fn of_tensor(self, name: &str, path: &Path) -> Error {
+        match self {
+            Error::Gguf(error @ gguf_bitnet::Error::Format(FormatError::NotRepresentable { .. })) => {
+                error.in_tensor(name).in_file(path).into()
+            }
+            error => error,
+        }
+    }
+
     /// The failure to `action` the file or directory `path`.
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {
         move |source| Error::Io { action, path: path.display().to_string(), source }

@@ -7,6 +7,7 @@
 //! | `encode` | rows of weights to bytes of a file, in parallel, with the error this causes |
 //! | `quantize` | [`Quantizer`]: a student made from a checkpoint |
 //! | [`ptq`] | the calibrated method: trits and scales chosen on the activations of texts |
+//! | [`policy`] | what a run learned, kept for later ones |
 //! | [`measure`] | the traits of `behavior-eval` over loaded models: answers, routing, logits, the numbers of a forward pass |
 //! | [`synth`] | models of any size with seeded random weights |
 //!
@@ -15,6 +16,7 @@
 mod encode;
 mod error;
 pub mod measure;
+pub mod policy;
 pub mod ptq;
 mod quantize;
 mod recipe;

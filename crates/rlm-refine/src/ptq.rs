@@ -2,9 +2,13 @@
 //!
 //! ```text
 //! calibration.rs   texts -> windows of tokens                    spans.rs    fingerprints that tell texts apart
+//! coverage.rs      windows that every expert sees tokens in    generations.rs  windows that the model writes
 //! calibrator.rs    the layers in order, resumable                streams.rs  residual streams of teacher and student
-//! layer.rs         one layer: attention, experts, routes         source.rs   its tensors as the runtime reads them
+//! layer.rs         one layer: both streams through it            tensors.rs  its tensors     source.rs  as the runtime reads them
+//! routes.rs        the tokens of each network
+//! attention.rs     the matrices of its attention
 //! network.rs       gate and up, then down, of one network        moments.rs  H = sum w x x'
+//! problem.rs       one matrix, judged on held-out tokens         settings.rs what held-out tokens choose
 //! rows.rs          codes and scales of one row                   factor.rs   GPTQ       search.rs   descent and kicks
 //! ```
 //!
@@ -13,27 +17,35 @@
 //! **Invariant:** bytes depend on the checkpoint, the texts and the settings alone: not on threads, nor on the instruction
 //! set, nor on where the job was stopped.
 
+mod attention;
 mod calibration;
 mod calibrator;
+mod coverage;
 mod error;
 mod factor;
+mod generations;
 mod layer;
 mod moments;
 mod network;
+mod problem;
 mod report;
+mod routes;
 mod rows;
 #[cfg(test)]
 mod samples;
 mod search;
+mod settings;
 mod source;
 mod spans;
 mod steps;
 mod streams;
+mod tensors;
 
 pub use calibration::{Calibration, NamedText, SourceReport, WindowOptions};
 pub use calibrator::GptqOptions;
-pub(crate) use calibrator::{Calibrator, memory_bytes};
+pub(crate) use calibrator::{CalibrationSetting, Calibrator, memory_bytes};
 pub use error::PtqError;
 pub use report::{LayerReport, MatrixReport, NetworkReport, RoutingReport};
+pub use settings::{KnownSettings, MatrixSettings, ScaleGrid, TernaryScalePolicy};
 pub use spans::{CALIBRATION_SPANS, SPAN_TOKENS, spans};
 pub use steps::{Step, Steps, UnknownStep};

@@ -1,9 +1,12 @@
 //! `--calibration` and what goes with it: the texts of `quantize --method gptq`.
 
+use std::path::PathBuf;
+
 use anyhow::Result;
 use clap::builder::NonEmptyStringValueParser;
 use moe_runtime::ModelFiles;
 use rlm_refine::ptq::{Calibration, GptqOptions, NamedText, Step, Steps, WindowOptions};
+use tl_kernels::Pool;
 
 use super::whole;
 use crate::exit::UsageError;
@@ -17,36 +20,58 @@ pub(crate) struct CalibrationArgs {
     /// Leave out windows that share 64 tokens in a row with this text
     #[arg(long, value_name = "FILE", value_parser = NonEmptyStringValueParser::new())]
     exclude: Vec<String>,
-    /// Most tokens to calibrate on
-    #[arg(long, default_value_t = 131_072, value_name = "N", value_parser = whole::<usize>(1..=u64::MAX))]
-    calibration_tokens: usize,
+    /// Let the model generate N tokens and calibrate on them too; the whole model is then in memory
+    #[arg(long, value_name = "N", value_parser = whole::<usize>(1..=u64::MAX))]
+    self_calibrate: Option<usize>,
+    /// Choose texts so that each routed expert sees N tokens where the texts give them; takes a pass over the checkpoint
+    #[arg(long, value_name = "N", value_parser = whole::<u32>(1..=u64::from(u32::MAX)))]
+    expert_tokens: Option<u32>,
+    /// Most tokens to calibrate on [default: 131072]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>(1..=u64::MAX))]
+    calibration_tokens: Option<usize>,
+    /// Take settings of earlier runs on the same checkpoint from this store, and add those of this run
+    #[arg(long, value_name = "FILE")]
+    policies: Option<PathBuf>,
     /// Leave out a step of `--method gptq`, to measure what it buys
     #[arg(long, value_name = "STEP")]
     without: Vec<Step>,
-    /// Most passes over the codes of a block of 256 weights in one descent
-    #[arg(long, default_value_t = 6, value_name = "N")]
-    sweeps: usize,
-    /// Random kicks per block after the first descent: more take longer and lower the error
-    #[arg(long, default_value_t = 50, value_name = "N")]
-    kicks: usize,
+    /// Most passes over the codes of a block of 256 weights in one descent [default: 6]
+    #[arg(long, value_name = "N")]
+    sweeps: Option<usize>,
+    /// Random kicks per block after the first descent: more take longer and lower the error [default: 50]
+    #[arg(long, value_name = "N")]
+    kicks: Option<usize>,
+    /// Seed of the kicks and of generations [default: 0]
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
 }
 
 impl CalibrationArgs {
     /// The options of the calibrated method.
-    pub(crate) fn gptq(&self, files: &ModelFiles) -> Result<GptqOptions> {
+    pub(crate) fn gptq(&self, files: &ModelFiles, pool: &Pool) -> Result<GptqOptions> {
         let read = |names: &[String]| {
             names
                 .iter()
                 .map(|name| Ok(NamedText { name: name.clone(), text: load::read_text(name)? }))
                 .collect::<Result<Vec<_>>>()
         };
-        let windows = WindowOptions { max_tokens: self.calibration_tokens, ..WindowOptions::default() };
-        let calibration = Calibration::new(files, &read(&self.calibration)?, &read(&self.exclude)?, windows)?;
+        let default = WindowOptions::default();
+        let windows = WindowOptions {
+            max_tokens: self.calibration_tokens.unwrap_or(default.max_tokens),
+            expert_tokens: self.expert_tokens.unwrap_or(0),
+            generated_tokens: self.self_calibrate.unwrap_or(0),
+            seed: self.seed.unwrap_or(0),
+            ..default
+        };
+        let calibration = Calibration::new(files, pool, &read(&self.calibration)?, &read(&self.exclude)?, windows)?;
+        let default = GptqOptions::new(calibration);
         Ok(GptqOptions {
             steps: Steps::without(&self.without),
-            sweeps: self.sweeps,
-            kicks: self.kicks,
-            ..GptqOptions::new(calibration)
+            sweeps: self.sweeps.unwrap_or(default.sweeps),
+            kicks: self.kicks.unwrap_or(default.kicks),
+            seed: self.seed.unwrap_or(default.seed),
+            policies: self.policies.clone(),
+            ..default
         })
     }
 
@@ -55,11 +80,18 @@ impl CalibrationArgs {
         let given = [
             (!self.calibration.is_empty(), "--calibration"),
             (!self.exclude.is_empty(), "--exclude"),
+            (self.self_calibrate.is_some(), "--self-calibrate"),
+            (self.expert_tokens.is_some(), "--expert-tokens"),
+            (self.calibration_tokens.is_some(), "--calibration-tokens"),
+            (self.policies.is_some(), "--policies"),
             (!self.without.is_empty(), "--without"),
+            (self.sweeps.is_some(), "--sweeps"),
+            (self.kicks.is_some(), "--kicks"),
+            (self.seed.is_some(), "--seed"),
         ];
         match given.iter().find(|(given, _)| *given) {
             Some((_, option)) if !is_calibrated => Err(UsageError::new(format!("{option} needs --method gptq")).into()),
-            _ if is_calibrated && self.calibration.is_empty() => {
+            _ if is_calibrated && self.calibration.is_empty() && self.self_calibrate.is_none() => {
                 Err(UsageError::new("--method gptq needs texts: name them with --calibration").into())
             }
             _ => Ok(()),

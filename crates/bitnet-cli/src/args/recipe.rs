@@ -19,11 +19,11 @@ pub(crate) struct RecipeArgs {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum PresetName {
-    /// 9.08 GB for GLM-4.7-Flash: all but the experts at Q8_0
+    /// 9.48 GB for GLM-4.7-Flash: all but routed experts at Q8_0
     Quality,
-    /// 8.70 GB: all but the experts at Q6_K
+    /// 8.98 GB: all but routed experts at Q6_K
     Balanced,
-    /// 7.37 GB: five trits per byte, the rest at Q6_K
+    /// 7.68 GB: five trits per byte, the rest at Q6_K
     #[value(name = "8g")]
     EightGigabytes,
     /// 10.7 GB: experts ternary, all else F16

@@ -41,7 +41,7 @@ pub(crate) struct Args {
     /// Show the plan and its exact size, write nothing
     #[arg(long)]
     dry_run: bool,
-    /// Replace an existing file
+    /// Replace an existing file, and go on where a calibrated student drifts away from its teacher
     #[arg(long)]
     force: bool,
     /// Print the plan, or the report, as JSON
@@ -76,7 +76,7 @@ pub(crate) fn execute(args: Args) -> Result<()> {
     let method = match args.method {
         MethodName::Absmean => Method::Round(Rounding::AbsMean),
         MethodName::Ls => Method::Round(Rounding::LeastSquares),
-        MethodName::Gptq => Method::Gptq(args.calibration.gptq(&files)?),
+        MethodName::Gptq => Method::Gptq(args.calibration.gptq(&files, &pool)?),
     };
     let recipe = args.recipe.recipe();
     let options =
@@ -114,6 +114,8 @@ pub(crate) fn execute(args: Args) -> Result<()> {
     output::line(report_table(&report))?;
     if !report.layers.is_empty() {
         output::line(layers_table(&report.layers))?;
+        let (made, saved) = report.searches();
+        output::line(format_args!("settings chosen for {made} matrices, known from earlier runs for {saved}"))?;
     }
     let peak = peak_rss_bytes().map_or_else(String::new, |bytes| format!(", peak memory {}", size(bytes)));
     output::line(format_args!("wrote and verified {} ({}{peak})", args.out.display(), size(report.output_bytes)))
@@ -190,6 +192,7 @@ fn layers_table(layers: &[LayerReport]) -> Table {
         "layer",
         "networks",
         "fewest tokens",
+        "pooled",
         "gate+up error",
         "least squares",
         "down error",
@@ -210,6 +213,7 @@ fn layers_table(layers: &[LayerReport]) -> Table {
             layer.layer.to_string(),
             networks.len().to_string(),
             networks.iter().map(|n| n.tokens).min().map_or_else(String::new, |n| n.to_string()),
+            networks.iter().filter(|n| n.pooled_tokens > 0).count().to_string(),
             share(mean(first().map(|m| m.error_after))),
             share(mean(first().map(|m| m.error_before))),
             share(mean(down().map(|m| m.error_after))),

@@ -451,19 +451,19 @@ fn states_stay_with_their_job_and_go_with_it() {
     let place = place();
     let mut job = Job::open(&place.out, &manifest(), false).unwrap();
     append_from(&mut job, 0, 1);
-    let state = job.state_path(3);
+    let state = job.states()(3);
     assert!(state.starts_with(&place.partial));
     fs::write(&state, b"half way").unwrap();
     drop(job);
 
     let mut job = Job::open(&place.out, &manifest(), false).unwrap();
-    assert_eq!(fs::read(job.state_path(3)).unwrap(), b"half way");
+    assert_eq!(fs::read(job.states()(3)).unwrap(), b"half way");
     append_from(&mut job, 1, 2);
     drop(job);
     let mut other = Job::open(&place.out, &json!({ "settings": "others" }), true).unwrap();
     assert!(!state.exists(), "the state of another job");
     append_from(&mut other, 0, UNITS);
-    fs::write(other.state_path(1), b"the end").unwrap();
+    fs::write(other.states()(1), b"the end").unwrap();
     other.commit(&place.out).unwrap();
     assert_eq!(fs::read_dir(place.out.parent().unwrap()).unwrap().count(), 1, "only the output is left");
 }

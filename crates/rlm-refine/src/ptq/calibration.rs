@@ -4,7 +4,8 @@
 //! text                 [prefix | 254 tokens] [prefix | 254 tokens] ...
 //! chat, JSON lines     one window per conversation, rendered by the model's template, cut at 256 tokens
 //! ```
-//! Every source gives the same number of tokens where it has them, taken at even distances.
+//! Every source gives the same number of tokens where it has them, taken at even distances, or so that each expert of the
+//! model sees enough of them. The model's own generations can be one more source.
 //!
 //! **Invariant:** no window holds 64 tokens in a row of an excluded text.
 
@@ -13,8 +14,11 @@ use std::collections::HashSet;
 use moe_runtime::{ChatRequest, ChatTemplate, ModelFiles, Tokenizer};
 use serde::Serialize;
 use serde_json::Value;
+use tl_kernels::Pool;
 
+use super::coverage::{choose, expert_tokens, spread};
 use super::error::PtqError;
+use super::generations::generate;
 use super::spans::{aligned_spans, spans};
 use crate::error::Result;
 
@@ -34,11 +38,17 @@ pub struct WindowOptions {
     pub window_tokens: usize,
     /// Most tokens of all windows.
     pub max_tokens: usize,
+    /// Tokens that each expert is to see where the texts give them; 0 takes windows at even distances.
+    pub expert_tokens: u32,
+    /// Tokens that the model generates itself.
+    pub generated_tokens: usize,
+    /// Seed of the generations.
+    pub seed: u64,
 }
 
 impl Default for WindowOptions {
     fn default() -> Self {
-        Self { window_tokens: 256, max_tokens: 128 << 10 }
+        Self { window_tokens: 256, max_tokens: 128 << 10, expert_tokens: 0, generated_tokens: 0, seed: 0 }
     }
 }
 
@@ -73,9 +83,11 @@ impl Calibration {
     /// Cuts `sources` into windows of the tokens of a model, without those that overlap a text of `exclude`.
     ///
     /// # Errors
-    /// A conversation that cannot be rendered, a model without a template for conversations, no window at all.
+    /// A conversation that cannot be rendered, a model without a template for conversations, no window at all, or a model
+    /// that cannot be run to generate or to route tokens.
     pub fn new(
         files: &ModelFiles,
+        pool: &Pool,
         sources: &[NamedText],
         exclude: &[NamedText],
         options: WindowOptions,
@@ -88,26 +100,30 @@ impl Calibration {
                 excluded.extend(spans(&window));
             }
         }
-        let mut found = Vec::new();
+        let mut all = Vec::new();
         for source in sources {
-            let windows = cutter.windows(source)?;
+            all.push((source.name.clone(), cutter.windows(source)?));
+        }
+        if options.generated_tokens > 0 {
+            let windows = generate(files, pool, options.window_tokens, options.generated_tokens, options.seed)?;
+            all.push(("generations of the model".to_owned(), windows));
+        }
+        let mut found = Vec::new();
+        for (name, windows) in all {
             let all = windows.len();
             let fresh: Vec<_> =
                 windows.into_iter().filter(|w| !spans(w).iter().any(|span| excluded.contains(span))).collect();
-            let report = SourceReport {
-                name: source.name.clone(),
-                windows: all,
-                excluded: all - fresh.len(),
-                used: 0,
-                tokens: 0,
-            };
-            found.push((report, fresh));
+            found.push((SourceReport { name, windows: all, excluded: all - fresh.len(), used: 0, tokens: 0 }, fresh));
         }
         let shares =
             shares(&found.iter().map(|(_, w)| w.iter().map(Vec::len).sum()).collect::<Vec<_>>(), options.max_tokens);
         let (mut windows, mut reports) = (Vec::new(), Vec::new());
         for ((mut report, fresh), share) in found.into_iter().zip(shares) {
-            let used = spread(fresh, share);
+            let used = if options.expert_tokens > 0 {
+                covering(files, pool, fresh, options.expert_tokens, share)?
+            } else {
+                evenly(fresh, share)
+            };
             report.used = used.len();
             report.tokens = used.iter().map(Vec::len).sum();
             reports.push(report);
@@ -209,20 +225,29 @@ fn shares(available: &[usize], total: usize) -> Vec<usize> {
 }
 
 /// Windows at even distances with at most `max_tokens` in all.
-fn spread(windows: Vec<Vec<u32>>, max_tokens: usize) -> Vec<Vec<u32>> {
-    let total: usize = windows.iter().map(Vec::len).sum();
-    let (mut used, mut seen) = (0usize, 0u128);
-    let mut kept = Vec::new();
-    for window in windows {
-        // The share of the text up to here that is due.
-        seen += window.len() as u128;
-        let due = (seen * max_tokens as u128 / total.max(1) as u128) as usize;
-        if used + window.len() <= due {
-            used += window.len();
-            kept.push(window);
-        }
-    }
-    kept
+fn evenly(windows: Vec<Vec<u32>>, max_tokens: usize) -> Vec<Vec<u32>> {
+    let lengths: Vec<usize> = windows.iter().map(Vec::len).collect();
+    kept(windows, &spread(&lengths, max_tokens))
+}
+
+/// Windows with at most `max_tokens` in all from twice as many, so that each expert sees `enough` tokens where it can.
+fn covering(
+    files: &ModelFiles,
+    pool: &Pool,
+    windows: Vec<Vec<u32>>,
+    enough: u32,
+    max_tokens: usize,
+) -> Result<Vec<Vec<u32>>> {
+    let windows = evenly(windows, 2 * max_tokens);
+    let lengths: Vec<usize> = windows.iter().map(Vec::len).collect();
+    let counts = expert_tokens(files, pool, &windows)?;
+    Ok(kept(windows, &choose(&lengths, &counts, enough, max_tokens)))
+}
+
+/// The windows with these numbers, which ascend.
+fn kept(windows: Vec<Vec<u32>>, numbers: &[usize]) -> Vec<Vec<u32>> {
+    let mut numbers = numbers.iter().peekable();
+    windows.into_iter().enumerate().filter(|(i, _)| numbers.next_if(|n| **n == *i).is_some()).map(|(_, w)| w).collect()
 }
 
 #[cfg(test)]
@@ -230,13 +255,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sources_share_the_tokens_and_windows_lie_at_even_distances() {
+    fn sources_share_the_tokens() {
         assert_eq!(shares(&[100, 10, 100], 90), [40, 10, 40]);
         assert_eq!(shares(&[5, 5], 100), [5, 5]);
         let windows: Vec<Vec<u32>> = (0..10).map(|i| vec![i; 4]).collect();
-        let firsts = |max| spread(windows.clone(), max).iter().map(|w| w[0]).collect::<Vec<_>>();
-        assert_eq!(firsts(40), (0..10).collect::<Vec<_>>());
-        assert_eq!(firsts(20), [1, 3, 5, 7, 9]);
-        assert!(firsts(3).is_empty());
+        let firsts = evenly(windows, 20).iter().map(|w| w[0]).collect::<Vec<_>>();
+        assert_eq!(firsts, [1, 3, 5, 7, 9]);
     }
 }

@@ -10,14 +10,16 @@ use serde_json::{Value, json};
 use tl_kernels::Pool;
 
 use super::calibration::Calibration;
-use super::layer::{Context, MadeLayer, check_drift, layer_of, make_layer};
+use super::layer::{MadeLayer, check_drift, make_layer};
 use super::moments::CHUNK_TOKENS;
-use super::network::Search;
 use super::report::LayerReport;
 use super::search::Effort;
-use super::steps::Steps;
+use super::settings::{KnownSettings, TernaryScalePolicy};
+use super::steps::{Search, Steps};
 use super::streams::Streams;
+use super::tensors::{Context, layer_of};
 use crate::error::Result;
+use crate::policy::{Policy, PolicyStore};
 use crate::student::StudentPlan;
 
 /// The texts and the settings of a calibrated quantisation.
@@ -33,60 +35,92 @@ pub struct GptqOptions {
     pub kicks: usize,
     /// Seed of the kicks.
     pub seed: u64,
+    /// The policy store that gives settings of earlier runs and receives those of this one.
+    pub policies: Option<PathBuf>,
 }
 
 impl GptqOptions {
     /// All steps on these tokens.
     #[must_use]
     pub fn new(calibration: Calibration) -> Self {
-        Self { calibration, steps: Steps::default(), sweeps: 6, kicks: 50, seed: 0 }
+        Self { calibration, steps: Steps::default(), sweeps: 6, kicks: 50, seed: 0, policies: None }
+    }
+
+    /// The settings that earlier runs chose for matrices of the checkpoint.
+    ///
+    /// # Errors
+    /// A store that cannot be read.
+    pub(crate) fn known(&self, checkpoint: &str) -> Result<KnownSettings> {
+        let Some(path) = &self.policies else { return Ok(KnownSettings::new()) };
+        let policies = PolicyStore::open(path)?.policies(checkpoint)?;
+        let settings = policies.into_iter().filter_map(|(subject, policy)| {
+            let Policy::TernaryScale(TernaryScalePolicy { settings, .. }) = policy;
+            Some((subject, settings?))
+        });
+        Ok(settings.collect())
+    }
+
+    /// Stores the policies of the layers that were made from the checkpoint.
+    ///
+    /// # Errors
+    /// A store that cannot be written.
+    pub(crate) fn store(&self, checkpoint: &str, layers: &[LayerReport]) -> Result<()> {
+        let Some(path) = &self.policies else { return Ok(()) };
+        let policies = layers.iter().flat_map(LayerReport::policies);
+        let policies: Vec<_> = policies.map(|(subject, policy)| (subject, Policy::TernaryScale(policy))).collect();
+        PolicyStore::open(path)?.append(checkpoint, &policies)
     }
 
     /// The settings that decide about the bytes, for a manifest.
-    pub(crate) fn describe(&self) -> Value {
+    pub(crate) fn describe(&self, known: &KnownSettings) -> Value {
         json!({
             "calibration_blake3": self.calibration.blake3,
             "without": self.steps.left_out(),
             "sweeps": self.sweeps,
             "kicks": self.kicks,
             "seed": self.seed,
+            "known_settings": blake3::hash(json!(known).to_string().as_bytes()).to_string(),
         })
     }
 }
 
+/// The fixed inputs of a calibration.
+#[derive(Clone, Copy)]
+pub(crate) struct CalibrationSetting<'a> {
+    pub(crate) files: &'a ModelFiles,
+    pub(crate) plan: &'a StudentPlan,
+    pub(crate) options: &'a GptqOptions,
+    /// Settings that earlier runs chose.
+    pub(crate) known: &'a KnownSettings,
+    pub(crate) pool: &'a Pool,
+    /// Goes on where a student drifts away.
+    pub(crate) force: bool,
+}
+
 /// Makes the layers of a student in order.
 pub(crate) struct Calibrator<'a> {
-    files: &'a ModelFiles,
-    plan: &'a StudentPlan,
-    options: &'a GptqOptions,
-    pool: &'a Pool,
-    /// Goes on where a student drifts away.
-    force: bool,
+    setting: CalibrationSetting<'a>,
+    search: Search,
     /// The file of the streams in front of a layer.
     state: &'a dyn Fn(usize) -> PathBuf,
     /// The streams, and the layer that they stand in front of.
     streams: Option<(usize, Streams)>,
     made: Option<MadeLayer>,
     report: Option<LayerReport>,
-    drift_before: f64,
 }
 
 impl<'a> Calibrator<'a> {
-    pub(crate) fn new(
-        files: &'a ModelFiles,
-        plan: &'a StudentPlan,
-        options: &'a GptqOptions,
-        pool: &'a Pool,
-        force: bool,
-        state: &'a dyn Fn(usize) -> PathBuf,
-    ) -> Self {
-        Self { files, plan, options, pool, force, state, streams: None, made: None, report: None, drift_before: 0.0 }
+    pub(crate) fn new(setting: CalibrationSetting<'a>, state: &'a dyn Fn(usize) -> PathBuf) -> Self {
+        let GptqOptions { steps, sweeps, kicks, seed, .. } = setting.options;
+        let effort = Effort { sweeps: *sweeps, kicks: *kicks };
+        let search = Search { steps: steps.clone(), effort, seed: *seed };
+        Self { setting, search, state, streams: None, made: None, report: None }
     }
 
     /// The bytes of tensor `index` of the plan, whose layer is made first if it is not at hand; `None` for a tensor outside
     /// of the layers. `progress` gets the networks done and in all.
     pub(crate) fn tensor(&mut self, index: usize, progress: &mut dyn FnMut(u64, u64)) -> Result<Option<&[u8]>> {
-        let Some(layer) = layer_of(&self.plan.tensors[index].name) else { return Ok(None) };
+        let Some(layer) = layer_of(&self.setting.plan.tensors[index].name) else { return Ok(None) };
         if self.made.as_ref().is_none_or(|made| made.report.layer != layer) {
             self.make(layer, progress)?;
         }
@@ -100,22 +134,18 @@ impl<'a> Calibrator<'a> {
 
     fn make(&mut self, layer: usize, progress: &mut dyn FnMut(u64, u64)) -> Result<()> {
         self.made = None;
+        let CalibrationSetting { files, plan, known, pool, force, .. } = self.setting;
         let (mut at, mut streams) = match self.streams.take().filter(|(at, _)| *at <= layer) {
             Some(found) => found,
             None => self.resume(layer)?,
         };
-        let search = Search {
-            steps: self.options.steps.clone(),
-            effort: Effort { sweeps: self.options.sweeps, kicks: self.options.kicks },
-            seed: self.options.seed,
-        };
-        let context = Context { files: self.files, plan: self.plan, search: &search, pool: self.pool };
-        let total = networks(&self.files.config, self.files.config.n_layers);
+        let context = Context { files, plan, search: &self.search, known, pool };
+        let total = networks(&files.config, files.config.n_layers);
         while at <= layer {
-            let before = networks(&self.files.config, at);
-            (self.drift_before, _) = streams.drift();
+            let before = networks(&files.config, at);
+            let (drift_before, _) = streams.drift();
             let made = make_layer(context, at, &mut streams, &mut |done| progress(before + done as u64, total))?;
-            check_drift(&made.report, self.drift_before, self.force)?;
+            check_drift(&made.report, drift_before, force)?;
             at += 1;
             streams.save(&(self.state)(at))?;
             if let Some(old) = at.checked_sub(2) {
@@ -131,11 +161,16 @@ impl<'a> Calibrator<'a> {
 
     /// The last streams that an earlier run left in front of `layer` or before it, or the embeddings.
     fn resume(&self, layer: usize) -> Result<(usize, Streams)> {
-        let embedding = self.plan.tensors.iter().find(|tensor| tensor.name == "token_embd.weight");
+        let CalibrationSetting { files, plan, options, .. } = self.setting;
+        let windows = &options.calibration.windows;
+        let lengths: Vec<usize> = windows.iter().map(Vec::len).collect();
+        let restored = |at: usize| Some((at, Streams::restore(&(self.state)(at), &lengths, files.config.hidden)?));
+        if let Some(found) = (1..=layer).rev().find_map(restored) {
+            return Ok(found);
+        }
+        let embedding = plan.tensors.iter().find(|tensor| tensor.name == "token_embd.weight");
         let ty = embedding.map_or(TensorType::F32, |tensor| tensor.assignment.ty);
-        let mut streams = Streams::embed(self.files, &self.options.calibration.windows, ty)?;
-        let at = (1..=layer).rev().find(|&at| streams.restore(&(self.state)(at)));
-        Ok((at.unwrap_or(0), streams))
+        Ok((0, Streams::embed(files, windows, ty)?))
     }
 }
 
@@ -152,15 +187,18 @@ fn networks(config: &ModelConfig, layers: usize) -> u64 {
 pub(crate) fn memory_bytes(files: &ModelFiles, plan: &StudentPlan, tokens: usize) -> u64 {
     let config = &files.config;
     let product = |factors: &[usize]| factors.iter().fold(1u64, |p, &f| p.saturating_mul(f as u64));
-    let ff = config.moe.as_ref().map_or(0, |moe| moe.expert_ff.max(moe.shared_ff())).max(config.dense_ff);
-    let (n, other) = (config.hidden.max(ff), config.hidden.min(ff).max(1));
-    // Both streams and the teacher's behind the layer; saving a stream needs a small buffer, reading one its whole file.
-    let streams = product(&[tokens, config.hidden, 4, 5]);
+    let ternary = || files.catalog.tensors().iter().zip(&plan.tensors).filter(|(_, t)| t.assignment.ty.is_ternary());
+    let n = ternary().map(|(_, planned)| planned.cols()).max().unwrap_or(0);
+    let weights =
+        ternary().map(|(tensor, planned)| product(&[tensor.matrix_rows(), planned.cols()])).max().unwrap_or(0);
+    // Both streams, and the teacher's behind the attention and behind the layer; saving a stream needs a small buffer, reading
+    // one its whole file.
+    let streams = product(&[tokens, config.hidden, 4, 6]);
     // H, C and F of two sets of tokens, the shaped pair, the factor and its F32 copies, and the products of a chunk.
     let squares = product(&[n, n, 8 * 5 + 8 * 3 + 8 + 4 * 2 + 4 * 3]);
     // Teacher, plain and solved values of three matrices, their targets and products, and a chunk of inputs.
-    let matrices = product(&[n, other, 4 * 12]);
-    let chunk = product(&[CHUNK_TOKENS, config.hidden + ff, 4 * 8]);
+    let matrices = weights.saturating_mul(4 * 12);
+    let chunk = product(&[CHUNK_TOKENS, config.hidden + n, 4 * 8]);
     // The layer of the teacher, mapped, and twice that of the student.
     let mut layers = vec![0u64; config.n_layers];
     for (tensor, planned) in files.catalog.tensors().iter().zip(&plan.tensors) {

@@ -7,6 +7,11 @@
 //!
 //! **Invariant:** sums are F64 in an order that depends on the sizes alone.
 
+use tl_kernels::Pool;
+
+/// Fewest rows that are worth a thread.
+const MIN_ROWS: usize = 128;
+
 /// The factor of a positive definite matrix whose rows and columns were put into an order.
 #[derive(Debug)]
 pub(super) struct Factor {
@@ -20,7 +25,7 @@ pub(super) struct Factor {
 
 impl Factor {
     /// Factors `matrix` `[n, n]` with its columns in `order`; `None` when it is not positive definite.
-    pub(super) fn new(matrix: &[f64], order: Vec<usize>) -> Option<Self> {
+    pub(super) fn new(pool: &Pool, matrix: &[f64], order: Vec<usize>) -> Option<Self> {
         let n = order.len();
         let mut a = vec![0.0; n * n];
         for (row, &i) in a.chunks_exact_mut(n).zip(&order) {
@@ -38,12 +43,16 @@ impl Factor {
             }
             let inverse = 1.0 / d[k];
             row[..k].iter_mut().for_each(|u| *u *= inverse);
-            for (i, upper) in above.chunks_exact_mut(n).enumerate() {
-                let factor = row[i] * d[k];
-                for (value, u) in upper[..=i].iter_mut().zip(&row[..=i]) {
-                    *value -= factor * u;
+            let (row, pivot) = (&*row, d[k]);
+            let rows_per_task = k.div_ceil(pool.threads()).max(MIN_ROWS);
+            pool.chunks_mut(above, rows_per_task * n, |task, rows| {
+                for (i, upper) in (task * rows_per_task..).zip(rows.chunks_exact_mut(n)) {
+                    let factor = row[i] * pivot;
+                    for (value, u) in upper[..=i].iter_mut().zip(&row[..=i]) {
+                        *value -= factor * u;
+                    }
                 }
-            }
+            });
         }
         Some(Self { order, unit: a, d })
     }
@@ -108,7 +117,7 @@ mod tests {
         let hessian = &samples.hessian;
         let target: Vec<f32> = (0..N).map(|i| (i as f32 - 7.0) / 5.0).collect();
         for order in [(0..N).collect::<Vec<_>>(), (0..N).rev().collect()] {
-            let w = Factor::new(hessian, order).unwrap().solve(&target);
+            let w = Factor::new(&Pool::serial(), hessian, order).unwrap().solve(&target);
             for (row, target) in hessian.chunks_exact(N).zip(&target) {
                 assert!((dot(row, &w) - f64::from(*target)).abs() < 1e-6);
             }
@@ -119,16 +128,16 @@ mod tests {
     fn a_matrix_that_is_not_positive_definite_has_no_factor() {
         let mut hessian = Samples::new(N, 2).hessian;
         hessian[5 * N + 5] = -1.0;
-        assert!(Factor::new(&hessian, (0..N).collect()).is_none());
-        assert!(Factor::new(&[0.0; 4], vec![0, 1]).is_none());
-        assert!(Factor::new(&[f64::NAN; 4], vec![0, 1]).is_none());
+        assert!(Factor::new(&Pool::serial(), &hessian, (0..N).collect()).is_none());
+        assert!(Factor::new(&Pool::serial(), &[0.0; 4], vec![0, 1]).is_none());
+        assert!(Factor::new(&Pool::serial(), &[f64::NAN; 4], vec![0, 1]).is_none());
     }
 
     /// With propagation, the error of a row is the sum of what each column's own rounding leaves.
     #[test]
     fn each_column_answers_for_its_own_rounding() {
         let hessian = Samples::new(N, 3).hessian;
-        let factor = Factor::new(&hessian, (0..N).collect()).unwrap();
+        let factor = Factor::new(&Pool::serial(), &hessian, (0..N).collect()).unwrap();
         let weights: Vec<f64> = (0..N).map(|i| f64::from(i as u32) / 7.0 - 1.5).collect();
         let (mut rounded, mut own) = (vec![0.0; N], 0.0);
         factor.propagate(&weights, |column, value| {

@@ -12,37 +12,23 @@
 use std::collections::BTreeMap;
 
 use mla_attention::{CacheType, LayerCache};
-use moe_runtime::ModelFiles;
-use moe_runtime::forward::{Batch, DecoderLayer, FeedForward, LayerScratch, MoeRouter, RouterScratch, SwiGlu};
-use ternary_core::{ActMode, BLOCK, Rounding};
-use tl_kernels::{ActivationBuffer, Pool};
+use moe_runtime::forward::{Batch, DecoderLayer, FeedForward, LayerScratch, SwiGlu};
+use ternary_core::ActMode;
+use tl_kernels::Pool;
 
+use super::attention::calibrate_attention;
 use super::error::PtqError;
-use super::network::{Matrix, Rows, Search, Tokens, calibrate};
-use super::report::{LayerReport, NetworkReport, RoutingReport};
-use super::rows::TernaryRow;
-use super::source::LayerTensors;
-use super::steps::Step;
+use super::network::calibrate;
+use super::report::{LayerReport, NetworkReport};
+use super::routes::Routes;
+use super::steps::{Search, Step};
 use super::streams::Streams;
-use crate::encode::{Encoding, encode_rows};
+use super::tensors::{Context, load, matrix, plain_tensors, splice};
 use crate::error::Result;
 use crate::student::StudentPlan;
 
 /// Tokens of a batch where positions do not matter.
 const BATCH_TOKENS: usize = 1024;
-/// Tokens of a run that is fitted or held out as a whole.
-const RUN_TOKENS: usize = 16;
-/// One run of this many is held out of the fit and judges its rows.
-const HELD_OUT: usize = 16;
-
-/// The inputs of a layer besides the streams.
-#[derive(Clone, Copy)]
-pub(super) struct Context<'a> {
-    pub(super) files: &'a ModelFiles,
-    pub(super) plan: &'a StudentPlan,
-    pub(super) search: &'a Search,
-    pub(super) pool: &'a Pool,
-}
 
 /// The tensors of a layer of the student.
 #[derive(Debug)]
@@ -63,14 +49,18 @@ pub(super) fn make_layer(
     let config = &files.config;
     let teacher = DecoderLayer::load(&files.catalog, config, index, ActMode::F32)?;
     let mut tensors = plain_tensors(context, index)?;
+    let mut attended = streams.teacher.clone();
+    attend(pool, &teacher, &streams.windows, &mut attended)?;
+    let mut behind = attended.clone();
+    feed(pool, &teacher, streams.hidden, &mut behind)?;
+    let token_weights = token_weights(context.search, &behind, streams.hidden);
+
+    let attention = calibrate_attention(context, &teacher, streams, &token_weights, &mut tensors)?;
     let student = load(context, index, &tensors)?;
-    attend(pool, &teacher, &streams.windows, &mut streams.teacher)?;
+    streams.teacher = attended;
     attend(pool, &student, &streams.windows, &mut streams.student)?;
     check_finite("the residual stream behind the attention", index, &[&streams.teacher, &streams.student])?;
 
-    let mut behind = streams.teacher.clone();
-    feed(pool, &teacher, streams.hidden, &mut behind)?;
-    let token_weights = token_weights(context.search, &behind, streams.hidden);
     let routes = Routes::new(pool, &teacher, &student, streams);
     let view = View { streams, layers: [&student, &teacher], routes: &routes, token_weights: &token_weights };
     let mut networks = Vec::new();
@@ -87,45 +77,12 @@ pub(super) fn make_layer(
     streams.teacher = behind;
     check_finite("the residual stream", index, &[&streams.teacher, &streams.student])?;
     let (drift, cosine) = streams.drift();
-    for tensor in files.catalog.tensors().iter().filter(|tensor| layer_of(&tensor.name) == Some(index)) {
-        files.catalog.release(tensor);
-    }
-    let report = LayerReport { layer: index, drift, cosine, routing: routes.report(), networks };
+    let report = LayerReport { layer: index, drift, cosine, routing: routes.report(), attention, networks };
     Ok(MadeLayer { tensors, report })
 }
 
-/// The layer that a tensor belongs to, by its canonical name.
-pub(super) fn layer_of(name: &str) -> Option<usize> {
-    name.strip_prefix("blk.")?.split_once('.')?.0.parse().ok()
-}
-
-/// Every tensor of the layer in its type, without calibration, by its index in the plan.
-fn plain_tensors(context: Context<'_>, layer: usize) -> Result<BTreeMap<usize, Vec<u8>>> {
-    let Context { files, plan, pool, .. } = context;
-    let mut made = BTreeMap::new();
-    for (index, planned) in plan.tensors.iter().enumerate() {
-        if layer_of(&planned.name) != Some(layer) {
-            continue;
-        }
-        let tensor = &files.catalog.tensors()[index];
-        let encoding = Encoding { ty: planned.assignment.ty, rounding: Rounding::LeastSquares, cols: planned.cols() };
-        let read = |rows, out: &mut [f32]| Ok(files.catalog.read_rows(tensor, rows, out)?);
-        let mut bytes = Vec::new();
-        encode_rows(pool, encoding, 0..planned.rows(), &read, &mut bytes)?;
-        made.insert(index, bytes);
-    }
-    Ok(made)
-}
-
-/// The layer of the student as the runtime computes it.
-fn load(context: Context<'_>, layer: usize, tensors: &BTreeMap<usize, Vec<u8>>) -> Result<DecoderLayer> {
-    let infos = tensors.iter().map(|(&index, bytes)| Ok((context.plan.info(index)?, bytes.clone())));
-    let tensors = LayerTensors::new(infos.collect::<Result<Vec<_>>>()?, context.files.path());
-    tensors.load(&context.files.config, layer)
-}
-
 /// Adds the attention of `layer` to every window of `x`.
-fn attend(pool: &Pool, layer: &DecoderLayer, windows: &[usize], x: &mut [f32]) -> Result<()> {
+pub(super) fn attend(pool: &Pool, layer: &DecoderLayer, windows: &[usize], x: &mut [f32]) -> Result<()> {
     let longest = windows.iter().copied().max().unwrap_or(0);
     let mut cache = LayerCache::new(layer.cache_shape(), longest.max(1), CacheType::F32)
         .map_err(mla_attention::Error::from)
@@ -143,7 +100,7 @@ fn attend(pool: &Pool, layer: &DecoderLayer, windows: &[usize], x: &mut [f32]) -
 }
 
 /// Adds the feed-forward part of `layer` to every row of `x`.
-fn feed(pool: &Pool, layer: &DecoderLayer, hidden: usize, x: &mut [f32]) -> Result<()> {
+pub(super) fn feed(pool: &Pool, layer: &DecoderLayer, hidden: usize, x: &mut [f32]) -> Result<()> {
     let mut scratch = LayerScratch::default();
     for rows in x.chunks_mut(BATCH_TOKENS * hidden) {
         layer.feed(Batch { pool, x: rows, scratch: &mut scratch }, 0, &mut ())?;
@@ -245,131 +202,20 @@ fn calibrate_network(
     view: &View<'_>,
     tensors: &mut BTreeMap<usize, Vec<u8>>,
 ) -> Result<NetworkReport> {
-    let Context { files, plan, search, pool } = context;
-    let read = |index: usize| matrix(files, plan, network.expert, index, &tensors[&index]);
+    let Context { search, pool, plan, .. } = context;
+    let read = |index: usize| matrix(context, network.expert, index, &tensors[&index]);
     let matrices = [read(names[0])?, read(names[1])?, read(names[2])?];
-    let [fit, held_out] = view.routes.tokens(network.expert, search, view.token_weights);
+    let ([fit, held_out], pooled_tokens) =
+        view.routes.tokens(network.expert, search, view.token_weights, matrices[0].cols);
     let inputs = |positions: &[u32], xq: &mut [f32], xf: &mut [f32]| view.write_inputs(pool, positions, xq, xf);
     let layer = view.layers[0].index() as u64;
     let number = network.expert.map_or(u64::MAX, |e| e as u64);
     let search = Search { seed: search.seed ^ layer.wrapping_mul(0x9e37_79b9).wrapping_add(number), ..search.clone() };
     let (rows, report) = calibrate(pool, &search, network.weights, &matrices, [&fit, &held_out], &inputs)?;
-    splice(plan, network.expert, names, &rows, tensors);
-    Ok(report)
-}
-
-/// One matrix of the teacher, with the values that its plain bytes hold.
-fn matrix(files: &ModelFiles, plan: &StudentPlan, expert: Option<usize>, index: usize, plain: &[u8]) -> Result<Matrix> {
-    let (planned, tensor) = (&plan.tensors[index], &files.catalog.tensors()[index]);
-    let (rows, cols, ty) = (tensor.matrix_rows(), planned.cols(), planned.assignment.ty);
-    let first = expert.unwrap_or(0) * rows;
-    let mut teacher = vec![0.0; rows * cols];
-    files.catalog.read_rows(tensor, first..first + rows, &mut teacher)?;
-    let row_bytes = ty.row_bytes(cols)?;
-    let mut values = vec![0.0; rows * cols];
-    gguf_bitnet::dequantize(ty, &plain[first * row_bytes..][..rows * row_bytes], &mut values)?;
-    Ok(Matrix { teacher, plain: values, cols, is_ternary: ty.is_ternary() })
-}
-
-/// Writes the rows that were solved for over the plain ones.
-fn splice(
-    plan: &StudentPlan,
-    expert: Option<usize>,
-    names: Names,
-    rows: &Rows,
-    tensors: &mut BTreeMap<usize, Vec<u8>>,
-) {
-    for (index, rows) in names.iter().zip(rows) {
-        let Some(packing) = plan.tensors[*index].assignment.ty.packing() else { continue };
-        let row_bytes = plan.tensors[*index].cols() / BLOCK * packing.block_bytes();
-        let Some(bytes) = tensors.get_mut(index) else { continue };
-        let bytes = &mut bytes[expert.unwrap_or(0) * rows.len() * row_bytes..][..rows.len() * row_bytes];
-        for (bytes, row) in bytes.chunks_exact_mut(row_bytes).zip(rows) {
-            if let Some(TernaryRow { trits, scales }) = row {
-                let blocks = bytes.chunks_exact_mut(packing.block_bytes()).zip(trits.as_chunks::<BLOCK>().0);
-                blocks.zip(scales).for_each(|((out, trits), &scale)| packing.encode(trits, scale, out));
-            }
-        }
+    for (index, rows) in names.into_iter().zip(&rows) {
+        splice(plan, network.expert, index, rows, tensors);
     }
-}
-
-/// The experts that teacher and student choose for each token; empty for a dense layer.
-struct Routes {
-    top_k: usize,
-    n: usize,
-    /// `[n, top_k]` each, ascending within a token.
-    teacher: Vec<(u32, f32)>,
-    student: Vec<(u32, f32)>,
-}
-
-impl Routes {
-    fn new(pool: &Pool, teacher: &DecoderLayer, student: &DecoderLayer, streams: &Streams) -> Self {
-        let n = streams.teacher.len() / streams.hidden;
-        let route = |layer: &DecoderLayer, x: &[f32]| match layer.ffn() {
-            FeedForward::Moe { router, .. } => {
-                (router.config().top_k, route_all(pool, layer, router, x, streams.hidden))
-            }
-            FeedForward::Dense(_) => (0, Vec::new()),
-        };
-        let (top_k, teacher) = route(teacher, &streams.teacher);
-        let (_, student) = route(student, &streams.student);
-        Self { top_k, n, teacher, student }
-    }
-
-    /// The tokens of a network, in those that fit it and those that are held out.
-    fn tokens(&self, expert: Option<usize>, search: &Search, token_weights: &[f32]) -> [Tokens; 2] {
-        let mut tokens = [(); 2].map(|()| Tokens { positions: Vec::new(), weights: Vec::new() });
-        for (t, token_weight) in token_weights.iter().enumerate() {
-            let gate = match expert {
-                None => Some(1.0),
-                Some(expert) => {
-                    let chosen = &self.student[t * self.top_k..][..self.top_k];
-                    chosen.iter().find(|(id, _)| *id as usize == expert).map(|(_, gate)| *gate)
-                }
-            };
-            if let Some(gate) = gate {
-                let gate = if search.steps.has(Step::GateWeights) { gate * gate } else { 1.0 };
-                let part = &mut tokens[usize::from(t / RUN_TOKENS % HELD_OUT == HELD_OUT / 2)];
-                part.positions.push(u32::try_from(t).unwrap_or(u32::MAX));
-                part.weights.push(gate * token_weight);
-            }
-        }
-        tokens
-    }
-
-    fn report(&self) -> Option<RoutingReport> {
-        if self.top_k == 0 || self.n == 0 {
-            return None;
-        }
-        let (mut exact, mut overlap, mut mass) = (0usize, 0usize, 0.0f64);
-        for (teacher, student) in self.teacher.chunks_exact(self.top_k).zip(self.student.chunks_exact(self.top_k)) {
-            let common = |id: u32| student.iter().any(|(other, _)| *other == id);
-            let both = teacher.iter().filter(|(id, _)| common(*id));
-            let (count, weight) = both.fold((0, 0.0), |(n, sum), (_, w)| (n + 1, sum + f64::from(*w)));
-            let total: f64 = teacher.iter().map(|(_, w)| f64::from(*w)).sum();
-            exact += usize::from(count == self.top_k);
-            overlap += count;
-            mass += if total > 0.0 { weight / total } else { 0.0 };
-        }
-        let n = self.n as f64;
-        Some(RoutingReport {
-            exact: exact as f64 / n,
-            overlap: overlap as f64 / (n * self.top_k as f64),
-            mass: mass / n,
-        })
-    }
-}
-
-/// The experts and weights that `router` chooses for each row behind the norm of `layer`.
-fn route_all(pool: &Pool, layer: &DecoderLayer, router: &MoeRouter, x: &[f32], hidden: usize) -> Vec<(u32, f32)> {
-    let (mut acts, mut scratch) = (ActivationBuffer::new(), RouterScratch::default());
-    let mut routes = Vec::new();
-    for rows in x.chunks(BATCH_TOKENS * hidden) {
-        acts.fill(rows.len() / hidden, hidden, |t, row| layer.norm_for_ffn(&rows[t * hidden..][..hidden], row));
-        router.route(pool, &acts, &mut scratch);
-        routes.extend(scratch.decision.ids.iter().copied().zip(scratch.decision.weights.iter().copied()));
-    }
-    routes
+    Ok(NetworkReport { tokens: report.tokens - pooled_tokens, pooled_tokens, ..report })
 }
 
 /// Makes the check of a drift that grows too fast.
@@ -379,4 +225,29 @@ pub(super) fn check_drift(report: &LayerReport, before: f64, force: bool) -> Res
         return Err(PtqError::Drift { layer, drift, before }.into());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_student_that_drifts_away_is_refused_and_force_goes_on() {
+        let report = |drift| LayerReport {
+            layer: 7,
+            drift,
+            cosine: 0.9,
+            routing: None,
+            attention: Vec::new(),
+            networks: Vec::new(),
+        };
+        for (drift, before) in [(0.6, 0.1), (1.1, 1.0), (f64::INFINITY, 0.1)] {
+            let refused = check_drift(&report(drift), before, false).unwrap_err().to_string();
+            assert!(refused.contains("layer 7") && refused.contains("--force"), "{refused}");
+            check_drift(&report(drift), before, true).unwrap();
+        }
+        for (drift, before) in [(0.4, 0.05), (0.9, 0.3), (0.0, 0.0)] {
+            check_drift(&report(drift), before, false).unwrap();
+        }
+    }
 }

@@ -1,10 +1,10 @@
 //! Second moments of the inputs of a matrix, weighted by token.
 //!
 //! ```text
-//! H = sum w_t xq xq'      C = sum w_t xf xq'      F = sum w_t xf xf'       xq: input in the student, xf: in the teacher
+//! H = sum w_t xq xq'      C = sum w_t xq xf'      F = sum w_t xf xf'       xq: input in the student, xf: in the teacher
 //! ```
 //! The error of a row `q` of the student that stands for the row `w` of the teacher is then
-//! `sum w_t (w xf - q xq)^2 = w F w' - 2 w C q' + q H q'`.
+//! `sum w_t (w xf - q xq)^2 = w F w' - 2 q C w' + q H q'`.
 //!
 //! **Invariant:** products of up to [`CHUNK_TOKENS`] tokens are F32 with the fixed order of `ternary_core::dot16`, and
 //! their sums are F64 in the order of the tokens: bits depend neither on threads nor on the instruction set.
@@ -26,7 +26,7 @@ pub(super) struct Moments {
     pub(super) tokens: usize,
     /// The sum H over the inputs of the student, `[n, n]`.
     pub(super) student: Vec<f64>,
-    /// C, `[n, n]`: row i is input i of the teacher.
+    /// C, `[n, n]`: row i is input i of the student.
     pub(super) cross: Vec<f64>,
     /// F, `[n, n]`; only where it is asked for.
     pub(super) teacher: Option<Vec<f64>>,
@@ -59,10 +59,8 @@ impl Moments {
         both.forward(pool, &acts, &mut sums);
         for (j, sums) in sums.chunks_exact(2 * n).enumerate() {
             let (h, c) = sums.split_at(n);
-            for (i, (h, c)) in h.iter().zip(c).enumerate() {
-                self.student[j * n + i] += f64::from(*h);
-                self.cross[i * n + j] += f64::from(*c);
-            }
+            self.student[j * n..][..n].iter_mut().zip(h).for_each(|(sum, h)| *sum += f64::from(*h));
+            self.cross[j * n..][..n].iter_mut().zip(c).for_each(|(sum, c)| *sum += f64::from(*c));
         }
         if let Some(sum) = &mut self.teacher {
             acts.set(&teacher, n, tokens);
@@ -137,7 +135,7 @@ mod tests {
         for i in 0..N {
             for j in 0..N {
                 close(moments.student[i * N + j], sum(&student, i, &student, j));
-                close(moments.cross[i * N + j], sum(&teacher, i, &student, j));
+                close(moments.cross[i * N + j], sum(&student, i, &teacher, j));
                 close(own[i * N + j], sum(&teacher, i, &teacher, j));
             }
         }

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::settings::{TernaryScalePolicy, policy_subject};
+
 /// The errors of a ternary matrix with and without calibration.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MatrixReport {
@@ -13,6 +15,10 @@ pub struct MatrixReport {
     pub rows: usize,
     /// How many of them beat least squares and were kept.
     pub rows_calibrated: usize,
+    /// Its scales, and the settings that made its rows.
+    pub policy: TernaryScalePolicy,
+    /// Whether an earlier run chose the settings.
+    pub known: bool,
 }
 
 /// The tokens and the matrices of a feed-forward network.
@@ -22,6 +28,8 @@ pub struct NetworkReport {
     pub tokens: usize,
     /// How many of these judged rows and fitted none.
     pub held_out_tokens: usize,
+    /// Tokens of the layer that it did not see but was calibrated on, because it saw too few.
+    pub pooled_tokens: usize,
     /// Its gate, where that is ternary.
     pub gate: Option<MatrixReport>,
     /// Its up projection, where that is ternary.
@@ -52,6 +60,41 @@ pub struct LayerReport {
     pub cosine: f64,
     /// The routing; `None` for a dense layer.
     pub routing: Option<RoutingReport>,
+    /// The ternary matrices of the attention, by name.
+    pub attention: Vec<(String, MatrixReport)>,
     /// The networks with a ternary matrix: routed experts by number, then `shared` or `dense`.
     pub networks: Vec<(String, NetworkReport)>,
+}
+
+impl NetworkReport {
+    /// Its ternary matrices with the part of the tensors' name that tells them apart.
+    fn matrices(&self) -> impl Iterator<Item = (&'static str, MatrixReport)> {
+        let all = [("gate", self.gate), ("up", self.up), ("down", self.down)];
+        all.into_iter().filter_map(|(part, matrix)| Some((part, matrix?)))
+    }
+}
+
+impl LayerReport {
+    /// The reports of its ternary matrices.
+    pub fn matrices(&self) -> impl Iterator<Item = MatrixReport> {
+        let attention = self.attention.iter().map(|(_, matrix)| *matrix);
+        attention.chain(self.networks.iter().flat_map(|(_, network)| network.matrices().map(|(_, matrix)| matrix)))
+    }
+
+    /// The policy of every ternary matrix under the name that policies know it by.
+    pub fn policies(&self) -> impl Iterator<Item = (String, TernaryScalePolicy)> {
+        let attention = self.attention.iter();
+        let attention = attention.map(|(name, matrix)| (format!("blk.{}.{name}.weight", self.layer), matrix.policy));
+        attention.chain(self.networks.iter().flat_map(|(name, network)| {
+            network.matrices().map(|(part, matrix)| {
+                let (suffix, expert) = match &**name {
+                    "dense" => ("", None),
+                    "shared" => ("_shexp", None),
+                    number => ("_exps", number.parse().ok()),
+                };
+                let tensor = format!("blk.{}.ffn_{part}{suffix}.weight", self.layer);
+                (policy_subject(&tensor, expert), matrix.policy)
+            })
+        }))
+    }
 }

@@ -12,15 +12,15 @@
 
 use half::f16;
 use moe_runtime::SplitMix64;
-use ternary_core::{BLOCK, Rounding, quantize_block};
+use ternary_core::{BLOCK, Rounding, quantize_block, stored_scale};
+use tl_kernels::Pool;
 use tl_kernels::dense::axpy_f32;
 
 use super::factor::Factor;
 use super::search::{BlockProblem, Candidate, Effort};
-use super::steps::{Step, Steps};
+use super::settings::ScaleGrid;
+use super::steps::{Search, Step, Steps};
 
-/// Multiples of the first scale that rows are started from.
-const START_SCALES: [f64; 5] = [0.8, 0.9, 1.0, 1.1, 1.2];
 /// Most rounds over the blocks of a row.
 const ROUNDS: usize = 6;
 
@@ -57,17 +57,20 @@ pub(super) struct RowSolver {
     factor: Option<Factor>,
     steps: Steps,
     effort: Effort,
+    /// Multiples of the least-squares scale that rows are started from.
+    scales: &'static [f64],
 }
 
 impl RowSolver {
-    /// A solver for the Hessian `[n, n]`, with `n` a multiple of 256.
-    pub(super) fn new(hessian: &[f64], n: usize, steps: Steps, effort: Effort) -> Self {
+    /// A solver for the Hessian `[n, n]`, with `n` a multiple of 256, that starts from these multiples of the scale.
+    pub(super) fn new(pool: &Pool, hessian: &[f64], n: usize, search: &Search, scale_grid: ScaleGrid) -> Self {
+        let Search { steps, effort, .. } = search;
         let diagonal: Vec<f64> = (0..n).map(|i| hessian[i * n + i]).collect();
         let mut order: Vec<usize> = (0..n).collect();
         if steps.has(Step::ActivationOrder) {
             order.sort_by(|&a, &b| diagonal[b].total_cmp(&diagonal[a]).then(a.cmp(&b)));
         }
-        let factor = Factor::new(hessian, order);
+        let factor = Factor::new(pool, hessian, order);
         let hessian: Vec<f32> = hessian.iter().map(|&h| h as f32).collect();
         let blocks = (0..n / BLOCK).map(|b| {
             let rows = hessian[b * BLOCK * n..][..BLOCK * n].chunks_exact(n);
@@ -78,7 +81,9 @@ impl RowSolver {
             sweeps: if steps.has(Step::Descent) { effort.sweeps } else { 0 },
             kicks: if steps.has(Step::Descent) && steps.has(Step::Kicks) { effort.kicks } else { 0 },
         };
-        Self { n, hessian, blocks, importance, factor, steps, effort }
+        let scale_grid = if steps.has(Step::Starts) { scale_grid } else { ScaleGrid::One };
+        let (steps, scales) = (steps.clone(), scale_grid.multiples());
+        Self { n, hessian, blocks, importance, factor, steps, effort, scales }
     }
 
     /// The row of least error for the target `c` `[n]`; `weights` `[n]` is the teacher's row. `None` when H is singular
@@ -90,10 +95,9 @@ impl RowSolver {
             return None;
         }
         let mut rng = SplitMix64::new(seed);
-        let scales: &[f64] = if self.steps.has(Step::Starts) { &START_SCALES } else { &[1.0] };
         let descent = Effort { kicks: 0, ..self.effort };
         let mut best: Option<Row> = None;
-        for &scale in scales {
+        for &scale in self.scales {
             let mut row = self.start(factor, &wanted, weights, scale);
             row.residual = self.residual(target, &row);
             self.improve(target, &mut row, descent, &mut rng);
@@ -106,7 +110,7 @@ impl RowSolver {
         if self.effort.kicks > 0 {
             self.improve(target, &mut row, self.effort, &mut rng);
         }
-        let scales: Vec<f16> = row.scales.iter().map(|&s| f16::from_f64(s).min(f16::MAX)).collect();
+        let scales: Vec<f16> = row.scales.iter().map(|&scale| stored_scale(scale)).collect();
         let used = scales.iter().any(|scale| *scale > f16::ZERO);
         used.then_some(TernaryRow { trits: row.trits, scales })
     }
@@ -219,7 +223,7 @@ impl RowSolver {
             }
         }
         let moments: Vec<f32> = moments.iter().map(|&m| m as f32).collect();
-        let Some(factor) = Factor::new(&matrix, (0..blocks).collect()) else { return };
+        let Some(factor) = Factor::new(&Pool::serial(), &matrix, (0..blocks).collect()) else { return };
         let scales = factor.solve(&moments);
         let zero = |b: usize| row.trits[b * BLOCK..][..BLOCK].iter().all(|&t| t == 0);
         if scales.iter().enumerate().any(|(b, s)| !s.is_finite() || *s < 0.0 || (*s == 0.0 && !zero(b))) {
@@ -275,11 +279,15 @@ mod tests {
     /// Two blocks, whose inputs share factors.
     const N: usize = 2 * BLOCK;
 
+    fn search(effort: Effort, left_out: &[Step]) -> Search {
+        Search { steps: Steps::without(left_out), effort, seed: 0 }
+    }
+
     /// The mean error of the rows without `left_out`, as a share of the length of their outputs.
     fn error(rows: &[Samples], left_out: &[Step]) -> f64 {
-        let effort = Effort { sweeps: 3, kicks: 10 };
+        let search = search(Effort { sweeps: 3, kicks: 10 }, left_out);
         let errors = rows.iter().map(|samples| {
-            let solver = RowSolver::new(&samples.hessian, N, Steps::without(left_out), effort);
+            let solver = RowSolver::new(&Pool::serial(), &samples.hessian, N, &search, ScaleGrid::Five);
             let row = solver.solve(&samples.target(), &samples.weights, 0).unwrap();
             let mut q = vec![0.0; N];
             row.write_values(&mut q);
@@ -316,8 +324,8 @@ mod tests {
     #[test]
     fn a_singular_hessian_and_an_empty_target_give_no_row() {
         let samples = Samples::new(N, 9);
-        let effort = Effort { sweeps: 2, kicks: 2 };
-        let solver = |hessian: &[f64]| RowSolver::new(hessian, N, Steps::default(), effort);
+        let search = search(Effort { sweeps: 2, kicks: 2 }, &[]);
+        let solver = |hessian: &[f64]| RowSolver::new(&Pool::serial(), hessian, N, &search, ScaleGrid::Five);
         assert_eq!(solver(&vec![0.0; N * N]).solve(&samples.target(), &samples.weights, 0), None);
         assert_eq!(solver(&vec![1.0; N * N]).solve(&samples.target(), &samples.weights, 0), None);
         assert_eq!(solver(&samples.hessian).solve(&[0.0; N], &samples.weights, 0), None);

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::search::Effort;
+
 /// A step that can be left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Step {
@@ -14,6 +16,10 @@ pub enum Step {
     Shrinkage,
     /// The target is the output of the teacher on its own inputs; without it, on the student's.
     StudentInputs,
+    /// Shrinkage, target mix and starting scales are chosen for each matrix by held-out tokens.
+    ChosenSettings,
+    /// A network that saw too few tokens is calibrated on others of its layer too.
+    PooledTokens,
     /// Codes start from GPTQ; without it, from least squares of the target weights.
     Propagation,
     /// GPTQ takes the columns of largest moment first.
@@ -32,11 +38,13 @@ pub enum Step {
 
 impl Step {
     /// Every step with its name on the command line and in manifests.
-    pub const ALL: [(&'static str, Step); 11] = [
+    pub const ALL: [(&'static str, Step); 13] = [
         ("token-weights", Step::TokenWeights),
         ("gate-weights", Step::GateWeights),
         ("shrinkage", Step::Shrinkage),
         ("student-inputs", Step::StudentInputs),
+        ("chosen-settings", Step::ChosenSettings),
+        ("pooled-tokens", Step::PooledTokens),
         ("propagation", Step::Propagation),
         ("activation-order", Step::ActivationOrder),
         ("starts", Step::Starts),
@@ -101,4 +109,12 @@ impl Steps {
     pub(crate) fn left_out(&self) -> Vec<&'static str> {
         self.left_out.iter().map(|step| step.name()).collect()
     }
+}
+
+/// The settings of the search for rows.
+#[derive(Clone, Debug)]
+pub(super) struct Search {
+    pub(super) steps: Steps,
+    pub(super) effort: Effort,
+    pub(super) seed: u64,
 }

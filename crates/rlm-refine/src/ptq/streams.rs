@@ -88,37 +88,34 @@ impl Streams {
         Ok(file.publish()?)
     }
 
-    /// Replaces both streams by those at `path`; whether the file is there and whole. They stay as they are where it is not.
-    pub(super) fn restore(&mut self, path: &Path) -> bool {
-        let found = self.read(path).ok().flatten();
-        let whole = found.is_some();
-        if let Some([teacher, student]) = found {
-            (self.teacher, self.student) = (teacher, student);
-        }
-        whole
+    /// The streams of `windows` of these lengths that were saved at `path`; `None` for a file that is missing, of another
+    /// length, or with another hash.
+    pub(super) fn restore(path: &Path, windows: &[usize], hidden: usize) -> Option<Self> {
+        let n = windows.iter().sum::<usize>() * hidden;
+        let [teacher, student] = read(path, n).ok().flatten()?;
+        Some(Self { windows: windows.to_vec(), hidden, teacher, student })
     }
+}
 
-    /// The teacher's and the student's stream at `path`; `None` for a file of another length or with another hash.
-    fn read(&self, path: &Path) -> io::Result<Option<[Vec<f32>; 2]>> {
-        if fs::symlink_metadata(path)?.len() != (8 * self.teacher.len() + HASH_BYTES) as u64 {
-            return Ok(None);
-        }
-        let mut file = gguf_bitnet::open_regular(path).map_err(io::Error::other)?;
-        let (mut hasher, mut bytes) = (blake3::Hasher::new(), vec![0; CHUNK_BYTES]);
-        let mut streams = [Vec::new(), Vec::new()];
-        for stream in &mut streams {
-            stream.reserve_exact(self.teacher.len());
-            while stream.len() < self.teacher.len() {
-                let len = CHUNK_BYTES.min(4 * (self.teacher.len() - stream.len()));
-                file.read_exact(&mut bytes[..len])?;
-                hasher.update(&bytes[..len]);
-                stream.extend(bytes[..len].as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)));
-            }
-        }
-        let mut hash = [0; HASH_BYTES];
-        file.read_exact(&mut hash)?;
-        Ok((*hasher.finalize().as_bytes() == hash).then_some(streams))
+/// Two streams of `n` numbers each.
+fn read(path: &Path, n: usize) -> io::Result<Option<[Vec<f32>; 2]>> {
+    if fs::symlink_metadata(path)?.len() != (8 * n + HASH_BYTES) as u64 {
+        return Ok(None);
     }
+    let mut file = gguf_bitnet::open_regular(path).map_err(io::Error::other)?;
+    let (mut hasher, mut bytes) = (blake3::Hasher::new(), vec![0; CHUNK_BYTES]);
+    let mut streams = [Vec::with_capacity(n), Vec::with_capacity(n)];
+    for stream in &mut streams {
+        while stream.len() < n {
+            let len = CHUNK_BYTES.min(4 * (n - stream.len()));
+            file.read_exact(&mut bytes[..len])?;
+            hasher.update(&bytes[..len]);
+            stream.extend(bytes[..len].as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)));
+        }
+    }
+    let mut hash = [0; HASH_BYTES];
+    file.read_exact(&mut hash)?;
+    Ok((*hasher.finalize().as_bytes() == hash).then_some(streams))
 }
 
 #[cfg(test)]
@@ -132,16 +129,16 @@ mod tests {
         let values = |from: f32| (0..700_000).map(|i| from + i as f32).collect::<Vec<_>>();
         let saved = Streams { windows: vec![70_000], hidden: 10, teacher: values(0.5), student: values(-3.0) };
         saved.save(&path).unwrap();
-        let mut found = Streams { teacher: vec![0.0; 700_000], student: vec![0.0; 700_000], ..saved.clone() };
-        assert!(!found.restore(&dir.path().join("state.2")));
-        assert!(found.restore(&path));
+        let restore = |path: &Path| Streams::restore(path, &[70_000], 10);
+        assert!(restore(&dir.path().join("state.2")).is_none());
+        let found = restore(&path).unwrap();
         assert!(found.teacher == saved.teacher && found.student == saved.student);
+        assert!(Streams::restore(&path, &[69_999], 10).is_none(), "other windows");
         let mut bytes = fs::read(&path).unwrap();
         bytes[3_000_000] ^= 1;
         fs::write(&path, &bytes).unwrap();
-        assert!(!found.restore(&path), "a damaged file");
+        assert!(restore(&path).is_none(), "a damaged file");
         fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
-        assert!(!found.restore(&path), "a short file");
-        assert!(found.teacher == saved.teacher, "they stay as they are");
+        assert!(restore(&path).is_none(), "a short file");
     }
 }

@@ -5,8 +5,8 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use gguf_bitnet::{
-    Defect, FormatError, GgufFile, GgufWriter, Job, Metadata, StoreError, TensorSource, VerifyReport, dequantize,
-    output_path, require_space, verify_source,
+    Defect, GgufFile, GgufWriter, Job, Metadata, StoreError, TensorSource, VerifyReport, output_path, require_space,
+    verify_source,
 };
 use moe_runtime::{ModelFiles, Tokenizer};
 use serde_json::{Value, json};
@@ -16,9 +16,9 @@ use tl_kernels::Pool;
 use super::name::model_name;
 use super::report::{QuantizeReport, payload};
 use super::stage::{OnProgress, Stage};
-use crate::encode::{Encoding, encode_rows};
+use crate::encode::{Encoding, Rows, copy_rows, encode_rows};
 use crate::error::{Error, Result};
-use crate::ptq::{Calibrator, GptqOptions, PtqError, memory_bytes};
+use crate::ptq::{CalibrationSetting, Calibrator, GptqOptions, KnownSettings, PtqError, memory_bytes};
 use crate::recipe::Recipe;
 use crate::student::{Provenance, StudentPlan, Unit, Units};
 
@@ -168,10 +168,12 @@ impl<'a> Quantizer<'a> {
         let notices = self.missing_weights(&read)?;
         let source_blake3 = read.identity;
         let mut writer = self.writer(&source_blake3)?;
-        let mut job = Job::open(out, &self.manifest(&source_blake3, output_bytes), force)?;
+        let gptq = self.options.method.gptq();
+        let known = gptq.map(|options| options.known(&source_blake3)).transpose()?.unwrap_or_default();
+        let mut job = Job::open(out, &self.manifest(&source_blake3, output_bytes, &known), force)?;
         require_space(out, output_bytes.saturating_sub(job.data_len()))?;
         if !job.is_committed() {
-            let made = self.encode(pool, &mut job, &mut writer, force, progress);
+            let made = self.encode(pool, &mut job, &mut writer, &known, force, progress);
             if let Err(error) = made.and_then(|()| self.verify(&job.data_path(), progress)) {
                 if !is_system_refusal(&error) {
                     // The same input would fail again at the same place: nothing can be resumed.
@@ -182,6 +184,10 @@ impl<'a> Quantizer<'a> {
         }
         let report = QuantizeReport { notices, ..QuantizeReport::of(&job, &self.plan, output_bytes, source_blake3) };
         job.commit(out)?;
+        if let Some(options) = gptq {
+            // Behind the commit, so that a job that is stopped and continued finds the store that it began with.
+            options.store(&report.source_blake3, &report.layers)?;
+        }
         Ok(report)
     }
 
@@ -210,7 +216,7 @@ impl<'a> Quantizer<'a> {
         Ok(())
     }
 
-    fn manifest(&self, source_blake3: &str, output_bytes: u64) -> Value {
+    fn manifest(&self, source_blake3: &str, output_bytes: u64, known: &KnownSettings) -> Value {
         let mut manifest = json!({
             "job": "quantize",
             "tool_version": env!("CARGO_PKG_VERSION"),
@@ -221,7 +227,7 @@ impl<'a> Quantizer<'a> {
             "output_bytes": output_bytes,
         });
         if let Some(options) = self.options.method.gptq() {
-            manifest["gptq"] = options.describe();
+            manifest["gptq"] = options.describe(known);
         }
         manifest
     }
@@ -231,59 +237,47 @@ impl<'a> Quantizer<'a> {
         pool: &Pool,
         job: &mut Job,
         writer: &mut GgufWriter,
+        known: &KnownSettings,
         force: bool,
         progress: &mut OnProgress<'_>,
     ) -> Result<()> {
         let progress = RefCell::new(progress);
         let report = |stage, done, total| (progress.borrow_mut())(stage, done, total);
-        let dir = job.state_path(0);
-        let state = |number: usize| dir.with_extension(number.to_string());
+        let states = job.states();
         let options = self.options.method.gptq();
-        let mut calibrator = options.map(|o| Calibrator::new(self.files, &self.plan, o, pool, force, &state));
+        let setting = options.map(|options| CalibrationSetting {
+            files: self.files,
+            plan: &self.plan,
+            options,
+            known,
+            pool,
+            force,
+        });
+        let mut calibrator = setting.map(|setting| Calibrator::new(setting, &states));
         self.units.write(job, writer, &mut |done, total| report(Stage::Encode, done, total), &mut |unit, bytes| {
             let Some(calibrator) = &mut calibrator else {
-                return Ok(payload(unit, &self.encode_unit(pool, unit, bytes)?, None));
+                return Ok(payload(unit, &self.fill_unit(pool, unit, None, bytes)?, None));
             };
             let made = calibrator.tensor(unit.tensor, &mut |done, total| report(Stage::Calibrate, done, total))?;
-            let Some(made) = made else { return Ok(payload(unit, &self.encode_unit(pool, unit, bytes)?, None)) };
-            let sums = self.copy_unit(unit, made, bytes)?;
+            let sums = self.fill_unit(pool, unit, made, bytes)?;
             Ok(payload(unit, &sums, calibrator.take_report()))
         })
     }
 
-    /// Copies a unit of a tensor whose bytes `made` were made before, and returns the error that its rows have.
-    fn copy_unit(&self, unit: &Unit, made: &[u8], bytes: &mut Vec<u8>) -> Result<ErrorSums> {
-        let catalog = &self.files.catalog;
-        let (planned, tensor) = (&self.plan.tensors[unit.tensor], &catalog.tensors()[unit.tensor]);
-        let (ty, cols) = (planned.assignment.ty, planned.cols());
-        let row_bytes = ty.row_bytes(cols)?;
-        bytes.clear();
-        bytes.extend_from_slice(&made[unit.rows.start * row_bytes..unit.rows.end * row_bytes]);
-        let (mut weights, mut values, mut sums) = (vec![0.0; cols], vec![0.0; cols], ErrorSums::default());
-        for (row, bytes) in unit.rows.clone().zip(bytes.chunks_exact(row_bytes)) {
-            catalog.read_rows(tensor, row..row + 1, &mut weights)?;
-            dequantize(ty, bytes, &mut values)?;
-            sums.add(&weights, &values);
-        }
-        catalog.release(tensor);
-        Ok(sums)
-    }
-
-    fn encode_unit(&self, pool: &Pool, unit: &Unit, bytes: &mut Vec<u8>) -> Result<ErrorSums> {
+    /// The bytes of a unit: rows of `made`, where the bytes of its tensor were made before, else encoded.
+    fn fill_unit(&self, pool: &Pool, unit: &Unit, made: Option<&[u8]>, bytes: &mut Vec<u8>) -> Result<ErrorSums> {
         let catalog = &self.files.catalog;
         let (planned, tensor) = (&self.plan.tensors[unit.tensor], &catalog.tensors()[unit.tensor]);
         let rounding = self.options.method.rounding();
         let encoding = Encoding { ty: planned.assignment.ty, rounding, cols: planned.cols() };
         let read = |rows, out: &mut [f32]| Ok(catalog.read_rows(tensor, rows, out)?);
-        let sums = encode_rows(pool, encoding, unit.rows.clone(), &read, bytes);
+        let rows = Rows { numbers: unit.rows.clone(), read: &read };
+        let sums = match made {
+            Some(made) => copy_rows(pool, encoding, rows, made, bytes),
+            None => encode_rows(pool, encoding, rows, bytes),
+        };
         catalog.release(tensor);
-        sums.map_err(|error| match error {
-            // The encoder sees rows only, so the names of the tensor and of the file are added here.
-            Error::Gguf(error @ gguf_bitnet::Error::Format(FormatError::NotRepresentable { .. })) => {
-                error.in_tensor(&planned.name).in_file(self.files.path()).into()
-            }
-            error => error,
-        })
+        sums.map_err(|error| error.of_tensor(&planned.name, self.files.path()))
     }
 
     /// Reads the written file back: every tensor must be there with the planned shape and type, and free of defects.

@@ -30,6 +30,14 @@ pub struct QuantizeReport {
 }
 
 impl QuantizeReport {
+    /// How many matrices had their settings chosen by held-out tokens, and how many had them from an earlier run.
+    #[must_use]
+    pub fn searches(&self) -> (usize, usize) {
+        let matrices = self.layers.iter().flat_map(LayerReport::matrices);
+        let chosen = matrices.filter(|matrix| matrix.policy.settings.is_some());
+        chosen.fold((0, 0), |(made, saved), m| (made + usize::from(!m.known), saved + usize::from(m.known)))
+    }
+
     /// Sums up the entries of a job's journal.
     pub(super) fn of(job: &Job, plan: &StudentPlan, output_bytes: u64, source_blake3: String) -> QuantizeReport {
         let mut groups: BTreeMap<(TensorClass, TensorType), (ErrorSums, TypeReport)> = BTreeMap::new();

@@ -5,12 +5,12 @@ use gguf_bitnet::{TensorClass, TensorType};
 /// A named choice of types; sizes are for GLM-4.7-Flash.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Preset {
-    /// 9.08 GB: everything that is not an expert at Q8_0.
+    /// 9.48 GB: everything but routed experts at Q8_0.
     Quality,
-    /// 8.70 GB: everything that is not an expert at Q6_K.
+    /// 8.98 GB: everything but routed experts at Q6_K.
     #[default]
     Balanced,
-    /// 7.37 GB: five trits per byte and Q6_K, for machines with 8 GB.
+    /// 7.68 GB: five trits per byte and Q6_K, for machines with 8 GB.
     EightGigabytes,
     /// 10.7 GB, the layout of phase 1: experts ternary, everything else F16.
     Phase1,
@@ -38,13 +38,12 @@ impl Preset {
         use TensorClass as C;
         use TensorType::{F16, Q6K, Q8_0, Tq1_0, Tq2_0};
         match (self, class) {
-            (Preset::EightGigabytes, C::RoutedExpert | C::SharedExpert | C::DenseFfn) => Tq1_0,
-            (_, C::RoutedExpert | C::SharedExpert) => Tq2_0,
-            (Preset::Phase1, _) => F16,
-            (_, C::DenseFfn) => Tq2_0,
-            (Preset::Phase2, C::Attention) => Tq2_0,
+            (Preset::EightGigabytes, C::RoutedExpert) => Tq1_0,
+            (_, C::RoutedExpert) => Tq2_0,
+            (Preset::Phase1 | Preset::Phase2, C::SharedExpert) => Tq2_0,
+            (Preset::Phase2, C::DenseFfn | C::Attention) => Tq2_0,
             (Preset::Phase2, C::AttentionKb | C::AttentionVb) => Q8_0,
-            (Preset::Phase2, _) => F16,
+            (Preset::Phase1 | Preset::Phase2, _) => F16,
             (Preset::Quality, _) => Q8_0,
             (Preset::Balanced | Preset::EightGigabytes, _) => Q6K,
         }

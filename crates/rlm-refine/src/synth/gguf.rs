@@ -9,7 +9,7 @@ use tl_kernels::Pool;
 
 use super::model::{OnBytes, SyntheticModel};
 use super::weights::RandomTensor;
-use crate::encode::{Encoding, encode_rows};
+use crate::encode::{Encoding, Rows, encode_rows};
 use crate::error::Result;
 use crate::recipe::Recipe;
 use crate::student::{PlannedTensor, Provenance, StudentPlan, Unit, Units};
@@ -68,7 +68,7 @@ fn random_unit(pool: &Pool, tensor: &PlannedTensor, unit: &Unit, seed: u64, out:
             rows.zip(out.chunks_exact_mut(cols)).for_each(|(row, out)| random.row(row, out));
             Ok(())
         };
-        encode_rows(pool, encoding, unit.rows.clone(), &rows, out)?;
+        encode_rows(pool, encoding, Rows { numbers: unit.rows.clone(), read: &rows }, out)?;
         return Ok(());
     };
     let row_bytes = ty.row_bytes(cols)?;

@@ -156,8 +156,9 @@ fn the_file_type_is_that_of_most_weights_and_dense_files_claim_nothing_ternary()
         open(&out)
     };
     let file_type = |file: &GgufFile| file.metadata().u32("general.file_type").unwrap().unwrap();
-    assert_eq!(file_type(&of("a", &preset(Preset::EightGigabytes))), 36);
-    let absmean = of("b", &preset(Preset::Quality));
+    let tq1_0 = Recipe { preset: Preset::Phase2, ternary: Ternary::Packed(TensorType::Tq1_0), ..Recipe::default() };
+    assert_eq!(file_type(&of("a", &Settings { recipe: tq1_0, ..Settings::default() })), 36);
+    let absmean = of("b", &preset(Preset::Phase2));
     assert_eq!((file_type(&absmean), text(absmean.metadata(), "general.architecture")), (37, "glm4moe"));
     assert_eq!(text(absmean.metadata(), "craftsman.bitnet.weight_encoding"), "absmean_ternary");
     let f16 = of("c", &dense(&[]));

@@ -18,26 +18,27 @@ const TERNARY: [(&str, Ternary); 5] = [
     ("none", Ternary::None),
 ];
 
-/// The table of presets once more, independent of the recipe: `(experts, dense, attention, k_b and v_b, ends)`.
-fn table(preset: Preset) -> [TensorType; 5] {
+/// The table of presets once more, independent of the recipe: `(routed, shared, dense, attention, k_b and v_b, ends)`.
+fn table(preset: Preset) -> [TensorType; 6] {
     match preset {
-        Preset::Quality => [Tq2_0, Tq2_0, Q8_0, Q8_0, Q8_0],
-        Preset::Balanced => [Tq2_0, Tq2_0, Q6K, Q6K, Q6K],
-        Preset::EightGigabytes => [Tq1_0, Tq1_0, Q6K, Q6K, Q6K],
-        Preset::Phase1 => [Tq2_0, F16, F16, F16, F16],
-        Preset::Phase2 => [Tq2_0, Tq2_0, Tq2_0, Q8_0, F16],
+        Preset::Quality => [Tq2_0, Q8_0, Q8_0, Q8_0, Q8_0, Q8_0],
+        Preset::Balanced => [Tq2_0, Q6K, Q6K, Q6K, Q6K, Q6K],
+        Preset::EightGigabytes => [Tq1_0, Q6K, Q6K, Q6K, Q6K, Q6K],
+        Preset::Phase1 => [Tq2_0, Tq2_0, F16, F16, F16, F16],
+        Preset::Phase2 => [Tq2_0, Tq2_0, Tq2_0, Tq2_0, Q8_0, F16],
     }
 }
 
 /// The type that a tensor on disk must have.
 fn wanted(preset: Preset, ternary: Ternary, name: &str, shape: &[usize]) -> TensorType {
-    let [experts, dense, attention, latent, ends] = table(preset);
+    let [routed, shared, dense, attention, latent, ends] = table(preset);
     let is = |parts: &[&str]| parts.iter().any(|part| name.contains(part));
     if shape.len() == 1 || is(&["ffn_gate_inp", "exp_probs_b", "norm"]) {
         return F32;
     }
     let by_preset = match name {
-        _ if is(&["_exps.", "_shexp."]) => experts,
+        _ if is(&["_exps."]) => routed,
+        _ if is(&["_shexp."]) => shared,
         _ if is(&["ffn_gate.", "ffn_up.", "ffn_down."]) => dense,
         _ if is(&["attn_k_b.", "attn_v_b."]) => latent,
         _ if is(&["attn_"]) => attention,
@@ -147,7 +148,7 @@ fn overrides_reach_the_disk_and_the_last_one_wins() {
     let ty = |name: &str| file.tensors()[file.index_of(name).unwrap()].ty;
     assert_eq!(ty("blk.1.ffn_up_exps.weight"), Q8_0);
     assert_eq!(ty("blk.1.ffn_down_exps.weight"), Tq1_0);
-    assert_eq!(ty("blk.1.ffn_up_shexp.weight"), Tq2_0);
+    assert_eq!(ty("blk.1.ffn_up_shexp.weight"), Q8_0);
     assert_eq!(ty("token_embd.weight"), TensorType::Bf16);
     assert_eq!(ty("blk.1.ffn_gate_inp.weight"), F32);
 }

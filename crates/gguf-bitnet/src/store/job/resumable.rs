@@ -150,10 +150,12 @@ impl Job {
         self.dir.join(DATA)
     }
 
-    /// The file that keeps state number `number` of a caller whose units do not follow from the inputs alone. The caller
-    /// writes it whole, removes it when it is no longer needed, and checks it when it reads it back; it goes with the job.
-    pub fn state_path(&self, number: usize) -> PathBuf {
-        self.dir.join(format!("{STATE}{number}"))
+    /// Gives the file that keeps a state by its number, for a caller whose units do not follow from the inputs alone. The
+    /// caller writes it whole, removes it when it is no longer needed, and checks it when it reads it back; it goes with the
+    /// job.
+    pub fn states(&self) -> impl Fn(usize) -> PathBuf + use<> {
+        let dir = self.dir.clone();
+        move |number| dir.join(format!("{STATE}{number}"))
     }
 
     /// Whether an earlier run had put the output in place and was stopped before it could clean up: only

@@ -1,0 +1,177 @@
+//! The store: a redb file with one entry per checkpoint, subject and number.
+//!
+//! ```text
+//! key     (BLAKE3 of the checkpoint, subject, number)       subject: `blk.3.ffn_up_exps.weight#17`; number: 0, 1, 2, ...
+//! value   the policy as JSON, with its kind
+//! ```
+//!
+//! **Invariant:** entries are only added, all of one run in one transaction; of several with the same subject the last one
+//! holds.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use redb::{Database, ReadableDatabase, TableDefinition, TableError};
+use serde::{Deserialize, Serialize};
+
+use super::error::PolicyError;
+use crate::error::Result;
+use crate::ptq::TernaryScalePolicy;
+
+/// Checkpoint, subject and number to a policy.
+const POLICIES: TableDefinition<(&str, &str, u64), &[u8]> = TableDefinition::new("policies");
+
+/// Something that a run learned about a part of a checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Policy {
+    /// The scales of a ternary matrix, and the settings that made them.
+    TernaryScale(TernaryScalePolicy),
+}
+
+/// A file of policies.
+#[derive(Debug)]
+pub struct PolicyStore {
+    database: Database,
+    path: PathBuf,
+}
+
+impl PolicyStore {
+    /// Opens the store at `path`, and makes it if there is none.
+    ///
+    /// # Errors
+    /// [`PolicyError`] for a file that is no store, is damaged, or is open elsewhere.
+    pub fn open(path: &Path) -> Result<Self> {
+        let database = Database::create(path).map_err(PolicyError::at(path))?;
+        Ok(Self { database, path: path.to_owned() })
+    }
+
+    /// The last policy of each subject of a checkpoint.
+    ///
+    /// # Errors
+    /// [`PolicyError`] when the file cannot be read.
+    pub fn policies(&self, checkpoint: &str) -> Result<BTreeMap<String, Policy>> {
+        let failed = PolicyError::at::<redb::Error>(&self.path);
+        let found = self.read(checkpoint).map_err(failed)?;
+        let mut policies = BTreeMap::new();
+        for (subject, _, value) in found {
+            // A kind that only later versions know is passed over.
+            if let Ok(policy) = serde_json::from_slice(&value) {
+                policies.insert(subject, policy);
+            }
+        }
+        Ok(policies)
+    }
+
+    /// The entries of a checkpoint, those of a subject in the order of their numbers.
+    fn read(&self, checkpoint: &str) -> Result<Vec<(String, u64, Vec<u8>)>, redb::Error> {
+        let read = self.database.begin_read()?;
+        let table = match read.open_table(POLICIES) {
+            Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+            table => table?,
+        };
+        let mut found = Vec::new();
+        for entry in table.range((checkpoint, "", 0)..)? {
+            let (key, value) = entry?;
+            let (owner, subject, number) = key.value();
+            if owner != checkpoint {
+                break;
+            }
+            found.push((subject.to_owned(), number, value.value().to_vec()));
+        }
+        Ok(found)
+    }
+
+    /// Adds policies of a checkpoint, each with the event `TernaryPolicyStored`; all of them or, when it fails, none.
+    ///
+    /// # Errors
+    /// [`PolicyError`] when the file cannot be written.
+    pub fn append(&self, checkpoint: &str, policies: &[(String, Policy)]) -> Result<()> {
+        let failed = PolicyError::at::<redb::Error>(&self.path);
+        self.write(checkpoint, policies).map_err(failed)?;
+        for (subject, policy) in policies {
+            let Policy::TernaryScale(scale) = policy;
+            tracing::info!(
+                name: "TernaryPolicyStored",
+                checkpoint,
+                subject,
+                scale_mean = scale.scale_mean,
+                scale_spread = scale.scale_spread,
+                sparsity = scale.sparsity,
+                output_cosine = scale.output_cosine,
+                "TernaryPolicyStored"
+            );
+        }
+        Ok(())
+    }
+
+    fn write(&self, checkpoint: &str, policies: &[(String, Policy)]) -> Result<(), redb::Error> {
+        let mut numbers: BTreeMap<String, u64> = BTreeMap::new();
+        for (subject, number, _) in self.read(checkpoint)? {
+            numbers.insert(subject, number + 1);
+        }
+        let write = self.database.begin_write()?;
+        {
+            let mut table = write.open_table(POLICIES)?;
+            for (subject, policy) in policies {
+                let number = numbers.entry(subject.clone()).or_default();
+                let value = serde_json::to_vec(policy).expect("a policy is numbers and names");
+                table.insert((checkpoint, &**subject, *number), &*value)?;
+                *number += 1;
+            }
+        }
+        Ok(write.commit()?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn policy(sparsity: f64) -> Policy {
+        Policy::TernaryScale(TernaryScalePolicy {
+            scale_mean: 0.25,
+            scale_spread: 0.125,
+            sparsity,
+            output_cosine: 0.75,
+            settings: None,
+        })
+    }
+
+    #[test]
+    fn the_last_policy_of_a_subject_holds_and_none_is_lost() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("policies.redb");
+        let add = |checkpoint: &str, entries: &[(&str, f64)]| {
+            let entries: Vec<_> = entries.iter().map(|(name, value)| ((*name).to_owned(), policy(*value))).collect();
+            PolicyStore::open(&path).unwrap().append(checkpoint, &entries).unwrap();
+        };
+        assert!(PolicyStore::open(&path).unwrap().policies("a").unwrap().is_empty());
+        add("a", &[("up", 0.1), ("down", 0.2)]);
+        add("ab", &[("up", 0.9)]);
+        add("a", &[("up", 0.3), ("up", 0.4)]);
+        let store = PolicyStore::open(&path).unwrap();
+        let found = store.policies("a").unwrap();
+        assert_eq!(found, [("down".to_owned(), policy(0.2)), ("up".to_owned(), policy(0.4))].into());
+        assert_eq!(store.read("a").unwrap().len(), 4, "entries are only added");
+        assert_eq!(store.policies("ab").unwrap().len(), 1);
+        assert!(store.policies("b").unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_file_that_is_no_store_is_refused_and_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("notes.txt");
+        fs::write(&path, "nothing to see").unwrap();
+        let refused = PolicyStore::open(&path).unwrap_err().to_string();
+        assert!(refused.contains("notes.txt") && refused.contains("policy store"), "{refused}");
+        assert_eq!(fs::read(&path).unwrap(), b"nothing to see");
+        let path = dir.path().join("policies.redb");
+        let _open = PolicyStore::open(&path).unwrap();
+        let refused = PolicyStore::open(&path).unwrap_err().to_string();
+        assert!(refused.contains("in use"), "{refused}");
+    }
+}
