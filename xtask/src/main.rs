@@ -3,6 +3,7 @@
 //! Orchestration only. Every verb that touches a model runs `bitnet` in a process of its own, so that an installed
 //! binary can do everything this one can. **Invariant**: depends on clap, xshell, serde_json and safetensors, on none of our crates.
 
+mod ablate;
 mod bench;
 mod bitnet;
 mod cross;
@@ -46,6 +47,8 @@ enum Verb {
     Cross(cross::Args),
     /// Run the fuzz targets a fixed number of times, where the fuzzer is installed.
     Fuzz(fuzz::Args),
+    /// Measure what each step of the calibrated quantiser buys, and write the table into docs/ablations.md.
+    Ablate(ablate::Args),
     /// Record the speeds of the benchmarks, or draw the cost of a token.
     Bench(bench::Args),
     /// Run one heavy demonstration and record its figures below benches/record.
@@ -77,6 +80,7 @@ fn main() -> ExitCode {
         Verb::Targets => targets::run(),
         Verb::Cross(args) => cross::run(&args),
         Verb::Fuzz(args) => fuzz::run(&args),
+        Verb::Ablate(args) => ablate::run(&args),
         Verb::Bench(args) => bench::run(&args),
         Verb::Prove(args) => prove::run(&args),
         Verb::Suite(args) => suite::run(&args),

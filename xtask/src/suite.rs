@@ -5,7 +5,7 @@
 
 mod grammar;
 mod lists;
-mod mersenne;
+pub(crate) mod mersenne;
 mod prompt;
 
 use std::io::Write;

@@ -9,14 +9,14 @@ const N: usize = 624;
 const M: usize = 397;
 
 /// A stream of random numbers that its seed determines.
-pub(super) struct Mersenne {
+pub(crate) struct Mersenne {
     state: [u32; N],
     next: usize,
 }
 
 impl Mersenne {
     /// The stream of `random.Random(seed)`.
-    pub(super) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         let words = [(seed & 0xffff_ffff) as u32, (seed >> 32) as u32];
         let key = if words[1] == 0 { &words[..1] } else { &words[..] };
         // init_genrand(19650218), then init_by_array(key)
@@ -62,7 +62,7 @@ impl Mersenne {
     }
 
     /// `_randbelow(n)`: a number below `n`, for `0 < n < 2^32`.
-    pub(super) fn below(&mut self, n: usize) -> usize {
+    pub(crate) fn below(&mut self, n: usize) -> usize {
         let bits = usize::BITS - n.leading_zeros();
         loop {
             let draw = (self.next_u32() >> (32 - bits)) as usize;
