@@ -18,7 +18,7 @@ use super::split::{self, SplitInfo};
 use crate::error::{Locate, Result};
 use crate::formats::TensorType;
 use crate::shown::listed;
-use crate::source::{FileKind, Scales, SourceError, TensorInfo, TensorSource, ZeroTail, within};
+use crate::source::{FileKind, SourceError, TensorInfo, TensorSource, ZeroTail, within};
 use crate::store::MappedFile;
 
 /// Most missing parts that are looked for.
@@ -267,22 +267,6 @@ impl TensorSource for GgufFile {
         if let Some((map, range)) = self.mapped(index, range) {
             map.prefetch(range);
         }
-    }
-
-    fn scales(&self, index: usize) -> Option<Scales> {
-        let weights = self.tensors.get(index)?;
-        let tensor = self.index_of(&format!("{}.scale", weights.name.strip_suffix(".weight")?))?;
-        let is_number = self.tensors[tensor].ty == TensorType::F32 && self.tensors[tensor].elements() == 1;
-        let (matrix_rows, cols) = (weights.rows().max(1), weights.cols().max(1));
-        let scales =
-            Scales { tensor, matrix_rows, block: [matrix_rows, cols], grid: [1, 1], shared: true, divide: false };
-        is_number.then_some(scales)
-    }
-
-    fn is_auxiliary(&self, index: usize) -> bool {
-        let stem = self.tensors.get(index).and_then(|info| info.name.strip_suffix(".scale"));
-        let weights = stem.and_then(|stem| self.index_of(&format!("{stem}.weight")));
-        weights.is_some_and(|weights| self.scales(weights).is_some_and(|scales| scales.tensor == index))
     }
 
     fn zero_tails(&self) -> Vec<ZeroTail> {

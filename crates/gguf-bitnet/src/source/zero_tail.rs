@@ -10,7 +10,8 @@
 //! ```
 //!
 //! Ternary blocks (TQ1_0, TQ2_0, BITNET_T158) tell more: 0 has the code 1, so that a row of weights 0 holds bytes other than
-//! zero, and a few zero bytes suffice. Of the other formats a cut at the edge of a row cannot be told from rows of zeros.
+//! zero, and a few zero bytes suffice. Q6_K and Q3_K blocks end in their scale, so that one whose end alone is zero is cut. Of the
+//! other formats, and at the edge of a block, a cut cannot be told from rows of zeros.
 //!
 //! Zeros that begin where a tensor begins count only if they are a quarter of the file: a converter may have lost these tensors,
 //! and [`Weightless`](crate::Weightless) names them.
@@ -22,12 +23,13 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::tensor_info::TensorInfo;
-use crate::formats::{is_zeroed, trailing_zeros};
+use crate::formats::{Invalid, TensorType, is_zeroed, trailing_zeros};
 
 /// A block of a file system: a shorter run of zeros inside of a row proves nothing.
 pub(crate) const FILE_BLOCK_BYTES: usize = 4096;
-/// Zero bytes at the end of ternary blocks that no encoder writes: the scale, and codes that are all of them -1.
-const UNWRITTEN_TERNARY_BYTES: usize = 16;
+/// Zero bytes at the end of a block that no encoder writes: the scale, and codes that are all of them -1, or scales of runs that
+/// are all of them 0 before codes that are not.
+const UNWRITTEN_BYTES: usize = 16;
 /// More bytes than any header has.
 const MAX_HEADER_BYTES: usize = 128 << 20;
 /// Places of a long file that are looked at.
@@ -111,10 +113,24 @@ fn covers_weights(info: &TensorInfo, bytes: usize, zero: usize) -> bool {
     }
     let Ok(row) = info.ty.row_bytes(info.cols()) else { return zero >= FILE_BLOCK_BYTES };
     if info.ty.is_ternary() {
-        return zero >= UNWRITTEN_TERNARY_BYTES;
+        return zero >= UNWRITTEN_BYTES;
+    }
+    if let Some(block) = block_that_ends_in_its_scale(info.ty)
+        && zero % block >= UNWRITTEN_BYTES
+    {
+        return true;
     }
     let matrix = row.saturating_mul(info.shape[info.shape.len() - 2]);
     zero >= matrix || zero >= row.min(FILE_BLOCK_BYTES) && cuts_row(zero % row, row)
+}
+
+/// The bytes of a block, where its only scale stands at its end.
+fn block_that_ends_in_its_scale(ty: TensorType) -> Option<usize> {
+    let bytes = ty.block_bytes();
+    match ty.format().invalid() {
+        Invalid::Block { scales: [scale], .. } if scale + 2 == bytes => Some(bytes),
+        _ => None,
+    }
 }
 
 /// Whether a run of zeros that takes `part` bytes of a row cuts the row: the first and the last weights of a row may happen

@@ -109,7 +109,7 @@ impl<'a> WeightReader<'a> {
 
     /// One matrix of a tensor as the file stores it, before a kernel is chosen.
     fn read_linear(&self, tensor: &LogicalTensor, outer: usize) -> Result<Linear> {
-        if let Some(scale) = self.one_scale(tensor, outer)? {
+        if let Some(scale) = self.catalog.trit_scale(tensor)? {
             if self.computes_in_floats() {
                 return self.rounded(tensor, outer, scale);
             }
@@ -171,26 +171,6 @@ impl<'a> WeightReader<'a> {
             }
         }
         self.dequantised(tensor, outer, rows, cols)
-    }
-
-    /// The scale of a matrix whose weights are -1, 0 or +1 times it: that of the catalog, or the one magnitude of ternary
-    /// blocks that a number beside them multiplies. `None` for all others.
-    fn one_scale(&self, tensor: &LogicalTensor, outer: usize) -> Result<Option<f32>> {
-        let known = self.catalog.trit_scale(tensor)?;
-        let ternary = self.catalog.tensor_type(tensor).is_some_and(TensorType::is_ternary);
-        if known.is_some() || !(ternary && self.catalog.has_scales(tensor)) {
-            return Ok(known);
-        }
-        let (mut row, mut scale) = (vec![0.0f32; tensor.cols()], None);
-        for r in outer * tensor.matrix_rows()..(outer + 1) * tensor.matrix_rows() {
-            self.catalog.read_rows(tensor, r..r + 1, &mut row)?;
-            for magnitude in row.iter().map(|value| value.abs()).filter(|&magnitude| magnitude != 0.0) {
-                if *scale.get_or_insert(magnitude) != magnitude {
-                    return Ok(None);
-                }
-            }
-        }
-        Ok(scale)
     }
 
     fn computes_in_floats(&self) -> bool {

@@ -552,7 +552,7 @@ fn dense_architectures_read_as_they_are() {
     let keys = ["hidden_act", "rope_parameters", "num_key_value_heads", "head_dim"];
     let llama = without_all("llama-tied-odd", &keys);
     assert_eq!((llama.activation, llama.rope.theta, llama.rope.dims), (Activation::Silu, 1e4, 32));
-    assert_eq!(llama.guesses.len(), 3, "{:?}", llama.guesses);
+    assert_eq!(llama.guesses.len(), 4, "{:?}", llama.guesses);
     let bitnet = without_all("bitnet-plain", &keys[..2]);
     assert_eq!((bitnet.activation, bitnet.rope.theta), (Activation::SquaredRelu, 5e5));
 }

@@ -7,7 +7,7 @@ use gguf_bitnet::{GgufWriter, Metadata, SafetensorsDir, TensorClass, TensorSourc
 use moe_runtime::forward::FeedForward;
 use moe_runtime::models::{Activation, ModelConfig};
 use moe_runtime::{CraftsmanModel, ModelFiles, SplitMix64};
-use ternary_core::{ActMode, Packing, f16};
+use ternary_core::ActMode;
 use tl_kernels::{ActivationBuffer, Linear, Pool};
 
 use crate::golden::{case, options, read_case, run};
@@ -265,39 +265,4 @@ fn damaged_packed_checkpoints_are_refused_with_the_place() {
     std::fs::write(&weights, &damaged).expect("the weights are written");
     let message = load(dir.path());
     assert!(message.contains(&scale) && message.contains("needs a scale"), "{message}");
-}
-
-/// llama.cpp's converter may store the scale of a ternary matrix beside it, under the name of the architecture `bitnet`.
-#[test]
-fn a_scale_beside_the_blocks_of_a_gguf_multiplies_them() {
-    let files = ModelFiles::open(&case("bitnet-packed")).expect("the case opens");
-    let mut metadata = Metadata::default();
-    for (key, value) in files.config.to_gguf_metadata().expect("it can be written").iter() {
-        metadata.insert(key.replace("bitnet-b1.58", "bitnet"), value.clone());
-    }
-    metadata.insert("general.architecture", "bitnet");
-    let dir = tempfile::tempdir().expect("a temporary directory");
-    let path = dir.path().join("model.gguf");
-    write_gguf(&files, &metadata, &path, |source| {
-        for tensor in files.catalog.tensors() {
-            let Some(scale) = files.catalog.trit_scale(tensor).expect("it reads") else { continue };
-            let mut values = vec![0.0; tensor.elements()];
-            files.catalog.read_rows(tensor, 0..tensor.rows(), &mut values).expect("the tensor reads");
-            let mut bytes = vec![0; values.len() / 256 * Packing::Tq2_0.block_bytes()];
-            for (values, out) in values.chunks(256).zip(bytes.chunks_exact_mut(Packing::Tq2_0.block_bytes())) {
-                let trits = std::array::from_fn(|i| (values[i] / scale) as i8);
-                Packing::Tq2_0.encode(&trits, f16::ONE, out);
-            }
-            source.remove(&tensor.name);
-            source.push_stored(&tensor.name, &tensor.shape, TensorType::Tq2_0, bytes);
-            source.push(&tensor.name.replace(".weight", ".scale"), &[1], TensorType::F32, &[scale]);
-        }
-    });
-    assert!(verify(&path, &mut |_, _| {}).expect("it opens").is_valid());
-    let golden = read_case("bitnet-packed");
-    for load in [load_as_trained, load_integers] {
-        let [gguf, packed] =
-            [path.as_path(), &case("bitnet-packed")].map(|path| run(&load(path), &golden.tokens, 64, ()));
-        assert!(gguf == packed, "{:?}", gguf.distance(&packed));
-    }
 }

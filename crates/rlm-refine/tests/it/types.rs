@@ -121,10 +121,8 @@ fn every_pair_of_preset_and_ternary_type_is_planned_as_the_table_says() {
 #[test]
 fn other_families_and_storages_give_the_planned_types_too() {
     let dir = tempfile::tempdir().unwrap();
-    let sources: [PathBuf; 7] = [
+    let sources: [PathBuf; 5] = [
         fixtures::path("craftsman-mini"),
-        fixtures::path("goldens/bitnet-packed"),
-        fixtures::path("goldens/bitnet-online"),
         fixtures::path("goldens/glm-tiny-top4"),
         fixtures::path("goldens/deepseek-v2-softmax"),
         fixtures::path("goldens/wide"),

@@ -73,13 +73,6 @@ pub(crate) struct Heads {
     pub hidden: usize,
 }
 
-impl Heads {
-    /// The width of a head where the heads share the width of the model.
-    fn width(self) -> usize {
-        self.hidden.checked_div(self.n_heads).unwrap_or(0)
-    }
-}
-
 /// The routing rules that an architecture's code fixes, or assumes where `config.json` is silent.
 pub(crate) struct Routing {
     /// The gating where `scoring_func` is missing.
@@ -157,11 +150,7 @@ pub(crate) fn mla(keys: &HfKeys<'_>, interleaved: bool) -> Result<(AttentionConf
 /// # Errors
 /// A sentence that names the key.
 pub(crate) fn gqa(keys: &HfKeys<'_>, heads: Heads, partial: f64) -> Result<(AttentionConfig, RopeConfig)> {
-    let head_dim = match keys.optional_count("head_dim")? {
-        Some(dim) => dim,
-        None => keys.default("head_dim", heads.width()),
-    };
-    let dims = gqa_dims(keys, heads, head_dim)?;
+    let dims = gqa_dims(keys, heads)?;
     let (theta, factor) = rotation(keys, None)?;
     let factor = factor.unwrap_or_else(|| keys.default("partial_rotary_factor", partial));
     if !(factor > 0.0 && factor <= 1.0) {
@@ -180,9 +169,7 @@ pub(crate) fn gqa_of_whole_heads(keys: &HfKeys<'_>, heads: Heads, theta: f32) ->
     if keys.flag("attention_bias", false)? {
         return Err(unsupported(format!("`attention_bias` = true in {}", keys.arch)));
     }
-    // Configurations of these architectures need not have the key.
-    let head_dim = keys.optional_count("head_dim")?.unwrap_or(heads.width());
-    let dims = gqa_dims(keys, heads, head_dim)?;
+    let dims = gqa_dims(keys, heads)?;
     let (theta, factor) = rotation(keys, Some(theta))?;
     if let Some(factor) = factor.filter(|&f| f != 1.0) {
         return Err(bad("partial_rotary_factor", factor, &format!("{} rotates whole heads", keys.arch)));
@@ -211,9 +198,13 @@ pub(crate) fn refuse_sliding_window(keys: &HfKeys<'_>, default: usize) -> Result
 }
 
 /// The numbers of grouped-query attention.
-fn gqa_dims(keys: &HfKeys<'_>, heads: Heads, head_dim: usize) -> Result<GqaDims> {
+fn gqa_dims(keys: &HfKeys<'_>, Heads { n_heads, hidden }: Heads) -> Result<GqaDims> {
+    let head_dim = match keys.optional_count("head_dim")? {
+        Some(dim) => dim,
+        None => keys.default("head_dim", hidden.checked_div(n_heads).unwrap_or(0)),
+    };
     Ok(GqaDims {
-        n_kv_heads: keys.count_or_default("num_key_value_heads", heads.n_heads)?,
+        n_kv_heads: keys.count_or_default("num_key_value_heads", n_heads)?,
         head_dim,
         qk_norm: Presence::known(keys.flag("use_qk_norm", false)?),
         bias: Presence::known(keys.flag("attention_bias", false)?),
