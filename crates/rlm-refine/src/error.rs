@@ -28,6 +28,11 @@ pub enum Error {
     /// The memory limit is below the need of the tensor with the largest rows.
     #[error("{limit} bytes of memory are too few: `{tensor}` needs at least {needed} (raise --max-memory)")]
     Memory { limit: u64, needed: u64, tensor: String },
+    /// No choice of types is small enough.
+    #[error(
+        "no choice of types gives a student of {target} bytes or less: the smallest has {smallest} (raise --target-size)"
+    )]
+    TargetSize { target: u64, smallest: u64 },
     /// The student would replace its own source.
     #[error("{path} belongs to the model that is read: choose another name for the output")]
     OutputIsSource { path: String },

@@ -5,6 +5,7 @@
 //! | `recipe` | [`Recipe`]: the type that each tensor gets |
 //! | `student` | [`StudentPlan`]: the file that follows from a recipe, and the units of work it is written in |
 //! | `encode` | rows of weights to bytes of a file, in parallel, with the error this causes |
+//! | `precision` | [`PrecisionOptions`]: a type per class of tensors, searched within a byte budget |
 //! | `quantize` | [`Quantizer`]: a student made from a checkpoint |
 //! | [`ptq`] | the calibrated method: trits and scales chosen on the activations of texts |
 //! | [`policy`] | what a run learned, kept for later ones |
@@ -17,6 +18,7 @@ mod encode;
 mod error;
 pub mod measure;
 pub mod policy;
+mod precision;
 pub mod ptq;
 mod quantize;
 mod recipe;
@@ -24,6 +26,7 @@ mod student;
 pub mod synth;
 
 pub use error::{Error, Result};
+pub use precision::{Candidate, ClassCandidates, PrecisionOptions, PrecisionTable};
 pub use quantize::{Method, OnProgress, QuantizeOptions, QuantizeReport, Quantizer, Stage, TypeReport};
 pub use recipe::{Assignment, Override, Preset, Reason, Recipe, RecipeError, Ternary};
 pub use student::{PlannedTensor, StudentPlan};

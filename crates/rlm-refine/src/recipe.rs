@@ -12,6 +12,8 @@
 //! | `phase1`   | TQ2_0 | F16   | F16   | F16  | F16  | F16  |
 //! | `phase2`   | TQ2_0 | TQ2_0 | TQ2_0 | Q8_0 | Q8_0 | F16  |
 //!
+//! A search within a byte budget ([`PrecisionOptions`](crate::PrecisionOptions)) replaces the preset by a type per class.
+//!
 //! A row that does not fill the blocks of its type falls back to Q8_0 (rows of 32) or F16, and the report names it:
 //! `attn_k_b` of GLM-4.7-Flash has rows of 192 and becomes Q8_0 where the table says Q6_K.
 
@@ -20,6 +22,7 @@ mod error;
 mod overrides;
 mod preset;
 
+pub(crate) use assign::deciding_class;
 pub use assign::{Assignment, Reason, Recipe, Ternary};
 pub use error::RecipeError;
 pub use overrides::Override;

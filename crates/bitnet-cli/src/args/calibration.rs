@@ -1,4 +1,4 @@
-//! `--calibration` and what goes with it: the texts of `quantize --method gptq`.
+//! `--calibration` and what goes with it: the texts of `quantize`, for `--method gptq` and for `--target-size`.
 
 use std::path::PathBuf;
 
@@ -14,7 +14,7 @@ use crate::load;
 
 #[derive(clap::Args)]
 pub(crate) struct CalibrationArgs {
-    /// A text for `--method gptq`: plain, or one JSON object with `messages` per line
+    /// A text for `--method gptq` or `--target-size`: plain, or one JSON object with `messages` per line
     #[arg(long, value_name = "FILE", value_parser = NonEmptyStringValueParser::new())]
     calibration: Vec<String>,
     /// Leave out windows that share 64 tokens in a row with this text
@@ -26,7 +26,7 @@ pub(crate) struct CalibrationArgs {
     /// Choose texts so that each routed expert sees N tokens where the texts give them; takes a pass over the checkpoint
     #[arg(long, value_name = "N", value_parser = whole::<u32>(1..=u64::from(u32::MAX)))]
     expert_tokens: Option<u32>,
-    /// Most tokens to calibrate on [default: 131072]
+    /// Most tokens to calibrate on [default: 131072; 4096 for a search alone]
     #[arg(long, value_name = "N", value_parser = whole::<usize>(1..=u64::MAX))]
     calibration_tokens: Option<usize>,
     /// Take settings of earlier runs on the same checkpoint from this store, and add those of this run
@@ -47,24 +47,27 @@ pub(crate) struct CalibrationArgs {
 }
 
 impl CalibrationArgs {
-    /// The options of the calibrated method.
-    pub(crate) fn gptq(&self, files: &ModelFiles, pool: &Pool) -> Result<GptqOptions> {
+    /// The texts, cut into windows of at most `max_tokens` tokens in all unless the options say otherwise.
+    pub(crate) fn calibration(&self, files: &ModelFiles, pool: &Pool, max_tokens: usize) -> Result<Calibration> {
         let read = |names: &[String]| {
             names
                 .iter()
                 .map(|name| Ok(NamedText { name: name.clone(), text: load::read_text(name)? }))
                 .collect::<Result<Vec<_>>>()
         };
-        let default = WindowOptions::default();
         let windows = WindowOptions {
-            max_tokens: self.calibration_tokens.unwrap_or(default.max_tokens),
+            max_tokens: self.calibration_tokens.unwrap_or(max_tokens),
             expert_tokens: self.expert_tokens.unwrap_or(0),
             generated_tokens: self.self_calibrate.unwrap_or(0),
             seed: self.seed.unwrap_or(0),
-            ..default
+            ..WindowOptions::default()
         };
-        let calibration = Calibration::new(files, pool, &read(&self.calibration)?, &read(&self.exclude)?, windows)?;
-        let default = GptqOptions::new(calibration);
+        Ok(Calibration::new(files, pool, &read(&self.calibration)?, &read(&self.exclude)?, windows)?)
+    }
+
+    /// The options of the calibrated method.
+    pub(crate) fn gptq(&self, files: &ModelFiles, pool: &Pool) -> Result<GptqOptions> {
+        let default = GptqOptions::new(self.calibration(files, pool, WindowOptions::default().max_tokens)?);
         Ok(GptqOptions {
             steps: Steps::without(&self.without),
             sweeps: self.sweeps.unwrap_or(default.sweeps),
@@ -75,26 +78,35 @@ impl CalibrationArgs {
         })
     }
 
-    /// Checks that there are texts for the calibrated method, and for no other.
-    pub(crate) fn ensure_for(&self, is_calibrated: bool) -> Result<()> {
-        let given = [
+    /// Checks that there are texts for the calibrated method and for a search of types, and for nothing else.
+    pub(crate) fn ensure_for(&self, is_calibrated: bool, is_searched: bool) -> Result<()> {
+        let texts = [
             (!self.calibration.is_empty(), "--calibration"),
             (!self.exclude.is_empty(), "--exclude"),
             (self.self_calibrate.is_some(), "--self-calibrate"),
             (self.expert_tokens.is_some(), "--expert-tokens"),
             (self.calibration_tokens.is_some(), "--calibration-tokens"),
+            (self.seed.is_some(), "--seed"),
+        ];
+        let settings = [
             (self.policies.is_some(), "--policies"),
             (!self.without.is_empty(), "--without"),
             (self.sweeps.is_some(), "--sweeps"),
             (self.kicks.is_some(), "--kicks"),
-            (self.seed.is_some(), "--seed"),
         ];
-        match given.iter().find(|(given, _)| *given) {
-            Some((_, option)) if !is_calibrated => Err(UsageError::new(format!("{option} needs --method gptq")).into()),
-            _ if is_calibrated && self.calibration.is_empty() && self.self_calibrate.is_none() => {
-                Err(UsageError::new("--method gptq needs texts: name them with --calibration").into())
+        let first = |given: &[(bool, &'static str)]| given.iter().find(|(given, _)| *given).map(|(_, option)| *option);
+        let has_texts = !self.calibration.is_empty() || self.self_calibrate.is_some();
+        let sentence = match (first(&texts), first(&settings)) {
+            (Some(option), _) if !is_calibrated && !is_searched => {
+                format!("{option} needs --method gptq or --target-size")
             }
-            _ => Ok(()),
-        }
+            (_, Some(option)) if !is_calibrated => format!("{option} needs --method gptq"),
+            _ if is_calibrated && !has_texts => "--method gptq needs texts: name them with --calibration".to_owned(),
+            _ if is_searched && !has_texts => {
+                "--target-size needs texts to measure errors on: name them with --calibration".to_owned()
+            }
+            _ => return Ok(()),
+        };
+        Err(UsageError::new(sentence).into())
     }
 }

@@ -73,6 +73,6 @@ impl RecipeArgs {
             Some(TernaryName::BitnetT158) => Ternary::Packed(TensorType::BitnetT158),
             Some(TernaryName::None) => Ternary::None,
         };
-        Recipe { preset, ternary, overrides: self.tensor_types.clone() }
+        Recipe { preset, ternary, overrides: self.tensor_types.clone(), ..Recipe::default() }
     }
 }

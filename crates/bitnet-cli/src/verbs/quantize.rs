@@ -6,10 +6,15 @@ use anyhow::Result;
 use clap::ValueEnum;
 use comfy_table::Table;
 use gguf_bitnet::peak_rss_bytes;
+use moe_runtime::ModelFiles;
 use rlm_refine::ptq::{LayerReport, NetworkReport};
-use rlm_refine::{Error, Method, QuantizeOptions, QuantizeReport, Quantizer, Reason, Stage};
+use rlm_refine::{
+    ClassCandidates, Error, Method, PrecisionOptions, PrecisionTable, QuantizeOptions, QuantizeReport, Quantizer,
+    Reason, Stage,
+};
 use serde_json::json;
 use ternary_core::Rounding;
+use tl_kernels::Pool;
 
 use crate::args::{self, AllowZero, CalibrationArgs, FfnAct, ModelArg, RecipeArgs, Threads};
 use crate::exit::UsageError;
@@ -28,6 +33,10 @@ pub(crate) struct Args {
     out: PathBuf,
     #[command(flatten)]
     recipe: RecipeArgs,
+    /// Most bytes of the student, for example 8.7GB: in place of a preset, each class of tensors gets the type of least error on
+    /// the texts of --calibration
+    #[arg(long, value_name = "SIZE", value_parser = args::size, conflicts_with_all = ["preset", "ternary"])]
+    target_size: Option<u64>,
     /// How weights become trits
     #[arg(long, value_enum, default_value = "ls")]
     method: MethodName,
@@ -64,7 +73,7 @@ enum MethodName {
 }
 
 pub(crate) fn execute(args: Args) -> Result<()> {
-    args.calibration.ensure_for(matches!(args.method, MethodName::Gptq))?;
+    args.calibration.ensure_for(matches!(args.method, MethodName::Gptq), args.target_size.is_some())?;
     let mut files = load::open(&args.model.model)?;
     args.ffn_act.apply(&mut files);
     let tokenizer = files.tokenizer();
@@ -81,7 +90,17 @@ pub(crate) fn execute(args: Args) -> Result<()> {
     let recipe = args.recipe.recipe();
     let options =
         QuantizeOptions { recipe, method, max_memory_bytes: args.max_memory, allow_zero: args.zero.allow_zero };
-    let quantizer = Quantizer::new(&files, options, pool.threads())?;
+    let search =
+        args.target_size.map(|target_bytes| target(&args, &files, &pool, &options.method, target_bytes)).transpose()?;
+    let mut progress = None;
+    let mut quantizer = Quantizer::new(&files, options, pool.threads())?;
+    if let Some(target) = search {
+        if !args.dry_run {
+            quantizer.check_out(&args.out, args.force).map_err(usage_of_source)?;
+        }
+        quantizer.fit(&pool, target, &mut |stage, done, total| show_progress(&mut progress, stage, done, total))?;
+        progress = None;
+    }
     let output_bytes = quantizer.output_bytes()?;
     if !args.json || args.dry_run {
         show_plan(&quantizer, output_bytes, args.json)?;
@@ -89,21 +108,9 @@ pub(crate) fn execute(args: Args) -> Result<()> {
     if args.dry_run {
         return Ok(());
     }
-    let mut current: Option<(Stage, Progress)> = None;
-    let mut show = |stage, done, total| {
-        let (_, progress) = match current.take_if(|(last, _)| *last == stage) {
-            Some(same) => current.insert(same),
-            None if stage == Stage::Calibrate => current.insert((stage, Progress::items(stage_name(stage)))),
-            None => current.insert((stage, Progress::bytes(stage_name(stage)))),
-        };
-        progress.show(done, total);
-    };
-    let report = quantizer.run(&pool, &args.out, args.force, &mut show).map_err(|error| match error {
-        // The two options name the same file, so the command line is wrong whatever the file holds.
-        Error::OutputIsSource { .. } => UsageError::new(format!("--out: {error}")).into(),
-        error => anyhow::Error::from(error),
-    })?;
-    drop(current);
+    let mut show = |stage, done, total| show_progress(&mut progress, stage, done, total);
+    let report = quantizer.run(&pool, &args.out, args.force, &mut show).map_err(usage_of_source)?;
+    drop(progress);
     report.notices.iter().for_each(|notice| output::note(format_args!("notice: the source: {notice}")));
     if args.json {
         return output::json(&json!({
@@ -121,8 +128,44 @@ pub(crate) fn execute(args: Args) -> Result<()> {
     output::line(format_args!("wrote and verified {} ({}{peak})", args.out.display(), size(report.output_bytes)))
 }
 
+/// The budget of a search, and the texts it measures errors on: those of the calibrated method, or some of their own.
+fn target(
+    args: &Args,
+    files: &ModelFiles,
+    pool: &Pool,
+    method: &Method,
+    target_bytes: u64,
+) -> Result<PrecisionOptions> {
+    let (calibration, max_tokens) = match method {
+        Method::Gptq(options) => (options.calibration.clone(), PrecisionOptions::TOKENS),
+        Method::Round(_) => (args.calibration.calibration(files, pool, PrecisionOptions::TOKENS)?, usize::MAX),
+    };
+    Ok(PrecisionOptions { target_bytes, calibration, max_tokens })
+}
+
+/// Two options that name the same file make a wrong command line, whatever the file holds.
+fn usage_of_source(error: Error) -> anyhow::Error {
+    match error {
+        Error::OutputIsSource { .. } => UsageError::new(format!("--out: {error}")).into(),
+        error => error.into(),
+    }
+}
+
+/// Shows the progress of a stage; a new stage clears the one before.
+fn show_progress(current: &mut Option<(Stage, Progress)>, stage: Stage, done: u64, total: u64) {
+    let (_, progress) = match current.take_if(|(last, _)| *last == stage) {
+        Some(same) => current.insert(same),
+        None if matches!(stage, Stage::Measure | Stage::Calibrate) => {
+            current.insert((stage, Progress::items(stage_name(stage))))
+        }
+        None => current.insert((stage, Progress::bytes(stage_name(stage)))),
+    };
+    progress.show(done, total);
+}
+
 fn stage_name(stage: Stage) -> &'static str {
     match stage {
+        Stage::Measure => "measuring layers",
         Stage::Hash => "reading the source",
         Stage::Calibrate => "calibrating networks",
         Stage::Encode => "quantising",
@@ -133,11 +176,14 @@ fn stage_name(stage: Stage) -> &'static str {
 /// Shows the types and the exact size of the output before a byte is written.
 fn show_plan(quantizer: &Quantizer<'_>, output_bytes: u64, as_json: bool) -> Result<()> {
     let plan = quantizer.plan();
+    if let (Some(table), false) = (quantizer.precision(), as_json) {
+        output::line(precision_table(table))?;
+    }
     if as_json {
         let tensors = plan.tensors.iter().map(|t| json!({ "name": t.name, "shape": t.shape, "type": t.assignment.ty }));
         return output::json(&json!({
             "output_bytes": output_bytes, "memory_bound_bytes": quantizer.memory_bytes(), "params": plan.params(),
-            "tensors": tensors.collect::<Vec<_>>(),
+            "tensors": tensors.collect::<Vec<_>>(), "precision": quantizer.precision(),
         }));
     }
     let unusual = plan.tensors.iter().filter_map(|t| match &t.assignment.reason {
@@ -165,6 +211,23 @@ fn show_plan(quantizer: &Quantizer<'_>, output_bytes: u64, as_json: bool) -> Res
         size(quantizer.memory_bytes())
     ));
     Ok(())
+}
+
+/// One line per class and type: what each would take, and the error it would cause.
+fn precision_table(precision: &PrecisionTable) -> Table {
+    let mut table = output::table(["class", "type", "size", "error", "chosen"], 2);
+    for ClassCandidates { class, candidates } in &precision.classes {
+        for candidate in candidates {
+            table.add_row([
+                class.name().to_owned(),
+                candidate.ty.name().to_owned(),
+                size(candidate.bytes),
+                format!("{:.2e}", candidate.error),
+                if candidate.chosen { "yes".to_owned() } else { String::new() },
+            ]);
+        }
+    }
+    table
 }
 
 fn report_table(report: &QuantizeReport) -> Table {

@@ -48,6 +48,35 @@ fn the_report_and_the_dry_run_are_json() {
 }
 
 #[test]
+fn a_budget_is_kept_and_the_table_of_its_search_is_shown() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("student.gguf");
+    let texts = fixture("texts/calibration.txt");
+    let base = ["quantize", "-m", &teacher(), "-o", text(&out), "--calibration", &texts, "--calibration-tokens", "600"];
+    let with = |more: &[&str]| bitnet(base.iter().chain(more));
+    let refused = with(&["--target-size", "1MB"]).refusal();
+    assert!(refused.contains("the smallest has 33") && refused.contains("raise --target-size"), "{refused}");
+    let shown = with(&["--target-size", "4.85MB", "--dry-run"]).done();
+    let chosen: Vec<_> = shown.lines().filter(|line| line.trim_end().ends_with("yes")).collect();
+    assert_eq!(chosen.len(), 6, "one type per class: {shown}");
+    let [attention, routed] = ["attention", "routed-expert"].map(|class| {
+        let line = chosen.iter().find(|line| line.split_whitespace().next() == Some(class)).unwrap();
+        line.split_whitespace().nth(1).unwrap().to_owned()
+    });
+    assert_eq!((&*attention, &*routed), ("Q6_K", "TQ1_0"), "{shown}");
+    let plan = with(&["--target-size", "4.85MB", "--dry-run", "--json"]).json();
+    assert!(listing(dir.path()).is_empty(), "a dry run writes nothing");
+    let gptq = ["--method", "gptq", "--sweeps", "0", "--kicks", "0", "--json", "--target-size", "4.85MB"];
+    for more in [&["--target-size", "4.85MB", "--json"][..], &[&gptq[..], &["--force"]].concat()] {
+        let report = with(more).json();
+        assert!(fs::metadata(&out).unwrap().len() <= 4_850_000);
+        assert_eq!(report["report"]["precision"], plan["precision"], "texts and rounding are the same");
+    }
+    let again = with(&["--target-size", "4.85MB"]).refusal();
+    assert!(again.contains("--force"), "{again}");
+}
+
+#[test]
 fn recipes_are_chosen_on_the_command_line() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("student.gguf");

@@ -125,7 +125,15 @@ impl SwiGlu {
     /// # Errors
     /// As [`SwiGlu::new`].
     pub fn with_gate_and_up(&self, gate: Linear, up: Linear) -> Result<SwiGlu> {
-        let network = SwiGlu { gate, up, tile_digests: None, ..self.clone() };
+        self.with_matrices(gate, up, self.down.clone())
+    }
+
+    /// The same network with other matrices, which fit each other and its norm.
+    ///
+    /// # Errors
+    /// As [`SwiGlu::new`].
+    pub fn with_matrices(&self, gate: Linear, up: Linear, down: Linear) -> Result<SwiGlu> {
+        let network = SwiGlu { gate, up, down, tile_digests: None, ..self.clone() };
         network.check()?;
         Ok(network)
     }

@@ -130,6 +130,19 @@ impl DecoderLayer {
         })
     }
 
+    /// Replaces the attention by that of `catalog`, which needs no other tensors: so a layer is run with an attention of
+    /// another precision.
+    ///
+    /// # Errors
+    /// As [`DecoderLayer::load`].
+    pub fn load_attention(&mut self, catalog: &Catalog, config: &ModelConfig, mode: ActMode) -> Result<()> {
+        let kernels = KernelSelector::default();
+        let rows = RowReader::of_layer(WeightReader::new(catalog, mode, &kernels), config, self.index);
+        self.attention_norm = rows.vector("attn_norm.weight")?;
+        self.attention = load_attention(&rows, config)?;
+        Ok(())
+    }
+
     /// Position of the layer in its model.
     #[must_use]
     pub fn index(&self) -> usize {

@@ -143,6 +143,15 @@ impl Calibration {
         Ok(Self { windows, sources: reports, spans, blake3: hasher.finalize().to_string() })
     }
 
+    /// Windows at even distances with at most `max_tokens` in all; the first, cut, where it alone has more.
+    pub(crate) fn sample(&self, max_tokens: usize) -> Vec<Vec<u32>> {
+        let sample = evenly(self.windows.clone(), max_tokens.min(self.tokens()));
+        match self.windows.first() {
+            Some(first) if sample.is_empty() => vec![first[..first.len().min(max_tokens)].to_vec()],
+            _ => sample,
+        }
+    }
+
     /// Tokens of all windows.
     #[must_use]
     pub fn tokens(&self) -> usize {

@@ -82,7 +82,7 @@ pub(super) fn make_layer(
 }
 
 /// Adds the attention of `layer` to every window of `x`.
-pub(super) fn attend(pool: &Pool, layer: &DecoderLayer, windows: &[usize], x: &mut [f32]) -> Result<()> {
+pub(crate) fn attend(pool: &Pool, layer: &DecoderLayer, windows: &[usize], x: &mut [f32]) -> Result<()> {
     let longest = windows.iter().copied().max().unwrap_or(0);
     let mut cache = LayerCache::new(layer.cache_shape(), longest.max(1), CacheType::F32)
         .map_err(mla_attention::Error::from)
@@ -100,7 +100,7 @@ pub(super) fn attend(pool: &Pool, layer: &DecoderLayer, windows: &[usize], x: &m
 }
 
 /// Adds the feed-forward part of `layer` to every row of `x`.
-pub(super) fn feed(pool: &Pool, layer: &DecoderLayer, hidden: usize, x: &mut [f32]) -> Result<()> {
+pub(crate) fn feed(pool: &Pool, layer: &DecoderLayer, hidden: usize, x: &mut [f32]) -> Result<()> {
     let mut scratch = LayerScratch::default();
     for rows in x.chunks_mut(BATCH_TOKENS * hidden) {
         layer.feed(Batch { pool, x: rows, scratch: &mut scratch }, 0, &mut ())?;
@@ -120,7 +120,7 @@ fn token_weights(search: &Search, behind: &[f32], hidden: usize) -> Vec<f32> {
     behind.chunks_exact(hidden).map(weight).collect()
 }
 
-fn check_finite(what: &'static str, layer: usize, streams: &[&[f32]]) -> Result<()> {
+pub(crate) fn check_finite(what: &'static str, layer: usize, streams: &[&[f32]]) -> Result<()> {
     if streams.iter().all(|x| x.iter().all(|v| v.is_finite())) {
         return Ok(());
     }

@@ -109,7 +109,7 @@ impl Routes {
 
 /// How many experts a layer chooses for a token, and the choice for each row of `x`, the residual stream behind its
 /// attention, ascending within a token: expert and weight. None for a dense layer.
-pub(super) fn route(pool: &Pool, layer: &DecoderLayer, x: &[f32], hidden: usize) -> (usize, Vec<(u32, f32)>) {
+pub(crate) fn route(pool: &Pool, layer: &DecoderLayer, x: &[f32], hidden: usize) -> (usize, Vec<(u32, f32)>) {
     let FeedForward::Moe { router, .. } = layer.ffn() else { return (0, Vec::new()) };
     let (mut acts, mut scratch) = (ActivationBuffer::new(), RouterScratch::default());
     let mut routes = Vec::new();

@@ -11,7 +11,7 @@ use ternary_core::{ActMode, Bytes};
 use crate::error::Result;
 
 /// Named tensors with their stored bytes.
-pub(super) struct LayerTensors {
+pub(crate) struct LayerTensors {
     infos: Vec<TensorInfo>,
     bytes: Vec<Bytes>,
     path: PathBuf,
@@ -19,15 +19,19 @@ pub(super) struct LayerTensors {
 
 impl LayerTensors {
     /// Tensors under the names of a GGUF; `path` is what messages call them by.
-    pub(super) fn new(tensors: impl IntoIterator<Item = (TensorInfo, Vec<u8>)>, path: &Path) -> Self {
+    pub(crate) fn new(tensors: impl IntoIterator<Item = (TensorInfo, Vec<u8>)>, path: &Path) -> Self {
         let (infos, bytes) = tensors.into_iter().map(|(info, bytes)| (info, Bytes::from(bytes))).unzip();
         Self { infos, bytes, path: path.to_owned() }
     }
 
+    /// The tensors as the loader of the model finds them.
+    pub(crate) fn catalog(self, config: &ModelConfig) -> Result<Catalog> {
+        Ok(mapper(config).map(Arc::new(self))?)
+    }
+
     /// Loads layer `index` of the model from these tensors.
     pub(super) fn load(self, config: &ModelConfig, index: usize) -> Result<DecoderLayer> {
-        let catalog: Catalog = mapper(config).map(Arc::new(self))?;
-        Ok(DecoderLayer::load(&catalog, config, index, ActMode::F32)?)
+        Ok(DecoderLayer::load(&self.catalog(config)?, config, index, ActMode::F32)?)
     }
 }
 

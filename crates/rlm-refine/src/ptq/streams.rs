@@ -25,20 +25,20 @@ const HASH_BYTES: usize = 32;
 
 /// The residual streams of all windows.
 #[derive(Clone, Debug)]
-pub(super) struct Streams {
+pub(crate) struct Streams {
     /// Tokens of each window.
     pub(super) windows: Vec<usize>,
     /// Length of a row.
     pub(super) hidden: usize,
     /// `[n, hidden]`, of the teacher.
-    pub(super) teacher: Vec<f32>,
+    pub(crate) teacher: Vec<f32>,
     /// `[n, hidden]`, of the student.
-    pub(super) student: Vec<f32>,
+    pub(crate) student: Vec<f32>,
 }
 
 impl Streams {
     /// The embeddings of the windows: the teacher's, and the student's in its type `ty`.
-    pub(super) fn embed(files: &ModelFiles, windows: &[Vec<u32>], ty: TensorType) -> Result<Self> {
+    pub(crate) fn embed(files: &ModelFiles, windows: &[Vec<u32>], ty: TensorType) -> Result<Self> {
         let (hidden, vocab) = (files.config.hidden, files.config.vocab);
         let Some(embedding) = files.catalog.find("token_embd.weight") else { return Err(PtqError::NoTokens.into()) };
         let n: usize = windows.iter().map(Vec::len).sum();

@@ -28,7 +28,7 @@ pub(super) struct Context<'a> {
 }
 
 /// The layer that a tensor belongs to, by its canonical name.
-pub(super) fn layer_of(name: &str) -> Option<usize> {
+pub(crate) fn layer_of(name: &str) -> Option<usize> {
     name.strip_prefix("blk.")?.split_once('.')?.0.parse().ok()
 }
 

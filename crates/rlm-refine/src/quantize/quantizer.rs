@@ -18,7 +18,8 @@ use super::report::{QuantizeReport, payload};
 use super::stage::{OnProgress, Stage};
 use crate::encode::{Encoding, Rows, copy_rows, encode_rows};
 use crate::error::{Error, Result};
-use crate::ptq::{CalibrationSetting, Calibrator, GptqOptions, KnownSettings, PtqError, memory_bytes};
+use crate::precision::{Candidates, PrecisionOptions, PrecisionTable, Weights, measure};
+use crate::ptq::{Calibration, CalibrationSetting, Calibrator, GptqOptions, KnownSettings, PtqError};
 use crate::recipe::Recipe;
 use crate::student::{Provenance, StudentPlan, Unit, Units};
 
@@ -58,6 +59,9 @@ impl Method {
     }
 }
 
+/// Stands for a BLAKE3 that is not known yet: each has 64 digits, so the size of the header is known before the source is read.
+const NO_BLAKE3: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+
 /// The settings of a job.
 #[derive(Clone, Debug)]
 pub struct QuantizeOptions {
@@ -71,15 +75,37 @@ pub struct QuantizeOptions {
     pub allow_zero: bool,
 }
 
+impl QuantizeOptions {
+    /// Memory of the calibration.
+    fn calibration_bytes(&self, files: &ModelFiles, plan: &StudentPlan) -> u64 {
+        let gptq = self.method.gptq();
+        gptq.map_or(0, |gptq| crate::ptq::memory_bytes(files, plan, gptq.calibration.tokens()))
+    }
+
+    /// The units of a plan, within the memory that a calibration leaves.
+    fn units(&self, plan: &StudentPlan, calibration_bytes: u64, n_threads: usize) -> Result<Units> {
+        let limit = match self.max_memory_bytes {
+            Some(limit) if limit < calibration_bytes => {
+                return Err(PtqError::Memory { limit, needed: calibration_bytes }.into());
+            }
+            limit => limit.map(|limit| limit - calibration_bytes),
+        };
+        Units::cut(plan, limit, n_threads)
+    }
+}
+
 /// A source, opened and checked, and the plan for its student.
 #[derive(Debug)]
 pub struct Quantizer<'a> {
     files: &'a ModelFiles,
     options: QuantizeOptions,
+    n_threads: usize,
     plan: StudentPlan,
     units: Units,
-    /// Memory of the calibration beyond that of the units.
+    /// Memory of the calibration, or of the search if it needs more, beyond that of the units.
     calibration_bytes: u64,
+    /// The search that chose the types, and its texts.
+    search: Option<(PrecisionTable, Calibration)>,
     /// The source's metadata, or that of its tokenizer files.
     base: Metadata,
     name: String,
@@ -92,17 +118,9 @@ impl<'a> Quantizer<'a> {
     /// A source with missing, unexpected or mis-shaped tensors, a recipe that does not fit it, or too little memory.
     pub fn new(files: &'a ModelFiles, options: QuantizeOptions, n_threads: usize) -> Result<Self> {
         files.report().ensure_exact()?;
-        let tensors = files.catalog.tensors().iter().map(|t| (&*t.name, &*t.shape));
-        let plan = StudentPlan::new(&files.config, tensors, &options.recipe)?;
-        let calibration_bytes =
-            options.method.gptq().map_or(0, |gptq| memory_bytes(files, &plan, gptq.calibration.tokens()));
-        let limit = match options.max_memory_bytes {
-            Some(limit) if limit < calibration_bytes => {
-                return Err(PtqError::Memory { limit, needed: calibration_bytes }.into());
-            }
-            limit => limit.map(|limit| limit - calibration_bytes),
-        };
-        let units = Units::cut(&plan, limit, n_threads)?;
+        let plan = StudentPlan::of_source(files, &options.recipe)?;
+        let calibration_bytes = options.calibration_bytes(files, &plan);
+        let units = options.units(&plan, calibration_bytes, n_threads)?;
         let base = match files.gguf() {
             Some(file) => file.metadata().clone(),
             None => {
@@ -115,7 +133,7 @@ impl<'a> Quantizer<'a> {
             }
         };
         let name = base.str("general.name")?.map_or_else(|| model_name(files.path()), str::to_owned);
-        Ok(Self { files, options, plan, units, calibration_bytes, base, name })
+        Ok(Self { files, options, n_threads, plan, units, calibration_bytes, search: None, base, name })
     }
 
     /// The tensors of the student.
@@ -133,19 +151,69 @@ impl<'a> Quantizer<'a> {
     /// # Errors
     /// When the plan does not fit the format.
     pub fn output_bytes(&self) -> Result<u64> {
-        // A BLAKE3 always has 64 digits, so the header's size is known before the source is read.
-        Ok(self.writer(&"0".repeat(64))?.file_bytes())
+        Ok(self.writer(NO_BLAKE3)?.file_bytes())
+    }
+
+    /// The search that chose the types.
+    pub fn precision(&self) -> Option<&PrecisionTable> {
+        self.search.as_ref().map(|(table, _)| table)
+    }
+
+    /// Chooses the type of each class of tensors in place of the preset: of all choices whose student has at most the target's
+    /// size, the one of least error on the calibration's texts. Overrides stay.
+    ///
+    /// # Errors
+    /// A target below the smallest student, too little memory, tokens that the model does not know, weights that are missing or
+    /// not finite.
+    pub fn fit(&mut self, pool: &Pool, target: PrecisionOptions, progress: &mut OnProgress<'_>) -> Result<()> {
+        let files = self.files;
+        if !self.options.allow_zero {
+            files.weightless()?.refuse(files.path())?;
+        }
+        let PrecisionOptions { target_bytes, calibration, max_tokens } = target;
+        let windows = calibration.sample(max_tokens);
+        let tokens = windows.iter().map(Vec::len).sum();
+        let search_bytes = crate::precision::memory_bytes(files, &windows);
+        self.options.units(&self.plan, search_bytes, self.n_threads)?;
+        let mut candidates = Candidates::new(files, &self.options.recipe, target_bytes, tokens)?;
+        let file_bytes = |recipe: &Recipe, table: &PrecisionTable| {
+            let plan = StudentPlan::of_source(files, recipe)?;
+            Ok(self.layout(&plan, recipe, Some((table, &calibration)), NO_BLAKE3)?.file_bytes())
+        };
+        candidates.ensure_possible(&file_bytes)?;
+        let weights = Weights { files, pool, rounding: self.options.method.rounding() };
+        measure(weights, &windows, &mut candidates, &mut |done, total| progress(Stage::Measure, done, total))?;
+        let recipe = candidates.choose(&file_bytes)?;
+        self.plan = StudentPlan::of_source(files, &recipe)?;
+        self.options.recipe = recipe;
+        self.calibration_bytes = search_bytes.max(self.options.calibration_bytes(files, &self.plan));
+        self.units = self.options.units(&self.plan, self.calibration_bytes, self.n_threads)?;
+        self.search = Some((candidates.table, calibration));
+        Ok(())
     }
 
     fn writer(&self, source_blake3: &str) -> Result<GgufWriter> {
+        let search = self.search.as_ref().map(|(table, calibration)| (table, calibration));
+        self.layout(&self.plan, &self.options.recipe, search, source_blake3)
+    }
+
+    /// The file of a plan.
+    fn layout(
+        &self,
+        plan: &StudentPlan,
+        recipe: &Recipe,
+        search: Option<(&PrecisionTable, &Calibration)>,
+        source_blake3: &str,
+    ) -> Result<GgufWriter> {
+        let calibration = self.options.method.gptq().map(|options| &options.calibration);
         let provenance = Provenance {
             name: self.name.clone(),
             source_blake3: Some(source_blake3.to_owned()),
             encoding: Some(self.options.method.encoding()),
-            calibration: self.options.method.gptq().map(|options| &options.calibration),
+            calibration: calibration.or(search.map(|(_, calibration)| calibration)),
+            precision: search.map(|(table, _)| table),
         };
-        let metadata = self.plan.metadata(&self.base, &self.files.config, &self.options.recipe, &provenance)?;
-        self.plan.writer(&metadata)
+        plan.writer(&plan.metadata(&self.base, &self.files.config, recipe, &provenance)?)
     }
 
     /// Writes the student to `out`, or continues an earlier call with the same source and settings that was stopped.
@@ -156,8 +224,7 @@ impl<'a> Quantizer<'a> {
     pub fn run(&self, pool: &Pool, out: &Path, force: bool, progress: &mut OnProgress<'_>) -> Result<QuantizeReport> {
         let output_bytes = self.output_bytes()?;
         // Everything that can be refused without the source's bytes is refused before they are read.
-        let held_bytes = Job::check(out, force)?;
-        self.check_not_source(out)?;
+        let held_bytes = self.check_out(out, force)?;
         require_space(out, output_bytes.saturating_sub(held_bytes))?;
         let source = self.files.catalog.source();
         let metadata = self.files.gguf().map(GgufFile::metadata);
@@ -182,7 +249,9 @@ impl<'a> Quantizer<'a> {
                 return Err(error);
             }
         }
-        let report = QuantizeReport { notices, ..QuantizeReport::of(&job, &self.plan, output_bytes, source_blake3) };
+        let precision = self.precision().cloned();
+        let report =
+            QuantizeReport { notices, precision, ..QuantizeReport::of(&job, &self.plan, output_bytes, source_blake3) };
         job.commit(out)?;
         if let Some(options) = gptq {
             // Behind the commit, so that a job that is stopped and continued finds the store that it began with.
@@ -208,12 +277,16 @@ impl<'a> Quantizer<'a> {
         Ok(tails.chain(missing.into_iter().chain(read.notices.iter().filter(used)).map(Defect::to_string)).collect())
     }
 
-    /// Refuses an output that belongs to the source, with `--force` too: the teacher would be lost.
-    fn check_not_source(&self, out: &Path) -> Result<()> {
+    /// Checks that `out` may be written, before any work is done; returns the bytes that an earlier call left there.
+    ///
+    /// # Errors
+    /// An existing `out` without `force`, or one that belongs to the source, with `force` too: the teacher would be lost.
+    pub fn check_out(&self, out: &Path, force: bool) -> Result<u64> {
+        let held_bytes = Job::check(out, force)?;
         if self.files.holds(out) {
             return Err(Error::OutputIsSource { path: output_path(out)?.display().to_string() });
         }
-        Ok(())
+        Ok(held_bytes)
     }
 
     fn manifest(&self, source_blake3: &str, output_bytes: u64, known: &KnownSettings) -> Value {
@@ -228,6 +301,9 @@ impl<'a> Quantizer<'a> {
         });
         if let Some(options) = self.options.method.gptq() {
             manifest["gptq"] = options.describe(known);
+        }
+        if let Some((table, calibration)) = &self.search {
+            manifest["precision"] = json!({ "table": table, "calibration_blake3": calibration.blake3 });
         }
         manifest
     }

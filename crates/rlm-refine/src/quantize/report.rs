@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use ternary_core::ErrorSums;
 
+use crate::precision::PrecisionTable;
 use crate::ptq::LayerReport;
 use crate::student::{StudentPlan, Unit};
 
@@ -24,6 +25,9 @@ pub struct QuantizeReport {
     pub types: Vec<TypeReport>,
     /// Findings about the source's weights that did not stop the job, as sentences.
     pub notices: Vec<String>,
+    /// The search that chose the types.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub precision: Option<PrecisionTable>,
     /// The calibrated layers in order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub layers: Vec<LayerReport>,
@@ -70,6 +74,7 @@ impl QuantizeReport {
             params: plan.params(),
             types: types.collect(),
             notices: Vec::new(),
+            precision: None,
             layers: layers.into_values().collect(),
         }
     }

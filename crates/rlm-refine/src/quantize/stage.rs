@@ -3,6 +3,8 @@
 /// The stage that a job is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
+    /// Errors of types are measured; done and in all count layers and the head.
+    Measure,
     /// The source is read once for its BLAKE3.
     Hash,
     /// Networks are calibrated, layer by layer; done and in all count networks.

@@ -1,5 +1,7 @@
 //! A recipe, and the type it gives to one tensor.
 
+use std::collections::BTreeMap;
+
 use gguf_bitnet::{TensorClass, TensorType};
 
 use super::error::RecipeError;
@@ -24,10 +26,18 @@ fn may_be_ternary(class: TensorClass) -> bool {
     matches!(class, C::RoutedExpert | C::SharedExpert | C::DenseFfn | C::Attention | C::AttentionKb | C::AttentionVb)
 }
 
+/// The class whose choice of a type a tensor of `class` follows: all matrices of the attention have one.
+pub(crate) fn deciding_class(class: TensorClass) -> TensorClass {
+    match class {
+        TensorClass::AttentionKb | TensorClass::AttentionVb => TensorClass::Attention,
+        class => class,
+    }
+}
+
 /// The reason for a tensor's type.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reason {
-    /// The preset (or `--ternary`) says so.
+    /// The preset, `--ternary` or the choice for its class says so.
     Preset,
     /// Routers, norms, biases and other vectors are always F32.
     AlwaysF32,
@@ -49,13 +59,15 @@ pub struct Assignment {
     pub reason: Reason,
 }
 
-/// A preset, a ternary type and overrides: maps every tensor to its type.
+/// A preset, a ternary type, choices for classes and overrides: maps every tensor to its type.
 #[derive(Clone, Debug, Default)]
 pub struct Recipe {
     /// The types to start from.
     pub preset: Preset,
     /// Replaces the preset's ternary type.
     pub ternary: Ternary,
+    /// Types of whole classes, in place of the preset's; `attn_k_b` and `attn_v_b` follow [`TensorClass::Attention`].
+    pub classes: BTreeMap<TensorClass, TensorType>,
     /// Exceptions by name; the last match wins.
     pub overrides: Vec<Override>,
 }
@@ -64,7 +76,7 @@ impl Recipe {
     /// The type of the tensor `name` with row-major `shape`.
     ///
     /// # Errors
-    /// [`RecipeError::NeverTernary`] when an override asks for a ternary router, norm, bias, embedding or head;
+    /// [`RecipeError::NeverTernary`] when an override or a choice asks for a ternary router, norm, bias, embedding or head;
     /// [`RecipeError::RowBlocks`] when an override asks for a type whose blocks the row does not fill.
     pub fn assign(&self, name: &str, class: TensorClass, shape: &[usize]) -> Result<Assignment, RecipeError> {
         let vector = shape.len() < 2;
@@ -86,18 +98,28 @@ impl Recipe {
             }
             return Ok(Assignment { ty: over.ty, reason: Reason::Override(over.pattern.clone()) });
         }
-        let wanted = match self.ternary {
-            Ternary::None => TensorType::F16,
-            Ternary::Packed(ty) if self.preset.wants(class).is_ternary() => ty,
-            _ => self.preset.wants(class),
-        };
-        debug_assert!(!wanted.is_ternary() || may_be_ternary(class));
+        let wanted = self.wants(class);
+        if wanted.is_ternary() && !may_be_ternary(class) {
+            return Err(RecipeError::NeverTernary { tensor: name.to_owned() });
+        }
         let ty = [wanted, TensorType::Q8_0, TensorType::F16]
             .into_iter()
             .find(|&ty| fits(ty, cols))
             .unwrap_or(TensorType::F16);
         let reason = if ty == wanted { Reason::Preset } else { Reason::RowLength { wanted } };
         Ok(Assignment { ty, reason })
+    }
+
+    /// The type of a matrix of `class`, before the length of its rows is known.
+    fn wants(&self, class: TensorClass) -> TensorType {
+        if let Some(&ty) = self.classes.get(&deciding_class(class)) {
+            return ty;
+        }
+        match self.ternary {
+            Ternary::None => TensorType::F16,
+            Ternary::Packed(ty) if self.preset.wants(class).is_ternary() => ty,
+            _ => self.preset.wants(class),
+        }
     }
 
     /// The recipe in one line, for manifests and metadata: equal recipes give equal lines.
@@ -107,6 +129,9 @@ impl Recipe {
             Ternary::Preset => {}
             Ternary::Packed(ty) => text.push_str(&format!(" ternary={}", ty.name())),
             Ternary::None => text.push_str(" ternary=none"),
+        }
+        for (class, ty) in &self.classes {
+            text.push_str(&format!(" {class}={}", ty.name()));
         }
         for over in &self.overrides {
             text.push_str(&format!(" {}={}", over.pattern, over.ty.name()));
@@ -196,6 +221,25 @@ mod tests {
         assert!(Override::parse("no-type").is_err());
         assert!(Override::parse("(=Q8_0").is_err());
         assert!(Override::parse("x=IQ2_XXS").is_err());
+    }
+
+    #[test]
+    fn a_choice_for_a_class_replaces_the_preset_and_yields_to_overrides() {
+        let classes = BTreeMap::from([(TensorClass::Attention, TensorType::Tq2_0)]);
+        let mut recipe = Recipe { classes, ternary: Ternary::None, ..recipe(Preset::Quality) };
+        let ty = |recipe: &Recipe, name, class| recipe.assign(name, class, &[4, 256, 256]).unwrap().ty;
+        for class in [TensorClass::Attention, TensorClass::AttentionKb, TensorClass::AttentionVb] {
+            assert_eq!(ty(&recipe, "blk.0.attn_x.weight", class), TensorType::Tq2_0, "{class}");
+        }
+        assert_eq!(ty(&recipe, "output.weight", TensorClass::Head), TensorType::F16, "no choice was made");
+        let plain = recipe.describe();
+        recipe.overrides.push(Override::parse("blk.0.attn_x.weight=Q8_0").unwrap());
+        assert_eq!(ty(&recipe, "blk.0.attn_x.weight", TensorClass::Attention), TensorType::Q8_0);
+        recipe.classes.insert(TensorClass::Attention, TensorType::Tq1_0);
+        assert!(!recipe.describe().starts_with(&plain), "manifests tell choices apart: {}", recipe.describe());
+        recipe.classes.insert(TensorClass::Head, TensorType::Tq1_0);
+        let refused = recipe.assign("output.weight", TensorClass::Head, &[512, 256]);
+        assert!(matches!(refused, Err(RecipeError::NeverTernary { .. })), "{refused:?}");
     }
 
     #[test]

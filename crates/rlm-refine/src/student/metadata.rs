@@ -6,6 +6,7 @@ use ternary_core::ActMode;
 
 use super::plan::{PlannedTensor, StudentPlan};
 use crate::error::Result;
+use crate::precision::PrecisionTable;
 use crate::ptq::Calibration;
 use crate::recipe::Recipe;
 
@@ -20,6 +21,8 @@ pub(crate) struct Provenance<'a> {
     pub(crate) encoding: Option<&'static str>,
     /// The texts that it was calibrated on.
     pub(crate) calibration: Option<&'a Calibration>,
+    /// The search that chose the types.
+    pub(crate) precision: Option<&'a PrecisionTable>,
 }
 
 impl StudentPlan {
@@ -93,6 +96,9 @@ impl StudentPlan {
             set("provenance.source_blake3", blake3.as_str().into());
         }
         set("provenance.recipe", recipe.describe().into());
+        for (key, value) in provenance.precision.into_iter().flat_map(PrecisionTable::entries) {
+            set(key, value);
+        }
         if let Some(calibration) = provenance.calibration {
             set("provenance.calibration_blake3", calibration.blake3.as_str().into());
             set("provenance.calibration_spans", Value::Array(Array::U64(calibration.spans.clone())));

@@ -3,6 +3,7 @@
 //! **Invariant:** the size of the file follows from the plan alone; the values of the weights cannot change it.
 
 use gguf_bitnet::{GgufWriter, Metadata, TensorClass, TensorInfo, TensorNameMapper};
+use moe_runtime::ModelFiles;
 use moe_runtime::models::{ModelConfig, mapper};
 
 use crate::error::Result;
@@ -68,6 +69,14 @@ impl StudentPlan {
         let open = tensors.iter().filter(|tensor| tensor.assignment.reason != Reason::AlwaysF32);
         recipe.ensure_used(open.map(|tensor| &*tensor.name))?;
         Ok(Self { tensors, names, arch: config.arch.gguf_name() })
+    }
+
+    /// Gives every tensor of an opened source its type.
+    ///
+    /// # Errors
+    /// As [`StudentPlan::new`].
+    pub(crate) fn of_source(files: &ModelFiles, recipe: &Recipe) -> Result<Self> {
+        Self::new(&files.config, files.catalog.tensors().iter().map(|t| (&*t.name, &*t.shape)), recipe)
     }
 
     /// How many weights it has.

@@ -36,6 +36,7 @@ impl SyntheticModel {
             source_blake3: None,
             encoding: None,
             calibration: None,
+            precision: None,
         };
         let metadata = plan.metadata(&Metadata::default(), &shape.config, recipe, &provenance)?;
         let mut writer = plan.writer(&metadata)?;

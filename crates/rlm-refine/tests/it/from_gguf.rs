@@ -19,7 +19,7 @@ fn open(path: &Path) -> GgufFile {
 
 fn dense(overrides: &[&str]) -> Settings {
     let overrides = overrides.iter().map(|text| Override::parse(text).unwrap()).collect();
-    let recipe = Recipe { preset: Preset::Phase1, ternary: Ternary::None, overrides };
+    let recipe = Recipe { preset: Preset::Phase1, ternary: Ternary::None, overrides, ..Recipe::default() };
     Settings { recipe, ..Settings::default() }
 }
 

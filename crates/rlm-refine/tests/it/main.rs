@@ -6,6 +6,7 @@ mod defects;
 mod fp8;
 mod from_gguf;
 mod golden_tokens;
+mod precision;
 mod prompts;
 mod resume;
 mod sizes;

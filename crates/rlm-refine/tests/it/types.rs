@@ -69,7 +69,7 @@ fn wanted(preset: Preset, ternary: Ternary, name: &str, shape: &[usize]) -> Tens
 fn check(source: &Path, preset: Preset, ternary: Ternary) -> usize {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("student.gguf");
-    let recipe = Recipe { preset, ternary, overrides: Vec::new() };
+    let recipe = Recipe { preset, ternary, ..Recipe::default() };
     quantize(source, &out, &Settings { recipe, ..Settings::default() }).unwrap();
     let file = GgufFile::open(&out).unwrap();
     for info in file.tensors() {
@@ -102,7 +102,7 @@ fn every_pair_of_preset_and_ternary_type_is_planned_as_the_table_says() {
         let files = ModelFiles::open(&fixtures::path(format!("goldens/{case}"))).unwrap();
         for (preset_name, preset) in Preset::ALL {
             for (name, ternary) in TERNARY {
-                let recipe = Recipe { preset, ternary, overrides: Vec::new() };
+                let recipe = Recipe { preset, ternary, ..Recipe::default() };
                 let options = QuantizeOptions {
                     recipe,
                     method: Method::Round(Rounding::AbsMean),
@@ -140,8 +140,8 @@ fn overrides_reach_the_disk_and_the_last_one_wins() {
     let overrides = [r"blk\..*_exps\.weight=Q8_0", r"blk\.1\.ffn_down_exps\.weight=TQ1_0", r"token_embd\.weight=BF16"];
     let recipe = Recipe {
         preset: Preset::Quality,
-        ternary: Ternary::Preset,
         overrides: overrides.iter().map(|text| Override::parse(text).unwrap()).collect(),
+        ..Recipe::default()
     };
     quantize(&fixtures::path("goldens/glm-tiny"), &out, &Settings { recipe, ..Settings::default() }).unwrap();
     let file = GgufFile::open(&out).unwrap();

@@ -91,7 +91,8 @@ fn students_hold_the_rounded_weights_of_their_source() {
     assert_eq!(check(&fixtures::path("goldens/wide"), &ls(Preset::Phase2)), 4);
     let fused = edited(dir.path(), "goldens/glm-tiny", fuse_experts);
     assert_eq!(check(&fused, &preset(Preset::Quality)), 3);
-    let t158 = Recipe { preset: Preset::Phase2, ternary: Ternary::Packed(TensorType::BitnetT158), overrides: vec![] };
+    let ternary = Ternary::Packed(TensorType::BitnetT158);
+    let t158 = Recipe { preset: Preset::Phase2, ternary, ..Recipe::default() };
     assert_eq!(check(&fused, &Settings { recipe: t158, ..Settings::default() }), 4);
 }
 
