@@ -87,7 +87,7 @@ impl Attention {
     pub fn write_input(&self, projection: InnerProjection, scratch: &AttentionScratch, t: usize, out: &mut [f32]) {
         match self {
             Attention::Mla(mla) => mla.write_input(projection, &scratch.mla, t, out),
-            Attention::Gqa(gqa) => gqa.write_input(&scratch.gqa, t, out),
+            Attention::Gqa(gqa) => gqa.write_input(projection, &scratch.gqa, t, out),
         }
     }
 

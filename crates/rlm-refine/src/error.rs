@@ -36,6 +36,9 @@ pub enum Error {
     /// The student would replace its own source.
     #[error("{path} belongs to the model that is read: choose another name for the output")]
     OutputIsSource { path: String },
+    /// The policy store would replace the model, or the model the store.
+    #[error("{path} belongs to the model that is read or written: choose another name for the policies")]
+    PoliciesAreModel { path: String },
     /// The source has holes where weights should lie.
     #[error("{path}: {defect}; make or download it again (--allow-zero quantises it as it is)")]
     SourceWithoutWeights { path: String, defect: String },

@@ -73,6 +73,8 @@ fn a_table_by_hand() {
         close(kl, 0.25 * ln2);
     }
     assert_eq!(f.kl_by_position.len(), 2);
+    assert_eq!(f.kl_by_window.len(), 2);
+    f.kl_by_window.iter().for_each(|&kl| close(kl, 0.25 * ln2));
     // Probability of the right token: -0.25, +0.25, -0.25, 0.
     close(f.mean_delta_p.value, -0.0625);
     close(f.rms_delta_p.value, (0.1875f64 / 4.0).sqrt());

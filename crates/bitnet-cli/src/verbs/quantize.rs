@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use comfy_table::Table;
 use gguf_bitnet::peak_rss_bytes;
 use moe_runtime::ModelFiles;
-use rlm_refine::ptq::{LayerReport, NetworkReport};
+use rlm_refine::ptq::{LayerReport, NetworkReport, SourceReport};
 use rlm_refine::{
     ClassCandidates, Error, Method, PrecisionOptions, PrecisionTable, QuantizeOptions, QuantizeReport, Quantizer,
     Reason, Stage,
@@ -81,6 +81,10 @@ pub(crate) fn execute(args: Args) -> Result<()> {
     if let Err(error) = tokenizer {
         output::note(format_args!("note: the student will not run here: {error}"));
     }
+    if !args.dry_run {
+        // Before texts are generated or routed, which may take long.
+        gguf_bitnet::Job::check(&args.out, args.force)?;
+    }
     let pool = args.threads.pool()?;
     let method = match args.method {
         MethodName::Absmean => Method::Round(Rounding::AbsMean),
@@ -115,12 +119,18 @@ pub(crate) fn execute(args: Args) -> Result<()> {
     if args.json {
         return output::json(&json!({
             "out": args.out, "memory_bound_bytes": quantizer.memory_bytes(), "peak_rss_bytes": peak_rss_bytes(),
-            "report": report,
+            "report": report, "calibration": quantizer.calibration(),
         }));
     }
     output::line(report_table(&report))?;
     if !report.layers.is_empty() {
         output::line(layers_table(&report.layers))?;
+        for source in quantizer.calibration() {
+            let SourceReport { name, windows, excluded, used, tokens } = source;
+            output::line(format_args!(
+                "{name}: {used} of {windows} windows used ({tokens} tokens), {excluded} excluded"
+            ))?;
+        }
         let (made, saved) = report.searches();
         output::line(format_args!("settings chosen for {made} matrices, known from earlier runs for {saved}"))?;
     }
@@ -147,6 +157,7 @@ fn target(
 fn usage_of_source(error: Error) -> anyhow::Error {
     match error {
         Error::OutputIsSource { .. } => UsageError::new(format!("--out: {error}")).into(),
+        Error::PoliciesAreModel { .. } => UsageError::new(format!("--policies: {error}")).into(),
         error => error.into(),
     }
 }

@@ -74,8 +74,9 @@ impl GqaAttention {
         (projection == InnerProjection::Output).then(|| self.config.q_width())
     }
 
-    /// Writes the input of the output projection for token `t` of the last pass.
-    pub(crate) fn write_input(&self, scratch: &GqaScratch, t: usize, out: &mut [f32]) {
+    /// Writes the input of `projection` for token `t` of the last pass.
+    pub(crate) fn write_input(&self, projection: InnerProjection, scratch: &GqaScratch, t: usize, out: &mut [f32]) {
+        assert_eq!(projection, InnerProjection::Output, "queries are not compressed");
         out.copy_from_slice(scratch.acts.row(t));
     }
 

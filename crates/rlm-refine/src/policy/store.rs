@@ -6,9 +6,10 @@
 //! ```
 //!
 //! **Invariant:** entries are only added, all of one run in one transaction; of several with the same subject the last one
-//! holds.
+//! with settings holds.
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use redb::{Database, ReadableDatabase, TableDefinition, TableError};
@@ -30,6 +31,14 @@ pub enum Policy {
     TernaryScale(TernaryScalePolicy),
 }
 
+impl Policy {
+    /// Whether a later run can take settings from it.
+    fn has_settings(&self) -> bool {
+        let Policy::TernaryScale(policy) = self;
+        policy.settings.is_some()
+    }
+}
+
 /// A file of policies.
 #[derive(Debug)]
 pub struct PolicyStore {
@@ -43,11 +52,22 @@ impl PolicyStore {
     /// # Errors
     /// [`PolicyError`] for a file that is no store, is damaged, or is open elsewhere.
     pub fn open(path: &Path) -> Result<Self> {
-        let database = Database::create(path).map_err(PolicyError::at(path))?;
-        Ok(Self { database, path: path.to_owned() })
+        // The database checks its own pages by panicking.
+        let opened = catch_unwind(AssertUnwindSafe(|| {
+            let mut database = Database::create(path)?;
+            database.check_integrity()?;
+            Ok(database)
+        }));
+        match opened {
+            Ok(database) => {
+                let database = database.map_err(PolicyError::at::<redb::Error>(path))?;
+                Ok(Self { database, path: path.to_owned() })
+            }
+            Err(_) => Err(PolicyError::Unusable { path: path.to_owned(), reason: "it is damaged".to_owned() }.into()),
+        }
     }
 
-    /// The last policy of each subject of a checkpoint.
+    /// The last policy of each subject of a checkpoint; one with settings holds against later ones without.
     ///
     /// # Errors
     /// [`PolicyError`] when the file cannot be read.
@@ -57,7 +77,8 @@ impl PolicyStore {
         let mut policies = BTreeMap::new();
         for (subject, _, value) in found {
             // A kind that only later versions know is passed over.
-            if let Ok(policy) = serde_json::from_slice(&value) {
+            let Ok(policy) = serde_json::from_slice::<Policy>(&value) else { continue };
+            if policy.has_settings() || policies.get(&subject).is_none_or(|last: &Policy| !last.has_settings()) {
                 policies.insert(subject, policy);
             }
         }
@@ -130,6 +151,7 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::ptq::{MatrixSettings, ScaleGrid};
 
     fn policy(sparsity: f64) -> Policy {
         Policy::TernaryScale(TernaryScalePolicy {
@@ -162,6 +184,19 @@ mod tests {
     }
 
     #[test]
+    fn settings_hold_against_later_policies_without() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = PolicyStore::open(&dir.path().join("policies.redb")).unwrap();
+        let settings = MatrixSettings { shrinkage: 0.1, target_mix: 1.0, scale_grid: ScaleGrid::One };
+        let Policy::TernaryScale(without) = policy(0.5);
+        let with = Policy::TernaryScale(TernaryScalePolicy { settings: Some(settings), ..without });
+        for entry in [policy(0.1), with, policy(0.2)] {
+            store.append("a", &[("up".to_owned(), entry)]).unwrap();
+        }
+        assert_eq!(store.policies("a").unwrap()["up"], with);
+    }
+
+    #[test]
     fn a_file_that_is_no_store_is_refused_and_left_alone() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("notes.txt");
@@ -170,6 +205,19 @@ mod tests {
         assert!(refused.contains("notes.txt") && refused.contains("policy store"), "{refused}");
         assert_eq!(fs::read(&path).unwrap(), b"nothing to see");
         let path = dir.path().join("policies.redb");
+        let entries: Vec<_> = (0..200).map(|i| (format!("matrix {i}"), policy(0.5))).collect();
+        PolicyStore::open(&path).unwrap().append("a", &entries).unwrap();
+        let whole = fs::read(&path).unwrap();
+        for page in 1..whole.len() / 4096 {
+            let mut bytes = whole.clone();
+            bytes[page * 4096..][..4096].fill(0x5a);
+            fs::write(&path, &bytes).unwrap();
+            match PolicyStore::open(&path).and_then(|store| store.policies("a")) {
+                Ok(found) => assert_eq!(found.len(), 200, "page {page} was not used"),
+                Err(refused) => assert!(refused.to_string().contains("policies.redb"), "{refused}"),
+            }
+        }
+        fs::write(&path, &whole).unwrap();
         let _open = PolicyStore::open(&path).unwrap();
         let refused = PolicyStore::open(&path).unwrap_err().to_string();
         assert!(refused.contains("in use"), "{refused}");

@@ -5,7 +5,7 @@
 //! q_b                   inputs: the compressed query behind its norm, with the ternary q_a
 //! output                inputs: the attended values, with all matrices before it ternary
 //! ```
-//! `k_b` and `v_b` are never ternary: the rows of one of them do not fill a block.
+//! `k_b` and `v_b` are not calibrated: the presets keep them at Q8_0, because the rows of `k_b` do not fill a block.
 
 use std::collections::BTreeMap;
 

@@ -1,9 +1,10 @@
 //! The layers of a student, made one after the other as the job that writes them asks for their tensors.
 
 use std::fs;
-use std::path::PathBuf;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 
-use gguf_bitnet::TensorType;
+use gguf_bitnet::{NewFile, TensorType};
 use moe_runtime::ModelFiles;
 use moe_runtime::models::ModelConfig;
 use serde_json::{Value, json};
@@ -18,9 +19,12 @@ use super::settings::{KnownSettings, TernaryScalePolicy};
 use super::steps::{Search, Steps};
 use super::streams::Streams;
 use super::tensors::{Context, layer_of};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::policy::{Policy, PolicyStore};
 use crate::student::StudentPlan;
+
+/// Most bytes of the settings that a job keeps: a hundred thousand matrices.
+const MAX_SNAPSHOT_BYTES: u64 = 16 << 20;
 
 /// The texts and the settings of a calibrated quantisation.
 #[derive(Clone, Debug)]
@@ -46,18 +50,27 @@ impl GptqOptions {
         Self { calibration, steps: Steps::default(), sweeps: 6, kicks: 50, seed: 0, policies: None }
     }
 
-    /// The settings that earlier runs chose for matrices of the checkpoint.
+    /// The settings that earlier runs chose for matrices of the checkpoint. The file `snapshot` keeps them for the whole job,
+    /// whatever other jobs add to the store before it is resumed.
     ///
     /// # Errors
     /// A store that cannot be read.
-    pub(crate) fn known(&self, checkpoint: &str) -> Result<KnownSettings> {
+    pub(crate) fn known(&self, checkpoint: &str, snapshot: &Path) -> Result<KnownSettings> {
         let Some(path) = &self.policies else { return Ok(KnownSettings::new()) };
+        let kept = gguf_bitnet::read_text_if_any(snapshot, MAX_SNAPSHOT_BYTES)?;
+        if let Some(known) = kept.and_then(|text| serde_json::from_str(&text).ok()) {
+            return Ok(known);
+        }
         let policies = PolicyStore::open(path)?.policies(checkpoint)?;
         let settings = policies.into_iter().filter_map(|(subject, policy)| {
             let Policy::TernaryScale(TernaryScalePolicy { settings, .. }) = policy;
             Some((subject, settings?))
         });
-        Ok(settings.collect())
+        let known: KnownSettings = settings.collect();
+        let mut file = NewFile::create(snapshot)?;
+        file.write_all(json!(known).to_string().as_bytes()).map_err(Error::io("write", snapshot))?;
+        file.publish()?;
+        Ok(known)
     }
 
     /// Stores the policies of the layers that were made from the checkpoint.
@@ -66,20 +79,24 @@ impl GptqOptions {
     /// A store that cannot be written.
     pub(crate) fn store(&self, checkpoint: &str, layers: &[LayerReport]) -> Result<()> {
         let Some(path) = &self.policies else { return Ok(()) };
-        let policies = layers.iter().flat_map(LayerReport::policies);
-        let policies: Vec<_> = policies.map(|(subject, policy)| (subject, Policy::TernaryScale(policy))).collect();
+        let policies = layers.iter().flat_map(LayerReport::policies).map(|(subject, policy)| {
+            // Settings that were chosen without a step would mislead a run that takes it.
+            let settings = policy.settings.filter(|_| self.steps.left_out().is_empty());
+            (subject, Policy::TernaryScale(TernaryScalePolicy { settings, ..policy }))
+        });
+        let policies: Vec<_> = policies.collect();
         PolicyStore::open(path)?.append(checkpoint, &policies)
     }
 
     /// The settings that decide about the bytes, for a manifest.
-    pub(crate) fn describe(&self, known: &KnownSettings) -> Value {
+    pub(crate) fn describe(&self) -> Value {
         json!({
             "calibration_blake3": self.calibration.blake3,
             "without": self.steps.left_out(),
             "sweeps": self.sweeps,
             "kicks": self.kicks,
             "seed": self.seed,
-            "known_settings": blake3::hash(json!(known).to_string().as_bytes()).to_string(),
+            "policies": self.policies.is_some(),
         })
     }
 }
@@ -191,8 +208,8 @@ pub(crate) fn memory_bytes(files: &ModelFiles, plan: &StudentPlan, tokens: usize
     let n = ternary().map(|(_, planned)| planned.cols()).max().unwrap_or(0);
     let weights =
         ternary().map(|(tensor, planned)| product(&[tensor.matrix_rows(), planned.cols()])).max().unwrap_or(0);
-    // Both streams, and the teacher's behind the attention and behind the layer; saving a stream needs a small buffer, reading
-    // one its whole file.
+    // Both streams, and the teacher's behind the attention and behind the layer; saving and
+    // reading one need a small buffer.
     let streams = product(&[tokens, config.hidden, 4, 6]);
     // H, C and F of two sets of tokens, the shaped pair, the factor and its F32 copies, and the products of a chunk.
     let squares = product(&[n, n, 8 * 5 + 8 * 3 + 8 + 4 * 2 + 4 * 3]);

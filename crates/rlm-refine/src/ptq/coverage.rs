@@ -105,7 +105,7 @@ mod tests {
         let chosen = choose(&lengths, &counts, 4, 16);
         assert!(chosen.contains(&6) && chosen.len() == 4 && chosen.is_sorted(), "{chosen:?}");
         let chosen = choose(&lengths, &counts, 0, 16);
-        assert_eq!(chosen.len(), 4, "nobody lacks tokens, and the budget is used");
+        assert_eq!(chosen.len(), 4, "no expert lacks tokens, and the budget is used");
         assert_eq!(choose(&lengths, &counts, 100, 1000).len(), 8);
     }
 }

@@ -5,7 +5,9 @@
 #[non_exhaustive]
 #[allow(missing_docs, reason = "each message says what its variant and its fields mean")]
 pub enum PtqError {
-    #[error("the calibration texts give no window of tokens: name longer texts, or exclude less")]
+    #[error(
+        "the calibration texts give no window of tokens: name longer texts, exclude less, or raise --calibration-tokens"
+    )]
     NoTokens,
     #[error("{name} holds conversations, but the model has no chat template: give plain text")]
     NoTemplate { name: String },

@@ -1,4 +1,4 @@
-//! Texts that a model writes itself, to be calibrated on: what it expects is what it will read when it answers.
+//! Texts that a model writes itself, to be calibrated on: when it answers, it reads texts of this kind.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;

@@ -205,7 +205,7 @@ fn calibrate_network(
     let Context { search, pool, plan, .. } = context;
     let read = |index: usize| matrix(context, network.expert, index, &tensors[&index]);
     let matrices = [read(names[0])?, read(names[1])?, read(names[2])?];
-    let ([fit, held_out], pooled_tokens) =
+    let [(fit, pooled_fit), (held_out, pooled_held_out)] =
         view.routes.tokens(network.expert, search, view.token_weights, matrices[0].cols);
     let inputs = |positions: &[u32], xq: &mut [f32], xf: &mut [f32]| view.write_inputs(pool, positions, xq, xf);
     let layer = view.layers[0].index() as u64;
@@ -215,7 +215,13 @@ fn calibrate_network(
     for (index, rows) in names.into_iter().zip(&rows) {
         splice(plan, network.expert, index, rows, tensors);
     }
-    Ok(NetworkReport { tokens: report.tokens - pooled_tokens, pooled_tokens, ..report })
+    let pooled_tokens = pooled_fit + pooled_held_out;
+    Ok(NetworkReport {
+        tokens: report.tokens - pooled_tokens,
+        held_out_tokens: report.held_out_tokens - pooled_held_out,
+        pooled_tokens,
+        ..report
+    })
 }
 
 /// Makes the check of a drift that grows too fast.

@@ -5,7 +5,7 @@
 //! minimise   q H' q' - 2 c q'    with   c = ((1 - m) H' + m C') w'      m: target mix
 //! ```
 //!
-//! **Invariant:** a row never ends worse than least squares on the held-out tokens, whatever the calibration holds.
+//! **Invariant:** with the step `acceptance` a row never ends worse than least squares on the held-out tokens.
 
 use tl_kernels::Pool;
 

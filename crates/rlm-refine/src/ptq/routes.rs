@@ -39,17 +39,17 @@ impl Routes {
         Self { top_k, n, teacher, student }
     }
 
-    /// The tokens of a network, in those that fit it and those that are held out, and how many of them it did not see.
+    /// The tokens that fit a network and those held out, and how many of each it did not see.
     ///
-    /// An expert that sees fewer tokens than it has `inputs` gets others of its layer, at even distances and with the mean
-    /// weight of a gate.
+    /// An expert that sees fewer tokens than it has `inputs`, or fewer than 64 held-out ones, gets others of its layer, at even
+    /// distances and with the mean weight of a gate.
     pub(super) fn tokens(
         &self,
         expert: Option<usize>,
         search: &Search,
         token_weights: &[f32],
         inputs: usize,
-    ) -> ([Tokens; 2], usize) {
+    ) -> [(Tokens, usize); 2] {
         let squared = search.steps.has(Step::GateWeights);
         let weight = |gate: f32| if squared { gate * gate } else { 1.0 };
         let gate_of = |t: usize| match expert {
@@ -68,20 +68,22 @@ impl Routes {
                 None => others[part].push(t),
             }
         }
-        let mut pooled = 0;
+        let mut pooled = [0; 2];
         if search.steps.has(Step::PooledTokens) {
             let gates: f64 = self.student.iter().map(|(_, gate)| f64::from(weight(*gate))).sum();
             let mean = (gates / self.student.len().max(1) as f64) as f32;
-            for ((tokens, others), enough) in tokens.iter_mut().zip(&others).zip([inputs, ENOUGH_HELD_OUT]) {
+            let parts = tokens.iter_mut().zip(&others).zip(&mut pooled);
+            for (((tokens, others), pooled), enough) in parts.zip([inputs, ENOUGH_HELD_OUT]) {
                 let lacking = enough.saturating_sub(tokens.positions.len()).min(others.len());
                 for i in 0..lacking {
                     let t = others[i * others.len() / lacking];
                     tokens.push(t, mean * token_weights[t]);
                 }
-                pooled += lacking;
+                *pooled = lacking;
             }
         }
-        (tokens, pooled)
+        let [fit, held_out] = tokens;
+        [(fit, pooled[0]), (held_out, pooled[1])]
     }
 
     pub(super) fn report(&self) -> Option<RoutingReport> {

@@ -52,7 +52,7 @@ pub(super) struct RowSolver {
     hessian: Vec<f32>,
     /// The diagonal blocks of H, each `[256, 256]`.
     blocks: Vec<Vec<f32>>,
-    /// The square roots of the diagonal of H, by which least squares weighs columns.
+    /// The diagonal of H, by which least squares weighs columns.
     importance: Vec<f32>,
     factor: Option<Factor>,
     steps: Steps,

@@ -19,7 +19,7 @@ use super::stage::{OnProgress, Stage};
 use crate::encode::{Encoding, Rows, copy_rows, encode_rows};
 use crate::error::{Error, Result};
 use crate::precision::{Candidates, PrecisionOptions, PrecisionTable, Weights, measure};
-use crate::ptq::{Calibration, CalibrationSetting, Calibrator, GptqOptions, KnownSettings, PtqError};
+use crate::ptq::{Calibration, CalibrationSetting, Calibrator, GptqOptions, PtqError, SourceReport};
 use crate::recipe::Recipe;
 use crate::student::{Provenance, StudentPlan, Unit, Units};
 
@@ -141,6 +141,11 @@ impl<'a> Quantizer<'a> {
         &self.plan
     }
 
+    /// The texts that the student is calibrated on.
+    pub fn calibration(&self) -> &[SourceReport] {
+        self.options.method.gptq().map_or(&[], |options| &options.calibration.sources)
+    }
+
     /// Upper bound of the resident memory.
     pub fn memory_bytes(&self) -> u64 {
         self.units.memory_bytes.saturating_add(self.calibration_bytes)
@@ -225,7 +230,8 @@ impl<'a> Quantizer<'a> {
         let output_bytes = self.output_bytes()?;
         // Everything that can be refused without the source's bytes is refused before they are read.
         let held_bytes = self.check_out(out, force)?;
-        require_space(out, output_bytes.saturating_sub(held_bytes))?;
+        self.check_policies(out)?;
+        require_space(out, (output_bytes + self.state_bytes()).saturating_sub(held_bytes))?;
         let source = self.files.catalog.source();
         let metadata = self.files.gguf().map(GgufFile::metadata);
         if !self.options.allow_zero {
@@ -236,11 +242,10 @@ impl<'a> Quantizer<'a> {
         let source_blake3 = read.identity;
         let mut writer = self.writer(&source_blake3)?;
         let gptq = self.options.method.gptq();
-        let known = gptq.map(|options| options.known(&source_blake3)).transpose()?.unwrap_or_default();
-        let mut job = Job::open(out, &self.manifest(&source_blake3, output_bytes, &known), force)?;
+        let mut job = Job::open(out, &self.manifest(&source_blake3, output_bytes), force)?;
         require_space(out, output_bytes.saturating_sub(job.data_len()))?;
         if !job.is_committed() {
-            let made = self.encode(pool, &mut job, &mut writer, &known, force, progress);
+            let made = self.encode(pool, &mut job, &mut writer, &source_blake3, force, progress);
             if let Err(error) = made.and_then(|()| self.verify(&job.data_path(), progress)) {
                 if !is_system_refusal(&error) {
                     // The same input would fail again at the same place: nothing can be resumed.
@@ -252,11 +257,10 @@ impl<'a> Quantizer<'a> {
         let precision = self.precision().cloned();
         let report =
             QuantizeReport { notices, precision, ..QuantizeReport::of(&job, &self.plan, output_bytes, source_blake3) };
-        job.commit(out)?;
-        if let Some(options) = gptq {
-            // Behind the commit, so that a job that is stopped and continued finds the store that it began with.
+        if let (Some(options), false) = (gptq, job.is_committed()) {
             options.store(&report.source_blake3, &report.layers)?;
         }
+        job.commit(out)?;
         Ok(report)
     }
 
@@ -289,7 +293,23 @@ impl<'a> Quantizer<'a> {
         Ok(held_bytes)
     }
 
-    fn manifest(&self, source_blake3: &str, output_bytes: u64, known: &KnownSettings) -> Value {
+    /// Refuses a policy store that is the output or belongs to the source.
+    fn check_policies(&self, out: &Path) -> Result<()> {
+        match self.options.method.gptq().and_then(|options| options.policies.as_deref()) {
+            Some(path) if self.files.holds(path) || output_path(path)? == output_path(out)? => {
+                Err(Error::PoliciesAreModel { path: path.display().to_string() })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Disk that the streams of a calibration take beside the output: three files at most.
+    fn state_bytes(&self) -> u64 {
+        let tokens = self.options.method.gptq().map_or(0, |options| options.calibration.tokens());
+        3 * 8 * (tokens as u64).saturating_mul(self.files.config.hidden as u64)
+    }
+
+    fn manifest(&self, source_blake3: &str, output_bytes: u64) -> Value {
         let mut manifest = json!({
             "job": "quantize",
             "tool_version": env!("CARGO_PKG_VERSION"),
@@ -300,7 +320,7 @@ impl<'a> Quantizer<'a> {
             "output_bytes": output_bytes,
         });
         if let Some(options) = self.options.method.gptq() {
-            manifest["gptq"] = options.describe(known);
+            manifest["gptq"] = options.describe();
         }
         if let Some((table, calibration)) = &self.search {
             manifest["precision"] = json!({ "table": table, "calibration_blake3": calibration.blake3 });
@@ -313,7 +333,7 @@ impl<'a> Quantizer<'a> {
         pool: &Pool,
         job: &mut Job,
         writer: &mut GgufWriter,
-        known: &KnownSettings,
+        source_blake3: &str,
         force: bool,
         progress: &mut OnProgress<'_>,
     ) -> Result<()> {
@@ -321,11 +341,12 @@ impl<'a> Quantizer<'a> {
         let report = |stage, done, total| (progress.borrow_mut())(stage, done, total);
         let states = job.states();
         let options = self.options.method.gptq();
+        let known = options.map(|options| options.known(source_blake3, &states(0))).transpose()?.unwrap_or_default();
         let setting = options.map(|options| CalibrationSetting {
             files: self.files,
             plan: &self.plan,
             options,
-            known,
+            known: &known,
             pool,
             force,
         });

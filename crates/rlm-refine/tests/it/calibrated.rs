@@ -227,6 +227,17 @@ fn settings_of_an_earlier_run_are_taken_and_give_the_same_bytes() {
     assert!(again == bytes, "the settings that were chosen before give the same bytes");
     assert_eq!(second.searches(), (0, chosen));
 
+    let model = dir.path().join("first.gguf");
+    for taken in ["second.gguf", "first.gguf"] {
+        let out = dir.path().join("second.gguf");
+        let options =
+            GptqOptions { policies: Some(dir.path().join(taken)), ..small(&ModelFiles::open(&source).unwrap()) };
+        let files = ModelFiles::open(if taken == "first.gguf" { &model } else { &source }).unwrap();
+        let quantizer = Quantizer::new(&files, QuantizeOptions { ..job(options) }, 2).unwrap();
+        let refused = quantizer.run(&Pool::serial(), &out, true, &mut |_, _, _| {});
+        assert!(matches!(refused, Err(Error::PoliciesAreModel { .. })), "{taken}: {refused:?}");
+    }
+
     let policies = |checkpoint: &str| PolicyStore::open(&store).unwrap().policies(checkpoint).unwrap();
     let stored = policies(&first.source_blake3);
     let report = first.layers[1].networks[3].1.up.unwrap();
