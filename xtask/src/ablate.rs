@@ -201,8 +201,8 @@ fn line(row: &Row, base: Option<&Row>) -> String {
 
 fn table(args: &Args, rows: &[Row]) -> String {
     let mut text = format!(
-        "Preset `quality`, {} calibration tokens, {} kicks, the first {} windows of held-out text; seconds on one thread; \
-         routing on calibration tokens.\n\n",
+        "Preset `quality`, {} calibration tokens, {} kicks, the first {} windows of held-out text; seconds of wall time on one \
+         thread;\nrouting on calibration tokens.\n\n",
         args.calibration_tokens, args.kicks, args.windows
     );
     text.push_str(
