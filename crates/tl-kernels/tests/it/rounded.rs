@@ -3,6 +3,8 @@
 use ternary_core::{Bytes, fma};
 use tl_kernels::{ActivationBuffer, Isa, Linear, Pool, selftest};
 
+use crate::common::pool_of;
+
 fn value(i: usize) -> f32 {
     ((i * 7919) % 1009) as f32 * 0.003 - 1.5
 }
@@ -37,7 +39,7 @@ fn they_equal_their_definition_bit_for_bit() {
                 selftest::check(&linear).unwrap();
                 for n in [1, 5, 16, 35] {
                     let x: Vec<f32> = (0..n * cols).map(|i| value(i + 5) * (1 + i / cols) as f32).collect();
-                    for pool in [Pool::serial(), Pool::new(3).unwrap()] {
+                    for pool in [Pool::serial(), pool_of(3)] {
                         let (mut acts, mut y) = (ActivationBuffer::new(), vec![f32::NAN; n * rows]);
                         acts.set(&x, n, cols);
                         linear.forward(&pool, &acts, &mut y);
