@@ -15,6 +15,7 @@ use tl_kernels::Pool;
 
 use super::moments::{CHUNK_TOKENS, Moments};
 use super::network::solve;
+use super::problem::InputMoments;
 use super::report::MatrixReport;
 use super::routes::is_held_out;
 use super::steps::Search;
@@ -61,11 +62,11 @@ pub(super) fn calibrate_attention(
             continue;
         }
         let student = load(context, layer, tensors)?;
-        let moments = moments(pool, input, [&student, teacher], streams, token_weights)?;
+        let inputs = InputMoments::new(moments(pool, input, [&student, teacher], streams, token_weights)?);
         for (name, index) in planned {
             let matrix = matrix(context, None, index, &tensors[&index])?;
             let seed = search.seed ^ (index as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            let (rows, report) = solve(pool, &Search { seed, ..search.clone() }, &matrix, &moments)?;
+            let (rows, report) = solve(pool, &Search { seed, ..search.clone() }, &matrix, &inputs)?;
             splice(plan, None, index, &rows, tensors);
             reports.extend(report.map(|report| (name, report)));
         }

@@ -211,8 +211,9 @@ pub(crate) fn memory_bytes(files: &ModelFiles, plan: &StudentPlan, tokens: usize
     // Both streams, and the teacher's behind the attention and behind the layer; saving and
     // reading one need a small buffer.
     let streams = product(&[tokens, config.hidden, 4, 6]);
-    // H, C and F of two sets of tokens, the shaped pair, the factor and its F32 copies, and the products of a chunk.
-    let squares = product(&[n, n, 8 * 5 + 8 * 3 + 8 + 4 * 2 + 4 * 3]);
+    // H, C and F of two sets of tokens, the shaped pair, a factor and F32 copies for each of up to five shrinkages
+    // (matrices of the same inputs share three, or bring one each from earlier runs), and the products of a chunk.
+    let squares = product(&[n, n, 8 * 5 + 8 * 3 + 5 * (8 + 4 * 2) + 4 * 3]);
     // Teacher, plain and solved values of three matrices, their targets and products, and a chunk of inputs.
     let matrices = weights.saturating_mul(4 * 12);
     let chunk = product(&[CHUNK_TOKENS, config.hidden + n, 4 * 8]);

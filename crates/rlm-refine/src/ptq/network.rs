@@ -9,7 +9,7 @@ use moe_runtime::forward::SwiGlu;
 use tl_kernels::{ActivationBuffer, Linear, Pool};
 
 use super::moments::{CHUNK_TOKENS, Moments};
-use super::problem::{Matrix, Problem};
+use super::problem::{InputMoments, Matrix, Problem};
 use super::report::{MatrixReport, NetworkReport};
 use super::rows::TernaryRow;
 use super::steps::Search;
@@ -56,8 +56,9 @@ pub(super) fn calibrate(
         for (moments, tokens) in moments.iter_mut().zip([fit, held_out]) {
             for_chunks(tokens, gate.cols, inputs, &mut |xq, xf, weights| moments.add(pool, xq, xf, weights))?;
         }
-        (gate_rows, reports[0]) = solve(pool, &part(0), gate, &moments)?;
-        (up_rows, reports[1]) = solve(pool, &part(1), up, &moments)?;
+        let read = InputMoments::new(moments);
+        (gate_rows, reports[0]) = solve(pool, &part(0), gate, &read)?;
+        (up_rows, reports[1]) = solve(pool, &part(1), up, &read)?;
     }
     if down.is_ternary {
         let hidden = down.cols;
@@ -76,7 +77,7 @@ pub(super) fn calibrate(
                 moments.add(pool, &hq, &hf, weights)
             })?;
         }
-        (down_rows, reports[2]) = solve(pool, &part(2), down, &moments)?;
+        (down_rows, reports[2]) = solve(pool, &part(2), down, &InputMoments::new(moments))?;
     }
     let [gate, up, down] = reports;
     let report = NetworkReport {
@@ -95,12 +96,12 @@ pub(super) fn solve(
     pool: &Pool,
     search: &Search,
     matrix: &Matrix,
-    moments: &[Moments; 2],
+    inputs: &InputMoments,
 ) -> Result<(Vec<Option<TernaryRow>>, Option<MatrixReport>)> {
     if !matrix.is_ternary {
         return Ok((Vec::new(), None));
     }
-    let (rows, report) = Problem::new(pool, search, matrix, moments)?.solve()?;
+    let (rows, report) = Problem::new(pool, search, matrix, inputs)?.solve()?;
     Ok((rows, Some(report)))
 }
 

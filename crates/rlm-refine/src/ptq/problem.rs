@@ -7,14 +7,17 @@
 //!
 //! **Invariant:** with the step `acceptance` a row never ends worse than least squares on the held-out tokens.
 
+use std::cell::RefCell;
+use std::rc::Rc;
+
 use tl_kernels::Pool;
 
 use super::moments::{Moments, product};
 use super::report::MatrixReport;
-use super::rows::{RowSolver, TernaryRow};
+use super::rows::{Quadratic, RowSolver, TernaryRow};
 use super::search::Effort;
 use super::settings::{MatrixSettings, ScaleGrid, TernaryScalePolicy};
-use super::steps::{Search, Step};
+use super::steps::{Search, Step, Steps};
 use crate::error::Result;
 
 /// Added to the Hessian's diagonal, as a share of its mean, with the teacher's weight as the target: inputs without
@@ -57,13 +60,51 @@ impl Matrix {
     }
 }
 
+/// The inputs of matrices that read the same: their moments, and what was made of them for one matrix and serves the next.
+#[derive(Debug)]
+pub(super) struct InputMoments {
+    fit: Moments,
+    held_out: Moments,
+    /// The shaped Hessians by their shrinkage.
+    quadratics: RefCell<Vec<(f64, Rc<Quadratic>)>>,
+}
+
+impl InputMoments {
+    /// The inputs with the moments of the tokens that fit matrices and of those held out.
+    pub(super) fn new([fit, held_out]: [Moments; 2]) -> Self {
+        Self { fit, held_out, quadratics: RefCell::new(Vec::new()) }
+    }
+
+    /// `(1 - l) H + l diag(H)` and a ridge, for the sums H over the tokens that fit and the shrinkage l.
+    fn shaped(&self, sums: &[f64], shrinkage: f64) -> Vec<f64> {
+        let n = self.fit.n;
+        let ridge = RIDGE * self.fit.mean_diagonal();
+        let mut shaped: Vec<f64> = sums.iter().map(|value| (1.0 - shrinkage) * value).collect();
+        for i in 0..n {
+            shaped[i * n + i] = sums[i * n + i] + ridge;
+        }
+        shaped
+    }
+
+    /// The Hessian with a shrinkage, factored the first time it is asked for.
+    fn quadratic(&self, pool: &Pool, steps: &Steps, shrinkage: f64) -> Rc<Quadratic> {
+        let mut quadratics = self.quadratics.borrow_mut();
+        if let Some((_, found)) = quadratics.iter().find(|(of, _)| *of == shrinkage) {
+            return Rc::clone(found);
+        }
+        let hessian = self.shaped(&self.fit.student, shrinkage);
+        let made = Rc::new(Quadratic::new(pool, &hessian, self.fit.n, steps));
+        quadratics.push((shrinkage, Rc::clone(&made)));
+        made
+    }
+}
+
 /// A ternary matrix with the moments of its inputs.
 pub(super) struct Problem<'a> {
     pool: &'a Pool,
     search: &'a Search,
     matrix: &'a Matrix,
-    fit: &'a Moments,
-    held_out: &'a Moments,
+    inputs: &'a InputMoments,
     /// `C w'` of every row on the held-out tokens, `[rows, cols]`.
     wanted: Vec<f32>,
 }
@@ -89,22 +130,22 @@ impl Errors {
 }
 
 impl<'a> Problem<'a> {
-    /// The problem of `matrix` for the moments of the tokens that fit it and of those held out.
+    /// The problem of `matrix`, which reads `inputs`.
     pub(super) fn new(
         pool: &'a Pool,
         search: &'a Search,
         matrix: &'a Matrix,
-        [fit, held_out]: &'a [Moments; 2],
+        inputs: &'a InputMoments,
     ) -> Result<Self> {
-        let wanted = product(pool, &matrix.teacher, &held_out.cross, matrix.cols)?;
-        Ok(Self { pool, search, matrix, fit, held_out, wanted })
+        let wanted = product(pool, &matrix.teacher, &inputs.held_out.cross, matrix.cols)?;
+        Ok(Self { pool, search, matrix, inputs, wanted })
     }
 
     /// The rows of the matrix, `None` for one that stays that of least squares, and what they achieve.
     pub(super) fn solve(&self) -> Result<(Vec<Option<TernaryRow>>, MatrixReport)> {
         let numbers: Vec<usize> = (0..self.matrix.teacher.len() / self.matrix.cols).collect();
         let mut rows: Vec<Option<TernaryRow>> = vec![None; numbers.len()];
-        let solvable = self.fit.mean_diagonal() > 0.0 && self.held_out.tokens >= MIN_HELD_OUT;
+        let solvable = self.inputs.fit.mean_diagonal() > 0.0 && self.inputs.held_out.tokens >= MIN_HELD_OUT;
         let settings = if solvable { self.settings()? } else { None };
         if solvable {
             let settings = settings.unwrap_or_else(|| self.default_settings());
@@ -141,7 +182,7 @@ impl<'a> Problem<'a> {
 
     /// The settings that held-out tokens choose, or that an earlier run chose; `None` where neither says any.
     fn settings(&self) -> Result<Option<MatrixSettings>> {
-        if !self.search.steps.has(Step::ChosenSettings) || self.held_out.tokens < MIN_CHOOSING {
+        if !self.search.steps.has(Step::ChosenSettings) || self.inputs.held_out.tokens < MIN_CHOOSING {
             return Ok(None);
         }
         match self.matrix.known {
@@ -152,7 +193,7 @@ impl<'a> Problem<'a> {
 
     /// The settings without a choice.
     fn default_settings(&self) -> MatrixSettings {
-        let tokens_per_input = self.fit.tokens as f64 / self.matrix.cols as f64;
+        let tokens_per_input = self.inputs.fit.tokens as f64 / self.matrix.cols as f64;
         let shrinkage = (0.5 / (tokens_per_input / 2.0).sqrt()).clamp(0.05, 0.8);
         MatrixSettings { shrinkage, target_mix: 1.0, scale_grid: ScaleGrid::Five }
     }
@@ -205,12 +246,13 @@ impl<'a> Problem<'a> {
 
     /// The rows with these numbers, solved with `settings`.
     fn rows(&self, settings: &MatrixSettings, numbers: &[usize], effort: Effort) -> Result<Vec<Option<TernaryRow>>> {
-        let n = self.matrix.cols;
-        let (hessian, target) = self.shaped(settings);
+        let (n, steps) = (self.matrix.cols, &self.search.steps);
+        let shrinkage = if steps.has(Step::Shrinkage) { settings.shrinkage } else { 0.0 };
+        let mix = if steps.has(Step::StudentInputs) { settings.target_mix } else { 0.0 };
         let teacher = self.teacher_rows(numbers);
-        let targets = product(self.pool, &teacher, &target, n)?;
-        let search = Search { effort, ..self.search.clone() };
-        let solver = RowSolver::new(self.pool, &hessian, n, &search, settings.scale_grid);
+        let targets = product(self.pool, &teacher, &self.target(shrinkage, mix), n)?;
+        let quadratic = self.inputs.quadratic(self.pool, steps, shrinkage);
+        let solver = RowSolver::new(&quadratic, steps, effort, settings.scale_grid);
         let mut rows: Vec<Option<TernaryRow>> = vec![None; numbers.len()];
         self.pool.chunks_mut(&mut rows, 1, |i, out| {
             let seed = self.search.seed.wrapping_mul(1 << 20).wrapping_add(numbers[i] as u64);
@@ -219,29 +261,18 @@ impl<'a> Problem<'a> {
         Ok(rows)
     }
 
-    /// The Hessian and the matrix that turns rows of the teacher into targets.
-    fn shaped(&self, settings: &MatrixSettings) -> (Vec<f64>, Vec<f64>) {
-        let (n, steps) = (self.matrix.cols, &self.search.steps);
-        let shrinkage = if steps.has(Step::Shrinkage) { settings.shrinkage } else { 0.0 };
-        let mix = if steps.has(Step::StudentInputs) { settings.target_mix } else { 0.0 };
-        let ridge = RIDGE * self.fit.mean_diagonal();
-        let shape = |matrix: &[f64]| {
-            let mut shaped: Vec<f64> = matrix.iter().map(|value| (1.0 - shrinkage) * value).collect();
-            for i in 0..n {
-                shaped[i * n + i] = matrix[i * n + i] + ridge;
-            }
-            shaped
-        };
-        let hessian = shape(&self.fit.student);
-        let mut target = shape(&self.fit.cross);
+    /// The matrix that turns rows of the teacher into targets.
+    fn target(&self, shrinkage: f64, mix: f64) -> Vec<f64> {
+        let hessian = self.inputs.shaped(&self.inputs.fit.student, shrinkage);
+        let mut target = self.inputs.shaped(&self.inputs.fit.cross, shrinkage);
         target.iter_mut().zip(&hessian).for_each(|(c, h)| *c = mix * *c + (1.0 - mix) * h);
-        (hessian, target)
+        target
     }
 
     /// The sums of rows with values `[numbers, cols]` on the held-out tokens.
     fn errors(&self, numbers: &[usize], values: &[f32]) -> Result<Vec<Errors>> {
         let n = self.matrix.cols;
-        let own = product(self.pool, values, &self.held_out.student, n)?;
+        let own = product(self.pool, values, &self.inputs.held_out.student, n)?;
         let rows = numbers.iter().zip(values.chunks_exact(n).zip(own.chunks_exact(n)));
         Ok(rows
             .map(|(&r, (q, own))| {
@@ -256,7 +287,7 @@ impl<'a> Problem<'a> {
 
     /// `sum w F w'` of these rows: the weighted squared length of the teacher's outputs.
     fn energy(&self, numbers: &[usize]) -> Result<f64> {
-        let Some(teacher) = &self.held_out.teacher else { return Ok(0.0) };
+        let Some(teacher) = &self.inputs.held_out.teacher else { return Ok(0.0) };
         let weights = self.teacher_rows(numbers);
         let outputs = product(self.pool, &weights, teacher, self.matrix.cols)?;
         Ok(weights.iter().zip(&outputs).map(|(&w, &y)| f64::from(w) * f64::from(y)).sum())

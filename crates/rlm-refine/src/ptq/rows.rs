@@ -19,7 +19,7 @@ use tl_kernels::dense::axpy_f32;
 use super::factor::Factor;
 use super::search::{BlockProblem, Candidate, Effort};
 use super::settings::ScaleGrid;
-use super::steps::{Search, Step, Steps};
+use super::steps::{Step, Steps};
 
 /// Most rounds over the blocks of a row.
 const ROUNDS: usize = 6;
@@ -44,27 +44,22 @@ impl TernaryRow {
     }
 }
 
-/// Solves the rows of one matrix.
+/// The Hessian that all rows share, in the forms that the search for a row reads.
 #[derive(Debug)]
-pub(super) struct RowSolver {
+pub(super) struct Quadratic {
     n: usize,
-    /// The Hessian that all rows share, `[n, n]`.
+    /// The Hessian itself, `[n, n]`.
     hessian: Vec<f32>,
     /// The diagonal blocks of H, each `[256, 256]`.
     blocks: Vec<Vec<f32>>,
     /// The diagonal of H, by which least squares weighs columns.
     importance: Vec<f32>,
     factor: Option<Factor>,
-    steps: Steps,
-    effort: Effort,
-    /// Multiples of the least-squares scale that rows are started from.
-    scales: &'static [f64],
 }
 
-impl RowSolver {
-    /// A solver for the Hessian `[n, n]`, with `n` a multiple of 256, that starts from these multiples of the scale.
-    pub(super) fn new(pool: &Pool, hessian: &[f64], n: usize, search: &Search, scale_grid: ScaleGrid) -> Self {
-        let Search { steps, effort, .. } = search;
+impl Quadratic {
+    /// The forms of the Hessian `[n, n]`, with `n` a multiple of 256.
+    pub(super) fn new(pool: &Pool, hessian: &[f64], n: usize, steps: &Steps) -> Self {
         let diagonal: Vec<f64> = (0..n).map(|i| hessian[i * n + i]).collect();
         let mut order: Vec<usize> = (0..n).collect();
         if steps.has(Step::ActivationOrder) {
@@ -77,19 +72,35 @@ impl RowSolver {
             rows.flat_map(|row| row[b * BLOCK..][..BLOCK].iter().copied()).collect()
         });
         let (blocks, importance) = (blocks.collect(), diagonal.iter().map(|&h| h as f32).collect());
+        Self { n, hessian, blocks, importance, factor }
+    }
+}
+
+/// Solves rows for one Hessian.
+#[derive(Debug)]
+pub(super) struct RowSolver<'a> {
+    quadratic: &'a Quadratic,
+    steps: &'a Steps,
+    effort: Effort,
+    /// Multiples of the least-squares scale that rows are started from.
+    scales: &'static [f64],
+}
+
+impl<'a> RowSolver<'a> {
+    /// A solver that starts from these multiples of the scale.
+    pub(super) fn new(quadratic: &'a Quadratic, steps: &'a Steps, effort: Effort, scale_grid: ScaleGrid) -> Self {
         let effort = Effort {
             sweeps: if steps.has(Step::Descent) { effort.sweeps } else { 0 },
             kicks: if steps.has(Step::Descent) && steps.has(Step::Kicks) { effort.kicks } else { 0 },
         };
         let scale_grid = if steps.has(Step::Starts) { scale_grid } else { ScaleGrid::One };
-        let (steps, scales) = (steps.clone(), scale_grid.multiples());
-        Self { n, hessian, blocks, importance, factor, steps, effort, scales }
+        Self { quadratic, steps, effort, scales: scale_grid.multiples() }
     }
 
     /// The row of least error for the target `c` `[n]`; `weights` `[n]` is the teacher's row. `None` when H is singular
     /// or the target is 0: the row is then as good as any.
     pub(super) fn solve(&self, target: &[f32], weights: &[f32], seed: u64) -> Option<TernaryRow> {
-        let factor = self.factor.as_ref()?;
+        let factor = self.quadratic.factor.as_ref()?;
         let wanted = factor.solve(target);
         if !wanted.iter().all(|w| w.is_finite()) {
             return None;
@@ -117,12 +128,12 @@ impl RowSolver {
 
     /// Codes for the weights that the target asks for, with scales of `multiple` times least squares.
     fn start(&self, factor: &Factor, wanted: &[f64], weights: &[f32], multiple: f64) -> Row {
-        let mut trits = vec![0i8; self.n];
-        let mut scales = Vec::with_capacity(self.blocks.len());
+        let mut trits = vec![0i8; self.quadratic.n];
+        let mut scales = Vec::with_capacity(self.quadratic.blocks.len());
         for (b, trits) in trits.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
             let at = b * BLOCK;
             let values: [f32; BLOCK] = std::array::from_fn(|i| wanted[at + i] as f32);
-            let importance: [f32; BLOCK] = std::array::from_fn(|i| self.importance[at + i]);
+            let importance: [f32; BLOCK] = std::array::from_fn(|i| self.quadratic.importance[at + i]);
             let scale = quantize_block(Rounding::LeastSquares, &values, Some(&importance), trits);
             let scale =
                 if scale.is_finite() { f64::from(scale.to_f32()) } else { mean_magnitude(&weights[at..][..BLOCK]) };
@@ -152,10 +163,10 @@ impl RowSolver {
         if effort.sweeps > 0 {
             for _ in 0..ROUNDS {
                 let mut changed = false;
-                for b in 0..self.blocks.len() {
+                for b in 0..self.quadratic.blocks.len() {
                     changed |= self.improve_block(row, b, effort, rng);
                 }
-                if !changed || self.blocks.len() == 1 {
+                if !changed || self.quadratic.blocks.len() == 1 {
                     break;
                 }
                 self.solve_scales(target, row);
@@ -167,7 +178,7 @@ impl RowSolver {
     /// Searches the codes and the scale of block `b` with all others fixed; whether any code changed.
     fn improve_block(&self, row: &mut Row, b: usize, effort: Effort, rng: &mut SplitMix64) -> bool {
         let at = b * BLOCK;
-        let hessian = &self.blocks[b];
+        let hessian = &self.quadratic.blocks[b];
         let start: [i8; BLOCK] = std::array::from_fn(|i| row.trits[at + i]);
         // The target of the block alone: the residual without what the block itself explains.
         let mut target: [f32; BLOCK] = std::array::from_fn(|i| row.residual[at + i]);
@@ -185,7 +196,11 @@ impl RowSolver {
         for (i, (&new, &old)) in found.trits.iter().zip(&start).enumerate() {
             let change = f32::from(new) * new_scale as f32 - f32::from(old) * scale;
             if change != 0.0 {
-                axpy_f32(-change, &self.hessian[(at + i) * self.n..][..self.n], &mut row.residual);
+                axpy_f32(
+                    -change,
+                    &self.quadratic.hessian[(at + i) * self.quadratic.n..][..self.quadratic.n],
+                    &mut row.residual,
+                );
             }
         }
         row.trits[at..][..BLOCK].copy_from_slice(&found.trits);
@@ -198,14 +213,18 @@ impl RowSolver {
         if !self.steps.has(Step::JointScales) {
             return;
         }
-        let blocks = self.blocks.len();
+        let blocks = self.quadratic.blocks.len();
         let mut matrix = vec![0.0; blocks * blocks];
         let mut moments = vec![0.0; blocks];
         for a in 0..blocks {
-            let mut product = vec![0.0f32; self.n];
+            let mut product = vec![0.0f32; self.quadratic.n];
             for i in a * BLOCK..(a + 1) * BLOCK {
                 if row.trits[i] != 0 {
-                    axpy_f32(f32::from(row.trits[i]), &self.hessian[i * self.n..][..self.n], &mut product);
+                    axpy_f32(
+                        f32::from(row.trits[i]),
+                        &self.quadratic.hessian[i * self.quadratic.n..][..self.quadratic.n],
+                        &mut product,
+                    );
                 }
             }
             let of_block = |values: &[f32], b: usize| -> f64 {
@@ -241,7 +260,7 @@ impl RowSolver {
         let mut residual = target.to_vec();
         for (i, &trit) in row.trits.iter().enumerate().filter(|(_, trit)| **trit != 0) {
             let value = f32::from(trit) * row.scales[i / BLOCK] as f32;
-            axpy_f32(-value, &self.hessian[i * self.n..][..self.n], &mut residual);
+            axpy_f32(-value, &self.quadratic.hessian[i * self.quadratic.n..][..self.quadratic.n], &mut residual);
         }
         residual
     }
@@ -279,15 +298,12 @@ mod tests {
     /// Two blocks, whose inputs share factors.
     const N: usize = 2 * BLOCK;
 
-    fn search(effort: Effort, left_out: &[Step]) -> Search {
-        Search { steps: Steps::without(left_out), effort, seed: 0 }
-    }
-
     /// The mean error of the rows without `left_out`, as a share of the length of their outputs.
     fn error(rows: &[Samples], left_out: &[Step]) -> f64 {
-        let search = search(Effort { sweeps: 3, kicks: 10 }, left_out);
+        let (steps, effort) = (Steps::without(left_out), Effort { sweeps: 3, kicks: 10 });
         let errors = rows.iter().map(|samples| {
-            let solver = RowSolver::new(&Pool::serial(), &samples.hessian, N, &search, ScaleGrid::Five);
+            let quadratic = Quadratic::new(&Pool::serial(), &samples.hessian, N, &steps);
+            let solver = RowSolver::new(&quadratic, &steps, effort, ScaleGrid::Five);
             let row = solver.solve(&samples.target(), &samples.weights, 0).unwrap();
             let mut q = vec![0.0; N];
             row.write_values(&mut q);
@@ -324,11 +340,15 @@ mod tests {
     #[test]
     fn a_singular_hessian_and_an_empty_target_give_no_row() {
         let samples = Samples::new(N, 9);
-        let search = search(Effort { sweeps: 2, kicks: 2 }, &[]);
-        let solver = |hessian: &[f64]| RowSolver::new(&Pool::serial(), hessian, N, &search, ScaleGrid::Five);
-        assert_eq!(solver(&vec![0.0; N * N]).solve(&samples.target(), &samples.weights, 0), None);
-        assert_eq!(solver(&vec![1.0; N * N]).solve(&samples.target(), &samples.weights, 0), None);
-        assert_eq!(solver(&samples.hessian).solve(&[0.0; N], &samples.weights, 0), None);
-        assert_eq!(solver(&samples.hessian).solve(&[f32::NAN; N], &samples.weights, 0), None);
+        let steps = Steps::default();
+        let solve = |hessian: &[f64], target: &[f32]| {
+            let quadratic = Quadratic::new(&Pool::serial(), hessian, N, &steps);
+            let effort = Effort { sweeps: 2, kicks: 2 };
+            RowSolver::new(&quadratic, &steps, effort, ScaleGrid::Five).solve(target, &samples.weights, 0)
+        };
+        assert_eq!(solve(&vec![0.0; N * N], &samples.target()), None);
+        assert_eq!(solve(&vec![1.0; N * N], &samples.target()), None);
+        assert_eq!(solve(&samples.hessian, &[0.0; N]), None);
+        assert_eq!(solve(&samples.hessian, &[f32::NAN; N]), None);
     }
 }
