@@ -16,8 +16,8 @@ use ternary_core::{BLOCK, Rounding, quantize_block, stored_scale};
 use tl_kernels::Pool;
 use tl_kernels::dense::axpy_f32;
 
-use super::factor::Factor;
-use super::search::{BlockProblem, Candidate, Effort};
+use super::factor::{Factor, dot};
+use super::search::{BlockProblem, Effort};
 use super::settings::ScaleGrid;
 use super::steps::{Step, Steps};
 
@@ -107,17 +107,15 @@ impl<'a> RowSolver<'a> {
         }
         let mut rng = SplitMix64::new(seed);
         let descent = Effort { kicks: 0, ..self.effort };
-        let mut best: Option<Row> = None;
+        let mut best: Option<(Row, f64)> = None;
         for &scale in self.scales {
             let mut row = self.start(factor, &wanted, weights, scale);
-            row.residual = self.residual(target, &row);
-            self.improve(target, &mut row, descent, &mut rng);
-            row.error = self.error(target, &row);
-            if best.as_ref().is_none_or(|best| row.error < best.error) {
-                best = Some(row);
+            let error = self.improve(target, &mut row, descent, &mut rng);
+            if best.as_ref().is_none_or(|(_, lowest)| error < *lowest) {
+                best = Some((row, error));
             }
         }
-        let mut row = best?;
+        let (mut row, _) = best?;
         if self.effort.kicks > 0 {
             self.improve(target, &mut row, self.effort, &mut rng);
         }
@@ -155,123 +153,81 @@ impl<'a> RowSolver<'a> {
                 });
             }
         }
-        Row { trits, scales, residual: Vec::new(), error: 0.0 }
+        self.row(trits, scales)
     }
 
-    /// Improves codes and scales, block by block, until no block changes.
-    fn improve(&self, target: &[f32], row: &mut Row, effort: Effort, rng: &mut SplitMix64) {
+    /// A row of these codes and scales, with its products.
+    fn row(&self, trits: Vec<i8>, scales: Vec<f64>) -> Row {
+        let mut products = vec![0.0; scales.len() * trits.len()];
+        let blocks = products.chunks_exact_mut(trits.len()).zip(trits.chunks_exact(BLOCK));
+        for (b, (product, trits)) in blocks.enumerate() {
+            for (i, &trit) in trits.iter().enumerate() {
+                self.add_column(product, b * BLOCK + i, trit);
+            }
+        }
+        Row { trits, scales, products }
+    }
+
+    /// Adds `change` times column `i` of the Hessian.
+    fn add_column(&self, product: &mut [f32], i: usize, change: i8) {
+        if change != 0 {
+            let n = self.quadratic.n;
+            axpy_f32(f32::from(change), &self.quadratic.hessian[i * n..][..n], product);
+        }
+    }
+
+    /// Improves codes and scales, block by block, until no block changes; the error of the row.
+    fn improve(&self, target: &[f32], row: &mut Row, effort: Effort, rng: &mut SplitMix64) -> f64 {
         if effort.sweeps > 0 {
             for _ in 0..ROUNDS {
                 let mut changed = false;
-                for b in 0..self.quadratic.blocks.len() {
-                    changed |= self.improve_block(row, b, effort, rng);
+                for b in 0..row.scales.len() {
+                    changed |= self.improve_block(target, row, b, effort, rng);
                 }
-                if !changed || self.quadratic.blocks.len() == 1 {
+                if !changed || row.scales.len() == 1 {
                     break;
                 }
                 self.solve_scales(target, row);
             }
         }
-        self.solve_scales(target, row);
+        self.solve_scales(target, row)
     }
 
     /// Searches the codes and the scale of block `b` with all others fixed; whether any code changed.
-    fn improve_block(&self, row: &mut Row, b: usize, effort: Effort, rng: &mut SplitMix64) -> bool {
-        let at = b * BLOCK;
-        let hessian = &self.quadratic.blocks[b];
-        let start: [i8; BLOCK] = std::array::from_fn(|i| row.trits[at + i]);
-        // The target of the block alone: the residual without what the block itself explains.
-        let mut target: [f32; BLOCK] = std::array::from_fn(|i| row.residual[at + i]);
-        let scale = row.scales[b] as f32;
-        for (i, &trit) in start.iter().enumerate().filter(|(_, trit)| **trit != 0) {
-            axpy_f32(f32::from(trit) * scale, &hessian[i * BLOCK..][..BLOCK], &mut target);
+    fn improve_block(&self, target: &[f32], row: &mut Row, b: usize, effort: Effort, rng: &mut SplitMix64) -> bool {
+        let (n, columns) = (self.quadratic.n, b * BLOCK..(b + 1) * BLOCK);
+        // What the other blocks leave to this one.
+        let mut rest: [f32; BLOCK] = std::array::from_fn(|i| target[columns.start + i]);
+        for (a, product) in row.products.chunks_exact(n).enumerate().filter(|(a, _)| *a != b) {
+            axpy_f32(-row.scales[a] as f32, &product[columns.clone()], &mut rest);
         }
-        let problem = BlockProblem { hessian, target: &target };
-        let before = Candidate::new(&problem, &start).gain();
+        let start: [i8; BLOCK] = std::array::from_fn(|i| row.trits[columns.start + i]);
+        let problem = BlockProblem { hessian: &self.quadratic.blocks[b], target: &rest };
         let found = problem.search(&start, effort, rng);
-        if found.gain() < before {
-            return false;
-        }
-        let new_scale = found.scale();
+        let product = &mut row.products[b * n..][..n];
         for (i, (&new, &old)) in found.trits.iter().zip(&start).enumerate() {
-            let change = f32::from(new) * new_scale as f32 - f32::from(old) * scale;
-            if change != 0.0 {
-                axpy_f32(
-                    -change,
-                    &self.quadratic.hessian[(at + i) * self.quadratic.n..][..self.quadratic.n],
-                    &mut row.residual,
-                );
-            }
+            self.add_column(product, columns.start + i, new - old);
         }
-        row.trits[at..][..BLOCK].copy_from_slice(&found.trits);
-        row.scales[b] = new_scale;
+        row.scales[b] = found.scale();
+        row.trits[columns].copy_from_slice(&found.trits);
         found.trits != start
     }
 
-    /// Solves for the scales of all blocks together, and keeps them if they are positive and lower the error.
-    fn solve_scales(&self, target: &[f32], row: &mut Row) {
+    /// Solves for the scales of all blocks together and keeps them if they are positive and lower the error; the error
+    /// of the row.
+    fn solve_scales(&self, target: &[f32], row: &mut Row) -> f64 {
+        let forms = Forms::new(target, row);
+        let error = forms.error(&row.scales);
         if !self.steps.has(Step::JointScales) {
-            return;
+            return error;
         }
-        let blocks = self.quadratic.blocks.len();
-        let mut matrix = vec![0.0; blocks * blocks];
-        let mut moments = vec![0.0; blocks];
-        for a in 0..blocks {
-            let mut product = vec![0.0f32; self.quadratic.n];
-            for i in a * BLOCK..(a + 1) * BLOCK {
-                if row.trits[i] != 0 {
-                    axpy_f32(
-                        f32::from(row.trits[i]),
-                        &self.quadratic.hessian[i * self.quadratic.n..][..self.quadratic.n],
-                        &mut product,
-                    );
-                }
-            }
-            let of_block = |values: &[f32], b: usize| -> f64 {
-                let (values, trits) = (&values[b * BLOCK..][..BLOCK], &row.trits[b * BLOCK..][..BLOCK]);
-                values.iter().zip(trits).map(|(&v, &t)| f64::from(v) * f64::from(t)).sum()
-            };
-            for b in 0..blocks {
-                matrix[a * blocks + b] = of_block(&product, b);
-            }
-            moments[a] = of_block(target, a);
-            if matrix[a * blocks + a] <= 0.0 {
-                // A block of zeros: its scale stays 0 and does not take part.
-                matrix[a * blocks + a] = 1.0;
-                moments[a] = 0.0;
-            }
+        let Some(scales) = forms.best_scales() else { return error };
+        let solved = forms.error(&scales);
+        if solved > error {
+            return error;
         }
-        let moments: Vec<f32> = moments.iter().map(|&m| m as f32).collect();
-        let Some(factor) = Factor::new(&Pool::serial(), &matrix, (0..blocks).collect()) else { return };
-        let scales = factor.solve(&moments);
-        let zero = |b: usize| row.trits[b * BLOCK..][..BLOCK].iter().all(|&t| t == 0);
-        if scales.iter().enumerate().any(|(b, s)| !s.is_finite() || *s < 0.0 || (*s == 0.0 && !zero(b))) {
-            return;
-        }
-        let mut solved = Row { scales, ..row.clone() };
-        solved.residual = self.residual(target, &solved);
-        if self.error(target, &solved) <= self.error(target, row) {
-            *row = solved;
-        }
-    }
-
-    /// `c - H q`, `[n]`.
-    fn residual(&self, target: &[f32], row: &Row) -> Vec<f32> {
-        let mut residual = target.to_vec();
-        for (i, &trit) in row.trits.iter().enumerate().filter(|(_, trit)| **trit != 0) {
-            let value = f32::from(trit) * row.scales[i / BLOCK] as f32;
-            axpy_f32(-value, &self.quadratic.hessian[i * self.quadratic.n..][..self.quadratic.n], &mut residual);
-        }
-        residual
-    }
-
-    /// `q H q' - 2 c q'`, from the residual.
-    fn error(&self, target: &[f32], row: &Row) -> f64 {
-        let values = row.trits.iter().enumerate().map(|(i, &trit)| f64::from(trit) * row.scales[i / BLOCK]);
-        -values
-            .zip(target.iter().zip(&row.residual))
-            .map(|(q, (&c, &r))| q * (f64::from(c) + f64::from(r)))
-            .sum::<f64>()
+        row.scales = scales;
+        solved
     }
 }
 
@@ -280,9 +236,48 @@ impl<'a> RowSolver<'a> {
 struct Row {
     trits: Vec<i8>,
     scales: Vec<f64>,
-    /// `c - H q`.
-    residual: Vec<f32>,
-    error: f64,
+    /// The products `H t_b` of each block's codes, `[blocks, n]`: changed codes cost one column of H each, and changed
+    /// scales cost nothing.
+    products: Vec<f32>,
+}
+
+/// The error of a row as a function of its scales: `s A s' - 2 d s'`.
+struct Forms {
+    /// `A_ab = t_a' H t_b`, `[blocks, blocks]`.
+    matrix: Vec<f64>,
+    /// `d_a = t_a' c`, `[blocks]`.
+    moments: Vec<f64>,
+}
+
+impl Forms {
+    fn new(target: &[f32], row: &Row) -> Self {
+        let of_blocks = |values: &[f32]| -> Vec<f64> {
+            let blocks = values.chunks_exact(BLOCK).zip(row.trits.chunks_exact(BLOCK));
+            blocks.map(|(v, t)| v.iter().zip(t).map(|(&v, &t)| f64::from(v) * f64::from(t)).sum()).collect()
+        };
+        let matrix = row.products.chunks_exact(row.trits.len()).flat_map(of_blocks).collect();
+        Self { matrix, moments: of_blocks(target) }
+    }
+
+    fn error(&self, scales: &[f64]) -> f64 {
+        let rows = self.matrix.chunks_exact(scales.len()).zip(&self.moments);
+        rows.zip(scales).map(|((row, moment), scale)| scale * (dot(row, scales) - 2.0 * moment)).sum()
+    }
+
+    /// The scales of least error; `None` unless they are positive, or 0 for blocks of zeros.
+    fn best_scales(&self) -> Option<Vec<f64>> {
+        let blocks = self.moments.len();
+        let (mut matrix, mut moments) = (self.matrix.clone(), self.moments.clone());
+        let zero: Vec<bool> = (0..blocks).map(|a| self.matrix[a * blocks + a] <= 0.0).collect();
+        for a in (0..blocks).filter(|&a| zero[a]) {
+            // A block of zeros takes no part: its row and column are 0, and its scale stays 0.
+            (matrix[a * blocks + a], moments[a]) = (1.0, 0.0);
+        }
+        let moments: Vec<f32> = moments.iter().map(|&m| m as f32).collect();
+        let scales = Factor::new(&Pool::serial(), &matrix, (0..blocks).collect())?.solve(&moments);
+        let usable = |(scale, zero): (&f64, &bool)| scale.is_finite() && (*scale > 0.0 || (*zero && *scale == 0.0));
+        scales.iter().zip(&zero).all(usable).then_some(scales)
+    }
 }
 
 fn mean_magnitude(weights: &[f32]) -> f64 {
