@@ -5,9 +5,12 @@
 //! its own rounding alone. This is GPTQ (arXiv 2210.17323), in the form of LDLQ (arXiv 2307.13304, section 4), which
 //! needs no inverse.
 //!
-//! **Invariant:** sums are F64 in an order that depends on the sizes alone.
+//! The factor is computed in F64 and kept in F32: an error of a solution lies where the form is flat, and costs little.
+//!
+//! **Invariant:** sums run in an order that depends on the sizes alone.
 
 use tl_kernels::Pool;
+use tl_kernels::dense::{axpy_f32, dot_f32};
 
 /// Fewest rows that are worth a thread.
 const MIN_ROWS: usize = 128;
@@ -18,9 +21,9 @@ pub(super) struct Factor {
     /// Position k of the factor is this column of the matrix.
     order: Vec<usize>,
     /// Row k holds `u_jk` for j < k, `[n, n]`.
-    unit: Vec<f64>,
+    unit: Vec<f32>,
     /// The weight `d_k` of each position in the error, `[n]`.
-    d: Vec<f64>,
+    d: Vec<f32>,
 }
 
 impl Factor {
@@ -54,54 +57,57 @@ impl Factor {
                 }
             });
         }
-        Some(Self { order, unit: a, d })
+        let narrow = |values: &[f64]| values.iter().map(|&v| v as f32).collect();
+        Some(Self { order, unit: narrow(&a), d: narrow(&d) })
     }
 
-    fn row(&self, k: usize) -> &[f64] {
+    fn row(&self, k: usize) -> &[f32] {
         &self.unit[k * self.d.len()..][..k]
     }
 
-    /// The solution of `H w = c`, `[n]`.
-    pub(super) fn solve(&self, c: &[f32]) -> Vec<f64> {
-        let mut w: Vec<f64> = self.order.iter().map(|&i| f64::from(c[i])).collect();
-        for k in (0..w.len()).rev() {
-            let (head, tail) = w.split_at_mut(k);
-            for (value, u) in head.iter_mut().zip(self.row(k)) {
-                *value -= u * tail[0];
+    /// The solutions of `H w = c` for some targets, each `[n]`, one behind the other.
+    ///
+    /// A row of the factor is read once for all of them.
+    pub(super) fn solve(&self, targets: &[f32]) -> Vec<f32> {
+        let n = self.d.len();
+        let mut solved: Vec<f32> = targets.chunks_exact(n).flat_map(|c| self.order.iter().map(|&i| c[i])).collect();
+        for k in (0..n).rev() {
+            for w in solved.chunks_exact_mut(n) {
+                let (head, tail) = w.split_at_mut(k);
+                axpy_f32(-tail[0], self.row(k), head);
             }
         }
-        w.iter_mut().zip(&self.d).for_each(|(w, d)| *w /= d);
-        for k in 0..w.len() {
-            w[k] -= dot(&w[..k], self.row(k));
+        for w in solved.chunks_exact_mut(n) {
+            w.iter_mut().zip(&self.d).for_each(|(w, d)| *w /= d);
         }
-        let mut solution = vec![0.0; w.len()];
-        for (value, &i) in w.iter().zip(&self.order) {
-            solution[i] = *value;
+        for k in 0..n {
+            for w in solved.chunks_exact_mut(n) {
+                w[k] -= dot_f32(&w[..k], self.row(k));
+            }
         }
-        solution
+        let mut solutions = vec![0.0; solved.len()];
+        for (solution, w) in solutions.chunks_exact_mut(n).zip(solved.chunks_exact(n)) {
+            for (value, &i) in w.iter().zip(&self.order) {
+                solution[i] = *value;
+            }
+        }
+        solutions
     }
 
-    /// Rounds `weights` `[n]` one by one to `round(column, value)`, each with the errors of those before it.
-    pub(super) fn propagate(&self, weights: &[f64], mut round: impl FnMut(usize, f64) -> f64) {
-        let mut errors = vec![0.0; weights.len()];
+    /// Rounds `weights` `[n]` one by one, each with the errors of those before it, in several ways at once:
+    /// `round(way, column, value)` is the value that `way` gives.
+    ///
+    /// A row of the factor is read once for all ways.
+    pub(super) fn propagate(&self, weights: &[f32], ways: usize, mut round: impl FnMut(usize, usize, f32) -> f32) {
+        let n = weights.len();
+        let mut errors = vec![0.0; ways * n];
         for (k, &column) in self.order.iter().enumerate() {
-            let value = weights[column] + dot(&errors[..k], self.row(k));
-            errors[k] = weights[column] - round(column, value);
+            for (way, errors) in errors.chunks_exact_mut(n).enumerate() {
+                let value = weights[column] + dot_f32(&errors[..k], self.row(k));
+                errors[k] = weights[column] - round(way, column, value);
+            }
         }
     }
-}
-
-/// The dot product in eight partial sums.
-pub(super) fn dot(x: &[f64], y: &[f64]) -> f64 {
-    let mut lanes = [0.0; 8];
-    let ((xs, x_rest), (ys, y_rest)) = (x.as_chunks::<8>(), y.as_chunks::<8>());
-    for (x, y) in xs.iter().zip(ys) {
-        for i in 0..8 {
-            lanes[i] += x[i] * y[i];
-        }
-    }
-    let rest: f64 = x_rest.iter().zip(y_rest).map(|(x, y)| x * y).sum();
-    ((lanes[0] + lanes[4]) + (lanes[1] + lanes[5])) + ((lanes[2] + lanes[6]) + (lanes[3] + lanes[7])) + rest
 }
 
 #[cfg(test)]
@@ -111,15 +117,23 @@ mod tests {
 
     const N: usize = 24;
 
+    fn dot(x: &[f64], y: &[f64]) -> f64 {
+        x.iter().zip(y).map(|(x, y)| x * y).sum()
+    }
+
     #[test]
     fn solutions_solve_the_equations_in_any_order() {
         let samples = Samples::new(N, 1);
         let hessian = &samples.hessian;
         let target: Vec<f32> = (0..N).map(|i| (i as f32 - 7.0) / 5.0).collect();
         for order in [(0..N).collect::<Vec<_>>(), (0..N).rev().collect()] {
-            let w = Factor::new(&Pool::serial(), hessian, order).unwrap().solve(&target);
-            for (row, target) in hessian.chunks_exact(N).zip(&target) {
-                assert!((dot(row, &w) - f64::from(*target)).abs() < 1e-6);
+            let twice = [&target[..], &target[..]].concat();
+            let solutions = Factor::new(&Pool::serial(), hessian, order).unwrap().solve(&twice);
+            for w in solutions.chunks_exact(N) {
+                for (row, target) in hessian.chunks_exact(N).zip(&target) {
+                    let product: f64 = row.iter().zip(w).map(|(h, &w)| h * f64::from(w)).sum();
+                    assert!((product - f64::from(*target)).abs() < 1e-5, "{product} is not {target}");
+                }
             }
         }
     }
@@ -138,15 +152,15 @@ mod tests {
     fn each_column_answers_for_its_own_rounding() {
         let hessian = Samples::new(N, 3).hessian;
         let factor = Factor::new(&Pool::serial(), &hessian, (0..N).collect()).unwrap();
-        let weights: Vec<f64> = (0..N).map(|i| f64::from(i as u32) / 7.0 - 1.5).collect();
+        let weights: Vec<f32> = (0..N).map(|i| i as f32 / 7.0 - 1.5).collect();
         let (mut rounded, mut own) = (vec![0.0; N], 0.0);
-        factor.propagate(&weights, |column, value| {
+        factor.propagate(&weights, 1, |_, column, value| {
             rounded[column] = value.round();
-            own += factor.d[column] * (value - value.round()).powi(2);
+            own += f64::from(factor.d[column]) * f64::from(value - value.round()).powi(2);
             rounded[column]
         });
-        let errors: Vec<f64> = weights.iter().zip(&rounded).map(|(w, q)| w - q).collect();
+        let errors: Vec<f64> = weights.iter().zip(&rounded).map(|(w, q)| f64::from(w - q)).collect();
         let error: f64 = hessian.chunks_exact(N).zip(&errors).map(|(row, e)| e * dot(row, &errors)).sum();
-        assert!((error - own).abs() < 1e-9 * error, "{error} is not {own}");
+        assert!((error - own).abs() < 1e-5 * error, "{error} is not {own}");
     }
 }

@@ -29,6 +29,8 @@ const MIN_HELD_OUT: usize = 8;
 const MIN_CHOOSING: usize = 64;
 /// Rows that settings are tried on.
 const TRIAL_ROWS: usize = 32;
+/// Rows that are solved for together, so that the factor of the Hessian is read once for all of them.
+const ROWS_PER_TASK: usize = 4;
 /// A setting replaces the one before it when it lowers the held-out error by more than this share.
 const MARGIN: f64 = 0.002;
 
@@ -254,9 +256,12 @@ impl<'a> Problem<'a> {
         let quadratic = self.inputs.quadratic(self.pool, steps, shrinkage);
         let solver = RowSolver::new(&quadratic, steps, effort, settings.scale_grid);
         let mut rows: Vec<Option<TernaryRow>> = vec![None; numbers.len()];
-        self.pool.chunks_mut(&mut rows, 1, |i, out| {
-            let seed = self.search.seed.wrapping_mul(1 << 20).wrapping_add(numbers[i] as u64);
-            out[0] = solver.solve(&targets[i * n..][..n], &teacher[i * n..][..n], seed);
+        self.pool.chunks_mut(&mut rows, ROWS_PER_TASK, |task, out| {
+            let (first, count) = (task * ROWS_PER_TASK, out.len());
+            let seed = |&number: &usize| self.search.seed.wrapping_mul(1 << 20).wrapping_add(number as u64);
+            let seeds: Vec<u64> = numbers[first..][..count].iter().map(seed).collect();
+            let range = first * n..(first + count) * n;
+            out.clone_from_slice(&solver.solve(&targets[range.clone()], &teacher[range], &seeds));
         });
         Ok(rows)
     }

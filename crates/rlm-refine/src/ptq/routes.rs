@@ -14,12 +14,16 @@ const BATCH_TOKENS: usize = 1024;
 const RUN_TOKENS: usize = 16;
 /// One run of this many is held out of the fit and judges its rows.
 const HELD_OUT: usize = 16;
+/// Runs by which the held-out one moves from one sixteen to the next; has no factor in common with sixteen.
+const SHIFT: usize = 5;
 /// Held-out tokens that a network is judged on at least, where its layer has as many.
 const ENOUGH_HELD_OUT: usize = 64;
 
-/// Whether a token is held out of the fit.
+/// Whether a token is held out of the fit: one run of every sixteen, another one each time, so that no position of the
+/// windows is left out of the fit or of the judgement.
 pub(super) fn is_held_out(token: usize) -> bool {
-    token / RUN_TOKENS % HELD_OUT == HELD_OUT / 2
+    let run = token / RUN_TOKENS;
+    run % HELD_OUT == (HELD_OUT / 2 + run / HELD_OUT * SHIFT) % HELD_OUT
 }
 
 /// The experts that teacher and student choose for each token; empty for a dense layer.
@@ -121,4 +125,17 @@ pub(crate) fn route(pool: &Pool, layer: &DecoderLayer, x: &[f32], hidden: usize)
         routes.extend(scratch.decision.ids.iter().copied().zip(scratch.decision.weights.iter().copied()));
     }
     (router.config().top_k, routes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_position_of_a_window_is_held_out_once_in_sixteen_windows() {
+        const WINDOW: usize = RUN_TOKENS * HELD_OUT;
+        let mut times = [0; WINDOW];
+        (0..HELD_OUT * WINDOW).filter(|&token| is_held_out(token)).for_each(|token| times[token % WINDOW] += 1);
+        assert_eq!(times, [1; WINDOW]);
+    }
 }

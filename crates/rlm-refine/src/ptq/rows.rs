@@ -3,7 +3,7 @@
 //! ```text
 //! minimise   q H q' - 2 c q'      over   q = s_b t_j   in block b of 256 columns,   t_j in {-1, 0, 1}
 //!
-//! starts   GPTQ at 0.8 .. 1.2 times the scale of weighted least squares       factor.rs
+//! starts   GPTQ at 0.8 .. 1.2 times the scale of weighted least squares, the best of them       factor.rs
 //! blocks   one after the other, the others fixed: the search of search.rs     until no block changes
 //! scales   of all blocks together: A s = d,  A_ab = t_a' H t_b,  d_a = t_a' c
 //! ```
@@ -16,7 +16,7 @@ use ternary_core::{BLOCK, Rounding, quantize_block, stored_scale};
 use tl_kernels::Pool;
 use tl_kernels::dense::axpy_f32;
 
-use super::factor::{Factor, dot};
+use super::factor::Factor;
 use super::search::{BlockProblem, Effort};
 use super::settings::ScaleGrid;
 use super::steps::{Step, Steps};
@@ -97,75 +97,84 @@ impl<'a> RowSolver<'a> {
         Self { quadratic, steps, effort, scales: scale_grid.multiples() }
     }
 
-    /// The row of least error for the target `c` `[n]`; `weights` `[n]` is the teacher's row. `None` when H is singular
-    /// or the target is 0: the row is then as good as any.
-    pub(super) fn solve(&self, target: &[f32], weights: &[f32], seed: u64) -> Option<TernaryRow> {
-        let factor = self.quadratic.factor.as_ref()?;
-        let wanted = factor.solve(target);
-        if !wanted.iter().all(|w| w.is_finite()) {
-            return None;
+    /// The rows of least error for some targets `c`, each `[n]` and one behind the other; `weights` are the teacher's
+    /// rows and `seeds` start the kicks. `None` for a row whose target is 0, and for all when H is singular: such a row is
+    /// as good as any.
+    pub(super) fn solve(&self, targets: &[f32], weights: &[f32], seeds: &[u64]) -> Vec<Option<TernaryRow>> {
+        let Some(factor) = &self.quadratic.factor else { return vec![None; seeds.len()] };
+        let n = self.quadratic.n;
+        let wanted = factor.solve(targets);
+        let mut starts: Vec<Row> = Vec::with_capacity(seeds.len() * self.scales.len());
+        for (wanted, weights) in wanted.chunks_exact(n).zip(weights.chunks_exact(n)) {
+            starts.extend(self.starts(factor, wanted, weights));
         }
-        let mut rng = SplitMix64::new(seed);
-        let descent = Effort { kicks: 0, ..self.effort };
-        let mut best: Option<(Row, f64)> = None;
-        for &scale in self.scales {
-            let mut row = self.start(factor, &wanted, weights, scale);
-            let error = self.improve(target, &mut row, descent, &mut rng);
-            if best.as_ref().is_none_or(|(_, lowest)| error < *lowest) {
-                best = Some((row, error));
-            }
-        }
-        let (mut row, _) = best?;
-        if self.effort.kicks > 0 {
-            self.improve(target, &mut row, self.effort, &mut rng);
-        }
-        let scales: Vec<f16> = row.scales.iter().map(|&scale| stored_scale(scale)).collect();
-        let used = scales.iter().any(|scale| *scale > f16::ZERO);
-        used.then_some(TernaryRow { trits: row.trits, scales })
+        self.multiply(&mut starts);
+        let rows = starts.chunks_exact_mut(self.scales.len()).zip(targets.chunks_exact(n)).zip(seeds);
+        rows.map(|((starts, target), &seed)| self.best_row(starts, target, seed)).collect()
     }
 
-    /// Codes for the weights that the target asks for, with scales of `multiple` times least squares.
-    fn start(&self, factor: &Factor, wanted: &[f64], weights: &[f32], multiple: f64) -> Row {
-        let mut trits = vec![0i8; self.quadratic.n];
-        let mut scales = Vec::with_capacity(self.quadratic.blocks.len());
+    /// Improves the best of the starts.
+    fn best_row(&self, starts: &mut [Row], target: &[f32], seed: u64) -> Option<TernaryRow> {
+        let errors = starts.iter_mut().map(|row| self.solve_scales(target, row));
+        let (best, error) = errors.enumerate().min_by(|(_, a), (_, b)| a.total_cmp(b))?;
+        if !error.is_finite() {
+            return None;
+        }
+        let (row, mut rng) = (&mut starts[best], SplitMix64::new(seed));
+        self.improve(target, row, &mut rng);
+        let scales: Vec<f16> = row.scales.iter().map(|&scale| stored_scale(scale)).collect();
+        let used = scales.iter().any(|scale| *scale > f16::ZERO);
+        used.then(|| TernaryRow { trits: row.trits.clone(), scales })
+    }
+
+    /// Codes for the weights that the target asks for, one start for each multiple of the scale of least squares.
+    fn starts(&self, factor: &Factor, wanted: &[f32], weights: &[f32]) -> Vec<Row> {
+        let plain = self.least_squares(wanted, weights);
+        let mut starts: Vec<Row> = self.scales.iter().map(|multiple| plain.scaled(*multiple)).collect();
+        let mut round = |start: usize, column: usize, value: f32| {
+            let Row { trits, scales, .. } = &mut starts[start];
+            let scale = scales[column / BLOCK] as f32;
+            let trit = if scale > 0.0 { (value / scale).clamp(-1.0, 1.0).round() } else { 0.0 };
+            trits[column] = trit as i8;
+            trit * scale
+        };
+        if self.steps.has(Step::Propagation) {
+            factor.propagate(wanted, self.scales.len(), round);
+        } else {
+            for (start, _) in self.scales.iter().enumerate().filter(|(_, multiple)| **multiple != 1.0) {
+                wanted.iter().enumerate().for_each(|(column, &value)| {
+                    round(start, column, value);
+                });
+            }
+        }
+        starts
+    }
+
+    /// The codes and scales of weighted least squares.
+    fn least_squares(&self, wanted: &[f32], weights: &[f32]) -> Row {
+        let mut trits = vec![0i8; wanted.len()];
+        let mut scales = Vec::with_capacity(wanted.len() / BLOCK);
         for (b, trits) in trits.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
             let at = b * BLOCK;
-            let values: [f32; BLOCK] = std::array::from_fn(|i| wanted[at + i] as f32);
+            let values: [f32; BLOCK] = std::array::from_fn(|i| wanted[at + i]);
             let importance: [f32; BLOCK] = std::array::from_fn(|i| self.quadratic.importance[at + i]);
             let scale = quantize_block(Rounding::LeastSquares, &values, Some(&importance), trits);
             let scale =
                 if scale.is_finite() { f64::from(scale.to_f32()) } else { mean_magnitude(&weights[at..][..BLOCK]) };
-            scales.push(scale * multiple);
+            scales.push(scale);
         }
-        if self.steps.has(Step::Propagation) || multiple != 1.0 {
-            let round = |column: usize, value: f64| {
-                let scale = scales[column / BLOCK];
-                let trit = if scale > 0.0 { (value / scale).clamp(-1.0, 1.0).round() } else { 0.0 };
-                trits[column] = trit as i8;
-                trit * scale
-            };
-            if self.steps.has(Step::Propagation) {
-                factor.propagate(wanted, round);
-            } else {
-                let mut round = round;
-                wanted.iter().enumerate().for_each(|(column, &value)| {
-                    round(column, value);
-                });
-            }
-        }
-        self.row(trits, scales)
+        Row { trits, scales, products: Vec::new() }
     }
 
-    /// A row of these codes and scales, with its products.
-    fn row(&self, trits: Vec<i8>, scales: Vec<f64>) -> Row {
-        let mut products = vec![0.0; scales.len() * trits.len()];
-        let blocks = products.chunks_exact_mut(trits.len()).zip(trits.chunks_exact(BLOCK));
-        for (b, (product, trits)) in blocks.enumerate() {
-            for (i, &trit) in trits.iter().enumerate() {
-                self.add_column(product, b * BLOCK + i, trit);
+    /// Computes the products of rows: a row of the Hessian is read once for all of them.
+    fn multiply(&self, rows: &mut [Row]) {
+        let n = self.quadratic.n;
+        rows.iter_mut().for_each(|row| row.products = vec![0.0; row.scales.len() * n]);
+        for i in 0..n {
+            for row in rows.iter_mut() {
+                self.add_column(&mut row.products[i / BLOCK * n..][..n], i, row.trits[i]);
             }
         }
-        Row { trits, scales, products }
     }
 
     /// Adds `change` times column `i` of the Hessian.
@@ -176,34 +185,34 @@ impl<'a> RowSolver<'a> {
         }
     }
 
-    /// Improves codes and scales, block by block, until no block changes; the error of the row.
-    fn improve(&self, target: &[f32], row: &mut Row, effort: Effort, rng: &mut SplitMix64) -> f64 {
-        if effort.sweeps > 0 {
-            for _ in 0..ROUNDS {
-                let mut changed = false;
-                for b in 0..row.scales.len() {
-                    changed |= self.improve_block(target, row, b, effort, rng);
-                }
-                if !changed || row.scales.len() == 1 {
-                    break;
-                }
-                self.solve_scales(target, row);
+    /// Improves codes and scales, block by block, until no block changes.
+    fn improve(&self, target: &[f32], row: &mut Row, rng: &mut SplitMix64) {
+        if self.effort.sweeps == 0 {
+            return;
+        }
+        for _ in 0..ROUNDS {
+            let mut changed = false;
+            for b in 0..row.scales.len() {
+                changed |= self.improve_block(target, row, b, rng);
+            }
+            self.solve_scales(target, row);
+            if !changed || row.scales.len() == 1 {
+                break;
             }
         }
-        self.solve_scales(target, row)
     }
 
     /// Searches the codes and the scale of block `b` with all others fixed; whether any code changed.
-    fn improve_block(&self, target: &[f32], row: &mut Row, b: usize, effort: Effort, rng: &mut SplitMix64) -> bool {
+    fn improve_block(&self, target: &[f32], row: &mut Row, b: usize, rng: &mut SplitMix64) -> bool {
         let (n, columns) = (self.quadratic.n, b * BLOCK..(b + 1) * BLOCK);
-        // What the other blocks leave to this one.
+        // The part of the target that the other blocks leave to this one.
         let mut rest: [f32; BLOCK] = std::array::from_fn(|i| target[columns.start + i]);
         for (a, product) in row.products.chunks_exact(n).enumerate().filter(|(a, _)| *a != b) {
             axpy_f32(-row.scales[a] as f32, &product[columns.clone()], &mut rest);
         }
         let start: [i8; BLOCK] = std::array::from_fn(|i| row.trits[columns.start + i]);
         let problem = BlockProblem { hessian: &self.quadratic.blocks[b], target: &rest };
-        let found = problem.search(&start, effort, rng);
+        let found = problem.search(&start, self.effort, rng);
         let product = &mut row.products[b * n..][..n];
         for (i, (&new, &old)) in found.trits.iter().zip(&start).enumerate() {
             self.add_column(product, columns.start + i, new - old);
@@ -241,6 +250,13 @@ struct Row {
     products: Vec<f32>,
 }
 
+impl Row {
+    /// The same codes with multiples of their scales.
+    fn scaled(&self, multiple: f64) -> Self {
+        Self { scales: self.scales.iter().map(|scale| scale * multiple).collect(), ..self.clone() }
+    }
+}
+
 /// The error of a row as a function of its scales: `s A s' - 2 d s'`.
 struct Forms {
     /// `A_ab = t_a' H t_b`, `[blocks, blocks]`.
@@ -275,9 +291,13 @@ impl Forms {
         }
         let moments: Vec<f32> = moments.iter().map(|&m| m as f32).collect();
         let scales = Factor::new(&Pool::serial(), &matrix, (0..blocks).collect())?.solve(&moments);
-        let usable = |(scale, zero): (&f64, &bool)| scale.is_finite() && (*scale > 0.0 || (*zero && *scale == 0.0));
-        scales.iter().zip(&zero).all(usable).then_some(scales)
+        let usable = |(scale, zero): (&f32, &bool)| scale.is_finite() && (*scale > 0.0 || (*zero && *scale == 0.0));
+        scales.iter().zip(&zero).all(usable).then(|| scales.into_iter().map(f64::from).collect())
     }
+}
+
+fn dot(x: &[f64], y: &[f64]) -> f64 {
+    x.iter().zip(y).map(|(x, y)| x * y).sum()
 }
 
 fn mean_magnitude(weights: &[f32]) -> f64 {
@@ -287,7 +307,6 @@ fn mean_magnitude(weights: &[f32]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ptq::factor::dot;
     use crate::ptq::samples::Samples;
 
     /// Two blocks, whose inputs share factors.
@@ -299,7 +318,7 @@ mod tests {
         let errors = rows.iter().map(|samples| {
             let quadratic = Quadratic::new(&Pool::serial(), &samples.hessian, N, &steps);
             let solver = RowSolver::new(&quadratic, &steps, effort, ScaleGrid::Five);
-            let row = solver.solve(&samples.target(), &samples.weights, 0).unwrap();
+            let row = solver.solve(&samples.target(), &samples.weights, &[0])[0].clone().unwrap();
             let mut q = vec![0.0; N];
             row.write_values(&mut q);
             let w: Vec<f64> = samples.weights.iter().map(|&w| f64::from(w)).collect();
@@ -339,11 +358,11 @@ mod tests {
         let solve = |hessian: &[f64], target: &[f32]| {
             let quadratic = Quadratic::new(&Pool::serial(), hessian, N, &steps);
             let effort = Effort { sweeps: 2, kicks: 2 };
-            RowSolver::new(&quadratic, &steps, effort, ScaleGrid::Five).solve(target, &samples.weights, 0)
+            RowSolver::new(&quadratic, &steps, effort, ScaleGrid::Five).solve(target, &samples.weights, &[0])
         };
-        assert_eq!(solve(&vec![0.0; N * N], &samples.target()), None);
-        assert_eq!(solve(&vec![1.0; N * N], &samples.target()), None);
-        assert_eq!(solve(&samples.hessian, &[0.0; N]), None);
-        assert_eq!(solve(&samples.hessian, &[f32::NAN; N]), None);
+        assert_eq!(solve(&vec![0.0; N * N], &samples.target()), [None]);
+        assert_eq!(solve(&vec![1.0; N * N], &samples.target()), [None]);
+        assert_eq!(solve(&samples.hessian, &[0.0; N]), [None]);
+        assert_eq!(solve(&samples.hessian, &[f32::NAN; N]), [None]);
     }
 }
