@@ -57,6 +57,12 @@ enum Verb {
     /// The same as `bitnet quantize`.
     #[command(disable_help_flag = true)]
     Quantize(Forwarded),
+    /// The same as `bitnet refine`.
+    #[command(disable_help_flag = true)]
+    Refine(Forwarded),
+    /// The same as `bitnet distill`.
+    #[command(disable_help_flag = true)]
+    Distill(Forwarded),
     /// The same as `bitnet synth`.
     #[command(disable_help_flag = true)]
     Synth(Forwarded),
@@ -85,6 +91,8 @@ fn main() -> ExitCode {
         Verb::Prove(args) => prove::run(&args),
         Verb::Suite(args) => suite::run(&args),
         Verb::Quantize(rest) => bitnet::forward("quantize", &rest.args),
+        Verb::Refine(rest) => bitnet::forward("refine", &rest.args),
+        Verb::Distill(rest) => bitnet::forward("distill", &rest.args),
         Verb::Synth(rest) => bitnet::forward("synth", &rest.args),
         Verb::EvalGates(rest) => bitnet::forward("eval-gates", &rest.args),
     };

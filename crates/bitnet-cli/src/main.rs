@@ -38,6 +38,8 @@ struct Cli {
 enum Verb {
     Run(verbs::run::Args),
     Quantize(verbs::quantize::Args),
+    Refine(Box<verbs::refine::Args>),
+    Distill(Box<verbs::distill::Args>),
     Inspect(verbs::inspect::Args),
     Doctor(verbs::doctor::Args),
     Verify(verbs::verify::Args),
@@ -60,6 +62,8 @@ fn main() -> ExitCode {
     exit::code(match cli.verb {
         Verb::Run(args) => verbs::run::execute(args),
         Verb::Quantize(args) => verbs::quantize::execute(args),
+        Verb::Refine(args) => verbs::refine::execute(&args),
+        Verb::Distill(args) => verbs::distill::execute(&args),
         Verb::Inspect(args) => verbs::inspect::execute(args),
         Verb::Doctor(args) => verbs::doctor::execute(args),
         Verb::Verify(args) => verbs::verify::execute(args),

@@ -1,13 +1,16 @@
 //! The verbs, one file each.
 
 pub(crate) mod bench;
+pub(crate) mod distill;
 pub(crate) mod doctor;
 pub(crate) mod dump;
 pub(crate) mod eval;
 pub(crate) mod eval_gates;
 pub(crate) mod inspect;
 pub(crate) mod quantize;
+pub(crate) mod refine;
 pub(crate) mod run;
 pub(crate) mod synth;
 pub(crate) mod tokenize;
+mod training;
 pub(crate) mod verify;

@@ -7,6 +7,7 @@ use gguf_bitnet::FormatError;
 use crate::policy::PolicyError;
 use crate::ptq::PtqError;
 use crate::recipe::RecipeError;
+use crate::train::TrainError;
 
 /// Result of this crate's functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -25,6 +26,9 @@ pub enum Error {
     /// A policy store cannot be used.
     #[error(transparent)]
     Policy(#[from] PolicyError),
+    /// A model cannot be trained, or a run cannot go on.
+    #[error(transparent)]
+    Train(#[from] TrainError),
     /// The memory limit is below the need of the tensor with the largest rows.
     #[error("{limit} bytes of memory are too few: `{tensor}` needs at least {needed} (raise --max-memory)")]
     Memory { limit: u64, needed: u64, tensor: String },

@@ -10,6 +10,7 @@
 //! | [`ptq`] | the calibrated method: trits and scales chosen on the activations of texts |
 //! | [`policy`] | what a run learned, kept for later ones |
 //! | [`measure`] | the traits of `behavior-eval` over loaded models: answers, routing, logits, the numbers of a forward pass |
+//! | [`train`] | forward and backward passes of a model, optimisers, and the runs that refine a student |
 //! | [`synth`] | models of any size with seeded random weights |
 //!
 //! **Invariant:** routers, norms, biases, the embedding and the head are never ternary.
@@ -24,6 +25,7 @@ mod quantize;
 mod recipe;
 mod student;
 pub mod synth;
+pub mod train;
 
 pub use error::{Error, Result};
 pub use precision::{Candidate, ClassCandidates, PrecisionOptions, PrecisionTable};

@@ -27,6 +27,18 @@ pub(crate) fn fraction(text: &str) -> Result<f64, String> {
     share.ok_or_else(|| "write a number between 0 and 1, for example 0.1".to_owned())
 }
 
+/// Parses a share from 0 to 1, both included.
+pub(crate) fn share(text: &str) -> Result<f32, String> {
+    let share = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
+    share.ok_or_else(|| "write a number from 0 to 1, for example 0.1".to_owned())
+}
+
+/// Parses a finite number above 0.
+pub(crate) fn positive(text: &str) -> Result<f32, String> {
+    let number = text.parse().ok().filter(|number: &f32| number.is_finite() && *number > 0.0);
+    number.ok_or_else(|| "write a number above 0, for example 0.001".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -55,6 +67,17 @@ mod tests {
         assert_eq!(fraction("0.25"), Ok(0.25));
         for wrong in ["0", "1", "-0.5", "nan", "", "half"] {
             assert!(fraction(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn rates_are_above_zero_and_shares_at_most_one() {
+        assert_eq!((positive("1e-3"), share("0"), share("1")), (Ok(1e-3), Ok(0.0), Ok(1.0)));
+        for wrong in ["0", "-1", "inf", "NaN", "", "x"] {
+            assert!(positive(wrong).is_err(), "{wrong}");
+        }
+        for wrong in ["-0.1", "1.01", "NaN", ""] {
+            assert!(share(wrong).is_err(), "{wrong}");
         }
     }
 }

@@ -19,6 +19,16 @@ impl Progress {
         Self::new("{msg} [{bar:30}] {pos}/{len} ETA {eta}", what)
     }
 
+    /// Counts steps, beside a text that changes.
+    pub(crate) fn steps(what: &'static str) -> Self {
+        Self::new("{msg} [{bar:30}] {pos}/{len} ETA {eta}", what)
+    }
+
+    /// Shows a text in place of the one so far.
+    pub(crate) fn say(&self, text: String) {
+        self.0.set_message(text);
+    }
+
     fn new(template: &str, what: &'static str) -> Self {
         let target =
             if std::io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };

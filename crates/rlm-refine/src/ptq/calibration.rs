@@ -143,6 +143,12 @@ impl Calibration {
         Ok(Self { windows, sources: reports, spans, blake3: hasher.finalize().to_string() })
     }
 
+    /// The windows of all sources, source after source.
+    #[must_use]
+    pub fn windows(&self) -> &[Vec<u32>] {
+        &self.windows
+    }
+
     /// Windows at even distances with at most `max_tokens` in all; the first, cut, where it alone has more.
     pub(crate) fn sample(&self, max_tokens: usize) -> Vec<Vec<u32>> {
         let sample = evenly(self.windows.clone(), max_tokens.min(self.tokens()));

@@ -3,13 +3,18 @@
 
 mod calibrated;
 mod defects;
+mod directions;
 mod fp8;
 mod from_gguf;
 mod golden_tokens;
 mod precision;
 mod prompts;
+mod refine;
 mod resume;
 mod sizes;
 mod sources;
+mod students;
+mod train_model;
+mod train_ops;
 mod types;
 mod values;

@@ -1,0 +1,141 @@
+//! The options of the verbs that train a student: models, texts, what is trained and how long.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use clap::ValueEnum;
+use clap::builder::NonEmptyStringValueParser;
+use moe_runtime::ModelFiles;
+use rlm_refine::ptq::{Calibration, NamedText, WindowOptions};
+use rlm_refine::train::optim::{OptimizerOptions, Rule};
+use rlm_refine::train::{Group, LossOptions, TrainOptions};
+use tl_kernels::Pool;
+
+use super::{ModelArg, Threads, positive, whole};
+use crate::load;
+
+/// Tokens of a window.
+const WINDOW_TOKENS: usize = 256;
+/// Most tokens of the texts that are used unless the options say otherwise.
+const TEXT_TOKENS: usize = 1 << 20;
+
+#[derive(clap::Args)]
+pub(crate) struct TrainingArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArg,
+    /// The teacher: model directory, GGUF file, or name in the local Hugging Face cache
+    #[arg(long, value_name = "MODEL", value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) teacher: String,
+    /// The GGUF to write
+    #[arg(short, long, value_name = "FILE", value_parser = super::path_not_stream(super::MODEL_OUT))]
+    pub(crate) out: PathBuf,
+    /// A text to train on: plain, or one JSON object with `messages` per line
+    #[arg(long, value_name = "FILE", required = true, value_parser = NonEmptyStringValueParser::new())]
+    calibration: Vec<String>,
+    /// Leave out windows that share 64 tokens in a row with this text
+    #[arg(long, value_name = "FILE", value_parser = NonEmptyStringValueParser::new())]
+    exclude: Vec<String>,
+    /// Most tokens of the texts, which share them equally [default: 1048576]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>(1..=u64::MAX))]
+    calibration_tokens: Option<usize>,
+    /// The groups to train, separated by commas: router, scales, norms, shared, dense, attention, head, embedding, trits
+    #[arg(long, value_name = "GROUPS", value_delimiter = ',')]
+    train: Vec<Group>,
+    /// Steps of the run [default: as many as --tokens needs]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>(1..=u64::from(u32::MAX)), conflicts_with = "tokens")]
+    steps: Option<usize>,
+    /// Tokens of the run, of which each text may be seen more than once
+    #[arg(long, value_name = "N", default_value_t = 400_000, value_parser = whole::<usize>(1..=u64::MAX))]
+    tokens: usize,
+    /// Windows of 256 tokens in a step
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = whole::<usize>(1..=1 << 16))]
+    windows: usize,
+    /// Windows that are in memory at a time
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = whole::<usize>(1..=1 << 16))]
+    windows_at_a_time: usize,
+    /// Highest rate of matrices; norms and scales take 3 times as much, latent trits 5 times
+    #[arg(long, value_name = "RATE", default_value_t = 1e-3, value_parser = positive)]
+    lr: f32,
+    /// The rule of the steps of matrices; all else takes AdamW
+    #[arg(long, value_enum, default_value = "adamw")]
+    optimizer: OptimizerName,
+    /// Share of cross entropy with the text that is added to the divergence from the teacher
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = super::share)]
+    ce: f32,
+    /// Seed of the order of windows
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// Steps between two states on the disk, from which a stopped run continues
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = whole::<usize>(1..=u64::MAX))]
+    checkpoint_steps: usize,
+    /// Steps between two measurements on windows that are held out
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = whole::<usize>(1..=u64::MAX))]
+    eval_steps: usize,
+    /// Write one JSON line per step to this file, and the curve beside it as SVG
+    #[arg(long, value_name = "FILE")]
+    pub(crate) log: Option<PathBuf>,
+    /// Replace an existing file
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Print the report as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) threads: Threads,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum OptimizerName {
+    /// Running means of gradients and of their squares
+    Adamw,
+    /// Orthogonal momentum, for the matrices of networks and attention
+    Muon,
+}
+
+impl TrainingArgs {
+    /// The texts, cut into windows by the student's tokenizer.
+    pub(crate) fn windows(&self, student: &ModelFiles, pool: &Pool) -> Result<Calibration> {
+        let read = |names: &[String]| {
+            names
+                .iter()
+                .map(|name| Ok(NamedText { name: name.clone(), text: load::read_text(name)? }))
+                .collect::<Result<Vec<_>>>()
+        };
+        let windows = WindowOptions {
+            window_tokens: WINDOW_TOKENS,
+            max_tokens: self.calibration_tokens.unwrap_or(TEXT_TOKENS),
+            ..WindowOptions::default()
+        };
+        Ok(Calibration::new(student, pool, &read(&self.calibration)?, &read(&self.exclude)?, windows)?)
+    }
+
+    /// The settings of the run; `groups` are trained unless the options say otherwise.
+    pub(crate) fn options(&self, groups: &[Group], soft_share: f32) -> TrainOptions {
+        let rule = match self.optimizer {
+            OptimizerName::Adamw => Rule::AdamW,
+            OptimizerName::Muon => Rule::Muon,
+        };
+        let mut groups = if self.train.is_empty() { groups.to_vec() } else { self.train.clone() };
+        groups.sort_unstable();
+        groups.dedup();
+        TrainOptions {
+            groups,
+            steps: self.steps.unwrap_or_else(|| self.tokens.div_ceil(self.windows * WINDOW_TOKENS)),
+            windows_per_step: self.windows,
+            windows_at_a_time: self.windows_at_a_time,
+            lr: self.lr,
+            optimizer: OptimizerOptions { rule, ..OptimizerOptions::default() },
+            loss: LossOptions { kl: 1.0, ce: self.ce },
+            seed: self.seed,
+            checkpoint_steps: self.checkpoint_steps,
+            eval_steps: self.eval_steps,
+            soft_share,
+            ..TrainOptions::default()
+        }
+    }
+
+    /// The file that receives a line per step, if one is wanted.
+    pub(crate) fn log(&self) -> Option<&Path> {
+        self.log.as_deref()
+    }
+}

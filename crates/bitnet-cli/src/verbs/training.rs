@@ -1,0 +1,98 @@
+//! The run behind `refine` and `distill`, with its progress and its report.
+
+use std::time::Instant;
+
+use anyhow::Result;
+use gguf_bitnet::peak_rss_bytes;
+use rlm_refine::Error;
+use rlm_refine::train::{RefineProgress, RefineReport, Refiner, TrainOptions};
+use serde_json::json;
+
+use crate::args::TrainingArgs;
+use crate::exit::UsageError;
+use crate::load;
+use crate::output::{self, Progress, size};
+
+/// Runs a training with these settings.
+pub(super) fn run(args: &TrainingArgs, options: TrainOptions) -> Result<()> {
+    gguf_bitnet::Job::check(&args.out, args.force)?;
+    let student = load::open(&args.model.model)?;
+    let teacher = load::open(&args.teacher)?;
+    let pool = args.threads.pool()?;
+    let calibration = args.windows(&student, &pool)?;
+    let mut shown = Shown::default();
+    let refiner = Refiner::new(&student, &teacher, &calibration, options, &pool);
+    let report = refiner.run(&args.out, args.force, args.log(), &mut |progress| shown.show(&progress));
+    let report = report.map_err(usage_of_source)?;
+    drop(shown);
+    if args.json {
+        return output::json(&json!({
+            "out": args.out, "report": report, "texts": calibration.sources, "peak_rss_bytes": peak_rss_bytes(),
+        }));
+    }
+    for source in &calibration.sources {
+        output::line(format_args!(
+            "{}: {} of {} windows used ({} tokens), {} excluded",
+            source.name, source.used, source.windows, source.tokens, source.excluded
+        ))?;
+    }
+    output::line(summary(&report))?;
+    let peak = peak_rss_bytes().map_or_else(String::new, |bytes| format!(", peak memory {}", size(bytes)));
+    output::line(format_args!("wrote and verified {} ({}{peak})", args.out.display(), size(report.output_bytes)))
+}
+
+fn usage_of_source(error: Error) -> anyhow::Error {
+    match error {
+        Error::OutputIsSource { .. } => UsageError::new(format!("--out: {error}")).into(),
+        error => error.into(),
+    }
+}
+
+fn summary(report: &RefineReport) -> String {
+    let trained: Vec<String> = report.trained.iter().map(|(group, n)| format!("{group} {n}")).collect();
+    let mut text = format!("{} steps, {} tokens; trained: {}", report.steps, report.tokens, trained.join(", "));
+    if let [Some(before), Some(after)] = report.held_out_kl {
+        text += &format!("\nKL divergence on held-out windows: {before:.5} before, {after:.5} after");
+    }
+    if let Some(changed) = report.changed_trits {
+        text += &format!("\ntrits changed: {:.2} %", 100.0 * changed);
+    }
+    text
+}
+
+/// The bar of the stage at work.
+#[derive(Default)]
+struct Shown {
+    bar: Option<(u8, Progress)>,
+    /// The time at which the first step of this call ended, and the tokens then.
+    start: Option<(Instant, u64)>,
+}
+
+impl Shown {
+    fn show(&mut self, progress: &RefineProgress) {
+        match progress {
+            RefineProgress::Hash(done, total) => {
+                self.bar(0, || Progress::bytes("reading both models")).show(*done, *total)
+            }
+            RefineProgress::Step(report) => {
+                let point = &report.point;
+                let (start, before) = *self.start.get_or_insert_with(|| (Instant::now(), point.tokens));
+                let rate = (point.tokens - before) as f64 / start.elapsed().as_secs_f64().max(1e-9);
+                let held_out = point.held_out_kl;
+                let bar = self.bar(1, || Progress::steps("training"));
+                let text = format!("loss {:.4}  {rate:.0} tokens/s", point.loss);
+                bar.say(held_out.map_or_else(|| text.clone(), |kl| format!("{text}  held-out KL {kl:.4}")));
+                bar.show(point.step as u64, report.steps as u64);
+            }
+            RefineProgress::Write(done, total) => self.bar(2, || Progress::bytes("writing")).show(*done, *total),
+            _ => {}
+        }
+    }
+
+    fn bar(&mut self, stage: u8, new: impl FnOnce() -> Progress) -> &Progress {
+        if self.bar.as_ref().is_none_or(|(of, _)| *of != stage) {
+            self.bar = None;
+        }
+        &self.bar.get_or_insert_with(|| (stage, new())).1
+    }
+}

@@ -1,0 +1,38 @@
+//! Training on a CPU: hand-written forward and backward passes of the models that the runtime runs.
+//!
+//! ```text
+//! windows ──► model.rs ──► layer.rs ──► parts/ ──► ops/          weights.rs: frozen ones from the file, trained ones from params.rs
+//!    teacher's logits ──► loss, gradients ──► optim/ ──► params.rs ──► write.rs: the student's file, else as it was
+//! ```
+//!
+//! `refine` has the job, `trainer` its steps and `state` what survives a kill; `docs/refinement.md` has the figures.
+//!
+//! **Invariant:** the numbers of a pass follow from the file and the windows, whatever the number of threads and the instruction
+//! set, so a run that was killed ends with the same bytes.
+
+mod batches;
+mod curve;
+mod error;
+mod history;
+mod layer;
+mod model;
+pub mod ops;
+pub mod optim;
+mod params;
+mod parts;
+mod refine;
+#[cfg(test)]
+pub(crate) mod samples;
+mod state;
+mod trainer;
+mod weights;
+mod write;
+
+pub use batches::Batches;
+pub use error::TrainError;
+pub use history::{History, Point};
+pub use model::{LossOptions, LossSums, SparseTargets, Targets, TeacherHidden, TrainModel};
+pub use params::{Group, Kind, Param, Params, PartGradient, UnknownGroup};
+pub use refine::{OnRefineProgress, RefineProgress, RefineReport, Refiner};
+pub use trainer::{StepReport, TrainOptions, Trainer, rate_factor};
+pub use weights::{Weights, trit};

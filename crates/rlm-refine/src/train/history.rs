@@ -1,0 +1,74 @@
+//! The figures of a run: its log as JSON lines, and its curve.
+//!
+//! **Invariant:** no line holds a time, so the log of a run that was killed and resumed is that of a run that was not.
+
+use std::path::Path;
+
+use gguf_bitnet::write_atomic;
+use serde::{Deserialize, Serialize};
+
+use super::curve::{Curve, svg};
+use crate::error::Result;
+
+/// The figures of one step.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Point {
+    /// The number of steps behind the figures.
+    pub step: usize,
+    /// Tokens trained on so far.
+    pub tokens: u64,
+    /// The loss of the step's windows.
+    pub loss: f64,
+    /// Their mean divergence from the teacher.
+    pub kl: f64,
+    /// The length of the gradient before it was bounded.
+    pub gradient: f64,
+    /// The rate of the step.
+    pub lr: f64,
+    /// The mean divergence on the windows that are held out, where it was measured.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub held_out_kl: Option<f64>,
+}
+
+/// The points of a run, in order.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct History {
+    /// One per step; the first stands in front of all steps.
+    pub points: Vec<Point>,
+}
+
+impl History {
+    /// The points as JSON lines.
+    #[must_use]
+    pub fn json_lines(&self) -> String {
+        let lines = self.points.iter().filter_map(|point| serde_json::to_string(point).ok());
+        lines.map(|line| line + "\n").collect()
+    }
+
+    /// The curves of both divergences over steps, as SVG.
+    #[must_use]
+    pub fn curve(&self) -> String {
+        let points = |value: &dyn Fn(&Point) -> Option<f64>| {
+            self.points.iter().filter_map(|point| Some((point.step as f64, value(point)?))).collect()
+        };
+        svg(&[
+            Curve { name: "training windows", points: points(&|point| (point.step > 0).then_some(point.kl)) },
+            Curve { name: "held-out windows", points: points(&|point| point.held_out_kl) },
+        ])
+    }
+
+    /// Writes the log to `path`, and the curve beside it with the ending `svg`.
+    ///
+    /// # Errors
+    /// A file that cannot be written.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        write_atomic(path, self.json_lines().as_bytes())?;
+        Ok(write_atomic(&path.with_extension("svg"), self.curve().as_bytes())?)
+    }
+
+    /// The last divergence that was measured on held-out windows.
+    #[must_use]
+    pub fn held_out_kl(&self) -> Option<f64> {
+        self.points.iter().rev().find_map(|point| point.held_out_kl)
+    }
+}

@@ -1,0 +1,380 @@
+//! A model in training: from windows of tokens to a loss and the gradients of what is trained.
+//!
+//! **Invariant:** logits are computed for some tokens at a time, so memory does not grow with tokens times vocabulary.
+
+use moe_runtime::ModelFiles;
+use tl_kernels::Pool;
+
+use super::error::TrainError;
+use super::layer::{self, Saved};
+use super::ops::loss::{Target, cross_entropy, divergence};
+use super::ops::matmul::{Mat, Out, multiply};
+use super::ops::rope::Turns;
+use super::params::{Group, PartGradient};
+use super::parts::context::Context;
+use super::parts::linear::{Linear, Norm};
+use super::parts::mla::rope;
+use super::weights::Weights;
+use crate::error::Result;
+
+/// Tokens whose logits are in memory at a time.
+const LOGIT_TOKENS: usize = 256;
+
+/// A model whose passes are computed in F32.
+#[derive(Debug)]
+pub struct TrainModel<'a> {
+    /// The weights that it multiplies with.
+    pub weights: Weights<'a>,
+    pool: &'a Pool,
+}
+
+/// The parts of a loss.
+#[derive(Clone, Copy, Debug)]
+pub struct LossOptions {
+    /// Factor of the divergence from the teacher.
+    pub kl: f32,
+    /// Factor of the cross entropy with the token that follows.
+    pub ce: f32,
+}
+
+impl Default for LossOptions {
+    /// Divergence, and a tenth of cross entropy.
+    fn default() -> Self {
+        Self { kl: 1.0, ce: 0.1 }
+    }
+}
+
+/// The sums of a loss over tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct LossSums {
+    /// Divergence from the teacher, in nats.
+    pub kl: f64,
+    /// Positions that it is summed over.
+    pub positions: usize,
+    /// Cross entropy with the token that follows, in nats.
+    pub ce: f64,
+    /// Positions that have a token behind them.
+    pub labels: usize,
+}
+
+impl LossSums {
+    /// The loss that is minimised: means, times their factors.
+    #[must_use]
+    pub fn value(&self, options: LossOptions) -> f64 {
+        f64::from(options.kl) * self.mean_kl() + f64::from(options.ce) * self.ce / self.labels.max(1) as f64
+    }
+
+    /// Adds the sums of other tokens.
+    pub fn add(&mut self, other: &LossSums) {
+        self.kl += other.kl;
+        self.positions += other.positions;
+        self.ce += other.ce;
+        self.labels += other.labels;
+    }
+
+    /// Mean divergence per position.
+    #[must_use]
+    pub fn mean_kl(&self) -> f64 {
+        self.kl / self.positions.max(1) as f64
+    }
+}
+
+/// Gives the teacher's logits of some positions: the target of a position, by its number in the batch.
+pub trait Targets {
+    /// Calls `take` with the target of each position of `first..first + n`, in order.
+    ///
+    /// # Errors
+    /// Logits that cannot be computed or read.
+    fn targets(&mut self, first: usize, n: usize, take: &mut dyn FnMut(usize, Target<'_>)) -> Result<()>;
+}
+
+/// Targets computed from the hidden states behind a teacher's last norm, `[n, hidden]`.
+#[derive(Debug)]
+pub struct TeacherHidden<'a> {
+    /// The teacher whose head gives the logits.
+    pub model: &'a TrainModel<'a>,
+    /// The hidden states of the batch.
+    pub hidden: Vec<f32>,
+}
+
+impl Targets for TeacherHidden<'_> {
+    fn targets(&mut self, first: usize, n: usize, take: &mut dyn FnMut(usize, Target<'_>)) -> Result<()> {
+        let width = self.model.files().config.hidden;
+        let logits = self.model.logits(&self.hidden[first * width..(first + n) * width])?;
+        let vocab = logits.len() / n.max(1);
+        logits.chunks_exact(vocab.max(1)).enumerate().for_each(|(i, row)| take(first + i, Target::Full(row)));
+        Ok(())
+    }
+}
+
+/// Targets that are known: probabilities of each position's likeliest tokens.
+#[derive(Clone, Debug, Default)]
+pub struct SparseTargets {
+    /// Per position, tokens and their probabilities.
+    pub rows: Vec<(Vec<u32>, Vec<f32>)>,
+}
+
+impl Targets for SparseTargets {
+    fn targets(&mut self, first: usize, n: usize, take: &mut dyn FnMut(usize, Target<'_>)) -> Result<()> {
+        for (i, (tokens, probabilities)) in self.rows[first..first + n].iter().enumerate() {
+            take(first + i, Target::Sparse { tokens, probabilities });
+        }
+        Ok(())
+    }
+}
+
+/// The states of a forward pass that its backward pass starts from.
+struct Trace {
+    saved: Vec<Saved>,
+    /// Behind the last layer, and behind the last norm.
+    last: Vec<f32>,
+    normed: Vec<f32>,
+}
+
+impl<'a> TrainModel<'a> {
+    /// A model over a file, of which tensors of `groups` are trained.
+    ///
+    /// # Errors
+    /// Weights that cannot be read.
+    pub fn new(files: &'a ModelFiles, groups: &[Group], pool: &'a Pool) -> Result<Self> {
+        Ok(Self { weights: Weights::new(files, groups)?, pool })
+    }
+
+    /// The file that frozen weights are read from.
+    #[must_use]
+    pub fn files(&self) -> &'a ModelFiles {
+        self.weights.files
+    }
+
+    fn turns(&self, windows: &[Vec<u32>]) -> Result<Turns> {
+        let longest = windows.iter().map(Vec::len).max().unwrap_or(0);
+        Ok(Turns::new(&rope(&self.files().config)?, longest))
+    }
+
+    fn trace(&self, windows: &[Vec<u32>], keep: bool) -> Result<Trace> {
+        let config = &self.files().config;
+        let mut x = Vec::new();
+        for &token in windows.iter().flatten() {
+            x.extend(self.weights.row("token_embd.weight", token as usize)?);
+        }
+        let (turns, lengths) = (self.turns(windows)?, windows.iter().map(Vec::len).collect::<Vec<_>>());
+        let mut saved = Vec::new();
+        for layer in 0..config.n_layers {
+            let (out, inputs) = layer::forward(self.context(&lengths, &turns, layer), x)?;
+            if keep {
+                saved.push(inputs);
+            }
+            x = out;
+        }
+        let context = self.context(&lengths, &turns, 0);
+        let normed = self.final_norm(context)?.forward(context, &x);
+        Ok(Trace { saved, last: x, normed })
+    }
+
+    fn context<'c>(&'c self, windows: &'c [usize], turns: &'c Turns, layer: usize) -> Context<'c> {
+        Context { pool: self.pool, weights: &self.weights, windows, turns, layer }
+    }
+
+    fn final_norm(&self, context: Context<'_>) -> Result<Norm> {
+        Norm::named(context, "output_norm.weight".to_owned(), self.files().config.norm_eps)
+    }
+
+    fn head_name(&self) -> &'static str {
+        if self.weights.has("output.weight") { "output.weight" } else { "token_embd.weight" }
+    }
+
+    /// The states behind the last norm, `[n, hidden]`.
+    ///
+    /// # Errors
+    /// Weights that cannot be read, a token that the model does not know.
+    pub fn hidden(&self, windows: &[Vec<u32>]) -> Result<Vec<f32>> {
+        Ok(self.trace(windows, false)?.normed)
+    }
+
+    /// The logits `[n, vocab]` of states behind the last norm.
+    ///
+    /// # Errors
+    /// Weights that cannot be read.
+    pub fn logits(&self, hidden: &[f32]) -> Result<Vec<f32>> {
+        let width = self.files().config.hidden;
+        let head = self.weights.matrix(self.head_name(), 0)?;
+        let (n, vocab) = (hidden.len() / width, head.len() / width);
+        let mut logits = vec![0.0; n * vocab];
+        let out = Out::to(&mut logits, vocab);
+        multiply(self.pool, out, Mat::new(hidden, n, width), Mat::new(&head, vocab, width).t());
+        Ok(logits)
+    }
+
+    /// The loss of windows, without gradients.
+    ///
+    /// # Errors
+    /// As [`TrainModel::hidden`], and the errors of `targets`.
+    pub fn loss(&self, windows: &[Vec<u32>], targets: &mut dyn Targets) -> Result<LossSums> {
+        let normed = self.hidden(windows)?;
+        let mut sums = LossSums::default();
+        self.head_pass(windows, &normed, targets, None, &mut sums)?;
+        Ok(sums)
+    }
+
+    /// The loss of windows; `share` times its gradient is added to those of the registry.
+    ///
+    /// # Errors
+    /// As [`TrainModel::loss`].
+    pub fn loss_and_gradients(
+        &mut self,
+        windows: &[Vec<u32>],
+        targets: &mut dyn Targets,
+        options: LossOptions,
+        share: f32,
+    ) -> Result<LossSums> {
+        let Trace { mut saved, last, normed } = self.trace(windows, true)?;
+        let mut sums = LossSums::default();
+        let mut wanted = HeadGradients { options, share, d_normed: vec![0.0; normed.len()], parts: Vec::new() };
+        self.head_pass(windows, &normed, targets, Some(&mut wanted), &mut sums)?;
+        let HeadGradients { d_normed, mut parts, .. } = wanted;
+        let (turns, lengths) = (self.turns(windows)?, windows.iter().map(Vec::len).collect::<Vec<_>>());
+        let mut d_x = vec![0.0; last.len()];
+        let context = self.context(&lengths, &turns, 0);
+        self.final_norm(context)?.backward(context, [&last, &d_normed], &mut d_x, &mut parts);
+        self.weights.params.add_gradients(parts);
+        for layer in (0..saved.len()).rev() {
+            let done = layer::backward(self.context(&lengths, &turns, layer), &saved[layer], d_x)?;
+            saved.truncate(layer);
+            d_x = done.d_x;
+            self.weights.params.add_gradients(done.parts);
+        }
+        self.embedding_backward(windows, &d_x)?;
+        Ok(sums)
+    }
+
+    fn embedding_backward(&mut self, windows: &[Vec<u32>], d_x: &[f32]) -> Result<()> {
+        let width = self.files().config.hidden;
+        if !self.weights.wants("token_embd.weight") {
+            return Ok(());
+        }
+        let mut parts: Vec<PartGradient> = Vec::new();
+        for (&token, d_row) in windows.iter().flatten().zip(d_x.chunks_exact(width)) {
+            let row = self.weights.row("token_embd.weight", token as usize)?;
+            parts.extend(self.weights.gradients("token_embd.weight", token as usize, &row, d_row.to_vec()));
+        }
+        self.weights.params.add_gradients(parts);
+        Ok(())
+    }
+
+    /// The loss of all positions, with the gradients of the states and of the head where they are `wanted`.
+    fn head_pass(
+        &self,
+        windows: &[Vec<u32>],
+        normed: &[f32],
+        targets: &mut dyn Targets,
+        mut wanted: Option<&mut HeadGradients>,
+        sums: &mut LossSums,
+    ) -> Result<()> {
+        let config = &self.files().config;
+        let (width, vocab) = (config.hidden, config.vocab);
+        let labels: Vec<Option<u32>> =
+            windows.iter().flat_map(|w| w.iter().skip(1).map(|&t| Some(t)).chain([None])).collect();
+        let n_labels = labels.iter().flatten().count();
+        let turns = self.turns(&[])?;
+        let context = self.context(&[], &turns, 0);
+        let head = Linear::named(context, self.head_name().to_owned(), 0, width)?;
+        for first in (0..labels.len()).step_by(LOGIT_TOKENS) {
+            let n = LOGIT_TOKENS.min(labels.len() - first);
+            let rows = &normed[first * width..(first + n) * width];
+            let logits = head.forward(context, rows);
+            let mut tasks: Vec<Task<'_>> = logits
+                .chunks_exact(vocab)
+                .zip(&labels[first..first + n])
+                .map(|(logits, &label)| Task {
+                    logits,
+                    label,
+                    teacher: Held::None,
+                    d: vec![0.0; vocab],
+                    kl: 0.0,
+                    ce: 0.0,
+                })
+                .collect();
+            targets.targets(first, n, &mut |position, target| tasks[position - first].teacher = Held::of(target))?;
+            let factors = wanted.as_ref().map_or((0.0, 0.0), |wanted| {
+                let LossOptions { kl, ce } = wanted.options;
+                (wanted.share * kl / labels.len() as f32, wanted.share * ce / n_labels.max(1) as f32)
+            });
+            self.pool.chunks_mut(&mut tasks, 8, |_, tasks| tasks.iter_mut().for_each(|task| task.compute(factors)));
+            for task in &tasks {
+                sums.kl += task.kl;
+                sums.ce += task.ce;
+                sums.positions += 1;
+                sums.labels += usize::from(task.label.is_some());
+            }
+            if let Some(HeadGradients { d_normed, parts, .. }) = wanted.as_deref_mut() {
+                let d_logits: Vec<f32> = tasks.into_iter().flat_map(|task| task.d).collect();
+                head.backward(context, [rows, &d_logits], &mut d_normed[first * width..(first + n) * width], parts);
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks that a teacher has the vocabulary of this model.
+    ///
+    /// # Errors
+    /// [`TrainError::Misfit`] with both numbers.
+    pub fn ensure_fits(&self, teacher: &ModelFiles) -> Result<()> {
+        let (student, teacher) = (self.files().config.vocab, teacher.config.vocab);
+        if student != teacher {
+            let reason = format!("the student knows {student} tokens, the teacher {teacher}");
+            return Err(TrainError::Misfit { reason }.into());
+        }
+        Ok(())
+    }
+}
+
+/// Where the gradients of a head pass go.
+struct HeadGradients {
+    options: LossOptions,
+    share: f32,
+    d_normed: Vec<f32>,
+    parts: Vec<PartGradient>,
+}
+
+/// A target that is held until its position is computed.
+enum Held {
+    None,
+    Full(Vec<f32>),
+    Sparse(Vec<u32>, Vec<f32>),
+}
+
+impl Held {
+    fn of(target: Target<'_>) -> Self {
+        match target {
+            Target::Full(logits) => Held::Full(logits.to_vec()),
+            Target::Sparse { tokens, probabilities } => Held::Sparse(tokens.to_vec(), probabilities.to_vec()),
+        }
+    }
+}
+
+/// The loss of one position.
+struct Task<'t> {
+    logits: &'t [f32],
+    label: Option<u32>,
+    teacher: Held,
+    /// `[vocab]`: the gradient of the logits.
+    d: Vec<f32>,
+    kl: f64,
+    ce: f64,
+}
+
+impl Task<'_> {
+    fn compute(&mut self, (kl, ce): (f32, f32)) {
+        let target = match &self.teacher {
+            Held::None => None,
+            Held::Full(logits) => Some(Target::Full(logits)),
+            Held::Sparse(tokens, probabilities) => Some(Target::Sparse { tokens, probabilities }),
+        };
+        if let Some(target) = target {
+            self.kl = divergence(self.logits, target, kl, &mut self.d);
+        }
+        if let Some(label) = self.label {
+            self.ce = cross_entropy(self.logits, label, ce, &mut self.d);
+        }
+    }
+}

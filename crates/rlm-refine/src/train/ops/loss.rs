@@ -1,0 +1,95 @@
+//! Losses of one position's logits, summed in F64, with their gradients.
+//!
+//! ```text
+//! KL, full      sum_v p_v ln(p_v / q_v)                              d_z = q - p
+//! KL, sparse    the same over the teacher's top tokens and one bucket for the rest
+//! CE            -ln q_label                                          d_z = q - onehot(label)
+//! ```
+//! with `p` the teacher's and `q` the student's probabilities.
+
+use tl_kernels::math;
+
+/// The logits of a teacher at one position.
+#[derive(Clone, Copy, Debug)]
+pub enum Target<'a> {
+    /// The logit of every token, `[vocab]`.
+    Full(&'a [f32]),
+    /// Probabilities of the likeliest tokens; what is missing to 1 is shared by all others.
+    Sparse {
+        /// The likeliest tokens, each of them once.
+        tokens: &'a [u32],
+        /// The probability of each of these tokens.
+        probabilities: &'a [f32],
+    },
+}
+
+/// Least probability of the bucket of all other tokens: a teacher's below it is rounding, and a student's above it keeps the
+/// gradient bounded.
+const LEAST_TAIL: f64 = 1e-6;
+
+/// The probabilities of logits in F64, and the number that turns a logit into the logarithm of its probability.
+struct Softmax {
+    p: Vec<f64>,
+    log_sum: f64,
+}
+
+impl Softmax {
+    fn new(logits: &[f32]) -> Self {
+        let top = logits.iter().fold(f32::NEG_INFINITY, |m, &z| if z > m { z } else { m });
+        let mut p: Vec<f64> = logits.iter().map(|&z| math::exp_f64(f64::from(z - top))).collect();
+        let sum: f64 = p.iter().sum();
+        p.iter_mut().for_each(|p| *p /= sum);
+        Self { p, log_sum: f64::from(top) + math::ln(sum) }
+    }
+
+    fn ln(&self, logit: f32) -> f64 {
+        f64::from(logit) - self.log_sum
+    }
+}
+
+/// The divergence of the student's `logits` `[vocab]` from `target`; adds `weight` times its gradient to `d_logits`.
+pub fn divergence(logits: &[f32], target: Target<'_>, weight: f32, d_logits: &mut [f32]) -> f64 {
+    let student = Softmax::new(logits);
+    let (q, weight) = (&student.p, f64::from(weight));
+    match target {
+        Target::Full(teacher) => {
+            let softmax = Softmax::new(teacher);
+            let mut sum = 0.0;
+            for (v, d) in d_logits.iter_mut().enumerate() {
+                let p = softmax.p[v];
+                sum += p * (softmax.ln(teacher[v]) - student.ln(logits[v]));
+                *d += (weight * (q[v] - p)) as f32;
+            }
+            sum
+        }
+        Target::Sparse { tokens, probabilities } => {
+            let seen: f64 = probabilities.iter().map(|&p| f64::from(p)).sum();
+            let tail = if seen > 1.0 - LEAST_TAIL { 0.0 } else { 1.0 - seen };
+            let student_seen: f64 = tokens.iter().map(|&t| q[t as usize]).sum();
+            let student_tail = (1.0 - student_seen).max(LEAST_TAIL);
+            let mut sum = if tail > 0.0 { tail * math::ln(tail / student_tail) } else { 0.0 };
+            let rest = seen + tail - tail / student_tail;
+            for (d, q) in d_logits.iter_mut().zip(q) {
+                *d += (weight * q * rest) as f32;
+            }
+            for (&token, &p) in tokens.iter().zip(probabilities) {
+                let (p, q) = (f64::from(p), q[token as usize]);
+                if p > 0.0 {
+                    sum += p * (math::ln(p) - student.ln(logits[token as usize]));
+                }
+                d_logits[token as usize] += (weight * (q * tail / student_tail - p)) as f32;
+            }
+            sum
+        }
+    }
+}
+
+/// The cross entropy of the student's `logits` `[vocab]` with the token that follows; adds `weight` times its gradient.
+pub fn cross_entropy(logits: &[f32], label: u32, weight: f32, d_logits: &mut [f32]) -> f64 {
+    let student = Softmax::new(logits);
+    for (d, q) in d_logits.iter_mut().zip(&student.p) {
+        *d += (f64::from(weight) * q) as f32;
+    }
+    d_logits[label as usize] -= weight;
+    -student.ln(logits[label as usize])
+}

@@ -1,0 +1,216 @@
+//! The registry of what a run trains: values, gradients, and the group that a user names.
+//!
+//! Only trained tensors are in it; all others are read from the file when they are needed. A ternary tensor gives one or
+//! two entries: the logarithms of factors on its scales, one per block, and the latent weights behind its trits.
+//!
+//! **Invariant:** entries stand in the order in which they were added, and every gradient has as many numbers as its values.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::str::FromStr;
+
+use gguf_bitnet::TensorClass;
+use serde::Serialize;
+
+/// A class of weights that a user switches on and off together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Group {
+    /// The matrices that score experts.
+    Router,
+    /// A factor per block of ternary weights.
+    Scales,
+    /// The weights of all norms.
+    Norms,
+    /// The experts that every token passes through.
+    SharedExperts,
+    /// The feed-forward networks of layers without experts.
+    DenseNetwork,
+    /// Attention matrices and their biases.
+    Attention,
+    /// The matrix of the logits.
+    Head,
+    /// The rows of the tokens.
+    Embedding,
+    /// The numbers that ternary weights are rounded from.
+    LatentTrits,
+}
+
+impl Group {
+    /// Every group, in the order of reports.
+    pub const ALL: [Group; 9] = [
+        Group::Router,
+        Group::Scales,
+        Group::Norms,
+        Group::SharedExperts,
+        Group::DenseNetwork,
+        Group::Attention,
+        Group::Head,
+        Group::Embedding,
+        Group::LatentTrits,
+    ];
+
+    /// The name on command lines and in reports.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Group::Router => "router",
+            Group::Scales => "scales",
+            Group::Norms => "norms",
+            Group::SharedExperts => "shared",
+            Group::DenseNetwork => "dense",
+            Group::Attention => "attention",
+            Group::Head => "head",
+            Group::Embedding => "embedding",
+            Group::LatentTrits => "trits",
+        }
+    }
+
+    /// The group of a tensor whose weights are not ternary; `None` for one that is never trained.
+    #[must_use]
+    pub fn of_class(class: TensorClass) -> Option<Group> {
+        Some(match class {
+            TensorClass::Router => Group::Router,
+            TensorClass::Norm => Group::Norms,
+            TensorClass::SharedExpert => Group::SharedExperts,
+            TensorClass::DenseFfn => Group::DenseNetwork,
+            TensorClass::Attention | TensorClass::AttentionKb | TensorClass::AttentionVb | TensorClass::Bias => {
+                Group::Attention
+            }
+            TensorClass::Head => Group::Head,
+            TensorClass::Embedding => Group::Embedding,
+            _ => return None,
+        })
+    }
+}
+
+impl fmt::Display for Group {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A name that no group has.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "there is no group `{0}`: name some of router, scales, norms, shared, dense, attention, head, embedding and trits"
+)]
+pub struct UnknownGroup(String);
+
+impl FromStr for Group {
+    type Err = UnknownGroup;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        Group::ALL.into_iter().find(|group| group.name() == name).ok_or_else(|| UnknownGroup(name.to_owned()))
+    }
+}
+
+/// The meaning of the numbers of an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// The weights that the model multiplies with.
+    Weights,
+    /// `ln` of a factor on each block's scale.
+    LogScales,
+    /// Latent weights over their block's scale, which rounding turns into trits.
+    Latents,
+}
+
+/// One entry: the numbers of a tensor that are trained.
+#[derive(Clone, Debug)]
+pub struct Param {
+    /// llama.cpp's name of the tensor.
+    pub name: String,
+    /// The group that it belongs to.
+    pub group: Group,
+    /// The meaning of its numbers.
+    pub kind: Kind,
+    /// Rows of the tensor flattened to `[rows, cols]`.
+    pub rows: usize,
+    /// Numbers in a row.
+    pub cols: usize,
+    /// Rows of one matrix of a stack.
+    pub matrix_rows: usize,
+    /// For latents, the scale of each block in the file; else empty.
+    pub block_scales: Vec<f32>,
+    /// The numbers as they are now, `[rows, cols]`.
+    pub values: Vec<f32>,
+    /// The gradient of the loss, `[rows, cols]`.
+    pub gradient: Vec<f32>,
+}
+
+/// A gradient of some numbers of an entry, in a run from `first` on.
+#[derive(Clone, Debug)]
+pub struct PartGradient {
+    /// Number of the entry.
+    pub param: usize,
+    /// Its first number that the gradient is for.
+    pub first: usize,
+    /// The gradient of the loss by these numbers.
+    pub values: Vec<f32>,
+}
+
+/// The entries of all tensors that are trained.
+#[derive(Clone, Debug, Default)]
+pub struct Params {
+    list: Vec<Param>,
+    by_name: HashMap<(String, Kind), usize>,
+}
+
+impl Params {
+    /// Adds an entry with zeros as its gradient.
+    ///
+    /// # Panics
+    /// When the entry exists, or has another number of values than its shape says.
+    pub fn add(&mut self, param: Param) {
+        assert_eq!(param.values.len(), param.rows * param.cols, "an entry has rows x cols values");
+        let gradient = vec![0.0; param.values.len()];
+        let known = self.by_name.insert((param.name.clone(), param.kind), self.list.len());
+        assert!(known.is_none(), "each entry is added once");
+        self.list.push(Param { gradient, ..param });
+    }
+
+    /// Number of the entry of a tensor.
+    #[must_use]
+    pub fn find(&self, name: &str, kind: Kind) -> Option<usize> {
+        self.by_name.get(&(name.to_owned(), kind)).copied()
+    }
+
+    /// The entries in the order in which they were added.
+    #[must_use]
+    pub fn list(&self) -> &[Param] {
+        &self.list
+    }
+
+    /// All entries, to change their values and gradients.
+    pub fn list_mut(&mut self) -> &mut [Param] {
+        &mut self.list
+    }
+
+    /// Numbers of all entries.
+    #[must_use]
+    pub fn numbers(&self) -> usize {
+        self.list.iter().map(|param| param.values.len()).sum()
+    }
+
+    /// Adds gradients in the order in which they are given.
+    pub fn add_gradients(&mut self, gradients: Vec<PartGradient>) {
+        for PartGradient { param, first, values } in gradients {
+            let into = &mut self.list[param].gradient[first..first + values.len()];
+            into.iter_mut().zip(&values).for_each(|(sum, value)| *sum += value);
+        }
+    }
+
+    /// Sets all gradients to 0.
+    pub fn clear_gradients(&mut self) {
+        self.list.iter_mut().for_each(|param| param.gradient.fill(0.0));
+    }
+
+    /// The first entry with a value or a gradient that is not finite.
+    #[must_use]
+    pub fn not_finite(&self) -> Option<&Param> {
+        let finite = |numbers: &[f32]| numbers.iter().all(|number| number.is_finite());
+        self.list.iter().find(|param| !finite(&param.values) || !finite(&param.gradient))
+    }
+}

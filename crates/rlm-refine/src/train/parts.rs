@@ -1,0 +1,16 @@
+//! The parts of a layer, each forward with a tape and backward from it.
+//!
+//! | file | contents |
+//! |---|---|
+//! | `context` | what every part needs: threads, weights, windows |
+//! | `linear` | products with a named matrix |
+//! | `mla`, `gqa` | attention of either kind |
+//! | `network` | gate, up and down |
+//! | `experts` | the router and its experts |
+
+pub(super) mod context;
+pub(super) mod experts;
+pub(super) mod gqa;
+pub(super) mod linear;
+pub(super) mod mla;
+pub(super) mod network;

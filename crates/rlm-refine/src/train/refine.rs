@@ -1,0 +1,270 @@
+//! The job that refines a student: training, then the student's file with the trained values.
+//!
+//! **Invariant:** the bytes of the output follow from both models, the windows and the settings in the manifest, so a job
+//! that was killed at any moment ends with the same bytes.
+
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use gguf_bitnet::{Array, GgufFile, GgufWriter, Job, Metadata, TensorSource, Value, identity_of, require_space};
+use moe_runtime::ModelFiles;
+use serde::Serialize;
+use serde_json::json;
+use tl_kernels::Pool;
+
+use super::error::TrainError;
+use super::params::Group;
+use super::trainer::{StepReport, TrainOptions, Trainer};
+use super::write::{encode, places};
+use crate::error::{Error, Result};
+use crate::ptq::{CALIBRATION_SPANS, Calibration};
+
+/// Bytes of a tensor that are written in one unit.
+const UNIT_BYTES: usize = 64 << 20;
+
+/// The least distance of a latent weight from the edge of its trit at the start, in units of its scale.
+const LATENT_MARGIN: f32 = 0.02;
+
+/// The stage of a job and how far it is.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum RefineProgress {
+    /// Bytes of both models read, and in all.
+    Hash(u64, u64),
+    /// A step is done.
+    Step(StepReport),
+    /// Bytes of the output written, and in all.
+    Write(u64, u64),
+}
+
+/// The callback of a job.
+pub type OnRefineProgress<'a> = dyn FnMut(RefineProgress) + 'a;
+
+/// The outcome of a job.
+#[derive(Clone, Debug, Serialize)]
+pub struct RefineReport {
+    /// Steps and tokens of the run.
+    pub steps: usize,
+    /// The number of tokens that were trained on.
+    pub tokens: u64,
+    /// Numbers that were trained, by group.
+    pub trained: Vec<(Group, usize)>,
+    /// Mean divergence on the held-out windows before the first step, and behind the last; `None` without such windows.
+    pub held_out_kl: [Option<f64>; 2],
+    /// For distillation, the share of trits that are others than before.
+    pub changed_trits: Option<f64>,
+    /// Size of the student.
+    pub output_bytes: u64,
+}
+
+/// A student, its teacher and the texts, opened and checked.
+#[derive(Debug)]
+pub struct Refiner<'a> {
+    /// The student and the teacher.
+    models: [&'a ModelFiles; 2],
+    calibration: &'a Calibration,
+    options: TrainOptions,
+    pool: &'a Pool,
+}
+
+impl<'a> Refiner<'a> {
+    /// A job on opened models; reads no weights.
+    #[must_use]
+    pub fn new(
+        student: &'a ModelFiles,
+        teacher: &'a ModelFiles,
+        calibration: &'a Calibration,
+        options: TrainOptions,
+        pool: &'a Pool,
+    ) -> Self {
+        Self { models: [student, teacher], calibration, options, pool }
+    }
+
+    /// Writes the refined student to `out`, or continues an earlier call that was stopped. `log` receives a JSON line per
+    /// step, and the curve beside it.
+    ///
+    /// # Errors
+    /// An existing `out` without `force`, one that belongs to a model, models that do not fit each other, a number that is not
+    /// finite (the state before it stays), too little disk.
+    pub fn run(
+        &self,
+        out: &Path,
+        force: bool,
+        log: Option<&Path>,
+        progress: &mut OnRefineProgress<'_>,
+    ) -> Result<RefineReport> {
+        Job::check(out, force)?;
+        if self.models.iter().any(|files| files.holds(out)) {
+            return Err(Error::OutputIsSource { path: out.display().to_string() });
+        }
+        let mut trainer =
+            Trainer::new(self.models, self.calibration.windows().to_vec(), self.options.clone(), self.pool)?;
+        if self.options.groups.contains(&Group::LatentTrits) {
+            trainer.model.weights.start_latents(self.models[1], LATENT_MARGIN)?;
+        }
+        let places = places(self.models[0], &trainer.model.weights)?;
+        let identities = self.identities(progress)?;
+        let file = self.student()?;
+        let mut writer = GgufWriter::new(&self.metadata(file, &identities)?, file.tensors().to_vec())?;
+        let output_bytes = writer.file_bytes();
+        require_space(out, output_bytes)?;
+        let mut job = Job::open(out, &self.manifest(&identities, output_bytes), force)?;
+        if !job.is_committed() {
+            if job.units().is_empty() {
+                job.append(json!({ "header": true }), |to| writer.begin(to).map_err(io::Error::other))?;
+            } else {
+                writer.resume(job.data_len())?;
+            }
+            let states = job.states();
+            trainer.restore(&states);
+            self.train(&mut trainer, &states, log, progress)?;
+            for unit in units(file).skip(job.units().len() - 1) {
+                let bytes = match places[unit.tensor] {
+                    None => file.bytes(unit.tensor)?[unit.bytes.clone()].to_vec(),
+                    Some(tensor) => {
+                        let ty = file.tensors()[unit.tensor].ty;
+                        let made = encode(&trainer.model.weights, tensor, ty, &file.bytes(unit.tensor)?)?;
+                        made[unit.bytes.clone()].to_vec()
+                    }
+                };
+                job.append(json!({ "tensor": unit.tensor }), |to| {
+                    writer.write_tensor(to, unit.tensor, &bytes).map_err(io::Error::other)
+                })?;
+                progress(RefineProgress::Write(job.data_len(), output_bytes));
+            }
+            let report = gguf_bitnet::verify(&job.data_path(), &mut |_, _| {})?;
+            if let Some(defect) = report.defects.first() {
+                return Err(Error::NotAsPlanned { defect: defect.to_string() });
+            }
+        }
+        let report = self.report(&trainer, output_bytes);
+        job.commit(out)?;
+        Ok(report)
+    }
+
+    fn train(
+        &self,
+        trainer: &mut Trainer<'_>,
+        states: &dyn Fn(usize) -> PathBuf,
+        log: Option<&Path>,
+        progress: &mut OnRefineProgress<'_>,
+    ) -> Result<()> {
+        while trainer.steps() < self.options.steps {
+            progress(RefineProgress::Step(trainer.step(states)?));
+            if trainer.is_at_checkpoint() {
+                trainer.save(states)?;
+                if let Some(log) = log {
+                    trainer.history.write(log)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn student(&self) -> Result<&'a GgufFile> {
+        let [student, _] = self.models;
+        let unusable = || TrainError::NoStudent { path: student.path().display().to_string() };
+        Ok(student.gguf().ok_or_else(unusable)?)
+    }
+
+    /// The BLAKE3 of the student and of the teacher.
+    fn identities(&self, progress: &mut OnRefineProgress<'_>) -> Result<[String; 2]> {
+        let mut before = 0;
+        let mut identity = |files: &ModelFiles| -> Result<String> {
+            let mut read = 0;
+            let metadata = files.gguf().map(GgufFile::metadata);
+            let identity = identity_of(&**files.catalog.source(), metadata, &mut |done, total| {
+                read = done;
+                progress(RefineProgress::Hash(before + done, before + total));
+            })?;
+            before += read;
+            Ok(identity.to_string())
+        };
+        let [student, teacher] = self.models;
+        Ok([identity(student)?, identity(teacher)?])
+    }
+
+    /// The settings that decide about the bytes.
+    fn settings(&self) -> serde_json::Value {
+        let o = &self.options;
+        json!({
+            "train": o.groups.iter().map(|group| group.name()).collect::<Vec<_>>(),
+            "steps": o.steps,
+            "windows_per_step": o.windows_per_step,
+            "windows_at_a_time": o.windows_at_a_time,
+            "lr": o.lr,
+            "optimizer": format!("{:?}", o.optimizer.rule).to_lowercase(),
+            "weight_decay": o.optimizer.adamw.weight_decay,
+            "clip": o.clip,
+            "kl": o.loss.kl,
+            "ce": o.loss.ce,
+            "soft_share": o.soft_share,
+            "seed": o.seed,
+        })
+    }
+
+    fn manifest(&self, [student, teacher]: &[String; 2], output_bytes: u64) -> serde_json::Value {
+        json!({
+            "job": "refine",
+            "tool_version": env!("CARGO_PKG_VERSION"),
+            "student_blake3": student,
+            "teacher_blake3": teacher,
+            "calibration_blake3": self.calibration.blake3,
+            "settings": self.settings(),
+            "checkpoint_steps": self.options.checkpoint_steps,
+            "eval_steps": self.options.eval_steps,
+            "output_bytes": output_bytes,
+        })
+    }
+
+    /// The student's metadata with the origin of the trained values. A verdict of gates was about the student before.
+    fn metadata(&self, file: &GgufFile, [student, teacher]: &[String; 2]) -> Result<Metadata> {
+        let mut metadata = file.metadata().clone();
+        metadata.retain(|key, _| !key.starts_with("craftsman.gates."));
+        let mut spans: Vec<u64> = match metadata.array(CALIBRATION_SPANS)? {
+            Some(Array::U64(spans)) => spans.clone(),
+            _ => Vec::new(),
+        };
+        let known: std::collections::HashSet<u64> = spans.iter().copied().collect();
+        spans.extend(self.calibration.spans.iter().filter(|span| !known.contains(span)));
+        metadata.insert(CALIBRATION_SPANS, Value::Array(Array::U64(spans)));
+        metadata.insert("craftsman.provenance.refined_from_blake3", student.as_str());
+        metadata.insert("craftsman.provenance.teacher_blake3", teacher.as_str());
+        metadata.insert("craftsman.provenance.refinement_blake3", self.calibration.blake3.as_str());
+        metadata.insert("craftsman.provenance.refinement", self.settings().to_string());
+        if self.options.groups.contains(&Group::LatentTrits) {
+            metadata.insert("craftsman.bitnet.weight_encoding", "distilled_ternary");
+        }
+        Ok(metadata)
+    }
+
+    fn report(&self, trainer: &Trainer<'_>, output_bytes: u64) -> RefineReport {
+        let params = &trainer.model.weights.params;
+        let numbers = |group| params.list().iter().filter(|p| p.group == group).map(|p| p.values.len()).sum::<usize>();
+        let trained = Group::ALL.into_iter().map(|group| (group, numbers(group))).filter(|(_, n)| *n > 0);
+        let points = &trainer.history.points;
+        RefineReport {
+            steps: trainer.steps(),
+            tokens: points.last().map_or(0, |point| point.tokens),
+            trained: trained.collect(),
+            held_out_kl: [points.first().and_then(|point| point.held_out_kl), trainer.history.held_out_kl()],
+            changed_trits: trainer.model.weights.changed_trits(),
+            output_bytes,
+        }
+    }
+}
+
+/// Some bytes of a tensor of the file.
+struct Unit {
+    tensor: usize,
+    bytes: Range<usize>,
+}
+
+/// All bytes of a file's tensors, in order.
+fn units(file: &GgufFile) -> impl Iterator<Item = Unit> + '_ {
+    file.tensors().iter().enumerate().flat_map(|(tensor, info)| {
+        let len = usize::try_from(info.bytes).unwrap_or(usize::MAX);
+        (0..len).step_by(UNIT_BYTES).map(move |start| Unit { tensor, bytes: start..len.min(start + UNIT_BYTES) })
+    })
+}

@@ -1,0 +1,259 @@
+//! The steps of a run, and its state between them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use moe_runtime::ModelFiles;
+use serde::Serialize;
+use tl_kernels::Pool;
+
+use super::batches::Batches;
+use super::error::TrainError;
+use super::history::{History, Point};
+use super::model::{LossOptions, LossSums, TeacherHidden, TrainModel};
+use super::optim::{Optimizer, OptimizerOptions, Schedule, clip};
+use super::params::{Group, Kind, Param};
+use super::state;
+use crate::error::Result;
+
+/// One of so many windows is held out, up to [`MAX_HELD_OUT`] of them.
+const HELD_OUT_SHARE: usize = 24;
+const MAX_HELD_OUT: usize = 16;
+
+/// The settings of a run.
+#[derive(Clone, Debug)]
+pub struct TrainOptions {
+    /// The groups that are trained.
+    pub groups: Vec<Group>,
+    /// Steps of the run.
+    pub steps: usize,
+    /// Windows of a step.
+    pub windows_per_step: usize,
+    /// Windows that are in memory at a time; gradients are summed over a step.
+    pub windows_at_a_time: usize,
+    /// The highest rate of matrices; [`rate_factor`] has those of other groups.
+    pub lr: f32,
+    /// The rules of the optimiser.
+    pub optimizer: OptimizerOptions,
+    /// Most length of the gradient.
+    pub clip: f32,
+    /// The parts of the loss.
+    pub loss: LossOptions,
+    /// Seed of the order of windows.
+    pub seed: u64,
+    /// Steps between two states on the disk.
+    pub checkpoint_steps: usize,
+    /// Steps between two measurements on held-out windows.
+    pub eval_steps: usize,
+    /// For latents, the share of the run after which trits are hard.
+    pub soft_share: f32,
+}
+
+impl Default for TrainOptions {
+    fn default() -> Self {
+        Self {
+            groups: vec![Group::Scales, Group::Norms, Group::SharedExperts],
+            steps: 400,
+            windows_per_step: 8,
+            windows_at_a_time: 8,
+            lr: 1e-3,
+            optimizer: OptimizerOptions::default(),
+            clip: 1.0,
+            loss: LossOptions { kl: 1.0, ce: 0.0 },
+            seed: 0,
+            checkpoint_steps: 50,
+            eval_steps: 50,
+            soft_share: 0.0,
+        }
+    }
+}
+
+/// The rate of an entry over that of matrices: numbers near 1 take larger steps than weights of a matrix.
+#[must_use]
+pub fn rate_factor(group: Group, kind: Kind) -> f32 {
+    match (group, kind) {
+        (_, Kind::LogScales) | (Group::Norms, _) => 3.0,
+        (_, Kind::Latents) => 5.0,
+        (Group::Router, _) => 0.3,
+        _ => 1.0,
+    }
+}
+
+/// The news of a run after each step.
+#[derive(Clone, Debug, Serialize)]
+pub struct StepReport {
+    /// The figures of the step.
+    pub point: Point,
+    /// All steps of the run.
+    pub steps: usize,
+}
+
+/// A run: model, optimiser, windows and history.
+#[derive(Debug)]
+pub struct Trainer<'a> {
+    /// The student with its trained weights.
+    pub model: TrainModel<'a>,
+    teacher: TrainModel<'a>,
+    optimizer: Optimizer,
+    options: TrainOptions,
+    pool: &'a Pool,
+    windows: Vec<Vec<u32>>,
+    held_out: Vec<Vec<u32>>,
+    /// The figures of all steps so far.
+    pub history: History,
+    last_good: usize,
+}
+
+impl<'a> Trainer<'a> {
+    /// A run in front of its first step. Some of the windows are held out.
+    ///
+    /// # Errors
+    /// Models that do not fit each other, no weights to train, weights that cannot be read.
+    pub fn new(
+        [student, teacher]: [&'a ModelFiles; 2],
+        windows: Vec<Vec<u32>>,
+        options: TrainOptions,
+        pool: &'a Pool,
+    ) -> Result<Self> {
+        let model = TrainModel::new(student, &options.groups, pool)?;
+        model.ensure_fits(teacher)?;
+        if model.weights.params.list().is_empty() {
+            let names: Vec<&str> = options.groups.iter().map(|group| group.name()).collect();
+            return Err(TrainError::NothingToTrain { groups: names.join(", ") }.into());
+        }
+        let optimizer = Optimizer::new(options.optimizer, &model.weights.params);
+        let teacher = TrainModel::new(teacher, &[], pool)?;
+        let (mut held_out, mut trained) = (Vec::new(), Vec::new());
+        let every = HELD_OUT_SHARE.max(windows.len() / MAX_HELD_OUT);
+        for (i, window) in windows.into_iter().enumerate() {
+            if i % every == every / 2 { held_out.push(window) } else { trained.push(window) }
+        }
+        held_out.truncate(MAX_HELD_OUT);
+        let history = History::default();
+        Ok(Self { model, teacher, optimizer, options, pool, windows: trained, held_out, history, last_good: 0 })
+    }
+
+    /// The number of steps that are done.
+    #[must_use]
+    pub fn steps(&self) -> usize {
+        self.optimizer.steps
+    }
+
+    /// The loss of windows, without gradients.
+    ///
+    /// # Errors
+    /// Weights that cannot be read.
+    pub fn measure(&self, windows: &[Vec<u32>]) -> Result<LossSums> {
+        let mut sums = LossSums::default();
+        for windows in windows.chunks(self.options.windows_at_a_time.max(1)) {
+            let mut targets = TeacherHidden { model: &self.teacher, hidden: self.teacher.hidden(windows)? };
+            sums.add(&self.model.loss(windows, &mut targets)?);
+        }
+        Ok(sums)
+    }
+
+    /// Takes the next step.
+    ///
+    /// # Errors
+    /// Weights that cannot be read; [`TrainError::NotFinite`], before any value is changed.
+    pub fn step(&mut self, state: &dyn Fn(usize) -> PathBuf) -> Result<StepReport> {
+        let step = self.steps();
+        let o = &self.options;
+        if step == 0 && self.history.points.is_empty() {
+            let kl = self.measure(&self.held_out)?.mean_kl();
+            let held_out_kl = (!self.held_out.is_empty()).then_some(kl);
+            self.history.points.push(Point { step, tokens: 0, loss: kl, kl, gradient: 0.0, lr: 0.0, held_out_kl });
+        }
+        self.model.weights.hardness = hardness(o, step);
+        let batches = Batches { windows: self.windows.len(), per_step: o.windows_per_step, seed: o.seed };
+        let batch: Vec<Vec<u32>> = batches.of_step(step).into_iter().map(|i| self.windows[i].clone()).collect();
+        self.model.weights.params.clear_gradients();
+        let mut sums = LossSums::default();
+        for part in batch.chunks(o.windows_at_a_time.max(1)) {
+            let mut targets = TeacherHidden { model: &self.teacher, hidden: self.teacher.hidden(part)? };
+            let share = part.len() as f32 / batch.len() as f32;
+            sums.add(&self.model.loss_and_gradients(part, &mut targets, o.loss, share)?);
+        }
+        self.ensure_finite(step, &sums, state)?;
+        let gradient = clip(&mut self.model.weights.params, o.clip);
+        let share = Schedule { steps: o.steps, warmup: o.steps / 20, floor: 0.02 }.share(step);
+        let rate = |param: &Param| o.lr * share * rate_factor(param.group, param.kind);
+        self.optimizer.step(self.pool, &mut self.model.weights.params, &rate);
+        let done = self.steps();
+        self.model.weights.hardness = hardness(o, done);
+        let is_measured = done.is_multiple_of(o.eval_steps.max(1)) || done == o.steps;
+        let held_out_kl = (is_measured && !self.held_out.is_empty())
+            .then(|| self.measure(&self.held_out).map(|sums| sums.mean_kl()))
+            .transpose()?;
+        let before = self.history.points.last().map_or(0, |point| point.tokens);
+        let tokens = before + batch.iter().map(Vec::len).sum::<usize>() as u64;
+        let lr = f64::from(o.lr * share);
+        let point =
+            Point { step: done, tokens, loss: sums.value(o.loss), kl: sums.mean_kl(), gradient, lr, held_out_kl };
+        self.history.points.push(point.clone());
+        Ok(StepReport { point, steps: o.steps })
+    }
+
+    fn ensure_finite(&self, step: usize, sums: &LossSums, state: &dyn Fn(usize) -> PathBuf) -> Result<()> {
+        let broken = self.model.weights.params.not_finite();
+        let what = match broken {
+            None if sums.value(self.options.loss).is_finite() => return Ok(()),
+            None => "the loss".to_owned(),
+            Some(param) => format!("the gradient of {}", param.name),
+        };
+        let group = broken.or(self.model.weights.params.list().first()).map_or("none", |param| param.group.name());
+        let last_good = self.last_good;
+        let kept = state(last_good).parent().map(Path::to_owned).unwrap_or_default();
+        Err(TrainError::NotFinite { step: step + 1, what, group, last_good, kept }.into())
+    }
+
+    /// Whether the state is to be written after the steps done so far.
+    #[must_use]
+    pub fn is_at_checkpoint(&self) -> bool {
+        self.steps().is_multiple_of(self.options.checkpoint_steps.max(1)) || self.steps() == self.options.steps
+    }
+
+    /// Writes the state, announces it as the event `DistillationCheckpoint`, and removes the one before the last.
+    ///
+    /// # Errors
+    /// A disk that refuses.
+    pub fn save(&mut self, state: &dyn Fn(usize) -> PathBuf) -> Result<()> {
+        let step = self.steps();
+        state::save(&state(step), &self.model.weights.params, &self.optimizer, &self.history)?;
+        if let Some(old) = self.last_good.checked_sub(self.options.checkpoint_steps.max(1)) {
+            // If it stays, the job removes it.
+            let _ = fs::remove_file(state(old));
+        }
+        self.last_good = step;
+        let point = self.history.points.last();
+        tracing::info!(
+            name: "DistillationCheckpoint",
+            step,
+            tokens = point.map_or(0, |point| point.tokens),
+            loss = point.map_or(0.0, |point| point.loss),
+            kl = point.map_or(0.0, |point| point.kl),
+            held_out_kl = self.history.held_out_kl().unwrap_or(f64::NAN),
+            "DistillationCheckpoint"
+        );
+        Ok(())
+    }
+
+    /// Continues from the last whole state of an earlier call; from the start without one.
+    pub fn restore(&mut self, state: &dyn Fn(usize) -> PathBuf) {
+        for step in (1..=self.options.steps).rev() {
+            let restored = state::restore(&state(step), &mut self.model.weights.params, &mut self.optimizer);
+            if let Some(history) = restored {
+                self.history = history;
+                self.last_good = step;
+                break;
+            }
+        }
+        self.model.weights.hardness = hardness(&self.options, self.steps());
+    }
+}
+
+/// The share of hard rounding in front of step `step`: it rises in a line over the soft share of the run.
+fn hardness(options: &TrainOptions, step: usize) -> f32 {
+    let soft = options.soft_share * options.steps as f32;
+    if soft > 0.0 { (step as f32 / soft).min(1.0) } else { 1.0 }
+}

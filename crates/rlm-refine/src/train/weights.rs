@@ -1,0 +1,245 @@
+//! The weights that a training pass multiplies with: from the registry where they are trained, from the file where not.
+//!
+//! ```text
+//! frozen               W = file
+//! weights              W = values                       d values = d W
+//! scales               W = exp(f_b) file                d f_b    = sum over block b of W d W
+//! latents u            W = exp(f_b) s_b round(u)        d u      = exp(f_b) s_b d W        straight through
+//! ```
+//! `s_b` is the scale of block `b` in the file, and `round` gives -1, 0 or 1. While training is softened by a share `1 - h`,
+//! `round(u)` is `h round(u) + (1 - h) clamp(u, -1, 1)`.
+//!
+//! **Invariant:** one matrix is in memory at a time, per thread, besides what is trained.
+
+use gguf_bitnet::LogicalTensor;
+use moe_runtime::ModelFiles;
+use ternary_core::BLOCK;
+use tl_kernels::math;
+
+use super::error::TrainError;
+use super::params::{Group, Kind, Param, Params, PartGradient};
+use crate::error::Result;
+
+/// The weights of a model in training.
+#[derive(Debug)]
+pub struct Weights<'a> {
+    /// The file of the student, or of a teacher.
+    pub files: &'a ModelFiles,
+    /// The registry of trained numbers.
+    pub params: Params,
+    /// The share of hard rounding in the latents, 0 to 1.
+    pub hardness: f32,
+}
+
+impl<'a> Weights<'a> {
+    /// The weights of a file; tensors of `groups` are trained.
+    ///
+    /// # Errors
+    /// Weights that cannot be read.
+    pub fn new(files: &'a ModelFiles, groups: &[Group]) -> Result<Self> {
+        let mut weights = Self { files, params: Params::default(), hardness: 1.0 };
+        for tensor in files.catalog.tensors() {
+            let is_ternary = files.catalog.tensor_type(tensor).is_some_and(gguf_bitnet::TensorType::is_ternary);
+            if is_ternary && tensor.cols().is_multiple_of(BLOCK) {
+                if groups.contains(&Group::Scales) {
+                    let cols = tensor.cols() / BLOCK;
+                    weights.add(tensor, Group::Scales, Kind::LogScales, vec![0.0; tensor.rows() * cols]);
+                }
+                if groups.contains(&Group::LatentTrits) {
+                    weights.add_latents(tensor)?;
+                }
+            } else if let Some(group) = Group::of_class(tensor.class).filter(|group| groups.contains(group)) {
+                let values = weights.whole(tensor)?;
+                weights.add(tensor, group, Kind::Weights, values);
+            }
+        }
+        Ok(weights)
+    }
+
+    fn add(&mut self, tensor: &LogicalTensor, group: Group, kind: Kind, values: Vec<f32>) {
+        let cols = values.len() / tensor.rows().max(1);
+        let (rows, matrix_rows) = (tensor.rows(), tensor.matrix_rows());
+        let (name, block_scales, gradient) = (tensor.name.clone(), Vec::new(), Vec::new());
+        self.params.add(Param { name, group, kind, rows, cols, matrix_rows, block_scales, values, gradient });
+    }
+
+    /// Adds latents that stand for the trits of the file: -1, 0 and 1.
+    fn add_latents(&mut self, tensor: &LogicalTensor) -> Result<()> {
+        let mut latents = self.whole(tensor)?;
+        let mut block_scales = Vec::with_capacity(latents.len() / BLOCK);
+        for block in latents.chunks_exact_mut(BLOCK) {
+            let scale = block.iter().fold(0.0f32, |m, w| m.max(w.abs()));
+            block.iter_mut().for_each(|w| *w = if scale > 0.0 { *w / scale } else { 0.0 });
+            block_scales.push(scale);
+        }
+        self.add(tensor, Group::LatentTrits, Kind::Latents, latents);
+        if let Some(param) = self.params.list_mut().last_mut() {
+            param.block_scales = block_scales;
+        }
+        Ok(())
+    }
+
+    /// Moves the latents of a tensor towards the weights of a teacher, as far as they are still rounded to the trits of the file:
+    /// where both disagree, they come to stand `margin` from the edge.
+    ///
+    /// # Errors
+    /// A teacher's tensor that is missing, of another shape, or cannot be read.
+    pub fn start_latents(&mut self, teacher: &ModelFiles, margin: f32) -> Result<()> {
+        for param in self.params.list_mut().iter_mut().filter(|param| param.kind == Kind::Latents) {
+            let missing = || TrainError::Missing { tensor: param.name.clone() };
+            let tensor = teacher.catalog.find(&param.name).ok_or_else(missing)?;
+            if tensor.rows() * tensor.cols() != param.values.len() || tensor.cols() != param.cols {
+                let reason = format!("{} has another shape in the teacher", param.name);
+                return Err(TrainError::Misfit { reason }.into());
+            }
+            let mut row = vec![0.0; param.cols];
+            for r in 0..param.rows {
+                teacher.catalog.read_rows(tensor, r..r + 1, &mut row)?;
+                let latents = &mut param.values[r * param.cols..(r + 1) * param.cols];
+                for (i, (latent, &w)) in latents.iter_mut().zip(&row).enumerate() {
+                    let scale = param.block_scales[(r * param.cols + i) / BLOCK];
+                    if scale > 0.0 {
+                        let (trit, edge) = (f32::from(trit(*latent)), 0.5 - margin);
+                        let low = if trit < 0.0 { -1.5 } else { trit - edge };
+                        let high = if trit > 0.0 { 1.5 } else { trit + edge };
+                        *latent = (w / scale).clamp(low, high);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn tensor(&self, name: &str) -> Result<&'a LogicalTensor> {
+        let missing = || TrainError::Missing { tensor: name.to_owned() };
+        Ok(self.files.catalog.find(name).ok_or_else(missing)?)
+    }
+
+    fn whole(&self, tensor: &LogicalTensor) -> Result<Vec<f32>> {
+        let mut values = vec![0.0; tensor.elements()];
+        self.files.catalog.read_rows(tensor, 0..tensor.rows(), &mut values)?;
+        Ok(values)
+    }
+
+    /// Whether the model has a tensor.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        self.files.catalog.find(name).is_some()
+    }
+
+    /// Whether a tensor is trained in any way, so that the gradient of its weights is wanted.
+    #[must_use]
+    pub fn wants(&self, name: &str) -> bool {
+        [Kind::Weights, Kind::LogScales, Kind::Latents].iter().any(|&kind| self.params.find(name, kind).is_some())
+    }
+
+    /// The weights of matrix `outer` of a stack, or of a matrix or a vector with `outer` = 0.
+    ///
+    /// # Errors
+    /// A tensor that is missing or cannot be read.
+    pub fn matrix(&self, name: &str, outer: usize) -> Result<Vec<f32>> {
+        let tensor = self.tensor(name)?;
+        self.rows(tensor, outer * tensor.matrix_rows(), tensor.matrix_rows())
+    }
+
+    /// Row `row` of a matrix.
+    ///
+    /// # Errors
+    /// A tensor that is missing or cannot be read, a row that it does not have.
+    pub fn row(&self, name: &str, row: usize) -> Result<Vec<f32>> {
+        self.rows(self.tensor(name)?, row, 1)
+    }
+
+    /// The vector called `name`, if the model has it.
+    ///
+    /// # Errors
+    /// A tensor that cannot be read.
+    pub fn optional_vector(&self, name: &str) -> Result<Option<Vec<f32>>> {
+        self.has(name).then(|| self.matrix(name, 0)).transpose()
+    }
+
+    /// `n` rows of a tensor from `first` on.
+    fn rows(&self, tensor: &LogicalTensor, first: usize, n: usize) -> Result<Vec<f32>> {
+        let cols = tensor.cols();
+        if let Some(index) = self.params.find(&tensor.name, Kind::Weights) {
+            return Ok(self.params.list()[index].values[first * cols..(first + n) * cols].to_vec());
+        }
+        let scales = self.params.find(&tensor.name, Kind::LogScales);
+        let mut values = vec![0.0; n * cols];
+        if let Some(index) = self.params.find(&tensor.name, Kind::Latents) {
+            let latents = &self.params.list()[index].values[first * cols..(first + n) * cols];
+            for (b, (block, latents)) in values.chunks_exact_mut(BLOCK).zip(latents.chunks_exact(BLOCK)).enumerate() {
+                let scale = self.latent_scale(index, scales, first * cols / BLOCK + b);
+                block.iter_mut().zip(latents).for_each(|(w, &u)| *w = scale * self.rounded(u));
+            }
+            return Ok(values);
+        }
+        self.files.catalog.read_rows(tensor, first..first + n, &mut values)?;
+        if let Some(scales) = scales {
+            for (b, block) in values.chunks_exact_mut(BLOCK).enumerate() {
+                let factor = math::exp(self.params.list()[scales].values[first * cols / BLOCK + b]);
+                block.iter_mut().for_each(|w| *w *= factor);
+            }
+        }
+        Ok(values)
+    }
+
+    /// The scale of block `number` of the latents `index`, whose scales are trained as `scales`.
+    fn latent_scale(&self, index: usize, scales: Option<usize>, number: usize) -> f32 {
+        let list = self.params.list();
+        list[index].block_scales[number] * scales.map_or(1.0, |scales| math::exp(list[scales].values[number]))
+    }
+
+    /// The number that a latent weight stands for, in units of its scale.
+    fn rounded(&self, latent: f32) -> f32 {
+        let clamped = latent.clamp(-1.0, 1.0);
+        let hard = f32::from(trit(latent));
+        if self.hardness >= 1.0 { hard } else { self.hardness * hard + (1.0 - self.hardness) * clamped }
+    }
+
+    /// The share of trits that are others than in the file; `None` where no latents are trained.
+    #[must_use]
+    pub fn changed_trits(&self) -> Option<f64> {
+        let (mut changed, mut all) = (0u64, 0u64);
+        for param in self.params.list().iter().filter(|param| param.kind == Kind::Latents) {
+            let tensor = self.files.catalog.find(&param.name)?;
+            let stored = self.whole(tensor).ok()?;
+            let trits = stored.iter().map(|&w| i8::from(w > 0.0) - i8::from(w < 0.0));
+            changed +=
+                param.values.iter().zip(trits).filter(|(latent, stored)| trit(**latent) != *stored).count() as u64;
+            all += stored.len() as u64;
+        }
+        (all > 0).then(|| changed as f64 / all as f64)
+    }
+
+    /// The gradients of the registry's entries for the gradient `d_weights` of the matrix `outer` of a tensor, whose weights
+    /// are `weights`.
+    #[must_use]
+    pub fn gradients(&self, name: &str, outer: usize, weights: &[f32], d_weights: Vec<f32>) -> Vec<PartGradient> {
+        let first = outer * weights.len();
+        let mut parts = Vec::new();
+        if let Some(param) = self.params.find(name, Kind::LogScales) {
+            let along = |(w, d): (&[f32], &[f32])| w.iter().zip(d).map(|(w, d)| w * d).sum();
+            let values = weights.chunks_exact(BLOCK).zip(d_weights.chunks_exact(BLOCK)).map(along).collect();
+            parts.push(PartGradient { param, first: first / BLOCK, values });
+        }
+        if let Some(param) = self.params.find(name, Kind::Latents) {
+            let mut values = d_weights;
+            let scales = self.params.find(name, Kind::LogScales);
+            for (b, block) in values.chunks_exact_mut(BLOCK).enumerate() {
+                let scale = self.latent_scale(param, scales, first / BLOCK + b);
+                block.iter_mut().for_each(|d| *d *= scale);
+            }
+            parts.push(PartGradient { param, first, values });
+        } else if let Some(param) = self.params.find(name, Kind::Weights) {
+            parts.push(PartGradient { param, first, values: d_weights });
+        }
+        parts
+    }
+}
+
+/// The trit that a latent weight is rounded to.
+#[must_use]
+pub fn trit(latent: f32) -> i8 {
+    i8::from(latent > 0.5) - i8::from(latent < -0.5)
+}

@@ -1,0 +1,210 @@
+//! Whole models in training: numbers of the runtime, of PyTorch, and of differences.
+
+use std::sync::Arc;
+
+use behavior_eval::model::LanguageModel;
+use mla_attention::CacheType;
+use moe_runtime::{CraftsmanModel, LoadOptions, ModelFiles};
+use rlm_refine::measure::TextScorer;
+use rlm_refine::train::ops::loss::Target;
+use rlm_refine::train::optim::{AdamW, Muon};
+use rlm_refine::train::{Group, Kind, LossOptions, SparseTargets, Targets, TrainModel};
+use safetensors::SafeTensors;
+use ternary_core::ActMode;
+use tl_kernels::Pool;
+
+use crate::directions::{assert_model_gradient, dot};
+use crate::students::student;
+
+/// Every group of weights that are not ternary.
+const DENSE: [Group; 7] = [
+    Group::Router,
+    Group::Norms,
+    Group::SharedExperts,
+    Group::DenseNetwork,
+    Group::Attention,
+    Group::Head,
+    Group::Embedding,
+];
+
+/// Logits of a teacher, `[n, vocab]`.
+struct Logits<'a> {
+    rows: &'a [f32],
+    vocab: usize,
+}
+
+impl Targets for Logits<'_> {
+    fn targets(&mut self, first: usize, n: usize, take: &mut dyn FnMut(usize, Target<'_>)) -> rlm_refine::Result<()> {
+        for position in first..first + n {
+            take(position, Target::Full(&self.rows[position * self.vocab..][..self.vocab]));
+        }
+        Ok(())
+    }
+}
+
+fn tokens(n: usize, vocab: usize) -> Vec<u32> {
+    (0..n).map(|i| ((i * 7919 + 13) % vocab) as u32).collect()
+}
+
+fn floats(file: &SafeTensors<'_>, name: &str) -> Vec<f32> {
+    let tensor = file.tensor(name).unwrap();
+    tensor.data().as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
+}
+
+fn runtime_logits(files: &ModelFiles, tokens: &[u32]) -> Vec<f32> {
+    let options = LoadOptions { act_mode: Some(ActMode::F32), ..LoadOptions::default() };
+    let model = Arc::new(CraftsmanModel::from_files(files, &options).unwrap());
+    let mut scorer = TextScorer::new(model, tokens.len(), CacheType::F32).unwrap();
+    let mut logits = Vec::new();
+    scorer.logits(tokens, 0, &mut |_, row| logits.extend_from_slice(row)).unwrap();
+    logits
+}
+
+#[test]
+fn logits_are_those_of_the_runtime_for_every_kind_of_layer() {
+    let pool = Pool::new(2).unwrap();
+    let mut cases: Vec<_> = [
+        "glm-tiny",
+        "glm-tiny-top4",
+        "glm4-moe-gqa",
+        "deepseek-v2-groups",
+        "no-q-lora",
+        "bitnet-plain",
+        "llama-tied-odd",
+    ]
+    .iter()
+    .map(|case| fixtures::path(format!("goldens/{case}")))
+    .collect();
+    let dir = tempfile::tempdir().unwrap();
+    cases.push(student(dir.path()));
+    for path in cases {
+        let files = ModelFiles::open(&path).unwrap();
+        let tokens = tokens(24, files.config.vocab);
+        let model = TrainModel::new(&files, &[Group::Scales, Group::LatentTrits], &pool).unwrap();
+        let windows = [tokens.clone(), tokens[..9].to_vec()];
+        let ours = model.logits(&model.hidden(&windows).unwrap()).unwrap();
+        let theirs = [runtime_logits(&files, &windows[0]), runtime_logits(&files, &windows[1])].concat();
+        let largest = theirs.iter().fold(0.0f32, |m, z| m.max(z.abs()));
+        let error = ours.iter().zip(&theirs).fold(0.0f32, |m, (a, b)| m.max((a - b).abs()));
+        assert!(ours.len() == theirs.len() && error <= 1e-4 * largest, "{}: {error} of {largest}", path.display());
+    }
+}
+
+#[test]
+fn gradients_and_a_step_are_those_of_pytorch() {
+    let bytes = std::fs::read(fixtures::path("goldens/gradients/glm-tiny.safetensors")).unwrap();
+    let golden = SafeTensors::deserialize(&bytes).unwrap();
+    let inputs = std::fs::read(fixtures::path("goldens/glm-tiny/golden.safetensors")).unwrap();
+    let inputs = SafeTensors::deserialize(&inputs).unwrap();
+    let ids = inputs.tensor("input_ids").unwrap();
+    let ids: Vec<u32> = ids.data().as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b) as u32).collect();
+    let files = ModelFiles::open(&fixtures::path("goldens/glm-tiny")).unwrap();
+    let pool = Pool::new(2).unwrap();
+    let mut model = TrainModel::new(&files, &DENSE, &pool).unwrap();
+    let vocab = files.config.vocab;
+    let mut teacher = floats(&inputs, "logits");
+    teacher.chunks_exact_mut(vocab).for_each(|row| row.rotate_right(1));
+    let mut targets = Logits { rows: &teacher, vocab };
+    let options = LossOptions { kl: 1.0, ce: 0.1 };
+    let sums = model.loss_and_gradients(&[ids], &mut targets, options, 1.0).unwrap();
+    let expected = golden.tensor("loss").unwrap();
+    let expected: Vec<f64> =
+        expected.data().as_chunks::<8>().0.iter().map(|bytes| f64::from_le_bytes(*bytes)).collect();
+    for (ours, theirs) in [sums.value(options), sums.mean_kl()].iter().zip(&expected) {
+        assert!((ours - theirs).abs() < 1e-5 * theirs, "{ours} {theirs}");
+    }
+    let mut compared = 0;
+    for param in model.weights.params.list() {
+        let record = floats(&golden, &param.name);
+        let (largest, rest) = (record[0], &record[1..]);
+        let (gradients, stepped) = rest.split_at(rest.len() / 2);
+        let stride = (param.values.len() / 16).max(1);
+        for (i, (expected, stepped)) in gradients.iter().zip(stepped).enumerate() {
+            let (at, gradient) = (i * stride, param.gradient[i * stride]);
+            assert!((gradient - expected).abs() <= 1e-3 * largest, "{} [{at}]: {gradient} {expected}", param.name);
+            assert!((param.values[at] - 0.05 * gradient - stepped).abs() <= 1e-5, "{} [{at}] after a step", param.name);
+            compared += 1;
+        }
+    }
+    // Routed experts are trained as trits only, so all but four tensors of the file are compared.
+    assert_eq!(model.weights.params.list().len(), files.catalog.tensors().len() - 4);
+    assert!(compared > 400, "{compared}");
+}
+
+#[test]
+fn adamw_and_muon_step_as_their_references() {
+    let bytes = std::fs::read(fixtures::path("goldens/gradients/optimisers.safetensors")).unwrap();
+    let golden = SafeTensors::deserialize(&bytes).unwrap();
+    for (label, cols) in [("", 10), ("tall.", 6)] {
+        let start = floats(&golden, &format!("{label}start"));
+        let (mut adamw, mut muon) = (start.clone(), start.clone());
+        let mut state = [(); 3].map(|()| vec![0.0; start.len()]);
+        for i in 0..3 {
+            let gradient = floats(&golden, &format!("{label}gradient.{i}"));
+            let [mean, squares, momentum] = &mut state;
+            let rule = AdamW { weight_decay: 0.1, ..AdamW::default() };
+            rule.step(0.01, i + 1, &mut adamw, &gradient, [mean, squares]);
+            let rule = Muon { weight_decay: 0.1, ..Muon::default() };
+            rule.step(&Pool::serial(), 0.01, cols, [&mut muon, momentum], &gradient);
+            for (ours, name) in [(&adamw, "adamw"), (&muon, "muon")] {
+                let theirs = floats(&golden, &format!("{label}{name}.{i}"));
+                let error = ours.iter().zip(&theirs).fold(0.0f32, |m, (a, b)| m.max((a - b).abs()));
+                assert!(error <= 1e-6, "{label}{name} step {i}: {error}");
+            }
+        }
+        assert!(dot(&adamw, &start) != dot(&start, &start));
+    }
+}
+
+/// Checks every group that a model has, along directions through all tensors of the group.
+fn assert_group_gradients(path: &std::path::Path, groups: &[Group], soft: bool) {
+    let files = ModelFiles::open(path).unwrap();
+    let pool = Pool::new(2).unwrap();
+    let windows = [tokens(10, files.config.vocab), tokens(7, files.config.vocab)];
+    let rows = (0..17).map(|i| (vec![i, i + 20, i + 40], vec![0.5, 0.2, 0.1])).collect();
+    let options = LossOptions { kl: 1.0, ce: 0.3 };
+    let mut targets = SparseTargets { rows };
+    let mut model = TrainModel::new(&files, groups, &pool).unwrap();
+    if soft {
+        model.weights.hardness = 0.0;
+        let latents = model.weights.params.list_mut().iter_mut().filter(|p| p.kind == Kind::Latents);
+        latents.for_each(|p| p.values.iter_mut().for_each(|u| *u *= 0.7));
+    }
+    model.loss_and_gradients(&windows, &mut targets, options, 1.0).unwrap();
+    let known = model.weights.params.clone();
+    let model = std::cell::RefCell::new(model);
+    for &group in groups {
+        let of_group = || known.list().iter().filter(|param| param.group == group);
+        let values: Vec<f32> = of_group().flat_map(|param| &param.values).copied().collect();
+        let gradient: Vec<f32> = of_group().flat_map(|param| &param.gradient).copied().collect();
+        assert!(dot(&gradient, &gradient) > 0.0, "{}: {group} has a gradient", path.display());
+        let what = format!("{}: {group}", path.display());
+        assert_model_gradient(&what, &values, &gradient, |values| {
+            let mut model = model.borrow_mut();
+            let mut rest = values;
+            for param in model.weights.params.list_mut().iter_mut().filter(|param| param.group == group) {
+                let (head, tail) = rest.split_at(param.values.len());
+                param.values.copy_from_slice(head);
+                rest = tail;
+            }
+            let loss = model.loss(&windows, &mut SparseTargets { rows: targets.rows.clone() }).unwrap().value(options);
+            let own = known.list();
+            model.weights.params.list_mut().iter_mut().zip(own).for_each(|(p, own)| p.values.clone_from(&own.values));
+            loss
+        });
+    }
+}
+
+#[test]
+fn gradients_of_every_group_follow_differences_of_the_loss() {
+    let case = |name: &str| fixtures::path(format!("goldens/{name}"));
+    // Routers are left out: a step of theirs moves tokens to other experts, where the loss jumps.
+    let groups =
+        [Group::Norms, Group::SharedExperts, Group::DenseNetwork, Group::Attention, Group::Head, Group::Embedding];
+    assert_group_gradients(&case("glm4-moe-gqa"), &groups, false);
+    assert_group_gradients(&case("no-q-lora"), &groups[..5], false);
+    let dir = tempfile::tempdir().unwrap();
+    let student = student(dir.path());
+    assert_group_gradients(&student, &[Group::Scales], false);
+    assert_group_gradients(&student, &[Group::Scales, Group::LatentTrits], true);
+}
