@@ -9,8 +9,8 @@ use std::time::Duration;
 use benches::{activations, layer, pools};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use mla_attention::{
-    Attention, AttentionScratch, CacheType, LayerCache, MlaAttention, MlaConfig, MlaWeights, QueryProjection, Rope,
-    RopeStyle,
+    Attention, AttentionScratch, CacheType, CompressedMlaCache, MlaAttention, MlaConfig, MlaWeights, QueryProjection,
+    Rope, RopeStyle, Segments, Sequences,
 };
 use tl_kernels::Isa;
 
@@ -46,11 +46,9 @@ fn attention() -> Attention {
 }
 
 /// A cache of `depth` positions with room for `n` more.
-fn filled(layer: &Attention, ty: CacheType, depth: usize, n: usize) -> LayerCache {
+fn filled(layer: &Attention, ty: CacheType, depth: usize, n: usize) -> CompressedMlaCache {
     let mut cache = layer.new_cache(depth + n, ty).expect("memory for the cache");
-    if let LayerCache::Latent(cache) = &mut cache {
-        cache.append(&activations(depth * 576)).expect("room");
-    }
+    cache.append(0, depth, [&activations(depth * 512), &activations(depth * 64)]).expect("room");
     cache
 }
 
@@ -65,12 +63,15 @@ fn steps(c: &mut Criterion, name: &str, n: usize, depths: &[usize]) {
             let layers = (CACHE_BYTES / bytes).clamp(1, 64);
             let mut caches: Vec<_> = (0..layers).map(|_| filled(&layer, ty, depth, n)).collect();
             group.throughput(Throughput::Bytes((layers * bytes) as u64));
+            let segments = Segments::one(&caches[0], n);
             for pool in pools() {
                 let shape = format!("{name}-{}/{ty}-d{depth}-n{n}-layers{layers}", Isa::current());
                 group.bench_function(BenchmarkId::new(shape, pool.threads()), |b| {
                     b.iter(|| {
                         for cache in &mut caches {
-                            layer.forward(&pool, &x, cache, &mut scratch, &mut out).expect("room");
+                            let caches = std::slice::from_mut(cache);
+                            let mut sequences = Sequences { segments: &segments, caches, layer: 0 };
+                            layer.forward(&pool, &x, &mut sequences, &mut scratch, &mut out).expect("room");
                             cache.truncate(depth);
                         }
                     });

@@ -11,7 +11,7 @@ mod text;
 mod trials;
 
 pub(crate) use defect::first_defect;
-pub(crate) use engine::{Engine, check_cache};
+pub(crate) use engine::Engine;
 pub(crate) use files::{locate, note_guesses, open};
 pub(crate) use model::{
     keep_trials, load, load_without_warnings, measured, note_zeros, options, refuse_zeros, self_test_warning,

@@ -6,8 +6,9 @@ use crate::checks;
 use crate::error::Error;
 use crate::gqa::{GqaAttention, GqaScratch};
 use crate::inner::InnerProjection;
-use crate::kv_cache::{CacheError, CacheShape, CacheType, LayerCache, check_shape};
+use crate::kv_cache::{CacheError, CacheShape, CacheType, CompressedMlaCache, check_shape};
 use crate::mla::{MlaAttention, MlaScratch};
+use crate::segments::Sequences;
 
 /// The attention of one layer.
 #[derive(Debug)]
@@ -62,12 +63,12 @@ impl Attention {
         }
     }
 
-    /// A cache for this layer with room for `n_ctx` positions.
+    /// A cache for this layer alone with room for `n_ctx` positions.
     ///
     /// # Errors
-    /// As [`LayerCache::new`].
-    pub fn new_cache(&self, n_ctx: usize, ty: CacheType) -> Result<LayerCache, CacheError> {
-        LayerCache::new(self.cache_shape(), n_ctx, ty)
+    /// As [`CompressedMlaCache::new`].
+    pub fn new_cache(&self, n_ctx: usize, ty: CacheType) -> Result<CompressedMlaCache, CacheError> {
+        CompressedMlaCache::new([self.cache_shape()], n_ctx, ty)
     }
 
     /// Length of a projection's input; `None` for a projection that the attention does not have.
@@ -91,32 +92,53 @@ impl Attention {
         }
     }
 
-    /// Attends from the `n` tokens of `x` at positions `cache.len() .. cache.len() + n` to all positions up to their
-    /// own, and appends them to the cache.
+    /// Attends from each token of `x` to all positions of its own sequence up to its own, and appends the tokens to the
+    /// caches of their sequences.
     ///
     /// `x` `[n, hidden]` is already normed; `out` `[n, hidden]` is overwritten (the caller adds the residual). The bits
-    /// of a token's row depend neither on how many tokens share the call nor on the pool.
+    /// of a token's row depend neither on the tokens that share the call nor on the pool.
     ///
     /// # Errors
-    /// [`Error::BufferLength`], [`CacheError::Full`] or [`CacheError::Mismatch`]; the cache is then unchanged.
+    /// [`Error::BufferLength`], [`CacheError::Full`] or [`CacheError::Mismatch`]; no cache has changed then.
+    ///
+    /// # Panics
+    /// When a segment names a cache that does not exist, or does not begin at the end of its cache.
     pub fn forward(
         &self,
         pool: &Pool,
         x: &[f32],
-        cache: &mut LayerCache,
+        sequences: &mut Sequences<'_>,
         scratch: &mut AttentionScratch,
         out: &mut [f32],
     ) -> Result<(), Error> {
         let n = checks::tokens(x, out, self.hidden())?;
-        check_shape(self.cache_shape(), cache.shape())?;
-        cache.check_room(n)?;
+        self.check(n, sequences)?;
         if n == 0 {
             return Ok(());
         }
-        match (self, cache) {
-            (Attention::Mla(mla), LayerCache::Latent(cache)) => mla.forward(pool, x, cache, &mut scratch.mla, out)?,
-            (Attention::Gqa(gqa), LayerCache::Kv(cache)) => gqa.forward(pool, x, cache, &mut scratch.gqa, out)?,
-            _ => unreachable!("a cache of another kind has another shape"),
+        match self {
+            Attention::Mla(mla) => mla.forward(pool, x, sequences, &mut scratch.mla, out)?,
+            Attention::Gqa(gqa) => gqa.forward(pool, x, sequences, &mut scratch.gqa, out)?,
+        }
+        Ok(())
+    }
+
+    /// Refuses sequences that do not have `n` rows, that lack room, or whose caches are not for this layer.
+    fn check(&self, n: usize, sequences: &Sequences<'_>) -> Result<(), Error> {
+        let Sequences { segments, caches, layer } = sequences;
+        if segments.n_rows() != n {
+            let expected = segments.n_rows() * self.hidden();
+            return Err(Error::BufferLength { name: "x", expected, got: n * self.hidden() });
+        }
+        for segment in segments.list().iter().filter(|segment| segment.n > 0) {
+            let cache = &caches[segment.cache];
+            check_shape(self.cache_shape(), cache.layout().shape(*layer)?)?;
+            if cache.cache_type() != caches[0].cache_type() {
+                let [expected, got] = [&caches[0], cache].map(|cache| format!("type {}", cache.cache_type()));
+                return Err(CacheError::Mismatch { expected, got }.into());
+            }
+            cache.check_room(segment.n)?;
+            assert_eq!(segment.first_position, cache.layer_len(*layer), "a segment continues its sequence");
         }
         Ok(())
     }

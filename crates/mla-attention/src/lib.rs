@@ -5,7 +5,8 @@
 //! | `mla` | latent attention: its dimensions, its weights, its forward pass |
 //! | `gqa` | grouped-query attention: the same three |
 //! | `rope` | rotary position embedding |
-//! | `kv_cache` | the rows that attention keeps of earlier positions: F32, F16 or INT8 |
+//! | `kv_cache` | the rows that attention keeps of earlier positions, in blocks of 64: F32, F16 or INT8 |
+//! | `segments` | the rows of a batch by sequence |
 //! | `spans` | softmax attention over a cache in spans of 64 positions, shared by both kinds |
 //! | `attention` | a layer of either kind behind one [`Attention::forward`] |
 //!
@@ -14,8 +15,8 @@
 //! **Invariant**: this crate knows nothing of experts, of the norms around a layer, or of files: weights come in as
 //! [`tl_kernels::Linear`], tokens as slices of the normed residual stream.
 //!
-//! **Invariant**: a token's output has the same bits whether it came alone, in a chunk or in one batch with all others,
-//! and on any number of threads.
+//! **Invariant**: a token's output has the same bits whether it came alone, in a chunk, in one batch with all others or
+//! with the tokens of other sequences, and on any number of threads.
 
 mod attention;
 mod checks;
@@ -26,12 +27,14 @@ mod kv_cache;
 mod mla;
 mod project;
 mod rope;
+mod segments;
 mod spans;
 
 pub use attention::{Attention, AttentionScratch};
 pub use error::Error;
 pub use gqa::{GqaAttention, GqaConfig, GqaWeights};
 pub use inner::InnerProjection;
-pub use kv_cache::{CacheError, CacheShape, CacheType, CompressedMlaCache, KvCache, LatentCache, LayerCache};
+pub use kv_cache::{CacheBlock, CacheError, CacheLayout, CacheShape, CacheType, CompressedMlaCache};
 pub use mla::{MlaAttention, MlaConfig, MlaWeights, QueryProjection};
 pub use rope::{Rope, RopeStyle};
+pub use segments::{Segment, Segments, Sequences};

@@ -108,12 +108,12 @@ impl Rope {
     /// When `head` has another length than [`Rope::dims`].
     pub fn rotate(&self, position: usize, head: &mut [f32]) {
         let mut table = RopeTable::default();
-        table.fill(self, position, 1);
+        table.fill(self, std::iter::once(position));
         table.rotate(0, head);
     }
 }
 
-/// Sines and cosines of a run of positions, computed once and used by every head.
+/// Sines and cosines of the positions of a batch, computed once and used by every head.
 #[derive(Debug, Default)]
 pub(crate) struct RopeTable {
     style: Option<RopeStyle>,
@@ -123,20 +123,20 @@ pub(crate) struct RopeTable {
 }
 
 impl RopeTable {
-    /// Computes the turns of positions `first .. first + n`.
-    pub(crate) fn fill(&mut self, rope: &Rope, first: usize, n: usize) {
+    /// Computes the turns of `positions`.
+    pub(crate) fn fill(&mut self, rope: &Rope, positions: impl ExactSizeIterator<Item = usize>) {
         self.style = Some(rope.style);
         self.pairs = rope.inverse_frequencies.len();
         self.turns.clear();
-        self.turns.reserve(n * self.pairs);
-        for position in first..first + n {
+        self.turns.reserve(positions.len() * self.pairs);
+        for position in positions {
             let position = position as f32;
             let turn = |f: &f32| math::sin_cos(position * f);
             self.turns.extend(rope.inverse_frequencies.iter().map(turn));
         }
     }
 
-    /// Rotates `head` `[dims]` to the `token`-th position of the run.
+    /// Rotates `head` `[dims]` to the `token`-th position of the batch.
     pub(crate) fn rotate(&self, token: usize, head: &mut [f32]) {
         assert_eq!(head.len(), 2 * self.pairs, "a rotated head must be as wide as its embedding");
         let turns = &self.turns[token * self.pairs..][..self.pairs];

@@ -15,11 +15,11 @@
 //! the keys, so this room serves both kinds of attention. Scores and weighted sums are computed by `float` or by
 //! `int8`, depending on the cache's number type.
 //!
-//! A span is read once for all rows of a task that see it and share its head: their scores are one small matrix product,
+//! A span is read once for all rows of a task that see it and share its sequence and head: their scores are one small matrix product,
 //! and so are their weighted sums.
 //!
 //! **Invariant**: spans start at absolute multiples of 64, and the operations of a row and their order do not depend
-//! on the other rows of its task. So neither the batch nor the number of threads changes a bit.
+//! on the other rows of its task, of whatever sequence. So neither the batch nor the number of threads changes a bit.
 //!
 //! **Invariant**: a score of minus infinity gets the weight 0; a row of such scores alone gives zeros. A NaN score
 //! appears in the output of its own row and changes no other row.
@@ -27,8 +27,10 @@
 mod attend;
 mod float;
 mod int8;
+mod layer_caches;
 mod softmax;
 
 pub(crate) use attend::{Query, attend};
 pub(crate) use float::{Columns, FloatSpans};
 pub(crate) use int8::Int8Spans;
+pub(crate) use layer_caches::LayerCaches;

@@ -35,7 +35,8 @@
 //! ```
 //!
 //! The items at the root are for programs that use a model: open it ([`ModelFiles`]), load it ([`CraftsmanModel`],
-//! [`LoadOptions`]), answer with it ([`InferenceBackend`], [`Conversation`], or [`Session`] for single steps over tokens).
+//! [`LoadOptions`]), answer with it ([`InferenceBackend`], [`Conversation`], or [`Session`] for single steps over tokens,
+//! and [`Step`] for steps of many sequences).
 //! The public modules are for programs that look inside: [`models`] has the facts of the architectures, [`forward`] the
 //! layers of a forward pass and the taps that observe them, [`storage`] the choices of where weights lie in memory.
 //!
@@ -46,9 +47,10 @@
 //! | `forward` | the forward pass: model.rs, then layer.rs, then the parts of a layer |
 //! | `storage` | where weights lie in memory: mapped file, packed tiles, experts larger than memory |
 //! | `text` | text to tokens and back: tokenizer and chat template |
-//! | `sessions` | sequences over a model: session, sampler, answers, conversations, backends |
+//! | `sessions` | sequences over a model: step, session, sampler, answers, conversations, backends |
 //!
-//! **Invariant:** the numbers of a token do not depend on how the prompt was cut into batches, nor on the thread count.
+//! **Invariant:** the numbers of a token do not depend on how the prompt was cut into batches, nor on other sequences in its
+//! batch, nor on the thread count.
 
 mod error;
 pub mod forward;
@@ -78,6 +80,7 @@ pub use sessions::loops::{LoopConfig, LoopDetector, TokenLoop};
 pub use sessions::sampler::{Sampler, SamplerConfig};
 pub use sessions::scripted_backend::ScriptedBackend;
 pub use sessions::session::{LogitsSink, Session};
+pub use sessions::step::{Logits, Step, StepSegment};
 pub use text::chat::{ChatRequest, ChatTemplate};
 pub use text::error::{TextError, VocabularyDefect};
 pub use text::prompt::ChatPrompt;

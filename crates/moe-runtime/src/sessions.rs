@@ -1,4 +1,4 @@
-//! Sequences over a model: a session, the choice of tokens, and whole answers.
+//! Sequences over a model: a step of several, a session of one, the choice of tokens, and whole answers.
 
 pub(crate) mod backend;
 pub(crate) mod conversation;
@@ -10,3 +10,4 @@ pub(crate) mod loops;
 pub(crate) mod sampler;
 pub(crate) mod scripted_backend;
 pub(crate) mod session;
+pub(crate) mod step;

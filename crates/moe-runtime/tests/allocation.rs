@@ -1,4 +1,5 @@
-//! A decoded token allocates nothing, on any thread: neither the forward pass nor the choice of the token.
+//! A decoded token allocates nothing, on any thread: neither the forward pass nor the choice of the token, of one sequence
+//! or of several in one step.
 //!
 //! One test, in a binary of its own, because the allocator counts all allocations of the process.
 #![allow(unsafe_code, reason = "an allocator that counts has to be one")]
@@ -9,7 +10,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
 
 use mla_attention::CacheType;
-use moe_runtime::{CraftsmanModel, LoadOptions, LoopConfig, LoopDetector, Sampler, SamplerConfig, Session};
+use moe_runtime::{
+    CraftsmanModel, Interrupt, LoadOptions, Logits, LoopConfig, LoopDetector, Sampler, SamplerConfig, Session, Step,
+    StepSegment,
+};
 use ternary_core::ActMode;
 use tl_kernels::{ActivationBuffer, Linear, Pool};
 
@@ -42,6 +46,9 @@ static ALLOCATOR: Counting = Counting;
 
 /// Tokens before the count starts.
 const WARM_UP: usize = 8;
+/// Steps of several sequences before the count starts: by then, every thread has computed every kind of task, and the
+/// largest number of experts that a step uses has been seen.
+const WARM_UP_STEPS: usize = 40;
 /// Tokens that are counted; they cross the borders of three spans of 64 cached positions.
 const TOKENS: usize = 216;
 
@@ -82,6 +89,32 @@ fn allocations(path: &Path, threads: usize, ty: CacheType, act_mode: ActMode) ->
     ALLOCATIONS.load(Ordering::Relaxed) - before
 }
 
+/// Allocations of steps of four sequences, one of which verifies two tokens at a time.
+fn allocations_of_steps(path: &Path, threads: usize, ty: CacheType) -> usize {
+    let pool = Arc::new(Pool::new(threads).expect("threads start"));
+    wake(&pool);
+    let model = CraftsmanModel::load(path, &LoadOptions { pool, ..LoadOptions::default() }).expect("the model loads");
+    let mut step = Step::new(Arc::new(model));
+    let mut caches: Vec<_> = (0..4).map(|_| step.new_cache(16 + TOKENS, ty).expect("a cache")).collect();
+    let interrupt = Interrupt::new();
+    let mut before = 0;
+    for round in 0..WARM_UP + TOKENS / 2 {
+        if round == WARM_UP_STEPS {
+            before = ALLOCATIONS.load(Ordering::Relaxed);
+        }
+        for cache in 0..4 {
+            // Tokens vary, so that the number of rows per expert does.
+            let token = |i: usize| u32::try_from((round * 5 + cache * 3 + i) % 29).expect("a small number");
+            let (tokens, logits) = ([token(0), token(1)], [Logits::Last, Logits::All][cache / 3]);
+            let tokens = &tokens[..1 + cache / 3];
+            step.add(&caches, &StepSegment { cache, tokens, logits, interrupt: &interrupt }).expect("it fits");
+        }
+        step.run(&mut caches, &mut ()).expect("a step");
+        assert!(step.logits(3).len() == 2 * step.logits(0).len());
+    }
+    ALLOCATIONS.load(Ordering::Relaxed) - before
+}
+
 #[test]
 fn a_decoded_token_allocates_nothing() {
     let before = ALLOCATIONS.load(Ordering::Relaxed);
@@ -99,6 +132,10 @@ fn a_decoded_token_allocates_nothing() {
         for (name, path) in [("latent attention", &dense), ("grouped attention", &grouped)] {
             let counted = allocations(path, threads, CacheType::F16, ActMode::A8Block);
             assert_eq!(counted, 0, "{name}, {threads} threads");
+        }
+        for (path, ty) in [(&ternary, CacheType::I8), (&dense, CacheType::F16), (&grouped, CacheType::I8)] {
+            let counted = allocations_of_steps(path, threads, ty);
+            assert_eq!(counted, 0, "steps of four sequences of {}, {ty}, {threads} threads", path.display());
         }
     }
 }

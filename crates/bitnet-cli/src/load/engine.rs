@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Result;
-use mla_attention::{CacheError, CacheType};
-use moe_runtime::models::ModelConfig;
+use mla_attention::CacheType;
 use moe_runtime::{CraftsmanModel, MemoryPlan, ModelFiles, Session, SessionError};
 use ternary_core::ActMode;
 use tl_kernels::Pool;
@@ -29,13 +28,12 @@ pub(crate) struct Engine {
 
 impl Engine {
     /// The memory that the model takes with `n_ctx` tokens, in batches of `chunk`. Reads no weights, and refuses a context
-    /// or a cache type that a session would only refuse after all weights have been read.
+    /// that a session would only refuse after all weights have been read.
     pub(crate) fn plan(&self, files: &ModelFiles, n_ctx: usize, chunk: usize) -> Result<MemoryPlan> {
         let made_for = files.config.n_ctx;
         if n_ctx > made_for {
             return Err(moe_runtime::Error::Session(SessionError::ContextTooLong { asked: n_ctx, made_for }).into());
         }
-        check_cache(&files.config, self.kv)?;
         let plan = MemoryPlan::new(&files.config, &files.catalog, n_ctx, self.kv, chunk);
         Ok(match &self.placement {
             Placement::BoundedExperts(options) => plan.with_expert_memory(&files.catalog, options.bytes),
@@ -63,13 +61,4 @@ impl Engine {
     pub(crate) fn session(&self, model: Arc<CraftsmanModel>, n_ctx: usize) -> Result<Session> {
         Ok(Session::new(model, n_ctx, self.kv)?)
     }
-}
-
-/// Refuses a cache type that the model's attention does not have.
-pub(crate) fn check_cache(config: &ModelConfig, ty: CacheType) -> Result<()> {
-    let shape = config.cache_shape();
-    if shape.bytes_per_token(ty) == 0 {
-        return Err(CacheError::Type { ty, shape: shape.to_string() }.into());
-    }
-    Ok(())
 }

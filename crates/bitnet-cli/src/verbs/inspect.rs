@@ -68,7 +68,6 @@ impl<'a> Facts<'a> {
     fn new(files: &'a ModelFiles, args: &Args) -> Result<Self> {
         let config = &files.config;
         let ty = args.kv.into();
-        load::check_cache(config, ty)?;
         let kv_bytes_per_token = (config.n_layers * config.cache_shape().bytes_per_token(ty)) as u64;
         let memory = MemoryPlan::new(config, &files.catalog, args.context, ty, Session::DEFAULT_CHUNK);
         let tokenizer = files.tokenizer();

@@ -11,16 +11,18 @@
 //! out        = W_o concat
 //! ```
 
+use tl_kernels::int8::Vectors;
 use tl_kernels::{ActivationBuffer, Linear, Pool, math};
 
 use super::config::GqaConfig;
 use super::weights::GqaWeights;
 use crate::error::Error;
 use crate::inner::InnerProjection;
-use crate::kv_cache::{CacheError, CacheShape, KvCache};
+use crate::kv_cache::{CacheError, CacheShape, CacheType};
 use crate::project::{project, sized};
 use crate::rope::RopeTable;
-use crate::spans::{Columns, FloatSpans, Query};
+use crate::segments::Sequences;
+use crate::spans::{Columns, FloatSpans, Int8Spans, LayerCaches, Query, attend};
 
 /// One layer of grouped-query attention: a configuration and weights that fit it.
 #[derive(Debug)]
@@ -41,6 +43,8 @@ pub(crate) struct GqaScratch {
     /// `[head_dim]` or `[n_heads * head_dim]`: values before their norm.
     before: Vec<f32>,
     turns: RopeTable,
+    /// For INT8 caches `[n, n_heads, head_dim]`: the queries, rounded.
+    rounded: Vectors,
     /// The attended values, `[n, n_heads, head_dim]`.
     concat: Vec<f32>,
 }
@@ -81,19 +85,19 @@ impl GqaAttention {
     }
 
     /// One forward pass, as [`Attention::forward`](crate::Attention::forward) describes it. The caller has checked the
-    /// lengths, and the shape and room of the cache.
+    /// lengths, and the shape and room of the caches.
     pub(crate) fn forward(
         &self,
         pool: &Pool,
         x: &[f32],
-        cache: &mut KvCache,
+        sequences: &mut Sequences<'_>,
         s: &mut GqaScratch,
         out: &mut [f32],
     ) -> Result<(), CacheError> {
         let (c, w) = (&self.config, &self.weights);
-        let (n, first) = (x.len() / c.hidden, cache.len());
+        let (n, segments) = (x.len() / c.hidden, sequences.segments);
         s.acts.set(x, n, c.hidden);
-        s.turns.fill(&c.rope, first, n);
+        s.turns.fill(&c.rope, (0..n).map(|row| segments.position(row)));
         let q = sized(&mut s.q, n * c.q_width());
         let k = sized(&mut s.k, n * c.kv_width());
         let v = sized(&mut s.v, n * c.kv_width());
@@ -104,10 +108,13 @@ impl GqaAttention {
         let before = sized(&mut s.before, c.head_dim);
         self.norm_and_rotate(w.q_norm.as_deref(), &s.turns, c.n_heads, before, q);
         self.norm_and_rotate(w.k_norm.as_deref(), &s.turns, c.n_kv_heads, before, k);
-        cache.append(k, v)?;
-
-        let concat = sized(&mut s.concat, n * c.q_width());
-        self.attend(pool, first, cache, q, concat);
+        for segment in segments.list() {
+            let rows = segment.first_row * c.kv_width()..(segment.first_row + segment.n) * c.kv_width();
+            let cache = &mut sequences.caches[segment.cache];
+            cache.append(sequences.layer, segment.n, [&k[rows.clone()], &v[rows]])?;
+        }
+        self.attend(pool, n, sequences, s);
+        let concat = &mut s.concat[..n * c.q_width()];
         if let Some(norm) = &w.out_norm {
             let before = sized(&mut s.before, c.q_width());
             for row in concat.chunks_exact_mut(c.q_width()) {
@@ -140,14 +147,35 @@ impl GqaAttention {
     }
 
     /// `concat_h = sum_t p_h(t) v_g(t)` for every head of `q`, both `[n, n_heads, head_dim]`.
-    fn attend(&self, pool: &Pool, first: usize, cache: &KvCache, q: &[f32], concat: &mut [f32]) {
-        let c = &self.config;
-        let columns = Columns { stride: c.kv_width(), head_stride: c.head_dim, width: c.head_dim };
+    fn attend(&self, pool: &Pool, n: usize, sequences: &Sequences<'_>, s: &mut GqaScratch) {
+        let (c, segments) = (&self.config, sequences.segments);
         let group = c.n_heads / c.n_kv_heads;
         // Rows are ordered (token, head).
-        let query = |row: usize| Query { position: first + row / c.n_heads, kv_head: row % c.n_heads / group };
-        let spans = FloatSpans { queries: q, key_columns: columns, value_columns: columns, scale: c.score_scale() };
-        spans.attend(pool, cache.rows(), &query, concat);
+        let query = |row: usize| {
+            let token = row / c.n_heads;
+            let (cache, position) = (segments.of_row(token).cache, segments.position(token));
+            Query { cache, position, kv_head: row % c.n_heads / group }
+        };
+        let caches = LayerCaches::new(sequences.caches, sequences.layer);
+        let (q, scale) = (&s.q[..n * c.q_width()], c.score_scale());
+        let concat = sized(&mut s.concat, n * c.q_width());
+        if caches.cache_type() == CacheType::I8 {
+            s.rounded.set(pool, n * c.n_heads, c.head_dim, |row| &q[row * c.head_dim..][..c.head_dim]);
+            let spans = Int8Spans {
+                caches,
+                width: c.head_dim,
+                first_value: c.n_kv_heads,
+                rounded: &s.rounded,
+                rotated: &[],
+                rope: 0,
+                scale,
+            };
+            attend(pool, &spans, &query, concat);
+        } else {
+            let columns = Columns { stride: c.kv_width(), head_stride: c.head_dim, width: c.head_dim };
+            let spans = FloatSpans { caches, queries: q, key_columns: columns, value_columns: columns, scale };
+            spans.attend(pool, &query, concat);
+        }
     }
 }
 

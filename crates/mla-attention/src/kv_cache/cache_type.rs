@@ -11,7 +11,7 @@ pub enum CacheType {
     /// Half the memory of F32.
     #[default]
     F16,
-    /// Latents as INT8 with one scale each, their rotated keys as F16: for latent attention only.
+    /// INT8 with one F32 scale per position: of a latent, whose rotated key stays F16, or of the key or value of a head.
     I8,
 }
 

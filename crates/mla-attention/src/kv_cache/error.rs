@@ -1,7 +1,5 @@
 //! The reasons for which a cache cannot be created or cannot take tokens.
 
-use super::cache_type::CacheType;
-
 /// The reasons for which a cache cannot be created or cannot take tokens.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -12,12 +10,9 @@ pub enum CacheError {
     Full { have: usize, need: usize },
     /// The cache was made for another kind or shape of attention.
     #[error(
-        "this layer needs a cache of {expected}, but was given one of {got}; make it with `Attention::cache_shape`"
+        "this layer needs a cache of {expected}, but was given one of {got}; make it with the shapes and the type of the model"
     )]
     Mismatch { expected: String, got: String },
-    /// The number type is not supported for caches of this shape.
-    #[error("{shape} cannot be cached as {ty}, which is for latent attention only; choose f16 or f32")]
-    Type { ty: CacheType, shape: String },
     /// The memory for a cache could not be reserved. `bytes` saturates at `u128::MAX`.
     #[error("a cache of {n_ctx} tokens needs {bytes} bytes, which cannot be allocated; choose a smaller context")]
     Memory { n_ctx: usize, bytes: u128 },

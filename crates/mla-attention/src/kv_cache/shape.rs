@@ -4,8 +4,6 @@ use std::fmt;
 
 use super::cache_type::CacheType;
 use super::error::CacheError;
-use super::float_rows::FloatType;
-use super::int8_latents::Int8Latents;
 
 /// The values that one layer stores per position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,23 +15,46 @@ pub enum CacheShape {
     Kv { n_kv_heads: usize, head_dim: usize },
 }
 
+/// The values of one position as INT8: vectors with a scale each, and values that stay floats.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Coded {
+    pub(crate) vectors: usize,
+    pub(crate) width: usize,
+    pub(crate) floats: usize,
+}
+
 impl CacheShape {
-    fn values_per_token(self) -> usize {
+    /// Values of one position; `None` beyond the address space.
+    pub(super) fn values_per_token(self) -> Option<usize> {
         match self {
-            CacheShape::Latent { kv_lora, qk_rope } => kv_lora.saturating_add(qk_rope),
-            CacheShape::Kv { n_kv_heads, head_dim } => n_kv_heads.saturating_mul(head_dim).saturating_mul(2),
+            CacheShape::Latent { kv_lora, qk_rope } => kv_lora.checked_add(qk_rope),
+            CacheShape::Kv { n_kv_heads, head_dim } => n_kv_heads.checked_mul(head_dim)?.checked_mul(2),
+        }
+    }
+
+    /// The vectors of an INT8 cache: the latent, or the keys of all heads and then their values.
+    pub(crate) fn coded(self) -> Coded {
+        match self {
+            CacheShape::Latent { kv_lora, qk_rope } => Coded { vectors: 1, width: kv_lora, floats: qk_rope },
+            CacheShape::Kv { n_kv_heads, head_dim } => {
+                Coded { vectors: n_kv_heads.saturating_mul(2), width: head_dim, floats: 0 }
+            }
         }
     }
 
     /// Bytes stored per position. Times the context length and the number of layers, this is the memory that a context
-    /// needs. 0 for a number type that caches of this shape do not support.
+    /// needs.
     #[must_use]
     pub fn bytes_per_token(self, ty: CacheType) -> usize {
-        match (self, ty) {
-            (_, CacheType::F32) => self.values_per_token().saturating_mul(FloatType::F32.value_bytes()),
-            (_, CacheType::F16) => self.values_per_token().saturating_mul(FloatType::F16.value_bytes()),
-            (CacheShape::Latent { kv_lora, qk_rope }, CacheType::I8) => Int8Latents::row_bytes(kv_lora, qk_rope),
-            (CacheShape::Kv { .. }, CacheType::I8) => 0,
+        let values = self.values_per_token().unwrap_or(usize::MAX);
+        match ty {
+            CacheType::F32 => values.saturating_mul(4),
+            CacheType::F16 => values.saturating_mul(2),
+            CacheType::I8 => {
+                let coded = self.coded();
+                let vector = coded.width.saturating_add(size_of::<f32>());
+                coded.vectors.saturating_mul(vector).saturating_add(coded.floats.saturating_mul(2))
+            }
         }
     }
 }
@@ -65,13 +86,4 @@ pub(super) fn row_width(field: &'static str, width: Option<usize>) -> Result<usi
         Some(width) if width > 0 => Ok(width),
         _ => Err(CacheError::RowWidth { field, got: width.map_or("too many".into(), |w| w.to_string()) }),
     }
-}
-
-/// The number of rows of `width` in `values`; refuses a length that is no whole number of rows.
-pub(super) fn whole_rows(name: &'static str, values: &[f32], width: usize) -> Result<usize, CacheError> {
-    if values.len().is_multiple_of(width) {
-        return Ok(values.len() / width);
-    }
-    let expected = values.len().next_multiple_of(width);
-    Err(CacheError::BufferLength { name, expected, got: values.len() })
 }

@@ -15,6 +15,9 @@
 //! first `kv_lora` values are the value of every head. That is multi-query attention with one key
 //! head, computed in [`spans`](crate::spans). For an INT8 cache the queries are rounded to INT8 too.
 //!
+//! Queries and attended latents are ordered (segment, head, token), so that all queries of a sequence lie side by side
+//! and one reading of its cache serves them.
+//!
 //! **Invariant**: the value is the *normalised* latent, and the scale follows from the width of
 //! the original queries, not of the absorbed ones.
 
@@ -25,10 +28,11 @@ use super::config::MlaConfig;
 use super::weights::{MlaWeights, QueryProjection};
 use crate::error::Error;
 use crate::inner::InnerProjection;
-use crate::kv_cache::{CacheError, CacheShape, FloatRows, Int8Latents, LatentCache, LatentRows};
+use crate::kv_cache::{CacheError, CacheShape, CacheType};
 use crate::project::{project, project_two, sized};
 use crate::rope::RopeTable;
-use crate::spans::{Columns, FloatSpans, Int8Spans, Query, attend};
+use crate::segments::{Segments, Sequences};
+use crate::spans::{Columns, FloatSpans, Int8Spans, LayerCaches, Query, attend};
 
 /// Largest number of tokens for which reading the weights of a head takes at least as long as multiplying with them.
 const STREAMED_TOKENS: usize = 2;
@@ -49,16 +53,18 @@ pub(crate) struct MlaScratch {
     q_low: Vec<f32>,
     /// `[n, n_heads, qk_nope + qk_rope]`.
     q: Vec<f32>,
-    /// `[n, kv_lora + qk_rope]`: as projected, and normed and rotated for the cache.
+    /// `[n, kv_lora + qk_rope]`, as projected.
     kv: Vec<f32>,
+    /// `[n, kv_lora]`, normed, and `[n, qk_rope]`, rotated: what the caches get.
     latents: Vec<f32>,
+    rotated_keys: Vec<f32>,
     turns: RopeTable,
     heads: Vec<HeadScratch>,
-    /// `[n_heads, n, kv_lora + qk_rope]`: `q_abs | rope(q_pe)`, the counterpart of a cached row.
+    /// `[n_heads * n, kv_lora + qk_rope]`: `q_abs | rope(q_pe)`, the counterpart of a cached row.
     queries: Vec<f32>,
-    /// For INT8 caches `[n_heads, n, kv_lora]`: `q_abs`, rounded.
+    /// For INT8 caches `[n_heads * n, kv_lora]`: `q_abs`, rounded.
     rounded: Vectors,
-    /// Weighted sums of the latents, `[n_heads, n, kv_lora]`.
+    /// Weighted sums of the latents, `[n_heads * n, kv_lora]`.
     attended: Vec<f32>,
 }
 
@@ -118,25 +124,24 @@ impl MlaAttention {
     }
 
     /// One forward pass, as [`Attention::forward`](crate::Attention::forward) describes it. The caller has checked the
-    /// lengths, and the shape and room of the cache.
+    /// lengths, and the shape and room of the caches.
     pub(crate) fn forward(
         &self,
         pool: &Pool,
         x: &[f32],
-        cache: &mut LatentCache,
+        sequences: &mut Sequences<'_>,
         scratch: &mut MlaScratch,
         out: &mut [f32],
     ) -> Result<(), CacheError> {
-        let c = &self.config;
-        let (n, first) = (x.len() / c.hidden, cache.len());
+        let (c, n, segments) = (&self.config, sequences.segments.n_rows(), sequences.segments);
         scratch.acts.set(x, n, c.hidden);
-        scratch.turns.fill(&c.rope, first, n);
+        scratch.turns.fill(&c.rope, (0..n).map(|row| segments.position(row)));
         self.project_input(pool, n, scratch);
-        self.append_latents(n, cache, scratch)?;
+        self.append_latents(n, sequences, scratch)?;
         self.expand_queries(pool, n, scratch);
-        self.absorb_queries(pool, n, scratch);
-        self.attend(pool, first, n, cache, scratch);
-        self.expand_values(pool, n, scratch);
+        self.absorb_queries(pool, segments, scratch);
+        self.attend(pool, sequences, scratch);
+        self.expand_values(pool, segments, scratch);
         project(pool, &self.weights.out, &mut scratch.acts, out);
         Ok(())
     }
@@ -152,19 +157,25 @@ impl MlaAttention {
         project_two(pool, (&self.weights.kv_a, kv), (q, sized(y, n * q.rows())), &mut s.acts);
     }
 
-    /// `cache += rmsnorm(c) | rope(k_pe)`.
-    fn append_latents(&self, n: usize, cache: &mut LatentCache, s: &mut MlaScratch) -> Result<(), CacheError> {
+    /// `cache += rmsnorm(c) | rope(k_pe)`, for the cache of each segment.
+    fn append_latents(&self, n: usize, sequences: &mut Sequences<'_>, s: &mut MlaScratch) -> Result<(), CacheError> {
         let c = &self.config;
-        let kv = sized(&mut s.kv, n * c.cache_width());
-        let latents = sized(&mut s.latents, n * c.cache_width());
-        let rows = kv.chunks_exact(c.cache_width()).zip(latents.chunks_exact_mut(c.cache_width()));
-        for (token, (kv, row)) in rows.enumerate() {
-            let (latent, k_pe) = row.split_at_mut(c.kv_lora);
-            math::rms_norm(&kv[..c.kv_lora], &self.weights.kv_a_norm, c.latent_norm_eps, latent);
-            k_pe.copy_from_slice(&kv[c.kv_lora..]);
-            s.turns.rotate(token, k_pe);
+        let latents = sized(&mut s.latents, n * c.kv_lora);
+        let keys = sized(&mut s.rotated_keys, n * c.qk_rope);
+        for (token, kv) in s.kv[..n * c.cache_width()].chunks_exact(c.cache_width()).enumerate() {
+            let (latent, k_pe) = kv.split_at(c.kv_lora);
+            let normed = &mut latents[token * c.kv_lora..][..c.kv_lora];
+            math::rms_norm(latent, &self.weights.kv_a_norm, c.latent_norm_eps, normed);
+            let key = &mut keys[token * c.qk_rope..][..c.qk_rope];
+            key.copy_from_slice(k_pe);
+            s.turns.rotate(token, key);
         }
-        cache.append(latents)
+        for segment in sequences.segments.list() {
+            let latents = &latents[segment.first_row * c.kv_lora..][..segment.n * c.kv_lora];
+            let keys = &keys[segment.first_row * c.qk_rope..][..segment.n * c.qk_rope];
+            sequences.caches[segment.cache].append(sequences.layer, segment.n, [latents, keys])?;
+        }
+        Ok(())
     }
 
     /// `q = q_b(rmsnorm(q_a(x)))` `[n, n_heads, nope | rope]`, not yet rotated, where queries are compressed.
@@ -194,8 +205,8 @@ impl MlaAttention {
     }
 
     /// `query_h = k_b_h q_nope_h | rope(q_pe_h)` for every head.
-    fn absorb_queries(&self, pool: &Pool, n: usize, s: &mut MlaScratch) {
-        let c = &self.config;
+    fn absorb_queries(&self, pool: &Pool, segments: &Segments, s: &mut MlaScratch) {
+        let (c, n) = (&self.config, segments.n_rows());
         let (q, turns, serial) = (&s.q, &s.turns, Pool::serial());
         if s.heads.len() < c.n_heads {
             s.heads.resize_with(c.n_heads, HeadScratch::default);
@@ -210,8 +221,10 @@ impl MlaAttention {
         });
         let heads = &s.heads;
         let queries = sized(&mut s.queries, c.n_heads * n * c.cache_width());
-        pool.chunks_mut(queries, n * c.cache_width(), |h, rows| {
-            for (token, row) in rows.chunks_exact_mut(c.cache_width()).enumerate() {
+        // A task is as many rows as there are tokens, so that there is one task per head, as above.
+        pool.chunks_mut(queries, n * c.cache_width(), |task, rows| {
+            for (i, row) in rows.chunks_exact_mut(c.cache_width()).enumerate() {
+                let (token, h) = self.token_and_head(segments, task * n + i);
                 let (abs, q_pe) = row.split_at_mut(c.kv_lora);
                 abs.copy_from_slice(&heads[h].q_abs[token * c.kv_lora..][..c.kv_lora]);
                 q_pe.copy_from_slice(&q_of(token, h)[c.qk_nope..]);
@@ -220,62 +233,63 @@ impl MlaAttention {
         });
     }
 
-    /// `attended_h = sum_t p_h(t) c_t` over all positions up to each token's own.
-    fn attend(&self, pool: &Pool, first: usize, n: usize, cache: &LatentCache, s: &mut MlaScratch) {
-        // Rows are ordered (head, token).
-        let query = |row: usize| Query { position: first + row % n, kv_head: 0 };
-        match cache.rows() {
-            LatentRows::Float(rows) => self.attend_float(pool, n, rows, &query, s),
-            LatentRows::Int8(latents) => self.attend_int8(pool, n, latents, &query, s),
+    /// The token (a row of the batch) and the head of a row of `queries`.
+    fn token_and_head(&self, segments: &Segments, row: usize) -> (usize, usize) {
+        let n_heads = self.config.n_heads;
+        // A segment has its rows of all heads where `n_heads` batches would have its tokens.
+        let segment = segments.of_row(row / n_heads);
+        let within = row - segment.first_row * n_heads;
+        (segment.first_row + within % segment.n, within / segment.n)
+    }
+
+    /// `attended_h = sum_t p_h(t) c_t` over all positions of a token's sequence up to its own.
+    fn attend(&self, pool: &Pool, sequences: &Sequences<'_>, s: &mut MlaScratch) {
+        let (c, segments) = (&self.config, sequences.segments);
+        let (n_rows, width) = (c.n_heads * segments.n_rows(), c.cache_width());
+        let query = |row: usize| {
+            let (token, _) = self.token_and_head(segments, row);
+            Query { cache: segments.of_row(token).cache, position: segments.position(token), kv_head: 0 }
+        };
+        let caches = LayerCaches::new(sequences.caches, sequences.layer);
+        let (queries, scale) = (&s.queries[..n_rows * width], c.score_scale());
+        let attended = sized(&mut s.attended, n_rows * c.kv_lora);
+        if caches.cache_type() == CacheType::I8 {
+            s.rounded.set(pool, n_rows, c.kv_lora, |row| &queries[row * width..][..c.kv_lora]);
+            let spans = Int8Spans {
+                caches,
+                width: c.kv_lora,
+                // The latent is the key and the value.
+                first_value: 0,
+                rounded: &s.rounded,
+                rotated: queries,
+                rope: c.qk_rope,
+                scale,
+            };
+            attend(pool, &spans, &query, attended);
+        } else {
+            let key_columns = Columns { stride: width, head_stride: 0, width };
+            // The first columns of a row are its values.
+            let value_columns = Columns { width: c.kv_lora, ..key_columns };
+            FloatSpans { caches, queries, key_columns, value_columns, scale }.attend(pool, &query, attended);
         }
     }
 
-    fn attend_float(
-        &self,
-        pool: &Pool,
-        n: usize,
-        cache: &FloatRows,
-        query: &(dyn Fn(usize) -> Query + Sync),
-        s: &mut MlaScratch,
-    ) {
-        let c = &self.config;
-        let key_columns = Columns { stride: c.cache_width(), head_stride: 0, width: c.cache_width() };
-        let value_columns = Columns { width: c.kv_lora, ..key_columns };
-        let spans = FloatSpans { queries: &s.queries, key_columns, value_columns, scale: c.score_scale() };
-        let attended = sized(&mut s.attended, c.n_heads * n * c.kv_lora);
-        // The first columns of a row are its values.
-        spans.attend(pool, (cache.rows(), cache.rows()), query, attended);
-    }
-
-    fn attend_int8(
-        &self,
-        pool: &Pool,
-        n: usize,
-        cache: &Int8Latents,
-        query: &(dyn Fn(usize) -> Query + Sync),
-        s: &mut MlaScratch,
-    ) {
-        let (c, n_rows, width) = (&self.config, self.config.n_heads * n, self.config.cache_width());
-        let queries = &s.queries;
-        s.rounded.set(pool, n_rows, c.kv_lora, |row| &queries[row * width..][..c.kv_lora]);
-        let spans = Int8Spans {
-            kv_lora: c.kv_lora,
-            qk_rope: c.qk_rope,
-            rounded: &s.rounded,
-            queries,
-            cache,
-            scale: c.score_scale(),
-        };
-        attend(pool, &spans, query, sized(&mut s.attended, n_rows * c.kv_lora));
-    }
-
     /// `concat_h = v_b_h attended_h`, left in `acts` as `[n, n_heads, v_head]`.
-    fn expand_values(&self, pool: &Pool, n: usize, s: &mut MlaScratch) {
-        let c = &self.config;
+    fn expand_values(&self, pool: &Pool, segments: &Segments, s: &mut MlaScratch) {
+        let (c, n) = (&self.config, segments.n_rows());
         let (attended, serial) = (&s.attended, Pool::serial());
         self.each_head(pool, n, &mut s.heads, |h, head| {
             let v_b = &self.weights.v_b[h];
-            head.acts.set_in(v_b.act_mode(), &attended[h * n * c.kv_lora..][..n * c.kv_lora], n, c.kv_lora);
+            if let [_] = segments.list() {
+                head.acts.set_in(v_b.act_mode(), &attended[h * n * c.kv_lora..][..n * c.kv_lora], n, c.kv_lora);
+            } else {
+                head.acts.fill(n, c.kv_lora, |token, row| {
+                    let segment = segments.of_row(token);
+                    let from = segment.first_row * c.n_heads + h * segment.n + token - segment.first_row;
+                    row.copy_from_slice(&attended[from * c.kv_lora..][..c.kv_lora]);
+                });
+                head.acts.quantize(v_b.act_mode());
+            }
             v_b.forward(&serial, &head.acts, sized(&mut head.value, n * c.v_head));
         });
         s.acts.fill(n, c.n_heads * c.v_head, |token, concat| {

@@ -13,6 +13,8 @@ pub(super) const MAX_TASK_ROWS: usize = 64;
 /// The positions and the head that the query of a row reads.
 #[derive(Clone, Copy)]
 pub(crate) struct Query {
+    /// The sequence that the row belongs to: an index into the caches.
+    pub(crate) cache: usize,
     /// The row's own position: it sees `0 ..= position`.
     pub(crate) position: usize,
     /// The key and value head that it reads.
@@ -32,10 +34,12 @@ pub(crate) trait Spans: Sync {
 pub(crate) struct SpanRows<'a> {
     /// The first of the rows.
     pub(super) first_row: usize,
+    /// The sequence of all rows.
+    pub(super) cache: usize,
     /// The key and value head that all rows read.
     pub(super) kv_head: usize,
-    /// The span's first position.
-    pub(super) first_position: usize,
+    /// The span's number within its sequence.
+    pub(super) span: usize,
     /// How many positions of the span each row sees, at least 1.
     pub(super) seen: &'a [usize],
     /// The running softmax of each row.
@@ -53,7 +57,9 @@ pub(crate) fn attend(pool: &Pool, spans: &impl Spans, query: &(dyn Fn(usize) -> 
     if n_rows == 0 {
         return;
     }
-    let task_rows = n_rows.div_ceil(pool.threads()).clamp(1, MAX_TASK_ROWS);
+    // Every thread gets as many tasks as the others.
+    let tasks_per_thread = n_rows.div_ceil(pool.threads()).div_ceil(MAX_TASK_ROWS);
+    let task_rows = n_rows.div_ceil(pool.threads() * tasks_per_thread);
     pool.chunks_mut(out, task_rows * width, |task, acc| {
         attend_task(spans, task * task_rows, &|row| query(task * task_rows + row), acc);
     });
@@ -71,21 +77,26 @@ fn attend_task(spans: &impl Spans, first_row: usize, query: &dyn Fn(usize) -> Qu
     for first_position in (0..end).step_by(SPAN) {
         let mut row = 0;
         while row < n_rows {
-            let Query { position, kv_head } = query(row);
+            let Query { cache, position, kv_head } = query(row);
             if position < first_position {
                 row += 1;
                 continue;
             }
             let start = row;
             let mut seen = [0; MAX_TASK_ROWS];
-            while row < n_rows && query(row).kv_head == kv_head && query(row).position >= first_position {
-                seen[row - start] = SPAN.min(query(row).position + 1 - first_position);
+            while row < n_rows {
+                let next = query(row);
+                if (next.cache, next.kv_head) != (cache, kv_head) || next.position < first_position {
+                    break;
+                }
+                seen[row - start] = SPAN.min(next.position + 1 - first_position);
                 row += 1;
             }
             spans.attend_span(&mut SpanRows {
                 first_row: first_row + start,
+                cache,
                 kv_head,
-                first_position,
+                span: first_position / SPAN,
                 seen: &seen[..row - start],
                 states: &mut states[start..row],
                 scores: &mut scores,

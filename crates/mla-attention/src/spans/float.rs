@@ -1,13 +1,16 @@
 //! Attention over F32 and F16 rows: scores are `dot16` of a query with a key widened to F32, and values are added by one
 //! fused multiply-add per position, in ascending order.
 
+use std::marker::PhantomData;
 use std::ops::Range;
 
+use half::f16;
 use tl_kernels::Pool;
-use tl_kernels::rows::{Table, Value, dots, weighted_sums};
+use tl_kernels::rows::{Table, dots, weighted_sums};
 
 use super::attend::{MAX_TASK_ROWS, Query, SpanRows, Spans, attend};
-use crate::kv_cache::FloatSlice;
+use super::layer_caches::LayerCaches;
+use crate::kv_cache::{CacheType, CachedFloat};
 
 /// Number of rows whose weighted sums are computed together in a span that the rows see to different ends.
 const STRIP_ROWS: usize = 6;
@@ -24,7 +27,7 @@ pub(crate) struct Columns {
 }
 
 impl Columns {
-    /// `head` of the cached `positions`.
+    /// `head` of the `positions` of a block.
     fn of<'a, T>(&self, rows: &'a [T], positions: Range<usize>, head: usize) -> Table<'a, T> {
         let start = positions.start * self.stride + head * self.head_stride;
         Table::new(&rows[start..], positions.len(), self.width, self.stride)
@@ -33,6 +36,7 @@ impl Columns {
 
 /// The queries of every row, and the place of a head's keys and values in a cache.
 pub(crate) struct FloatSpans<'a> {
+    pub(crate) caches: LayerCaches<'a>,
     /// The query of each row, `[rows, key width]`.
     pub(crate) queries: &'a [f32],
     pub(crate) key_columns: Columns,
@@ -41,50 +45,39 @@ pub(crate) struct FloatSpans<'a> {
 }
 
 impl FloatSpans<'_> {
-    /// Attends from every row to the `keys` and `values` of a cache, as [`attend`] does.
+    /// Attends from every row to the cache of its sequence, as [`attend`] does.
     ///
     /// # Panics
-    /// When keys and values have different number types.
-    pub(crate) fn attend(
-        &self,
-        pool: &Pool,
-        (keys, values): (FloatSlice<'_>, FloatSlice<'_>),
-        query: &(dyn Fn(usize) -> Query + Sync),
-        out: &mut [f32],
-    ) {
-        match (keys, values) {
-            (FloatSlice::F32(keys), FloatSlice::F32(values)) => {
-                attend(pool, &OfType { spans: self, keys, values }, query, out);
-            }
-            (FloatSlice::F16(keys), FloatSlice::F16(values)) => {
-                attend(pool, &OfType { spans: self, keys, values }, query, out);
-            }
-            _ => unreachable!("a cache has one number type"),
+    /// When the caches are INT8.
+    pub(crate) fn attend(&self, pool: &Pool, query: &(dyn Fn(usize) -> Query + Sync), out: &mut [f32]) {
+        match self.caches.cache_type() {
+            CacheType::F32 => attend(pool, &OfType::<f32> { spans: self, number: PhantomData }, query, out),
+            CacheType::F16 => attend(pool, &OfType::<f16> { spans: self, number: PhantomData }, query, out),
+            CacheType::I8 => unreachable!("INT8 caches have spans of their own"),
         }
     }
 }
 
-/// [`FloatSpans`] with the keys and values of every cached position in one number type.
+/// [`FloatSpans`] over caches of one number type.
 struct OfType<'a, T> {
     spans: &'a FloatSpans<'a>,
-    keys: &'a [T],
-    values: &'a [T],
+    number: PhantomData<T>,
 }
 
-impl<T: Value> Spans for OfType<'_, T> {
+impl<T: CachedFloat + Sync> Spans for OfType<'_, T> {
     fn value_width(&self) -> usize {
         self.spans.value_columns.width
     }
 
     fn attend_span(&self, run: &mut SpanRows<'_>) {
-        let FloatSpans { queries, key_columns, value_columns, scale } = *self.spans;
+        let FloatSpans { caches, queries, key_columns, value_columns, scale } = *self.spans;
         let (n_rows, n_keys) = (run.seen.len(), run.seen.iter().copied().max().unwrap_or(0));
-        let positions = |seen: Range<usize>| run.first_position + seen.start..run.first_position + seen.end;
+        let [keys, values] = caches.block(run.cache, run.span).float_rows::<T>(caches.layer());
         let width = key_columns.width;
         let queries = Table::new(&queries[run.first_row * width..], n_rows, width, width);
         let scores = &mut run.scores[..n_rows * n_keys];
         // Scores of positions that a row must not see are computed too, and not read.
-        dots(queries, key_columns.of(self.keys, positions(0..n_keys), run.kv_head), scores);
+        dots(queries, key_columns.of(keys, 0..n_keys, run.kv_head), scores);
 
         let width = value_columns.width;
         let mut weighs = [false; MAX_TASK_ROWS];
@@ -94,7 +87,7 @@ impl<T: Value> Spans for OfType<'_, T> {
         }
         let mut add = |rows: Range<usize>, keys: Range<usize>| {
             let p = Table::new(&scores[rows.start * n_keys + keys.start..], rows.len(), keys.len(), n_keys);
-            let values = value_columns.of(self.values, positions(keys), run.kv_head);
+            let values = value_columns.of(values, keys, run.kv_head);
             weighted_sums(p, values, &mut run.acc[rows.start * width..rows.end * width]);
         };
         // Each row adds the positions that it sees in ascending order: first the positions that all rows of its strip

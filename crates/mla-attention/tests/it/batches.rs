@@ -1,14 +1,16 @@
 //! Outputs have the same bits in chunks of any size and on any number of threads; caches are truncated, forked and
 //! filled.
 
-use crate::layers::{bits, gqa, gqa_config, gqa_weights, mla, mla_config, mla_weights, odd_mla, run, step, tokens};
+use crate::layers::{
+    bits, forward, gqa, gqa_config, gqa_weights, mla, mla_config, mla_weights, odd_mla, run, step, tokens,
+};
 use mla_attention::{
     Attention, AttentionScratch, CacheError, CacheShape, CacheType, CompressedMlaCache, Error, InnerProjection,
-    QueryProjection,
+    QueryProjection, Segments, Sequences,
 };
 use tl_kernels::{ActivationBuffer, Linear, Pool, math};
 
-const TYPES: [CacheType; 2] = [CacheType::F32, CacheType::F16];
+const TYPES: [CacheType; 3] = [CacheType::F32, CacheType::F16, CacheType::I8];
 
 fn layers() -> Vec<Attention> {
     vec![
@@ -16,14 +18,6 @@ fn layers() -> Vec<Attention> {
         mla(&mla_config(64, 4, None, [96, 24, 8, 32]), 2),
         gqa(&gqa_config(6, 2, 10, 6), true, true, 3),
     ]
-}
-
-/// Every number type that the layer's cache comes in.
-fn types_of(layer: &Attention) -> Vec<CacheType> {
-    match layer {
-        Attention::Mla(_) => vec![CacheType::F32, CacheType::F16, CacheType::I8],
-        Attention::Gqa(_) => TYPES.to_vec(),
-    }
 }
 
 fn serial() -> Pool {
@@ -34,7 +28,7 @@ fn serial() -> Pool {
 fn chunks_of_any_size_give_the_same_bits() {
     for layer in layers() {
         let x = tokens(&layer, 300, 7);
-        for ty in types_of(&layer) {
+        for ty in TYPES {
             let whole = bits(&run(&layer, &serial(), ty, &x, 300));
             for chunk in [1, 7, 64, 65, 299] {
                 assert_eq!(bits(&run(&layer, &serial(), ty, &x, chunk)), whole, "chunks of {chunk} with {ty:?}");
@@ -47,7 +41,7 @@ fn chunks_of_any_size_give_the_same_bits() {
 fn any_number_of_threads_gives_the_same_bits() {
     for layer in layers() {
         let x = tokens(&layer, 140, 7);
-        for ty in types_of(&layer) {
+        for ty in TYPES {
             let whole = bits(&run(&layer, &serial(), ty, &x, 140));
             for threads in [2, 3, 8] {
                 let pool = Pool::new(threads).expect("a few threads");
@@ -80,7 +74,7 @@ fn cutting_and_appending_again_equals_a_fresh_run() {
     for layer in layers() {
         let width = layer.hidden();
         let x = tokens(&layer, 100, 7);
-        for ty in types_of(&layer) {
+        for ty in TYPES {
             let wanted = run(&layer, &serial(), ty, &x, 100);
             let mut cache = layer.new_cache(100, ty).expect("a small cache");
             step(&layer, &serial(), &x[..50 * width], &mut cache);
@@ -104,7 +98,7 @@ fn forks_do_not_see_each_other() {
     for layer in layers() {
         let width = layer.hidden();
         let [x, y] = [7, 8].map(|seed| tokens(&layer, 20, seed));
-        for ty in types_of(&layer) {
+        for ty in TYPES {
             let mut cache = layer.new_cache(20, ty).expect("a small cache");
             step(&layer, &serial(), &x[..10 * width], &mut cache);
             let mut fork = cache.fork().expect("a small cache");
@@ -127,8 +121,8 @@ fn a_full_cache_says_both_numbers_and_stays_as_it_is() {
         let wanted = run(&layer, &serial(), CacheType::F16, &x, 13);
         step(&layer, &serial(), &x[..10 * width], &mut cache);
         let mut out = vec![0.0; 3 * width];
-        let error = layer
-            .forward(&serial(), &x[10 * width..], &mut cache, &mut AttentionScratch::new(), &mut out)
+        let rest = &x[10 * width..];
+        let error = forward(&layer, &serial(), rest, &mut cache, (&mut AttentionScratch::new(), &mut out))
             .expect_err("13 tokens in 12 places");
         assert!(matches!(error, Error::Cache(CacheError::Full { have: 12, need: 13 })), "{error:?}");
         assert!(error.to_string().contains("12") && error.to_string().contains("13"), "{error}");
@@ -146,7 +140,7 @@ fn one_scratch_serves_layers_of_any_shape() {
         let x = tokens(layer, n, 7);
         let mut cache = layer.new_cache(n, CacheType::F32).expect("a small cache");
         let mut out = vec![f32::NAN; x.len()];
-        layer.forward(&serial(), &x, &mut cache, &mut scratch, &mut out).expect("room");
+        forward(layer, &serial(), &x, &mut cache, (&mut scratch, &mut out)).expect("room");
         assert_eq!(bits(&out), bits(&run(layer, &serial(), CacheType::F32, &x, n)));
     }
 }
@@ -167,7 +161,7 @@ fn the_inputs_of_inner_projections_can_be_read() {
         let x = tokens(layer, 5, 7);
         let mut cache = layer.new_cache(5, CacheType::F32).expect("a small cache");
         let mut y = vec![f32::NAN; x.len()];
-        layer.forward(&serial(), &x, &mut cache, &mut scratch, &mut y).expect("room");
+        forward(layer, &serial(), &x, &mut cache, (&mut scratch, &mut y)).expect("room");
         let mut input = vec![f32::NAN; layer.input_width(InnerProjection::Output).expect("every attention has one")];
         for (t, y) in y.chunks_exact(layer.hidden()).enumerate() {
             layer.write_input(InnerProjection::Output, &scratch, t, &mut input);
@@ -190,7 +184,7 @@ fn the_inputs_of_inner_projections_can_be_read() {
 fn no_tokens_are_no_work() {
     for layer in layers() {
         let mut cache = layer.new_cache(4, CacheType::F32).expect("a small cache");
-        layer.forward(&serial(), &[], &mut cache, &mut AttentionScratch::new(), &mut []).expect("nothing to do");
+        forward(&layer, &serial(), &[], &mut cache, (&mut AttentionScratch::new(), &mut [])).expect("nothing to do");
         assert!(cache.is_empty());
     }
 }
@@ -203,13 +197,13 @@ fn wrong_buffers_and_wrong_caches_are_refused() {
         let x = tokens(layer, 2, 7);
         let mut out = vec![0.0; x.len()];
         let mut cache = layer.new_cache(4, CacheType::F32).expect("a small cache");
-        let short_x = layer.forward(&serial(), &x[1..], &mut cache, &mut scratch, &mut out);
+        let short_x = forward(layer, &serial(), &x[1..], &mut cache, (&mut scratch, &mut out));
         assert!(matches!(short_x, Err(Error::BufferLength { name: "x", .. })), "{short_x:?}");
-        let short_out = layer.forward(&serial(), &x, &mut cache, &mut scratch, &mut out[1..]);
+        let short_out = forward(layer, &serial(), &x, &mut cache, (&mut scratch, &mut out[1..]));
         assert!(matches!(short_out, Err(Error::BufferLength { name: "out", .. })), "{short_out:?}");
         for other in layers.iter().filter(|other| other.cache_shape() != layer.cache_shape()) {
             let mut cache = other.new_cache(4, CacheType::F32).expect("a small cache");
-            let error = layer.forward(&serial(), &x, &mut cache, &mut scratch, &mut out);
+            let error = forward(layer, &serial(), &x, &mut cache, (&mut scratch, &mut out));
             assert!(matches!(error, Err(Error::Cache(CacheError::Mismatch { .. }))), "{error:?}");
             assert!(cache.is_empty());
         }
@@ -225,38 +219,38 @@ fn the_cache_of_a_model_has_one_length_for_all_layers() {
     let exact = CompressedMlaCache::new(shapes(), 8, CacheType::F32).expect("a small cache");
     assert_eq!(exact.bytes_per_token(), 2 * cache.bytes_per_token());
 
-    for (layer, cache) in layers.iter().zip(cache.layers_mut()) {
-        step(layer, &serial(), &tokens(layer, 5, 7), cache);
-    }
-    assert_eq!((cache.len(), cache.n_ctx(), cache.layers().len()), (5, 8, 3));
+    let extend = |layers: &[Attention], cache: &mut CompressedMlaCache| {
+        let segments = Segments::one(cache, 5);
+        for (index, layer) in layers.iter().enumerate() {
+            let (x, mut out) = (tokens(layer, 5, 7), vec![0.0; 5 * layer.hidden()]);
+            let mut sequences =
+                Sequences { segments: &segments, caches: std::slice::from_mut(&mut *cache), layer: index };
+            layer.forward(&serial(), &x, &mut sequences, &mut AttentionScratch::new(), &mut out).expect("room");
+        }
+    };
+    extend(&layers, &mut cache);
+    assert_eq!((cache.len(), cache.n_ctx(), cache.layout().shapes().len()), (5, 8, 3));
     assert!(cache.check_room(3).is_ok());
     assert!(matches!(cache.check_room(4), Err(CacheError::Full { have: 8, need: 9 })));
 
     let fork = cache.fork().expect("a small cache");
     cache.truncate(2);
     assert_eq!((cache.len(), fork.len()), (2, 5));
-    cache.layers_mut()[1].reset();
-    assert_eq!(cache.len(), 0, "a position counts when every layer holds it");
     cache.reset();
-    assert!(cache.is_empty() && !fork.is_empty());
+    extend(&layers[..1], &mut cache);
+    assert_eq!((cache.layer_len(0), cache.len()), (5, 0), "a position counts when every layer holds it");
+    cache.reset();
+    assert!(cache.is_empty() && cache.layer_len(0) == 0 && !fork.is_empty());
 }
 
 #[test]
 fn f16_caches_differ_from_f32_ones_by_their_rounding_only() {
     for layer in layers() {
         let x = tokens(&layer, 60, 7);
-        let [exact, rounded] = TYPES.map(|ty| run(&layer, &serial(), ty, &x, 60));
+        let [exact, rounded] = [CacheType::F32, CacheType::F16].map(|ty| run(&layer, &serial(), ty, &x, 60));
         let error = crate::layers::distance(&rounded, &exact, layer.hidden());
         assert!(error > 1e-6 && error < 5e-3, "relative difference {error}");
     }
-}
-
-#[test]
-fn int8_is_refused_for_grouped_queries_with_the_remedy() {
-    let layer = gqa(&gqa_config(6, 2, 10, 6), false, false, 3);
-    let error = layer.new_cache(4, CacheType::I8).expect_err("no INT8 for grouped queries");
-    assert!(matches!(error, CacheError::Type { ty: CacheType::I8, .. }), "{error:?}");
-    assert!(error.to_string().contains("2 heads x 10") && error.to_string().contains("choose f16"), "{error}");
 }
 
 #[test]
@@ -264,6 +258,8 @@ fn glm_flash_stores_54144_bytes_per_token() {
     let shape = CacheShape::Latent { kv_lora: 512, qk_rope: 64 };
     assert_eq!(47 * shape.bytes_per_token(CacheType::F16), 54_144);
     assert_eq!(47 * shape.bytes_per_token(CacheType::I8), 30_268);
+    let grouped = CacheShape::Kv { n_kv_heads: 2, head_dim: 64 };
+    assert_eq!(grouped.bytes_per_token(CacheType::I8), 2 * 2 * (64 + 4), "one scale per head, of keys and of values");
     let oversized = CompressedMlaCache::new([shape; 47], usize::MAX / 4, CacheType::F16);
     assert!(matches!(oversized, Err(CacheError::Memory { .. })));
 }

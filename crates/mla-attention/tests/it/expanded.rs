@@ -49,7 +49,7 @@ pub(crate) fn mla(config: &MlaConfig, weights: &MlaWeights, cache: CacheType, x:
         queries.push(rotated.collect::<Vec<_>>());
 
         let kv = kv_a.times(x);
-        let latent = round_latent(&rms_norm(&kv[..c.kv_lora], &weights.kv_a_norm, eps), cache);
+        let latent = round_vector(&rms_norm(&kv[..c.kv_lora], &weights.kv_a_norm, eps), cache);
         let mut k_pe = kv[c.kv_lora..].to_vec();
         rotate(&c.rope, position, &mut k_pe);
         let k_pe = round(&k_pe, cache);
@@ -102,8 +102,8 @@ pub(crate) fn gqa(config: &GqaConfig, weights: &GqaWeights, cache: CacheType, x:
         let heads = finish(add(k.times(&x), &w.k_bias), &w.k_norm, position);
         let value = add(v.times(&x), &w.v_bias);
         for (g, key) in heads.iter().enumerate() {
-            keys[g].push(round(key, cache));
-            values[g].push(round(&value[g * c.head_dim..][..c.head_dim], cache));
+            keys[g].push(round_vector(key, cache));
+            values[g].push(round_vector(&value[g * c.head_dim..][..c.head_dim], cache));
         }
     }
 
@@ -199,7 +199,7 @@ fn rotate(rope: &Rope, position: usize, head: &mut [f64]) {
     }
 }
 
-/// Keys and values, as a cache of type `ty` holds them. A cache of INT8 latents holds F16 keys.
+/// Rotated keys of latent attention, as a cache of type `ty` holds them: an INT8 one holds them as F16.
 fn round(values: &[f64], ty: CacheType) -> Vec<f64> {
     let rounded = |v: &f64| match ty {
         CacheType::F32 => f64::from(*v as f32),
@@ -208,8 +208,8 @@ fn round(values: &[f64], ty: CacheType) -> Vec<f64> {
     values.iter().map(rounded).collect()
 }
 
-/// A latent, as a cache of type `ty` holds it.
-fn round_latent(values: &[f64], ty: CacheType) -> Vec<f64> {
+/// A latent, or the key or value of a head, as a cache of type `ty` holds it.
+fn round_vector(values: &[f64], ty: CacheType) -> Vec<f64> {
     if ty != CacheType::I8 {
         return round(values, ty);
     }

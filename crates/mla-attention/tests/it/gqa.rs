@@ -35,6 +35,22 @@ fn it_equals_the_oracle_with_and_without_biases_and_norms() {
     }
 }
 
+/// INT8 caches add the rounding of the queries and of the weights to that of keys and values, which the oracle has as well.
+/// Against an exact cache the errors of all three add up.
+#[test]
+fn int8_caches_stay_near_the_oracle() {
+    for [n_heads, n_kv_heads, head_dim, rotary_dims] in [[6, 2, 64, 64], [4, 4, 128, 64], [3, 1, 30, 0]] {
+        let config = gqa_config(n_heads, n_kv_heads, head_dim, rotary_dims);
+        let (layer, weights) = (gqa(&config, true, true, 9), gqa_weights(&config, true, true, 9));
+        let x = tokens(&layer, 300, 10);
+        let got = run(&layer, &Pool::serial(), CacheType::I8, &x, 70);
+        for (oracle, at_most) in [(CacheType::I8, 0.03), (CacheType::F32, 0.05)] {
+            let error = relative_error(&got, &expanded::gqa(&config, &weights, oracle, &x), config.hidden);
+            assert!(error > 1e-4 && error < at_most, "heads of {head_dim} against {oracle}: relative error {error}");
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
 

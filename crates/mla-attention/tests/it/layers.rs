@@ -1,8 +1,8 @@
 //! Layers with seeded random weights, and the measures of error that the tests take on them.
 
 use mla_attention::{
-    Attention, AttentionScratch, CacheType, GqaAttention, GqaConfig, GqaWeights, LayerCache, MlaAttention, MlaConfig,
-    MlaWeights, QueryProjection, Rope, RopeStyle,
+    Attention, AttentionScratch, CacheType, CompressedMlaCache, Error, GqaAttention, GqaConfig, GqaWeights,
+    MlaAttention, MlaConfig, MlaWeights, QueryProjection, Rope, RopeStyle, Segments, Sequences,
 };
 use tl_kernels::{Linear, Pool};
 
@@ -123,10 +123,23 @@ pub(crate) fn tokens(layer: &Attention, n: usize, seed: u64) -> Vec<f32> {
     Rng(seed).values(n * layer.hidden(), 0.0, 3f32.sqrt())
 }
 
-/// One forward pass of all of `x`, appended to `cache`.
-pub(crate) fn step(layer: &Attention, pool: &Pool, x: &[f32], cache: &mut LayerCache) -> Vec<f32> {
+/// One forward pass of all of `x` `[n, hidden]`, appended to `cache`.
+pub(crate) fn forward(
+    layer: &Attention,
+    pool: &Pool,
+    x: &[f32],
+    cache: &mut CompressedMlaCache,
+    (scratch, out): (&mut AttentionScratch, &mut [f32]),
+) -> Result<(), Error> {
+    let segments = Segments::one(cache, x.len() / layer.hidden());
+    let mut sequences = Sequences { segments: &segments, caches: std::slice::from_mut(cache), layer: 0 };
+    layer.forward(pool, x, &mut sequences, scratch, out)
+}
+
+/// The output of one forward pass of all of `x`, appended to `cache`.
+pub(crate) fn step(layer: &Attention, pool: &Pool, x: &[f32], cache: &mut CompressedMlaCache) -> Vec<f32> {
     let mut out = vec![f32::NAN; x.len()];
-    layer.forward(pool, x, cache, &mut AttentionScratch::new(), &mut out).expect("room in the cache");
+    forward(layer, pool, x, cache, (&mut AttentionScratch::new(), &mut out)).expect("room in the cache");
     out
 }
 
@@ -136,7 +149,7 @@ pub(crate) fn run(layer: &Attention, pool: &Pool, ty: CacheType, x: &[f32], chun
     let mut scratch = AttentionScratch::new();
     let mut out = vec![f32::NAN; x.len()];
     for (x, out) in x.chunks(chunk * layer.hidden()).zip(out.chunks_mut(chunk * layer.hidden())) {
-        layer.forward(pool, x, &mut cache, &mut scratch, out).expect("room in the cache");
+        forward(layer, pool, x, &mut cache, (&mut scratch, out)).expect("room in the cache");
     }
     out
 }

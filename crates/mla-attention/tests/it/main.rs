@@ -6,3 +6,4 @@ mod gqa;
 mod layers;
 mod mla;
 mod rope;
+mod segments;

@@ -32,6 +32,10 @@ use crate::forward::taps::{At, ExpertId, Taps};
 /// Rows added to the limit on gathered buffers, so that small batches keep theirs.
 const SPARE_ROWS: usize = 64;
 
+/// Rows that the buffers of a part have room for from the start, where the batch has as many. An expert gets another
+/// number of rows in every step, and without this room a buffer would grow at each new largest number.
+const PART_ROWS: usize = 8;
+
 /// Called with the layer and the ascending ids of a batch's experts, before their weights are read.
 pub type ResidencyHook = Arc<dyn Fn(usize, &[u32]) + Send + Sync>;
 
@@ -247,8 +251,11 @@ impl ExpertBank {
         }
         let make = |part: usize, hidden: &mut ActivationBuffer| {
             let (network, rows) = (self.part(batch, part), batch.rows(part));
-            let ff = network.gate().rows();
-            hidden.set_in(network.down().act_mode(), &product[rows.start * ff..rows.end * ff], rows.len(), ff);
+            let (ff, mode, room) = (network.gate().rows(), network.down().act_mode(), n.min(PART_ROWS));
+            if hidden.capacity_rows() < room {
+                hidden.set_in(mode, &product[..room * ff], room, ff);
+            }
+            hidden.set_in(mode, &product[rows.start * ff..rows.end * ff], rows.len(), ff);
         };
         if n == 1 {
             // For so few rows, waking the threads would take longer than the work.
@@ -347,6 +354,10 @@ impl ExpertBank {
             if !whole[part] {
                 let network = self.part(batch, part);
                 let modes = [network.gate().act_mode(), network.up().act_mode()];
+                let room = x.n().min(PART_ROWS);
+                if rows[0].capacity_rows() < room {
+                    rows[0].gather(x, &[0; PART_ROWS][..room], &modes);
+                }
                 rows[0].gather(x, &batch.tokens()[batch.rows(part)], &modes);
             }
         });

@@ -11,8 +11,8 @@
 
 use gguf_bitnet::Catalog;
 use mla_attention::{
-    Attention, AttentionScratch, CacheShape, GqaAttention, GqaWeights, LayerCache, MlaAttention, MlaWeights,
-    QueryProjection,
+    Attention, AttentionScratch, CacheShape, GqaAttention, GqaWeights, MlaAttention, MlaWeights, QueryProjection,
+    Sequences,
 };
 use ternary_core::ActMode;
 use tl_kernels::{ActivationBuffer, KernelSelector, Linear, Pool, math};
@@ -205,7 +205,7 @@ impl DecoderLayer {
         }
     }
 
-    /// Moves `batch.x` through the layer: tokens at positions `cache.len()..`, which the cache then holds too.
+    /// Moves `batch.x` through the layer: tokens that continue `sequences`, whose caches then hold them too.
     ///
     /// # Errors
     /// A failure of the attention (a full context, the cache of another layer) or a forced routing that does not fit. The
@@ -213,11 +213,11 @@ impl DecoderLayer {
     ///
     /// # Panics
     /// When `batch.x` is no whole number of rows.
-    pub fn forward<T: Taps>(&self, batch: Batch<'_>, cache: &mut LayerCache, taps: &mut T) -> Result<()> {
+    pub fn forward<T: Taps>(&self, batch: Batch<'_>, sequences: &mut Sequences<'_>, taps: &mut T) -> Result<()> {
         let Batch { pool, x, scratch } = batch;
-        let at = self.at(cache.len(), x);
+        let at = self.at(sequences.segments.first_position(), x);
         taps.layer_in(at, x);
-        self.attend(Batch { pool, x, scratch }, cache, taps)?;
+        self.attend(Batch { pool, x, scratch }, sequences, taps)?;
         self.feed(Batch { pool, x, scratch }, at.first, taps)?;
         taps.layer_out(at, x);
         Ok(())
@@ -230,14 +230,14 @@ impl DecoderLayer {
     ///
     /// # Panics
     /// When `batch.x` is no whole number of rows.
-    pub fn attend<T: Taps>(&self, batch: Batch<'_>, cache: &mut LayerCache, taps: &mut T) -> Result<()> {
+    pub fn attend<T: Taps>(&self, batch: Batch<'_>, sequences: &mut Sequences<'_>, taps: &mut T) -> Result<()> {
         let Batch { pool, x, scratch } = batch;
-        let at = self.at(cache.len(), x);
+        let at = self.at(sequences.segments.first_position(), x);
         scratch.normed.resize(x.len(), 0.0);
         scratch.delta.resize(x.len(), 0.0);
         norm_rows(pool, x, &self.attention_norm, self.eps, &mut scratch.normed);
         taps.attention_in(at, &scratch.normed);
-        self.attention.forward(pool, &scratch.normed, cache, &mut scratch.attention, &mut scratch.delta)?;
+        self.attention.forward(pool, &scratch.normed, sequences, &mut scratch.attention, &mut scratch.delta)?;
         taps.attention_out(at, &mut scratch.delta);
         add(pool, x, &scratch.delta);
         Ok(())

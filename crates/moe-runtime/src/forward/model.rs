@@ -10,15 +10,15 @@
 //! **Invariant:** weights are immutable once a model exists; any number of sessions share one model. Where weights lie in
 //! memory is decided while the model is loaded (load/loader.rs).
 
-use std::ops::Range;
 use std::sync::Arc;
 
-use mla_attention::{CacheShape, CompressedMlaCache};
+use mla_attention::{CacheShape, CompressedMlaCache, Sequences};
 use tl_kernels::{ActivationBuffer, KernelSelected, Linear, Pool};
 
 use crate::error::Result;
 use crate::forward::experts::ResidencyHook;
 use crate::forward::layer::{Batch, DecoderLayer, LayerScratch, norm_rows};
+use crate::forward::rows::StepRows;
 use crate::forward::taps::Taps;
 use crate::models::config::ModelConfig;
 use crate::storage::weight_storage::StorageReport;
@@ -66,39 +66,49 @@ impl ForwardScratch {
     pub(crate) fn logits(&self) -> &[f32] {
         &self.logits
     }
+
+    /// The output of the final norm, `[n, hidden]`.
+    pub(crate) fn hidden(&self) -> &[f32] {
+        &self.hidden
+    }
 }
 
 /// The forward pass of a batch.
 impl CraftsmanModel {
-    /// Moves `tokens` through all layers and the final norm. They take the positions `cache.len()..`, and the cache then
-    /// holds them too.
+    /// Moves `rows` through all layers and the final norm; their caches then hold them too. Segments that are interrupted
+    /// leave between two layers.
     pub(crate) fn forward<T: Taps>(
         &self,
-        tokens: &[u32],
-        cache: &mut CompressedMlaCache,
+        rows: &mut StepRows,
+        caches: &mut [CompressedMlaCache],
         scratch: &mut ForwardScratch,
         taps: &mut T,
     ) -> Result<()> {
         let ForwardScratch { x, hidden, layer: buffers, .. } = scratch;
-        let (first, width) = (cache.len(), self.config.hidden);
-        x.resize(tokens.len() * width, 0.0);
-        hidden.resize(tokens.len() * width, 0.0);
-        for (&token, row) in tokens.iter().zip(x.chunks_exact_mut(width)) {
+        let width = self.config.hidden;
+        x.resize(rows.tokens.len() * width, 0.0);
+        for (&token, row) in rows.tokens.iter().zip(x.chunks_exact_mut(width)) {
             self.weights.embedding.dequantize_row(token as usize, row)?;
         }
-        for (layer, cache) in self.weights.layers.iter().zip(cache.layers_mut()) {
-            layer.forward(Batch { pool: &self.pool, x, scratch: buffers }, cache, taps)?;
+        for (index, layer) in self.weights.layers.iter().enumerate() {
+            rows.drop_interrupted(x, width, caches);
+            if x.is_empty() {
+                break;
+            }
+            let mut sequences = Sequences { segments: &rows.segments, caches, layer: index };
+            layer.forward(Batch { pool: &self.pool, x, scratch: buffers }, &mut sequences, taps)?;
         }
+        hidden.resize(x.len(), 0.0);
         norm_rows(&self.pool, x, &self.weights.final_norm, self.config.norm_eps, hidden);
-        taps.final_hidden(first, hidden);
+        taps.final_hidden(rows.segments.first_position(), hidden);
         Ok(())
     }
 
     /// Computes the logits of `rows` of the last batch into [`ForwardScratch::logits`].
-    pub(crate) fn compute_logits(&self, rows: Range<usize>, scratch: &mut ForwardScratch) {
+    pub(crate) fn compute_logits(&self, rows: &[usize], scratch: &mut ForwardScratch) {
         let ForwardScratch { hidden, acts, logits, .. } = scratch;
         let (head, width) = (self.head(), self.config.hidden);
-        acts.set(&hidden[rows.start * width..rows.end * width], rows.len(), width);
+        acts.fill(rows.len(), width, |i, row| row.copy_from_slice(&hidden[rows[i] * width..][..width]));
         acts.quantize(head.act_mode());
         logits.resize(rows.len() * self.config.vocab, 0.0);
         head.forward(&self.pool, acts, logits);

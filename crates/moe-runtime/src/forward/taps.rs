@@ -21,7 +21,8 @@ use crate::forward::router::RoutingDecision;
 pub struct At {
     /// Index of the layer in the model.
     pub layer: usize,
-    /// Position of the batch's first token in its sequence.
+    /// Position of the batch's first token in its sequence. Tokens of other sequences may follow behind it
+    /// ([`Step`](crate::Step)).
     pub first: usize,
     /// Tokens in the batch.
     pub n: usize,

@@ -4,7 +4,7 @@
 //! page them, and buffers count at their largest.
 
 use gguf_bitnet::{Catalog, RowOrder, TensorClass, TensorType};
-use mla_attention::CacheType;
+use mla_attention::{CacheType, CompressedMlaCache};
 
 use crate::error::{Error, Result};
 use crate::forward::model::LOGIT_ROWS;
@@ -44,9 +44,22 @@ impl MemoryPlan {
         MemoryPlan {
             mapped_weights_bytes: mapped,
             converted_weights_bytes: converted,
-            cache_bytes: product(&[config.n_layers, config.cache_shape().bytes_per_token(ty), n_ctx]),
+            cache_bytes: product(&[
+                config.n_layers,
+                config.cache_shape().bytes_per_token(ty),
+                n_ctx.next_multiple_of(CompressedMlaCache::BLOCK),
+            ]),
             scratch_bytes: scratch_bytes(config, chunk),
         }
+    }
+
+    /// This plan for `n` sequences in one step, each with a cache of its own.
+    #[must_use]
+    pub fn with_sequences(mut self, config: &ModelConfig, n: usize) -> MemoryPlan {
+        self.cache_bytes = self.cache_bytes.saturating_mul(n as u64);
+        let more_logits = product(&[n.saturating_sub(LOGIT_ROWS), config.vocab, 4]);
+        self.scratch_bytes = self.scratch_bytes.saturating_add(more_logits);
+        self
     }
 
     /// This plan with the routed experts of `catalog` kept within `bytes`, as [`ExpertMemory`](crate::storage::ExpertMemory) does.

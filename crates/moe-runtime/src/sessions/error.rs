@@ -11,6 +11,9 @@ pub enum SessionError {
     /// A token id outside of the vocabulary.
     #[error("token {token} is not in the vocabulary of {vocab}; use the tokenizer that belongs to the model")]
     Token { token: u32, vocab: usize },
+    /// A step was given a sequence that does not exist, or one sequence twice.
+    #[error("sequence {index} of {sequences} does not exist or is part of the step already; give each one segment")]
+    Segment { index: usize, sequences: usize },
     /// A prompt, or a prompt and its answer, are longer than the context.
     #[error("{need} tokens do not fit the context of {have}; shorten the prompt or start with a larger context (-c)")]
     ContextFull { have: usize, need: usize },

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// A flag that ends answers, shared with another thread. It is looked at between the chunks of a prompt and between tokens.
+/// A flag that ends answers, shared with another thread. It is looked at between the layers of a forward
+/// pass.
 ///
 /// The default is never raised.
 ///

@@ -1,4 +1,4 @@
-//! A sequence of tokens with the cache of their keys and values.
+//! A sequence of tokens with the cache of their keys and values: a [`Step`] of one segment at a time.
 //!
 //! A prompt runs in chunks, a generated token alone; both give the same bits, so a session may be fed in any way, cut
 //! back with [`Session::truncate`] and continued.
@@ -7,13 +7,14 @@
 
 use std::sync::Arc;
 
-use mla_attention::{CacheType, CompressedMlaCache};
+use mla_attention::{CacheBlock, CacheType, CompressedMlaCache};
 
 use crate::error::{Error, Result};
-use crate::forward::model::{CraftsmanModel, ForwardScratch, LOGIT_ROWS};
+use crate::forward::model::{CraftsmanModel, LOGIT_ROWS};
 use crate::forward::taps::Taps;
 use crate::sessions::error::SessionError;
 use crate::sessions::interrupt::Interrupt;
+use crate::sessions::step::{Logits, Step, StepSegment, check_tokens};
 
 /// Receives the logits `[vocab]` of one position.
 pub type LogitsSink<'a> = dyn FnMut(usize, &[f32]) -> Result<()> + 'a;
@@ -21,9 +22,8 @@ pub type LogitsSink<'a> = dyn FnMut(usize, &[f32]) -> Result<()> + 'a;
 /// One sequence of tokens over a shared model.
 #[derive(Debug)]
 pub struct Session {
-    model: Arc<CraftsmanModel>,
     cache: CompressedMlaCache,
-    scratch: ForwardScratch,
+    step: Step,
     chunk: usize,
 }
 
@@ -36,12 +36,8 @@ impl Session {
     /// # Errors
     /// [`SessionError::ContextTooLong`] beyond the model's own limit, and memory that cannot be had.
     pub fn new(model: Arc<CraftsmanModel>, n_ctx: usize, ty: CacheType) -> Result<Session> {
-        let made_for = model.config().n_ctx;
-        if n_ctx > made_for {
-            return Err(Error::Session(SessionError::ContextTooLong { asked: n_ctx, made_for }));
-        }
-        let cache = CompressedMlaCache::new(model.cache_shapes(), n_ctx, ty)?;
-        Ok(Session { model, cache, scratch: ForwardScratch::default(), chunk: Session::DEFAULT_CHUNK })
+        let step = Step::new(model);
+        Ok(Session { cache: step.new_cache(n_ctx, ty)?, step, chunk: Session::DEFAULT_CHUNK })
     }
 
     /// The same session with prompts cut into batches of `chunk` tokens (at least 1). Results do not depend on it.
@@ -54,7 +50,7 @@ impl Session {
     /// The model that computes the sequence.
     #[must_use]
     pub fn model(&self) -> &Arc<CraftsmanModel> {
-        &self.model
+        self.step.model()
     }
 
     /// Number of tokens in the sequence.
@@ -91,17 +87,20 @@ impl Session {
         self.cache.truncate(len);
     }
 
-    /// A second session that continues from here on its own.
+    /// Replaces the sequence by the positions of `blocks`, full blocks of a cache of the same model and type.
     ///
     /// # Errors
-    /// Memory for the second cache that cannot be had.
+    /// As [`CompressedMlaCache::resume`]; the session is then empty.
+    pub fn resume(&mut self, blocks: &[Arc<CacheBlock>]) -> Result<()> {
+        Ok(self.cache.resume(blocks)?)
+    }
+
+    /// A second session that continues from here on its own. The two share what they hold.
+    ///
+    /// # Errors
+    /// Memory for the rest of the second context that cannot be had.
     pub fn fork(&self) -> Result<Session> {
-        Ok(Session {
-            model: self.model.clone(),
-            cache: self.cache.fork()?,
-            scratch: ForwardScratch::default(),
-            chunk: self.chunk,
-        })
+        Ok(Session { cache: self.cache.fork()?, step: Step::new(self.model().clone()), chunk: self.chunk })
     }
 
     /// Appends `tokens` and returns the logits `[vocab]` that follow the last one.
@@ -110,11 +109,11 @@ impl Session {
     /// [`SessionError::NoTokens`], [`SessionError::Token`], [`SessionError::ContextFull`] with both numbers, or the failure of a layer.
     pub fn step<T: Taps>(&mut self, tokens: &[u32], taps: &mut T) -> Result<&[f32]> {
         self.step_unless(tokens, &Interrupt::default(), taps)?;
-        Ok(self.scratch.logits())
+        Ok(self.step.logits(0))
     }
 
-    /// As [`Session::step`]; `None` when `interrupt` was raised before the last chunk. The chunks before that are part of
-    /// the session then.
+    /// As [`Session::step`]; `None` when `interrupt` was raised before the last layer of the last chunk. The whole chunks
+    /// before that are part of the session then.
     ///
     /// # Errors
     /// As [`Session::step`].
@@ -124,11 +123,8 @@ impl Session {
         interrupt: &Interrupt,
         taps: &mut T,
     ) -> Result<Option<&[f32]>> {
-        let is_whole = self.run(tokens, interrupt, taps, |model, scratch, _, n| {
-            model.compute_logits(n - 1..n, scratch);
-            Ok(())
-        })?;
-        Ok(is_whole.then(|| self.scratch.logits()))
+        let is_whole = self.run(tokens, (Logits::Last, interrupt), taps, |_, _, _| Ok(()))?;
+        Ok(is_whole.then(|| self.step.logits(0)))
     }
 
     /// Appends `tokens` without computing logits.
@@ -136,7 +132,7 @@ impl Session {
     /// # Errors
     /// As [`Session::step`].
     pub fn prefill<T: Taps>(&mut self, tokens: &[u32], taps: &mut T) -> Result<()> {
-        self.run(tokens, &Interrupt::default(), taps, |_, _, _, _| Ok(()))?;
+        self.run(tokens, (Logits::None, &Interrupt::default()), taps, |_, _, _| Ok(()))?;
         Ok(())
     }
 
@@ -152,12 +148,12 @@ impl Session {
         taps: &mut T,
         sink: &mut LogitsSink<'_>,
     ) -> Result<()> {
-        self.run(tokens, &Interrupt::default(), taps, |model, scratch, first, n| {
+        let vocab = self.model().config().vocab;
+        self.run(tokens, (Logits::None, &Interrupt::default()), taps, |step, first, n| {
             let mut row = from.saturating_sub(first).min(n);
             while row < n {
                 let end = n.min(row + LOGIT_ROWS);
-                model.compute_logits(row..end, scratch);
-                for (i, logits) in scratch.logits().chunks_exact(model.config().vocab).enumerate() {
+                for (i, logits) in step.logits_of(row..end).chunks_exact(vocab).enumerate() {
                     sink(first + row + i, logits)?;
                 }
                 row = end;
@@ -172,46 +168,57 @@ impl Session {
     /// # Errors
     /// As [`Session::prefill`].
     pub fn mean_hidden(&mut self, tokens: &[u32]) -> Result<Vec<f32>> {
-        let mut mean = MeanHidden { sum: vec![0.0; self.model.config().hidden] };
+        let mut mean = MeanHidden { sum: vec![0.0; self.model().config().hidden] };
         self.prefill(tokens, &mut mean)?;
         Ok(mean.sum.iter().map(|sum| (sum / tokens.len() as f64) as f32).collect())
     }
 
-    /// Runs `tokens` chunk by chunk until `interrupt` is raised; whether all chunks were run. `after` gets the model, the
-    /// buffers, the first position and the size of a chunk.
+    /// Runs `tokens` chunk by chunk until the interrupt is raised; whether all chunks were run. The last chunk computes the
+    /// logits that are asked for. `after` gets the step, the first position and the size of a chunk.
     fn run<T: Taps>(
         &mut self,
         tokens: &[u32],
-        interrupt: &Interrupt,
+        (logits, interrupt): (Logits, &Interrupt),
         taps: &mut T,
-        mut after: impl FnMut(&CraftsmanModel, &mut ForwardScratch, usize, usize) -> Result<()>,
+        mut after: impl FnMut(&mut Step, usize, usize) -> Result<()>,
     ) -> Result<bool> {
-        let vocab = self.model.config().vocab;
-        if tokens.is_empty() {
-            return Err(Error::Session(SessionError::NoTokens));
-        }
-        if let Some(&token) = tokens.iter().find(|&&t| usize::try_from(t).is_ok_and(|t| t >= vocab)) {
-            return Err(Error::Session(SessionError::Token { token, vocab }));
-        }
+        check_tokens(tokens, self.model().config().vocab)?;
         let start = self.len();
         let need = start.saturating_add(tokens.len());
         if need > self.n_ctx() {
             return Err(Error::Session(SessionError::ContextFull { have: self.n_ctx(), need }));
         }
-        for chunk in tokens.chunks(self.chunk) {
-            if interrupt.is_raised() {
-                return Ok(false);
-            }
-            let first = self.cache.len();
-            let done = self
-                .model
-                .forward(chunk, &mut self.cache, &mut self.scratch, taps)
-                .and_then(|()| after(&self.model, &mut self.scratch, first, chunk.len()));
-            if let Err(error) = done {
-                self.cache.truncate(start);
-                return Err(error);
+        let chunks = tokens.len().div_ceil(self.chunk);
+        for (i, tokens) in tokens.chunks(self.chunk).enumerate() {
+            let logits = if i + 1 == chunks { logits } else { Logits::None };
+            let segment = StepSegment { cache: 0, tokens, logits, interrupt };
+            match self.run_chunk(&segment, taps, &mut after) {
+                Ok(true) => {}
+                Ok(false) => return Ok(false),
+                Err(error) => {
+                    self.cache.truncate(start);
+                    return Err(error);
+                }
             }
         }
+        Ok(true)
+    }
+
+    /// Runs one chunk; whether it was not interrupted.
+    fn run_chunk<T: Taps>(
+        &mut self,
+        segment: &StepSegment<'_>,
+        taps: &mut T,
+        after: &mut impl FnMut(&mut Step, usize, usize) -> Result<()>,
+    ) -> Result<bool> {
+        let (first, caches) = (self.cache.len(), std::slice::from_mut(&mut self.cache));
+        self.step.clear();
+        self.step.add(caches, segment)?;
+        self.step.run(caches, taps)?;
+        if self.step.is_interrupted(0) {
+            return Ok(false);
+        }
+        after(&mut self.step, first, segment.tokens.len())?;
         Ok(true)
     }
 }

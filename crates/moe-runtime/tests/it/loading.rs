@@ -6,7 +6,7 @@ use std::sync::Arc;
 use gguf_bitnet::{
     GgufFile, GgufWriter, Metadata, TensorClass, TensorSource, TensorType, split_file_name, split_metadata,
 };
-use mla_attention::{CacheType, LayerCache};
+use mla_attention::{CacheType, CompressedMlaCache, Segments, Sequences};
 use moe_runtime::forward::{At, Batch, DecoderLayer, LayerScratch, Taps};
 use moe_runtime::models::{expected_tensors, layer_tensors, mapper};
 use moe_runtime::{CraftsmanModel, Error, LoadOptions, MemoryPlan, ModelFiles};
@@ -253,11 +253,15 @@ fn one_layer_without_its_model_does_not_ask_for_the_rest() {
     let model = Arc::new(CraftsmanModel::from_files(&files, &options()).expect("it loads"));
     let whole = run(&model, &read_case("glm-tiny").tokens, 64, ());
     let (mut x, pool, mut scratch) = (whole.hidden[1].clone(), Pool::serial(), LayerScratch::default());
-    let mut cache = LayerCache::new(layer.cache_shape(), 64, CacheType::F32).expect("a small cache fits");
+    let mut cache = CompressedMlaCache::new([layer.cache_shape()], 64, CacheType::F32).expect("a small cache fits");
     let (first, second) = x.split_at_mut(5 * config.hidden);
-    layer.forward(Batch { pool: &pool, x: first, scratch: &mut scratch }, &mut cache, &mut ()).expect("it runs");
+    let segments = Segments::one(&cache, 5);
+    let mut sequences = Sequences { segments: &segments, caches: std::slice::from_mut(&mut cache), layer: 0 };
+    layer.forward(Batch { pool: &pool, x: first, scratch: &mut scratch }, &mut sequences, &mut ()).expect("it runs");
     // The halves of a layer, one after the other, are the layer.
-    layer.attend(Batch { pool: &pool, x: second, scratch: &mut scratch }, &mut cache, &mut ()).expect("it runs");
+    let segments = Segments::one(&cache, second.len() / config.hidden);
+    let mut sequences = Sequences { segments: &segments, caches: std::slice::from_mut(&mut cache), layer: 0 };
+    layer.attend(Batch { pool: &pool, x: second, scratch: &mut scratch }, &mut sequences, &mut ()).expect("it runs");
     let mut input = vec![0.0; config.hidden];
     layer.norm_for_ffn(&second[..config.hidden], &mut input);
     let mut tap = FfnInput(Vec::new());
@@ -301,8 +305,8 @@ fn the_memory_plan_counts_weights_cache_and_buffers() {
     let files = open("glm-tiny");
     let plan = MemoryPlan::new(&files.config, &files.catalog, 100, CacheType::F16, 64);
     let model = Arc::new(CraftsmanModel::from_files(&files, &options()).expect("it loads"));
-    assert_eq!(plan.cache_bytes, 100 * 2 * 2 * 288);
-    assert_eq!(plan.cache_bytes, 50 * session(&model, 64).cache().bytes_per_token() as u64);
+    assert_eq!(plan.cache_bytes, 128 * 2 * 2 * 288, "two blocks of 64 positions");
+    assert_eq!(plan.cache_bytes, 64 * session(&model, 64).cache().bytes_per_token() as u64);
     let report = files.report();
     let f32_values: u64 = report
         .classes

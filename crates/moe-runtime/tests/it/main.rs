@@ -21,6 +21,7 @@ mod negative;
 mod packing;
 mod readme;
 mod router;
+mod segments;
 mod side_files;
 mod tables;
 mod ternary;

@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 
-use mla_attention::{CacheType, InnerProjection, LayerCache};
+use mla_attention::{CacheType, CompressedMlaCache, InnerProjection, Segments, Sequences};
 use moe_runtime::forward::{Batch, DecoderLayer, LayerScratch};
 use tl_kernels::Pool;
 
@@ -115,7 +115,7 @@ fn moments(
 /// A layer that windows are run through.
 struct Pass<'a> {
     layer: &'a DecoderLayer,
-    cache: LayerCache,
+    cache: CompressedMlaCache,
     scratch: LayerScratch,
     /// The residual stream of a window, `[tokens, hidden]`.
     x: Vec<f32>,
@@ -125,7 +125,7 @@ struct Pass<'a> {
 
 impl<'a> Pass<'a> {
     fn new(layer: &'a DecoderLayer, longest: usize) -> Result<Self> {
-        let cache = LayerCache::new(layer.cache_shape(), longest, CacheType::F32)
+        let cache = CompressedMlaCache::new([layer.cache_shape()], longest, CacheType::F32)
             .map_err(mla_attention::Error::from)
             .map_err(moe_runtime::Error::from)?;
         Ok(Self { layer, cache, scratch: LayerScratch::default(), x: Vec::new(), inputs: Vec::new() })
@@ -146,7 +146,9 @@ impl<'a> Pass<'a> {
                 self.x.extend_from_slice(x);
                 self.cache.reset();
                 let batch = Batch { pool, x: &mut self.x, scratch: &mut self.scratch };
-                self.layer.attend(batch, &mut self.cache, &mut ())?;
+                let segments = Segments::one(&self.cache, x.len() / hidden);
+                let caches = std::slice::from_mut(&mut self.cache);
+                self.layer.attend(batch, &mut Sequences { segments: &segments, caches, layer: 0 }, &mut ())?;
                 for (t, out) in self.inputs.chunks_exact_mut(width).enumerate() {
                     self.layer.attention().write_input(projection, self.scratch.attention(), t, out);
                 }

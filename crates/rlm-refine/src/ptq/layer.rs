@@ -11,7 +11,7 @@
 
 use std::collections::BTreeMap;
 
-use mla_attention::{CacheType, LayerCache};
+use mla_attention::{CacheType, CompressedMlaCache, Segments, Sequences};
 use moe_runtime::forward::{Batch, DecoderLayer, FeedForward, LayerScratch, SwiGlu};
 use ternary_core::ActMode;
 use tl_kernels::Pool;
@@ -84,7 +84,7 @@ pub(super) fn make_layer(
 /// Adds the attention of `layer` to every window of `x`.
 pub(crate) fn attend(pool: &Pool, layer: &DecoderLayer, windows: &[usize], x: &mut [f32]) -> Result<()> {
     let longest = windows.iter().copied().max().unwrap_or(0);
-    let mut cache = LayerCache::new(layer.cache_shape(), longest.max(1), CacheType::F32)
+    let mut cache = CompressedMlaCache::new([layer.cache_shape()], longest.max(1), CacheType::F32)
         .map_err(mla_attention::Error::from)
         .map_err(moe_runtime::Error::from)?;
     let mut scratch = LayerScratch::default();
@@ -93,7 +93,9 @@ pub(crate) fn attend(pool: &Pool, layer: &DecoderLayer, windows: &[usize], x: &m
     for &tokens in windows {
         let (window, tail) = rest.split_at_mut(tokens * hidden);
         cache.reset();
-        layer.attend(Batch { pool, x: window, scratch: &mut scratch }, &mut cache, &mut ())?;
+        let segments = Segments::one(&cache, tokens);
+        let mut sequences = Sequences { segments: &segments, caches: std::slice::from_mut(&mut cache), layer: 0 };
+        layer.attend(Batch { pool, x: window, scratch: &mut scratch }, &mut sequences, &mut ())?;
         rest = tail;
     }
     Ok(())
