@@ -47,6 +47,7 @@
 //! | `forward` | the forward pass: model.rs, then layer.rs, then the parts of a layer |
 //! | `storage` | where weights lie in memory: mapped file, packed tiles, experts larger than memory |
 //! | `text` | text to tokens and back: tokenizer and chat template |
+//! | `prompt_cache` | the computed beginnings of prompts, in memory and on disk |
 //! | `sessions` | sequences over a model: step, session, sampler, answers, conversations, backends |
 //!
 //! **Invariant:** the numbers of a token do not depend on how the prompt was cut into batches, nor on other sequences in its
@@ -57,6 +58,7 @@ pub mod forward;
 mod guess;
 mod load;
 pub mod models;
+mod prompt_cache;
 mod rng;
 mod sessions;
 pub mod storage;
@@ -69,6 +71,7 @@ pub use load::error::LoadError;
 pub use load::files::ModelFiles;
 pub use load::loader::LoadOptions;
 pub use load::memory_plan::MemoryPlan;
+pub use prompt_cache::{BlockName, CachedPrefix, DiskOptions, PromptCache, PromptCacheOptions, PromptKey};
 pub use rng::SplitMix64;
 pub use sessions::backend::{InferenceBackend, OnText, Prompt};
 pub use sessions::conversation::{Answer, Conversation, ConversationOptions, Fit};

@@ -4,13 +4,14 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
-use mla_attention::CacheType;
+use mla_attention::{CacheType, CompressedMlaCache};
 
 use crate::error::Result;
 use crate::forward::model::CraftsmanModel;
 use crate::load::files::ModelFiles;
 use crate::load::loader::LoadOptions;
 use crate::models::registry::architecture_names;
+use crate::prompt_cache::{PromptCache, PromptKey};
 use crate::sessions::backend::{InferenceBackend, OnText, Prompt};
 use crate::sessions::generate::{GenerateOptions, Generation};
 use crate::sessions::sampler::Sampler;
@@ -19,13 +20,14 @@ use crate::text::tokenizer::{ControlTokens, TextStream, Tokenizer};
 
 /// Runs any model of the supported architectures on the CPU.
 ///
-/// Tokens that a prompt has in common with the call before are not computed again; the results are the same to the bit.
+/// Tokens that a prompt has in common with the call before, or with a prompt cache, are not computed again; the results are the same to the bit.
 #[derive(Debug)]
 pub struct CraftsmanBackend {
     tokenizer: Tokenizer,
     session: Session,
     /// The tokens that the session holds.
     held: Vec<u32>,
+    prompts: Option<(PromptCache, PromptKey)>,
 }
 
 impl CraftsmanBackend {
@@ -33,7 +35,14 @@ impl CraftsmanBackend {
     #[must_use]
     pub fn new(mut session: Session, tokenizer: Tokenizer) -> CraftsmanBackend {
         session.reset();
-        CraftsmanBackend { tokenizer, session, held: Vec::new() }
+        CraftsmanBackend { tokenizer, session, held: Vec::new(), prompts: None }
+    }
+
+    /// The same backend, which takes the beginnings of prompts from a cache and leaves there what it computes. The key is
+    /// that of the session's model and cache.
+    #[must_use]
+    pub fn with_prompt_cache(self, prompts: Option<(PromptCache, PromptKey)>) -> CraftsmanBackend {
+        CraftsmanBackend { prompts, ..self }
     }
 
     /// The tokenizer of the model.
@@ -63,14 +72,25 @@ impl CraftsmanBackend {
         Ok(tokens)
     }
 
-    /// Cuts the session back to the tokens that it has in common with `prompt`, at most all but the last, and returns
-    /// their number.
-    fn keep_common(&mut self, prompt: &[u32]) -> usize {
+    /// Brings the session to the longest beginning of `prompt` that it or the prompt cache holds, at most all but the last
+    /// token, and returns its length.
+    fn resume(&mut self, prompt: &[u32]) -> Result<usize> {
         let equal = self.held.iter().zip(prompt).take_while(|(a, b)| a == b).count();
         let common = equal.min(prompt.len().saturating_sub(1));
+        if let Some((cache, key)) = &mut self.prompts {
+            let own = self.session.cache().full_blocks();
+            let prefix = cache.prefix(key, prompt, &own[..own.len().min(common / CompressedMlaCache::BLOCK)]);
+            let tokens = prefix.tokens();
+            if tokens > common && tokens < self.session.n_ctx() {
+                self.held.clear();
+                self.session.resume(&prefix.blocks)?;
+                self.held.extend_from_slice(&prompt[..tokens]);
+                return Ok(tokens);
+            }
+        }
         self.session.truncate(common);
         self.held.truncate(common);
-        common
+        Ok(common)
     }
 }
 
@@ -102,7 +122,7 @@ impl InferenceBackend for CraftsmanBackend {
         on_text: &mut OnText<'_>,
     ) -> Result<Generation> {
         let tokens = self.encode(prompt)?;
-        let common = self.keep_common(&tokens);
+        let common = self.resume(&tokens)?;
         let mut options = options.clone();
         options.stop.extend_from_slice(self.tokenizer.stop_ids());
         let shown = if prompt.opens_thought() { ControlTokens::Markup } else { ControlTokens::Hide };
@@ -116,6 +136,9 @@ impl InferenceBackend for CraftsmanBackend {
         self.held.extend_from_slice(&tokens[common..]);
         self.held.extend_from_slice(&generation.tokens);
         self.held.truncate(self.session.len());
+        if let Some((cache, key)) = &mut self.prompts {
+            cache.insert(key, &self.held, self.session.cache().full_blocks());
+        }
         let rest = text.finish();
         if !rest.is_empty() {
             // The answer has ended, so a request of the callback to end it has no effect.

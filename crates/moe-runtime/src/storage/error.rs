@@ -1,8 +1,8 @@
-//! Failures of packed weights and of the files that keep them.
+//! Failures of packed weights, of the files that keep them, and of the folder of a prompt cache.
 
 use std::path::{Path, PathBuf};
 
-/// Tiles that cannot be used.
+/// Tiles, or a folder, that cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "each message names its fields")]
@@ -16,6 +16,9 @@ pub enum StorageError {
         cache.display()
     )]
     DamagedTiles { tensor: String, cache: PathBuf },
+    /// The folder of a prompt cache cannot be made or listed.
+    #[error("the folder {} for the prompt cache cannot be used: {source}; give another one", path.display())]
+    PromptCache { path: PathBuf, source: std::io::Error },
     /// Tiles that were just packed and failed their self-test.
     #[error(
         "the tiles of layer {layer} fail their self-test on this machine; please report `bitnet doctor --model FILE`"

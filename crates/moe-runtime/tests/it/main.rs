@@ -19,6 +19,7 @@ mod memory_source;
 mod naive_mla;
 mod negative;
 mod packing;
+mod prompt_cache;
 mod readme;
 mod router;
 mod segments;

@@ -1,0 +1,199 @@
+//! Blocks in files: `DIR/aa/NAME.block`, where `aa` are the first two characters of the name.
+//!
+//! ```text
+//! "CRAFTKV1"         8 bytes
+//! name               32 bytes
+//! length: u64        of the values, little-endian
+//! values             as `CacheBlock::write_bytes` writes them
+//! BLAKE3             32 bytes: of everything before
+//! ```
+//!
+//! The order of the last use survives in the files' times of modification, as a logical clock: a use sets the time of a
+//! file a little beyond the newest one that is known.
+//!
+//! **Invariant:** a file appears complete or not at all. A file that does not read back exactly is removed.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use gguf_bitnet::{NewFile, open_regular};
+use mla_attention::{CacheBlock, CacheLayout};
+
+use super::lru::Lru;
+use super::name::BlockName;
+use crate::error::Result;
+use crate::storage::error::StorageError;
+
+const MAGIC: &[u8; 8] = b"CRAFTKV1";
+const HEADER_BYTES: usize = 8 + 32 + 8;
+const HASH_BYTES: usize = 32;
+const EXTENSION: &str = "block";
+
+/// The blocks in a folder.
+#[derive(Debug)]
+pub(super) struct DiskBlocks {
+    dir: PathBuf,
+    files: Lru<()>,
+    /// The newest time of a file that is known.
+    newest: SystemTime,
+    /// The bytes of the file that is written or read.
+    buffer: Vec<u8>,
+}
+
+impl DiskBlocks {
+    /// The blocks in `dir`, which is made if it does not exist, within `bound` bytes: what exceeds them is removed.
+    pub(super) fn open(dir: &Path, bound: u64) -> Result<DiskBlocks> {
+        make_folder(dir).map_err(|source| StorageError::PromptCache { path: dir.to_owned(), source })?;
+        let mut found = Vec::new();
+        let folders = fs::read_dir(dir).map_err(|source| StorageError::PromptCache { path: dir.to_owned(), source })?;
+        // Folders and files that cannot be listed are as good as absent.
+        for file in folders.flatten().filter_map(|folder| fs::read_dir(folder.path()).ok()).flatten().flatten() {
+            let path = file.path();
+            let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(".block"));
+            let Some(name) = name.and_then(BlockName::from_hex).filter(|name| file_of(dir, name) == path) else {
+                continue;
+            };
+            let Ok(metadata) = file.metadata() else { continue };
+            if let (true, Ok(time)) = (metadata.is_file(), metadata.modified()) {
+                found.push((time, name, metadata.len()));
+            }
+        }
+        found.sort_unstable();
+        let newest = found.last().map_or(SystemTime::UNIX_EPOCH, |(time, ..)| *time);
+        let mut disk = DiskBlocks { dir: dir.to_owned(), files: Lru::new(bound), newest, buffer: Vec::new() };
+        for (_, name, bytes) in found {
+            disk.files.insert(name, (), bytes);
+        }
+        disk.evict();
+        Ok(disk)
+    }
+
+    /// Bytes of all files.
+    pub(super) fn bytes(&self) -> u64 {
+        self.files.bytes()
+    }
+
+    /// Holds blocks of one prompt, as many as fit, and counts a use of each, the first one last. They are written from the
+    /// first one on, so that a process that is killed leaves a beginning.
+    pub(super) fn keep(&mut self, names: &[BlockName], blocks: &[Arc<CacheBlock>]) {
+        let most = self.files.room_for(blocks.first().map_or(0, |block| file_bytes(block.layout()) as u64));
+        let names = &names[..names.len().min(most)];
+        self.touch(names);
+        for (name, block) in names.iter().zip(blocks) {
+            if !self.files.contains(name) && !self.write(name, block) {
+                break;
+            }
+        }
+        self.touch(names);
+    }
+
+    /// Counts a use of the files that are known, the first one last.
+    fn touch(&mut self, names: &[BlockName]) {
+        for name in names.iter().rev() {
+            if self.files.get(name).is_some() {
+                self.newest += Duration::from_millis(1);
+                // A time that cannot be set costs the file its place in the order, no more.
+                let file = File::options().append(true).open(file_of(&self.dir, name));
+                let _ = file.and_then(|file| file.set_modified(self.newest));
+            }
+        }
+    }
+
+    /// The block under `name`; `None` for a file that is not there or not whole.
+    pub(super) fn read(&mut self, name: &BlockName, layout: &Arc<CacheLayout>) -> Option<CacheBlock> {
+        if !self.files.contains(name) {
+            return None;
+        }
+        let block = self.read_whole(name, layout);
+        if block.is_none() {
+            self.remove(name);
+        }
+        block
+    }
+
+    fn read_whole(&mut self, name: &BlockName, layout: &Arc<CacheLayout>) -> Option<CacheBlock> {
+        let expected = file_bytes(layout);
+        let file = open_regular(&file_of(&self.dir, name)).ok()?;
+        if file.metadata().ok()?.len() != expected as u64 {
+            return None;
+        }
+        self.buffer.resize(expected, 0);
+        (&file).read_exact(&mut self.buffer).ok()?;
+        let (content, hash) = self.buffer.split_at(expected - HASH_BYTES);
+        let (header, values) = content.split_at(HEADER_BYTES);
+        let is_whole = header == header_of(name, values.len()) && hash == blake3::hash(content).as_bytes();
+        if is_whole { CacheBlock::from_bytes(layout, values) } else { None }
+    }
+
+    /// Writes a block, and removes the files that then exceed the bound; whether it was written.
+    fn write(&mut self, name: &BlockName, block: &CacheBlock) -> bool {
+        self.buffer.clear();
+        self.buffer.extend_from_slice(&header_of(name, block.n_bytes()));
+        block.write_bytes(&mut self.buffer);
+        let hash = blake3::hash(&self.buffer);
+        self.buffer.extend_from_slice(hash.as_bytes());
+        let path = file_of(&self.dir, name);
+        let write = || -> std::result::Result<(), Box<dyn std::error::Error>> {
+            make_folder(path.parent().unwrap_or(&self.dir))?;
+            let mut file = NewFile::create(&path)?;
+            file.write_all(&self.buffer)?;
+            Ok(file.publish()?)
+        };
+        if let Err(error) = write() {
+            tracing::warn!(path = %path.display(), %error, "a block of the prompt cache was not written");
+            return false;
+        }
+        if let Ok(time) = fs::metadata(&path).and_then(|metadata| metadata.modified()) {
+            self.newest = self.newest.max(time);
+        }
+        self.files.insert(*name, (), file_bytes(block.layout()) as u64);
+        self.evict();
+        true
+    }
+
+    fn evict(&mut self) {
+        while let Some(name) = self.files.pop_excess() {
+            self.remove_file(&name);
+        }
+    }
+
+    fn remove(&mut self, name: &BlockName) {
+        self.files.remove(name);
+        self.remove_file(name);
+    }
+
+    fn remove_file(&self, name: &BlockName) {
+        // Another process may have removed it.
+        let _ = fs::remove_file(file_of(&self.dir, name));
+    }
+}
+
+/// Bytes of a file.
+fn file_bytes(layout: &CacheLayout) -> usize {
+    HEADER_BYTES + layout.block_bytes() + HASH_BYTES
+}
+
+fn header_of(name: &BlockName, length: usize) -> [u8; HEADER_BYTES] {
+    let mut header = [0; HEADER_BYTES];
+    header[..8].copy_from_slice(MAGIC);
+    header[8..40].copy_from_slice(&name.0);
+    header[40..].copy_from_slice(&(length as u64).to_le_bytes());
+    header
+}
+
+fn file_of(dir: &Path, name: &BlockName) -> PathBuf {
+    let name = name.to_string();
+    dir.join(&name[..2]).join(format!("{name}.{EXTENSION}"))
+}
+
+/// Makes a folder that only its owner can read: a cache tells the prompts that it is of.
+fn make_folder(dir: &Path) -> std::io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(dir)
+}

@@ -1,0 +1,86 @@
+//! The names of blocks.
+
+use std::fmt::{self, Write};
+use std::sync::Arc;
+
+use mla_attention::{CacheLayout, CompressedMlaCache};
+use ternary_core::ActMode;
+
+use crate::models::config::ModelConfig;
+
+/// The bytes that are hashed first. The number is that of the layout of blocks in `mla_attention`.
+const DOMAIN: &str = "craftsman prompt cache 1";
+
+/// The name of a block of a prompt: a hash of the name before it and of the block's tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BlockName(pub(super) [u8; 32]);
+
+impl BlockName {
+    /// The name of the block of `tokens` behind this one.
+    #[must_use]
+    pub fn next(&self, tokens: &[u32]) -> BlockName {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&self.0);
+        tokens.iter().for_each(|token| {
+            hasher.update(&token.to_le_bytes());
+        });
+        BlockName(*hasher.finalize().as_bytes())
+    }
+
+    /// The name that [`fmt::Display`] writes.
+    pub(super) fn from_hex(text: &str) -> Option<BlockName> {
+        blake3::Hash::from_hex(text).ok().map(|hash| BlockName(*hash.as_bytes()))
+    }
+}
+
+impl fmt::Display for BlockName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&blake3::Hash::from_bytes(self.0).to_hex())
+    }
+}
+
+/// Everything but the tokens that decides the bits of a cache.
+#[derive(Clone, Debug)]
+pub struct PromptKey {
+    root: BlockName,
+    layout: Arc<CacheLayout>,
+}
+
+impl PromptKey {
+    /// The key of a model with this identity (a hash that changes when the weights do), run with these activations, caches
+    /// and adapter.
+    #[must_use]
+    pub fn new(
+        identity: &[u8; 32],
+        config: &ModelConfig,
+        activations: ActMode,
+        layout: &Arc<CacheLayout>,
+        adapter: Option<&[u8; 32]>,
+    ) -> PromptKey {
+        // The configuration counts although the identity covers the file: options change parts of it.
+        let mut text = format!("{DOMAIN} {}\n{config:?}\n{activations:?}\n", env!("CARGO_PKG_VERSION"));
+        let shapes = layout.shapes().try_for_each(|shape| writeln!(text, "{shape} {}", layout.cache_type()));
+        shapes.expect("writing to a string succeeds");
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&(text.len() as u64).to_le_bytes());
+        hasher.update(text.as_bytes());
+        hasher.update(identity);
+        hasher.update(&[u8::from(adapter.is_some())]);
+        hasher.update(adapter.unwrap_or(&[0; 32]));
+        PromptKey { root: BlockName(*hasher.finalize().as_bytes()), layout: layout.clone() }
+    }
+
+    /// The layout of the blocks.
+    #[must_use]
+    pub fn layout(&self) -> &Arc<CacheLayout> {
+        &self.layout
+    }
+
+    /// The names of the full blocks of `tokens`, in order.
+    pub fn names<'a>(&self, tokens: &'a [u32]) -> impl Iterator<Item = BlockName> + use<'a> {
+        tokens.chunks_exact(CompressedMlaCache::BLOCK).scan(self.root, |name, tokens| {
+            *name = name.next(tokens);
+            Some(*name)
+        })
+    }
+}
