@@ -50,5 +50,7 @@ mod tests {
         let files = ModelFiles::open(&dir.path().join("one.gguf")).unwrap();
         files.report().ensure_exact().unwrap();
         assert_eq!(files.config.n_layers, 2);
+        let words = files.gguf().unwrap().metadata().get("tokenizer.ggml.model");
+        assert_eq!(words, Some(&"no_vocab".into()), "llama-bench refuses a file that does not say so");
     }
 }

@@ -38,7 +38,9 @@ impl SyntheticModel {
             calibration: None,
             precision: None,
         };
-        let metadata = plan.metadata(&Metadata::default(), &shape.config, recipe, &provenance)?;
+        let mut metadata = plan.metadata(&Metadata::default(), &shape.config, recipe, &provenance)?;
+        // Programs of llama.cpp refuse a file that does not say that it has no words.
+        metadata.insert("tokenizer.ggml.model", "no_vocab");
         let mut writer = plan.writer(&metadata)?;
         let total = writer.file_bytes();
         let manifest = json!({
