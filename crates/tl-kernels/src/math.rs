@@ -7,10 +7,14 @@
 //! polynomial of degree 7, whose relative error 5e-9 is a tenth of an f32 rounding. The power of two is
 //! applied in two halves, so that results down to the smallest subnormal are exact.
 
+mod gelu;
+mod layer_norm;
 mod precise;
 mod scalar;
 mod slices;
 
+pub use gelu::{gelu_in_place, gelu_in_place_on};
+pub use layer_norm::LayerNorm;
 pub use precise::{exp_f64, ln, pow, sin_cos};
 pub use scalar::{exp, sigmoid, silu};
 pub use slices::{
