@@ -7,6 +7,7 @@ mod figure;
 mod numeric;
 mod random;
 
+pub use bootstrap::{Difference, paired_difference};
 pub use estimate::{Estimate, Share};
 pub use figure::{Figure, IntervalKind};
 

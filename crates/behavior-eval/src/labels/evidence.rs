@@ -22,6 +22,7 @@ use serde::Serialize;
 
 use crate::suite::{Chunk, Prompt};
 
+use super::graph::EvidenceGraph;
 use super::statement::{Finding, Question};
 
 /// Chunks that give one answer.
@@ -118,25 +119,38 @@ fn drop_common_words(statements: &mut [Statement<'_>], elsewhere: &BTreeSet<Stri
     }
 }
 
+/// Whether two findings agree: one says all the words of the other, and both or neither deny.
+fn agree(a: (&Finding, &BTreeSet<&String>), b: (&Finding, &BTreeSet<&String>)) -> bool {
+    a.0.is_negated == b.0.is_negated && (a.1.is_subset(b.1) || b.1.is_subset(a.1))
+}
+
+/// Whether two texts give the same answer to a question; `None` when one of them does not bear on it.
+///
+/// ```
+/// use behavior_eval::labels::agreement;
+/// let question = "What is the capital of Oz?";
+/// assert_eq!(agreement(question, "The capital of Oz is Ozo.", "Ozo is the capital of Oz."), Some(true));
+/// assert_eq!(agreement(question, "The capital of Oz is Ozo.", "The capital of Oz is Zo."), Some(false));
+/// assert_eq!(agreement(question, "The capital of Oz is Ozo.", "Rivers flow."), None);
+/// ```
+pub fn agreement(question: &str, a: &str, b: &str) -> Option<bool> {
+    let question = Question::new(question);
+    let (a, b) = (question.answer(a)?, question.answer(b)?);
+    let sets = [&a, &b].map(|finding| finding.words.iter().collect::<BTreeSet<&String>>());
+    Some(agree((&a, &sets[0]), (&b, &sets[1])))
+}
+
 /// Groups statements that agree: one says all the words of the other, and both or neither deny. Two statements that agree
 /// with the same third one are in its group, too.
 fn clusters(statements: &[Statement<'_>]) -> Vec<Cluster> {
     let sets: Vec<BTreeSet<&String>> = statements.iter().map(|(_, finding)| finding.words.iter().collect()).collect();
-    let agree = |a: usize, b: usize| {
-        statements[a].1.is_negated == statements[b].1.is_negated
-            && (sets[a].is_subset(&sets[b]) || sets[b].is_subset(&sets[a]))
-    };
-    // The group of each statement, named by its first member.
-    let mut group: Vec<usize> = (0..statements.len()).collect();
+    let mut graph = EvidenceGraph::new(statements.len());
     for b in 0..statements.len() {
-        for a in 0..b {
-            let (first, second) = (group[a], group[b]);
-            if first != second && agree(a, b) {
-                let (low, high) = (first.min(second), first.max(second));
-                group.iter_mut().filter(|member| **member == high).for_each(|member| *member = low);
-            }
+        for a in (0..b).filter(|&a| agree((&statements[a].1, &sets[a]), (&statements[b].1, &sets[b]))) {
+            graph.agree(a, b, 1.0);
         }
     }
+    let group = graph.clusters();
     let mut found: Vec<Cluster> = Vec::new();
     for first in 0..statements.len() {
         let members = statements.iter().zip(&group).filter(|&(_, &g)| g == first).map(|(statement, _)| statement);

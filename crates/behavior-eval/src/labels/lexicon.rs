@@ -5,7 +5,8 @@
 
 /// The role of a word in a sentence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum PartOfSpeech {
+pub enum PartOfSpeech {
+    /// Says something about the world.
     Content,
     /// Articles, prepositions, pronouns, auxiliaries, question words.
     Function,
@@ -13,6 +14,7 @@ pub(super) enum PartOfSpeech {
     Link,
     /// Says that something is said.
     Reporting,
+    /// Turns a statement into its opposite.
     Negation,
 }
 
@@ -35,8 +37,8 @@ const NEGATION: &str = "not never no neither isn wasn aren weren doesn didn don 
 /// Words that end an answer which has begun: what follows is about something else.
 const STOPS: &str = "which who where when while since because although though whereas but after before until according";
 
-/// The role of this word.
-pub(super) fn part_of_speech(word: &str) -> PartOfSpeech {
+/// The role of a word in lower case.
+pub fn part_of_speech(word: &str) -> PartOfSpeech {
     let is_in = |list: &str| list.split_ascii_whitespace().any(|listed| listed == word);
     match () {
         () if is_in(LINK) => PartOfSpeech::Link,
@@ -62,7 +64,7 @@ pub(super) fn opens_noun_phrase(word: &str) -> bool {
 
 /// The word without the endings that turn a verb into its agent or its past, and without the plural: `founder`,
 /// `founded` and `founders` have one stem. Short words stay as they are.
-pub(super) fn stem(word: &str) -> &str {
+pub fn stem(word: &str) -> &str {
     let singular = match word.strip_suffix('s') {
         Some(rest) if rest.len() >= 4 && !rest.ends_with('s') => rest,
         _ => word,

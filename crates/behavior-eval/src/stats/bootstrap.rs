@@ -3,6 +3,8 @@
 //! Percentile bootstrap (B. Efron, 1979). **Invariant:** the draws come from a generator of our own with a given seed,
 //! so the interval has the same bits everywhere.
 
+use serde::Serialize;
+
 use super::estimate::quantile;
 use super::random::SplitMix64;
 
@@ -25,6 +27,35 @@ pub(super) fn bootstrap(n: usize, mut figure: impl FnMut(&[usize]) -> f64) -> Op
     }
     figures.sort_unstable_by(f64::total_cmp);
     Some((quantile(&figures, 0.025)?, quantile(&figures, 0.975)?))
+}
+
+/// How far two measurements of the same items lie apart, with the 95 % interval over resampled items.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "fields without a sentence speak for themselves")]
+pub struct Difference {
+    /// The mean of `b - a`.
+    pub value: f64,
+    pub low95: f64,
+    pub high95: f64,
+}
+
+/// The mean of `b[i] - a[i]` with its paired bootstrap interval; `None` for no items or for lists of two lengths.
+///
+/// ```
+/// use behavior_eval::stats::paired_difference;
+/// let difference = paired_difference(&[1.0, 2.0, 3.0], &[1.5, 2.5, 3.5]).unwrap();
+/// assert_eq!((difference.value, difference.low95, difference.high95), (0.5, 0.5, 0.5));
+/// assert!(paired_difference(&[1.0], &[]).is_none());
+/// ```
+pub fn paired_difference(a: &[f64], b: &[f64]) -> Option<Difference> {
+    if a.len() != b.len() {
+        return None;
+    }
+    let differences: Vec<f64> = a.iter().zip(b).map(|(a, b)| b - a).collect();
+    let mean = |draw: &[usize]| draw.iter().map(|&i| differences[i]).sum::<f64>() / draw.len() as f64;
+    let (low95, high95) = bootstrap(differences.len(), mean)?;
+    let value = differences.iter().sum::<f64>() / differences.len() as f64;
+    Some(Difference { value, low95, high95 })
 }
 
 #[cfg(test)]
