@@ -4,6 +4,7 @@
 //! per figure, and appends the figures to `benches/record/<arch>/<date>.csv`. It fails when a figure misses its target.
 
 mod clock;
+mod embed;
 mod gates;
 mod goldens;
 mod interop;
@@ -68,6 +69,8 @@ enum Name {
     Speed,
     /// The mini teacher's experts at IQ2_XXS, IQ1_M and Q2_K by llama.cpp beside ternary ones, by one measure.
     Rivals,
+    /// The vectors of all-MiniLM-L6-v2 in the folder DIR against transformers, in F32 and Q8_0.
+    Embed,
     /// Every chat template of the folder DIR against Jinja2 as transformers sets it up.
     Templates,
 }
@@ -89,6 +92,10 @@ pub(crate) fn run(args: &Args) -> Outcome {
         Name::Gates => gates::prove(&mut proof, &bitnet()?),
         Name::Speed => speed::prove(&mut proof, &bitnet()?),
         Name::Rivals => match rivals::prove(&mut proof, bitnet)? {
+            Judged::Measured => Ok(()),
+            Judged::Skipped => return Ok(()),
+        },
+        Name::Embed => match embed::prove(&mut proof, bitnet)? {
             Judged::Measured => Ok(()),
             Judged::Skipped => return Ok(()),
         },

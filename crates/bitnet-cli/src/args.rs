@@ -5,6 +5,7 @@
 
 mod allow_zero;
 mod calibration;
+mod embedder;
 mod engine;
 mod experts;
 mod ffn_act;
@@ -22,6 +23,7 @@ mod training;
 
 pub(crate) use allow_zero::AllowZero;
 pub(crate) use calibration::CalibrationArgs;
+pub(crate) use embedder::EmbedderArgs;
 pub(crate) use engine::EngineArgs;
 pub(crate) use ffn_act::FfnAct;
 pub(crate) use model::ModelArg;

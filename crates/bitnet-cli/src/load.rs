@@ -1,6 +1,7 @@
 //! From a name on the command line to a loaded model; texts from files.
 
 mod defect;
+mod embedder;
 mod engine;
 mod files;
 mod hub;
@@ -11,6 +12,7 @@ mod text;
 mod trials;
 
 pub(crate) use defect::first_defect;
+pub(crate) use embedder::embedder;
 pub(crate) use engine::Engine;
 pub(crate) use files::{locate, note_guesses, open};
 pub(crate) use model::{

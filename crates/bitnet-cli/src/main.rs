@@ -49,6 +49,8 @@ enum Verb {
     EvalGates(Box<verbs::eval_gates::Args>),
     Synth(verbs::synth::Args),
     Bench(verbs::bench::Args),
+    Embed(verbs::embed::Args),
+    Index(verbs::index::Args),
 }
 
 fn main() -> ExitCode {
@@ -73,6 +75,8 @@ fn main() -> ExitCode {
         Verb::EvalGates(args) => verbs::eval_gates::execute(*args),
         Verb::Synth(args) => verbs::synth::execute(args),
         Verb::Bench(args) => verbs::bench::execute(args),
+        Verb::Embed(args) => verbs::embed::execute(args),
+        Verb::Index(args) => verbs::index::execute(args),
     })
 }
 

@@ -1,1 +1,39 @@
-//! Holds no code yet: the place of the recursive sentence embedder and its evidence graph.
+//! Sentence vectors and the evidence between texts.
+//!
+//! ```text
+//! encoder ── store ──┐
+//!   graph ───────────┴── recursion ── bench          bitnet embed, bitnet index
+//! ```
+//! - `encoder`: a text to a vector of unit length: BERT from safetensors, hashed words, a language model's hidden states
+//! - `store`: vectors with their texts in one file that grows at its end, and the search for the nearest ones
+//! - `graph`: which texts agree and which contradict each other
+//! - `recursion`: a short loop around an encoder that reads a text together with its neighbours
+//! - `bench`: what the recursion is worth beside the encoder alone
+//! - [`offload`]: small tasks on coprocessors of an appliance
+//!
+//! **Invariant:** a vector depends on its text and the weights alone: not on the other texts of a call, the number of threads,
+//! or the instruction set. The recursion reads the store, too, and nothing else.
+//!
+//! Without the feature `std` the crate is `no_std` and allocates nothing: the frames and messages of [`offload`] alone.
+
+#![cfg_attr(not(feature = "std"), no_std)]
+
+#[cfg(feature = "std")]
+pub mod bench;
+#[cfg(feature = "std")]
+pub mod encoder;
+#[cfg(feature = "std")]
+pub mod graph;
+pub mod offload;
+#[cfg(feature = "std")]
+pub mod recursion;
+#[cfg(feature = "std")]
+pub mod store;
+
+mod crc32;
+#[cfg(feature = "std")]
+mod error;
+mod fnv;
+
+#[cfg(feature = "std")]
+pub use error::{Error, Result};

@@ -11,8 +11,8 @@ use crate::repo;
 /// Options that only some proofs read; each names its proofs.
 #[derive(clap::Args)]
 pub(super) struct Options {
-    /// templates: a folder of chat templates and tokenizer_config.json files; rivals: one with llama-quantize and
-    /// llama-imatrix.
+    /// embed: the checkpoint folder of all-MiniLM-L6-v2; templates: a folder of chat templates and tokenizer_config.json
+    /// files; rivals: one with llama-quantize and llama-imatrix.
     #[arg(value_name = "DIR")]
     pub(super) folder: Option<PathBuf>,
     /// goldens: a folder of reference checkpoints instead of `fixtures/goldens`.

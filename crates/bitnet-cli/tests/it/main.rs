@@ -8,6 +8,7 @@ mod command_lines;
 mod common;
 mod doctor;
 mod dump;
+mod embed;
 mod files;
 mod gates;
 mod integrity;

@@ -1,0 +1,48 @@
+//! `--model`, `--precision` and `--threads` of the verbs that turn texts into vectors.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+use clap::ValueEnum;
+use clap::builder::NonEmptyStringValueParser;
+use rlm_embed::encoder::{BaseEmbedder, Precision};
+use tl_kernels::Pool;
+
+use super::threads::Threads;
+use crate::load;
+
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct EmbedderArgs {
+    /// Sentence encoder (a folder with a BERT checkpoint), language model, or `hash` for hashed words
+    #[arg(short, long, value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) model: String,
+    /// Type of the matrices of a sentence encoder
+    #[arg(long, value_enum, default_value = "f32")]
+    precision: PrecisionArg,
+    #[command(flatten)]
+    threads: Threads,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum PrecisionArg {
+    /// Floats of 32 bits, as the checkpoint has them
+    F32,
+    /// 8 bits in blocks of 32
+    #[value(name = "q8_0")]
+    Q8_0,
+}
+
+impl EmbedderArgs {
+    /// Starts the threads and loads the embedder.
+    ///
+    /// # Errors
+    /// A model that cannot be loaded.
+    pub(crate) fn load(&self) -> Result<(Box<dyn BaseEmbedder>, Arc<Pool>)> {
+        let pool = self.threads.pool()?;
+        let precision = match self.precision {
+            PrecisionArg::F32 => Precision::F32,
+            PrecisionArg::Q8_0 => Precision::Q8_0,
+        };
+        Ok((load::embedder(&self.model, precision, pool.clone())?, pool))
+    }
+}

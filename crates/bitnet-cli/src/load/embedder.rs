@@ -1,0 +1,39 @@
+//! From a name on the command line to an embedder of texts.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Result;
+use mla_attention::CacheType;
+use moe_runtime::{CraftsmanBackend, Session};
+use rlm_embed::encoder::{BaseEmbedder, BertEncoder, HashEmbedder, LanguageModelEmbedder, Precision};
+use tl_kernels::Pool;
+
+use super::{files, model};
+
+/// Values of a vector of hashed words: as many as MiniLM's.
+const HASH_DIMS: usize = 384;
+/// Longest text that a language model embeds, in tokens.
+const CONTEXT: usize = 2048;
+
+/// Loads the embedder that `spec` names.
+///
+/// # Errors
+/// A model that cannot be loaded.
+pub(crate) fn embedder(spec: &str, precision: Precision, pool: Arc<Pool>) -> Result<Box<dyn BaseEmbedder>> {
+    if spec == "hash" {
+        return Ok(Box::new(HashEmbedder::new(HASH_DIMS)));
+    }
+    let path = files::locate(spec)?;
+    if BertEncoder::is_at(Path::new(&path)) {
+        return Ok(Box::new(BertEncoder::load(Path::new(&path), precision, pool)?));
+    }
+    let files = files::open(spec)?;
+    let options = model::options(&files, None, None, false, pool);
+    let model = Arc::new(model::load(&files, &options)?);
+    let n_ctx = CONTEXT.min(files.config.n_ctx);
+    let tokenizer = files.tokenizer()?;
+    let identity = gguf_bitnet::identity_of(files.catalog.source().as_ref(), None, &mut |_, _| {})?;
+    let backend = CraftsmanBackend::new(Session::new(model, n_ctx, CacheType::F16)?, tokenizer);
+    Ok(Box::new(LanguageModelEmbedder::new(backend, *identity.as_bytes())?))
+}

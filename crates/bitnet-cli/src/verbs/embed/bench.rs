@@ -1,0 +1,165 @@
+//! `bitnet embed bench`: what the recursion is worth beside the encoder alone, on claims with contradictions.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Result, anyhow};
+use behavior_eval::stats::paired_difference;
+use rlm_embed::bench::{
+    CachedEmbedder, Claim, ClaimFigures, ClaimSet, Kind, fit_rules, fit_weights, flags, measure, parse_claims,
+};
+use rlm_embed::encoder::BaseEmbedder;
+use rlm_embed::graph::{RelationRules, Signals};
+use rlm_embed::recursion::{Corpus, MergeWeights, RecursionConfig, RlmEmbedder, Variant};
+use rlm_embed::store::cut;
+use serde_json::{Value, json};
+
+use crate::args::{EmbedderArgs, whole};
+use crate::{load, output};
+
+/// Tokens of a text whose latency is measured; words of one token each.
+const LATENCY_WORDS: usize = 62;
+/// Most words of a distractor.
+const SENTENCE_WORDS: usize = 25;
+
+/// Measure the recursion beside the encoder alone.
+///
+/// The thresholds are fitted on fit.jsonl, the weights on tune.jsonl, and the figures are those of test.jsonl. The result is JSON.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    embedder: EmbedderArgs,
+    /// Folder with fit.jsonl, tune.jsonl and test.jsonl
+    #[arg(long, value_name = "DIR")]
+    claims: PathBuf,
+    /// A text whose sentences stand in the corpus beside the claims
+    #[arg(long, value_name = "FILE")]
+    distractors: Option<String>,
+    /// Most sentences taken from it
+    #[arg(long, default_value = "200", value_name = "N", value_parser = whole::<usize>(0..=100_000))]
+    most_distractors: usize,
+    /// Times that a latency is measured; 0 measures none
+    #[arg(long, default_value = "20", value_name = "N", value_parser = whole::<usize>(0..=10_000))]
+    repeat: usize,
+}
+
+pub(super) fn execute(args: &Args) -> Result<()> {
+    let (embedder, pool) = args.embedder.load()?;
+    let mut encoder = CachedEmbedder::new(embedder);
+    let distractors = match &args.distractors {
+        Some(file) => {
+            let chunks = cut(&load::read_text(file)?, SENTENCE_WORDS);
+            chunks.into_iter().take(args.most_distractors).collect()
+        }
+        None => Vec::new(),
+    };
+    let mut set = |split: &str| -> Result<ClaimSet> {
+        let claims = read(&args.claims.join(format!("{split}.jsonl")))?;
+        Ok(ClaimSet::new(claims, &distractors, &mut encoder, pool.clone())?)
+    };
+    let (fit, tune, test) = (set("fit")?, set("tune")?, set("test")?);
+    let rules = fit_rules(&fit).best;
+    let alone = measure(&test, &mut encoder, None)?;
+    let mut report = json!({
+        "claims": test.claims.len(), "texts": test.store.len(), "alone": means(&alone),
+        "rules": { "least_cosine": rules.least_cosine, "least_overlap": rules.least_overlap },
+        "flags": flag_report(&test, &rules), "variants": {}, "anti": {},
+    });
+    for (name, variant) in [("A", Variant::Query), ("B", Variant::Corpus), ("C", Variant::Twin)] {
+        let base = RecursionConfig { rules, ..RecursionConfig::new(variant) };
+        let weights = fit_weights(&tune, &mut encoder, base)?.best;
+        let figures = measure(&test, &mut encoder, Some(RecursionConfig { weights, ..base }))?;
+        report["variants"][name] = variant_report(weights, &alone, &figures);
+    }
+    for anti in [-0.5, -0.27, -0.2, 0.0, 0.1, 0.5] {
+        let weights = MergeWeights { anti, ..MergeWeights::TOWARDS_ANTI };
+        let config = RecursionConfig { rules, weights, ..RecursionConfig::new(Variant::Corpus) };
+        report["anti"][format!("{anti}")] = means(&measure(&test, &mut encoder, Some(config))?);
+    }
+    if args.repeat > 0 {
+        let (embedder, _) = args.embedder.load()?;
+        report["latency_ms"] = latency(embedder, &test, args.repeat, rules)?;
+    }
+    output::json(&report)
+}
+
+fn read(path: &Path) -> Result<Vec<Claim>> {
+    let text = load::read_text(&path.to_string_lossy())?;
+    parse_claims(&text).map_err(|(line, error)| anyhow!("{}: line {line} is no claim ({error})", path.display()))
+}
+
+/// Names and means of all figures.
+fn means(figures: &[ClaimFigures]) -> Value {
+    let mean = |i: usize| figures.iter().map(|f| f.named()[i].1).sum::<f64>() / figures.len().max(1) as f64;
+    let names = ClaimFigures::default().named();
+    names.iter().enumerate().map(|(i, (name, _))| ((*name).to_owned(), json!(mean(i)))).collect()
+}
+
+/// The figures of a variant and, for each, the difference from the encoder alone with its interval.
+fn variant_report(weights: MergeWeights, alone: &[ClaimFigures], figures: &[ClaimFigures]) -> Value {
+    let column = |figures: &[ClaimFigures], i: usize| figures.iter().map(|f| f.named()[i].1).collect::<Vec<f64>>();
+    let names = ClaimFigures::default().named();
+    let differences = names.iter().enumerate().map(|(i, (name, _))| {
+        let difference = paired_difference(&column(alone, i), &column(figures, i));
+        ((*name).to_owned(), json!(difference))
+    });
+    json!({
+        "weights": [weights.base, weights.context, weights.anti],
+        "figures": means(figures),
+        "difference": differences.collect::<Value>(),
+    })
+}
+
+/// Flags per kind of pair with all signals, and with each one left out.
+fn flag_report(set: &ClaimSet, rules: &RelationRules) -> Value {
+    let all = Signals::ALL;
+    [
+        ("all", all),
+        ("without-negation", Signals { negation: false, ..all }),
+        ("without-number", Signals { number: false, ..all }),
+        ("without-antonym", Signals { antonym: false, ..all }),
+        ("without-entity", Signals { entity: false, ..all }),
+    ]
+    .into_iter()
+    .map(|(name, signals)| {
+        let counts = flags(set, &RelationRules { signals, ..*rules });
+        let (mut right, mut flagged) = (0, 0);
+        let kinds = Kind::ALL.into_iter().filter_map(|kind| Some((kind, *counts.get(&kind)?)));
+        let rows = kinds.map(|(kind, count)| {
+            flagged += count.flagged;
+            right += if kind.contradicts() { count.flagged } else { 0 };
+            let row = json!({ "pairs": count.pairs, "flagged": count.flagged, "agreeing": count.agreeing });
+            (kind.name().to_owned(), row)
+        });
+        let mut rows = rows.collect::<Value>();
+        rows["precision"] = json!(right as f64 / f64::from(flagged.max(1) as u32));
+        (name.to_owned(), rows)
+    })
+    .collect()
+}
+
+/// Milliseconds for a text of 64 tokens: the median and two quantiles of the encoder alone, and of the loop.
+fn latency(mut embedder: Box<dyn BaseEmbedder>, set: &ClaimSet, repeat: usize, rules: RelationRules) -> Result<Value> {
+    let words = ["time", "river", "house", "water", "city", "green", "music"];
+    let text = (0..LATENCY_WORDS).map(|i| words[i % words.len()]).collect::<Vec<_>>().join(" ");
+    let quantiles = |mut times: Vec<f64>| {
+        times.sort_by(f64::total_cmp);
+        let at = |q: f64| times[((times.len() - 1) as f64 * q).round() as usize];
+        json!({ "p50": at(0.5), "p95": at(0.95), "p99": at(0.99) })
+    };
+    let mut alone = Vec::with_capacity(repeat);
+    for _ in 0..repeat {
+        let start = Instant::now();
+        embedder.embed(&[&text])?;
+        alone.push(start.elapsed().as_secs_f64() * 1e3);
+    }
+    let config = RecursionConfig { rules, converged: 2.0, ..RecursionConfig::new(Variant::Query) };
+    let mut embedder = RlmEmbedder::new(embedder, config);
+    let mut looped = Vec::with_capacity(repeat);
+    for _ in 0..repeat {
+        let start = Instant::now();
+        embedder.embed(&text, None, Corpus::exact(&set.store))?;
+        looped.push(start.elapsed().as_secs_f64() * 1e3);
+    }
+    Ok(json!({ "alone": quantiles(alone), "two-passes": quantiles(looped) }))
+}

@@ -1,0 +1,27 @@
+//! From a text to a vector.
+//!
+//! ```text
+//! base.rs            the trait that the store, the recursion and the benchmark use
+//! bert.rs            BertEncoder: the forward pass
+//!   config.rs        the facts of its config.json      weights.rs   its tensors      wordpiece.rs   its tokens
+//! hash.rs            hashed words, the baseline        language_model.rs   mean hidden states of a decoder
+//! vectors.rs         arithmetic on unit vectors
+//! ```
+
+mod base;
+mod bert;
+mod config;
+mod error;
+mod hash;
+mod language_model;
+mod vectors;
+mod weights;
+mod wordpiece;
+
+pub use base::BaseEmbedder;
+pub use bert::BertEncoder;
+pub use error::EncoderError;
+pub use hash::HashEmbedder;
+pub use language_model::LanguageModelEmbedder;
+pub use vectors::{cosine, normalise};
+pub use weights::Precision;

@@ -1,0 +1,298 @@
+//! A BERT sentence encoder (Devlin et al. 2018; Reimers and Gurevych 2019): the mean of the last hidden states, of unit length.
+//!
+//! ```text
+//! x = LN(word + position + segment)
+//! per layer:  x = LN(x + O(attention(Q x, K x, V x)))       every token sees every token of its text
+//!             x = LN(x + down(gelu(up(x))))
+//! vector = mean over the tokens of x, divided by its length
+//! ```
+//! The tokens of all texts of a batch lie one after another, `[tokens, hidden]`, without padding: products work on single rows
+//! and attention on single texts, so neither time nor a bit depends on what shares the batch.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use ternary_core::ActMode;
+use tl_kernels::math::{gelu_in_place, scale_in_place, softmax_in_place};
+use tl_kernels::rows::{Table, dots, weighted_sums};
+use tl_kernels::{ActivationBuffer, Pool, Product, forward_all};
+
+use super::base::BaseEmbedder;
+use super::config::BertConfig;
+use super::vectors::normalise;
+use super::weights::{BertWeights, Layer, Norm, Precision};
+use super::wordpiece::WordPiece;
+use crate::error::Result;
+
+/// Tokens that are computed together; it bounds the memory of a call.
+const BATCH_TOKENS: usize = 1024;
+
+/// An encoder of the BERT family.
+///
+/// ```
+/// use std::sync::Arc;
+/// use rlm_embed::encoder::{BaseEmbedder, BertEncoder, Precision, cosine};
+/// let folder = fixtures::path("goldens/bert-tiny");
+/// let mut encoder = BertEncoder::load(&folder, Precision::F32, Arc::new(tl_kernels::Pool::serial()))?;
+/// let vectors = encoder.embed(&["the northern bridge", "the northern bridge"])?;
+/// let (a, b) = vectors.split_at(encoder.dims());
+/// assert!(a == b && (cosine(a, b) - 1.0).abs() < 1e-6);
+/// # Ok::<(), rlm_embed::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct BertEncoder {
+    config: BertConfig,
+    weights: BertWeights,
+    tokens: WordPiece,
+    pool: Arc<Pool>,
+    identity: [u8; 32],
+}
+
+/// A text in a batch: its tokens are the rows `start .. start + len`.
+#[derive(Clone, Copy, Debug)]
+struct Span {
+    start: usize,
+    len: usize,
+}
+
+impl BertEncoder {
+    /// Loads the checkpoint folder `dir`: `config.json`, `tokenizer.json` and safetensors.
+    ///
+    /// # Errors
+    /// A file that is missing or damaged, a network of another kind, weights of another shape or that are not finite.
+    pub fn load(dir: &Path, precision: Precision, pool: Arc<Pool>) -> Result<BertEncoder> {
+        let config = BertConfig::read(dir)?;
+        let (tokens, text) = WordPiece::read(dir, config.max_tokens, config.vocab_size)?;
+        let mut hash = blake3::Hasher::new();
+        hash.update(format!("bert {precision:?} {} ", config.max_tokens).as_bytes()).update(text.as_bytes());
+        let weights = BertWeights::read(dir, &config, precision, &mut hash)?;
+        Ok(BertEncoder { config, weights, tokens, pool, identity: *hash.finalize().as_bytes() })
+    }
+
+    /// Whether `dir` is the folder of a BERT checkpoint, by its `config.json`.
+    #[must_use]
+    pub fn is_at(dir: &Path) -> bool {
+        BertConfig::is_at(dir)
+    }
+
+    /// Most tokens of a text; longer texts lose their end.
+    #[must_use]
+    pub fn max_tokens(&self) -> usize {
+        self.config.max_tokens
+    }
+
+    /// The token ids of a text, as the encoder reads it.
+    ///
+    /// # Errors
+    /// A text over the limit of bytes.
+    pub fn token_ids(&self, text: &str) -> Result<Vec<u32>> {
+        Ok(self.tokens.encode(text)?)
+    }
+
+    /// Appends the vectors of texts, given as token ids.
+    fn forward(&self, texts: &[Vec<u32>], out: &mut Vec<f32>) -> Result<()> {
+        let h = self.config.hidden_size;
+        let mut spans = Vec::with_capacity(texts.len());
+        let mut n = 0;
+        for ids in texts {
+            spans.push(Span { start: n, len: ids.len() });
+            n += ids.len();
+        }
+        let mut x = self.embedding(texts)?;
+        self.norm_rows(&self.weights.norm, &mut x);
+        let mut buffers = Buffers::new(n, &self.config);
+        for layer in &self.weights.layers {
+            self.layer(layer, &spans, &mut x, &mut buffers);
+        }
+        for span in spans {
+            let mut mean = vec![0.0; h];
+            for row in x[span.start * h..][..span.len * h].chunks_exact(h) {
+                add(&mut mean, row);
+            }
+            scale_in_place(&mut mean, 1.0 / span.len as f32);
+            normalise(&mut mean);
+            out.extend_from_slice(&mean);
+        }
+        Ok(())
+    }
+
+    /// The sums of word, position and segment embeddings, `[tokens, hidden]`.
+    fn embedding(&self, texts: &[Vec<u32>]) -> Result<Vec<f32>> {
+        let h = self.config.hidden_size;
+        let mut x = vec![0.0; texts.iter().map(Vec::len).sum::<usize>() * h];
+        let mut rows = x.chunks_exact_mut(h);
+        for ids in texts {
+            for ((&id, position), row) in ids.iter().zip(self.weights.positions.chunks_exact(h)).zip(&mut rows) {
+                self.weights.words.dequantize_row(id as usize, row)?;
+                add(row, &self.weights.segment);
+                add(row, position);
+            }
+        }
+        Ok(x)
+    }
+
+    fn layer(&self, layer: &Layer, spans: &[Span], x: &mut [f32], b: &mut Buffers) {
+        let Buffers { n, acts, q, k, v, mixed, up } = b;
+        let (n, h) = (*n, self.config.hidden_size);
+        let mode = layer.query.matrix.act_mode();
+        set(acts, mode, x, n);
+        forward_all(
+            &self.pool,
+            [
+                Product { linear: &layer.query.matrix, acts, y: q },
+                Product { linear: &layer.key.matrix, acts, y: k },
+                Product { linear: &layer.value.matrix, acts, y: v },
+            ],
+        );
+        for (y, affine) in [(&mut *q, &layer.query), (&mut *k, &layer.key), (&mut *v, &layer.value)] {
+            add_bias(y, &affine.bias);
+        }
+        self.attention(spans, [q, k, v], mixed);
+        for (span, row, from) in mixed_rows(spans, self.config.head_dim(), h) {
+            q[row..][..span].copy_from_slice(&mixed[from..][..span]);
+        }
+        set(acts, mode, q, n);
+        layer.output.matrix.forward(&self.pool, acts, k);
+        self.residual(x, k, &layer.output.bias, &layer.attention_norm);
+        set(acts, mode, x, n);
+        layer.up.matrix.forward(&self.pool, acts, up);
+        let f = self.config.intermediate_size;
+        self.pool.chunks_mut(up, f, |_, row| {
+            add(row, &layer.up.bias);
+            gelu_in_place(row);
+        });
+        set(acts, mode, up, n);
+        layer.down.matrix.forward(&self.pool, acts, k);
+        self.residual(x, k, &layer.down.bias, &layer.output_norm);
+    }
+
+    /// `x = norm(x + (y + bias))`, row by row.
+    fn residual(&self, x: &mut [f32], y: &[f32], bias: &[f32], norm: &Norm) {
+        let h = self.config.hidden_size;
+        self.pool.chunks_mut(x, h, |t, row| {
+            for ((x, y), bias) in row.iter_mut().zip(&y[t * h..][..h]).zip(bias) {
+                *x += y + bias;
+            }
+            norm.apply(row);
+        });
+    }
+
+    fn norm_rows(&self, norm: &Norm, x: &mut [f32]) {
+        self.pool.chunks_mut(x, self.config.hidden_size, |_, row| norm.apply(row));
+    }
+
+    /// Softmax attention of each text, head by head; `mixed` gets `[head, token, head_dim]` for each text.
+    fn attention(&self, spans: &[Span], [q, k, v]: [&[f32]; 3], mixed: &mut [f32]) {
+        let (h, d) = (self.config.hidden_size, self.config.head_dim());
+        let mut heads = Vec::with_capacity(spans.len() * self.config.num_attention_heads);
+        let mut rest = mixed;
+        for &span in spans {
+            for head in 0..self.config.num_attention_heads {
+                let (out, behind) = rest.split_at_mut(span.len * d);
+                rest = behind;
+                heads.push(Head { span, column: head * d, out });
+            }
+        }
+        let scale = 1.0 / (d as f32).sqrt();
+        self.pool.chunks_mut(&mut heads, 1, |_, heads| {
+            for Head { span, column, out } in heads {
+                let n = span.len;
+                let mut scores = vec![0.0; n * n];
+                dots(head_rows(q, *span, *column, [d, h]), head_rows(k, *span, *column, [d, h]), &mut scores);
+                for row in scores.chunks_exact_mut(n) {
+                    scale_in_place(row, scale);
+                    softmax_in_place(row);
+                }
+                out.fill(0.0);
+                weighted_sums(Table::new(&scores, n, n, n), head_rows(v, *span, *column, [d, h]), out);
+            }
+        });
+    }
+}
+
+impl BaseEmbedder for BertEncoder {
+    fn dims(&self) -> usize {
+        self.config.hidden_size
+    }
+
+    fn identity(&self) -> [u8; 32] {
+        self.identity
+    }
+
+    fn embed(&mut self, texts: &[&str]) -> Result<Vec<f32>> {
+        let mut vectors = Vec::with_capacity(texts.len() * self.dims());
+        let mut batch: Vec<Vec<u32>> = Vec::new();
+        let mut n = 0;
+        for text in texts {
+            let ids = self.tokens.encode(text)?;
+            if n + ids.len() > BATCH_TOKENS && !batch.is_empty() {
+                self.forward(&batch, &mut vectors)?;
+                batch.clear();
+                n = 0;
+            }
+            n += ids.len();
+            batch.push(ids);
+        }
+        if !batch.is_empty() {
+            self.forward(&batch, &mut vectors)?;
+        }
+        Ok(vectors)
+    }
+}
+
+/// One head of one text.
+struct Head<'a> {
+    span: Span,
+    column: usize,
+    out: &'a mut [f32],
+}
+
+/// The buffers of a batch of `n` tokens.
+struct Buffers {
+    n: usize,
+    acts: ActivationBuffer,
+    q: Vec<f32>,
+    k: Vec<f32>,
+    v: Vec<f32>,
+    mixed: Vec<f32>,
+    up: Vec<f32>,
+}
+
+impl Buffers {
+    fn new(n: usize, config: &BertConfig) -> Buffers {
+        let wide = || vec![0.0; n * config.hidden_size];
+        let (q, k, v, mixed) = (wide(), wide(), wide(), wide());
+        Buffers { n, acts: ActivationBuffer::new(), q, k, v, mixed, up: vec![0.0; n * config.intermediate_size] }
+    }
+}
+
+/// For each head of each token: its number of values, its place in `[tokens, hidden]`, and its place in `mixed`.
+fn mixed_rows(spans: &[Span], d: usize, h: usize) -> impl Iterator<Item = (usize, usize, usize)> {
+    spans.iter().flat_map(move |&Span { start, len }| {
+        (0..h / d).flat_map(move |head| {
+            (0..len).map(move |t| (d, (start + t) * h + head * d, start * h + (head * len + t) * d))
+        })
+    })
+}
+
+/// The columns `column .. column + d` of the rows of a text in `values` `[tokens, h]`.
+fn head_rows(values: &[f32], span: Span, column: usize, [d, h]: [usize; 2]) -> Table<'_, f32> {
+    Table::new(&values[span.start * h + column..], span.len, d, h)
+}
+
+/// Hands `x` `[n, cols]` to products in `mode`.
+fn set(acts: &mut ActivationBuffer, mode: ActMode, x: &[f32], n: usize) {
+    acts.set_in(mode, x, n, x.len() / n);
+}
+
+fn add(x: &mut [f32], y: &[f32]) {
+    for (x, y) in x.iter_mut().zip(y) {
+        *x += y;
+    }
+}
+
+fn add_bias(x: &mut [f32], bias: &[f32]) {
+    for row in x.chunks_exact_mut(bias.len()) {
+        add(row, bias);
+    }
+}

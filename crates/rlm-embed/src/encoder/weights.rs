@@ -1,0 +1,187 @@
+//! The tensors of a BERT encoder, under the names of transformers.
+//!
+//! **Invariant:** every tensor has the shape that the configuration states and only finite numbers, or there is no encoder.
+//! Matrices in F32 stay in the mapped file.
+
+use std::path::Path;
+
+use gguf_bitnet::{SafetensorsDir, TensorSource, TensorType, dequantize, quantize_row};
+use ternary_core::Bytes;
+use tl_kernels::math::LayerNorm;
+use tl_kernels::{DenseType, Linear};
+
+use super::config::BertConfig;
+use super::error::EncoderError;
+use crate::error::Result;
+
+/// The type in which the matrices of an encoder are held and multiplied. Norms and biases are F32 always.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    /// Single precision, as the checkpoint has it.
+    #[default]
+    F32,
+    /// 8 bits in blocks of 32, multiplied by activations in single precision: INT8 activations by blocks of 256 cost MiniLM too
+    /// much (the worst of 64 texts falls to a cosine of 0.989).
+    Q8_0,
+}
+
+/// A matrix with a bias.
+#[derive(Debug)]
+pub(super) struct Affine {
+    pub(super) matrix: Linear,
+    pub(super) bias: Vec<f32>,
+}
+
+/// The parameters of a layer normalisation.
+#[derive(Debug)]
+pub(super) struct Norm {
+    weight: Vec<f32>,
+    bias: Vec<f32>,
+    eps: f32,
+}
+
+impl Norm {
+    pub(super) fn apply(&self, row: &mut [f32]) {
+        LayerNorm { weight: &self.weight, bias: &self.bias, eps: self.eps }.apply(row);
+    }
+}
+
+/// One encoder layer, in the order of its forward pass.
+#[derive(Debug)]
+pub(super) struct Layer {
+    pub(super) query: Affine,
+    pub(super) key: Affine,
+    pub(super) value: Affine,
+    pub(super) output: Affine,
+    pub(super) attention_norm: Norm,
+    pub(super) up: Affine,
+    pub(super) down: Affine,
+    pub(super) output_norm: Norm,
+}
+
+/// All weights of an encoder.
+#[derive(Debug)]
+pub(super) struct BertWeights {
+    /// The word embedding `[vocab, hidden]`.
+    pub(super) words: Linear,
+    /// The position embedding `[positions, hidden]`.
+    pub(super) positions: Vec<f32>,
+    /// Row 0 of the type embedding `[hidden]`: every text is of one segment.
+    pub(super) segment: Vec<f32>,
+    pub(super) norm: Norm,
+    pub(super) layers: Vec<Layer>,
+}
+
+impl BertWeights {
+    /// Reads the safetensors files in `dir`; `hash` takes the bytes of every tensor.
+    pub(super) fn read(
+        dir: &Path,
+        config: &BertConfig,
+        precision: Precision,
+        hash: &mut blake3::Hasher,
+    ) -> Result<BertWeights> {
+        let source = SafetensorsDir::open(dir)?;
+        let prefix = if source.index_of("bert.embeddings.word_embeddings.weight").is_some() { "bert." } else { "" };
+        let mut reader = Reader { dir, source, prefix, precision, eps: config.layer_norm_eps, hash };
+        let (h, f) = (config.hidden_size, config.intermediate_size);
+        let words = reader.matrix("embeddings.word_embeddings.weight", config.vocab_size, h)?;
+        let n_positions = config.max_position_embeddings;
+        let positions = reader.values("embeddings.position_embeddings.weight", &[n_positions, h])?;
+        let mut segment = reader.values("embeddings.token_type_embeddings.weight", &[config.type_vocab_size, h])?;
+        segment.truncate(h);
+        let norm = reader.norm("embeddings.LayerNorm", h)?;
+        let mut layers = Vec::new();
+        for l in 0..config.num_hidden_layers {
+            let at = |part: &str| format!("encoder.layer.{l}.{part}");
+            layers.push(Layer {
+                query: reader.affine(&at("attention.self.query"), h, h)?,
+                key: reader.affine(&at("attention.self.key"), h, h)?,
+                value: reader.affine(&at("attention.self.value"), h, h)?,
+                output: reader.affine(&at("attention.output.dense"), h, h)?,
+                attention_norm: reader.norm(&at("attention.output.LayerNorm"), h)?,
+                up: reader.affine(&at("intermediate.dense"), f, h)?,
+                down: reader.affine(&at("output.dense"), h, f)?,
+                output_norm: reader.norm(&at("output.LayerNorm"), h)?,
+            });
+        }
+        Ok(BertWeights { words, positions, segment, norm, layers })
+    }
+}
+
+struct Reader<'a> {
+    dir: &'a Path,
+    source: SafetensorsDir,
+    prefix: &'static str,
+    precision: Precision,
+    eps: f32,
+    hash: &'a mut blake3::Hasher,
+}
+
+impl Reader<'_> {
+    fn affine(&mut self, name: &str, rows: usize, cols: usize) -> Result<Affine> {
+        let matrix = self.matrix(&format!("{name}.weight"), rows, cols)?;
+        Ok(Affine { matrix, bias: self.values(&format!("{name}.bias"), &[rows])? })
+    }
+
+    fn norm(&mut self, name: &str, n: usize) -> Result<Norm> {
+        let weight = self.values(&format!("{name}.weight"), &[n])?;
+        Ok(Norm { weight, bias: self.values(&format!("{name}.bias"), &[n])?, eps: self.eps })
+    }
+
+    fn matrix(&mut self, name: &str, rows: usize, cols: usize) -> Result<Linear> {
+        let (ty, bytes) = self.tensor(name, &[rows, cols])?;
+        let mut row = vec![0.0; cols];
+        let mut encoded = Vec::new();
+        for stored in bytes.chunks_exact(ty.row_bytes(cols)?) {
+            self.decode(name, ty, stored, &mut row)?;
+            match self.precision {
+                Precision::F32 if ty == TensorType::F32 => {}
+                Precision::F32 => encoded.extend(row.iter().flat_map(|x| x.to_le_bytes())),
+                Precision::Q8_0 => quantize_row(TensorType::Q8_0, &row, &mut encoded)?,
+            }
+        }
+        Ok(match self.precision {
+            Precision::F32 if ty == TensorType::F32 => Linear::dense(DenseType::F32, rows, cols, bytes)?,
+            Precision::F32 => Linear::dense(DenseType::F32, rows, cols, Bytes::from(encoded))?,
+            Precision::Q8_0 => {
+                if let Some(index) = self.source.index_of(&format!("{}{name}", self.prefix)) {
+                    self.source.release(index);
+                }
+                Linear::dense(DenseType::Q8_0, rows, cols, Bytes::from(encoded))?
+            }
+        })
+    }
+
+    fn values(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        let (ty, bytes) = self.tensor(name, shape)?;
+        let mut values = vec![0.0; shape.iter().product()];
+        self.decode(name, ty, &bytes, &mut values)?;
+        Ok(values)
+    }
+
+    fn decode(&self, name: &str, ty: TensorType, bytes: &[u8], out: &mut [f32]) -> Result<()> {
+        dequantize(ty, bytes, out)?;
+        match out.iter().all(|x| x.is_finite()) {
+            true => Ok(()),
+            false => Err(EncoderError::NotFinite { path: self.dir.to_owned(), name: name.to_owned() }.into()),
+        }
+    }
+
+    /// Type and bytes of a tensor, which the identity of the encoder then covers.
+    fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<(TensorType, Bytes)> {
+        let full = format!("{}{name}", self.prefix);
+        let path = || self.dir.to_owned();
+        let index = self
+            .source
+            .index_of(&full)
+            .ok_or_else(|| EncoderError::MissingTensor { path: path(), name: full.clone() })?;
+        let info = &self.source.tensors()[index];
+        if info.shape != shape {
+            let (expected, got) = (shape.to_vec(), info.shape.clone());
+            return Err(EncoderError::Shape { path: path(), name: full, expected, got }.into());
+        }
+        let bytes = self.source.bytes(index)?;
+        self.hash.update(full.as_bytes()).update(&bytes);
+        Ok((info.ty, bytes))
+    }
+}

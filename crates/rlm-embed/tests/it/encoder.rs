@@ -1,0 +1,179 @@
+//! Encoders against the vectors of transformers (`fixtures/generators/gen_encoder.py`), and against themselves.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use moe_runtime::{CraftsmanBackend, InferenceBackend, LoadOptions};
+use rlm_embed::encoder::{BaseEmbedder, BertEncoder, HashEmbedder, LanguageModelEmbedder, Precision, cosine};
+use safetensors::SafeTensors;
+use tl_kernels::Pool;
+
+const TINY: &str = "goldens/bert-tiny";
+
+fn tiny(precision: Precision, threads: usize) -> BertEncoder {
+    BertEncoder::load(&fixtures::path(TINY), precision, Arc::new(Pool::new(threads).unwrap())).unwrap()
+}
+
+fn texts() -> Vec<String> {
+    serde_json::from_str(&fs::read_to_string(fixtures::path("goldens/bert-tiny/texts.json")).unwrap()).unwrap()
+}
+
+fn golden(name: &str) -> Vec<f32> {
+    let bytes = fs::read(fixtures::path("goldens/bert-tiny/vectors.safetensors")).unwrap();
+    let tensor = SafeTensors::deserialize(&bytes).unwrap();
+    let data = tensor.tensor(name).unwrap().data().to_vec();
+    data.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
+}
+
+fn lowest_cosine(vectors: &[f32], golden: &[f32], dims: usize) -> f32 {
+    assert_eq!(vectors.len(), golden.len());
+    let pairs = vectors.chunks_exact(dims).zip(golden.chunks_exact(dims));
+    pairs.map(|(a, b)| cosine(a, b)).fold(1.0, f32::min)
+}
+
+#[test]
+fn vectors_equal_those_of_transformers() {
+    let texts = texts();
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let golden = golden("vectors");
+    assert_eq!(texts.len(), 64);
+    let vectors = tiny(Precision::F32, 1).embed(&texts).unwrap();
+    assert!(lowest_cosine(&vectors, &golden, 96) >= 0.999_99, "{}", lowest_cosine(&vectors, &golden, 96));
+    let rounded = tiny(Precision::Q8_0, 1).embed(&texts).unwrap();
+    assert!(lowest_cosine(&rounded, &golden, 96) >= 0.999, "{}", lowest_cosine(&rounded, &golden, 96));
+    assert_ne!(rounded, vectors, "the rounded weights are used");
+    // The bound can fail: the vectors of other texts are not those of these.
+    let mut shifted = vectors.clone();
+    shifted.rotate_left(96);
+    assert!(lowest_cosine(&shifted, &golden, 96) < 0.9);
+}
+
+#[test]
+fn tokens_equal_those_of_tokenizers() {
+    let bytes = fs::read(fixtures::path("goldens/bert-tiny/vectors.safetensors")).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let numbers = |name: &str| {
+        let data = file.tensor(name).unwrap().data().to_vec();
+        data.as_chunks::<4>().0.iter().map(|b| u32::from_le_bytes(*b)).collect::<Vec<u32>>()
+    };
+    let (counts, ids) = (numbers("counts"), numbers("ids"));
+    let mut ids = ids.as_slice();
+    let encoder = tiny(Precision::F32, 1);
+    for (text, &count) in texts().iter().zip(&counts) {
+        let (here, rest) = ids.split_at(count as usize);
+        assert_eq!(encoder.token_ids(text).unwrap(), here, "{text}");
+        assert!(here.len() <= encoder.max_tokens());
+        ids = rest;
+    }
+    assert!(counts.contains(&256) && counts.contains(&2), "a cut text and an empty one are among them");
+}
+
+#[test]
+fn neither_the_batch_nor_the_threads_change_a_bit() {
+    let texts = texts();
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    for precision in [Precision::F32, Precision::Q8_0] {
+        let mut one = tiny(precision, 1);
+        let batched = one.embed(&texts).unwrap();
+        let single: Vec<f32> = texts.iter().flat_map(|text| one.embed(&[text]).unwrap()).collect();
+        assert_eq!(batched, single);
+        let mut reversed_texts = texts.clone();
+        reversed_texts.reverse();
+        let reversed = tiny(precision, 3).embed(&reversed_texts).unwrap();
+        let back: Vec<f32> = reversed.chunks_exact(96).rev().flatten().copied().collect();
+        assert_eq!(batched, back);
+    }
+}
+
+#[test]
+fn identities_tell_embedders_apart() {
+    let ids = [
+        tiny(Precision::F32, 1).identity(),
+        tiny(Precision::Q8_0, 1).identity(),
+        HashEmbedder::new(64).identity(),
+        HashEmbedder::new(65).identity(),
+    ];
+    for (i, a) in ids.iter().enumerate() {
+        assert!(ids[i + 1..].iter().all(|b| a != b));
+    }
+    assert_eq!(tiny(Precision::F32, 2).identity(), ids[0]);
+}
+
+#[test]
+fn a_language_model_encodes_texts() {
+    let model = fixtures::path("goldens/glm-tiny");
+    let backend = CraftsmanBackend::load(&model, 256, &LoadOptions::default()).unwrap();
+    let mut embedder = LanguageModelEmbedder::new(backend, [1; 32]).unwrap();
+    let dims = embedder.dims();
+    let vectors = embedder.embed(&["the bridge", "", "the bridge"]).unwrap();
+    let (a, rest) = vectors.split_at(dims);
+    let (empty, b) = rest.split_at(dims);
+    assert_eq!(a, b);
+    assert!((cosine(a, a) - 1.0).abs() < 1e-5 && empty.iter().all(|x| *x == 0.0));
+}
+
+/// A copy of the small checkpoint in which `edit` has changed a file.
+fn edited(file: &str, edit: impl Fn(&mut Vec<u8>)) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["config.json", "model.safetensors", "tokenizer.json"] {
+        let mut bytes = fs::read(fixtures::path(TINY).join(name)).unwrap();
+        if name == file {
+            edit(&mut bytes);
+        }
+        fs::write(dir.path().join(name), bytes).unwrap();
+    }
+    dir
+}
+
+fn failure(dir: &Path) -> String {
+    BertEncoder::load(dir, Precision::F32, Arc::new(Pool::serial())).unwrap_err().to_string()
+}
+
+#[test]
+fn damaged_checkpoints_are_refused_with_a_sentence() {
+    let replaced = |file: &str, from: &str, to: &str| {
+        let dir = edited(file, |bytes| {
+            let text = String::from_utf8(bytes.clone()).unwrap();
+            assert!(text.contains(from));
+            *bytes = text.replace(from, to).into_bytes();
+        });
+        failure(dir.path())
+    };
+    for (from, to, said) in [
+        ("\"gelu\"", "\"relu\"", "hidden_act"),
+        ("\"bert\"", "\"roberta\"", "model_type"),
+        ("\"hidden_size\": 96", "\"hidden_size\": 97", "num_attention_heads"),
+        ("\"hidden_size\": 96", "\"hidden_size\": 0", "hidden_size"),
+        ("\"hidden_size\": 96", "\"hidden_size\": 192", "shape"),
+        ("\"num_hidden_layers\": 2", "\"num_hidden_layers\": 3", "missing"),
+        ("\"vocab_size\": 942", "\"vocab_size\": 60", "token 941"),
+        ("\"num_attention_heads\": 3", "\"num_attention_heads\": 0", "num_attention_heads"),
+        ("1e-12", "-1", "layer_norm_eps"),
+        ("{", "[", "cannot be read"),
+    ] {
+        let sentence = replaced("config.json", from, to);
+        assert!(sentence.contains(said), "{from} -> {to}: {sentence}");
+    }
+    assert!(replaced("tokenizer.json", "WordPiece", "Nonsense").contains("tokenizer.json"));
+    let nan = edited("model.safetensors", |bytes| {
+        let n = bytes.len();
+        bytes[n - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
+    });
+    assert!(failure(nan.path()).contains("not finite"));
+    let cut = edited("model.safetensors", |bytes| bytes.truncate(bytes.len() / 2));
+    assert!(failure(cut.path()).contains("model.safetensors"));
+    assert!(!failure(&fixtures::path("goldens/glm-tiny")).is_empty());
+}
+
+#[test]
+fn hostile_texts_cost_bounded_time() {
+    let mut encoder = tiny(Precision::F32, 1);
+    let error = encoder.embed(&[&"a".repeat((1 << 20) + 1)]).unwrap_err().to_string();
+    assert!(error.contains("cut it into chunks"), "{error}");
+    for text in ["\u{0}", &"\u{301}".repeat(1000), &"a".repeat(1 << 16), &"a ".repeat(1 << 16)] {
+        assert!(encoder.embed(&[text]).unwrap().iter().all(|x| x.is_finite()));
+    }
+    let mut hash = HashEmbedder::new(8);
+    assert_eq!(hash.embed(&["", "?"]).unwrap(), [0.0; 16]);
+}

@@ -1,0 +1,8 @@
+//! Tests of the crate as its users see it.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod encoder;
+mod graph;
+mod offload;
+mod store;

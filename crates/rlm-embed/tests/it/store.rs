@@ -1,0 +1,258 @@
+//! The index file: search against a plain computation, changes, kills at every byte, damage, hostile bytes.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use rlm_embed::Error;
+use rlm_embed::store::{FlatNeighborStore, IndexError, Neighbor, NeighborRetriever, NewChunk};
+use tl_kernels::Pool;
+
+const IDENTITY: [u8; 32] = [7; 32];
+
+fn pool() -> Arc<Pool> {
+    Arc::new(Pool::serial())
+}
+
+fn vectors(n: usize, dims: usize, seed: u64) -> Vec<f32> {
+    let mut state = seed;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 40) as f32 / (1u64 << 24) as f32 - 0.5
+    };
+    (0..n * dims).map(|_| next()).collect()
+}
+
+/// Adds chunks named `from .. from + n`.
+fn add(store: &mut FlatNeighborStore, from: usize, n: usize) {
+    let ids: Vec<String> = (from..from + n).map(|i| format!("chunk-{i}")).collect();
+    let texts: Vec<String> = (from..from + n).map(|i| format!("Größe {i}")).collect();
+    let chunks: Vec<NewChunk> =
+        ids.iter().zip(&texts).map(|(id, text)| NewChunk { id, source: "a.txt", text }).collect();
+    store.add(&chunks, &vectors(n, store.dims(), from as u64 + 1)).unwrap();
+}
+
+fn index(dir: &Path) -> PathBuf {
+    dir.join("index.rlm")
+}
+
+fn plain(store: &FlatNeighborStore, query: &[f32], k: usize) -> Vec<Neighbor> {
+    let score = |row| ternary_core::dot16(query, store.vector(row));
+    let mut all: Vec<Neighbor> = store.live_rows().map(|row| Neighbor { row, score: score(row) }).collect();
+    all.sort_by(|a, b| b.score.total_cmp(&a.score).then(a.row.cmp(&b.row)));
+    all.truncate(k);
+    all
+}
+
+#[test]
+fn the_search_is_exact_on_any_number_of_threads() {
+    for threads in [1, 3] {
+        let mut store = FlatNeighborStore::in_memory(37, IDENTITY, Arc::new(Pool::new(threads).unwrap()));
+        add(&mut store, 0, 1200);
+        add(&mut store, 1200, 1);
+        add(&mut store, 1201, 700);
+        store.remove(&["chunk-3", "chunk-1200", "chunk-1900"]).unwrap();
+        let queries = vectors(5, 37, 99);
+        let each = store.nearest_to_each(&queries, 10);
+        for (query, found) in queries.chunks_exact(37).zip(each) {
+            assert_eq!(found, plain(&store, query, 10));
+            assert_eq!(found, store.nearest(query, 10));
+        }
+        assert!(store.nearest(&queries[..37], 0).is_empty());
+        assert_eq!(store.nearest(&queries[..37], 5000).len(), 1898);
+    }
+}
+
+#[test]
+fn a_file_gives_back_what_was_added_and_not_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = index(dir.path());
+    let mut store = FlatNeighborStore::create(&path, 6, IDENTITY, pool()).unwrap();
+    add(&mut store, 0, 5);
+    store.remove(&["chunk-1"]).unwrap();
+    add(&mut store, 5, 2);
+    let before: Vec<_> = store.live_rows().map(|row| (row, store.vector(row).to_vec())).collect();
+    drop(store);
+    let store = FlatNeighborStore::open(&path, pool()).unwrap();
+    assert_eq!((store.len(), store.rows(), store.dims(), store.identity()), (6, 7, 6, IDENTITY));
+    for (row, vector) in before {
+        assert_eq!(store.vector(row), vector);
+        let (id, text) = (format!("chunk-{row}"), format!("Größe {row}"));
+        assert_eq!(store.chunk(row), NewChunk { id: &id, source: "a.txt", text: &text });
+        assert_eq!(store.row_of(&id), Some(row));
+    }
+    assert!(store.row_of("chunk-1").is_none() && !store.is_live(1));
+}
+
+/// A kill leaves some prefix of what was written: every prefix opens as the last complete state and can be continued.
+#[test]
+fn every_prefix_of_a_file_opens_as_its_last_complete_state() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = index(dir.path());
+    let mut states = Vec::new();
+    let mut store = FlatNeighborStore::create(&path, 3, IDENTITY, pool()).unwrap();
+    let mut note = |store: &FlatNeighborStore| {
+        let live: Vec<usize> = store.live_rows().collect();
+        states.push((fs::metadata(&path).unwrap().len() as usize, live));
+    };
+    note(&store);
+    add(&mut store, 0, 2);
+    note(&store);
+    store.remove(&["chunk-0"]).unwrap();
+    note(&store);
+    add(&mut store, 2, 3);
+    note(&store);
+    drop(store);
+    let whole = fs::read(&path).unwrap();
+    for end in 64..=whole.len() {
+        let cut = dir.path().join("cut.rlm");
+        fs::write(&cut, &whole[..end]).unwrap();
+        let (_, expected) = states.iter().rev().find(|(length, _)| *length <= end).unwrap();
+        let read = FlatNeighborStore::open(&cut, pool()).unwrap();
+        assert_eq!(&read.live_rows().collect::<Vec<_>>(), expected, "{end} bytes");
+        drop(read);
+        let mut again = FlatNeighborStore::open_to_change(&cut, pool()).unwrap();
+        add(&mut again, 100, 1);
+        drop(again);
+        assert_eq!(FlatNeighborStore::open(&cut, pool()).unwrap().len(), expected.len() + 1, "{end} bytes");
+    }
+}
+
+/// After a power cut the end of a file may hold anything that is no whole segment.
+#[test]
+fn an_end_of_zeros_or_noise_is_no_damage_but_a_wrong_byte_before_a_whole_segment_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = index(dir.path());
+    let mut store = FlatNeighborStore::create(&path, 3, IDENTITY, pool()).unwrap();
+    add(&mut store, 0, 4);
+    let first_end = fs::metadata(&path).unwrap().len() as usize;
+    add(&mut store, 4, 4);
+    drop(store);
+    let whole = fs::read(&path).unwrap();
+    for tail in [vec![0; 100], b"SEGM and noise and noise and noise and more".to_vec()] {
+        fs::write(&path, [&whole[..], &tail].concat()).unwrap();
+        assert_eq!(FlatNeighborStore::open(&path, pool()).unwrap().len(), 8);
+    }
+    for at in 64..whole.len() {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 0x10;
+        fs::write(&path, &bytes).unwrap();
+        let opened = FlatNeighborStore::open(&path, pool());
+        match at < first_end {
+            true => assert!(matches!(opened, Err(Error::Index(IndexError::Damaged { offset: 64, .. }))), "byte {at}"),
+            false => assert_eq!(opened.unwrap().len(), 4, "byte {at}"),
+        }
+    }
+}
+
+#[test]
+fn changes_that_do_not_fit_change_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = index(dir.path());
+    let mut store = FlatNeighborStore::create(&path, 2, IDENTITY, pool()).unwrap();
+    add(&mut store, 0, 2);
+    let before = fs::read(&path).unwrap();
+    let chunk = |id| NewChunk { id, source: "", text: "" };
+    let long = "x".repeat((1 << 20) + 1);
+    let cases: [(&[NewChunk], &[f32], &str); 6] = [
+        (&[chunk("chunk-1")], &[0.0, 1.0], "remove it first"),
+        (&[chunk("a"), chunk("a")], &[0.0; 4], "remove it first"),
+        (&[chunk("a")], &[0.0; 3], "need 2 values"),
+        (&[chunk("a")], &[0.0, f32::NAN], "not finite"),
+        (&[NewChunk { text: &long, ..chunk("a") }], &[0.0; 2], "cut the text"),
+        (&[chunk(&long)], &[0.0; 2], "the id of chunk"),
+    ];
+    for (chunks, vectors, said) in cases {
+        let error = store.add(chunks, vectors).unwrap_err().to_string();
+        assert!(error.contains(said), "{error}");
+    }
+    assert!(store.remove(&["chunk-0", "nothing"]).unwrap_err().to_string().contains("`nothing`"));
+    assert_eq!(store.len(), 2);
+    assert_eq!(fs::read(&path).unwrap(), before);
+    let second = FlatNeighborStore::open_to_change(&path, pool());
+    assert!(matches!(second, Err(Error::Index(IndexError::Busy { .. }))));
+    assert!(FlatNeighborStore::create(&path, 2, IDENTITY, pool()).is_err(), "an index is not replaced");
+    assert_eq!(FlatNeighborStore::open(&path, pool()).unwrap().len(), 2, "readers need no lock");
+}
+
+#[test]
+fn other_files_are_refused_with_a_sentence() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = index(dir.path());
+    FlatNeighborStore::create(&path, 2, IDENTITY, pool()).unwrap();
+    let good = fs::read(&path).unwrap();
+    let with = |at: usize, byte: u8| {
+        let mut bytes = good.clone();
+        bytes[at] = byte;
+        bytes
+    };
+    for (bytes, said) in [
+        (vec![], "no index"),
+        (good[..63].to_vec(), "no index"),
+        (with(0, b'X'), "no index"),
+        (with(8, 9), "version 9"),
+        (with(12, 9), "no index"),
+        (with(40, 9), "no index"),
+    ] {
+        fs::write(&path, bytes).unwrap();
+        let error = FlatNeighborStore::open(&path, pool()).unwrap_err().to_string();
+        assert!(error.contains(said), "{error}");
+    }
+    assert!(FlatNeighborStore::open(dir.path(), pool()).is_err());
+}
+
+proptest! {
+    /// No bytes behind a good header make the reader panic.
+    #[test]
+    fn noise_is_read_without_a_panic(noise in prop::collection::vec(any::<u8>(), 0..400), at in 0usize..300) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = index(dir.path());
+        let mut store = FlatNeighborStore::create(&path, 3, IDENTITY, pool()).unwrap();
+        add(&mut store, 0, 3);
+        drop(store);
+        let mut bytes = fs::read(&path).unwrap();
+        let start = 64 + at.min(bytes.len() - 64);
+        bytes.truncate(start);
+        bytes.extend(noise);
+        fs::write(&path, bytes).unwrap();
+        let _ = FlatNeighborStore::open(&path, pool()).map(|store| store.len());
+    }
+}
+
+#[cfg(feature = "hnsw")]
+mod hnsw {
+    use rlm_embed::encoder::normalise;
+    use rlm_embed::store::HnswNeighborStore;
+
+    use super::*;
+
+    #[test]
+    fn the_graph_finds_the_neighbours_and_sees_changes() {
+        let dims = 24;
+        let mut flat = FlatNeighborStore::in_memory(dims, IDENTITY, pool());
+        let mut rows = vectors(2000, dims, 5);
+        rows.chunks_exact_mut(dims).for_each(normalise);
+        let ids: Vec<String> = (0..2000).map(|i| i.to_string()).collect();
+        let chunks: Vec<NewChunk> = ids.iter().map(|id| NewChunk { id, source: "", text: "" }).collect();
+        flat.add(&chunks[..1900], &rows[..1900 * dims]).unwrap();
+        let mut graph = HnswNeighborStore::build(flat);
+        let mut queries = vectors(50, dims, 77);
+        queries.chunks_exact_mut(dims).for_each(normalise);
+        let mut hits = 0;
+        for query in queries.chunks_exact(dims) {
+            let exact: Vec<usize> = graph.flat().nearest(query, 10).iter().map(|n| n.row).collect();
+            hits += graph.nearest(query, 10).iter().filter(|n| exact.contains(&n.row)).count();
+        }
+        assert!(hits >= 490, "recall@10 is {hits} of 500");
+
+        let own = &rows[7 * dims..][..dims];
+        assert_eq!(graph.nearest(own, 1)[0].row, 7);
+        graph.flat_mut().remove(&["7"]).unwrap();
+        assert!(graph.nearest(own, 50).iter().all(|n| n.row != 7));
+        graph.flat_mut().add(&chunks[1900..], &rows[1900 * dims..]).unwrap();
+        assert_eq!(graph.tail(), 100);
+        assert_eq!(graph.nearest(&rows[1950 * dims..][..dims], 1)[0].row, 1950);
+        assert_eq!(graph.nearest(own, 1999).len(), 1999);
+    }
+}
