@@ -33,7 +33,7 @@ pub(crate) enum Kv {
     F16,
     /// Floats of 32 bits, for reference runs
     F32,
-    /// INT8 latents with F16 rotary keys, for models with latent attention: little more than half the memory of f16
+    /// INT8 with one scale per position and head; rotary keys of latents stay F16: little more than half the memory of f16
     I8,
 }
 

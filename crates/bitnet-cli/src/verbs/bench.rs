@@ -1,7 +1,7 @@
 //! `bitnet bench`: the speed of a model, beside the speed that the memory of the machine allows.
 //!
 //! Prompt processing (`pp`) and decoding (`tg`) are timed apart, at each depth of context, over random tokens, as
-//! llama-bench does. A decoding speed is printed with the bytes a token must read and with the share of the read
+//! llama-bench does. Decoding is timed for any number of sequences in one step, in alternating rounds. A decoding speed is printed with the bytes a token must read and with the share of the read
 //! bandwidth that the same run measured, before and after.
 
 use std::time::Instant;
@@ -10,7 +10,7 @@ use anyhow::{Result, bail};
 use comfy_table::{Table, presets};
 use gguf_bitnet::peak_rss_bytes;
 use moe_runtime::forward::FeedForward;
-use moe_runtime::{CraftsmanModel, Session, SplitMix64};
+use moe_runtime::{CraftsmanModel, Interrupt, Logits, Session, SplitMix64, Step, StepSegment};
 use serde::Serialize;
 use tl_kernels::{Isa, bandwidth};
 
@@ -35,6 +35,9 @@ pub(crate) struct Args {
     /// Tokens of context before each test, for example 0,1024,4096
     #[arg(short = 'd', long, value_delimiter = ',', default_value = "0", value_name = "N,..", value_parser = whole::<usize>(0..=u64::MAX))]
     depth: Vec<usize>,
+    /// Sequences that decode in one step, for example 1,2,4,8
+    #[arg(short = 's', long, value_delimiter = ',', default_value = "1", value_name = "N,..", value_parser = whole::<usize>(1..=1024))]
+    sequences: Vec<usize>,
     /// Repetitions of each test
     #[arg(short, long, default_value_t = 3, value_name = "N", value_parser = whole::<u16>(1..=1000))]
     repetitions: u16,
@@ -66,12 +69,16 @@ struct Report {
 /// One line of the table.
 #[derive(Serialize)]
 struct Test {
-    /// The name that llama-bench uses: `pp512`, `tg32`.
+    /// The name that llama-bench uses: `pp512`, `tg32`; `tg32 x4` for four sequences in one step.
     test: String,
     depth: usize,
+    /// Tokens that each of the sequences gets.
     tokens: usize,
+    sequences: usize,
     repetitions: u16,
+    /// The mean of all repetitions, over all sequences together.
     tokens_per_s: f64,
+    tokens_per_s_median: f64,
     /// Between repetitions; absent for a single one.
     tokens_per_s_deviation: Option<f64>,
     /// Bytes that a decoded token reads: weights, and the cache at half of the test.
@@ -97,14 +104,16 @@ pub(crate) fn execute(args: Args) -> Result<()> {
         bail!("depth and test need a context of {n_ctx} tokens, and the model was made for {allowed}: lower -d or -p");
     }
     let chunk = args.chunk.map_or(Session::DEFAULT_CHUNK, usize::from);
-    let plan = engine.plan(&files, n_ctx, chunk)?;
+    let most = args.sequences.iter().copied().max().unwrap_or(1);
+    let plan = engine.plan(&files, n_ctx, chunk)?.with_sequences(&files.config, most);
     let bandwidth = || bandwidth::read_bytes_per_s(&engine.pool, bandwidth::BUFFER_BYTES);
     let before = bandwidth()?;
     let model = engine.load(&files, &plan)?;
     let kernel = feed_forward_kernel(&model);
+    let step = Step::new(model.clone());
     let session = engine.session(model, n_ctx)?.with_chunk(chunk);
     let weights = files.weight_bytes_per_token();
-    let mut bench = Bench { args: &args, session, weights, rng: SplitMix64::new(0), tests: Vec::new() };
+    let mut bench = Bench { args: &args, session, step, weights, rng: SplitMix64::new(0), tests: Vec::new() };
     bench.run(&depths)?;
     // Read before the second measurement of the bandwidth, whose buffer would count as memory of the model.
     let peak_rss_bytes = peak_rss_bytes();
@@ -153,6 +162,8 @@ impl Phase {
 struct Bench<'a> {
     args: &'a Args,
     session: Session,
+    /// Decodes several sequences, which begin as the session.
+    step: Step,
     weights: u64,
     rng: SplitMix64,
     tests: Vec<Test>,
@@ -161,7 +172,8 @@ struct Bench<'a> {
 impl Bench<'_> {
     /// Fills the context to each depth in turn, so that the tokens below the deepest are computed once.
     fn run(&mut self, depths: &[usize]) -> Result<()> {
-        let tests = self.args.prompt.iter().chain(&self.args.decode).filter(|&&n| n > 0).count();
+        let tests = |list: &[usize]| list.iter().filter(|&&n| n > 0).count();
+        let tests = tests(&self.args.prompt) + tests(&self.args.decode) * self.args.sequences.len();
         let steps = depths.len() * tests * usize::from(self.args.repetitions);
         let progress = Progress::items("measuring");
         progress.show(0, steps as u64);
@@ -172,10 +184,10 @@ impl Bench<'_> {
                 self.session.prefill(&missing, &mut ())?;
             }
             for &n in self.args.prompt.iter().filter(|&&n| n > 0) {
-                self.measure(&progress, Phase::Prompt, depth, n)?;
+                self.measure(&progress, Phase::Prompt, depth, n, &[1])?;
             }
             for &n in self.args.decode.iter().filter(|&&n| n > 0) {
-                self.measure(&progress, Phase::Decode, depth, n)?;
+                self.measure(&progress, Phase::Decode, depth, n, &self.args.sequences)?;
             }
         }
         Ok(())
@@ -189,34 +201,82 @@ impl Bench<'_> {
         Ok(())
     }
 
-    fn measure(&mut self, progress: &Progress, phase: Phase, depth: usize, n: usize) -> Result<()> {
-        let tokens = self.tokens(n);
-        let mut speeds = Vec::new();
+    /// Times `n` tokens of each number of sequences, in rounds that alternate between the numbers.
+    fn measure(
+        &mut self,
+        progress: &Progress,
+        phase: Phase,
+        depth: usize,
+        n: usize,
+        sequences: &[usize],
+    ) -> Result<()> {
+        let mut speeds = vec![Vec::new(); sequences.len()];
         for _ in 0..self.args.repetitions {
-            let start = Instant::now();
-            match phase {
-                Phase::Prompt => self.session.step(&tokens, &mut ()).map(drop)?,
-                Phase::Decode => tokens.iter().try_for_each(|&t| self.session.step(&[t], &mut ()).map(drop))?,
+            for (&sequences, speeds) in sequences.iter().zip(&mut speeds) {
+                let seconds = match (phase, sequences) {
+                    (Phase::Prompt, _) => self.prompt_seconds(n)?,
+                    (Phase::Decode, 1) => self.decode_seconds(n)?,
+                    (Phase::Decode, _) => self.steps_seconds(n, sequences)?,
+                };
+                speeds.push((n * sequences) as f64 / seconds);
+                self.session.truncate(depth);
+                progress.advance();
             }
-            speeds.push(n as f64 / start.elapsed().as_secs_f64());
-            self.session.truncate(depth);
-            progress.advance();
         }
-        let mean = speeds.iter().sum::<f64>() / speeds.len() as f64;
-        let cache = self.session.cache().bytes_per_token() as u64;
-        let bytes_per_token = (phase == Phase::Decode).then(|| self.weights + cache * (depth + n / 2) as u64);
-        self.tests.push(Test {
-            test: format!("{}{n}", phase.prefix()),
-            depth,
-            tokens: n,
-            repetitions: self.args.repetitions,
-            tokens_per_s: mean,
-            tokens_per_s_deviation: deviation(&speeds, mean),
-            bytes_per_token,
-            bytes_per_s: bytes_per_token.map(|bytes| bytes as f64 * mean),
-            read_bandwidth_share: None,
-        });
+        for (&sequences, mut speeds) in sequences.iter().zip(speeds) {
+            let mean = speeds.iter().sum::<f64>() / speeds.len() as f64;
+            let deviation = deviation(&speeds, mean);
+            speeds.sort_by(f64::total_cmp);
+            let cache = self.session.cache().bytes_per_token() as u64;
+            let is_single = phase == Phase::Decode && sequences == 1;
+            let bytes_per_token = is_single.then(|| self.weights + cache * (depth + n / 2) as u64);
+            let many = if sequences == 1 { String::new() } else { format!(" x{sequences}") };
+            self.tests.push(Test {
+                test: format!("{}{n}{many}", phase.prefix()),
+                depth,
+                tokens: n,
+                sequences,
+                repetitions: self.args.repetitions,
+                tokens_per_s: mean,
+                tokens_per_s_median: (speeds[(speeds.len() - 1) / 2] + speeds[speeds.len() / 2]) / 2.0,
+                tokens_per_s_deviation: deviation,
+                bytes_per_token,
+                bytes_per_s: bytes_per_token.map(|bytes| bytes as f64 * mean),
+                read_bandwidth_share: None,
+            });
+        }
         Ok(())
+    }
+
+    fn prompt_seconds(&mut self, n: usize) -> Result<f64> {
+        let tokens = self.tokens(n);
+        let start = Instant::now();
+        self.session.step(&tokens, &mut ())?;
+        Ok(start.elapsed().as_secs_f64())
+    }
+
+    fn decode_seconds(&mut self, n: usize) -> Result<f64> {
+        let tokens = self.tokens(n);
+        let start = Instant::now();
+        tokens.iter().try_for_each(|&token| self.session.step(&[token], &mut ()).map(drop))?;
+        Ok(start.elapsed().as_secs_f64())
+    }
+
+    /// Decodes `n` tokens of each of `sequences` sequences, which share the context of the session and go on on their own.
+    fn steps_seconds(&mut self, n: usize, sequences: usize) -> Result<f64> {
+        let tokens = self.tokens(n * sequences);
+        let forks = (0..sequences).map(|_| self.session.cache().fork());
+        let mut caches = forks.collect::<Result<Vec<_>, _>>()?;
+        let never = Interrupt::default();
+        let start = Instant::now();
+        for tokens in tokens.chunks_exact(sequences) {
+            for (cache, token) in tokens.iter().enumerate() {
+                let tokens = std::slice::from_ref(token);
+                self.step.add(&caches, &StepSegment { cache, tokens, logits: Logits::Last, interrupt: &never })?;
+            }
+            self.step.run(&mut caches, &mut ())?;
+        }
+        Ok(start.elapsed().as_secs_f64())
     }
 
     /// Random tokens, so that the choice of experts is spread over all of them.

@@ -17,7 +17,7 @@ use moe_runtime::{
 };
 
 use self::answer::{answer, continue_text};
-use crate::args::{self, EngineArgs, SamplingArgs, whole};
+use crate::args::{self, EngineArgs, PromptCacheArgs, SamplingArgs, whole};
 use crate::exit::UsageError;
 use crate::load;
 use crate::output::{self, size};
@@ -67,6 +67,8 @@ pub(crate) struct Args {
     /// Limit on the memory, for example 8GB: the need is printed, and a model that exceeds the limit is refused
     #[arg(long, value_name = "SIZE", value_parser = args::size)]
     memory: Option<u64>,
+    #[command(flatten)]
+    prompts: PromptCacheArgs,
     #[command(flatten)]
     engine: EngineArgs,
 }
@@ -125,7 +127,9 @@ pub(crate) fn execute(args: Args) -> Result<()> {
         _ => Some(load::read_message("-")?),
     };
     let model = engine.load(&files, &plan)?;
-    let backend = CraftsmanBackend::new(engine.session(model, n_ctx)?, tokenizer);
+    let session = engine.session(model, n_ctx)?;
+    let prompts = args.prompts.open(&session, &files, &engine)?;
+    let backend = CraftsmanBackend::new(session, tokenizer).with_prompt_cache(prompts);
     let interrupt = console.as_ref().map(Console::interrupt).unwrap_or_default();
     let generate = GenerateOptions { max_tokens: args.max_tokens, interrupt, ..GenerateOptions::default() };
     let answered = match (template, prompt) {

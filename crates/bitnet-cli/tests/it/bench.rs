@@ -40,10 +40,25 @@ fn every_layout_says_which_kernel_it_runs_on() {
 }
 
 #[test]
-fn a_cache_type_that_the_model_has_none_of_is_refused_by_all() {
+fn sequences_in_one_step_are_reported_beside_single_steps() {
+    let args = ["bench", "-m", student(), "-p", "0", "-n", "2,3", "-s", "1,2,4", "-d", "5", "-r", "2", "--json"];
+    let report = bitnet(args).json();
+    let tests = report["tests"].as_array().unwrap();
+    let names: Vec<_> = tests.iter().map(|t| (t["test"].as_str().unwrap(), t["sequences"].as_u64().unwrap())).collect();
+    let expected = [("tg2", 1), ("tg2 x2", 2), ("tg2 x4", 4), ("tg3", 1), ("tg3 x2", 2), ("tg3 x4", 4)];
+    assert_eq!(names, expected);
+    assert!(tests.iter().all(|t| t["tokens_per_s_median"].as_f64().unwrap() > 0.0 && t["depth"] == 5));
+    assert!(bitnet(["bench", "-m", student(), "-s", "0"]).usage().contains("--sequences"));
+}
+
+#[test]
+fn int8_caches_halve_those_of_grouped_queries_too() {
     let model = fixture("goldens/glm4-moe-gqa");
-    for verb in [&["bench", "-m"][..], &["run", "-p", "x", "--memory", "1GB", "-m"], &["inspect"]] {
-        let refusal = bitnet(verb.iter().copied().chain([&*model, "--kv", "i8"])).refusal();
-        assert!(refusal.contains("cannot be cached as i8"), "{refusal}");
-    }
+    let bytes = |kv| {
+        let report = bitnet(["inspect", &*model, "--kv", kv, "--json"]).json();
+        report["kv_bytes_per_token"].as_u64().unwrap_or_else(|| panic!("{report}"))
+    };
+    // Heads of 64 values and a scale.
+    assert_eq!(bytes("i8") * 64 * 2, bytes("f16") * 68);
+    bitnet(["bench", "-m", &*model, "--kv", "i8", "-p", "4", "-n", "1", "-r", "1"]).done();
 }

@@ -317,24 +317,21 @@ fn failures_beyond_the_command_line_end_with_one() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out");
     let (dir, out) = (dir.path().to_str().unwrap(), out.to_str().unwrap());
-    let (teacher, tiny, gqa) = (&*teacher(), &*fixture("goldens/glm-tiny"), &*fixture("goldens/glm4-moe-gqa"));
+    let (teacher, tiny) = (&*teacher(), &*fixture("goldens/glm-tiny"));
     let heldout = &*fixture("texts/heldout.txt");
     let suite = &*fixture("suites/suite-200.jsonl");
-    let cases: [(&[&str], &str); 25] = [
+    let cases: [(&[&str], &str); 22] = [
         (&["run", MODEL, "-p", "hi"], "give an existing file"),
         (&["run", teacher, "-p", "hi", "-c", "5000"], "4096"),
         (&["run", teacher, "-p", "hi", "--memory", "1MB"], "shorter context"),
         (&["run", tiny, "-p", "hi", "--system", "x"], "no chat template"),
-        (&["run", gqa, "-p", "hi", "--kv", "i8"], "cannot be cached as i8"),
         (&["bench", "-m", MODEL], "give an existing file"),
         (&["bench", "-m", tiny, "-d", "999999999"], "made for"),
-        (&["bench", "-m", gqa, "--kv", "i8"], "cannot be cached as i8"),
         (&["quantize", "-m", MODEL, "-o", out], "give an existing file"),
         (&["quantize", "-m", teacher, "-o", out, "--tensor-type", "nothing=F16"], "matches no tensor"),
         (&["quantize", "-m", teacher, "-o", out, "--max-memory", "1MB"], "raise --max-memory"),
         (&["quantize", "-m", teacher, "-o", "no/such/dir.gguf"], "create it first"),
         (&["inspect", MODEL], "give an existing file"),
-        (&["inspect", gqa, "--kv", "i8"], "cannot be cached as i8"),
         (&["verify", MODEL], "give an existing file"),
         (&["tokenize", "-m", MODEL, "--text", "hi"], "give an existing file"),
         (&["tokenize", "-m", teacher, "--file", "no/such/text"], "no/such/text"),

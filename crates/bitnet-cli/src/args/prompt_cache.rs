@@ -1,0 +1,56 @@
+//! `--prompt-cache`: where the computed beginnings of prompts are kept.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use gguf_bitnet::local_state;
+use moe_runtime::{DiskOptions, ModelFiles, PromptCache, PromptCacheOptions, PromptKey, Session};
+
+use super::path::path_not_stream;
+use super::size::size;
+use crate::load::Engine;
+use crate::output::Progress;
+
+const PROMPT_CACHE: &str =
+    "prompts are kept in many files and cannot go to standard output: write the name of a folder";
+
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct PromptCacheArgs {
+    /// Keep the computed beginnings of prompts in a folder, where later runs of the same model find them
+    #[arg(long, value_name = "DIR", value_parser = path_not_stream(PROMPT_CACHE))]
+    prompt_cache: Option<PathBuf>,
+    /// Most bytes that the prompt cache takes on the disk
+    #[arg(long, value_name = "SIZE", default_value = "8GB", requires = "prompt_cache", value_parser = size)]
+    prompt_cache_size: u64,
+}
+
+impl PromptCacheArgs {
+    /// The key of `session`, a sequence of the model of `files`, and the prompt cache, where the options ask for one.
+    ///
+    /// # Errors
+    /// A folder that cannot be used; weights that cannot be read.
+    pub(crate) fn open(
+        &self,
+        session: &Session,
+        files: &ModelFiles,
+        engine: &Engine,
+    ) -> Result<Option<(PromptCache, PromptKey)>> {
+        let Some(dir) = &self.prompt_cache else { return Ok(None) };
+        let disk = Some(DiskOptions { dir: dir.clone(), bytes: self.prompt_cache_size });
+        let cache = PromptCache::open(&PromptCacheOptions { memory_bytes: 0, disk })?;
+        let act = engine.act.or(files.config.trained_act).unwrap_or_default();
+        let key = PromptKey::new(&identity(files)?, &files.config, act, session.cache().layout(), None);
+        Ok(Some((cache, key)))
+    }
+}
+
+/// A hash that changes when the weights do. A GGUF has one that reads no weights; those of other models are read.
+fn identity(files: &ModelFiles) -> Result<[u8; 32]> {
+    if let Some(state) = files.gguf().and_then(local_state) {
+        return Ok(*state.as_bytes());
+    }
+    let progress = Progress::bytes("identifying the model");
+    let source = files.catalog.source();
+    let hash = gguf_bitnet::identity_of(&**source, None, &mut |done, total| progress.show(done, total))?;
+    Ok(*hash.as_bytes())
+}
