@@ -3,6 +3,7 @@
 //! A parser refuses a wrong value while the command line is read, so that the program ends with exit code 2 and a sentence
 //! that names the option.
 
+mod adapters;
 mod allow_zero;
 mod calibration;
 mod embedder;
@@ -22,6 +23,7 @@ mod size;
 mod threads;
 mod training;
 
+pub(crate) use adapters::AdapterArgs;
 pub(crate) use allow_zero::AllowZero;
 pub(crate) use calibration::CalibrationArgs;
 pub(crate) use embedder::EmbedderArgs;

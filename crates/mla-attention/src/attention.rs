@@ -8,6 +8,7 @@ use crate::gqa::{GqaAttention, GqaScratch};
 use crate::inner::InnerProjection;
 use crate::kv_cache::{CacheError, CacheShape, CacheType, CompressedMlaCache, check_shape};
 use crate::mla::{MlaAttention, MlaScratch};
+use crate::project::Projector;
 use crate::segments::Sequences;
 
 /// The attention of one layer.
@@ -111,14 +112,32 @@ impl Attention {
         scratch: &mut AttentionScratch,
         out: &mut [f32],
     ) -> Result<(), Error> {
+        self.forward_with(Projector::new(pool, None), x, sequences, scratch, out)
+    }
+
+    /// As [`Attention::forward`], with the additions of an adapter.
+    ///
+    /// # Errors
+    /// As [`Attention::forward`].
+    ///
+    /// # Panics
+    /// When an addition has another shape than its projection.
+    pub fn forward_with(
+        &self,
+        projector: Projector<'_>,
+        x: &[f32],
+        sequences: &mut Sequences<'_>,
+        scratch: &mut AttentionScratch,
+        out: &mut [f32],
+    ) -> Result<(), Error> {
         let n = checks::tokens(x, out, self.hidden())?;
         self.check(n, sequences)?;
         if n == 0 {
             return Ok(());
         }
         match self {
-            Attention::Mla(mla) => mla.forward(pool, x, sequences, &mut scratch.mla, out)?,
-            Attention::Gqa(gqa) => gqa.forward(pool, x, sequences, &mut scratch.gqa, out)?,
+            Attention::Mla(mla) => mla.forward(projector, x, sequences, &mut scratch.mla, out)?,
+            Attention::Gqa(gqa) => gqa.forward(projector, x, sequences, &mut scratch.gqa, out)?,
         }
         Ok(())
     }

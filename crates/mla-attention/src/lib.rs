@@ -36,5 +36,6 @@ pub use gqa::{GqaAttention, GqaConfig, GqaWeights};
 pub use inner::InnerProjection;
 pub use kv_cache::{CacheBlock, CacheError, CacheLayout, CacheShape, CacheType, CompressedMlaCache};
 pub use mla::{MlaAttention, MlaConfig, MlaWeights, QueryProjection};
+pub use project::{AttentionAdapter, Projector};
 pub use rope::{Rope, RopeStyle};
 pub use segments::{Segment, Segments, Sequences};

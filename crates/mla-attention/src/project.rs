@@ -1,12 +1,72 @@
-//! Products with a layer's matrices, and the buffers they are written to.
+//! Products with a layer's matrices, with what an adapter adds to them, and the buffers they are written to.
 
-use tl_kernels::{ActivationBuffer, Linear, Pool, Product, forward_all};
+use tl_kernels::{ActivationBuffer, Linear, LowRank, Pool, Product, forward_all};
+
+/// Low-rank additions to the projections of one attention layer; `None` for a projection that stays as it is.
+///
+/// The absorbed projections of latent attention, one matrix per head, take none.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[allow(missing_docs, reason = "the fields are named as the weights that they are added to")]
+pub struct AttentionAdapter {
+    pub q: Option<LowRank>,
+    pub q_a: Option<LowRank>,
+    pub q_b: Option<LowRank>,
+    pub kv_a: Option<LowRank>,
+    pub k: Option<LowRank>,
+    pub v: Option<LowRank>,
+    pub out: Option<LowRank>,
+}
+
+impl AttentionAdapter {
+    /// Additions to no projection.
+    pub(crate) const NONE: &AttentionAdapter =
+        &AttentionAdapter { q: None, q_a: None, q_b: None, kv_a: None, k: None, v: None, out: None };
+
+    /// The additions that exist, in the order of the fields.
+    pub fn parts(&self) -> impl Iterator<Item = &LowRank> {
+        let AttentionAdapter { q, q_a, q_b, kv_a, k, v, out } = self;
+        [q, q_a, q_b, kv_a, k, v, out].into_iter().flatten()
+    }
+}
+
+/// The threads that multiply, and the additions to the products.
+#[derive(Clone, Copy, Debug)]
+pub struct Projector<'a> {
+    pub(crate) pool: &'a Pool,
+    pub(crate) adapter: &'a AttentionAdapter,
+}
+
+impl<'a> Projector<'a> {
+    /// Products on the threads of `pool`, with the additions of `adapter`.
+    #[must_use]
+    pub fn new(pool: &'a Pool, adapter: Option<&'a AttentionAdapter>) -> Projector<'a> {
+        Projector { pool, adapter: adapter.unwrap_or(AttentionAdapter::NONE) }
+    }
+}
 
 /// `y = linear(acts)`, `[n, rows]`; quantises the input first if this matrix reads quantised activations and no earlier
 /// matrix has asked for them.
 pub(crate) fn project(pool: &Pool, linear: &Linear, acts: &mut ActivationBuffer, y: &mut [f32]) {
     acts.quantize(linear.act_mode());
     linear.forward(pool, acts, y);
+}
+
+/// As [`project`], with what `addition` adds.
+pub(crate) fn project_adapted(
+    pool: &Pool,
+    (linear, addition): (&Linear, &Option<LowRank>),
+    acts: &mut ActivationBuffer,
+    y: &mut [f32],
+) {
+    project(pool, linear, acts, y);
+    add(pool, addition, acts, y);
+}
+
+/// Adds the outputs of an addition for the rows of `acts` to `y` `[n, rows]`.
+pub(crate) fn add(pool: &Pool, addition: &Option<LowRank>, acts: &ActivationBuffer, y: &mut [f32]) {
+    if let Some(addition) = addition {
+        addition.add(pool, acts, y);
+    }
 }
 
 /// As [`project`], for two matrices that read the same input: one work list, so the threads wait for each other once.

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use mla_attention::CacheError;
 
+use crate::adapters::error::AdapterError;
 use crate::forward::error::ForwardError;
 use crate::load::error::LoadError;
 use crate::models::error::ConfigError;
@@ -31,6 +32,9 @@ pub enum Error {
     /// Packed weights cannot be used.
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// An adapter cannot be used.
+    #[error(transparent)]
+    Adapter(#[from] AdapterError),
     /// A tokenizer, a text or a conversation cannot be used.
     #[error(transparent)]
     Text(#[from] TextError),

@@ -12,7 +12,7 @@ pub(crate) mod taps;
 
 pub use error::ForwardError;
 pub use experts::{ExpertBank, ExpertScratch, ResidencyHook, RoutedBatch};
-pub use ffn::{FfnScratch, SwiGlu};
+pub use ffn::{FfnBatch, FfnScratch, SwiGlu};
 pub use layer::{Batch, DecoderLayer, FeedForward, LayerScratch};
 pub use router::{MoeRouter, RouterScratch, RoutingDecision};
 pub use taps::{At, ExpertId, Taps};

@@ -38,7 +38,8 @@
 //! [`LoadOptions`]), answer with it ([`InferenceBackend`], [`Conversation`], or [`Session`] for single steps over tokens,
 //! and [`Step`] for steps of many sequences).
 //! The public modules are for programs that look inside: [`models`] has the facts of the architectures, [`forward`] the
-//! layers of a forward pass and the taps that observe them, [`storage`] the choices of where weights lie in memory.
+//! layers of a forward pass and the taps that observe them, [`storage`] the choices of where weights lie in memory,
+//! [`adapters`] the additions to weights.
 //!
 //! | room | contents |
 //! |---|---|
@@ -48,11 +49,13 @@
 //! | `storage` | where weights lie in memory: mapped file, packed tiles, experts larger than memory |
 //! | `text` | text to tokens and back: tokenizer and chat template |
 //! | `prompt_cache` | the computed beginnings of prompts, in memory and on disk |
+//! | `adapters` | low-rank additions to the matrices of a loaded model, swapped while it runs |
 //! | `sessions` | sequences over a model: step, session, sampler, answers, conversations, backends |
 //!
 //! **Invariant:** the numbers of a token do not depend on how the prompt was cut into batches, nor on other sequences in its
 //! batch, nor on the thread count.
 
+pub mod adapters;
 mod error;
 pub mod forward;
 mod guess;

@@ -15,6 +15,6 @@ mod subject;
 
 pub use error::{Error, Result};
 pub use forward::{Column, ForwardRecord};
-pub use info::{identity, subject_info};
+pub use info::subject_info;
 pub use scorer::TextScorer;
 pub use subject::ModelSubject;

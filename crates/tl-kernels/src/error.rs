@@ -64,6 +64,20 @@ pub enum Error {
         /// Number of input features.
         cols: usize,
     },
+    /// Factors of a low-rank addition that do not fit each other.
+    #[error(
+        "factors of {a} and {b} numbers make no product of {outputs} x {inputs}; give [rank, {inputs}] and [{outputs}, rank]"
+    )]
+    LowRankShape {
+        /// Number of input features.
+        inputs: usize,
+        /// Number of output features.
+        outputs: usize,
+        /// Numbers of the first factor.
+        a: usize,
+        /// Numbers of the second factor.
+        b: usize,
+    },
     /// A row range that leaves the matrix.
     #[error("rows {start}..{end} leave a matrix of {rows} rows; ask for a range inside it")]
     RowRange {

@@ -3,6 +3,7 @@
 use anyhow::Result;
 use moe_runtime::ModelFiles;
 
+use super::adapters::AdapterArgs;
 use super::allow_zero::AllowZero;
 use super::experts::ExpertArgs;
 use super::ffn_act::FfnAct;
@@ -20,6 +21,8 @@ pub(crate) struct EngineArgs {
     /// Type of the activations of ternary, Q8_0 and Q6_K layers (default: as the model was trained, else a8-block)
     #[arg(long, value_enum)]
     act: Option<Act>,
+    #[command(flatten)]
+    pub(crate) adapters: AdapterArgs,
     #[command(flatten)]
     ffn_act: FfnAct,
     #[command(flatten)]

@@ -9,6 +9,7 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 use comfy_table::{Table, presets};
 use gguf_bitnet::peak_rss_bytes;
+use moe_runtime::adapters::AdapterSlot;
 use moe_runtime::forward::FeedForward;
 use moe_runtime::{CraftsmanModel, Interrupt, Logits, Session, SplitMix64, Step, StepSegment};
 use serde::Serialize;
@@ -104,14 +105,16 @@ pub(crate) fn execute(args: Args) -> Result<()> {
         bail!("depth and test need a context of {n_ctx} tokens, and the model was made for {allowed}: lower -d or -p");
     }
     let chunk = args.chunk.map_or(Session::DEFAULT_CHUNK, usize::from);
+    let adapters = args.engine.adapters.load(&files)?;
     let most = args.sequences.iter().copied().max().unwrap_or(1);
-    let plan = engine.plan(&files, n_ctx, chunk)?.with_sequences(&files.config, most);
+    let plan = engine.plan(&files, n_ctx, chunk)?.with_sequences(&files.config, most).with_adapters(adapters.as_ref());
     let bandwidth = || bandwidth::read_bytes_per_s(&engine.pool, bandwidth::BUFFER_BYTES);
     let before = bandwidth()?;
     let model = engine.load(&files, &plan)?;
     let kernel = feed_forward_kernel(&model);
-    let step = Step::new(model.clone());
-    let session = engine.session(model, n_ctx)?.with_chunk(chunk);
+    let mut step = Step::new(model.clone());
+    step.set_adapters(adapters.clone());
+    let session = engine.session(model, n_ctx)?.with_chunk(chunk).with_adapters(AdapterSlot::new(adapters));
     let weights = files.weight_bytes_per_token();
     let mut bench = Bench { args: &args, session, step, weights, rng: SplitMix64::new(0), tests: Vec::new() };
     bench.run(&depths)?;

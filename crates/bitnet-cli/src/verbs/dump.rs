@@ -11,7 +11,7 @@ use moe_runtime::{ModelFiles, Session};
 use rlm_refine::measure::{Column, ForwardRecord};
 use safetensors::{Dtype, tensor::TensorView};
 
-use crate::args::{Act, AllowZero, FfnAct, Kv, ModelArg, Threads, whole};
+use crate::args::{Act, AdapterArgs, AllowZero, FfnAct, Kv, ModelArg, Threads, whole};
 use crate::exit::UsageError;
 use crate::{load, output};
 
@@ -35,6 +35,8 @@ pub(crate) struct Args {
     /// Type of the activations of ternary, Q8_0 and Q6_K layers (default: as the model was trained, else f32)
     #[arg(long, value_enum)]
     act: Option<Act>,
+    #[command(flatten)]
+    adapters: AdapterArgs,
     #[command(flatten)]
     ffn_act: FfnAct,
     /// Type of the numbers in the key/value cache
@@ -64,9 +66,10 @@ pub(crate) fn execute(args: Args) -> Result<()> {
         bail!("the model makes no tokens of this --text: give another one, or --tokens");
     }
     let out = destination(&args, &files)?;
+    let adapters = args.adapters.slot(&files)?;
     let options = load::measured(&files, args.act, args.zero.allow_zero, args.threads.pool()?);
     let model = Arc::new(load::load(&files, &options)?);
-    let mut session = Session::new(model, tokens.len(), args.kv.into())?;
+    let mut session = Session::new(model, tokens.len(), args.kv.into())?.with_adapters(adapters);
     if let Some(chunk) = args.chunk {
         session = session.with_chunk(chunk);
     }

@@ -34,6 +34,7 @@ pub(crate) fn execute(args: Args) -> Result<()> {
         return Err(anyhow!("{} is about another suite: give a --baseline on the same prompts", path.display()));
     }
     let student = IdentifiedModel::open(&args.student, "reading the student", args.zero.allow_zero)?;
+    let student = student.with_adapters(&args.adapters)?;
     if args.stamp {
         stamp::check(&student.files)?;
     }

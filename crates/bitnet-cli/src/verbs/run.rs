@@ -11,6 +11,7 @@ use std::io::IsTerminal;
 use anyhow::{Result, bail};
 use clap::ValueEnum;
 use clap::builder::NonEmptyStringValueParser;
+use moe_runtime::adapters::AdapterSlot;
 use moe_runtime::{
     ChatTemplate, Conversation, ConversationOptions, CraftsmanBackend, GenerateOptions, MemoryPlan, Prompt, Sampler,
     Session, SessionError,
@@ -107,7 +108,8 @@ pub(crate) fn execute(args: Args) -> Result<()> {
     let guesses = files.guesses(Some(&tokenizer));
     load::note_guesses(guesses.iter().filter(|guess| !(args.raw && guess.is_about_chat())));
     let n_ctx = args.context.unwrap_or_else(|| DEFAULT_CONTEXT.min(files.config.n_ctx));
-    let plan = engine.plan(&files, n_ctx, Session::DEFAULT_CHUNK)?;
+    let adapters = args.engine.adapters.load(&files)?;
+    let plan = engine.plan(&files, n_ctx, Session::DEFAULT_CHUNK)?.with_adapters(adapters.as_ref());
     check_memory(args.memory, &plan, n_ctx)?;
     let sampler = Sampler::new(args.sampling.config(&files)?)?;
     let template = match args.raw {
@@ -127,7 +129,7 @@ pub(crate) fn execute(args: Args) -> Result<()> {
         _ => Some(load::read_message("-")?),
     };
     let model = engine.load(&files, &plan)?;
-    let session = engine.session(model, n_ctx)?;
+    let session = engine.session(model, n_ctx)?.with_adapters(AdapterSlot::new(adapters));
     let prompts = args.prompts.open(&session, &files, &engine)?;
     let backend = CraftsmanBackend::new(session, tokenizer).with_prompt_cache(prompts);
     let interrupt = console.as_ref().map(Console::interrupt).unwrap_or_default();
@@ -163,8 +165,12 @@ pub(crate) fn execute(args: Args) -> Result<()> {
 /// Prints the memory that the model needs, and refuses a model that exceeds the limit.
 fn check_memory(allowed: Option<u64>, plan: &MemoryPlan, n_ctx: usize) -> Result<()> {
     let Some(allowed) = allowed else { return Ok(()) };
+    let adapters = match plan.adapter_bytes {
+        0 => String::new(),
+        bytes => format!(" + adapters {}", size(bytes)),
+    };
     output::note(format_args!(
-        "memory: weights {} + cache for {n_ctx} tokens {} + buffers {} = {}",
+        "memory: weights {}{adapters} + cache for {n_ctx} tokens {} + buffers {} = {}",
         size(plan.mapped_weights_bytes + plan.converted_weights_bytes),
         size(plan.cache_bytes),
         size(plan.scratch_bytes),

@@ -31,7 +31,7 @@ const THREADS: [Case; 3] = [
 ];
 
 /// `run` and `bench` share these.
-const ENGINE: [Case; 16] = [
+const ENGINE: [Case; 18] = [
     (&["--expert-memory", "lots"], &["--expert-memory", "1.5GB"]),
     (&["--expert-policy", "mru", "--expert-memory", "1MB"], &["--expert-policy", "adaptive"]),
     (&["--expert-policy", "lru"], &["--expert-memory"]),
@@ -47,6 +47,8 @@ const ENGINE: [Case; 16] = [
     (&["--layout-cache", "--layout", "tl1"], &["--layout-cache", "needs --layout packed or auto"]),
     (&["--layout-cache", "--layout", "tl2"], &["--layout-cache", "needs --layout packed or auto"]),
     (&["--layout-cache", "--expert-memory", "1MB"], &["--layout-cache", "no --expert-memory"]),
+    (&["--adapter", ""], &["--adapter", "=SCALE"]),
+    (&["--adapter", "a.gguf=inf"], &["--adapter", "finite number"]),
     (&["--frobnicate"], &["--frobnicate"]),
 ];
 

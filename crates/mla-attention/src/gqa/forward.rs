@@ -19,7 +19,7 @@ use super::weights::GqaWeights;
 use crate::error::Error;
 use crate::inner::InnerProjection;
 use crate::kv_cache::{CacheError, CacheShape, CacheType};
-use crate::project::{project, sized};
+use crate::project::{Projector, project_adapted, sized};
 use crate::rope::RopeTable;
 use crate::segments::Sequences;
 use crate::spans::{Columns, FloatSpans, Int8Spans, LayerCaches, Query, attend};
@@ -88,7 +88,7 @@ impl GqaAttention {
     /// lengths, and the shape and room of the caches.
     pub(crate) fn forward(
         &self,
-        pool: &Pool,
+        Projector { pool, adapter }: Projector<'_>,
         x: &[f32],
         sequences: &mut Sequences<'_>,
         s: &mut GqaScratch,
@@ -101,8 +101,12 @@ impl GqaAttention {
         let q = sized(&mut s.q, n * c.q_width());
         let k = sized(&mut s.k, n * c.kv_width());
         let v = sized(&mut s.v, n * c.kv_width());
-        for (linear, bias, y) in [(&w.q, &w.q_bias, &mut *q), (&w.k, &w.k_bias, &mut *k), (&w.v, &w.v_bias, &mut *v)] {
-            project(pool, linear, &mut s.acts, y);
+        for (linear, bias, addition, y) in [
+            (&w.q, &w.q_bias, &adapter.q, &mut *q),
+            (&w.k, &w.k_bias, &adapter.k, &mut *k),
+            (&w.v, &w.v_bias, &adapter.v, &mut *v),
+        ] {
+            project_adapted(pool, (linear, addition), &mut s.acts, y);
             add_bias(bias.as_deref(), y);
         }
         let before = sized(&mut s.before, c.head_dim);
@@ -123,7 +127,7 @@ impl GqaAttention {
             }
         }
         s.acts.set(concat, n, c.q_width());
-        project(pool, &w.out, &mut s.acts, out);
+        project_adapted(pool, (&w.out, &adapter.out), &mut s.acts, out);
         Ok(())
     }
 

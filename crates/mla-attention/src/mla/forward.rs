@@ -29,7 +29,7 @@ use super::weights::{MlaWeights, QueryProjection};
 use crate::error::Error;
 use crate::inner::InnerProjection;
 use crate::kv_cache::{CacheError, CacheShape, CacheType};
-use crate::project::{project, project_two, sized};
+use crate::project::{Projector, add, project, project_adapted, project_two, sized};
 use crate::rope::RopeTable;
 use crate::segments::{Segments, Sequences};
 use crate::spans::{Columns, FloatSpans, Int8Spans, LayerCaches, Query, attend};
@@ -127,34 +127,38 @@ impl MlaAttention {
     /// lengths, and the shape and room of the caches.
     pub(crate) fn forward(
         &self,
-        pool: &Pool,
+        projector: Projector<'_>,
         x: &[f32],
         sequences: &mut Sequences<'_>,
         scratch: &mut MlaScratch,
         out: &mut [f32],
     ) -> Result<(), CacheError> {
         let (c, n, segments) = (&self.config, sequences.segments.n_rows(), sequences.segments);
+        let Projector { pool, adapter } = projector;
         scratch.acts.set(x, n, c.hidden);
         scratch.turns.fill(&c.rope, (0..n).map(|row| segments.position(row)));
-        self.project_input(pool, n, scratch);
+        self.project_input(projector, n, scratch);
         self.append_latents(n, sequences, scratch)?;
-        self.expand_queries(pool, n, scratch);
+        self.expand_queries(projector, n, scratch);
         self.absorb_queries(pool, segments, scratch);
         self.attend(pool, sequences, scratch);
         self.expand_values(pool, segments, scratch);
-        project(pool, &self.weights.out, &mut scratch.acts, out);
+        project_adapted(pool, (&self.weights.out, &adapter.out), &mut scratch.acts, out);
         Ok(())
     }
 
     /// `c | k_pe = kv_a(x)` with `q_a(x)`, or with `q = q(x)` `[n, n_heads, nope | rope]`, not yet rotated.
-    fn project_input(&self, pool: &Pool, n: usize, s: &mut MlaScratch) {
+    fn project_input(&self, Projector { pool, adapter }: Projector<'_>, n: usize, s: &mut MlaScratch) {
         let c = &self.config;
         let kv = sized(&mut s.kv, n * c.cache_width());
-        let (q, y) = match &self.weights.q {
-            QueryProjection::Direct(w) => (w, &mut s.q),
-            QueryProjection::LowRank { a, .. } => (a, &mut s.q_low),
+        let (q, y, addition) = match &self.weights.q {
+            QueryProjection::Direct(w) => (w, &mut s.q, &adapter.q),
+            QueryProjection::LowRank { a, .. } => (a, &mut s.q_low, &adapter.q_a),
         };
-        project_two(pool, (&self.weights.kv_a, kv), (q, sized(y, n * q.rows())), &mut s.acts);
+        let y = sized(y, n * q.rows());
+        project_two(pool, (&self.weights.kv_a, kv), (q, y), &mut s.acts);
+        add(pool, &adapter.kv_a, &s.acts, kv);
+        add(pool, addition, &s.acts, y);
     }
 
     /// `cache += rmsnorm(c) | rope(k_pe)`, for the cache of each segment.
@@ -179,7 +183,7 @@ impl MlaAttention {
     }
 
     /// `q = q_b(rmsnorm(q_a(x)))` `[n, n_heads, nope | rope]`, not yet rotated, where queries are compressed.
-    fn expand_queries(&self, pool: &Pool, n: usize, s: &mut MlaScratch) {
+    fn expand_queries(&self, Projector { pool, adapter }: Projector<'_>, n: usize, s: &mut MlaScratch) {
         let c = &self.config;
         let QueryProjection::LowRank { a, a_norm, b } = &self.weights.q else { return };
         let rank = a.rows();
@@ -188,7 +192,7 @@ impl MlaAttention {
             math::rms_norm(&low[token * rank..][..rank], a_norm, c.latent_norm_eps, normed);
         });
         let q = sized(&mut s.q, n * c.n_heads * c.q_head());
-        project(pool, b, &mut s.acts, q);
+        project_adapted(pool, (b, &adapter.q_b), &mut s.acts, q);
     }
 
     /// Calls `f(h, scratch of h)` once for every head.

@@ -8,6 +8,8 @@
 //! list 2   pieces of rows of down: one thread computes them for all experts and adds them up
 //! ```
 //!
+//! An adapter adds to gate and up before the function between them, and to down before the outputs are added up.
+//!
 //! For each token, outputs are added in ascending expert id, `y = fma(weight, output, y)` from 0, and the shared expert
 //! comes last.
 //!
@@ -23,6 +25,7 @@ use std::sync::{Arc, Mutex};
 
 use tl_kernels::{ActivationBuffer, Grid, Pool, dense};
 
+use crate::adapters::layer::{self, AdaptedRows, LayerAdapter};
 use crate::error::{Error, Result};
 use crate::forward::batch::MoeBatchScheduler;
 use crate::forward::ffn::{SwiGlu, Workers};
@@ -70,6 +73,8 @@ pub struct RoutedBatch<'a> {
     pub x: &'a mut ActivationBuffer,
     /// The experts of each token.
     pub decision: &'a RoutingDecision,
+    /// The additions to the experts' matrices, which read the input in F32.
+    pub adapter: Option<&'a LayerAdapter>,
 }
 
 /// Buffers of [`ExpertBank::forward`], reused from batch to batch.
@@ -152,7 +157,7 @@ impl ExpertBank {
         scratch: &'s mut ExpertScratch,
         taps: &mut T,
     ) -> Result<&'s [f32]> {
-        let RoutedBatch { pool, at, x, decision } = batch;
+        let RoutedBatch { pool, at, x, decision, adapter } = batch;
         let (n, hidden) = (x.n(), x.cols());
         scratch.batch.schedule(decision, n, self.routed.len())?;
         if let Some(hook) = &self.residency {
@@ -168,7 +173,7 @@ impl ExpertBank {
         if self.shared.is_some() {
             taps.expert_in(at, ExpertId::Shared, all, x);
         }
-        self.gate_and_up(pool, x, scratch);
+        self.gate_and_up(pool, x, adapter, scratch);
         let ExpertScratch { batch, product, shared_product, all, .. } = &*scratch;
         for (expert, rows) in batch.parts() {
             let ff = self.routed[expert].gate().rows();
@@ -179,7 +184,7 @@ impl ExpertBank {
             taps.expert_hidden(at, ExpertId::Shared, all, shared_product);
         }
         self.quantize_hidden(pool, n, scratch);
-        self.down_and_add(pool, n, hidden, scratch);
+        self.down_and_add(pool, [n, hidden], adapter, scratch);
         let ExpertScratch { batch, out, all, .. } = &*scratch;
         let (sums, outs) = out.split_at(n * hidden);
         for (expert, rows) in batch.parts() {
@@ -210,7 +215,13 @@ impl ExpertBank {
     }
 
     /// The first list: pieces of `silu(gate(x)) * up(x)` of every routed expert, then of the shared one.
-    fn gate_and_up(&self, pool: &Pool, x: &ActivationBuffer, scratch: &mut ExpertScratch) {
+    fn gate_and_up(
+        &self,
+        pool: &Pool,
+        x: &ActivationBuffer,
+        adapter: Option<&LayerAdapter>,
+        scratch: &mut ExpertScratch,
+    ) {
         let ExpertScratch { batch, gathered, whole, product, shared_product, workers, .. } = scratch;
         let (n, threads) = (x.n(), pool.threads());
         let ff = self.routed.first().map_or(1, |f| f.gate().rows());
@@ -232,11 +243,15 @@ impl ExpertBank {
         pool.chunks_mut(workers, 1, |_, up| {
             while let Some((part, out)) = list.take() {
                 let rows = if whole[part] { x } else { &gathered[part] };
-                self.part(batch, part).hidden_block(rows, out, &mut up[0]);
+                let tokens = Some(&batch.tokens()[batch.rows(part)]);
+                let additions = adapter.and_then(|layer| layer.routed(batch.experts()[part] as usize));
+                let additions = additions.map(|adapter| AdaptedRows { adapter, x, tokens });
+                self.part(batch, part).hidden_block(rows, additions, out, &mut up[0]);
             }
             if let Some(shared) = &self.shared {
+                let additions = adapter.map(|layer| AdaptedRows { adapter: &layer.always, x, tokens: None });
                 while let Some((_, out)) = shared_list.take() {
-                    shared.hidden_block(x, out, &mut up[0]);
+                    shared.hidden_block(x, additions, out, &mut up[0]);
                 }
             }
         });
@@ -269,8 +284,14 @@ impl ExpertBank {
     }
 
     /// The second list: a piece is some outputs of all experts, added up by one thread in ascending order.
-    fn down_and_add(&self, pool: &Pool, n: usize, width: usize, scratch: &mut ExpertScratch) {
-        let ExpertScratch { batch, hidden, shared_hidden, out, .. } = scratch;
+    fn down_and_add(
+        &self,
+        pool: &Pool,
+        [n, width]: [usize; 2],
+        adapter: Option<&LayerAdapter>,
+        scratch: &mut ExpertScratch,
+    ) {
+        let ExpertScratch { batch, product, shared_product, hidden, shared_hidden, out, .. } = scratch;
         let rows = batch.n_rows();
         let total = n + rows + if self.shared.is_some() { n } else { 0 };
         out.resize(total * width, 0.0);
@@ -285,6 +306,10 @@ impl ExpertBank {
                 for part in 0..batch.experts().len() {
                     let rows = batch.rows(part);
                     self.part(batch, part).down().forward_block(&hidden[part], outs.rows_mut(rows.clone()));
+                    if let Some(expert) = adapter.and_then(|layer| layer.routed(batch.experts()[part] as usize)) {
+                        let input = |row| row_of(product, self.part(batch, part), rows.start + row);
+                        layer::add(&expert.down, &mut outs.rows_mut(rows.clone()), input);
+                    }
                     for row in rows {
                         let token = batch.tokens()[row] as usize;
                         dense::axpy_f32(batch.weights()[row], outs.row_mut(row), sums.row_mut(token));
@@ -292,6 +317,10 @@ impl ExpertBank {
                 }
                 if let Some(shared) = &self.shared {
                     shared.down().forward_block(shared_hidden, outs.rows_mut(rows..rows + n));
+                    if let Some(layer) = adapter {
+                        let input = |row| row_of(shared_product, shared, row);
+                        layer::add(&layer.always.down, &mut outs.rows_mut(rows..rows + n), input);
+                    }
                     for t in 0..n {
                         for (sum, out) in sums.row_mut(t).iter_mut().zip(outs.row_mut(rows + t)) {
                             *sum += *out;
@@ -362,4 +391,10 @@ impl ExpertBank {
             }
         });
     }
+}
+
+/// The input of the down projection of `network` in row `row` of `product` `[rows, ff]`.
+fn row_of<'a>(product: &'a [f32], network: &SwiGlu, row: usize) -> &'a [f32] {
+    let ff = network.gate().rows();
+    &product[row * ff..][..ff]
 }

@@ -5,6 +5,7 @@
 
 use tl_kernels::{ActivationBuffer, ColumnBlock, Grid, Linear, Pool, math};
 
+use crate::adapters::layer::{AdaptedRows, FfnAdapter};
 use crate::error::{Error, Result};
 use crate::load::error::LoadError;
 use crate::models::config::Activation;
@@ -21,6 +22,17 @@ pub struct SwiGlu {
     norm: Option<ProductNorm>,
     /// The digests of the matrices where they are mapped tiles.
     tile_digests: Option<TileDigests>,
+}
+
+/// The tokens that a network computes, with threads and additions.
+#[derive(Debug)]
+pub struct FfnBatch<'a> {
+    /// The threads that compute.
+    pub pool: &'a Pool,
+    /// The input, `[n, hidden]`; the codes that the network reads are added to it.
+    pub x: &'a mut ActivationBuffer,
+    /// The additions to its matrices, which read the input in F32.
+    pub adapter: Option<&'a FfnAdapter>,
 }
 
 /// The RMSNorm of a product of gate and up.
@@ -183,29 +195,32 @@ impl SwiGlu {
         Ok(())
     }
 
-    /// Writes the output of all rows of `x` `[n, hidden]` to `y` `[n, hidden]`; `on_hidden` gets the
+    /// Writes the output of all rows of the batch `[n, hidden]` to `y` `[n, hidden]`; `on_hidden` gets the
     /// input of `down`, `[n, ff]`.
     ///
     /// # Panics
-    /// When `x` or `y` has another width.
+    /// When the batch or `y` has another width.
     pub fn forward(
         &self,
-        pool: &Pool,
-        x: &mut ActivationBuffer,
+        batch: FfnBatch<'_>,
         scratch: &mut FfnScratch,
         y: &mut [f32],
         on_hidden: impl FnOnce(&[f32]),
     ) {
-        let (n, ff) = (x.n(), self.gate.rows());
+        let FfnBatch { pool, adapter, .. } = batch;
+        let (n, ff) = (batch.x.n(), self.gate.rows());
         let FfnScratch { product, before, hidden, workers } = scratch;
         product.resize(n * ff, 0.0);
-        self.hidden(pool, x, workers, product);
+        self.hidden(batch, workers, product);
         if let Some(norm) = &self.norm {
             norm.apply(product, before);
         }
         on_hidden(product);
         hidden.set_in(self.down.act_mode(), product, n, ff);
         self.down.forward(pool, hidden, y);
+        if let Some(down) = adapter.and_then(|adapter| adapter.down.as_ref()) {
+            pool.chunks_mut(y, down.outputs(), |t, y| down.add_row(&product[t * ff..][..ff], 0..y.len(), y));
+        }
     }
 
     /// Writes the input of `down` for all rows of `x` `[n, hidden]` to `out` `[n, ff]`.
@@ -213,34 +228,45 @@ impl SwiGlu {
     /// # Panics
     /// When `x` or `out` has another width.
     pub fn hidden_rows(&self, pool: &Pool, x: &mut ActivationBuffer, out: &mut [f32]) {
-        self.hidden(pool, x, &mut Workers::default(), out);
+        self.hidden(FfnBatch { pool, x, adapter: None }, &mut Workers::default(), out);
         if let Some(norm) = &self.norm {
             norm.apply(out, &mut Vec::new());
         }
     }
 
-    fn hidden(&self, pool: &Pool, x: &mut ActivationBuffer, workers: &mut Workers, out: &mut [f32]) {
+    fn hidden(&self, batch: FfnBatch<'_>, workers: &mut Workers, out: &mut [f32]) {
+        let FfnBatch { pool, x, adapter } = batch;
         let (n, ff) = (x.n(), self.gate.rows());
         x.quantize(self.gate.act_mode());
         x.quantize(self.up.act_mode());
         let (cuts, piece) = ([0, n], self.gate.rows_per_piece(ff, n, pool.threads()));
         let workers = workers.sized(pool, n * piece.min(ff));
         let (list, rows) = (Grid::new(out, ff, &cuts, piece), &*x);
+        let additions = adapter.map(|adapter| AdaptedRows { adapter, x: rows, tokens: None });
         pool.chunks_mut(workers, 1, |_, up| {
             while let Some((_, out)) = list.take() {
-                self.hidden_block(rows, out, &mut up[0]);
+                self.hidden_block(rows, additions, out, &mut up[0]);
             }
         });
     }
 
     /// The columns `out.columns()` of `act(gate(x)) * up(x)`, computed on the calling thread: a piece of a work list.
     /// `up` has room for as many values as `out`.
-    pub(crate) fn hidden_block(&self, x: &ActivationBuffer, mut out: ColumnBlock<'_, f32>, up: &mut [f32]) {
+    pub(crate) fn hidden_block(
+        &self,
+        x: &ActivationBuffer,
+        additions: Option<AdaptedRows<'_>>,
+        mut out: ColumnBlock<'_, f32>,
+        up: &mut [f32],
+    ) {
         let (n, columns) = (out.n_rows(), out.columns());
         let width = columns.len();
         let up = &mut up[..n * width];
         self.gate.forward_block(x, out.rows_mut(0..n));
-        self.up.forward_block(x, ColumnBlock::whole(up, columns));
+        self.up.forward_block(x, ColumnBlock::whole(up, columns.clone()));
+        if let Some(additions) = additions {
+            additions.add_gate_and_up(&mut out, &mut ColumnBlock::whole(up, columns));
+        }
         for (t, up) in up.chunks_exact(width).enumerate() {
             let gate = out.row_mut(t);
             match self.activation {

@@ -11,15 +11,16 @@
 
 use gguf_bitnet::Catalog;
 use mla_attention::{
-    Attention, AttentionScratch, CacheShape, GqaAttention, GqaWeights, MlaAttention, MlaWeights, QueryProjection,
-    Sequences,
+    Attention, AttentionScratch, CacheShape, GqaAttention, GqaWeights, MlaAttention, MlaWeights, Projector,
+    QueryProjection, Sequences,
 };
 use ternary_core::ActMode;
 use tl_kernels::{ActivationBuffer, KernelSelector, Linear, Pool, math};
 
+use crate::adapters::layer::LayerAdapter;
 use crate::error::Result;
 use crate::forward::experts::{ExpertBank, ExpertScratch, ResidencyHook, RoutedBatch};
-use crate::forward::ffn::{FfnScratch, SwiGlu};
+use crate::forward::ffn::{FfnBatch, FfnScratch, SwiGlu};
 use crate::forward::router::{MoeRouter, RouterScratch};
 use crate::forward::taps::{At, ExpertId, Taps};
 use crate::load::rows::RowReader;
@@ -69,6 +70,8 @@ pub struct Batch<'a> {
     pub x: &'a mut [f32],
     /// Buffers, reused from layer to layer.
     pub scratch: &'a mut LayerScratch,
+    /// The additions to the matrices of the layer.
+    pub adapter: Option<&'a LayerAdapter>,
 }
 
 /// Buffers of [`DecoderLayer::forward`]. They grow to the largest batch seen; then a step allocates nothing.
@@ -84,6 +87,13 @@ pub struct LayerScratch {
     experts: ExpertScratch,
     dense: FfnScratch,
     tokens: Vec<u32>,
+}
+
+/// The threads, the place and the additions of a feed-forward part.
+struct Feed<'a> {
+    pool: &'a Pool,
+    at: At,
+    adapter: Option<&'a LayerAdapter>,
 }
 
 impl LayerScratch {
@@ -214,11 +224,11 @@ impl DecoderLayer {
     /// # Panics
     /// When `batch.x` is no whole number of rows.
     pub fn forward<T: Taps>(&self, batch: Batch<'_>, sequences: &mut Sequences<'_>, taps: &mut T) -> Result<()> {
-        let Batch { pool, x, scratch } = batch;
+        let Batch { pool, x, scratch, adapter } = batch;
         let at = self.at(sequences.segments.first_position(), x);
         taps.layer_in(at, x);
-        self.attend(Batch { pool, x, scratch }, sequences, taps)?;
-        self.feed(Batch { pool, x, scratch }, at.first, taps)?;
+        self.attend(Batch { pool, x, scratch, adapter }, sequences, taps)?;
+        self.feed(Batch { pool, x, scratch, adapter }, at.first, taps)?;
         taps.layer_out(at, x);
         Ok(())
     }
@@ -231,13 +241,15 @@ impl DecoderLayer {
     /// # Panics
     /// When `batch.x` is no whole number of rows.
     pub fn attend<T: Taps>(&self, batch: Batch<'_>, sequences: &mut Sequences<'_>, taps: &mut T) -> Result<()> {
-        let Batch { pool, x, scratch } = batch;
+        let Batch { pool, x, scratch, adapter } = batch;
         let at = self.at(sequences.segments.first_position(), x);
         scratch.normed.resize(x.len(), 0.0);
         scratch.delta.resize(x.len(), 0.0);
         norm_rows(pool, x, &self.attention_norm, self.eps, &mut scratch.normed);
         taps.attention_in(at, &scratch.normed);
-        self.attention.forward(pool, &scratch.normed, sequences, &mut scratch.attention, &mut scratch.delta)?;
+        let projector = Projector::new(pool, adapter.map(|layer| &layer.attention));
+        let LayerScratch { normed, delta, attention, .. } = scratch;
+        self.attention.forward_with(projector, normed, sequences, attention, delta)?;
         taps.attention_out(at, &mut scratch.delta);
         add(pool, x, &scratch.delta);
         Ok(())
@@ -252,14 +264,15 @@ impl DecoderLayer {
     /// # Panics
     /// When `batch.x` is no whole number of rows.
     pub fn feed<T: Taps>(&self, batch: Batch<'_>, first: usize, taps: &mut T) -> Result<()> {
-        let Batch { pool, x, scratch } = batch;
+        let Batch { pool, x, scratch, adapter } = batch;
         let at = self.at(first, x);
         scratch.normed.resize(x.len(), 0.0);
         scratch.delta.resize(x.len(), 0.0);
         norm_rows(pool, x, &self.ffn_norm, self.eps, &mut scratch.normed);
         taps.ffn_in(at, &scratch.normed);
         scratch.acts.set(&scratch.normed, at.n, self.hidden);
-        add(pool, x, self.feed_forward(pool, at, scratch, taps)?);
+        let delta = self.feed_forward(Feed { pool, at, adapter }, scratch, taps)?;
+        add(pool, x, delta);
         Ok(())
     }
 
@@ -287,8 +300,7 @@ impl DecoderLayer {
     /// The output of the feed-forward part for `scratch.acts`, `[n, hidden]`.
     fn feed_forward<'s, T: Taps>(
         &self,
-        pool: &Pool,
-        at: At,
+        Feed { pool, at, adapter }: Feed<'_>,
         scratch: &'s mut LayerScratch,
         taps: &mut T,
     ) -> Result<&'s [f32]> {
@@ -298,7 +310,8 @@ impl DecoderLayer {
                 tokens.clear();
                 tokens.extend(0..u32::try_from(at.n).unwrap_or(u32::MAX));
                 taps.expert_in(at, ExpertId::Dense, tokens, acts);
-                ffn.forward(pool, acts, dense, delta, |h| taps.expert_hidden(at, ExpertId::Dense, tokens, h));
+                let batch = FfnBatch { pool, x: acts, adapter: adapter.map(|layer| &layer.always) };
+                ffn.forward(batch, dense, delta, |h| taps.expert_hidden(at, ExpertId::Dense, tokens, h));
                 taps.expert_out(at, ExpertId::Dense, tokens, delta);
                 Ok(delta)
             }
@@ -315,7 +328,7 @@ impl DecoderLayer {
                     experts = ?decision.ids,
                     "ExpertRouted"
                 );
-                experts.forward(RoutedBatch { pool, at, x: acts, decision }, buffers, taps)
+                experts.forward(RoutedBatch { pool, at, x: acts, decision, adapter }, buffers, taps)
             }
         }
     }

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use mla_attention::{CacheShape, CompressedMlaCache, Sequences};
 use tl_kernels::{ActivationBuffer, KernelSelected, Linear, Pool};
 
+use crate::adapters::set::AdapterSet;
 use crate::error::Result;
 use crate::forward::experts::ResidencyHook;
 use crate::forward::layer::{Batch, DecoderLayer, LayerScratch, norm_rows};
@@ -57,6 +58,8 @@ pub(crate) struct ForwardScratch {
     hidden: Vec<f32>,
     layer: LayerScratch,
     acts: ActivationBuffer,
+    /// The adapters of the step.
+    pub(crate) adapters: Option<Arc<AdapterSet>>,
     /// The logits that were computed last, `[rows, vocab]`.
     logits: Vec<f32>,
 }
@@ -84,7 +87,7 @@ impl CraftsmanModel {
         scratch: &mut ForwardScratch,
         taps: &mut T,
     ) -> Result<()> {
-        let ForwardScratch { x, hidden, layer: buffers, .. } = scratch;
+        let ForwardScratch { x, hidden, layer: buffers, adapters, .. } = scratch;
         let width = self.config.hidden;
         x.resize(rows.tokens.len() * width, 0.0);
         for (&token, row) in rows.tokens.iter().zip(x.chunks_exact_mut(width)) {
@@ -96,7 +99,8 @@ impl CraftsmanModel {
                 break;
             }
             let mut sequences = Sequences { segments: &rows.segments, caches, layer: index };
-            layer.forward(Batch { pool: &self.pool, x, scratch: buffers }, &mut sequences, taps)?;
+            let adapter = adapters.as_ref().and_then(|set| set.layer(index));
+            layer.forward(Batch { pool: &self.pool, x, scratch: buffers, adapter }, &mut sequences, taps)?;
         }
         hidden.resize(x.len(), 0.0);
         norm_rows(&self.pool, x, &self.weights.final_norm, self.config.norm_eps, hidden);
@@ -106,12 +110,15 @@ impl CraftsmanModel {
 
     /// Computes the logits of `rows` of the last batch into [`ForwardScratch::logits`].
     pub(crate) fn compute_logits(&self, rows: &[usize], scratch: &mut ForwardScratch) {
-        let ForwardScratch { hidden, acts, logits, .. } = scratch;
+        let ForwardScratch { hidden, acts, logits, adapters, .. } = scratch;
         let (head, width) = (self.head(), self.config.hidden);
         acts.fill(rows.len(), width, |i, row| row.copy_from_slice(&hidden[rows[i] * width..][..width]));
         acts.quantize(head.act_mode());
         logits.resize(rows.len() * self.config.vocab, 0.0);
         head.forward(&self.pool, acts, logits);
+        if let Some(addition) = adapters.as_ref().and_then(|set| set.head()) {
+            addition.add(&self.pool, acts, logits);
+        }
     }
 }
 

@@ -153,6 +153,15 @@ impl ModelFiles {
         Ok(Weightless::find(&self.catalog)?)
     }
 
+    /// The identity of the model as hexadecimal BLAKE3; `progress` gets the bytes done and their total. Reads all of it.
+    ///
+    /// # Errors
+    /// As [`gguf_bitnet::identity_of`].
+    pub fn identity(&self, progress: &mut dyn FnMut(u64, u64)) -> Result<String> {
+        let metadata = self.gguf().map(GgufFile::metadata);
+        Ok(gguf_bitnet::identity_of(&**self.catalog.source(), metadata, progress)?.to_string())
+    }
+
     /// The sampling that the model recommends.
     ///
     /// # Errors

@@ -3,9 +3,12 @@
 //! **Invariant:** the sum is an upper bound of the resident memory: mapped weights count in full although the system may
 //! page them, and buffers count at their largest.
 
+use std::sync::Arc;
+
 use gguf_bitnet::{Catalog, RowOrder, TensorClass, TensorType};
 use mla_attention::{CacheType, CompressedMlaCache};
 
+use crate::adapters::set::AdapterSet;
 use crate::error::{Error, Result};
 use crate::forward::model::LOGIT_ROWS;
 use crate::load::error::LoadError;
@@ -25,6 +28,8 @@ pub struct MemoryPlan {
     pub cache_bytes: u64,
     /// Buffers of a batch and of its logits.
     pub scratch_bytes: u64,
+    /// Additions to the weights.
+    pub adapter_bytes: u64,
 }
 
 impl MemoryPlan {
@@ -50,6 +55,7 @@ impl MemoryPlan {
                 n_ctx.next_multiple_of(CompressedMlaCache::BLOCK),
             ]),
             scratch_bytes: scratch_bytes(config, chunk),
+            adapter_bytes: 0,
         }
     }
 
@@ -72,12 +78,19 @@ impl MemoryPlan {
         self
     }
 
+    /// This plan with adapters beside the weights.
+    #[must_use]
+    pub fn with_adapters(mut self, adapters: Option<&Arc<AdapterSet>>) -> MemoryPlan {
+        self.adapter_bytes = adapters.map_or(0, |set| set.bytes());
+        self
+    }
+
     /// The sum of all parts.
     #[must_use]
     pub fn total_bytes(&self) -> u64 {
-        [self.mapped_weights_bytes, self.converted_weights_bytes, self.cache_bytes, self.scratch_bytes]
-            .iter()
-            .fold(0, |sum, part| sum.saturating_add(*part))
+        let weights = [self.mapped_weights_bytes, self.converted_weights_bytes, self.adapter_bytes];
+        let parts = weights.into_iter().chain([self.cache_bytes, self.scratch_bytes]);
+        parts.fold(0, u64::saturating_add)
     }
 
     /// Refuses a sum that is larger than `allowed`.
@@ -90,7 +103,10 @@ impl MemoryPlan {
             return Ok(());
         }
         let weights = self.mapped_weights_bytes.saturating_add(self.converted_weights_bytes);
-        let detail = format!("weights {weights} + cache {} + buffers {}", self.cache_bytes, self.scratch_bytes);
+        let mut detail = format!("weights {weights} + cache {} + buffers {}", self.cache_bytes, self.scratch_bytes);
+        if self.adapter_bytes > 0 {
+            detail = format!("{detail} + adapters {}", self.adapter_bytes);
+        }
         Err(Error::Load(LoadError::MemoryLimit { need, allowed, detail }))
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use mla_attention::{CacheType, CompressedMlaCache};
 
+use crate::adapters::set::AdapterSet;
 use crate::error::Result;
 use crate::forward::model::CraftsmanModel;
 use crate::load::files::ModelFiles;
@@ -27,7 +28,10 @@ pub struct CraftsmanBackend {
     session: Session,
     /// The tokens that the session holds.
     held: Vec<u32>,
+    /// Beginnings of prompts that earlier runs computed, without adapters.
     prompts: Option<(PromptCache, PromptKey)>,
+    /// The adapters that the tokens were computed with.
+    held_with: Option<Arc<AdapterSet>>,
 }
 
 impl CraftsmanBackend {
@@ -35,7 +39,7 @@ impl CraftsmanBackend {
     #[must_use]
     pub fn new(mut session: Session, tokenizer: Tokenizer) -> CraftsmanBackend {
         session.reset();
-        CraftsmanBackend { tokenizer, session, held: Vec::new(), prompts: None }
+        CraftsmanBackend { tokenizer, session, held: Vec::new(), prompts: None, held_with: None }
     }
 
     /// The same backend, which takes the beginnings of prompts from a cache and leaves there what it computes. The key is
@@ -73,11 +77,16 @@ impl CraftsmanBackend {
     }
 
     /// Brings the session to the longest beginning of `prompt` that it or the prompt cache holds, at most all but the last
-    /// token, and returns its length.
+    /// token, and returns its length. Tokens that were computed with other adapters than the next ones are none of them.
     fn resume(&mut self, prompt: &[u32]) -> Result<usize> {
+        let adapters = self.session.adapters().current();
+        if self.held_with.as_ref().map(Arc::as_ptr) != adapters.as_ref().map(Arc::as_ptr) {
+            self.held.clear();
+            self.held_with = adapters;
+        }
         let equal = self.held.iter().zip(prompt).take_while(|(a, b)| a == b).count();
         let common = equal.min(prompt.len().saturating_sub(1));
-        if let Some((cache, key)) = &mut self.prompts {
+        if let Some((cache, key)) = self.prompts.as_mut().filter(|_| self.held_with.is_none()) {
             let own = self.session.cache().full_blocks();
             let prefix = cache.prefix(key, prompt, &own[..own.len().min(common / CompressedMlaCache::BLOCK)]);
             let tokens = prefix.tokens();
@@ -136,7 +145,7 @@ impl InferenceBackend for CraftsmanBackend {
         self.held.extend_from_slice(&tokens[common..]);
         self.held.extend_from_slice(&generation.tokens);
         self.held.truncate(self.session.len());
-        if let Some((cache, key)) = &mut self.prompts {
+        if let Some((cache, key)) = self.prompts.as_mut().filter(|_| self.held_with.is_none()) {
             cache.insert(key, &self.held, self.session.cache().full_blocks());
         }
         let rest = text.finish();

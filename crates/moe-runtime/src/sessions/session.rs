@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use mla_attention::{CacheBlock, CacheType, CompressedMlaCache};
 
+use crate::adapters::slot::AdapterSlot;
 use crate::error::{Error, Result};
 use crate::forward::model::{CraftsmanModel, LOGIT_ROWS};
 use crate::forward::taps::Taps;
@@ -25,6 +26,7 @@ pub struct Session {
     cache: CompressedMlaCache,
     step: Step,
     chunk: usize,
+    adapters: AdapterSlot,
 }
 
 impl Session {
@@ -36,8 +38,8 @@ impl Session {
     /// # Errors
     /// [`SessionError::ContextTooLong`] beyond the model's own limit, and memory that cannot be had.
     pub fn new(model: Arc<CraftsmanModel>, n_ctx: usize, ty: CacheType) -> Result<Session> {
-        let step = Step::new(model);
-        Ok(Session { cache: step.new_cache(n_ctx, ty)?, step, chunk: Session::DEFAULT_CHUNK })
+        let (step, adapters) = (Step::new(model), AdapterSlot::default());
+        Ok(Session { cache: step.new_cache(n_ctx, ty)?, step, chunk: Session::DEFAULT_CHUNK, adapters })
     }
 
     /// The same session with prompts cut into batches of `chunk` tokens (at least 1). Results do not depend on it.
@@ -45,6 +47,21 @@ impl Session {
     pub fn with_chunk(mut self, chunk: usize) -> Session {
         self.chunk = chunk.max(1);
         self
+    }
+
+    /// The same session with the adapters of `slot`. Every call that appends tokens reads the slot once, so another thread
+    /// may put other adapters there at any time: they count from the next call on, and the cache keeps what earlier tokens
+    /// computed.
+    #[must_use]
+    pub fn with_adapters(mut self, slot: AdapterSlot) -> Session {
+        self.adapters = slot;
+        self
+    }
+
+    /// The place that the adapters are taken from.
+    #[must_use]
+    pub fn adapters(&self) -> &AdapterSlot {
+        &self.adapters
     }
 
     /// The model that computes the sequence.
@@ -95,12 +112,14 @@ impl Session {
         Ok(self.cache.resume(blocks)?)
     }
 
-    /// A second session that continues from here on its own. The two share what they hold.
+    /// A second session that continues from here on its own, with the present adapters in a slot of its own. The two share
+    /// what they hold.
     ///
     /// # Errors
     /// Memory for the rest of the second context that cannot be had.
     pub fn fork(&self) -> Result<Session> {
-        Ok(Session { cache: self.cache.fork()?, step: Step::new(self.model().clone()), chunk: self.chunk })
+        let (step, adapters) = (Step::new(self.model().clone()), AdapterSlot::new(self.adapters.current()));
+        Ok(Session { cache: self.cache.fork()?, step, chunk: self.chunk, adapters })
     }
 
     /// Appends `tokens` and returns the logits `[vocab]` that follow the last one.
@@ -188,6 +207,7 @@ impl Session {
         if need > self.n_ctx() {
             return Err(Error::Session(SessionError::ContextFull { have: self.n_ctx(), need }));
         }
+        self.step.set_adapters(self.adapters.current());
         let chunks = tokens.len().div_ceil(self.chunk);
         for (i, tokens) in tokens.chunks(self.chunk).enumerate() {
             let logits = if i + 1 == chunks { logits } else { Logits::None };

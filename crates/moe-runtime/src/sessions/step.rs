@@ -20,6 +20,7 @@ use std::sync::Arc;
 
 use mla_attention::{CompressedMlaCache, Segment};
 
+use crate::adapters::set::AdapterSet;
 use crate::error::{Error, Result};
 use crate::forward::model::{CraftsmanModel, ForwardScratch};
 use crate::forward::rows::StepRows;
@@ -104,6 +105,11 @@ impl Step {
     #[must_use]
     pub fn model(&self) -> &Arc<CraftsmanModel> {
         &self.model
+    }
+
+    /// Computes the next steps with these adapters, all sequences of a step alike.
+    pub fn set_adapters(&mut self, adapters: Option<Arc<AdapterSet>>) {
+        self.scratch.adapters = adapters;
     }
 
     /// The cache of an empty sequence with room for `n_ctx` tokens.

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use moe_runtime::SplitMix64;
 use moe_runtime::forward::{
-    At, ExpertBank, ExpertId, ExpertScratch, FfnScratch, RoutedBatch, RoutingDecision, SwiGlu, Taps,
+    At, ExpertBank, ExpertId, ExpertScratch, FfnBatch, FfnScratch, RoutedBatch, RoutingDecision, SwiGlu, Taps,
 };
 use moe_runtime::models::Activation;
 use tl_kernels::{ActivationBuffer, Linear, Pool, math};
@@ -77,7 +77,7 @@ fn outputs_are_added_in_ascending_order_and_the_shared_expert_last() {
     let mut forward = |pool: &Pool, taps: &mut Seen, decision: &RoutingDecision| {
         acts.set(&x, 3, HIDDEN);
         let at = At { layer: 8, first: 0, n: 3 };
-        let batch = RoutedBatch { pool, at, x: &mut acts, decision };
+        let batch = RoutedBatch { pool, at, x: &mut acts, decision, adapter: None };
         bank.forward(batch, &mut scratch, taps).map(<[f32]>::to_vec)
     };
     let mut seen = Seen::default();
@@ -146,7 +146,8 @@ fn a_squared_relu_is_computed_by_its_definition() {
     let mut acts = ActivationBuffer::new();
     acts.set(&x, 1, HIDDEN);
     let mut got = vec![0.0; HIDDEN];
-    network.forward(&Pool::serial(), &mut acts, &mut FfnScratch::default(), &mut got, |seen| assert_eq!(seen, hidden));
+    let batch = FfnBatch { pool: &Pool::serial(), x: &mut acts, adapter: None };
+    network.forward(batch, &mut FfnScratch::default(), &mut got, |seen| assert_eq!(seen, hidden));
     assert_eq!(got, expected);
 }
 
@@ -162,7 +163,8 @@ fn hidden_rows_are_the_input_of_down_also_with_other_gates() {
         acts.set(&x, 5, HIDDEN);
         let (mut rows, mut y, mut seen) = (vec![0.0; 5 * FF], vec![0.0; 5 * HIDDEN], Vec::new());
         network.hidden_rows(&pool, &mut acts, &mut rows);
-        network.forward(&pool, &mut acts, &mut FfnScratch::default(), &mut y, |hidden| seen = hidden.to_vec());
+        let batch = FfnBatch { pool: &pool, x: &mut acts, adapter: None };
+        network.forward(batch, &mut FfnScratch::default(), &mut y, |hidden| seen = hidden.to_vec());
         assert_eq!(rows, seen);
         assert_eq!(y[..HIDDEN], alone(network, &x[..HIDDEN])[..]);
     }

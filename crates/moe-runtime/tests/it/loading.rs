@@ -257,15 +257,19 @@ fn one_layer_without_its_model_does_not_ask_for_the_rest() {
     let (first, second) = x.split_at_mut(5 * config.hidden);
     let segments = Segments::one(&cache, 5);
     let mut sequences = Sequences { segments: &segments, caches: std::slice::from_mut(&mut cache), layer: 0 };
-    layer.forward(Batch { pool: &pool, x: first, scratch: &mut scratch }, &mut sequences, &mut ()).expect("it runs");
+    layer
+        .forward(Batch { pool: &pool, x: first, scratch: &mut scratch, adapter: None }, &mut sequences, &mut ())
+        .expect("it runs");
     // The halves of a layer, one after the other, are the layer.
     let segments = Segments::one(&cache, second.len() / config.hidden);
     let mut sequences = Sequences { segments: &segments, caches: std::slice::from_mut(&mut cache), layer: 0 };
-    layer.attend(Batch { pool: &pool, x: second, scratch: &mut scratch }, &mut sequences, &mut ()).expect("it runs");
+    layer
+        .attend(Batch { pool: &pool, x: second, scratch: &mut scratch, adapter: None }, &mut sequences, &mut ())
+        .expect("it runs");
     let mut input = vec![0.0; config.hidden];
     layer.norm_for_ffn(&second[..config.hidden], &mut input);
     let mut tap = FfnInput(Vec::new());
-    layer.feed(Batch { pool: &pool, x: second, scratch: &mut scratch }, 5, &mut tap).expect("it runs");
+    layer.feed(Batch { pool: &pool, x: second, scratch: &mut scratch, adapter: None }, 5, &mut tap).expect("it runs");
     assert_eq!(tap.0[..config.hidden], input);
     let mut normed = vec![0.0; x.len()];
     for (row, out) in x.chunks(config.hidden).zip(normed.chunks_mut(config.hidden)) {

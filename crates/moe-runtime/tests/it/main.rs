@@ -1,6 +1,7 @@
 //! From configuration to answers: the forward pass of whole models against transformers, against itself and damaged on
 //! purpose; routing, tokenizers, chat templates and storage.
 
+mod adapters;
 mod chat;
 mod chunks;
 mod config;

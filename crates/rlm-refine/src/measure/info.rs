@@ -1,4 +1,4 @@
-//! The description of a model for the gates, without loading it: its name, its identity, its experts.
+//! The description of a model for the gates, without loading it: its name and its experts.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use moe_runtime::ModelFiles;
 
 use super::error::{Error, Result};
 
-/// Describes an opened model for the gates. `id` is its [`identity`].
+/// Describes an opened model for the gates. `id` is its [`ModelFiles::identity`].
 ///
 /// # Errors
 /// [`Error::NoExperts`] for a model without experts.
@@ -26,15 +26,6 @@ pub fn subject_info(files: &ModelFiles, id: String) -> Result<SubjectInfo> {
         vocab_size: config.vocab,
         hidden: config.hidden,
     })
-}
-
-/// The identity of an opened model, in hexadecimal; `progress` gets the bytes done and their total. Reads all of it.
-///
-/// # Errors
-/// As [`gguf_bitnet::identity_of`].
-pub fn identity(files: &ModelFiles, progress: &mut dyn FnMut(u64, u64)) -> Result<String> {
-    let metadata = files.gguf().map(|file| file.metadata());
-    Ok(gguf_bitnet::identity_of(&**files.catalog.source(), metadata, progress)?.to_string())
 }
 
 /// The name of a model in reports: its file without the ending, or its folder.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use behavior_eval::model::{LanguageModel, ModelError};
 use mla_attention::CacheType;
+use moe_runtime::adapters::AdapterSlot;
 use moe_runtime::{CraftsmanModel, Session};
 
 use super::error::Result;
@@ -27,6 +28,12 @@ impl TextScorer {
         let vocab_size = model.config().vocab;
         let session = Session::new(model, n_ctx, kv)?.with_chunk(n_ctx.min(BATCH_TOKENS));
         Ok(Self { session, vocab_size })
+    }
+
+    /// The same scorer with the adapters of `slot`.
+    #[must_use]
+    pub fn with_adapters(self, slot: AdapterSlot) -> Self {
+        Self { session: self.session.with_adapters(slot), ..self }
     }
 }
 

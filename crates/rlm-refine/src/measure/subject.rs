@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use behavior_eval::model::{Answer, AnswerEnd, ModelError, RoutingTable, Run, Subject, SubjectInfo, Want};
 use mla_attention::CacheType;
+use moe_runtime::adapters::AdapterSlot;
 use moe_runtime::forward::RouterScratch;
 use moe_runtime::{
     ChatRequest, ChatTemplate, ControlTokens, CraftsmanModel, GenerateOptions, LoadOptions, LoopConfig, ModelFiles,
@@ -30,10 +31,11 @@ pub struct ModelSubject {
     template: ChatTemplate,
     session: Session,
     kv: CacheType,
+    adapters: AdapterSlot,
 }
 
 impl ModelSubject {
-    /// Loads an opened model. `id` is its [`identity`](super::identity()).
+    /// Loads an opened model. `id` is its [`ModelFiles::identity`].
     ///
     /// # Errors
     /// [`Error::NoExperts`], [`Error::NoChatTemplate`], and the errors of loading.
@@ -45,7 +47,15 @@ impl ModelSubject {
         };
         let model = Arc::new(CraftsmanModel::from_files(files, options)?);
         let session = new_session(&model, FIRST_CONTEXT.min(files.config.n_ctx), kv)?;
-        Ok(Self { info, model, tokenizer, template, session, kv })
+        Ok(Self { info, model, tokenizer, template, session, kv, adapters: AdapterSlot::default() })
+    }
+
+    /// The same model with the adapters of `slot`, for which `id` of [`ModelSubject::load`] must stand too.
+    #[must_use]
+    pub fn with_adapters(mut self, slot: AdapterSlot) -> Self {
+        self.session = self.session.with_adapters(slot.clone());
+        self.adapters = slot;
+        self
     }
 
     /// The loaded model, with its choice of kernels.
@@ -59,7 +69,7 @@ impl ModelSubject {
         self.session.reset();
         if need > self.session.n_ctx() {
             let n_ctx = need.checked_next_power_of_two().unwrap_or(need).min(self.model.config().n_ctx);
-            self.session = new_session(&self.model, n_ctx, self.kv)?;
+            self.session = new_session(&self.model, n_ctx, self.kv)?.with_adapters(self.adapters.clone());
         }
         Ok(())
     }
@@ -149,11 +159,10 @@ mod tests {
     use tl_kernels::Pool;
 
     use super::ModelSubject;
-    use crate::measure::identity;
 
     fn mini(threads: usize) -> ModelSubject {
         let files = ModelFiles::open(&fixtures::path("craftsman-mini")).unwrap();
-        let id = identity(&files, &mut |_, _| {}).unwrap();
+        let id = files.identity(&mut |_, _| {}).unwrap();
         let pool = Arc::new(Pool::new(threads).unwrap());
         let options = LoadOptions { act_mode: Some(ActMode::F32), pool, ..LoadOptions::default() };
         ModelSubject::load(&files, id, &options, CacheType::F32).unwrap()

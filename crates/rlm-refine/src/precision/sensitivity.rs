@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 
 use gguf_bitnet::{TensorClass, TensorType};
 use moe_runtime::forward::{
-    At, Batch, DecoderLayer, FeedForward, FfnScratch, LayerScratch, RoutingDecision, SwiGlu, Taps,
+    At, Batch, DecoderLayer, FeedForward, FfnBatch, FfnScratch, LayerScratch, RoutingDecision, SwiGlu, Taps,
 };
 use ternary_core::ActMode;
 use tl_kernels::{ActivationBuffer, Pool};
@@ -181,7 +181,11 @@ fn feed_on_routes(
 ) -> Result<()> {
     let mut scratch = LayerScratch::default();
     for (i, rows) in x.chunks_mut(BATCH_TOKENS * hidden).enumerate() {
-        layer.feed(Batch { pool, x: rows, scratch: &mut scratch }, i * BATCH_TOKENS, &mut HeldRoutes(routes))?;
+        layer.feed(
+            Batch { pool, x: rows, scratch: &mut scratch, adapter: None },
+            i * BATCH_TOKENS,
+            &mut HeldRoutes(routes),
+        )?;
     }
     Ok(())
 }
@@ -210,7 +214,7 @@ fn outputs(pool: &Pool, network: &SwiGlu, inputs: &[f32], hidden: usize) -> Vec<
     let mut outputs = vec![0.0; inputs.len()];
     for (x, y) in inputs.chunks(BATCH_TOKENS * hidden).zip(outputs.chunks_mut(BATCH_TOKENS * hidden)) {
         acts.set(x, x.len() / hidden, hidden);
-        network.forward(pool, &mut acts, &mut scratch, y, |_| {});
+        network.forward(FfnBatch { pool, x: &mut acts, adapter: None }, &mut scratch, y, |_| {});
     }
     outputs
 }

@@ -145,7 +145,7 @@ impl<'a> Pass<'a> {
                 self.x.clear();
                 self.x.extend_from_slice(x);
                 self.cache.reset();
-                let batch = Batch { pool, x: &mut self.x, scratch: &mut self.scratch };
+                let batch = Batch { pool, x: &mut self.x, scratch: &mut self.scratch, adapter: None };
                 let segments = Segments::one(&self.cache, x.len() / hidden);
                 let caches = std::slice::from_mut(&mut self.cache);
                 self.layer.attend(batch, &mut Sequences { segments: &segments, caches, layer: 0 }, &mut ())?;

@@ -95,7 +95,7 @@ pub(crate) fn attend(pool: &Pool, layer: &DecoderLayer, windows: &[usize], x: &m
         cache.reset();
         let segments = Segments::one(&cache, tokens);
         let mut sequences = Sequences { segments: &segments, caches: std::slice::from_mut(&mut cache), layer: 0 };
-        layer.attend(Batch { pool, x: window, scratch: &mut scratch }, &mut sequences, &mut ())?;
+        layer.attend(Batch { pool, x: window, scratch: &mut scratch, adapter: None }, &mut sequences, &mut ())?;
         rest = tail;
     }
     Ok(())
@@ -105,7 +105,7 @@ pub(crate) fn attend(pool: &Pool, layer: &DecoderLayer, windows: &[usize], x: &m
 pub(crate) fn feed(pool: &Pool, layer: &DecoderLayer, hidden: usize, x: &mut [f32]) -> Result<()> {
     let mut scratch = LayerScratch::default();
     for rows in x.chunks_mut(BATCH_TOKENS * hidden) {
-        layer.feed(Batch { pool, x: rows, scratch: &mut scratch }, 0, &mut ())?;
+        layer.feed(Batch { pool, x: rows, scratch: &mut scratch, adapter: None }, 0, &mut ())?;
     }
     Ok(())
 }

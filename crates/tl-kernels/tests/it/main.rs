@@ -7,6 +7,7 @@ mod integer;
 mod latents;
 mod levels;
 mod lookup;
+mod low_rank;
 mod padded;
 mod rounded;
 mod tables;

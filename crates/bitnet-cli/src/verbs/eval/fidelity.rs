@@ -13,7 +13,7 @@ use rlm_refine::measure::TextScorer;
 use rlm_refine::ptq::{CALIBRATION_SPANS, SPAN_TOKENS, spans};
 use tl_kernels::Pool;
 
-use crate::args::{Act, AllowZero, FfnAct, Kv, Threads, whole};
+use crate::args::{Act, AdapterArgs, AllowZero, FfnAct, Kv, Threads, whole};
 use crate::load;
 use crate::output::{self, Progress};
 
@@ -42,6 +42,8 @@ pub(super) struct Args {
     #[arg(long, value_enum)]
     act: Option<Act>,
     #[command(flatten)]
+    adapters: AdapterArgs,
+    #[command(flatten)]
     ffn_act: FfnAct,
     /// Type of the numbers in the key/value cache
     #[arg(long, value_enum, default_value = "f32")]
@@ -59,8 +61,12 @@ pub(super) fn execute(args: &Args) -> Result<()> {
     let text = load::read_text(&args.text)?;
     let pool = args.threads.pool()?;
     let mut models = Vec::new();
-    for spec in [&args.teacher, &args.student].into_iter().flatten() {
-        models.push(Scored::open(spec, args, &text, pool.clone())?);
+    let (none, adapters) = (AdapterArgs::default(), &args.adapters);
+    // Adapters belong to the student, or to the only model.
+    let of_teacher = if args.student.is_some() { &none } else { adapters };
+    for (spec, adapters) in [(&args.teacher, of_teacher), (&args.student, adapters)] {
+        let Some(spec) = spec else { continue };
+        models.push(Scored::open(spec, args, adapters, &text, pool.clone())?);
     }
     if let [teacher, student] = &models[..]
         && (&teacher.tokens, &teacher.prefix) != (&student.tokens, &student.prefix)
@@ -136,7 +142,7 @@ struct Scored {
 }
 
 impl Scored {
-    fn open(spec: &str, args: &Args, text: &str, pool: Arc<Pool>) -> Result<Self> {
+    fn open(spec: &str, args: &Args, adapters: &AdapterArgs, text: &str, pool: Arc<Pool>) -> Result<Self> {
         let mut files = load::open(spec)?;
         args.ffn_act.apply(&mut files);
         let tokenizer = files.tokenizer()?;
@@ -145,9 +151,10 @@ impl Scored {
         }
         let guesses = files.guesses(Some(&tokenizer));
         load::note_guesses(guesses.iter().filter(|guess| !guess.is_about_chat()));
+        let adapters = adapters.slot(&files)?;
         let options = load::measured(&files, args.act, args.zero.allow_zero, pool);
         let model = load::load(&files, &options)?;
-        let scorer = TextScorer::new(Arc::new(model), args.n_ctx, args.kv.into())?;
+        let scorer = TextScorer::new(Arc::new(model), args.n_ctx, args.kv.into())?.with_adapters(adapters);
         // A control token in a measured text is encoded as ordinary characters.
         let tokens = tokenizer.encode(text, false)?;
         Ok(Self { files, scorer, tokens, prefix: tokenizer.raw_prefix() })

@@ -2,9 +2,11 @@
 
 use anyhow::Result;
 use mla_attention::CacheType;
+use moe_runtime::adapters::{AdapterSlot, adapted_identity};
 use moe_runtime::{LoadOptions, ModelFiles};
-use rlm_refine::measure::{ModelSubject, identity};
+use rlm_refine::measure::ModelSubject;
 
+use crate::args::AdapterArgs;
 use crate::load;
 use crate::output::{self, Progress};
 
@@ -12,6 +14,8 @@ use crate::output::{self, Progress};
 pub(super) struct IdentifiedModel {
     pub(super) files: ModelFiles,
     pub(super) id: String,
+    /// The adapters that belong to it; the identity covers them.
+    adapters: AdapterSlot,
 }
 
 impl IdentifiedModel {
@@ -22,13 +26,23 @@ impl IdentifiedModel {
             load::refuse_zeros(&files)?;
         }
         let progress = Progress::bytes(what);
-        let id = identity(&files, &mut |done, total| progress.show(done, total))?;
-        Ok(Self { files, id })
+        let id = files.identity(&mut |done, total| progress.show(done, total))?;
+        Ok(Self { files, id, adapters: AdapterSlot::default() })
+    }
+
+    /// The model with adapters, which make another model of it.
+    pub(super) fn with_adapters(mut self, adapters: &AdapterArgs) -> Result<Self> {
+        if !adapters.adapters.is_empty() {
+            self.adapters = adapters.slot(&self.files)?;
+            self.id = adapted_identity(&self.id, &adapters.adapters)?;
+        }
+        Ok(self)
     }
 
     /// The model as the gates see it.
     pub(super) fn load(&self, options: &LoadOptions, kv: CacheType) -> Result<ModelSubject> {
         let subject = ModelSubject::load(&self.files, self.id.clone(), options, kv)?;
+        let subject = subject.with_adapters(self.adapters.clone());
         load::keep_trials(&self.files, options);
         load::note_zeros(&self.files, options)?;
         subject.model().kernels().iter().filter_map(load::self_test_warning).for_each(output::note);

@@ -10,7 +10,7 @@ use behavior_eval::run::GateRunConfig;
 use clap::ValueEnum;
 use clap::builder::NonEmptyStringValueParser;
 
-use crate::args::{Act, AllowZero, Kv, Threads, fraction, path_not_stream, whole};
+use crate::args::{Act, AdapterArgs, AllowZero, Kv, Threads, fraction, path_not_stream, whole};
 use crate::load;
 
 /// Largest file of refusal signals that is read, in bytes.
@@ -80,7 +80,7 @@ pub(crate) struct Args {
     #[arg(long, conflicts_with_all = ["perturb", "stamp"])]
     pub(super) filter_failing: bool,
     /// Write the result into the metadata of the student, which stays the same model
-    #[arg(long)]
+    #[arg(long, conflicts_with = "adapters")]
     pub(super) stamp: bool,
     /// Do not record the inputs of the teacher's routers, the largest part of a recording; local routing is then not
     /// measured
@@ -95,6 +95,8 @@ pub(crate) struct Args {
     /// Type of the numbers in the student's key/value cache
     #[arg(long, value_enum, default_value = "f32")]
     pub(super) kv: Kv,
+    #[command(flatten)]
+    pub(super) adapters: AdapterArgs,
     /// Print the report as JSON
     #[arg(long)]
     pub(super) json: bool,

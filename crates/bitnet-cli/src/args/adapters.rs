@@ -1,0 +1,70 @@
+//! `--adapter`: low-rank additions to the weights of a model.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Result;
+use moe_runtime::ModelFiles;
+use moe_runtime::adapters::{AdapterSet, AdapterSlot, ScaledAdapter};
+
+#[derive(Clone, Debug, Default, clap::Args)]
+pub(crate) struct AdapterArgs {
+    /// Add a LoRA adapter (GGUF) to the weights, with SCALE as its strength (default: 1); several add up
+    #[arg(long = "adapter", value_name = "FILE[=SCALE]", value_parser = parse)]
+    pub(crate) adapters: Vec<ScaledAdapter>,
+}
+
+impl AdapterArgs {
+    /// Reads the adapters and checks that they fit the model; `None` where there are none.
+    ///
+    /// # Errors
+    /// A file that is no adapter, and an adapter of another model.
+    pub(crate) fn load(&self, files: &ModelFiles) -> Result<Option<Arc<AdapterSet>>> {
+        match self.adapters.is_empty() {
+            true => Ok(None),
+            false => Ok(Some(Arc::new(AdapterSet::load(files, &self.adapters)?))),
+        }
+    }
+
+    /// As [`AdapterArgs::load`], as the place that a session takes them from.
+    ///
+    /// # Errors
+    /// As [`AdapterArgs::load`].
+    pub(crate) fn slot(&self, files: &ModelFiles) -> Result<AdapterSlot> {
+        Ok(AdapterSlot::new(self.load(files)?))
+    }
+}
+
+/// Parses a file and perhaps a strength. Text behind the last `=` that is no number belongs to the name of the file.
+fn parse(text: &str) -> Result<ScaledAdapter, String> {
+    let (path, scale): (&str, f32) = match text.rsplit_once('=') {
+        Some((path, scale)) if scale.parse::<f32>().is_ok() => (path, scale.parse().unwrap_or(1.0)),
+        _ => (text, 1.0),
+    };
+    if path.is_empty() || path == "-" {
+        return Err(
+            "an adapter is mapped from a file: write its name, and behind it =SCALE for another strength".into()
+        );
+    }
+    if !scale.is_finite() {
+        return Err("the strength behind `=` must be a finite number, for example 0.5".into());
+    }
+    Ok(ScaledAdapter { path: PathBuf::from(path), scale })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_strength_stands_behind_the_last_equals_sign() {
+        let parsed = |text| parse(text).map(|adapter| (adapter.path.display().to_string(), adapter.scale));
+        assert_eq!(parsed("a.gguf"), Ok(("a.gguf".into(), 1.0)));
+        assert_eq!(parsed("a.gguf=0.5"), Ok(("a.gguf".into(), 0.5)));
+        assert_eq!(parsed("a=b.gguf"), Ok(("a=b.gguf".into(), 1.0)));
+        assert_eq!(parsed("a=b.gguf=-2"), Ok(("a=b.gguf".into(), -2.0)));
+        for wrong in ["", "-", "=1", "-=1", "a.gguf=nan", "a.gguf=inf"] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! Adapters: low-rank additions to the matrices of a loaded model (LoRA, arXiv 2106.09685).
+//!
+//! ```text
+//! adapter.gguf ──file.rs──► pairs A, B per tensor ──set.rs──► AdapterSet, one LayerAdapter per layer
+//!                                                                  │ slot.rs: read once per step, swapped between steps
+//!                                                                  ▼
+//!                                              forward/: y = W x + B (s A x), before SiLU and behind down
+//! ```
+//!
+//! **Invariant:** an adapter adds to the outputs of a matrix; weights stay as they are in the file. Without an adapter the
+//! forward pass computes the same bits as a build without this room, and so it does with one whose factors are zero.
+
+pub(crate) mod error;
+pub(crate) mod file;
+pub(crate) mod layer;
+pub(crate) mod set;
+pub(crate) mod slot;
+
+pub use error::AdapterError;
+pub use file::{AdapterFile, FactorPair};
+pub use layer::{FfnAdapter, LayerAdapter};
+pub use set::{AdapterSet, ScaledAdapter, adapted_identity};
+pub use slot::AdapterSlot;

@@ -1,0 +1,238 @@
+//! The adapters of a running model, added up: for each layer the additions to its matrices.
+//!
+//! **Invariant:** every addition fits its matrix; additions of zero are left out, so that they change no bit.
+
+use std::path::{Path, PathBuf};
+
+use gguf_bitnet::{GgufFile, RowOrder};
+use tl_kernels::LowRank;
+
+use crate::adapters::error::AdapterError;
+use crate::adapters::file::{AdapterFile, FactorPair};
+use crate::adapters::layer::{FfnAdapter, LayerAdapter};
+use crate::error::Result;
+use crate::load::files::ModelFiles;
+
+/// An adapter and the strength with which it is applied.
+#[derive(Clone, Debug)]
+pub struct ScaledAdapter {
+    /// The file of the adapter.
+    pub path: PathBuf,
+    /// A factor of its additions; 1 for the adapter as it was made.
+    pub scale: f32,
+}
+
+/// The sum of some adapters of one model.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct AdapterSet {
+    /// By layer of the model.
+    layers: Vec<LayerAdapter>,
+    /// Whether a layer has additions.
+    changed: Vec<bool>,
+    head: Option<LowRank>,
+}
+
+impl AdapterSet {
+    /// Reads adapters from their files and adds them up in this order. Reads the whole model where an adapter names the
+    /// model that it belongs to.
+    ///
+    /// # Errors
+    /// A file that [`AdapterFile::read`] refuses, an adapter of another model, and additions that do not fit.
+    pub fn load(files: &ModelFiles, adapters: &[ScaledAdapter]) -> Result<AdapterSet> {
+        let read = |adapter: &ScaledAdapter| Ok((AdapterFile::read(&adapter.path)?, adapter.scale));
+        let parts = adapters.iter().map(read).collect::<Result<Vec<_>>>()?;
+        let mut set = AdapterSet::empty(files);
+        let mut identity = None;
+        for ((part, scale), ScaledAdapter { path, .. }) in parts.iter().zip(adapters) {
+            check_model(part, files, &mut identity).map_err(|error| error.in_model(path))?;
+            set.add(files, part, *scale).map_err(|error| error.in_model(path))?;
+        }
+        set.mark_changed();
+        Ok(set)
+    }
+
+    /// Adds up adapters in memory, which must be made for this model.
+    ///
+    /// # Errors
+    /// As [`AdapterSet::load`].
+    pub fn new(files: &ModelFiles, adapters: &[(&AdapterFile, f32)]) -> Result<AdapterSet> {
+        let mut set = AdapterSet::empty(files);
+        for (part, scale) in adapters {
+            set.add(files, part, *scale)?;
+        }
+        set.mark_changed();
+        Ok(set)
+    }
+
+    /// This set with one more addition to the head.
+    ///
+    /// # Panics
+    /// When the set has an addition to a head of another shape.
+    #[must_use]
+    pub fn with_head_addition(mut self, addition: &LowRank) -> AdapterSet {
+        self.head = Some(match self.head.take() {
+            None => addition.clone(),
+            Some(earlier) => earlier.plus(addition),
+        });
+        self
+    }
+
+    fn empty(files: &ModelFiles) -> AdapterSet {
+        let layers = vec![LayerAdapter::default(); files.config.n_layers];
+        AdapterSet { layers, changed: Vec::new(), head: None }
+    }
+
+    fn mark_changed(&mut self) {
+        self.changed = self.layers.iter().map(|layer| layer.parts().next().is_some()).collect();
+    }
+
+    /// The additions of layer `index`; `None` for a layer that stays as it is.
+    pub(crate) fn layer(&self, index: usize) -> Option<&LayerAdapter> {
+        self.layers.get(index).filter(|_| self.changed[index])
+    }
+
+    /// The addition to the head.
+    pub(crate) fn head(&self) -> Option<&LowRank> {
+        self.head.as_ref()
+    }
+
+    /// Bytes of all additions in memory.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.layers.iter().flat_map(LayerAdapter::parts).chain(&self.head).map(LowRank::bytes).sum()
+    }
+
+    fn add(&mut self, files: &ModelFiles, adapter: &AdapterFile, scale: f32) -> Result<()> {
+        if !scale.is_finite() {
+            return Err(AdapterError::Scale { name: "scale", value: scale }.into());
+        }
+        for pair in &adapter.pairs {
+            let shape = target_shape(files, pair)?;
+            let additions = additions(pair, &shape, scale * adapter.scale(pair.rank()))?;
+            let places = self.places(files, &pair.tensor)?;
+            for (place, addition) in places.into_iter().zip(additions) {
+                if addition.is_zero() {
+                    continue;
+                }
+                *place = Some(match place.take() {
+                    None => addition,
+                    Some(earlier) => earlier.plus(&addition),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// The places of the additions to `tensor`: one, or one per routed expert.
+    fn places(&mut self, files: &ModelFiles, tensor: &str) -> Result<Vec<&mut Option<LowRank>>> {
+        let unsupported = || AdapterError::Unsupported { tensor: tensor.to_owned() };
+        if tensor == "output.weight" {
+            return Ok(vec![&mut self.head]);
+        }
+        let (layer, name) =
+            tensor.strip_prefix("blk.").and_then(|rest| rest.split_once('.')).ok_or_else(unsupported)?;
+        let index: usize = layer.parse().map_err(|_| unsupported())?;
+        let experts = files.config.moe.as_ref().map_or(0, |moe| moe.router.n_experts);
+        let LayerAdapter { attention, always, routed } = self.layers.get_mut(index).ok_or_else(unsupported)?;
+        let part: fn(&mut FfnAdapter) -> &mut Option<LowRank> = match name {
+            "attn_q.weight" => return Ok(vec![&mut attention.q]),
+            "attn_q_a.weight" => return Ok(vec![&mut attention.q_a]),
+            "attn_q_b.weight" => return Ok(vec![&mut attention.q_b]),
+            "attn_kv_a_mqa.weight" => return Ok(vec![&mut attention.kv_a]),
+            "attn_k.weight" => return Ok(vec![&mut attention.k]),
+            "attn_v.weight" => return Ok(vec![&mut attention.v]),
+            "attn_output.weight" => return Ok(vec![&mut attention.out]),
+            "ffn_gate.weight" | "ffn_gate_shexp.weight" => return Ok(vec![&mut always.gate]),
+            "ffn_up.weight" | "ffn_up_shexp.weight" => return Ok(vec![&mut always.up]),
+            "ffn_down.weight" | "ffn_down_shexp.weight" => return Ok(vec![&mut always.down]),
+            "ffn_gate_exps.weight" => |expert| &mut expert.gate,
+            "ffn_up_exps.weight" => |expert| &mut expert.up,
+            "ffn_down_exps.weight" => |expert| &mut expert.down,
+            _ => return Err(unsupported().into()),
+        };
+        routed.resize(experts, FfnAdapter::default());
+        Ok(routed.iter_mut().map(part).collect())
+    }
+}
+
+/// The dimensions of the model's tensor that a pair is added to.
+fn target_shape(files: &ModelFiles, pair: &FactorPair) -> Result<Vec<usize>> {
+    let tensor = || pair.tensor.clone();
+    let found = files.catalog.find(&pair.tensor).ok_or_else(|| AdapterError::NoTensor { tensor: tensor() })?;
+    // Rows that are read in another order than they are stored in would need the same of the second factor.
+    if found.parts.iter().any(|part| part.order != RowOrder::AsStored) {
+        return Err(AdapterError::Unsupported { tensor: tensor() }.into());
+    }
+    Ok(found.shape.clone())
+}
+
+/// The additions of a pair to a matrix, or to each matrix of a stack, of this shape.
+fn additions(pair: &FactorPair, shape: &[usize], scale: f32) -> Result<Vec<LowRank>> {
+    let (stack, outputs, inputs) = match *shape {
+        [outputs, inputs] => (None, outputs, inputs),
+        [n, outputs, inputs] => (Some(n), outputs, inputs),
+        _ => return Err(AdapterError::Unsupported { tensor: pair.tensor.clone() }.into()),
+    };
+    let rank = pair.rank();
+    let limit = outputs.min(inputs);
+    if !(1..=limit).contains(&rank) {
+        return Err(AdapterError::Rank { tensor: pair.tensor.clone(), rank, limit }.into());
+    }
+    let of_stack = |shape: [usize; 2]| stack.into_iter().chain(shape).collect::<Vec<_>>();
+    let factors = [
+        (".lora_a", &pair.a_shape, &pair.a, of_stack([rank, inputs])),
+        (".lora_b", &pair.b_shape, &pair.b, of_stack([outputs, rank])),
+    ];
+    for (end, got, values, expected) in factors {
+        if *got != expected || values.len() != expected.iter().product::<usize>() {
+            let tensor = format!("{}{end}", pair.tensor);
+            return Err(AdapterError::Shape { tensor, expected, got: got.clone() }.into());
+        }
+    }
+    let matrices = pair.a.chunks_exact(rank * inputs).zip(pair.b.chunks_exact(outputs * rank));
+    matrices.map(|(a, b)| Ok(LowRank::new(inputs, outputs, a, b, scale)?)).collect()
+}
+
+/// Refuses an adapter that was made for another model. `identity` keeps the identity of this one, which takes a while.
+fn check_model(adapter: &AdapterFile, files: &ModelFiles, identity: &mut Option<String>) -> Result<()> {
+    let architecture = files.config.arch.gguf_name;
+    if adapter.architecture != architecture {
+        let (adapter, model) = (adapter.architecture.clone(), architecture.to_owned());
+        return Err(AdapterError::Architecture { adapter, model }.into());
+    }
+    let Some(made_for) = &adapter.model else { return Ok(()) };
+    let model = match identity {
+        Some(known) => known,
+        None => identity.insert(files.identity(&mut |_, _| {})?),
+    };
+    if made_for != model {
+        return Err(AdapterError::OtherModel { adapter: short(made_for), model: short(model) }.into());
+    }
+    Ok(())
+}
+
+/// The identity of the model `identity` with these adapters: two runs of equal identity compute the same.
+///
+/// # Errors
+/// A file that cannot be read.
+pub fn adapted_identity(identity: &str, adapters: &[ScaledAdapter]) -> Result<String> {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(b"craftsman adapted model identity 1\n").update(identity.as_bytes());
+    for ScaledAdapter { path, scale } in adapters {
+        hasher.update(gguf_bitnet::identity(&GgufFile::open(path)?)?.as_bytes()).update(&scale.to_le_bytes());
+    }
+    Ok(hasher.finalize().to_string())
+}
+
+/// The first digits of an identity, which tell models apart.
+fn short(identity: &str) -> String {
+    identity.chars().take(16).collect()
+}
+
+impl ScaledAdapter {
+    /// The adapter at `path` at its own strength.
+    #[must_use]
+    pub fn new(path: &Path) -> ScaledAdapter {
+        ScaledAdapter { path: path.to_owned(), scale: 1.0 }
+    }
+}
