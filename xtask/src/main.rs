@@ -63,6 +63,9 @@ enum Verb {
     /// The same as `bitnet distill`.
     #[command(disable_help_flag = true)]
     Distill(Forwarded),
+    /// The same as `bitnet export`.
+    #[command(disable_help_flag = true)]
+    Export(Forwarded),
     /// The same as `bitnet synth`.
     #[command(disable_help_flag = true)]
     Synth(Forwarded),
@@ -93,6 +96,7 @@ fn main() -> ExitCode {
         Verb::Quantize(rest) => bitnet::forward("quantize", &rest.args),
         Verb::Refine(rest) => bitnet::forward("refine", &rest.args),
         Verb::Distill(rest) => bitnet::forward("distill", &rest.args),
+        Verb::Export(rest) => bitnet::forward("export", &rest.args),
         Verb::Synth(rest) => bitnet::forward("synth", &rest.args),
         Verb::EvalGates(rest) => bitnet::forward("eval-gates", &rest.args),
     };

@@ -25,7 +25,7 @@ mod training;
 
 pub(crate) use adapters::AdapterArgs;
 pub(crate) use allow_zero::AllowZero;
-pub(crate) use calibration::CalibrationArgs;
+pub(crate) use calibration::{CalibrationArgs, TextArgs};
 pub(crate) use embedder::EmbedderArgs;
 pub(crate) use engine::EngineArgs;
 pub(crate) use ffn_act::FfnAct;

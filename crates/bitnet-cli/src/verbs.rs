@@ -1,5 +1,6 @@
 //! The verbs, one file each.
 
+pub(crate) mod adapt;
 pub(crate) mod bench;
 pub(crate) mod distill;
 pub(crate) mod doctor;
@@ -7,6 +8,7 @@ pub(crate) mod dump;
 pub(crate) mod embed;
 pub(crate) mod eval;
 pub(crate) mod eval_gates;
+pub(crate) mod export;
 pub(crate) mod index;
 pub(crate) mod inspect;
 pub(crate) mod quantize;

@@ -4,6 +4,8 @@ use std::path::Path;
 
 use gguf_bitnet::FormatError;
 
+use crate::adapt::AdaptError;
+use crate::export::ExportError;
 use crate::policy::PolicyError;
 use crate::ptq::PtqError;
 use crate::recipe::RecipeError;
@@ -23,6 +25,12 @@ pub enum Error {
     /// A calibration cannot be used, or its student drifts away.
     #[error(transparent)]
     Ptq(#[from] PtqError),
+    /// An adapter cannot be made.
+    #[error(transparent)]
+    Adapt(#[from] AdaptError),
+    /// An adapter cannot be folded into the weights.
+    #[error(transparent)]
+    Export(#[from] ExportError),
     /// A policy store cannot be used.
     #[error(transparent)]
     Policy(#[from] PolicyError),

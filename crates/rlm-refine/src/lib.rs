@@ -7,6 +7,8 @@
 //! | `encode` | rows of weights to bytes of a file, in parallel, with the error this causes |
 //! | `precision` | [`PrecisionOptions`]: a type per class of tensors, searched within a byte budget |
 //! | `quantize` | [`Quantizer`]: a student made from a checkpoint |
+//! | [`adapt`] | additions of low rank to a student whose trits stay as they are |
+//! | `export` | a model with adapters folded into its weights |
 //! | [`ptq`] | the calibrated method: trits and scales chosen on the activations of texts |
 //! | [`policy`] | what a run learned, kept for later ones |
 //! | [`measure`] | the traits of `behavior-eval` over loaded models: answers, routing, logits, the numbers of a forward pass |
@@ -15,8 +17,10 @@
 //!
 //! **Invariant:** routers, norms, biases, the embedding and the head are never ternary.
 
+pub mod adapt;
 mod encode;
 mod error;
+mod export;
 pub mod measure;
 pub mod policy;
 mod precision;
@@ -28,6 +32,7 @@ pub mod synth;
 pub mod train;
 
 pub use error::{Error, Result};
+pub use export::{ExportError, ExportReport, FoldedTensor, export};
 pub use precision::{Candidate, ClassCandidates, PrecisionOptions, PrecisionTable};
 pub use quantize::{Method, OnProgress, QuantizeOptions, QuantizeReport, Quantizer, Stage, TypeReport};
 pub use recipe::{Assignment, Override, Preset, Reason, Recipe, RecipeError, Ternary};

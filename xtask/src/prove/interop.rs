@@ -8,7 +8,7 @@ use crate::bitnet::arg;
 use crate::outcome::Outcome;
 use crate::repo;
 
-const SCRIPTS: [&str; 2] = ["gguf_package.py", "llama_cpp_check.py"];
+const SCRIPTS: [&str; 3] = ["gguf_package.py", "adapter.py", "llama_cpp_check.py"];
 
 pub(super) fn prove(proof: &mut Proof<'_>, binary: &Path) -> Outcome {
     proof.need_disk(400_000_000)?;

@@ -1,4 +1,4 @@
-//! `--calibration` and what goes with it: the texts of `quantize`, for `--method gptq` and for `--target-size`.
+//! `--calibration` and what goes with it: the texts of `adapt`, and of `quantize` for `--method gptq` and `--target-size`.
 
 use std::path::PathBuf;
 
@@ -12,9 +12,10 @@ use super::whole;
 use crate::exit::UsageError;
 use crate::load;
 
+/// The texts that a model is calibrated on, and how many of their tokens are taken.
 #[derive(clap::Args)]
-pub(crate) struct CalibrationArgs {
-    /// A text for `--method gptq` or `--target-size`: plain, or one JSON object with `messages` per line
+pub(crate) struct TextArgs {
+    /// A text to calibrate on: plain, or one JSON object with `messages` per line
     #[arg(long, value_name = "FILE", value_parser = NonEmptyStringValueParser::new())]
     calibration: Vec<String>,
     /// Leave out windows that share 64 tokens in a row with this text
@@ -26,9 +27,19 @@ pub(crate) struct CalibrationArgs {
     /// Choose texts so that each routed expert sees N tokens where the texts give them; takes a pass over the checkpoint
     #[arg(long, value_name = "N", value_parser = whole::<u32>(1..=u64::from(u32::MAX)))]
     expert_tokens: Option<u32>,
-    /// Most tokens to calibrate on [default: 131072; 4096 for a search alone]
+    /// Most tokens to calibrate on [default: 131072; 4096 for a search of types alone]
     #[arg(long, value_name = "N", value_parser = whole::<usize>(1..=u64::MAX))]
     calibration_tokens: Option<usize>,
+    /// Seed of random choices [default: 0]
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+}
+
+/// The texts of `quantize`, and the settings of its calibrated method.
+#[derive(clap::Args)]
+pub(crate) struct CalibrationArgs {
+    #[command(flatten)]
+    texts: TextArgs,
     /// Take settings of earlier runs on the same checkpoint from this store, and add those of this run
     #[arg(long, value_name = "FILE")]
     policies: Option<PathBuf>,
@@ -41,12 +52,14 @@ pub(crate) struct CalibrationArgs {
     /// Random kicks per block after the first descent: more take longer and lower the error [default: 50]
     #[arg(long, value_name = "N")]
     kicks: Option<usize>,
-    /// Seed of the kicks and of generations [default: 0]
-    #[arg(long, value_name = "N")]
-    seed: Option<u64>,
 }
 
-impl CalibrationArgs {
+impl TextArgs {
+    /// Whether there is any text.
+    pub(crate) fn is_given(&self) -> bool {
+        !self.calibration.is_empty() || self.self_calibrate.is_some()
+    }
+
     /// The texts, cut into windows of at most `max_tokens` tokens in all unless the options say otherwise.
     pub(crate) fn calibration(&self, files: &ModelFiles, pool: &Pool, max_tokens: usize) -> Result<Calibration> {
         let read = |names: &[String]| {
@@ -65,22 +78,9 @@ impl CalibrationArgs {
         Ok(Calibration::new(files, pool, &read(&self.calibration)?, &read(&self.exclude)?, windows)?)
     }
 
-    /// The options of the calibrated method.
-    pub(crate) fn gptq(&self, files: &ModelFiles, pool: &Pool) -> Result<GptqOptions> {
-        let default = GptqOptions::new(self.calibration(files, pool, WindowOptions::default().max_tokens)?);
-        Ok(GptqOptions {
-            steps: Steps::without(&self.without),
-            sweeps: self.sweeps.unwrap_or(default.sweeps),
-            kicks: self.kicks.unwrap_or(default.kicks),
-            seed: self.seed.unwrap_or(default.seed),
-            policies: self.policies.clone(),
-            ..default
-        })
-    }
-
-    /// Checks that there are texts for the calibrated method and for a search of types, and for nothing else.
-    pub(crate) fn ensure_for(&self, is_calibrated: bool, is_searched: bool) -> Result<()> {
-        let texts = [
+    /// The first of these options that was given.
+    fn given(&self) -> Option<&'static str> {
+        let given = [
             (!self.calibration.is_empty(), "--calibration"),
             (!self.exclude.is_empty(), "--exclude"),
             (self.self_calibrate.is_some(), "--self-calibrate"),
@@ -88,15 +88,39 @@ impl CalibrationArgs {
             (self.calibration_tokens.is_some(), "--calibration-tokens"),
             (self.seed.is_some(), "--seed"),
         ];
+        first(&given)
+    }
+}
+
+impl CalibrationArgs {
+    /// The texts as windows; see [`TextArgs::calibration`].
+    pub(crate) fn calibration(&self, files: &ModelFiles, pool: &Pool, max_tokens: usize) -> Result<Calibration> {
+        self.texts.calibration(files, pool, max_tokens)
+    }
+
+    /// The options of the calibrated method.
+    pub(crate) fn gptq(&self, files: &ModelFiles, pool: &Pool) -> Result<GptqOptions> {
+        let default = GptqOptions::new(self.calibration(files, pool, WindowOptions::default().max_tokens)?);
+        Ok(GptqOptions {
+            steps: Steps::without(&self.without),
+            sweeps: self.sweeps.unwrap_or(default.sweeps),
+            kicks: self.kicks.unwrap_or(default.kicks),
+            seed: self.texts.seed.unwrap_or(default.seed),
+            policies: self.policies.clone(),
+            ..default
+        })
+    }
+
+    /// Checks that there are texts for the calibrated method and for a search of types, and for nothing else.
+    pub(crate) fn ensure_for(&self, is_calibrated: bool, is_searched: bool) -> Result<()> {
         let settings = [
             (self.policies.is_some(), "--policies"),
             (!self.without.is_empty(), "--without"),
             (self.sweeps.is_some(), "--sweeps"),
             (self.kicks.is_some(), "--kicks"),
         ];
-        let first = |given: &[(bool, &'static str)]| given.iter().find(|(given, _)| *given).map(|(_, option)| *option);
-        let has_texts = !self.calibration.is_empty() || self.self_calibrate.is_some();
-        let sentence = match (first(&texts), first(&settings)) {
+        let has_texts = self.texts.is_given();
+        let sentence = match (self.texts.given(), first(&settings)) {
             (Some(option), _) if !is_calibrated && !is_searched => {
                 format!("{option} needs --method gptq or --target-size")
             }
@@ -109,4 +133,9 @@ impl CalibrationArgs {
         };
         Err(UsageError::new(sentence).into())
     }
+}
+
+/// The first option of a list that was given.
+fn first(options: &[(bool, &'static str)]) -> Option<&'static str> {
+    options.iter().find(|(given, _)| *given).map(|(_, option)| *option)
 }

@@ -70,6 +70,30 @@ fn without_a_verb() {
 }
 
 #[test]
+fn adapt() {
+    let base = ["adapt", "-m", MODEL, "--teacher", MODEL, "-o", "a.gguf"];
+    refused(&base[..3], &[(&[], &["--teacher", "--out"])]);
+    refused(&base, &THREADS);
+    refused(
+        &base,
+        &[
+            (&[], &["made on texts", "--calibration"]),
+            (&["--rank", "0"], &["--rank", "from 1 to 64"]),
+            (&["--rank", "65"], &["--rank", "from 1 to 64"]),
+            (&["--kicks", "1"], &["--kicks"]),
+        ],
+    );
+    refused(&["adapt", "-m", MODEL, "--teacher", MODEL], &[(&["-o", "-"], &["--out", "standard output"])]);
+}
+
+#[test]
+fn export() {
+    let base = ["export", "-m", MODEL, "-o", "a.gguf"];
+    refused(&base, &[(&[], &["nothing to fold", "--adapter"]), (&["--adapter", "-"], &["--adapter"])]);
+    refused(&["export", "-m", MODEL], &[(&["-o", "-"], &["--out", "standard output"])]);
+}
+
+#[test]
 fn run() {
     let base = ["run", MODEL, "-p", "hi"];
     refused(&["run"], &[(&[], &["MODEL"]), (&[""], &["MODEL"]), (&["-m", ""], &["--model"])]);

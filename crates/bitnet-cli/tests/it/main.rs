@@ -1,6 +1,7 @@
 //! The built `bitnet` binary: its output, its files, its refusals and its exit codes.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod adapters;
 mod bench;
 #[cfg(target_os = "linux")]
 mod chat;

@@ -6,13 +6,15 @@
 #[allow(missing_docs, reason = "each message names its fields")]
 pub enum AdapterError {
     /// A file of another purpose.
-    #[error("`{key}` is {got}, and not `{expected}`; give a LoRA adapter in GGUF, as llama.cpp's converter writes it")]
+    #[error("`{key}` is {got}, and not `{expected}`; give a LoRA adapter in GGUF, as `bitnet adapt` writes it")]
     Kind { key: &'static str, expected: &'static str, got: String },
     /// An adapter of another architecture.
     #[error("the adapter is made for the architecture {adapter}, and the model has {model}; use it with its own model")]
     Architecture { adapter: String, model: String },
     /// An adapter of another model.
-    #[error("the adapter is made for the model {adapter}, and this model is {model}; use it with its own model")]
+    #[error(
+        "the adapter is made for the model {adapter}, and this model is {model}; use it with its own model, or make one for this model with `bitnet adapt`"
+    )]
     OtherModel { adapter: String, model: String },
     /// A file without any addition.
     #[error("the adapter has no tensors; make it again")]

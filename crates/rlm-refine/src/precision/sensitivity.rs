@@ -85,7 +85,7 @@ fn measure_layer(
     let mut attended = stream.clone();
     attend(pool, &layer, windows, &mut attended)?;
     let mut behind = attended.clone();
-    feed(pool, &layer, hidden, &mut behind)?;
+    feed(pool, &layer, hidden, None, &mut behind)?;
     check_finite("the residual stream", index, &[&attended, &behind])?;
     let lengths2 = lengths2(&behind, hidden);
     let error = |difference: &[f32]| mean_share(difference.chunks_exact(hidden).map(length2), &lengths2);

@@ -55,7 +55,7 @@ impl Default for WindowOptions {
 /// The windows of a calibration.
 #[derive(Clone, Debug)]
 pub struct Calibration {
-    pub(super) windows: Vec<Vec<u32>>,
+    pub(crate) windows: Vec<Vec<u32>>,
     /// One report per source.
     pub sources: Vec<SourceReport>,
     /// Fingerprints of the windows' runs of 64 tokens.

@@ -31,7 +31,7 @@ pub(super) fn expert_tokens(files: &ModelFiles, pool: &Pool, windows: &[Vec<u32>
                 counts[index * experts + expert as usize] += 1;
             }
         }
-        feed(pool, &layer, config.hidden, &mut stream)?;
+        feed(pool, &layer, config.hidden, None, &mut stream)?;
     }
     Ok(counts)
 }

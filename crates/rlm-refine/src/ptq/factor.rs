@@ -17,7 +17,7 @@ const MIN_ROWS: usize = 128;
 
 /// The factor of a positive definite matrix whose rows and columns were put into an order.
 #[derive(Debug)]
-pub(super) struct Factor {
+pub(crate) struct Factor {
     /// Position k of the factor is this column of the matrix.
     order: Vec<usize>,
     /// Row k holds `u_jk` for j < k, `[n, n]`.
@@ -28,7 +28,7 @@ pub(super) struct Factor {
 
 impl Factor {
     /// Factors `matrix` `[n, n]` with its columns in `order`; `None` when it is not positive definite.
-    pub(super) fn new(pool: &Pool, matrix: &[f64], order: Vec<usize>) -> Option<Self> {
+    pub(crate) fn new(pool: &Pool, matrix: &[f64], order: Vec<usize>) -> Option<Self> {
         let n = order.len();
         let mut a = vec![0.0; n * n];
         for (row, &i) in a.chunks_exact_mut(n).zip(&order) {
@@ -68,7 +68,7 @@ impl Factor {
     /// The solutions of `H w = c` for some targets, each `[n]`, one behind the other.
     ///
     /// A row of the factor is read once for all of them.
-    pub(super) fn solve(&self, targets: &[f32]) -> Vec<f32> {
+    pub(crate) fn solve(&self, targets: &[f32]) -> Vec<f32> {
         let n = self.d.len();
         let mut solved: Vec<f32> = targets.chunks_exact(n).flat_map(|c| self.order.iter().map(|&i| c[i])).collect();
         for k in (0..n).rev() {

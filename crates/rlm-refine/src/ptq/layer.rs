@@ -12,6 +12,7 @@
 use std::collections::BTreeMap;
 
 use mla_attention::{CacheType, CompressedMlaCache, Segments, Sequences};
+use moe_runtime::adapters::LayerAdapter;
 use moe_runtime::forward::{Batch, DecoderLayer, FeedForward, LayerScratch, SwiGlu};
 use ternary_core::ActMode;
 use tl_kernels::Pool;
@@ -52,7 +53,7 @@ pub(super) fn make_layer(
     let mut attended = streams.teacher.clone();
     attend(pool, &teacher, &streams.windows, &mut attended)?;
     let mut behind = attended.clone();
-    feed(pool, &teacher, streams.hidden, &mut behind)?;
+    feed(pool, &teacher, streams.hidden, None, &mut behind)?;
     let token_weights = token_weights(context.search, &behind, streams.hidden);
 
     let attention = calibrate_attention(context, &teacher, streams, &token_weights, &mut tensors)?;
@@ -73,7 +74,7 @@ pub(super) fn make_layer(
     }
 
     let student = load(context, index, &tensors)?;
-    feed(pool, &student, streams.hidden, &mut streams.student)?;
+    feed(pool, &student, streams.hidden, None, &mut streams.student)?;
     streams.teacher = behind;
     check_finite("the residual stream", index, &[&streams.teacher, &streams.student])?;
     let (drift, cosine) = streams.drift();
@@ -101,24 +102,35 @@ pub(crate) fn attend(pool: &Pool, layer: &DecoderLayer, windows: &[usize], x: &m
     Ok(())
 }
 
-/// Adds the feed-forward part of `layer` to every row of `x`.
-pub(crate) fn feed(pool: &Pool, layer: &DecoderLayer, hidden: usize, x: &mut [f32]) -> Result<()> {
+/// Adds the feed-forward part of `layer`, with the additions of an adapter, to every row of `x`.
+pub(crate) fn feed(
+    pool: &Pool,
+    layer: &DecoderLayer,
+    hidden: usize,
+    adapter: Option<&LayerAdapter>,
+    x: &mut [f32],
+) -> Result<()> {
     let mut scratch = LayerScratch::default();
     for rows in x.chunks_mut(BATCH_TOKENS * hidden) {
-        layer.feed(Batch { pool, x: rows, scratch: &mut scratch, adapter: None }, 0, &mut ())?;
+        layer.feed(Batch { pool, x: rows, scratch: &mut scratch, adapter }, 0, &mut ())?;
     }
     Ok(())
 }
 
-/// One over the squared length of each token's row, so that tokens of long rows do not decide alone.
+/// The weight of each token in the sums.
 fn token_weights(search: &Search, behind: &[f32], hidden: usize) -> Vec<f32> {
+    if !search.steps.has(Step::TokenWeights) {
+        return vec![1.0; behind.len() / hidden];
+    }
+    inverse_square_lengths(behind, hidden)
+}
+
+/// One over the mean square of each token's row, so that tokens of long rows do not decide alone.
+pub(crate) fn inverse_square_lengths(behind: &[f32], hidden: usize) -> Vec<f32> {
     let weight = |row: &[f32]| {
         let length2 = row.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>() / hidden as f64;
         if length2 > 0.0 { (1.0 / length2) as f32 } else { 0.0 }
     };
-    if !search.steps.has(Step::TokenWeights) {
-        return vec![1.0; behind.len() / hidden];
-    }
     behind.chunks_exact(hidden).map(weight).collect()
 }
 

@@ -15,32 +15,32 @@ use tl_kernels::{ActivationBuffer, DenseType, Linear, Pool};
 use crate::error::Result;
 
 /// Tokens whose products are summed in F32.
-pub(super) const CHUNK_TOKENS: usize = 1024;
+pub(crate) const CHUNK_TOKENS: usize = 1024;
 
 /// The sums over the tokens seen so far.
 #[derive(Clone, Debug)]
-pub(super) struct Moments {
+pub(crate) struct Moments {
     /// Length of an input.
-    pub(super) n: usize,
+    pub(crate) n: usize,
     /// Tokens with a weight above 0.
-    pub(super) tokens: usize,
+    pub(crate) tokens: usize,
     /// The sum H over the inputs of the student, `[n, n]`.
-    pub(super) student: Vec<f64>,
+    pub(crate) student: Vec<f64>,
     /// C, `[n, n]`: row i is input i of the student.
-    pub(super) cross: Vec<f64>,
+    pub(crate) cross: Vec<f64>,
     /// F, `[n, n]`; only where it is asked for.
-    pub(super) teacher: Option<Vec<f64>>,
+    pub(crate) teacher: Option<Vec<f64>>,
 }
 
 impl Moments {
     /// No tokens yet; F is summed too when `with_teacher` is set.
-    pub(super) fn new(n: usize, with_teacher: bool) -> Self {
+    pub(crate) fn new(n: usize, with_teacher: bool) -> Self {
         let zeros = || vec![0.0; n * n];
         Self { n, tokens: 0, student: zeros(), cross: zeros(), teacher: with_teacher.then(zeros) }
     }
 
     /// Adds tokens with inputs `student` and `teacher` `[tokens, n]` and `weights` `[tokens]`, at most [`CHUNK_TOKENS`].
-    pub(super) fn add(&mut self, pool: &Pool, student: &[f32], teacher: &[f32], weights: &[f32]) -> Result<()> {
+    pub(crate) fn add(&mut self, pool: &Pool, student: &[f32], teacher: &[f32], weights: &[f32]) -> Result<()> {
         let (n, tokens) = (self.n, weights.len());
         if tokens == 0 {
             return Ok(());
@@ -73,7 +73,7 @@ impl Moments {
     }
 
     /// The mean of the diagonal of H.
-    pub(super) fn mean_diagonal(&self) -> f64 {
+    pub(crate) fn mean_diagonal(&self) -> f64 {
         (0..self.n).map(|i| self.student[i * self.n + i]).sum::<f64>() / self.n.max(1) as f64
     }
 }
@@ -91,7 +91,7 @@ fn transposed(rows: &[f32], n: usize, factors: &[f32]) -> Vec<f32> {
 }
 
 /// `x W'` for rows `x` `[_, n]` and a matrix `w` `[m, n]` given in F64, as `[_, m]`.
-pub(super) fn product(pool: &Pool, x: &[f32], w: &[f64], n: usize) -> Result<Vec<f32>> {
+pub(crate) fn product(pool: &Pool, x: &[f32], w: &[f64], n: usize) -> Result<Vec<f32>> {
     let (rows, m) = (x.len() / n.max(1), w.len() / n.max(1));
     if rows == 0 || m == 0 {
         return Ok(Vec::new());

@@ -21,7 +21,7 @@ const ENOUGH_HELD_OUT: usize = 64;
 
 /// Whether a token is held out of the fit: one run of every sixteen, another one each time, so that no position of the
 /// windows is left out of the fit or of the judgement.
-pub(super) fn is_held_out(token: usize) -> bool {
+pub(crate) fn is_held_out(token: usize) -> bool {
     let run = token / RUN_TOKENS;
     run % HELD_OUT == (HELD_OUT / 2 + run / HELD_OUT * SHIFT) % HELD_OUT
 }

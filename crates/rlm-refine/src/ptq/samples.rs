@@ -3,19 +3,19 @@
 use moe_runtime::SplitMix64;
 
 /// A problem of `n` columns.
-pub(super) struct Samples {
+pub(crate) struct Samples {
     n: usize,
     /// `sum x x' / tokens`, `[n, n]`.
-    pub(super) hessian: Vec<f64>,
+    pub(crate) hessian: Vec<f64>,
     /// One row of inputs per token, `[tokens, n]`.
-    pub(super) inputs: Vec<f32>,
+    pub(crate) inputs: Vec<f32>,
     /// A row of the teacher, `[n]`.
-    pub(super) weights: Vec<f32>,
+    pub(crate) weights: Vec<f32>,
 }
 
 impl Samples {
     /// Inputs that share a few factors, so that errors of one column can be made up for by others, far apart too.
-    pub(super) fn new(n: usize, seed: u64) -> Self {
+    pub(crate) fn new(n: usize, seed: u64) -> Self {
         let mut rng = SplitMix64::new(seed);
         // The sum of four uniform numbers is close enough to a normal one.
         let mut normal = || (0..4).map(|_| rng.next_f64()).sum::<f64>() * 1.732 - 3.464;

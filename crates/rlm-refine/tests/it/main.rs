@@ -1,9 +1,12 @@
 //! Tests of students: their types, values, sizes and metadata, and the jobs that make them.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod adapt;
 mod calibrated;
 mod defects;
 mod directions;
+mod events;
+mod export;
 mod fp8;
 mod from_gguf;
 mod golden_tokens;

@@ -1,0 +1,40 @@
+//! `bitnet adapt` makes an adapter, every verb that runs a model applies it, and `export` folds it or refuses.
+
+use crate::common::{bitnet, fixture, student, teacher, text};
+
+#[test]
+fn an_adapter_is_made_applied_and_refused_for_another_model() {
+    let dir = tempfile::tempdir().unwrap();
+    let (adapter, out) = (dir.path().join("adapter.gguf"), dir.path().join("dump.safetensors"));
+    let (teacher, texts) = (teacher(), fixture("texts/calibration.txt"));
+    let adapt = ["adapt", "-m", student(), "--teacher", &teacher, "-o", text(&adapter), "--calibration", &texts];
+    let report = bitnet(adapt.iter().chain(&["--calibration-tokens", "600", "--rank", "2", "--json"])).json();
+    assert_eq!((report["rank"].as_u64(), report["bytes"].as_u64()), (Some(2), Some(adapter.metadata().unwrap().len())));
+    assert!(report["layers"].as_array().unwrap().iter().any(|layer| layer["adapted"].as_u64().unwrap() > 0));
+    // The same command replaces its own result, and no other file.
+    bitnet(adapt.iter().chain(&["--calibration-tokens", "300"])).done();
+    std::fs::write(&out, "notes").unwrap();
+    let other = ["adapt", "-m", student(), "--teacher", &teacher, "-o", text(&out), "--calibration", &texts];
+    assert!(bitnet(other).refusal().contains("dump.safetensors"));
+    std::fs::remove_file(&out).unwrap();
+
+    let dump = |more: &[&str]| {
+        let args = ["dump", "-m", student(), "--tokens", "5,9,12,30", "-o", text(&out)];
+        bitnet(args.iter().chain(more)).done();
+        std::fs::read(&out).unwrap()
+    };
+    let (plain, with) = (dump(&[]), dump(&["--adapter", text(&adapter)]));
+    assert_ne!(plain, with);
+    let none = format!("{}=0", text(&adapter));
+    assert_eq!(dump(&["--adapter", &none]), plain, "a strength of 0 changes no bit");
+    let run = ["run", student(), "--raw", "-p", "Once", "-n", "2", "--temp", "0", "--memory", "1GB", "--adapter"];
+    let ended = bitnet(run.iter().chain(&[text(&adapter)]));
+    assert!(ended.stderr.contains("+ adapters "), "the memory plan counts it: {}", ended.stderr);
+    ended.done();
+
+    let refused = bitnet(["dump", "-m", &teacher, "--tokens", "5", "-o", text(&out), "--adapter", text(&adapter)]);
+    assert!(refused.refusal().contains("made for the model"));
+    let folded = dir.path().join("folded.gguf");
+    let refused = bitnet(["export", "-m", student(), "--adapter", text(&adapter), "-o", text(&folded)]).refusal();
+    assert!(refused.contains("--adapter") && !folded.exists(), "{refused}");
+}

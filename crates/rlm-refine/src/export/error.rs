@@ -1,0 +1,21 @@
+//! The reasons for which adapters cannot be folded into a model.
+
+use gguf_bitnet::TensorType;
+
+/// A model that adapters cannot be folded into.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+#[allow(missing_docs, reason = "the fields are named as in the messages")]
+pub enum ExportError {
+    /// A model that lies in a checkpoint directory, whose tensors are not in one file.
+    #[error("{path} is no GGUF file; quantise it first, or fold the adapter with the tools of the checkpoint")]
+    NotGguf { path: String },
+    /// A matrix whose type holds no sum of weights and additions.
+    #[error(
+        "`{tensor}` is {ty}, and a sum of trits and additions has no trits: give the adapter at run time with --adapter, or fold it into a model whose matrices are F32, F16, BF16, Q8_0 or Q6_K"
+    )]
+    Type { tensor: String, ty: TensorType },
+    /// A call without adapters.
+    #[error("there is no adapter to fold; name one with --adapter")]
+    NoAdapter,
+}
