@@ -43,6 +43,7 @@ mod i2s;
 mod metrics;
 pub mod oracle;
 mod packing;
+pub mod q2_0;
 mod quantize;
 mod tensor;
 mod trit;

@@ -7,6 +7,7 @@
 //! A8Block   acc = fma(d_b * a_b, int_b, acc) over ascending blocks b, from acc = 0
 //! A8Token   the same with one a for all blocks
 //!           int_b = sum of t * q over block b, an exact integer; q, a from quantize_a8
+//!           a_b is the scale of the 256 activations that block b meets a part of
 //! ```
 //!
 //! **Invariant**: an output depends on its row and its token alone, never on the other tokens.
@@ -59,30 +60,37 @@ pub fn gemm(w: &TernaryTensor, x: &[f32], n: usize, mode: ActMode, y: &mut [f32]
     Ok(())
 }
 
+/// One output: a row of blocks of `N` weights times the token `x` `[cols]`. Activations are rounded in blocks of 256
+/// whatever `N` is; the last of them may be shorter.
+///
+/// # Panics
+/// If the blocks do not hold one weight per activation, or blocks of activations are no whole number of them.
+#[must_use]
+pub fn dot<const N: usize>(row: &[TernaryBlock<N>], x: &[f32], mode: ActMode) -> f32 {
+    assert_eq!(row.len() * N, x.len(), "one weight per activation");
+    assert!(BLOCK.is_multiple_of(N), "256 activations meet whole blocks");
+    Activations::new(x, mode).dot(row)
+}
+
 /// One token's activations in the representation that the mode asks for.
 enum Activations<'a> {
     Float(&'a [f32]),
-    /// Codes and scale of each block; with one scale per token, all scales are equal.
-    Int8(Vec<([i8; BLOCK], f32)>),
+    /// Codes, and the scale of each block of 256; with one scale per token, all scales are equal.
+    Int8(Vec<i8>, Vec<f32>),
 }
 
 impl<'a> Activations<'a> {
     fn new(x: &'a [f32], mode: ActMode) -> Self {
-        let scales_over = match mode {
-            ActMode::F32 => return Self::Float(x),
-            ActMode::A8Block => BLOCK,
-            ActMode::A8Token => x.len(),
-        };
         let mut q = vec![0; x.len()];
-        let mut blocks = Vec::with_capacity(x.len() / BLOCK);
-        for (x, q) in x.chunks_exact(scales_over).zip(q.chunks_exact_mut(scales_over)) {
-            let scale = quantize_a8(x, q);
-            blocks.extend(q.as_chunks().0.iter().map(|q| (*q, scale)));
-        }
-        Self::Int8(blocks)
+        let scales = match mode {
+            ActMode::F32 => return Self::Float(x),
+            ActMode::A8Block => x.chunks(BLOCK).zip(q.chunks_mut(BLOCK)).map(|(x, q)| quantize_a8(x, q)).collect(),
+            ActMode::A8Token => vec![quantize_a8(x, &mut q); x.len().div_ceil(BLOCK)],
+        };
+        Self::Int8(q, scales)
     }
 
-    fn dot(&self, row: &[TernaryBlock]) -> f32 {
+    fn dot<const N: usize>(&self, row: &[TernaryBlock<N>]) -> f32 {
         match self {
             Self::Float(x) => {
                 let mut weights = vec![0.0; x.len()];
@@ -91,9 +99,11 @@ impl<'a> Activations<'a> {
                 }
                 dot16(&weights, x)
             }
-            Self::Int8(blocks) => {
-                row.iter().zip(blocks).fold(0.0, |acc, (w, (q, a))| fma(w.scale * a, w.dot(q) as f32, acc))
-            }
+            Self::Int8(q, scales) => row
+                .iter()
+                .zip(q.as_chunks().0)
+                .enumerate()
+                .fold(0.0, |acc, (b, (w, q))| fma(w.scale * scales[b * N / BLOCK], w.dot(q) as f32, acc)),
         }
     }
 }

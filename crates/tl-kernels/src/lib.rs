@@ -56,8 +56,8 @@ pub use machine::{Cache, HardwareCaps, bandwidth};
 #[cfg(any(test, feature = "broken-kernel"))]
 pub use matmul::broken;
 pub use matmul::{
-    Bf16, BitLinear, Dense, DenseFormat, DenseType, F16, F32, KernelKind, LAYOUT_ID, Linear, LowRank, Product, Q6K,
-    Q8_0, Rounded, forward_all, pack_layers,
+    Bf16, BitLinear, Dense, DenseFormat, DenseType, F16, F32, KernelKind, LAYOUT_ID, Linear, LowRank, Product, Q2_0,
+    Q6K, Q8_0, Rounded, forward_all, pack_layers,
 };
 pub use memory::Arena;
 pub use pool::{ColumnBlock, Grid, Pool};

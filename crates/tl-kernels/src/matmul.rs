@@ -24,7 +24,7 @@ mod pieces;
 mod rounded;
 mod ternary;
 
-pub use formats::{Bf16, DenseFormat, DenseType, F16, F32, Q6K, Q8_0};
+pub use formats::{Bf16, DenseFormat, DenseType, F16, F32, Q2_0, Q6K, Q8_0};
 pub(crate) use integer::PANEL_FROM_TOKENS;
 pub use kind::KernelKind;
 pub use linear::{Linear, Product, forward_all};

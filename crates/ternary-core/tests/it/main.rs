@@ -3,4 +3,5 @@
 mod arithmetic;
 mod packings;
 mod products;
+mod q2_0;
 mod quantisers;

@@ -4,7 +4,7 @@
 //! x86_64/avx2     x86_64/avx512     aarch64/neon     wasm32/simd128     scalar.rs (portable, defines the others)
 //!   token.rs        proof that the machine has the instructions
 //!   vector.rs       Float and Simd            tile.rs, trit_tile.rs, token_table.rs    ternary rows
-//!   integer.rs      Q8_0 and Q6_K blocks      int8.rs    INT8 rows of a cache          lookup.rs    TL1 and TL2
+//!   integer.rs      Q8_0, Q6_K, Q2_0 blocks   int8.rs    INT8 rows of a cache          lookup.rs    TL1 and TL2
 //!   registers.rs    functions that these share
 //! ```
 //! A new instruction set of a known processor family is one folder, one line in `level.rs` and one name in `isa.rs`.

@@ -3,7 +3,7 @@
 //! | file | implements |
 //! |---|---|
 //! | `f32.rs`, `f16.rs`, `bf16.rs` | [`DenseFormat`] |
-//! | `q8_0.rs`, `q6_k.rs` | [`DenseFormat`], and [`IntegerFormat`] for INT8 activations |
+//! | `q8_0.rs`, `q6_k.rs`, `q2_0.rs` | [`DenseFormat`], and [`IntegerFormat`] for INT8 activations |
 //! | `tq2_0.rs`, `tq1_0.rs`, `bitnet_t158.rs` | [`TernaryFormat`] |
 
 mod bf16;
@@ -13,6 +13,7 @@ mod dense_type;
 mod f16;
 mod f32;
 mod integer;
+mod q2_0;
 mod q6_k;
 mod q8_0;
 mod ternary;
@@ -27,6 +28,7 @@ pub use dense_type::DenseType;
 pub use f16::F16;
 pub use f32::F32;
 pub(crate) use integer::IntegerFormat;
+pub use q2_0::Q2_0;
 pub use q6_k::Q6K;
 pub use q8_0::Q8_0;
 pub(crate) use ternary::{TernaryFormat, block_scale};

@@ -1,8 +1,8 @@
-//! The product of Q8_0 and Q6_K matrices with INT8 activations.
+//! The product of Q8_0, Q6_K and Q2_0 matrices with INT8 activations.
 //!
 //! **Invariant:** over ascending blocks, `acc = fma(d_b * a_b, int_b as f32, acc)` from 0, where `int_b` is the exact sum
 //! of weights times codes over a block and `a_b` the scale of the activations it meets, as for ternary rows. A block
-//! is 32 weights of Q8_0 or 256 of Q6_K; `int_b` of the latter has the scales of its groups in it.
+//! is 32 weights of Q8_0, 64 of Q2_0 or 256 of Q6_K; `int_b` of the last has the scales of its groups in it.
 //!
 //! ```text
 //! few tokens: four rows, block by block, as they are stored        |int_b| <= 16 groups * 16 * 128 * 32 * 127 < 2^28

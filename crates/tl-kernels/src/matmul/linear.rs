@@ -4,7 +4,7 @@
 
 use ternary_core::{ActMode, Bytes, TernaryTensor};
 
-use super::formats::{Bf16, DenseType, F16, F32, Q6K, Q8_0};
+use super::formats::{Bf16, DenseType, F16, F32, Q2_0, Q6K, Q8_0};
 use super::kind::KernelKind;
 use super::matrix::Dense;
 use super::pieces::rows_per_task;
@@ -29,6 +29,8 @@ pub enum Linear {
     Q8_0(Dense<Q8_0>),
     /// Weights of 6 bits in blocks of 256.
     Q6K(Dense<Q6K>),
+    /// Ternary weights in blocks of 64.
+    Q2_0(Dense<Q2_0>),
     /// Ternary weights in blocks of 256.
     Ternary(BitLinear),
     /// Weights in single precision, for activations that each product rounds.
@@ -44,6 +46,7 @@ macro_rules! each {
             Linear::Bf16($w) => $body,
             Linear::Q8_0($w) => $body,
             Linear::Q6K($w) => $body,
+            Linear::Q2_0($w) => $body,
             Linear::Ternary($w) => $body,
             Linear::Rounded($w) => $body,
         }
@@ -59,6 +62,7 @@ macro_rules! map {
             Linear::Bf16($w) => Linear::Bf16($body),
             Linear::Q8_0($w) => Linear::Q8_0($body),
             Linear::Q6K($w) => Linear::Q6K($body),
+            Linear::Q2_0($w) => Linear::Q2_0($body),
             Linear::Ternary($w) => Linear::Ternary($body),
             Linear::Rounded($w) => Linear::Rounded($body),
         }
@@ -77,6 +81,7 @@ impl Linear {
             DenseType::Bf16 => Linear::Bf16(Dense::new(rows, cols, bytes)?),
             DenseType::Q8_0 => Linear::Q8_0(Dense::new(rows, cols, bytes)?),
             DenseType::Q6K => Linear::Q6K(Dense::new(rows, cols, bytes)?),
+            DenseType::Q2_0 => Linear::Q2_0(Dense::new(rows, cols, bytes)?),
         })
     }
 
@@ -152,6 +157,7 @@ impl Linear {
             Linear::Bf16(_) => DenseType::Bf16.name(),
             Linear::Q8_0(_) => DenseType::Q8_0.name(),
             Linear::Q6K(_) => DenseType::Q6K.name(),
+            Linear::Q2_0(_) => DenseType::Q2_0.name(),
             Linear::Ternary(w) => w.tensor().packing().name(),
             Linear::Rounded(_) => "F32-rounded",
         }
@@ -164,17 +170,19 @@ impl Linear {
             Linear::Ternary(w) => w.act_mode(),
             Linear::Q8_0(w) => w.act_mode(),
             Linear::Q6K(w) => w.act_mode(),
+            Linear::Q2_0(w) => w.act_mode(),
             _ => ActMode::F32,
         }
     }
 
-    /// The same layer for activations in `mode`, if its weights are Q8_0 or Q6_K. Floating-point weights take F32, and
+    /// The same layer for activations in `mode`, if its weights are Q8_0, Q6_K or Q2_0. Floating-point weights take F32, and
     /// ternary ones the mode that they were made for.
     #[must_use]
     pub fn with_act_mode(self, mode: ActMode) -> Linear {
         match self {
             Linear::Q8_0(w) => Linear::Q8_0(w.with_act_mode(mode)),
             Linear::Q6K(w) => Linear::Q6K(w.with_act_mode(mode)),
+            Linear::Q2_0(w) => Linear::Q2_0(w.with_act_mode(mode)),
             other => other,
         }
     }
@@ -247,6 +255,7 @@ impl Linear {
             Linear::Bf16(w) => w.dequantize_row(r, out),
             Linear::Q8_0(w) => w.dequantize_row(r, out),
             Linear::Q6K(w) => w.dequantize_row(r, out),
+            Linear::Q2_0(w) => w.dequantize_row(r, out),
             Linear::Rounded(w) => w.dequantize_row(r, out),
         }
         Ok(())
@@ -281,6 +290,7 @@ impl Linear {
             Linear::Bf16(w) => w.forward_block(acts, out),
             Linear::Q8_0(w) => w.forward_block_in_mode(acts, out),
             Linear::Q6K(w) => w.forward_block_in_mode(acts, out),
+            Linear::Q2_0(w) => w.forward_block_in_mode(acts, out),
             Linear::Ternary(w) => w.forward_block(acts, out),
             Linear::Rounded(w) => w.forward_block(acts, out),
         }

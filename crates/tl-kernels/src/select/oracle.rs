@@ -1,4 +1,4 @@
-//! The definition of products of Q8_0 and Q6_K layers with INT8 activations, written for reading.
+//! The definition of products of Q8_0, Q6_K and Q2_0 layers with INT8 activations, written for reading.
 
 use half::f16;
 use ternary_core::{ActMode, BLOCK, quantize_a8};
@@ -6,7 +6,7 @@ use ternary_core::{ActMode, BLOCK, quantize_a8};
 use crate::matmul::Linear;
 use crate::simd::fma;
 
-/// The product of a Q8_0 or Q6_K layer with `x` `[n, cols]`, rounded to INT8: `y` is `[n, rows]`. Written for reading, from
+/// The product of a Q8_0, Q6_K or Q2_0 layer with `x` `[n, cols]`, rounded to INT8: `y` is `[n, rows]`. Written for reading, from
 /// the definitions of the formats (`matmul/formats/`).
 pub(crate) fn oracle(linear: &Linear, x: &[f32], n: usize, y: &mut [f32]) {
     let (rows, cols, mode) = (linear.rows(), linear.cols(), linear.act_mode());
@@ -39,6 +39,11 @@ pub(crate) fn oracle(linear: &Linear, x: &[f32], n: usize, y: &mut [f32]) {
                         (i32::from(low | high << 4) - 32) * i32::from(block[192 + i / 16].cast_signed())
                     });
                     add_block([block[208], block[209]], &weights);
+                }),
+                Linear::Q2_0(_) => row.as_chunks::<18>().0.iter().for_each(|block| {
+                    let weights: [i32; 64] =
+                        std::array::from_fn(|i| i32::from(block[2 + i / 4] >> (2 * (i % 4)) & 3) - 1);
+                    add_block([block[0], block[1]], &weights);
                 }),
                 _ => unreachable!("only these meet INT8 activations"),
             }

@@ -3,7 +3,7 @@
 //! | weights | activations | kernels, the default first |
 //! |---|---|---|
 //! | F32, F16, BF16 | F32 | dense |
-//! | Q8_0, Q6_K | F32 or INT8 | dense |
+//! | Q8_0, Q6_K, Q2_0 | F32 or INT8 | dense |
 //! | ternary | F32 | I2_S |
 //! | ternary | INT8 | I2_S, I2_S tiles, TL1, TL2 |
 //!
@@ -71,6 +71,7 @@ mod tests {
             ("BITNET_T158", ActMode::F32, vec![I2s]),
             ("F16", ActMode::F32, vec![Dense]),
             ("Q6_K", ActMode::A8Block, vec![Dense]),
+            ("Q2_0", ActMode::A8Token, vec![Dense]),
             ("Q4_K", ActMode::A8Block, vec![]),
         ] {
             assert_eq!(registry.kernels(weights, mode).collect::<Vec<_>>(), expected, "{weights} {mode:?}");

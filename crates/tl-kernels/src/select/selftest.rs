@@ -13,7 +13,7 @@ use crate::pool::{ColumnBlock, Pool};
 /// Neighbouring rows checked at each of three places of a layer: its start, its middle and its end.
 const ROWS: usize = 6;
 
-/// Tokens checked: one for the decoding path, a few, and a batch for which Q8_0 and Q6_K rows become panels. Levels that
+/// Tokens checked: one for the decoding path, a few, and a batch for which Q8_0, Q6_K and Q2_0 rows become panels. Levels that
 /// multiply prompts by token tables are checked with one full table as well.
 const BATCHES: [usize; 3] = [1, 5, 9];
 const _: () = assert!(BATCHES[1] < PANEL_FROM_TOKENS && BATCHES[2] > PANEL_FROM_TOKENS);
@@ -131,7 +131,7 @@ mod tests {
     fn every_type_passes_on_every_level() {
         let weights: Vec<f32> = (0..9 * 256).map(|i| probe(i * 3 + 1)).collect();
         let mut layers = vec![Linear::from_f32(9, 256, weights.clone()).unwrap()];
-        for ty in [DenseType::F16, DenseType::Bf16, DenseType::Q8_0, DenseType::Q6K] {
+        for ty in [DenseType::F16, DenseType::Bf16, DenseType::Q8_0, DenseType::Q6K, DenseType::Q2_0] {
             // Any bytes are weights; keep f16 scales and values finite by clearing their top exponent bit.
             let len = 9 * ty.row_bytes(256).unwrap();
             let bytes: Vec<u8> = (0..len).map(|i| (probe(i).to_bits() >> 8) as u8 & 0xbf).collect();

@@ -132,6 +132,22 @@ pub trait Simd: Float + TileSimd + TableSimd + TritTileSimd + Int8 {
         }
         sums
     }
+    /// For a Q2_0 block of each of four rows the sum of `code - 1` times its activations: `acts[..32]` and `acts[64..]`.
+    #[inline(always)]
+    fn dots_q2(self, blocks: [&[u8; 18]; 4], acts: &[i8; 96]) -> [Self::Sums; 4] {
+        let mut sums = [self.zero_sums(); 4];
+        for (sum, block) in sums.iter_mut().zip(blocks) {
+            let mut total = 0;
+            for (i, byte) in block[2..].iter().enumerate() {
+                for k in 0..4 {
+                    let at = 4 * i + 32 * (i / 8) + k;
+                    total += (i32::from(byte >> (2 * k) & 3) - 1) * i32::from(acts[at]);
+                }
+            }
+            *sum = self.sum_of(total);
+        }
+        sums
+    }
     /// For a Q6_K block of each of four rows the sum of group scale times `q - 32` times `acts`, which are in field order.
     #[inline(always)]
     fn dots_q6(self, blocks: [&[u8; 210]; 4], acts: &[i8; BLOCK]) -> [Self::Sums; 4] {

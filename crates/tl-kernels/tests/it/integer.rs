@@ -1,9 +1,9 @@
-//! Products of Q8_0 and Q6_K layers with INT8 activations, on every level of this machine, against their definition, bit
+//! Products of Q8_0, Q6_K and Q2_0 layers with INT8 activations, on every level of this machine, against their definition, bit
 //! for bit: widths, rows, batches below and above the size that makes panels, extremes.
 
 use crate::common::{assert_same_bits, levels, pool_of, product};
 use half::f16;
-use ternary_core::{ActMode, BLOCK, Bytes, fma, quantize_a8};
+use ternary_core::{ActMode, BLOCK, Bytes, Rounding, fma, oracle, q2_0, quantize_a8, quantize_block};
 use tl_kernels::{DenseType, Linear, selftest};
 
 /// Weights of every value; some blocks hold extreme values alone, as weights and as scales of groups. The scales of blocks
@@ -18,7 +18,7 @@ fn layer(ty: DenseType, rows: usize, cols: usize) -> (Linear, Vec<u8>) {
             2 => block.fill(0xff),
             _ => {}
         }
-        let at = if ty == DenseType::Q8_0 { 0 } else { block.len() - 2 };
+        let at = if ty == DenseType::Q6K { block.len() - 2 } else { 0 };
         block[at..at + 2].copy_from_slice(&f16::from_f32((i as f32 * 0.37).sin()).to_le_bytes());
     }
     (Linear::dense(ty, rows, cols, Bytes::from(bytes.clone())).unwrap(), bytes)
@@ -40,6 +40,9 @@ fn integers(ty: DenseType, block: &[u8]) -> (f32, Vec<i32>) {
     let half = |b: &[u8]| f16::from_le_bytes([b[0], b[1]]).to_f32();
     if ty == DenseType::Q8_0 {
         return (half(block), block[2..].iter().map(|w| i32::from(w.cast_signed())).collect());
+    }
+    if ty == DenseType::Q2_0 {
+        return (half(block), (0..64).map(|i| i32::from(block[2 + i / 4] >> (2 * (i % 4)) & 3) - 1).collect());
     }
     let integer = |i: usize| {
         let (h, k, m) = (i / 128, i % 128 / 32, i % 32);
@@ -72,7 +75,11 @@ fn definition(ty: DenseType, bytes: &[u8], mode: ActMode, x: &[f32], cols: usize
 
 #[test]
 fn every_level_has_the_bits_of_the_definition() {
-    let shapes = [(DenseType::Q8_0, [32, 96, 192, 256, 512, 800]), (DenseType::Q6K, [256, 256, 512, 1024, 1280, 2048])];
+    let shapes = [
+        (DenseType::Q8_0, [32, 96, 192, 256, 512, 800]),
+        (DenseType::Q6K, [256, 256, 512, 1024, 1280, 2048]),
+        (DenseType::Q2_0, [64, 128, 384, 576, 640, 1536]),
+    ];
     for (ty, widths) in shapes {
         for (cols, rows) in widths.into_iter().zip([1, 3, 4, 65, 70, 130]) {
             let (layer, bytes) = layer(ty, rows, cols);
@@ -93,9 +100,42 @@ fn every_level_has_the_bits_of_the_definition() {
     }
 }
 
+/// Ternary rows in blocks of 64 against the oracle of `ternary_core`, in every mode, narrow and wide.
+#[test]
+fn q2_0_rows_have_the_bits_of_the_oracle() {
+    for (cols, rows) in [(64, 5), (384, 70), (576, 9), (640, 33), (1536, 130)] {
+        let weights: Vec<f32> = (0..rows * cols).map(|i| (i as f32 * 0.37).sin() * (1.0 + (i % 7) as f32)).collect();
+        let mut bytes = vec![0; rows * cols / 64 * q2_0::block_bytes(64)];
+        for (weights, out) in weights.as_chunks().0.iter().zip(bytes.chunks_exact_mut(18)) {
+            let mut trits = [0; 64];
+            let scale = quantize_block(Rounding::LeastSquares, weights, None, &mut trits);
+            q2_0::encode(&trits, scale, out);
+        }
+        let blocks: Vec<_> = bytes.chunks_exact(18).map(|block| q2_0::decode::<64>(block).unwrap()).collect();
+        let layer = Linear::dense(DenseType::Q2_0, rows, cols, Bytes::from(bytes)).unwrap();
+        for mode in [ActMode::F32, ActMode::A8Block, ActMode::A8Token] {
+            let x = activations(9, cols);
+            let row =
+                |x: &[f32]| blocks.chunks_exact(cols / 64).map(|row| oracle::dot(row, x, mode)).collect::<Vec<_>>();
+            let expected: Vec<f32> = x.chunks_exact(cols).flat_map(row).collect();
+            for isa in levels() {
+                let layer = layer.clone().with_act_mode(mode).with_isa(isa).unwrap();
+                for n in [1, 9] {
+                    let got = product(&layer, &pool_of(2), &x[..n * cols], n);
+                    assert_same_bits(
+                        &got,
+                        &expected[..n * rows],
+                        &format!("{rows} x {cols}, {n} tokens, {mode:?}, {isa}"),
+                    );
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn a_slice_is_these_rows_alone() {
-    for (ty, cols) in [(DenseType::Q8_0, 96), (DenseType::Q6K, 512)] {
+    for (ty, cols) in [(DenseType::Q8_0, 96), (DenseType::Q6K, 512), (DenseType::Q2_0, 576)] {
         let (layer, _) = layer(ty, 40, cols);
         let layer = layer.with_act_mode(ActMode::A8Block);
         for n in [1, 9] {
@@ -111,7 +151,7 @@ fn a_slice_is_these_rows_alone() {
 /// The definition multiplies the same weights that `dequantize_row` gives.
 #[test]
 fn the_integers_times_their_scales_are_the_weights() {
-    for ty in [DenseType::Q8_0, DenseType::Q6K] {
+    for ty in [DenseType::Q8_0, DenseType::Q6K, DenseType::Q2_0] {
         let (layer, bytes) = layer(ty, 7, 512);
         let mut row = vec![0.0; 512];
         for (r, bytes) in bytes.chunks_exact(bytes.len() / 7).enumerate() {

@@ -19,7 +19,7 @@ impl Random {
                 DenseType::F32 => block.copy_from_slice(&self.float().to_le_bytes()),
                 DenseType::F16 => block.copy_from_slice(&f16::from_f32(self.float()).to_le_bytes()),
                 DenseType::Bf16 => block.copy_from_slice(&self.float().to_le_bytes()[2..]),
-                DenseType::Q8_0 => block[..2].copy_from_slice(&scale),
+                DenseType::Q8_0 | DenseType::Q2_0 => block[..2].copy_from_slice(&scale),
                 DenseType::Q6K => block[208..].copy_from_slice(&scale),
                 _ => unreachable!("a new type needs its weights here"),
             }
@@ -39,6 +39,9 @@ fn dequantized(ty: DenseType, row: &[u8]) -> Vec<f32> {
             DenseType::Bf16 => vec![f32::from_bits(u32::from(u16::from_le_bytes([b[0], b[1]])) << 16)],
             DenseType::Q8_0 => b[2..].iter().map(|&q| f32::from(q as i8) * half(b)).collect(),
             DenseType::Q6K => (0..256).map(|i| q6k_weight(b, i)).collect(),
+            DenseType::Q2_0 => {
+                (0..64).map(|i| half(b) * (f32::from(b[2 + i / 4] >> (2 * (i % 4)) & 3) - 1.0)).collect()
+            }
             _ => unreachable!("a new type needs its definition here"),
         }
     };

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::dense::row_bytes;
-use super::{Bf16, DenseFormat, F16, F32, Q6K, Q8_0};
+use super::{Bf16, DenseFormat, F16, F32, Q2_0, Q6K, Q8_0};
 use crate::error::Result;
 
 /// A dense weight type that kernels read as it is stored.
@@ -20,11 +20,14 @@ pub enum DenseType {
     Q8_0,
     /// 6-bit integers, 8-bit scales per 16 weights, one scale per 256.
     Q6K,
+    /// Ternary weights, one scale per 64.
+    Q2_0,
 }
 
 impl DenseType {
     /// Every dense type that exists.
-    pub const ALL: [DenseType; 5] = [DenseType::F32, DenseType::F16, DenseType::Bf16, DenseType::Q8_0, DenseType::Q6K];
+    pub const ALL: [DenseType; 6] =
+        [DenseType::F32, DenseType::F16, DenseType::Bf16, DenseType::Q8_0, DenseType::Q6K, DenseType::Q2_0];
 
     /// The GGML name of the type.
     #[must_use]
@@ -65,6 +68,7 @@ impl DenseType {
             DenseType::Bf16 => of::<Bf16>(),
             DenseType::Q8_0 => of::<Q8_0>(),
             DenseType::Q6K => of::<Q6K>(),
+            DenseType::Q2_0 => of::<Q2_0>(),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Products of Q8_0 and Q6_K blocks with INT8 activations, with NEON.
+//! Products of Q8_0, Q6_K and Q2_0 blocks with INT8 activations, with NEON.
 //!
 //! ```text
 //! with dotprod   sdot: four products added to a 32-bit lane
@@ -6,6 +6,7 @@
 //!                  Q8_0: two to a lane, each at most 128 * 127            32,512 of 32,767
 //!                  Q6_K: weights -32..=31, eight to a lane, 32 * 127      32,512 of 32,767
 //! ```
+//!                  Q2_0: weights -1..=2, eight to a lane, 2 * 127          2,032 of 32,767
 //! A group of Q6_K is sixteen weights, so one register: four groups become the lanes that the four scales multiply.
 
 use std::arch::aarch64::*;
@@ -34,6 +35,47 @@ pub(super) fn dots_q8<const DOTPROD: bool>(
             } else {
                 vpadalq_s16(vpaddlq_s16(products(w[0], x[0])), products(w[1], x[1]))
             };
+        }
+        sums
+    }
+}
+
+/// The products of Q2_0 blocks: see `Simd::dots_q2`.
+#[inline(always)]
+pub(super) fn dots_q2<const DOTPROD: bool>(
+    _level: Neon<DOTPROD>,
+    blocks: [&[u8; 18]; 4],
+    acts: &[i8; 96],
+) -> [int32x4_t; 4] {
+    // SAFETY: the level is the proof that the machine has the instructions; each load reads sixteen activations, the
+    // sixteen bytes behind a scale, or the sixteen of an array.
+    unsafe {
+        let x = [
+            vld1q_s8(acts.as_ptr()),
+            vld1q_s8(acts[16..].as_ptr()),
+            vld1q_s8(acts[64..].as_ptr()),
+            vld1q_s8(acts[80..].as_ptr()),
+        ];
+        // Each byte four times, for the four weights in it, and the shifts that bring each of them down.
+        let fours = vld1q_u8([0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3].as_ptr());
+        let down = vld1q_s8([0, -2, -4, -6, 0, -2, -4, -6, 0, -2, -4, -6, 0, -2, -4, -6].as_ptr());
+        let mut sums = [vdupq_n_s32(0); 4];
+        for (sum, block) in sums.iter_mut().zip(blocks) {
+            let packed = vld1q_u8(block[2..].as_ptr());
+            let mut pairs = vdupq_n_s16(0);
+            for (part, x) in x.into_iter().enumerate() {
+                let bytes = vqtbl1q_u8(packed, vaddq_u8(fours, vdupq_n_u8(4 * part as u8)));
+                let codes = vandq_u8(vshlq_u8(bytes, down), vdupq_n_u8(3));
+                let w = vsubq_s8(vreinterpretq_s8_u8(codes), vdupq_n_s8(1));
+                if DOTPROD {
+                    *sum = sdot(*sum, w, x);
+                } else {
+                    pairs = vaddq_s16(pairs, products(w, x));
+                }
+            }
+            if !DOTPROD {
+                *sum = vpaddlq_s16(pairs);
+            }
         }
         sums
     }

@@ -105,6 +105,10 @@ impl<const DOTPROD: bool> Simd for Neon<DOTPROD> {
         integer::dots_q8(self, blocks, acts)
     }
     #[inline(always)]
+    fn dots_q2(self, blocks: [&[u8; 18]; 4], acts: &[i8; 96]) -> [int32x4_t; 4] {
+        integer::dots_q2(self, blocks, acts)
+    }
+    #[inline(always)]
     fn dots_q6(self, blocks: [&[u8; 210]; 4], acts: &[i8; BLOCK]) -> [int32x4_t; 4] {
         integer::dots_q6(self, blocks, acts)
     }

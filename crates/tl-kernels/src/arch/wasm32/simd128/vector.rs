@@ -215,6 +215,10 @@ impl Simd for Simd128 {
         integer::dots_q8(blocks, acts)
     }
     #[inline(always)]
+    fn dots_q2(self, blocks: [&[u8; 18]; 4], acts: &[i8; 96]) -> [v128; 4] {
+        integer::dots_q2(blocks, acts)
+    }
+    #[inline(always)]
     fn dots_q6(self, blocks: [&[u8; 210]; 4], acts: &[i8; BLOCK]) -> [v128; 4] {
         integer::dots_q6(blocks, acts)
     }

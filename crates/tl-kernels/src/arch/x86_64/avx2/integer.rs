@@ -1,8 +1,9 @@
-//! Products of Q8_0 and Q6_K blocks with INT8 activations, with AVX2.
+//! Products of Q8_0, Q6_K and Q2_0 blocks with INT8 activations, with AVX2.
 //!
 //! `vpmaddubsw` multiplies. For Q8_0 its unsigned operand is the magnitude of the weight, whose sign goes to the
 //! activation: a pair is at most 2 * 128 * 127 = 32,512. For Q6_K it is `q` in 0..=63, and 32 times the activations is
-//! taken off again: a pair is at most 2 * 63 * 127 + 2 * 32 * 127 = 24,130.
+//! taken off again: a pair is at most 2 * 63 * 127 + 2 * 32 * 127 = 24,130. For Q2_0 it is the code, and once the
+//! activations is taken off again.
 
 use std::arch::x86_64::*;
 
@@ -22,6 +23,43 @@ pub(in crate::arch::x86_64) fn dots_q8(blocks: [&[u8; 34]; 4], acts: &[i8; 32]) 
         *sums = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
     }
     sums
+}
+
+/// The products of Q2_0 blocks: see `Simd::dots_q2`.
+#[target_feature(enable = "avx2")]
+#[inline]
+pub(in crate::arch::x86_64) fn dots_q2(blocks: [&[u8; 18]; 4], acts: &[i8; 96]) -> [__m256i; 4] {
+    let ones = _mm256_set1_epi8(1);
+    // SAFETY: the loads read 32 activations each.
+    let x = unsafe { [_mm256_loadu_si256(acts.as_ptr().cast()), _mm256_loadu_si256(acts[64..].as_ptr().cast())] };
+    let offset = _mm256_add_epi16(_mm256_maddubs_epi16(ones, x[0]), _mm256_maddubs_epi16(ones, x[1]));
+    // Each byte four times, for the four weights in it: bytes 0..8 of the block, then 8..16.
+    let first = _mm256_setr_epi8(
+        0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 5, 6, 6, 6, 6, 7, 7, 7, 7,
+    );
+    let last = _mm256_add_epi8(first, _mm256_set1_epi8(8));
+    let mut sums = [_mm256_setzero_si256(); 4];
+    for (sum, block) in sums.iter_mut().zip(blocks) {
+        // SAFETY: the load reads the 16 bytes behind the scale.
+        let packed = _mm256_broadcastsi128_si256(unsafe { _mm_loadu_si128(block[2..].as_ptr().cast()) });
+        let a = q2_codes(_mm256_shuffle_epi8(packed, first));
+        let b = q2_codes(_mm256_shuffle_epi8(packed, last));
+        let pairs = _mm256_add_epi16(_mm256_maddubs_epi16(a, x[0]), _mm256_maddubs_epi16(b, x[1]));
+        *sum = _mm256_madd_epi16(_mm256_sub_epi16(pairs, offset), _mm256_set1_epi16(1));
+    }
+    sums
+}
+
+/// Code k of byte k of each dword. Two codes lie in the low half of their byte, two are moved there; every second of them
+/// is four times too large, which a look-up mends.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn q2_codes(bytes: __m256i) -> __m256i {
+    let nibbles = _mm256_blend_epi16::<0xaa>(bytes, _mm256_srli_epi16::<4>(bytes));
+    let code = _mm256_setr_epi8(
+        0, 1, 2, 3, 1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0, 0, 1, 2, 3, 1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0,
+    );
+    _mm256_shuffle_epi8(code, _mm256_and_si256(nibbles, _mm256_set1_epi16(0x0c03)))
 }
 
 /// The products of Q6_K blocks: see `Simd::dots_q6`.

@@ -241,6 +241,9 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
         fn dots_q8(self, blocks: [&[u8; 34]; 4], acts: &[i8; 32]) -> [__m256i; 4] {
             integer::dots_q8(blocks, acts)
         }
+        fn dots_q2(self, blocks: [&[u8; 18]; 4], acts: &[i8; 96]) -> [__m256i; 4] {
+            integer::dots_q2(blocks, acts)
+        }
         fn dots_q6(self, blocks: [&[u8; 210]; 4], acts: &[i8; BLOCK]) -> [__m256i; 4] {
             integer::dots_q6(blocks, acts)
         }

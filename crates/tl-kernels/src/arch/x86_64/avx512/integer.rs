@@ -1,7 +1,7 @@
-//! Products of Q8_0 and Q6_K blocks with INT8 activations, with AVX-512 BW and with VNNI.
+//! Products of Q8_0, Q6_K and Q2_0 blocks with INT8 activations, with AVX-512 BW and with VNNI.
 //!
 //! `vpdpbusd` wants one unsigned operand: the Q8_0 weight plus 128, and 128 times the activations is taken off again. Pairs
-//! of Q6_K products stay in 16 bits as in the AVX2 form.
+//! of Q6_K and Q2_0 products stay in 16 bits as in the AVX2 form.
 
 use std::arch::x86_64::*;
 
@@ -21,6 +21,41 @@ pub(super) fn dots_q8_vnni(blocks: [&[u8; 34]; 4], acts: &[i8; 32]) -> [__m512i;
         let weights = unsafe { _mm256_loadu_si256(block[2..].as_ptr().cast()) };
         let unsigned = _mm256_xor_si256(weights, _mm256_set1_epi8(-128));
         *sums = _mm512_zextsi256_si512(_mm256_dpbusd_epi32(offset, unsigned, acts));
+    }
+    sums
+}
+
+/// See `Simd::dots_q2`. A block is one register; the steps are those of the AVX2 form.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2")]
+#[inline]
+pub(super) fn dots_q2(blocks: [&[u8; 18]; 4], acts: &[i8; 96]) -> [__m512i; 4] {
+    // SAFETY: the loads read 32 activations each.
+    let x = unsafe { [_mm256_loadu_si256(acts.as_ptr().cast()), _mm256_loadu_si256(acts[64..].as_ptr().cast())] };
+    let x = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(x[0]), x[1]);
+    let offset = _mm512_maddubs_epi16(_mm512_set1_epi8(1), x);
+    // Each byte four times, for the four weights in it.
+    let fours = _mm_setr_epi8(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
+    let quarter = _mm512_setr_epi64(
+        0,
+        0,
+        0x0404_0404_0404_0404,
+        0x0404_0404_0404_0404,
+        0x0808_0808_0808_0808,
+        0x0808_0808_0808_0808,
+        0x0c0c_0c0c_0c0c_0c0c,
+        0x0c0c_0c0c_0c0c_0c0c,
+    );
+    let fours = _mm512_add_epi8(_mm512_broadcast_i32x4(fours), quarter);
+    let code = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 2, 3, 1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0));
+    let mut sums = [_mm512_setzero_si512(); 4];
+    for (sum, block) in sums.iter_mut().zip(blocks) {
+        // SAFETY: the load reads the 16 bytes behind the scale.
+        let packed = _mm512_broadcast_i32x4(unsafe { _mm_loadu_si128(block[2..].as_ptr().cast()) });
+        let bytes = _mm512_shuffle_epi8(packed, fours);
+        let nibbles = _mm512_mask_blend_epi16(0xaaaa_aaaa, bytes, _mm512_srli_epi16::<4>(bytes));
+        let codes = _mm512_shuffle_epi8(code, _mm512_and_si512(nibbles, _mm512_set1_epi16(0x0c03)));
+        let pairs = _mm512_sub_epi16(_mm512_maddubs_epi16(codes, x), offset);
+        *sum = _mm512_madd_epi16(pairs, _mm512_set1_epi16(1));
     }
     sums
 }

@@ -199,6 +199,9 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
             let [a, b, c, d] = avx2::dots_q8(blocks, acts);
             [_mm512_zextsi256_si512(a), _mm512_zextsi256_si512(b), _mm512_zextsi256_si512(c), _mm512_zextsi256_si512(d)]
         }
+        fn dots_q2(self, blocks: [&[u8; 18]; 4], acts: &[i8; 96]) -> [__m512i; 4] {
+            integer::dots_q2(blocks, acts)
+        }
         fn dots_q6(self, blocks: [&[u8; 210]; 4], acts: &[i8; BLOCK]) -> [__m512i; 4] {
             integer::dots_q6(blocks, acts)
         }
