@@ -2,6 +2,7 @@
 
 pub(crate) mod adapt;
 pub(crate) mod bench;
+pub(crate) mod convert;
 pub(crate) mod distill;
 pub(crate) mod doctor;
 pub(crate) mod dump;

@@ -6,6 +6,7 @@ mod error;
 mod file;
 pub(crate) mod header;
 mod metadata;
+mod q2_0;
 mod split;
 pub(crate) mod value;
 mod writer;

@@ -1,5 +1,6 @@
 //! Whole models of either container format: finding and opening them, their identity, and the check of all weights.
 
+mod convert;
 mod defect;
 mod error;
 mod folder;
@@ -7,6 +8,7 @@ pub(crate) mod identity;
 mod locate;
 mod open;
 mod recognition;
+mod replace;
 mod rewrite;
 mod role;
 mod scan;
@@ -14,6 +16,7 @@ mod verify;
 mod weightless;
 mod zeros;
 
+pub use convert::{Converted, convert};
 pub use defect::{Defect, DefectKind};
 pub use error::ModelError;
 pub use identity::{identity, identity_of, local_state};

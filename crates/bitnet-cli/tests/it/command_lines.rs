@@ -198,6 +198,19 @@ fn a_student_does_not_replace_its_teacher() {
 }
 
 #[test]
+fn convert() {
+    refused(&["convert"], &[(&[], &["--model", "--to", "--out"])]);
+    refused(
+        &["convert", "-m", MODEL, "-o", "out.gguf"],
+        &[
+            (&[], &["--to"]),
+            (&["--to", "q8_0"], &["--to", "tq2_0", "q2_0_g128"]),
+            (&["--to", "tq2_0", "--i2s-layout", "mips"], &["--i2s-layout", "arm"]),
+        ],
+    );
+}
+
+#[test]
 fn inspect_verify_and_doctor() {
     refused(
         &["inspect"],

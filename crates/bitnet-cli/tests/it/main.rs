@@ -7,6 +7,7 @@ mod bench;
 mod chat;
 mod command_lines;
 mod common;
+mod convert;
 mod doctor;
 mod dump;
 mod embed;

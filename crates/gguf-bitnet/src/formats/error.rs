@@ -41,8 +41,26 @@ pub enum FormatError {
     /// Ternary data that cannot be decoded, or weights that cannot be made ternary.
     #[error(transparent)]
     Ternary(#[from] ternary_core::Error),
+    /// A type without trits where trits are read or written.
+    #[error("{ty} has no trits that could be converted: quantise the original model instead")]
+    NotTernary { ty: TensorType },
+    /// Code 3 in a type that gives it a value.
+    #[error(
+        "weight {at} is 2 times its scale (code 3 of {ty}), so the tensor is not ternary: run it as it is, or quantise the original"
+    )]
+    NotATrit {
+        ty: TensorType,
+        /// Index in the tensor.
+        at: u64,
+    },
+    /// Groups with different scales that one scale would have to replace.
+    #[error("row {row} has scales of {a} and {b} where {ty} has one: choose a type with smaller blocks")]
+    ScalesDiffer { ty: TensorType, row: u64, a: f32, b: f32 },
+    /// An F32 scale for a type that stores F16.
+    #[error("the scale {scale} is no F16 number, and {ty} stores scales as F16: choose I2_S or IQ2_BN")]
+    ScaleNotF16 { ty: TensorType, scale: f32 },
     /// A type that is read only.
-    #[error("{ty} cannot be written: choose F32, F16, BF16, Q8_0, Q6_K, TQ1_0, TQ2_0 or BITNET_T158")]
+    #[error("{ty} cannot be written: choose F32, F16, BF16, Q8_0, Q6_K, Q2_0, TQ1_0, TQ2_0 or BITNET_T158")]
     NotWritable { ty: TensorType },
     /// A value that is NaN or infinite, or too large for the type.
     #[error("element {at} is {value}, which {ty} cannot hold: repair the weights")]

@@ -4,6 +4,8 @@
 
 use ternary_core::{Error, Packing, Rounding};
 
+use super::trit_coder::TritCoder;
+
 /// Identity and block size of a format.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Layout {
@@ -22,6 +24,8 @@ pub(crate) struct Layout {
 pub(crate) enum Extent {
     /// Each row is a whole number of blocks, so a row can be cut out of the tensor.
     Rows,
+    /// As `Rows`, with `head_bytes` more bytes in front of each row; [`Format::decode`] takes one row.
+    HeadedRows { head_bytes: usize },
     /// The flattened tensor is a whole number of blocks, and `tail_bytes` more bytes follow the last one.
     Tensor { tail_bytes: u64 },
     /// Blocks run over the flattened tensor; the last one is padded.
@@ -40,6 +44,8 @@ pub(crate) enum Invalid {
     Float(FloatBits),
     /// F16 scales or minima at these offsets that are NaN or infinite, and two-bit codes 3 in the first `codes` bytes.
     Block { scales: &'static [usize], codes: usize },
+    /// An F32 at the head of each row that is NaN or infinite.
+    RowScale,
     /// A scale that is NaN or infinite, for blocks that store it as something else than an F16.
     Scale(fn(block: &[u8]) -> f32),
 }
@@ -86,6 +92,11 @@ pub(crate) trait Format: Sync {
 
     /// The packing of a format whose rows are ternary blocks of 256 weights.
     fn packing(&self) -> Option<Packing> {
+        None
+    }
+
+    /// The coder of trits, for a ternary format that can be converted without loss.
+    fn trits(&self) -> Option<&dyn TritCoder> {
         None
     }
 

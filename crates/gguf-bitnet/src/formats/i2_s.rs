@@ -3,6 +3,7 @@
 use ternary_core::{Error, I2sLayout};
 
 use super::format::{Extent, Format, Invalid, Layout};
+use super::trit_coder::{ScaleKind, TritCoder, TritGroup};
 
 /// Bytes after the packed codes of an I2_S tensor; the first four are its F32 scale.
 pub(crate) const I2S_TAIL_BYTES: u64 = 32;
@@ -30,6 +31,10 @@ impl Format for I2s {
         true
     }
 
+    fn trits(&self) -> Option<&dyn TritCoder> {
+        Some(self)
+    }
+
     fn invalid(&self) -> Invalid {
         Invalid::Block { scales: &[], codes: self.layout.group() / 4 }
     }
@@ -39,6 +44,28 @@ impl Format for I2s {
         for (out, trit) in out.iter_mut().zip(trits) {
             *out = f32::from(trit) * scale;
         }
+        Ok(())
+    }
+}
+
+impl TritCoder for I2s {
+    fn group(&self) -> TritGroup {
+        TritGroup::Tensor
+    }
+
+    fn scale_kind(&self) -> ScaleKind {
+        ScaleKind::F32
+    }
+
+    fn read(&self, bytes: &[u8], _cols: usize, trits: &mut [i8], scales: &mut [f32]) -> Result<(), Error> {
+        let (read, scale) = self.layout.decode(bytes, trits.len())?;
+        trits.copy_from_slice(&read);
+        scales.fill(scale);
+        Ok(())
+    }
+
+    fn write(&self, trits: &[i8], _cols: usize, scales: &[f32], out: &mut [u8]) -> Result<(), Error> {
+        out.copy_from_slice(&self.layout.encode(trits, scales[0])?);
         Ok(())
     }
 }

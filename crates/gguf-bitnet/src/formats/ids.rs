@@ -24,11 +24,11 @@ const UNSUPPORTED: &[(u32, &str, &str)] = &[
     (33, "Q4_0_8_8", OLD),
     (40, "NVFP4", OTHER),
     (41, "Q1_0", OTHER),
-    (42, "Q2_0", OTHER),
 ];
 
 impl TensorType {
-    /// The type with a GGML id. The id of I2_S gives the x86 layout, the id of BITNET_T158 the layout by rows.
+    /// The type with a GGML id. The id of I2_S gives the x86 layout, the id of BITNET_T158 the layout by rows, the id of
+    /// Q2_0 blocks of 64.
     ///
     /// # Errors
     /// [`FormatError::UnsupportedType`] for a type of the format that is not decoded here,
@@ -46,9 +46,32 @@ impl TensorType {
     }
 }
 
+/// `general.file_type` of a file most of whose weights have a type.
+const FILE_TYPES: &[(TensorType, u32)] = &[
+    (TensorType::F32, 0),
+    (TensorType::F16, 1),
+    (TensorType::Q8_0, 7),
+    (TensorType::Q6K, 18),
+    (TensorType::Bf16, 32),
+    (TensorType::Tq1_0, 36),
+    (TensorType::Tq2_0, 37),
+    (TensorType::Q2_0, 41),
+    // The numbers of bitnet.cpp and of ik_llama.cpp; another program may give them another meaning.
+    (TensorType::I2s, 40),
+    (TensorType::I2sArm, 40),
+    (TensorType::Iq2Bn, 137),
+];
+
+impl TensorType {
+    /// `general.file_type` of a file most of whose weights have this type; `None` for a type without a number.
+    pub fn file_type(self) -> Option<u32> {
+        FILE_TYPES.iter().find(|entry| entry.0 == self).map(|entry| entry.1)
+    }
+}
+
 /// A name that is no tensor type.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{name}` is no tensor type: use a GGUF name such as F16, BF16, Q8_0, Q6_K, TQ1_0 or TQ2_0")]
+#[error("`{name}` is no tensor type: use a GGUF name such as F16, BF16, Q8_0, Q6_K, Q2_0, TQ1_0 or TQ2_0")]
 pub struct UnknownTypeName {
     /// The name as it was given.
     pub name: String,
@@ -77,6 +100,7 @@ mod tests {
             let back = TensorType::from_id(id).unwrap();
             match ty {
                 TensorType::I2sArm => assert_eq!(back, TensorType::I2s),
+                TensorType::Q2_0G128 => assert_eq!(back, TensorType::Q2_0),
                 TensorType::BitnetT158Flat => assert_eq!(back, TensorType::BitnetT158),
                 _ => assert_eq!(back, ty),
             }

@@ -25,7 +25,12 @@ impl TensorType {
         if !cols.is_multiple_of(block) {
             return Err(FormatError::RowNotBlocks { cols, ty: self, block }.into());
         }
-        (cols / block).checked_mul(self.block_bytes()).ok_or_else(|| overflow(&[cols]).into())
+        let head = match self.format().extent() {
+            Extent::HeadedRows { head_bytes } => head_bytes,
+            _ => 0,
+        };
+        let blocks = (cols / block).checked_mul(self.block_bytes());
+        blocks.and_then(|bytes| bytes.checked_add(head)).ok_or_else(|| overflow(&[cols]).into())
     }
 
     /// Bytes of a whole tensor of a row-major shape (empty for a scalar).
@@ -52,6 +57,11 @@ impl TensorType {
                     return Err(FormatError::NotGroups { elements, ty: self, group: block }.into());
                 }
                 (elements / block, 0)
+            }
+            Extent::HeadedRows { head_bytes } => {
+                let cols = shape.last().copied().unwrap_or(1);
+                self.row_bytes(cols)?;
+                (elements / block, elements / cols.max(1) as u64 * head_bytes as u64)
             }
             Extent::Rows => {
                 let cols = shape.last().copied().unwrap_or(1);

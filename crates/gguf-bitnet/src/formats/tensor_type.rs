@@ -11,9 +11,10 @@ use ternary_core::Packing;
 
 use super::format::{Extent, Format};
 use super::{
-    f8, floats, i2_s, integers, iq1_s, q2_k, q3_k, q4_0, q4_1, q4_k, q5_0, q5_1, q5_k, q6_k, q8_0, ternary, u8_trits,
+    f8, floats, i2_s, integers, iq1_s, q2_0, q2_k, q3_k, q4_0, q4_1, q4_k, q5_0, q5_1, q5_k, q6_k, q8_0, ternary,
+    u8_trits,
 };
-use super::{iq1_m, iq2_s, iq2_xs, iq2_xxs, iq3_s, iq3_xxs, iq4_nl, iq4_xs, mxfp4};
+use super::{iq1_m, iq2_bn, iq2_s, iq2_xs, iq2_xxs, iq3_s, iq3_xxs, iq4_nl, iq4_xs, mxfp4};
 
 /// Declares [`TensorType`] and the table of formats that its variants index.
 macro_rules! tensor_types {
@@ -96,6 +97,12 @@ tensor_types! {
     I2sArm = i2_s::ARM,
     /// 4-bit floating-point numbers, one power of two per 32.
     Mxfp4 = mxfp4::MXFP4,
+    /// Ternary, 2-bit codes four to a byte in order, one F16 scale per 64: llama.cpp's Q2_0.
+    Q2_0 = q2_0::Q2_0::<64>,
+    /// As [`TensorType::Q2_0`] with one scale per 128, of a fork that gives it the same id.
+    Q2_0G128 = q2_0::Q2_0::<128>,
+    /// Ternary, ik_llama.cpp's 2-bit codes, one F32 scale per row.
+    Iq2Bn = iq2_bn::Iq2Bn,
     /// Ternary, 2-bit codes four to a byte in order, one F16 scale per 256.
     BitnetT158 = ternary::BITNET_T158,
     /// [`TensorType::BitnetT158`] blocks over the flattened tensor, the last one padded: rows do not
@@ -142,7 +149,7 @@ impl TensorType {
 
     /// Whether the layout runs over the whole tensor, so that no single row can be cut out.
     pub(crate) fn is_whole_tensor(self) -> bool {
-        self.format().extent() != Extent::Rows
+        !matches!(self.format().extent(), Extent::Rows | Extent::HeadedRows { .. })
     }
 
     /// Whether every weight is -1, 0 or +1 times a scale.

@@ -1,8 +1,9 @@
 //! TQ1_0, TQ2_0 and BITNET_T158: blocks of 256 trits with an F16 scale behind them, coded by `ternary-core`.
 
-use ternary_core::{BLOCK, Error, Packing, TernaryBlock};
+use ternary_core::{BLOCK, Error, Packing, TernaryBlock, f16};
 
 use super::format::{Encoder, Encoding, Extent, Format, Invalid, Layout};
+use super::trit_coder::{ScaleKind, TritCoder, TritGroup};
 
 /// Ternary blocks of one packing, row by row.
 pub(super) struct Ternary {
@@ -33,6 +34,10 @@ impl Format for Ternary {
         Some(self.packing)
     }
 
+    fn trits(&self) -> Option<&dyn TritCoder> {
+        Some(self)
+    }
+
     fn invalid(&self) -> Invalid {
         Invalid::Block { scales: self.scale, codes: self.two_bit_codes }
     }
@@ -55,6 +60,32 @@ impl Format for Ternary {
 impl Encoder for Ternary {
     fn encode(&self, row: &[f32], encoding: Encoding<'_>, out: &mut [u8]) -> Result<(), Error> {
         ternary_core::quantize_row(self.packing, encoding.rounding, row, encoding.importance, out)
+    }
+}
+
+impl TritCoder for Ternary {
+    fn group(&self) -> TritGroup {
+        TritGroup::Block(BLOCK)
+    }
+
+    fn scale_kind(&self) -> ScaleKind {
+        ScaleKind::F16
+    }
+
+    fn read(&self, bytes: &[u8], _cols: usize, trits: &mut [i8], scales: &mut [f32]) -> Result<(), Error> {
+        let blocks = trits.as_chunks_mut().0.iter_mut().zip(bytes.chunks_exact(self.packing.block_bytes()));
+        for (b, ((trits, bytes), scale)) in blocks.zip(scales).enumerate() {
+            *scale = self.packing.decode(bytes, trits).map_err(|e| e.offset_block(b))?.to_f32();
+        }
+        Ok(())
+    }
+
+    fn write(&self, trits: &[i8], _cols: usize, scales: &[f32], out: &mut [u8]) -> Result<(), Error> {
+        let blocks = trits.as_chunks().0.iter().zip(out.chunks_exact_mut(self.packing.block_bytes()));
+        for ((trits, out), &scale) in blocks.zip(scales) {
+            self.packing.encode(trits, f16::from_f32(scale), out);
+        }
+        Ok(())
     }
 }
 

@@ -16,6 +16,10 @@ pub(crate) fn is_zero(ty: TensorType, bytes: &[u8]) -> bool {
         let scale = tail.first_chunk().map_or(f32::NAN, |&b| f32::from_le_bytes(b));
         return scale == 0.0 || scale.is_finite() && codes.iter().all(|&code| code == 0b0101_0101);
     }
+    if let Extent::HeadedRows { .. } = format.extent() {
+        // The codes of 0 are no zero bytes, and the rows cannot be told apart here: only a hole counts.
+        return is_zeroed(bytes);
+    }
     if format.extent() == Extent::Planes {
         // Bytes of 0 are weights of -1; no matrix has nothing else, but a hole does.
         return is_zeroed(bytes) || bytes.iter().all(|&codes| codes == 0b0101_0101);

@@ -8,7 +8,7 @@
 //! weight.
 
 use super::error::GgufError;
-use super::header::{Header, RawInfo};
+use super::header::{Header, RawInfo, fits_span};
 use super::metadata::Metadata;
 use crate::error::Result;
 use crate::formats::TensorType;
@@ -75,10 +75,7 @@ struct Fit {
 
 impl Fit {
     fn of(info: &RawInfo, span: u64, alignment: u64) -> Fit {
-        // A span is the data alone, or the data padded to the alignment.
-        let fits = |bytes: u64| {
-            bytes <= span && bytes.checked_next_multiple_of(alignment).is_some_and(|padded| span <= padded)
-        };
+        let fits = |bytes: u64| fits_span(bytes, span, alignment);
         let elements = info.elements();
         Fit { ternary: fits(bytes_as_ternary(elements)), bf16: fits(bytes_as_bf16(elements)) }
     }

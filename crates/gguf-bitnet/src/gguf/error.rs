@@ -120,7 +120,7 @@ pub enum GgufError {
         offset: u64,
         alignment: u64,
     },
-    /// Type id 30 or 29 in a craftsman file whose span fits neither or both meanings.
+    /// A type id with two meanings (30 and 29 in a craftsman file, 42 in any) where the span fits neither or both.
     #[error(
         "type id {id} spans {span} bytes for {elements} weights, which fits {reading}: \
          export the file again with standard type ids"
@@ -131,7 +131,7 @@ pub enum GgufError {
         span: u64,
         /// Weights of the tensor.
         elements: u64,
-        /// `both BF16 and BITNET_T158`, or `neither`.
+        /// The two meanings, and whether both fit or neither.
         reading: &'static str,
     },
     /// A file of a split set that was handed over without its path.

@@ -14,6 +14,7 @@ use super::craftsman;
 use super::error::GgufError;
 use super::header::{self, Header};
 use super::metadata::Metadata;
+use super::q2_0;
 use super::split::{self, SplitInfo};
 use crate::error::{Locate, Result};
 use crate::formats::TensorType;
@@ -325,6 +326,7 @@ fn layout(header: &Header, file_bytes: usize, options: OpenOptions) -> Result<La
     }
 
     let is_craftsman = craftsman::is_craftsman(header, |i| spans[i]);
+    let q2_0 = q2_0::meaning(header, |i| spans[i])?;
     let mut tensors = Vec::with_capacity(header.infos.len());
     for (info, &span) in header.infos.iter().zip(&spans) {
         let checked = || -> Result<(TensorInfo, Range<usize>)> {
@@ -335,6 +337,7 @@ fn layout(header: &Header, file_bytes: usize, options: OpenOptions) -> Result<La
             };
             let ty = match (ty, options.i2s_layout) {
                 (TensorType::I2s, I2sLayout::Arm) => TensorType::I2sArm,
+                (TensorType::Q2_0, _) => q2_0,
                 (ty, _) => ty,
             };
             let mut shape = info.dims.clone();

@@ -51,6 +51,11 @@ impl RawInfo {
     }
 }
 
+/// Whether data of `bytes` bytes fill the span up to the next tensor, with or without their padding.
+pub(super) fn fits_span(bytes: u64, span: u64, alignment: u64) -> bool {
+    bytes <= span && bytes.checked_next_multiple_of(alignment).is_some_and(|padded| span <= padded)
+}
+
 /// The header of one file, parsed.
 #[derive(Debug)]
 pub(super) struct Header {

@@ -249,8 +249,8 @@ fn check_info(info: &TensorInfo) -> Result<()> {
     if let Some(dim) = info.shape.iter().rev().position(|&d| d == 0) {
         return Err(SourceError::ZeroDimension { dim }.into());
     }
-    if matches!(info.ty, TensorType::BitnetT158Flat | TensorType::I2sArm) {
-        // Every other reader takes these ids for another layout and would read wrong weights.
+    if info.ty == TensorType::BitnetT158Flat {
+        // Every other reader takes its id for another layout and would read wrong weights.
         return Err(FormatError::NotWritable { ty: info.ty }.into());
     }
     let expected = info.ty.tensor_bytes(&info.shape)?;

@@ -53,6 +53,15 @@ pub enum ModelError {
     /// A split set, whose metadata cannot be replaced.
     #[error("the model is split into {count} files; metadata can be replaced in a single file only: merge them first")]
     SplitRewrite { count: usize },
+    /// A model without trits, or with trits that no other type takes.
+    #[error("the model has no tensor of trits to convert: `bitnet quantize` makes ternary weights of others")]
+    NothingToConvert,
+    /// An output that is the model it is made from.
+    #[error("the output is a file of the model that is converted: name another one")]
+    OutputIsSource,
+    /// A written tensor that is not the one of the source.
+    #[error("the written tensor differs from the one that was read: check the disk and the memory of this machine")]
+    NotConverted,
     /// A file whose end was never written.
     #[error("{tail} (--allow-zero uses it as it is)")]
     ZeroTail { tail: ZeroTail },

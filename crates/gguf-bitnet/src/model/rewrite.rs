@@ -3,18 +3,15 @@
 //! **Invariant:** the file at the path is either as it was or complete with the new metadata; its identity is the one the
 //! caller expects, checked on the copy before the copy takes the file's place.
 
-use std::io::BufWriter;
 use std::path::Path;
 
 use super::error::ModelError;
 use super::identity::identity_of;
-use crate::error::{Error, Locate, Result};
-use crate::gguf::GgufFile;
-use crate::gguf::GgufWriter;
-use crate::gguf::Metadata;
+use super::replace::replace_checked;
+use crate::error::{Locate, Result};
+use crate::gguf::{GgufFile, GgufWriter, Metadata, OpenOptions};
 use crate::source::TensorSource;
-use crate::store::disk::{create_temporary, parent, require_space, sync_dir, with_suffix};
-use crate::store::output_path;
+use crate::store::{output_path, require_space};
 
 /// Bytes of a tensor that are copied before its pages are handed back.
 const CHUNK_BYTES: usize = 32 << 20;
@@ -43,48 +40,42 @@ pub fn rewrite_metadata(
     change(&mut metadata);
     let mut writer = GgufWriter::new(&metadata, file.tensors().to_vec()).map_err(|e| e.in_file(path))?;
     require_space(path, writer.file_bytes())?;
-    let copy = &with_suffix(path, ".rewrite.tmp");
     let total: u64 = file.tensors().iter().map(|info| info.bytes).sum();
-    let written = (move || {
-        let out = create_temporary(copy).map_err(Error::io("create", copy))?;
-        out.set_permissions(std::fs::metadata(path).map_err(Error::io("examine", path))?.permissions())
-            .map_err(Error::io("prepare", copy))?;
-        let mut out = BufWriter::with_capacity(1 << 20, out);
-        writer.begin(&mut out)?;
-        let mut done = 0;
-        for index in 0..file.tensors().len() {
-            let data = file.bytes(index)?;
-            for chunk in data.chunks(CHUNK_BYTES) {
-                writer.write_tensor(&mut out, index, chunk)?;
-                file.release(index);
-                done += chunk.len() as u64;
-                progress(done, 2 * total);
+    let progress = std::cell::RefCell::new(progress);
+    let report = |done| (progress.borrow_mut())(done, 2 * total);
+    replace_checked(
+        path,
+        OpenOptions::default(),
+        |out| {
+            writer.begin(out)?;
+            let mut done = 0;
+            for index in 0..file.tensors().len() {
+                let data = file.bytes(index)?;
+                for chunk in data.chunks(CHUNK_BYTES) {
+                    writer.write_tensor(out, index, chunk)?;
+                    file.release(index);
+                    done += chunk.len() as u64;
+                    report(done);
+                }
             }
-        }
-        writer.finish()?;
-        let out = out.into_inner().map_err(|e| Error::io("write", copy)(e.into_error()))?;
-        out.sync_all().map_err(Error::io("write", copy))?;
-        drop(out);
-        let written = GgufFile::open(copy)?;
-        let got = identity_of(&written, Some(written.metadata()), &mut |done, _| progress(total + done, 2 * total))?;
-        if got.to_hex().as_str() != identity {
-            return Err(ModelError::IdentityChanged { expected: identity.to_owned(), got: got.to_string() }.into());
-        }
-        // Windows cannot replace a file that is open.
-        drop((written, file));
-        std::fs::rename(copy, path).map_err(Error::io("replace", path))?;
-        sync_dir(parent(path))
-    })();
-    written.map_err(|error| {
-        // After a successful rename there is no copy to remove, so a failure is ignored.
-        let _ = std::fs::remove_file(copy);
-        error.in_file(path)
-    })
+            // Windows cannot replace a file that is open.
+            drop(file);
+            writer.finish()
+        },
+        |written| {
+            let got = identity_of(written, Some(written.metadata()), &mut |done, _| report(total + done))?;
+            if got.to_hex().as_str() != identity {
+                return Err(ModelError::IdentityChanged { expected: identity.to_owned(), got: got.to_string() }.into());
+            }
+            Ok(())
+        },
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Error;
     use crate::{TensorInfo, TensorType, identity};
     use ternary_core::Bytes;
 

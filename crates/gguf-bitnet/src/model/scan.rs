@@ -36,6 +36,9 @@ const KINDS: [DefectKind; 5] = [
 
 /// Scans a chunk of whole blocks that starts at byte `offset` of its tensor.
 pub(super) fn chunk(info: &TensorInfo, offset: usize, chunk: &[u8]) -> Vec<(DefectKind, Finding)> {
+    if let Extent::HeadedRows { .. } = info.ty.format().extent() {
+        return found(row_scales(info, offset, chunk));
+    }
     let block_bytes = info.ty.block_bytes();
     let findings = chunk
         .par_chunks(TASK_BLOCKS * block_bytes)
@@ -81,6 +84,7 @@ pub(super) fn total(info: &TensorInfo, kind: DefectKind) -> u64 {
     match (kind, info.ty.format().invalid()) {
         (DefectKind::ScaleNotFinite, Invalid::Block { scales, .. }) => (blocks * scales.len() as u64).max(1),
         (DefectKind::ScaleNotFinite, Invalid::Scale(_)) => blocks,
+        (DefectKind::ScaleNotFinite, Invalid::RowScale) => info.rows() as u64,
         _ => info.elements() as u64,
     }
 }
@@ -106,7 +110,8 @@ fn scan_block(info: &TensorInfo, index: usize, block: &[u8], findings: &mut Find
     let element = index as u64 * info.ty.block_len() as u64;
     let left = (info.elements() as u64).saturating_sub(element);
     match format.invalid() {
-        Invalid::Never => {}
+        // Rows with heads have a scan of their own.
+        Invalid::Never | Invalid::RowScale => {}
         Invalid::Float(bits) => {
             if let Some(kind) = float_defect(bits, block) {
                 note(findings, kind, 1, element);
@@ -136,7 +141,9 @@ fn scan_block(info: &TensorInfo, index: usize, block: &[u8], findings: &mut Find
             }
             let invalid = match format.extent() {
                 Extent::PaddedTensor => invalid_codes_of(block, left),
-                Extent::Rows | Extent::Tensor { .. } | Extent::Planes => invalid_codes(&block[..codes]),
+                Extent::Rows | Extent::HeadedRows { .. } | Extent::Tensor { .. } | Extent::Planes => {
+                    invalid_codes(&block[..codes])
+                }
             };
             if invalid > 0 {
                 let first =
@@ -145,6 +152,20 @@ fn scan_block(info: &TensorInfo, index: usize, block: &[u8], findings: &mut Find
             }
         }
     }
+}
+
+/// Scans the scales at the heads of rows. A chunk holds each of them whole, as it starts and ends with a block.
+fn row_scales(info: &TensorInfo, offset: usize, chunk: &[u8]) -> Findings {
+    let mut findings = Findings::default();
+    let row_bytes = info.ty.row_bytes(info.cols()).map_or(usize::MAX, |bytes| bytes.max(1));
+    for row in offset.div_ceil(row_bytes).. {
+        let head = row.checked_mul(row_bytes).and_then(|at| chunk.get(at - offset..)).and_then(|row| row.first_chunk());
+        let Some(&head) = head else { break };
+        if !f32::from_le_bytes(head).is_finite() {
+            note(&mut findings, DefectKind::ScaleNotFinite, 1, (row * info.cols()) as u64);
+        }
+    }
+    findings
 }
 
 /// The first weight with code 3 in byte `index` of a tensor in planes, which has one.
@@ -173,7 +194,7 @@ fn invalid_codes_of(block: &[u8], left: u64) -> u64 {
 /// for a number that is not finite; for the other formats the answer is always yes.
 fn is_suspect(format: &dyn Format, bytes: &[u8]) -> bool {
     match format.invalid() {
-        Invalid::Never => false,
+        Invalid::Never | Invalid::RowScale => false,
         Invalid::Float(bits) => {
             let set = bits.not_finite();
             match format.layout().block_bytes {

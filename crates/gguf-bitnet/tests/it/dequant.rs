@@ -29,6 +29,25 @@ fn values_equal_the_reference_exactly() {
     }
 }
 
+/// Two-bit ternary types by their definitions; rows, because a row of IQ2_BN has its scale in front.
+#[test]
+fn rows_of_two_bit_codes_equal_their_definitions() {
+    let file = std::fs::read(fixtures::path("goldens/ggml/ternary.safetensors")).unwrap();
+    let golden = SafeTensors::deserialize(&file).unwrap();
+    for ty in [TensorType::Q2_0, TensorType::Q2_0G128, TensorType::Iq2Bn] {
+        let bytes = golden.tensor(&format!("{ty}.bytes")).unwrap();
+        let values = golden.tensor(&format!("{ty}.values")).unwrap();
+        let expected: Vec<f32> = values.data().as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect();
+        let cols = values.shape()[1];
+        let rows = bytes.data().chunks_exact(bytes.shape()[1]).zip(expected.chunks_exact(cols));
+        for (r, (bytes, expected)) in rows.enumerate() {
+            let mut out = vec![f32::NAN; cols];
+            dequantize(ty, bytes, &mut out).unwrap();
+            assert_eq!(out, expected, "{ty}, row {r}");
+        }
+    }
+}
+
 #[test]
 fn plain_numbers_widen() {
     let check = |ty, bytes: &[u8], expected: &[f32]| {

@@ -5,7 +5,7 @@ use half::{bf16, f16};
 use proptest::prelude::*;
 use ternary_core::Rounding;
 
-const WRITABLE: [TensorType; 8] = [
+const WRITABLE: [TensorType; 9] = [
     TensorType::F32,
     TensorType::F16,
     TensorType::Bf16,
@@ -14,6 +14,7 @@ const WRITABLE: [TensorType; 8] = [
     TensorType::Tq1_0,
     TensorType::Tq2_0,
     TensorType::BitnetT158,
+    TensorType::Q2_0,
 ];
 
 fn encode(ty: TensorType, row: &[f32]) -> Vec<u8> {

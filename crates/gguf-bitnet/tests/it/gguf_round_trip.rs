@@ -92,7 +92,10 @@ fn metadata() -> impl Strategy<Value = Metadata> {
 }
 
 fn storable() -> Vec<TensorType> {
-    let has_own_id = |t: &TensorType| t.id().is_some() && !matches!(t, TensorType::I2sArm | TensorType::BitnetT158Flat);
+    // Tensors as small as these do not tell the two layouts of id 42 apart.
+    let has_own_id = |t: &TensorType| {
+        t.id().is_some_and(|id| id != 42) && !matches!(t, TensorType::I2sArm | TensorType::BitnetT158Flat)
+    };
     TensorType::all().filter(has_own_id).collect()
 }
 

@@ -71,6 +71,10 @@ fn decode_stored_rows(source: &dyn TensorSource, index: usize, rows: Range<usize
     let info = &source.tensors()[index];
     let (bytes, cols) = (source.bytes(index)?, info.cols());
     if let Ok(row_bytes) = info.ty.row_bytes(cols) {
+        if let Extent::HeadedRows { .. } = info.ty.format().extent() {
+            let stored = bytes[rows.start * row_bytes..rows.end * row_bytes].chunks_exact(row_bytes);
+            return stored.zip(out.chunks_exact_mut(cols)).try_for_each(|(row, out)| dequantize(info.ty, row, out));
+        }
         return dequantize(info.ty, &bytes[rows.start * row_bytes..rows.end * row_bytes], out);
     }
     let wanted = rows.start * cols..rows.end * cols;
