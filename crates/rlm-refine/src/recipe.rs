@@ -4,18 +4,21 @@
 //! It holds the layer filter of the project: **routers, norms, biases, the embedding and the head are never ternary**;
 //! an override that asks for it is refused.
 //!
-//! | preset | routed + shared experts | dense FFN | attention | `attn_k_b` | `attn_v_b` | embedding, head |
+//! | preset | routed experts | shared experts | dense FFN | attention | `attn_k_b`, `attn_v_b` | embedding, head |
 //! |---|---|---|---|---|---|---|
-//! | `quality`  | TQ2_0 | TQ2_0 | Q8_0  | Q8_0 | Q8_0 | Q8_0 |
-//! | `balanced` | TQ2_0 | TQ2_0 | Q6_K  | Q6_K | Q6_K | Q6_K |
-//! | `8g`       | TQ1_0 | TQ1_0 | Q6_K  | Q6_K | Q6_K | Q6_K |
-//! | `phase1`   | TQ2_0 | F16   | F16   | F16  | F16  | F16  |
-//! | `phase2`   | TQ2_0 | TQ2_0 | TQ2_0 | Q8_0 | Q8_0 | F16  |
+//! | `quality`  | TQ2_0 | Q8_0  | Q8_0  | Q8_0  | Q8_0 | Q8_0 |
+//! | `balanced` | TQ2_0 | Q6_K  | Q6_K  | Q6_K  | Q6_K | Q6_K |
+//! | `8g`       | TQ1_0 | Q6_K  | Q6_K  | Q6_K  | Q6_K | Q6_K |
+//! | `phase1`   | TQ2_0 | TQ2_0 | F16   | F16   | F16  | F16  |
+//! | `phase2`   | TQ2_0 | TQ2_0 | TQ2_0 | TQ2_0 | Q8_0 | F16  |
 //!
 //! A search within a byte budget ([`PrecisionOptions`](crate::PrecisionOptions)) replaces the preset by a type per class.
 //!
-//! A row that does not fill the blocks of its type falls back to Q8_0 (rows of 32) or F16, and the report names it:
-//! `attn_k_b` of GLM-4.7-Flash has rows of 192 and becomes Q8_0 where the table says Q6_K.
+//! A model without experts has the type of routed experts in its feed-forward parts.
+//!
+//! A row that does not fill the blocks of its type falls back, and the report names it: from a ternary type to Q2_0 (rows of
+//! 64 weights), from all types to Q8_0 (rows of 32) or F16. `attn_k_b` of GLM-4.7-Flash has rows of 192 and becomes Q8_0 where
+//! the table says Q6_K; it is never ternary.
 
 mod assign;
 mod error;

@@ -40,6 +40,9 @@ enum TernaryName {
     /// 1.6875 bits per weight
     #[value(name = "tq1_0")]
     Tq1_0,
+    /// 2.25 bits per weight, blocks of 64 for rows that are no multiple of 256
+    #[value(name = "q2_0")]
+    Q2_0,
     /// 2.0625 bits per weight, a type of our own that other engines refuse
     BitnetT158,
     /// No ternary tensor at all
@@ -70,6 +73,7 @@ impl RecipeArgs {
             Option::None => Ternary::Preset,
             Some(TernaryName::Tq2_0) => Ternary::Packed(TensorType::Tq2_0),
             Some(TernaryName::Tq1_0) => Ternary::Packed(TensorType::Tq1_0),
+            Some(TernaryName::Q2_0) => Ternary::Packed(TensorType::Q2_0),
             Some(TernaryName::BitnetT158) => Ternary::Packed(TensorType::BitnetT158),
             Some(TernaryName::None) => Ternary::None,
         };

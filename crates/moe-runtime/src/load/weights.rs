@@ -265,6 +265,7 @@ pub(crate) fn dense_type(ty: TensorType) -> Option<DenseType> {
         TensorType::Bf16 => DenseType::Bf16,
         TensorType::Q8_0 => DenseType::Q8_0,
         TensorType::Q6K => DenseType::Q6K,
+        TensorType::Q2_0 => DenseType::Q2_0,
         _ => return None,
     })
 }

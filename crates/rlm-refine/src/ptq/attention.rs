@@ -67,7 +67,7 @@ pub(super) fn calibrate_attention(
             let matrix = matrix(context, None, index, &tensors[&index])?;
             let seed = search.seed ^ (index as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
             let (rows, report) = solve(pool, &Search { seed, ..search.clone() }, &matrix, &inputs)?;
-            splice(plan, None, index, &rows, tensors);
+            splice(plan, None, index, &rows, tensors)?;
             reports.extend(report.map(|report| (name, report)));
         }
     }

@@ -227,7 +227,7 @@ fn calibrate_network(
     let search = Search { seed: search.seed ^ layer.wrapping_mul(0x9e37_79b9).wrapping_add(number), ..search.clone() };
     let (rows, report) = calibrate(pool, &search, network.weights, &matrices, [&fit, &held_out], &inputs)?;
     for (index, rows) in names.into_iter().zip(&rows) {
-        splice(plan, network.expert, index, rows, tensors);
+        splice(plan, network.expert, index, rows, tensors)?;
     }
     let pooled_tokens = pooled_fit + pooled_held_out;
     Ok(NetworkReport {

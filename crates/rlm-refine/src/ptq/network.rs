@@ -51,7 +51,7 @@ pub(super) fn calibrate(
     let part = |i: u64| Search { seed: search.seed.wrapping_mul(3).wrapping_add(i), ..search.clone() };
     let (mut gate_rows, mut up_rows, mut down_rows) = (Vec::new(), Vec::new(), Vec::new());
     let mut reports = [None; 3];
-    if gate.is_ternary || up.is_ternary {
+    if gate.block.is_some() || up.block.is_some() {
         let mut moments = [Moments::new(gate.cols, false), Moments::new(gate.cols, true)];
         for (moments, tokens) in moments.iter_mut().zip([fit, held_out]) {
             for_chunks(tokens, gate.cols, inputs, &mut |xq, xf, weights| moments.add(pool, xq, xf, weights))?;
@@ -60,7 +60,7 @@ pub(super) fn calibrate(
         (gate_rows, reports[0]) = solve(pool, &part(0), gate, &read)?;
         (up_rows, reports[1]) = solve(pool, &part(1), up, &read)?;
     }
-    if down.is_ternary {
+    if down.block.is_some() {
         let hidden = down.cols;
         let student = teacher.with_gate_and_up(linear(gate, &gate_rows)?, linear(up, &up_rows)?)?;
         let mut moments = [Moments::new(hidden, false), Moments::new(hidden, true)];
@@ -98,10 +98,8 @@ pub(super) fn solve(
     matrix: &Matrix,
     inputs: &InputMoments,
 ) -> Result<(Vec<Option<TernaryRow>>, Option<MatrixReport>)> {
-    if !matrix.is_ternary {
-        return Ok((Vec::new(), None));
-    }
-    let (rows, report) = Problem::new(pool, search, matrix, inputs)?.solve()?;
+    let Some(block) = matrix.block else { return Ok((Vec::new(), None)) };
+    let (rows, report) = Problem::new(pool, search, (matrix, block), inputs)?.solve()?;
     Ok((rows, Some(report)))
 }
 

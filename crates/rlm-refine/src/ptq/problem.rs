@@ -10,6 +10,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use ternary_core::BLOCK;
 use tl_kernels::Pool;
 
 use super::moments::{Moments, product};
@@ -43,8 +44,8 @@ pub(super) struct Matrix {
     pub(super) plain: Vec<f32>,
     /// Length of a row.
     pub(super) cols: usize,
-    /// Whether the matrix is ternary; others stay as they are.
-    pub(super) is_ternary: bool,
+    /// Weights that share a scale, where the matrix is ternary; others stay as they are.
+    pub(super) block: Option<usize>,
     /// The settings that an earlier run chose.
     pub(super) known: Option<MatrixSettings>,
 }
@@ -67,8 +68,8 @@ impl Matrix {
 pub(super) struct InputMoments {
     fit: Moments,
     held_out: Moments,
-    /// The shaped Hessians by their shrinkage.
-    quadratics: RefCell<Vec<(f64, Rc<Quadratic>)>>,
+    /// The shaped Hessians by their shrinkage and the length of their blocks.
+    quadratics: RefCell<Vec<(f64, usize, Rc<Quadratic>)>>,
 }
 
 impl InputMoments {
@@ -88,15 +89,15 @@ impl InputMoments {
         shaped
     }
 
-    /// The Hessian with a shrinkage, factored the first time it is asked for.
-    fn quadratic(&self, pool: &Pool, steps: &Steps, shrinkage: f64) -> Rc<Quadratic> {
+    /// The Hessian with a shrinkage, in blocks, factored the first time it is asked for.
+    fn quadratic(&self, pool: &Pool, steps: &Steps, shrinkage: f64, block: usize) -> Rc<Quadratic> {
         let mut quadratics = self.quadratics.borrow_mut();
-        if let Some((_, found)) = quadratics.iter().find(|(of, _)| *of == shrinkage) {
+        if let Some((.., found)) = quadratics.iter().find(|(of, length, _)| (*of, *length) == (shrinkage, block)) {
             return Rc::clone(found);
         }
         let hessian = self.shaped(&self.fit.student, shrinkage);
-        let made = Rc::new(Quadratic::new(pool, &hessian, self.fit.n, steps));
-        quadratics.push((shrinkage, Rc::clone(&made)));
+        let made = Rc::new(Quadratic::new(pool, &hessian, self.fit.n, block, steps));
+        quadratics.push((shrinkage, block, Rc::clone(&made)));
         made
     }
 }
@@ -106,6 +107,8 @@ pub(super) struct Problem<'a> {
     pool: &'a Pool,
     search: &'a Search,
     matrix: &'a Matrix,
+    /// Weights that share a scale.
+    block: usize,
     inputs: &'a InputMoments,
     /// `C w'` of every row on the held-out tokens, `[rows, cols]`.
     wanted: Vec<f32>,
@@ -132,15 +135,15 @@ impl Errors {
 }
 
 impl<'a> Problem<'a> {
-    /// The problem of `matrix`, which reads `inputs`.
+    /// The problem of `matrix`, whose blocks have `block` weights and which reads `inputs`.
     pub(super) fn new(
         pool: &'a Pool,
         search: &'a Search,
-        matrix: &'a Matrix,
+        (matrix, block): (&'a Matrix, usize),
         inputs: &'a InputMoments,
     ) -> Result<Self> {
         let wanted = product(pool, &matrix.teacher, &inputs.held_out.cross, matrix.cols)?;
-        Ok(Self { pool, search, matrix, inputs, wanted })
+        Ok(Self { pool, search, matrix, block, inputs, wanted })
     }
 
     /// The rows of the matrix, `None` for one that stays that of least squares, and what they achieve.
@@ -176,7 +179,7 @@ impl<'a> Problem<'a> {
             error_after: share(&after),
             rows: rows.len(),
             rows_calibrated: rows.iter().flatten().count(),
-            policy: TernaryScalePolicy::of(&self.matrix.values(&rows), output_cosine, settings),
+            policy: TernaryScalePolicy::of(&self.matrix.values(&rows), self.block, output_cosine, settings),
             known: settings.is_some() && self.matrix.known.is_some(),
         };
         Ok((rows, report))
@@ -248,13 +251,26 @@ impl<'a> Problem<'a> {
 
     /// The rows with these numbers, solved with `settings`.
     fn rows(&self, settings: &MatrixSettings, numbers: &[usize], effort: Effort) -> Result<Vec<Option<TernaryRow>>> {
+        match self.block {
+            64 => self.rows_of_blocks::<64>(settings, numbers, effort),
+            128 => self.rows_of_blocks::<128>(settings, numbers, effort),
+            _ => self.rows_of_blocks::<BLOCK>(settings, numbers, effort),
+        }
+    }
+
+    fn rows_of_blocks<const B: usize>(
+        &self,
+        settings: &MatrixSettings,
+        numbers: &[usize],
+        effort: Effort,
+    ) -> Result<Vec<Option<TernaryRow>>> {
         let (n, steps) = (self.matrix.cols, &self.search.steps);
         let shrinkage = if steps.has(Step::Shrinkage) { settings.shrinkage } else { 0.0 };
         let mix = if steps.has(Step::StudentInputs) { settings.target_mix } else { 0.0 };
         let teacher = self.teacher_rows(numbers);
         let targets = product(self.pool, &teacher, &self.target(shrinkage, mix), n)?;
-        let quadratic = self.inputs.quadratic(self.pool, steps, shrinkage);
-        let solver = RowSolver::new(&quadratic, steps, effort, settings.scale_grid);
+        let quadratic = self.inputs.quadratic(self.pool, steps, shrinkage, B);
+        let solver = RowSolver::<B>::new(&quadratic, steps, effort, settings.scale_grid);
         let mut rows: Vec<Option<TernaryRow>> = vec![None; numbers.len()];
         self.pool.chunks_mut(&mut rows, ROWS_PER_TASK, |task, out| {
             let (first, count) = (task * ROWS_PER_TASK, out.len());

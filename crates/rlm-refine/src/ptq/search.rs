@@ -4,7 +4,7 @@
 //! `s^2 t'Ht - 2 s t'c`. At the best scale `s = t'c / t'Ht` this is `-(t'c)^2 / t'Ht`, so the search maximises
 //!
 //! ```text
-//! gain(t) = (t'c)^2 / (t'Ht)      over t in {-1, 0, 1}^256 with t'c > 0
+//! gain(t) = (t'c)^2 / (t'Ht)      over t in {-1, 0, 1}^B with t'c > 0      B = 64, 128 or 256
 //! ```
 //!
 //! and has no scale to hold on to. With `y = Ht` at hand, the gain of another trit at one place costs a few operations,
@@ -13,17 +13,16 @@
 //! **Invariant:** the gain never falls below that of the start; the result depends on the arguments alone.
 
 use moe_runtime::SplitMix64;
-use ternary_core::BLOCK;
 use tl_kernels::dense::axpy_f32;
 
 /// Trits that a kick changes.
 const KICK_TRITS: usize = 6;
 
-/// The quadratic form of one block.
-pub(super) struct BlockProblem<'a> {
-    /// The symmetric matrix of the form, `[256, 256]`.
+/// The quadratic form of one block of `B` weights.
+pub(super) struct BlockProblem<'a, const B: usize> {
+    /// The symmetric matrix of the form, `[B, B]`.
     pub(super) hessian: &'a [f32],
-    /// The linear part `c` of the form, `[256]`.
+    /// The linear part `c` of the form, `[B]`.
     pub(super) target: &'a [f32],
 }
 
@@ -38,20 +37,20 @@ pub(super) struct Effort {
 
 /// Trits with the sums that their gain is made of.
 #[derive(Clone)]
-pub(super) struct Candidate {
-    pub(super) trits: [i8; BLOCK],
-    /// The product `H t`, `[256]`.
-    product: [f32; BLOCK],
+pub(super) struct Candidate<const B: usize> {
+    pub(super) trits: [i8; B],
+    /// The product `H t`, `[B]`.
+    product: [f32; B],
     /// The product `t'c` with the target.
     moment: f64,
     /// The square `t'Ht` under the Hessian.
     mass: f64,
 }
 
-impl Candidate {
-    /// The trits of a start, `[256]`.
-    pub(super) fn new(problem: &BlockProblem<'_>, trits: &[i8; BLOCK]) -> Self {
-        let mut candidate = Self { trits: *trits, product: [0.0; BLOCK], moment: 0.0, mass: 0.0 };
+impl<const B: usize> Candidate<B> {
+    /// The trits of a start, `[B]`.
+    pub(super) fn new(problem: &BlockProblem<'_, B>, trits: &[i8; B]) -> Self {
+        let mut candidate = Self { trits: *trits, product: [0.0; B], moment: 0.0, mass: 0.0 };
         for (i, &trit) in trits.iter().enumerate().filter(|(_, trit)| **trit != 0) {
             axpy_f32(f32::from(trit), problem.row(i), &mut candidate.product);
             candidate.moment += f64::from(trit) * f64::from(problem.target[i]);
@@ -75,23 +74,23 @@ impl Candidate {
     }
 
     /// The moment and the mass with `change` added to trit `i`.
-    fn after(&self, problem: &BlockProblem<'_>, i: usize, change: f64) -> (f64, f64) {
+    fn after(&self, problem: &BlockProblem<'_, B>, i: usize, change: f64) -> (f64, f64) {
         let (y, h) = (f64::from(self.product[i]), f64::from(problem.diagonal(i)));
         let moment = self.moment + change * f64::from(problem.target[i]);
         (moment, self.mass + change * (2.0 * y + change * h))
     }
 
-    fn change(&mut self, problem: &BlockProblem<'_>, i: usize, change: i8) {
+    fn change(&mut self, problem: &BlockProblem<'_, B>, i: usize, change: i8) {
         (self.moment, self.mass) = self.after(problem, i, f64::from(change));
         axpy_f32(f32::from(change), problem.row(i), &mut self.product);
         self.trits[i] += change;
     }
 
     /// Changes single trits while that raises the gain, in at most `sweeps` passes.
-    fn descend(&mut self, problem: &BlockProblem<'_>, sweeps: usize) {
+    fn descend(&mut self, problem: &BlockProblem<'_, B>, sweeps: usize) {
         for _ in 0..sweeps {
             let mut changed = false;
-            for i in 0..BLOCK {
+            for i in 0..B {
                 let mut best = (self.moment.max(0.0), self.mass, 0i8);
                 for change in changes(self.trits[i]) {
                     let (moment, mass) = self.after(problem, i, f64::from(change));
@@ -115,28 +114,28 @@ impl Candidate {
     }
 }
 
-impl BlockProblem<'_> {
+impl<const B: usize> BlockProblem<'_, B> {
     fn row(&self, i: usize) -> &[f32] {
-        &self.hessian[i * BLOCK..][..BLOCK]
+        &self.hessian[i * B..][..B]
     }
 
     fn diagonal(&self, i: usize) -> f32 {
-        self.hessian[i * BLOCK + i]
+        self.hessian[i * B + i]
     }
 
     /// Descends from `start`, then kicks and descends again, keeping what is better.
-    pub(super) fn search(&self, start: &[i8; BLOCK], effort: Effort, rng: &mut SplitMix64) -> Candidate {
+    pub(super) fn search(&self, start: &[i8; B], effort: Effort, rng: &mut SplitMix64) -> Candidate<B> {
         let mut best = Candidate::new(self, start);
         if best.gain() == 0.0 {
             // Nothing to descend from: the zero block, or a start that points away from the target.
-            best = Candidate::new(self, &[0; BLOCK]);
+            best = Candidate::new(self, &[0; B]);
         }
         best.descend(self, effort.sweeps);
         for _ in 0..effort.kicks {
             let mut kicked = best.clone();
             for _ in 0..KICK_TRITS {
                 let random = rng.next_u64();
-                let i = (random % BLOCK as u64) as usize;
+                let i = (random % B as u64) as usize;
                 let [one, other] = changes(kicked.trits[i]);
                 kicked.change(self, i, if random >> 63 == 0 { one } else { other });
             }
@@ -161,7 +160,7 @@ fn changes(trit: i8) -> [i8; 2] {
 mod tests {
     use super::*;
     use crate::ptq::samples::Samples;
-    use ternary_core::{Rounding, quantize_block};
+    use ternary_core::{BLOCK, Rounding, quantize_block};
 
     struct Block {
         hessian: Vec<f32>,
@@ -179,7 +178,7 @@ mod tests {
     }
 
     impl Block {
-        fn problem(&self) -> BlockProblem<'_> {
+        fn problem(&self) -> BlockProblem<'_, BLOCK> {
             BlockProblem { hessian: &self.hessian, target: &self.target }
         }
 
@@ -221,7 +220,7 @@ mod tests {
     #[test]
     fn a_block_without_a_target_stays_zero_and_a_wrong_start_is_left() {
         let block = block(7);
-        let nothing = BlockProblem { hessian: &block.hessian, target: &[0.0; BLOCK] };
+        let nothing = BlockProblem::<BLOCK> { hessian: &block.hessian, target: &[0.0; BLOCK] };
         let effort = Effort { sweeps: 6, kicks: 3 };
         let found = nothing.search(&block.start, effort, &mut SplitMix64::new(0));
         assert_eq!((found.scale(), found.gain()), (0.0, 0.0));

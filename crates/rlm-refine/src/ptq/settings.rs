@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use ternary_core::BLOCK;
 
 /// Settings by the matrix that they were chosen for.
 pub type KnownSettings = BTreeMap<String, MatrixSettings>;
@@ -60,12 +59,12 @@ pub struct TernaryScalePolicy {
 }
 
 impl TernaryScalePolicy {
-    /// The policy of a matrix with these values, a multiple of 256 in a row.
-    pub(super) fn of(values: &[f32], output_cosine: f64, settings: Option<MatrixSettings>) -> Self {
-        let (blocks, _) = values.as_chunks::<BLOCK>();
+    /// The policy of a matrix with these values, whole blocks of `block` in a row.
+    pub(super) fn of(values: &[f32], block: usize, output_cosine: f64, settings: Option<MatrixSettings>) -> Self {
+        let blocks = values.chunks_exact(block);
         let n = blocks.len().max(1) as f64;
-        let scale = |block: &[f32; BLOCK]| f64::from(block.iter().fold(0.0f32, |max, value| max.max(value.abs())));
-        let (sum, sum2) = blocks.iter().map(scale).fold((0.0, 0.0), |(sum, sum2), s| (sum + s, sum2 + s * s));
+        let scale = |block: &[f32]| f64::from(block.iter().fold(0.0f32, |max, value| max.max(value.abs())));
+        let (sum, sum2) = blocks.map(scale).fold((0.0, 0.0), |(sum, sum2), s| (sum + s, sum2 + s * s));
         let zeros = values.iter().filter(|value| **value == 0.0).count();
         Self {
             scale_mean: sum / n,
@@ -80,13 +79,14 @@ impl TernaryScalePolicy {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ternary_core::BLOCK;
 
     #[test]
     fn a_policy_sums_up_scales_and_zeros() {
         let mut values = vec![0.0f32; 2 * BLOCK];
         values[..64].fill(-0.25);
         values[BLOCK..][..192].fill(0.75);
-        let policy = TernaryScalePolicy::of(&values, 0.9, None);
+        let policy = TernaryScalePolicy::of(&values, BLOCK, 0.9, None);
         assert_eq!((policy.scale_mean, policy.scale_spread, policy.sparsity), (0.5, 0.25, 0.5));
     }
 }

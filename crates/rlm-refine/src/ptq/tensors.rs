@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use gguf_bitnet::Trits;
 use moe_runtime::ModelFiles;
 use moe_runtime::forward::DecoderLayer;
-use ternary_core::{BLOCK, Rounding};
+use ternary_core::Rounding;
 use tl_kernels::Pool;
 
 use super::problem::Matrix;
@@ -70,7 +71,7 @@ pub(super) fn matrix(context: Context<'_>, expert: Option<usize>, index: usize, 
     let mut values = vec![0.0; rows * cols];
     gguf_bitnet::dequantize(ty, &plain[first * row_bytes..][..rows * row_bytes], &mut values)?;
     let known = known.get(&policy_subject(&planned.name, expert)).copied();
-    Ok(Matrix { teacher, plain: values, cols, is_ternary: ty.is_ternary(), known })
+    Ok(Matrix { teacher, plain: values, cols, block: ty.trit_block(), known })
 }
 
 /// Writes the rows of a matrix that were solved for over the plain ones.
@@ -80,15 +81,16 @@ pub(super) fn splice(
     index: usize,
     rows: &[Option<TernaryRow>],
     tensors: &mut BTreeMap<usize, Vec<u8>>,
-) {
-    let Some(packing) = plan.tensors[index].assignment.ty.packing() else { return };
-    let row_bytes = plan.tensors[index].cols() / BLOCK * packing.block_bytes();
-    let Some(bytes) = tensors.get_mut(&index) else { return };
+) -> Result<()> {
+    let (ty, cols) = (plan.tensors[index].assignment.ty, plan.tensors[index].cols());
+    let Some(bytes) = tensors.get_mut(&index) else { return Ok(()) };
+    let row_bytes = ty.row_bytes(cols)?;
     let bytes = &mut bytes[expert.unwrap_or(0) * rows.len() * row_bytes..][..rows.len() * row_bytes];
     for (bytes, row) in bytes.chunks_exact_mut(row_bytes).zip(rows) {
         if let Some(TernaryRow { trits, scales }) = row {
-            let blocks = bytes.chunks_exact_mut(packing.block_bytes()).zip(trits.as_chunks::<BLOCK>().0);
-            blocks.zip(scales).for_each(|((out, trits), &scale)| packing.encode(trits, scale, out));
+            let scales = scales.iter().map(|scale| scale.to_f32()).collect();
+            bytes.copy_from_slice(&Trits::new(cols, trits.clone(), scales).write(ty)?);
         }
     }
+    Ok(())
 }

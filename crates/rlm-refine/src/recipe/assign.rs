@@ -102,12 +102,22 @@ impl Recipe {
         if wanted.is_ternary() && !may_be_ternary(class) {
             return Err(RecipeError::NeverTernary { tensor: name.to_owned() });
         }
-        let ty = [wanted, TensorType::Q8_0, TensorType::F16]
+        let narrow = (wanted.is_ternary() && class != TensorClass::AttentionKb).then_some(TensorType::Q2_0);
+        let ty = [Some(wanted), narrow, Some(TensorType::Q8_0), Some(TensorType::F16)]
             .into_iter()
+            .flatten()
             .find(|&ty| fits(ty, cols))
             .unwrap_or(TensorType::F16);
         let reason = if ty == wanted { Reason::Preset } else { Reason::RowLength { wanted } };
         Ok(Assignment { ty, reason })
+    }
+
+    /// The recipe for a model without experts: its feed-forward parts are the one expert of every token, so they get the type
+    /// of routed experts where no type was chosen for them.
+    pub(crate) fn of_dense_model(&self) -> Recipe {
+        let mut recipe = self.clone();
+        recipe.classes.entry(TensorClass::DenseFfn).or_insert_with(|| self.wants(TensorClass::RoutedExpert));
+        recipe
     }
 
     /// The type of a matrix of `class`, before the length of its rows is known.
@@ -207,6 +217,35 @@ mod tests {
         assert_eq!(k_b, Assignment { ty: TensorType::Q8_0, reason: Reason::RowLength { wanted: TensorType::Q6K } });
         let odd = recipe(Preset::Phase2).assign("blk.0.ffn_up.weight", TensorClass::DenseFfn, &[100, 72]).unwrap();
         assert_eq!(odd.ty, TensorType::F16);
+    }
+
+    #[test]
+    fn narrow_ternary_rows_become_q2_0() {
+        let wanted = TensorType::Tq2_0;
+        for (class, cols, ty) in [
+            (TensorClass::DenseFfn, 576, TensorType::Q2_0),
+            (TensorClass::Attention, 640, TensorType::Q2_0),
+            (TensorClass::DenseFfn, 96, TensorType::Q8_0),
+        ] {
+            let narrow = recipe(Preset::Phase2).assign("blk.0.x.weight", class, &[100, cols]).unwrap();
+            assert_eq!(narrow, Assignment { ty, reason: Reason::RowLength { wanted } }, "{cols}");
+        }
+        let recipe = Recipe { ternary: Ternary::Packed(TensorType::Q2_0), ..recipe(Preset::Phase2) };
+        let exact = recipe.assign("blk.0.x.weight", TensorClass::DenseFfn, &[100, 512]).unwrap();
+        assert_eq!(exact, Assignment { ty: TensorType::Q2_0, reason: Reason::Preset });
+    }
+
+    #[test]
+    fn a_dense_model_has_its_feed_forward_parts_ternary_and_keeps_its_choices() {
+        let ty = |recipe: &Recipe| recipe.assign("blk.0.ffn_up.weight", TensorClass::DenseFfn, &[512, 256]).unwrap().ty;
+        for (name, preset) in Preset::ALL {
+            assert!(ty(&recipe(preset).of_dense_model()).is_ternary(), "{name}");
+        }
+        assert_eq!(ty(&recipe(Preset::Balanced)), TensorType::Q6K, "of a model with experts");
+        let plain = Recipe { ternary: Ternary::None, ..Recipe::default() };
+        assert_eq!(ty(&plain.of_dense_model()), TensorType::F16);
+        let classes = BTreeMap::from([(TensorClass::DenseFfn, TensorType::Q8_0)]);
+        assert_eq!(ty(&Recipe { classes, ..Recipe::default() }.of_dense_model()), TensorType::Q8_0);
     }
 
     #[test]

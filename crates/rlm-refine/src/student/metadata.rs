@@ -82,7 +82,8 @@ impl StudentPlan {
             let scales = if config.trained_act == Some(ActMode::A8Token) { "token" } else { "block" };
             set("bitnet.activation_scales", scales.into());
             set("bitnet.router_precision", "f32".into());
-            set("bitnet.block_size", Value::U32(256));
+            let blocks = self.tensors.iter().filter_map(|tensor| tensor.assignment.ty.trit_block());
+            set("bitnet.block_size", Value::U32(blocks.min().map_or(256, |n| n as u32)));
             set("bitnet.kernel_hint", "i2_s".into());
         }
         if let Some(moe) = &config.moe {
@@ -107,20 +108,12 @@ impl StudentPlan {
 
     /// `general.file_type`: the id of the type that holds most weights.
     fn file_type(&self) -> u32 {
-        let ids = [
-            (TensorType::F32, 0),
-            (TensorType::F16, 1),
-            (TensorType::Q8_0, 7),
-            (TensorType::Q6K, 18),
-            (TensorType::Bf16, 32),
-            (TensorType::Tq1_0, 36),
-            (TensorType::Tq2_0, 37),
-        ];
         let weights = |ty| {
             let of_type = self.tensors.iter().filter(|tensor| tensor.assignment.ty == ty);
             of_type.map(PlannedTensor::params).sum::<u64>()
         };
-        ids.into_iter().max_by_key(|&(ty, _)| weights(ty)).map_or(0, |(_, id)| id)
+        let numbered = TensorType::all().filter_map(|ty| Some((ty, ty.file_type()?)));
+        numbered.max_by_key(|&(ty, _)| weights(ty)).map_or(0, |(_, id)| id)
     }
 }
 

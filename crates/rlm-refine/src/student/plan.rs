@@ -60,6 +60,7 @@ impl StudentPlan {
         recipe: &Recipe,
     ) -> Result<Self> {
         let names = mapper(config);
+        let recipe = &if config.moe.is_some() { recipe.clone() } else { recipe.of_dense_model() };
         let tensors = tensors.map(|(name, shape)| {
             let class = names.class(name);
             let assignment = recipe.assign(name, class, shape)?;

@@ -4,6 +4,7 @@
 mod adapt;
 mod calibrated;
 mod defects;
+mod dense;
 mod directions;
 mod events;
 mod export;
