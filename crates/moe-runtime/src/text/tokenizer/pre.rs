@@ -18,6 +18,8 @@ pub(super) enum Style {
     Qwen,
     /// The oldest form: case counts, line ends are white space like any other.
     Gpt2,
+    /// Every digit is a word, and cuts the text; the parts between are cut as in `Gpt2`.
+    Smollm,
 }
 
 /// A pre-tokenizer that GGUF has a name for.
@@ -35,7 +37,7 @@ pub(super) struct Scheme {
 }
 
 /// The named pre-tokenizers; the first entry with the right patterns is the one we write.
-pub(super) static GGUF_SCHEMES: [Scheme; 7] = [
+pub(super) static GGUF_SCHEMES: [Scheme; 8] = [
     Scheme { names: &["glm4", "chatglm-bpe"], patterns: &[GLM], style: Some(Style::Glm), ignore_merges: true },
     Scheme {
         names: &["llama-bpe", "llama3", "llama-v3"],
@@ -45,6 +47,7 @@ pub(super) static GGUF_SCHEMES: [Scheme; 7] = [
     },
     Scheme { names: &["qwen2"], patterns: &[QWEN], style: Some(Style::Qwen), ignore_merges: false },
     Scheme { names: &["gpt-2", "gpt2"], patterns: &[GPT2], style: Some(Style::Gpt2), ignore_merges: false },
+    Scheme { names: &["smollm"], patterns: &[DIGIT, GPT2], style: Some(Style::Smollm), ignore_merges: false },
     Scheme { names: &["deepseek-llm"], patterns: DEEPSEEK_LLM, style: None, ignore_merges: false },
     Scheme { names: &["deepseek-coder"], patterns: DEEPSEEK_CODER, style: None, ignore_merges: false },
     Scheme { names: &["deepseek-v3"], patterns: DEEPSEEK_V3, style: None, ignore_merges: false },
