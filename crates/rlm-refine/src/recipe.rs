@@ -16,9 +16,9 @@
 //!
 //! A model without experts has the type of routed experts in its feed-forward parts.
 //!
-//! A row that does not fill the blocks of its type falls back, and the report names it: from a ternary type to Q2_0 (rows of
-//! 64 weights), from all types to Q8_0 (rows of 32) or F16. `attn_k_b` of GLM-4.7-Flash has rows of 192 and becomes Q8_0 where
-//! the table says Q6_K; it is never ternary.
+//! A row that does not fill the blocks of its type falls back to Q8_0 (rows of 32) or F16, and the report names it:
+//! `attn_k_b` of GLM-4.7-Flash has rows of 192 and becomes Q8_0 where the table says Q6_K. Rows of 64 weights can be ternary
+//! as Q2_0, on request.
 
 mod assign;
 mod error;

@@ -102,10 +102,8 @@ impl Recipe {
         if wanted.is_ternary() && !may_be_ternary(class) {
             return Err(RecipeError::NeverTernary { tensor: name.to_owned() });
         }
-        let narrow = (wanted.is_ternary() && class != TensorClass::AttentionKb).then_some(TensorType::Q2_0);
-        let ty = [Some(wanted), narrow, Some(TensorType::Q8_0), Some(TensorType::F16)]
+        let ty = [wanted, TensorType::Q8_0, TensorType::F16]
             .into_iter()
-            .flatten()
             .find(|&ty| fits(ty, cols))
             .unwrap_or(TensorType::F16);
         let reason = if ty == wanted { Reason::Preset } else { Reason::RowLength { wanted } };
@@ -220,19 +218,17 @@ mod tests {
     }
 
     #[test]
-    fn narrow_ternary_rows_become_q2_0() {
-        let wanted = TensorType::Tq2_0;
+    fn q2_0_takes_rows_of_64_weights() {
+        let recipe = Recipe { ternary: Ternary::Packed(TensorType::Q2_0), ..recipe(Preset::Phase2) };
         for (class, cols, ty) in [
             (TensorClass::DenseFfn, 576, TensorType::Q2_0),
             (TensorClass::Attention, 640, TensorType::Q2_0),
+            (TensorClass::DenseFfn, 512, TensorType::Q2_0),
             (TensorClass::DenseFfn, 96, TensorType::Q8_0),
         ] {
-            let narrow = recipe(Preset::Phase2).assign("blk.0.x.weight", class, &[100, cols]).unwrap();
-            assert_eq!(narrow, Assignment { ty, reason: Reason::RowLength { wanted } }, "{cols}");
+            let found = recipe.assign("blk.0.x.weight", class, &[100, cols]).unwrap();
+            assert_eq!(found.ty, ty, "{cols}");
         }
-        let recipe = Recipe { ternary: Ternary::Packed(TensorType::Q2_0), ..recipe(Preset::Phase2) };
-        let exact = recipe.assign("blk.0.x.weight", TensorClass::DenseFfn, &[100, 512]).unwrap();
-        assert_eq!(exact, Assignment { ty: TensorType::Q2_0, reason: Reason::Preset });
     }
 
     #[test]

@@ -29,9 +29,11 @@ fn table(preset: Preset) -> [TensorType; 6] {
     }
 }
 
-/// The type that a tensor on disk must have.
-fn wanted(preset: Preset, ternary: Ternary, name: &str, shape: &[usize]) -> TensorType {
+/// The type that a tensor on disk must have, in a model with `experts` or a dense one.
+fn wanted(preset: Preset, ternary: Ternary, experts: bool, name: &str, shape: &[usize]) -> TensorType {
     let [routed, shared, dense, attention, latent, ends] = table(preset);
+    // The feed-forward part of a dense model is its one expert.
+    let dense = if experts { dense } else { routed };
     let is = |parts: &[&str]| parts.iter().any(|part| name.contains(part));
     if shape.len() == 1 || is(&["ffn_gate_inp", "exp_probs_b", "norm"]) {
         return F32;
@@ -72,8 +74,15 @@ fn check(source: &Path, preset: Preset, ternary: Ternary) -> usize {
     let recipe = Recipe { preset, ternary, ..Recipe::default() };
     quantize(source, &out, &Settings { recipe, ..Settings::default() }).unwrap();
     let file = GgufFile::open(&out).unwrap();
+    let experts = file.tensors().iter().any(|info| info.name.contains("_exps."));
     for info in file.tensors() {
-        assert_eq!(info.ty, wanted(preset, ternary, &info.name, &info.shape), "{}: {}", source.display(), info.name);
+        assert_eq!(
+            info.ty,
+            wanted(preset, ternary, experts, &info.name, &info.shape),
+            "{}: {}",
+            source.display(),
+            info.name
+        );
     }
     // The file has every tensor that the loader of this architecture expects.
     ModelFiles::open(&out).unwrap().report().ensure_exact().unwrap();
@@ -109,8 +118,11 @@ fn every_pair_of_preset_and_ternary_type_is_planned_as_the_table_says() {
                     max_memory_bytes: None,
                     allow_zero: false,
                 };
-                for tensor in &Quantizer::new(&files, options, 1).unwrap().plan().tensors {
-                    let wanted = wanted(preset, ternary, &tensor.name, &tensor.shape);
+                let quantizer = Quantizer::new(&files, options, 1).unwrap();
+                let tensors = &quantizer.plan().tensors;
+                let experts = tensors.iter().any(|tensor| tensor.name.contains("_exps."));
+                for tensor in tensors {
+                    let wanted = wanted(preset, ternary, experts, &tensor.name, &tensor.shape);
                     assert_eq!(tensor.assignment.ty, wanted, "{case}, {preset_name}, {name}: {}", tensor.name);
                 }
             }
