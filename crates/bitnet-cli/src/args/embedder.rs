@@ -9,13 +9,15 @@ use rlm_embed::encoder::{BaseEmbedder, Precision};
 use tl_kernels::Pool;
 
 use super::threads::Threads;
+use crate::exit::UsageError;
 use crate::load;
 
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct EmbedderArgs {
     /// Sentence encoder (a folder with a BERT checkpoint), language model, or `hash` for hashed words
-    #[arg(short, long, value_parser = NonEmptyStringValueParser::new())]
-    pub(crate) model: String,
+    // An option that is always there, because a verb below `embed` takes the place of its arguments.
+    #[arg(short, long, required = true, value_parser = NonEmptyStringValueParser::new())]
+    model: Option<String>,
     /// Type of the matrices of a sentence encoder
     #[arg(long, value_enum, default_value = "f32")]
     precision: PrecisionArg,
@@ -43,6 +45,8 @@ impl EmbedderArgs {
             PrecisionArg::F32 => Precision::F32,
             PrecisionArg::Q8_0 => Precision::Q8_0,
         };
-        Ok((load::embedder(&self.model, precision, pool.clone())?, pool))
+        let model =
+            self.model.as_deref().ok_or_else(|| UsageError::new("--model is missing: name an encoder, or `hash`"))?;
+        Ok((load::embedder(model, precision, pool.clone())?, pool))
     }
 }

@@ -6,8 +6,6 @@ mod texts;
 use anyhow::Result;
 use clap::Subcommand;
 
-use crate::exit::UsageError;
-
 /// Turn each line of a text into a vector, or measure an embedder.
 ///
 /// Prints a JSON object per line, or writes the tensor `vectors` [lines, dims] with --out.
@@ -17,7 +15,7 @@ pub(crate) struct Args {
     #[command(subcommand)]
     what: Option<What>,
     #[command(flatten)]
-    texts: Option<texts::TextArgs>,
+    texts: texts::TextArgs,
 }
 
 #[derive(Subcommand)]
@@ -26,9 +24,8 @@ enum What {
 }
 
 pub(crate) fn execute(args: Args) -> Result<()> {
-    match (args.what, args.texts) {
-        (Some(What::Bench(args)), _) => bench::execute(&args),
-        (None, Some(args)) => texts::execute(&args),
-        (None, None) => Err(UsageError::new("--model is missing: name an encoder, or `hash`").into()),
+    match args.what {
+        Some(What::Bench(args)) => bench::execute(&args),
+        None => texts::execute(&args.texts),
     }
 }
