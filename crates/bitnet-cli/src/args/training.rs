@@ -54,7 +54,7 @@ pub(crate) struct TrainingArgs {
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = whole::<usize>(1..=1 << 16))]
     windows_at_a_time: usize,
     /// Highest rate of matrices; norms and scales take 3 times as much, latent trits 5 times
-    #[arg(long, value_name = "RATE", default_value_t = 1e-3, value_parser = positive)]
+    #[arg(long, value_name = "RATE", default_value_t = 5e-4, value_parser = positive)]
     lr: f32,
     /// The rule of the steps of matrices; all else takes AdamW
     #[arg(long, value_enum, default_value = "adamw")]

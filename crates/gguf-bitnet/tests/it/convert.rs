@@ -66,7 +66,7 @@ impl Model {
         for (number, rows) in [24, 32].into_iter().enumerate() {
             let n = rows * self.cols;
             let trits = (0..n).map(|i| ((i * i + i / 5 * number + i / 31) % 3) as i8 - 1).collect();
-            let groups = if self.group == 0 { 1 } else { n / self.group };
+            let groups = n.checked_div(self.group).unwrap_or(1);
             let scales = (0..groups).map(|i| self.scale * (1 + i % 3) as f32).collect();
             let bytes = Trits::new(self.cols, trits, scales).write(ty).unwrap();
             tensors.push((info(&format!("blk.{number}.weight"), &[rows, self.cols], ty), Bytes::from(bytes)));
