@@ -47,7 +47,7 @@ pub enum VocabularyDefect {
     /// A merge of tokens that do not exist.
     #[error("merge {index} ({merge:?}) names a token that is not in the vocabulary")]
     Merge { index: usize, merge: String },
-    /// One of the 256 byte tokens is absent, so some text could not be encoded.
+    /// A byte of ordinary text has no token, so that text could not be encoded.
     #[error("byte {byte:#04x} has no token")]
     MissingByte { byte: u8 },
     /// A token type the format does not know.

@@ -182,9 +182,13 @@ impl Tokenizer {
     }
 
     fn from_vocabulary(vocabulary: Vocabulary) -> Result<Self> {
-        vocabulary.check()?;
+        let missing = vocabulary.check()?;
         let bpe = Bpe::new(&vocabulary)?;
-        let Vocabulary { tokens, types, ids, stop_ids, add_bos, chat_template, guesses, .. } = vocabulary;
+        let Vocabulary { tokens, types, ids, stop_ids, add_bos, chat_template, mut guesses, .. } = vocabulary;
+        if let Some(first) = missing.first() {
+            let key = format!("the tokens of {} rare bytes, such as {first:#04x}", missing.len());
+            guesses.push(Guess::new(key, "none", "a text is encoded without these bytes, as by other engines"));
+        }
         let mut tokenizer = Self::assemble(tokens, types, ids, Some(bpe));
         tokenizer.add_stops(&stop_ids);
         tokenizer.add_bos = add_bos;

@@ -39,6 +39,31 @@ mod tests {
         }
     }
 
+    /// A rare byte without a token is left out of the text by both, and its neighbours may merge.
+    #[test]
+    fn the_encoders_agree_on_bytes_without_a_token() {
+        let Found::Vocabulary(mut vocabulary) = read(&fixtures::path("craftsman-mini")).unwrap() else {
+            panic!("the mini teacher has a vocabulary")
+        };
+        let encode = |vocabulary: &_, text: &str| {
+            let mut ids = [Vec::new(), Vec::new()];
+            with_crate::Bpe::new(vocabulary).unwrap().encode(text, &mut ids[0]).unwrap();
+            without_crate::Bpe::new(vocabulary).unwrap().encode(text, &mut ids[1]).unwrap();
+            assert_eq!(ids[0], ids[1]);
+            ids[0].clone()
+        };
+        let whole = encode(&vocabulary, "a\u{4}b");
+        let byte = char::from_u32(0x104).unwrap().to_string();
+        let at = vocabulary.tokens.iter().position(|token| *token == byte).unwrap();
+        vocabulary.tokens[at] = "a text of no merge".to_owned();
+        assert_eq!(vocabulary.check().unwrap(), [4]);
+        let without = encode(&vocabulary, "a\u{4}b");
+        assert_eq!(without.len() + 1, whole.len());
+        let letter = vocabulary.tokens.iter().position(|token| token == "q").unwrap();
+        vocabulary.tokens[letter] = "another text of no merge".to_owned();
+        assert!(vocabulary.check().unwrap_err().to_string().contains("has no token"));
+    }
+
     /// Words far longer than any language has, of letters that merge with each other in many ways.
     #[test]
     fn the_encoders_agree_on_long_words() {

@@ -82,6 +82,13 @@ pub(super) struct Vocabulary {
     pub(super) guesses: Vec<Guess>,
 }
 
+/// Whether a vocabulary may lack a token for a byte: control characters but tab and line ends, bytes that UTF-8 never
+/// has, and first bytes of characters from planes without any (U+40000 to U+BFFFF) or for private use (from U+100000).
+/// SmolLM2 lacks 21 of them.
+fn is_rare(byte: u8) -> bool {
+    byte.is_ascii_control() && !b"\t\n\r".contains(&byte) || matches!(byte, 0xc0 | 0xc1 | 0xf1 | 0xf2 | 0xf4..=0xff)
+}
+
 impl Vocabulary {
     fn defect<T>(&self, defect: VocabularyDefect) -> Result<T> {
         Err(Error::Text(TextError::Vocabulary { origin: self.origin.clone(), defect }))
@@ -102,20 +109,21 @@ impl Vocabulary {
         wanted.map(|(id, (text, _))| (text.clone(), id)).collect()
     }
 
-    /// Refuses every defect that would show as a wrong id or a panic later.
+    /// Refuses every defect that would show as a wrong id or a panic later, and gives the rare bytes that have no token.
     ///
     /// # Errors
     /// [`TextError::Vocabulary`] with the first defect.
-    pub(super) fn check(&self) -> Result<()> {
+    pub(super) fn check(&self) -> Result<Vec<u8>> {
         if self.tokens.is_empty() {
             return self.defect(VocabularyDefect::Empty);
         }
         self.check_tokens()?;
         self.check_ids()?;
         let known = self.bpe_tokens();
-        let missing = (0..=255u8).find(|&b| !known.contains_key(bytes::CHARS[usize::from(b)].to_string().as_str()));
-        if let Some(byte) = missing {
-            return self.defect(VocabularyDefect::MissingByte { byte });
+        let has_token = |byte: u8| known.contains_key(bytes::CHARS[usize::from(byte)].to_string().as_str());
+        let missing: Vec<u8> = (0..=255u8).filter(|&byte| !has_token(byte)).collect();
+        if !missing.iter().all(|&byte| is_rare(byte)) {
+            return self.defect(VocabularyDefect::MissingByte { byte: missing[0] });
         }
         for (index, (a, b)) in self.merges.iter().enumerate() {
             let joined = format!("{a}{b}");
@@ -123,7 +131,7 @@ impl Vocabulary {
                 return self.defect(VocabularyDefect::Merge { index, merge: format!("{a} {b}") });
             }
         }
-        Ok(())
+        Ok(missing)
     }
 
     fn check_tokens(&self) -> Result<()> {

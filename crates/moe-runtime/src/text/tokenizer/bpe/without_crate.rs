@@ -13,8 +13,8 @@ use crate::text::tokenizer::words::first_word;
 /// The encoder of the named pre-tokenizers. It holds ordinary tokens only.
 pub(crate) struct Bpe {
     style: Style,
-    /// The token of each byte.
-    bytes: [u32; 256],
+    /// The token of each byte; rare bytes may have none.
+    bytes: [Option<u32>; 256],
     /// For a pair of neighbours how urgent their merge is, the least first, and what it gives.
     merges: HashMap<(u32, u32), (usize, u32)>,
     /// Tokens by text, where a word that is a token skips the merges; otherwise empty.
@@ -43,7 +43,7 @@ impl Bpe {
         for (rank, (a, b)) in vocabulary.merges.iter().enumerate() {
             merges.insert((id(a), id(b)), (rank, id(&format!("{a}{b}"))));
         }
-        let bytes = std::array::from_fn(|byte| id(&bytes::CHARS[byte].to_string()));
+        let bytes = std::array::from_fn(|byte| words.get(&bytes::CHARS[byte].to_string()).copied());
         let words = if vocabulary.ignore_merges { words } else { HashMap::new() };
         Ok(Self { style, bytes, merges, words })
     }
@@ -66,7 +66,7 @@ impl Bpe {
             ids.push(id);
             return;
         }
-        let mut parts: Vec<u32> = word.bytes().map(|byte| self.bytes[usize::from(byte)]).collect();
+        let mut parts: Vec<u32> = word.bytes().filter_map(|byte| self.bytes[usize::from(byte)]).collect();
         self.merge(&mut parts);
         ids.extend_from_slice(&parts);
     }
