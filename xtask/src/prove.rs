@@ -12,6 +12,7 @@ mod kill;
 mod perplexity;
 mod proof;
 mod quantize;
+mod real;
 mod rivals;
 mod speed;
 mod templates;
@@ -71,6 +72,8 @@ enum Name {
     Rivals,
     /// The vectors of all-MiniLM-L6-v2 in the folder DIR against transformers, in F32 and Q8_0.
     Embed,
+    /// SmolLM2-135M, fetched through pip: chat, ids and logits against others, perplexity, speed, ternary students.
+    Real,
     /// Every chat template of the folder DIR against Jinja2 as transformers sets it up.
     Templates,
 }
@@ -96,6 +99,10 @@ pub(crate) fn run(args: &Args) -> Outcome {
             Judged::Skipped => return Ok(()),
         },
         Name::Embed => match embed::prove(&mut proof, bitnet)? {
+            Judged::Measured => Ok(()),
+            Judged::Skipped => return Ok(()),
+        },
+        Name::Real => match real::prove(&mut proof, bitnet)? {
             Judged::Measured => Ok(()),
             Judged::Skipped => return Ok(()),
         },

@@ -12,33 +12,32 @@ const SCRIPTS: [&str; 3] = ["gguf_package.py", "adapter.py", "llama_cpp_check.py
 
 pub(super) fn prove(proof: &mut Proof<'_>, binary: &Path) -> Outcome {
     proof.need_disk(400_000_000)?;
-    for script in SCRIPTS {
-        let path = repo::root().join("fixtures/interop").join(script);
-        let done = Command::new(&proof.options.python)
-            .args(["-B", arg(&path)?, "--bitnet", arg(binary)?, "--work", arg(&proof.work)?])
-            .stdin(Stdio::null())
-            .stderr(Stdio::inherit())
-            .output()
-            .map_err(|e| {
-                format!("cannot start {}: {e}; name a Python with --python", proof.options.python.display())
-            })?;
-        let text = String::from_utf8_lossy(&done.stdout);
-        let mut stated = 0;
-        for (verdict, rest) in text.lines().filter_map(|line| line.split_once(' ')) {
-            if let ("PASS" | "MISS", Some((name, figure))) = (verdict, rest.split_once(": ")) {
-                proof.figure(name, figure, format!("see {script}"), verdict == "PASS");
-                stated += 1;
-            }
+    SCRIPTS.into_iter().try_for_each(|name| script(proof, binary, name, &[]))
+}
+
+/// Runs a script of `fixtures/interop` with more arguments, and takes the figures that it prints; other lines are shown.
+pub(super) fn script(proof: &mut Proof<'_>, binary: &Path, script: &str, more: &[&str]) -> Outcome {
+    let path = repo::root().join("fixtures/interop").join(script);
+    let done = Command::new(&proof.options.python)
+        .args(["-B", arg(&path)?, "--bitnet", arg(binary)?, "--work", arg(&proof.work)?])
+        .args(more)
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .map_err(|e| format!("cannot start {}: {e}; name a Python with --python", proof.options.python.display()))?;
+    let text = String::from_utf8_lossy(&done.stdout);
+    let mut stated = 0;
+    for (verdict, rest) in text.lines().filter_map(|line| line.split_once(' ')) {
+        if let ("PASS" | "MISS", Some((name, figure))) = (verdict, rest.split_once(": ")) {
+            proof.figure(name, figure, format!("see {script}"), verdict == "PASS");
+            stated += 1;
+        } else if verdict == "SKIP" {
+            repo::say(&format!("{verdict} {rest}"));
         }
-        // A script ends with 1 when a figure missed its target, and has then stated which one.
-        if stated == 0 || !(done.status.success() || done.status.code() == Some(1)) {
-            proof.figure(
-                script,
-                format!("ended with {} after {stated} figures", done.status),
-                "runs to its end",
-                false,
-            );
-        }
+    }
+    // A script ends with 1 when a figure missed its target, and has then stated which one.
+    if stated == 0 || !(done.status.success() || done.status.code() == Some(1)) {
+        proof.figure(script, format!("ended with {} after {stated} figures", done.status), "runs to its end", false);
     }
     Ok(())
 }

@@ -18,7 +18,7 @@ pub(super) struct Options {
     /// goldens: a folder of reference checkpoints instead of `fixtures/goldens`.
     #[arg(long)]
     pub(super) dir: Option<PathBuf>,
-    /// interop, ternary-forward, speed: a Python with the packages of `fixtures/interop/requirements.txt`; templates: one
+    /// interop, ternary-forward, speed, real: a Python with the packages of `fixtures/interop/requirements.txt`; templates: one
     /// that makes virtual environments.
     #[arg(long, default_value = "python3")]
     pub(super) python: PathBuf,

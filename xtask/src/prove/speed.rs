@@ -88,7 +88,8 @@ fn against_llama(proof: &mut Proof<'_>, binary: &Path, file: &Path) -> Outcome {
     let ours = |kv| bench(binary, file, &["-p", "512", "-n", "32", "-d", DEPTHS, "-r", "1", "--kv", kv]);
     let mut best = [[0f64; 3]; 4];
     for _ in 0..2 {
-        let Some(theirs) = llama(&proof.options.python, &script, file)? else {
+        let args = ["--no-vocabulary", "-p", "512", "-n", "32", "-d", DEPTHS];
+        let Some(theirs) = llama(&proof.options.python, &script, file, &args)? else {
             repo::say("SKIP llama.cpp: --python names no Python with llama-cpp-python");
             return Ok(());
         };
@@ -114,13 +115,13 @@ fn against_llama(proof: &mut Proof<'_>, binary: &Path, file: &Path) -> Outcome {
 }
 
 /// The report of llama.cpp, or `None` where it is not installed.
-fn llama(python: &Path, script: &Path, file: &Path) -> Outcome<Option<Value>> {
+pub(super) fn llama(python: &Path, script: &Path, file: &Path, tests: &[&str]) -> Outcome<Option<Value>> {
     let installed = Command::new(python).args(["-c", "import llama_cpp"]).stderr(Stdio::null()).status();
     if !installed.is_ok_and(|status| status.success()) {
         return Ok(None);
     }
-    let args = ["-B", arg(script)?, "--model", arg(file)?, "--no-vocabulary", "-p", "512", "-n", "32", "-d", DEPTHS];
-    let done = Command::new(python).args(args).stdin(Stdio::null()).stderr(Stdio::null()).output()?;
+    let args = ["-B", arg(script)?, "--model", arg(file)?];
+    let done = Command::new(python).args(args).args(tests).stdin(Stdio::null()).stderr(Stdio::null()).output()?;
     if !done.status.success() {
         return Err(format!("{} ended with {}: run it alone to see why", script.display(), done.status).into());
     }
