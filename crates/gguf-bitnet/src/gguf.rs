@@ -5,6 +5,7 @@ mod cursor;
 mod error;
 mod file;
 pub(crate) mod header;
+pub(crate) mod i2s_layout;
 mod metadata;
 mod q2_0;
 mod split;

@@ -46,25 +46,26 @@ static ALLOCATOR: Counting = Counting;
 
 /// Tokens before the count starts.
 const WARM_UP: usize = 8;
-/// Steps of several sequences before the count starts: by then, every thread has computed every kind of task, and the
-/// largest number of experts that a step uses has been seen.
+/// Steps of several sequences before the count starts: by then, the largest number of experts that a step uses was seen.
 const WARM_UP_STEPS: usize = 40;
 /// Tokens that are counted; they cross the borders of three spans of 64 cached positions.
 const TOKENS: usize = 216;
-/// Steps of four sequences that are counted together, and how often.
-const PERIOD_STEPS: usize = 22;
-const PERIODS: usize = 4;
+/// Steps of four sequences that are counted.
+const STEPS: usize = TOKENS / 3;
 
-/// Lets each thread compute one product. A thread allocates its own buffers at its first task, and a small model may
-/// give a thread no task until after the warm-up.
+/// Lets each thread compute the largest products of these models, of 8 rows. A thread's buffers grow at its first task of
+/// a shape, and a small model may give a thread no such task until after the warm-up.
 fn wake(pool: &Pool) {
-    let linear = Linear::from_f32(8, 512, vec![0.5; 8 * 512]).expect("a matrix");
+    let shapes = [[1024, 64], [512, 128], [256, 256], [128, 512]];
+    let matrices = shapes.map(|[rows, cols]| Linear::from_f32(rows, cols, vec![0.5; rows * cols]).expect("a matrix"));
     let all = Barrier::new(pool.threads());
     pool.run(pool.threads(), &|_| {
         all.wait();
         let mut acts = ActivationBuffer::new();
-        acts.set(&[1.0; 8 * 512], 8, 512);
-        linear.forward(&Pool::serial(), &acts, &mut [0.0; 8 * 8]);
+        for (linear, [rows, cols]) in matrices.iter().zip(shapes) {
+            acts.set(&vec![1.0; 8 * cols], 8, cols);
+            linear.forward(&Pool::serial(), &acts, &mut vec![0.0; 8 * rows]);
+        }
     });
 }
 
@@ -99,7 +100,7 @@ fn allocations_of_steps(path: &Path, threads: usize, ty: CacheType) -> usize {
     let model = CraftsmanModel::load(path, &LoadOptions { pool, ..LoadOptions::default() }).expect("the model loads");
     let mut step = Step::new(Arc::new(model));
     let mut caches: Vec<_> =
-        (0..4).map(|_| step.new_cache(2 * (WARM_UP_STEPS + PERIODS * PERIOD_STEPS), ty).expect("a cache")).collect();
+        (0..4).map(|_| step.new_cache(2 * (WARM_UP_STEPS + STEPS), ty).expect("a cache")).collect();
     let interrupt = Interrupt::new();
     let mut round = 0;
     let mut allocations_of = |steps: usize| {
@@ -119,9 +120,7 @@ fn allocations_of_steps(path: &Path, threads: usize, ty: CacheType) -> usize {
         ALLOCATIONS.load(Ordering::Relaxed) - before
     };
     allocations_of(WARM_UP_STEPS);
-    // A thread that meets a larger share of the rows for the first time grows its buffers once more, and chance decides when:
-    // one period without an allocation shows that none belongs to a step.
-    (0..PERIODS).map(|_| allocations_of(PERIOD_STEPS)).min().unwrap_or_default()
+    allocations_of(STEPS)
 }
 
 #[test]

@@ -26,7 +26,7 @@ pub(crate) struct Args {
     /// The GGUF to write
     #[arg(short, long, value_name = "FILE", value_parser = args::path_not_stream(args::MODEL_OUT))]
     out: PathBuf,
-    /// The layout of I2_S tensors that are read, which their file does not state
+    /// The layout of I2_S tensors in a file that does not state it
     #[arg(long, value_enum, default_value = "x86")]
     i2s_layout: Layout,
     /// Replace an existing file

@@ -25,11 +25,13 @@ impl Trits {
     /// Trits `[rows, cols]`, and the scales of equally long groups of them.
     ///
     /// # Panics
-    /// If the trits are no whole rows, or no whole number of trits shares a scale.
+    /// If the trits are no whole rows, or if a scale is shared by other weights than a part of a row or whole rows.
     #[must_use]
     pub fn new(cols: usize, trits: Vec<i8>, scales: Vec<f32>) -> Trits {
         assert!(cols > 0 && trits.len().is_multiple_of(cols), "whole rows");
         assert!(!scales.is_empty() && trits.len().is_multiple_of(scales.len()), "whole groups");
+        let group = trits.len() / scales.len();
+        assert!(cols.is_multiple_of(group) || group.is_multiple_of(cols), "groups within rows or of whole rows");
         Trits { cols, trits, scales }
     }
 
@@ -40,7 +42,9 @@ impl Trits {
     /// [`FormatError::NotATrit`] or [`FormatError::Ternary`] for weights that are none.
     pub fn read(ty: TensorType, shape: &[usize], bytes: &[u8]) -> Result<Trits> {
         let coder = ty.format().trits().ok_or(FormatError::NotTernary { ty })?;
-        let (elements, expected) = (shape.iter().product::<usize>(), ty.tensor_bytes(shape)?);
+        // The check of the size comes first: a product of dimensions that overflows is an error of it.
+        let expected = ty.tensor_bytes(shape)?;
+        let elements = shape.iter().product::<usize>();
         let got = bytes.len() as u64;
         if got != expected {
             return Err(FormatError::DataLength { ty, elements, expected, got }.into());

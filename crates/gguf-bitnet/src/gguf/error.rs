@@ -1,5 +1,6 @@
 //! Defects of GGUF headers, metadata and split sets, and of the calls that write a file.
 
+use crate::formats::TensorType;
 use crate::shown::Shown;
 
 /// A defect of a GGUF file.
@@ -134,6 +135,12 @@ pub enum GgufError {
         /// The two meanings, and whether both fit or neither.
         reading: &'static str,
     },
+    /// A layout of I2_S codes that does not exist.
+    #[error("craftsman.bitnet.i2s_layout is {value:?}, which is neither \"x86\" nor \"arm\": export the file again")]
+    I2sLayout { value: String },
+    /// Tensors in a layout of I2_S that the metadata to be written do not state.
+    #[error("a tensor of type {ty} needs the metadata {key} = {value:?}: without it, readers take the other layout")]
+    I2sUnstated { ty: TensorType, key: &'static str, value: &'static str },
     /// A file of a split set that was handed over without its path.
     #[error("one of {count} parts of a split file: open it by its path, beside the other parts")]
     SplitNeedsPath { count: u64 },

@@ -13,10 +13,11 @@ use ternary_core::{Bytes, I2sLayout};
 use super::craftsman;
 use super::error::GgufError;
 use super::header::{self, Header};
+use super::i2s_layout;
 use super::metadata::Metadata;
 use super::q2_0;
 use super::split::{self, SplitInfo};
-use crate::error::{Locate, Result};
+use crate::error::{Error, Locate, Result};
 use crate::formats::TensorType;
 use crate::shown::listed;
 use crate::source::{FileKind, SourceError, TensorInfo, TensorSource, ZeroTail, within};
@@ -28,7 +29,7 @@ const MAX_MISSING: usize = 5;
 /// Options for the properties that a GGUF file does not state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OpenOptions {
-    /// Layout of I2_S tensors. The default is that of the published files, x86.
+    /// Layout of I2_S tensors in a file that does not state it. The default is that of the published files, x86.
     pub i2s_layout: I2sLayout,
 }
 
@@ -160,11 +161,12 @@ impl GgufFile {
             places: Vec::new(),
             index: HashMap::new(),
         };
+        // As all metadata, the layout stands in the first part.
+        let stated = files.first().map(|(_, _, header)| i2s_layout::stated(&header.metadata));
+        let stated = stated.transpose().map_err(|e| located(path, e))?.flatten();
+        let options = OpenOptions { i2s_layout: stated.unwrap_or(options.i2s_layout) };
         for (part_path, part, header) in files {
-            file.add_part(part, header, options).map_err(|e| match part_path.as_os_str().is_empty() {
-                true => e,
-                false => e.in_file(&part_path),
-            })?;
+            file.add_part(part, header, options).map_err(|e| located(&part_path, e))?;
         }
         Ok(file)
     }
@@ -281,6 +283,11 @@ impl TensorSource for GgufFile {
     fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// The error with its file, if the file has a path.
+fn located(path: &Path, error: Error) -> Error {
+    if path.as_os_str().is_empty() { error } else { error.in_file(path) }
 }
 
 fn map_part(path: &Path) -> Result<(Part, Header)> {

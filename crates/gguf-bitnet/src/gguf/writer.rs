@@ -15,6 +15,7 @@ use ternary_core::Bytes;
 
 use super::error::GgufError;
 use super::header::{MAGIC, MAX_DIMS, alignment};
+use super::i2s_layout;
 use super::metadata::Metadata;
 use super::value::encode_str;
 use crate::error::{Error, Locate, Result};
@@ -69,9 +70,12 @@ impl GgufWriter {
         if metadata.contains_key("") {
             return Err(GgufError::EmptyKey.into());
         }
+        let i2s_layout = i2s_layout::stated(metadata)?;
         let mut names = HashSet::with_capacity(infos.len());
         for info in &infos {
-            check_info(info).map_err(|e| e.in_tensor(&info.name))?;
+            check_info(info)
+                .and_then(|()| i2s_layout::check(i2s_layout, info.ty))
+                .map_err(|e| e.in_tensor(&info.name))?;
             if !names.insert(info.name.as_str()) {
                 return Err(SourceError::DuplicateTensor.in_tensor(&info.name));
             }

@@ -3,13 +3,14 @@
 //! **Invariant:** the file appears only after it was read back and every trit and every scale found equal to the source's;
 //! tensors that are not ternary are copied byte for byte. A tensor that the type cannot hold is refused before a file appears.
 
+use std::cell::RefCell;
 use std::path::Path;
 
 use super::error::ModelError;
 use super::replace::replace_checked;
 use crate::error::{Error, Locate, Result};
 use crate::formats::{TensorType, Trits};
-use crate::gguf::{GgufFile, GgufWriter, Metadata, Value};
+use crate::gguf::{GgufFile, GgufWriter, Metadata, Value, i2s_layout};
 use crate::source::{TensorInfo, TensorSource};
 use crate::store::{output_path, require_space};
 
@@ -60,11 +61,10 @@ pub fn convert(source: &GgufFile, ty: TensorType, out: &Path, progress: &mut dyn
     let mut writer = GgufWriter::new(&metadata(source, ty), infos)?;
     require_space(path, writer.file_bytes())?;
     let n = source.tensors().len();
-    let total = 2 * n as u64;
-    let i2s_layout = if ty == TensorType::I2sArm { ternary_core::I2sLayout::Arm } else { ternary_core::I2sLayout::X86 };
+    let progress = RefCell::new(progress);
+    let report = |done: usize| (progress.borrow_mut())(done as u64, 2 * n as u64);
     replace_checked(
         path,
-        crate::OpenOptions { i2s_layout },
         |file| {
             writer.begin(file)?;
             for (index, info) in source.tensors().iter().enumerate() {
@@ -75,13 +75,18 @@ pub fn convert(source: &GgufFile, ty: TensorType, out: &Path, progress: &mut dyn
                     None => writer.write_tensor(file, index, &bytes)?,
                 }
                 source.release(index);
-                progress(index as u64 + 1, total);
+                report(index + 1);
             }
             writer.finish()
         },
-        |written| (0..n).try_for_each(|index| compare(source, written, index)),
+        |written| {
+            (0..n).try_for_each(|index| {
+                compare(source, written, index)?;
+                report(n + index + 1);
+                Ok(())
+            })
+        },
     )?;
-    progress(total, total);
     Ok(converted)
 }
 
@@ -123,5 +128,9 @@ fn metadata(source: &GgufFile, ty: TensorType) -> Metadata {
     if metadata.contains_key("craftsman.bitnet.block_size") {
         block(ty).map(|block| metadata.insert("craftsman.bitnet.block_size", Value::U32(block)));
     }
+    match ty {
+        TensorType::I2sArm => metadata.insert(i2s_layout::KEY, i2s_layout::ARM),
+        _ => metadata.remove(i2s_layout::KEY),
+    };
     metadata
 }

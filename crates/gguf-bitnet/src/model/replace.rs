@@ -7,7 +7,7 @@ use std::io::BufWriter;
 use std::path::Path;
 
 use crate::error::{Error, Result};
-use crate::gguf::{GgufFile, OpenOptions};
+use crate::gguf::GgufFile;
 use crate::store::disk::{create_temporary, parent, sync_dir, with_suffix};
 
 /// Writes a file with the permissions of the one that it replaces, has it checked, and gives it the name `path`.
@@ -16,7 +16,6 @@ use crate::store::disk::{create_temporary, parent, sync_dir, with_suffix};
 /// The errors of `write` and `check`, and of the disk; the file at `path` is then as it was.
 pub(super) fn replace_checked(
     path: &Path,
-    options: OpenOptions,
     write: impl FnOnce(&mut BufWriter<File>) -> Result<()>,
     check: impl FnOnce(&GgufFile) -> Result<()>,
 ) -> Result<()> {
@@ -31,7 +30,7 @@ pub(super) fn replace_checked(
         let out = out.into_inner().map_err(|e| Error::io("write", copy)(e.into_error()))?;
         out.sync_all().map_err(Error::io("write", copy))?;
         drop(out);
-        let written = GgufFile::open_with(copy, options)?;
+        let written = GgufFile::open(copy)?;
         check(&written)?;
         // Windows cannot replace a file that is open.
         drop(written);

@@ -9,7 +9,7 @@ use super::error::ModelError;
 use super::identity::identity_of;
 use super::replace::replace_checked;
 use crate::error::{Locate, Result};
-use crate::gguf::{GgufFile, GgufWriter, Metadata, OpenOptions};
+use crate::gguf::{GgufFile, GgufWriter, Metadata};
 use crate::source::TensorSource;
 use crate::store::{output_path, require_space};
 
@@ -45,7 +45,6 @@ pub fn rewrite_metadata(
     let report = |done| (progress.borrow_mut())(done, 2 * total);
     replace_checked(
         path,
-        OpenOptions::default(),
         |out| {
             writer.begin(out)?;
             let mut done = 0;

@@ -15,7 +15,7 @@ use rayon::prelude::*;
 use super::defect::{Defect, DefectKind};
 use super::scan::TASK_BLOCKS;
 use crate::error::Result;
-use crate::formats::{Extent, Invalid, is_zero, is_zeroed, trailing_zeros};
+use crate::formats::{Invalid, is_zero, is_zeroed, trailing_zeros};
 use crate::source::{FILE_BLOCK_BYTES, TensorInfo, TensorSource, ZeroTail, cuts_row};
 
 /// Fewest blocks of which equal scales are worth a notice.
@@ -97,7 +97,7 @@ impl<'a> ZeroScan<'a> {
             return Ok(());
         }
         let stack = info.shape[..info.shape.len() - 2].iter().product::<usize>().max(1);
-        let matrices = if info.ty.format().extent() == Extent::Rows { stack } else { 1 };
+        let matrices = if info.ty.is_whole_tensor() { 1 } else { stack };
         let zero = |matrix: &&[u8]| is_zero(info.ty, matrix);
         let all: Vec<bool> = bytes.chunks((bytes.len() / matrices).max(1)).map(|matrix| zero(&matrix)).collect();
         let count = all.iter().filter(|&&zero| zero).count();

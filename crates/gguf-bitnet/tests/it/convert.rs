@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use gguf_bitnet::{
-    Error, FormatError, GgufFile, GgufWriter, Metadata, ModelError, OpenOptions, TensorInfo, TensorSource, TensorType,
-    TritGroup, Trits, Value, convert,
+    Error, FormatError, GgufFile, GgufWriter, Metadata, ModelError, TensorInfo, TensorSource, TensorType, TritGroup,
+    Trits, Value, convert,
 };
-use ternary_core::{Bytes, I2sLayout};
+use ternary_core::Bytes;
 
 const TYPES: [TensorType; 8] = [
     TensorType::I2s,
@@ -55,6 +55,9 @@ impl Model {
         let mut metadata = Metadata::default();
         metadata.insert("general.architecture", "bitnet-b1.58");
         metadata.insert("general.file_type", Value::U32(ty.file_type().unwrap_or(1024)));
+        if ty == TensorType::I2sArm {
+            metadata.insert("craftsman.bitnet.i2s_layout", "arm");
+        }
         let norm: Vec<u8> = (0..self.cols).flat_map(|i| (1.0 + i as f32 / 64.0).to_le_bytes()).collect();
         let info = |name: &str, shape: &[usize], ty: TensorType| TensorInfo {
             name: name.into(),
@@ -75,9 +78,9 @@ impl Model {
     }
 }
 
-fn open(path: &Path, ty: TensorType) -> GgufFile {
-    let i2s_layout = if ty == TensorType::I2sArm { I2sLayout::Arm } else { I2sLayout::X86 };
-    GgufFile::open_with(path, OpenOptions { i2s_layout }).unwrap()
+/// A file opened without options: it states the layout of its trits.
+fn open(path: &Path) -> GgufFile {
+    GgufFile::open(path).unwrap()
 }
 
 fn refusal(source: &GgufFile, ty: TensorType, out: &Path) -> String {
@@ -94,7 +97,7 @@ fn every_pair_comes_back_to_equal_bytes_or_is_refused() {
         for from in TYPES.into_iter().filter(|ty| model.fits(*ty)) {
             let first = dir.path().join("first.gguf");
             model.write(from, &first);
-            let source = open(&first, from);
+            let source = open(&first);
             for to in TYPES {
                 let what = format!("{name}: {from} to {to}");
                 let (there, back) = (dir.path().join("there.gguf"), dir.path().join("back.gguf"));
@@ -110,7 +113,7 @@ fn every_pair_comes_back_to_equal_bytes_or_is_refused() {
                 }
                 let report = convert(&source, to, &there, &mut |_, _| {}).unwrap_or_else(|e| panic!("{what}: {e}"));
                 assert_eq!((report.tensors, report.weights), (2, 56 * model.cols as u64), "{what}");
-                let middle = open(&there, to);
+                let middle = open(&there);
                 assert_eq!(
                     middle.tensors().iter().map(|t| t.ty).collect::<Vec<_>>(),
                     [TensorType::F32, to, to],
@@ -155,7 +158,7 @@ fn poked(dir: &Path, at_end: usize, byte: u8) -> PathBuf {
 #[test]
 fn the_weight_two_is_refused_and_read_as_two() {
     let dir = tempfile::tempdir().unwrap();
-    let file = open(&poked(dir.path(), 1, 0xff), TensorType::Q2_0);
+    let file = open(&poked(dir.path(), 1, 0xff));
     let error = convert(&file, TensorType::I2s, &dir.path().join("out.gguf"), &mut |_, _| {}).unwrap_err();
     assert!(matches!(error.root(), Error::Format(FormatError::NotATrit { at: 6140, .. })), "{error}");
     assert!(error.to_string().contains("blk.1.weight") && error.to_string().contains("not ternary"), "{error}");
@@ -171,11 +174,11 @@ fn models_without_trits_and_an_output_over_the_source_are_refused() {
     let dense = dir.path().join("dense.gguf");
     let info = TensorInfo { name: "w".into(), shape: vec![9], ty: TensorType::F32, bytes: 36 };
     GgufWriter::write_file(&dense, &Metadata::default(), &[(info, Bytes::from(vec![1; 36]))]).unwrap();
-    let text = refusal(&open(&dense, TensorType::F32), TensorType::Tq2_0, &dir.path().join("out.gguf"));
+    let text = refusal(&open(&dense), TensorType::Tq2_0, &dir.path().join("out.gguf"));
     assert!(text.contains("no tensor of trits"), "{text}");
     let path = poked(dir.path(), 1, 0x55);
     let whole = std::fs::read(&path).unwrap();
-    let error = convert(&open(&path, TensorType::Q2_0), TensorType::I2s, &path, &mut |_, _| {}).unwrap_err();
+    let error = convert(&open(&path), TensorType::I2s, &path, &mut |_, _| {}).unwrap_err();
     assert!(matches!(error.root(), Error::Model(ModelError::OutputIsSource)), "{error}");
     assert_eq!(std::fs::read(&path).unwrap(), whole);
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2, "no temporary file stays");

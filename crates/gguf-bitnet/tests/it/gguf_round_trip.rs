@@ -1,6 +1,7 @@
 //! Written files are read back: metadata, tensors, split sets, craftsman files, I2_S.
 
 use std::fs;
+use std::path::Path;
 
 use gguf_bitnet::{
     Error, FormatError, GgufError, GgufFile, GgufWriter, Metadata, OpenOptions, SourceError, TensorInfo, TensorSource,
@@ -335,7 +336,35 @@ fn the_span_decides_what_id_30_means() {
 }
 
 #[test]
-fn i2s_layout_is_the_openers_choice() {
+fn a_file_that_states_its_i2s_layout_is_read_so_whatever_the_opener_names() {
+    let trits: Vec<i8> = (0..512).map(|i| (i * i / 3 % 3) as i8 - 1).collect();
+    let write = |stated: Option<&str>, layout: I2sLayout, ty: TensorType, path: &Path| {
+        let mut metadata = Metadata::default();
+        stated.map(|value| metadata.insert("craftsman.bitnet.i2s_layout", value));
+        let packed = layout.encode(&trits, 0.125).unwrap();
+        GgufWriter::write_file(path, &metadata, &[(info("w", &[4, 128], ty), Bytes::from(packed))])
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("m.gguf");
+    for (stated, layout, other, ty) in [
+        ("x86", I2sLayout::X86, I2sLayout::Arm, TensorType::I2s),
+        ("arm", I2sLayout::Arm, I2sLayout::X86, TensorType::I2sArm),
+    ] {
+        write(Some(stated), layout, ty, &path).unwrap();
+        let file = GgufFile::open_with(&path, OpenOptions { i2s_layout: other }).unwrap();
+        assert_eq!(file.tensors()[0].ty, ty, "{stated}");
+    }
+    for (stated, ty) in [(None, TensorType::I2sArm), (Some("x86"), TensorType::I2sArm), (Some("arm"), TensorType::I2s)]
+    {
+        let error = write(stated, I2sLayout::Arm, ty, &path).unwrap_err();
+        assert!(matches!(error.root(), Error::Gguf(GgufError::I2sUnstated { .. })), "{stated:?} {ty}: {error}");
+    }
+    let error = write(Some("mips"), I2sLayout::X86, TensorType::I2s, &path).unwrap_err();
+    assert!(matches!(error.root(), Error::Gguf(GgufError::I2sLayout { .. })), "{error}");
+}
+
+#[test]
+fn i2s_layout_is_the_openers_choice_in_a_file_that_does_not_state_it() {
     let trits: Vec<i8> = (0..512).map(|i| (i * i / 3 % 3) as i8 - 1).collect();
     for (layout, ty) in [(I2sLayout::X86, TensorType::I2s), (I2sLayout::Arm, TensorType::I2sArm)] {
         let packed = layout.encode(&trits, 0.125).unwrap();

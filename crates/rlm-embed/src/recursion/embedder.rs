@@ -44,7 +44,10 @@ impl<'a> Corpus<'a> {
 /// let mut store = FlatNeighborStore::in_memory(64, encoder.identity(), Arc::new(tl_kernels::Pool::serial()));
 /// let text = "Orrin does not cure marsh fever.";
 /// store.add(&[NewChunk { id: "1", source: "notes", text }], &encoder.embed(&[text])?)?;
-/// let mut embedder = RlmEmbedder::new(encoder, RecursionConfig::new(Variant::Corpus));
+/// let mut config = RecursionConfig::new(Variant::Corpus);
+/// // Vectors of hashed words lie further apart than those of a trained encoder.
+/// config.rules.least_cosine = 0.2;
+/// let mut embedder = RlmEmbedder::new(encoder, config);
 /// let embedding = embedder.embed("Orrin cures marsh fever.", None, Corpus::exact(&store))?;
 /// assert_eq!(embedding.stop, StopReason::Contested);
 /// assert!(embedding.neighbors[0].contradicts());
