@@ -1,14 +1,15 @@
 //! `cargo xtask fuzz`: the libFuzzer targets below `fuzz/`, each for a fixed number of inputs.
 //!
-//! They need `cargo-fuzz` and a nightly compiler. Without them this prints one SKIP line and succeeds: the
-//! mutation test of gguf-bitnet covers the same readers on the stable compiler, in every `cargo xtask test`.
+//! They need `cargo-fuzz` and a nightly compiler. Without them this prints one SKIP line and succeeds:
+//! the mutation test of gguf-bitnet covers the same readers and a test of moe-runtime the same parser on the stable
+//! compiler, in every `cargo xtask test`.
 
 use xshell::cmd;
 
 use crate::outcome::Outcome;
 use crate::repo;
 
-const TARGETS: [&str; 2] = ["gguf", "safetensors"];
+const TARGETS: [&str; 3] = ["gguf", "safetensors", "answers"];
 
 /// How many inputs to try.
 #[derive(clap::Args)]

@@ -47,7 +47,7 @@
 //! | `load` | from a path to weights in memory, and the memory they take |
 //! | `forward` | the forward pass: model.rs, then layer.rs, then the parts of a layer |
 //! | `storage` | where weights lie in memory: mapped file, packed tiles, experts larger than memory |
-//! | `text` | text to tokens and back: tokenizer and chat template |
+//! | `text` | text to tokens and back: tokenizer, chat template, parser of answers |
 //! | `prompt_cache` | the computed beginnings of prompts, in memory and on disk |
 //! | `adapters` | low-rank additions to the matrices of a loaded model, swapped while it runs |
 //! | `sessions` | sequences over a model: step, session, sampler, answers, conversations, backends |
@@ -89,5 +89,6 @@ pub use sessions::session::{LogitsSink, Session};
 pub use sessions::step::{Logits, Step, StepSegment};
 pub use text::chat::{ChatRequest, ChatTemplate};
 pub use text::error::{TextError, VocabularyDefect};
+pub use text::output::{Output, OutputEvent, OutputFormat, OutputParser, OutputStart, ToolCall, ToolSchemas};
 pub use text::prompt::ChatPrompt;
 pub use text::tokenizer::{ControlTokens, SpecialIds, TextStream, Tokenizer};

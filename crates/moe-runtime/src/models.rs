@@ -27,7 +27,7 @@ pub(crate) mod registry;
 mod spellings;
 pub(crate) mod table;
 pub(crate) mod tensors;
-mod tokens;
+pub(crate) mod tokens;
 
 pub use attention::{AttentionConfig, GqaDims, MlaDims, RopeConfig};
 pub use config::{Activation, Architecture, ModelConfig};

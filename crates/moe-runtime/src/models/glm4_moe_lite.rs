@@ -7,7 +7,7 @@ use super::config::{Activation, Architecture, ModelConfig};
 use super::experts::{Gating, GroupScore};
 use super::gguf::GgufKeys;
 use super::hf::{HfKeys, read::Routing};
-use super::tokens::SpecialTokens;
+use super::tokens::{CallMarkup, SpecialTokens};
 use super::{deepseek, gguf, hf};
 use crate::error::Result;
 
@@ -41,6 +41,11 @@ pub(super) const TOKENS: SpecialTokens = SpecialTokens {
         "</tool_response>",
     ],
     thought: Some(["<think>", "</think>"]),
+    call: Some(CallMarkup {
+        whole: ["<tool_call>", "</tool_call>"],
+        key: ["<arg_key>", "</arg_key>"],
+        value: ["<arg_value>", "</arg_value>"],
+    }),
 };
 
 const ROUTING: Routing = Routing {

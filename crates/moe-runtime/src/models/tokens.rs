@@ -15,6 +15,16 @@ pub(crate) struct SpecialTokens {
     pub markup: &'static [&'static str],
     /// Start and end of a thought; a chat template may put the start at the end of a prompt.
     pub thought: Option<[&'static str; 2]>,
+    /// The markup of tool calls in answers.
+    pub call: Option<CallMarkup>,
+}
+
+/// Start and end of a tool call and of its parts: the name stands behind the start of the call, then come keys and values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct CallMarkup {
+    pub whole: [&'static str; 2],
+    pub key: [&'static str; 2],
+    pub value: [&'static str; 2],
 }
 
 impl SpecialTokens {
@@ -26,5 +36,6 @@ impl SpecialTokens {
         raw_prefix: &[],
         markup: &[],
         thought: None,
+        call: None,
     };
 }

@@ -19,6 +19,7 @@ mod loading;
 mod memory_source;
 mod naive_mla;
 mod negative;
+mod output;
 mod packing;
 mod prompt_cache;
 mod readme;
