@@ -26,5 +26,7 @@ pub use gate_report::{
 pub use html::html;
 pub use junit::junit;
 pub use markdown::markdown;
+pub use page::{Plot, Series};
 pub use repair::{Repair, repairs};
 pub use stamp::Stamp;
+pub use svg::svg;

@@ -37,6 +37,11 @@ pub enum Error {
     /// A model cannot be trained, or a run cannot go on.
     #[error(transparent)]
     Train(#[from] TrainError),
+    /// Teacher and student are no pair.
+    #[error(
+        "teacher and student differ in {what}: {teacher} and {student}; name the teacher that the student was made of"
+    )]
+    NotAPair { what: String, teacher: String, student: String },
     /// The memory limit is below the need of the tensor with the largest rows.
     #[error("{limit} bytes of memory are too few: `{tensor}` needs at least {needed} (raise --max-memory)")]
     Memory { limit: u64, needed: u64, tensor: String },

@@ -79,9 +79,8 @@ pub fn export(files: &ModelFiles, adapters: &[ScaledAdapter], out: &Path, force:
 fn check_type(file: &GgufFile, pair: &FactorPair) -> Result<()> {
     let stored = file.tensors().iter().find(|info| info.name == pair.tensor);
     match stored.map(|info| info.ty) {
-        Some(TensorType::F32 | TensorType::F16 | TensorType::Bf16 | TensorType::Q8_0 | TensorType::Q6K) | None => {
-            Ok(())
-        }
+        Some(TensorType::F32 | TensorType::F16 | TensorType::Bf16 | TensorType::Q8_0 | TensorType::Q6K) => Ok(()),
+        None => Err(ExportError::NotInFile { tensor: pair.tensor.clone() }.into()),
         Some(ty) => Err(ExportError::Type { tensor: pair.tensor.clone(), ty }.into()),
     }
 }

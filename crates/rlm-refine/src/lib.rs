@@ -7,6 +7,7 @@
 //! | `encode` | rows of weights to bytes of a file, in parallel, with the error this causes |
 //! | `precision` | [`PrecisionOptions`]: a type per class of tensors, searched within a byte budget |
 //! | `quantize` | [`Quantizer`]: a student made from a checkpoint |
+//! | `pair` | whether two models are a teacher and its student |
 //! | [`adapt`] | additions of low rank to a student whose trits stay as they are |
 //! | `export` | a model with adapters folded into its weights |
 //! | [`ptq`] | the calibrated method: trits and scales chosen on the activations of texts |
@@ -22,6 +23,7 @@ mod encode;
 mod error;
 mod export;
 pub mod measure;
+mod pair;
 pub mod policy;
 mod precision;
 pub mod ptq;

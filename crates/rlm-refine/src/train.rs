@@ -11,7 +11,6 @@
 //! set, so a run that was killed ends with the same bytes.
 
 mod batches;
-mod curve;
 mod error;
 mod history;
 mod layer;
@@ -31,7 +30,7 @@ mod write;
 pub use batches::Batches;
 pub use error::TrainError;
 pub use history::{History, Point};
-pub use model::{LossOptions, LossSums, SparseTargets, Targets, TeacherHidden, TrainModel};
+pub use model::{LossOptions, LossScale, LossSums, SparseTargets, Targets, TeacherHidden, TrainModel};
 pub use params::{Group, Kind, Param, Params, PartGradient, UnknownGroup};
 pub use refine::{OnRefineProgress, RefineProgress, RefineReport, Refiner};
 pub use trainer::{StepReport, TrainOptions, Trainer, rate_factor};

@@ -67,17 +67,24 @@ pub(super) enum Tone {
 
 /// Lines over a shared horizontal axis.
 #[derive(Debug)]
-pub(super) struct Plot {
-    pub(super) title: String,
-    pub(super) x: &'static str,
-    pub(super) y: &'static str,
-    pub(super) series: Vec<Series>,
+pub struct Plot {
+    /// The sentence above the plot.
+    pub title: String,
+    /// The name of the horizontal axis.
+    pub x: &'static str,
+    /// The name of the vertical axis.
+    pub y: &'static str,
+    /// The lines, at most four.
+    pub series: Vec<Series>,
     /// A horizontal line, such as a threshold.
-    pub(super) line: Option<f64>,
+    pub line: Option<f64>,
 }
 
+/// One line of a plot.
 #[derive(Debug)]
-pub(super) struct Series {
-    pub(super) name: &'static str,
-    pub(super) points: Vec<(f64, f64)>,
+pub struct Series {
+    /// Its name in the legend.
+    pub name: &'static str,
+    /// Its points in the order in which they are joined.
+    pub points: Vec<(f64, f64)>,
 }

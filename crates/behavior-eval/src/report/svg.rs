@@ -22,7 +22,8 @@ const BOTTOM: f64 = 44.0;
 const COLOURS: [&str; 4] = ["#0b5cad", "#b4540a", "#6b3fa0", "#2b7a4b"];
 
 /// The plot; an empty string when no series has a point.
-pub(super) fn svg(plot: &Plot) -> String {
+#[must_use]
+pub fn svg(plot: &Plot) -> String {
     let finite = |series: &Series| -> Vec<(f64, f64)> {
         series.points.iter().copied().filter(|(x, y)| x.is_finite() && y.is_finite()).collect()
     };

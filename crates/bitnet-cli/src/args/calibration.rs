@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::builder::NonEmptyStringValueParser;
 use moe_runtime::ModelFiles;
-use rlm_refine::ptq::{Calibration, GptqOptions, NamedText, Step, Steps, WindowOptions};
+use rlm_refine::ptq::{Calibration, GptqOptions, Step, Steps, WindowOptions};
 use tl_kernels::Pool;
 
 use super::whole;
@@ -62,12 +62,6 @@ impl TextArgs {
 
     /// The texts, cut into windows of at most `max_tokens` tokens in all unless the options say otherwise.
     pub(crate) fn calibration(&self, files: &ModelFiles, pool: &Pool, max_tokens: usize) -> Result<Calibration> {
-        let read = |names: &[String]| {
-            names
-                .iter()
-                .map(|name| Ok(NamedText { name: name.clone(), text: load::read_text(name)? }))
-                .collect::<Result<Vec<_>>>()
-        };
         let windows = WindowOptions {
             max_tokens: self.calibration_tokens.unwrap_or(max_tokens),
             expert_tokens: self.expert_tokens.unwrap_or(0),
@@ -75,7 +69,13 @@ impl TextArgs {
             seed: self.seed.unwrap_or(0),
             ..WindowOptions::default()
         };
-        Ok(Calibration::new(files, pool, &read(&self.calibration)?, &read(&self.exclude)?, windows)?)
+        Ok(Calibration::new(
+            files,
+            pool,
+            &load::read_texts(&self.calibration)?,
+            &load::read_texts(&self.exclude)?,
+            windows,
+        )?)
     }
 
     /// The first of these options that was given.

@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::ValueEnum;
 use clap::builder::NonEmptyStringValueParser;
 use moe_runtime::ModelFiles;
-use rlm_refine::ptq::{Calibration, NamedText, WindowOptions};
+use rlm_refine::ptq::{Calibration, WindowOptions};
 use rlm_refine::train::optim::{OptimizerOptions, Rule};
 use rlm_refine::train::{Group, LossOptions, TrainOptions};
 use tl_kernels::Pool;
@@ -95,18 +95,18 @@ enum OptimizerName {
 impl TrainingArgs {
     /// The texts, cut into windows by the student's tokenizer.
     pub(crate) fn windows(&self, student: &ModelFiles, pool: &Pool) -> Result<Calibration> {
-        let read = |names: &[String]| {
-            names
-                .iter()
-                .map(|name| Ok(NamedText { name: name.clone(), text: load::read_text(name)? }))
-                .collect::<Result<Vec<_>>>()
-        };
         let windows = WindowOptions {
             window_tokens: WINDOW_TOKENS,
             max_tokens: self.calibration_tokens.unwrap_or(TEXT_TOKENS),
             ..WindowOptions::default()
         };
-        Ok(Calibration::new(student, pool, &read(&self.calibration)?, &read(&self.exclude)?, windows)?)
+        Ok(Calibration::new(
+            student,
+            pool,
+            &load::read_texts(&self.calibration)?,
+            &load::read_texts(&self.exclude)?,
+            windows,
+        )?)
     }
 
     /// The settings of the run; `groups` are trained unless the options say otherwise.

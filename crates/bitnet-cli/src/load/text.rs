@@ -8,6 +8,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use gguf_bitnet::{with_line_feeds, without_mark};
+use rlm_refine::ptq::NamedText;
 
 /// Most bytes of a text: a prompt, or the text of a measurement.
 const MAX_TEXT_BYTES: u64 = 256 << 20;
@@ -18,6 +19,14 @@ const MAX_TEXT_BYTES: u64 = 256 << 20;
 /// A file that is no regular file or too large, and bytes that are neither UTF-8 nor marked UTF-16.
 pub(crate) fn read_text(path: &str) -> Result<String> {
     read_at_most(Path::new(path), MAX_TEXT_BYTES)
+}
+
+/// Reads the texts that a model is calibrated or trained on, each as [`read_text`].
+///
+/// # Errors
+/// As [`read_text`].
+pub(crate) fn read_texts(names: &[String]) -> Result<Vec<NamedText>> {
+    names.iter().map(|name| Ok(NamedText { name: name.clone(), text: read_text(name)? })).collect()
 }
 
 /// Reads the text of a message: as [`read_text`], without the end of its last line.

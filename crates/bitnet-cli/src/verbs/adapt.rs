@@ -33,7 +33,7 @@ pub(crate) struct Args {
     rank: usize,
     #[command(flatten)]
     texts: TextArgs,
-    /// Replace an existing adapter
+    /// Replace an existing file of another kind; an adapter is replaced without it
     #[arg(long)]
     force: bool,
     /// Print the report as JSON

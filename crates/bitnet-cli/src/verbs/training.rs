@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::Result;
 use gguf_bitnet::peak_rss_bytes;
 use rlm_refine::Error;
-use rlm_refine::train::{RefineProgress, RefineReport, Refiner, TrainOptions};
+use rlm_refine::train::{RefineProgress, RefineReport, Refiner, TrainError, TrainOptions};
 use serde_json::json;
 
 use crate::args::TrainingArgs;
@@ -44,6 +44,7 @@ pub(super) fn run(args: &TrainingArgs, options: TrainOptions) -> Result<()> {
 fn usage_of_source(error: Error) -> anyhow::Error {
     match error {
         Error::OutputIsSource { .. } => UsageError::new(format!("--out: {error}")).into(),
+        Error::Train(TrainError::LogIsModel { .. }) => UsageError::new(format!("--log: {error}")).into(),
         error => error.into(),
     }
 }

@@ -268,19 +268,7 @@ impl SwiGlu {
             additions.add_gate_and_up(&mut out, &mut ColumnBlock::whole(up, columns));
         }
         for (t, up) in up.chunks_exact(width).enumerate() {
-            let gate = out.row_mut(t);
-            match self.activation {
-                Activation::Silu => math::swiglu(gate, up),
-                Activation::SquaredRelu => squared_relu(gate, up),
-            }
+            self.activation.gate(out.row_mut(t), up);
         }
-    }
-}
-
-/// `gate = max(gate, 0)^2 * up`; NaN stays NaN.
-fn squared_relu(gate: &mut [f32], up: &[f32]) {
-    for (gate, up) in gate.iter_mut().zip(up) {
-        let positive = if *gate < 0.0 { 0.0 } else { *gate };
-        *gate = positive * positive * up;
     }
 }

@@ -10,6 +10,7 @@ use std::fmt;
 
 use mla_attention::CacheShape;
 use ternary_core::ActMode;
+use tl_kernels::math;
 
 use super::attention::{AttentionConfig, RopeConfig};
 use super::error::ConfigError;
@@ -80,6 +81,19 @@ pub enum Activation {
 }
 
 impl Activation {
+    /// `gate = f(gate) up`, value by value; NaN stays NaN.
+    pub fn gate(self, gate: &mut [f32], up: &[f32]) {
+        match self {
+            Activation::Silu => math::swiglu(gate, up),
+            Activation::SquaredRelu => {
+                for (gate, up) in gate.iter_mut().zip(up) {
+                    let positive = if *gate < 0.0 { 0.0 } else { *gate };
+                    *gate = positive * positive * up;
+                }
+            }
+        }
+    }
+
     /// The keys that name the function: of `config.json`, and of GGUF metadata behind the name of the architecture.
     pub(crate) const KEYS: [&str; 2] = ["hidden_act", "hidden_activation"];
 
@@ -212,7 +226,11 @@ impl ModelConfig {
         }
     }
 
-    fn rotation(&self) -> Result<mla_attention::Rope> {
+    /// The rotary position embedding of the model's heads.
+    ///
+    /// # Errors
+    /// A base or a width that no embedding has.
+    pub fn rotation(&self) -> Result<mla_attention::Rope> {
         Ok(mla_attention::Rope::new(self.rope.theta, self.rope.dims, self.rope.style)?)
     }
 

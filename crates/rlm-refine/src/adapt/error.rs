@@ -1,15 +1,10 @@
 //! Failures of making an adapter.
 
-/// A pair of models that no adapter can be made for, or feedback that cannot be used.
+/// Models that no adapter can be made for, or feedback that cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "the fields are named as in the messages")]
 pub enum AdaptError {
-    /// Teacher and student are no pair.
-    #[error(
-        "teacher and student differ in {what}: {teacher} and {student}; name the teacher that the student was made of"
-    )]
-    NotAPair { what: &'static str, teacher: String, student: String },
     /// A student without matrices that lost precision.
     #[error("the student has no ternary feed-forward matrix, so there is nothing that an adapter could make up for")]
     NothingTernary,

@@ -19,6 +19,7 @@ use moe_runtime::{Session, SessionError};
 use super::error::AdaptError;
 use super::micro_lora::MicroLora;
 use crate::error::Result;
+use crate::train::ops::loss::cross_entropy;
 
 /// How strongly corrections count.
 #[derive(Clone, Copy, Debug)]
@@ -140,8 +141,9 @@ impl HeadFeedback {
     fn gradient(&self, row: &Row, token: u32) -> (f64, Vec<f32>) {
         let mut logits = row.logits.clone();
         self.addition.add(&row.hidden, &mut logits);
-        let loss = gradient(&mut logits, token as usize);
-        (loss, logits)
+        let mut d = vec![0.0; logits.len()];
+        let loss = cross_entropy(&logits, token, 1.0, &mut d);
+        (loss, d)
     }
 }
 
@@ -151,17 +153,6 @@ struct Row {
     hidden: Vec<f32>,
     /// The logits without the addition, `[vocab]`.
     logits: Vec<f32>,
-}
-
-/// The cross entropy of `token`; the logits become its gradient.
-fn gradient(logits: &mut [f32], token: usize) -> f64 {
-    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = logits.iter().map(|z| f64::from(z - largest).exp()).sum();
-    let loss = sum.ln() - f64::from(logits.get(token).map_or(0.0, |z| z - largest));
-    for (i, z) in logits.iter_mut().enumerate() {
-        *z = (f64::from(*z - largest).exp() / sum) as f32 - f32::from(u8::from(i == token));
-    }
-    loss
 }
 
 /// Keeps the final hidden states.

@@ -19,6 +19,7 @@ use tl_kernels::Pool;
 use super::error::AdaptError;
 use super::networks::{LayerInputs, NetworkAdditions, Networks, additions, ternary};
 use crate::error::Result;
+use crate::pair::ensure_pair;
 use crate::ptq::{Calibration, PtqError, attend, check_finite, feed, inverse_square_lengths, route};
 
 /// How an adapter is made.
@@ -64,7 +65,8 @@ pub fn adapt(
     options: &AdaptOptions,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Adaptation> {
-    check_pair(teacher, student, options.rank)?;
+    ensure_pair(teacher, student)?;
+    check_rank(student, options.rank)?;
     let config = &student.config;
     let windows = &options.calibration.windows;
     let lengths: Vec<usize> = windows.iter().map(Vec::len).collect();
@@ -105,24 +107,8 @@ pub fn adapt(
     Ok(Adaptation { adapter, layers })
 }
 
-/// Refuses models of which one was not made of the other.
-fn check_pair(teacher: &ModelFiles, student: &ModelFiles, rank: usize) -> Result<()> {
-    let facts = |files: &ModelFiles| {
-        let c = &files.config;
-        let experts = c.moe.as_ref().map_or(0, |moe| moe.router.n_experts);
-        [
-            ("architecture", c.arch.gguf_name().to_owned()),
-            ("number of layers", c.n_layers.to_string()),
-            ("width", c.hidden.to_string()),
-            ("vocabulary", c.vocab.to_string()),
-            ("number of experts", experts.to_string()),
-        ]
-    };
-    for ((what, teacher), (_, student)) in facts(teacher).into_iter().zip(facts(student)) {
-        if teacher != student {
-            return Err(AdaptError::NotAPair { what, teacher, student }.into());
-        }
-    }
+/// Refuses a rank that a matrix of the student does not have.
+fn check_rank(student: &ModelFiles, rank: usize) -> Result<()> {
     let limit =
         student.config.moe.as_ref().map_or(student.config.hidden, |moe| moe.expert_ff.min(student.config.hidden));
     if !(1..=limit).contains(&rank) {

@@ -15,6 +15,11 @@ pub enum ExportError {
         "`{tensor}` is {ty}, and a sum of trits and additions has no trits: give the adapter at run time with --adapter, or fold it into a model whose matrices are F32, F16, BF16, Q8_0 or Q6_K"
     )]
     Type { tensor: String, ty: TensorType },
+    /// A matrix of the model that the file stores as a part of another tensor.
+    #[error(
+        "the file has no tensor `{tensor}` by itself, so nothing can be added to it there: give the adapter at run time with --adapter"
+    )]
+    NotInFile { tensor: String },
     /// A call without adapters.
     #[error("there is no adapter to fold; name one with --adapter")]
     NoAdapter,

@@ -1,7 +1,5 @@
 //! Failures of training.
 
-use std::path::PathBuf;
-
 /// A model that cannot be trained, or a run that cannot go on.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -11,15 +9,24 @@ pub enum TrainError {
     Missing { tensor: String },
     #[error("{path} is no GGUF of one file that holds each tensor by itself: make the student with `bitnet quantize`")]
     NoStudent { path: String },
-    #[error("teacher and student do not fit each other: {reason}")]
-    Misfit { reason: String },
+    #[error("`{tensor}` has another shape in the teacher: name the teacher that the student was made of")]
+    Shape { tensor: String },
     #[error("the file has no weights of the groups that are to be trained ({groups}): name others with --train")]
     NothingToTrain { groups: String },
     #[error(
-        "step {step}: {what} of the group `{group}` is not a finite number: lower --lr. The last good state is that of step \
-         {last_good}, in {}", kept.display()
+        "step {step}: {what} of the group `{group}` is not a finite number: lower --lr. The last good state \
+         is {kept}"
     )]
-    NotFinite { step: usize, what: String, group: &'static str, last_good: usize, kept: PathBuf },
-    #[error("{name}: the trained values do not fit the type {ty} of the file")]
+    NotFinite { step: usize, what: String, group: &'static str, kept: String },
+    #[error("`{name}` has the type {ty}, which is read but not written: leave its group out of --train")]
     Unwritable { name: String, ty: &'static str },
+    #[error(
+        "`{name}` has the type {ty}: scales and trits are trained in blocks of 256 weights with a scale each; make the student as \
+         TQ2_0, TQ1_0 or BITNET_T158, or leave scales and trits out of --train"
+    )]
+    TernaryType { name: String, ty: &'static str },
+    #[error(
+        "{path} is a part of a model or the output: choose another name for the log, whose curve gets the ending `svg`"
+    )]
+    LogIsModel { path: String },
 }

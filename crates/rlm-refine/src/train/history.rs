@@ -4,10 +4,10 @@
 
 use std::path::Path;
 
+use behavior_eval::report::{Plot, Series, svg};
 use gguf_bitnet::write_atomic;
 use serde::{Deserialize, Serialize};
 
-use super::curve::{Curve, svg};
 use crate::error::Result;
 
 /// The figures of one step.
@@ -51,10 +51,12 @@ impl History {
         let points = |value: &dyn Fn(&Point) -> Option<f64>| {
             self.points.iter().filter_map(|point| Some((point.step as f64, value(point)?))).collect()
         };
-        svg(&[
-            Curve { name: "training windows", points: points(&|point| (point.step > 0).then_some(point.kl)) },
-            Curve { name: "held-out windows", points: points(&|point| point.held_out_kl) },
-        ])
+        let series = vec![
+            Series { name: "training windows", points: points(&|point| (point.step > 0).then_some(point.kl)) },
+            Series { name: "held-out windows", points: points(&|point| point.held_out_kl) },
+        ];
+        let title = "KL divergence from the teacher over steps".to_owned();
+        svg(&Plot { title, x: "step", y: "nats", series, line: None })
     }
 
     /// Writes the log to `path`, and the curve beside it with the ending `svg`.

@@ -3,17 +3,14 @@
 //! **Invariant:** logits are computed for some tokens at a time, so memory does not grow with tokens times vocabulary.
 
 use moe_runtime::ModelFiles;
-use tl_kernels::Pool;
+use tl_kernels::{ActivationBuffer, Pool};
 
-use super::error::TrainError;
 use super::layer::{self, Saved};
 use super::ops::loss::{Target, cross_entropy, divergence};
-use super::ops::matmul::{Mat, Out, multiply};
 use super::ops::rope::Turns;
 use super::params::{Group, PartGradient};
 use super::parts::context::Context;
 use super::parts::linear::{Linear, Norm};
-use super::parts::mla::rope;
 use super::weights::Weights;
 use crate::error::Result;
 
@@ -33,14 +30,24 @@ pub struct TrainModel<'a> {
 pub struct LossOptions {
     /// Factor of the divergence from the teacher.
     pub kl: f32,
-    /// Factor of the cross entropy with the token that follows.
+    /// Factor of the cross entropy with the token that follows; 0 leaves it out.
     pub ce: f32,
 }
 
-impl Default for LossOptions {
-    /// Divergence, and a tenth of cross entropy.
-    fn default() -> Self {
-        Self { kl: 1.0, ce: 0.1 }
+/// The factors of single positions: those of a loss over the numbers of positions and labels of all windows of a step.
+#[derive(Clone, Copy, Debug)]
+pub struct LossScale {
+    kl: f32,
+    ce: f32,
+}
+
+impl LossScale {
+    /// The factors for a step on `windows`, however they are cut into passes.
+    #[must_use]
+    pub fn of(options: LossOptions, windows: &[Vec<u32>]) -> Self {
+        let positions = windows.iter().map(Vec::len).sum::<usize>();
+        let labels = windows.iter().map(|window| window.len().saturating_sub(1)).sum::<usize>();
+        Self { kl: options.kl / positions.max(1) as f32, ce: options.ce / labels.max(1) as f32 }
     }
 }
 
@@ -51,9 +58,9 @@ pub struct LossSums {
     pub kl: f64,
     /// Positions that it is summed over.
     pub positions: usize,
-    /// Cross entropy with the token that follows, in nats.
+    /// Cross entropy with the token that follows, in nats, where it is a part of the loss.
     pub ce: f64,
-    /// Positions that have a token behind them.
+    /// Positions that it is summed over: those that have a token behind them.
     pub labels: usize,
 }
 
@@ -88,20 +95,31 @@ pub trait Targets {
     fn targets(&mut self, first: usize, n: usize, take: &mut dyn FnMut(usize, Target<'_>)) -> Result<()>;
 }
 
-/// Targets computed from the hidden states behind a teacher's last norm, `[n, hidden]`.
+/// Targets computed from a teacher's hidden states. Its head is decoded once, and kept as long as these.
 #[derive(Debug)]
 pub struct TeacherHidden<'a> {
-    /// The teacher whose head gives the logits.
-    pub model: &'a TrainModel<'a>,
-    /// The hidden states of the batch.
-    pub hidden: Vec<f32>,
+    pool: &'a Pool,
+    head: tl_kernels::Linear,
+    /// Behind the last norm, `[n, hidden]`.
+    hidden: Vec<f32>,
+}
+
+impl TeacherHidden<'_> {
+    /// The logits `[n, vocab]` of `n` positions from `first` on.
+    #[must_use]
+    pub fn logits(&self, first: usize, n: usize) -> Vec<f32> {
+        let width = self.head.cols();
+        let mut rows = ActivationBuffer::new();
+        rows.set(&self.hidden[first * width..(first + n) * width], n, width);
+        let mut logits = vec![0.0; n * self.head.rows()];
+        self.head.forward(self.pool, &rows, &mut logits);
+        logits
+    }
 }
 
 impl Targets for TeacherHidden<'_> {
     fn targets(&mut self, first: usize, n: usize, take: &mut dyn FnMut(usize, Target<'_>)) -> Result<()> {
-        let width = self.model.files().config.hidden;
-        let logits = self.model.logits(&self.hidden[first * width..(first + n) * width])?;
-        let vocab = logits.len() / n.max(1);
+        let (logits, vocab) = (self.logits(first, n), self.head.rows());
         logits.chunks_exact(vocab.max(1)).enumerate().for_each(|(i, row)| take(first + i, Target::Full(row)));
         Ok(())
     }
@@ -148,7 +166,7 @@ impl<'a> TrainModel<'a> {
 
     fn turns(&self, windows: &[Vec<u32>]) -> Result<Turns> {
         let longest = windows.iter().map(Vec::len).max().unwrap_or(0);
-        Ok(Turns::new(&rope(&self.files().config)?, longest))
+        Ok(Turns::new(&self.files().config.rotation()?, longest))
     }
 
     fn trace(&self, windows: &[Vec<u32>], keep: bool) -> Result<Trace> {
@@ -191,32 +209,28 @@ impl<'a> TrainModel<'a> {
         Ok(self.trace(windows, false)?.normed)
     }
 
-    /// The logits `[n, vocab]` of states behind the last norm.
+    /// The model as the teacher of a student: its predictions for windows.
     ///
     /// # Errors
-    /// Weights that cannot be read.
-    pub fn logits(&self, hidden: &[f32]) -> Result<Vec<f32>> {
-        let width = self.files().config.hidden;
-        let head = self.weights.matrix(self.head_name(), 0)?;
-        let (n, vocab) = (hidden.len() / width, head.len() / width);
-        let mut logits = vec![0.0; n * vocab];
-        let out = Out::to(&mut logits, vocab);
-        multiply(self.pool, out, Mat::new(hidden, n, width), Mat::new(&head, vocab, width).t());
-        Ok(logits)
+    /// As [`TrainModel::hidden`].
+    pub fn targets(&self, windows: &[Vec<u32>]) -> Result<TeacherHidden<'a>> {
+        let hidden = self.hidden(windows)?;
+        let (width, head) = (self.files().config.hidden, self.weights.matrix(self.head_name(), 0)?);
+        let rows = head.len() / width;
+        let head = tl_kernels::Linear::from_f32(rows, width, head).map_err(moe_runtime::Error::from)?;
+        Ok(TeacherHidden { pool: self.pool, head, hidden })
     }
 
     /// The loss of windows, without gradients.
     ///
     /// # Errors
     /// As [`TrainModel::hidden`], and the errors of `targets`.
-    pub fn loss(&self, windows: &[Vec<u32>], targets: &mut dyn Targets) -> Result<LossSums> {
+    pub fn loss(&self, windows: &[Vec<u32>], targets: &mut dyn Targets, options: LossOptions) -> Result<LossSums> {
         let normed = self.hidden(windows)?;
-        let mut sums = LossSums::default();
-        self.head_pass(windows, &normed, targets, None, &mut sums)?;
-        Ok(sums)
+        self.head_pass(windows, &normed, targets, LossScale { kl: 0.0, ce: options.ce }, None)
     }
 
-    /// The loss of windows; `share` times its gradient is added to those of the registry.
+    /// The loss of windows; its gradient, with these factors of each position, is added to those of the registry.
     ///
     /// # Errors
     /// As [`TrainModel::loss`].
@@ -224,14 +238,12 @@ impl<'a> TrainModel<'a> {
         &mut self,
         windows: &[Vec<u32>],
         targets: &mut dyn Targets,
-        options: LossOptions,
-        share: f32,
+        scale: LossScale,
     ) -> Result<LossSums> {
         let Trace { mut saved, last, normed } = self.trace(windows, true)?;
-        let mut sums = LossSums::default();
-        let mut wanted = HeadGradients { options, share, d_normed: vec![0.0; normed.len()], parts: Vec::new() };
-        self.head_pass(windows, &normed, targets, Some(&mut wanted), &mut sums)?;
-        let HeadGradients { d_normed, mut parts, .. } = wanted;
+        let mut wanted = HeadGradients { d_normed: vec![0.0; normed.len()], parts: Vec::new() };
+        let sums = self.head_pass(windows, &normed, targets, scale, Some(&mut wanted))?;
+        let HeadGradients { d_normed, mut parts } = wanted;
         let (turns, lengths) = (self.turns(windows)?, windows.iter().map(Vec::len).collect::<Vec<_>>());
         let mut d_x = vec![0.0; last.len()];
         let context = self.context(&lengths, &turns, 0);
@@ -267,14 +279,17 @@ impl<'a> TrainModel<'a> {
         windows: &[Vec<u32>],
         normed: &[f32],
         targets: &mut dyn Targets,
+        scale: LossScale,
         mut wanted: Option<&mut HeadGradients>,
-        sums: &mut LossSums,
-    ) -> Result<()> {
+    ) -> Result<LossSums> {
         let config = &self.files().config;
         let (width, vocab) = (config.hidden, config.vocab);
-        let labels: Vec<Option<u32>> =
+        let mut sums = LossSums::default();
+        let mut labels: Vec<Option<u32>> =
             windows.iter().flat_map(|w| w.iter().skip(1).map(|&t| Some(t)).chain([None])).collect();
-        let n_labels = labels.iter().flatten().count();
+        if scale.ce == 0.0 {
+            labels.fill(None);
+        }
         let turns = self.turns(&[])?;
         let context = self.context(&[], &turns, 0);
         let head = Linear::named(context, self.head_name().to_owned(), 0, width)?;
@@ -295,43 +310,24 @@ impl<'a> TrainModel<'a> {
                 })
                 .collect();
             targets.targets(first, n, &mut |position, target| tasks[position - first].teacher = Held::of(target))?;
-            let factors = wanted.as_ref().map_or((0.0, 0.0), |wanted| {
-                let LossOptions { kl, ce } = wanted.options;
-                (wanted.share * kl / labels.len() as f32, wanted.share * ce / n_labels.max(1) as f32)
-            });
-            self.pool.chunks_mut(&mut tasks, 8, |_, tasks| tasks.iter_mut().for_each(|task| task.compute(factors)));
+            self.pool.chunks_mut(&mut tasks, 8, |_, tasks| tasks.iter_mut().for_each(|task| task.compute(scale)));
             for task in &tasks {
                 sums.kl += task.kl;
                 sums.ce += task.ce;
                 sums.positions += 1;
                 sums.labels += usize::from(task.label.is_some());
             }
-            if let Some(HeadGradients { d_normed, parts, .. }) = wanted.as_deref_mut() {
+            if let Some(HeadGradients { d_normed, parts }) = wanted.as_deref_mut() {
                 let d_logits: Vec<f32> = tasks.into_iter().flat_map(|task| task.d).collect();
                 head.backward(context, [rows, &d_logits], &mut d_normed[first * width..(first + n) * width], parts);
             }
         }
-        Ok(())
-    }
-
-    /// Checks that a teacher has the vocabulary of this model.
-    ///
-    /// # Errors
-    /// [`TrainError::Misfit`] with both numbers.
-    pub fn ensure_fits(&self, teacher: &ModelFiles) -> Result<()> {
-        let (student, teacher) = (self.files().config.vocab, teacher.config.vocab);
-        if student != teacher {
-            let reason = format!("the student knows {student} tokens, the teacher {teacher}");
-            return Err(TrainError::Misfit { reason }.into());
-        }
-        Ok(())
+        Ok(sums)
     }
 }
 
 /// Where the gradients of a head pass go.
 struct HeadGradients {
-    options: LossOptions,
-    share: f32,
     d_normed: Vec<f32>,
     parts: Vec<PartGradient>,
 }
@@ -364,7 +360,7 @@ struct Task<'t> {
 }
 
 impl Task<'_> {
-    fn compute(&mut self, (kl, ce): (f32, f32)) {
+    fn compute(&mut self, LossScale { kl, ce }: LossScale) {
         let target = match &self.teacher {
             Held::None => None,
             Held::Full(logits) => Some(Target::Full(logits)),

@@ -11,6 +11,7 @@ use std::str::FromStr;
 
 use gguf_bitnet::TensorClass;
 use serde::Serialize;
+use tl_kernels::math;
 
 /// A class of weights that a user switches on and off together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -188,12 +189,6 @@ impl Params {
         &mut self.list
     }
 
-    /// Numbers of all entries.
-    #[must_use]
-    pub fn numbers(&self) -> usize {
-        self.list.iter().map(|param| param.values.len()).sum()
-    }
-
     /// Adds gradients in the order in which they are given.
     pub fn add_gradients(&mut self, gradients: Vec<PartGradient>) {
         for PartGradient { param, first, values } in gradients {
@@ -207,10 +202,19 @@ impl Params {
         self.list.iter_mut().for_each(|param| param.gradient.fill(0.0));
     }
 
-    /// The first entry with a value or a gradient that is not finite.
+    /// The first entry with a gradient that is not finite.
     #[must_use]
-    pub fn not_finite(&self) -> Option<&Param> {
-        let finite = |numbers: &[f32]| numbers.iter().all(|number| number.is_finite());
-        self.list.iter().find(|param| !finite(&param.values) || !finite(&param.gradient))
+    pub fn broken_gradient(&self) -> Option<&Param> {
+        self.list.iter().find(|param| !param.gradient.iter().all(|d| d.is_finite()))
+    }
+
+    /// The first entry with a value that is not finite, or the logarithm of a factor that is not.
+    #[must_use]
+    pub fn broken_value(&self) -> Option<&Param> {
+        let is_usable = |kind, value: f32| match kind {
+            Kind::LogScales => math::exp(value).is_finite(),
+            Kind::Weights | Kind::Latents => value.is_finite(),
+        };
+        self.list.iter().find(|param| !param.values.iter().all(|&value| is_usable(param.kind, value)))
     }
 }

@@ -7,7 +7,9 @@ use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use gguf_bitnet::{Array, GgufFile, GgufWriter, Job, Metadata, TensorSource, Value, identity_of, require_space};
+use gguf_bitnet::{
+    Array, GgufFile, GgufWriter, Job, LogicalTensor, Metadata, TensorSource, Value, output_path, require_space,
+};
 use moe_runtime::ModelFiles;
 use serde::Serialize;
 use serde_json::json;
@@ -85,8 +87,8 @@ impl<'a> Refiner<'a> {
     /// step, and the curve beside it.
     ///
     /// # Errors
-    /// An existing `out` without `force`, one that belongs to a model, models that do not fit each other, a number that is not
-    /// finite (the state before it stays), too little disk.
+    /// An existing `out` without `force`, an `out` or a log that belongs to a model, models that do not fit each other, a number
+    /// that is not finite (the state before it stays), too little disk.
     pub fn run(
         &self,
         out: &Path,
@@ -95,9 +97,7 @@ impl<'a> Refiner<'a> {
         progress: &mut OnRefineProgress<'_>,
     ) -> Result<RefineReport> {
         Job::check(out, force)?;
-        if self.models.iter().any(|files| files.holds(out)) {
-            return Err(Error::OutputIsSource { path: out.display().to_string() });
-        }
+        self.check_outputs(out, log)?;
         let mut trainer =
             Trainer::new(self.models, self.calibration.windows().to_vec(), self.options.clone(), self.pool)?;
         if self.options.groups.contains(&Group::LatentTrits) {
@@ -108,39 +108,50 @@ impl<'a> Refiner<'a> {
         let file = self.student()?;
         let mut writer = GgufWriter::new(&self.metadata(file, &identities)?, file.tensors().to_vec())?;
         let output_bytes = writer.file_bytes();
-        require_space(out, output_bytes)?;
         let mut job = Job::open(out, &self.manifest(&identities, output_bytes), force)?;
+        let states = job.states();
+        // A job that was stopped while it was committed still has its last state, which the report needs.
+        trainer.restore(&states);
         if !job.is_committed() {
+            require_space(
+                out,
+                output_bytes.saturating_sub(job.data_len()).saturating_add(trainer.bytes_of_states(&states)),
+            )?;
             if job.units().is_empty() {
                 job.append(json!({ "header": true }), |to| writer.begin(to).map_err(io::Error::other))?;
             } else {
                 writer.resume(job.data_len())?;
             }
-            let states = job.states();
-            trainer.restore(&states);
             self.train(&mut trainer, &states, log, progress)?;
-            for unit in units(file).skip(job.units().len() - 1) {
-                let bytes = match places[unit.tensor] {
-                    None => file.bytes(unit.tensor)?[unit.bytes.clone()].to_vec(),
-                    Some(tensor) => {
-                        let ty = file.tensors()[unit.tensor].ty;
-                        let made = encode(&trainer.model.weights, tensor, ty, &file.bytes(unit.tensor)?)?;
-                        made[unit.bytes.clone()].to_vec()
-                    }
-                };
-                job.append(json!({ "tensor": unit.tensor }), |to| {
-                    writer.write_tensor(to, unit.tensor, &bytes).map_err(io::Error::other)
-                })?;
-                progress(RefineProgress::Write(job.data_len(), output_bytes));
-            }
+            self.write(&trainer, &places, &mut writer, &mut job, progress)?;
             let report = gguf_bitnet::verify(&job.data_path(), &mut |_, _| {})?;
             if let Some(defect) = report.defects.first() {
                 return Err(Error::NotAsPlanned { defect: defect.to_string() });
             }
         }
+        // A run that was stopped behind its last state, or that got another log, has none of it yet.
+        if let Some(log) = log {
+            trainer.history.write(log)?;
+        }
         let report = self.report(&trainer, output_bytes);
         job.commit(out)?;
         Ok(report)
+    }
+
+    /// Refuses outputs that would replace a model or each other.
+    fn check_outputs(&self, out: &Path, log: Option<&Path>) -> Result<()> {
+        let is_model = |path: &Path| self.models.iter().any(|files| files.holds(path));
+        if is_model(out) {
+            return Err(Error::OutputIsSource { path: out.display().to_string() });
+        }
+        let Some(log) = log else { return Ok(()) };
+        let (out, curve) = (output_path(out)?, log.with_extension("svg"));
+        for path in [log, &curve] {
+            if is_model(path) || output_path(path)? == out || log == curve {
+                return Err(TrainError::LogIsModel { path: path.display().to_string() }.into());
+            }
+        }
+        Ok(())
     }
 
     fn train(
@@ -162,6 +173,30 @@ impl<'a> Refiner<'a> {
         Ok(())
     }
 
+    /// Appends the units of the student's file that the job lacks.
+    fn write(
+        &self,
+        trainer: &Trainer<'_>,
+        places: &[Option<&LogicalTensor>],
+        writer: &mut GgufWriter,
+        job: &mut Job,
+        progress: &mut OnRefineProgress<'_>,
+    ) -> Result<()> {
+        let file = self.student()?;
+        // The first unit of the job is the header.
+        for unit in units(file).skip(job.units().len() - 1) {
+            let mut bytes = file.bytes(unit.tensor)?[unit.bytes].to_vec();
+            if let (Some(tensor), Some(rows)) = (places[unit.tensor], unit.rows) {
+                encode(self.pool, &trainer.model.weights, tensor, file.tensors()[unit.tensor].ty, rows, &mut bytes)?;
+            }
+            job.append(json!({ "tensor": unit.tensor }), |to| {
+                writer.write_tensor(to, unit.tensor, &bytes).map_err(io::Error::other)
+            })?;
+            progress(RefineProgress::Write(job.data_len(), writer.file_bytes()));
+        }
+        Ok(())
+    }
+
     fn student(&self) -> Result<&'a GgufFile> {
         let [student, _] = self.models;
         let unusable = || TrainError::NoStudent { path: student.path().display().to_string() };
@@ -173,13 +208,12 @@ impl<'a> Refiner<'a> {
         let mut before = 0;
         let mut identity = |files: &ModelFiles| -> Result<String> {
             let mut read = 0;
-            let metadata = files.gguf().map(GgufFile::metadata);
-            let identity = identity_of(&**files.catalog.source(), metadata, &mut |done, total| {
+            let identity = files.identity(&mut |done, total| {
                 read = done;
                 progress(RefineProgress::Hash(before + done, before + total));
             })?;
             before += read;
-            Ok(identity.to_string())
+            Ok(identity)
         };
         let [student, teacher] = self.models;
         Ok([identity(student)?, identity(teacher)?])
@@ -259,12 +293,19 @@ impl<'a> Refiner<'a> {
 struct Unit {
     tensor: usize,
     bytes: Range<usize>,
+    /// The rows that these bytes are; `None` for a type that is stored without rows.
+    rows: Option<Range<usize>>,
 }
 
-/// All bytes of a file's tensors, in order.
+/// All bytes of a file's tensors, in order, cut between rows where there are rows.
 fn units(file: &GgufFile) -> impl Iterator<Item = Unit> + '_ {
     file.tensors().iter().enumerate().flat_map(|(tensor, info)| {
         let len = usize::try_from(info.bytes).unwrap_or(usize::MAX);
-        (0..len).step_by(UNIT_BYTES).map(move |start| Unit { tensor, bytes: start..len.min(start + UNIT_BYTES) })
+        let row = info.ty.row_bytes(info.cols()).ok().filter(|row| *row > 0);
+        let step = row.map_or(UNIT_BYTES, |row| (UNIT_BYTES / row).max(1) * row);
+        (0..len).step_by(step).map(move |start| {
+            let bytes = start..len.min(start + step);
+            Unit { tensor, rows: row.map(|row| bytes.start / row..bytes.end / row), bytes }
+        })
     })
 }

@@ -6,8 +6,9 @@
 //!
 //! **Invariant:** a file that is damaged, or belongs to other entries, restores nothing.
 
+use std::fs;
 use std::io::{self, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use gguf_bitnet::NewFile;
 use serde::{Deserialize, Serialize};
@@ -66,6 +67,24 @@ pub(super) fn save(path: &Path, params: &Params, optimizer: &Optimizer, history:
     }
     file.write_all(hasher.finalize().as_bytes()).map_err(Error::io("write", path))?;
     Ok(file.publish()?)
+}
+
+/// Bytes of the numbers of a state.
+pub(super) fn bytes(params: &Params, optimizer: &Optimizer) -> u64 {
+    runs(params, optimizer).iter().map(|run| 4 * run.len() as u64).sum()
+}
+
+/// The numbers of the states that lie beside each other, the last one first.
+pub(super) fn saved(state: &dyn Fn(usize) -> PathBuf) -> Vec<usize> {
+    let first = state(0);
+    let entries = first.parent().and_then(|dir| fs::read_dir(dir).ok()).into_iter().flatten().flatten();
+    let number = |path: PathBuf| {
+        let number = path.extension()?.to_str()?.parse().ok()?;
+        (state(number) == path).then_some(number)
+    };
+    let mut numbers: Vec<usize> = entries.filter_map(|entry| number(entry.path())).collect();
+    numbers.sort_unstable_by(|a, b| b.cmp(a));
+    numbers
 }
 
 /// Reads a state back into entries of the same lengths; `None` for a file that is missing, damaged or of other entries.

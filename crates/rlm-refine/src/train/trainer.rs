@@ -1,7 +1,7 @@
 //! The steps of a run, and its state between them.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use moe_runtime::ModelFiles;
 use serde::Serialize;
@@ -10,11 +10,12 @@ use tl_kernels::Pool;
 use super::batches::Batches;
 use super::error::TrainError;
 use super::history::{History, Point};
-use super::model::{LossOptions, LossSums, TeacherHidden, TrainModel};
+use super::model::{LossOptions, LossScale, LossSums, TrainModel};
 use super::optim::{Optimizer, OptimizerOptions, Schedule, clip};
 use super::params::{Group, Kind, Param};
 use super::state;
 use crate::error::Result;
+use crate::pair::ensure_pair;
 
 /// One of so many windows is held out, up to [`MAX_HELD_OUT`] of them.
 const HELD_OUT_SHARE: usize = 24;
@@ -116,7 +117,7 @@ impl<'a> Trainer<'a> {
         pool: &'a Pool,
     ) -> Result<Self> {
         let model = TrainModel::new(student, &options.groups, pool)?;
-        model.ensure_fits(teacher)?;
+        ensure_pair(teacher, student)?;
         if model.weights.params.list().is_empty() {
             let names: Vec<&str> = options.groups.iter().map(|group| group.name()).collect();
             return Err(TrainError::NothingToTrain { groups: names.join(", ") }.into());
@@ -146,8 +147,7 @@ impl<'a> Trainer<'a> {
     pub fn measure(&self, windows: &[Vec<u32>]) -> Result<LossSums> {
         let mut sums = LossSums::default();
         for windows in windows.chunks(self.options.windows_at_a_time.max(1)) {
-            let mut targets = TeacherHidden { model: &self.teacher, hidden: self.teacher.hidden(windows)? };
-            sums.add(&self.model.loss(windows, &mut targets)?);
+            sums.add(&self.model.loss(windows, &mut self.teacher.targets(windows)?, self.options.loss)?);
         }
         Ok(sums)
     }
@@ -155,7 +155,7 @@ impl<'a> Trainer<'a> {
     /// Takes the next step.
     ///
     /// # Errors
-    /// Weights that cannot be read; [`TrainError::NotFinite`], before any value is changed.
+    /// Weights that cannot be read; [`TrainError::NotFinite`], behind which the run must not be saved.
     pub fn step(&mut self, state: &dyn Fn(usize) -> PathBuf) -> Result<StepReport> {
         let step = self.steps();
         let o = &self.options;
@@ -169,16 +169,26 @@ impl<'a> Trainer<'a> {
         let batch: Vec<Vec<u32>> = batches.of_step(step).into_iter().map(|i| self.windows[i].clone()).collect();
         self.model.weights.params.clear_gradients();
         let mut sums = LossSums::default();
+        let scale = LossScale::of(o.loss, &batch);
         for part in batch.chunks(o.windows_at_a_time.max(1)) {
-            let mut targets = TeacherHidden { model: &self.teacher, hidden: self.teacher.hidden(part)? };
-            let share = part.len() as f32 / batch.len() as f32;
-            sums.add(&self.model.loss_and_gradients(part, &mut targets, o.loss, share)?);
+            let mut targets = self.teacher.targets(part)?;
+            sums.add(&self.model.loss_and_gradients(part, &mut targets, scale)?);
         }
-        self.ensure_finite(step, &sums, state)?;
+        let broken = self.model.weights.params.broken_gradient();
+        if broken.is_some() || !sums.value(o.loss).is_finite() {
+            let what = broken.map_or_else(|| "the loss".to_owned(), |param| format!("the gradient of {}", param.name));
+            return Err(self.not_finite(what, broken, state).into());
+        }
         let gradient = clip(&mut self.model.weights.params, o.clip);
         let share = Schedule { steps: o.steps, warmup: o.steps / 20, floor: 0.02 }.share(step);
         let rate = |param: &Param| o.lr * share * rate_factor(param.group, param.kind);
         self.optimizer.step(self.pool, &mut self.model.weights.params, &rate);
+        let broken = self.model.weights.params.broken_value();
+        if broken.is_some() {
+            let what = broken.map_or_else(String::new, |param| format!("a value of {}", param.name));
+            self.optimizer.steps = step;
+            return Err(self.not_finite(what, broken, state).into());
+        }
         let done = self.steps();
         self.model.weights.hardness = hardness(o, done);
         let is_measured = done.is_multiple_of(o.eval_steps.max(1)) || done == o.steps;
@@ -194,17 +204,14 @@ impl<'a> Trainer<'a> {
         Ok(StepReport { point, steps: o.steps })
     }
 
-    fn ensure_finite(&self, step: usize, sums: &LossSums, state: &dyn Fn(usize) -> PathBuf) -> Result<()> {
-        let broken = self.model.weights.params.not_finite();
-        let what = match broken {
-            None if sums.value(self.options.loss).is_finite() => return Ok(()),
-            None => "the loss".to_owned(),
-            Some(param) => format!("the gradient of {}", param.name),
-        };
+    /// The error of the step at work.
+    fn not_finite(&self, what: String, broken: Option<&Param>, state: &dyn Fn(usize) -> PathBuf) -> TrainError {
         let group = broken.or(self.model.weights.params.list().first()).map_or("none", |param| param.group.name());
-        let last_good = self.last_good;
-        let kept = state(last_good).parent().map(Path::to_owned).unwrap_or_default();
-        Err(TrainError::NotFinite { step: step + 1, what, group, last_good, kept }.into())
+        let kept = match self.last_good {
+            0 => "the student itself, as no state was written yet".to_owned(),
+            step => format!("that of step {step}, in {}", state(step).display()),
+        };
+        TrainError::NotFinite { step: self.steps() + 1, what, group, kept }
     }
 
     /// Whether the state is to be written after the steps done so far.
@@ -238,9 +245,19 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
+    /// Bytes that states will take on the disk beyond those that are there: two are kept while a third is written.
+    #[must_use]
+    pub fn bytes_of_states(&self, state: &dyn Fn(usize) -> PathBuf) -> u64 {
+        if self.steps() >= self.options.steps {
+            return 0;
+        }
+        let left = 3usize.saturating_sub(state::saved(state).len());
+        (left as u64).saturating_mul(state::bytes(&self.model.weights.params, &self.optimizer))
+    }
+
     /// Continues from the last whole state of an earlier call; from the start without one.
     pub fn restore(&mut self, state: &dyn Fn(usize) -> PathBuf) {
-        for step in (1..=self.options.steps).rev() {
+        for step in state::saved(state) {
             let restored = state::restore(&state(step), &mut self.model.weights.params, &mut self.optimizer);
             if let Some(history) = restored {
                 self.history = history;

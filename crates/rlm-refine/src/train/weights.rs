@@ -9,9 +9,9 @@
 //! `s_b` is the scale of block `b` in the file, and `round` gives -1, 0 or 1. While training is softened by a share `1 - h`,
 //! `round(u)` is `h round(u) + (1 - h) clamp(u, -1, 1)`.
 //!
-//! **Invariant:** one matrix is in memory at a time, per thread, besides what is trained.
+//! **Invariant:** frozen weights are decoded when a part of a layer is computed, and dropped behind it.
 
-use gguf_bitnet::LogicalTensor;
+use gguf_bitnet::{LogicalTensor, TensorType};
 use moe_runtime::ModelFiles;
 use ternary_core::BLOCK;
 use tl_kernels::math;
@@ -39,21 +39,31 @@ impl<'a> Weights<'a> {
     pub fn new(files: &'a ModelFiles, groups: &[Group]) -> Result<Self> {
         let mut weights = Self { files, params: Params::default(), hardness: 1.0 };
         for tensor in files.catalog.tensors() {
-            let is_ternary = files.catalog.tensor_type(tensor).is_some_and(gguf_bitnet::TensorType::is_ternary);
-            if is_ternary && tensor.cols().is_multiple_of(BLOCK) {
-                if groups.contains(&Group::Scales) {
-                    let cols = tensor.cols() / BLOCK;
-                    weights.add(tensor, Group::Scales, Kind::LogScales, vec![0.0; tensor.rows() * cols]);
-                }
-                if groups.contains(&Group::LatentTrits) {
-                    weights.add_latents(tensor)?;
-                }
+            if let Some(ty) = files.catalog.tensor_type(tensor).filter(|ty| ty.is_ternary()) {
+                weights.add_ternary(tensor, ty, groups)?;
             } else if let Some(group) = Group::of_class(tensor.class).filter(|group| groups.contains(group)) {
                 let values = weights.whole(tensor)?;
                 weights.add(tensor, group, Kind::Weights, values);
             }
         }
         Ok(weights)
+    }
+
+    /// Adds what is trained of a ternary tensor; its weights themselves belong to no group.
+    fn add_ternary(&mut self, tensor: &LogicalTensor, ty: TensorType, groups: &[Group]) -> Result<()> {
+        let [has_scales, has_trits] = [Group::Scales, Group::LatentTrits].map(|group| groups.contains(&group));
+        // Types without a packing have one scale per row or tensor, or blocks of another length.
+        if ty.packing().is_none() && (has_scales || has_trits) {
+            return Err(TrainError::TernaryType { name: tensor.name.clone(), ty: ty.name() }.into());
+        }
+        if has_scales {
+            let cols = tensor.cols() / BLOCK;
+            self.add(tensor, Group::Scales, Kind::LogScales, vec![0.0; tensor.rows() * cols]);
+        }
+        if has_trits {
+            self.add_latents(tensor)?;
+        }
+        Ok(())
     }
 
     fn add(&mut self, tensor: &LogicalTensor, group: Group, kind: Kind, values: Vec<f32>) {
@@ -89,8 +99,7 @@ impl<'a> Weights<'a> {
             let missing = || TrainError::Missing { tensor: param.name.clone() };
             let tensor = teacher.catalog.find(&param.name).ok_or_else(missing)?;
             if tensor.rows() * tensor.cols() != param.values.len() || tensor.cols() != param.cols {
-                let reason = format!("{} has another shape in the teacher", param.name);
-                return Err(TrainError::Misfit { reason }.into());
+                return Err(TrainError::Shape { tensor: param.name.clone() }.into());
             }
             let mut row = vec![0.0; param.cols];
             for r in 0..param.rows {

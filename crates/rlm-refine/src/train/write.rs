@@ -8,57 +8,81 @@
 //!
 //! **Invariant:** a tensor that is not trained keeps its bytes.
 
-use gguf_bitnet::{LogicalTensor, RowOrder, TensorSource, TensorType, encode_row};
+use std::ops::Range;
+
+use gguf_bitnet::{LogicalTensor, RowOrder, TensorSource, TensorType, quantize_row};
 use moe_runtime::ModelFiles;
 use ternary_core::{BLOCK, Packing, Rounding, f16};
-use tl_kernels::math;
+use tl_kernels::{Pool, math};
 
 use super::error::TrainError;
 use super::params::{Kind, Param};
 use super::weights::{Weights, trit};
+use crate::encode::{Encoding, Rows, encode_rows};
 use crate::error::Result;
+
+/// Blocks that one thread packs at a time.
+const TASK_BLOCKS: usize = 1 << 10;
 
 /// The tensors of a student's file by their number there, and the tensors of the model that they hold.
 ///
 /// # Errors
-/// [`TrainError::NoStudent`] for a model that is no GGUF of one file, or a trained tensor that is no tensor of the file by itself.
+/// [`TrainError::NoStudent`] for a model that is no GGUF of one file, or a trained tensor that is no tensor of the file by itself;
+/// [`TrainError::Unwritable`] for a trained tensor of a type that is only read.
 pub(super) fn places<'a>(files: &'a ModelFiles, weights: &Weights<'_>) -> Result<Vec<Option<&'a LogicalTensor>>> {
     let unusable = || TrainError::NoStudent { path: files.path().display().to_string() };
     let file = files.gguf().filter(|file| file.n_parts() == 1).ok_or_else(unusable)?;
     let mut places = vec![None; file.tensors().len()];
     for tensor in files.catalog.tensors().iter().filter(|tensor| weights.wants(&tensor.name)) {
         let [part] = &tensor.parts[..] else { return Err(unusable().into()) };
-        if part.order != RowOrder::AsStored || file.tensors()[part.source].shape != tensor.shape {
+        let info = &file.tensors()[part.source];
+        if part.order != RowOrder::AsStored || info.shape != tensor.shape {
             return Err(unusable().into());
+        }
+        let is_encoded = weights.params.find(&tensor.name, Kind::Weights).is_some();
+        if is_encoded && quantize_row(info.ty, &vec![0.0; info.cols()], &mut Vec::new()).is_err() {
+            return Err(TrainError::Unwritable { name: info.name.clone(), ty: info.ty.name() }.into());
         }
         places[part.source] = Some(tensor);
     }
     Ok(places)
 }
 
-/// The bytes of a trained tensor whose bytes in the file, of type `ty`, are `stored`.
+/// Replaces `bytes`, the rows `rows` of a trained tensor as the file has them, in the type `ty`, by the trained ones.
 ///
 /// # Errors
 /// Values that the type cannot store.
-pub(super) fn encode(weights: &Weights<'_>, tensor: &LogicalTensor, ty: TensorType, stored: &[u8]) -> Result<Vec<u8>> {
+pub(super) fn encode(
+    pool: &Pool,
+    weights: &Weights<'_>,
+    tensor: &LogicalTensor,
+    ty: TensorType,
+    rows: Range<usize>,
+    bytes: &mut Vec<u8>,
+) -> Result<()> {
     let entry = |kind| weights.params.find(&tensor.name, kind).map(|index| &weights.params.list()[index]);
     if let Some(param) = entry(Kind::Weights) {
-        let mut bytes = Vec::with_capacity(stored.len());
-        for row in param.values.chunks_exact(param.cols) {
-            encode_row(ty, Rounding::LeastSquares, row, None, &mut bytes).map_err(|e| e.in_tensor(&tensor.name))?;
-        }
-        return Ok(bytes);
+        let cols = param.cols;
+        let read = |rows: Range<usize>, out: &mut [f32]| {
+            out.copy_from_slice(&param.values[rows.start * cols..rows.end * cols]);
+            Ok(())
+        };
+        let encoding = Encoding { ty, rounding: Rounding::LeastSquares, cols };
+        let made = encode_rows(pool, encoding, Rows { numbers: rows, read: &read }, bytes);
+        return made.map(drop).map_err(|error| error.of_tensor(&tensor.name, weights.files.path()));
     }
-    let unwritable = || TrainError::Unwritable { name: tensor.name.clone(), ty: ty.name() };
+    let unwritable = || TrainError::TernaryType { name: tensor.name.clone(), ty: ty.name() };
     let packing = ty.packing().ok_or_else(unwritable)?;
-    let factors = entry(Kind::LogScales);
-    let latents = entry(Kind::Latents);
-    let mut bytes = stored.to_vec();
-    for (b, block) in bytes.chunks_exact_mut(packing.block_bytes()).enumerate() {
-        let factor = factors.map_or(1.0, |param| math::exp(param.values[b]));
-        write_block(packing, block, b, factor, latents);
-    }
-    Ok(bytes)
+    let [factors, latents] = [Kind::LogScales, Kind::Latents].map(entry);
+    let first = rows.start * tensor.cols() / BLOCK;
+    pool.chunks_mut(bytes, TASK_BLOCKS * packing.block_bytes(), |task, blocks| {
+        for (i, block) in blocks.chunks_exact_mut(packing.block_bytes()).enumerate() {
+            let b = first + task * TASK_BLOCKS + i;
+            let factor = factors.map_or(1.0, |param| math::exp(param.values[b]));
+            write_block(packing, block, b, factor, latents);
+        }
+    });
+    Ok(())
 }
 
 fn write_block(packing: Packing, block: &mut [u8], b: usize, factor: f32, latents: Option<&Param>) {

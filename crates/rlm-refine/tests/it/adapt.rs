@@ -97,7 +97,7 @@ fn models_that_are_no_pair_are_refused() {
         let options = AdaptOptions { rank, calibration: calibration.clone() };
         adapt(teacher, student, &Pool::serial(), &options, &mut |_, _| {}).unwrap_err()
     };
-    assert!(matches!(refused(&other, &student, 1), Error::Adapt(AdaptError::NotAPair { .. })));
+    assert!(matches!(refused(&other, &student, 1), Error::NotAPair { .. }));
     assert!(matches!(refused(&teacher, &teacher, 1), Error::Adapt(AdaptError::NothingTernary)));
     for rank in [0, 257] {
         assert!(matches!(refused(&teacher, &student, rank), Error::Adapt(AdaptError::Rank { .. })));

@@ -1,27 +1,22 @@
 //! Runs that refine a student: what they change, what survives a stop, what they refuse.
 
-use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
-use std::thread::ThreadId;
 
-use gguf_bitnet::{Array, GgufFile, TensorSource};
+use gguf_bitnet::{Array, GgufFile, GgufWriter, TensorInfo, TensorSource, TensorType, Value};
 use moe_runtime::ModelFiles;
 use rlm_refine::ptq::{CALIBRATION_SPANS, Calibration, NamedText, WindowOptions};
 use rlm_refine::train::ops::loss::Target;
 use rlm_refine::train::optim::{Optimizer, OptimizerOptions};
 use rlm_refine::train::{
-    Group, LossOptions, OnRefineProgress, RefineProgress, RefineReport, Refiner, Targets, TrainModel, TrainOptions,
-    rate_factor,
+    Group, LossOptions, LossScale, OnRefineProgress, RefineProgress, RefineReport, Refiner, Targets, TrainModel,
+    TrainOptions, rate_factor,
 };
 use rlm_refine::{Method, Preset, QuantizeOptions, Quantizer, Recipe};
-use ternary_core::Rounding;
+use ternary_core::{Bytes, Rounding};
 use tl_kernels::Pool;
-use tracing::field::{Field, Visit};
-use tracing::span::{Attributes, Id, Record};
-use tracing::{Event, Metadata, Subscriber};
 
+use crate::events::events;
 use crate::students::student;
 
 /// The mini teacher of the fixtures, its student by least squares, and short windows.
@@ -110,59 +105,21 @@ fn a_run_lowers_the_divergence_changes_only_what_it_trains_and_keeps_its_origin(
     assert!(std::fs::read_to_string(out.with_extension("svg")).unwrap().contains("<polyline"));
 }
 
-/// The numbers of an event.
-type Numbers = BTreeMap<&'static str, f64>;
-
-/// Keeps the numbers of the events of one name, with the thread that they come from.
-#[derive(Clone, Default)]
-struct Listener(Arc<Mutex<Vec<(ThreadId, Numbers)>>>);
-
-struct Fields(Numbers);
-
-impl Visit for Fields {
-    fn record_debug(&mut self, _: &Field, _: &dyn std::fmt::Debug) {}
-    fn record_f64(&mut self, field: &Field, value: f64) {
-        self.0.insert(field.name(), value);
-    }
-    fn record_u64(&mut self, field: &Field, value: u64) {
-        self.0.insert(field.name(), value as f64);
-    }
-}
-
-impl Subscriber for Listener {
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.name() == "DistillationCheckpoint"
-    }
-    fn new_span(&self, _: &Attributes<'_>) -> Id {
-        Id::from_u64(1)
-    }
-    fn record(&self, _: &Id, _: &Record<'_>) {}
-    fn record_follows_from(&self, _: &Id, _: &Id) {}
-    fn event(&self, event: &Event<'_>) {
-        let mut fields = Fields(BTreeMap::new());
-        event.record(&mut fields);
-        self.0.lock().unwrap().push((std::thread::current().id(), fields.0));
-    }
-    fn enter(&self, _: &Id) {}
-    fn exit(&self, _: &Id) {}
-}
-
 #[test]
 fn each_state_is_announced_with_its_figures() {
     let pair = pair();
     let dir = tempfile::tempdir().unwrap();
-    let listener = Listener::default();
-    // A listener of this thread alone would miss events whose place in the code another test has reached first.
-    tracing::subscriber::set_global_default(listener.clone()).unwrap();
     let options = TrainOptions { checkpoint_steps: 2, steps: 3, ..options() };
-    run(&pair, options, &dir.path().join("refined.gguf"), &mut |_| {}).unwrap();
-    let own = std::thread::current().id();
-    let all = listener.0.lock().unwrap().clone();
-    let events: Vec<_> = all.into_iter().filter(|(thread, _)| *thread == own).map(|(_, fields)| fields).collect();
-    let steps: Vec<f64> = events.iter().map(|event| event["step"]).collect();
-    assert_eq!(steps, [2.0, 3.0]);
-    for event in &events {
-        assert!(event["tokens"] > 0.0 && event["loss"] > 0.0 && event["kl"] > 0.0 && event["held_out_kl"] > 0.0);
+    let out = dir.path().join("refined.gguf");
+    let mut seen = events(|| {
+        run(&pair, options, &out, &mut |_| {}).unwrap();
+    });
+    seen.retain(|(name, _)| name == "DistillationCheckpoint");
+    let number = |i: usize, field: &str| seen[i].1[field].parse::<f64>().unwrap();
+    assert_eq!([number(0, "step"), number(1, "step")], [2.0, 3.0]);
+    assert_eq!(seen.len(), 2);
+    for (i, field) in (0..2).flat_map(|i| ["tokens", "loss", "kl", "held_out_kl"].map(|field| (i, field))) {
+        assert!(number(i, field) > 0.0, "{field}");
     }
 }
 
@@ -210,13 +167,20 @@ fn distillation_changes_trits_and_says_so() {
     let [Some(before), Some(after)] = report.held_out_kl else { panic!("held-out windows are measured") };
     assert!(after < before, "{before} {after}");
     // The file computes what training measured last: its numbers lose F16 rounding only.
+    let again = dir.path().join("again.gguf");
+    let groups = vec![Group::Norms];
+    let next = TrainOptions { groups, steps: 1, ..options() };
+    let distilled = Pair { student: out.clone(), ..pair };
+    let [Some(of_file), _] = run(&distilled, next, &again, &mut |_| {}).unwrap().held_out_kl else {
+        panic!("held-out windows are measured")
+    };
+    assert!((of_file - after).abs() < 0.002 * after && (of_file - before).abs() > 0.02 * before, "{of_file} {after}");
     let files = ModelFiles::open(&out).unwrap();
-    let pool = Pool::new(2).unwrap();
-    let model = TrainModel::new(&files, &[], &pool).unwrap();
-    assert!(model.weights.changed_trits().is_none());
     let file = files.gguf().unwrap();
     assert_eq!(file.metadata().str("craftsman.bitnet.weight_encoding").unwrap(), Some("distilled_ternary"));
 }
+
+const LOSS: LossOptions = LossOptions { kl: 1.0, ce: 0.0 };
 
 /// The teacher's logits, each position's moved to another.
 struct Teacher {
@@ -240,7 +204,7 @@ fn a_shuffled_teacher_teaches_nothing() {
     let teacher = TrainModel::new(&pair.teacher, &[], &pool).unwrap();
     let windows = &pair.calibration.windows()[..6];
     let targets = |windows: &[Vec<u32>], shift| {
-        let logits = teacher.logits(&teacher.hidden(windows).unwrap()).unwrap();
+        let logits = teacher.targets(windows).unwrap().logits(0, windows.iter().map(Vec::len).sum());
         Teacher { rows: logits.chunks_exact(pair.teacher.config.vocab).map(<[f32]>::to_vec).collect(), shift }
     };
     let held_out = &pair.calibration.windows()[6..10];
@@ -248,14 +212,13 @@ fn a_shuffled_teacher_teaches_nothing() {
         let groups = [Group::Scales, Group::Norms, Group::SharedExperts];
         let mut model = TrainModel::new(&files, &groups, &pool).unwrap();
         let mut optimizer = Optimizer::new(OptimizerOptions::default(), &model.weights.params);
-        let before = model.loss(held_out, &mut targets(held_out, 0)).unwrap().mean_kl();
+        let before = model.loss(held_out, &mut targets(held_out, 0), LOSS).unwrap().mean_kl();
         for _ in 0..6 {
             model.weights.params.clear_gradients();
-            let loss = LossOptions { kl: 1.0, ce: 0.0 };
-            model.loss_and_gradients(windows, &mut targets(windows, shift), loss, 1.0).unwrap();
+            model.loss_and_gradients(windows, &mut targets(windows, shift), LossScale::of(LOSS, windows)).unwrap();
             optimizer.step(&pool, &mut model.weights.params, &|param| 1e-3 * rate_factor(param.group, param.kind));
         }
-        (before, model.loss(held_out, &mut targets(held_out, 0)).unwrap().mean_kl())
+        (before, model.loss(held_out, &mut targets(held_out, 0), LOSS).unwrap().mean_kl())
     };
     let (before, taught) = divergence(0);
     let (_, shuffled) = divergence(17);
@@ -270,9 +233,154 @@ fn a_number_that_is_not_finite_stops_the_run_and_its_state_stays() {
     let mut rate = options();
     rate.lr = 1e25;
     let error = run(&pair, rate, &out, &mut |_| {}).unwrap_err().to_string();
-    assert!(error.contains("step 2") && error.contains("group `") && error.contains("step 1"), "{error}");
-    assert!(dir.path().join("refined.gguf.partial").join("state.1").is_file());
+    assert!(error.contains("step 1: a value of ") && error.contains("group `scales`"), "{error}");
+    assert!(error.contains("the student itself"), "{error}");
+    assert!(!dir.path().join("refined.gguf.partial").join("state.1").exists(), "such a state is not saved");
     assert!(!out.exists());
+}
+
+/// Puts a finished job back to the moment behind the rename of its output: `copy` is its directory before the commit.
+fn undo_cleanup(out: &Path, copy: &Path) {
+    let partial = out.with_extension("gguf.partial");
+    std::fs::create_dir(&partial).unwrap();
+    for entry in std::fs::read_dir(copy).unwrap().flatten().filter(|entry| entry.file_name() != "data") {
+        std::fs::copy(entry.path(), partial.join(entry.file_name())).unwrap();
+    }
+    let journal = partial.join("journal.jsonl");
+    let mut lines = std::fs::read_to_string(&journal).unwrap();
+    let bytes = std::fs::metadata(out).unwrap().len();
+    let record = format!(r#"{{"commit":{{"name":"refined.gguf","bytes":{bytes}}}}}"#);
+    let check = lines.lines().last().unwrap().split('"').nth(3).unwrap();
+    let check = blake3::hash(format!("{check}{record}").as_bytes()).to_hex();
+    lines += &format!("{{\"check\":\"{}\",\"record\":{record}}}\n", &check[..16]);
+    std::fs::write(&journal, lines).unwrap();
+}
+
+#[test]
+fn a_run_that_was_killed_while_it_was_committed_reports_its_steps_and_writes_its_log() {
+    let pair = pair();
+    let dir = tempfile::tempdir().unwrap();
+    let (out, copy) = (dir.path().join("refined.gguf"), dir.path().join("copy"));
+    let report = run(&pair, options(), &out, &mut |progress| {
+        if matches!(progress, RefineProgress::Write(done, total) if done == total) {
+            std::fs::create_dir(&copy).unwrap();
+            for entry in std::fs::read_dir(out.with_extension("gguf.partial")).unwrap().flatten() {
+                std::fs::copy(entry.path(), copy.join(entry.file_name())).unwrap();
+            }
+        }
+    });
+    let report = report.unwrap();
+    let (log, whole) = (out.with_extension("jsonl"), std::fs::read(&out).unwrap());
+    let lines = std::fs::read(&log).unwrap();
+    std::fs::remove_file(&log).unwrap();
+    undo_cleanup(&out, &copy);
+    let again = run(&pair, options(), &out, &mut |progress| {
+        assert!(matches!(progress, RefineProgress::Hash(..)), "nothing is computed again");
+    });
+    let facts = |report: &RefineReport| (report.steps, report.tokens, report.held_out_kl);
+    assert_eq!(facts(&again.unwrap()), facts(&report));
+    assert!(report.steps == 4 && report.tokens > 0);
+    assert_eq!(std::fs::read(&log).unwrap(), lines);
+    assert!(std::fs::read(&out).unwrap() == whole && !out.with_extension("gguf.partial").exists());
+}
+
+#[test]
+fn a_log_that_would_replace_a_model_or_the_output_is_refused() {
+    let pair = pair();
+    let dir = tempfile::tempdir().unwrap();
+    let student = ModelFiles::open(&pair.student).unwrap();
+    let out = dir.path().join("refined.gguf");
+    let pool = Pool::serial();
+    let before = std::fs::read(&pair.student).unwrap();
+    // The curve of `refined.jsonl` would lie at `refined.svg`.
+    let curve = dir.path().join("refined.svg");
+    for (log, out) in [(&pair.student, &out), (&out, &out), (&curve, &out), (&dir.path().join("refined.jsonl"), &curve)]
+    {
+        let refiner = Refiner::new(&student, &pair.teacher, &pair.calibration, options(), &pool);
+        let error = refiner.run(out, true, Some(log), &mut |_| {}).unwrap_err();
+        assert!(error.to_string().contains("choose another name for the log"), "{error}");
+    }
+    assert!(std::fs::read(&pair.student).unwrap() == before);
+}
+
+/// A copy of a student whose tensor `name` has another type, with zeros as its bytes.
+fn with_type(student: &Path, name: &str, ty: TensorType) -> PathBuf {
+    let file = GgufFile::open(student).unwrap();
+    let tensors = file.tensors().iter().enumerate().map(|(i, info)| {
+        if info.name != name {
+            return (info.clone(), file.bytes(i).unwrap());
+        }
+        let bytes = ty.tensor_bytes(&info.shape).unwrap();
+        (TensorInfo { ty, bytes, ..info.clone() }, Bytes::from(vec![0; usize::try_from(bytes).unwrap()]))
+    });
+    let out = student.with_extension("other.gguf");
+    GgufWriter::write_file(&out, file.metadata(), &tensors.collect::<Vec<_>>()).unwrap();
+    out
+}
+
+#[test]
+fn types_that_are_not_written_are_refused_before_the_job_starts() {
+    let dir = tempfile::tempdir().unwrap();
+    let pair = pair();
+    let i2_s = ModelFiles::open(&fixtures::path("goldens/bitnet-i2s/model.gguf")).unwrap();
+    let q4_0 = ModelFiles::open(&with_type(&pair.student, "output.weight", TensorType::Q4_0)).unwrap();
+    let cases = [
+        (&i2_s, &i2_s, Group::Scales, "I2_S"),
+        (&i2_s, &i2_s, Group::LatentTrits, "I2_S"),
+        (&q4_0, &pair.teacher, Group::Head, "read but not written"),
+    ];
+    for (student, teacher, group, expected) in cases {
+        let out = dir.path().join("refined.gguf");
+        let options = TrainOptions { groups: vec![group], ..options() };
+        let pool = Pool::serial();
+        let refiner = Refiner::new(student, teacher, &pair.calibration, options, &pool);
+        let error = refiner.run(&out, false, None, &mut |_| {}).unwrap_err().to_string();
+        assert!(error.contains(expected) && error.contains("--train"), "{error}");
+        assert!(!out.with_extension("gguf.partial").exists());
+    }
+}
+
+#[test]
+fn a_teacher_with_another_meaning_of_a_token_is_refused() {
+    let pair = pair();
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("refined.gguf");
+    let file = GgufFile::open(&pair.student).unwrap();
+    let mut metadata = file.metadata().clone();
+    let Some(Array::String(tokens)) = metadata.array("tokenizer.ggml.tokens").unwrap() else { panic!("a vocabulary") };
+    let mut tokens = tokens.clone();
+    tokens.swap(700, 701);
+    metadata.insert("tokenizer.ggml.tokens", Value::Array(Array::String(tokens)));
+    let tensors = file.tensors().iter().enumerate().map(|(i, info)| (info.clone(), file.bytes(i).unwrap()));
+    let other = dir.path().join("other.gguf");
+    GgufWriter::write_file(&other, &metadata, &tensors.collect::<Vec<_>>()).unwrap();
+    let (student, teacher) = (ModelFiles::open(&pair.student).unwrap(), ModelFiles::open(&other).unwrap());
+    let pool = Pool::serial();
+    let refiner = Refiner::new(&student, &teacher, &pair.calibration, options(), &pool);
+    let error = refiner.run(&out, false, None, &mut |_| {}).unwrap_err();
+    assert!(error.to_string().contains("differ in token 700"), "{error}");
+}
+
+#[test]
+fn the_gradient_of_a_step_does_not_depend_on_how_its_windows_are_cut_into_passes() {
+    let pair = pair();
+    let pool = Pool::new(2).unwrap();
+    let files = ModelFiles::open(&pair.student).unwrap();
+    let teacher = TrainModel::new(&pair.teacher, &[], &pool).unwrap();
+    // Of very different lengths, as conversations are.
+    let windows = [pair.calibration.windows()[0].clone(), pair.calibration.windows()[1][..5].to_vec()];
+    let loss = LossOptions { kl: 1.0, ce: 0.5 };
+    let gradient = |passes: &[&[Vec<u32>]]| -> Vec<f32> {
+        let mut model = TrainModel::new(&files, &[Group::Norms], &pool).unwrap();
+        for pass in passes {
+            let mut targets = teacher.targets(pass).unwrap();
+            model.loss_and_gradients(pass, &mut targets, LossScale::of(loss, &windows)).unwrap();
+        }
+        model.weights.params.list().iter().flat_map(|param| param.gradient.clone()).collect()
+    };
+    let (whole, cut) = (gradient(&[&windows]), gradient(&[&windows[..1], &windows[1..]]));
+    let largest = whole.iter().fold(0.0f32, |m, d| m.max(d.abs()));
+    assert!(whole.iter().zip(&cut).all(|(a, b)| (a - b).abs() < 1e-4 * largest) && largest > 0.0);
 }
 
 #[test]
@@ -292,6 +400,6 @@ fn what_cannot_be_trained_is_refused() {
     refuse(&fixtures::path("craftsman-mini"), vec![Group::Norms], &out, "no GGUF of one file");
     refuse(&fixtures::path("craftsman-mini"), vec![Group::Scales], &out, "no weights of the groups");
     let other = student(dir.path());
-    refuse(&other, vec![Group::Scales], &out, "the student knows 512 tokens, the teacher 2048");
+    refuse(&other, vec![Group::Scales], &out, "differ in number of layers: 5 and 2");
     assert!(!out.exists() && !dir.path().join("refined.gguf.partial").exists());
 }

@@ -8,7 +8,7 @@ use moe_runtime::{CraftsmanModel, LoadOptions, ModelFiles};
 use rlm_refine::measure::TextScorer;
 use rlm_refine::train::ops::loss::Target;
 use rlm_refine::train::optim::{AdamW, Muon};
-use rlm_refine::train::{Group, Kind, LossOptions, SparseTargets, Targets, TrainModel};
+use rlm_refine::train::{Group, Kind, LossOptions, LossScale, SparseTargets, Targets, TrainModel};
 use safetensors::SafeTensors;
 use ternary_core::ActMode;
 use tl_kernels::Pool;
@@ -82,7 +82,7 @@ fn logits_are_those_of_the_runtime_for_every_kind_of_layer() {
         let tokens = tokens(24, files.config.vocab);
         let model = TrainModel::new(&files, &[Group::Scales, Group::LatentTrits], &pool).unwrap();
         let windows = [tokens.clone(), tokens[..9].to_vec()];
-        let ours = model.logits(&model.hidden(&windows).unwrap()).unwrap();
+        let ours = model.targets(&windows).unwrap().logits(0, 24 + 9);
         let theirs = [runtime_logits(&files, &windows[0]), runtime_logits(&files, &windows[1])].concat();
         let largest = theirs.iter().fold(0.0f32, |m, z| m.max(z.abs()));
         let error = ours.iter().zip(&theirs).fold(0.0f32, |m, (a, b)| m.max((a - b).abs()));
@@ -106,7 +106,9 @@ fn gradients_and_a_step_are_those_of_pytorch() {
     teacher.chunks_exact_mut(vocab).for_each(|row| row.rotate_right(1));
     let mut targets = Logits { rows: &teacher, vocab };
     let options = LossOptions { kl: 1.0, ce: 0.1 };
-    let sums = model.loss_and_gradients(&[ids], &mut targets, options, 1.0).unwrap();
+    let windows = [ids];
+    let scale = LossScale::of(options, &windows);
+    let sums = model.loss_and_gradients(&windows, &mut targets, scale).unwrap();
     let expected = golden.tensor("loss").unwrap();
     let expected: Vec<f64> =
         expected.data().as_chunks::<8>().0.iter().map(|bytes| f64::from_le_bytes(*bytes)).collect();
@@ -170,7 +172,7 @@ fn assert_group_gradients(path: &std::path::Path, groups: &[Group], soft: bool) 
         let latents = model.weights.params.list_mut().iter_mut().filter(|p| p.kind == Kind::Latents);
         latents.for_each(|p| p.values.iter_mut().for_each(|u| *u *= 0.7));
     }
-    model.loss_and_gradients(&windows, &mut targets, options, 1.0).unwrap();
+    model.loss_and_gradients(&windows, &mut targets, LossScale::of(options, &windows)).unwrap();
     let known = model.weights.params.clone();
     let model = std::cell::RefCell::new(model);
     for &group in groups {
@@ -187,7 +189,8 @@ fn assert_group_gradients(path: &std::path::Path, groups: &[Group], soft: bool) 
                 param.values.copy_from_slice(head);
                 rest = tail;
             }
-            let loss = model.loss(&windows, &mut SparseTargets { rows: targets.rows.clone() }).unwrap().value(options);
+            let mut targets = SparseTargets { rows: targets.rows.clone() };
+            let loss = model.loss(&windows, &mut targets, options).unwrap().value(options);
             let own = known.list();
             model.weights.params.list_mut().iter_mut().zip(own).for_each(|(p, own)| p.values.clone_from(&own.values));
             loss

@@ -115,7 +115,8 @@ impl Linear {
     /// # Errors
     /// A shape without elements or of another size than `weights`.
     pub fn from_f32(rows: usize, cols: usize, weights: Vec<f32>) -> Result<Linear> {
-        let bytes = weights.iter().flat_map(|w| w.to_le_bytes()).collect::<Vec<u8>>();
+        let mut bytes = vec![0; 4 * weights.len()];
+        bytes.as_chunks_mut::<4>().0.iter_mut().zip(&weights).for_each(|(bytes, w)| *bytes = w.to_le_bytes());
         Linear::dense(DenseType::F32, rows, cols, Bytes::from(bytes))
     }
 

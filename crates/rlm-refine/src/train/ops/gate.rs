@@ -7,15 +7,7 @@ use tl_kernels::math;
 #[must_use]
 pub fn gated(activation: Activation, gate: &[f32], up: &[f32]) -> Vec<f32> {
     let mut out = gate.to_vec();
-    match activation {
-        Activation::Silu => math::swiglu(&mut out, up),
-        Activation::SquaredRelu => {
-            for (out, up) in out.iter_mut().zip(up) {
-                let positive = if *out < 0.0 { 0.0 } else { *out };
-                *out = positive * positive * up;
-            }
-        }
-    }
+    activation.gate(&mut out, up);
     out
 }
 

@@ -8,8 +8,7 @@
 
 use std::ops::Range;
 
-use ternary_core::Bytes;
-use tl_kernels::{ActivationBuffer, DenseType, Linear, Pool};
+use tl_kernels::{ActivationBuffer, Linear, Pool};
 
 /// A matrix `[rows, cols]` within a slice, or its transpose.
 #[derive(Clone, Copy, Debug)]
@@ -109,7 +108,7 @@ pub fn multiply(pool: &Pool, out: Out<'_>, a: Mat<'_>, b: Mat<'_>) {
     let (m, k, n) = (a.rows, a.cols, b.cols);
     let mut product = vec![0.0; m * n];
     if k > 0 {
-        let right = linear(n, k, &b.t().row_major());
+        let right = Linear::from_f32(n, k, b.t().row_major()).expect("the shape is that of the numbers");
         let mut left = ActivationBuffer::new();
         left.set(&a.row_major(), m, k);
         right.forward(pool, &left, &mut product);
@@ -122,13 +121,6 @@ pub fn multiply(pool: &Pool, out: Out<'_>, a: Mat<'_>, b: Mat<'_>) {
             row.copy_from_slice(product);
         }
     }
-}
-
-/// The matrix `[rows, cols]` as the runtime multiplies with it.
-fn linear(rows: usize, cols: usize, values: &[f32]) -> Linear {
-    let mut bytes = vec![0; 4 * values.len()];
-    bytes.as_chunks_mut::<4>().0.iter_mut().zip(values).for_each(|(bytes, value)| *bytes = value.to_le_bytes());
-    Linear::dense(DenseType::F32, rows, cols, Bytes::from(bytes)).expect("the shape is that of the numbers")
 }
 
 #[cfg(test)]

@@ -7,7 +7,6 @@
 //! out = W_o concat(attend(q, k, v))
 //! ```
 
-use mla_attention::Rope;
 use moe_runtime::models::MlaDims;
 
 use super::context::{Backward, Context};
@@ -43,12 +42,6 @@ pub(crate) struct Tape {
     qkv: Qkv,
     /// The input of the output projection, `[n, heads, value]`.
     attended: Vec<f32>,
-}
-
-/// The part of a model's rotation that both kinds of attention share.
-pub(crate) fn rope(config: &moe_runtime::models::ModelConfig) -> Result<Rope> {
-    let rope = &config.rope;
-    Ok(Rope::new(rope.theta, rope.dims, rope.style).map_err(moe_runtime::Error::from)?)
 }
 
 impl Mla {
