@@ -9,7 +9,7 @@ mod new_file;
 mod path;
 mod read;
 
-pub use disk::{require_space, write_atomic};
+pub use disk::{require_space, sync_dir, write_atomic};
 pub use error::StoreError;
 pub use job::{Job, JobUnit};
 pub use map::MappedFile;

@@ -86,7 +86,10 @@ pub(crate) fn create_temporary(path: &Path) -> std::io::Result<File> {
 }
 
 /// Flushes a directory, so that renames and new files in it survive a power cut.
-pub(crate) fn sync_dir(dir: &Path) -> Result<()> {
+///
+/// # Errors
+/// [`StoreError::Io`].
+pub fn sync_dir(dir: &Path) -> Result<()> {
     // Only Unix systems open directories as files; elsewhere renames are durable by themselves.
     if cfg!(unix) {
         File::open(dir).and_then(|dir| dir.sync_all()).map_err(Error::io("flush", dir))?;

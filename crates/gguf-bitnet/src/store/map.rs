@@ -5,7 +5,7 @@
 //!
 //! The map follows the file: overwriting a model file in place while it is in use changes the weights under the
 //! reader, and truncating it makes the next access end the process (SIGBUS; see `lost_pages`). Programs of this workspace
-//! therefore replace files by rename and never overwrite them.
+//! therefore replace files by rename; the index of `rlm-embed` grows at its end and never changes or loses a byte.
 
 #[cfg(target_os = "linux")]
 mod lost_pages;
@@ -41,8 +41,8 @@ impl MappedFile {
         let state = state(&file.metadata().map_err(Error::io("open", path))?);
         #[allow(unsafe_code, reason = "a file map has no safe constructor")]
         // SAFETY: the map is read-only and handed out as `&[u8]` only. The system cannot prevent a change of the file
-        // while it is mapped; the head of this file forbids it, and every writer of this workspace replaces files by
-        // rename.
+        // while it is mapped; the head of this file forbids it: a writer of this workspace replaces files by
+        // rename, or adds bytes behind those that a map of an earlier moment covers.
         let map = unsafe { Mmap::map(&file) }.map_err(Error::io("map", path))?;
         Ok(MappedFile { map: Arc::new(map), state })
     }

@@ -5,37 +5,42 @@
 //! segments           see segment.rs
 //! ```
 //! A process that is killed while it writes leaves a last segment that is cut or whose checksum is wrong. Readers stop before it;
-//! the next writer cuts it off. A wrong segment that a whole one follows is damage, not a kill, and an error.
+//! the next change puts a segment behind it that says so, and goes on from there. A wrong segment that a whole one follows is
+//! damage, not a kill, and an error.
 //!
-//! **Invariant:** the complete part of a file never changes, so that a map of it stays valid while the file grows. One process
-//! writes at a time, held by a lock.
+//! **Invariant:** a byte of the file never changes once it is written, and the file never becomes shorter, so that a map of it
+//! stays valid while it grows. One process writes at a time, held by a lock.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use gguf_bitnet::{MappedFile, write_atomic};
+use gguf_bitnet::{MappedFile, sync_dir};
 use ternary_core::Bytes;
 
 use super::error::IndexError;
-use super::segment::{self, ALIGN, HEADER_BYTES, Segment};
+use super::segment::{self, ALIGN, HEADER_BYTES, Header, Segment};
 use crate::crc32::crc32;
 use crate::error::Result;
 
 const MAGIC: &[u8; 8] = b"RLMINDEX";
 const VERSION: u32 = 1;
 const FILE_HEADER_BYTES: usize = 64;
+/// Longest segment that says that bytes are void.
+const MAX_VOID_BYTES: u64 = 64;
 /// Most values of a vector.
 const MAX_DIMS: u32 = 1 << 16;
 
-/// The complete part of an index file.
+/// The segments of an index file.
 #[derive(Debug)]
 pub(super) struct Content {
     pub(super) dims: usize,
     pub(super) identity: [u8; 32],
     pub(super) segments: Vec<Segment>,
-    /// Length of the complete part in bytes.
+    /// Where the last whole segment ends.
     pub(super) end: u64,
+    /// Bytes that belong to no whole segment.
+    pub(super) void_bytes: u64,
 }
 
 impl Content {
@@ -59,30 +64,67 @@ impl Content {
         let mut identity = [0; 32];
         identity.copy_from_slice(&header[16..48]);
         let dims = dims as usize;
-        let mut segments = Vec::new();
-        let mut at = FILE_HEADER_BYTES;
+        let (mut segments, mut at, mut void_bytes) = (Vec::new(), FILE_HEADER_BYTES, 0);
         while at < bytes.len() {
-            match segment::parse(&bytes.slice(at..bytes.len()), dims) {
+            let defect = match segment::parse(&bytes.slice(at..bytes.len()), dims) {
+                Ok((Segment::Void(_), _)) => "a void that is none",
                 Ok((segment, length)) => {
                     segments.push(segment);
                     at += length;
+                    continue;
                 }
-                Err(defect) if whole_segment_behind(bytes, at, dims) => {
+                Err(defect) => defect,
+            };
+            match behind(bytes, at, dims) {
+                Behind::Nothing => break,
+                Behind::EndOfVoid(next) => {
+                    void_bytes += next - at;
+                    at = next;
+                }
+                Behind::Whole => {
                     return Err(IndexError::Damaged { path: path.to_owned(), offset: at, defect }.into());
                 }
-                Err(_) => break,
             }
         }
-        Ok(Content { dims, identity, segments, end: at as u64 })
+        void_bytes += bytes.len() - at;
+        Ok(Content { dims, identity, segments, end: at as u64, void_bytes: void_bytes as u64 })
     }
 }
 
-/// Whether a whole segment begins somewhere behind `at`.
-fn whole_segment_behind(bytes: &Bytes, at: usize, dims: usize) -> bool {
-    let starts = (at + ALIGN..bytes.len().saturating_sub(HEADER_BYTES)).step_by(ALIGN);
-    starts.into_iter().any(|start| {
-        bytes[start..].starts_with(b"SEGM") && segment::parse(&bytes.slice(start..bytes.len()), dims).is_ok()
-    })
+/// What follows a place where no whole segment begins.
+enum Behind {
+    Nothing,
+    /// A segment that says that everything before it is void; it ends here.
+    EndOfVoid(usize),
+    /// Another whole segment.
+    Whole,
+}
+
+/// Looks behind `at`, in time that grows with the length of the file alone: once all headers together claim more bytes than the
+/// file has, the file was made to cost time, and counts as damaged.
+fn behind(bytes: &Bytes, at: usize, dims: usize) -> Behind {
+    // Inside of an interrupted segment lie texts, and no segments but the one that says that it is void.
+    let own_end = Header::parse(&bytes[at..]).map_or(0, |header| header.length).saturating_add(at as u64);
+    let mut to_check = bytes.len() as u64;
+    for start in (at + ALIGN..bytes.len().saturating_sub(HEADER_BYTES)).step_by(ALIGN) {
+        let Ok(header) = Header::parse(&bytes[start..]) else { continue };
+        let parse = || segment::parse(&bytes.slice(start..bytes.len()), dims);
+        if header.is_void() && header.length <= MAX_VOID_BYTES {
+            match parse() {
+                Ok((Segment::Void(from), length)) if from == at as u64 => return Behind::EndOfVoid(start + length),
+                _ => continue,
+            }
+        }
+        if (start as u64) < own_end {
+            continue;
+        }
+        let Some(rest) = to_check.checked_sub(header.length) else { return Behind::Whole };
+        to_check = rest;
+        if parse().is_ok() {
+            return Behind::Whole;
+        }
+    }
+    Behind::Nothing
 }
 
 /// An index file that this process may extend.
@@ -94,26 +136,27 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Writes an index without chunks to `path`, which must not exist.
-    pub(super) fn create(path: &Path, dims: usize, identity: [u8; 32]) -> Result<()> {
-        if path.exists() {
-            let exists = gguf_bitnet::Error::from(gguf_bitnet::StoreError::OutputExists);
-            return Err(exists.in_file(path).into());
-        }
-        let mut header = Vec::with_capacity(FILE_HEADER_BYTES);
-        header.extend(MAGIC);
-        header.extend(VERSION.to_le_bytes());
-        header.extend((dims as u32).to_le_bytes());
-        header.extend(identity);
-        header.extend([0; 12]);
-        header.extend(crc32(&header).to_le_bytes());
-        Ok(write_atomic(path, &header)?)
-    }
-
     /// Takes the lock of the index at `path`.
     pub(super) fn open(path: &Path) -> Result<Writer> {
+        Writer::locked(path, OpenOptions::new().read(true).write(true))
+    }
+
+    /// Takes the lock of the index at `path`, and makes the file where there is none. A file that holds the beginning of this
+    /// header, as a kill leaves it, is completed.
+    pub(super) fn open_or_create(path: &Path, dims: usize, identity: [u8; 32]) -> Result<Writer> {
+        let mut writer = Writer::locked(path, OpenOptions::new().read(true).write(true).create(true).truncate(false))?;
+        let header = header(dims, identity);
+        let start = MappedFile::open(path)?.bytes();
+        if start.len() < FILE_HEADER_BYTES && header.starts_with(&start) {
+            writer.write(start.len() as u64, &header[start.len()..])?;
+            sync_dir(path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new(".")))?;
+        }
+        Ok(writer)
+    }
+
+    fn locked(path: &Path, options: &OpenOptions) -> Result<Writer> {
         let io = |action| gguf_bitnet::Error::io(action, path);
-        let file = OpenOptions::new().read(true).write(true).open(path).map_err(io("open"))?;
+        let file = options.open(path).map_err(io("open"))?;
         match file.try_lock() {
             Ok(()) => Ok(Writer { path: path.to_owned(), file, end: 0 }),
             Err(TryLockError::WouldBlock) => Err(IndexError::Busy { path: path.to_owned() }.into()),
@@ -121,26 +164,46 @@ impl Writer {
         }
     }
 
-    /// Cuts the file after its complete part, which has `end` bytes.
-    pub(super) fn begin_at(&mut self, end: u64) -> Result<()> {
+    /// Says where the last whole segment of the file ends.
+    pub(super) fn begin_at(&mut self, end: u64) {
         self.end = end;
-        Ok(self.file.set_len(end).map_err(gguf_bitnet::Error::io("shorten", &self.path))?)
     }
 
-    /// Adds a segment. When this returns the segment is on the disk; when it fails the file is as it was before.
+    /// Adds a segment. When this returns the segment is on the disk; when it fails readers do not see it.
     pub(super) fn append(&mut self, segment: &[u8]) -> Result<()> {
-        let end = self.end;
-        let mut write = || -> std::io::Result<()> {
-            self.file.seek(SeekFrom::Start(end))?;
-            self.file.write_all(segment)?;
-            self.file.sync_data()
-        };
-        if let Err(error) = write() {
-            // Readers stop before an incomplete segment in any case.
-            let _ = self.file.set_len(end);
-            return Err(gguf_bitnet::Error::io("write", &self.path)(error).into());
+        let length = self.file.metadata().map_err(gguf_bitnet::Error::io("read", &self.path))?.len();
+        if length > self.end {
+            // A kill or a failed write left bytes there.
+            let start = length.next_multiple_of(ALIGN as u64);
+            // A segment ends with zeros or text, which has no such byte: the filling never completes it.
+            let mut void = vec![0xff; (start - length) as usize];
+            void.extend(segment::encode_void(self.end));
+            self.write(length, &void)?;
+            self.end = length + void.len() as u64;
         }
+        self.write(self.end, segment)?;
         self.end += segment.len() as u64;
         Ok(())
     }
+
+    fn write(&mut self, at: u64, bytes: &[u8]) -> Result<()> {
+        let mut write = || -> std::io::Result<()> {
+            self.file.seek(SeekFrom::Start(at))?;
+            self.file.write_all(bytes)?;
+            self.file.sync_data()
+        };
+        Ok(write().map_err(gguf_bitnet::Error::io("write", &self.path))?)
+    }
+}
+
+/// The header of an index file.
+fn header(dims: usize, identity: [u8; 32]) -> Vec<u8> {
+    let mut header = Vec::with_capacity(FILE_HEADER_BYTES);
+    header.extend(MAGIC);
+    header.extend(VERSION.to_le_bytes());
+    header.extend((dims as u32).to_le_bytes());
+    header.extend(identity);
+    header.extend([0; 12]);
+    header.extend(crc32(&header).to_le_bytes());
+    header
 }

@@ -52,6 +52,7 @@ pub struct FlatNeighborStore {
     is_live: Vec<bool>,
     by_id: HashMap<String, usize>,
     writer: Option<Writer>,
+    void_bytes: u64,
     pool: Arc<Pool>,
 }
 
@@ -60,16 +61,18 @@ impl FlatNeighborStore {
     #[must_use]
     pub fn in_memory(dims: usize, identity: [u8; 32], pool: Arc<Pool>) -> FlatNeighborStore {
         let (segments, rows, is_live, by_id) = (Vec::new(), Vec::new(), Vec::new(), HashMap::new());
-        FlatNeighborStore { dims, identity, segments, rows, is_live, by_id, writer: None, pool }
+        FlatNeighborStore { dims, identity, segments, rows, is_live, by_id, writer: None, void_bytes: 0, pool }
     }
 
-    /// Makes the file of an index without chunks.
+    /// Opens an index of the embedder of this `identity`, whose vectors have `dims` values, for searching and changing; makes an
+    /// empty one where there is none.
     ///
     /// # Errors
-    /// A file of that name, or one that cannot be written.
-    pub fn create(path: &Path, dims: usize, identity: [u8; 32], pool: Arc<Pool>) -> Result<FlatNeighborStore> {
-        Writer::create(path, dims, identity)?;
-        FlatNeighborStore::open_to_change(path, pool)
+    /// As [`FlatNeighborStore::open_to_change`]; an index of another embedder.
+    pub fn open_or_create(path: &Path, dims: usize, identity: [u8; 32], pool: Arc<Pool>) -> Result<FlatNeighborStore> {
+        let store = FlatNeighborStore::of_writer(Writer::open_or_create(path, dims, identity)?, path, pool)?;
+        store.check_embedder(dims, identity, path)?;
+        Ok(store)
     }
 
     /// Opens an index for searching. Its vectors stay in the mapped file.
@@ -80,21 +83,36 @@ impl FlatNeighborStore {
         FlatNeighborStore::of_content(Content::read(path)?, path, pool)
     }
 
-    /// Opens an index for searching and changing; a last segment that a killed process left incomplete is cut off.
+    /// Opens an index for searching and changing.
     ///
     /// # Errors
     /// As [`FlatNeighborStore::open`], and while another process changes the index.
     pub fn open_to_change(path: &Path, pool: Arc<Pool>) -> Result<FlatNeighborStore> {
-        let mut writer = Writer::open(path)?;
+        FlatNeighborStore::of_writer(Writer::open(path)?, path, pool)
+    }
+
+    fn of_writer(mut writer: Writer, path: &Path, pool: Arc<Pool>) -> Result<FlatNeighborStore> {
         let content = Content::read(path)?;
-        writer.begin_at(content.end)?;
+        writer.begin_at(content.end);
         let mut store = FlatNeighborStore::of_content(content, path, pool)?;
         store.writer = Some(writer);
         Ok(store)
     }
 
+    /// Refuses an index, which lies at `path`, of another embedder than that of `identity` with vectors of `dims` values.
+    ///
+    /// # Errors
+    /// [`IndexError::OtherEmbedder`].
+    pub fn check_embedder(&self, dims: usize, identity: [u8; 32], path: &Path) -> Result<()> {
+        match (self.dims, self.identity) == (dims, identity) {
+            true => Ok(()),
+            false => Err(IndexError::OtherEmbedder { path: path.to_owned() }.into()),
+        }
+    }
+
     fn of_content(content: Content, path: &Path, pool: Arc<Pool>) -> Result<FlatNeighborStore> {
         let mut store = FlatNeighborStore::in_memory(content.dims, content.identity, pool);
+        store.void_bytes = content.void_bytes;
         for segment in content.segments {
             store.take(segment).map_err(|defect| IndexError::Inconsistent { path: path.to_owned(), defect })?;
         }
@@ -111,6 +129,13 @@ impl FlatNeighborStore {
     #[must_use]
     pub fn identity(&self) -> [u8; 32] {
         self.identity
+    }
+
+    /// Bytes of the file that belonged to no whole segment when it was opened: writes that were interrupted, or damage in the last
+    /// one, which nothing tells apart.
+    #[must_use]
+    pub fn void_bytes(&self) -> u64 {
+        self.void_bytes
     }
 
     /// Number of chunks that were not removed.
@@ -173,6 +198,18 @@ impl FlatNeighborStore {
     /// # Errors
     /// An id that is there already, a text that is too long, vectors of another shape or that are not finite; a failed write.
     pub fn add(&mut self, chunks: &[NewChunk<'_>], vectors: &[f32]) -> Result<()> {
+        if let Some(chunk) = chunks.iter().find(|chunk| self.by_id.contains_key(chunk.id)) {
+            return Err(IndexError::Duplicate { id: short(chunk.id) }.into());
+        }
+        self.put(chunks, vectors)
+    }
+
+    /// As [`FlatNeighborStore::add`], but a chunk whose id is there already takes the place of that one, in the same write: a reader
+    /// finds the old one or the new one.
+    ///
+    /// # Errors
+    /// As [`FlatNeighborStore::add`], except for ids that are there already.
+    pub fn put(&mut self, chunks: &[NewChunk<'_>], vectors: &[f32]) -> Result<()> {
         if chunks.is_empty() {
             return Ok(());
         }
@@ -180,11 +217,12 @@ impl FlatNeighborStore {
         self.commit(segment::encode_added(chunks, vectors))
     }
 
-    /// Removes the chunks of these ids: all of them or, on an error, none.
+    /// Removes the chunks of these ids, and returns their number: all of them or, on an error before the first write, none. An id
+    /// that stands twice counts once.
     ///
     /// # Errors
     /// [`IndexError::NoSuchChunk`]; a failed write.
-    pub fn remove(&mut self, ids: &[&str]) -> Result<()> {
+    pub fn remove(&mut self, ids: &[&str]) -> Result<usize> {
         if let Some(id) = ids.iter().find(|id| !self.by_id.contains_key(**id)) {
             return Err(IndexError::NoSuchChunk { id: short(id) }.into());
         }
@@ -194,7 +232,7 @@ impl FlatNeighborStore {
         for some in ids.chunks(MAX_CHUNKS) {
             self.commit(segment::encode_removed(some))?;
         }
-        Ok(())
+        Ok(ids.len())
     }
 
     /// The `k` nearest rows to each of `queries` `[n, dims]`.
@@ -265,7 +303,7 @@ impl FlatNeighborStore {
                     return Err(IndexError::TooLong { what, id: id(), got: part.len(), limit });
                 }
             }
-            if self.by_id.contains_key(chunk.id) || !ids.insert(chunk.id) {
+            if !ids.insert(chunk.id) {
                 return Err(IndexError::Duplicate { id: id() });
             }
             if !vector.iter().all(|x| x.is_finite()) {
@@ -280,7 +318,7 @@ impl FlatNeighborStore {
         if let Some(writer) = &mut self.writer {
             writer.append(&bytes)?;
         }
-        let (segment, _) = segment::parse(&Bytes::from(bytes), self.dims).expect("a segment of our own can be read");
+        let segment = segment::of_own_bytes(&Bytes::from(bytes), self.dims).expect("a segment of our own can be read");
         self.take(segment).expect("ids were checked before");
         Ok(())
     }
@@ -290,8 +328,8 @@ impl FlatNeighborStore {
             Segment::Added(added) => {
                 for i in 0..added.len() {
                     let row = self.rows.len();
-                    if self.by_id.insert(added.chunk(i).id.to_owned(), row).is_some() {
-                        return Err("a chunk was added twice");
+                    if let Some(old) = self.by_id.insert(added.chunk(i).id.to_owned(), row) {
+                        self.is_live[old] = false;
                     }
                     self.rows.push([self.segments.len(), i]);
                     self.is_live.push(true);
@@ -304,6 +342,7 @@ impl FlatNeighborStore {
                     self.is_live[row] = false;
                 }
             }
+            Segment::Void(_) => return Err("a void is no change"),
         }
         Ok(())
     }

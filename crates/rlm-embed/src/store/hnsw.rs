@@ -52,10 +52,10 @@ impl HnswNeighborStore {
         &mut self.flat
     }
 
-    /// Number of rows that were added since the graph was built, which are searched exactly.
+    /// Number of chunks that were added since the graph was built and not removed, which are searched exactly.
     #[must_use]
     pub fn tail(&self) -> usize {
-        self.flat.rows() - self.built
+        (self.built..self.flat.rows()).filter(|&row| self.flat.is_live(row)).count()
     }
 }
 

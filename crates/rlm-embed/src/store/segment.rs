@@ -4,7 +4,10 @@
 //! header  32 bytes   "SEGM"  kind u32  body length u64  n u32  CRC-32 of the body u32  0 u32  CRC-32 of the 28 bytes before
 //! body of kind 1     vectors f32 [n, dims] | lengths u32 [n, 3]: id, source, text | the texts, one after another | zeros
 //! body of kind 2     lengths u32 [n] | the ids | zeros
+//! body of kind 3     u64: the bytes of the file from this one to this segment are void | zeros
 //! ```
+//! A chunk of kind 1 whose id is there already takes its place.
+//!
 //! Numbers are little-endian. A body is padded to a multiple of 16 bytes, so every vector of a mapped file is aligned.
 //!
 //! **Invariant:** a segment exists only after both checksums, every length and every text were checked.
@@ -19,6 +22,7 @@ pub(super) const ALIGN: usize = 16;
 const MAGIC: &[u8; 4] = b"SEGM";
 const ADD: u32 = 1;
 const REMOVE: u32 = 2;
+const VOID: u32 = 3;
 
 /// Most chunks of a segment.
 pub(super) const MAX_CHUNKS: usize = 1 << 20;
@@ -50,6 +54,8 @@ pub(super) struct Added {
 pub(super) enum Segment {
     Added(Added),
     Removed(Vec<String>),
+    /// The bytes of the file from this place to the segment are void: a write was interrupted there.
+    Void(u64),
 }
 
 /// The reason why no segment begins at a place.
@@ -96,6 +102,11 @@ pub(super) fn encode_added(chunks: &[NewChunk<'_>], vectors: &[f32]) -> Vec<u8> 
     framed(ADD, chunks.len(), body)
 }
 
+/// The bytes of a segment that says that the bytes of the file from `from` to it are void.
+pub(super) fn encode_void(from: u64) -> Vec<u8> {
+    framed(VOID, 0, from.to_le_bytes().to_vec())
+}
+
 /// The bytes of a segment that removes chunks.
 pub(super) fn encode_removed(ids: &[&str]) -> Vec<u8> {
     let mut body: Vec<u8> = ids.iter().flat_map(|id| (id.len() as u32).to_le_bytes()).collect();
@@ -117,30 +128,63 @@ fn framed(kind: u32, n: usize, mut body: Vec<u8>) -> Vec<u8> {
     bytes
 }
 
+/// The first bytes of a segment, whose checksum was right.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Header {
+    kind: u32,
+    n: usize,
+    body_crc: u32,
+    /// Length of the segment in bytes, as stated: it may reach beyond the file.
+    pub(super) length: u64,
+}
+
+impl Header {
+    /// Reads the header at the start of `bytes`.
+    pub(super) fn parse(bytes: &[u8]) -> Result<Header, Defect> {
+        let header = bytes.first_chunk::<HEADER_BYTES>().ok_or("a header is cut")?;
+        let word = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+        if &header[..4] != MAGIC || crc32(&header[..28]) != word(28) {
+            return Err("a header is damaged");
+        }
+        let body = u64::from(word(8)) | u64::from(word(12)) << 32;
+        let length = body.checked_add(HEADER_BYTES as u64).ok_or("a segment is too large")?;
+        Ok(Header { kind: word(4), n: word(16) as usize, body_crc: word(20), length })
+    }
+
+    /// Whether the segment says that bytes before it are void.
+    pub(super) fn is_void(self) -> bool {
+        self.kind == VOID
+    }
+}
+
 /// The segment at the start of `bytes`, and its length.
 pub(super) fn parse(bytes: &Bytes, dims: usize) -> Result<(Segment, usize), Defect> {
-    let header = bytes.first_chunk::<HEADER_BYTES>().ok_or("a header is cut")?;
-    let word = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
-    if &header[..4] != MAGIC || crc32(&header[..28]) != word(28) {
-        return Err("a header is damaged");
-    }
-    let length = u64::from(word(8)) | u64::from(word(12)) << 32;
-    let end = usize::try_from(length).ok().and_then(|length| length.checked_add(HEADER_BYTES));
-    let body = end.and_then(|end| bytes.try_slice(HEADER_BYTES..end)).ok_or("a segment is cut")?;
-    if !body.len().is_multiple_of(ALIGN) || crc32(&body) != word(20) {
+    let Header { kind, n, body_crc, length } = Header::parse(bytes)?;
+    let body = usize::try_from(length).ok().and_then(|end| bytes.try_slice(HEADER_BYTES..end));
+    let body = body.ok_or("a segment is cut")?;
+    if !body.len().is_multiple_of(ALIGN) || crc32(&body) != body_crc {
         return Err("the checksum of a segment is wrong");
     }
-    let (kind, n) = (word(4), word(16) as usize);
     if n > MAX_CHUNKS {
         return Err("a segment has too many chunks");
     }
     let total = HEADER_BYTES + body.len();
-    let segment = match kind {
-        ADD => Segment::Added(parse_added(body, n, dims)?),
-        REMOVE => Segment::Removed(parse_removed(&body, n)?),
-        _ => return Err("the kind of a segment is unknown"),
-    };
-    Ok((segment, total))
+    Ok((of_body(kind, body, n, dims)?, total))
+}
+
+/// The segment in `bytes`, which this process has just encoded: the checksum of the body is not computed again.
+pub(super) fn of_own_bytes(bytes: &Bytes, dims: usize) -> Result<Segment, Defect> {
+    let Header { kind, n, .. } = Header::parse(bytes)?;
+    of_body(kind, bytes.slice(HEADER_BYTES..bytes.len()), n, dims)
+}
+
+fn of_body(kind: u32, body: Bytes, n: usize, dims: usize) -> Result<Segment, Defect> {
+    match kind {
+        ADD => Ok(Segment::Added(parse_added(body, n, dims)?)),
+        REMOVE => Ok(Segment::Removed(parse_removed(&body, n)?)),
+        VOID => Ok(Segment::Void(u64::from_le_bytes(*body.first_chunk().ok_or("a void has no start")?))),
+        _ => Err("the kind of a segment is unknown"),
+    }
 }
 
 fn parse_added(body: Bytes, n: usize, dims: usize) -> Result<Added, Defect> {

@@ -68,7 +68,7 @@ fn the_search_is_exact_on_any_number_of_threads() {
 fn a_file_gives_back_what_was_added_and_not_removed() {
     let dir = tempfile::tempdir().unwrap();
     let path = index(dir.path());
-    let mut store = FlatNeighborStore::create(&path, 6, IDENTITY, pool()).unwrap();
+    let mut store = FlatNeighborStore::open_or_create(&path, 6, IDENTITY, pool()).unwrap();
     add(&mut store, 0, 5);
     store.remove(&["chunk-1"]).unwrap();
     add(&mut store, 5, 2);
@@ -91,7 +91,7 @@ fn every_prefix_of_a_file_opens_as_its_last_complete_state() {
     let dir = tempfile::tempdir().unwrap();
     let path = index(dir.path());
     let mut states = Vec::new();
-    let mut store = FlatNeighborStore::create(&path, 3, IDENTITY, pool()).unwrap();
+    let mut store = FlatNeighborStore::open_or_create(&path, 3, IDENTITY, pool()).unwrap();
     let mut note = |store: &FlatNeighborStore| {
         let live: Vec<usize> = store.live_rows().collect();
         states.push((fs::metadata(&path).unwrap().len() as usize, live));
@@ -111,6 +111,8 @@ fn every_prefix_of_a_file_opens_as_its_last_complete_state() {
         let (_, expected) = states.iter().rev().find(|(length, _)| *length <= end).unwrap();
         let read = FlatNeighborStore::open(&cut, pool()).unwrap();
         assert_eq!(&read.live_rows().collect::<Vec<_>>(), expected, "{end} bytes");
+        let is_whole = states.iter().any(|(length, _)| *length == end);
+        assert_eq!(read.void_bytes() == 0, is_whole, "{end} bytes");
         drop(read);
         let mut again = FlatNeighborStore::open_to_change(&cut, pool()).unwrap();
         add(&mut again, 100, 1);
@@ -124,7 +126,7 @@ fn every_prefix_of_a_file_opens_as_its_last_complete_state() {
 fn an_end_of_zeros_or_noise_is_no_damage_but_a_wrong_byte_before_a_whole_segment_is() {
     let dir = tempfile::tempdir().unwrap();
     let path = index(dir.path());
-    let mut store = FlatNeighborStore::create(&path, 3, IDENTITY, pool()).unwrap();
+    let mut store = FlatNeighborStore::open_or_create(&path, 3, IDENTITY, pool()).unwrap();
     add(&mut store, 0, 4);
     let first_end = fs::metadata(&path).unwrap().len() as usize;
     add(&mut store, 4, 4);
@@ -150,7 +152,7 @@ fn an_end_of_zeros_or_noise_is_no_damage_but_a_wrong_byte_before_a_whole_segment
 fn changes_that_do_not_fit_change_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let path = index(dir.path());
-    let mut store = FlatNeighborStore::create(&path, 2, IDENTITY, pool()).unwrap();
+    let mut store = FlatNeighborStore::open_or_create(&path, 2, IDENTITY, pool()).unwrap();
     add(&mut store, 0, 2);
     let before = fs::read(&path).unwrap();
     let chunk = |id| NewChunk { id, source: "", text: "" };
@@ -172,15 +174,123 @@ fn changes_that_do_not_fit_change_nothing() {
     assert_eq!(fs::read(&path).unwrap(), before);
     let second = FlatNeighborStore::open_to_change(&path, pool());
     assert!(matches!(second, Err(Error::Index(IndexError::Busy { .. }))));
-    assert!(FlatNeighborStore::create(&path, 2, IDENTITY, pool()).is_err(), "an index is not replaced");
+    assert!(FlatNeighborStore::open_or_create(&path, 2, IDENTITY, pool()).is_err(), "an index in use is not taken");
     assert_eq!(FlatNeighborStore::open(&path, pool()).unwrap().len(), 2, "readers need no lock");
+    drop(store);
+    assert_eq!(FlatNeighborStore::open_or_create(&path, 2, IDENTITY, pool()).unwrap().len(), 2);
+    for (dims, identity) in [(3, IDENTITY), (2, [8; 32])] {
+        let other = FlatNeighborStore::open_or_create(&path, dims, identity, pool());
+        assert!(matches!(other, Err(Error::Index(IndexError::OtherEmbedder { .. }))));
+    }
+    assert_eq!(fs::read(&path).unwrap(), before, "an index is not replaced");
+}
+
+/// A kill while the file is made leaves a beginning of its header.
+#[test]
+fn a_file_with_the_beginning_of_a_header_is_completed() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = index(dir.path());
+    FlatNeighborStore::open_or_create(&path, 2, IDENTITY, pool()).unwrap();
+    let header = fs::read(&path).unwrap();
+    for end in 0..header.len() {
+        fs::write(&path, &header[..end]).unwrap();
+        assert!(FlatNeighborStore::open_or_create(&path, 2, IDENTITY, pool()).unwrap().is_empty(), "{end} bytes");
+        assert_eq!(fs::read(&path).unwrap(), header);
+    }
+    fs::write(&path, "a note").unwrap();
+    assert!(FlatNeighborStore::open_or_create(&path, 2, IDENTITY, pool()).is_err());
+    assert_eq!(fs::read(&path).unwrap(), b"a note", "another file is left alone");
+}
+
+#[test]
+fn a_chunk_that_is_put_takes_the_place_of_its_predecessor() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = index(dir.path());
+    let mut store = FlatNeighborStore::open_or_create(&path, 2, IDENTITY, pool()).unwrap();
+    add(&mut store, 0, 3);
+    let chunk = |id, text| NewChunk { id, source: "b.txt", text };
+    store.put(&[chunk("chunk-1", "new"), chunk("chunk-9", "more")], &[1.0, 0.0, 0.0, 1.0]).unwrap();
+    let check = |store: &FlatNeighborStore| {
+        let ids: Vec<&str> = store.live_rows().map(|row| store.chunk(row).id).collect();
+        assert_eq!(ids, ["chunk-0", "chunk-2", "chunk-1", "chunk-9"]);
+        assert_eq!((store.len(), store.chunk(store.row_of("chunk-1").unwrap()).text), (4, "new"));
+        assert!(store.nearest(&[1.0, 0.0], 9).iter().all(|found| found.row != 1));
+    };
+    check(&store);
+    assert!(store.put(&[chunk("a", ""), chunk("a", "")], &[0.0; 4]).is_err());
+    assert_eq!(store.remove(&["chunk-0", "chunk-9", "chunk-0"]).unwrap(), 2);
+    add(&mut store, 0, 1);
+    store.remove(&["chunk-0"]).unwrap();
+    drop(store);
+    let read = FlatNeighborStore::open(&path, pool()).unwrap();
+    assert_eq!((read.len(), read.rows(), read.void_bytes()), (2, 6, 0));
+}
+
+/// A reader's map covers a byte for as long as it lives, so no byte of a file may change or go away.
+#[test]
+fn no_byte_of_a_file_changes_after_it_was_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = index(dir.path());
+    let mut store = FlatNeighborStore::open_or_create(&path, 3, IDENTITY, pool()).unwrap();
+    add(&mut store, 0, 2);
+    drop(store);
+    let whole = fs::read(&path).unwrap();
+    for tail in [1, 30, 31, 32, 33, 100, whole.len() - 64] {
+        // Interrupted twice, with a change after each.
+        let mut before = [&whole[..], &whole[64..64 + tail]].concat();
+        if tail == whole.len() - 64 {
+            *before.last_mut().unwrap() ^= 1;
+        }
+        for turn in 0..2 {
+            fs::write(&path, &before).unwrap();
+            let mut store = FlatNeighborStore::open_to_change(&path, pool()).unwrap();
+            assert!(store.void_bytes() >= tail as u64);
+            assert_eq!(fs::read(&path).unwrap(), before, "opening changes nothing");
+            add(&mut store, 10 + turn, 1);
+            drop(store);
+            let after = fs::read(&path).unwrap();
+            assert!(after.starts_with(&before), "{tail} bytes");
+            let read = FlatNeighborStore::open(&path, pool()).unwrap();
+            assert_eq!(read.len(), 3 + turn, "{tail} bytes");
+            before = [&after[..], &whole[64..64 + tail.min(100)]].concat();
+        }
+    }
+}
+
+/// Headers that each claim the rest of the file would cost the square of its length.
+#[test]
+fn a_file_of_nested_headers_is_refused_in_linear_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = index(dir.path());
+    FlatNeighborStore::open_or_create(&path, 3, IDENTITY, pool()).unwrap();
+    let mut bytes = fs::read(&path).unwrap();
+    let total: usize = 8 << 20;
+    bytes.extend([0; 16]);
+    while bytes.len() + 32 <= total {
+        let body = (total - bytes.len() - 32) as u64;
+        let mut header = b"SEGM\x01\0\0\0".to_vec();
+        header.extend(body.to_le_bytes());
+        header.extend([1, 0, 0, 0, 9, 9, 9, 9, 0, 0, 0, 0]);
+        header.extend(crc32(&header).to_le_bytes());
+        bytes.extend(header);
+    }
+    fs::write(&path, bytes).unwrap();
+    let opened = FlatNeighborStore::open(&path, pool());
+    assert!(matches!(opened, Err(Error::Index(IndexError::Damaged { .. }))));
+}
+
+/// CRC-32 bit by bit.
+fn crc32(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(!0, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |c, _| if c & 1 == 1 { 0xedb8_8320 ^ (c >> 1) } else { c >> 1 })
+    })
 }
 
 #[test]
 fn other_files_are_refused_with_a_sentence() {
     let dir = tempfile::tempdir().unwrap();
     let path = index(dir.path());
-    FlatNeighborStore::create(&path, 2, IDENTITY, pool()).unwrap();
+    FlatNeighborStore::open_or_create(&path, 2, IDENTITY, pool()).unwrap();
     let good = fs::read(&path).unwrap();
     let with = |at: usize, byte: u8| {
         let mut bytes = good.clone();
@@ -208,7 +318,7 @@ proptest! {
     fn noise_is_read_without_a_panic(noise in prop::collection::vec(any::<u8>(), 0..400), at in 0usize..300) {
         let dir = tempfile::tempdir().unwrap();
         let path = index(dir.path());
-        let mut store = FlatNeighborStore::create(&path, 3, IDENTITY, pool()).unwrap();
+        let mut store = FlatNeighborStore::open_or_create(&path, 3, IDENTITY, pool()).unwrap();
         add(&mut store, 0, 3);
         drop(store);
         let mut bytes = fs::read(&path).unwrap();

@@ -1,13 +1,14 @@
 //! `bitnet index build`, `add` and `remove`: changes of an index. Every batch of chunks is on the disk before the next begins, so
 //! that the same command continues an interrupted one.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use clap::builder::NonEmptyStringValueParser;
 use rlm_embed::encoder::BaseEmbedder;
-use rlm_embed::store::{FlatNeighborStore, IndexError, NewChunk, cut};
+use rlm_embed::store::{FlatNeighborStore, NewChunk, cut};
 use serde::Deserialize;
 use tl_kernels::Pool;
 
@@ -21,7 +22,8 @@ const BATCH: usize = 32;
 /// Make an index of texts, or continue to make one.
 ///
 /// A text file is cut into paragraphs; a file that ends in .jsonl has an object with `text` and, if wanted, `id` and `source` per
-/// line. Chunks whose id is in the index already are left out when their text is the same, and replaced when it is another.
+/// line. Chunks that are in the index already are left as they are, those with another text are replaced, and those that a file has
+/// no longer are removed.
 #[derive(clap::Args)]
 pub(crate) struct BuildArgs {
     /// File that holds the index
@@ -30,7 +32,7 @@ pub(crate) struct BuildArgs {
     texts: TextArgs,
 }
 
-/// Add texts to an index.
+/// Add texts to an index, as `build` does, which also makes one.
 #[derive(clap::Args)]
 pub(crate) struct AddArgs {
     /// The index file, which must exist
@@ -61,9 +63,12 @@ pub(crate) struct RemoveArgs {
     ids: Vec<String>,
 }
 
-/// A chunk of a file.
+/// Id, source and text of a chunk.
+type Piece = (String, String, String);
+
+/// A chunk on a line of a .jsonl file.
 #[derive(Deserialize)]
-struct Piece {
+struct Line {
     id: Option<String>,
     source: Option<String>,
     text: String,
@@ -79,6 +84,7 @@ pub(super) fn add(args: &AddArgs) -> Result<()> {
 
 pub(super) fn remove(args: &RemoveArgs) -> Result<()> {
     let mut store = FlatNeighborStore::open_to_change(&args.index, Arc::new(Pool::serial()))?;
+    note_void(&store, &args.index);
     let mut ids = Vec::new();
     for name in &args.ids {
         let of_source = store.live_rows().map(|row| store.chunk(row)).filter(|chunk| chunk.source == name);
@@ -88,58 +94,96 @@ pub(super) fn remove(args: &RemoveArgs) -> Result<()> {
             false => ids.extend(found),
         }
     }
-    store.remove(&ids.iter().map(String::as_str).collect::<Vec<_>>())?;
-    output::line(format_args!("{}: {} chunks removed, {} left", args.index.display(), ids.len(), store.len()))
+    let removed = store.remove(&ids.iter().map(String::as_str).collect::<Vec<_>>())?;
+    output::line(format_args!("{}: {removed} chunks removed, {} left", args.index.display(), store.len()))
 }
 
+/// Brings an index up to date with files: new chunks are added, changed ones replaced, and at last those are removed that a file
+/// has no longer. An interruption at any moment leaves each chunk in its old or its new state.
 fn change(index: &Path, args: &TextArgs, may_create: bool) -> Result<()> {
-    let mut pieces = Vec::new();
-    for file in &args.files {
-        pieces.extend(read(file, args.chunk_words)?);
-    }
+    let pieces = read_all(&args.files, args.chunk_words)?;
     let (mut embedder, pool) = args.embedder.load()?;
-    let mut store = match may_create && !index.exists() {
-        true => FlatNeighborStore::create(index, embedder.dims(), embedder.identity(), pool)?,
-        false => FlatNeighborStore::open_to_change(index, pool)?,
+    let (dims, identity) = (embedder.dims(), embedder.identity());
+    let mut store = match may_create {
+        true => FlatNeighborStore::open_or_create(index, dims, identity, pool)?,
+        false => {
+            let store = FlatNeighborStore::open_to_change(index, pool)?;
+            store.check_embedder(dims, identity, index)?;
+            store
+        }
     };
-    check_embedder(&store, &*embedder, index)?;
-    let (mut old, mut new) = (Vec::new(), Vec::new());
-    for piece in &pieces {
-        let there = store.row_of(piece.0.as_str()).map(|row| store.chunk(row).text == piece.2);
-        old.extend((there == Some(false)).then_some(piece.0.as_str()));
-        new.extend((there != Some(true)).then_some(NewChunk { id: &piece.0, source: &piece.1, text: &piece.2 }));
+    note_void(&store, index);
+    let (mut new, mut replaced) = (Vec::new(), 0);
+    for (id, source, text) in &pieces {
+        let chunk = NewChunk { id, source, text };
+        let there = store.row_of(id).map(|row| store.chunk(row) == chunk);
+        replaced += usize::from(there == Some(false));
+        new.extend((there != Some(true)).then_some(chunk));
     }
-    store.remove(&old)?;
     let progress = Progress::items("indexing");
     for (n, batch) in new.chunks(BATCH).enumerate() {
         let texts: Vec<&str> = batch.iter().map(|chunk| chunk.text).collect();
-        store.add(batch, &embedder.embed(&texts)?)?;
+        store.put(batch, &embedder.embed(&texts)?)?;
         progress.show((n * BATCH + batch.len()) as u64, new.len() as u64);
     }
     drop(progress);
-    let (added, replaced, left) = (new.len() - old.len(), old.len(), pieces.len() - new.len());
+    let gone = gone(&store, &args.files, &pieces);
+    let removed = store.remove(&gone.iter().map(String::as_str).collect::<Vec<_>>())?;
+    let (added, left) = (new.len() - replaced, pieces.len() - new.len());
     output::line(format_args!(
-        "{}: {added} chunks added, {replaced} replaced, {left} left as they were, {} in all",
+        "{}: {added} chunks added, {replaced} replaced, {removed} removed, {left} left as they were, {} in all",
         index.display(),
         store.len()
     ))
 }
 
-/// Refuses an index of another embedder.
-pub(super) fn check_embedder(store: &FlatNeighborStore, embedder: &dyn BaseEmbedder, index: &Path) -> Result<()> {
-    match store.identity() == embedder.identity() && store.dims() == embedder.dims() {
-        true => Ok(()),
-        false => Err(rlm_embed::Error::from(IndexError::OtherEmbedder { path: index.to_owned() }).into()),
+/// Ids of the chunks whose source is one of the files and that are in none of them now.
+fn gone(store: &FlatNeighborStore, files: &[String], pieces: &[Piece]) -> Vec<String> {
+    let sources: HashSet<&str> = files.iter().map(|file| source_of(file)).collect();
+    let ids: HashSet<&str> = pieces.iter().map(|(id, ..)| id.as_str()).collect();
+    let chunks = store.live_rows().map(|row| store.chunk(row));
+    let gone = chunks.filter(|chunk| sources.contains(chunk.source) && !ids.contains(chunk.id));
+    gone.map(|chunk| chunk.id.to_owned()).collect()
+}
+
+/// Says what an interrupted write left in the file.
+pub(super) fn note_void(store: &FlatNeighborStore, index: &Path) {
+    if store.void_bytes() > 0 {
+        output::note(format_args!(
+            "{}: {} bytes of the file are no whole batch of chunks and are left out: a write was interrupted, or the end of the \
+             file is damaged; `bitnet index build` adds what is missing",
+            index.display(),
+            store.void_bytes()
+        ));
     }
 }
 
+/// The source of the chunks of a file.
+fn source_of(file: &str) -> &str {
+    if file == "-" { "stdin" } else { file }
+}
+
+/// The chunks of all files, in order.
+fn read_all(files: &[String], chunk_words: usize) -> Result<Vec<Piece>> {
+    let (mut pieces, mut ids) = (Vec::new(), HashSet::new());
+    for file in files {
+        for piece in read(file, chunk_words)? {
+            if !ids.insert(piece.0.clone()) {
+                bail!(
+                    "{file}: the chunk id `{}` stands twice: give each chunk an id of its own",
+                    output::name(&piece.0)
+                );
+            }
+            pieces.push(piece);
+        }
+    }
+    Ok(pieces)
+}
+
 /// Id, source and text of the chunks of a file.
-fn read(file: &str, chunk_words: usize) -> Result<Vec<(String, String, String)>> {
+fn read(file: &str, chunk_words: usize) -> Result<Vec<Piece>> {
     let text = load::read_text(file)?;
-    let source = match file {
-        "-" => "stdin",
-        path => path,
-    };
+    let source = source_of(file);
     let id = |n: usize| format!("{source}#{}", n + 1);
     if !file.ends_with(".jsonl") {
         let chunks = cut(&text, chunk_words).into_iter().enumerate();
@@ -147,7 +191,7 @@ fn read(file: &str, chunk_words: usize) -> Result<Vec<(String, String, String)>>
     }
     let mut pieces = Vec::new();
     for (n, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-        match serde_json::from_str::<Piece>(line) {
+        match serde_json::from_str::<Line>(line) {
             Ok(piece) => pieces.push((
                 piece.id.unwrap_or_else(|| id(n)),
                 piece.source.unwrap_or_else(|| source.to_owned()),
