@@ -7,10 +7,9 @@ mod sentences;
 mod words;
 
 pub use lines::LineFault;
-pub use sentences::{Citation, Sentence, sentences};
+pub use sentences::{Citation, Sentence, plain_sentences, sentences};
 
 pub(crate) use fields::Fields;
 pub(crate) use json::parse;
 pub(crate) use lines::read_line;
-pub(crate) use sentences::plain_sentences;
 pub(crate) use words::{contains_run, overlap, words};

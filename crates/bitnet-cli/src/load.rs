@@ -12,7 +12,7 @@ mod text;
 mod trials;
 
 pub(crate) use defect::first_defect;
-pub(crate) use embedder::embedder;
+pub(crate) use embedder::{HASH, embedder};
 pub(crate) use engine::Engine;
 pub(crate) use files::{locate, note_guesses, open};
 pub(crate) use model::{

@@ -91,7 +91,11 @@ impl Moments {
 }
 
 /// The quantile of ascending numbers, interpolated linearly between the two at `q (n - 1)`; `None` for none.
-pub(crate) fn quantile(sorted: &[f64], q: f64) -> Option<f64> {
+///
+/// ```
+/// assert_eq!(behavior_eval::stats::quantile(&[1.0, 2.0, 4.0], 0.75), Some(3.0));
+/// ```
+pub fn quantile(sorted: &[f64], q: f64) -> Option<f64> {
     let last = sorted.len().checked_sub(1)?;
     let place = q.clamp(0.0, 1.0) * last as f64;
     let below = (place.floor() as usize).min(last);

@@ -77,8 +77,13 @@ pub fn sentences(response: &str, prompt: &Prompt) -> Vec<Sentence> {
     sentences
 }
 
-/// The sentences of a text without citations.
-pub(crate) fn plain_sentences(text: &str) -> impl Iterator<Item = &str> {
+/// The sentences of a text without citations, without the white space around them.
+///
+/// ```
+/// use behavior_eval::text::plain_sentences;
+/// assert!(plain_sentences("Dr. Ozo came. It is 3.5 km long!").eq(["Dr. Ozo came.", "It is 3.5 km long!"]));
+/// ```
+pub fn plain_sentences(text: &str) -> impl Iterator<Item = &str> {
     let mut start = 0;
     std::iter::from_fn(move || {
         let from = start;

@@ -18,9 +18,9 @@ pub(crate) struct EmbedderArgs {
     // An option that is always there, because a verb below `embed` takes the place of its arguments.
     #[arg(short, long, required = true, value_parser = NonEmptyStringValueParser::new())]
     model: Option<String>,
-    /// Type of the matrices of a sentence encoder
-    #[arg(long, value_enum, default_value = "f32")]
-    precision: PrecisionArg,
+    /// Type of the matrices of a sentence encoder (default: f32)
+    #[arg(long, value_enum)]
+    precision: Option<PrecisionArg>,
     #[command(flatten)]
     threads: Threads,
 }
@@ -41,12 +41,15 @@ impl EmbedderArgs {
     /// A model that cannot be loaded.
     pub(crate) fn load(&self) -> Result<(Box<dyn BaseEmbedder>, Arc<Pool>)> {
         let pool = self.threads.pool()?;
-        let precision = match self.precision {
+        let precision = self.precision.map(|precision| match precision {
             PrecisionArg::F32 => Precision::F32,
             PrecisionArg::Q8_0 => Precision::Q8_0,
-        };
+        });
         let model =
             self.model.as_deref().ok_or_else(|| UsageError::new("--model is missing: name an encoder, or `hash`"))?;
+        if model == load::HASH && precision.is_some() {
+            return Err(UsageError::new("--precision is for sentence encoders; `hash` has no matrices").into());
+        }
         Ok((load::embedder(model, precision, pool.clone())?, pool))
     }
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use mla_attention::CacheType;
 use moe_runtime::{CraftsmanBackend, Session};
 use rlm_embed::encoder::{BaseEmbedder, BertEncoder, HashEmbedder, LanguageModelEmbedder, Precision};
@@ -11,22 +11,29 @@ use tl_kernels::Pool;
 
 use super::{files, model};
 
+/// The name of the encoder of hashed words.
+pub(crate) const HASH: &str = "hash";
 /// Values of a vector of hashed words: as many as MiniLM's.
 const HASH_DIMS: usize = 384;
 /// Longest text that a language model embeds, in tokens.
 const CONTEXT: usize = 2048;
 
-/// Loads the embedder that `spec` names.
+/// Loads the embedder that `spec` names; without a `precision`, matrices as the checkpoint has them.
 ///
 /// # Errors
-/// A model that cannot be loaded.
-pub(crate) fn embedder(spec: &str, precision: Precision, pool: Arc<Pool>) -> Result<Box<dyn BaseEmbedder>> {
-    if spec == "hash" {
+/// A model that cannot be loaded, or a precision for one that is no sentence encoder.
+pub(crate) fn embedder(spec: &str, precision: Option<Precision>, pool: Arc<Pool>) -> Result<Box<dyn BaseEmbedder>> {
+    if spec == HASH {
         return Ok(Box::new(HashEmbedder::new(HASH_DIMS)));
     }
     let path = files::locate(spec)?;
     if BertEncoder::is_at(Path::new(&path)) {
-        return Ok(Box::new(BertEncoder::load(Path::new(&path), precision, pool)?));
+        return Ok(Box::new(BertEncoder::load(Path::new(&path), precision.unwrap_or_default(), pool)?));
+    }
+    if precision.is_some() {
+        bail!(
+            "{spec}: is no sentence encoder, and --precision is for these alone: quantise a language model (`bitnet quantize`)"
+        );
     }
     let files = files::open(spec)?;
     let options = model::options(&files, None, None, false, pool);

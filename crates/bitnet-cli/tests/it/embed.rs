@@ -1,6 +1,11 @@
 //! `bitnet embed` and `bitnet index`: from texts to a search that names contradictions.
 
+use std::process::Stdio;
+use std::sync::Arc;
+
+use rlm_embed::store::FlatNeighborStore;
 use serde_json::Value;
+use tl_kernels::Pool;
 
 use crate::common::{bitnet, fixture};
 
@@ -34,10 +39,10 @@ fn an_index_is_built_continued_searched_and_thinned_out() {
     std::fs::write(&notes, "The Orra bridge is open to carts.\n\nThe Orra bridge is closed to carts.\n").unwrap();
     std::fs::write(&more, "{\"id\":\"m\",\"text\":\"A violin has strings.\"}\n").unwrap();
     let build = || bitnet(arguments(&["index", "build", &index, &notes, &more], "hash")).done();
-    assert!(build().contains("3 chunks added, 0 replaced, 0 left as they were, 3 in all"));
-    assert!(build().contains("0 chunks added, 0 replaced, 3 left as they were, 3 in all"));
+    assert!(build().contains("3 chunks added, 0 replaced, 0 removed, 0 left as they were, 3 in all"));
+    assert!(build().contains("0 chunks added, 0 replaced, 0 removed, 3 left as they were, 3 in all"));
     std::fs::write(&more, "{\"id\":\"m\",\"text\":\"A violin has four strings.\"}\n").unwrap();
-    assert!(build().contains("0 chunks added, 1 replaced, 2 left as they were, 3 in all"));
+    assert!(build().contains("0 chunks added, 1 replaced, 0 removed, 2 left as they were, 3 in all"));
 
     let query = arguments(&["index", "query", &index, "Is the Orra bridge open?", "--json"], "hash");
     let found = bitnet(&query).json();
@@ -46,16 +51,36 @@ fn an_index_is_built_continued_searched_and_thinned_out() {
     assert_eq!(results[0]["text"], "The Orra bridge is open to carts.");
     assert_eq!(results[0]["contradicted_by"][0]["sign"], "antonym");
     assert_eq!(results[2]["contradicted_by"].as_array().unwrap().len(), 0);
-    let looped = bitnet([&query[..], &["--recursion", "on"]].concat()).json();
-    assert!(looped["recursion"]["iterations"].as_u64().unwrap() >= 1);
+    let clusters = found["clusters"].as_array().unwrap();
+    let open = clusters.iter().find(|cluster| cluster["chunks"][0] == results[0]["id"]).unwrap();
+    assert_eq!((&open["contested"], &open["fragility"]), (&Value::from(true), &Value::from(1.0)));
+    for (mode, most) in [("on", 2), ("pi5", 2), ("pi5-streaming", 1)] {
+        let looped = bitnet([&query[..], &["--recursion", mode]].concat()).json();
+        assert!((1..=most).contains(&looped["recursion"]["iterations"].as_u64().unwrap()), "{mode}");
+    }
+    let precision = bitnet([&query[..], &["--precision", "q8_0"]].concat()).usage();
+    assert!(precision.contains("--precision"), "{precision}");
+    let language_model = fixture("goldens/glm-tiny");
+    let refused = bitnet(arguments(&["embed", "--text", "a", "--precision", "q8_0"], &language_model)).refusal();
+    assert!(refused.contains("--precision"), "{refused}");
     let shown = bitnet(arguments(&["index", "query", &index, "Orra", "-k", "2"], "hash")).done();
     assert!(shown.contains("contradicted by"), "{shown}");
 
     let model = fixture("goldens/bert-tiny");
     let other = bitnet(arguments(&["index", "query", &index, "Orra"], &model)).refusal();
     assert!(other.contains("another embedder"), "{other}");
-    let removed = bitnet(["index", "remove", &index, &notes]).done();
-    assert!(removed.contains("2 chunks removed, 1 left"), "{removed}");
+    // A file that has become shorter loses its last chunk, and the bytes of an interrupted write are told of.
+    std::fs::write(&notes, "The Orra bridge is open to carts.\n").unwrap();
+    let mut bytes = std::fs::read(&index).unwrap();
+    bytes.extend(b"SEGM");
+    std::fs::write(&index, &bytes).unwrap();
+    let again = bitnet(arguments(&["index", "build", &index, &notes, &more], "hash"));
+    assert!(again.stderr.contains("4 bytes of the file are no whole batch"), "{}", again.stderr);
+    assert!(again.done().contains("0 chunks added, 0 replaced, 1 removed, 2 left as they were, 2 in all"));
+    let twice = bitnet(arguments(&["index", "build", &index, &notes, &notes], "hash")).refusal();
+    assert!(twice.contains("stands twice"), "{twice}");
+    let removed = bitnet(["index", "remove", &index, &notes, &format!("{notes}#1"), &notes]).done();
+    assert!(removed.contains("1 chunks removed, 1 left"), "{removed}");
     assert!(bitnet(["index", "remove", &index, "nothing"]).refusal().contains("`nothing`"));
     let missing = bitnet(arguments(&["index", "add", &path("no.rlm"), &notes], "hash")).refusal();
     assert!(missing.contains("no.rlm"), "{missing}");
@@ -76,4 +101,49 @@ fn the_benchmark_reports_every_variant_with_intervals() {
         "the sign of the third weight"
     );
     assert!(report["flags"]["all"]["negated"]["flagged"].as_u64().unwrap() > 0);
+}
+
+/// `kill -9` at 50 moments, spread over the bytes of the file: the index opens each time with a beginning of the work, and the
+/// same command ends it with the chunks of an undisturbed one.
+#[test]
+fn a_build_that_is_killed_continues() {
+    const KILLS: u64 = 50;
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let (whole, killed, notes) = (path("whole.rlm"), path("killed.rlm"), path("notes.txt"));
+    let text: String =
+        (0..4000).map(|n| format!("Note {n} says that bridge {} carries {n} carts.\n\n", n % 7)).collect();
+    std::fs::write(&notes, text).unwrap();
+    bitnet(arguments(&["index", "build", &whole, &notes], "hash")).done();
+    let total = std::fs::metadata(&whole).unwrap().len();
+    let chunks = |index: &str| {
+        let store = FlatNeighborStore::open(index.as_ref(), Arc::new(Pool::serial())).unwrap();
+        store.live_rows().map(|row| (store.chunk(row).id.to_owned(), store.vector(row).to_vec())).collect::<Vec<_>>()
+    };
+    let expected = chunks(&whole);
+    let (mut kills, mut before) = (0, 0);
+    for n in 0..KILLS {
+        let mut build = std::process::Command::new(env!("CARGO_BIN_EXE_bitnet"))
+            .args(arguments(&["index", "build", &killed, &notes], "hash"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let length = || std::fs::metadata(&killed).map_or(0, |file| file.len());
+        while length() < total * n / KILLS && build.try_wait().unwrap().is_none() {
+            std::thread::yield_now();
+        }
+        let is_running = build.try_wait().unwrap().is_none();
+        build.kill().unwrap();
+        build.wait().unwrap();
+        kills += u64::from(is_running);
+        if length() >= 64 {
+            let found = chunks(&killed);
+            assert!(expected.starts_with(&found) && found.len() >= before, "after kill {n}");
+            before = found.len();
+        }
+    }
+    assert!(kills > KILLS / 2, "{kills} builds were killed before their end");
+    bitnet(arguments(&["index", "build", &killed, &notes], "hash")).done();
+    assert!(chunks(&killed) == expected);
 }

@@ -18,6 +18,12 @@ impl<E: BaseEmbedder> CachedEmbedder<E> {
     pub fn new(base: E) -> CachedEmbedder<E> {
         CachedEmbedder { base, vectors: HashMap::new() }
     }
+
+    /// The encoder, without the vectors.
+    #[must_use]
+    pub fn into_base(self) -> E {
+        self.base
+    }
 }
 
 impl<E: BaseEmbedder> BaseEmbedder for CachedEmbedder<E> {

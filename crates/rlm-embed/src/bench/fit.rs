@@ -3,7 +3,7 @@
 //! **Invariant:** a fit sees the split that it is given and no other, and the first of equal candidates wins.
 
 use super::claims::{ClaimSet, Kind};
-use super::flags::flags;
+use super::flags::{compared, count};
 use super::measure::{ClaimFigures, measure_in_one_corpus};
 use crate::encoder::BaseEmbedder;
 use crate::error::Result;
@@ -24,12 +24,13 @@ pub struct Fitted<T> {
 #[must_use]
 pub fn fit_rules(set: &ClaimSet) -> Fitted<RelationRules> {
     let mut fitted = Fitted { best: RelationRules::default(), score: f64::NEG_INFINITY };
+    let pairs = compared(set);
     for cosine in 2..=18 {
         for overlap in 0..=8 {
             let (least_cosine, least_overlap) = (cosine as f32 * 0.05, overlap as f32 * 0.1);
             let rules = RelationRules { least_cosine, least_overlap, signals: Signals::ALL };
             let (mut contradictions, mut flagged, mut others, mut clean, mut missed, mut same) = (0, 0, 0, 0, 0, 0);
-            for (kind, count) in flags(set, &rules) {
+            for (kind, count) in count(&pairs, &rules) {
                 if kind.contradicts() {
                     (contradictions, flagged) = (contradictions + count.pairs, flagged + count.flagged);
                 } else {

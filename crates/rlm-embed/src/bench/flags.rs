@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::claims::{ClaimSet, Kind};
 use crate::encoder::cosine;
-use crate::graph::{Relation, RelationRules, Statement};
+use crate::graph::{Comparison, Relation, RelationRules, Statement};
 
 /// How often pairs of one kind are flagged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -17,21 +17,36 @@ pub struct FlagCounts {
     pub agreeing: u64,
 }
 
-/// Compares every claim with each of its texts.
+/// Compares every claim with each of its texts, and counts.
 #[must_use]
 pub fn flags(set: &ClaimSet, rules: &RelationRules) -> BTreeMap<Kind, FlagCounts> {
-    let mut counts: BTreeMap<Kind, FlagCounts> = BTreeMap::new();
+    count(&compared(set), rules)
+}
+
+/// The comparison of every claim with each of its texts.
+pub(super) fn compared(set: &ClaimSet) -> Vec<(Kind, Comparison)> {
+    let mut pairs = Vec::new();
     for (i, claim) in set.claims.iter().enumerate() {
         let statement = Statement::new(&claim.claim);
         for (row, kind) in set.texts(i) {
             let Some(kind) = kind else { continue };
             let cosine = cosine(set.store.vector(set.rows[i]), set.store.vector(row));
-            let relation = rules.relation(&statement, &Statement::new(set.store.chunk(row).text), cosine);
-            let count = counts.entry(kind).or_default();
-            count.pairs += 1;
-            count.flagged += u64::from(matches!(relation, Relation::Contradicts(_)));
-            count.agreeing += u64::from(relation == Relation::Agrees);
+            let other = Statement::new(set.store.chunk(row).text);
+            pairs.push((kind, Comparison::new(&statement, &other, cosine)));
         }
+    }
+    pairs
+}
+
+/// What `rules` say of the pairs.
+pub(super) fn count(pairs: &[(Kind, Comparison)], rules: &RelationRules) -> BTreeMap<Kind, FlagCounts> {
+    let mut counts: BTreeMap<Kind, FlagCounts> = BTreeMap::new();
+    for (kind, comparison) in pairs {
+        let relation = rules.judge(comparison);
+        let count = counts.entry(*kind).or_default();
+        count.pairs += 1;
+        count.flagged += u64::from(matches!(relation, Relation::Contradicts(_)));
+        count.agreeing += u64::from(relation == Relation::Agrees);
     }
     counts
 }

@@ -64,7 +64,10 @@ impl BertEncoder {
         let config = BertConfig::read(dir)?;
         let (tokens, text) = WordPiece::read(dir, config.max_tokens, config.vocab_size)?;
         let mut hash = blake3::Hasher::new();
-        hash.update(format!("bert {precision:?} {} ", config.max_tokens).as_bytes()).update(text.as_bytes());
+        // Widths and layers are those of the tensors, whose names and bytes follow.
+        let (heads, eps) = (config.num_attention_heads, config.layer_norm_eps.to_bits());
+        let facts = format!("bert {precision:?} tokens {} heads {heads} eps {eps:08x} ", config.max_tokens);
+        hash.update(facts.as_bytes()).update(text.as_bytes());
         let weights = BertWeights::read(dir, &config, precision, &mut hash)?;
         Ok(BertEncoder { config, weights, tokens, pool, identity: *hash.finalize().as_bytes() })
     }

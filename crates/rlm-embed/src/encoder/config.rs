@@ -61,8 +61,10 @@ struct PoolingConfig {
 
 /// Largest width of a layer; the largest BERT has 1,024 and 4,096.
 const MAX_WIDTH: usize = 16_384;
-/// Most layers, heads and positions.
+/// Most layers and heads.
 const MAX_COUNT: usize = 65_536;
+/// Most positions: attention holds a table of this many squared for each head that is computed.
+const MAX_POSITIONS: usize = 8192;
 /// Tokens of a text where no file says otherwise.
 const DEFAULT_TOKENS: usize = 512;
 
@@ -125,9 +127,9 @@ impl BertConfig {
                 return Err(unsupported(path, key, &got.to_string(), "a positive number of usual size"));
             }
         }
-        if !(2..=MAX_COUNT).contains(&self.max_position_embeddings) {
+        if !(2..=MAX_POSITIONS).contains(&self.max_position_embeddings) {
             let got = self.max_position_embeddings.to_string();
-            return Err(unsupported(path, "max_position_embeddings", &got, "2 to 65536"));
+            return Err(unsupported(path, "max_position_embeddings", &got, "2 to 8192"));
         }
         if !self.hidden_size.is_multiple_of(self.num_attention_heads) {
             let got = self.num_attention_heads.to_string();

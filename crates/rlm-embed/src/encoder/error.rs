@@ -19,6 +19,12 @@ pub enum EncoderError {
     NotFinite { path: PathBuf, name: String },
     #[error("{}: token {id} lies outside of the {rows} rows of the word embedding: the files do not belong together", path.display())]
     Vocabulary { path: PathBuf, id: u32, rows: usize },
+    #[error(
+        "{}: the post-processor adds {got} special tokens to a text, a BERT encoder needs [CLS] and [SEP]: fetch the tokenizer \
+         of a sentence encoder",
+        path.display()
+    )]
+    SpecialTokens { path: PathBuf, got: usize },
     #[error("a text of {bytes} bytes is longer than {limit}: cut it into chunks")]
     TextTooLong { bytes: usize, limit: usize },
     #[error("a text cannot be cut into tokens: {reason}")]

@@ -1,6 +1,7 @@
 //! Text to the token ids of a BERT encoder, through `tokenizer.json`.
 //!
-//! **Invariant:** a text has 2 to `max_tokens` ids, [CLS] first and [SEP] last; longer texts lose their end. No padding is added.
+//! **Invariant:** a text has 2 to `max_tokens` ids, all below the rows of the word embedding, [CLS] first and [SEP] last; longer
+//! texts lose their end. No padding is added.
 
 use std::path::Path;
 
@@ -18,6 +19,8 @@ const MAX_TOKENIZER_BYTES: u64 = 64 << 20;
 /// The tokenizer of an encoder.
 pub(super) struct WordPiece {
     tokenizer: Tokenizer,
+    /// The ids of an empty text: [CLS] and [SEP].
+    ends: [u32; 2],
 }
 
 impl WordPiece {
@@ -33,7 +36,15 @@ impl WordPiece {
         if let Some(id) = tokenizer.get_vocab(true).into_values().max().filter(|&id| id as usize >= rows) {
             return Err(EncoderError::Vocabulary { path, id, rows }.into());
         }
-        Ok((WordPiece { tokenizer }, text))
+        // The ids that the post-processor adds stand in a list of their own, which nothing ties to the vocabulary.
+        let empty = tokenizer.encode_fast("", true).map_err(|error| broken(error.to_string()))?;
+        let Ok(ends) = <[u32; 2]>::try_from(empty.get_ids()) else {
+            return Err(EncoderError::SpecialTokens { path, got: empty.get_ids().len() }.into());
+        };
+        if let Some(&id) = ends.iter().find(|&&id| id as usize >= rows) {
+            return Err(EncoderError::Vocabulary { path, id, rows }.into());
+        }
+        Ok((WordPiece { tokenizer, ends }, text))
     }
 
     /// The ids of a text.
@@ -46,9 +57,9 @@ impl WordPiece {
         }
         let encoding = self.tokenizer.encode_fast(text, true);
         let ids = encoding.map_err(|error| EncoderError::Tokens { reason: error.to_string() })?.get_ids().to_vec();
-        match ids.is_empty() {
-            true => Err(EncoderError::Tokens { reason: "the tokenizer adds no [CLS] and [SEP]".to_owned() }),
-            false => Ok(ids),
+        match ids.len() >= 2 && [ids[0], ids[ids.len() - 1]] == self.ends {
+            true => Ok(ids),
+            false => Err(EncoderError::Tokens { reason: "it has no [CLS] and [SEP] at its ends".to_owned() }),
         }
     }
 }

@@ -1,5 +1,8 @@
 //! Pairs of opposite English words, by stem.
 
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
 use behavior_eval::labels::stem;
 
 /// Each line holds words that mean one thing, `/`, and words that mean its opposite.
@@ -7,7 +10,6 @@ const PAIRS: &str = "open opens opened opening/close closes closed closing shut 
 cure cures cured heal heals healed/cause causes caused worsen worsens worsened
 rise rises rose risen increase increases increased grow grows grew gain gained climb climbed/fall falls fell fallen decrease decreases decreased drop dropped decline declined shrink shrank lose lost
 allow allows allowed permit permits permitted legal lawful/forbid forbids forbidden prohibit prohibits prohibited ban bans banned illegal unlawful
-accept accepts accepted approve approved/reject rejects rejected refuse refused
 safe harmless/unsafe dangerous harmful hazardous toxic
 hot warm/cold cool
 high higher highest/low lower lowest
@@ -17,9 +19,7 @@ early earlier/late later
 before/after
 more/less fewer
 win wins won/lose loses lost
-succeed succeeds succeeded success/fail fails failed failure
 alive living/dead extinct
-true correct/false wrong incorrect
 present available/absent unavailable missing
 begin begins began start starts started/end ends ended stop stops stopped
 north northern/south southern
@@ -35,9 +35,7 @@ strong stronger/weak weaker
 fast faster quick/slow slower
 rich/poor
 young younger new newer/old older
-always/never
 active/inactive dormant
-possible/impossible
 guilty/innocent
 soluble/insoluble
 edible/inedible poisonous
@@ -46,25 +44,48 @@ support supports supported/oppose opposes opposed
 protect protects protected/threaten threatens threatened
 full/empty";
 
-/// Whether two words, in lower case, are opposites.
+/// For each stem, the lines that have it and the side of the line on which it stands.
+static SIDES: LazyLock<HashMap<&str, Vec<(usize, bool)>>> = LazyLock::new(|| {
+    let mut sides: HashMap<&str, Vec<(usize, bool)>> = HashMap::new();
+    for (n, line) in PAIRS.lines().enumerate() {
+        let Some((one, other)) = line.split_once('/') else { continue };
+        for (is_second, side) in [(false, one), (true, other)] {
+            for word in side.split_ascii_whitespace() {
+                sides.entry(stem(word)).or_default().push((n, is_second));
+            }
+        }
+    }
+    sides
+});
+
+/// Whether two stems are those of opposites.
 pub(super) fn are_opposite(a: &str, b: &str) -> bool {
-    let (a, b) = (stem(a), stem(b));
-    let holds = |side: &str, word: &str| side.split_ascii_whitespace().any(|listed| stem(listed) == word);
-    PAIRS
-        .lines()
-        .filter_map(|line| line.split_once('/'))
-        .any(|(one, other)| (holds(one, a) && holds(other, b)) || (holds(one, b) && holds(other, a)))
+    let (Some(a), Some(b)) = (SIDES.get(a), SIDES.get(b)) else { return false };
+    a.iter().any(|(line, side)| b.contains(&(*line, !side)))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::are_opposite;
+    use behavior_eval::labels::{PartOfSpeech, part_of_speech, stem};
+
+    use super::super::statement::DENIALS;
+    use super::{PAIRS, are_opposite};
 
     #[test]
     fn opposites_in_both_directions() {
+        let are = |a, b| are_opposite(stem(a), stem(b));
         for (a, b) in [("open", "closed"), ("forbidden", "allows"), ("rose", "fell"), ("harmless", "toxic")] {
-            assert!(are_opposite(a, b) && are_opposite(b, a), "{a} {b}");
+            assert!(are(a, b) && are(b, a), "{a} {b}");
         }
-        assert!(!are_opposite("open", "opened") && !are_opposite("river", "bridge") && !are_opposite("open", "open"));
+        assert!(!are("open", "opened") && !are("river", "bridge") && !are("open", "open"));
+    }
+
+    /// A denying word never reaches the comparison of opposites, so its line here would be dead.
+    #[test]
+    fn no_word_is_an_opposite_and_a_denial() {
+        for word in PAIRS.split(['/', '\n', ' ']) {
+            assert_eq!(part_of_speech(word), PartOfSpeech::Content, "{word}");
+            assert!(DENIALS.split_ascii_whitespace().all(|denial| denial != word), "{word}");
+        }
     }
 }

@@ -1,16 +1,20 @@
 //! Whether two texts agree, contradict each other, or speak of different things.
 //!
 //! A trained encoder puts "X is closed" near "X is open", so the cosine alone never tells a contradiction. It says how near the
-//! subjects are; four signals in the words say whether the statements can both be true:
+//! subjects are; signals in the words say whether the statements can both be true:
 //!
 //! | signal | reads | misses |
 //! |---|---|---|
-//! | negation | an odd number of denying words on one side | denials that no list has |
+//! | negation | an odd number of denying words in one sentence, an even number in the other | denials that no list has |
 //! | number | different numbers on both sides | numbers in words above twenty, other units |
 //! | antonym | a pair of opposite words | opposites that no list has |
 //! | entity | another name behind a shared one | a swapped subject, names in lower case |
+//! | answer | different answers to the question that both texts bear on | questions and texts that do not parse |
+//!
+//! Texts of several sentences are compared by the pairs of sentences of which each is the one nearest to the other by its words.
+//! A contradiction in one pair is one of the texts. The signal `answer` needs a question: see `evidence.rs`.
 
-use super::statement::{Names, Statement};
+use super::statement::{Names, Sentence, Statement};
 
 /// A sign of contradiction in the words of two statements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,6 +24,21 @@ pub enum Signal {
     Number,
     Antonym,
     Entity,
+    Answer,
+}
+
+impl Signal {
+    /// The name for reports.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Signal::Negation => "negation",
+            Signal::Number => "number",
+            Signal::Antonym => "antonym",
+            Signal::Entity => "entity",
+            Signal::Answer => "answer",
+        }
+    }
 }
 
 /// Which signals a comparison uses; for ablations.
@@ -78,24 +97,92 @@ impl RelationRules {
     /// ```
     #[must_use]
     pub fn relation(&self, a: &Statement, b: &Statement, cosine: f32) -> Relation {
-        if cosine < self.least_cosine || a.overlap(b) < self.least_overlap {
+        match cosine < self.least_cosine {
+            true => Relation::Unrelated,
+            false => self.judge(&Comparison::new(a, b, cosine)),
+        }
+    }
+
+    /// The relation of two texts whose comparison has been made.
+    #[must_use]
+    pub fn judge(&self, comparison: &Comparison) -> Relation {
+        if comparison.cosine < self.least_cosine {
             return Relation::Unrelated;
         }
-        let names = a.compare_names(b);
-        if names == Names::OtherSubject {
-            return Relation::Unrelated;
-        }
+        let pairs = comparison.pairs.iter().filter(|pair| pair.overlap >= self.least_overlap);
+        let relations = pairs.map(|pair| self.relation_of(pair));
+        relations.min_by_key(Relation::rank).unwrap_or(Relation::Unrelated)
+    }
+
+    fn relation_of(&self, pair: &Pair) -> Relation {
         let Signals { negation, number, antonym, entity } = self.signals;
+        if pair.names == Names::OtherSubject {
+            return Relation::Unrelated;
+        }
         // Two denials of one kind cancel each other: "is not open" and "is closed" agree.
-        let is_opposite = antonym && a.has_opposite(b);
-        let is_denied = negation && a.is_negated() != b.is_negated();
+        let (is_opposite, is_denied) = (antonym && pair.is_opposite, negation && pair.is_denied);
         match () {
-            () if number && a.differs_in_numbers(b) => Relation::Contradicts(Signal::Number),
-            () if entity && names == Names::OtherValue => Relation::Contradicts(Signal::Entity),
+            () if number && pair.has_other_number => Relation::Contradicts(Signal::Number),
+            () if entity && pair.names == Names::OtherValue => Relation::Contradicts(Signal::Entity),
             () if is_denied && is_opposite => Relation::Agrees,
             () if is_denied => Relation::Contradicts(Signal::Negation),
             () if is_opposite => Relation::Contradicts(Signal::Antonym),
             () => Relation::Agrees,
+        }
+    }
+}
+
+impl Relation {
+    /// Contradictions come first, then agreement.
+    fn rank(&self) -> (u8, Option<Signal>) {
+        match self {
+            Relation::Contradicts(signal) => (0, Some(*signal)),
+            Relation::Agrees => (1, None),
+            Relation::Unrelated => (2, None),
+        }
+    }
+}
+
+/// All that thresholds judge about two texts, so that many thresholds are tried at the cost of one comparison.
+#[derive(Clone, Debug)]
+pub struct Comparison {
+    cosine: f32,
+    /// Empty for texts about different subjects.
+    pairs: Vec<Pair>,
+}
+
+impl Comparison {
+    /// Compares two texts whose vectors have this `cosine`.
+    #[must_use]
+    pub fn new(a: &Statement, b: &Statement, cosine: f32) -> Comparison {
+        let pairs = match a.compare_names(b) {
+            Names::OtherSubject => Vec::new(),
+            Names::Compatible | Names::OtherValue => {
+                a.matches(b).into_iter().map(|(a, b, overlap)| Pair::new(a, b, overlap)).collect()
+            }
+        };
+        Comparison { cosine, pairs }
+    }
+}
+
+/// Two sentences that match, compared.
+#[derive(Clone, Copy, Debug)]
+struct Pair {
+    overlap: f32,
+    names: Names,
+    has_other_number: bool,
+    is_opposite: bool,
+    is_denied: bool,
+}
+
+impl Pair {
+    fn new(a: &Sentence, b: &Sentence, overlap: f32) -> Pair {
+        Pair {
+            overlap,
+            names: a.compare_names(b),
+            has_other_number: a.differs_in_numbers(b),
+            is_opposite: a.has_opposite(b),
+            is_denied: a.is_negated() != b.is_negated(),
         }
     }
 }

@@ -1,17 +1,26 @@
-//! A text as the words, numbers, names and the polarity that a comparison reads.
+//! A text as sentences, each with the words, numbers, names and the polarity that a comparison reads.
 //!
 //! The roles of words are those of `behavior_eval::labels`, so that labels and vectors share one lexicon of English.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
+use std::sync::LazyLock;
 
 use behavior_eval::labels::{PartOfSpeech, part_of_speech, stem};
+use behavior_eval::text::plain_sentences;
 
 use super::antonyms::are_opposite;
 
-/// Words that deny a statement, beside the negations of the lexicon.
-const DENIALS: &str = "without fails fail failed unable lacks lack lacked denies denied deny false untrue incorrect wrong myth \
-    nothing none neither refuses refused hardly disproved disproves refuted refutes debunked ruled mistaken mistakenly \
-    contrary impossible doubtful absent ain couldn wouldn shouldn hasn haven hadn";
+/// Words that deny a statement, beside the negations of the lexicon. A word stands here with all its forms, and not in the list of
+/// opposites: two forms of one denial must cancel each other.
+pub(super) const DENIALS: &str = "without fail fails failed failing failure unable lack lacks lacked lacking deny denies denied denying \
+    false falsely untrue incorrect incorrectly wrong wrongly myth nothing none neither refuse refuses refused refusing refusal \
+    reject rejects rejected rejecting hardly disprove disproves disproved refute refutes refuted debunked ruled mistaken mistakenly \
+    contrary impossible doubtful ain couldn wouldn shouldn hasn haven hadn";
+
+static DENYING: LazyLock<HashSet<&str>> = LazyLock::new(|| DENIALS.split_ascii_whitespace().collect());
+
+/// Sentences of a text that are compared, so that a long text costs bounded time.
+const MAX_SENTENCES: usize = 64;
 
 const NUMBER_WORDS: [&str; 21] = [
     "zero",
@@ -37,15 +46,72 @@ const NUMBER_WORDS: [&str; 21] = [
     "twenty",
 ];
 
-/// A text taken apart for comparisons.
+/// A text taken apart for comparisons: its first 64 sentences.
 ///
 /// ```
 /// use rlm_embed::graph::Statement;
-/// let statement = Statement::new("The Orra bridge does not carry 1,200 trains.");
-/// assert!(statement.is_negated() && statement.numbers().eq(["1200"]));
+/// let statement = Statement::new("The Orra bridge is old. It does not carry 1,200 trains.");
+/// assert!(statement.sentences().map(|sentence| sentence.is_negated()).eq([false, true]));
+/// assert!(statement.names().eq(["orra"]));
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct Statement {
+    sentences: Vec<Sentence>,
+    /// Names of all sentences in lower case, by first appearance.
+    names: Vec<String>,
+}
+
+impl Statement {
+    /// Takes a text apart.
+    #[must_use]
+    pub fn new(text: &str) -> Statement {
+        let sentences: Vec<Sentence> = plain_sentences(text).map(Sentence::new).take(MAX_SENTENCES).collect();
+        let mut names: Vec<String> = Vec::new();
+        for name in sentences.iter().flat_map(|sentence| &sentence.names) {
+            if !names.contains(name) {
+                names.push(name.clone());
+            }
+        }
+        Statement { sentences, names }
+    }
+
+    /// The sentences in the order of the text.
+    pub fn sentences(&self) -> impl Iterator<Item = &Sentence> {
+        self.sentences.iter()
+    }
+
+    /// The names in lower case, in the order of the text.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.names.iter().map(String::as_str)
+    }
+
+    /// How the names of two texts differ.
+    pub(super) fn compare_names(&self, other: &Statement) -> Names {
+        compare_names(&self.names, &other.names)
+    }
+
+    /// The pairs of sentences of which each is the one nearest to the other, with their overlap, which is above 0.
+    pub(super) fn matches<'a>(&'a self, other: &'a Statement) -> Vec<(&'a Sentence, &'a Sentence, f32)> {
+        let overlaps: Vec<Vec<f32>> =
+            self.sentences.iter().map(|a| other.sentences.iter().map(|b| a.overlap(b)).collect()).collect();
+        let best_of_row: Vec<f32> = overlaps.iter().map(|row| row.iter().copied().fold(0.0, f32::max)).collect();
+        let best_of_column = |j: usize| overlaps.iter().map(|row| row[j]).fold(0.0, f32::max);
+        let mut pairs = Vec::new();
+        for (j, b) in other.sentences.iter().enumerate() {
+            let best = best_of_column(j);
+            for (i, a) in self.sentences.iter().enumerate() {
+                if best > 0.0 && overlaps[i][j] == best && best == best_of_row[i] {
+                    pairs.push((a, b, best));
+                }
+            }
+        }
+        pairs
+    }
+}
+
+/// A sentence taken apart.
+#[derive(Clone, Debug, Default)]
+pub struct Sentence {
     /// Content words in lower case, by first appearance.
     words: Vec<String>,
     stems: BTreeSet<String>,
@@ -55,18 +121,16 @@ pub struct Statement {
     denials: usize,
 }
 
-impl Statement {
-    /// Takes a text apart.
-    #[must_use]
-    pub fn new(text: &str) -> Statement {
-        let mut statement = Statement::default();
+impl Sentence {
+    fn new(text: &str) -> Sentence {
+        let mut sentence = Sentence::default();
         let tokens = tokens(text);
-        tokens.iter().for_each(|token| statement.take(token));
+        tokens.iter().for_each(|token| sentence.take(token));
         let opening = tokens.first().map(|token| token.to_lowercase()).unwrap_or_default();
-        if statement.names.len() > 1 && statement.names[0] == opening && opens_as_noun(&opening) {
-            statement.names.remove(0);
+        if sentence.names.len() > 1 && sentence.names[0] == opening && opens_as_noun(&opening) {
+            sentence.names.remove(0);
         }
-        statement
+        sentence
     }
 
     /// Whether an odd number of words denies.
@@ -80,42 +144,31 @@ impl Statement {
         self.numbers.iter().map(String::as_str)
     }
 
-    /// The names in lower case, in the order of the text.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.names.iter().map(String::as_str)
-    }
-
-    /// Stems that both have, over the stems of the one that has fewer; 0 for a statement without content.
+    /// Stems that both have, over the stems of the one that has fewer; 0 for a sentence without content.
     #[must_use]
-    pub fn overlap(&self, other: &Statement) -> f32 {
+    pub fn overlap(&self, other: &Sentence) -> f32 {
         let both = self.stems.intersection(&other.stems).count();
         let fewer = self.stems.len().min(other.stems.len());
         if fewer == 0 { 0.0 } else { both as f32 / fewer as f32 }
     }
 
     /// Whether both state numbers, and each states one that the other does not.
-    pub(super) fn differs_in_numbers(&self, other: &Statement) -> bool {
+    pub(super) fn differs_in_numbers(&self, other: &Sentence) -> bool {
         !self.numbers.is_subset(&other.numbers) && !other.numbers.is_subset(&self.numbers)
     }
 
     /// Whether a word of one, which the other lacks, is the opposite of such a word of the other.
-    pub(super) fn has_opposite(&self, other: &Statement) -> bool {
-        let only = |a: &Statement, b: &Statement| {
-            a.words.iter().filter(|word| !b.stems.contains(stem(word))).cloned().collect::<Vec<String>>()
+    pub(super) fn has_opposite(&self, other: &Sentence) -> bool {
+        let only = |a: &Sentence, b: &Sentence| -> Vec<String> {
+            a.words.iter().map(|word| stem(word).to_owned()).filter(|stem| !b.stems.contains(stem)).collect()
         };
         let (here, there) = (only(self, other), only(other, self));
         here.iter().any(|a| there.iter().any(|b| are_opposite(a, b)))
     }
 
-    /// How the names of two statements differ.
-    pub(super) fn compare_names(&self, other: &Statement) -> Names {
-        let new = |a: &Statement, b: &Statement| a.names.iter().position(|name| !b.names.contains(name));
-        let (Some(here), Some(there)) = (new(self, other), new(other, self)) else { return Names::Compatible };
-        let shares = self.names.iter().any(|name| other.names.contains(name));
-        match (here, there, shares) {
-            (0, 0, _) | (_, _, false) => Names::OtherSubject,
-            _ => Names::OtherValue,
-        }
+    /// How the names of two sentences differ.
+    pub(super) fn compare_names(&self, other: &Sentence) -> Names {
+        compare_names(&self.names, &other.names)
     }
 
     fn take(&mut self, token: &str) {
@@ -125,7 +178,7 @@ impl Statement {
             return;
         }
         let role = part_of_speech(&lower);
-        if role == PartOfSpeech::Negation || DENIALS.split_ascii_whitespace().any(|denial| denial == lower) {
+        if role == PartOfSpeech::Negation || DENYING.contains(lower.as_str()) {
             self.denials += 1;
             return;
         }
@@ -141,7 +194,7 @@ impl Statement {
     }
 }
 
-/// The difference between the names of two statements.
+/// The difference between the names of two texts or sentences.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Names {
     /// One has all names of the other.
@@ -152,7 +205,17 @@ pub(super) enum Names {
     OtherValue,
 }
 
-/// Whether the first word of a text is a plural or a gerund rather than a name: beside other names its capital says nothing.
+fn compare_names(here: &[String], there: &[String]) -> Names {
+    let new = |a: &[String], b: &[String]| a.iter().position(|name| !b.contains(name));
+    let (Some(first), Some(second)) = (new(here, there), new(there, here)) else { return Names::Compatible };
+    let shares = here.iter().any(|name| there.contains(name));
+    match (first, second, shares) {
+        (0, 0, _) | (_, _, false) => Names::OtherSubject,
+        _ => Names::OtherValue,
+    }
+}
+
+/// Whether the first word of a sentence is a plural or a gerund rather than a name: beside other names its capital says nothing.
 fn opens_as_noun(word: &str) -> bool {
     word.ends_with('s') || word.ends_with("ing")
 }

@@ -3,7 +3,7 @@
 //! **Invariant:** an answer depends on the request alone, so a device and its replacement cannot differ.
 
 use super::codec::CodecError;
-use super::message::Request;
+use super::message::{MAX_SCHEDULE, Request};
 use crate::fnv::fnv1a;
 
 /// Writes the body of the answer to `out` and returns its length.
@@ -17,7 +17,7 @@ use crate::fnv::fnv1a;
 /// ```
 ///
 /// # Errors
-/// [`CodecError::TooLong`] when `out` is too short.
+/// [`CodecError::TooLong`] when `out` is too short, or for a schedule of more than [`MAX_SCHEDULE`] chunks.
 pub fn answer(request: &Request<'_>, out: &mut [u8]) -> Result<usize, CodecError> {
     let n = request.answer_bytes();
     let out = out.get_mut(..n).ok_or(CodecError::TooLong)?;
@@ -33,6 +33,7 @@ pub fn answer(request: &Request<'_>, out: &mut [u8]) -> Result<usize, CodecError
             let passes = confidence >= least_confidence && contradictions <= most_contradictions;
             out.fill(u8::from(passes));
         }
+        Request::ScheduleReorder(priorities) if priorities.len() > MAX_SCHEDULE => return Err(CodecError::TooLong),
         Request::ScheduleReorder(priorities) => {
             let places = out.as_chunks_mut::<2>().0;
             for (i, place) in places.iter_mut().enumerate() {

@@ -7,21 +7,22 @@
 use std::time::Duration;
 
 use super::answer::answer;
-use super::codec::{CodecError, MAX_BODY_BYTES, coded_bytes, decode, encode};
+use super::codec::{CodecError, Collector, MAX_BODY_BYTES, coded_bytes, decode, encode};
 use super::message::{ANSWER, Request};
 
 /// A byte stream to a device, with the clock that its deadlines are measured on.
 pub trait Link {
-    /// The time since some fixed moment.
+    /// The time since some fixed moment. It never goes back.
     fn now(&self) -> Duration;
 
-    /// Sends bytes.
+    /// Hands bytes to the stream. It does not wait for the device: a stream that is full may drop them.
     ///
     /// # Errors
     /// A stream that is closed.
     fn send(&mut self, bytes: &[u8]) -> std::io::Result<()>;
 
-    /// Bytes that have arrived; waits for some until the time `until`, and may return none before.
+    /// The bytes that have arrived, in any number, as soon as there are some. No bytes mean that none arrive before `until`: the
+    /// call has then waited until this time, or the link knows that nothing is on its way.
     ///
     /// # Errors
     /// A stream that is closed.
@@ -58,7 +59,7 @@ pub struct OffloadCounts {
     pub retries: u64,
     /// Frames that answered nothing that was asked.
     pub stray_frames: u64,
-    /// Codes that were no frame.
+    /// Codes that were no frame. A code longer than any frame is dropped without being counted.
     pub bad_frames: u64,
 }
 
@@ -81,8 +82,7 @@ pub struct Coprocessor<L> {
     missed: u32,
     /// Requests that the device is still left alone for.
     resting: u32,
-    /// The code of a frame that has not ended.
-    partial: Vec<u8>,
+    collector: Collector<Box<[u8]>>,
 }
 
 impl<L: Link> Coprocessor<L> {
@@ -90,7 +90,8 @@ impl<L: Link> Coprocessor<L> {
     #[must_use]
     pub fn new(link: L, policy: OffloadPolicy) -> Coprocessor<L> {
         let counts = OffloadCounts::default();
-        Coprocessor { link, policy, counts, sequence: 0, missed: 0, resting: 0, partial: Vec::new() }
+        let collector = Collector::new(vec![0; coded_bytes(MAX_BODY_BYTES)].into_boxed_slice());
+        Coprocessor { link, policy, counts, sequence: 0, missed: 0, resting: 0, collector }
     }
 
     /// The counts of all requests so far.
@@ -108,7 +109,7 @@ impl<L: Link> Coprocessor<L> {
     /// The answer to a request, at the latest when its deadline is over.
     ///
     /// # Errors
-    /// [`CodecError::TooLong`] for a request that no frame holds.
+    /// [`CodecError::TooLong`] for a request that no frame holds, or for a schedule of too many chunks.
     pub fn ask(&mut self, request: &Request<'_>) -> Result<Reply, CodecError> {
         self.counts.requests += 1;
         self.sequence = self.sequence.wrapping_add(1);
@@ -149,6 +150,7 @@ impl<L: Link> Coprocessor<L> {
                     self.missed = 0;
                     return Some(body);
                 }
+                // Garbage without an end must not hold the request beyond its time.
                 if bytes.is_empty() || self.link.now() >= until {
                     break;
                 }
@@ -163,21 +165,10 @@ impl<L: Link> Coprocessor<L> {
 
     /// Reads frames out of `bytes`; the body of the one that answers the request.
     fn take(&mut self, request: &Request<'_>, bytes: &[u8]) -> Option<Vec<u8>> {
-        let most = coded_bytes(MAX_BODY_BYTES);
         let mut found = None;
         for &byte in bytes {
-            if byte != 0 {
-                // A code that is too long keeps no byte, but its end is still recognised as wrong.
-                if self.partial.len() <= most {
-                    self.partial.push(byte);
-                }
-                continue;
-            }
-            let mut code = std::mem::take(&mut self.partial);
-            if code.is_empty() {
-                continue;
-            }
-            match decode(&mut code) {
+            let Some(code) = self.collector.push(byte) else { continue };
+            match decode(code) {
                 Ok(frame) if frame.sequence == self.sequence && frame.kind == request.kind() | ANSWER => {
                     let fits = frame.body.len() == request.answer_bytes() && found.is_none();
                     match fits {

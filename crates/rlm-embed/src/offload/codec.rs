@@ -13,7 +13,7 @@
 //! let mut sent = [0; 64];
 //! let n = encode(3, 7, b"a\0b", &mut sent)?;
 //! let mut buffer = [0; 64];
-//! let mut collector = Collector::new(&mut buffer);
+//! let mut collector = Collector::new(&mut buffer[..]);
 //! for &byte in [&b"garbage\0"[..], &sent[..n]].concat().iter() {
 //!     if let Some(frame) = collector.push(byte) {
 //!         if let Ok(frame) = decode(frame) {
@@ -128,22 +128,22 @@ pub const fn coded_bytes(body: usize) -> usize {
 
 /// Gathers bytes of a stream up to the end of a frame. A code longer than the buffer is dropped as a whole.
 #[derive(Debug)]
-pub struct Collector<'b> {
-    buffer: &'b mut [u8],
+pub struct Collector<B> {
+    buffer: B,
     len: usize,
     overflowed: bool,
 }
 
-impl<'b> Collector<'b> {
+impl<B: AsMut<[u8]>> Collector<B> {
     /// Gathers in `buffer`, which limits the length of frames.
-    pub fn new(buffer: &'b mut [u8]) -> Self {
+    pub fn new(buffer: B) -> Self {
         Self { buffer, len: 0, overflowed: false }
     }
 
     /// Takes the next byte; gives the code of a frame when it ends one.
     pub fn push(&mut self, byte: u8) -> Option<&mut [u8]> {
         if byte != 0 {
-            match self.buffer.get_mut(self.len) {
+            match self.buffer.as_mut().get_mut(self.len) {
                 Some(place) => {
                     *place = byte;
                     self.len += 1;
@@ -154,7 +154,7 @@ impl<'b> Collector<'b> {
         }
         let (len, dropped) = (self.len, self.overflowed);
         (self.len, self.overflowed) = (0, false);
-        if dropped || len == 0 { None } else { self.buffer.get_mut(..len) }
+        if dropped || len == 0 { None } else { self.buffer.as_mut().get_mut(..len) }
     }
 }
 

@@ -42,7 +42,7 @@ pub enum Request<'a> {
     },
     /// Show that the device is alive.
     WatchdogPing(u64),
-    /// Sort chunks by priority; the priorities are f32 in little-endian bytes.
+    /// Sort at most [`MAX_SCHEDULE`] chunks by priority; the priorities are f32 in little-endian bytes.
     ScheduleReorder(&'a [[u8; 4]]),
 }
 
@@ -95,6 +95,7 @@ impl<'a> Request<'a> {
                 put(&most_contradictions.to_le_bytes())?;
             }
             Request::WatchdogPing(nonce) => put(&nonce.to_le_bytes())?,
+            Request::ScheduleReorder(priorities) if priorities.len() > MAX_SCHEDULE => return Err(CodecError::TooLong),
             Request::ScheduleReorder(priorities) => put(priorities.as_flattened())?,
         }
         Ok(at)

@@ -8,35 +8,32 @@ use super::codec::{Collector, MAX_BODY_BYTES, coded_bytes, decode, encode};
 use super::message::{ANSWER, Request};
 
 /// A coprocessor in software, for machines without one and as the measure of all others.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct NullStm32 {
     /// Bytes of answers that were not read yet.
     answers: Vec<u8>,
-    /// Bytes of a request that has not ended.
-    pending: Vec<u8>,
+    collector: Collector<Box<[u8]>>,
+}
+
+impl Default for NullStm32 {
+    fn default() -> Self {
+        NullStm32::new()
+    }
 }
 
 impl NullStm32 {
     /// A device that has no request.
     #[must_use]
     pub fn new() -> NullStm32 {
-        NullStm32::default()
+        let buffer = vec![0; coded_bytes(MAX_BODY_BYTES)].into_boxed_slice();
+        NullStm32 { answers: Vec::new(), collector: Collector::new(buffer) }
     }
 
-    /// Answers every whole request in `bytes`, which follow the bytes of earlier calls.
-    pub(super) fn feed(&mut self, bytes: &[u8]) -> Vec<Vec<u8>> {
-        self.pending.extend_from_slice(bytes);
-        let end = self.pending.iter().rposition(|&byte| byte == 0).map_or(0, |last| last + 1);
-        let whole: Vec<u8> = self.pending.drain(..end).collect();
-        // A code without an end is dropped once it is longer than any frame.
-        if self.pending.len() > coded_bytes(MAX_BODY_BYTES) {
-            self.pending.clear();
-        }
-        let mut buffer = vec![0; coded_bytes(MAX_BODY_BYTES)];
-        let mut collector = Collector::new(&mut buffer);
+    /// Answers every whole request in `bytes`, which follow the bytes of earlier calls; each answer is the code of a frame.
+    pub fn feed(&mut self, bytes: &[u8]) -> Vec<Vec<u8>> {
         let mut answers = Vec::new();
-        for byte in whole {
-            let Some(code) = collector.push(byte) else { continue };
+        for &byte in bytes {
+            let Some(code) = self.collector.push(byte) else { continue };
             let Ok(frame) = decode(code) else { continue };
             let Ok(request) = Request::parse(frame.kind, frame.body) else { continue };
             let mut body = vec![0; request.answer_bytes()];

@@ -19,7 +19,7 @@ pub struct Faults {
     pub duplicate: u64,
     /// A byte of the frame is another one.
     pub corrupt: u64,
-    /// The frame arrives behind the next one.
+    /// The frame arrives behind the answer to the request that is sent next.
     pub reorder: u64,
     /// The device stops answering until twelve frames were sent to it in vain.
     pub hang: u64,
@@ -42,6 +42,8 @@ pub struct SimulatedStm32 {
 
 /// Time that a frame takes without a fault.
 const TRANSFER: Duration = Duration::from_micros(200);
+/// Time by which a reordered frame is late: longer than a request waits before it is sent again, shorter than its deadline.
+const REORDERED: Duration = Duration::from_millis(8);
 /// Time that a delayed frame takes.
 const DELAYED: Duration = Duration::from_millis(45);
 const HANG_FRAMES: u32 = 12;
@@ -76,8 +78,8 @@ impl SimulatedStm32 {
         if self.happens(self.faults.duplicate) {
             self.on_the_way.push_back((arrival + TRANSFER, frame.clone()));
         }
-        let is_reordered = self.happens(self.faults.reorder);
-        self.on_the_way.push_back((arrival + if is_reordered { 4 * TRANSFER } else { Duration::ZERO }, frame));
+        let arrival = arrival + if self.happens(self.faults.reorder) { REORDERED } else { Duration::ZERO };
+        self.on_the_way.push_back((arrival, frame));
         self.on_the_way.make_contiguous().sort_by_key(|(arrival, _)| *arrival);
     }
 }

@@ -46,12 +46,18 @@ pub struct RecursionConfig {
 }
 
 impl RecursionConfig {
-    /// Two passes with five neighbours.
+    /// Two passes with five neighbours, and the weights and thresholds that were fitted for all-MiniLM-L6-v2: the rows `weights` and
+    /// `rules` of `benches/record/x86_64/2026-11-30-embedder.csv`.
     #[must_use]
     pub fn new(variant: Variant) -> RecursionConfig {
+        let (base, context, anti) = match variant {
+            Variant::Query => (0.8, 0.2, 0.5),
+            Variant::Corpus => (1.0, 0.0, -0.2),
+            Variant::Twin => (0.8, 0.2, -0.35),
+        };
         RecursionConfig {
             variant,
-            weights: MergeWeights { base: 0.8, context: 0.2, anti: -0.2 },
+            weights: MergeWeights { base, context, anti },
             neighbors: 5,
             max_iterations: 2,
             converged: 0.995,

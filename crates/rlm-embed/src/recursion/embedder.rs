@@ -7,7 +7,7 @@ use super::context::context;
 use super::outcome::{RlmEmbedding, StopReason, UsedNeighbor};
 use crate::encoder::{BaseEmbedder, cosine, normalise};
 use crate::error::Result;
-use crate::graph::{Relation, Statement, evidence};
+use crate::graph::{Evidence, Passage, Relation};
 use crate::store::{FlatNeighborStore, NeighborRetriever};
 
 /// The chunks that a text is read with.
@@ -60,8 +60,10 @@ pub struct RlmEmbedder<E> {
 }
 
 /// The neighbours of one pass.
-struct Pass {
+struct Pass<'c> {
     used: Vec<UsedNeighbor>,
+    /// The chunks of `used`.
+    passages: Vec<Passage<'c>>,
     /// Row of the nearest chunk that contradicts the text.
     opposing: Option<usize>,
 }
@@ -97,15 +99,15 @@ impl<E: BaseEmbedder> RlmEmbedder<E> {
             Some(row) => corpus.store.vector(row).to_vec(),
             None => self.base.embed(&[text])?,
         };
-        let statement = Statement::new(text);
+        let own = Passage::new(text, &base);
         let mut merged = base.clone();
         let (mut last_context, mut context_vector) = (text.to_owned(), base.clone());
-        let mut pass = Pass { used: Vec::new(), opposing: None };
+        let mut pass = Pass { used: Vec::new(), passages: Vec::new(), opposing: None };
         let (mut confidence, mut iterations) = (1.0, 0);
         while iterations < self.config.max_iterations {
             iterations += 1;
-            pass = self.pass(&statement, &base, &merged, (row, corpus));
-            let read = context(self.config.variant, text, &agreeing(&pass.used, corpus.store));
+            pass = self.pass(&own, &merged, (row, corpus));
+            let read = context(self.config.variant, text, &pass.agreeing());
             if read != last_context {
                 context_vector = self.base.embed(&[&read])?;
                 last_context = read;
@@ -122,7 +124,7 @@ impl<E: BaseEmbedder> RlmEmbedder<E> {
             (Variant::Twin, Some(opposing)) => Some(self.twin(opposing, &base, corpus)?),
             _ => None,
         };
-        let (cluster, is_contested) = self.place(text, row, &base, (&pass, corpus.store));
+        let (cluster, is_contested) = self.place(own, row, &pass);
         let stop = match () {
             () if is_contested => StopReason::Contested,
             () if confidence >= self.config.converged => StopReason::Converged,
@@ -131,52 +133,35 @@ impl<E: BaseEmbedder> RlmEmbedder<E> {
         Ok(RlmEmbedding { vector: merged, twin, confidence, neighbors: pass.used, cluster, stop, iterations })
     }
 
-    /// Finds the neighbours of `merged` and compares each with the text.
-    fn pass(
-        &self,
-        statement: &Statement,
-        base: &[f32],
-        merged: &[f32],
-        (own, corpus): (Option<usize>, Corpus<'_>),
-    ) -> Pass {
-        let k = self.config.neighbors + usize::from(own.is_some());
-        let found = corpus.retriever.nearest(merged, k).into_iter().filter(|found| Some(found.row) != own);
-        let mut used = Vec::with_capacity(k);
+    /// Finds the neighbours of `merged` and compares each with the text, which is that of `row`.
+    fn pass<'c>(&self, own: &Passage<'_>, merged: &[f32], (row, corpus): (Option<usize>, Corpus<'c>)) -> Pass<'c> {
+        let k = self.config.neighbors + usize::from(row.is_some());
+        let found = corpus.retriever.nearest(merged, k).into_iter().filter(|found| Some(found.row) != row);
+        let (mut used, mut passages) = (Vec::with_capacity(k), Vec::with_capacity(k));
         for found in found.take(self.config.neighbors) {
-            let other = Statement::new(corpus.store.chunk(found.row).text);
-            let cosine = cosine(base, corpus.store.vector(found.row));
-            let relation = self.config.rules.relation(statement, &other, cosine);
+            let other = Passage::new(corpus.store.chunk(found.row).text, corpus.store.vector(found.row));
+            let relation = own.relation(&other, &self.config.rules);
             used.push(UsedNeighbor { row: found.row, score: found.score, relation });
+            passages.push(other);
         }
         let opposing = used.iter().find(|neighbor| neighbor.contradicts()).map(|neighbor| neighbor.row);
-        Pass { used, opposing }
+        Pass { used, passages, opposing }
     }
 
     /// The vector of the opposing chunk, read with its own neighbours and with the text as its opposite.
     fn twin(&mut self, opposing: usize, base: &[f32], corpus: Corpus<'_>) -> Result<Vec<f32>> {
         let chunk = corpus.store.chunk(opposing);
         let vector = corpus.store.vector(opposing);
-        let pass = self.pass(&Statement::new(chunk.text), vector, vector, (Some(opposing), corpus));
-        let read = context(self.config.variant, chunk.text, &agreeing(&pass.used, corpus.store));
+        let pass = self.pass(&Passage::new(chunk.text, vector), vector, (Some(opposing), corpus));
+        let read = context(self.config.variant, chunk.text, &pass.agreeing());
         let context_vector = if read == chunk.text { vector.to_vec() } else { self.base.embed(&[&read])? };
         Ok(merge(self.config.weights, vector, &context_vector, Some(base)))
     }
 
     /// The cluster of a text among itself and its neighbours, and whether another cluster contradicts it.
-    fn place(
-        &self,
-        text: &str,
-        row: Option<usize>,
-        base: &[f32],
-        (pass, store): (&Pass, &FlatNeighborStore),
-    ) -> (Option<usize>, bool) {
-        let mut texts = vec![text];
-        let mut vectors = base.to_vec();
-        for neighbor in &pass.used {
-            texts.push(store.chunk(neighbor.row).text);
-            vectors.extend_from_slice(store.vector(neighbor.row));
-        }
-        let graph = evidence(None, &texts, &vectors, &self.config.rules);
+    fn place(&self, own: Passage<'_>, row: Option<usize>, pass: &Pass<'_>) -> (Option<usize>, bool) {
+        let passages: Vec<Passage<'_>> = std::iter::once(own).chain(pass.passages.iter().cloned()).collect();
+        let graph = Evidence::of(None, &passages, &self.config.rules).graph;
         let clusters = graph.clusters();
         let others = pass.used.iter().zip(&clusters[1..]).filter(|(_, cluster)| **cluster == clusters[0]);
         let cluster = row.into_iter().chain(others.map(|(neighbor, _)| neighbor.row)).min();
@@ -184,10 +169,12 @@ impl<E: BaseEmbedder> RlmEmbedder<E> {
     }
 }
 
-/// The texts of the neighbours that agree, the nearest first.
-fn agreeing<'a>(used: &[UsedNeighbor], store: &'a FlatNeighborStore) -> Vec<&'a str> {
-    let agree = used.iter().filter(|neighbor| neighbor.relation == Relation::Agrees);
-    agree.map(|neighbor| store.chunk(neighbor.row).text).collect()
+impl<'c> Pass<'c> {
+    /// The texts of the neighbours that agree, the nearest first.
+    fn agreeing(&self) -> Vec<&'c str> {
+        let agree = self.used.iter().zip(&self.passages).filter(|(used, _)| used.relation == Relation::Agrees);
+        agree.map(|(_, passage)| passage.text()).collect()
+    }
 }
 
 /// `normalise(w0 base + w1 context + w2 anti)`; without an opposing side the first two alone.

@@ -98,6 +98,11 @@ fn identities_tell_embedders_apart() {
         assert!(ids[i + 1..].iter().all(|b| a != b));
     }
     assert_eq!(tiny(Precision::F32, 2).identity(), ids[0]);
+    for (from, to) in [("\"num_attention_heads\": 3", "\"num_attention_heads\": 4"), ("1e-12", "1e-5")] {
+        let other = edited("config.json", |bytes| replace(bytes, from, to));
+        let other = BertEncoder::load(other.path(), Precision::F32, Arc::new(Pool::serial())).unwrap();
+        assert_ne!(other.identity(), ids[0], "{to}");
+    }
 }
 
 #[test]
@@ -126,20 +131,19 @@ fn edited(file: &str, edit: impl Fn(&mut Vec<u8>)) -> tempfile::TempDir {
     dir
 }
 
+fn replace(bytes: &mut Vec<u8>, from: &str, to: &str) {
+    let text = String::from_utf8(bytes.clone()).unwrap();
+    assert!(text.contains(from), "{from}");
+    *bytes = text.replace(from, to).into_bytes();
+}
+
 fn failure(dir: &Path) -> String {
     BertEncoder::load(dir, Precision::F32, Arc::new(Pool::serial())).unwrap_err().to_string()
 }
 
 #[test]
 fn damaged_checkpoints_are_refused_with_a_sentence() {
-    let replaced = |file: &str, from: &str, to: &str| {
-        let dir = edited(file, |bytes| {
-            let text = String::from_utf8(bytes.clone()).unwrap();
-            assert!(text.contains(from));
-            *bytes = text.replace(from, to).into_bytes();
-        });
-        failure(dir.path())
-    };
+    let replaced = |file: &str, from: &str, to: &str| failure(edited(file, |bytes| replace(bytes, from, to)).path());
     for (from, to, said) in [
         ("\"gelu\"", "\"relu\"", "hidden_act"),
         ("\"bert\"", "\"roberta\"", "model_type"),
@@ -150,12 +154,27 @@ fn damaged_checkpoints_are_refused_with_a_sentence() {
         ("\"vocab_size\": 942", "\"vocab_size\": 60", "token 941"),
         ("\"num_attention_heads\": 3", "\"num_attention_heads\": 0", "num_attention_heads"),
         ("1e-12", "-1", "layer_norm_eps"),
+        ("\"max_position_embeddings\": 256", "\"max_position_embeddings\": 8193", "2 to 8192"),
         ("{", "[", "cannot be read"),
     ] {
         let sentence = replaced("config.json", from, to);
         assert!(sentence.contains(said), "{from} -> {to}: {sentence}");
     }
     assert!(replaced("tokenizer.json", "WordPiece", "Nonsense").contains("tokenizer.json"));
+    let special = |edit: fn(&mut serde_json::Value)| {
+        failure(
+            edited("tokenizer.json", |bytes| {
+                let mut json = serde_json::from_slice(bytes).unwrap();
+                edit(&mut json);
+                *bytes = serde_json::to_vec(&json).unwrap();
+            })
+            .path(),
+        )
+    };
+    let none = special(|json| json["post_processor"] = serde_json::Value::Null);
+    assert!(none.contains("adds 0 special tokens"), "{none}");
+    let far = special(|json| json["post_processor"]["special_tokens"]["[CLS]"]["ids"] = [99_999].into());
+    assert!(far.contains("token 99999"), "{far}");
     let nan = edited("model.safetensors", |bytes| {
         let n = bytes.len();
         bytes[n - 4..].copy_from_slice(&f32::NAN.to_le_bytes());

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rlm_embed::bench::{CachedEmbedder, ClaimSet, Kind, fit_rules, flags, measure, parse_claims};
 use rlm_embed::encoder::{BaseEmbedder, HashEmbedder, cosine};
-use rlm_embed::graph::{Relation, RelationRules, Signal, Signals, Statement};
+use rlm_embed::graph::{Evidence, Passage, Relation, RelationRules, Signal, Signals, Statement};
 use rlm_embed::recursion::{Corpus, MergeWeights, RecursionConfig, RlmEmbedder, StopReason, Variant};
 use rlm_embed::store::{FlatNeighborStore, NewChunk};
 use tl_kernels::Pool;
@@ -40,11 +40,67 @@ fn words_tell_contradictions() {
     ] {
         assert_eq!(relation(a, b), expected, "{a} / {b}");
     }
+    // Forms and synonyms of one denial: each of these was taken for a contradiction or for agreement before.
+    for (a, b, expected) in [
+        ("The guards refuse visitors.", "The guards refused visitors.", Relation::Agrees),
+        ("The Orra trial failed.", "The Orra trial was a failure.", Relation::Agrees),
+        ("The Orra trial was a success.", "The Orra trial was a failure.", negation),
+        ("The king was absent from Orra.", "The king was missing from Orra.", Relation::Agrees),
+        ("The king was absent from Orra.", "The king was not present in Orra.", Relation::Agrees),
+        ("It is false that Orra is open.", "It is true that Orra is open.", negation),
+        ("It is false that Orra is open.", "It is true that Orra is closed.", Relation::Agrees),
+        ("The council rejected the Orra plan.", "The council refused the Orra plan.", Relation::Agrees),
+        ("The council rejected the Orra plan.", "The council accepted the Orra plan.", negation),
+    ] {
+        assert_eq!(relation(a, b), expected, "{a} / {b}");
+    }
     let far = RelationRules::default();
     let (a, b) = (Statement::new("The gate is open."), Statement::new("The gate is not open."));
     assert_eq!(far.relation(&a, &b, 0.1), Relation::Unrelated, "the vectors take part");
     let without = RelationRules { signals: Signals { negation: false, ..Signals::ALL }, ..far };
     assert_eq!(without.relation(&a, &b, 0.9), Relation::Agrees, "a signal that is off tells nothing");
+}
+
+/// Two denials in a chunk of two sentences do not cancel each other, and a denial of one thing does not deny another.
+#[test]
+fn chunks_are_compared_sentence_by_sentence() {
+    let open = "The Orra bridge is open.";
+    let negation = Relation::Contradicts(Signal::Negation);
+    for (chunk, expected) in [
+        ("The Orra bridge is not open. It never carried trains.", negation),
+        ("The Orra bridge is open. It never carried trains.", Relation::Agrees),
+        ("It never carried trains. The Orra bridge is open.", Relation::Agrees),
+        ("It was built in 1890. The Orra bridge is closed.", Relation::Contradicts(Signal::Antonym)),
+        ("A violin has four strings. It is never loud.", Relation::Unrelated),
+    ] {
+        assert_eq!(relation(open, chunk), expected, "{chunk}");
+        assert_eq!(relation(chunk, chunk), Relation::Agrees, "{chunk}");
+    }
+    let numbers = ("Orra is 412 km long. It has 3 bridges.", "Orra is 412 km long. It has 9 bridges.");
+    assert_eq!(relation(numbers.0, numbers.1), Relation::Contradicts(Signal::Number));
+    let subjects = ("The Orra is old. It has 3 bridges.", "The Senn is old. It has 9 bridges.");
+    assert_eq!(relation(subjects.0, subjects.1), Relation::Unrelated, "other names, other subjects");
+    let long = "Orra is not open. ".repeat(100_000);
+    assert_eq!(relation(&long, &long), Relation::Agrees, "a hostile text costs bounded time");
+}
+
+/// Answers to a question tell what words and vectors do not, and the graph has an edge for each relation.
+#[test]
+fn evidence_reads_answers_where_a_question_lets_them_be_parsed() {
+    let texts = ["The port of Orra is Senn.", "Senn is the port of Orra.", "The port of Orra is Marl.", "Rain fell."];
+    let vectors = [[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 0.0]];
+    let passages: Vec<Passage> = texts.iter().zip(&vectors).map(|(text, v)| Passage::new(text, v)).collect();
+    let without = Signals { negation: false, number: false, antonym: false, entity: false };
+    let rules = RelationRules { signals: without, ..RelationRules::default() };
+    let asked = Evidence::of(Some("What is the port of Orra?"), &passages, &rules);
+    assert_eq!(asked.relation(0, 1), Relation::Agrees);
+    assert_eq!(asked.relation(2, 1), Relation::Contradicts(Signal::Answer));
+    assert_eq!((asked.graph.clusters(), asked.graph.opponents(2)), (vec![0, 0, 2, 3], vec![0, 1]));
+    assert!(asked.graph.is_contested(1) && !asked.graph.is_contested(3));
+    assert_eq!(asked.graph.minimal_cut(1).unwrap().weight, 1.0);
+    // Without the question: far vectors are unrelated, and no signal is on.
+    let unasked = Evidence::of(None, &passages, &rules);
+    assert_eq!((unasked.relation(0, 1), unasked.relation(0, 2)), (Relation::Unrelated, Relation::Agrees));
 }
 
 struct Notes {
@@ -177,6 +233,9 @@ fn figures_of_the_recursion_differ_from_those_of_the_encoder_alone() {
     assert!(mean(&looped, |f| f.separation) > mean(&alone, |f| f.separation));
     assert!(mean(&looped, |f| f.false_neighbors) < mean(&alone, |f| f.false_neighbors));
     assert!(looped.iter().any(|f| f.drift > 0.0) && alone.iter().all(|f| f.drift == 0.0));
+    let queries = RecursionConfig { rules, ..RecursionConfig::new(Variant::Query) };
+    let queries = measure(&set, &mut encoder, Some(queries)).unwrap();
+    assert!(queries.iter().any(|f| f.drift > 0.0), "a query moves with its corpus");
     let off = RecursionConfig { max_iterations: 0, ..config };
     let none = measure(&set, &mut encoder, Some(off)).unwrap();
     assert_eq!(none[0].separation, alone[0].separation, "no pass changes no vector");

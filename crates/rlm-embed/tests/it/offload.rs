@@ -5,8 +5,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 use rlm_embed::offload::answer::answer;
 use rlm_embed::offload::codec::{CodecError, Collector, MAX_BODY_BYTES, coded_bytes, decode, encode};
-use rlm_embed::offload::message::Request;
-use rlm_embed::offload::{Coprocessor, Faults, Link, NullStm32, OffloadPolicy, SimulatedStm32};
+use rlm_embed::offload::message::{MAX_SCHEDULE, Request};
+use rlm_embed::offload::{Coprocessor, Faults, Link, NullStm32, OffloadCounts, OffloadPolicy, SimulatedStm32};
 
 fn coded(kind: u8, sequence: u32, body: &[u8]) -> Vec<u8> {
     let mut out = vec![0; coded_bytes(body.len())];
@@ -52,7 +52,7 @@ fn every_changed_bit_is_noticed() {
 #[test]
 fn a_collector_finds_its_feet_after_garbage_and_long_codes() {
     let mut buffer = [0; 64];
-    let mut collector = Collector::new(&mut buffer);
+    let mut collector = Collector::new(&mut buffer[..]);
     let stream = [&[7; 500][..], &[0, 0, 0], &coded(4, 1, &[1; 8]), b"junk", &[0], &coded(4, 2, &[2; 8])].concat();
     let mut found = Vec::new();
     for byte in stream {
@@ -112,7 +112,7 @@ impl Made {
 }
 
 /// Asks 10,000 requests; every answer must be that of the software, within its deadline.
-fn ask_all(faults: Faults) -> (u64, u64) {
+fn ask_all(faults: Faults) -> OffloadCounts {
     let policy = OffloadPolicy::default();
     let mut device = Coprocessor::new(SimulatedStm32::new(faults, 18), policy);
     let mut null = Coprocessor::new(NullStm32::new(), policy);
@@ -128,13 +128,14 @@ fn ask_all(faults: Faults) -> (u64, u64) {
     }
     let counts = device.counts();
     assert_eq!((counts.requests, counts.by_device + counts.by_software), (10_000, 10_000));
-    (counts.by_device, counts.bad_frames + counts.stray_frames)
+    counts
 }
 
 #[test]
 fn every_fault_leaves_the_answers_of_the_software() {
     let none = Faults::default();
-    assert_eq!(ask_all(none), (10_000, 0));
+    let clean = ask_all(none);
+    assert_eq!((clean.by_device, clean.retries, clean.stray_frames, clean.bad_frames), (10_000, 0, 0, 0));
     for faults in [
         Faults { delay: 200, ..none },
         Faults { drop: 200, ..none },
@@ -145,12 +146,27 @@ fn every_fault_leaves_the_answers_of_the_software() {
         Faults { reset: 100, ..none },
         Faults { delay: 50, drop: 50, duplicate: 50, corrupt: 50, reorder: 50, hang: 1, reset: 20 },
     ] {
-        let (by_device, _) = ask_all(faults);
-        assert!(by_device > 5_000, "{faults:?}: {by_device}");
-        assert!(by_device < 10_000 || faults.duplicate + faults.reorder > 0, "{faults:?} does something");
+        let counts = ask_all(faults);
+        assert!(counts.by_device > 5_000, "{faults:?}: {counts:?}");
+        assert!(counts.by_device < 10_000 || faults.duplicate + faults.reorder > 0, "{faults:?} does something");
     }
-    let (_, noise) = ask_all(Faults { corrupt: 300, ..none });
-    assert!(noise > 1000, "damaged frames were seen and dropped: {noise}");
+    let counts = ask_all(Faults { corrupt: 300, ..none });
+    assert!(counts.bad_frames > 1000, "damaged frames were seen and dropped: {counts:?}");
+    // A late answer is no answer to the next request; the answer to the second sending comes before it.
+    let counts = ask_all(Faults { reorder: 300, ..none });
+    assert!(counts.stray_frames > 1000 && counts.retries > 1000, "late answers were seen and dropped: {counts:?}");
+    let counts = ask_all(Faults { duplicate: 300, ..none });
+    assert!(counts.stray_frames > 1000, "second answers were seen and dropped: {counts:?}");
+}
+
+#[test]
+fn a_schedule_that_no_device_takes_is_refused_at_once() {
+    let mut device = Coprocessor::new(NullStm32::new(), OffloadPolicy::default());
+    let priorities = vec![[0; 4]; MAX_SCHEDULE + 1];
+    let sorted = device.ask(&Request::ScheduleReorder(&priorities[1..])).unwrap();
+    assert!(sorted.by_device && sorted.body.len() == 2 * MAX_SCHEDULE);
+    assert_eq!(device.ask(&Request::ScheduleReorder(&priorities)), Err(CodecError::TooLong));
+    assert_eq!(answer(&Request::ScheduleReorder(&priorities), &mut vec![0; 40_000]), Err(CodecError::TooLong));
 }
 
 #[test]

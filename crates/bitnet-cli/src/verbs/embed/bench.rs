@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Result, anyhow};
-use behavior_eval::stats::paired_difference;
+use behavior_eval::stats::{paired_difference, quantile};
 use rlm_embed::bench::{
     CachedEmbedder, Claim, ClaimFigures, ClaimSet, Kind, fit_rules, fit_weights, flags, measure, parse_claims,
 };
@@ -53,11 +53,11 @@ pub(super) fn execute(args: &Args) -> Result<()> {
         }
         None => Vec::new(),
     };
-    let mut set = |split: &str| -> Result<ClaimSet> {
+    let set = |split: &str, encoder: &mut CachedEmbedder<_>| -> Result<ClaimSet> {
         let claims = read(&args.claims.join(format!("{split}.jsonl")))?;
-        Ok(ClaimSet::new(claims, &distractors, &mut encoder, pool.clone())?)
+        Ok(ClaimSet::new(claims, &distractors, encoder, pool.clone())?)
     };
-    let (fit, tune, test) = (set("fit")?, set("tune")?, set("test")?);
+    let (fit, tune, test) = (set("fit", &mut encoder)?, set("tune", &mut encoder)?, set("test", &mut encoder)?);
     let rules = fit_rules(&fit).best;
     let alone = measure(&test, &mut encoder, None)?;
     let mut report = json!({
@@ -77,8 +77,7 @@ pub(super) fn execute(args: &Args) -> Result<()> {
         report["anti"][format!("{anti}")] = means(&measure(&test, &mut encoder, Some(config))?);
     }
     if args.repeat > 0 {
-        let (embedder, _) = args.embedder.load()?;
-        report["latency_ms"] = latency(embedder, &test, args.repeat, rules)?;
+        report["latency_ms"] = latency(encoder.into_base(), &test, args.repeat, rules)?;
     }
     output::json(&report)
 }
@@ -144,7 +143,7 @@ fn latency(mut embedder: Box<dyn BaseEmbedder>, set: &ClaimSet, repeat: usize, r
     let text = (0..LATENCY_WORDS).map(|i| words[i % words.len()]).collect::<Vec<_>>().join(" ");
     let quantiles = |mut times: Vec<f64>| {
         times.sort_by(f64::total_cmp);
-        let at = |q: f64| times[((times.len() - 1) as f64 * q).round() as usize];
+        let at = |q: f64| quantile(&times, q);
         json!({ "p50": at(0.5), "p95": at(0.95), "p99": at(0.99) })
     };
     let mut alone = Vec::with_capacity(repeat);
