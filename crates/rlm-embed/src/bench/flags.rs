@@ -38,7 +38,7 @@ pub(super) fn compared(set: &ClaimSet) -> Vec<(Kind, Comparison)> {
     pairs
 }
 
-/// What `rules` say of the pairs.
+/// Counts the pairs that `rules` flag or find to agree.
 pub(super) fn count(pairs: &[(Kind, Comparison)], rules: &RelationRules) -> BTreeMap<Kind, FlagCounts> {
     let mut counts: BTreeMap<Kind, FlagCounts> = BTreeMap::new();
     for (kind, comparison) in pairs {

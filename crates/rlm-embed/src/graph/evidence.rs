@@ -43,7 +43,7 @@ pub struct Evidence {
     /// The graph; its nodes are the passages, in order. Parsed agreement weighs 1, other agreement the cosine of the vectors.
     pub graph: EvidenceGraph,
     n: usize,
-    /// `[n, n]`
+    /// One for each ordered pair, `[n, n]`.
     relations: Vec<Relation>,
 }
 

@@ -91,12 +91,12 @@ impl Content {
     }
 }
 
-/// What follows a place where no whole segment begins.
+/// The bytes behind a place where no whole segment begins.
 enum Behind {
     Nothing,
     /// A segment that says that everything before it is void; it ends here.
     EndOfVoid(usize),
-    /// Another whole segment.
+    /// Another segment, so that the bytes at the place are damaged.
     Whole,
 }
 
