@@ -81,14 +81,18 @@ pub use sessions::conversation::{Answer, Conversation, ConversationOptions, Fit}
 pub use sessions::craftsman_backend::CraftsmanBackend;
 pub use sessions::error::SessionError;
 pub use sessions::generate::{GenerateOptions, Generation, Statistics, StopReason};
+#[cfg(feature = "grammar")]
+pub use sessions::grammar::{Grammar, GrammarCompiler, GrammarConstraint};
 pub use sessions::interrupt::Interrupt;
 pub use sessions::loops::{LoopConfig, LoopDetector, TokenLoop};
-pub use sessions::sampler::{Sampler, SamplerConfig};
+pub use sessions::sampler::{Logprobs, Sampler, SamplerConfig, TokenConstraint, TokenLogprob};
 pub use sessions::scripted_backend::ScriptedBackend;
 pub use sessions::session::{LogitsSink, Session};
 pub use sessions::step::{Logits, Step, StepSegment};
 pub use text::chat::{ChatRequest, ChatTemplate};
 pub use text::error::{TextError, VocabularyDefect};
-pub use text::output::{Output, OutputEvent, OutputFormat, OutputParser, OutputStart, ToolCall, ToolSchemas};
+pub use text::output::{
+    AnswerReader, Output, OutputEvent, OutputFormat, OutputParser, OutputStart, StopStrings, ToolCall, ToolSchemas,
+};
 pub use text::prompt::ChatPrompt;
 pub use text::tokenizer::{ControlTokens, SpecialIds, TextStream, Tokenizer};

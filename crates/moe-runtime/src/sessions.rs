@@ -5,6 +5,8 @@ pub(crate) mod conversation;
 pub(crate) mod craftsman_backend;
 pub(crate) mod error;
 pub(crate) mod generate;
+#[cfg(feature = "grammar")]
+pub(crate) mod grammar;
 pub(crate) mod interrupt;
 pub(crate) mod loops;
 pub(crate) mod sampler;

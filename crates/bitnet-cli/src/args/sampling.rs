@@ -1,10 +1,12 @@
-//! `--temp`, `--top-p`, `--min-p`, `--top-k` and `--seed`: how tokens are chosen.
+//! `--temp` to `--seed`: how tokens are chosen; `--json` and `--think-budget`: what they have to follow.
 
-use anyhow::Result;
-use moe_runtime::{ModelFiles, SamplerConfig};
+use anyhow::{Context, Result};
+use moe_runtime::{Grammar, GrammarCompiler, ModelFiles, Sampler, SamplerConfig, Tokenizer};
+use serde_json::Value;
 
 use super::number::whole;
 use super::seed::{Seed, seed};
+use crate::load;
 
 /// How tokens are chosen; a setting that is not given is the model's own recommendation.
 #[derive(Clone, Debug, clap::Args)]
@@ -21,24 +23,79 @@ pub(crate) struct SamplingArgs {
     /// Keep this many tokens; 0 or -1 keeps all
     #[arg(long, value_name = "K", value_parser = top_k)]
     top_k: Option<usize>,
+    /// Make tokens that the answer holds less likely: their logits are divided by this number, or multiplied below 0
+    #[arg(long, value_name = "F", value_parser = repeat_penalty)]
+    repeat_penalty: Option<f32>,
+    /// Take this number from the logit of a token once for each time that the answer holds it
+    #[arg(long, value_name = "F", allow_negative_numbers = true, value_parser = frequency_penalty)]
+    frequency_penalty: Option<f32>,
+    /// Take this number from the logits of tokens that the answer holds
+    #[arg(long, value_name = "F", allow_negative_numbers = true, value_parser = presence_penalty)]
+    presence_penalty: Option<f32>,
     /// Seed of the random choice; the same seed gives the same answer, and -1 draws one and prints it
     #[arg(long, default_value = "0", value_parser = seed)]
     seed: Seed,
+    /// JSON schema that the answer follows, after its thought: the schema itself, or a file with it
+    #[arg(long, value_name = "SCHEMA", value_parser = schema)]
+    json: Option<Schema>,
+    /// Most tokens of a thought before the answer
+    #[arg(long, value_name = "N", value_parser = whole::<usize>(0..=u64::MAX))]
+    think_budget: Option<usize>,
+}
+
+/// A JSON schema on the command line.
+#[derive(Clone, Debug)]
+enum Schema {
+    Text(Value),
+    File(String),
 }
 
 impl SamplingArgs {
-    /// The settings of the model, with the settings of the command line in their place.
-    pub(crate) fn config(&self, files: &ModelFiles) -> Result<SamplerConfig> {
+    /// The sampler of a model's answers: its own settings, with those of the command line in their place.
+    ///
+    /// # Errors
+    /// Settings of the model out of range, and a schema that cannot be read or followed.
+    pub(crate) fn sampler(&self, files: &ModelFiles, tokenizer: &Tokenizer) -> Result<Sampler> {
+        let sampler = Sampler::new(self.config(files)?)?.with_thought_budget(self.think_budget);
+        let schema = match &self.json {
+            None => return Ok(sampler),
+            Some(Schema::Text(schema)) => schema.clone(),
+            Some(Schema::File(path)) => {
+                let text = load::read_text(path)?;
+                serde_json::from_str(&text).with_context(|| format!("the schema in {path} is no JSON"))?
+            }
+        };
+        let constraint = GrammarCompiler::of_model(tokenizer).compile(&Grammar::JsonSchema(schema))?;
+        Ok(sampler.with_constraint(Box::new(constraint)))
+    }
+
+    fn config(&self, files: &ModelFiles) -> Result<SamplerConfig> {
         let base = files.sampling()?;
         let config = SamplerConfig {
             temperature: self.temp.unwrap_or(base.temperature),
             top_p: self.top_p.unwrap_or(base.top_p),
             min_p: self.min_p.unwrap_or(base.min_p),
             top_k: self.top_k.unwrap_or(base.top_k),
+            repetition_penalty: self.repeat_penalty.unwrap_or(base.repetition_penalty),
+            frequency_penalty: self.frequency_penalty.unwrap_or(base.frequency_penalty),
+            presence_penalty: self.presence_penalty.unwrap_or(base.presence_penalty),
             seed: self.seed.number(),
         };
         config.check()?;
         Ok(config)
+    }
+}
+
+/// A schema that begins with a brace, or the name of a file.
+fn schema(text: &str) -> Result<Schema, String> {
+    match text.trim_start().starts_with('{') {
+        true => {
+            serde_json::from_str(text).map(Schema::Text).map_err(|error| format!("this schema is no JSON: {error}"))
+        }
+        false if text.is_empty() || text == "-" => {
+            Err("write a JSON schema, or the name of a file with one".to_owned())
+        }
+        false => Ok(Schema::File(text.to_owned())),
     }
 }
 
@@ -56,6 +113,18 @@ fn top_p(text: &str) -> Result<f32, String> {
 
 fn min_p(text: &str) -> Result<f32, String> {
     setting(text, |min_p| SamplerConfig { min_p, ..SamplerConfig::greedy() })
+}
+
+fn repeat_penalty(text: &str) -> Result<f32, String> {
+    setting(text, |repetition_penalty| SamplerConfig { repetition_penalty, ..SamplerConfig::greedy() })
+}
+
+fn frequency_penalty(text: &str) -> Result<f32, String> {
+    setting(text, |frequency_penalty| SamplerConfig { frequency_penalty, ..SamplerConfig::greedy() })
+}
+
+fn presence_penalty(text: &str) -> Result<f32, String> {
+    setting(text, |presence_penalty| SamplerConfig { presence_penalty, ..SamplerConfig::greedy() })
 }
 
 /// Parses a number, and refuses one that the sampler would refuse in the setting that `config` puts it in.

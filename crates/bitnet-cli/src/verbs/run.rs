@@ -4,6 +4,7 @@
 
 mod answer;
 mod chat;
+mod commands;
 mod stream;
 
 use std::io::IsTerminal;
@@ -13,8 +14,8 @@ use clap::ValueEnum;
 use clap::builder::NonEmptyStringValueParser;
 use moe_runtime::adapters::AdapterSlot;
 use moe_runtime::{
-    ChatTemplate, Conversation, ConversationOptions, CraftsmanBackend, GenerateOptions, MemoryPlan, Prompt, Sampler,
-    Session, SessionError,
+    ChatTemplate, Conversation, ConversationOptions, CraftsmanBackend, GenerateOptions, MemoryPlan, Prompt, Session,
+    SessionError,
 };
 
 use self::answer::{answer, continue_text};
@@ -111,7 +112,7 @@ pub(crate) fn execute(args: Args) -> Result<()> {
     let adapters = args.engine.adapters.load(&files)?;
     let plan = engine.plan(&files, n_ctx, Session::DEFAULT_CHUNK)?.with_adapters(adapters.as_ref());
     check_memory(args.memory, &plan, n_ctx)?;
-    let sampler = Sampler::new(args.sampling.config(&files)?)?;
+    let sampler = args.sampling.sampler(&files, &tokenizer)?;
     let template = match args.raw {
         true => None,
         false => ChatTemplate::of_model(&tokenizer)?,

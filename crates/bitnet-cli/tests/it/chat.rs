@@ -469,6 +469,39 @@ fn ctrl_c_leaves_no_half_file_in_the_place_of_an_output() {
 }
 
 #[test]
+fn commands_change_the_conversation_and_keep_it_in_a_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("chat.json");
+    let mut terminal = chat(&["-n", "4"]);
+    let command = |terminal: &mut Terminal, line: &str, answer: &str| {
+        terminal.send(format!("{line}\r"));
+        if !answer.is_empty() {
+            terminal.wait(answer);
+        }
+        terminal.prompt();
+    };
+    command(&mut terminal, "/help", "/save FILE");
+    command(&mut terminal, "/system", "there is no system message");
+    command(&mut terminal, "/system Be brief.", "");
+    command(&mut terminal, "/system", "system message: Be brief.");
+    ask(&mut terminal, QUESTION);
+    command(&mut terminal, "/stats", "1 turn, ");
+    command(&mut terminal, &format!("/save {}", file.display()), "1 turn saved in ");
+    command(&mut terminal, "/clear", "");
+    command(&mut terminal, "/stats", "0 turns");
+    command(&mut terminal, &format!("/load {}", file.display()), "1 turn taken from ");
+    command(&mut terminal, "/think maybe", "write /think on, /think off or /think auto");
+    command(&mut terminal, "/frobnicate", "there is no command /frobnicate");
+    command(&mut terminal, "/load no/such/file", "error: ");
+    ask(&mut terminal, " /message");
+    leave(terminal);
+    let saved: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
+    let roles: Vec<&str> = saved.as_array().unwrap().iter().map(|message| message["role"].as_str().unwrap()).collect();
+    assert_eq!(roles, ["system", "user", "assistant"]);
+    assert_eq!((saved[0]["content"].as_str(), saved[1]["content"].as_str()), (Some("Be brief."), Some(QUESTION)));
+}
+
+#[test]
 fn a_paste_without_an_end_mark_ends_when_the_terminal_is_silent() {
     let mut terminal = chat(&["-n", "4"]);
     terminal.send("\x1b[200~no end of this");

@@ -8,11 +8,12 @@
 
 use serde_json::{Value, json};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::sessions::backend::{InferenceBackend, OnText, Prompt};
 use crate::sessions::generate::{GenerateOptions, Generation, Statistics, StopReason};
 use crate::sessions::sampler::Sampler;
 use crate::text::chat::{ChatRequest, ChatTemplate};
+use crate::text::error::TextError;
 
 /// The options of a conversation.
 #[derive(Clone, Debug, Default)]
@@ -168,6 +169,72 @@ impl<B: InferenceBackend> Conversation<B> {
         &self.messages
     }
 
+    /// The message that comes before the first turn.
+    #[must_use]
+    pub fn system(&self) -> Option<&str> {
+        self.options.system.as_deref()
+    }
+
+    /// Sets the message that comes before the first turn, also of the turns that were exchanged.
+    pub fn set_system(&mut self, system: Option<String>) {
+        if !self.messages.is_empty() {
+            let message = system.iter().map(|text| json!({ "role": "system", "content": text }));
+            self.messages.splice(..self.first_turn(), message.collect::<Vec<_>>());
+        }
+        self.options.system = system;
+    }
+
+    /// Whether the model thinks before it answers; `None` leaves the template's default.
+    pub fn set_thinking(&mut self, thinking: Option<bool>) {
+        self.options.thinking = thinking;
+    }
+
+    /// Puts other messages in place of those of the conversation: a system message or none, then turns of a user and an
+    /// assistant. The next answer follows them.
+    ///
+    /// # Errors
+    /// [`TextError::ChatMessage`] for a message of another role or without text. The conversation is then as before.
+    pub fn set_messages(&mut self, messages: Vec<Value>) -> Result<()> {
+        let system = usize::from(messages.first().is_some_and(|message| message["role"] == "system"));
+        for (index, message) in messages.iter().enumerate() {
+            let role = match index.checked_sub(system) {
+                None => "system",
+                Some(turn) if turn % 2 == 0 => "user",
+                Some(_) => "assistant",
+            };
+            let reason = if message["role"] != role {
+                format!("its role is not `{role}`")
+            } else if !message["content"].is_string() {
+                "its content is no text".to_owned()
+            } else {
+                continue;
+            };
+            return Err(Error::Text(TextError::ChatMessage { index, reason }));
+        }
+        if (messages.len() - system) % 2 == 1 {
+            let reason = "a turn lacks its answer".to_owned();
+            return Err(Error::Text(TextError::ChatMessage { index: messages.len() - 1, reason }));
+        }
+        self.options.system =
+            messages[..system].first().and_then(|message| message["content"].as_str().map(str::to_owned));
+        self.messages = messages;
+        Ok(())
+    }
+
+    /// Tokens of the prompt of all turns so far, with the beginning of an answer; 0 without a turn.
+    ///
+    /// # Errors
+    /// A template that refuses or fails, and text that cannot be encoded.
+    pub fn count_tokens(&self) -> Result<usize> {
+        match self.messages.is_empty() {
+            true => Ok(0),
+            false => {
+                let prompt = self.template.prompt(&self.request(self.messages.clone()))?;
+                self.backend.count_tokens(Prompt::Rendered(&prompt))
+            }
+        }
+    }
+
     /// Adds the user's `text` and the answer to it. `on_text` gets each piece of the answer, a thought included, and may
     /// end it, as may the interrupt of the options; the conversation then keeps the answer up to there. An answer that ends
     /// so before its first token leaves the conversation as it was.
@@ -288,6 +355,45 @@ mod tests {
         chat.say("Sure?", &mut |_| ControlFlow::Continue(())).expect("an answer");
         let second = "<|system|>Be brief.<|user|>Well?<|assistant|>Yes.<|user|>Sure?<|assistant|><think>";
         assert_eq!(chat.backend().prompts()[1], second);
+    }
+
+    #[test]
+    fn the_system_message_and_the_turns_can_be_replaced() {
+        let mut chat = conversation(&["one", "two", "three"], ConversationOptions::default());
+        let ask = |chat: &mut Conversation<ScriptedBackend>, text: &str| {
+            chat.say(text, &mut |_| ControlFlow::Continue(())).expect("an answer");
+            chat.backend().prompts().last().expect("a prompt").clone()
+        };
+        chat.set_system(Some("A".to_owned()));
+        assert_eq!(ask(&mut chat, "1"), "<|system|>A<|user|>1<|assistant|>");
+        chat.set_system(Some("B".to_owned()));
+        assert_eq!(ask(&mut chat, "2"), "<|system|>B<|user|>1<|assistant|>one<|user|>2<|assistant|>");
+        assert_eq!(
+            chat.count_tokens().expect("it renders"),
+            "<|system|>B<|user|>1<|assistant|>one<|user|>2<|assistant|>two<|assistant|>".len()
+        );
+        let saved = chat.messages().to_vec();
+        chat.set_messages(Vec::new()).expect("no turn");
+        assert_eq!((chat.turns(), chat.system(), chat.count_tokens().expect("it renders")), (0, None, 0));
+        chat.set_messages(saved.clone()).expect("whole turns");
+        assert_eq!((chat.turns(), chat.system()), (2, Some("B")));
+        chat.set_system(None);
+        chat.set_thinking(Some(true));
+        let all = "<|user|>1<|assistant|>one<|user|>2<|assistant|>two<|user|>3<|assistant|><think>";
+        assert_eq!(ask(&mut chat, "3"), all);
+
+        let before = chat.messages().to_vec();
+        for (messages, index) in [
+            (saved[..2].to_vec(), 1),
+            (vec![saved[0].clone(), saved[0].clone()], 1),
+            (vec![saved[2].clone(), saved[1].clone()], 0),
+            (vec![serde_json::json!({"role": "user", "content": []})], 0),
+            (vec![serde_json::json!("hi")], 0),
+        ] {
+            let error = chat.set_messages(messages).expect_err("no turns").to_string();
+            assert!(error.contains(&format!("message {index}")), "{error}");
+        }
+        assert_eq!(chat.messages(), before);
     }
 
     #[test]

@@ -135,6 +135,7 @@ impl InferenceBackend for CraftsmanBackend {
         let mut options = options.clone();
         options.stop.extend_from_slice(self.tokenizer.stop_ids());
         let shown = if prompt.opens_thought() { ControlTokens::Markup } else { ControlTokens::Hide };
+        sampler.begin_answer(prompt.thought().and_then(|[_, end]| self.tokenizer.token_to_id(end)));
         let mut text = TextStream::new(shown);
         let tokenizer = &self.tokenizer;
         let mut on_token = |token| match text.push(tokenizer, token) {

@@ -28,6 +28,12 @@ pub enum SessionError {
     /// A logit that is NaN or plus infinity, or a row without any finite one.
     #[error("logit {token} is {value}: the forward pass went wrong; run `bitnet verify` on the model")]
     Logit { token: usize, value: f32 },
+    /// A grammar that cannot be compiled or followed.
+    #[error("the answer cannot be constrained: {reason}; change the schema, the pattern or the grammar")]
+    Grammar { reason: String },
+    /// A row in which each token is forbidden.
+    #[error("no token may come next: the constraint of the answer forbids every token that the model finds possible")]
+    NothingAllowed,
     /// A row without logits.
     #[error("there is no logit to choose a token from; the model's vocabulary is empty")]
     NoLogits,

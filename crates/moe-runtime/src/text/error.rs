@@ -25,6 +25,11 @@ pub enum TextError {
     /// A chat template that refuses the conversation in its own words.
     #[error("the chat template refuses the conversation: {message}")]
     ChatRefused { message: String },
+    /// Stop strings that take too long to look for.
+    #[error(
+        "{count} stop strings, the longest of {longest} bytes, are too many or too long; give at most 16 of at most 1024 bytes"
+    )]
+    StopStrings { count: usize, longest: usize },
     /// A message that is no chat message.
     #[error("chat message {index} is not usable: {reason}")]
     ChatMessage { index: usize, reason: String },

@@ -36,6 +36,17 @@ fn the_model_s_template_renders_every_golden_byte_for_byte() {
     }
 }
 
+#[test]
+fn histories_as_clients_send_them_are_rendered_as_the_template_means_them() {
+    let template = ChatTemplate::from_source(&read("goldens/chat/glm-4.7-flash.jinja")).unwrap();
+    let goldens: serde_json::Map<String, Json> = serde_json::from_str(&read("goldens/chat/histories.json")).unwrap();
+    assert_eq!(goldens.len(), 5);
+    for (name, case) in &goldens {
+        let got = template.render(&request(&case["input"])).unwrap();
+        assert_eq!(got, case["rendered"].as_str().unwrap(), "{name}");
+    }
+}
+
 fn glm(messages: Json) -> String {
     let template = ChatTemplate::from_source(&read("goldens/chat/glm-4.7-flash.jinja")).unwrap();
     template.render(&request(&json!({"messages": messages}))).unwrap()

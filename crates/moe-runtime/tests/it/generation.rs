@@ -78,7 +78,8 @@ fn a_seed_decides_a_sampled_answer() {
     let model = load_changed("glm-tiny", |_| {});
     let options = GenerateOptions { max_tokens: 12, loops: no_loops(), ..GenerateOptions::default() };
     let with_seed = |seed| {
-        let config = SamplerConfig { temperature: 1.5, top_p: 1.0, min_p: 0.0, top_k: 0, seed };
+        let config =
+            SamplerConfig { temperature: 1.5, top_p: 1.0, min_p: 0.0, top_k: 0, seed, ..SamplerConfig::default() };
         let mut sampler = Sampler::new(config).expect("a valid setting");
         let mut on_token = |_| ControlFlow::Continue(());
         session(&model, 64).generate(&[1], &options, &mut sampler, &mut (), &mut on_token).expect("it runs").tokens

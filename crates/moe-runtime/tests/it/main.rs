@@ -13,6 +13,7 @@ mod experts;
 mod generation;
 mod golden;
 mod goldens;
+mod grammar;
 mod injection;
 mod kernels;
 mod loading;

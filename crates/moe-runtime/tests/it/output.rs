@@ -7,7 +7,8 @@ mod answers;
 use std::sync::Arc;
 
 use moe_runtime::{
-    ChatPrompt, Output, OutputEvent, OutputFormat, OutputParser, OutputStart, SplitMix64, ToolCall, ToolSchemas,
+    AnswerReader, ChatPrompt, Output, OutputEvent, OutputFormat, OutputParser, OutputStart, SplitMix64, StopStrings,
+    Tokenizer, ToolCall, ToolSchemas,
 };
 use proptest::prelude::*;
 use serde_json::json;
@@ -140,6 +141,30 @@ fn events_come_as_soon_as_they_are_certain() {
     assert_eq!(push(CALL, "<tool_call>"), (vec![], false, 1, 0));
     assert_eq!(push(9, "f"), (vec![], false, 1, 0));
     assert_eq!(push(CALL_END, "</tool_call>"), (vec![OutputEvent::Call(call(0, "f", "{}"))], false, 1, 1));
+}
+
+#[test]
+fn a_stop_string_ends_the_content_alone_and_reaches_across_no_call() {
+    let tokenizer = Tokenizer::bytes();
+    let format = OutputFormat::find(|text| (300..).zip(MARKERS).find(|(_, marker)| *marker == text).map(|(id, _)| id));
+    let tools = Arc::new(ToolSchemas::default());
+    let parser = OutputParser::new(&format, OutputStart::Reasoning).with_tools(tools);
+    let stops = StopStrings::new(vec!["END".to_owned()]).unwrap();
+    let mut reader = AnswerReader::new(parser, stops);
+    let bytes = |text: &str| text.bytes().map(u32::from).collect::<Vec<_>>();
+    let call = [vec![300 + CALL], bytes("f"), vec![300 + CALL_END]].concat();
+    let answer = [bytes("END?"), vec![300 + THINK_END], bytes("a<EN"), call, bytes("DEND and more")].concat();
+    let (mut events, mut taken) = (Vec::new(), 0);
+    let stopped = answer.iter().find_map(|&token| {
+        taken += 1;
+        reader.push(&tokenizer, token, &mut events).break_value()
+    });
+    assert_eq!((stopped, taken, reader.stopped_by()), (Some(0), answer.len() - " and more".len(), Some(0)));
+    assert!(reader.push(&tokenizer, u32::from(b'x'), &mut events).is_break(), "nothing follows it");
+    assert_eq!(reader.finish(&mut events), Some(0));
+    let mut output = Output::default();
+    output.extend(events);
+    assert_eq!(output, self::output("END?", "a<END", &[self::call(0, "f", "{}")]));
 }
 
 /// The answer by definition, from all of its tokens.

@@ -32,7 +32,7 @@ pub(super) fn generate(
     let options = LoadOptions { act_mode: Some(ActMode::F32), pool, ..LoadOptions::default() };
     let mut session =
         Session::new(Arc::new(CraftsmanModel::from_files(files, &options)?), window_tokens, CacheType::F32)?;
-    let config = SamplerConfig { temperature: 1.0, top_k: 0, top_p: 1.0, min_p: 0.0, seed };
+    let config = SamplerConfig { temperature: 1.0, top_k: 0, top_p: 1.0, min_p: 0.0, seed, ..SamplerConfig::default() };
     let mut sampler = Sampler::new(config)?;
     let (mut windows, mut tokens) = (Vec::new(), 0);
     while tokens < n_tokens && most > 0 && !start.is_empty() {

@@ -1,16 +1,16 @@
 //! Answers, with and without a conversation.
 
 use anyhow::Result;
-use moe_runtime::{Conversation, GenerateOptions, InferenceBackend, Prompt, Sampler, StopReason};
+use moe_runtime::{Conversation, GenerateOptions, Generation, InferenceBackend, Prompt, Sampler};
 
 use super::stream::Stream;
 
-/// One turn of a conversation; the reason for the end of the answer.
-pub(super) fn answer<B: InferenceBackend>(conversation: &mut Conversation<B>, text: &str) -> Result<StopReason> {
+/// One turn of a conversation.
+pub(super) fn answer<B: InferenceBackend>(conversation: &mut Conversation<B>, text: &str) -> Result<Generation> {
     let mut stream = Stream::new();
     let answer = conversation.say(text, &mut |piece| stream.show(piece))?;
     stream.finish(&answer.generation)?;
-    Ok(answer.generation.reason)
+    Ok(answer.generation)
 }
 
 /// Continues a text without a conversation.

@@ -4,6 +4,7 @@ use anyhow::Result;
 use moe_runtime::{Conversation, Error, Fit, InferenceBackend, SessionError, StopReason};
 
 use super::answer::answer;
+use super::commands::{ChatStatistics, carry_out};
 use crate::exit::Interrupted;
 use crate::output;
 use crate::terminal::{Console, Entry};
@@ -20,7 +21,8 @@ enum Message {
 /// # Errors
 /// [`Interrupted`] after Ctrl-C twice, an output that cannot be written, and a model that cannot be computed.
 pub(super) fn chat<B: InferenceBackend>(console: &mut Console, conversation: &mut Conversation<B>) -> Result<()> {
-    output::note("chat: Ctrl-C stops an answer, Ctrl-D leaves, Alt-Enter starts a new line");
+    output::note("chat: Ctrl-C stops an answer, Ctrl-D leaves, Alt-Enter starts a new line, /help lists commands");
+    let mut statistics = ChatStatistics::default();
     loop {
         let text = match console.ask("> ") {
             Entry::Text(text) => text,
@@ -36,7 +38,15 @@ pub(super) fn chat<B: InferenceBackend>(console: &mut Console, conversation: &mu
             continue;
         }
         console.remember(text);
-        match turn(console, conversation, text.to_owned()) {
+        match carry_out(text, conversation, &statistics) {
+            Ok(false) => {}
+            Ok(true) => continue,
+            Err(error) => {
+                output::note(format_args!("error: {error:#}"));
+                continue;
+            }
+        }
+        match turn(console, conversation, &mut statistics, text.to_owned()) {
             Ok(Message::Leave) => return Ok(()),
             Ok(_) => {}
             Err(error) if concerns_message(&error) => output::note(format_args!("error: {error}")),
@@ -49,12 +59,14 @@ pub(super) fn chat<B: InferenceBackend>(console: &mut Console, conversation: &mu
 fn turn<B: InferenceBackend>(
     console: &mut Console,
     conversation: &mut Conversation<B>,
+    statistics: &mut ChatStatistics,
     text: String,
 ) -> Result<Message> {
     let message = make_room(console, conversation, text)?;
     if let Message::Send(text) = &message {
-        let reason = answer(conversation, text)?;
-        if reason == StopReason::ContextFull {
+        let answer = answer(conversation, text)?;
+        statistics.add(&answer.statistics);
+        if answer.reason == StopReason::ContextFull {
             output::note(format_args!("the context of {} tokens is full: the answer ends here", conversation.n_ctx()));
         }
     }

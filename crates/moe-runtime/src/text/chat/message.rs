@@ -1,9 +1,12 @@
 //! Brings messages into the one shape that templates expect, before any template sees them.
 //!
-//! - role `developer` becomes `system` (templates drop roles they do not know, silently);
+//! - role `developer` becomes `system` (templates drop roles they do not know, silently); it may stand anywhere;
 //! - `content` that is null or absent becomes `""` (Jinja would print `None`);
-//! - list content of a tool message becomes its text;
-//! - `function.arguments` given as JSON text, as OpenAI sends it, becomes the object it spells.
+//! - `content` that is a list of texts becomes their text, so that blocks and plain text give the same tokens; so does
+//!   every list in a tool message;
+//! - `reasoning` becomes `reasoning_content` where that is absent: clients return thoughts under either name;
+//! - `function.arguments` given as JSON text, as OpenAI sends it, becomes the object it spells. Text that spells none
+//!   becomes the one argument `arguments`: an agent repeats its history with every request, so a refusal would end it.
 
 use serde_json::{Map, Value as Json};
 
@@ -36,15 +39,32 @@ fn normalise_one(message: &Map<String, Json>) -> std::result::Result<Map<String,
     let content = match message.get("content") {
         None | Some(Json::Null) => Some(Json::String(String::new())),
         Some(Json::Array(parts)) if role == "tool" => Some(Json::String(flatten(parts)?)),
+        Some(Json::Array(parts)) => parts.iter().map(text_of).collect::<Option<String>>().map(Json::String),
         Some(_) => None,
     };
     if let Some(content) = content {
         message.insert("content".to_owned(), content);
     }
+    if message.get("reasoning_content").is_none_or(Json::is_null)
+        && let Some(reasoning @ Json::String(_)) = message.get("reasoning").cloned()
+    {
+        message.insert("reasoning_content".to_owned(), reasoning);
+    }
     if let Some(calls) = message.get_mut("tool_calls") {
         parse_calls(calls)?;
     }
     Ok(message)
+}
+
+/// The text of a part that is text, as the APIs spell it.
+fn text_of(part: &Json) -> Option<&str> {
+    match part {
+        Json::String(text) => Some(text),
+        _ => match part.get("type")?.as_str()? {
+            "text" | "input_text" | "output_text" => part.get("text")?.as_str(),
+            _ => None,
+        },
+    }
 }
 
 /// The text of a tool message's parts: strings and `text` parts as they are, anything else as JSON.
@@ -64,32 +84,32 @@ fn parse_calls(calls: &mut Json) -> std::result::Result<(), String> {
         return Ok(());
     }
     let calls = calls.as_array_mut().ok_or("its `tool_calls` is no list")?;
-    for (index, call) in calls.iter_mut().enumerate() {
+    for call in calls {
         // The arguments sit in `function`, or in the call itself in the short form.
         let holder = match call.get_mut("function") {
             Some(function) => function,
             None => call,
         };
-        let Some(arguments) = holder.get_mut("arguments") else {
-            continue;
-        };
-        if let Json::String(text) = arguments {
-            *arguments = parse_arguments(text).map_err(|e| format!("the arguments of tool call {index} {e}"))?;
-        } else if arguments.is_null() {
-            *arguments = Json::Object(Map::new());
-        }
-        if !arguments.is_object() {
-            return Err(format!("the arguments of tool call {index} are no JSON object"));
+        if let Some(arguments) = holder.get_mut("arguments") {
+            *arguments = Json::Object(arguments_of(std::mem::take(arguments)));
         }
     }
     Ok(())
 }
 
-fn parse_arguments(text: &str) -> std::result::Result<Json, String> {
-    if text.trim().is_empty() {
-        return Ok(Json::Object(Map::new()));
-    }
-    serde_json::from_str(text).map_err(|e| format!("are not JSON ({e})"))
+/// The arguments as an object, whatever a client made of them.
+fn arguments_of(arguments: Json) -> Map<String, Json> {
+    let text = match arguments {
+        Json::Object(arguments) => return arguments,
+        Json::Null => return Map::new(),
+        Json::String(text) if text.trim().is_empty() => return Map::new(),
+        Json::String(text) => match serde_json::from_str(&text) {
+            Ok(Json::Object(arguments)) => return arguments,
+            _ => text,
+        },
+        other => other.to_string(),
+    };
+    Map::from_iter([("arguments".to_owned(), Json::String(text))])
 }
 
 #[cfg(test)]
@@ -108,8 +128,11 @@ mod tests {
                 {"name": "i", "arguments": null},
             ]}),
             json!({"role": "tool", "content": [{"type": "text", "text": "one "}, "two ", {"output": 3}]}),
-            json!({"role": "user", "content": [{"type": "text", "text": "kept"}]}),
+            json!({"role": "user", "content": [{"type": "text", "text": "a "}, "b ", {"type": "input_text", "text": "c"}]}),
+            json!({"role": "user", "content": [{"type": "text", "text": "kept"}, {"type": "image_url"}]}),
             json!({"role": "assistant", "tool_calls": null}),
+            json!({"role": "assistant", "content": "x", "reasoning": "r"}),
+            json!({"role": "assistant", "content": "x", "reasoning": "r", "reasoning_content": "c"}),
         ])
         .unwrap();
         let want = vec![
@@ -121,8 +144,11 @@ mod tests {
                 {"name": "i", "arguments": {}},
             ]}),
             json!({"role": "tool", "content": "one two {\"output\": 3}"}),
-            json!({"role": "user", "content": [{"type": "text", "text": "kept"}]}),
+            json!({"role": "user", "content": "a b c"}),
+            json!({"role": "user", "content": [{"type": "text", "text": "kept"}, {"type": "image_url"}]}),
             json!({"role": "assistant", "tool_calls": null, "content": ""}),
+            json!({"role": "assistant", "content": "x", "reasoning": "r", "reasoning_content": "r"}),
+            json!({"role": "assistant", "content": "x", "reasoning": "r", "reasoning_content": "c"}),
         ];
         assert_eq!(got, want);
     }
@@ -134,11 +160,22 @@ mod tests {
             (json!({"content": "x"}), "no `role`"),
             (json!({"role": 3}), "no text"),
             (json!({"role": "assistant", "tool_calls": 1}), "no list"),
-            (json!({"role": "assistant", "tool_calls": [{"function": {"arguments": "{"}}]}), "not JSON"),
-            (json!({"role": "assistant", "tool_calls": [{"function": {"arguments": "[1]"}}]}), "no JSON object"),
         ] {
             let error = normalise(&[json!({"role": "user", "content": ""}), message]).unwrap_err().to_string();
             assert!(error.contains(needle) && error.contains("message 1"), "{error}");
+        }
+    }
+
+    #[test]
+    fn arguments_that_are_no_object_are_kept_as_text() {
+        let deep = "[".repeat(1000);
+        for (arguments, text) in
+            [(json!("{\"a\": "), "{\"a\": "), (json!("[1]"), "[1]"), (json!([1]), "[1]"), (json!(deep), deep.as_str())]
+        {
+            let message =
+                json!({"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": arguments}}]});
+            let got = normalise(&[message]).unwrap();
+            assert_eq!(got[0]["tool_calls"][0]["function"]["arguments"], json!({"arguments": text}));
         }
     }
 }

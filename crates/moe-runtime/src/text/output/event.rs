@@ -11,6 +11,18 @@ pub enum OutputEvent {
     Call(ToolCall),
 }
 
+impl OutputEvent {
+    /// Adds the event to `out`, its text to the last event there where that is of the same kind.
+    pub(super) fn append_to(self, out: &mut Vec<OutputEvent>) {
+        match (self, out.last_mut()) {
+            (OutputEvent::Reasoning(text) | OutputEvent::Content(text), _) if text.is_empty() => {}
+            (OutputEvent::Reasoning(text), Some(OutputEvent::Reasoning(last)))
+            | (OutputEvent::Content(text), Some(OutputEvent::Content(last))) => last.push_str(&text),
+            (event, _) => out.push(event),
+        }
+    }
+}
+
 /// A tool that the model calls.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ToolCall {

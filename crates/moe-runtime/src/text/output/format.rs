@@ -103,6 +103,17 @@ impl OutputFormat {
         self.of(Marker::CallStart).map(|(id, _)| id)
     }
 
+    /// The markup of tool calls as the vocabulary spells it.
+    #[cfg(feature = "grammar")]
+    pub(crate) fn call_markup(&self) -> Option<CallMarkup> {
+        let text = |marker| self.of(marker).map(|(_, text)| text);
+        Some(CallMarkup {
+            whole: [text(Marker::CallStart)?, text(Marker::CallEnd)?],
+            key: [text(Marker::KeyStart)?, text(Marker::KeyEnd)?],
+            value: [text(Marker::ValueStart)?, text(Marker::ValueEnd)?],
+        })
+    }
+
     fn of(&self, marker: Marker) -> Option<(u32, &'static str)> {
         self.markers.iter().find(|(_, m, _)| *m == marker).map(|&(id, _, text)| (id, text))
     }

@@ -98,7 +98,7 @@ impl OutputParser {
     }
 
     /// Ends the answer. `rest` is the text that [`TextStream::finish`](crate::TextStream::finish) gives.
-    pub fn finish(mut self, rest: &str, out: &mut Vec<OutputEvent>) {
+    pub fn finish(&mut self, rest: &str, out: &mut Vec<OutputEvent>) {
         self.text(rest, out);
         if let State::Call(call) = std::mem::replace(&mut self.state, State::Content) {
             self.content(&call.into_text(), out);
@@ -110,7 +110,7 @@ impl OutputParser {
             return;
         }
         match &mut self.state {
-            State::Reasoning => reasoning(text, out),
+            State::Reasoning => OutputEvent::Reasoning(text.to_owned()).append_to(out),
             State::Content => self.content(text, out),
             State::Call(call) => {
                 if call.text(text) == Progress::Malformed {
@@ -161,26 +161,14 @@ impl OutputParser {
     }
 
     fn content(&mut self, text: &str, out: &mut Vec<OutputEvent>) {
-        let Some(mut blank) = self.blank.take() else { return content(text, out) };
-        blank.push_str(text);
-        if blank.trim().is_empty() {
-            self.blank = Some(blank);
-        } else {
-            content(blank.trim_start_matches('\n'), out);
-        }
-    }
-}
-
-fn reasoning(text: &str, out: &mut Vec<OutputEvent>) {
-    match out.last_mut() {
-        Some(OutputEvent::Reasoning(last)) => last.push_str(text),
-        _ => out.push(OutputEvent::Reasoning(text.to_owned())),
-    }
-}
-
-fn content(text: &str, out: &mut Vec<OutputEvent>) {
-    match out.last_mut() {
-        Some(OutputEvent::Content(last)) => last.push_str(text),
-        _ => out.push(OutputEvent::Content(text.to_owned())),
+        let text = match self.blank.take() {
+            None => text.to_owned(),
+            Some(blank) if text.trim().is_empty() => {
+                self.blank = Some(blank + text);
+                return;
+            }
+            Some(blank) => (blank + text).trim_start_matches('\n').to_owned(),
+        };
+        OutputEvent::Content(text).append_to(out);
     }
 }

@@ -77,7 +77,7 @@ enum Strings {
 }
 
 /// Whether the argument `key` of a tool with this schema may be a string.
-fn may_be_string(parameters: &Json, key: &str) -> bool {
+pub(crate) fn may_be_string(parameters: &Json, key: &str) -> bool {
     let mut look = Look { root: parameters, visits: 0 };
     look.property(parameters, key).is_some_and(|schema| look.strings(schema) == Strings::Allowed)
 }
