@@ -20,6 +20,7 @@ pub mod optim;
 mod params;
 mod parts;
 mod refine;
+mod repair;
 #[cfg(test)]
 pub(crate) mod samples;
 mod state;
@@ -33,5 +34,6 @@ pub use history::{History, Point};
 pub use model::{LossOptions, LossScale, LossSums, SparseTargets, Targets, TeacherHidden, TrainModel};
 pub use params::{Group, Kind, Param, Params, PartGradient, UnknownGroup};
 pub use refine::{OnRefineProgress, RefineProgress, RefineReport, Refiner};
+pub use repair::{RepairedRouter, RouterLabels, RouterMethod, RouterRepair, UnknownRouterMethod, repair_routers};
 pub use trainer::{StepReport, TrainOptions, Trainer, rate_factor};
 pub use weights::{Weights, trit};

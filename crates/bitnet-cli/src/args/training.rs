@@ -8,7 +8,7 @@ use clap::builder::NonEmptyStringValueParser;
 use moe_runtime::ModelFiles;
 use rlm_refine::ptq::{Calibration, WindowOptions};
 use rlm_refine::train::optim::{OptimizerOptions, Rule};
-use rlm_refine::train::{Group, LossOptions, TrainOptions};
+use rlm_refine::train::{Group, LossOptions, RouterMethod, TrainOptions};
 use tl_kernels::Pool;
 
 use super::{ModelArg, Threads, positive, whole};
@@ -41,8 +41,8 @@ pub(crate) struct TrainingArgs {
     /// The groups to train, separated by commas: router, scales, norms, shared, dense, attention, head, embedding, trits
     #[arg(long, value_name = "GROUPS", value_delimiter = ',')]
     train: Vec<Group>,
-    /// Steps of the run [default: as many as --tokens needs]
-    #[arg(long, value_name = "N", value_parser = whole::<usize>(1..=u64::from(u32::MAX)), conflicts_with = "tokens")]
+    /// Steps of the run; 0 trains nothing and goes on to --repair-routers [default: as many as --tokens needs]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>(0..=u64::from(u32::MAX)), conflicts_with = "tokens")]
     steps: Option<usize>,
     /// Tokens of the run, of which each text may be seen more than once
     #[arg(long, value_name = "N", default_value_t = 400_000, value_parser = whole::<usize>(1..=u64::MAX))]
@@ -62,6 +62,9 @@ pub(crate) struct TrainingArgs {
     /// Share of cross entropy with the text that is added to the divergence from the teacher
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = super::share)]
     ce: f32,
+    /// Fit the routers to the teacher's choices behind the last step: ridge, kl or hinge
+    #[arg(long, value_name = "METHOD")]
+    repair_routers: Option<RouterMethod>,
     /// Seed of the order of windows
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
@@ -118,6 +121,10 @@ impl TrainingArgs {
         let mut groups = if self.train.is_empty() { groups.to_vec() } else { self.train.clone() };
         groups.sort_unstable();
         groups.dedup();
+        if self.steps == Some(0) {
+            // Values that are not trained keep their bytes.
+            groups.clear();
+        }
         TrainOptions {
             groups,
             steps: self.steps.unwrap_or_else(|| self.tokens.div_ceil(self.windows * WINDOW_TOKENS)),
@@ -130,6 +137,7 @@ impl TrainingArgs {
             checkpoint_steps: self.checkpoint_steps,
             eval_steps: self.eval_steps,
             soft_share,
+            repair: self.repair_routers,
             ..TrainOptions::default()
         }
     }

@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::Result;
 use gguf_bitnet::peak_rss_bytes;
 use rlm_refine::Error;
-use rlm_refine::train::{RefineProgress, RefineReport, Refiner, TrainError, TrainOptions};
+use rlm_refine::train::{RefineProgress, RefineReport, Refiner, RepairedRouter, TrainError, TrainOptions};
 use serde_json::json;
 
 use crate::args::TrainingArgs;
@@ -15,6 +15,9 @@ use crate::output::{self, Progress, size};
 
 /// Runs a training with these settings.
 pub(super) fn run(args: &TrainingArgs, options: TrainOptions) -> Result<()> {
+    if options.steps == 0 && options.repair.is_none() {
+        return Err(UsageError::new("--steps 0 trains nothing: name a method with --repair-routers").into());
+    }
     gguf_bitnet::Job::check(&args.out, args.force)?;
     let student = load::open(&args.model.model)?;
     let teacher = load::open(&args.teacher)?;
@@ -54,6 +57,19 @@ fn summary(report: &RefineReport) -> String {
     let mut text = format!("{} steps, {} tokens; trained: {}", report.steps, report.tokens, trained.join(", "));
     if let [Some(before), Some(after)] = report.held_out_kl {
         text += &format!("\nKL divergence on held-out windows: {before:.5} before, {after:.5} after");
+    }
+    if let Some(repair) = &report.repair {
+        let kept = repair.routers.iter().filter(|router| router.is_kept).count();
+        text += &format!("\nrouters repaired by {}: {kept} of {}", repair.method, repair.routers.len());
+        for router in &repair.routers {
+            let RepairedRouter { layer, agreement_before, agreement_after, is_kept } = router;
+            let fate = if *is_kept { "kept" } else { "left as it was" };
+            text += &format!(
+                "\n  layer {layer}: agreement {agreement_before:.4} before, {agreement_after:.4} after, {fate}"
+            );
+        }
+        let [before, after] = repair.held_out_kl;
+        text += &format!("\n  KL divergence on held-out windows: {before:.5} before, {after:.5} after");
     }
     if let Some(changed) = report.changed_trits {
         text += &format!("\ntrits changed: {:.2} %", 100.0 * changed);

@@ -35,13 +35,18 @@ impl Batches {
     }
 
     fn order(&self, pass: usize) -> Vec<usize> {
-        let mut rng = SplitMix64::new(self.seed.wrapping_add((pass as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)));
-        let mut order: Vec<usize> = (0..self.windows).collect();
-        for i in (1..order.len()).rev() {
-            order.swap(i, (rng.next_u64() % (i as u64 + 1)) as usize);
-        }
-        order
+        shuffled(self.windows, self.seed.wrapping_add((pass as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)))
     }
+}
+
+/// The numbers below `n` in an order that follows from the seed.
+pub(super) fn shuffled(n: usize, seed: u64) -> Vec<usize> {
+    let mut rng = SplitMix64::new(seed);
+    let mut order: Vec<usize> = (0..n).collect();
+    for i in (1..order.len()).rev() {
+        order.swap(i, (rng.next_u64() % (i as u64 + 1)) as usize);
+    }
+    order
 }
 
 #[cfg(test)]

@@ -78,16 +78,33 @@ fn moe(context: Context<'_>) -> Option<&MoeConfig> {
 
 /// Moves `x` `[n, hidden]` behind the layer, and saves what its backward pass needs.
 pub(super) fn forward(context: Context<'_>, x: Vec<f32>) -> Result<(Vec<f32>, Saved)> {
-    let [attention_norm, ffn_norm] = norms(context)?;
-    let mut mid = Attention::read(context)?.forward(context, &attention_norm.forward(context, &x))?;
-    add(&mut mid, &x);
-    let normed = ffn_norm.forward(context, &mid);
+    let mid = attend(context, &x)?;
+    Ok((feed(context, &mid)?, Saved { x, mid }))
+}
+
+/// The residual stream behind the attention, for the stream `x` `[n, hidden]` in front of the layer.
+pub(super) fn attend(context: Context<'_>, x: &[f32]) -> Result<Vec<f32>> {
+    let [attention_norm, _] = norms(context)?;
+    let mut mid = Attention::read(context)?.forward(context, &attention_norm.forward(context, x))?;
+    add(&mut mid, x);
+    Ok(mid)
+}
+
+/// The residual stream behind the layer, for the stream `mid` `[n, hidden]` behind its attention.
+pub(super) fn feed(context: Context<'_>, mid: &[f32]) -> Result<Vec<f32>> {
+    let normed = norm_for_ffn(context, mid)?;
     let mut out = match moe(context) {
         None => Network::read(context, "", 0)?.forward(context, &normed),
         Some(moe) => experts::forward(context, moe, &experts::route(context, moe, &normed)?, &normed)?,
     };
-    add(&mut out, &mid);
-    Ok((out, Saved { x, mid }))
+    add(&mut out, mid);
+    Ok(out)
+}
+
+/// The input of the router or of the network, for the stream `mid` `[n, hidden]` behind the attention.
+pub(super) fn norm_for_ffn(context: Context<'_>, mid: &[f32]) -> Result<Vec<f32>> {
+    let [_, ffn_norm] = norms(context)?;
+    Ok(ffn_norm.forward(context, mid))
 }
 
 /// The gradients for the gradient `d_out` `[n, hidden]` of the layer's output.

@@ -141,6 +141,20 @@ impl Targets for SparseTargets {
     }
 }
 
+/// The windows of a pass: their lengths, and the turns of the longest one's positions.
+pub(super) struct Pass {
+    lengths: Vec<usize>,
+    turns: Turns,
+}
+
+impl Pass {
+    pub(super) fn new(files: &ModelFiles, windows: &[Vec<u32>]) -> Result<Self> {
+        let lengths: Vec<usize> = windows.iter().map(Vec::len).collect();
+        let longest = lengths.iter().copied().max().unwrap_or(0);
+        Ok(Self { turns: Turns::new(&files.config.rotation()?, longest), lengths })
+    }
+}
+
 /// The states of a forward pass that its backward pass starts from.
 struct Trace {
     saved: Vec<Saved>,
@@ -164,33 +178,36 @@ impl<'a> TrainModel<'a> {
         self.weights.files
     }
 
-    fn turns(&self, windows: &[Vec<u32>]) -> Result<Turns> {
-        let longest = windows.iter().map(Vec::len).max().unwrap_or(0);
-        Ok(Turns::new(&self.files().config.rotation()?, longest))
+    pub(super) fn pool(&self) -> &'a Pool {
+        self.pool
     }
 
-    fn trace(&self, windows: &[Vec<u32>], keep: bool) -> Result<Trace> {
-        let config = &self.files().config;
+    /// The rows of the embedding for all tokens, `[n, hidden]`.
+    pub(super) fn embed(&self, windows: &[Vec<u32>]) -> Result<Vec<f32>> {
         let mut x = Vec::new();
         for &token in windows.iter().flatten() {
             x.extend(self.weights.row("token_embd.weight", token as usize)?);
         }
-        let (turns, lengths) = (self.turns(windows)?, windows.iter().map(Vec::len).collect::<Vec<_>>());
+        Ok(x)
+    }
+
+    fn trace(&self, windows: &[Vec<u32>], keep: bool) -> Result<Trace> {
+        let (mut x, pass) = (self.embed(windows)?, Pass::new(self.files(), windows)?);
         let mut saved = Vec::new();
-        for layer in 0..config.n_layers {
-            let (out, inputs) = layer::forward(self.context(&lengths, &turns, layer), x)?;
+        for layer in 0..self.files().config.n_layers {
+            let (out, inputs) = layer::forward(self.context(&pass, layer), x)?;
             if keep {
                 saved.push(inputs);
             }
             x = out;
         }
-        let context = self.context(&lengths, &turns, 0);
+        let context = self.context(&pass, 0);
         let normed = self.final_norm(context)?.forward(context, &x);
         Ok(Trace { saved, last: x, normed })
     }
 
-    fn context<'c>(&'c self, windows: &'c [usize], turns: &'c Turns, layer: usize) -> Context<'c> {
-        Context { pool: self.pool, weights: &self.weights, windows, turns, layer }
+    pub(super) fn context<'c>(&'c self, pass: &'c Pass, layer: usize) -> Context<'c> {
+        Context { pool: self.pool, weights: &self.weights, windows: &pass.lengths, turns: &pass.turns, layer }
     }
 
     fn final_norm(&self, context: Context<'_>) -> Result<Norm> {
@@ -244,13 +261,13 @@ impl<'a> TrainModel<'a> {
         let mut wanted = HeadGradients { d_normed: vec![0.0; normed.len()], parts: Vec::new() };
         let sums = self.head_pass(windows, &normed, targets, scale, Some(&mut wanted))?;
         let HeadGradients { d_normed, mut parts } = wanted;
-        let (turns, lengths) = (self.turns(windows)?, windows.iter().map(Vec::len).collect::<Vec<_>>());
+        let pass = Pass::new(self.files(), windows)?;
         let mut d_x = vec![0.0; last.len()];
-        let context = self.context(&lengths, &turns, 0);
+        let context = self.context(&pass, 0);
         self.final_norm(context)?.backward(context, [&last, &d_normed], &mut d_x, &mut parts);
         self.weights.params.add_gradients(parts);
         for layer in (0..saved.len()).rev() {
-            let done = layer::backward(self.context(&lengths, &turns, layer), &saved[layer], d_x)?;
+            let done = layer::backward(self.context(&pass, layer), &saved[layer], d_x)?;
             saved.truncate(layer);
             d_x = done.d_x;
             self.weights.params.add_gradients(done.parts);
@@ -290,8 +307,8 @@ impl<'a> TrainModel<'a> {
         if scale.ce == 0.0 {
             labels.fill(None);
         }
-        let turns = self.turns(&[])?;
-        let context = self.context(&[], &turns, 0);
+        let pass = Pass::new(self.files(), &[])?;
+        let context = self.context(&pass, 0);
         let head = Linear::named(context, self.head_name().to_owned(), 0, width)?;
         for first in (0..labels.len()).step_by(LOGIT_TOKENS) {
             let n = LOGIT_TOKENS.min(labels.len() - first);

@@ -7,9 +7,7 @@ use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use gguf_bitnet::{
-    Array, GgufFile, GgufWriter, Job, LogicalTensor, Metadata, TensorSource, Value, output_path, require_space,
-};
+use gguf_bitnet::{Array, GgufFile, GgufWriter, Job, Metadata, TensorSource, Value, output_path, require_space};
 use moe_runtime::ModelFiles;
 use serde::Serialize;
 use serde_json::json;
@@ -17,6 +15,7 @@ use tl_kernels::Pool;
 
 use super::error::TrainError;
 use super::params::Group;
+use super::repair::{RouterMethod, RouterRepair};
 use super::trainer::{StepReport, TrainOptions, Trainer};
 use super::write::{encode, places};
 use crate::error::{Error, Result};
@@ -56,6 +55,8 @@ pub struct RefineReport {
     pub held_out_kl: [Option<f64>; 2],
     /// For distillation, the share of trits that are others than before.
     pub changed_trits: Option<f64>,
+    /// The repair of the routers; `None` where they stay.
+    pub repair: Option<RouterRepair>,
     /// Size of the student.
     pub output_bytes: u64,
 }
@@ -103,7 +104,7 @@ impl<'a> Refiner<'a> {
         if self.options.groups.contains(&Group::LatentTrits) {
             trainer.model.weights.start_latents(self.models[1], LATENT_MARGIN)?;
         }
-        let places = places(self.models[0], &trainer.model.weights)?;
+        places(self.models[0], &trainer.model.weights)?;
         let identities = self.identities(progress)?;
         let file = self.student()?;
         let mut writer = GgufWriter::new(&self.metadata(file, &identities)?, file.tensors().to_vec())?;
@@ -123,7 +124,11 @@ impl<'a> Refiner<'a> {
                 writer.resume(job.data_len())?;
             }
             self.train(&mut trainer, &states, log, progress)?;
-            self.write(&trainer, &places, &mut writer, &mut job, progress)?;
+            let repair = trainer.repair()?;
+            if job.units().len() == 1 {
+                job.append(json!({ "repair": repair }), |_| Ok(()))?;
+            }
+            self.write(&trainer, &mut writer, &mut job, progress)?;
             let report = gguf_bitnet::verify(&job.data_path(), &mut |_, _| {})?;
             if let Some(defect) = report.defects.first() {
                 return Err(Error::NotAsPlanned { defect: defect.to_string() });
@@ -133,7 +138,7 @@ impl<'a> Refiner<'a> {
         if let Some(log) = log {
             trainer.history.write(log)?;
         }
-        let report = self.report(&trainer, output_bytes);
+        let report = self.report(&trainer, repair_of(&job), output_bytes);
         job.commit(out)?;
         Ok(report)
     }
@@ -177,14 +182,13 @@ impl<'a> Refiner<'a> {
     fn write(
         &self,
         trainer: &Trainer<'_>,
-        places: &[Option<&LogicalTensor>],
         writer: &mut GgufWriter,
         job: &mut Job,
         progress: &mut OnRefineProgress<'_>,
     ) -> Result<()> {
-        let file = self.student()?;
-        // The first unit of the job is the header.
-        for unit in units(file).skip(job.units().len() - 1) {
+        let (file, places) = (self.student()?, places(self.models[0], &trainer.model.weights)?);
+        // The first units of the job are the header and the report of the repair.
+        for unit in units(file).skip(job.units().len() - 2) {
             let mut bytes = file.bytes(unit.tensor)?[unit.bytes].to_vec();
             if let (Some(tensor), Some(rows)) = (places[unit.tensor], unit.rows) {
                 encode(self.pool, &trainer.model.weights, tensor, file.tensors()[unit.tensor].ty, rows, &mut bytes)?;
@@ -234,6 +238,7 @@ impl<'a> Refiner<'a> {
             "kl": o.loss.kl,
             "ce": o.loss.ce,
             "soft_share": o.soft_share,
+            "repair_routers": o.repair.map(RouterMethod::name),
             "seed": o.seed,
         })
     }
@@ -273,7 +278,7 @@ impl<'a> Refiner<'a> {
         Ok(metadata)
     }
 
-    fn report(&self, trainer: &Trainer<'_>, output_bytes: u64) -> RefineReport {
+    fn report(&self, trainer: &Trainer<'_>, repair: Option<RouterRepair>, output_bytes: u64) -> RefineReport {
         let params = &trainer.model.weights.params;
         let numbers = |group| params.list().iter().filter(|p| p.group == group).map(|p| p.values.len()).sum::<usize>();
         let trained = Group::ALL.into_iter().map(|group| (group, numbers(group))).filter(|(_, n)| *n > 0);
@@ -284,9 +289,15 @@ impl<'a> Refiner<'a> {
             trained: trained.collect(),
             held_out_kl: [points.first().and_then(|point| point.held_out_kl), trainer.history.held_out_kl()],
             changed_trits: trainer.model.weights.changed_trits(),
+            repair,
             output_bytes,
         }
     }
+}
+
+/// The report of the repair, as an earlier call may have recorded it.
+fn repair_of(job: &Job) -> Option<RouterRepair> {
+    job.units().iter().find_map(|unit| serde_json::from_value(unit.payload.get("repair")?.clone()).ok())
 }
 
 /// Some bytes of a tensor of the file.

@@ -13,6 +13,7 @@ use super::history::{History, Point};
 use super::model::{LossOptions, LossScale, LossSums, TrainModel};
 use super::optim::{Optimizer, OptimizerOptions, Schedule, clip};
 use super::params::{Group, Kind, Param};
+use super::repair::{RouterLabels, RouterMethod, RouterRepair, repair_routers};
 use super::state;
 use crate::error::Result;
 use crate::pair::ensure_pair;
@@ -20,6 +21,9 @@ use crate::pair::ensure_pair;
 /// One of so many windows is held out, up to [`MAX_HELD_OUT`] of them.
 const HELD_OUT_SHARE: usize = 24;
 const MAX_HELD_OUT: usize = 16;
+
+/// Most tokens that routers are fitted on.
+const REPAIR_TOKENS: usize = 32 << 10;
 
 /// The settings of a run.
 #[derive(Clone, Debug)]
@@ -48,6 +52,8 @@ pub struct TrainOptions {
     pub eval_steps: usize,
     /// For latents, the share of the run after which trits are hard.
     pub soft_share: f32,
+    /// How routers are repaired behind the last step, if they are.
+    pub repair: Option<RouterMethod>,
 }
 
 impl Default for TrainOptions {
@@ -65,6 +71,7 @@ impl Default for TrainOptions {
             checkpoint_steps: 50,
             eval_steps: 50,
             soft_share: 0.0,
+            repair: None,
         }
     }
 }
@@ -118,7 +125,7 @@ impl<'a> Trainer<'a> {
     ) -> Result<Self> {
         let model = TrainModel::new(student, &options.groups, pool)?;
         ensure_pair(teacher, student)?;
-        if model.weights.params.list().is_empty() {
+        if model.weights.params.list().is_empty() && options.repair.is_none() {
             let names: Vec<&str> = options.groups.iter().map(|group| group.name()).collect();
             return Err(TrainError::NothingToTrain { groups: names.join(", ") }.into());
         }
@@ -214,6 +221,25 @@ impl<'a> Trainer<'a> {
         TrainError::NotFinite { step: self.steps() + 1, what, group, kept }
     }
 
+    /// Fits the routers behind the last step, on the windows that were trained on; `None` where they are to stay.
+    ///
+    /// # Errors
+    /// Weights that cannot be read.
+    pub fn repair(&mut self) -> Result<Option<RouterRepair>> {
+        let Some(method) = self.options.repair else { return Ok(None) };
+        let kl_before = self.measure(&self.held_out)?.mean_kl();
+        let mut tokens = 0;
+        let fit = self.windows.iter().take_while(|window| {
+            tokens += window.len();
+            tokens <= REPAIR_TOKENS
+        });
+        let fit: Vec<Vec<u32>> = spread(self.windows.len(), fit.count()).map(|i| self.windows[i].clone()).collect();
+        let routers =
+            repair_routers(&mut self.model, &self.teacher, [&fit, &self.held_out], method, RouterLabels::Teacher)?;
+        let held_out_kl = [kl_before, self.measure(&self.held_out)?.mean_kl()];
+        Ok(Some(RouterRepair { method, held_out_kl, routers }))
+    }
+
     /// Whether the state is to be written after the steps done so far.
     #[must_use]
     pub fn is_at_checkpoint(&self) -> bool {
@@ -267,6 +293,11 @@ impl<'a> Trainer<'a> {
         }
         self.model.weights.hardness = hardness(&self.options, self.steps());
     }
+}
+
+/// `n` of the numbers below `of`, at even distances.
+fn spread(of: usize, n: usize) -> impl Iterator<Item = usize> {
+    (0..n).map(move |i| i * of / n.max(1))
 }
 
 /// The share of hard rounding in front of step `step`: it rises in a line over the soft share of the run.

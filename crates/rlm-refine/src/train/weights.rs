@@ -41,11 +41,9 @@ impl<'a> Weights<'a> {
         for tensor in files.catalog.tensors() {
             if let Some(ty) = files.catalog.tensor_type(tensor).filter(|ty| ty.is_ternary()) {
                 weights.add_ternary(tensor, ty, groups)?;
-            } else if let Some(group) = Group::of_class(tensor.class).filter(|group| groups.contains(group)) {
-                let values = weights.whole(tensor)?;
-                weights.add(tensor, group, Kind::Weights, values);
             }
         }
+        groups.iter().try_for_each(|&group| weights.add_group(group))?;
         Ok(weights)
     }
 
@@ -64,6 +62,30 @@ impl<'a> Weights<'a> {
             self.add_latents(tensor)?;
         }
         Ok(())
+    }
+
+    /// Adds the tensors of a group that are not ternary and not trained yet.
+    ///
+    /// # Errors
+    /// Weights that cannot be read.
+    pub fn add_group(&mut self, group: Group) -> Result<()> {
+        for tensor in self.files.catalog.tensors() {
+            let is_ternary = self.files.catalog.tensor_type(tensor).is_some_and(TensorType::is_ternary);
+            if !is_ternary && Group::of_class(tensor.class) == Some(group) && !self.wants(&tensor.name) {
+                let values = self.whole(tensor)?;
+                self.add(tensor, group, Kind::Weights, values);
+            }
+        }
+        Ok(())
+    }
+
+    /// Replaces the values of a tensor that is trained as weights.
+    ///
+    /// # Panics
+    /// When the tensor is not, or has another number of values.
+    pub fn set(&mut self, name: &str, values: &[f32]) {
+        let index = self.params.find(name, Kind::Weights).expect("the tensor is trained");
+        self.params.list_mut()[index].values.copy_from_slice(values);
     }
 
     fn add(&mut self, tensor: &LogicalTensor, group: Group, kind: Kind, values: Vec<f32>) {

@@ -1,5 +1,6 @@
 //! Runs that refine a student: what they change, what survives a stop, what they refuse.
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
@@ -9,8 +10,8 @@ use rlm_refine::ptq::{CALIBRATION_SPANS, Calibration, NamedText, WindowOptions};
 use rlm_refine::train::ops::loss::Target;
 use rlm_refine::train::optim::{Optimizer, OptimizerOptions};
 use rlm_refine::train::{
-    Group, LossOptions, LossScale, OnRefineProgress, RefineProgress, RefineReport, Refiner, Targets, TrainModel,
-    TrainOptions, rate_factor,
+    Group, LossOptions, LossScale, OnRefineProgress, RefineProgress, RefineReport, Refiner, RouterLabels, RouterMethod,
+    Targets, TrainModel, TrainOptions, rate_factor, repair_routers,
 };
 use rlm_refine::{Method, Preset, QuantizeOptions, Quantizer, Recipe};
 use ternary_core::{Bytes, Rounding};
@@ -28,6 +29,11 @@ struct Pair {
 }
 
 fn pair() -> Pair {
+    pair_of(18_000, 1200)
+}
+
+/// With windows of at most so many tokens from so many characters.
+fn pair_of(chars: usize, max_tokens: usize) -> Pair {
     let dir = tempfile::tempdir().unwrap();
     let teacher = ModelFiles::open(&fixtures::path("craftsman-mini")).unwrap();
     let path = dir.path().join("student.gguf");
@@ -40,8 +46,8 @@ fn pair() -> Pair {
     let quantizer = Quantizer::new(&teacher, options, 2).unwrap();
     quantizer.run(&Pool::new(2).unwrap(), &path, false, &mut |_, _, _| {}).unwrap();
     let text = std::fs::read_to_string(fixtures::path("texts/calibration.txt")).unwrap();
-    let text = NamedText { name: "text".to_owned(), text: text.chars().take(18_000).collect() };
-    let windows = WindowOptions { window_tokens: 24, max_tokens: 1200, ..WindowOptions::default() };
+    let text = NamedText { name: "text".to_owned(), text: text.chars().take(chars).collect() };
+    let windows = WindowOptions { window_tokens: 24, max_tokens, ..WindowOptions::default() };
     let calibration = Calibration::new(&teacher, &Pool::serial(), &[text], &[], windows).unwrap();
     Pair { _dir: dir, teacher, student: path, calibration }
 }
@@ -402,4 +408,62 @@ fn what_cannot_be_trained_is_refused() {
     let other = student(dir.path());
     refuse(&other, vec![Group::Scales], &out, "differ in number of layers: 5 and 2");
     assert!(!out.exists() && !dir.path().join("refined.gguf.partial").exists());
+}
+
+#[test]
+fn routers_are_repaired_towards_the_teacher_and_only_they_change() {
+    let pair = pair_of(60_000, 6000);
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("repaired.gguf");
+    for method in RouterMethod::ALL {
+        let mut report = None;
+        let options = TrainOptions { groups: Vec::new(), steps: 0, repair: Some(method), ..options() };
+        let student = ModelFiles::open(&pair.student).unwrap();
+        let pool = Pool::new(2).unwrap();
+        let refiner = Refiner::new(&student, &pair.teacher, &pair.calibration, options, &pool);
+        let seen = events(|| report = Some(refiner.run(&out, true, None, &mut |_| {}).unwrap()));
+        let repair = report.unwrap().repair.unwrap();
+        assert_eq!((repair.method, repair.routers.len()), (method, 4));
+        let kept: Vec<usize> = repair.routers.iter().filter(|r| r.is_kept).map(|r| r.layer).collect();
+        assert!(
+            !kept.is_empty() && repair.routers.iter().all(|r| r.is_kept == (r.agreement_after > r.agreement_before))
+        );
+        for router in &repair.routers {
+            let is_own = |name: &str, fields: &BTreeMap<String, String>| {
+                name == "RouterValidated" && fields["layer"] == router.layer.to_string()
+            };
+            let (_, fields) = seen.iter().find(|(name, fields)| is_own(name, fields)).unwrap();
+            assert_eq!(fields["agreement_after"], format!("{:?}", router.agreement_after));
+            assert_eq!(fields["agreement_before"], format!("{:?}", router.agreement_before));
+            assert_eq!(fields["is_kept"], router.is_kept.to_string());
+            assert!(fields["method"].contains(method.name()) && fields["tokens"].parse::<usize>().unwrap() > 500);
+        }
+        let (old, new) = (GgufFile::open(&pair.student).unwrap(), GgufFile::open(&out).unwrap());
+        for (i, info) in old.tensors().iter().enumerate() {
+            let is_repaired = kept.iter().any(|layer| info.name == format!("blk.{layer}.ffn_gate_inp.weight"));
+            assert_eq!(old.bytes(i).unwrap()[..] != new.bytes(i).unwrap()[..], is_repaired, "{}", info.name);
+        }
+    }
+}
+
+#[test]
+fn shuffled_labels_of_routers_repair_nothing() {
+    let pair = pair_of(60_000, 6000);
+    let pool = Pool::new(2).unwrap();
+    let files = ModelFiles::open(&pair.student).unwrap();
+    let teacher = TrainModel::new(&pair.teacher, &[], &pool).unwrap();
+    let windows = pair.calibration.windows();
+    let (fit, held_out) = windows.split_at(windows.len() * 3 / 4);
+    let gain = |method, labels| {
+        let mut student = TrainModel::new(&files, &[], &pool).unwrap();
+        let routers = repair_routers(&mut student, &teacher, [fit, held_out], method, labels).unwrap();
+        assert!(routers.iter().all(|r| r.is_kept == (r.agreement_after > r.agreement_before)), "{routers:?}");
+        routers.iter().map(|r| r.agreement_after - r.agreement_before).sum::<f64>()
+    };
+    // The other methods start from the ridge.
+    for method in [RouterMethod::Ridge, RouterMethod::Hinge] {
+        let [taught, shuffled] =
+            [RouterLabels::Teacher, RouterLabels::Shuffled { seed: 3 }].map(|labels| gain(method, labels));
+        assert!(taught > 0.0 && shuffled <= 0.0, "{method}: {taught} with the teacher's labels, {shuffled} shuffled");
+    }
 }

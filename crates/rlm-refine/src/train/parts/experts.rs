@@ -3,8 +3,8 @@
 //! **Invariant:** outputs and gradients are added in ascending order of the experts, the shared one last.
 
 use moe_runtime::forward::{MoeRouter, RouterScratch, RoutingDecision};
-use moe_runtime::models::MoeConfig;
-use tl_kernels::ActivationBuffer;
+use moe_runtime::models::{MoeConfig, RouterConfig};
+use tl_kernels::{ActivationBuffer, Pool};
 
 use super::context::{Backward, Context};
 use super::linear::Linear;
@@ -20,18 +20,33 @@ pub(crate) struct Routing {
     scores: Vec<f32>,
 }
 
+/// The matrix of a layer's router.
+pub(crate) const ROUTER: &str = "ffn_gate_inp.weight";
+/// The bias of its selection.
+pub(crate) const ROUTER_BIAS: &str = "exp_probs_b.bias";
+
 /// Routes the rows of `x` `[n, hidden]`.
 pub(crate) fn route(context: Context<'_>, moe: &MoeConfig, x: &[f32]) -> Result<Routing> {
-    let hidden = context.config().hidden;
-    let weight = context.weights.matrix(&context.name("ffn_gate_inp.weight"), 0)?;
-    let weight =
-        tl_kernels::Linear::from_f32(moe.router.n_experts, hidden, weight).map_err(moe_runtime::Error::from)?;
-    let bias = context.weights.optional_vector(&context.name("exp_probs_b.bias"))?;
-    let router = MoeRouter::new(moe.router.clone(), weight, bias)?;
+    let weight = context.weights.matrix(&context.name(ROUTER), 0)?;
+    let bias = context.weights.optional_vector(&context.name(ROUTER_BIAS))?;
+    let scratch = route_with(context.pool, &moe.router, (weight, bias), x, context.config().hidden)?;
+    Ok(Routing { decision: scratch.decision, scores: scratch.scores })
+}
+
+/// Routes the rows of `x` `[n, hidden]` with a matrix `[n_experts, hidden]` and a bias `[n_experts]`.
+pub(crate) fn route_with(
+    pool: &Pool,
+    config: &RouterConfig,
+    (weight, bias): (Vec<f32>, Option<Vec<f32>>),
+    x: &[f32],
+    hidden: usize,
+) -> Result<RouterScratch> {
+    let weight = tl_kernels::Linear::from_f32(config.n_experts, hidden, weight).map_err(moe_runtime::Error::from)?;
+    let router = MoeRouter::new(config.clone(), weight, bias)?;
     let (mut acts, mut scratch) = (ActivationBuffer::new(), RouterScratch::default());
     acts.set(x, x.len() / hidden, hidden);
-    router.route(context.pool, &acts, &mut scratch);
-    Ok(Routing { decision: scratch.decision, scores: scratch.scores })
+    router.route(pool, &acts, &mut scratch);
+    Ok(scratch)
 }
 
 /// The tokens of one expert.
@@ -125,7 +140,7 @@ pub(crate) fn backward(
         sum.parts.extend(done.parts);
     }
     let d_logits = route_backward(&moe.router, &routing.scores, &routing.decision, &d_weights);
-    let router = Linear::read(context, "ffn_gate_inp.weight", 0, hidden)?;
+    let router = Linear::read(context, ROUTER, 0, hidden)?;
     router.backward(context, [x, &d_logits], &mut sum.d_x, &mut sum.parts);
     Ok(sum)
 }
