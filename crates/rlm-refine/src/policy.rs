@@ -1,7 +1,10 @@
 //! Policies: what a run learned, kept for later runs in an append-only store.
 
 mod error;
+mod scales;
 mod store;
 
 pub use error::PolicyError;
+pub(crate) use scales::policy_subject;
+pub use scales::{KnownSettings, MatrixSettings, ScaleGrid, TernaryScalePolicy};
 pub use store::{Policy, PolicyStore};

@@ -1,6 +1,6 @@
 //! `--calibration` and what goes with it: the texts of `adapt`, and of `quantize` for `--method gptq` and `--target-size`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::builder::NonEmptyStringValueParser;
@@ -10,7 +10,7 @@ use tl_kernels::Pool;
 
 use super::whole;
 use crate::exit::UsageError;
-use crate::load;
+use crate::{load, output};
 
 /// The texts that a model is calibrated on, and how many of their tokens are taken.
 #[derive(clap::Args)]
@@ -62,6 +62,17 @@ impl TextArgs {
 
     /// The texts, cut into windows of at most `max_tokens` tokens in all unless the options say otherwise.
     pub(crate) fn calibration(&self, files: &ModelFiles, pool: &Pool, max_tokens: usize) -> Result<Calibration> {
+        self.calibration_of(files, pool, max_tokens, None)
+    }
+
+    /// The same, or the windows that the unfinished job of `out` keeps.
+    fn calibration_of(
+        &self,
+        files: &ModelFiles,
+        pool: &Pool,
+        max_tokens: usize,
+        out: Option<&Path>,
+    ) -> Result<Calibration> {
         let windows = WindowOptions {
             max_tokens: self.calibration_tokens.unwrap_or(max_tokens),
             expert_tokens: self.expert_tokens.unwrap_or(0),
@@ -69,13 +80,15 @@ impl TextArgs {
             seed: self.seed.unwrap_or(0),
             ..WindowOptions::default()
         };
-        Ok(Calibration::new(
-            files,
-            pool,
-            &load::read_texts(&self.calibration)?,
-            &load::read_texts(&self.exclude)?,
-            windows,
-        )?)
+        let (sources, exclude) = (load::read_texts(&self.calibration)?, load::read_texts(&self.exclude)?);
+        let kept = out.map(|out| Calibration::of_unfinished(files, out, &sources, &exclude, windows)).transpose()?;
+        match kept.flatten() {
+            Some(kept) => {
+                output::note("note: continuing with the calibration windows of the unfinished job");
+                Ok(kept)
+            }
+            None => Ok(Calibration::new(files, pool, &sources, &exclude, windows)?),
+        }
     }
 
     /// The first of these options that was given.
@@ -98,9 +111,10 @@ impl CalibrationArgs {
         self.texts.calibration(files, pool, max_tokens)
     }
 
-    /// The options of the calibrated method.
-    pub(crate) fn gptq(&self, files: &ModelFiles, pool: &Pool) -> Result<GptqOptions> {
-        let default = GptqOptions::new(self.calibration(files, pool, WindowOptions::default().max_tokens)?);
+    /// The options of the calibrated method; `unfinished` is the output whose unfinished job may keep the windows.
+    pub(crate) fn gptq(&self, files: &ModelFiles, pool: &Pool, unfinished: Option<&Path>) -> Result<GptqOptions> {
+        let max_tokens = WindowOptions::default().max_tokens;
+        let default = GptqOptions::new(self.texts.calibration_of(files, pool, max_tokens, unfinished)?);
         Ok(GptqOptions {
             steps: Steps::without(&self.without),
             sweeps: self.sweeps.unwrap_or(default.sweeps),

@@ -89,7 +89,8 @@ pub(crate) fn execute(args: Args) -> Result<()> {
     let method = match args.method {
         MethodName::Absmean => Method::Round(Rounding::AbsMean),
         MethodName::Ls => Method::Round(Rounding::LeastSquares),
-        MethodName::Gptq => Method::Gptq(args.calibration.gptq(&files, &pool)?),
+        // A job that --force begins anew may be of another model: its windows are made anew.
+        MethodName::Gptq => Method::Gptq(args.calibration.gptq(&files, &pool, (!args.force).then_some(&*args.out))?),
     };
     let recipe = args.recipe.recipe();
     let options =
@@ -288,10 +289,10 @@ fn layers_table(layers: &[LayerReport]) -> Table {
             networks.len().to_string(),
             networks.iter().map(|n| n.tokens).min().map_or_else(String::new, |n| n.to_string()),
             networks.iter().filter(|n| n.pooled_tokens > 0).count().to_string(),
-            share(mean(first().map(|m| m.error_after))),
-            share(mean(first().map(|m| m.error_before))),
-            share(mean(down().map(|m| m.error_after))),
-            share(mean(down().map(|m| m.error_before))),
+            share(mean(first().filter_map(|m| m.error_after))),
+            share(mean(first().filter_map(|m| m.error_before))),
+            share(mean(down().filter_map(|m| m.error_after))),
+            share(mean(down().filter_map(|m| m.error_before))),
             if rows.1 > 0 { format!("{:.1} %", 100.0 * rows.0 as f64 / rows.1 as f64) } else { String::new() },
             format!("{:.4}", layer.drift),
             layer.routing.map_or_else(String::new, |r| format!("{:.1} %", 100.0 * r.exact)),

@@ -16,8 +16,8 @@ use redb::{Database, ReadableDatabase, TableDefinition, TableError};
 use serde::{Deserialize, Serialize};
 
 use super::error::PolicyError;
+use super::scales::TernaryScalePolicy;
 use crate::error::Result;
-use crate::ptq::TernaryScalePolicy;
 
 /// Checkpoint, subject and number to a policy.
 const POLICIES: TableDefinition<(&str, &str, u64), &[u8]> = TableDefinition::new("policies");
@@ -151,14 +151,14 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::ptq::{MatrixSettings, ScaleGrid};
+    use crate::policy::{MatrixSettings, ScaleGrid};
 
     fn policy(sparsity: f64) -> Policy {
         Policy::TernaryScale(TernaryScalePolicy {
             scale_mean: 0.25,
             scale_spread: 0.125,
             sparsity,
-            output_cosine: 0.75,
+            output_cosine: Some(0.75),
             settings: None,
         })
     }

@@ -150,8 +150,6 @@ fn is_choice(plan: &StudentPlan, class: TensorClass, ty: TensorType) -> bool {
     let mut tensors = plan.tensors.iter().filter(|tensor| deciding_class(tensor.class) == class);
     tensors.any(|tensor| match tensor.assignment.reason {
         Reason::Preset => true,
-        // Narrow ternary rows have one type, under whichever name it is asked for.
-        Reason::RowLength { .. } if tensor.assignment.ty == TensorType::Q2_0 => ty == TensorType::Tq2_0,
         Reason::RowLength { .. } => ty == TensorType::Q8_0,
         Reason::AlwaysF32 | Reason::Override(_) => false,
     })

@@ -13,9 +13,9 @@ use mla_attention::{CacheType, CompressedMlaCache, InnerProjection, Segments, Se
 use moe_runtime::forward::{Batch, DecoderLayer, LayerScratch};
 use tl_kernels::Pool;
 
+use super::inputs::InputMoments;
 use super::moments::{CHUNK_TOKENS, Moments};
 use super::network::solve;
-use super::problem::InputMoments;
 use super::report::MatrixReport;
 use super::routes::is_held_out;
 use super::steps::Search;
@@ -62,7 +62,7 @@ pub(super) fn calibrate_attention(
             continue;
         }
         let student = load(context, layer, tensors)?;
-        let inputs = InputMoments::new(moments(pool, input, [&student, teacher], streams, token_weights)?);
+        let inputs = InputMoments::new(moments(pool, input, [&student, teacher], streams, token_weights)?)?;
         for (name, index) in planned {
             let matrix = matrix(context, None, index, &tensors[&index])?;
             let seed = search.seed ^ (index as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);

@@ -12,7 +12,7 @@
 use std::collections::HashSet;
 
 use moe_runtime::{ChatRequest, ChatTemplate, ModelFiles, Tokenizer};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tl_kernels::Pool;
 
@@ -62,10 +62,14 @@ pub struct Calibration {
     pub spans: Vec<u64>,
     /// BLAKE3 of all windows.
     pub blake3: String,
+    /// BLAKE3 of the texts and options that ask for these windows of a model.
+    pub(super) request: String,
+    /// BLAKE3 of the model, where an unfinished job had kept the windows.
+    pub(super) model: Option<String>,
 }
 
 /// The share of one source.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SourceReport {
     /// The file that its text was read from.
     pub name: String,
@@ -132,6 +136,11 @@ impl Calibration {
         if windows.is_empty() {
             return Err(PtqError::NoTokens.into());
         }
+        Ok(Self::of(windows, reports, request(sources, exclude, options)))
+    }
+
+    /// The calibration on these windows.
+    pub(super) fn of(windows: Vec<Vec<u32>>, sources: Vec<SourceReport>, request: String) -> Self {
         let mut hasher = blake3::Hasher::new();
         for window in &windows {
             hasher.update(&(window.len() as u64).to_le_bytes());
@@ -140,7 +149,7 @@ impl Calibration {
             });
         }
         let spans = windows.iter().flat_map(|window| aligned_spans(window)).collect();
-        Ok(Self { windows, sources: reports, spans, blake3: hasher.finalize().to_string() })
+        Self { windows, sources, spans, blake3: hasher.finalize().to_string(), request, model: None }
     }
 
     /// The windows of all sources, source after source.
@@ -165,6 +174,26 @@ impl Calibration {
     }
 }
 
+/// BLAKE3 of everything but the model that windows depend on.
+pub(super) fn request(sources: &[NamedText], exclude: &[NamedText], options: WindowOptions) -> String {
+    let mut hasher = blake3::Hasher::new();
+    let WindowOptions { window_tokens, max_tokens, expert_tokens, generated_tokens, seed } = options;
+    let expert_tokens = u64::from(expert_tokens);
+    for number in [window_tokens as u64, max_tokens as u64, expert_tokens, generated_tokens as u64, seed] {
+        hasher.update(&number.to_le_bytes());
+    }
+    for texts in [sources, exclude] {
+        hasher.update(&(texts.len() as u64).to_le_bytes());
+        for NamedText { name, text } in texts {
+            for part in [name, text] {
+                hasher.update(&(part.len() as u64).to_le_bytes());
+                hasher.update(part.as_bytes());
+            }
+        }
+    }
+    hasher.finalize().to_string()
+}
+
 struct Cutter {
     tokenizer: Tokenizer,
     template: Option<ChatTemplate>,
@@ -185,7 +214,7 @@ impl Cutter {
             .map(|(i, line)| {
                 let invalid =
                     |reason: String| PtqError::Conversation { name: source.name.clone(), line: i + 1, reason };
-                let request = request(line).map_err(invalid)?;
+                let request = chat_request(line).map_err(invalid)?;
                 let prompt = template.prompt(&request).map_err(|error| invalid(error.to_string()))?;
                 Ok(self.tokenizer.encode_prompt(&prompt)?)
             })
@@ -213,7 +242,7 @@ fn is_chat(text: &str) -> bool {
     first.and_then(|line| serde_json::from_str::<Value>(line).ok()).is_some_and(|line| line.get("messages").is_some())
 }
 
-fn request(line: &str) -> Result<ChatRequest, String> {
+fn chat_request(line: &str) -> Result<ChatRequest, String> {
     let mut line: Value = serde_json::from_str(line).map_err(|error| error.to_string())?;
     let mut list = |key: &str| match line.get_mut(key).map(Value::take) {
         Some(Value::Array(values)) => Ok(values),

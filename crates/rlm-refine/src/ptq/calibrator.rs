@@ -13,14 +13,14 @@ use tl_kernels::Pool;
 use super::calibration::Calibration;
 use super::layer::{MadeLayer, check_drift, make_layer};
 use super::moments::CHUNK_TOKENS;
+use super::problem::ROWS_PER_TASK;
 use super::report::LayerReport;
 use super::search::Effort;
-use super::settings::{KnownSettings, TernaryScalePolicy};
 use super::steps::{Search, Steps};
 use super::streams::Streams;
 use super::tensors::{Context, layer_of};
 use crate::error::{Error, Result};
-use crate::policy::{Policy, PolicyStore};
+use crate::policy::{KnownSettings, Policy, PolicyStore, TernaryScalePolicy};
 use crate::student::StudentPlan;
 
 /// Most bytes of the settings that a job keeps: a hundred thousand matrices.
@@ -201,21 +201,27 @@ fn networks(config: &ModelConfig, layers: usize) -> u64 {
 }
 
 /// Upper bound of the memory of a calibration on `tokens` tokens, beyond that of writing rows.
-pub(crate) fn memory_bytes(files: &ModelFiles, plan: &StudentPlan, tokens: usize) -> u64 {
+pub(crate) fn memory_bytes(files: &ModelFiles, plan: &StudentPlan, tokens: usize, threads: usize) -> u64 {
     let config = &files.config;
     let product = |factors: &[usize]| factors.iter().fold(1u64, |p, &f| p.saturating_mul(f as u64));
     let ternary = || files.catalog.tensors().iter().zip(&plan.tensors).filter(|(_, t)| t.assignment.ty.is_ternary());
     let n = ternary().map(|(_, planned)| planned.cols()).max().unwrap_or(0);
+    let min_block = ternary().filter_map(|(_, planned)| planned.assignment.ty.trit_block()).min().unwrap_or(1);
     let weights =
         ternary().map(|(tensor, planned)| product(&[tensor.matrix_rows(), planned.cols()])).max().unwrap_or(0);
     // Both streams, and the teacher's behind the attention and behind the layer; saving and
     // reading one need a small buffer.
     let streams = product(&[tokens, config.hidden, 4, 6]);
-    // H, C and F of two sets of tokens, the shaped pair, a factor and F32 copies for each of up to five shrinkages
-    // (matrices of the same inputs share three, or bring one each from earlier runs), and the products of a chunk.
-    let squares = product(&[n, n, 8 * 5 + 8 * 3 + 5 * (8 + 4 * 2) + 4 * 3]);
-    // Teacher, plain and solved values of three matrices, their targets and products, and a chunk of inputs.
+    // H, C and F of two sets of tokens; while these are summed, the products of a chunk; behind that the held-out ones in
+    // F32, a shaped Hessian with the copy that is factored, a target matrix, and the forms of the Hessian for each of up to five
+    // shrinkages (matrices of the same inputs share three, or bring one each from earlier runs).
+    let squares = product(&[n, n, 8 * 5 + 4 * 3 + (4 * 3 + 8 * 2 + 4) + 5 * 4 * 4]);
+    // Teacher, plain and solved values of three matrices, their targets and products.
     let matrices = weights.saturating_mul(4 * 12);
+    // Rows that a thread solves for at a time: codes, errors and operands of five starts, the products of the best, and
+    // some copies of a row.
+    let blocks = n.div_ceil(min_block);
+    let rows = product(&[threads, ROWS_PER_TASK, n, 5 * (1 + 4 + 4) + 4 * blocks + 4 * 8]);
     let chunk = product(&[CHUNK_TOKENS, config.hidden + n, 4 * 8]);
     // The layer of the teacher, mapped, and twice that of the student.
     let mut layers = vec![0u64; config.n_layers];
@@ -227,5 +233,5 @@ pub(crate) fn memory_bytes(files: &ModelFiles, plan: &StudentPlan, tokens: usize
         }
     }
     let layer = layers.into_iter().max().unwrap_or(0);
-    [streams, squares, matrices, chunk, layer].into_iter().fold(0u64, u64::saturating_add)
+    [streams, squares, matrices, rows, chunk, layer].into_iter().fold(0u64, u64::saturating_add)
 }

@@ -9,6 +9,10 @@ pub enum PtqError {
         "the calibration texts give no window of tokens: name longer texts, exclude less, or raise --calibration-tokens"
     )]
     NoTokens,
+    #[error(
+        "the unfinished job of this output chose its calibration windows with another model: pass --force to begin anew"
+    )]
+    OtherModel,
     #[error("{name} holds conversations, but the model has no chat template: give plain text")]
     NoTemplate { name: String },
     #[error("line {line} of {name} is no conversation of this model: {reason}")]

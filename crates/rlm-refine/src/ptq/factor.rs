@@ -5,25 +5,80 @@
 //! its own rounding alone. This is GPTQ (arXiv 2210.17323), in the form of LDLQ (arXiv 2307.13304, section 4), which
 //! needs no inverse.
 //!
+//! ```text
+//!                 before           inner
+//! panel     u_jk, j < start    u_jk, start <= j < k        k: 128 positions from `start` on
+//! ```
+//! Inside of a panel positions are computed one by one. One matrix product over all rows gives the part that earlier panels leave
+//! to them, and reads the factor once for all rows.
+//!
 //! The factor is computed in F64 and kept in F32: an error of a solution lies where the form is flat, and costs little.
 //!
-//! **Invariant:** sums run in an order that depends on the sizes alone.
+//! **Invariant:** sums run in an order that depends on the sizes alone: a row's numbers depend neither on threads nor on the rows
+//! beside it.
 
 use tl_kernels::Pool;
 use tl_kernels::dense::{axpy_f32, dot_f32};
 
-/// Fewest rows that are worth a thread.
-const MIN_ROWS: usize = 128;
+use super::decompose::{PANEL, decompose};
+use super::row_matrix::{RowMatrix, Scratch};
 
 /// The factor of a positive definite matrix whose rows and columns were put into an order.
 #[derive(Debug)]
 pub(crate) struct Factor {
     /// Position k of the factor is this column of the matrix.
     order: Vec<usize>,
-    /// Row k holds `u_jk` for j < k, `[n, n]`.
-    unit: Vec<f32>,
+    panels: Vec<Panel>,
     /// The weight `d_k` of each position in the error, `[n]`.
     d: Vec<f32>,
+}
+
+/// The columns of U at some positions.
+#[derive(Debug)]
+struct Panel {
+    start: usize,
+    width: usize,
+    /// Row k holds `u_jk` for the positions j of the panel, of which j < k count, `[width, width]`.
+    inner: Vec<f32>,
+    /// `u_jk` for j < start, `[width, start]` and `[start, width]`; `None` for the first panel.
+    before: Option<[RowMatrix; 2]>,
+}
+
+impl Panel {
+    fn new(start: usize, width: usize, rows: &[f64], n: usize) -> Option<Self> {
+        let part = |k: usize, from: usize, to: usize| rows[k * n + from..k * n + to].iter().map(|&u| u as f32);
+        let inner = (0..width).flat_map(|k| part(k, start, start + width)).collect();
+        let before = if start == 0 {
+            None
+        } else {
+            let across = (0..start).flat_map(|j| (0..width).map(move |k| rows[k * n + j] as f32));
+            let rows = (0..width).flat_map(|k| part(k, 0, start));
+            Some([RowMatrix::new(width, start, rows).ok()?, RowMatrix::new(start, width, across).ok()?])
+        };
+        Some(Self { start, width, inner, before })
+    }
+
+    /// The positions of the panel before its own position `k`.
+    fn row(&self, k: usize) -> &[f32] {
+        &self.inner[k * self.width..][..k]
+    }
+
+    /// `sum_{j < start} u_jk x_j` for the positions k of the panel and rows `x` `[_, n]`, as `[_, width]`; nothing for the
+    /// first panel.
+    fn left<'a>(&self, scratch: &'a mut Scratch, x: &[f32], n: usize) -> &'a [f32] {
+        let Some([before, _]) = &self.before else { return &[] };
+        before.multiply_here(scratch, x.len() / n, |i, row| row.copy_from_slice(&x[i * n..][..self.start]))
+    }
+
+    /// Subtracts from `w` `[_, n]` what its numbers at the panel's positions leave to those before the panel.
+    fn subtract_above(&self, scratch: &mut Scratch, w: &mut [f32], n: usize) {
+        let Some([_, above]) = &self.before else { return };
+        let (start, width, rows) = (self.start, self.width, w.len() / n);
+        let sums = above.multiply_here(scratch, rows, |i, row| row.copy_from_slice(&w[i * n + start..][..width]));
+        for (w, sums) in w.chunks_exact_mut(n).zip(sums.chunks_exact(start)) {
+            w.iter_mut().zip(sums).for_each(|(w, sum)| *w -= sum);
+        }
+    }
 }
 
 impl Factor {
@@ -36,53 +91,37 @@ impl Factor {
                 *value = matrix[i * n + j];
             }
         }
-        let mut d = vec![0.0; n];
-        for k in (0..n).rev() {
-            let (above, row) = a.split_at_mut(k * n);
-            let row = &mut row[..n];
-            d[k] = row[k];
-            if !(d[k] > 0.0 && d[k].is_finite()) {
-                return None;
-            }
-            let inverse = 1.0 / d[k];
-            row[..k].iter_mut().for_each(|u| *u *= inverse);
-            let (row, pivot) = (&*row, d[k]);
-            let rows_per_task = k.div_ceil(pool.threads()).max(MIN_ROWS);
-            pool.chunks_mut(above, rows_per_task * n, |task, rows| {
-                for (i, upper) in (task * rows_per_task..).zip(rows.chunks_exact_mut(n)) {
-                    let factor = row[i] * pivot;
-                    for (value, u) in upper[..=i].iter_mut().zip(&row[..=i]) {
-                        *value -= factor * u;
-                    }
-                }
-            });
-        }
-        let narrow = |values: &[f64]| values.iter().map(|&v| v as f32).collect();
-        Some(Self { order, unit: narrow(&a), d: narrow(&d) })
-    }
-
-    fn row(&self, k: usize) -> &[f32] {
-        &self.unit[k * self.d.len()..][..k]
+        let d = decompose(pool, &mut a, n)?;
+        let starts = (0..n).step_by(PANEL);
+        let panels = starts.map(|start| Panel::new(start, PANEL.min(n - start), &a[start * n..], n));
+        Some(Self { panels: panels.collect::<Option<_>>()?, order, d: d.iter().map(|&d| d as f32).collect() })
     }
 
     /// The solutions of `H w = c` for some targets, each `[n]`, one behind the other.
-    ///
-    /// A row of the factor is read once for all of them.
     pub(crate) fn solve(&self, targets: &[f32]) -> Vec<f32> {
         let n = self.d.len();
+        let mut scratch = Scratch::default();
         let mut solved: Vec<f32> = targets.chunks_exact(n).flat_map(|c| self.order.iter().map(|&i| c[i])).collect();
-        for k in (0..n).rev() {
+        for panel in self.panels.iter().rev() {
             for w in solved.chunks_exact_mut(n) {
-                let (head, tail) = w.split_at_mut(k);
-                axpy_f32(-tail[0], self.row(k), head);
+                for k in (1..panel.width).rev() {
+                    let (head, tail) = w[panel.start..].split_at_mut(k);
+                    axpy_f32(-tail[0], panel.row(k), head);
+                }
             }
+            panel.subtract_above(&mut scratch, &mut solved, n);
         }
         for w in solved.chunks_exact_mut(n) {
             w.iter_mut().zip(&self.d).for_each(|(w, d)| *w /= d);
         }
-        for k in 0..n {
-            for w in solved.chunks_exact_mut(n) {
-                w[k] -= dot_f32(&w[..k], self.row(k));
+        for panel in &self.panels {
+            let left = panel.left(&mut scratch, &solved, n);
+            for (i, w) in solved.chunks_exact_mut(n).enumerate() {
+                for k in 0..panel.width {
+                    let sum = left.get(i * panel.width + k).copied().unwrap_or(0.0);
+                    let (head, tail) = w[panel.start..].split_at_mut(k);
+                    tail[0] -= sum + dot_f32(head, panel.row(k));
+                }
             }
         }
         let mut solutions = vec![0.0; solved.len()];
@@ -94,19 +133,34 @@ impl Factor {
         solutions
     }
 
-    /// Rounds `weights` `[n]` one by one, each with the errors of those before it, in several ways at once:
-    /// `round(way, column, value)` is the value that `way` gives.
-    ///
-    /// A row of the factor is read once for all ways.
-    pub(super) fn propagate(&self, weights: &[f32], ways: usize, mut round: impl FnMut(usize, usize, f32) -> f32) {
-        let n = weights.len();
-        let mut errors = vec![0.0; ways * n];
-        for (k, &column) in self.order.iter().enumerate() {
-            for (way, errors) in errors.chunks_exact_mut(n).enumerate() {
-                let value = weights[column] + dot_f32(&errors[..k], self.row(k));
-                errors[k] = weights[column] - round(way, column, value);
+    /// Rounds rows of weights, each `[n]`, one by one, each weight with the errors of those before it, in several ways:
+    /// `round(item, column, value)` is the value that way `item % ways` of row `item / ways` gives. Returns `e'He` of each item.
+    pub(super) fn propagate(
+        &self,
+        weights: &[f32],
+        ways: usize,
+        mut round: impl FnMut(usize, usize, f32) -> f32,
+    ) -> Vec<f64> {
+        let n = self.d.len();
+        let mut scratch = Scratch::default();
+        let mut errors = vec![0.0; weights.len() * ways];
+        let mut sums = vec![0.0; errors.len() / n.max(1)];
+        for panel in &self.panels {
+            let left = panel.left(&mut scratch, &errors, n);
+            for (item, (errors, sum)) in errors.chunks_exact_mut(n).zip(&mut sums).enumerate() {
+                let weights = &weights[item / ways * n..][..n];
+                for k in 0..panel.width {
+                    let (position, column) = (panel.start + k, self.order[panel.start + k]);
+                    let earlier = left.get(item * panel.width + k).copied().unwrap_or(0.0);
+                    let (head, tail) = errors[panel.start..].split_at_mut(k);
+                    let value = weights[column] + (earlier + dot_f32(head, panel.row(k)));
+                    let rounded = round(item, column, value);
+                    tail[0] = weights[column] - rounded;
+                    *sum += f64::from(self.d[position]) * f64::from(value - rounded).powi(2);
+                }
             }
         }
+        sums
     }
 }
 
@@ -115,25 +169,27 @@ mod tests {
     use super::*;
     use crate::ptq::samples::Samples;
 
-    const N: usize = 24;
+    /// Three panels, the last of them narrow.
+    const N: usize = 2 * PANEL + 24;
 
     fn dot(x: &[f64], y: &[f64]) -> f64 {
         x.iter().zip(y).map(|(x, y)| x * y).sum()
     }
 
     #[test]
-    fn solutions_solve_the_equations_in_any_order() {
+    fn solutions_solve_the_equations_in_any_order_and_company() {
         let samples = Samples::new(N, 1);
         let hessian = &samples.hessian;
-        let target: Vec<f32> = (0..N).map(|i| (i as f32 - 7.0) / 5.0).collect();
+        let target: Vec<f32> = (0..N).map(|i| (i as f32 - 70.0) / 50.0).collect();
         for order in [(0..N).collect::<Vec<_>>(), (0..N).rev().collect()] {
             let twice = [&target[..], &target[..]].concat();
-            let solutions = Factor::new(&Pool::serial(), hessian, order).unwrap().solve(&twice);
-            for w in solutions.chunks_exact(N) {
-                for (row, target) in hessian.chunks_exact(N).zip(&target) {
-                    let product: f64 = row.iter().zip(w).map(|(h, &w)| h * f64::from(w)).sum();
-                    assert!((product - f64::from(*target)).abs() < 1e-5, "{product} is not {target}");
-                }
+            let factor = Factor::new(&Pool::serial(), hessian, order).unwrap();
+            let solutions = factor.solve(&twice);
+            assert_eq!(solutions, factor.solve(&target).repeat(2), "rows do not depend on each other");
+            let w: Vec<f64> = solutions[..N].iter().map(|&w| f64::from(w)).collect();
+            for (row, target) in hessian.chunks_exact(N).zip(&target) {
+                let product = dot(row, &w);
+                assert!((product - f64::from(*target)).abs() < 1e-4, "{product} is not {target}");
             }
         }
     }
@@ -152,15 +208,18 @@ mod tests {
     fn each_column_answers_for_its_own_rounding() {
         let hessian = Samples::new(N, 3).hessian;
         let factor = Factor::new(&Pool::serial(), &hessian, (0..N).collect()).unwrap();
-        let weights: Vec<f32> = (0..N).map(|i| i as f32 / 7.0 - 1.5).collect();
-        let (mut rounded, mut own) = (vec![0.0; N], 0.0);
-        factor.propagate(&weights, 1, |_, column, value| {
-            rounded[column] = value.round();
-            own += f64::from(factor.d[column]) * f64::from(value - value.round()).powi(2);
-            rounded[column]
+        let weights: Vec<f32> = (0..2 * N).map(|i| i as f32 / 70.0 - 1.5).collect();
+        let (steps, mut rounded) = ([0.5, 1.0], vec![vec![0.0; N]; 4]);
+        let errors = factor.propagate(&weights, 2, |item, column, value| {
+            rounded[item][column] = (value / steps[item % 2]).round() * steps[item % 2];
+            rounded[item][column]
         });
-        let errors: Vec<f64> = weights.iter().zip(&rounded).map(|(w, q)| f64::from(w - q)).collect();
-        let error: f64 = hessian.chunks_exact(N).zip(&errors).map(|(row, e)| e * dot(row, &errors)).sum();
-        assert!((error - own).abs() < 1e-5 * error, "{error} is not {own}");
+        for (item, (own, rounded)) in errors.iter().zip(&rounded).enumerate() {
+            let weights = &weights[item / 2 * N..][..N];
+            let e: Vec<f64> = weights.iter().zip(rounded).map(|(w, q)| f64::from(w - q)).collect();
+            let error: f64 = hessian.chunks_exact(N).zip(&e).map(|(row, x)| x * dot(row, &e)).sum();
+            assert!((error - own).abs() < 1e-4 * error, "{error} is not {own}");
+        }
+        assert!(errors[0] < errors[1], "finer steps leave less");
     }
 }

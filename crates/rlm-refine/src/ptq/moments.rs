@@ -12,6 +12,7 @@
 use ternary_core::Bytes;
 use tl_kernels::{ActivationBuffer, DenseType, Linear, Pool};
 
+use super::row_matrix::RowMatrix;
 use crate::error::Result;
 
 /// Tokens whose products are summed in F32.
@@ -51,8 +52,10 @@ impl Moments {
         let mut acts = ActivationBuffer::new();
         acts.set(&student, n, tokens);
         // One product gives H and C: the rows of the left factor are the student's inputs, then the teacher's.
-        let mut bytes = Vec::with_capacity(8 * n * tokens);
-        bytes.extend(student.iter().chain(&teacher).flat_map(|value| value.to_le_bytes()));
+        let mut bytes = vec![0; 8 * n * tokens];
+        for (bytes, value) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(student.iter().chain(&teacher)) {
+            *bytes = value.to_le_bytes();
+        }
         let both =
             Linear::dense(DenseType::F32, 2 * n, tokens, Bytes::from(bytes)).map_err(moe_runtime::Error::from)?;
         let mut sums = vec![0.0; 2 * n * n];
@@ -92,18 +95,10 @@ fn transposed(rows: &[f32], n: usize, factors: &[f32]) -> Vec<f32> {
 
 /// `x W'` for rows `x` `[_, n]` and a matrix `w` `[m, n]` given in F64, as `[_, m]`.
 pub(crate) fn product(pool: &Pool, x: &[f32], w: &[f64], n: usize) -> Result<Vec<f32>> {
-    let (rows, m) = (x.len() / n.max(1), w.len() / n.max(1));
-    if rows == 0 || m == 0 {
+    if x.is_empty() || w.is_empty() {
         return Ok(Vec::new());
     }
-    let mut bytes = Vec::with_capacity(4 * w.len());
-    bytes.extend(w.iter().flat_map(|&value| (value as f32).to_le_bytes()));
-    let linear = Linear::dense(DenseType::F32, m, n, Bytes::from(bytes)).map_err(moe_runtime::Error::from)?;
-    let mut acts = ActivationBuffer::new();
-    acts.set(x, rows, n);
-    let mut out = vec![0.0; rows * m];
-    linear.forward(pool, &acts, &mut out);
-    Ok(out)
+    Ok(RowMatrix::new(w.len() / n, n, w.iter().map(|&value| value as f32))?.multiply(pool, x))
 }
 
 #[cfg(test)]

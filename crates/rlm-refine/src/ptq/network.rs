@@ -8,8 +8,9 @@
 use moe_runtime::forward::SwiGlu;
 use tl_kernels::{ActivationBuffer, Linear, Pool};
 
+use super::inputs::InputMoments;
 use super::moments::{CHUNK_TOKENS, Moments};
-use super::problem::{InputMoments, Matrix, Problem};
+use super::problem::{Matrix, Problem};
 use super::report::{MatrixReport, NetworkReport};
 use super::rows::TernaryRow;
 use super::steps::Search;
@@ -56,7 +57,7 @@ pub(super) fn calibrate(
         for (moments, tokens) in moments.iter_mut().zip([fit, held_out]) {
             for_chunks(tokens, gate.cols, inputs, &mut |xq, xf, weights| moments.add(pool, xq, xf, weights))?;
         }
-        let read = InputMoments::new(moments);
+        let read = InputMoments::new(moments)?;
         (gate_rows, reports[0]) = solve(pool, &part(0), gate, &read)?;
         (up_rows, reports[1]) = solve(pool, &part(1), up, &read)?;
     }
@@ -77,7 +78,7 @@ pub(super) fn calibrate(
                 moments.add(pool, &hq, &hf, weights)
             })?;
         }
-        (down_rows, reports[2]) = solve(pool, &part(2), down, &InputMoments::new(moments))?;
+        (down_rows, reports[2]) = solve(pool, &part(2), down, &InputMoments::new(moments)?)?;
     }
     let [gate, up, down] = reports;
     let report = NetworkReport {
@@ -99,7 +100,7 @@ pub(super) fn solve(
     inputs: &InputMoments,
 ) -> Result<(Vec<Option<TernaryRow>>, Option<MatrixReport>)> {
     let Some(block) = matrix.block else { return Ok((Vec::new(), None)) };
-    let (rows, report) = Problem::new(pool, search, (matrix, block), inputs)?.solve()?;
+    let (rows, report) = Problem::new(pool, search, (matrix, block), inputs).solve()?;
     Ok((rows, Some(report)))
 }
 

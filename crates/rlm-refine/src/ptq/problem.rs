@@ -7,31 +7,25 @@
 //!
 //! **Invariant:** with the step `acceptance` a row never ends worse than least squares on the held-out tokens.
 
-use std::cell::RefCell;
-use std::rc::Rc;
-
 use ternary_core::BLOCK;
 use tl_kernels::Pool;
 
-use super::moments::{Moments, product};
+use super::inputs::InputMoments;
 use super::report::MatrixReport;
-use super::rows::{Quadratic, RowSolver, TernaryRow};
+use super::rows::{RowSolver, TernaryRow};
 use super::search::Effort;
-use super::settings::{MatrixSettings, ScaleGrid, TernaryScalePolicy};
-use super::steps::{Search, Step, Steps};
+use super::steps::{Search, Step};
 use crate::error::Result;
+use crate::policy::{MatrixSettings, ScaleGrid, TernaryScalePolicy};
 
-/// Added to the Hessian's diagonal, as a share of its mean, with the teacher's weight as the target: inputs without
-/// information leave the weight as it is.
-const RIDGE: f64 = 1e-4;
 /// Fewest held-out tokens that can judge a row; with fewer, every row is that of least squares.
 const MIN_HELD_OUT: usize = 8;
 /// Fewest held-out tokens that can choose settings; with fewer, they follow from the number of tokens.
 const MIN_CHOOSING: usize = 64;
 /// Rows that settings are tried on.
 const TRIAL_ROWS: usize = 32;
-/// Rows that are solved for together, so that the factor of the Hessian is read once for all of them.
-const ROWS_PER_TASK: usize = 4;
+/// Rows that are solved for together at most, so that the forms of the Hessian are read once for all of them.
+pub(super) const ROWS_PER_TASK: usize = 32;
 /// A setting replaces the one before it when it lowers the held-out error by more than this share.
 const MARGIN: f64 = 0.002;
 
@@ -60,45 +54,6 @@ impl Matrix {
             }
         }
         values
-    }
-}
-
-/// The inputs of matrices that read the same: their moments, and what was made of them for one matrix and serves the next.
-#[derive(Debug)]
-pub(super) struct InputMoments {
-    fit: Moments,
-    held_out: Moments,
-    /// The shaped Hessians by their shrinkage and the length of their blocks.
-    quadratics: RefCell<Vec<(f64, usize, Rc<Quadratic>)>>,
-}
-
-impl InputMoments {
-    /// The inputs with the moments of the tokens that fit matrices and of those held out.
-    pub(super) fn new([fit, held_out]: [Moments; 2]) -> Self {
-        Self { fit, held_out, quadratics: RefCell::new(Vec::new()) }
-    }
-
-    /// `(1 - l) H + l diag(H)` and a ridge, for the sums H over the tokens that fit and the shrinkage l.
-    fn shaped(&self, sums: &[f64], shrinkage: f64) -> Vec<f64> {
-        let n = self.fit.n;
-        let ridge = RIDGE * self.fit.mean_diagonal();
-        let mut shaped: Vec<f64> = sums.iter().map(|value| (1.0 - shrinkage) * value).collect();
-        for i in 0..n {
-            shaped[i * n + i] = sums[i * n + i] + ridge;
-        }
-        shaped
-    }
-
-    /// The Hessian with a shrinkage, in blocks, factored the first time it is asked for.
-    fn quadratic(&self, pool: &Pool, steps: &Steps, shrinkage: f64, block: usize) -> Rc<Quadratic> {
-        let mut quadratics = self.quadratics.borrow_mut();
-        if let Some((.., found)) = quadratics.iter().find(|(of, length, _)| (*of, *length) == (shrinkage, block)) {
-            return Rc::clone(found);
-        }
-        let hessian = self.shaped(&self.fit.student, shrinkage);
-        let made = Rc::new(Quadratic::new(pool, &hessian, self.fit.n, block, steps));
-        quadratics.push((shrinkage, block, Rc::clone(&made)));
-        made
     }
 }
 
@@ -141,23 +96,23 @@ impl<'a> Problem<'a> {
         search: &'a Search,
         (matrix, block): (&'a Matrix, usize),
         inputs: &'a InputMoments,
-    ) -> Result<Self> {
-        let wanted = product(pool, &matrix.teacher, &inputs.held_out.cross, matrix.cols)?;
-        Ok(Self { pool, search, matrix, block, inputs, wanted })
+    ) -> Self {
+        let wanted = inputs.held_out.cross.multiply(pool, &matrix.teacher);
+        Self { pool, search, matrix, block, inputs, wanted }
     }
 
     /// The rows of the matrix, `None` for one that stays that of least squares, and what they achieve.
     pub(super) fn solve(&self) -> Result<(Vec<Option<TernaryRow>>, MatrixReport)> {
         let numbers: Vec<usize> = (0..self.matrix.teacher.len() / self.matrix.cols).collect();
         let mut rows: Vec<Option<TernaryRow>> = vec![None; numbers.len()];
-        let solvable = self.inputs.fit.mean_diagonal() > 0.0 && self.inputs.held_out.tokens >= MIN_HELD_OUT;
+        let solvable = self.inputs.have_mass() && self.inputs.held_out.tokens >= MIN_HELD_OUT;
         let settings = if solvable { self.settings()? } else { None };
         if solvable {
             let settings = settings.unwrap_or_else(|| self.default_settings());
             rows = self.rows(&settings, &numbers, self.search.effort)?;
         }
-        let before = self.errors(&numbers, &self.matrix.plain)?;
-        let mut after = self.errors(&numbers, &self.matrix.values(&rows))?;
+        let before = self.errors(&numbers, &self.matrix.plain);
+        let mut after = self.errors(&numbers, &self.matrix.values(&rows));
         if self.search.steps.has(Step::Acceptance) {
             for ((row, after), before) in rows.iter_mut().zip(&mut after).zip(&before) {
                 let better = after.error() < before.error(); // false for NaN
@@ -167,13 +122,12 @@ impl<'a> Problem<'a> {
                 }
             }
         }
-        let energy = self.energy(&numbers)?;
-        let share = |errors: &[Errors]| {
-            if energy > 0.0 { ((Errors::sum(errors).error() + energy) / energy).max(0.0) } else { 0.0 }
-        };
+        let energy = self.energy(&numbers);
+        let share =
+            |errors: &[Errors]| (energy > 0.0).then(|| ((Errors::sum(errors).error() + energy) / energy).max(0.0));
         let Errors { own, shared } = Errors::sum(&after);
         let length = (own * energy).sqrt();
-        let output_cosine = if length > 0.0 { shared / length } else { 0.0 };
+        let output_cosine = (length > 0.0).then(|| shared / length);
         let report = MatrixReport {
             error_before: share(&before),
             error_after: share(&after),
@@ -198,7 +152,7 @@ impl<'a> Problem<'a> {
 
     /// The settings without a choice.
     fn default_settings(&self) -> MatrixSettings {
-        let tokens_per_input = self.inputs.fit.tokens as f64 / self.matrix.cols as f64;
+        let tokens_per_input = self.inputs.fit_tokens() as f64 / self.matrix.cols as f64;
         let shrinkage = (0.5 / (tokens_per_input / 2.0).sqrt()).clamp(0.05, 0.8);
         MatrixSettings { shrinkage, target_mix: 1.0, scale_grid: ScaleGrid::Five }
     }
@@ -210,22 +164,25 @@ impl<'a> Problem<'a> {
         let numbers: Vec<usize> = (0..n_rows).step_by(step).collect();
         let first = MatrixSettings { scale_grid: ScaleGrid::One, ..self.default_settings() };
         let mut best = (first, self.trial(&first, &numbers)?);
-        let energy = self.energy(&numbers)?;
-        let mut attempt = |change: &dyn Fn(&mut MatrixSettings)| -> Result<()> {
+        let energy = self.energy(&numbers);
+        let mut attempt = |change: &dyn Fn(&mut MatrixSettings)| -> Result<bool> {
             let mut settings = best.0;
             change(&mut settings);
             let error = self.trial(&settings, &numbers)?;
-            if error + energy < (best.1 + energy) * (1.0 - MARGIN) {
+            let better = error + energy < (best.1 + energy) * (1.0 - MARGIN);
+            if better {
                 best = (settings, error);
             }
-            Ok(())
+            Ok(better)
         };
         if self.search.steps.has(Step::StudentInputs) {
             attempt(&|settings| settings.target_mix = 0.5)?;
         }
         if self.search.steps.has(Step::Shrinkage) {
-            attempt(&|settings| settings.shrinkage = (3.0 * first.shrinkage).min(0.9))?;
-            attempt(&|settings| settings.shrinkage = first.shrinkage / 3.0)?;
+            // The error has one valley, so less is not tried where more is better.
+            if !attempt(&|settings| settings.shrinkage = (3.0 * first.shrinkage).min(0.9))? {
+                attempt(&|settings| settings.shrinkage = first.shrinkage / 3.0)?;
+            }
         }
         if self.search.steps.has(Step::Starts) {
             attempt(&|settings| settings.scale_grid = ScaleGrid::Five)?;
@@ -246,15 +203,15 @@ impl<'a> Problem<'a> {
                 row.write_values(&mut values[at..]);
             }
         }
-        Ok(Errors::sum(&self.errors(numbers, &values)?).error())
+        Ok(Errors::sum(&self.errors(numbers, &values)).error())
     }
 
     /// The rows with these numbers, solved with `settings`.
     fn rows(&self, settings: &MatrixSettings, numbers: &[usize], effort: Effort) -> Result<Vec<Option<TernaryRow>>> {
         match self.block {
             64 => self.rows_of_blocks::<64>(settings, numbers, effort),
-            128 => self.rows_of_blocks::<128>(settings, numbers, effort),
-            _ => self.rows_of_blocks::<BLOCK>(settings, numbers, effort),
+            BLOCK => self.rows_of_blocks::<BLOCK>(settings, numbers, effort),
+            block => unreachable!("no ternary type has blocks of {block} weights"),
         }
     }
 
@@ -268,12 +225,14 @@ impl<'a> Problem<'a> {
         let shrinkage = if steps.has(Step::Shrinkage) { settings.shrinkage } else { 0.0 };
         let mix = if steps.has(Step::StudentInputs) { settings.target_mix } else { 0.0 };
         let teacher = self.teacher_rows(numbers);
-        let targets = product(self.pool, &teacher, &self.target(shrinkage, mix), n)?;
-        let quadratic = self.inputs.quadratic(self.pool, steps, shrinkage, B);
+        let targets = self.inputs.target(shrinkage, mix)?.multiply(self.pool, &teacher);
+        let quadratic = self.inputs.quadratic(self.pool, steps, shrinkage, B)?;
         let solver = RowSolver::<B>::new(&quadratic, steps, effort, settings.scale_grid);
         let mut rows: Vec<Option<TernaryRow>> = vec![None; numbers.len()];
-        self.pool.chunks_mut(&mut rows, ROWS_PER_TASK, |task, out| {
-            let (first, count) = (task * ROWS_PER_TASK, out.len());
+        // Some tasks for each thread, because rows differ in the time they take.
+        let rows_per_task = numbers.len().div_ceil(4 * self.pool.threads()).clamp(1, ROWS_PER_TASK);
+        self.pool.chunks_mut(&mut rows, rows_per_task, |task, out| {
+            let (first, count) = (task * rows_per_task, out.len());
             let seed = |&number: &usize| self.search.seed.wrapping_mul(1 << 20).wrapping_add(number as u64);
             let seeds: Vec<u64> = numbers[first..][..count].iter().map(seed).collect();
             let range = first * n..(first + count) * n;
@@ -282,36 +241,26 @@ impl<'a> Problem<'a> {
         Ok(rows)
     }
 
-    /// The matrix that turns rows of the teacher into targets.
-    fn target(&self, shrinkage: f64, mix: f64) -> Vec<f64> {
-        let hessian = self.inputs.shaped(&self.inputs.fit.student, shrinkage);
-        let mut target = self.inputs.shaped(&self.inputs.fit.cross, shrinkage);
-        target.iter_mut().zip(&hessian).for_each(|(c, h)| *c = mix * *c + (1.0 - mix) * h);
-        target
-    }
-
     /// The sums of rows with values `[numbers, cols]` on the held-out tokens.
-    fn errors(&self, numbers: &[usize], values: &[f32]) -> Result<Vec<Errors>> {
+    fn errors(&self, numbers: &[usize], values: &[f32]) -> Vec<Errors> {
         let n = self.matrix.cols;
-        let own = product(self.pool, values, &self.inputs.held_out.student, n)?;
+        let own = self.inputs.held_out.student.multiply(self.pool, values);
         let rows = numbers.iter().zip(values.chunks_exact(n).zip(own.chunks_exact(n)));
-        Ok(rows
-            .map(|(&r, (q, own))| {
-                let wanted = &self.wanted[r * n..][..n];
-                q.iter().zip(own.iter().zip(wanted)).fold(Errors::default(), |sum, (&q, (&h, &c))| Errors {
-                    own: sum.own + f64::from(q) * f64::from(h),
-                    shared: sum.shared + f64::from(q) * f64::from(c),
-                })
+        rows.map(|(&r, (q, own))| {
+            let wanted = &self.wanted[r * n..][..n];
+            q.iter().zip(own.iter().zip(wanted)).fold(Errors::default(), |sum, (&q, (&h, &c))| Errors {
+                own: sum.own + f64::from(q) * f64::from(h),
+                shared: sum.shared + f64::from(q) * f64::from(c),
             })
-            .collect())
+        })
+        .collect()
     }
 
     /// `sum w F w'` of these rows: the weighted squared length of the teacher's outputs.
-    fn energy(&self, numbers: &[usize]) -> Result<f64> {
-        let Some(teacher) = &self.inputs.held_out.teacher else { return Ok(0.0) };
+    fn energy(&self, numbers: &[usize]) -> f64 {
         let weights = self.teacher_rows(numbers);
-        let outputs = product(self.pool, &weights, teacher, self.matrix.cols)?;
-        Ok(weights.iter().zip(&outputs).map(|(&w, &y)| f64::from(w) * f64::from(y)).sum())
+        let outputs = self.inputs.held_out.teacher.multiply(self.pool, &weights);
+        weights.iter().zip(&outputs).map(|(&w, &y)| f64::from(w) * f64::from(y)).sum()
     }
 
     /// The teacher's rows with these numbers, one behind the other.

@@ -2,15 +2,16 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::settings::{TernaryScalePolicy, policy_subject};
+use crate::policy::{TernaryScalePolicy, policy_subject};
 
 /// The errors of a ternary matrix with and without calibration.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MatrixReport {
-    /// Squared error of its outputs on held-out tokens over their squared length, with least squares.
-    pub error_before: f64,
+    /// Squared error of its outputs on held-out tokens over their squared length, with least squares; `None` where no
+    /// held-out token gives an output to compare with.
+    pub error_before: Option<f64>,
     /// The same with the rows that were kept.
-    pub error_after: f64,
+    pub error_after: Option<f64>,
     /// How many rows it has.
     pub rows: usize,
     /// How many of them beat least squares and were kept.

@@ -10,11 +10,11 @@ use tl_kernels::Pool;
 
 use super::problem::Matrix;
 use super::rows::TernaryRow;
-use super::settings::{KnownSettings, policy_subject};
 use super::source::LayerTensors;
 use super::steps::Search;
 use crate::encode::{Encoding, Rows, encode_rows};
 use crate::error::Result;
+use crate::policy::{KnownSettings, policy_subject};
 use crate::student::StudentPlan;
 
 /// The inputs of a layer besides the streams.

@@ -77,9 +77,9 @@ pub struct QuantizeOptions {
 
 impl QuantizeOptions {
     /// Memory of the calibration.
-    fn calibration_bytes(&self, files: &ModelFiles, plan: &StudentPlan) -> u64 {
+    fn calibration_bytes(&self, files: &ModelFiles, plan: &StudentPlan, n_threads: usize) -> u64 {
         let gptq = self.method.gptq();
-        gptq.map_or(0, |gptq| crate::ptq::memory_bytes(files, plan, gptq.calibration.tokens()))
+        gptq.map_or(0, |gptq| crate::ptq::memory_bytes(files, plan, gptq.calibration.tokens(), n_threads))
     }
 
     /// The units of a plan, within the memory that a calibration leaves.
@@ -119,7 +119,7 @@ impl<'a> Quantizer<'a> {
     pub fn new(files: &'a ModelFiles, options: QuantizeOptions, n_threads: usize) -> Result<Self> {
         files.report().ensure_exact()?;
         let plan = StudentPlan::of_source(files, &options.recipe)?;
-        let calibration_bytes = options.calibration_bytes(files, &plan);
+        let calibration_bytes = options.calibration_bytes(files, &plan, n_threads);
         let units = options.units(&plan, calibration_bytes, n_threads)?;
         let base = match files.gguf() {
             Some(file) => file.metadata().clone(),
@@ -191,7 +191,7 @@ impl<'a> Quantizer<'a> {
         let recipe = candidates.choose(&file_bytes)?;
         self.plan = StudentPlan::of_source(files, &recipe)?;
         self.options.recipe = recipe;
-        self.calibration_bytes = search_bytes.max(self.options.calibration_bytes(files, &self.plan));
+        self.calibration_bytes = search_bytes.max(self.options.calibration_bytes(files, &self.plan, self.n_threads));
         self.units = self.options.units(&self.plan, self.calibration_bytes, self.n_threads)?;
         self.search = Some((candidates.table, calibration));
         Ok(())
@@ -242,6 +242,7 @@ impl<'a> Quantizer<'a> {
         let source_blake3 = read.identity;
         let mut writer = self.writer(&source_blake3)?;
         let gptq = self.options.method.gptq();
+        gptq.map_or(Ok(()), |options| options.calibration.ensure_of_model(&source_blake3))?;
         let mut job = Job::open(out, &self.manifest(&source_blake3, output_bytes), force)?;
         require_space(out, output_bytes.saturating_sub(job.data_len()))?;
         if !job.is_committed() {
@@ -341,6 +342,7 @@ impl<'a> Quantizer<'a> {
         let report = |stage, done, total| (progress.borrow_mut())(stage, done, total);
         let states = job.states();
         let options = self.options.method.gptq();
+        options.map_or(Ok(()), |options| options.calibration.keep(self.files, source_blake3, &states))?;
         let known = options.map(|options| options.known(source_blake3, &states(0))).transpose()?.unwrap_or_default();
         let setting = options.map(|options| CalibrationSetting {
             files: self.files,

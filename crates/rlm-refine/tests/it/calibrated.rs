@@ -6,16 +6,14 @@ use std::path::Path;
 
 use gguf_bitnet::GgufFile;
 use moe_runtime::ModelFiles;
-use rlm_refine::policy::{Policy, PolicyStore};
-use rlm_refine::ptq::{
-    Calibration, GptqOptions, LayerReport, MatrixSettings, NamedText, PtqError, Step, Steps, TernaryScalePolicy,
-    WindowOptions, spans,
-};
+use rlm_refine::policy::{MatrixSettings, Policy, PolicyStore, TernaryScalePolicy};
+use rlm_refine::ptq::{Calibration, GptqOptions, LayerReport, NamedText, PtqError, Step, Steps, WindowOptions, spans};
 use rlm_refine::{
     Error, Method, OnProgress, Override, Preset, QuantizeOptions, QuantizeReport, Quantizer, Recipe, Result, Stage,
 };
 use tl_kernels::Pool;
 
+use crate::events::events;
 use crate::sources::{edited, listing, poke};
 
 const TEACHER: &str = "craftsman-mini";
@@ -81,7 +79,8 @@ fn calibration_lowers_the_error_of_every_network_and_says_so() {
             assert!(network.tokens > network.held_out_tokens, "layer {} network {name}", layer.layer);
             for matrix in [network.gate, network.up, network.down].into_iter().flatten() {
                 assert!(matrix.error_after <= matrix.error_before, "layer {} network {name}: {matrix:?}", layer.layer);
-                errors = [errors[0] + matrix.error_before, errors[1] + matrix.error_after];
+                let [before, after] = [matrix.error_before, matrix.error_after].map(Option::unwrap);
+                errors = [errors[0] + before, errors[1] + after];
                 rows = [rows[0] + matrix.rows, rows[1] + matrix.rows_calibrated];
             }
         }
@@ -164,7 +163,8 @@ fn ternary_attention_is_calibrated_too() {
     for layer in &report.layers {
         assert!(layer.networks.is_empty() && layer.attention.len() >= 3, "{layer:?}");
         for (name, matrix) in &layer.attention {
-            assert!(matrix.error_after < 0.9 * matrix.error_before, "{name} of layer {}: {matrix:?}", layer.layer);
+            let [before, after] = [matrix.error_before, matrix.error_after].map(Option::unwrap);
+            assert!(after < 0.9 * before, "{name} of layer {}: {matrix:?}", layer.layer);
         }
     }
 }
@@ -202,6 +202,8 @@ fn a_network_that_sees_few_tokens_is_calibrated_on_those_of_its_layer_and_never_
             assert_eq!(network.pooled_tokens, 0);
             let gate = network.gate.unwrap();
             assert!(network.held_out_tokens >= 8 || gate.rows_calibrated == 0, "{name}: {network:?}");
+            assert_eq!(gate.error_before.is_none(), network.held_out_tokens == 0, "{name}: {network:?}");
+            assert_eq!(gate.policy.output_cosine.is_none(), network.held_out_tokens == 0, "{name}: {network:?}");
         }
         if name == "few" {
             assert!(calibrated(&pooled) > calibrated(&alone), "pooled tokens calibrate no further network");
@@ -220,7 +222,9 @@ fn settings_of_an_earlier_run_are_taken_and_give_the_same_bytes() {
         let report = make(source, &out, options, 2, &mut |_, _, _| {}).unwrap();
         (report, fs::read(&out).unwrap())
     };
-    let (first, bytes) = run(&source, "first.gguf");
+    let mut made = None;
+    let events = events(|| made = Some(run(&source, "first.gguf")));
+    let (first, bytes) = made.unwrap();
     let (chosen, taken) = first.searches();
     assert!(chosen > 15 && taken == 0, "{chosen} {taken}");
     let (second, again) = run(&source, "second.gguf");
@@ -244,7 +248,26 @@ fn settings_of_an_earlier_run_are_taken_and_give_the_same_bytes() {
     assert_eq!(stored.len(), 30, "every ternary matrix");
     assert_eq!(stored["blk.1.ffn_up_exps.weight#3"], Policy::TernaryScale(report.policy));
     let TernaryScalePolicy { scale_mean, scale_spread, sparsity, output_cosine, .. } = report.policy;
-    assert!(scale_mean > scale_spread && scale_spread > 0.0 && (0.1..0.9).contains(&sparsity) && output_cosine > 0.8);
+    assert!(
+        scale_mean > scale_spread
+            && scale_spread > 0.0
+            && (0.1..0.9).contains(&sparsity)
+            && output_cosine.unwrap() > 0.8
+    );
+
+    let stored_events: Vec<_> = events.iter().filter(|(name, _)| name == "TernaryPolicyStored").collect();
+    assert_eq!(stored_events.len(), stored.len());
+    let of_up = stored_events.iter().find(|(_, fields)| fields["subject"].contains("blk.1.ffn_up_exps.weight#3"));
+    let (_, fields) = of_up.unwrap();
+    assert!(fields["checkpoint"].contains(&first.source_blake3), "{fields:?}");
+    for (key, value) in [
+        ("scale_mean", scale_mean),
+        ("scale_spread", scale_spread),
+        ("sparsity", sparsity),
+        ("output_cosine", output_cosine.unwrap()),
+    ] {
+        assert_eq!(fields[key].parse(), Ok(value), "{key}: {fields:?}");
+    }
 
     // Other settings in the store: they are taken, so the student is another.
     let TernaryScalePolicy { settings, .. } = report.policy;
@@ -342,6 +365,46 @@ fn a_model_can_be_calibrated_on_what_it_writes_itself() {
     assert!(first.tokens() >= 500 && first.tokens() < 600, "{}", first.tokens());
     assert_eq!(first.blake3, generated(1).blake3);
     assert_ne!(first.blake3, generated(2).blake3);
+}
+
+#[test]
+fn an_unfinished_job_keeps_its_windows_for_the_same_texts_and_options() {
+    let dir = tempfile::tempdir().unwrap();
+    let (source, out) = (fixtures::path(TEACHER), dir.path().join("student.gguf"));
+    let files = ModelFiles::open(&source).unwrap();
+    let (texts, options) = ([text("calibration.txt")], WindowOptions { generated_tokens: 300, ..windows(1500) });
+    let kept = |texts: &[NamedText], exclude: &[NamedText], options| {
+        Calibration::of_unfinished(&files, &out, texts, exclude, options).unwrap()
+    };
+    assert!(kept(&texts, &[], options).is_none(), "there is no job yet");
+    let calibration = Calibration::new(&files, &Pool::serial(), &texts, &[], options).unwrap();
+    let gptq = GptqOptions { sweeps: 0, ..GptqOptions::new(calibration.clone()) };
+    let stopped = catch_unwind(AssertUnwindSafe(|| {
+        make(&source, &out, gptq.clone(), 2, &mut |stage, _, _| {
+            assert!(stage != Stage::Calibrate, "stopped by the test")
+        })
+    }));
+    stopped.unwrap_err();
+
+    let found = kept(&texts, &[], options).unwrap();
+    assert_eq!((found.windows(), &found.blake3), (calibration.windows(), &calibration.blake3));
+    assert_eq!(found.spans, calibration.spans);
+    assert_eq!(found.sources.len(), 2);
+    let other_seed = WindowOptions { seed: 1, ..options };
+    assert!(kept(&texts, &[], other_seed).is_none() && kept(&[plain("a")], &[], options).is_none());
+    assert!(kept(&texts, &[plain("a")], options).is_none() && kept(&[], &texts, options).is_none());
+
+    let gptq_of_kept = GptqOptions { calibration: found, ..gptq.clone() };
+    let other = edited(dir.path(), TEACHER, |tensors| {
+        poke(tensors, "layers.2.mlp.experts.3.up_proj.weight", 9, 0.5);
+    });
+    let refused = make(&other, &out, gptq_of_kept.clone(), 2, &mut |_, _, _| {}).unwrap_err();
+    assert!(matches!(refused, Error::Ptq(PtqError::OtherModel)), "{refused}");
+    let report = make(&source, &out, gptq_of_kept, 2, &mut |_, _, _| {}).unwrap();
+    let whole = dir.path().join("whole.gguf");
+    assert_eq!(report.layers, make(&source, &whole, gptq, 2, &mut |_, _, _| {}).unwrap().layers);
+    assert!(fs::read(&out).unwrap() == fs::read(&whole).unwrap());
+    assert!(kept(&texts, &[], options).is_none(), "the windows go with the job");
 }
 
 #[test]

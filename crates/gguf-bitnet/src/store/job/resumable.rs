@@ -158,6 +158,15 @@ impl Job {
         move |number| dir.join(format!("{STATE}{number}"))
     }
 
+    /// The file of state `number` of the job that makes `out`, for a caller that needs it before it can make its manifest. Its
+    /// contents are those of this job only if [`Job::open`] then accepts the manifest without `force`.
+    ///
+    /// # Errors
+    /// [`StoreError::BadOutput`] and [`StoreError::Io`].
+    pub fn state_path(out: &Path, number: usize) -> Result<PathBuf> {
+        Ok(with_suffix(&output_path(out)?, ".partial").join(format!("{STATE}{number}")))
+    }
+
     /// Whether an earlier run had put the output in place and was stopped before it could clean up: only
     /// [`Job::commit`] is left to be called.
     pub fn is_committed(&self) -> bool {

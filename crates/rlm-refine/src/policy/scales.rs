@@ -1,4 +1,4 @@
-//! The settings of a ternary matrix that held-out tokens choose, and what a run leaves about them for later ones.
+//! The scales of a ternary matrix, and the settings that its held-out tokens chose for it.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 pub type KnownSettings = BTreeMap<String, MatrixSettings>;
 
 /// The name of a matrix in policies: its tensor's, with the number of the expert in a stack of experts.
-pub(super) fn policy_subject(tensor: &str, expert: Option<usize>) -> String {
+pub(crate) fn policy_subject(tensor: &str, expert: Option<usize>) -> String {
     expert.map_or_else(|| tensor.to_owned(), |expert| format!("{tensor}#{expert}"))
 }
 
@@ -23,7 +23,7 @@ pub enum ScaleGrid {
 }
 
 impl ScaleGrid {
-    pub(super) fn multiples(self) -> &'static [f64] {
+    pub(crate) fn multiples(self) -> &'static [f64] {
         match self {
             ScaleGrid::One => &[1.0],
             ScaleGrid::Five => &[0.8, 0.9, 1.0, 1.1, 1.2],
@@ -52,15 +52,21 @@ pub struct TernaryScalePolicy {
     pub scale_spread: f64,
     /// Share of trits that are 0.
     pub sparsity: f64,
-    /// Cosine between the student's and the teacher's outputs on held-out tokens.
-    pub output_cosine: f64,
+    /// Cosine between the student's and the teacher's outputs on held-out tokens; `None` where there were none, or where one
+    /// of the outputs is 0.
+    pub output_cosine: Option<f64>,
     /// The settings that held-out tokens chose; `None` where there were too few of them to choose.
     pub settings: Option<MatrixSettings>,
 }
 
 impl TernaryScalePolicy {
     /// The policy of a matrix with these values, whole blocks of `block` in a row.
-    pub(super) fn of(values: &[f32], block: usize, output_cosine: f64, settings: Option<MatrixSettings>) -> Self {
+    pub(crate) fn of(
+        values: &[f32],
+        block: usize,
+        output_cosine: Option<f64>,
+        settings: Option<MatrixSettings>,
+    ) -> Self {
         let blocks = values.chunks_exact(block);
         let n = blocks.len().max(1) as f64;
         let scale = |block: &[f32]| f64::from(block.iter().fold(0.0f32, |max, value| max.max(value.abs())));
@@ -86,7 +92,7 @@ mod tests {
         let mut values = vec![0.0f32; 2 * BLOCK];
         values[..64].fill(-0.25);
         values[BLOCK..][..192].fill(0.75);
-        let policy = TernaryScalePolicy::of(&values, BLOCK, 0.9, None);
+        let policy = TernaryScalePolicy::of(&values, BLOCK, Some(0.9), None);
         assert_eq!((policy.scale_mean, policy.scale_spread, policy.sparsity), (0.5, 0.25, 0.5));
     }
 }
