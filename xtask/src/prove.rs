@@ -3,6 +3,7 @@
 //! A proof checks the disk first, works in a folder of its own that is removed afterwards, prints one PASS or MISS line
 //! per figure, and appends the figures to `benches/record/<arch>/<date>.csv`. It fails when a figure misses its target.
 
+mod calibrate;
 mod clock;
 mod embed;
 mod gates;
@@ -64,6 +65,8 @@ enum Name {
     TernaryForward,
     /// The kill and resume part of `quantize` on a small checkpoint.
     Kill,
+    /// A calibrated student of the mini teacher: killed behind every layer and in the middle of each.
+    Calibrate,
     /// The gates on the mini teacher itself, on both suites, with kills, and on two students of it.
     Gates,
     /// Full-size random files (9 GB, one after the other) against the memory bandwidth and llama.cpp.
@@ -92,6 +95,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
         Name::Interop => interop::prove(&mut proof, &bitnet()?),
         Name::TernaryForward => ternary_forward::prove(&mut proof, &bitnet()?),
         Name::Kill => kill::prove(&mut proof, &bitnet()?),
+        Name::Calibrate => calibrate::prove(&mut proof, &bitnet()?),
         Name::Gates => gates::prove(&mut proof, &bitnet()?),
         Name::Speed => speed::prove(&mut proof, &bitnet()?),
         Name::Rivals => match rivals::prove(&mut proof, bitnet)? {

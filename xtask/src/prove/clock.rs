@@ -22,6 +22,11 @@ pub(super) struct Ended {
 
 /// Runs `binary`; with `kill_after` it is killed (SIGKILL) at that moment unless it ended before.
 pub(super) fn run(binary: &Path, args: &[&str], kill_after: Option<Duration>) -> Outcome<Ended> {
+    run_until(binary, args, &mut |elapsed| kill_after.is_some_and(|limit| elapsed >= limit))
+}
+
+/// Runs `binary` and kills it (SIGKILL) once `stop`, called with the time since its start, says so.
+pub(super) fn run_until(binary: &Path, args: &[&str], stop: &mut dyn FnMut(Duration) -> bool) -> Outcome<Ended> {
     let start = Instant::now();
     let mut child =
         Command::new(binary).args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
@@ -32,7 +37,7 @@ pub(super) fn run(binary: &Path, args: &[&str], kill_after: Option<Duration>) ->
         if let Some(status) = child.try_wait()? {
             return Ok(Ended { status, wall: start.elapsed(), peak_bytes, read_bytes, killed: false });
         }
-        if kill_after.is_some_and(|limit| start.elapsed() >= limit) {
+        if stop(start.elapsed()) {
             child.kill()?;
             let status = child.wait()?;
             return Ok(Ended { status, wall: start.elapsed(), peak_bytes, read_bytes, killed: true });

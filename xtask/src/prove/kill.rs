@@ -80,7 +80,7 @@ pub(super) fn survive(proof: &mut Proof<'_>, binary: &Path, model: &Path, whole:
 }
 
 /// The job folder of an output file.
-fn partial(out: &Path) -> PathBuf {
+pub(super) fn partial(out: &Path) -> PathBuf {
     let mut name = out.as_os_str().to_owned();
     name.push(".partial");
     name.into()
@@ -101,7 +101,7 @@ fn journalled(journal: &str) -> u64 {
     ends.next_back().map_or(0, |end| end as u64)
 }
 
-fn same_bytes(a: &Path, b: &Path) -> Outcome<bool> {
+pub(super) fn same_bytes(a: &Path, b: &Path) -> Outcome<bool> {
     if std::fs::metadata(a)?.len() != std::fs::metadata(b)?.len() {
         return Ok(false);
     }
