@@ -1,6 +1,6 @@
 //! `--temp` to `--seed`: how tokens are chosen; `--json` and `--think-budget`: what they have to follow.
 
-use anyhow::{Context, Result};
+use anyhow::{Result, anyhow};
 use moe_runtime::{Grammar, GrammarCompiler, ModelFiles, Sampler, SamplerConfig, Tokenizer};
 use serde_json::Value;
 
@@ -62,7 +62,7 @@ impl SamplingArgs {
             Some(Schema::Text(schema)) => schema.clone(),
             Some(Schema::File(path)) => {
                 let text = load::read_text(path)?;
-                serde_json::from_str(&text).with_context(|| format!("the schema in {path} is no JSON"))?
+                serde_json::from_str(&text).map_err(|error| anyhow!("the schema in {path} is no JSON: {error}"))?
             }
         };
         let constraint = GrammarCompiler::of_model(tokenizer).compile(&Grammar::JsonSchema(schema))?;

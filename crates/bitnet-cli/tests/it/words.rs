@@ -36,6 +36,39 @@ fn the_teacher_answers_a_question_and_stops() {
 }
 
 #[test]
+fn an_answer_follows_a_schema_from_the_command_line_or_a_file() {
+    let schema = r#"{"type": "object", "required": ["place", "year"], "additionalProperties": false,
+        "properties": {"place": {"type": "string", "maxLength": 20}, "year": {"type": "integer", "maximum": 2100}}}"#;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("schema.json");
+    let file = text(&path);
+    fs::write(file, schema).unwrap();
+    let answer =
+        |schema: &str| run(&teacher(), &["-p", "Where and when?", "--temp", "0", "-n", "300", "--json", schema]);
+    let ended = answer(schema);
+    assert!(ended.stderr.contains("ended by stop"), "{}", ended.stderr);
+    let json = ended.json();
+    assert!(json["place"].is_string() && json["year"].is_i64(), "{json}");
+    assert_eq!(answer(file).json(), json);
+    fs::write(file, r#"{"$ref": "https://example.org/schema.json"}"#).unwrap();
+    assert!(answer(file).refusal().contains("lies outside of the schema"));
+    fs::write(file, "type").unwrap();
+    let refusal = answer(file).refusal();
+    assert!(refusal.contains("schema.json is no JSON: "), "{refusal}");
+}
+
+#[test]
+fn penalties_change_an_answer_that_repeats_itself() {
+    let answer = |more: &[&str]| {
+        run(&teacher(), &[&["--raw", "-p", "the the the the", "--temp", "0", "-n", "24"], more].concat()).done()
+    };
+    let plain = answer(&[]);
+    for penalty in ["--repeat-penalty", "--frequency-penalty", "--presence-penalty"] {
+        assert_ne!(answer(&[penalty, "2"]), plain, "{penalty}");
+    }
+}
+
+#[test]
 fn the_likeliest_answer_is_the_same_every_time_and_on_any_number_of_threads() {
     for model in [&*teacher(), student()] {
         let base = ["-p", "What is the river of amber harbor?", "--temp", "0", "-n", "24"];

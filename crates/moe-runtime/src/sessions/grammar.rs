@@ -98,6 +98,11 @@ impl GrammarCompiler {
         if bytes > Self::MAX_BYTES {
             return Err(unusable(format!("it has {bytes} bytes, more than the {} allowed", Self::MAX_BYTES)));
         }
+        if let Grammar::JsonSchema(schema) = grammar
+            && let Some(reference) = outside_reference(schema)
+        {
+            return Err(unusable(format!("`{reference}` lies outside of the schema, and references begin with `#/`")));
+        }
         let factory = self.factory.as_ref().map_err(unusable)?;
         let grammar = match grammar {
             Grammar::JsonObject => TopLevelGrammar::from_json_schema(with_short_gaps(json!({"type": "object"}))),
@@ -110,6 +115,25 @@ impl GrammarCompiler {
         let mask = matcher.compute_mask_or_eos().map_err(unusable)?;
         Ok(GrammarConstraint { matcher, mask })
     }
+}
+
+/// A reference of a schema to another document.
+fn outside_reference(schema: &Json) -> Option<&str> {
+    let mut places = vec![schema];
+    while let Some(place) = places.pop() {
+        match place {
+            Json::Array(items) => places.extend(items),
+            Json::Object(members) => {
+                let reference = members.get("$ref").and_then(Json::as_str);
+                if let Some(reference) = reference.filter(|reference| !reference.starts_with('#')) {
+                    return Some(reference);
+                }
+                places.extend(members.values());
+            }
+            _ => {}
+        }
+    }
+    None
 }
 
 /// The schema with a limit on the white space between two parts of its JSON: a small model writes it without end.
