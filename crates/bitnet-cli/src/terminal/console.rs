@@ -55,6 +55,11 @@ impl Console {
         entry
     }
 
+    /// The messages that the key Up finds, oldest first.
+    pub(crate) fn history(&self) -> &[String] {
+        self.editor.history()
+    }
+
     /// Keeps a message for the key Up.
     pub(crate) fn remember(&mut self, message: &str) {
         self.editor.remember(message);

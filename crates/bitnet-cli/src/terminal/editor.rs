@@ -81,6 +81,11 @@ impl Editor {
         }
     }
 
+    /// The lines that are kept, oldest first.
+    pub(super) fn history(&self) -> &[String] {
+        &self.history
+    }
+
     /// Applies an event; the entry when it ends the line.
     fn apply(&mut self, event: Event) -> Option<Entry> {
         let armed = match event {

@@ -5,9 +5,11 @@
 mod answer;
 mod chat;
 mod commands;
+mod history;
 mod stream;
 
 use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use clap::ValueEnum;
@@ -19,11 +21,13 @@ use moe_runtime::{
 };
 
 use self::answer::{answer, continue_text};
-use crate::args::{self, EngineArgs, PromptCacheArgs, SamplingArgs, whole};
+use crate::args::{self, EngineArgs, PromptCacheArgs, SamplingArgs, path_not_stream, whole};
 use crate::exit::UsageError;
 use crate::load;
 use crate::output::{self, size};
 use crate::terminal::Console;
+
+const HISTORY: &str = "a history is read and written again: write the name of a file";
 
 /// Context when nothing else is asked for.
 const DEFAULT_CONTEXT: usize = 4096;
@@ -66,6 +70,9 @@ pub(crate) struct Args {
     /// Whether the model thinks before it answers (default: as its chat template says)
     #[arg(long, value_enum)]
     think: Option<Switch>,
+    /// In a chat: keep the messages in a file, where the key Up finds them in later chats
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["prompt", "file"], value_parser = path_not_stream(HISTORY))]
+    history: Option<PathBuf>,
     /// Limit on the memory, for example 8GB: the need is printed, and a model that exceeds the limit is refused
     #[arg(long, value_name = "SIZE", value_parser = args::size)]
     memory: Option<u64>,
@@ -98,7 +105,7 @@ pub(crate) fn execute(args: Args) -> Result<()> {
     }
     let engine = args.engine.engine(args.memory)?;
     // Taken over before the model is loaded, so that nothing typed meanwhile is lost or reaches the shell.
-    let mut console = if chats { Some(Console::open()?) } else { None };
+    let mut console = if chats { Some(open_console(args.history.as_deref())?) } else { None };
     let system = match (&args.system, &args.system_file) {
         (Some(system), _) => Some(load::message(system)),
         (None, Some(file)) => Some(load::read_message(file)?),
@@ -143,7 +150,7 @@ pub(crate) fn execute(args: Args) -> Result<()> {
             let options = ConversationOptions { system, thinking, now_unix_s, generate };
             let mut conversation = Conversation::new(backend, template, sampler, options);
             match (&mut console, prompt) {
-                (Some(console), _) => chat::chat(console, &mut conversation),
+                (Some(console), _) => chat::chat(console, &mut conversation, args.history.as_deref()),
                 (None, Some(prompt)) => answer(&mut conversation, &prompt).map(drop),
                 (None, None) => Ok(()),
             }
@@ -161,6 +168,14 @@ pub(crate) fn execute(args: Args) -> Result<()> {
         Some(moe_runtime::Error::Session(SessionError::Logit { .. })) => load::first_defect(&files).unwrap_or(error),
         _ => error,
     })
+}
+
+/// Takes over the terminal for a chat that knows the messages of earlier ones.
+fn open_console(history: Option<&Path>) -> Result<Console> {
+    let messages = history.map(history::read).transpose()?.unwrap_or_default();
+    let mut console = Console::open()?;
+    messages.iter().for_each(|message| console.remember(message));
+    Ok(console)
 }
 
 /// Prints the memory that the model needs, and refuses a model that exceeds the limit.

@@ -502,6 +502,34 @@ fn commands_change_the_conversation_and_keep_it_in_a_file() {
 }
 
 #[test]
+fn a_later_chat_finds_the_messages_of_an_earlier_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("history");
+    let more = ["-n", "4", "--history", text(&file)];
+    let mut terminal = chat(&more);
+    ask(&mut terminal, "an older one");
+    ask(&mut terminal, QUESTION);
+    leave(terminal);
+    let mut terminal = chat(&more);
+    terminal.send("\x1b[A");
+    terminal.wait(QUESTION);
+    terminal.send("\r");
+    terminal.wait("ended by");
+    terminal.prompt();
+    leave(terminal);
+    let kept = std::fs::read_to_string(&file).unwrap();
+    assert_eq!(kept, format!("\"an older one\"\n\"{QUESTION}\"\n"), "each once");
+
+    std::fs::write(&file, "no JSON\n").unwrap();
+    let teacher = teacher();
+    let (status, all) =
+        Terminal::start(env!("CARGO_BIN_EXE_bitnet"), &[&["run", &*teacher], &more[..]].concat(), "xterm", [80, 24])
+            .end();
+    assert_eq!(status.code(), Some(1), "{all}");
+    assert!(all.contains("line 1 of"), "{all}");
+}
+
+#[test]
 fn a_paste_without_an_end_mark_ends_when_the_terminal_is_silent() {
     let mut terminal = chat(&["-n", "4"]);
     terminal.send("\x1b[200~no end of this");

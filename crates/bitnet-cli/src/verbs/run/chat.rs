@@ -1,10 +1,13 @@
 //! A chat on a terminal: it ends when the user leaves, not when a turn fails.
 
+use std::path::Path;
+
 use anyhow::Result;
 use moe_runtime::{Conversation, Error, Fit, InferenceBackend, SessionError, StopReason};
 
 use super::answer::answer;
 use super::commands::{ChatStatistics, carry_out};
+use super::history;
 use crate::exit::Interrupted;
 use crate::output;
 use crate::terminal::{Console, Entry};
@@ -16,11 +19,15 @@ enum Message {
     Leave,
 }
 
-/// Takes turns until the user leaves.
+/// Takes turns until the user leaves. Messages are kept in the file `history`.
 ///
 /// # Errors
 /// [`Interrupted`] after Ctrl-C twice, an output that cannot be written, and a model that cannot be computed.
-pub(super) fn chat<B: InferenceBackend>(console: &mut Console, conversation: &mut Conversation<B>) -> Result<()> {
+pub(super) fn chat<B: InferenceBackend>(
+    console: &mut Console,
+    conversation: &mut Conversation<B>,
+    history: Option<&Path>,
+) -> Result<()> {
     output::note("chat: Ctrl-C stops an answer, Ctrl-D leaves, Alt-Enter starts a new line, /help lists commands");
     let mut statistics = ChatStatistics::default();
     loop {
@@ -38,6 +45,9 @@ pub(super) fn chat<B: InferenceBackend>(console: &mut Console, conversation: &mu
             continue;
         }
         console.remember(text);
+        if let Some(path) = history {
+            history::write(path, console.history());
+        }
         match carry_out(text, conversation, &statistics) {
             Ok(false) => {}
             Ok(true) => continue,
