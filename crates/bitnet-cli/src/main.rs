@@ -36,7 +36,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
-    Run(verbs::run::Args),
+    Run(Box<verbs::run::Args>),
     Quantize(verbs::quantize::Args),
     Refine(Box<verbs::refine::Args>),
     Distill(Box<verbs::distill::Args>),
@@ -65,7 +65,7 @@ fn main() -> ExitCode {
     let filter = EnvFilter::try_from_env("BITNET_LOG").unwrap_or_else(|_| EnvFilter::new("off"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     exit::code(match cli.verb {
-        Verb::Run(args) => verbs::run::execute(args),
+        Verb::Run(args) => verbs::run::execute(*args),
         Verb::Quantize(args) => verbs::quantize::execute(args),
         Verb::Refine(args) => verbs::refine::execute(&args),
         Verb::Distill(args) => verbs::distill::execute(&args),

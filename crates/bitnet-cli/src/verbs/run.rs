@@ -106,11 +106,7 @@ pub(crate) fn execute(args: Args) -> Result<()> {
     let engine = args.engine.engine(args.memory)?;
     // Taken over before the model is loaded, so that nothing typed meanwhile is lost or reaches the shell.
     let mut console = if chats { Some(open_console(args.history.as_deref())?) } else { None };
-    let system = match (&args.system, &args.system_file) {
-        (Some(system), _) => Some(load::message(system)),
-        (None, Some(file)) => Some(load::read_message(file)?),
-        (None, None) => None,
-    };
+    let system = system_message(&args)?;
     let files = args.engine.open(spec)?;
     let tokenizer = files.tokenizer()?;
     let guesses = files.guesses(Some(&tokenizer));
@@ -167,6 +163,14 @@ pub(crate) fn execute(args: Args) -> Result<()> {
     answered.map_err(|error| match error.downcast_ref() {
         Some(moe_runtime::Error::Session(SessionError::Logit { .. })) => load::first_defect(&files).unwrap_or(error),
         _ => error,
+    })
+}
+
+fn system_message(args: &Args) -> Result<Option<String>> {
+    Ok(match (&args.system, &args.system_file) {
+        (Some(system), _) => Some(load::message(system)),
+        (None, Some(file)) => Some(load::read_message(file)?),
+        (None, None) => None,
     })
 }
 
