@@ -14,7 +14,8 @@
 //! text through [`Tokenizer::raw_prefix`]. Tokens that the files give no role are looked up by the texts that the known
 //! architectures list.
 //!
-//! **Invariant:** every text can be encoded (all 256 bytes have a token) and the bytes of its tokens are the text.
+//! **Invariant:** every text can be encoded, and the bytes of its tokens are the text without the rare bytes that the
+//! vocabulary has no token for: control characters and bytes that hardly any text has. Every other byte has a token.
 
 mod bpe;
 mod bytes;
@@ -187,7 +188,7 @@ impl Tokenizer {
         let Vocabulary { tokens, types, ids, stop_ids, add_bos, chat_template, mut guesses, .. } = vocabulary;
         if let Some(first) = missing.first() {
             let key = format!("the tokens of {} rare bytes, such as {first:#04x}", missing.len());
-            guesses.push(Guess::new(key, "none", "a text is encoded without these bytes, as by other engines"));
+            guesses.push(Guess::new(key, "none", "a text is encoded without these bytes"));
         }
         let mut tokenizer = Self::assemble(tokens, types, ids, Some(bpe));
         tokenizer.add_stops(&stop_ids);

@@ -225,7 +225,7 @@ fn damaged_vocabularies_are_errors_that_say_what_is_wrong() {
         (with(|t| t["added_tokens"][0]["content"] = json!("ab")), "ids 256 and 259"),
         (with(|t| t["added_tokens"][0]["content"] = json!("")), "no text"),
         (with(|t| drop(t["model"]["vocab"].as_object_mut().unwrap().remove("Ġ"))), "0x20"),
-        (with(|t| t["model"]["vocab"] = json!({})), "byte 0x00"),
+        (with(|t| t["model"]["vocab"] = json!({})), "byte 0x09"),
         (with(|t| t["model"]["type"] = json!("Unigram")), "`Unigram`"),
         (with(|t| t["model"]["byte_fallback"] = json!(true)), "byte_fallback"),
         (with(|t| t["added_tokens"][0]["lstrip"] = json!(true)), "`<end>`"),

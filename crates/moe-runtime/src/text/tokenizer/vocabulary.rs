@@ -122,8 +122,8 @@ impl Vocabulary {
         let known = self.bpe_tokens();
         let has_token = |byte: u8| known.contains_key(bytes::CHARS[usize::from(byte)].to_string().as_str());
         let missing: Vec<u8> = (0..=255u8).filter(|&byte| !has_token(byte)).collect();
-        if !missing.iter().all(|&byte| is_rare(byte)) {
-            return self.defect(VocabularyDefect::MissingByte { byte: missing[0] });
+        if let Some(&byte) = missing.iter().find(|&&byte| !is_rare(byte)) {
+            return self.defect(VocabularyDefect::MissingByte { byte });
         }
         for (index, (a, b)) in self.merges.iter().enumerate() {
             let joined = format!("{a}{b}");
