@@ -66,19 +66,22 @@ impl CompressedMlaCache {
         Ok(cache)
     }
 
-    /// Reserves all blocks up to the end of the context, in place of those that were given away: appending then allocates
-    /// nothing.
+    /// Reserves all blocks up to the end of the context, in place of those that were given away, and gives back what exceeds
+    /// them: appending then allocates nothing.
     ///
     /// # Errors
     /// [`CacheError::Memory`].
     pub fn reserve(&mut self) -> Result<(), CacheError> {
         let all = self.n_ctx.div_ceil(BLOCK);
-        let refused = self.no_memory();
-        let list = self.blocks.try_reserve_exact(all - self.blocks.len());
-        list.and_then(|()| self.spare.try_reserve_exact(all + 1 - self.spare.len())).map_err(|_| refused)?;
+        let missing = all - self.blocks.len();
         // A last block that is shared is copied before it is written.
         let shared = self.blocks.last().is_some_and(|last| self.ends_within_block() && Arc::strong_count(last) > 1);
-        while self.blocks.len() + self.spare.len() < all + usize::from(shared) {
+        let spare = missing + usize::from(shared);
+        self.spare.truncate(spare);
+        let refused = self.no_memory();
+        let list = self.blocks.try_reserve_exact(missing);
+        list.and_then(|()| self.spare.try_reserve_exact(all + 1 - self.spare.len())).map_err(|_| refused)?;
+        while self.spare.len() < spare {
             let block = CacheBlock::reserved(&self.layout).ok_or_else(|| self.no_memory())?;
             self.spare.push(Arc::new(block));
         }
@@ -228,7 +231,7 @@ impl CompressedMlaCache {
         }
         self.blocks.extend_from_slice(blocks);
         self.lens.fill(blocks.len() * BLOCK);
-        self.reserve()
+        self.reserve().inspect_err(|_| self.reset())
     }
 
     /// Drops every position of every layer.
@@ -331,6 +334,25 @@ mod tests {
         cache.truncate(100);
         fill(&mut cache, 100..101);
         assert!(!Arc::ptr_eq(&cache.blocks[1], &kept[1]), "a shared block is copied before it is written");
+    }
+
+    #[test]
+    fn a_resumed_cache_holds_no_more_blocks_than_its_context_has() {
+        let mut cache = CompressedMlaCache::new([SHAPE], 200, CacheType::F32).expect("a small cache");
+        fill(&mut cache, 0..200);
+        let kept = cache.fork().expect("a small cache").full_blocks().to_vec();
+        let mut other = CompressedMlaCache::new([SHAPE], 200, CacheType::F32).expect("a small cache");
+        fill(&mut other, 0..200);
+        other.resume(&kept).expect("room");
+        assert_eq!((other.blocks.len(), other.spare.len()), (3, 1), "the blocks of the sequence before are given back");
+        // Room for a copy of the last block while it is shared; none once it is not.
+        fill(&mut other, 192..193);
+        let fork = other.fork().expect("a small cache");
+        other.reserve().expect("memory");
+        assert_eq!((other.blocks.len(), other.spare.len()), (4, 1));
+        drop(fork);
+        other.reserve().expect("memory");
+        assert_eq!((other.blocks.len(), other.spare.len()), (4, 0));
     }
 
     #[test]
