@@ -22,10 +22,11 @@ impl AttentionAdapter {
     pub(crate) const NONE: &AttentionAdapter =
         &AttentionAdapter { q: None, q_a: None, q_b: None, kv_a: None, k: None, v: None, out: None };
 
-    /// The additions that exist, in the order of the fields.
-    pub fn parts(&self) -> impl Iterator<Item = &LowRank> {
+    /// The addition to each projection, in the order of the fields.
+    #[must_use]
+    pub fn places(&self) -> [Option<&LowRank>; 7] {
         let AttentionAdapter { q, q_a, q_b, kv_a, k, v, out } = self;
-        [q, q_a, q_b, kv_a, k, v, out].into_iter().flatten()
+        [q, q_a, q_b, kv_a, k, v, out].map(Option::as_ref)
     }
 }
 

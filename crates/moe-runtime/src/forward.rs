@@ -14,5 +14,6 @@ pub use error::ForwardError;
 pub use experts::{ExpertBank, ExpertScratch, ResidencyHook, RoutedBatch};
 pub use ffn::{FfnBatch, FfnScratch, SwiGlu};
 pub use layer::{Batch, DecoderLayer, FeedForward, LayerScratch};
+pub use model::Products;
 pub use router::{MoeRouter, RouterScratch, RoutingDecision};
 pub use taps::{At, ExpertId, Taps};

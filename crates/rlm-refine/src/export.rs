@@ -63,15 +63,15 @@ pub fn export(files: &ModelFiles, adapters: &[ScaledAdapter], out: &Path, force:
     if out.exists() && !force {
         return Err(gguf_bitnet::Error::from(StoreError::OutputExists).in_file(out).into());
     }
+    let identity = files.identity(&mut |_, _| {})?;
     // Checks that all fit, and that they belong to this model.
-    AdapterSet::load(files, adapters)?;
+    AdapterSet::load(files, adapters, &mut || Ok(identity.clone()))?;
     let parts = adapters.iter().map(|adapter| Ok((AdapterFile::read(&adapter.path)?, adapter.scale)));
     let parts = parts.collect::<Result<Vec<_>>>()?;
     for (part, _) in &parts {
         part.pairs.iter().try_for_each(|pair| check_type(file, pair))?;
     }
     let mut metadata = metadata(file.metadata());
-    let identity = files.identity(&mut |_, _| {})?;
     metadata.insert(FOLDED_KEY, adapted_identity(&identity, adapters)?.as_str());
     write(file, &parts, &metadata, out)
 }

@@ -7,6 +7,8 @@ use anyhow::Result;
 use moe_runtime::ModelFiles;
 use moe_runtime::adapters::{AdapterSet, AdapterSlot, ScaledAdapter};
 
+use crate::output::Progress;
+
 #[derive(Clone, Debug, Default, clap::Args)]
 pub(crate) struct AdapterArgs {
     /// Add a LoRA adapter (GGUF) to the weights, with SCALE as its strength (default: 1); several add up
@@ -15,15 +17,16 @@ pub(crate) struct AdapterArgs {
 }
 
 impl AdapterArgs {
-    /// Reads the adapters and checks that they fit the model; `None` where there are none.
+    /// Reads the adapters and checks that they fit the model; `None` where there are none. Reads the whole model, with a
+    /// bar, where an adapter names the model that it belongs to.
     ///
     /// # Errors
     /// A file that is no adapter, and an adapter of another model.
     pub(crate) fn load(&self, files: &ModelFiles) -> Result<Option<Arc<AdapterSet>>> {
-        match self.adapters.is_empty() {
-            true => Ok(None),
-            false => Ok(Some(Arc::new(AdapterSet::load(files, &self.adapters)?))),
-        }
+        self.load_for(files, &mut || {
+            let progress = Progress::bytes("identifying the model");
+            files.identity(&mut |done, total| progress.show(done, total))
+        })
     }
 
     /// As [`AdapterArgs::load`], as the place that a session takes them from.
@@ -32,6 +35,25 @@ impl AdapterArgs {
     /// As [`AdapterArgs::load`].
     pub(crate) fn slot(&self, files: &ModelFiles) -> Result<AdapterSlot> {
         Ok(AdapterSlot::new(self.load(files)?))
+    }
+
+    /// As [`AdapterArgs::slot`], for a model whose identity is known.
+    ///
+    /// # Errors
+    /// As [`AdapterArgs::load`].
+    pub(crate) fn slot_of(&self, files: &ModelFiles, identity: &str) -> Result<AdapterSlot> {
+        Ok(AdapterSlot::new(self.load_for(files, &mut || Ok(identity.to_owned()))?))
+    }
+
+    fn load_for(
+        &self,
+        files: &ModelFiles,
+        identity: &mut dyn FnMut() -> moe_runtime::Result<String>,
+    ) -> Result<Option<Arc<AdapterSet>>> {
+        match self.adapters.is_empty() {
+            true => Ok(None),
+            false => Ok(Some(Arc::new(AdapterSet::load(files, &self.adapters, identity)?))),
+        }
     }
 }
 

@@ -8,7 +8,6 @@ use moe_runtime::{DiskOptions, ModelFiles, PromptCache, PromptCacheOptions, Prom
 
 use super::path::path_not_stream;
 use super::size::size;
-use crate::load::Engine;
 use crate::output::Progress;
 
 const PROMPT_CACHE: &str =
@@ -29,17 +28,13 @@ impl PromptCacheArgs {
     ///
     /// # Errors
     /// A folder that cannot be used; weights that cannot be read.
-    pub(crate) fn open(
-        &self,
-        session: &Session,
-        files: &ModelFiles,
-        engine: &Engine,
-    ) -> Result<Option<(PromptCache, PromptKey)>> {
+    pub(crate) fn open(&self, session: &Session, files: &ModelFiles) -> Result<Option<(PromptCache, PromptKey)>> {
         let Some(dir) = &self.prompt_cache else { return Ok(None) };
         let disk = Some(DiskOptions { dir: dir.clone(), bytes: self.prompt_cache_size });
         let cache = PromptCache::open(&PromptCacheOptions { memory_bytes: 0, disk })?;
-        let act = engine.act.or(files.config.trained_act).unwrap_or_default();
-        let key = PromptKey::new(&identity(files)?, &files.config, act, session.cache().layout(), None);
+        let adapters = session.adapters().current();
+        let layout = session.cache().layout();
+        let key = PromptKey::new(&identity(files)?, session.model(), layout, adapters.as_deref());
         Ok(Some((cache, key)))
     }
 }
@@ -50,7 +45,5 @@ fn identity(files: &ModelFiles) -> Result<[u8; 32]> {
         return Ok(*state.as_bytes());
     }
     let progress = Progress::bytes("identifying the model");
-    let source = files.catalog.source();
-    let hash = gguf_bitnet::identity_of(&**source, None, &mut |done, total| progress.show(done, total))?;
-    Ok(*hash.as_bytes())
+    Ok(files.identity_bytes(&mut |done, total| progress.show(done, total))?)
 }

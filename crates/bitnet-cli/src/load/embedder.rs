@@ -10,6 +10,7 @@ use rlm_embed::encoder::{BaseEmbedder, BertEncoder, HashEmbedder, LanguageModelE
 use tl_kernels::Pool;
 
 use super::{files, model};
+use crate::output::Progress;
 
 /// The name of the encoder of hashed words.
 pub(crate) const HASH: &str = "hash";
@@ -40,7 +41,9 @@ pub(crate) fn embedder(spec: &str, precision: Option<Precision>, pool: Arc<Pool>
     let model = Arc::new(model::load(&files, &options)?);
     let n_ctx = CONTEXT.min(files.config.n_ctx);
     let tokenizer = files.tokenizer()?;
-    let identity = gguf_bitnet::identity_of(files.catalog.source().as_ref(), None, &mut |_, _| {})?;
+    let progress = Progress::bytes("identifying the model");
+    let identity = files.identity_bytes(&mut |done, total| progress.show(done, total))?;
+    drop(progress);
     let backend = CraftsmanBackend::new(Session::new(model, n_ctx, CacheType::F16)?, tokenizer);
-    Ok(Box::new(LanguageModelEmbedder::new(backend, *identity.as_bytes())?))
+    Ok(Box::new(LanguageModelEmbedder::new(backend, identity)?))
 }

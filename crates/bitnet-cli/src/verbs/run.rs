@@ -17,7 +17,7 @@ use clap::builder::NonEmptyStringValueParser;
 use moe_runtime::adapters::AdapterSlot;
 use moe_runtime::{
     ChatTemplate, Conversation, ConversationOptions, CraftsmanBackend, GenerateOptions, MemoryPlan, Prompt, Session,
-    SessionError,
+    SessionError, Tokenizer,
 };
 
 use self::answer::{answer, continue_text};
@@ -88,21 +88,56 @@ enum Switch {
     Off,
 }
 
+/// The texts of a run, and where its prompts come from.
+impl Args {
+    /// Whether prompts are typed on a terminal. Refuses options that leave a text without a place.
+    fn chats(&self) -> Result<bool> {
+        let chats = self.prompt.is_none() && self.file.is_none() && std::io::stdin().is_terminal();
+        if chats && self.raw {
+            return Err(
+                UsageError::new("--raw continues a text: give it with --prompt, --file or on standard input").into()
+            );
+        }
+        let prompt_is_read = self.prompt.as_deref().or(self.file.as_deref()).is_none_or(|text| text == "-");
+        if self.system_file.as_deref() == Some("-") && prompt_is_read {
+            return Err(UsageError::new(
+                "--system-file - needs the prompt elsewhere: give --prompt, or --file with a file",
+            )
+            .into());
+        }
+        Ok(chats)
+    }
+
+    /// The prompt; `None` where prompts are typed.
+    fn text(&self, chats: bool) -> Result<Option<String>> {
+        Ok(match (&self.prompt, &self.file) {
+            (Some(prompt), _) if prompt != "-" => Some(load::message(prompt)),
+            (None, Some(file)) => Some(load::read_message(file)?),
+            (None, None) if chats => None,
+            _ => Some(load::read_message("-")?),
+        })
+    }
+
+    /// The chat template of the model, unless a text is continued.
+    fn template(&self, tokenizer: &Tokenizer, chats: bool) -> Result<Option<ChatTemplate>> {
+        let template = match self.raw {
+            true => None,
+            false => ChatTemplate::of_model(tokenizer)?,
+        };
+        let has_system = self.system.is_some() || self.system_file.is_some();
+        if template.is_none() && (has_system || self.think.is_some()) {
+            bail!("the model has no chat template, so a system message and --think have no place in its prompt");
+        }
+        if chats && template.is_none() {
+            bail!("a chat needs a chat template; give a prompt with -p to continue it");
+        }
+        Ok(template)
+    }
+}
+
 pub(crate) fn execute(args: Args) -> Result<()> {
     let spec = args.model.as_deref().or(args.model_flag.as_deref()).unwrap_or_default();
-    let chats = args.prompt.is_none() && args.file.is_none() && std::io::stdin().is_terminal();
-    if chats && args.raw {
-        return Err(
-            UsageError::new("--raw continues a text: give it with --prompt, --file or on standard input").into()
-        );
-    }
-    let prompt_is_read = args.prompt.as_deref().or(args.file.as_deref()).is_none_or(|text| text == "-");
-    if args.system_file.as_deref() == Some("-") && prompt_is_read {
-        return Err(UsageError::new(
-            "--system-file - needs the prompt elsewhere: give --prompt, or --file with a file",
-        )
-        .into());
-    }
+    let chats = args.chats()?;
     let engine = args.engine.engine(args.memory)?;
     // Taken over before the model is loaded, so that nothing typed meanwhile is lost or reaches the shell.
     let mut console = if chats { Some(open_console(args.history.as_deref())?) } else { None };
@@ -116,25 +151,11 @@ pub(crate) fn execute(args: Args) -> Result<()> {
     let plan = engine.plan(&files, n_ctx, Session::DEFAULT_CHUNK)?.with_adapters(adapters.as_ref());
     check_memory(args.memory, &plan, n_ctx)?;
     let sampler = args.sampling.sampler(&files, &tokenizer)?;
-    let template = match args.raw {
-        true => None,
-        false => ChatTemplate::of_model(&tokenizer)?,
-    };
-    if template.is_none() && (system.is_some() || args.think.is_some()) {
-        bail!("the model has no chat template, so a system message and --think have no place in its prompt");
-    }
-    if chats && template.is_none() {
-        bail!("a chat needs a chat template; give a prompt with -p to continue it");
-    }
-    let prompt = match (&args.prompt, &args.file) {
-        (Some(prompt), _) if prompt != "-" => Some(load::message(prompt)),
-        (None, Some(file)) => Some(load::read_message(file)?),
-        (None, None) if chats => None,
-        _ => Some(load::read_message("-")?),
-    };
+    let template = args.template(&tokenizer, chats)?;
+    let prompt = args.text(chats)?;
     let model = engine.load(&files, &plan)?;
     let session = engine.session(model, n_ctx)?.with_adapters(AdapterSlot::new(adapters));
-    let prompts = args.prompts.open(&session, &files, &engine)?;
+    let prompts = args.prompts.open(&session, &files)?;
     let backend = CraftsmanBackend::new(session, tokenizer).with_prompt_cache(prompts);
     let interrupt = console.as_ref().map(Console::interrupt).unwrap_or_default();
     let generate = GenerateOptions { max_tokens: args.max_tokens, interrupt, ..GenerateOptions::default() };

@@ -30,7 +30,20 @@ fn an_adapter_is_made_applied_and_refused_for_another_model() {
     let run = ["run", student(), "--raw", "-p", "Once", "-n", "2", "--temp", "0", "--memory", "1GB", "--adapter"];
     let ended = bitnet(run.iter().chain(&[text(&adapter)]));
     assert!(ended.stderr.contains("+ adapters "), "the memory plan counts it: {}", ended.stderr);
-    ended.done();
+    let adapted = ended.done();
+    // Prompts of an adapted model are kept under the adapter's name.
+    let prompts = dir.path().join("prompts");
+    let long = "Once upon a time ".repeat(40);
+    let answer = |more: &[&str]| {
+        let run = ["run", student(), "--raw", "-p", &long, "-n", "4", "--temp", "0", "--prompt-cache", text(&prompts)];
+        let ended = bitnet(run.iter().chain(more));
+        (ended.stderr.lines().find(|line| line.starts_with("prompt ")).unwrap()[..11].to_owned(), ended.done())
+    };
+    let (plain, with) = (answer(&[]), answer(&["--adapter", text(&adapter)]));
+    assert_eq!(plain.0, with.0, "the adapter finds none of the plain model's blocks");
+    let again = answer(&["--adapter", text(&adapter)]);
+    assert!(again.0 != with.0 && again.1 == with.1, "{again:?} {with:?}");
+    assert!(!adapted.is_empty());
 
     let refused = bitnet(["dump", "-m", &teacher, "--tokens", "5", "-o", text(&out), "--adapter", text(&adapter)]);
     assert!(refused.refusal().contains("made for the model"));

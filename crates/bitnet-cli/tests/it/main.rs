@@ -16,6 +16,7 @@ mod gates;
 mod integrity;
 mod low_bits;
 mod places;
+mod prompt_cache;
 #[cfg(target_os = "linux")]
 mod pty;
 mod refusals;

@@ -52,13 +52,27 @@ impl NewFile {
     /// [`StoreError::Io`](crate::StoreError::Io); the target is then as it was.
     pub fn publish(mut self) -> Result<()> {
         self.file.sync_all().map_err(Error::io("write", &self.target))?;
+        self.take_name()?;
+        sync_dir(parent(&self.target))
+    }
+
+    /// As [`NewFile::publish`] without waiting for the disk: after a failure of the power the file may be incomplete, so its
+    /// content must tell.
+    ///
+    /// # Errors
+    /// As [`NewFile::publish`].
+    pub fn publish_unsynced(mut self) -> Result<()> {
+        self.take_name()
+    }
+
+    fn take_name(&mut self) -> Result<()> {
         if !self.named {
             link(&self.file, &self.temporary).map_err(Error::io("name", &self.target))?;
             self.named = true;
         }
         fs::rename(&self.temporary, &self.target).map_err(Error::io("replace", &self.target))?;
         self.named = false;
-        sync_dir(parent(&self.target))
+        Ok(())
     }
 }
 
@@ -171,6 +185,10 @@ mod tests {
         assert!(names(dir.path()).is_empty());
         named().publish().unwrap();
         assert_eq!(names(dir.path()), ["a.bin"]);
+        let mut unsynced = named();
+        unsynced.write_all(b"unsynced").unwrap();
+        unsynced.publish_unsynced().unwrap();
+        assert_eq!((names(dir.path()), fs::read(&target).unwrap()), (vec!["a.bin".to_owned()], b"unsynced".to_vec()));
 
         // A link of the temporary name is not followed.
         #[cfg(unix)]

@@ -9,8 +9,8 @@
 //! ```
 //! Sources: `convert_lora_to_gguf.py` and `llama-adapter.cpp` of llama.cpp.
 //!
-//! **Invariant:** factors in memory are finite, come in pairs, and have one rank per pair. Whether they fit a model is
-//! checked when a set is made.
+//! **Invariant:** factors in memory are finite, come in pairs, and have one rank per pair. Dimensions are checked before
+//! numbers are expanded to F32, those of a set against its model.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -62,11 +62,8 @@ impl FactorPair {
     }
 }
 
-/// A factor as it was read.
-struct Factor {
-    shape: Vec<usize>,
-    values: Vec<f32>,
-}
+/// Refuses factors `[a, b]` of dimensions that the matrix of this name does not take.
+pub(crate) type Fits<'a> = dyn FnMut(&str, [&[usize]; 2]) -> Result<()> + 'a;
 
 impl AdapterFile {
     /// Reads the adapter at `path` into memory.
@@ -83,6 +80,13 @@ impl AdapterFile {
     /// # Errors
     /// As [`AdapterFile::read`].
     pub fn of_gguf(file: &GgufFile) -> Result<AdapterFile> {
+        let mut adapter = AdapterFile::without_pairs(file)?;
+        adapter.pairs = read_pairs(file, &mut |_, _| Ok(()))?;
+        Ok(adapter)
+    }
+
+    /// The metadata of an adapter.
+    pub(crate) fn without_pairs(file: &GgufFile) -> Result<AdapterFile> {
         let metadata = file.metadata();
         for (key, expected) in [("general.type", "adapter"), ("adapter.type", "lora")] {
             let got = metadata.str(key)?;
@@ -100,7 +104,7 @@ impl AdapterFile {
         }
         let architecture = metadata.require("general.architecture", metadata.str("general.architecture")?)?.to_owned();
         let model = metadata.str(MODEL_KEY)?.map(str::to_owned);
-        Ok(AdapterFile { architecture, model, alpha, pairs: read_pairs(file)? })
+        Ok(AdapterFile { architecture, model, alpha, pairs: Vec::new() })
     }
 
     /// The number that an addition of `rank` is multiplied with.
@@ -136,9 +140,9 @@ impl AdapterFile {
     }
 }
 
-/// The factors of all tensors of a file, in pairs.
-fn read_pairs(file: &GgufFile) -> Result<Vec<FactorPair>> {
-    let mut found: BTreeMap<&str, [Option<Factor>; 2]> = BTreeMap::new();
+/// The factors of all tensors of a file, in pairs; `fits` gets the dimensions of each pair before its numbers are read.
+pub(crate) fn read_pairs(file: &GgufFile, fits: &mut Fits<'_>) -> Result<Vec<FactorPair>> {
+    let mut found: BTreeMap<&str, [Option<usize>; 2]> = BTreeMap::new();
     for (index, info) in file.tensors().iter().enumerate() {
         let ends = [".lora_a", ".lora_b"].map(|end| info.name.strip_suffix(end));
         let (which, base) = match ends {
@@ -146,29 +150,37 @@ fn read_pairs(file: &GgufFile) -> Result<Vec<FactorPair>> {
             [_, Some(base)] => (1, base),
             _ => return Err(AdapterError::NoFactor { tensor: info.name.clone() }.into()),
         };
-        found.entry(base).or_default()[which] = Some(read_factor(file, index)?);
+        found.entry(base).or_default()[which] = Some(index);
     }
     if found.is_empty() {
         return Err(AdapterError::Empty.into());
     }
-    let pair = |(tensor, factors): (&str, [Option<Factor>; 2])| match factors {
-        [Some(a), Some(b)] => check_rank(FactorPair {
-            tensor: tensor.to_owned(),
-            a_shape: a.shape,
-            b_shape: b.shape,
-            a: a.values,
-            b: b.values,
-        }),
+    let mut pair = |(tensor, factors): (&str, [Option<usize>; 2])| match factors {
+        [Some(a), Some(b)] => read_pair(file, tensor, [a, b], fits),
         [a, _] => {
             let [has, lacks] = if a.is_some() { ["lora_a", "lora_b"] } else { ["lora_b", "lora_a"] };
             let (tensor, missing) = (format!("{tensor}.{has}"), format!("{tensor}.{lacks}"));
             Err(AdapterError::Unpaired { tensor, missing }.into())
         }
     };
-    found.into_iter().map(pair).collect()
+    found.into_iter().map(&mut pair).collect()
 }
 
-fn read_factor(file: &GgufFile, index: usize) -> Result<Factor> {
+/// The factors with these indices, once their dimensions are known to fit.
+fn read_pair(file: &GgufFile, tensor: &str, factors: [usize; 2], fits: &mut Fits<'_>) -> Result<FactorPair> {
+    let [a, b] = factors.map(|index| &file.tensors()[index].shape);
+    check_rank(tensor, [a, b])?;
+    fits(tensor, [a, b])?;
+    Ok(FactorPair {
+        tensor: tensor.to_owned(),
+        a_shape: a.clone(),
+        b_shape: b.clone(),
+        a: read_factor(file, factors[0])?,
+        b: read_factor(file, factors[1])?,
+    })
+}
+
+fn read_factor(file: &GgufFile, index: usize) -> Result<Vec<f32>> {
     let info = &file.tensors()[index];
     let bytes = file.bytes(index)?;
     let mut values = vec![0.0; info.elements()];
@@ -180,21 +192,19 @@ fn read_factor(file: &GgufFile, index: usize) -> Result<Factor> {
     if !values.iter().all(|v| v.is_finite()) {
         return Err(AdapterError::NotFinite { tensor: info.name.clone() }.into());
     }
-    Ok(Factor { shape: info.shape.clone(), values })
+    Ok(values)
 }
 
 /// Refuses factors that do not have one rank and one number of matrices.
-fn check_rank(pair: FactorPair) -> Result<FactorPair> {
-    let (a, b) = (&pair.a_shape, &pair.b_shape);
-    let expected = match (a.as_slice(), b.as_slice()) {
+fn check_rank(tensor: &str, [a, b]: [&[usize]; 2]) -> Result<()> {
+    let expected = match (a, b) {
         ([rank, _], [outputs, _]) => vec![*outputs, *rank],
         ([n, rank, _], [_, outputs, _]) => vec![*n, *outputs, *rank],
         ([n, rank, _], _) => vec![*n, 0, *rank],
         _ => vec![0, a.first().copied().unwrap_or(0)],
     };
     if *b == expected {
-        return Ok(pair);
+        return Ok(());
     }
-    let tensor = format!("{}.lora_b", pair.tensor);
-    Err(Error::Adapter(AdapterError::Shape { tensor, expected, got: b.clone() }))
+    Err(Error::Adapter(AdapterError::Shape { tensor: format!("{tensor}.lora_b"), expected, got: b.to_vec() }))
 }

@@ -24,17 +24,23 @@ pub struct LayerAdapter {
 }
 
 impl FfnAdapter {
-    /// The additions that exist, in the order of the fields.
-    pub fn parts(&self) -> impl Iterator<Item = &LowRank> {
-        [&self.gate, &self.up, &self.down].into_iter().flatten()
+    /// The addition to each matrix, in the order of the fields.
+    #[must_use]
+    pub fn places(&self) -> [Option<&LowRank>; 3] {
+        [&self.gate, &self.up, &self.down].map(Option::as_ref)
     }
 }
 
 impl LayerAdapter {
-    /// The additions that exist: attention first, routed experts last.
-    pub fn parts(&self) -> impl Iterator<Item = &LowRank> {
+    /// The addition to each matrix: attention first, routed experts last.
+    pub fn places(&self) -> impl Iterator<Item = Option<&LowRank>> {
         let networks = std::iter::once(&self.always).chain(&self.routed);
-        self.attention.parts().chain(networks.flat_map(FfnAdapter::parts))
+        self.attention.places().into_iter().chain(networks.flat_map(FfnAdapter::places))
+    }
+
+    /// The additions that exist, in the order of [`LayerAdapter::places`].
+    pub fn parts(&self) -> impl Iterator<Item = &LowRank> {
+        self.places().flatten()
     }
 
     /// The additions to routed expert `expert`.

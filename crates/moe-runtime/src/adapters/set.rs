@@ -8,7 +8,7 @@ use gguf_bitnet::{GgufFile, RowOrder};
 use tl_kernels::LowRank;
 
 use crate::adapters::error::AdapterError;
-use crate::adapters::file::{AdapterFile, FactorPair};
+use crate::adapters::file::{AdapterFile, FactorPair, read_pairs};
 use crate::adapters::layer::{FfnAdapter, LayerAdapter};
 use crate::error::Result;
 use crate::load::files::ModelFiles;
@@ -27,27 +27,31 @@ pub struct ScaledAdapter {
 pub struct AdapterSet {
     /// By layer of the model.
     layers: Vec<LayerAdapter>,
-    /// Whether a layer has additions.
-    changed: Vec<bool>,
     head: Option<LowRank>,
 }
 
 impl AdapterSet {
-    /// Reads adapters from their files and adds them up in this order. Reads the whole model where an adapter names the
-    /// model that it belongs to.
+    /// Reads adapters from their files and adds them up in this order. `identity` gives that of the model
+    /// ([`ModelFiles::identity`]) and is asked once, if an adapter names the model that it belongs to.
     ///
     /// # Errors
     /// A file that [`AdapterFile::read`] refuses, an adapter of another model, and additions that do not fit.
-    pub fn load(files: &ModelFiles, adapters: &[ScaledAdapter]) -> Result<AdapterSet> {
-        let read = |adapter: &ScaledAdapter| Ok((AdapterFile::read(&adapter.path)?, adapter.scale));
-        let parts = adapters.iter().map(read).collect::<Result<Vec<_>>>()?;
+    pub fn load(
+        files: &ModelFiles,
+        adapters: &[ScaledAdapter],
+        identity: &mut dyn FnMut() -> Result<String>,
+    ) -> Result<AdapterSet> {
         let mut set = AdapterSet::empty(files);
-        let mut identity = None;
-        for ((part, scale), ScaledAdapter { path, .. }) in parts.iter().zip(adapters) {
-            check_model(part, files, &mut identity).map_err(|error| error.in_model(path))?;
-            set.add(files, part, *scale).map_err(|error| error.in_model(path))?;
+        let mut known = None;
+        let mut add = |file: &GgufFile, scale: f32| {
+            let mut part = AdapterFile::without_pairs(file)?;
+            check_model(&part, files, identity, &mut known)?;
+            part.pairs = read_pairs(file, &mut |tensor, shapes| check_shapes(files, tensor, shapes).map(drop))?;
+            set.add(files, &part, scale)
+        };
+        for ScaledAdapter { path, scale } in adapters {
+            add(&GgufFile::open(path)?, *scale).map_err(|error| error.in_model(path))?;
         }
-        set.mark_changed();
         Ok(set)
     }
 
@@ -60,7 +64,6 @@ impl AdapterSet {
         for (part, scale) in adapters {
             set.add(files, part, *scale)?;
         }
-        set.mark_changed();
         Ok(set)
     }
 
@@ -79,16 +82,12 @@ impl AdapterSet {
 
     fn empty(files: &ModelFiles) -> AdapterSet {
         let layers = vec![LayerAdapter::default(); files.config.n_layers];
-        AdapterSet { layers, changed: Vec::new(), head: None }
-    }
-
-    fn mark_changed(&mut self) {
-        self.changed = self.layers.iter().map(|layer| layer.parts().next().is_some()).collect();
+        AdapterSet { layers, head: None }
     }
 
     /// The additions of layer `index`; `None` for a layer that stays as it is.
     pub(crate) fn layer(&self, index: usize) -> Option<&LayerAdapter> {
-        self.layers.get(index).filter(|_| self.changed[index])
+        self.layers.get(index).filter(|layer| layer.parts().next().is_some())
     }
 
     /// The addition to the head.
@@ -102,13 +101,26 @@ impl AdapterSet {
         self.layers.iter().flat_map(LayerAdapter::parts).chain(&self.head).map(LowRank::bytes).sum()
     }
 
+    /// A hash of all additions and their places: sets of equal hash compute the same bits.
+    #[must_use]
+    pub fn identity(&self) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(b"craftsman adapter set 1\n").update(&(self.layers.len() as u64).to_le_bytes());
+        for layer in &self.layers {
+            hasher.update(&(layer.routed.len() as u64).to_le_bytes());
+            layer.places().for_each(|place| hash_place(&mut hasher, place));
+        }
+        hash_place(&mut hasher, self.head());
+        *hasher.finalize().as_bytes()
+    }
+
     fn add(&mut self, files: &ModelFiles, adapter: &AdapterFile, scale: f32) -> Result<()> {
         if !scale.is_finite() {
             return Err(AdapterError::Scale { name: "scale", value: scale }.into());
         }
         for pair in &adapter.pairs {
-            let shape = target_shape(files, pair)?;
-            let additions = additions(pair, &shape, scale * adapter.scale(pair.rank()))?;
+            let matrix = check_shapes(files, &pair.tensor, [&pair.a_shape, &pair.b_shape])?;
+            let additions = additions(pair, matrix, scale * adapter.scale(pair.rank()))?;
             let places = self.places(files, &pair.tensor)?;
             for (place, addition) in places.into_iter().zip(additions) {
                 if addition.is_zero() {
@@ -155,55 +167,83 @@ impl AdapterSet {
     }
 }
 
-/// The dimensions of the model's tensor that a pair is added to.
-fn target_shape(files: &ModelFiles, pair: &FactorPair) -> Result<Vec<usize>> {
-    let tensor = || pair.tensor.clone();
-    let found = files.catalog.find(&pair.tensor).ok_or_else(|| AdapterError::NoTensor { tensor: tensor() })?;
-    // Rows that are read in another order than they are stored in would need the same of the second factor.
-    if found.parts.iter().any(|part| part.order != RowOrder::AsStored) {
-        return Err(AdapterError::Unsupported { tensor: tensor() }.into());
-    }
-    Ok(found.shape.clone())
+/// A matrix that takes an addition, or each matrix of a stack.
+struct Target {
+    outputs: usize,
+    inputs: usize,
+    rank: usize,
 }
 
-/// The additions of a pair to a matrix, or to each matrix of a stack, of this shape.
-fn additions(pair: &FactorPair, shape: &[usize], scale: f32) -> Result<Vec<LowRank>> {
-    let (stack, outputs, inputs) = match *shape {
-        [outputs, inputs] => (None, outputs, inputs),
-        [n, outputs, inputs] => (Some(n), outputs, inputs),
-        _ => return Err(AdapterError::Unsupported { tensor: pair.tensor.clone() }.into()),
+/// The matrix of the model that factors of these dimensions are added to; refuses dimensions that do not fit it.
+fn check_shapes(files: &ModelFiles, tensor: &str, [a, b]: [&[usize]; 2]) -> Result<Target> {
+    let name = || tensor.to_owned();
+    let found = files.catalog.find(tensor).ok_or_else(|| AdapterError::NoTensor { tensor: name() })?;
+    // Rows that are read in another order than they are stored in would need the same of the second factor.
+    if found.parts.iter().any(|part| part.order != RowOrder::AsStored) {
+        return Err(AdapterError::Unsupported { tensor: name() }.into());
+    }
+    let (stack, [outputs, inputs]) = match *found.shape {
+        [outputs, inputs] => (None, [outputs, inputs]),
+        [n, outputs, inputs] => (Some(n), [outputs, inputs]),
+        _ => return Err(AdapterError::Unsupported { tensor: name() }.into()),
     };
-    let rank = pair.rank();
-    let limit = outputs.min(inputs);
+    let (rank, limit) = (b.last().copied().unwrap_or(0), outputs.min(inputs));
     if !(1..=limit).contains(&rank) {
-        return Err(AdapterError::Rank { tensor: pair.tensor.clone(), rank, limit }.into());
+        return Err(AdapterError::Rank { tensor: name(), rank, limit }.into());
     }
     let of_stack = |shape: [usize; 2]| stack.into_iter().chain(shape).collect::<Vec<_>>();
-    let factors = [
-        (".lora_a", &pair.a_shape, &pair.a, of_stack([rank, inputs])),
-        (".lora_b", &pair.b_shape, &pair.b, of_stack([outputs, rank])),
-    ];
-    for (end, got, values, expected) in factors {
-        if *got != expected || values.len() != expected.iter().product::<usize>() {
-            let tensor = format!("{}{end}", pair.tensor);
-            return Err(AdapterError::Shape { tensor, expected, got: got.clone() }.into());
+    for (end, got, expected) in [(".lora_a", a, of_stack([rank, inputs])), (".lora_b", b, of_stack([outputs, rank]))] {
+        if *got != expected {
+            return Err(AdapterError::Shape { tensor: format!("{tensor}{end}"), expected, got: got.to_vec() }.into());
+        }
+    }
+    Ok(Target { outputs, inputs, rank })
+}
+
+/// The additions of a pair to a matrix, or to each matrix of a stack.
+fn additions(pair: &FactorPair, target: Target, scale: f32) -> Result<Vec<LowRank>> {
+    let Target { outputs, inputs, rank } = target;
+    for (end, shape, values) in [(".lora_a", &pair.a_shape, &pair.a), (".lora_b", &pair.b_shape, &pair.b)] {
+        if values.len() != shape.iter().product::<usize>() {
+            let (tensor, expected, got) = (format!("{}{end}", pair.tensor), shape.clone(), vec![values.len()]);
+            return Err(AdapterError::Shape { tensor, expected, got }.into());
         }
     }
     let matrices = pair.a.chunks_exact(rank * inputs).zip(pair.b.chunks_exact(outputs * rank));
     matrices.map(|(a, b)| Ok(LowRank::new(inputs, outputs, a, b, scale)?)).collect()
 }
 
-/// Refuses an adapter that was made for another model. `identity` keeps the identity of this one, which takes a while.
-fn check_model(adapter: &AdapterFile, files: &ModelFiles, identity: &mut Option<String>) -> Result<()> {
+/// Takes in an addition, or that there is none.
+fn hash_place(hasher: &mut blake3::Hasher, place: Option<&LowRank>) {
+    hasher.update(&[u8::from(place.is_some())]);
+    for factor in place.iter().flat_map(|addition| addition.factors()) {
+        hasher.update(&(factor.len() as u64).to_le_bytes());
+        for values in factor.chunks(256) {
+            let mut bytes = [0; 4 * 256];
+            for (bytes, value) in bytes.chunks_exact_mut(4).zip(values) {
+                bytes.copy_from_slice(&value.to_le_bytes());
+            }
+            hasher.update(&bytes[..4 * values.len()]);
+        }
+    }
+}
+
+/// Refuses an adapter that was made for another model. `known` keeps the identity of this one, which takes a while.
+fn check_model(
+    adapter: &AdapterFile,
+    files: &ModelFiles,
+    identity: &mut dyn FnMut() -> Result<String>,
+    known: &mut Option<String>,
+) -> Result<()> {
     let architecture = files.config.arch.gguf_name;
     if adapter.architecture != architecture {
         let (adapter, model) = (adapter.architecture.clone(), architecture.to_owned());
         return Err(AdapterError::Architecture { adapter, model }.into());
     }
     let Some(made_for) = &adapter.model else { return Ok(()) };
-    let model = match identity {
+    let model = match known {
         Some(known) => known,
-        None => identity.insert(files.identity(&mut |_, _| {})?),
+        None => known.insert(identity()?),
     };
     if made_for != model {
         return Err(AdapterError::OtherModel { adapter: short(made_for), model: short(model) }.into());

@@ -13,6 +13,7 @@
 use std::sync::Arc;
 
 use mla_attention::{CacheShape, CompressedMlaCache, Sequences};
+use ternary_core::ActMode;
 use tl_kernels::{ActivationBuffer, KernelSelected, Linear, Pool};
 
 use crate::adapters::set::AdapterSet;
@@ -37,9 +38,19 @@ pub struct CraftsmanModel {
     storage: StorageReport,
 }
 
+/// The products of a model, as its loader chose them: together with weights and configuration they decide its bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Products {
+    /// The activations of ternary, Q8_0 and Q6_K matrices.
+    pub activations: ActMode,
+    /// Whether ternary matrices multiply in floating point, in the order of training.
+    pub float: bool,
+}
+
 /// All weights of a model.
 #[derive(Debug)]
 pub(crate) struct ModelWeights {
+    pub(crate) products: Products,
     /// One row per token, `[vocab, hidden]`.
     pub(crate) embedding: Linear,
     pub(crate) layers: Vec<DecoderLayer>,
@@ -151,6 +162,12 @@ impl CraftsmanModel {
     #[must_use]
     pub fn layers(&self) -> &[DecoderLayer] {
         &self.weights.layers
+    }
+
+    /// How its matrices multiply.
+    #[must_use]
+    pub fn products(&self) -> Products {
+        self.weights.products
     }
 
     /// The kernel of each type of weights, with the result of its self-test.

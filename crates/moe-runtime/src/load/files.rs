@@ -158,8 +158,16 @@ impl ModelFiles {
     /// # Errors
     /// As [`gguf_bitnet::identity_of`].
     pub fn identity(&self, progress: &mut dyn FnMut(u64, u64)) -> Result<String> {
+        Ok(blake3::Hash::from_bytes(self.identity_bytes(progress)?).to_string())
+    }
+
+    /// As [`ModelFiles::identity`], the hash itself.
+    ///
+    /// # Errors
+    /// As [`ModelFiles::identity`].
+    pub fn identity_bytes(&self, progress: &mut dyn FnMut(u64, u64)) -> Result<[u8; 32]> {
         let metadata = self.gguf().map(GgufFile::metadata);
-        Ok(gguf_bitnet::identity_of(&**self.catalog.source(), metadata, progress)?.to_string())
+        Ok(*gguf_bitnet::identity_of(&**self.catalog.source(), metadata, progress)?.as_bytes())
     }
 
     /// The sampling that the model recommends.

@@ -15,7 +15,7 @@ use tl_kernels::{KernelSelector, Pool, SelectorOptions};
 
 use crate::error::Result;
 use crate::forward::layer::DecoderLayer;
-use crate::forward::model::{CraftsmanModel, ModelWeights};
+use crate::forward::model::{CraftsmanModel, ModelWeights, Products};
 use crate::load::files::ModelFiles;
 use crate::load::rows::RowReader;
 use crate::load::weights::WeightReader;
@@ -133,7 +133,9 @@ fn load_model(
     let reader = WeightReader::new(catalog, act_mode, &kernels).with_float_products(options.float_products);
     let rows = RowReader::of_model(reader, &config);
     let layers = (0..config.n_layers).map(|l| DecoderLayer::read(reader, &config, l));
+    let products = Products { activations: act_mode, float: options.float_products };
     let mut weights = ModelWeights {
+        products,
         embedding: rows.matrix("token_embd.weight")?,
         layers: layers.collect::<Result<_>>()?,
         final_norm: rows.vector("output_norm.weight")?,

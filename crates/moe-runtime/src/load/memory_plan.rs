@@ -63,8 +63,9 @@ impl MemoryPlan {
     #[must_use]
     pub fn with_sequences(mut self, config: &ModelConfig, n: usize) -> MemoryPlan {
         self.cache_bytes = self.cache_bytes.saturating_mul(n as u64);
+        // A step has a row of each sequence, which may be more than a chunk of a prompt.
         let more_logits = product(&[n.saturating_sub(LOGIT_ROWS), config.vocab, 4]);
-        self.scratch_bytes = self.scratch_bytes.saturating_add(more_logits);
+        self.scratch_bytes = self.scratch_bytes.max(scratch_bytes(config, n)).saturating_add(more_logits);
         self
     }
 

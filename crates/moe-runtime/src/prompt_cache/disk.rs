@@ -11,7 +11,8 @@
 //! The order of the last use survives in the files' times of modification, as a logical clock: a use sets the time of a
 //! file a little beyond the newest one that is known.
 //!
-//! **Invariant:** a file appears complete or not at all. A file that does not read back exactly is removed.
+//! **Invariant:** a file appears complete or not at all when a process is killed. Nothing waits for the disk: a file that a
+//! power failure left incomplete does not read back exactly, and such a file is removed.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -81,25 +82,29 @@ impl DiskBlocks {
     pub(super) fn keep(&mut self, names: &[BlockName], blocks: &[Arc<CacheBlock>]) {
         let most = self.files.room_for(blocks.first().map_or(0, |block| file_bytes(block.layout()) as u64));
         let names = &names[..names.len().min(most)];
-        self.touch(names);
+        // Files that are held already are used before others are written, so that they are not removed to make room.
+        for name in names {
+            self.files.get(name);
+        }
         for (name, block) in names.iter().zip(blocks) {
             if !self.files.contains(name) && !self.write(name, block) {
                 break;
             }
         }
-        self.touch(names);
-    }
-
-    /// Counts a use of the files that are known, the first one last.
-    fn touch(&mut self, names: &[BlockName]) {
         for name in names.iter().rev() {
             if self.files.get(name).is_some() {
-                self.newest += Duration::from_millis(1);
-                // A time that cannot be set costs the file its place in the order, no more.
-                let file = File::options().append(true).open(file_of(&self.dir, name));
-                let _ = file.and_then(|file| file.set_modified(self.newest));
+                self.touch(name);
             }
         }
+    }
+
+    /// Sets the time of a file beyond the newest one. A time that cannot be set costs the file its place in the order, no
+    /// more.
+    fn touch(&mut self, name: &BlockName) {
+        let Some(newest) = self.newest.checked_add(Duration::from_millis(1)) else { return };
+        self.newest = newest;
+        let file = File::options().append(true).open(file_of(&self.dir, name));
+        let _ = file.and_then(|file| file.set_modified(newest));
     }
 
     /// The block under `name`; `None` for a file that is not there or not whole.
@@ -140,7 +145,7 @@ impl DiskBlocks {
             make_folder(path.parent().unwrap_or(&self.dir))?;
             let mut file = NewFile::create(&path)?;
             file.write_all(&self.buffer)?;
-            Ok(file.publish()?)
+            Ok(file.publish_unsynced()?)
         };
         if let Err(error) = write() {
             tracing::warn!(path = %path.display(), %error, "a block of the prompt cache was not written");

@@ -4,12 +4,12 @@ use std::fmt::{self, Write};
 use std::sync::Arc;
 
 use mla_attention::{CacheLayout, CompressedMlaCache};
-use ternary_core::ActMode;
 
-use crate::models::config::ModelConfig;
+use crate::adapters::set::AdapterSet;
+use crate::forward::model::CraftsmanModel;
 
 /// The bytes that are hashed first. The number is that of the layout of blocks in `mla_attention`.
-const DOMAIN: &str = "craftsman prompt cache 1";
+const DOMAIN: &str = "craftsman prompt cache 2";
 
 /// The name of a block of a prompt: a hash of the name before it and of the block's tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -42,32 +42,47 @@ impl fmt::Display for BlockName {
 /// Everything but the tokens that decides the bits of a cache.
 #[derive(Clone, Debug)]
 pub struct PromptKey {
+    /// The name that stands for all but the adapters.
+    plain: BlockName,
     root: BlockName,
     layout: Arc<CacheLayout>,
 }
 
 impl PromptKey {
-    /// The key of a model with this identity (a hash that changes when the weights do), run with these activations, caches
-    /// and adapter.
+    /// The key of a model with this identity (a hash that changes when the weights do), run with caches of this layout and
+    /// these adapters.
     #[must_use]
     pub fn new(
         identity: &[u8; 32],
-        config: &ModelConfig,
-        activations: ActMode,
+        model: &CraftsmanModel,
         layout: &Arc<CacheLayout>,
-        adapter: Option<&[u8; 32]>,
+        adapters: Option<&AdapterSet>,
     ) -> PromptKey {
         // The configuration counts although the identity covers the file: options change parts of it.
-        let mut text = format!("{DOMAIN} {}\n{config:?}\n{activations:?}\n", env!("CARGO_PKG_VERSION"));
+        let (config, products) = (model.config(), model.products());
+        let mut text = format!("{DOMAIN} {}\n{config:?}\n{products:?}\n", env!("CARGO_PKG_VERSION"));
         let shapes = layout.shapes().try_for_each(|shape| writeln!(text, "{shape} {}", layout.cache_type()));
         shapes.expect("writing to a string succeeds");
         let mut hasher = blake3::Hasher::new();
         hasher.update(&(text.len() as u64).to_le_bytes());
         hasher.update(text.as_bytes());
         hasher.update(identity);
-        hasher.update(&[u8::from(adapter.is_some())]);
-        hasher.update(adapter.unwrap_or(&[0; 32]));
-        PromptKey { root: BlockName(*hasher.finalize().as_bytes()), layout: layout.clone() }
+        let plain = BlockName(*hasher.finalize().as_bytes());
+        PromptKey { plain, root: plain, layout: layout.clone() }.with_adapters(adapters)
+    }
+
+    /// The key of the same model and caches, run with these adapters in place of others.
+    #[must_use]
+    pub fn with_adapters(self, adapters: Option<&AdapterSet>) -> PromptKey {
+        let root = match adapters {
+            None => self.plain,
+            Some(set) => {
+                let mut hasher = blake3::Hasher::new();
+                hasher.update(&self.plain.0).update(&set.identity());
+                BlockName(*hasher.finalize().as_bytes())
+            }
+        };
+        PromptKey { root, ..self }
     }
 
     /// The layout of the blocks.

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use mla_attention::{CacheType, CompressedMlaCache};
 
-use crate::adapters::set::AdapterSet;
 use crate::error::Result;
 use crate::forward::model::CraftsmanModel;
 use crate::load::files::ModelFiles;
@@ -14,7 +13,7 @@ use crate::load::loader::LoadOptions;
 use crate::models::registry::architecture_names;
 use crate::prompt_cache::{PromptCache, PromptKey};
 use crate::sessions::backend::{InferenceBackend, OnText, Prompt};
-use crate::sessions::generate::{GenerateOptions, Generation};
+use crate::sessions::generate::{GenerateOptions, Generation, Listeners};
 use crate::sessions::sampler::Sampler;
 use crate::sessions::session::Session;
 use crate::text::tokenizer::{ControlTokens, TextStream, Tokenizer};
@@ -28,10 +27,10 @@ pub struct CraftsmanBackend {
     session: Session,
     /// The tokens that the session holds.
     held: Vec<u32>,
-    /// Beginnings of prompts that earlier runs computed, without adapters.
+    /// How often the adapters had changed when the first of these tokens was computed; `None` while there is none.
+    held_since: Option<u64>,
+    /// Beginnings of prompts that earlier runs computed, and the key of those with the adapters of `held_since`.
     prompts: Option<(PromptCache, PromptKey)>,
-    /// The adapters that the tokens were computed with.
-    held_with: Option<Arc<AdapterSet>>,
 }
 
 impl CraftsmanBackend {
@@ -39,14 +38,14 @@ impl CraftsmanBackend {
     #[must_use]
     pub fn new(mut session: Session, tokenizer: Tokenizer) -> CraftsmanBackend {
         session.reset();
-        CraftsmanBackend { tokenizer, session, held: Vec::new(), prompts: None, held_with: None }
+        CraftsmanBackend { tokenizer, session, held: Vec::new(), held_since: None, prompts: None }
     }
 
     /// The same backend, which takes the beginnings of prompts from a cache and leaves there what it computes. The key is
-    /// that of the session's model and cache.
+    /// that of the session's model and cache; the adapters in it count only until the session's own are known.
     #[must_use]
     pub fn with_prompt_cache(self, prompts: Option<(PromptCache, PromptKey)>) -> CraftsmanBackend {
-        CraftsmanBackend { prompts, ..self }
+        CraftsmanBackend { prompts, held_since: None, ..self }
     }
 
     /// The tokenizer of the model.
@@ -79,14 +78,15 @@ impl CraftsmanBackend {
     /// Brings the session to the longest beginning of `prompt` that it or the prompt cache holds, at most all but the last
     /// token, and returns its length. Tokens that were computed with other adapters than the next ones are none of them.
     fn resume(&mut self, prompt: &[u32]) -> Result<usize> {
-        let adapters = self.session.adapters().current();
-        if self.held_with.as_ref().map(Arc::as_ptr) != adapters.as_ref().map(Arc::as_ptr) {
+        let (changes, adapters) = self.session.adapters().counted();
+        if self.held_since != Some(changes) {
             self.held.clear();
-            self.held_with = adapters;
+            self.held_since = Some(changes);
+            self.prompts = self.prompts.take().map(|(cache, key)| (cache, key.with_adapters(adapters.as_deref())));
         }
         let equal = self.held.iter().zip(prompt).take_while(|(a, b)| a == b).count();
         let common = equal.min(prompt.len().saturating_sub(1));
-        if let Some((cache, key)) = self.prompts.as_mut().filter(|_| self.held_with.is_none()) {
+        if let Some((cache, key)) = &mut self.prompts {
             let own = self.session.cache().full_blocks();
             let prefix = cache.prefix(key, prompt, &own[..own.len().min(common / CompressedMlaCache::BLOCK)]);
             let tokens = prefix.tokens();
@@ -100,6 +100,13 @@ impl CraftsmanBackend {
         self.session.truncate(common);
         self.held.truncate(common);
         Ok(common)
+    }
+}
+
+/// Leaves the full blocks of `cache`, whose first tokens are `tokens`, in a prompt cache.
+fn keep(prompts: &mut Option<(PromptCache, PromptKey)>, tokens: &[u32], cache: &CompressedMlaCache) {
+    if let Some((prompts, key)) = prompts {
+        prompts.insert(key, tokens, cache.full_blocks());
     }
 }
 
@@ -137,22 +144,31 @@ impl InferenceBackend for CraftsmanBackend {
         let shown = if prompt.opens_thought() { ControlTokens::Markup } else { ControlTokens::Hide };
         sampler.begin_answer(prompt.thought().and_then(|[_, end]| self.tokenizer.token_to_id(end)));
         let mut text = TextStream::new(shown);
-        let tokenizer = &self.tokenizer;
+        let CraftsmanBackend { tokenizer, session, prompts, held_since, .. } = self;
+        let slot = session.adapters().clone();
+        // A process that is killed during a long answer leaves its prompt.
+        let mut on_prompt = |cache: &CompressedMlaCache| {
+            if *held_since == Some(slot.counted().0) {
+                keep(prompts, &tokens, cache);
+            }
+        };
         let mut on_token = |token| match text.push(tokenizer, token) {
             piece if piece.is_empty() => ControlFlow::Continue(()),
             piece => on_text(&piece),
         };
-        let generation = self.session.generate(&tokens[common..], &options, sampler, &mut (), &mut on_token)?;
+        let listeners = Listeners { on_token: &mut on_token, on_prompt: &mut on_prompt };
+        let generation = session.generate_for(&tokens[common..], &options, sampler, &mut (), listeners)?;
         self.held.extend_from_slice(&tokens[common..]);
         self.held.extend_from_slice(&generation.tokens);
         self.held.truncate(self.session.len());
-        if let Some((cache, key)) = self.prompts.as_mut().filter(|_| self.held_with.is_none()) {
-            cache.insert(key, &self.held, self.session.cache().full_blocks());
-        }
         let rest = text.finish();
         if !rest.is_empty() {
             // The answer has ended, so a request of the callback to end it has no effect.
             let _ = on_text(&rest);
+        }
+        // Positions that were computed while the adapters changed have no name.
+        if self.held_since == Some(self.session.adapters().counted().0) {
+            keep(&mut self.prompts, &self.held, self.session.cache());
         }
         Ok(generation)
     }

@@ -3,6 +3,8 @@
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
+use mla_attention::CompressedMlaCache;
+
 use crate::error::{Error, Result};
 use crate::forward::taps::Taps;
 use crate::sessions::error::SessionError;
@@ -125,6 +127,14 @@ pub struct Generation {
     pub statistics: Statistics,
 }
 
+/// The callbacks of an answer.
+pub(crate) struct Listeners<'a> {
+    /// Gets each token of the answer as it comes, and may break.
+    pub(crate) on_token: &'a mut dyn FnMut(u32) -> ControlFlow<()>,
+    /// Gets the cache with all positions of the prompt, behind the first token of an answer that goes on.
+    pub(crate) on_prompt: &'a mut dyn FnMut(&CompressedMlaCache),
+}
+
 impl Session {
     /// Appends `prompt`, then token after token until a stop token, a limit, a loop, the callback or the interrupt ends
     /// the answer. `on_token` gets each token of the answer as it comes and may break. An interrupt while the prompt is read
@@ -141,6 +151,18 @@ impl Session {
         sampler: &mut Sampler,
         taps: &mut T,
         on_token: &mut dyn FnMut(u32) -> ControlFlow<()>,
+    ) -> Result<Generation> {
+        self.generate_for(prompt, options, sampler, taps, Listeners { on_token, on_prompt: &mut |_| {} })
+    }
+
+    /// As [`Session::generate`], for one more listener.
+    pub(crate) fn generate_for<T: Taps>(
+        &mut self,
+        prompt: &[u32],
+        options: &GenerateOptions,
+        sampler: &mut Sampler,
+        taps: &mut T,
+        Listeners { on_token, on_prompt }: Listeners<'_>,
     ) -> Result<Generation> {
         // The clock is read for the statistics only; nothing below depends on it.
         let start = Clock::start();
@@ -172,6 +194,9 @@ impl Session {
             tokens.push(token);
             if on_token(token).is_break() {
                 break StopReason::Callback;
+            }
+            if tokens.len() == 1 {
+                on_prompt(self.cache());
             }
             if let Some(found) = detector.push(token) {
                 break StopReason::Loop(found);

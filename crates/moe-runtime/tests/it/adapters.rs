@@ -26,7 +26,7 @@ fn is_supported(tensor: &LogicalTensor) -> bool {
 }
 
 /// Random additions of `rank` to all matrices that take them.
-fn adapter(files: &ModelFiles, rank: usize, seed: u64) -> AdapterFile {
+pub(crate) fn adapter(files: &ModelFiles, rank: usize, seed: u64) -> AdapterFile {
     let mut random = SplitMix64::new(seed);
     let mut numbers =
         |n: usize, size: f64| -> Vec<f32> { (0..n).map(|_| ((random.next_f64() - 0.5) * size) as f32).collect() };
@@ -194,6 +194,44 @@ fn adapters_are_swapped_between_the_steps_of_a_session() {
 }
 
 #[test]
+fn the_identity_of_a_set_covers_numbers_strengths_and_places() {
+    let files = open("glm-tiny");
+    let identity = |file: &AdapterFile, scale| AdapterSet::new(&files, &[(file, scale)]).expect("it fits").identity();
+    let whole = adapter(&files, 2, 1);
+    let own = identity(&whole, 1.0);
+    assert_eq!(identity(&whole.clone(), 1.0), own);
+    let mut number = whole.clone();
+    number.pairs[0].b[0] += 1.0;
+    // The same numbers at another matrix of the same shape.
+    let find = |name: &str| whole.pairs.iter().position(|pair| pair.tensor == name).expect("the model has it");
+    let (gate, up) = (find("blk.1.ffn_gate_exps.weight"), find("blk.1.ffn_up_exps.weight"));
+    let only = |at: usize, name: usize| {
+        let pair = FactorPair { tensor: whole.pairs[name].tensor.clone(), ..whole.pairs[at].clone() };
+        AdapterFile { pairs: vec![pair], ..whole.clone() }
+    };
+    let all = [own, identity(&whole, 0.5), identity(&number, 1.0), identity(&only(gate, gate), 1.0)];
+    let all: std::collections::BTreeSet<_> = all.into_iter().chain([identity(&only(gate, up), 1.0)]).collect();
+    assert_eq!(all.len(), 5);
+}
+
+#[test]
+fn the_identity_of_the_model_is_asked_once_and_only_if_it_counts() {
+    let (files, dir) = (open("glm-tiny"), tempfile::tempdir().expect("a temporary directory"));
+    let path = dir.path().join("adapter.gguf");
+    let own = files.identity(&mut |_, _| {}).expect("the model reads");
+    for (model, want) in [(None, 0), (Some(own.clone()), 1)] {
+        AdapterFile { model, ..adapter(&files, 2, 1) }.write(&path, TensorType::F32).expect("it is written");
+        let mut asked = 0;
+        let mut identity = || {
+            asked += 1;
+            Ok(own.clone())
+        };
+        AdapterSet::load(&files, &[ScaledAdapter::new(&path), ScaledAdapter::new(&path)], &mut identity).expect("fits");
+        assert_eq!(asked, want);
+    }
+}
+
+#[test]
 fn a_step_computes_with_one_set_while_another_thread_swaps() {
     let (files, tokens) = (open("glm-tiny"), read_case("glm-tiny").tokens);
     let model = load(&files, &options());
@@ -228,7 +266,8 @@ fn a_file_gives_back_what_was_written() {
     let adapter = AdapterFile { model, ..adapter(&files, 2, 1) };
     adapter.write(&path, TensorType::F32).expect("it is written");
     assert_eq!(AdapterFile::read(&path).expect("it reads"), adapter);
-    let from_file = AdapterSet::load(&files, &[ScaledAdapter::new(&path)]).expect("it fits");
+    let from_file = AdapterSet::load(&files, &[ScaledAdapter::new(&path)], &mut || files.identity(&mut |_, _| {}))
+        .expect("it fits");
     assert_eq!(from_file, AdapterSet::new(&files, &[(&adapter, 1.0)]).expect("it fits"));
     // Half precision costs half the bytes and keeps three digits.
     adapter.write(&path, TensorType::F16).expect("it is written");
@@ -297,9 +336,19 @@ fn adapters_that_do_not_fit_are_refused() {
     ];
     for (adapter, part) in strangers {
         adapter.write(&path, TensorType::F32).expect("it is written");
-        let refused = AdapterSet::load(&files, &[ScaledAdapter::new(&path)]).expect_err("a stranger").to_string();
+        let refused = AdapterSet::load(&files, &[ScaledAdapter::new(&path)], &mut || files.identity(&mut |_, _| {}))
+            .expect_err("a stranger")
+            .to_string();
         assert!(refused.contains(part) && refused.contains("adapter.gguf"), "{refused}");
     }
+    // Dimensions are compared with the model's before a number is read.
+    let FactorPair { tensor, a_shape, b_shape, .. } = &whole.pairs[0];
+    let (names, wide) = ([".lora_a", ".lora_b"].map(|end| format!("{tensor}{end}")), [a_shape[0], a_shape[1] + 1]);
+    let keys = [("general.type", "adapter"), ("adapter.type", "lora"), ("general.architecture", &whole.architecture)];
+    write(&path, &keys, &[(&names[0], &wide, f32::NAN), (&names[1], b_shape, 1.0)]);
+    let refused = AdapterSet::load(&files, &[ScaledAdapter::new(&path)], &mut || unreachable!("no model is named"));
+    let refused = refused.expect_err("another shape").to_string();
+    assert!(refused.contains("the model asks for"), "{refused}");
 }
 
 /// Name, shape and the one value of a tensor.

@@ -1,23 +1,26 @@
 //! Prompts resume from blocks in memory and on disk with the bits of fresh ones; whatever is wrong with a block is a miss.
 
+use std::fs::File;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use mla_attention::{CacheType, CompressedMlaCache};
+use moe_runtime::adapters::{AdapterSet, AdapterSlot};
 use moe_runtime::{
     CraftsmanBackend, CraftsmanModel, DiskOptions, GenerateOptions, InferenceBackend, LoadOptions, LoopConfig,
     ModelFiles, Prompt, PromptCache, PromptCacheOptions, PromptKey, Sampler, SamplerConfig, Session,
 };
 use ternary_core::ActMode;
 
-use crate::golden::load_changed;
+use crate::adapters::adapter;
+use crate::golden::{case, load_changed, options};
 
 const TYPES: [CacheType; 3] = [CacheType::F32, CacheType::F16, CacheType::I8];
 
-fn key(session: &Session, identity: u8, adapter: Option<&[u8; 32]>) -> PromptKey {
-    let config = session.model().config();
-    PromptKey::new(&[identity; 32], config, ActMode::F32, session.cache().layout(), adapter)
+fn key(session: &Session, identity: u8, adapters: Option<&AdapterSet>) -> PromptKey {
+    PromptKey::new(&[identity; 32], session.model(), session.cache().layout(), adapters)
 }
 
 fn tokens(n: usize, seed: usize) -> Vec<u32> {
@@ -107,14 +110,29 @@ fn another_model_cache_type_activation_or_adapter_is_a_miss() {
     let mut cache = on_disk(dir.path(), u64::MAX);
     let int8 = session(&model, CacheType::I8);
     let changed = session(&load_changed("glm-tiny", |config| config.norm_eps *= 2.0), CacheType::F16);
-    let layout = writer.cache().layout();
-    let rounded = PromptKey::new(&[1; 32], model.config(), ActMode::A8Block, layout, None);
+    let files = ModelFiles::open(&case("glm-tiny")).expect("the case opens");
+    let loaded = |change: fn(&mut LoadOptions)| {
+        let mut options = options();
+        change(&mut options);
+        let model = Arc::new(CraftsmanModel::from_files(&files, &options).expect("the case loads"));
+        session(&model, CacheType::F16)
+    };
+    let equal = loaded(|_| {});
+    assert_eq!(cache.prefix(&key(&equal, 1, None), &tokens, &[]).tokens(), 128, "the same model, loaded once more");
+    let set = AdapterSet::new(&files, &[(&adapter(&files, 2, 1), 1.0)]).expect("it fits");
+    let stronger = AdapterSet::new(&files, &[(&adapter(&files, 2, 1), 2.0)]).expect("it fits");
+    let adapted = key(&writer, 1, Some(&set));
+    on_disk(dir.path(), u64::MAX).insert(&adapted, &tokens, &writer.cache().full_blocks()[..1]);
+    let mut cache = on_disk(dir.path(), u64::MAX);
+    assert_eq!(cache.prefix(&own.clone().with_adapters(Some(&set)), &tokens, &[]).tokens(), 64, "the same adapter");
+    assert_eq!(cache.prefix(&adapted.with_adapters(None), &tokens, &[]).tokens(), 128, "no adapter any more");
     let others = [
         ("another model", key(&writer, 2, None)),
         ("another cache type", key(&int8, 1, None)),
         ("another configuration", key(&changed, 1, None)),
-        ("an adapter", key(&writer, 1, Some(&[0; 32]))),
-        ("other activations", rounded),
+        ("another adapter", key(&writer, 1, Some(&stronger))),
+        ("other activations", key(&loaded(|options| options.act_mode = Some(ActMode::A8Block)), 1, None)),
+        ("products in floating point", key(&loaded(|options| options.float_products = true), 1, None)),
     ];
     for (what, other) in others {
         assert_eq!(cache.prefix(&other, &tokens, &[]).tokens(), 0, "{what}");
@@ -222,6 +240,77 @@ fn the_bounds_hold_and_the_least_recently_used_prompt_goes_from_its_end() {
     assert_eq!([0, 1, 2].map(|i| cache.prefix(&key, &prompts[i], &[]).tokens()), [64, 0, 64]);
 }
 
+#[test]
+fn a_file_from_the_end_of_time_is_used_as_any_other() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let model = load_changed("glm-tiny", |_| {});
+    let mut writer = session(&model, CacheType::F16);
+    let (key, tokens) = (key(&writer, 1, None), tokens(130, 1));
+    writer.prefill(&tokens, &mut ()).expect("it fits");
+    on_disk(dir.path(), u64::MAX).insert(&key, &tokens, writer.cache().full_blocks());
+    // The largest time that the system has; the file system may cut it down to its own.
+    let mut seconds = 1u64 << 62;
+    let latest = loop {
+        let time = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
+        let file = File::options().append(true).open(&block_files(dir.path())[0]).expect("the file opens");
+        if time.is_some_and(|time| file.set_modified(time).is_ok()) {
+            break time;
+        }
+        seconds /= 2;
+    };
+    assert!(latest > Some(SystemTime::now()));
+    let mut cache = on_disk(dir.path(), u64::MAX);
+    assert_eq!(cache.prefix(&key, &tokens, &[]).tokens(), 128);
+}
+
+/// A backend of the mini teacher with a folder of prompts and adapters.
+fn backend(model: &Arc<CraftsmanModel>, dir: Option<&Path>, slot: AdapterSlot) -> CraftsmanBackend {
+    let files = ModelFiles::open(&fixtures::path("craftsman-mini")).expect("the model opens");
+    let session = Session::new(model.clone(), 600, CacheType::I8).expect("a cache fits").with_adapters(slot);
+    let prompts = dir.map(|dir| (on_disk(dir, u64::MAX), key(&session, 7, None)));
+    CraftsmanBackend::new(session, files.tokenizer().expect("it has words")).with_prompt_cache(prompts)
+}
+
+#[test]
+fn prompts_with_an_adapter_are_kept_under_its_name_and_mixed_ones_under_none() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let files = ModelFiles::open(&fixtures::path("craftsman-mini")).expect("the model opens");
+    let model = Arc::new(CraftsmanModel::from_files(&files, &LoadOptions::default()).expect("the model loads"));
+    let set = || Some(Arc::new(AdapterSet::new(&files, &[(&adapter(&files, 2, 1), 1.0)]).expect("it fits")));
+    let loops = LoopConfig { max_period: 0, ..LoopConfig::default() };
+    let options = GenerateOptions { max_tokens: 80, loops, ..GenerateOptions::default() };
+    let prompt = "Who moved the table by the door, and how long is it? ".repeat(9);
+    // The answer to the prompt, and the number of tokens that were computed; `at_first` is called at its first text.
+    let answer = |backend: &mut CraftsmanBackend, mut at_first: Option<&mut dyn FnMut()>| {
+        let mut greedy = Sampler::new(SamplerConfig::greedy()).expect("greedy settings");
+        let mut on_text = |_: &str| {
+            at_first.take().into_iter().for_each(|f| f());
+            ControlFlow::Continue(())
+        };
+        let answer = backend.generate(Prompt::Raw(&prompt), &mut greedy, &options, &mut on_text).expect("it fits");
+        (answer.tokens, answer.statistics.prompt_tokens)
+    };
+    let [plain, with] = [None, set()].map(|set| answer(&mut backend(&model, None, AdapterSlot::new(set)), None).0);
+    assert_ne!(plain, with);
+    // Others are put in behind the first text: from then on the tokens are of neither.
+    let slot = AdapterSlot::default();
+    let mut mixed = backend(&model, Some(dir.path()), slot.clone());
+    let mut swap = || drop(slot.swap(set()));
+    let (other, all) = answer(&mut mixed, Some(&mut swap));
+    assert!(other != plain && block_files(dir.path()).is_empty(), "tokens of two sets have no name");
+    // Taken out again before the next call, the first set finds no token that it may take over.
+    slot.swap(None);
+    assert_eq!(answer(&mut mixed, None), (plain.clone(), all));
+    // Each set finds its own tokens in the folder, in another process too, and no others.
+    assert_eq!(answer(&mut backend(&model, Some(dir.path()), AdapterSlot::new(set())), None), (with.clone(), all));
+    drop(mixed);
+    // All tokens of the prompt were computed the first time.
+    let rest = all - (all - 1) / 64 * 64;
+    for (set, want) in [(None, plain), (set(), with)] {
+        assert_eq!(answer(&mut backend(&model, Some(dir.path()), AdapterSlot::new(set)), None), (want, rest));
+    }
+}
+
 /// A growing conversation: each turn computes what is new, on a fresh process too.
 #[test]
 fn twenty_turns_compute_only_what_is_new_and_a_restart_finds_them() {
@@ -232,7 +321,7 @@ fn twenty_turns_compute_only_what_is_new_and_a_restart_finds_them() {
     let n_ctx = 1500;
     let backend = |with_cache: bool| {
         let session = Session::new(model.clone(), n_ctx, CacheType::I8).expect("a cache fits");
-        let key = PromptKey::new(&[7; 32], model.config(), ActMode::A8Block, session.cache().layout(), None);
+        let key = key(&session, 7, None);
         let prompts = with_cache.then(|| (on_disk(dir.path(), u64::MAX), key));
         CraftsmanBackend::new(session, files.tokenizer().expect("it has words")).with_prompt_cache(prompts)
     };

@@ -272,6 +272,13 @@ fn the_memory_plan_counts_every_sequence() {
     let files = ModelFiles::open(&case("glm-tiny")).expect("the case opens");
     let one = MemoryPlan::new(&files.config, &files.catalog, 100, CacheType::I8, 64);
     let many = one.with_sequences(&files.config, 20);
+    // A step of more sequences than a chunk has tokens has a row of each.
+    let narrow = |chunk| MemoryPlan::new(&files.config, &files.catalog, 100, CacheType::I8, chunk);
+    let (rows, sequences) = (narrow(300), narrow(16).with_sequences(&files.config, 300));
+    assert!(
+        sequences.scratch_bytes > rows.scratch_bytes,
+        "the rows of a step of 300, and more logits than of a prompt"
+    );
     let cache = CompressedMlaCache::new(vec![files.config.cache_shape(); files.config.n_layers], 100, CacheType::I8)
         .expect("a small cache fits");
     let blocks = 2 * cache.layout().block_bytes() as u64;

@@ -75,7 +75,9 @@ fn an_adapter_brings_the_student_closer_to_its_teacher_on_held_out_text() {
     let path = dir.path().join("adapter.gguf");
     adapter.write(&path, TensorType::F16).unwrap();
     assert_eq!(AdapterFile::read(&path).unwrap(), adapter);
-    let set = Arc::new(AdapterSet::load(&student, &[ScaledAdapter::new(&path)]).unwrap());
+    let set = Arc::new(
+        AdapterSet::load(&student, &[ScaledAdapter::new(&path)], &mut || student.identity(&mut |_, _| {})).unwrap(),
+    );
     let (before, after) = (kl(&student, AdapterSlot::default()), kl(&student, AdapterSlot::new(Some(set))));
     assert!(after < 0.95 * before, "{after} of {before}");
     // The control: the same factors with each second one's sign turned make it worse.

@@ -77,6 +77,12 @@ impl LowRank {
         self.scales.len()
     }
 
+    /// All its numbers: the rows of `A` `[rank, inputs]`, the columns of `B` `[rank, outputs]`, one factor per rank.
+    #[must_use]
+    pub fn factors(&self) -> [&[f32]; 3] {
+        [&self.a, &self.b, &self.scales]
+    }
+
     /// Bytes of its numbers in memory.
     #[must_use]
     pub fn bytes(&self) -> u64 {

@@ -33,7 +33,7 @@ impl IdentifiedModel {
     /// The model with adapters, which make another model of it.
     pub(super) fn with_adapters(mut self, adapters: &AdapterArgs) -> Result<Self> {
         if !adapters.adapters.is_empty() {
-            self.adapters = adapters.slot(&self.files)?;
+            self.adapters = adapters.slot_of(&self.files, &self.id)?;
             self.id = adapted_identity(&self.id, &adapters.adapters)?;
         }
         Ok(self)
