@@ -36,7 +36,7 @@
 //!
 //! The items at the root are for programs that use a model: open it ([`ModelFiles`]), load it ([`CraftsmanModel`],
 //! [`LoadOptions`]), answer with it ([`InferenceBackend`], [`Conversation`], or [`Session`] for single steps over tokens,
-//! and [`Step`] for steps of many sequences).
+//! and [`Step`] for steps of many sequences, or [`Scheduler`] for many prompts at the same time).
 //! The public modules are for programs that look inside: [`models`] has the facts of the architectures, [`forward`] the
 //! layers of a forward pass and the taps that observe them, [`storage`] the choices of where weights lie in memory,
 //! [`adapters`] the additions to weights.
@@ -50,7 +50,7 @@
 //! | `text` | text to tokens and back: tokenizer, chat template, parser of answers |
 //! | `prompt_cache` | the computed beginnings of prompts, in memory and on disk |
 //! | `adapters` | low-rank additions to the matrices of a loaded model, swapped while it runs |
-//! | `sessions` | sequences over a model: step, session, sampler, answers, conversations, backends |
+//! | `sessions` | sequences over a model: step, session, sampler, answers, conversations, backends, and the scheduler of many |
 //!
 //! **Invariant:** the numbers of a token do not depend on how the prompt was cut into batches, nor on other sequences in its
 //! batch, nor on the thread count.
@@ -86,6 +86,10 @@ pub use sessions::grammar::{Grammar, GrammarCompiler, GrammarConstraint};
 pub use sessions::interrupt::Interrupt;
 pub use sessions::loops::{LoopConfig, LoopDetector, TokenLoop};
 pub use sessions::sampler::{Logprobs, Sampler, SamplerConfig, TokenConstraint, TokenLogprob};
+pub use sessions::scheduler::{
+    AnswerOptions, Job, JobEvent, JobQueue, JobStart, OnJobEvent, Priority, QueueLimits, QueueStatus, Refusal,
+    Scheduler, SchedulerOptions, StepReport, Work,
+};
 pub use sessions::scripted_backend::ScriptedBackend;
 pub use sessions::session::{LogitsSink, Session};
 pub use sessions::step::{Logits, Step, StepSegment};

@@ -10,6 +10,7 @@ pub(crate) mod grammar;
 pub(crate) mod interrupt;
 pub(crate) mod loops;
 pub(crate) mod sampler;
+pub(crate) mod scheduler;
 pub(crate) mod scripted_backend;
 pub(crate) mod session;
 pub(crate) mod step;

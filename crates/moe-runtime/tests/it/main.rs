@@ -25,6 +25,7 @@ mod packing;
 mod prompt_cache;
 mod readme;
 mod router;
+mod scheduler;
 mod segments;
 mod side_files;
 mod tables;

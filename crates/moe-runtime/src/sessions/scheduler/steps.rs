@@ -1,0 +1,327 @@
+//! The scheduler itself: fills slots from the queue, and computes one step of all of them at a time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mla_attention::{CacheType, CompressedMlaCache};
+
+use super::job::JobEvent;
+use super::job_queue::JobQueue;
+use super::limits::QueueLimits;
+use super::slot::Slot;
+use super::speed::{Rows, StepSpeed};
+use crate::adapters::set::AdapterSet;
+use crate::error::{Error, Result};
+use crate::forward::model::{CraftsmanModel, LOGIT_ROWS};
+use crate::prompt_cache::{PromptCache, PromptKey};
+use crate::sessions::generate::StopReason;
+use crate::sessions::step::{Logits, Step, StepSegment};
+
+/// Slots, queue, and the share of answers in a step.
+#[derive(Clone, Copy, Debug)]
+pub struct SchedulerOptions {
+    /// Sequences that run at the same time, at least 1.
+    pub slots: usize,
+    /// Tokens of a sequence.
+    pub n_ctx: usize,
+    /// Type of the numbers in the caches.
+    pub cache_type: CacheType,
+    /// Most rows of prompts in a step without answers.
+    pub chunk: usize,
+    /// Most rows of prompts in a step with answers.
+    pub prompt_rows: usize,
+    /// The share of the time of such a step that belongs to the answers, above 0 and at most 1: as many rows ride along as the
+    /// measured times allow.
+    pub decode_share: f64,
+    /// Limits of the queue.
+    pub limits: QueueLimits,
+}
+
+/// A step that was computed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StepReport {
+    /// Sequences that had rows in it.
+    pub sequences: usize,
+    /// Rows of prompts of all its sequences together.
+    pub prompt_rows: usize,
+    /// Rows of answers, one for each sequence that answers.
+    pub answer_rows: usize,
+}
+
+/// Runs the jobs of a [`JobQueue`] over one model.
+///
+/// ```
+/// use std::ops::ControlFlow;
+/// use std::sync::{Arc, Mutex};
+/// use std::time::Duration;
+/// use mla_attention::CacheType;
+/// use moe_runtime::{
+///     AnswerOptions, CraftsmanModel, Interrupt, Job, JobEvent, LoadOptions, LoopConfig, Priority, QueueLimits, Sampler,
+///     SamplerConfig, Scheduler, SchedulerOptions, Work,
+/// };
+///
+/// let model = CraftsmanModel::load(&fixtures::path("goldens/glm-tiny"), &LoadOptions::default())?;
+/// let limits = QueueLimits::default();
+/// let options = SchedulerOptions {
+///     slots: 2, n_ctx: 64, cache_type: CacheType::F16, chunk: 256, prompt_rows: 64, decode_share: 0.5, limits,
+/// };
+/// let mut scheduler = Scheduler::new(Arc::new(model), options)?;
+/// let tokens = Arc::new(Mutex::new(Vec::new()));
+/// let seen = tokens.clone();
+/// let sampler = Sampler::new(SamplerConfig::greedy())?;
+/// let (stop, loops) = (Vec::new(), LoopConfig::default());
+/// let answer = AnswerOptions { sampler, max_tokens: 5, stop, loops, prompt_logits: false };
+/// let job = Job {
+///     prompt: vec![1, 2, 3],
+///     work: Work::Answer(Box::new(answer)),
+///     priority: Priority::Interactive,
+///     affinity: String::new(),
+///     account: String::new(),
+///     interrupt: Interrupt::new(),
+///     on_event: Box::new(move |event| {
+///         if let JobEvent::Token { token, .. } = event {
+///             seen.lock().unwrap().push(token);
+///         }
+///         ControlFlow::Continue(())
+///     }),
+/// };
+/// scheduler.queue().submit(job, Duration::ZERO).expect("the queue is empty");
+/// while scheduler.advance(Duration::ZERO).is_some() {}
+/// assert_eq!(tokens.lock().unwrap().len(), 5);
+/// # Ok::<(), moe_runtime::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Scheduler {
+    queue: JobQueue,
+    options: SchedulerOptions,
+    step: Step,
+    /// The cache of each slot.
+    caches: Vec<CompressedMlaCache>,
+    slots: Vec<Slot>,
+    /// Beginnings of prompts beside those in the slots.
+    prompts: Option<(PromptCache, PromptKey)>,
+    speed: StepSpeed,
+    /// Starts of jobs so far.
+    uses: u64,
+    /// Slot and rows of each segment of the step.
+    segments: Vec<(usize, usize)>,
+}
+
+impl Scheduler {
+    /// A scheduler with empty slots.
+    ///
+    /// # Errors
+    /// A context that the model was not made for, and memory for the slots that cannot be had.
+    pub fn new(model: Arc<CraftsmanModel>, options: SchedulerOptions) -> Result<Scheduler> {
+        let n = options.slots.max(1);
+        let step = Step::new(model);
+        let caches = (0..n).map(|_| step.new_cache(options.n_ctx, options.cache_type)).collect::<Result<_>>()?;
+        let slots = std::iter::repeat_with(Slot::default).take(n).collect();
+        let (queue, speed) = (JobQueue::new(options.limits, n), StepSpeed::new(n));
+        Ok(Scheduler { queue, options, step, caches, slots, prompts: None, speed, uses: 0, segments: Vec::new() })
+    }
+
+    /// The same scheduler, which takes the beginnings of prompts from a cache and leaves there what it computes. The key is
+    /// that of the model, the caches and the adapters.
+    #[must_use]
+    pub fn with_prompt_cache(self, prompts: Option<(PromptCache, PromptKey)>) -> Scheduler {
+        Scheduler { prompts, ..self }
+    }
+
+    /// The same scheduler with adapters for all jobs.
+    #[must_use]
+    pub fn with_adapters(mut self, adapters: Option<Arc<AdapterSet>>) -> Scheduler {
+        self.step.set_adapters(adapters);
+        self
+    }
+
+    /// The queue that jobs are submitted to, from any thread.
+    #[must_use]
+    pub fn queue(&self) -> &JobQueue {
+        &self.queue
+    }
+
+    /// The layout of the caches, for the key of a prompt cache.
+    #[must_use]
+    pub fn cache_layout(&self) -> &Arc<mla_attention::CacheLayout> {
+        self.caches[0].layout()
+    }
+
+    /// Bytes of the prompt cache in memory and on disk.
+    #[must_use]
+    pub fn prompt_cache_bytes(&self) -> [u64; 2] {
+        self.prompts.as_ref().map_or([0; 2], |(cache, _)| cache.bytes())
+    }
+
+    /// Tokens that the slots hold, running and kept ones.
+    #[must_use]
+    pub fn held_tokens(&self) -> usize {
+        self.slots.iter().map(|slot| slot.held.len()).sum()
+    }
+
+    /// Computes one step of all jobs that have a slot, after giving free slots to jobs that wait; `None` when there is nothing
+    /// to compute. `now` is the time since some start, which never falls.
+    ///
+    /// An error of the step ends the jobs in it, whose owners get the error.
+    pub fn advance(&mut self, now: Duration) -> Option<StepReport> {
+        self.speed.ended(now);
+        self.queue.end_waiting(false);
+        self.end_interrupted(now);
+        self.fill(now);
+        let rows = self.add_segments(now);
+        if self.segments.is_empty() {
+            return None;
+        }
+        self.speed.begun(rows, now);
+        let report =
+            StepReport { sequences: self.segments.len(), prompt_rows: rows.prompts, answer_rows: rows.answers };
+        match self.step.run(&mut self.caches, &mut ()) {
+            Ok(()) => (0..self.segments.len()).for_each(|segment| self.take_result(segment, now)),
+            Err(error) => {
+                for (slot, _) in std::mem::take(&mut self.segments) {
+                    self.end(slot, Err(&error), now);
+                }
+            }
+        }
+        Some(report)
+    }
+
+    /// Ends all jobs, those that wait too.
+    pub fn end_all(&mut self, now: Duration) {
+        self.queue.end_waiting(true);
+        for slot in 0..self.slots.len() {
+            self.end(slot, Ok(StopReason::Interrupt), now);
+        }
+    }
+
+    fn end_interrupted(&mut self, now: Duration) {
+        for slot in 0..self.slots.len() {
+            if self.slots[slot].running.as_ref().is_some_and(|running| running.job.interrupt.is_raised()) {
+                self.end(slot, Ok(StopReason::Interrupt), now);
+            }
+        }
+    }
+
+    /// Gives free slots to jobs that wait: to each the slot that holds most of its prompt, or the one that was used longest
+    /// ago.
+    fn fill(&mut self, now: Duration) {
+        while self.slots.iter().any(|slot| slot.running.is_none()) {
+            let Some(job) = self.queue.pop() else { return };
+            let free = self.slots.iter().enumerate().filter(|(_, slot)| slot.running.is_none());
+            let best = free.max_by_key(|(_, slot)| (slot.common(&job.prompt), std::cmp::Reverse(slot.last_use)));
+            let Some((number, _)) = best else { return };
+            let config = self.step.model().config();
+            let sizes = (config.vocab, config.hidden);
+            let account = job.account.clone();
+            let slot = &mut self.slots[number];
+            self.uses += 1;
+            slot.last_use = self.uses;
+            let place = (number, &mut self.caches[number]);
+            if slot.begin(job, place, self.prompts.as_mut(), sizes, now).is_none() {
+                self.queue.finished(&account, 0, Duration::ZERO, now);
+            }
+        }
+    }
+
+    /// Adds the next rows of every job to the step.
+    fn add_segments(&mut self, now: Duration) -> Rows {
+        self.step.clear();
+        self.segments.clear();
+        let (mut rows, mut reading) = (Rows::default(), Vec::new());
+        for number in 0..self.slots.len() {
+            let slot = &self.slots[number];
+            let Some(running) = &slot.running else { continue };
+            if running.is_reading(slot.held.len()) {
+                reading.push((running.pending(slot.held.len()).len(), number));
+            } else if slot.held.len() >= self.options.n_ctx {
+                self.end(number, Ok(StopReason::ContextFull), now);
+            } else if self.add(number, 1, now) {
+                rows.answers += 1;
+            }
+        }
+        let SchedulerOptions { chunk, prompt_rows, decode_share, .. } = self.options;
+        let mut left = match rows.answers {
+            0 => chunk.max(1),
+            answers => self.speed.prompt_rows(answers, decode_share, prompt_rows),
+        };
+        // Prompts share the rows; what a short one leaves goes to the longer ones.
+        reading.sort_unstable();
+        for (done, &(pending, number)) in reading.iter().enumerate() {
+            let share = left.div_ceil(reading.len() - done);
+            let wants_logits = self.slots[number].running.as_ref().is_some_and(|r| r.wants_prompt_logits());
+            let most = if wants_logits { LOGIT_ROWS } else { usize::MAX };
+            let n = pending.min(share).min(most);
+            if n > 0 && self.add(number, n, now) {
+                left -= n;
+                rows.prompts += n;
+            }
+        }
+        rows
+    }
+
+    /// Adds `n` tokens of a slot to the step; whether they fit. A job that cannot go on is over.
+    fn add(&mut self, number: usize, n: usize, now: Duration) -> bool {
+        let slot = &self.slots[number];
+        let Some(running) = &slot.running else { return false };
+        let pending = running.pending(slot.held.len());
+        let logits = match (running.wants_prompt_logits(), n == pending.len()) {
+            (true, _) => Logits::All,
+            (false, true) => Logits::Last,
+            (false, false) => Logits::None,
+        };
+        let segment = StepSegment { cache: number, tokens: &pending[..n], logits, interrupt: &running.job.interrupt };
+        match self.step.add(&self.caches, &segment) {
+            Ok(_) => {
+                self.segments.push((number, n));
+                true
+            }
+            Err(error) => {
+                self.end(number, Err(&error), now);
+                false
+            }
+        }
+    }
+
+    /// Hands the result of a segment to its job.
+    fn take_result(&mut self, segment: usize, now: Duration) {
+        let (number, n) = self.segments[segment];
+        if self.step.is_interrupted(segment) {
+            return self.end(number, Ok(StopReason::Interrupt), now);
+        }
+        let slot = &mut self.slots[number];
+        let first = slot.held.len();
+        slot.extend(n, &self.caches[number], self.prompts.as_mut());
+        let Some(running) = &mut slot.running else { return };
+        let logits = self.step.logits(segment);
+        let vocab = self.step.model().config().vocab;
+        let was_reading = running.is_reading(first);
+        let mut over = None;
+        if was_reading {
+            over = running.read((first, n), logits, self.step.hidden(segment), vocab);
+        }
+        let result = if over.is_none() && !running.is_reading(slot.held.len()) {
+            running.go_on(&logits[logits.len().saturating_sub(vocab)..])
+        } else {
+            Ok(over)
+        };
+        match result {
+            Ok(None) => {}
+            Ok(Some(reason)) => self.end(number, Ok(reason), now),
+            Err(error) => self.end(number, Err(&error), now),
+        }
+    }
+
+    /// Takes the job out of a slot, whose sequence stays for the next one.
+    fn end(&mut self, number: usize, result: std::result::Result<StopReason, &Error>, now: Duration) {
+        let slot = &mut self.slots[number];
+        let Some(mut running) = slot.running.take() else { return };
+        let tokens = running.computed_tokens(slot.held.len());
+        self.queue.finished(&running.job.account, tokens, now.saturating_sub(running.started), now);
+        let event = match result {
+            Ok(reason) => JobEvent::Ended(reason),
+            Err(error) => JobEvent::Failed(error),
+        };
+        // The job is over, so a wish of its owner to end it has no effect.
+        let _ = running.tell(event);
+    }
+}
