@@ -4,6 +4,7 @@
 //! per figure, and appends the figures to `benches/record/<arch>/<date>.csv`. It fails when a figure misses its target.
 
 mod calibrate;
+mod clients;
 mod clock;
 mod embed;
 mod gates;
@@ -77,6 +78,8 @@ enum Name {
     Embed,
     /// SmolLM2-135M, fetched through pip: chat, ids and logits against others, perplexity, speed, ternary students.
     Real,
+    /// The Python packages of OpenAI and Anthropic, fetched through pip, against `bitnet serve`.
+    Clients,
     /// Every chat template of the folder DIR against Jinja2 as transformers sets it up.
     Templates,
 }
@@ -107,6 +110,10 @@ pub(crate) fn run(args: &Args) -> Outcome {
             Judged::Skipped => return Ok(()),
         },
         Name::Real => match real::prove(&mut proof, bitnet)? {
+            Judged::Measured => Ok(()),
+            Judged::Skipped => return Ok(()),
+        },
+        Name::Clients => match clients::prove(&mut proof, bitnet)? {
             Judged::Measured => Ok(()),
             Judged::Skipped => return Ok(()),
         },

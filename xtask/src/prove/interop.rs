@@ -17,14 +17,20 @@ pub(super) fn prove(proof: &mut Proof<'_>, binary: &Path) -> Outcome {
 
 /// Runs a script of `fixtures/interop` with more arguments, and takes the figures that it prints; other lines are shown.
 pub(super) fn script(proof: &mut Proof<'_>, binary: &Path, script: &str, more: &[&str]) -> Outcome {
+    let python = proof.options.python.clone();
+    script_of(&python, proof, binary, script, more)
+}
+
+/// As [`script`], with another Python than the one of the options.
+pub(super) fn script_of(python: &Path, proof: &mut Proof<'_>, binary: &Path, script: &str, more: &[&str]) -> Outcome {
     let path = repo::root().join("fixtures/interop").join(script);
-    let done = Command::new(&proof.options.python)
+    let done = Command::new(python)
         .args(["-B", arg(&path)?, "--bitnet", arg(binary)?, "--work", arg(&proof.work)?])
         .args(more)
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
         .output()
-        .map_err(|e| format!("cannot start {}: {e}; name a Python with --python", proof.options.python.display()))?;
+        .map_err(|e| format!("cannot start {}: {e}; name a Python with --python", python.display()))?;
     let text = String::from_utf8_lossy(&done.stdout);
     let mut stated = 0;
     for (verdict, rest) in text.lines().filter_map(|line| line.split_once(' ')) {

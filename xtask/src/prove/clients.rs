@@ -1,0 +1,34 @@
+//! `prove clients`: the Python packages `openai` and `anthropic` against `bitnet serve`.
+//!
+//! pip fetches them into an environment in the work folder; without Python's `venv`, pip or a network the proof is skipped.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use super::interop;
+use super::proof::{Judged, Proof};
+use crate::bitnet::arg;
+use crate::outcome::Outcome;
+use crate::repo;
+
+const PACKAGES: [&str; 2] = ["openai==3.57.0", "anthropic==2.14.0"];
+
+pub(super) fn prove(proof: &mut Proof<'_>, binary: impl FnOnce() -> Outcome<PathBuf>) -> Outcome<Judged> {
+    proof.need_disk(500_000_000)?;
+    let environment = proof.work.join("environment");
+    let python = environment.join("bin/python");
+    let is_there = done(&proof.options.python, &["-m", "venv", arg(&environment)?])
+        && done(&python, &[&["-m", "pip", "install", "--quiet"], &PACKAGES[..]].concat());
+    if !is_there {
+        let named = proof.options.python.display();
+        repo::say(&format!("SKIP clients: pip of {named} cannot fetch {}", PACKAGES.join(" and ")));
+        return Ok(Judged::Skipped);
+    }
+    interop::script_of(&python, proof, &binary()?, "clients.py", &[])?;
+    Ok(Judged::Measured)
+}
+
+fn done(program: &Path, args: &[&str]) -> bool {
+    let status = Command::new(program).args(args).stdin(Stdio::null()).stdout(Stdio::null()).status();
+    status.is_ok_and(|status| status.success())
+}
