@@ -19,4 +19,5 @@ pub(crate) use model::{
     keep_trials, load, load_without_warnings, measured, note_zeros, options, refuse_zeros, self_test_warning,
 };
 pub(crate) use placement::{Placement, TileFile};
+pub(crate) use storage::available_bytes;
 pub(crate) use text::{message, read_at_most, read_message, read_text, read_texts};

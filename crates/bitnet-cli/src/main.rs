@@ -6,6 +6,7 @@
 //! | `load/` | from a name on the command line to a loaded model, and texts from files |
 //! | `output/` | standard output and standard error: lines, JSON, tables, sizes, progress |
 //! | `terminal/` | chats: keys, the edited line, modes of the terminal, signals |
+//! | `http/` | the server behind `bitnet serve` |
 //! | `verbs/` | one file per verb, with its own options |
 //! | `exit` | the exit code of every outcome |
 //!
@@ -17,6 +18,8 @@
 
 mod args;
 mod exit;
+#[cfg(feature = "serve")]
+mod http;
 mod load;
 mod output;
 mod terminal;
@@ -37,6 +40,8 @@ struct Cli {
 #[derive(Subcommand)]
 enum Verb {
     Run(Box<verbs::run::Args>),
+    #[cfg(feature = "serve")]
+    Serve(Box<verbs::serve::Args>),
     Quantize(verbs::quantize::Args),
     Refine(Box<verbs::refine::Args>),
     Distill(Box<verbs::distill::Args>),
@@ -52,6 +57,7 @@ enum Verb {
     EvalGates(Box<verbs::eval_gates::Args>),
     Synth(verbs::synth::Args),
     Bench(verbs::bench::Args),
+    Tune(verbs::tune::Args),
     Embed(verbs::embed::Args),
     Index(verbs::index::Args),
 }
@@ -66,6 +72,8 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     exit::code(match cli.verb {
         Verb::Run(args) => verbs::run::execute(*args),
+        #[cfg(feature = "serve")]
+        Verb::Serve(args) => verbs::serve::execute(*args),
         Verb::Quantize(args) => verbs::quantize::execute(args),
         Verb::Refine(args) => verbs::refine::execute(&args),
         Verb::Distill(args) => verbs::distill::execute(&args),
@@ -81,6 +89,7 @@ fn main() -> ExitCode {
         Verb::EvalGates(args) => verbs::eval_gates::execute(*args),
         Verb::Synth(args) => verbs::synth::execute(args),
         Verb::Bench(args) => verbs::bench::execute(args),
+        Verb::Tune(args) => verbs::tune::execute(&args),
         Verb::Embed(args) => verbs::embed::execute(args),
         Verb::Index(args) => verbs::index::execute(args),
     })

@@ -15,7 +15,10 @@ pub(crate) mod inspect;
 pub(crate) mod quantize;
 pub(crate) mod refine;
 pub(crate) mod run;
+#[cfg(feature = "serve")]
+pub(crate) mod serve;
 pub(crate) mod synth;
 pub(crate) mod tokenize;
 mod training;
+pub(crate) mod tune;
 pub(crate) mod verify;

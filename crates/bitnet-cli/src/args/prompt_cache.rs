@@ -24,6 +24,13 @@ pub(crate) struct PromptCacheArgs {
 }
 
 impl PromptCacheArgs {
+    /// The folder and its bound, where the options ask for one.
+    #[cfg(feature = "serve")]
+    pub(crate) fn disk(&self) -> Option<DiskOptions> {
+        let dir = self.prompt_cache.clone()?;
+        Some(DiskOptions { dir, bytes: self.prompt_cache_size })
+    }
+
     /// The key of `session`, a sequence of the model of `files`, and the prompt cache, where the options ask for one.
     ///
     /// # Errors

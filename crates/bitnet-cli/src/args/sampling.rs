@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::number::whole;
 use super::seed::{Seed, seed};
+use crate::exit::UsageError;
 use crate::load;
 
 /// How tokens are chosen; a setting that is not given is the model's own recommendation.
@@ -67,6 +68,22 @@ impl SamplingArgs {
         };
         let constraint = GrammarCompiler::of_model(tokenizer).compile(&Grammar::JsonSchema(schema))?;
         Ok(sampler.with_constraint(Box::new(constraint)))
+    }
+
+    /// The settings of requests to a server, which say themselves what form their answers have.
+    ///
+    /// # Errors
+    /// Options about the form of one answer; settings of the model out of range.
+    #[cfg(feature = "serve")]
+    pub(crate) fn served(&self, files: &ModelFiles) -> Result<SamplerConfig> {
+        if self.json.is_some() || self.think_budget.is_some() {
+            return Err(UsageError::new(
+                "--json and --think-budget are about one answer: requests to a server have `response_format` and \
+                 `reasoning_effort`",
+            )
+            .into());
+        }
+        self.config(files)
     }
 
     fn config(&self, files: &ModelFiles) -> Result<SamplerConfig> {

@@ -77,7 +77,7 @@ fn beside(files: &ModelFiles) -> PathBuf {
 }
 
 /// Bytes that the system can give without paging; `None` on a system without `/proc/meminfo`.
-fn available_bytes() -> Option<u64> {
+pub(crate) fn available_bytes() -> Option<u64> {
     let text = gguf_bitnet::read_text(Path::new("/proc/meminfo"), 1 << 20).ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;

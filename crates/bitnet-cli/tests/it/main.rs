@@ -20,6 +20,8 @@ mod prompt_cache;
 #[cfg(target_os = "linux")]
 mod pty;
 mod refusals;
+#[cfg(feature = "serve")]
+mod serve;
 mod texts;
 mod trace;
 mod words;

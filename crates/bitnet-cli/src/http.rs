@@ -1,0 +1,41 @@
+//! The HTTP server: the APIs of OpenAI and Anthropic over one loaded model.
+//!
+//! | file or folder | contents |
+//! |---|---|
+//! | `server` | socket, connections, signals, the end |
+//! | `routes` | from paths to handlers, and the layers around them |
+//! | `access` | hosts, origins and keys |
+//! | `app`, `settings` | what all requests share |
+//! | `engine/` | the loaded model, its facts, the thread that computes |
+//! | `request/` | bodies and fields |
+//! | `answer/` | from an order to the parts of an answer |
+//! | `stream` | answers as server-sent events |
+//! | `dialects/` | the APIs, one file or folder each |
+//! | `page`, `openapi` | the built-in page, and the description of the routes |
+//! | `failure`, `ids`, `metrics`, `seal` | errors, names, counts, thoughts that clients send back |
+//!
+//! Imports go one way: `server` -> `routes` -> `dialects` -> `stream` -> `answer` -> `request` -> `app` -> `engine`.
+//!
+//! **Invariant:** no text of a request or an answer is logged or counted.
+
+mod access;
+mod answer;
+mod app;
+mod dialects;
+mod engine;
+mod failure;
+mod ids;
+mod metrics;
+mod openapi;
+mod page;
+mod request;
+mod routes;
+mod seal;
+mod server;
+mod settings;
+mod stream;
+
+pub(crate) use engine::{Engine, Facts};
+pub(crate) use seal::Seal;
+pub(crate) use server::serve;
+pub(crate) use settings::Settings;

@@ -1,0 +1,30 @@
+//! `/v1/chat/completions`, OpenAI's API of conversations.
+
+mod request;
+mod stream;
+mod whole;
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::response::Response;
+
+pub(super) use request::conversation;
+
+use super::json;
+use crate::http::answer::Run;
+use crate::http::app::App;
+use crate::http::failure::Failure;
+use crate::http::request::Asked;
+use crate::http::stream::respond;
+
+pub(crate) async fn chat(State(app): State<Arc<App>>, request: Request) -> Result<Response, Failure> {
+    let asked = Asked::read(&app, request).await?;
+    let (orders, shape) = request::read(&app, &asked).await?;
+    let run = Run::begin(&app, &asked.engine, orders)?;
+    if shape.stream {
+        return Ok(respond(&app, run, stream::ChunkWriter::new(shape)));
+    }
+    let answers = run.collect(&app).await?;
+    Ok(json(&whole::completion(&shape, &answers)))
+}

@@ -1,0 +1,223 @@
+//! From the fields of a request to orders and the shape of their answers.
+
+use std::sync::Arc;
+
+use moe_runtime::{ChatRequest, ToolSchemas};
+use serde_json::Value;
+
+use super::super::calls::{self, Demand};
+use super::super::sampling::{effort_tokens, loops, rules, sampling};
+use super::super::unix_s;
+use crate::http::answer::{Order, Rules};
+use crate::http::app::App;
+use crate::http::engine::{Engine, off_thread};
+use crate::http::failure::Failure;
+use crate::http::ids::Ids;
+use crate::http::request::{Asked, Fields};
+
+/// The shape of an answer.
+#[derive(Clone, Debug)]
+pub(super) struct Shape {
+    pub(super) id: String,
+    pub(super) created_s: u64,
+    pub(super) model: String,
+    pub(super) fingerprint: String,
+    pub(super) choices: usize,
+    pub(super) stream: bool,
+    /// Whether a stream ends with a chunk of the usage.
+    pub(super) include_usage: bool,
+    /// Whether tokens have scores.
+    pub(super) logprobs: bool,
+    /// Whether a stream tells how much of the prompt is read.
+    pub(super) return_progress: bool,
+}
+
+pub(super) async fn read(app: &App, asked: &Asked) -> Result<(Vec<Order>, Shape), Failure> {
+    let (fields, engine) = (asked.fields(), &asked.engine);
+    refuse(fields)?;
+    let sampling = sampling(fields, engine.sampling)?;
+    let choices = fields.count("n", 1..=engine.slots)?.unwrap_or(1);
+    let most = app.settings.max_tokens;
+    let max_tokens = match fields.count("max_completion_tokens", 0..=usize::MAX)? {
+        Some(tokens) => tokens,
+        None => fields.count("max_tokens", 0..=usize::MAX)?.unwrap_or(most),
+    };
+    let stream = fields.flag("stream")?.unwrap_or(false);
+    let stream_options = fields.object("stream_options")?;
+    let include_usage = stream_options.is_some_and(|options| options.get("include_usage") == Some(&Value::Bool(true)));
+    let shape = Shape {
+        id: Ids::make("chatcmpl-"),
+        created_s: unix_s(),
+        model: engine.facts.id.clone(),
+        fingerprint: engine.facts.fingerprint(),
+        choices,
+        stream,
+        include_usage,
+        logprobs: logprobs(fields)?.is_some(),
+        return_progress: fields.flag("return_progress")?.unwrap_or(false),
+    };
+    let conversation = conversation(fields)?;
+    let rules = all_rules(fields, engine, &conversation)?;
+    let tools = (!conversation.tools.is_empty()).then(|| Arc::new(ToolSchemas::new(&conversation.tools)));
+    let prompt = off_thread(engine, move |engine| engine.chat_prompt(&conversation)).await?;
+    let order = Order {
+        prompt,
+        sampling,
+        rules,
+        max_tokens: max_tokens.min(most),
+        loops: loops(),
+        tools,
+        logprobs: logprobs(fields)?,
+        prompt_logprobs: false,
+        caller: asked.caller(),
+    };
+    Ok((order.times(choices), shape))
+}
+
+fn refuse(fields: Fields<'_>) -> Result<(), Failure> {
+    fields.refuse("functions", "use `tools`")?;
+    fields.refuse("function_call", "use `tool_choice`")?;
+    fields.refuse("audio", "this model reads and writes text only")?;
+    fields.refuse("web_search_options", "this server opens no connections")?;
+    let modalities = fields.texts("modalities", 8)?;
+    if modalities.iter().any(|modality| modality != "text") {
+        return Err(Failure::field("modalities", "`modalities` can be [\"text\"] only: this model writes text"));
+    }
+    Ok(())
+}
+
+/// The messages and tools, for the model's chat template.
+pub(in crate::http::dialects) fn conversation(fields: Fields<'_>) -> Result<ChatRequest, Failure> {
+    let Some(messages) = fields.list("messages")? else {
+        return Err(Failure::field("messages", "`messages` is missing: send a list with at least one message"));
+    };
+    if messages.is_empty() {
+        return Err(Failure::field("messages", "`messages` is empty: send at least one message"));
+    }
+    for (index, message) in messages.iter().enumerate() {
+        check_message(message, index)?;
+    }
+    let tools = tools(fields)?;
+    for (index, tool) in tools.iter().enumerate() {
+        let place = format!("tools[{index}]");
+        let tool = Fields::at(tool, &place)?;
+        if tool.text("type")?.is_some_and(|ty| ty != "function") {
+            return Err(Failure::field(tool.name("type"), format!("`{place}.type` has to be \"function\"")));
+        }
+    }
+    let (enable_thinking, clear_thinking) = thinking(fields)?;
+    Ok(ChatRequest {
+        messages: messages.to_vec(),
+        tools,
+        enable_thinking,
+        clear_thinking,
+        add_generation_prompt: true,
+        now_unix_s: i64::try_from(unix_s()).ok(),
+        ..ChatRequest::default()
+    })
+}
+
+/// The tools that the model may call: none, those of a list of allowed ones, or all.
+fn tools(fields: Fields<'_>) -> Result<Vec<Value>, Failure> {
+    let mut tools = fields.list("tools")?.unwrap_or_default().to_vec();
+    match fields.get("tool_choice") {
+        Some(Value::String(choice)) if choice == "none" => tools.clear(),
+        Some(choice) if choice["type"] == "allowed_tools" => {
+            let allowed = choice["allowed_tools"]["tools"].as_array().cloned().unwrap_or_default();
+            tools.retain(|tool| allowed.iter().any(|other| other["function"]["name"] == tool["function"]["name"]));
+        }
+        _ => {}
+    }
+    Ok(tools)
+}
+
+/// The calls that the answer has to make.
+fn demand(fields: Fields<'_>) -> Result<Demand, Failure> {
+    let wrong = || {
+        let message = "`tool_choice` has to be \"auto\", \"none\", \"required\" or an object that names a function";
+        Failure::field("tool_choice", message)
+    };
+    match fields.get("tool_choice") {
+        None => Ok(Demand::None),
+        Some(Value::String(word)) => match word.as_str() {
+            "auto" | "none" => Ok(Demand::None),
+            "required" => Ok(Demand::Any),
+            _ => Err(wrong()),
+        },
+        Some(choice) => match choice["type"].as_str() {
+            Some("function") => {
+                let name = choice["function"]["name"].as_str().ok_or_else(wrong)?;
+                Ok(Demand::Tool(name.to_owned()))
+            }
+            Some("allowed_tools") if choice["allowed_tools"]["mode"] == "required" => Ok(Demand::Any),
+            Some("allowed_tools") => Ok(Demand::None),
+            _ => Err(wrong()),
+        },
+    }
+}
+
+/// Stop strings, biases, the budget of the thought, and the form of the answer.
+fn all_rules(fields: Fields<'_>, engine: &Engine, conversation: &ChatRequest) -> Result<Rules, Failure> {
+    let one_call = fields.flag("parallel_tool_calls")? == Some(false);
+    let calls = calls::grammar(engine, &conversation.tools, &demand(fields)?, one_call)?;
+    let rules = rules(fields, engine)?;
+    if calls.is_some() && rules.grammar.is_some() {
+        return Err(Failure::field("tool_choice", "an answer that has to call a tool has no `response_format`"));
+    }
+    let thinking = fields.object("thinking")?;
+    let budget = thinking.and_then(|thinking| thinking.get("budget_tokens")).and_then(Value::as_u64);
+    let effort = fields.text("reasoning_effort")?.and_then(effort_tokens);
+    let thought_budget = budget.and_then(|tokens| usize::try_from(tokens).ok()).or(effort);
+    Ok(Rules { thought_budget, grammar: calls.or(rules.grammar.clone()), ..rules })
+}
+
+/// How many of the most likely tokens are told beside each token.
+fn logprobs(fields: Fields<'_>) -> Result<Option<usize>, Failure> {
+    let top = fields.count("top_logprobs", 0..=20)?;
+    match fields.flag("logprobs")? {
+        Some(true) => Ok(Some(top.unwrap_or(0))),
+        _ if top.is_some_and(|top| top > 0) => {
+            Err(Failure::field("top_logprobs", "`top_logprobs` needs `logprobs`: true"))
+        }
+        _ => Ok(None),
+    }
+}
+
+fn check_message(message: &Value, index: usize) -> Result<(), Failure> {
+    let place = format!("messages[{index}]");
+    let fields = Fields::at(message, &place)?;
+    if fields.text("role")?.is_none() {
+        return Err(Failure::field(fields.name("role"), format!("`{place}.role` is missing")));
+    }
+    let Some(Value::Array(parts)) = fields.get("content") else {
+        return match fields.get("content") {
+            None | Some(Value::String(_)) => Ok(()),
+            Some(_) => {
+                let name = fields.name("content");
+                Err(Failure::field(&*name, format!("`{name}` has to be a text or a list of parts")))
+            }
+        };
+    };
+    for (number, part) in parts.iter().enumerate() {
+        let ty = part.get("type").and_then(Value::as_str).unwrap_or("text");
+        if matches!(ty, "image_url" | "input_audio" | "file" | "image" | "audio" | "video_url") {
+            let name = format!("{place}.content[{number}]");
+            return Err(Failure::field(&*name, format!("`{name}` is of type `{ty}`: this model reads text only")));
+        }
+    }
+    Ok(())
+}
+
+/// Whether the model thinks, and whether it sees its earlier thoughts; `None` leaves the template's default.
+fn thinking(fields: Fields<'_>) -> Result<(Option<bool>, Option<bool>), Failure> {
+    let flag = |object: Option<&serde_json::Map<String, Value>>, name: &str| object?.get(name)?.as_bool();
+    let template = fields.object("chat_template_kwargs")?;
+    let mut enable = flag(template, "enable_thinking");
+    if let Some(effort) = fields.text("reasoning_effort")? {
+        enable = enable.or(Some(effort != "none"));
+    }
+    if let Some(thinking) = fields.object("thinking")? {
+        enable = enable.or(thinking.get("type").and_then(Value::as_str).map(|ty| ty != "disabled"));
+    }
+    Ok((enable, flag(template, "clear_thinking")))
+}

@@ -1,0 +1,120 @@
+//! The answer in chunks.
+
+use moe_runtime::{JobStart, OutputEvent, ToolCall};
+use serde_json::{Value, json};
+
+use super::request::Shape;
+use crate::http::answer::{Ending, Finish, Happening, Score, total_usage};
+use crate::http::failure::Vendor;
+use crate::http::ids::Ids;
+use crate::http::stream::{Encoder, Frames};
+
+pub(super) struct ChunkWriter {
+    shape: Shape,
+    starts: Vec<Option<JobStart>>,
+    endings: Vec<Ending>,
+}
+
+impl ChunkWriter {
+    pub(super) fn new(shape: Shape) -> ChunkWriter {
+        ChunkWriter { starts: vec![None; shape.choices], endings: Vec::new(), shape }
+    }
+
+    fn chunk(&self, choices: Value) -> Value {
+        let mut chunk = json!({
+            "id": self.shape.id,
+            "object": "chat.completion.chunk",
+            "created": self.shape.created_s,
+            "model": self.shape.model,
+            "system_fingerprint": self.shape.fingerprint,
+            "choices": choices,
+        });
+        if self.shape.include_usage {
+            chunk["usage"] = Value::Null;
+        }
+        chunk
+    }
+
+    fn delta(&self, choice: usize, delta: Value, out: &mut Frames) {
+        self.scored_delta(choice, delta, None, out);
+    }
+
+    fn scored_delta(&self, choice: usize, delta: Value, score: Option<&Score>, out: &mut Frames) {
+        let logprobs = score.map(|score| json!({ "content": [score.chat()], "refusal": null }));
+        let choice = json!({ "index": choice, "delta": delta, "logprobs": logprobs, "finish_reason": null });
+        out.data(&self.chunk(json!([choice])));
+    }
+
+    /// The score of a token goes with the first text that came with it, or with empty text.
+    fn output(&self, choice: usize, events: Vec<OutputEvent>, mut score: Option<Score>, out: &mut Frames) {
+        for event in events {
+            match event {
+                OutputEvent::Reasoning(text) => self.delta(choice, json!({ "reasoning_content": text }), out),
+                OutputEvent::Content(text) => {
+                    self.scored_delta(choice, json!({ "content": text }), score.take().as_ref(), out);
+                }
+                OutputEvent::Call(call) => self.call(choice, &call, out),
+            }
+        }
+        if let Some(score) = score {
+            self.scored_delta(choice, json!({ "content": "" }), Some(&score), out);
+        }
+    }
+
+    /// A call has its name in one chunk and its arguments in the next: some clients join the names of all chunks.
+    fn call(&self, choice: usize, call: &ToolCall, out: &mut Frames) {
+        let function = json!({ "name": call.name, "arguments": "" });
+        let first = json!({ "index": call.index, "id": Ids::make("call_"), "type": "function", "function": function });
+        self.delta(choice, json!({ "tool_calls": [first] }), out);
+        let rest = json!({ "index": call.index, "function": { "arguments": call.arguments } });
+        self.delta(choice, json!({ "tool_calls": [rest] }), out);
+    }
+
+    fn progress(&self, choice: usize, done: usize, out: &mut Frames) {
+        let Some(start) = self.starts[choice].filter(|_| self.shape.return_progress) else { return };
+        let mut chunk = self.chunk(json!([]));
+        chunk["prompt_progress"] = json!({
+            "total": start.prompt_tokens,
+            "cache": start.cached_tokens,
+            "processed": done,
+        });
+        out.data(&chunk);
+    }
+
+    fn end(&mut self, choice: usize, ending: Ending, out: &mut Frames) {
+        let mut last =
+            json!({ "index": choice, "delta": {}, "logprobs": null, "finish_reason": ending.finish.openai() });
+        if ending.finish == Finish::Loop {
+            last["x_stop_detail"] = "loop".into();
+        }
+        let mut chunk = self.chunk(json!([last]));
+        chunk["timings"] = ending.timings();
+        out.data(&chunk);
+        self.endings.push(ending);
+    }
+}
+
+impl Encoder for ChunkWriter {
+    fn take(&mut self, choice: usize, happening: Happening, out: &mut Frames) {
+        match happening {
+            Happening::Started(start) => {
+                self.starts[choice] = Some(start);
+                self.delta(choice, json!({ "role": "assistant", "content": "" }), out);
+            }
+            Happening::Prompt { done } => self.progress(choice, done, out),
+            Happening::PromptScore { .. } => {}
+            Happening::Output(events, score) => self.output(choice, events, score, out),
+            Happening::Ended(ending) => self.end(choice, ending, out),
+            Happening::Failed(failure) => out.data(&json!({ "error": failure.error(Vendor::OpenAi) })),
+        }
+    }
+
+    fn finish(&mut self, out: &mut Frames) {
+        if self.shape.include_usage {
+            let mut chunk = self.chunk(json!([]));
+            chunk["usage"] = total_usage(&self.endings, self.shape.choices).openai();
+            out.data(&chunk);
+        }
+        out.text("[DONE]");
+    }
+}

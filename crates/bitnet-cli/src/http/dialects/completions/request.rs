@@ -1,0 +1,105 @@
+//! From the fields of a request to orders and the shape of their answers.
+
+use moe_runtime::{ControlTokens, OutputStart};
+use serde_json::Value;
+
+use super::super::prompts::{Written, prompts};
+use super::super::sampling::{loops, rules, sampling};
+use super::super::unix_s;
+use crate::http::answer::Order;
+use crate::http::app::App;
+use crate::http::engine::{Engine, Prompt, off_thread};
+use crate::http::failure::Failure;
+use crate::http::ids::Ids;
+use crate::http::request::Asked;
+
+/// Tokens of an answer where the request does not say, as in OpenAI's API.
+const DEFAULT_TOKENS: usize = 16;
+
+/// The shape of an answer.
+#[derive(Clone, Debug)]
+pub(super) struct Shape {
+    pub(super) id: String,
+    pub(super) created_s: u64,
+    pub(super) model: String,
+    pub(super) fingerprint: String,
+    pub(super) stream: bool,
+    pub(super) include_usage: bool,
+    /// Whether tokens have scores.
+    pub(super) logprobs: bool,
+    /// Answers to each prompt.
+    pub(super) per_prompt: usize,
+    /// The prompt of each answer where it is part of the answer.
+    pub(super) echoes: Vec<Option<Echo>>,
+}
+
+/// A prompt that is part of its answer.
+#[derive(Clone, Debug)]
+pub(super) struct Echo {
+    pub(super) text: String,
+    /// Tokens of the prefix that the model expects before text.
+    pub(super) prefix: usize,
+    /// Text of the token behind the prefix.
+    pub(super) first: String,
+}
+
+pub(super) async fn read(app: &App, asked: &Asked) -> Result<(Vec<Order>, Shape), Failure> {
+    let (fields, engine) = (asked.fields(), &asked.engine);
+    fields.refuse("suffix", "this model has no tokens for text between two texts")?;
+    let sampling = sampling(fields, engine.sampling)?;
+    let n = fields.count("n", 1..=engine.slots)?.unwrap_or(1);
+    if fields.count("best_of", 1..=usize::MAX)?.is_some_and(|best| best != n) {
+        return Err(Failure::field("best_of", "`best_of` has to equal `n`"));
+    }
+    let max_tokens = fields.count("max_tokens", 0..=usize::MAX)?.unwrap_or(DEFAULT_TOKENS);
+    let echo = fields.flag("echo")?.unwrap_or(false);
+    let logprobs = fields.count("logprobs", 0..=20)?;
+    let rules = rules(fields, engine)?;
+    let stream_options = fields.object("stream_options")?;
+    let written = prompts(fields, "prompt")?;
+    let prompts: Vec<(Prompt, Echo)> =
+        off_thread(engine, move |engine| written.into_iter().map(|p| prompt(engine, p)).collect()).await?;
+    let (mut orders, mut echoes) = (Vec::new(), Vec::new());
+    for (prompt, echoed) in prompts {
+        let order = Order {
+            prompt,
+            sampling,
+            rules: rules.clone(),
+            max_tokens: max_tokens.min(app.settings.max_tokens),
+            loops: loops(),
+            tools: None,
+            logprobs,
+            prompt_logprobs: echo && logprobs.is_some(),
+            caller: asked.caller(),
+        };
+        orders.extend(order.times(n));
+        echoes.extend(std::iter::repeat_n(echo.then_some(echoed), n));
+    }
+    let shape = Shape {
+        id: Ids::make("cmpl-"),
+        created_s: unix_s(),
+        model: engine.facts.id.clone(),
+        fingerprint: engine.facts.fingerprint(),
+        stream: fields.flag("stream")?.unwrap_or(false),
+        include_usage: stream_options.is_some_and(|options| options.get("include_usage") == Some(&Value::Bool(true))),
+        logprobs: logprobs.is_some(),
+        per_prompt: n,
+        echoes,
+    };
+    Ok((orders, shape))
+}
+
+/// The tokens of a prompt, and the prompt as a part of the answer.
+fn prompt(engine: &Engine, written: Written) -> Result<(Prompt, Echo), Failure> {
+    let (prompt, text, prefix) = match written {
+        Written::Text(text) => (engine.raw_prompt(&text)?, text, engine.tokenizer.raw_prefix().len()),
+        written @ Written::Tokens(_) => {
+            let tokens = written.tokens(engine, "prompt")?;
+            let text = engine.tokenizer.decode(&tokens, ControlTokens::Hide);
+            (Prompt { tokens, start: OutputStart::Content }, text, 0)
+        }
+    };
+    let first = prompt.tokens.get(prefix).map(|&id| engine.tokenizer.piece(id));
+    let first = String::from_utf8_lossy(first.unwrap_or_default()).into_owned();
+    Ok((prompt, Echo { text, prefix, first }))
+}

@@ -1,0 +1,95 @@
+//! The answers in chunks.
+
+use moe_runtime::OutputEvent;
+use serde_json::{Value, json};
+
+use super::request::Shape;
+use crate::http::answer::{Ending, Happening, ScoreLists, total_usage};
+use crate::http::failure::Vendor;
+use crate::http::stream::{Encoder, Frames};
+
+pub(super) struct ChunkWriter {
+    shape: Shape,
+    /// Scores that were not sent yet, of each answer.
+    scores: Vec<ScoreLists>,
+    endings: Vec<Option<Ending>>,
+}
+
+impl ChunkWriter {
+    pub(super) fn new(shape: Shape) -> ChunkWriter {
+        let n = shape.echoes.len();
+        ChunkWriter { shape, scores: vec![ScoreLists::default(); n], endings: vec![None; n] }
+    }
+
+    fn chunk(&self, choices: Value) -> Value {
+        let mut chunk = json!({
+            "id": self.shape.id,
+            "object": "text_completion",
+            "created": self.shape.created_s,
+            "model": self.shape.model,
+            "system_fingerprint": self.shape.fingerprint,
+            "choices": choices,
+        });
+        if self.shape.include_usage {
+            chunk["usage"] = Value::Null;
+        }
+        chunk
+    }
+
+    /// A chunk of text, with the scores that came since the last one where `scored`.
+    fn text(&mut self, choice: usize, text: &str, finish: Option<&str>, scored: bool) -> Value {
+        let logprobs = (self.shape.logprobs && scored).then(|| self.scores[choice].take());
+        let choice = json!({ "text": text, "index": choice, "logprobs": logprobs, "finish_reason": finish });
+        self.chunk(json!([choice]))
+    }
+}
+
+impl Encoder for ChunkWriter {
+    fn take(&mut self, choice: usize, happening: Happening, out: &mut Frames) {
+        match happening {
+            Happening::Started(_) => {
+                let Some(echo) = self.shape.echoes[choice].clone() else { return };
+                if self.shape.logprobs && echo.prefix == 0 && !echo.first.is_empty() {
+                    self.scores[choice].push_unscored(&echo.first);
+                }
+                out.data(&self.text(choice, &echo.text, None, false));
+            }
+            Happening::Prompt { .. } => {}
+            Happening::PromptScore { position, score } => {
+                let prefix = self.shape.echoes[choice].as_ref().map_or(0, |echo| echo.prefix);
+                if position >= prefix {
+                    self.scores[choice].push(&score);
+                }
+            }
+            Happening::Output(events, score) => {
+                if let Some(score) = &score {
+                    self.scores[choice].push(score);
+                }
+                let mut text = String::new();
+                for event in events {
+                    if let OutputEvent::Content(more) = event {
+                        text.push_str(&more);
+                    }
+                }
+                if !text.is_empty() || score.is_some() {
+                    let chunk = self.text(choice, &text, None, true);
+                    out.data(&chunk);
+                }
+            }
+            Happening::Ended(ending) => {
+                out.data(&self.text(choice, "", Some(ending.finish.openai()), true));
+                self.endings[choice] = Some(ending);
+            }
+            Happening::Failed(failure) => out.data(&json!({ "error": failure.error(Vendor::OpenAi) })),
+        }
+    }
+
+    fn finish(&mut self, out: &mut Frames) {
+        if self.shape.include_usage {
+            let mut chunk = self.chunk(json!([]));
+            chunk["usage"] = total_usage(self.endings.iter().flatten(), self.shape.per_prompt).openai();
+            out.data(&chunk);
+        }
+        out.text("[DONE]");
+    }
+}

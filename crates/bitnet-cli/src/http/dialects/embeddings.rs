@@ -1,0 +1,74 @@
+//! `/v1/embeddings`: the mean of the final hidden states, of length 1.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::response::Response;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+
+use super::json;
+use super::prompts::{Written, prompts};
+use crate::http::answer::vectors;
+use crate::http::app::App;
+use crate::http::engine::{Engine, off_thread};
+use crate::http::failure::Failure;
+use crate::http::request::Asked;
+
+/// Turns texts into vectors.
+pub(crate) async fn embeddings(State(app): State<Arc<App>>, request: Request) -> Result<Response, Failure> {
+    let asked = Asked::read(&app, request).await?;
+    let (fields, engine) = (asked.fields(), &asked.engine);
+    let as_base64 = match fields.text("encoding_format")? {
+        None | Some("float") => false,
+        Some("base64") => true,
+        Some(_) => {
+            return Err(Failure::field("encoding_format", "`encoding_format` has to be \"float\" or \"base64\""));
+        }
+    };
+    let hidden = engine.facts.hidden;
+    if fields.count("dimensions", 1..=usize::MAX)?.is_some_and(|dimensions| dimensions != hidden) {
+        let message = format!("`dimensions` has to be {hidden}: vectors of this model cannot be cut");
+        return Err(Failure::field("dimensions", message));
+    }
+    let written = prompts(fields, "input")?;
+    let texts: Vec<Vec<u32>> =
+        off_thread(engine, move |engine| written.into_iter().map(|text| tokens(engine, text)).collect()).await?;
+    let n_tokens: usize = texts.iter().map(Vec::len).sum();
+    let vectors = vectors(engine, texts, &asked.caller()).await?;
+    let data: Vec<Value> = vectors.into_iter().map(unit).enumerate().map(|(i, v)| object(i, &v, as_base64)).collect();
+    Ok(json(&json!({
+        "object": "list",
+        "data": data,
+        "model": engine.facts.id,
+        "usage": { "prompt_tokens": n_tokens, "total_tokens": n_tokens },
+    })))
+}
+
+fn tokens(engine: &Engine, text: Written) -> Result<Vec<u32>, Failure> {
+    let (tokens, n_ctx) = (text.tokens(engine, "input")?, engine.facts.n_ctx);
+    match tokens.len() {
+        0 => Err(Failure::field("input", "`input` has a text without tokens")),
+        n if n > n_ctx => Err(Failure::context(n, 0, n_ctx)),
+        _ => Ok(tokens),
+    }
+}
+
+/// A vector of length 1. A vector of zeros stays.
+fn unit(mut vector: Vec<f32>) -> Vec<f32> {
+    let length = vector.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt();
+    if length > 0.0 {
+        vector.iter_mut().for_each(|x| *x = (f64::from(*x) / length) as f32);
+    }
+    vector
+}
+
+/// The vector as numbers, or as base64 of little-endian F32.
+fn object(index: usize, vector: &[f32], as_base64: bool) -> Value {
+    let embedding = match as_base64 {
+        true => STANDARD.encode(vector.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>()).into(),
+        false => Value::from(vector.to_vec()),
+    };
+    json!({ "object": "embedding", "index": index, "embedding": embedding })
+}

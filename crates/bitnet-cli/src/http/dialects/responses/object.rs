@@ -1,0 +1,76 @@
+//! The object `response`, whole and while it grows.
+
+use serde_json::{Value, json};
+
+use super::items;
+use super::request::Shape;
+use crate::http::answer::{Ending, Finish, Usage, Whole};
+use crate::http::ids::Ids;
+
+pub(super) fn whole(shape: &Shape, answer: &Whole) -> Value {
+    let output = &answer.output;
+    let mut list = Vec::new();
+    if !output.reasoning.is_empty() {
+        list.push(items::reasoning(shape, &Ids::make("rs_"), &output.reasoning, "completed"));
+    }
+    if !output.content.is_empty() {
+        list.push(items::message(&Ids::make("msg_"), Some(&output.content), "completed"));
+    }
+    for call in &output.calls {
+        let called = shape.tools.called(&call.name);
+        let arguments = items::arguments(&called, call);
+        list.push(items::call(&called, [&Ids::make("fc_"), &Ids::make("call_")], &arguments, "completed"));
+    }
+    ended(shape, list, &answer.ending)
+}
+
+/// The object before its first item.
+pub(super) fn begun(shape: &Shape) -> Value {
+    response(shape, "in_progress", Vec::new())
+}
+
+/// The object with all items.
+pub(super) fn ended(shape: &Shape, output: Vec<Value>, ending: &Ending) -> Value {
+    let is_complete = matches!(ending.finish, Finish::Stop | Finish::StopString(_) | Finish::Calls | Finish::Loop);
+    let mut object = response(shape, if is_complete { "completed" } else { "incomplete" }, output);
+    if !is_complete {
+        object["incomplete_details"] = json!({ "reason": "max_output_tokens" });
+    }
+    object["usage"] = usage(&ending.usage);
+    object
+}
+
+/// The object of an answer that failed.
+pub(super) fn failed(shape: &Shape, message: &str) -> Value {
+    let mut object = response(shape, "failed", Vec::new());
+    object["error"] = json!({ "code": "server_error", "message": message });
+    object
+}
+
+fn response(shape: &Shape, status: &str, output: Vec<Value>) -> Value {
+    let mut object = json!({
+        "id": shape.id,
+        "object": "response",
+        "created_at": shape.created_s,
+        "status": status,
+        "error": null,
+        "incomplete_details": null,
+        "model": shape.model,
+        "output": output,
+        "usage": null,
+    });
+    if let Some(object) = object.as_object_mut() {
+        object.extend(shape.echoed.clone());
+    }
+    object
+}
+
+fn usage(usage: &Usage) -> Value {
+    json!({
+        "input_tokens": usage.prompt,
+        "input_tokens_details": { "cached_tokens": usage.cached, "cache_write_tokens": 0 },
+        "output_tokens": usage.answer,
+        "output_tokens_details": { "reasoning_tokens": usage.reasoning },
+        "total_tokens": usage.prompt + usage.answer,
+    })
+}

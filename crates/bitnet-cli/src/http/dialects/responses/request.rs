@@ -1,0 +1,144 @@
+//! From the fields of a request to an order and the shape of its answer.
+
+use std::sync::Arc;
+
+use moe_runtime::{ChatRequest, SamplerConfig, ToolSchemas};
+use serde_json::{Map, Value, json};
+
+use super::super::calls::{self, Demand};
+use super::super::sampling::{effort_tokens, format_grammar, loops};
+use super::super::unix_s;
+use super::history::history;
+use super::tools::Tools;
+use crate::http::answer::{Order, Rules};
+use crate::http::app::App;
+use crate::http::engine::{Engine, off_thread};
+use crate::http::failure::Failure;
+use crate::http::ids::Ids;
+use crate::http::request::{Asked, Fields};
+use crate::http::seal::Seal;
+
+/// The shape of an answer.
+#[derive(Clone, Debug)]
+pub(super) struct Shape {
+    pub(super) id: String,
+    pub(super) created_s: u64,
+    pub(super) model: String,
+    pub(super) stream: bool,
+    pub(super) tools: Tools,
+    /// Seals the thoughts that the client sends back.
+    pub(super) seal: Seal,
+    /// The fields of the request that the answer repeats.
+    pub(super) echoed: Map<String, Value>,
+}
+
+pub(super) async fn read(app: &App, asked: &Asked) -> Result<(Order, Shape), Failure> {
+    let (fields, engine) = (asked.fields(), &asked.engine);
+    refuse(fields)?;
+    let base = engine.sampling;
+    let sampling = SamplerConfig {
+        temperature: fields.number("temperature", 0.0..=2.0)?.map_or(base.temperature, |t| t as f32),
+        top_p: fields.number("top_p", 0.0..=1.0)?.map_or(base.top_p, |p| (p as f32).max(f32::MIN_POSITIVE)),
+        ..base
+    };
+    let most = app.settings.max_tokens;
+    let max_tokens = fields.count("max_output_tokens", 1..=usize::MAX)?.unwrap_or(most).min(most);
+    let stream = fields.flag("stream")?.unwrap_or(false);
+    let (conversation, tools) = conversation(fields, engine)?;
+    let rules = rules(fields, engine, &conversation)?;
+    let schemas = (!conversation.tools.is_empty()).then(|| Arc::new(ToolSchemas::new(&conversation.tools)));
+    let prompt = off_thread(engine, move |engine| engine.chat_prompt(&conversation)).await?;
+    let shape = Shape {
+        id: Ids::make("resp_"),
+        created_s: unix_s(),
+        model: engine.facts.id.clone(),
+        stream,
+        tools,
+        seal: engine.seal.clone(),
+        echoed: echoed(fields, sampling),
+    };
+    let order = Order {
+        prompt,
+        sampling,
+        rules,
+        max_tokens,
+        loops: loops(),
+        tools: schemas,
+        logprobs: None,
+        prompt_logprobs: false,
+        caller: asked.caller(),
+    };
+    Ok((order, shape))
+}
+
+fn refuse(fields: Fields<'_>) -> Result<(), Failure> {
+    if fields.flag("background")? == Some(true) {
+        return Err(Failure::field("background", "`background` is not supported: wait for the answer, or stream it"));
+    }
+    fields.refuse("conversation", "send the whole input")?;
+    fields.refuse("previous_response_id", "answers are not kept here: send the whole input")?;
+    fields.refuse("prompt", "send the text of the prompt")?;
+    if fields.text("truncation")? == Some("auto") {
+        let message = "`truncation` cannot be \"auto\": a prompt that is too long is refused, and never cut in silence";
+        return Err(Failure::field("truncation", message));
+    }
+    Ok(())
+}
+
+/// The messages for the model's chat template, and the tools.
+pub(super) fn conversation(fields: Fields<'_>, engine: &Engine) -> Result<(ChatRequest, Tools), Failure> {
+    let tools = match fields.get("tool_choice") {
+        Some(Value::String(choice)) if choice == "none" => Tools::default(),
+        _ => Tools::read(fields.list("tools")?.unwrap_or_default())?,
+    };
+    let effort = fields.object("reasoning")?.and_then(|reasoning| reasoning.get("effort")).and_then(Value::as_str);
+    let request = ChatRequest {
+        messages: history(fields, &engine.seal)?,
+        tools: tools.functions.clone(),
+        enable_thinking: effort.map(|effort| effort != "none"),
+        add_generation_prompt: true,
+        now_unix_s: i64::try_from(unix_s()).ok(),
+        ..ChatRequest::default()
+    };
+    Ok((request, tools))
+}
+
+/// The budget of the thought, and the form of the answer.
+fn rules(fields: Fields<'_>, engine: &Engine, conversation: &ChatRequest) -> Result<Rules, Failure> {
+    let demand = match fields.get("tool_choice") {
+        Some(Value::String(word)) if word == "required" => Demand::Any,
+        Some(choice) if choice["type"] == "function" || choice["type"] == "custom" => {
+            Demand::Tool(choice["name"].as_str().unwrap_or_default().to_owned())
+        }
+        _ => Demand::None,
+    };
+    let one_call = fields.flag("parallel_tool_calls")? == Some(false);
+    let calls = calls::grammar(engine, &conversation.tools, &demand, one_call)?;
+    let format = fields.object("text")?.and_then(|text| text.get("format"));
+    let form = format_grammar("text.format", format.and_then(|format| format.get("type")), |()| {
+        format.and_then(|format| format.get("schema")).cloned()
+    })?;
+    let effort = fields.object("reasoning")?.and_then(|reasoning| reasoning.get("effort")).and_then(Value::as_str);
+    Ok(Rules { thought_budget: effort.and_then(effort_tokens), grammar: calls.or(form), ..Rules::default() })
+}
+
+/// The fields that typed clients expect in the answer, as the request has them.
+fn echoed(fields: Fields<'_>, sampling: SamplerConfig) -> Map<String, Value> {
+    let as_sent = |name: &str, default: Value| (name.to_owned(), fields.get(name).cloned().unwrap_or(default));
+    Map::from_iter([
+        as_sent("instructions", Value::Null),
+        as_sent("max_output_tokens", Value::Null),
+        as_sent("metadata", json!({})),
+        as_sent("parallel_tool_calls", true.into()),
+        ("previous_response_id".to_owned(), Value::Null),
+        as_sent("reasoning", json!({ "effort": null, "summary": null })),
+        ("store".to_owned(), false.into()),
+        ("temperature".to_owned(), f64::from(sampling.temperature).into()),
+        as_sent("text", json!({ "format": { "type": "text" } })),
+        as_sent("tool_choice", "auto".into()),
+        as_sent("tools", json!([])),
+        ("top_p".to_owned(), f64::from(sampling.top_p).into()),
+        ("truncation".to_owned(), "disabled".into()),
+        as_sent("user", Value::Null),
+    ])
+}

@@ -1,0 +1,194 @@
+//! Counts and times for Prometheus. No label has text of a request.
+
+use std::sync::atomic::AtomicI64;
+use std::time::Duration;
+
+use moe_runtime::{Scheduler, StepReport};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Metric, Registry};
+
+use super::answer::Ending;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    route: String,
+    status: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FinishLabel {
+    finish: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SourceLabel {
+    source: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TierLabel {
+    tier: &'static str,
+}
+
+/// The metrics of the server.
+pub(crate) struct Metrics {
+    registry: Registry,
+    running: Gauge<i64, AtomicI64>,
+    waiting: Gauge<i64, AtomicI64>,
+    slot_tokens: Gauge<i64, AtomicI64>,
+    cache_bytes: Family<TierLabel, Gauge<i64, AtomicI64>>,
+    requests: Family<RequestLabels, Counter>,
+    answers: Family<FinishLabel, Counter>,
+    prompt_tokens: Family<SourceLabel, Counter>,
+    generated_tokens: Counter,
+    first_token: Histogram,
+    between_tokens: Histogram,
+    queued: Histogram,
+    prefill: Histogram,
+    batch: Histogram,
+    step: Histogram,
+    rss: Gauge<i64, AtomicI64>,
+    pub(crate) memory_plan: Gauge<i64, AtomicI64>,
+    connections: Gauge<i64, AtomicI64>,
+    prefix_queries: Counter,
+    prefix_hits: Counter,
+}
+
+impl Metrics {
+    /// All metrics at 0; with `vllm_names` the ones that gateways read under vLLM's names too.
+    pub(crate) fn new(vllm_names: bool) -> Metrics {
+        let mut registry = Registry::default();
+        let seconds = || Histogram::new(exponential_buckets(0.005, 2.0, 18));
+        let metrics = Metrics {
+            running: Gauge::default(),
+            waiting: Gauge::default(),
+            slot_tokens: Gauge::default(),
+            cache_bytes: Family::default(),
+            requests: Family::default(),
+            answers: Family::default(),
+            prompt_tokens: Family::default(),
+            generated_tokens: Counter::default(),
+            first_token: seconds(),
+            between_tokens: Histogram::new(exponential_buckets(0.001, 2.0, 14)),
+            queued: seconds(),
+            prefill: seconds(),
+            batch: Histogram::new([1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0]),
+            step: Histogram::new(exponential_buckets(0.001, 2.0, 14)),
+            rss: Gauge::default(),
+            memory_plan: Gauge::default(),
+            connections: Gauge::default(),
+            prefix_queries: Counter::default(),
+            prefix_hits: Counter::default(),
+            registry: Registry::default(),
+        };
+        let own = &mut registry;
+        add(own, "bitnet_requests_running", "Requests in slots", &metrics.running);
+        add(own, "bitnet_requests_waiting", "Requests in the queue", &metrics.waiting);
+        add(own, "bitnet_slot_tokens", "Tokens that the slots hold", &metrics.slot_tokens);
+        add(own, "bitnet_prompt_cache_bytes", "Bytes of the prompt cache", &metrics.cache_bytes);
+        add(own, "bitnet_request", "Answered requests by route and status", &metrics.requests);
+        add(own, "bitnet_answer", "Ended answers by the reason of their end", &metrics.answers);
+        add(own, "bitnet_prompt_tokens", "Tokens of prompts by their source", &metrics.prompt_tokens);
+        add(own, "bitnet_generation_tokens", "Tokens of answers", &metrics.generated_tokens);
+        add(own, "bitnet_time_to_first_token_seconds", "From the request to its first token", &metrics.first_token);
+        add(own, "bitnet_inter_token_seconds", "Mean time between tokens of an answer", &metrics.between_tokens);
+        add(own, "bitnet_queue_seconds", "From the request to its slot", &metrics.queued);
+        add(own, "bitnet_prefill_seconds", "From the slot to the first token", &metrics.prefill);
+        add(own, "bitnet_batch_size", "Rows of a step", &metrics.batch);
+        add(own, "bitnet_step_seconds", "Time of a step", &metrics.step);
+        add(own, "bitnet_peak_rss_bytes", "Largest resident memory so far", &metrics.rss);
+        add(own, "bitnet_memory_plan_bytes", "Memory that the server planned to take at most", &metrics.memory_plan);
+        add(own, "bitnet_connections", "Open connections", &metrics.connections);
+        if vllm_names {
+            add(own, "vllm:num_requests_running", "Requests in slots", &metrics.running);
+            add(own, "vllm:num_requests_waiting", "Requests in the queue", &metrics.waiting);
+            add(own, "vllm:prefix_cache_queries", "Tokens of prompts", &metrics.prefix_queries);
+            add(own, "vllm:prefix_cache_hits", "Tokens of prompts that were cached", &metrics.prefix_hits);
+        }
+        Metrics { registry, ..metrics }
+    }
+
+    pub(crate) fn request(&self, route: &str, status: u16) {
+        self.requests.get_or_create(&RequestLabels { route: route.to_owned(), status }).inc();
+    }
+
+    /// Counts a connection; the guard counts its end.
+    pub(crate) fn connection(&self) -> ConnectionGuard {
+        self.connections.inc();
+        ConnectionGuard(self.connections.clone())
+    }
+
+    /// Number of open connections.
+    pub(crate) fn open_connections(&self) -> i64 {
+        self.connections.get()
+    }
+
+    /// Counts the end of an answer.
+    pub(crate) fn ended(&self, ending: &Ending) {
+        let (usage, timings) = (&ending.usage, &ending.timings);
+        self.answers.get_or_create(&FinishLabel { finish: ending.finish.name() }).inc();
+        let sources = [
+            ("computed", usage.prompt - usage.cached),
+            ("ram", usage.cached - usage.from_disk),
+            ("disk", usage.from_disk),
+        ];
+        for (source, tokens) in sources {
+            self.prompt_tokens.get_or_create(&SourceLabel { source }).inc_by(tokens as u64);
+        }
+        self.prefix_queries.inc_by(usage.prompt as u64);
+        self.prefix_hits.inc_by(usage.cached as u64);
+        self.generated_tokens.inc_by(usage.answer as u64);
+        self.queued.observe(timings.queued.as_secs_f64());
+        if usage.answer > 0 {
+            self.prefill.observe(timings.prompt.as_secs_f64());
+            self.first_token.observe((timings.queued + timings.prompt).as_secs_f64());
+        }
+        if usage.answer > 1 {
+            self.between_tokens.observe(timings.answer.as_secs_f64() / (usage.answer - 1) as f64);
+        }
+    }
+
+    /// Counts a step, and takes the state of the scheduler behind it.
+    pub(crate) fn step(&self, report: &StepReport, time: Duration, scheduler: &Scheduler) {
+        self.batch.observe((report.prompt_rows + report.answer_rows) as f64);
+        self.step.observe(time.as_secs_f64());
+        self.idle(scheduler);
+    }
+
+    /// Takes the state of the scheduler.
+    pub(crate) fn idle(&self, scheduler: &Scheduler) {
+        self.slot_tokens.set(scheduler.held_tokens() as i64);
+        let [ram, disk] = scheduler.prompt_cache_bytes();
+        for (tier, bytes) in [("ram", ram), ("disk", disk)] {
+            self.cache_bytes.get_or_create(&TierLabel { tier }).set(bytes.cast_signed());
+        }
+    }
+
+    /// The text that Prometheus reads, with the counts of the queue as they are now.
+    pub(crate) fn text(&self, queue: moe_runtime::QueueStatus) -> String {
+        self.running.set(queue.running as i64);
+        self.waiting.set(queue.waiting as i64);
+        self.rss.set(gguf_bitnet::peak_rss_bytes().unwrap_or_default().cast_signed());
+        let mut text = String::new();
+        // Writing to a string succeeds.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+}
+
+fn add<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, metric: &M) {
+    registry.register(name, help, metric.clone());
+}
+
+pub(crate) struct ConnectionGuard(Gauge<i64, AtomicI64>);
+
+impl Drop for ConnectionGuard {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}

@@ -1,0 +1,144 @@
+//! `/openapi.json`: the routes and the fields that they act on.
+
+use std::sync::LazyLock;
+
+use axum::body::Body;
+use axum::http::{HeaderValue, header};
+use axum::response::Response;
+use serde_json::{Map, Value, json};
+
+/// Path, method, one line about it, and the fields of the body that it acts on.
+type Route = (&'static str, &'static str, &'static str, &'static [(&'static str, &'static str)]);
+
+const SAMPLING: [(&str, &str); 7] = [
+    ("temperature", "number"),
+    ("top_p", "number"),
+    ("top_k", "integer"),
+    ("min_p", "number"),
+    ("seed", "integer"),
+    ("n", "integer"),
+    ("stream", "boolean"),
+];
+
+const ROUTES: [Route; 18] = [
+    (
+        "/v1/chat/completions",
+        "post",
+        "Answer a conversation (OpenAI)",
+        &[
+            ("messages", "array"),
+            ("tools", "array"),
+            ("tool_choice", "string"),
+            ("max_completion_tokens", "integer"),
+            ("max_tokens", "integer"),
+            ("stream_options", "object"),
+            ("reasoning_effort", "string"),
+            ("chat_template_kwargs", "object"),
+            ("return_progress", "boolean"),
+            ("prompt_cache_key", "string"),
+        ],
+    ),
+    (
+        "/v1/completions",
+        "post",
+        "Continue texts (OpenAI)",
+        &[("prompt", "string"), ("max_tokens", "integer"), ("echo", "boolean"), ("stream_options", "object")],
+    ),
+    (
+        "/v1/responses",
+        "post",
+        "Answer an input of items (OpenAI)",
+        &[
+            ("input", "array"),
+            ("instructions", "string"),
+            ("tools", "array"),
+            ("tool_choice", "string"),
+            ("max_output_tokens", "integer"),
+            ("reasoning", "object"),
+            ("stream", "boolean"),
+            ("prompt_cache_key", "string"),
+        ],
+    ),
+    ("/v1/responses/input_tokens", "post", "Count the tokens of an input", &[("input", "array")]),
+    (
+        "/v1/messages",
+        "post",
+        "Answer a conversation (Anthropic)",
+        &[
+            ("messages", "array"),
+            ("system", "string"),
+            ("max_tokens", "integer"),
+            ("tools", "array"),
+            ("tool_choice", "object"),
+            ("thinking", "object"),
+            ("temperature", "number"),
+            ("top_p", "number"),
+            ("top_k", "integer"),
+            ("stream", "boolean"),
+        ],
+    ),
+    ("/v1/messages/count_tokens", "post", "Count the tokens of a conversation", &[("messages", "array")]),
+    ("/v1/embeddings", "post", "Turn texts into vectors", &[("input", "string"), ("encoding_format", "string")]),
+    ("/v1/models", "get", "List the model", &[]),
+    ("/v1/models/{id}", "get", "Describe the model", &[]),
+    (
+        "/tokenize",
+        "post",
+        "Tokens of a text",
+        &[("content", "string"), ("add_special", "boolean"), ("parse_special", "boolean"), ("with_pieces", "boolean")],
+    ),
+    ("/detokenize", "post", "Text of tokens", &[("tokens", "array")]),
+    ("/apply-template", "post", "Prompt of a conversation", &[("messages", "array"), ("tools", "array")]),
+    ("/health", "get", "200 once the model is loaded", &[]),
+    ("/readyz", "get", "As /health", &[]),
+    ("/livez", "get", "200 while the process answers", &[]),
+    ("/metrics", "get", "Counts and times for Prometheus", &[]),
+    ("/openapi.json", "get", "This description", &[]),
+    ("/", "get", "A page to chat with the model", &[]),
+];
+
+/// Routes that choose tokens by the fields of [`SAMPLING`].
+const SAMPLED: [&str; 2] = ["/v1/chat/completions", "/v1/completions"];
+
+static DESCRIPTION: LazyLock<String> = LazyLock::new(|| {
+    let mut paths = Map::new();
+    for route in &ROUTES {
+        paths.insert(route.0.to_owned(), json!({ route.1: operation(route) }));
+    }
+    let info = json!({ "title": "bitnet serve", "version": env!("CARGO_PKG_VERSION") });
+    let schemes = json!({ "key": { "type": "http", "scheme": "bearer" } });
+    let components = json!({ "securitySchemes": schemes });
+    json!({ "openapi": "3.1.0", "info": info, "paths": paths, "components": components }).to_string()
+});
+
+fn operation((path, _, summary, fields): &Route) -> Value {
+    let sampling: &[(&str, &str)] = if SAMPLED.contains(path) { &SAMPLING } else { &[] };
+    let all = fields.iter().chain(sampling);
+    let properties: Map<String, Value> = all.map(|(name, ty)| ((*name).to_owned(), property(name, ty))).collect();
+    let mut operation = json!({ "summary": summary, "responses": { "200": { "description": "Done" } } });
+    if !properties.is_empty() {
+        let schema = json!({ "type": "object", "properties": properties, "additionalProperties": true });
+        operation["requestBody"] = json!({ "required": true, "content": { "application/json": { "schema": schema } } });
+    }
+    if path.contains("{id}") {
+        let id = json!({ "name": "id", "in": "path", "required": true, "schema": { "type": "string" } });
+        operation["parameters"] = json!([id]);
+    }
+    operation
+}
+
+/// The schema of a field. Some take a text as well as a list.
+fn property(name: &str, ty: &str) -> Value {
+    match name {
+        "prompt" | "input" | "system" | "tool_choice" if ty != "object" => {
+            json!({ "type": ["string", "array", "object"] })
+        }
+        _ => json!({ "type": ty }),
+    }
+}
+
+pub(crate) async fn openapi() -> Response {
+    let mut response = Response::new(Body::from(DESCRIPTION.as_str()));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}

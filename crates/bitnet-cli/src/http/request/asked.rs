@@ -1,0 +1,74 @@
+//! A request with a JSON body for a loaded model.
+
+use std::sync::Arc;
+
+use axum::extract::Request;
+use axum::http::HeaderMap;
+use moe_runtime::Priority;
+use serde_json::{Map, Value};
+
+use super::body::read_object;
+use super::fields::Fields;
+use crate::http::access::{Account, header_text};
+use crate::http::answer::Caller;
+use crate::http::app::App;
+use crate::http::engine::Engine;
+use crate::http::failure::Failure;
+
+/// Headers that name the session of a client, the most telling first.
+const SESSION_HEADERS: [&str; 3] = ["x-session-affinity", "x-claude-code-session-id", "session-id"];
+/// Longest key of a session; longer ones are cut.
+const MAX_KEY_BYTES: usize = 256;
+
+/// The body, the sender and the model.
+pub(crate) struct Asked {
+    pub(crate) engine: Arc<Engine>,
+    body: Map<String, Value>,
+    headers: HeaderMap,
+    account: String,
+}
+
+impl Asked {
+    /// Reads the body of `request`.
+    ///
+    /// # Errors
+    /// A model that is not loaded yet; a body that is too long or no JSON object.
+    pub(crate) async fn read(app: &App, request: Request) -> Result<Asked, Failure> {
+        let engine = app.engine()?.clone();
+        let headers = request.headers().clone();
+        let account = request.extensions().get::<Account>().cloned().unwrap_or_default().0;
+        let body = read_object(request, app.settings.max_body_bytes).await?;
+        Ok(Asked { engine, body, headers, account })
+    }
+
+    /// The fields of the body.
+    pub(crate) fn fields(&self) -> Fields<'_> {
+        Fields::new(&self.body)
+    }
+
+    /// The sender: the account of its key, and the key of its session.
+    pub(crate) fn caller(&self) -> Caller {
+        let from_body = |value: Option<&Value>| value.and_then(Value::as_str).map(str::to_owned);
+        let affinity = from_body(self.body.get("prompt_cache_key"))
+            .or_else(|| SESSION_HEADERS.iter().find_map(|name| header_text(&self.headers, name)).map(str::to_owned))
+            .or_else(|| from_body(self.body.get("metadata").and_then(|metadata| metadata.get("user_id"))))
+            .or_else(|| from_body(self.body.get("user")))
+            .unwrap_or_default();
+        let is_batch =
+            header_text(&self.headers, "x-priority").is_some_and(|value| value.eq_ignore_ascii_case("batch"));
+        Caller {
+            account: self.account.clone(),
+            affinity: cut(affinity),
+            priority: if is_batch { Priority::Batch } else { Priority::Interactive },
+        }
+    }
+}
+
+fn cut(mut key: String) -> String {
+    let mut end = key.len().min(MAX_KEY_BYTES);
+    while !key.is_char_boundary(end) {
+        end -= 1;
+    }
+    key.truncate(end);
+    key
+}

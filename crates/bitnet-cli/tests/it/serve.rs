@@ -1,0 +1,8 @@
+//! `bitnet serve` over a real socket: the dialects event by event, wrong and hostile requests, cancellation, the end.
+
+mod choices;
+mod client;
+mod dialects;
+mod requests;
+mod running;
+mod thinker;

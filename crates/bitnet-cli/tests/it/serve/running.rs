@@ -1,0 +1,123 @@
+//! Requests that run: company, cancellation, full queues, the end of the server.
+
+use std::io::{Read, Write};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::client::{Reply, Server, read_reply};
+
+fn body(prompt: &str, tokens: usize) -> Value {
+    json!({"prompt": prompt, "temperature": 0, "max_tokens": tokens})
+}
+
+/// Waits until a metric has a value.
+fn until(server: &Server, metric: &str, value: f64) {
+    let begun = Instant::now();
+    while server.metric(metric) != value {
+        assert!(begun.elapsed() < Duration::from_secs(60), "{metric} stays at {}", server.metric(metric));
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn equal_requests_have_equal_bytes_alone_and_in_company() {
+    let server = Server::start(&["--slots", "4"]);
+    let text = |reply: Reply| reply.json()["choices"][0]["text"].as_str().unwrap().to_owned();
+    let alone = text(server.post("/v1/completions", &body("The ferry leaves the harbor", 24)));
+    let others = ["A lamp", "The market opens", "Under the bridge there is a small", "Who"];
+    let texts: Vec<String> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..8)
+            .map(|i| {
+                let prompt = if i % 2 == 0 { "The ferry leaves the harbor" } else { others[i / 2] };
+                let server = &server;
+                scope.spawn(move || text(server.post("/v1/completions", &body(prompt, 24))))
+            })
+            .collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    for i in [0, 2, 4, 6] {
+        assert_eq!(texts[i], alone, "request {i}");
+    }
+    assert_ne!(texts[1], alone);
+}
+
+#[test]
+fn a_client_that_leaves_frees_its_slot() {
+    let server = Server::start(&["--slots", "1", "-c", "4096"]);
+    for stream in [true, false] {
+        for wait_for_bytes in [true, false] {
+            let mut request = body(&"The ferry leaves the harbor. ".repeat(40), 4000);
+            request["stream"] = stream.into();
+            // Loops would end it early.
+            request["temperature"] = json!(2.0);
+            let mut socket = server.connect();
+            let bytes = server.request("POST", "/v1/completions", &[], request.to_string().as_bytes());
+            socket.write_all(&bytes).unwrap();
+            until(&server, "bitnet_requests_running", 1.0);
+            if stream && wait_for_bytes {
+                socket.read_exact(&mut [0; 600]).unwrap();
+            }
+            let begun = Instant::now();
+            drop(socket);
+            until(&server, "bitnet_requests_running", 0.0);
+            assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+        }
+    }
+    assert_eq!(server.metric("bitnet_requests_waiting"), 0.0);
+}
+
+#[test]
+fn a_full_queue_tells_when_to_come_back() {
+    let server = Server::start(&["--slots", "1", "--queue", "1", "-c", "4096"]);
+    let mut request = body("The ferry", 4000);
+    request["stream"] = true.into();
+    request["temperature"] = json!(2.0);
+    let bytes = server.request("POST", "/v1/completions", &[], request.to_string().as_bytes());
+    let mut running = server.connect();
+    running.write_all(&bytes).unwrap();
+    until(&server, "bitnet_requests_running", 1.0);
+    let mut waiting = server.connect();
+    waiting.write_all(&bytes).unwrap();
+    until(&server, "bitnet_requests_waiting", 1.0);
+    // The headers of the one that waits are there already, and pings follow.
+    let mut head = [0; 15];
+    waiting.read_exact(&mut head).unwrap();
+    assert_eq!(&head, b"HTTP/1.1 200 OK");
+    let refused = server.post("/v1/completions", &request);
+    assert_eq!((refused.status, &refused.json()["error"]["type"]), (429, &json!("rate_limit_error")));
+    let seconds: u64 = refused.header("retry-after").unwrap().parse().unwrap();
+    assert!((1..=60).contains(&seconds));
+    drop(waiting);
+    drop(running);
+    until(&server, "bitnet_requests_running", 0.0);
+    until(&server, "bitnet_requests_waiting", 0.0);
+}
+
+#[cfg(unix)]
+#[test]
+fn sigterm_finishes_what_runs_and_refuses_the_rest() {
+    let mut server = Server::start(&["--slots", "1", "-c", "4096"]);
+    let mut request = body("The ferry", 300);
+    request["stream"] = true.into();
+    request["temperature"] = json!(2.0);
+    let bytes = server.request("POST", "/v1/completions", &[], request.to_string().as_bytes());
+    let mut running = server.connect();
+    running.write_all(&bytes).unwrap();
+    until(&server, "bitnet_requests_running", 1.0);
+    let pid = rustix::process::Pid::from_raw(server.pid().cast_signed()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    let begun = Instant::now();
+    loop {
+        let reply = server.post("/v1/completions", &request);
+        if reply.status == 503 {
+            assert_eq!(reply.json()["error"]["type"], "overloaded_error");
+            assert!(reply.header("retry-after").is_some());
+            break;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(20), "{reply:?}");
+    }
+    let reply = read_reply(&mut running);
+    assert_eq!(reply.events().last().unwrap().1, "[DONE]", "the running one is finished");
+    assert_eq!(server.wait(), Some(0));
+}

@@ -1,0 +1,203 @@
+//! The mini teacher under a template with thoughts and tool calls. Grammars make it write calls, which it was never taught.
+
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+use serde_json::{Value, json};
+
+use super::client::Server;
+
+/// Control tokens that the template below does without, and the markup in their place.
+const RENAMED: [(&str, &str); 6] = [
+    ("[MASK]", "<tool_call>"),
+    ("[sMASK]", "</tool_call>"),
+    ("<eop>", "<arg_key>"),
+    ("<|system|>", "</arg_key>"),
+    ("<|observation|>", "<arg_value>"),
+    ("[gMASK]", "</arg_value>"),
+];
+
+const TEMPLATE: &str = "{% for m in messages %}{% if m.role == 'assistant' %}<|assistant|>\
+    {% if m.reasoning_content %}<think>{{ m.reasoning_content }}</think>{% endif %}{{ m.content }}\
+    {% for c in m.tool_calls or [] %}<tool_call>{{ c.function.name }}{{ c.function.arguments | tojson }}</tool_call>{% endfor %}\
+    <|endoftext|>{% else %}<|user|>{{ m.content }}{% endif %}{% endfor %}\
+    {% if add_generation_prompt %}<|assistant|>{% if enable_thinking is not defined or enable_thinking %}<think>{% endif %}\
+    {% endif %}";
+
+/// The folder of the model, made once per run of the tests.
+fn thinker() -> &'static str {
+    static FOLDER: OnceLock<String> = OnceLock::new();
+    FOLDER.get_or_init(|| {
+        let from = fixtures::path("craftsman-mini");
+        let to = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("it-thinker");
+        std::fs::create_dir_all(&to).unwrap();
+        for name in ["config.json", "generation_config.json", "model.safetensors"] {
+            std::fs::copy(from.join(name), to.join(name)).unwrap();
+        }
+        for name in ["tokenizer.json", "tokenizer_config.json"] {
+            let mut text = std::fs::read_to_string(from.join(name)).unwrap();
+            for (old, new) in RENAMED {
+                text = text.replace(&format!("\"{old}\""), &format!("\"{new}\""));
+            }
+            if name == "tokenizer_config.json" {
+                let mut config: Value = serde_json::from_str(&text).unwrap();
+                config["chat_template"] = TEMPLATE.into();
+                text = config.to_string();
+            }
+            std::fs::write(to.join(name), text).unwrap();
+        }
+        to.to_str().unwrap().to_owned()
+    })
+}
+
+fn tool() -> Value {
+    json!({"type": "function", "function": {"name": "ferry", "description": "Times of a ferry", "parameters": {
+        "type": "object", "properties": {"to": {"type": "string", "enum": ["north", "south"]}, "day": {"type": "integer"}},
+        "required": ["to"]}}})
+}
+
+fn chat(more: Value) -> Value {
+    let mut body = json!({"messages": [{"role": "user", "content": "Which route does the ferry take?"}], "temperature": 0,
+                          "max_tokens": 80, "chat_template_kwargs": {"enable_thinking": false}});
+    body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    body
+}
+
+fn arguments(text: &str) -> Value {
+    let arguments: Value = serde_json::from_str(text).unwrap();
+    assert!(["north", "south"].contains(&arguments["to"].as_str().unwrap()), "{arguments}");
+    assert!(arguments.get("day").is_none_or(Value::is_i64), "{arguments}");
+    arguments
+}
+
+#[test]
+fn a_demanded_call_has_its_shape_in_every_dialect() {
+    let server = Server::start_model(thinker(), &[]);
+    let body = chat(json!({"tools": [tool()], "tool_choice": "required", "parallel_tool_calls": false}));
+    let whole = server.post("/v1/chat/completions", &body).json();
+    let choice = &whole["choices"][0];
+    assert_eq!(choice["finish_reason"], "tool_calls", "{whole}");
+    let call = &choice["message"]["tool_calls"][0];
+    assert_eq!((&call["type"], &call["function"]["name"]), (&json!("function"), &json!("ferry")));
+    assert!(call["id"].as_str().unwrap().starts_with("call_"));
+    let wanted = arguments(call["function"]["arguments"].as_str().unwrap());
+
+    let reply = server.post("/v1/chat/completions", &{
+        let mut body = body.clone();
+        body["stream"] = true.into();
+        body
+    });
+    let deltas: Vec<Value> =
+        reply.events().iter().filter_map(|(_, data)| serde_json::from_str::<Value>(data).ok()).collect();
+    let calls: Vec<&Value> =
+        deltas.iter().map(|chunk| &chunk["choices"][0]["delta"]["tool_calls"][0]).filter(|c| !c.is_null()).collect();
+    assert_eq!(calls.len(), 2, "the name once, then the arguments: {calls:?}");
+    assert_eq!((&calls[0]["function"]["name"], &calls[0]["function"]["arguments"]), (&json!("ferry"), &json!("")));
+    assert!(calls[1].get("id").is_none() && calls[1]["function"].get("name").is_none());
+    assert_eq!(arguments(calls[1]["function"]["arguments"].as_str().unwrap()), wanted);
+
+    let schema = tool()["function"]["parameters"].clone();
+    let anthropic = json!({"messages": body["messages"], "max_tokens": 80, "temperature": 0,
+        "tools": [{"name": "ferry", "input_schema": schema}], "tool_choice": {"type": "any", "disable_parallel_tool_use": true}});
+    let message = server.post("/v1/messages", &anthropic).json();
+    let block = message["content"].as_array().unwrap().last().unwrap();
+    assert_eq!(
+        (&message["stop_reason"], &block["type"], &block["input"]),
+        (&json!("tool_use"), &json!("tool_use"), &wanted)
+    );
+
+    let space = json!({"type": "namespace", "name": "boats", "tools": [{"type": "function", "name": "ferry", "parameters": schema}]});
+    let responses = json!({"input": "Which route does the ferry take?", "max_output_tokens": 80, "temperature": 0,
+        "tools": [space, {"type": "web_search"}], "tool_choice": "required", "reasoning": {"effort": "none"}, "stream": true,
+        "parallel_tool_calls": false});
+    let reply = server.post("/v1/responses", &responses);
+    let names: Vec<String> = reply.events().into_iter().map(|(name, _)| name).collect();
+    let want = [
+        "response.created",
+        "response.in_progress",
+        "response.output_item.added",
+        "response.function_call_arguments.delta",
+        "response.function_call_arguments.done",
+        "response.output_item.done",
+        "response.completed",
+    ];
+    assert_eq!(names, want, "{}", reply.body);
+    let done: Value = serde_json::from_str(&reply.events().last().unwrap().1).unwrap();
+    let item = &done["response"]["output"][0];
+    assert_eq!((&item["name"], &item["namespace"]), (&json!("ferry"), &json!("boats")), "{item}");
+    arguments(item["arguments"].as_str().unwrap());
+}
+
+#[test]
+fn a_schema_binds_the_content_but_not_the_thought() {
+    let server = Server::start_model(thinker(), &[]);
+    let schema = json!({"type": "object", "properties": {"sure": {"type": "boolean"}}, "required": ["sure"], "additionalProperties": false});
+    let format = json!({"type": "json_schema", "json_schema": {"name": "x", "schema": schema}});
+    for thinking in [false, true] {
+        let more = json!({"response_format": format, "chat_template_kwargs": {"enable_thinking": thinking},
+                          "thinking": {"type": "enabled", "budget_tokens": 5}, "frequency_penalty": 2.0});
+        let whole = server.post("/v1/chat/completions", &chat(more)).json();
+        let message = &whole["choices"][0]["message"];
+        let content: Value =
+            serde_json::from_str(message["content"].as_str().unwrap()).unwrap_or_else(|e| panic!("{e}: {whole}"));
+        assert!(content["sure"].is_boolean(), "{whole}");
+        let reasoning = whole["usage"]["completion_tokens_details"]["reasoning_tokens"].as_u64().unwrap();
+        assert_eq!(message.get("reasoning_content").is_some(), thinking, "{whole}");
+        assert!(reasoning <= 5 && (reasoning > 0) == thinking, "the budget ends the thought: {whole}");
+    }
+    let lark = server.post("/v1/chat/completions", &chat(json!({"regex": "yes|no"}))).json();
+    assert!(["yes", "no"].contains(&lark["choices"][0]["message"]["content"].as_str().unwrap()), "{lark}");
+    let refused = server.post("/v1/chat/completions", &chat(json!({"regex": "("})));
+    assert_eq!(refused.status, 400, "{refused:?}");
+}
+
+#[test]
+fn thoughts_are_apart_from_the_content_and_come_back() {
+    let server = Server::start_model(thinker(), &[]);
+    // The model was never taught to think, so that a short answer is all thought.
+    let body = chat(json!({"chat_template_kwargs": {"enable_thinking": true}, "max_tokens": 6}));
+    let whole = server.post("/v1/chat/completions", &body).json();
+    let message = &whole["choices"][0]["message"];
+    let thought = message["reasoning_content"].as_str().unwrap_or_else(|| panic!("{whole}"));
+    assert_eq!(
+        (message["content"].as_str(), whole["choices"][0]["finish_reason"].as_str()),
+        (Some(""), Some("length"))
+    );
+    assert_eq!(whole["usage"]["completion_tokens_details"]["reasoning_tokens"], 6);
+
+    let anthropic = json!({"messages": body["messages"], "max_tokens": 6, "temperature": 0, "thinking": {"type": "adaptive"}, "stream": true});
+    let reply = server.post("/v1/messages?beta=true", &anthropic);
+    let events: Vec<Value> = reply.events().iter().map(|(_, data)| serde_json::from_str(data).unwrap()).collect();
+    let names: Vec<&str> =
+        events.iter().map(|event| event["type"].as_str().unwrap()).filter(|name| *name != "ping").collect();
+    assert_eq!(names[..2], ["message_start", "content_block_start"]);
+    assert_eq!(names[names.len() - 3..], ["content_block_stop", "message_delta", "message_stop"]);
+    let deltas: Vec<&Value> = events.iter().filter(|event| event["type"] == "content_block_delta").collect();
+    let (signature, thoughts) = deltas.split_last().unwrap();
+    assert_eq!(signature["delta"]["type"], "signature_delta");
+    let joined: String = thoughts.iter().map(|event| event["delta"]["thinking"].as_str().unwrap()).collect();
+    assert_eq!(joined, thought);
+    let absent = json!({"messages": body["messages"], "max_tokens": 6, "temperature": 0});
+    assert_eq!(
+        server.post("/v1/messages", &absent).json()["content"][0]["type"],
+        "text",
+        "no thought unless asked for"
+    );
+
+    // The sealed thought of an answer becomes part of the next prompt.
+    let responses =
+        json!({"input": "Which route?", "max_output_tokens": 6, "temperature": 0, "reasoning": {"effort": "low"}});
+    let whole = server.post("/v1/responses", &responses).json();
+    assert_eq!(
+        (&whole["status"], &whole["incomplete_details"]["reason"]),
+        (&json!("incomplete"), &json!("max_output_tokens"))
+    );
+    let sealed = &whole["output"][0]["encrypted_content"];
+    let count = |sealed: &Value| {
+        let items = json!([{"role": "user", "content": "Which route?"},
+            {"type": "reasoning", "summary": [], "encrypted_content": sealed}, {"role": "assistant", "content": "x"},
+            {"role": "user", "content": "more"}]);
+        server.post("/v1/responses/input_tokens", &json!({"input": items})).json()["input_tokens"].as_u64().unwrap()
+    };
+    assert!(count(sealed) > count(&json!("of another server")), "{sealed}");
+}
