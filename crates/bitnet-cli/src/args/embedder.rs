@@ -26,7 +26,7 @@ pub(crate) struct EmbedderArgs {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum PrecisionArg {
+pub(crate) enum PrecisionArg {
     /// Floats of 32 bits, as the checkpoint has them
     F32,
     /// 8 bits in blocks of 32
@@ -41,15 +41,28 @@ impl EmbedderArgs {
     /// A model that cannot be loaded.
     pub(crate) fn load(&self) -> Result<(Box<dyn BaseEmbedder>, Arc<Pool>)> {
         let pool = self.threads.pool()?;
-        let precision = self.precision.map(|precision| match precision {
-            PrecisionArg::F32 => Precision::F32,
-            PrecisionArg::Q8_0 => Precision::Q8_0,
-        });
         let model =
             self.model.as_deref().ok_or_else(|| UsageError::new("--model is missing: name an encoder, or `hash`"))?;
-        if model == load::HASH && precision.is_some() {
-            return Err(UsageError::new("--precision is for sentence encoders; `hash` has no matrices").into());
-        }
-        Ok((load::embedder(model, precision, pool.clone())?, pool))
+        Ok((embedder(model, self.precision, "--precision", pool.clone())?, pool))
     }
+}
+
+/// Loads the embedder `model`; `option` is the name of the option that states the precision.
+///
+/// # Errors
+/// A model that cannot be loaded, or a precision for one that has none.
+pub(crate) fn embedder(
+    model: &str,
+    precision: Option<PrecisionArg>,
+    option: &str,
+    pool: Arc<Pool>,
+) -> Result<Box<dyn BaseEmbedder>> {
+    if model == load::HASH && precision.is_some() {
+        return Err(UsageError::new(format!("{option} is for sentence encoders; `hash` has no matrices")).into());
+    }
+    let precision = precision.map(|precision| match precision {
+        PrecisionArg::F32 => Precision::F32,
+        PrecisionArg::Q8_0 => Precision::Q8_0,
+    });
+    load::embedder(model, precision, pool)
 }

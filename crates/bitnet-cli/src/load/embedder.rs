@@ -33,7 +33,7 @@ pub(crate) fn embedder(spec: &str, precision: Option<Precision>, pool: Arc<Pool>
     }
     if precision.is_some() {
         bail!(
-            "{spec}: is no sentence encoder, and --precision is for these alone: quantise a language model (`bitnet quantize`)"
+            "{spec}: is no sentence encoder, and a precision can be chosen for these alone; `bitnet quantize` makes smaller language models"
         );
     }
     let files = files::open(spec)?;

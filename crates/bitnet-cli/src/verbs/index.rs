@@ -3,6 +3,8 @@
 mod change;
 mod query;
 
+pub(crate) use change::note_void;
+
 use anyhow::Result;
 use clap::Subcommand;
 

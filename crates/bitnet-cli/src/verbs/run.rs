@@ -5,6 +5,7 @@
 mod answer;
 mod chat;
 mod commands;
+mod docs;
 mod history;
 mod stream;
 
@@ -21,6 +22,7 @@ use moe_runtime::{
 };
 
 use self::answer::{answer, continue_text};
+use self::docs::{Asked, DocsArgs};
 use crate::args::{self, EngineArgs, PromptCacheArgs, SamplingArgs, path_not_stream, whole};
 use crate::exit::UsageError;
 use crate::load;
@@ -77,6 +79,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SIZE", value_parser = args::size)]
     memory: Option<u64>,
     #[command(flatten)]
+    docs: DocsArgs,
+    #[command(flatten)]
     prompts: PromptCacheArgs,
     #[command(flatten)]
     engine: EngineArgs,
@@ -125,8 +129,8 @@ impl Args {
             false => ChatTemplate::of_model(tokenizer)?,
         };
         let has_system = self.system.is_some() || self.system_file.is_some();
-        if template.is_none() && (has_system || self.think.is_some()) {
-            bail!("the model has no chat template, so a system message and --think have no place in its prompt");
+        if template.is_none() && (has_system || self.think.is_some() || self.docs.is_given()) {
+            bail!("the model has no chat template, so a system message, --think and --docs have no place in its prompt");
         }
         if chats && template.is_none() {
             bail!("a chat needs a chat template; give a prompt with -p to continue it");
@@ -141,7 +145,8 @@ pub(crate) fn execute(args: Args) -> Result<()> {
     let engine = args.engine.engine(args.memory)?;
     // Taken over before the model is loaded, so that nothing typed meanwhile is lost or reaches the shell.
     let mut console = if chats { Some(open_console(args.history.as_deref())?) } else { None };
-    let system = system_message(&args)?;
+    let mut docs = args.docs.open(&engine.pool)?;
+    let system = system_message(&args)?.or_else(|| docs.is_some().then(|| docs::SYSTEM.to_owned()));
     let files = args.engine.open(spec)?;
     let tokenizer = files.tokenizer()?;
     let guesses = files.guesses(Some(&tokenizer));
@@ -167,8 +172,8 @@ pub(crate) fn execute(args: Args) -> Result<()> {
             let options = ConversationOptions { system, thinking, now_unix_s, generate };
             let mut conversation = Conversation::new(backend, template, sampler, options);
             match (&mut console, prompt) {
-                (Some(console), _) => chat::chat(console, &mut conversation, args.history.as_deref()),
-                (None, Some(prompt)) => answer(&mut conversation, &prompt).map(drop),
+                (Some(console), _) => chat::chat(console, &mut conversation, docs.as_mut(), args.history.as_deref()),
+                (None, Some(prompt)) => answer(&mut conversation, Asked::new(&prompt, docs.as_mut())?).map(drop),
                 (None, None) => Ok(()),
             }
         }

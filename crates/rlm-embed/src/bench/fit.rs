@@ -3,7 +3,7 @@
 //! **Invariant:** a fit sees the split that it is given and no other, and the first of equal candidates wins.
 
 use super::claims::{ClaimSet, Kind};
-use super::flags::{compared, count};
+use super::flags::{compared, compared_with_distractors, count, count_distractors};
 use super::measure::{ClaimFigures, measure_in_one_corpus};
 use crate::encoder::BaseEmbedder;
 use crate::error::Result;
@@ -19,12 +19,12 @@ pub struct Fitted<T> {
     pub score: f64,
 }
 
-/// The thresholds with the highest balanced accuracy of flags: the mean of recall over contradictions and of the share of
-/// other pairs that are not flagged, less half the share of paraphrases that are not seen to agree.
+/// The thresholds with the highest score: the share of contradictions that are flagged, of paraphrases and unrelated claims that are
+/// not, of distractors that are neither flagged nor seen to agree, less the share of paraphrases that are not seen to agree.
 #[must_use]
 pub fn fit_rules(set: &ClaimSet) -> Fitted<RelationRules> {
     let mut fitted = Fitted { best: RelationRules::default(), score: f64::NEG_INFINITY };
-    let pairs = compared(set);
+    let (pairs, distractors) = (compared(set), compared_with_distractors(set));
     for cosine in 2..=18 {
         for overlap in 0..=8 {
             let (least_cosine, least_overlap) = (cosine as f32 * 0.05, overlap as f32 * 0.1);
@@ -41,7 +41,9 @@ pub fn fit_rules(set: &ClaimSet) -> Fitted<RelationRules> {
                 }
             }
             let share = |part: u64, whole: u64| part as f64 / whole.max(1) as f64;
-            let score = (share(flagged, contradictions) + share(clean, others) - share(missed, same)) / 2.0;
+            let apart = count_distractors(&distractors, &rules);
+            let related = share(apart.flagged + apart.agreeing, apart.pairs);
+            let score = share(flagged, contradictions) + share(clean, others) - share(missed, same) - related;
             if score > fitted.score {
                 fitted = Fitted { best: rules, score };
             }

@@ -46,8 +46,8 @@ pub struct RecursionConfig {
 }
 
 impl RecursionConfig {
-    /// Two passes with five neighbours, and the weights and thresholds that were fitted for all-MiniLM-L6-v2: the rows `weights` and
-    /// `rules` of `benches/record/x86_64/2026-11-30-embedder.csv`.
+    /// Two passes with five neighbours, and the weights that were fitted for all-MiniLM-L6-v2 (the rows `weights` of
+    /// `benches/record/x86_64/2026-11-30-embedder.csv`; its rows `shipped` are the figures of this configuration).
     #[must_use]
     pub fn new(variant: Variant) -> RecursionConfig {
         let (base, context, anti) = match variant {

@@ -332,7 +332,8 @@ proptest! {
 
 #[cfg(feature = "hnsw")]
 mod hnsw {
-    use rlm_embed::encoder::normalise;
+    use rlm_embed::encoder::{HashEmbedder, normalise};
+    use rlm_embed::recursion::{Corpus, RecursionConfig, RlmEmbedder, Variant};
     use rlm_embed::store::HnswNeighborStore;
 
     use super::*;
@@ -362,7 +363,17 @@ mod hnsw {
         assert!(graph.nearest(own, 50).iter().all(|n| n.row != 7));
         graph.flat_mut().add(&chunks[1900..], &rows[1900 * dims..]).unwrap();
         assert_eq!(graph.tail(), 100);
+        graph.flat_mut().remove(&["1999"]).unwrap();
+        assert_eq!(graph.tail(), 99, "removed rows do not count");
         assert_eq!(graph.nearest(&rows[1950 * dims..][..dims], 1)[0].row, 1950);
-        assert_eq!(graph.nearest(own, 1999).len(), 1999);
+        assert_eq!(graph.nearest(own, 1998).len(), 1998);
+
+        // The loop reads the chunks that the graph finds.
+        let mut embedder = RlmEmbedder::new(HashEmbedder::new(dims), RecursionConfig::new(Variant::Query));
+        let corpus = Corpus { store: graph.flat(), retriever: &graph };
+        let found = embedder.embed("a text", None, corpus).unwrap();
+        let exact = embedder.embed("a text", None, Corpus::exact(graph.flat())).unwrap();
+        assert_eq!(found.neighbors.len(), 5);
+        assert_eq!(found.neighbors[0].row, exact.neighbors[0].row);
     }
 }

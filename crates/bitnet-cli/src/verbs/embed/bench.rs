@@ -6,7 +6,8 @@ use std::time::Instant;
 use anyhow::{Result, anyhow};
 use behavior_eval::stats::{paired_difference, quantile};
 use rlm_embed::bench::{
-    CachedEmbedder, Claim, ClaimFigures, ClaimSet, Kind, fit_rules, fit_weights, flags, measure, parse_claims,
+    CachedEmbedder, Claim, ClaimFigures, ClaimSet, Kind, fit_rules, fit_weights, flagged_distractors, flags, measure,
+    parse_claims,
 };
 use rlm_embed::encoder::BaseEmbedder;
 use rlm_embed::graph::{RelationRules, Signals};
@@ -19,6 +20,7 @@ use crate::{load, output};
 
 /// Tokens of a text whose latency is measured; words of one token each.
 const LATENCY_WORDS: usize = 62;
+const VARIANTS: [(&str, Variant); 3] = [("A", Variant::Query), ("B", Variant::Corpus), ("C", Variant::Twin)];
 /// Most words of a distractor.
 const SENTENCE_WORDS: usize = 25;
 
@@ -38,7 +40,7 @@ pub(crate) struct Args {
     /// Most sentences taken from it
     #[arg(long, default_value = "200", value_name = "N", value_parser = whole::<usize>(0..=100_000))]
     most_distractors: usize,
-    /// Times that a latency is measured; 0 measures none
+    /// Times that a text of 64 tokens is encoded to measure latency; 0 measures none
     #[arg(long, default_value = "20", value_name = "N", value_parser = whole::<usize>(0..=10_000))]
     repeat: usize,
 }
@@ -64,8 +66,9 @@ pub(super) fn execute(args: &Args) -> Result<()> {
         "claims": test.claims.len(), "texts": test.store.len(), "alone": means(&alone),
         "rules": { "least_cosine": rules.least_cosine, "least_overlap": rules.least_overlap },
         "flags": flag_report(&test, &rules), "variants": {}, "anti": {},
+        "shipped": shipped_report(&test, &mut encoder, &alone)?,
     });
-    for (name, variant) in [("A", Variant::Query), ("B", Variant::Corpus), ("C", Variant::Twin)] {
+    for (name, variant) in VARIANTS {
         let base = RecursionConfig { rules, ..RecursionConfig::new(variant) };
         let weights = fit_weights(&tune, &mut encoder, base)?.best;
         let figures = measure(&test, &mut encoder, Some(RecursionConfig { weights, ..base }))?;
@@ -109,6 +112,20 @@ fn variant_report(weights: MergeWeights, alone: &[ClaimFigures], figures: &[Clai
     })
 }
 
+/// The configurations that the product uses without a fit.
+fn shipped_report<E: BaseEmbedder>(set: &ClaimSet, encoder: &mut E, alone: &[ClaimFigures]) -> Result<Value> {
+    let rules = RelationRules::default();
+    let mut report = json!({
+        "rules": { "least_cosine": rules.least_cosine, "least_overlap": rules.least_overlap },
+        "flags": flag_report(set, &rules)["all"], "variants": {},
+    });
+    for (name, variant) in VARIANTS {
+        let config = RecursionConfig::new(variant);
+        report["variants"][name] = variant_report(config.weights, alone, &measure(set, encoder, Some(config))?);
+    }
+    Ok(report)
+}
+
 /// Flags per kind of pair with all signals, and with each one left out.
 fn flag_report(set: &ClaimSet, rules: &RelationRules) -> Value {
     let all = Signals::ALL;
@@ -132,33 +149,39 @@ fn flag_report(set: &ClaimSet, rules: &RelationRules) -> Value {
         });
         let mut rows = rows.collect::<Value>();
         rows["precision"] = json!(right as f64 / f64::from(flagged.max(1) as u32));
+        let apart = flagged_distractors(set, &RelationRules { signals, ..*rules });
+        rows["distractor"] = json!({ "pairs": apart.pairs, "flagged": apart.flagged, "agreeing": apart.agreeing });
         (name.to_owned(), rows)
     })
     .collect()
 }
 
-/// Milliseconds for a text of 64 tokens: the median and two quantiles of the encoder alone, and of the loop.
+/// Milliseconds for a text of 64 tokens, and for each query of the claims by the encoder alone and by two passes of variant A.
 fn latency(mut embedder: Box<dyn BaseEmbedder>, set: &ClaimSet, repeat: usize, rules: RelationRules) -> Result<Value> {
     let words = ["time", "river", "house", "water", "city", "green", "music"];
     let text = (0..LATENCY_WORDS).map(|i| words[i % words.len()]).collect::<Vec<_>>().join(" ");
-    let quantiles = |mut times: Vec<f64>| {
-        times.sort_by(f64::total_cmp);
-        let at = |q: f64| quantile(&times, q);
-        json!({ "p50": at(0.5), "p95": at(0.95), "p99": at(0.99) })
-    };
-    let mut alone = Vec::with_capacity(repeat);
-    for _ in 0..repeat {
-        let start = Instant::now();
-        embedder.embed(&[&text])?;
-        alone.push(start.elapsed().as_secs_f64() * 1e3);
-    }
+    let queries = || set.claims.iter().map(|claim| claim.query.as_str());
+    let alone = times((0..repeat).map(|_| &*text), |text| embedder.embed(&[text]).map(drop))?;
+    let query = times(queries(), |query| embedder.embed(&[query]).map(drop))?;
     let config = RecursionConfig { rules, converged: 2.0, ..RecursionConfig::new(Variant::Query) };
     let mut embedder = RlmEmbedder::new(embedder, config);
-    let mut looped = Vec::with_capacity(repeat);
-    for _ in 0..repeat {
+    let corpus = Corpus::exact(&set.store);
+    let looped = times(queries(), |query| embedder.embed(query, None, corpus).map(drop))?;
+    Ok(json!({ "alone": alone, "query": query, "query-two-passes": looped }))
+}
+
+/// Quantiles of the milliseconds that `embed` takes for each text.
+fn times<'t>(
+    texts: impl Iterator<Item = &'t str>,
+    mut embed: impl FnMut(&'t str) -> rlm_embed::Result<()>,
+) -> Result<Value> {
+    let mut times = Vec::new();
+    for text in texts {
         let start = Instant::now();
-        embedder.embed(&text, None, Corpus::exact(&set.store))?;
-        looped.push(start.elapsed().as_secs_f64() * 1e3);
+        embed(text)?;
+        times.push(start.elapsed().as_secs_f64() * 1e3);
     }
-    Ok(json!({ "alone": quantiles(alone), "two-passes": quantiles(looped) }))
+    times.sort_by(f64::total_cmp);
+    let at = |q: f64| quantile(&times, q);
+    Ok(json!({ "p50": at(0.5), "p95": at(0.95), "p99": at(0.99) }))
 }

@@ -147,7 +147,7 @@ fn gone(store: &FlatNeighborStore, files: &[String], pieces: &[Piece]) -> Vec<St
 }
 
 /// Says what an interrupted write left in the file.
-pub(super) fn note_void(store: &FlatNeighborStore, index: &Path) {
+pub(crate) fn note_void(store: &FlatNeighborStore, index: &Path) {
     if store.void_bytes() > 0 {
         output::note(format_args!(
             "{}: {} bytes of the file are no whole batch of chunks and are left out: a write was interrupted, or the end of the \

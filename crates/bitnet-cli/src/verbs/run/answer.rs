@@ -3,13 +3,15 @@
 use anyhow::Result;
 use moe_runtime::{Conversation, GenerateOptions, Generation, InferenceBackend, Prompt, Sampler};
 
+use super::docs::Asked;
 use super::stream::Stream;
 
 /// One turn of a conversation.
-pub(super) fn answer<B: InferenceBackend>(conversation: &mut Conversation<B>, text: &str) -> Result<Generation> {
+pub(super) fn answer<B: InferenceBackend>(conversation: &mut Conversation<B>, asked: Asked) -> Result<Generation> {
     let mut stream = Stream::new();
-    let answer = conversation.say(text, &mut |piece| stream.show(piece))?;
+    let answer = conversation.say(&asked.user, &mut |piece| stream.show(piece))?;
     stream.finish(&answer.generation)?;
+    asked.note_citations(&answer.content);
     Ok(answer.generation)
 }
 

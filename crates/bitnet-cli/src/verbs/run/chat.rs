@@ -7,6 +7,7 @@ use moe_runtime::{Conversation, Error, Fit, InferenceBackend, SessionError, Stop
 
 use super::answer::answer;
 use super::commands::{ChatStatistics, carry_out};
+use super::docs::{Asked, Docs};
 use super::history;
 use crate::exit::Interrupted;
 use crate::output;
@@ -14,18 +15,25 @@ use crate::terminal::{Console, Entry};
 
 /// A message that the user wants to send, or a reason to ask for another one.
 enum Message {
-    Send(String),
+    Send(Asked),
     Withdrawn,
     Leave,
 }
 
-/// Takes turns until the user leaves. Messages are kept in the file `history`.
+/// How a turn ended.
+enum Turn {
+    Over,
+    Leave,
+}
+
+/// Takes turns until the user leaves. Messages are kept in the file `history`, and answered from `docs`.
 ///
 /// # Errors
 /// [`Interrupted`] after Ctrl-C twice, an output that cannot be written, and a model that cannot be computed.
 pub(super) fn chat<B: InferenceBackend>(
     console: &mut Console,
     conversation: &mut Conversation<B>,
+    mut docs: Option<&mut Docs>,
     history: Option<&Path>,
 ) -> Result<()> {
     output::note("chat: Ctrl-C stops an answer, Ctrl-D leaves, Alt-Enter starts a new line, /help lists commands");
@@ -56,9 +64,9 @@ pub(super) fn chat<B: InferenceBackend>(
                 continue;
             }
         }
-        match turn(console, conversation, &mut statistics, text.to_owned()) {
-            Ok(Message::Leave) => return Ok(()),
-            Ok(_) => {}
+        match turn(console, conversation, (docs.as_deref_mut(), &mut statistics), text.to_owned()) {
+            Ok(Turn::Leave) => return Ok(()),
+            Ok(Turn::Over) => {}
             Err(error) if concerns_message(&error) => output::note(format_args!("error: {error}")),
             Err(error) => return Err(error),
         }
@@ -69,30 +77,34 @@ pub(super) fn chat<B: InferenceBackend>(
 fn turn<B: InferenceBackend>(
     console: &mut Console,
     conversation: &mut Conversation<B>,
-    statistics: &mut ChatStatistics,
+    (docs, statistics): (Option<&mut Docs>, &mut ChatStatistics),
     text: String,
-) -> Result<Message> {
-    let message = make_room(console, conversation, text)?;
-    if let Message::Send(text) = &message {
-        let answer = answer(conversation, text)?;
-        statistics.add(&answer.statistics);
-        if answer.reason == StopReason::ContextFull {
-            output::note(format_args!("the context of {} tokens is full: the answer ends here", conversation.n_ctx()));
-        }
+) -> Result<Turn> {
+    let asked = match make_room(console, conversation, docs, text)? {
+        Message::Send(asked) => asked,
+        Message::Withdrawn => return Ok(Turn::Over),
+        Message::Leave => return Ok(Turn::Leave),
+    };
+    let answer = answer(conversation, asked)?;
+    statistics.add(&answer.statistics);
+    if answer.reason == StopReason::ContextFull {
+        output::note(format_args!("the context of {} tokens is full: the answer ends here", conversation.n_ctx()));
     }
-    Ok(message)
+    Ok(Turn::Over)
 }
 
 /// Offers to drop turns where the context is full. A reply that is neither yes nor no takes the place of the message.
 fn make_room<B: InferenceBackend>(
     console: &mut Console,
     conversation: &mut Conversation<B>,
+    mut docs: Option<&mut Docs>,
     mut text: String,
 ) -> Result<Message> {
     loop {
         let n_ctx = conversation.n_ctx();
-        let (turns, tokens) = match conversation.fit(&text)? {
-            Fit::Whole => return Ok(Message::Send(text)),
+        let asked = Asked::new(&text, docs.as_deref_mut())?;
+        let (turns, tokens) = match conversation.fit(&asked.user)? {
+            Fit::Whole => return Ok(Message::Send(asked)),
             Fit::TooLong { tokens } => {
                 output::note(format_args!(
                     "the message has {tokens} tokens with its template and does not fit the context of {n_ctx}: shorten \
@@ -111,7 +123,7 @@ fn make_room<B: InferenceBackend>(
             Entry::Text(reply) => match reply.trim().to_lowercase().as_str() {
                 "" | "y" | "yes" => {
                     conversation.drop_oldest(turns);
-                    return Ok(Message::Send(text));
+                    return Ok(Message::Send(asked));
                 }
                 "n" | "no" => break,
                 _ => {
