@@ -39,6 +39,11 @@ pub(super) struct DocsArgs {
 }
 
 impl DocsArgs {
+    /// Whether answers are to come from an index.
+    pub(super) fn is_given(&self) -> bool {
+        self.docs.is_some()
+    }
+
     /// Opens the index and loads its embedder; `None` without `--docs`.
     ///
     /// # Errors
