@@ -130,7 +130,9 @@ impl Args {
         };
         let has_system = self.system.is_some() || self.system_file.is_some();
         if template.is_none() && (has_system || self.think.is_some() || self.docs.is_given()) {
-            bail!("the model has no chat template, so a system message, --think and --docs have no place in its prompt");
+            bail!(
+                "the model has no chat template, so a system message, --think and --docs have no place in its prompt"
+            );
         }
         if chats && template.is_none() {
             bail!("a chat needs a chat template; give a prompt with -p to continue it");
