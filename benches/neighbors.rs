@@ -1,4 +1,4 @@
-//! What do the nearest rows of an index cost, exactly and by a graph, and how many of them does the graph miss?
+//! How much do the nearest rows of an index cost, exactly and by a graph, and how many of them does the graph miss?
 //!
 //! 20,000 vectors of 384 values, as MiniLM has, in 400 groups around random directions; queries lie in the same groups. The recall
 //! of ten neighbours and the time of the construction are printed before the search times.
