@@ -136,10 +136,11 @@ fn outside_reference(schema: &Json) -> Option<&str> {
     None
 }
 
-/// The schema with a limit on the white space between two parts of its JSON: a small model writes it without end.
+/// The schema with a limit on the white space between two parts of its JSON: a small model writes it without end, or until
+/// it counts as a loop.
 fn with_short_gaps(mut schema: Json) -> Json {
     if let Some(schema) = schema.as_object_mut() {
-        schema.insert("x-guidance".to_owned(), json!({"whitespace_pattern": "[ \\n\\r\\t]{1,32}"}));
+        schema.insert("x-guidance".to_owned(), json!({"whitespace_pattern": "[ \\n\\r\\t]{1,16}"}));
     }
     schema
 }

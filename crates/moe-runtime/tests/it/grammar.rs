@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use gguf_bitnet::{Array, Metadata, Value};
 use moe_runtime::{
-    AnswerReader, ControlTokens, CraftsmanBackend, GenerateOptions, Grammar, GrammarCompiler, InferenceBackend,
-    LoadOptions, Output, OutputFormat, OutputParser, OutputStart, Prompt, Sampler, SamplerConfig, SplitMix64,
-    StopStrings, TokenConstraint, Tokenizer, ToolSchemas,
+    AnswerReader, ChatPrompt, ControlTokens, CraftsmanBackend, GenerateOptions, Grammar, GrammarCompiler,
+    InferenceBackend, LoadOptions, Output, OutputFormat, OutputParser, OutputStart, Prompt, Sampler, SamplerConfig,
+    SplitMix64, StopStrings, TokenConstraint, Tokenizer, ToolSchemas,
 };
 use serde_json::{Value as Json, json};
 
@@ -227,4 +227,25 @@ fn a_model_answers_in_json() {
     let json: Json = serde_json::from_str(&answers[0]).unwrap_or_else(|error| panic!("{error}: {}", answers[0]));
     assert!(json["days"].is_i64(), "{json}");
     assert_eq!(answers[0], answers[1], "each answer begins at the beginning of the grammar");
+}
+
+#[test]
+fn a_thought_has_its_budget_and_is_free_of_the_grammar() {
+    let mut backend = CraftsmanBackend::load(&fixtures::path("craftsman-mini"), 512, &LoadOptions::default()).unwrap();
+    let constraint = GrammarCompiler::of_model(backend.tokenizer()).compile(&Grammar::JsonSchema(weather())).unwrap();
+    let sampler = Sampler::new(SamplerConfig::greedy()).unwrap().with_constraint(Box::new(constraint));
+    let mut sampler = sampler.with_thought_budget(Some(5));
+    let options = GenerateOptions { max_tokens: 200, ..GenerateOptions::default() };
+    let prompt = ChatPrompt::of_markup("[gMASK]<sop><|user|>\nhi<|assistant|>\n<think>");
+    let mut text = String::new();
+    let mut on_text = |piece: &str| {
+        text.push_str(piece);
+        ControlFlow::Continue(())
+    };
+    let answer = backend.generate(Prompt::Rendered(&prompt), &mut sampler, &options, &mut on_text).unwrap();
+    let end = backend.tokenizer().token_to_id("</think>").unwrap();
+    assert_eq!(answer.tokens.iter().position(|&token| token == end), Some(5), "{text}");
+    let (thought, content) = text.split_once("</think>").unwrap();
+    assert!(!thought.trim_start().starts_with('{'), "{thought}");
+    assert!(serde_json::from_str::<Json>(content).unwrap()["days"].is_i64(), "{content}");
 }
