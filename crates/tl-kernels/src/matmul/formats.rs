@@ -27,7 +27,7 @@ pub(crate) use dense::row_bytes;
 pub use dense_type::DenseType;
 pub use f16::F16;
 pub use f32::F32;
-pub(crate) use integer::IntegerFormat;
+pub(crate) use integer::{IntegerFormat, RUN};
 pub use q2_0::Q2_0;
 pub use q6_k::Q6K;
 pub use q8_0::Q8_0;

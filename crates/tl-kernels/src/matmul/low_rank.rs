@@ -106,6 +106,28 @@ impl LowRank {
         }
     }
 
+    /// Writes `s (A x)` for the input `x` `[inputs]` to `out` `[rank]`.
+    ///
+    /// # Panics
+    /// When a length differs.
+    pub fn ranks(&self, x: &[f32], out: &mut [f32]) {
+        assert_eq!(out.len(), self.rank(), "one number per rank");
+        for ((out, a), scale) in out.iter_mut().zip(self.a.chunks_exact(self.inputs)).zip(&self.scales) {
+            *out = scale * dot_f32(a, x);
+        }
+    }
+
+    /// As [`LowRank::add_row`], for an input whose [`LowRank::ranks`] are known: for outputs that are computed piece by piece.
+    ///
+    /// # Panics
+    /// When a length differs or `columns` leave the outputs.
+    pub fn add_ranks(&self, ranks: &[f32], columns: Range<usize>, y: &mut [f32]) {
+        assert_eq!(ranks.len(), self.rank(), "one number per rank");
+        for (rank, b) in ranks.iter().zip(self.b.chunks_exact(self.outputs)) {
+            axpy_f32(*rank, &b[columns.clone()], y);
+        }
+    }
+
     /// Adds the outputs for all rows of `x` `[n, inputs]` to `y` `[n, outputs]`.
     ///
     /// # Panics

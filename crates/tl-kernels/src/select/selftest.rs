@@ -13,10 +13,10 @@ use crate::pool::{ColumnBlock, Pool};
 /// Neighbouring rows checked at each of three places of a layer: its start, its middle and its end.
 const ROWS: usize = 6;
 
-/// Tokens checked: one for the decoding path, a few, and a batch for which Q8_0, Q6_K and Q2_0 rows become panels. Levels that
+/// Tokens checked: one for the decoding path, two, and batches for which Q8_0, Q6_K and Q2_0 rows become panels. Levels that
 /// multiply prompts by token tables are checked with one full table as well.
-const BATCHES: [usize; 3] = [1, 5, 9];
-const _: () = assert!(BATCHES[1] < PANEL_FROM_TOKENS && BATCHES[2] > PANEL_FROM_TOKENS);
+const BATCHES: [usize; 4] = [1, 2, 5, 9];
+const _: () = assert!(BATCHES[3] > PANEL_FROM_TOKENS);
 
 /// Runs the layer's kernel on a few of its rows.
 ///

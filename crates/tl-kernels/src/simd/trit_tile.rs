@@ -14,7 +14,7 @@
 //! ```text
 //! 256 code_n = 3 f_n - f_(n+1)        sum of code_n a_n = (3 sum of f_n a_n - sum of f_(n+1) a_n) / 256, exactly
 //! ```
-//! On levels that multiply bytes four at a time, a single token needs no codes: two products per trit replace two
+//! On levels that multiply bytes four at a time, few tokens need no codes: two products per trit and token replace two
 //! comparisons and two selections. For many tokens a tile is expanded to 2-bit fields once, which all of them share.
 
 use super::{TILE, TileBlock, TileSimd, TokenBlock};
@@ -98,12 +98,15 @@ pub trait TritTileSimd: TileSimd + RowBytes {
     /// `sums + unit * (3 fractions >> 8)`
     fn add_trits(self, sums: Self::Rows, fractions: Self::Rows, unit: u8) -> Self::Rows;
 
-    /// [`TileSimd::tile_block`] for one token.
+    /// Most tokens of a product that is cheaper by [`TritTileSimd::trit_block`] than by expanding a tile once.
+    const TRIT_TOKENS: usize = 1;
+
+    /// [`TileSimd::tile_block`]; `T` is at most 4.
     #[inline(always)]
-    fn trit_block(self, block: &TritBlock, token: &TokenBlock<'_>, acc: &mut [f32; TILE]) {
+    fn trit_block<const T: usize>(self, block: &TritBlock, tokens: &[TokenBlock<'_>; T], acc: &mut [[f32; TILE]; T]) {
         let mut fields = TileBlock::PADDING;
         expand(self, block, &mut fields);
-        self.tile_block(&fields, &[*token], std::array::from_mut(acc));
+        self.tile_block(&fields, tokens, acc);
     }
 }
 
@@ -242,9 +245,17 @@ mod tests {
 
             #[inline(always)]
             fn run<S: Simd>(self, s: S) -> [f32; TILE] {
-                let mut acc = [0.25; TILE];
-                s.trit_block(self.0, &self.1, &mut acc);
-                acc
+                // All numbers of tokens give the same.
+                let mut acc = [[0.25; TILE]; 4];
+                s.trit_block(self.0, &[self.1; 4], &mut acc);
+                let mut three = [[0.25; TILE]; 3];
+                s.trit_block(self.0, &[self.1; 3], &mut three);
+                let mut two = [[0.25; TILE]; 2];
+                s.trit_block(self.0, &[self.1; 2], &mut two);
+                let mut one = [[0.25; TILE]];
+                s.trit_block(self.0, &[self.1], &mut one);
+                assert!(acc.iter().chain(&three).chain(&two).all(|acc| *acc == one[0]));
+                one[0]
             }
         }
         let mut block = TritBlock { scales: [half::f16::ONE.to_le_bytes(); TILE], ..TritBlock::PADDING };

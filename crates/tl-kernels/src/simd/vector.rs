@@ -13,6 +13,8 @@ use super::{Float, Int8, LANES, Lookup, TILE, TableSimd, TileBlock, TileSimd, To
 pub trait Simd: Float + TileSimd + TableSimd + TritTileSimd + Int8 {
     /// Rows and tokens of a patch, the part of a dense product whose sums stay in registers.
     const PATCH: PatchShape;
+    /// Whether [`Simd::transpose_quads`] is made of vector instructions, so that a panel of integers pays for few tokens.
+    const TRANSPOSES: bool = false;
     /// Whether the registers hold the partial sums of four rows and four blocks.
     const FOUR_BLOCKS: bool = false;
     /// The codes 0..=2 of one ternary block, in the order of the activation codes.
@@ -108,6 +110,15 @@ pub trait Simd: Float + TileSimd + TableSimd + TritTileSimd + Int8 {
             acc = self.accumulate(acc, dots[b], act_sums[b], w_scales[b], a_scales[b]);
         }
         acc
+    }
+    /// `quads[q][r]` = bytes `4 q .. 4 q + 4` of row r.
+    #[inline(always)]
+    fn transpose_quads(self, rows: &[[i8; 32]; LANES], quads: &mut [[[i8; 4]; LANES]; 8]) {
+        for (r, row) in rows.iter().enumerate() {
+            for (quads, quad) in quads.iter_mut().zip(row.as_chunks::<4>().0) {
+                quads[r] = *quad;
+            }
+        }
     }
     /// Sixteen i32, one for each row of a panel of integers.
     type I: Copy;
@@ -222,8 +233,8 @@ impl PatchShape {
     /// converting a row several times is cheaper than storing it converted.
     pub(crate) const fn streamed_tokens(self) -> usize {
         match self {
-            PatchShape::Rows4Tokens6 => 4,
-            PatchShape::Rows2Tokens3 | PatchShape::Rows4Tokens1 => 3,
+            PatchShape::Rows4Tokens6 | PatchShape::Rows2Tokens3 => 8,
+            PatchShape::Rows4Tokens1 => 3,
         }
     }
 }

@@ -45,7 +45,11 @@ fn additions_follow_their_definition_in_every_cut() {
         }
         let mut row = before[..OUTPUTS].to_vec();
         for columns in [0..5, 5..6, 6..OUTPUTS] {
-            low_rank.add_row(&x[..INPUTS], columns.clone(), &mut row[columns]);
+            low_rank.add_row(&x[..INPUTS], columns.clone(), &mut row[columns.clone()]);
+            let (mut ranks, mut again) = (vec![f32::NAN; low_rank.rank()], before[..OUTPUTS][columns.clone()].to_vec());
+            low_rank.ranks(&x[..INPUTS], &mut ranks);
+            low_rank.add_ranks(&ranks, columns.clone(), &mut again);
+            assert_eq!(again, row[columns], "in two steps");
         }
         assert_eq!(row, want[..OUTPUTS]);
     }

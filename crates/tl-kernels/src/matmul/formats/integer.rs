@@ -5,6 +5,9 @@ use ternary_core::BLOCK;
 use super::dense::DenseFormat;
 use crate::simd::{LANES, QUAD_ROWS, Simd};
 
+/// Weights that are put into a panel at a time.
+pub(crate) const RUN: usize = 32;
+
 /// A type of integer weights in blocks, at compile time. Sealed: code outside of this crate cannot name it.
 pub trait IntegerFormat: DenseFormat {
     /// The bytes of a block.
@@ -13,6 +16,9 @@ pub trait IntegerFormat: DenseFormat {
     type Acts;
     /// Weights that share a scale within a block.
     const GROUP: usize;
+    /// Fewest tokens for which rows are put into a panel, where the level transposes it by vector instructions: then the
+    /// panel is cheaper than unpacking the rows for each token.
+    const PANEL_FROM_TOKENS: usize;
 
     /// The blocks of a row.
     fn blocks(row: &[u8]) -> &[Self::Block];
@@ -22,6 +28,8 @@ pub trait IntegerFormat: DenseFormat {
     fn scale_bits(block: &Self::Block) -> u16;
     /// `int_b` of a block of each of four rows, still spread over several partial sums.
     fn dots<S: Simd>(s: S, blocks: [&Self::Block; QUAD_ROWS], acts: &Self::Acts) -> [S::Sums; QUAD_ROWS];
-    /// The integers of a block in natural order, and writes the scale of each group.
-    fn unpack<S: Simd>(s: S, block: &Self::Block, codes: &mut [[i8; LANES]], scales: &mut [i32]);
+    /// Writes the integers of a block in natural order to row `r` of its runs of 32.
+    fn unpack<S: Simd>(s: S, block: &Self::Block, r: usize, runs: &mut [[[i8; RUN]; LANES]]);
+    /// The scales of a block's sixteen groups, the second half of 32 bytes; `None` where all are 1.
+    fn group_scales(block: &Self::Block) -> Option<&[u8; RUN]>;
 }

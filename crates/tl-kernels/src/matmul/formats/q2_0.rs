@@ -10,7 +10,7 @@
 use ternary_core::BLOCK;
 
 use super::dense::{DenseFormat, sealed};
-use super::integer::IntegerFormat;
+use super::integer::{IntegerFormat, RUN};
 use crate::simd::{LANES, QUAD_ROWS, Simd};
 
 /// The type [`DenseType::Q2_0`](crate::DenseType::Q2_0) at compile time.
@@ -71,6 +71,7 @@ impl IntegerFormat for Q2_0 {
     /// The first 32 codes, 32 of another block, and the last 32.
     type Acts = [i8; 96];
     const GROUP: usize = 32;
+    const PANEL_FROM_TOKENS: usize = 7;
 
     #[inline(always)]
     fn blocks(row: &[u8]) -> &[[u8; 18]] {
@@ -91,10 +92,13 @@ impl IntegerFormat for Q2_0 {
         s.dots_q2(blocks, acts)
     }
     #[inline(always)]
-    fn unpack<S: Simd>(_s: S, block: &[u8; 18], codes: &mut [[i8; LANES]], scales: &mut [i32]) {
-        for (codes, weights) in codes.iter_mut().zip(weights(block)) {
-            *codes = weights.map(u8::cast_signed);
+    fn unpack<S: Simd>(_s: S, block: &[u8; 18], r: usize, runs: &mut [[[i8; RUN]; LANES]]) {
+        for (run, weights) in runs.iter_mut().zip(weights(block).as_flattened().as_chunks::<RUN>().0) {
+            run[r] = bytemuck::cast(*weights);
         }
-        scales.fill(1);
+    }
+    #[inline(always)]
+    fn group_scales(_block: &[u8; 18]) -> Option<&[u8; RUN]> {
+        None
     }
 }

@@ -11,7 +11,7 @@
 use ternary_core::BLOCK;
 
 use super::dense::{DenseFormat, sealed};
-use super::integer::IntegerFormat;
+use super::integer::{IntegerFormat, RUN};
 use crate::simd::{LANES, QUAD_ROWS, Simd};
 
 /// The type [`DenseType::Q6K`](crate::DenseType::Q6K) at compile time.
@@ -78,6 +78,7 @@ impl IntegerFormat for Q6K {
     type Block = [u8; 210];
     type Acts = [i8; BLOCK];
     const GROUP: usize = 16;
+    const PANEL_FROM_TOKENS: usize = 8;
 
     #[inline(always)]
     fn blocks(row: &[u8]) -> &[[u8; 210]] {
@@ -96,19 +97,19 @@ impl IntegerFormat for Q6K {
         s.dots_q6(blocks, acts)
     }
     #[inline(always)]
-    fn unpack<S: Simd>(s: S, block: &[u8; 210], codes: &mut [[i8; LANES]], scales: &mut [i32]) {
+    fn unpack<S: Simd>(s: S, block: &[u8; 210], r: usize, runs: &mut [[[i8; RUN]; LANES]]) {
         let (low, rest) = block.split_at(128);
-        let (high, rest) = rest.split_at(64);
-        let mut unpacked = [[[0; LANES]; 8]; 2];
-        let halves = low.as_chunks::<64>().0.iter().zip(high.as_chunks::<32>().0);
-        for ((low, high), unpacked) in halves.zip(&mut unpacked) {
-            s.unpack_q6(low, high, unpacked);
+        let halves = low.as_chunks::<64>().0.iter().zip(rest.as_chunks::<32>().0);
+        for ((low, high), runs) in halves.zip(runs.chunks_exact_mut(4)) {
+            let mut codes = [[0; LANES]; 8];
+            s.unpack_q6(low, high, &mut codes);
+            for (run, codes) in runs.iter_mut().zip(codes.as_flattened().as_chunks::<RUN>().0) {
+                run[r] = bytemuck::cast(*codes);
+            }
         }
-        for (codes, unpacked) in codes.iter_mut().zip(unpacked.as_flattened()) {
-            *codes = unpacked.map(u8::cast_signed);
-        }
-        for (scale, byte) in scales.iter_mut().zip(rest) {
-            *scale = i32::from(byte.cast_signed());
-        }
+    }
+    #[inline(always)]
+    fn group_scales(block: &[u8; 210]) -> Option<&[u8; RUN]> {
+        block[176..].first_chunk()
     }
 }

@@ -8,7 +8,7 @@
 use ternary_core::BLOCK;
 
 use super::dense::{DenseFormat, sealed};
-use super::integer::IntegerFormat;
+use super::integer::{IntegerFormat, RUN};
 use crate::simd::{LANES, QUAD_ROWS, Simd};
 
 /// The type [`DenseType::Q8_0`](crate::DenseType::Q8_0) at compile time.
@@ -57,6 +57,7 @@ impl IntegerFormat for Q8_0 {
     type Block = [u8; 34];
     type Acts = [i8; 32];
     const GROUP: usize = 32;
+    const PANEL_FROM_TOKENS: usize = 4;
 
     #[inline(always)]
     fn blocks(row: &[u8]) -> &[[u8; 34]] {
@@ -77,11 +78,12 @@ impl IntegerFormat for Q8_0 {
         s.dots_q8(blocks, acts)
     }
     #[inline(always)]
-    fn unpack<S: Simd>(_s: S, block: &[u8; 34], codes: &mut [[i8; LANES]], scales: &mut [i32]) {
-        let (_, integers) = block.split_at(2);
-        for (code, integer) in codes.as_flattened_mut().iter_mut().zip(integers) {
-            *code = integer.cast_signed();
-        }
-        scales.fill(1);
+    fn unpack<S: Simd>(_s: S, block: &[u8; 34], r: usize, runs: &mut [[[i8; RUN]; LANES]]) {
+        let integers: &[u8; RUN] = block.last_chunk().expect("a block ends with 32 integers");
+        runs[0][r] = bytemuck::cast(*integers);
+    }
+    #[inline(always)]
+    fn group_scales(_block: &[u8; 34]) -> Option<&[u8; RUN]> {
+        None
     }
 }

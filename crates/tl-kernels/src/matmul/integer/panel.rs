@@ -6,7 +6,7 @@ use half::f16;
 use ternary_core::BLOCK;
 
 use crate::activations::QuantizedRows;
-use crate::matmul::formats::{IntegerFormat, Q8_0};
+use crate::matmul::formats::{IntegerFormat, Q8_0, RUN};
 use crate::simd::{LANES, Simd};
 
 /// Calls `f` with this thread's panel, which is allocated once.
@@ -75,31 +75,49 @@ impl Panel {
         }
     }
 
-    /// Takes at most sixteen rows of `row_bytes`; those behind the last one are zeros.
+    /// Takes at most sixteen rows of `row_bytes`; the last one stands for those behind it.
     #[inline(always)]
     pub(super) fn take_rows<S: Simd, F: IntegerFormat>(&mut self, s: S, rows: &[u8], row_bytes: usize) {
-        let blocks = row_bytes / F::BLOCK_BYTES;
+        let (blocks, last) = (row_bytes / F::BLOCK_BYTES, rows.len() / row_bytes - 1);
         let (block_quads, block_groups) = (F::BLOCK_LEN / 4, F::BLOCK_LEN / F::GROUP);
         self.quads.resize(blocks * block_quads, [[0; 4]; LANES]);
         self.scales.resize(blocks, [0.0; LANES]);
         self.group_scales.resize(blocks * block_groups, [0; LANES]);
-        if rows.len() < LANES * row_bytes {
-            self.quads.fill([[0; 4]; LANES]);
-            self.scales.fill([0.0; LANES]);
+        let mut of_row: [&[F::Block]; LANES] = [&[]; LANES];
+        for (r, of_row) in of_row.iter_mut().enumerate() {
+            *of_row = &F::blocks(&rows[r.min(last) * row_bytes..][..row_bytes])[..blocks];
         }
-        let (mut codes, mut scales) = ([[0; LANES]; BLOCK / LANES], [0; BLOCK / LANES]);
-        for (r, row) in rows.chunks_exact(row_bytes).enumerate() {
-            for (b, block) in F::blocks(row).iter().enumerate() {
-                let codes = &mut codes[..F::BLOCK_LEN / LANES];
-                F::unpack(s, block, codes, &mut scales[..block_groups]);
-                self.scales[b][r] = f16::from_bits(F::scale_bits(block)).to_f32();
-                let quads = codes.as_flattened().as_chunks::<4>().0;
-                for (panel, quad) in self.quads[b * block_quads..][..block_quads].iter_mut().zip(quads) {
-                    panel[r] = *quad;
-                }
-                for (panel, scale) in self.group_scales[b * block_groups..][..block_groups].iter_mut().zip(scales) {
-                    panel[r] = scale;
-                }
+        let mut runs = [[[0; RUN]; LANES]; BLOCK / RUN];
+        let runs = &mut runs[..F::BLOCK_LEN / RUN];
+        let places = self.quads.chunks_exact_mut(block_quads).zip(self.group_scales.chunks_exact_mut(block_groups));
+        for (b, (scales, (quads, group_scales))) in self.scales.iter_mut().zip(places).enumerate() {
+            let mut bits = [f16::ZERO; LANES];
+            for r in 0..LANES {
+                F::unpack(s, &of_row[r][b], r, runs);
+                bits[r] = f16::from_bits(F::scale_bits(&of_row[r][b]));
+            }
+            s.store(s.load_half(&bits), scales);
+            for (run, quads) in runs.iter().zip(quads.as_chunks_mut().0) {
+                s.transpose_quads(run, quads);
+            }
+            take_group_scales::<S, F>(s, of_row, b, group_scales);
+        }
+    }
+}
+
+/// Takes the scales of the groups of block `b` of each row.
+#[inline(always)]
+fn take_group_scales<S: Simd, F: IntegerFormat>(s: S, rows: [&[F::Block]; LANES], b: usize, out: &mut [[i32; LANES]]) {
+    let (mut bytes, mut quads) = ([[0; RUN]; LANES], [[[0; 4]; LANES]; RUN / 4]);
+    for r in 0..LANES {
+        let Some(scales) = F::group_scales(&rows[r][b]) else { return out.fill([1; LANES]) };
+        bytes[r] = bytemuck::cast(*scales);
+    }
+    s.transpose_quads(&bytes, &mut quads);
+    for (four, quads) in out.as_chunks_mut::<4>().0.iter_mut().zip(&quads[RUN / 8..]) {
+        for (k, scales) in four.iter_mut().enumerate() {
+            for r in 0..LANES {
+                scales[r] = i32::from(quads[r][k]);
             }
         }
     }

@@ -11,7 +11,7 @@ use crate::memory::CACHE_LINE_BYTES;
 use crate::pool::ColumnBlock;
 use crate::simd::{Kernel, LANES, PatchShape, QUAD_ROWS, Simd};
 
-/// From this many tokens on, rows are put into a panel once instead of being unpacked for each.
+/// From this many tokens on, rows are put into a panel on every level: [`IntegerFormat::PANEL_FROM_TOKENS`] is at most that.
 pub(crate) const PANEL_FROM_TOKENS: usize = 8;
 
 /// Bytes by which rows are fetched ahead of their use.
@@ -39,12 +39,15 @@ impl<F: IntegerFormat> Kernel for IntegerProduct<'_, '_, F> {
 
     #[inline(always)]
     fn run<S: Simd>(mut self, s: S) {
-        if self.out.n_rows() < PANEL_FROM_TOKENS {
+        let from = if S::TRANSPOSES { F::PANEL_FROM_TOKENS } else { PANEL_FROM_TOKENS };
+        if self.out.n_rows() < from {
             self.by_rows(s);
         } else {
             match S::PATCH {
-                PatchShape::Rows4Tokens6 => self.by_panels::<S, 8>(s),
-                PatchShape::Rows2Tokens3 | PatchShape::Rows4Tokens1 => self.by_panels::<S, 4>(s),
+                PatchShape::Rows4Tokens6 if self.out.n_rows() > 4 => self.by_panels::<S, 8>(s),
+                PatchShape::Rows4Tokens6 | PatchShape::Rows2Tokens3 | PatchShape::Rows4Tokens1 => {
+                    self.by_panels::<S, 4>(s)
+                }
             }
         }
     }

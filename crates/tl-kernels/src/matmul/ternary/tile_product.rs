@@ -40,12 +40,11 @@ pub(crate) fn tile_product<S: Simd>(s: S, tile: &[TileBlock], task: TileTask<'_>
         some_tokens::<S, 4>(s, tile, task, t, out);
         t += 4;
     }
-    while n - t >= 2 {
-        some_tokens::<S, 2>(s, tile, task, t, out);
-        t += 2;
-    }
-    if t < n {
-        some_tokens::<S, 1>(s, tile, task, t, out);
+    match n - t {
+        3 => some_tokens::<S, 3>(s, tile, task, t, out),
+        2 => some_tokens::<S, 2>(s, tile, task, t, out),
+        1 => some_tokens::<S, 1>(s, tile, task, t, out),
+        _ => {}
     }
 }
 
@@ -58,33 +57,63 @@ fn some_tokens<S: Simd, const T: usize>(
     t: usize,
     out: &mut ColumnBlock<'_, f32>,
 ) {
-    let mut codes: [&[[i8; BLOCK]]; T] = [&[]; T];
-    let mut scales: [&[f32]; T] = [&[]; T];
-    let mut sums: [&[i32]; T] = [&[]; T];
-    for j in 0..T {
-        // One length for all, so that the loop needs no bounds checks.
-        codes[j] = &task.acts.codes(t + j)[..tile.len()];
-        scales[j] = &task.acts.scales(t + j)[..tile.len()];
-        sums[j] = &task.acts.sums(t + j)[..tile.len()];
-    }
+    let parts = task.parts::<T>(t, tile.len());
     let mut acc = [[0.0; TILE]; T];
     for (b, block) in tile.iter().enumerate() {
-        let mut tokens = [TokenBlock { codes: &codes[0][b], sum: 0, scale: 0.0 }; T];
+        s.tile_block(block, &parts.block(b), &mut acc);
+    }
+    task.write(&acc, t, out);
+}
+
+/// The tokens `t .. t + T` of a product, block by block.
+pub(super) struct TokenParts<'a, const T: usize> {
+    codes: [&'a [[i8; BLOCK]]; T],
+    scales: [&'a [f32]; T],
+    sums: [&'a [i32]; T],
+    tensor_scale: Option<f32>,
+}
+
+impl<'a> TileTask<'a> {
+    /// The tokens `t .. t + T`, which have `n_blocks` blocks.
+    #[inline(always)]
+    pub(super) fn parts<const T: usize>(&self, t: usize, n_blocks: usize) -> TokenParts<'a, T> {
+        let mut parts =
+            TokenParts { codes: [&[]; T], scales: [&[]; T], sums: [&[]; T], tensor_scale: self.tensor_scale };
+        for j in 0..T {
+            // One length for all, so that loops over blocks need no bounds checks.
+            parts.codes[j] = &self.acts.codes(t + j)[..n_blocks];
+            parts.scales[j] = &self.acts.scales(t + j)[..n_blocks];
+            parts.sums[j] = &self.acts.sums(t + j)[..n_blocks];
+        }
+        parts
+    }
+
+    /// Writes the results of the tokens from `t` on.
+    #[inline(always)]
+    pub(super) fn write(&self, acc: &[[f32; TILE]], t: usize, out: &mut ColumnBlock<'_, f32>) {
+        let start = self.column - out.columns().start;
+        for (j, acc) in acc.iter().enumerate() {
+            let out = &mut out.row_mut(t + j)[start..][..self.len];
+            match out.as_mut_array() {
+                // A copy of constant length compiles to moves instead of a call of memcpy.
+                Some(out) if self.first == 0 => *out = *acc,
+                _ => out.copy_from_slice(&acc[self.first..][..self.len]),
+            }
+        }
+    }
+}
+
+impl<'a, const T: usize> TokenParts<'a, T> {
+    /// The parts that meet block `b`.
+    #[inline(always)]
+    pub(super) fn block(&self, b: usize) -> [TokenBlock<'a>; T] {
+        let mut tokens = [TokenBlock { codes: &self.codes[0][b], sum: 0, scale: 0.0 }; T];
         for j in 0..T {
             // 1 * (d * a) has the bits of d * a.
-            let scale = task.tensor_scale.map_or(scales[j][b], |d| d * scales[j][b]);
-            tokens[j] = TokenBlock { codes: &codes[j][b], sum: sums[j][b], scale };
+            let scale = self.tensor_scale.map_or(self.scales[j][b], |d| d * self.scales[j][b]);
+            tokens[j] = TokenBlock { codes: &self.codes[j][b], sum: self.sums[j][b], scale };
         }
-        s.tile_block(block, &tokens, &mut acc);
-    }
-    let start = task.column - out.columns().start;
-    for (j, acc) in acc.iter().enumerate() {
-        let out = &mut out.row_mut(t + j)[start..][..task.len];
-        match out.as_mut_array() {
-            // A copy of constant length compiles to moves instead of a call of memcpy.
-            Some(out) if task.first == 0 => *out = *acc,
-            _ => out.copy_from_slice(&acc[task.first..][..task.len]),
-        }
+        tokens
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::tile_product::{TileTask, tile_product};
 use crate::pool::ColumnBlock;
-use crate::simd::{Simd, TILE, TileBlock, TokenBlock, TritBlock, expand};
+use crate::simd::{Simd, TILE, TileBlock, TritBlock, expand};
 
 /// One tile times the tokens of `out`; `scratch` is a tile of as many blocks.
 #[inline(always)]
@@ -13,21 +13,39 @@ pub(crate) fn trit_product<S: Simd>(
     out: &mut ColumnBlock<'_, f32>,
     scratch: &mut [TileBlock],
 ) {
-    if out.n_rows() > 1 {
+    let n = out.n_rows();
+    if n > S::TRIT_TOKENS {
         for (block, fields) in tile.iter().zip(&mut *scratch) {
             expand(s, block, fields);
         }
         return tile_product(s, scratch, task, out);
     }
-    // One length for all, so that the loop needs no bounds checks.
-    let (codes, scales, sums) =
-        (&task.acts.codes(0)[..tile.len()], &task.acts.scales(0)[..tile.len()], &task.acts.sums(0)[..tile.len()]);
-    let mut acc = [0.0; TILE];
-    for (b, block) in tile.iter().enumerate() {
-        // 1 * (d * a) has the bits of d * a.
-        let scale = task.tensor_scale.map_or(scales[b], |d| d * scales[b]);
-        s.trit_block(block, &TokenBlock { codes: &codes[b], sum: sums[b], scale }, &mut acc);
+    let mut t = 0;
+    while n - t >= 4 {
+        some_tokens::<S, 4>(s, tile, task, t, out);
+        t += 4;
     }
-    let start = task.column - out.columns().start;
-    out.row_mut(0)[start..][..task.len].copy_from_slice(&acc[task.first..][..task.len]);
+    match n - t {
+        3 => some_tokens::<S, 3>(s, tile, task, t, out),
+        2 => some_tokens::<S, 2>(s, tile, task, t, out),
+        1 => some_tokens::<S, 1>(s, tile, task, t, out),
+        _ => {}
+    }
+}
+
+/// One tile times the tokens `t .. t + T`.
+#[inline(always)]
+fn some_tokens<S: Simd, const T: usize>(
+    s: S,
+    tile: &[TritBlock],
+    task: TileTask<'_>,
+    t: usize,
+    out: &mut ColumnBlock<'_, f32>,
+) {
+    let parts = task.parts::<T>(t, tile.len());
+    let mut acc = [[0.0; TILE]; T];
+    for (b, block) in tile.iter().enumerate() {
+        s.trit_block(block, &parts.block(b), &mut acc);
+    }
+    task.write(&acc, t, out);
 }

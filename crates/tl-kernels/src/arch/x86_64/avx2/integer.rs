@@ -9,6 +9,8 @@ use std::arch::x86_64::*;
 
 use ternary_core::BLOCK;
 
+use crate::simd::LANES;
+
 /// The products of Q8_0 blocks: see `Simd::dots_q8`.
 #[target_feature(enable = "avx2")]
 #[inline]
@@ -23,6 +25,41 @@ pub(in crate::arch::x86_64) fn dots_q8(blocks: [&[u8; 34]; 4], acts: &[i8; 32]) 
         *sums = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
     }
     sums
+}
+
+/// Two times eight rows of eight dwords as eight registers: see `Simd::transpose_quads`.
+#[target_feature(enable = "avx2")]
+#[inline]
+pub(super) fn transpose_quads(rows: &[[i8; 32]; LANES], quads: &mut [[[i8; 4]; LANES]; 8]) {
+    for half in 0..2 {
+        let mut x = [_mm256_setzero_si256(); 8];
+        for (x, row) in x.iter_mut().zip(&rows[8 * half..]) {
+            // SAFETY: the load reads the 32 bytes of a row.
+            *x = unsafe { _mm256_loadu_si256(row.as_ptr().cast()) };
+        }
+        // by_four[g][k]: dword k of four rows in the lower half, dword 4 + k in the upper one.
+        let mut by_four = [[_mm256_setzero_si256(); 4]; 2];
+        for (out, x) in by_four.iter_mut().zip(x.as_chunks::<4>().0) {
+            let (ab_low, ab_high) = (_mm256_unpacklo_epi32(x[0], x[1]), _mm256_unpackhi_epi32(x[0], x[1]));
+            let (cd_low, cd_high) = (_mm256_unpacklo_epi32(x[2], x[3]), _mm256_unpackhi_epi32(x[2], x[3]));
+            *out = [
+                _mm256_unpacklo_epi64(ab_low, cd_low),
+                _mm256_unpackhi_epi64(ab_low, cd_low),
+                _mm256_unpacklo_epi64(ab_high, cd_high),
+                _mm256_unpackhi_epi64(ab_high, cd_high),
+            ];
+        }
+        for k in 0..4 {
+            let (a, b) = (by_four[0][k], by_four[1][k]);
+            // SAFETY: each store writes 32 bytes, eight of the sixteen rows of a quad.
+            unsafe {
+                let low = quads[k][8 * half..8 * half + 8].as_mut_ptr();
+                _mm256_storeu_si256(low.cast(), _mm256_permute2x128_si256::<0x20>(a, b));
+                let high = quads[4 + k][8 * half..8 * half + 8].as_mut_ptr();
+                _mm256_storeu_si256(high.cast(), _mm256_permute2x128_si256::<0x31>(a, b));
+            }
+        }
+    }
 }
 
 /// The products of Q2_0 blocks: see `Simd::dots_q2`.

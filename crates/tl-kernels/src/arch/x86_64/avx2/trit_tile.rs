@@ -44,9 +44,11 @@ impl<const VNNI: bool> TritTileSimd for Avx2<VNNI> {
     }
 
     #[inline(always)]
-    fn trit_block(self, block: &TritBlock, token: &TokenBlock<'_>, acc: &mut [f32; TILE]) {
-        // SAFETY: `self` is the proof that the machine has the instructions these functions are compiled for.
-        unsafe { if VNNI { by_fractions::<FOURS>(block, token, acc) } else { by_codes(block, token, acc) } }
+    fn trit_block<const T: usize>(self, block: &TritBlock, tokens: &[TokenBlock<'_>; T], acc: &mut [[f32; TILE]; T]) {
+        for (token, acc) in tokens.iter().zip(acc) {
+            // SAFETY: `self` is the proof that the machine has the instructions these functions are compiled for.
+            unsafe { if VNNI { by_fractions::<FOURS>(block, token, acc) } else { by_codes(block, token, acc) } }
+        }
     }
 }
 
@@ -185,7 +187,7 @@ mod tests {
             let acts = std::array::from_fn(|i| if seed == 0 { 127 } else { (i * 89 + seed) as u8 as i8 }.max(-127));
             let token = TokenBlock { codes: &acts, sum: 9, scale: 0.25 };
             let (mut expected, mut got) = ([0.5; TILE], [0.5; TILE]);
-            Scalar::detect().unwrap().trit_block(&block, &token, &mut expected);
+            Scalar::detect().unwrap().trit_block(&block, &[token], std::array::from_mut(&mut expected));
             // SAFETY: detected above.
             unsafe { by_fractions::<FOURS_EVEX>(&block, &token, &mut got) };
             assert_eq!(got, expected);

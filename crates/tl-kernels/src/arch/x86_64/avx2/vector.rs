@@ -57,6 +57,7 @@ impl<const VNNI: bool> Float for Avx2<VNNI> {
 }
 
 impl<const VNNI: bool> Simd for Avx2<VNNI> {
+    const TRANSPOSES: bool = true;
     const PATCH: PatchShape = PatchShape::Rows2Tokens3;
     /// Field n of half h at 2 n + h.
     type Codes = [__m256i; 8];
@@ -170,6 +171,10 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
             for (out, quarter) in codes.as_flattened_mut().as_chunks_mut::<32>().0.iter_mut().zip(quarters) {
                 _mm256_storeu_si256(out.as_mut_ptr().cast(), quarter);
             }
+        }
+
+        fn transpose_quads(self, rows: &[[i8; 32]; LANES], quads: &mut [[[i8; 4]; LANES]; 8]) {
+            integer::transpose_quads(rows, quads);
         }
 
         fn unpack_tq2(self, packed: &[u8; BLOCK / 4]) -> [__m256i; 8] {

@@ -7,6 +7,8 @@ use std::arch::x86_64::*;
 
 use ternary_core::BLOCK;
 
+use crate::simd::LANES;
+
 /// The products of Q8_0 blocks: see `Simd::dots_q8`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2")]
 #[inline]
@@ -23,6 +25,41 @@ pub(super) fn dots_q8_vnni(blocks: [&[u8; 34]; 4], acts: &[i8; 32]) -> [__m512i;
         *sums = _mm512_zextsi256_si512(_mm256_dpbusd_epi32(offset, unsigned, acts));
     }
     sums
+}
+
+/// Sixteen rows of eight dwords as eight registers of sixteen: see `Simd::transpose_quads`.
+#[target_feature(enable = "avx512f,avx2")]
+#[inline]
+pub(super) fn transpose_quads(rows: &[[i8; 32]; LANES], quads: &mut [[[i8; 4]; LANES]; 8]) {
+    // x[4 g + i]: row 8 g + i in the lower half, row 8 g + 4 + i in the upper one.
+    let mut x = [_mm512_setzero_si512(); 8];
+    for (k, x) in x.iter_mut().enumerate() {
+        let r = 8 * (k / 4) + k % 4;
+        // SAFETY: each load reads the 32 bytes of a row.
+        let [low, high] =
+            unsafe { [_mm256_loadu_si256(rows[r].as_ptr().cast()), _mm256_loadu_si256(rows[r + 4].as_ptr().cast())] };
+        *x = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high);
+    }
+    // by_four[g][k]: in quarters 0 and 2 dword k of four rows each, in quarters 1 and 3 dword 4 + k.
+    let mut by_four = [[_mm512_setzero_si512(); 4]; 2];
+    for (out, x) in by_four.iter_mut().zip(x.as_chunks::<4>().0) {
+        let (ab_low, ab_high) = (_mm512_unpacklo_epi32(x[0], x[1]), _mm512_unpackhi_epi32(x[0], x[1]));
+        let (cd_low, cd_high) = (_mm512_unpacklo_epi32(x[2], x[3]), _mm512_unpackhi_epi32(x[2], x[3]));
+        *out = [
+            _mm512_unpacklo_epi64(ab_low, cd_low),
+            _mm512_unpackhi_epi64(ab_low, cd_low),
+            _mm512_unpacklo_epi64(ab_high, cd_high),
+            _mm512_unpackhi_epi64(ab_high, cd_high),
+        ];
+    }
+    for k in 0..4 {
+        let (a, b) = (by_four[0][k], by_four[1][k]);
+        // SAFETY: each store writes the 64 bytes of a register's place.
+        unsafe {
+            _mm512_storeu_si512(quads[k].as_mut_ptr().cast(), _mm512_shuffle_i32x4::<0x88>(a, b));
+            _mm512_storeu_si512(quads[4 + k].as_mut_ptr().cast(), _mm512_shuffle_i32x4::<0xdd>(a, b));
+        }
+    }
 }
 
 /// See `Simd::dots_q2`. A block is one register; the steps are those of the AVX2 form.

@@ -20,7 +20,7 @@ impl<const VNNI: bool> TileSimd for Avx512<VNNI> {
         // SAFETY: `self` is the proof that the machine has the instructions these functions are compiled for.
         unsafe {
             match (VNNI, T) {
-                (true, 1) => one_token_vnni(block, &tokens[0], &mut acc[0]),
+                (true, 1..=3) => few_tokens_vnni(block, tokens, acc),
                 (true, _) => tokens_vnni(block, tokens, acc),
                 (false, _) => tokens_bw(block, tokens, acc),
             }
@@ -70,11 +70,12 @@ pub(super) fn finish(scales: &[[u8; 2]; TILE], h: usize, sums: __m512i, token: &
     }
 }
 
-/// One token: the fields stay where they are in their bytes, so four sums have the factors 1, 4, 16 and 64 and no
-/// code is shifted. 64 products of a code (at most 3 x 64) and an activation keep a sum below 1.6 million, exactly.
+/// At most three tokens: the fields stay where they are in their bytes, so four sums have the factors 1, 4, 16 and 64 and
+/// no code is shifted. Eight sums per token keep additions from waiting for each other. 64 products of a code (at most
+/// 3 x 64) and an activation keep a sum below 1.6 million, exactly.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,f16c,fma")]
 #[inline]
-fn one_token_vnni(block: &TileBlock, token: &TokenBlock<'_>, acc: &mut [f32; TILE]) {
+fn few_tokens_vnni<const T: usize>(block: &TileBlock, tokens: &[TokenBlock<'_>; T], acc: &mut [[f32; TILE]; T]) {
     let masks = [0x03, 0x0c, 0x30, 0xc0u8].map(|m| i32::from_le_bytes([m; 4]));
     let masks = [
         _mm512_set1_epi32(masks[0]),
@@ -82,21 +83,25 @@ fn one_token_vnni(block: &TileBlock, token: &TokenBlock<'_>, acc: &mut [f32; TIL
         _mm512_set1_epi32(masks[2]),
         _mm512_set1_epi32(masks[3]),
     ];
-    let mut sums = [[_mm512_setzero_si512(); 4]; 2];
+    let mut sums = [[[_mm512_setzero_si512(); 4]; 2]; T];
     for c in 0..CHUNKS {
         let halves = [load(block, c, 0), load(block, c, 1)];
         for f in 0..4 {
-            let acts = broadcast(token.codes, 16 * f + c);
-            for h in 0..2 {
-                sums[h][f] = _mm512_dpbusd_epi32(sums[h][f], _mm512_and_si512(halves[h], masks[f]), acts);
+            let codes = [_mm512_and_si512(halves[0], masks[f]), _mm512_and_si512(halves[1], masks[f])];
+            for j in 0..T {
+                let acts = broadcast(tokens[j].codes, 16 * f + c);
+                sums[j][0][f] = _mm512_dpbusd_epi32(sums[j][0][f], codes[0], acts);
+                sums[j][1][f] = _mm512_dpbusd_epi32(sums[j][1][f], codes[1], acts);
             }
         }
     }
-    for h in 0..2 {
-        let [by_1, by_4, by_16, by_64] = sums[h];
-        let low = _mm512_add_epi32(by_1, _mm512_srai_epi32::<2>(by_4));
-        let high = _mm512_add_epi32(_mm512_srai_epi32::<4>(by_16), _mm512_srai_epi32::<6>(by_64));
-        finish(&block.scales, h, _mm512_add_epi32(low, high), token, acc);
+    for j in 0..T {
+        for h in 0..2 {
+            let [by_1, by_4, by_16, by_64] = sums[j][h];
+            let low = _mm512_add_epi32(by_1, _mm512_srai_epi32::<2>(by_4));
+            let high = _mm512_add_epi32(_mm512_srai_epi32::<4>(by_16), _mm512_srai_epi32::<6>(by_64));
+            finish(&block.scales, h, _mm512_add_epi32(low, high), &tokens[j], &mut acc[j]);
+        }
     }
 }
 

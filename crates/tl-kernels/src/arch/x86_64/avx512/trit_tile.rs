@@ -42,10 +42,12 @@ impl<const VNNI: bool> TritTileSimd for Avx512<VNNI> {
         }
     }
 
+    const TRIT_TOKENS: usize = if VNNI { 8 } else { 1 };
+
     #[inline(always)]
-    fn trit_block(self, block: &TritBlock, token: &TokenBlock<'_>, acc: &mut [f32; TILE]) {
+    fn trit_block<const T: usize>(self, block: &TritBlock, tokens: &[TokenBlock<'_>; T], acc: &mut [[f32; TILE]; T]) {
         // SAFETY: `self` is the proof that the machine has the instructions these functions are compiled for.
-        unsafe { if VNNI { by_fractions(block, token, acc) } else { by_codes(block, token, acc) } }
+        unsafe { if VNNI { by_fractions(block, tokens, acc) } else { by_codes(block, tokens, acc) } }
     }
 }
 
@@ -69,39 +71,51 @@ fn add_trits(sums: __m512i, fractions: __m512i, unit: u8) -> __m512i {
     _mm512_mask_add_epi8(sums, second, sums, unit)
 }
 
-/// Sums by half of a tile. Even and odd trits have sums of their own, because additions to a single sum would wait for
-/// each other.
-type Sums = [[__m512i; 2]; 2];
+/// Sums by token and half of a tile. Even and odd trits have sums of their own, because additions to a single sum would
+/// wait for each other; from two tokens on, other sums fill that time, and the odd ones stay 0.
+type Sums<const T: usize> = [[[__m512i; 2]; 2]; T];
 
 /// Adds the products of `f_n` and those of `f_(n+1)` for the `N` trits of column `k`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 #[inline]
-fn add_fractions<const N: usize>(block: &TritBlock, k: usize, codes: &[i8; BLOCK], these: &mut Sums, next: &mut Sums) {
+fn add_fractions<const N: usize, const T: usize>(
+    block: &TritBlock,
+    k: usize,
+    tokens: &[TokenBlock<'_>; T],
+    these: &mut Sums<T>,
+    next: &mut Sums<T>,
+) {
     let mut fractions = [load(block, k, 0), load(block, k, 1)];
     for n in 0..N {
-        let acts = broadcast(codes, QUADS[k][n]);
-        for h in 0..2 {
-            these[h][n % 2] = _mm512_dpbusd_epi32(these[h][n % 2], fractions[h], acts);
-            fractions[h] = triple64(fractions[h]);
-            next[h][n % 2] = _mm512_dpbusd_epi32(next[h][n % 2], fractions[h], acts);
+        let following = [triple64(fractions[0]), triple64(fractions[1])];
+        let which = if T == 1 { n % 2 } else { 0 };
+        for j in 0..T {
+            let acts = broadcast(tokens[j].codes, QUADS[k][n]);
+            for h in 0..2 {
+                these[j][h][which] = _mm512_dpbusd_epi32(these[j][h][which], fractions[h], acts);
+                next[j][h][which] = _mm512_dpbusd_epi32(next[j][h][which], following[h], acts);
+            }
         }
+        fractions = following;
     }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,f16c,fma")]
 #[inline]
-fn by_fractions(block: &TritBlock, token: &TokenBlock<'_>, acc: &mut [f32; TILE]) {
-    let mut these = [[_mm512_setzero_si512(); 2]; 2];
+fn by_fractions<const T: usize>(block: &TritBlock, tokens: &[TokenBlock<'_>; T], acc: &mut [[f32; TILE]; T]) {
+    let mut these = [[[_mm512_setzero_si512(); 2]; 2]; T];
     let mut next = these;
     for k in 0..COLUMNS - 1 {
-        add_fractions::<5>(block, k, token.codes, &mut these, &mut next);
+        add_fractions::<5, T>(block, k, tokens, &mut these, &mut next);
     }
-    add_fractions::<4>(block, COLUMNS - 1, token.codes, &mut these, &mut next);
-    for h in 0..2 {
-        let these = _mm512_add_epi32(these[h][0], these[h][1]);
-        let next = _mm512_add_epi32(next[h][0], next[h][1]);
-        let sums = _mm512_sub_epi32(_mm512_add_epi32(_mm512_slli_epi32::<1>(these), these), next);
-        finish(&block.scales, h, _mm512_srai_epi32::<8>(sums), token, acc);
+    add_fractions::<4, T>(block, COLUMNS - 1, tokens, &mut these, &mut next);
+    for j in 0..T {
+        for h in 0..2 {
+            let these = _mm512_add_epi32(these[j][h][0], these[j][h][1]);
+            let next = _mm512_add_epi32(next[j][h][0], next[j][h][1]);
+            let sums = _mm512_sub_epi32(_mm512_add_epi32(_mm512_slli_epi32::<1>(these), these), next);
+            finish(&block.scales, h, _mm512_srai_epi32::<8>(sums), &tokens[j], &mut acc[j]);
+        }
     }
 }
 
@@ -122,13 +136,15 @@ fn add_codes<const N: usize>(block: &TritBlock, k: usize, codes: &[i8; BLOCK], s
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,f16c,fma")]
 #[inline]
-fn by_codes(block: &TritBlock, token: &TokenBlock<'_>, acc: &mut [f32; TILE]) {
-    let mut sums = [_mm512_setzero_si512(); 2];
-    for k in 0..COLUMNS - 1 {
-        add_codes::<5>(block, k, token.codes, &mut sums);
-    }
-    add_codes::<4>(block, COLUMNS - 1, token.codes, &mut sums);
-    for h in 0..2 {
-        finish(&block.scales, h, _mm512_madd_epi16(sums[h], _mm512_set1_epi16(1)), token, acc);
+fn by_codes<const T: usize>(block: &TritBlock, tokens: &[TokenBlock<'_>; T], acc: &mut [[f32; TILE]; T]) {
+    for j in 0..T {
+        let mut sums = [_mm512_setzero_si512(); 2];
+        for k in 0..COLUMNS - 1 {
+            add_codes::<5>(block, k, tokens[j].codes, &mut sums);
+        }
+        add_codes::<4>(block, COLUMNS - 1, tokens[j].codes, &mut sums);
+        for h in 0..2 {
+            finish(&block.scales, h, _mm512_madd_epi16(sums[h], _mm512_set1_epi16(1)), &tokens[j], &mut acc[j]);
+        }
     }
 }

@@ -50,6 +50,7 @@ impl<const VNNI: bool> Float for Avx512<VNNI> {
 
 impl<const VNNI: bool> Simd for Avx512<VNNI> {
     const PATCH: PatchShape = PatchShape::Rows4Tokens6;
+    const TRANSPOSES: bool = true;
     const FOUR_BLOCKS: bool = true;
     /// Field n of both halves at n.
     type Codes = [__m512i; 4];
@@ -139,6 +140,10 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
             let (out, _) = codes.as_flattened_mut().as_chunks_mut::<64>();
             _mm512_storeu_si512(out[0].as_mut_ptr().cast(), _mm512_sub_epi8(_mm512_and_si512(first, all), bias));
             _mm512_storeu_si512(out[1].as_mut_ptr().cast(), _mm512_sub_epi8(_mm512_and_si512(second, all), bias));
+        }
+
+        fn transpose_quads(self, rows: &[[i8; 32]; LANES], quads: &mut [[[i8; 4]; LANES]; 8]) {
+            integer::transpose_quads(rows, quads);
         }
 
         fn unpack_tq2(self, packed: &[u8; BLOCK / 4]) -> [__m512i; 4] {
