@@ -1,7 +1,7 @@
 //! The additions to the matrices of one layer, as the forward pass reads them.
 
 use mla_attention::AttentionAdapter;
-use tl_kernels::{ActivationBuffer, ColumnBlock, LowRank};
+use tl_kernels::{ColumnBlock, LowRank, Pool};
 
 /// The additions to the three matrices of a feed-forward network; `None` for a matrix that stays as it is.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -49,29 +49,69 @@ impl LayerAdapter {
     }
 }
 
-/// The F32 rows that the additions of a network read, and the network's additions.
+impl FfnAdapter {
+    /// Ranks of the additions to gate and up.
+    pub(crate) fn input_ranks(&self) -> usize {
+        [&self.gate, &self.up].into_iter().flatten().map(LowRank::rank).sum()
+    }
+}
+
+/// `s (A x)` of the additions of some networks for all their rows: computed once, before pieces of the outputs are.
+#[derive(Debug, Default)]
+pub(crate) struct RankRows {
+    /// `[rows, width]`; a row of fewer ranks leaves the rest of its place as it was.
+    values: Vec<f32>,
+    width: usize,
+}
+
+impl RankRows {
+    /// Makes `n` rows of at most `width` ranks; `fill` writes the row of this number.
+    pub(crate) fn make(&mut self, pool: &Pool, [n, width]: [usize; 2], fill: impl Fn(usize, &mut [f32]) + Sync) {
+        self.width = width;
+        self.values.resize(n * width, 0.0);
+        if width > 0 {
+            pool.chunks_mut(&mut self.values, width, fill);
+        }
+    }
+
+    fn row(&self, index: usize) -> &[f32] {
+        &self.values[index * self.width..][..self.width]
+    }
+
+    /// Writes the ranks of gate, then those of up, for the input `x` of a network.
+    pub(crate) fn of_input(adapter: &FfnAdapter, x: &[f32], out: &mut [f32]) {
+        let mut rest = out;
+        for addition in [&adapter.gate, &adapter.up].into_iter().flatten() {
+            let (own, behind) = rest.split_at_mut(addition.rank());
+            addition.ranks(x, own);
+            rest = behind;
+        }
+    }
+
+    /// Adds the outputs `out.columns()` of an addition; row i of `out` is row `first + i` here, whose ranks begin at `at`.
+    pub(crate) fn add(&self, addition: &Option<LowRank>, [first, at]: [usize; 2], out: &mut ColumnBlock<'_, f32>) {
+        let Some(addition) = addition else { return };
+        for row in 0..out.n_rows() {
+            let ranks = &self.row(first + row)[at..][..addition.rank()];
+            addition.add_ranks(ranks, out.columns(), out.row_mut(row));
+        }
+    }
+}
+
+/// The additions of a network, and the ranks of its rows.
 #[derive(Clone, Copy)]
 pub(crate) struct AdaptedRows<'a> {
     pub(crate) adapter: &'a FfnAdapter,
-    /// The batch, `[n, hidden]`.
-    pub(crate) x: &'a ActivationBuffer,
-    /// The rows of the batch that the network computes; `None` for all of them.
-    pub(crate) tokens: Option<&'a [u32]>,
+    pub(crate) ranks: &'a RankRows,
+    /// The network's first row among those of `ranks`.
+    pub(crate) first: usize,
 }
 
 impl AdaptedRows<'_> {
     /// Adds the outputs of `gate` and of `up` to two blocks of the same columns.
     pub(crate) fn add_gate_and_up(&self, gate: &mut ColumnBlock<'_, f32>, up: &mut ColumnBlock<'_, f32>) {
-        let input = |row: usize| self.x.row(self.tokens.map_or(row, |tokens| tokens[row] as usize));
-        add(&self.adapter.gate, gate, input);
-        add(&self.adapter.up, up, input);
-    }
-}
-
-/// Adds the outputs `out.columns()` of an addition whose input for row `i` of `out` is `input(i)`.
-pub(crate) fn add<'a>(addition: &Option<LowRank>, out: &mut ColumnBlock<'_, f32>, input: impl Fn(usize) -> &'a [f32]) {
-    let Some(addition) = addition else { return };
-    for row in 0..out.n_rows() {
-        addition.add_row(input(row), out.columns(), out.row_mut(row));
+        let up_at = self.adapter.gate.as_ref().map_or(0, LowRank::rank);
+        self.ranks.add(&self.adapter.gate, [self.first, 0], gate);
+        self.ranks.add(&self.adapter.up, [self.first, up_at], up);
     }
 }

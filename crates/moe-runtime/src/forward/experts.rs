@@ -23,9 +23,9 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use tl_kernels::{ActivationBuffer, Grid, Pool, dense};
+use tl_kernels::{ActivationBuffer, Grid, LowRank, Pool, dense};
 
-use crate::adapters::layer::{self, AdaptedRows, LayerAdapter};
+use crate::adapters::layer::{AdaptedRows, FfnAdapter, LayerAdapter, RankRows};
 use crate::error::{Error, Result};
 use crate::forward::batch::MoeBatchScheduler;
 use crate::forward::ffn::{SwiGlu, Workers};
@@ -96,6 +96,8 @@ pub struct ExpertScratch {
     /// `[n + rows of all parts + n, hidden]`: the sums, the outputs of the routed experts, the outputs of the
     /// shared one.
     out: Vec<f32>,
+    /// The ranks of an adapter's additions, of the rows of all parts and of the shared expert.
+    ranks: RankRows,
     workers: Workers,
 }
 
@@ -222,7 +224,13 @@ impl ExpertBank {
         adapter: Option<&LayerAdapter>,
         scratch: &mut ExpertScratch,
     ) {
-        let ExpertScratch { batch, gathered, whole, product, shared_product, workers, .. } = scratch;
+        let ExpertScratch { batch, gathered, whole, product, shared_product, ranks, workers, .. } = scratch;
+        if let Some(layer) = adapter {
+            make_ranks(pool, layer, batch, (x.n(), ranks), FfnAdapter::input_ranks, |adapter, row, out| {
+                let token = if row < batch.n_rows() { batch.tokens()[row] as usize } else { row - batch.n_rows() };
+                RankRows::of_input(adapter, x.row(token), out);
+            });
+        }
         let (n, threads) = (x.n(), pool.threads());
         let ff = self.routed.first().map_or(1, |f| f.gate().rows());
         let piece = self.routed.first().map_or(1, |f| {
@@ -243,13 +251,14 @@ impl ExpertBank {
         pool.chunks_mut(workers, 1, |_, up| {
             while let Some((part, out)) = list.take() {
                 let rows = if whole[part] { x } else { &gathered[part] };
-                let tokens = Some(&batch.tokens()[batch.rows(part)]);
                 let additions = adapter.and_then(|layer| layer.routed(batch.experts()[part] as usize));
-                let additions = additions.map(|adapter| AdaptedRows { adapter, x, tokens });
+                let first = batch.rows(part).start;
+                let additions = additions.map(|adapter| AdaptedRows { adapter, ranks, first });
                 self.part(batch, part).hidden_block(rows, additions, out, &mut up[0]);
             }
             if let Some(shared) = &self.shared {
-                let additions = adapter.map(|layer| AdaptedRows { adapter: &layer.always, x, tokens: None });
+                let first = batch.n_rows();
+                let additions = adapter.map(|layer| AdaptedRows { adapter: &layer.always, ranks, first });
                 while let Some((_, out)) = shared_list.take() {
                     shared.hidden_block(x, additions, out, &mut up[0]);
                 }
@@ -291,8 +300,16 @@ impl ExpertBank {
         adapter: Option<&LayerAdapter>,
         scratch: &mut ExpertScratch,
     ) {
-        let ExpertScratch { batch, product, shared_product, hidden, shared_hidden, out, .. } = scratch;
+        let ExpertScratch { batch, product, shared_product, hidden, shared_hidden, out, ranks, .. } = scratch;
         let rows = batch.n_rows();
+        if let Some(layer) = adapter {
+            make_ranks(pool, layer, batch, (n, ranks), down_ranks, |adapter, row, out| {
+                let Some(down) = &adapter.down else { return };
+                let ff = down.inputs();
+                let (product, row) = if row < rows { (&*product, row) } else { (&*shared_product, row - rows) };
+                down.ranks(&product[row * ff..][..ff], &mut out[..down.rank()]);
+            });
+        }
         let total = n + rows + if self.shared.is_some() { n } else { 0 };
         out.resize(total * width, 0.0);
         let down = self.routed.first().or(self.shared.as_ref()).map(SwiGlu::down);
@@ -307,8 +324,7 @@ impl ExpertBank {
                     let rows = batch.rows(part);
                     self.part(batch, part).down().forward_block(&hidden[part], outs.rows_mut(rows.clone()));
                     if let Some(expert) = adapter.and_then(|layer| layer.routed(batch.experts()[part] as usize)) {
-                        let input = |row| row_of(product, self.part(batch, part), rows.start + row);
-                        layer::add(&expert.down, &mut outs.rows_mut(rows.clone()), input);
+                        ranks.add(&expert.down, [rows.start, 0], &mut outs.rows_mut(rows.clone()));
                     }
                     for row in rows {
                         let token = batch.tokens()[row] as usize;
@@ -318,8 +334,7 @@ impl ExpertBank {
                 if let Some(shared) = &self.shared {
                     shared.down().forward_block(shared_hidden, outs.rows_mut(rows..rows + n));
                     if let Some(layer) = adapter {
-                        let input = |row| row_of(shared_product, shared, row);
-                        layer::add(&layer.always.down, &mut outs.rows_mut(rows..rows + n), input);
+                        ranks.add(&layer.always.down, [rows, 0], &mut outs.rows_mut(rows..rows + n));
                     }
                     for t in 0..n {
                         for (sum, out) in sums.row_mut(t).iter_mut().zip(outs.row_mut(rows + t)) {
@@ -393,8 +408,32 @@ impl ExpertBank {
     }
 }
 
-/// The input of the down projection of `network` in row `row` of `product` `[rows, ff]`.
-fn row_of<'a>(product: &'a [f32], network: &SwiGlu, row: usize) -> &'a [f32] {
-    let ff = network.gate().rows();
-    &product[row * ff..][..ff]
+/// Ranks of the addition to down.
+fn down_ranks(adapter: &FfnAdapter) -> usize {
+    adapter.down.as_ref().map_or(0, LowRank::rank)
+}
+
+/// Makes the ranks of all rows of a batch, then of `n` rows of the shared expert. `width` is the number of ranks of a
+/// network; `fill` gets its additions and the number of the row.
+fn make_ranks(
+    pool: &Pool,
+    layer: &LayerAdapter,
+    batch: &MoeBatchScheduler,
+    ranks: (usize, &mut RankRows),
+    width: impl Fn(&FfnAdapter) -> usize,
+    fill: impl Fn(&FfnAdapter, usize, &mut [f32]) + Sync,
+) {
+    let (n, ranks) = ranks;
+    let routed = |part: usize| layer.routed(batch.experts()[part] as usize);
+    let widths = (0..batch.experts().len()).filter_map(routed).chain([&layer.always]).map(width);
+    let widest = widths.max().unwrap_or(0);
+    ranks.make(pool, [batch.n_rows() + n, widest], |row, out| {
+        let adapter = match row < batch.n_rows() {
+            true => routed(batch.cuts().partition_point(|&cut| cut <= row) - 1),
+            false => Some(&layer.always),
+        };
+        if let Some(adapter) = adapter {
+            fill(adapter, row, out);
+        }
+    });
 }

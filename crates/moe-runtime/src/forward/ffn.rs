@@ -5,7 +5,7 @@
 
 use tl_kernels::{ActivationBuffer, ColumnBlock, Grid, Linear, Pool, math};
 
-use crate::adapters::layer::{AdaptedRows, FfnAdapter};
+use crate::adapters::layer::{AdaptedRows, FfnAdapter, RankRows};
 use crate::error::{Error, Result};
 use crate::load::error::LoadError;
 use crate::models::config::Activation;
@@ -62,7 +62,14 @@ pub struct FfnScratch {
     /// `[ff]`: a row of the product before its norm.
     before: Vec<f32>,
     hidden: ActivationBuffer,
+    inner: InnerScratch,
+}
+
+/// Buffers of the first half of a network.
+#[derive(Debug, Default)]
+struct InnerScratch {
     workers: Workers,
+    ranks: RankRows,
 }
 
 /// One buffer for each thread that works on a list.
@@ -209,9 +216,9 @@ impl SwiGlu {
     ) {
         let FfnBatch { pool, adapter, .. } = batch;
         let (n, ff) = (batch.x.n(), self.gate.rows());
-        let FfnScratch { product, before, hidden, workers } = scratch;
+        let FfnScratch { product, before, hidden, inner } = scratch;
         product.resize(n * ff, 0.0);
-        self.hidden(batch, workers, product);
+        self.hidden(batch, inner, product);
         if let Some(norm) = &self.norm {
             norm.apply(product, before);
         }
@@ -228,21 +235,25 @@ impl SwiGlu {
     /// # Panics
     /// When `x` or `out` has another width.
     pub fn hidden_rows(&self, pool: &Pool, x: &mut ActivationBuffer, out: &mut [f32]) {
-        self.hidden(FfnBatch { pool, x, adapter: None }, &mut Workers::default(), out);
+        self.hidden(FfnBatch { pool, x, adapter: None }, &mut InnerScratch::default(), out);
         if let Some(norm) = &self.norm {
             norm.apply(out, &mut Vec::new());
         }
     }
 
-    fn hidden(&self, batch: FfnBatch<'_>, workers: &mut Workers, out: &mut [f32]) {
+    fn hidden(&self, batch: FfnBatch<'_>, scratch: &mut InnerScratch, out: &mut [f32]) {
         let FfnBatch { pool, x, adapter } = batch;
+        let InnerScratch { workers, ranks } = scratch;
         let (n, ff) = (x.n(), self.gate.rows());
         x.quantize(self.gate.act_mode());
         x.quantize(self.up.act_mode());
         let (cuts, piece) = ([0, n], self.gate.rows_per_piece(ff, n, pool.threads()));
         let workers = workers.sized(pool, n * piece.min(ff));
         let (list, rows) = (Grid::new(out, ff, &cuts, piece), &*x);
-        let additions = adapter.map(|adapter| AdaptedRows { adapter, x: rows, tokens: None });
+        let additions = adapter.map(|adapter| {
+            ranks.make(pool, [n, adapter.input_ranks()], |row, out| RankRows::of_input(adapter, rows.row(row), out));
+            AdaptedRows { adapter, ranks, first: 0 }
+        });
         pool.chunks_mut(workers, 1, |_, up| {
             while let Some((_, out)) = list.take() {
                 self.hidden_block(rows, additions, out, &mut up[0]);
