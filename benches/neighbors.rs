@@ -2,6 +2,7 @@
 //!
 //! 20,000 vectors of 384 values, as MiniLM has, in 400 groups around random directions; queries lie in the same groups. The recall
 //! of ten neighbours and the time of the construction are printed before the search times.
+#![allow(clippy::print_stdout, reason = "the recall belongs beside the times that criterion prints")]
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
