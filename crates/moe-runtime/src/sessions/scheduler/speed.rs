@@ -89,17 +89,18 @@ mod tests {
     fn rows_follow_the_measured_cost() {
         let (mut speed, mut at) = (StepSpeed::new(2), 0);
         assert_eq!(speed.prompt_rows(1, 0.5, 64), 16, "nothing was measured");
-        observe(&mut speed, &mut at, 50, 1, 0);
+        // These times are sums of powers of two, so that no quotient is rounded.
+        observe(&mut speed, &mut at, 500, 1, 0);
         assert_eq!(speed.prompt_rows(1, 0.5, 64), 16, "the cost of a row is not known");
-        observe(&mut speed, &mut at, 70, 1, 10);
-        assert_eq!(speed.prompt_rows(1, 0.5, 64), 25, "a row takes 2 ms, and the step may take 50 ms more");
-        assert_eq!(speed.prompt_rows(1, 0.8, 64), 6, "12.5 ms more");
+        observe(&mut speed, &mut at, 625, 1, 8);
+        assert_eq!(speed.prompt_rows(1, 0.5, 64), 32, "a row takes 1/64 s, and the step may take 1/2 s more");
+        assert_eq!(speed.prompt_rows(1, 0.8, 64), 8, "1/8 s more");
         assert_eq!(speed.prompt_rows(1, 0.5, 20), 20);
-        assert_eq!(speed.prompt_rows(2, 0.5, 64), 25, "by the nearest number of answers");
+        assert_eq!(speed.prompt_rows(2, 0.5, 64), 32, "by the nearest number of answers");
         for _ in 0..200 {
-            observe(&mut speed, &mut at, 1050, 1, 10);
+            observe(&mut speed, &mut at, 2100, 1, 8);
         }
-        assert_eq!(speed.prompt_rows(1, 0.5, 64), 4, "a row takes 100 ms now");
+        assert_eq!(speed.prompt_rows(1, 0.5, 64), 4, "a row takes 1/5 s now");
     }
 
     #[test]
