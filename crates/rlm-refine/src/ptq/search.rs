@@ -150,7 +150,8 @@ impl<const B: usize> Candidate<B> {
         let (trit, c) = (self.trits[i], problem.target[i]);
         let residual = 2.0 * (c - scale * self.product[i]);
         let curvature = scale * problem.diagonal[i] - c * c * inverse;
-        // A trit of 0 can move either way, another one towards 0; where a move of 2 gains, one of 1 does, too.
+        // A trit of 0 can move either way, another one towards 0. Where a move of 2 gains, one of 1 does, too, unless the curvature
+        // is below 0: there a move of 2 can gain alone, and is not tried.
         let towards = (-trit * residual).max((1.0 - trit * trit) * residual.abs());
         towards > curvature
     }
