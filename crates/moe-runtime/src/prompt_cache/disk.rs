@@ -15,7 +15,7 @@
 //! power failure left incomplete does not read back exactly, and such a file is removed.
 
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -107,26 +107,46 @@ impl DiskBlocks {
         let _ = file.and_then(|file| file.set_modified(newest));
     }
 
-    /// The block under `name`; `None` for a file that is not there or not whole.
+    /// The block under `name`; `None` for a file that is not there, cannot be read or is not whole. One that was read
+    /// and is not whole is removed. One that cannot be read, say because the process has too many files open, may be
+    /// good and stays.
     pub(super) fn read(&mut self, name: &BlockName, layout: &Arc<CacheLayout>) -> Option<CacheBlock> {
         if !self.files.contains(name) {
             return None;
         }
-        let block = self.read_whole(name, layout);
+        let path = file_of(&self.dir, name);
+        let Ok(has_length) = self.fill_buffer(&path, file_bytes(layout)) else {
+            if matches!(path.try_exists(), Ok(false)) {
+                self.files.remove(name);
+            }
+            return None;
+        };
+        let block = if has_length { self.block_of_buffer(name, layout) } else { None };
         if block.is_none() {
-            self.remove(name);
+            self.files.remove(name);
+            self.remove_file(name);
         }
         block
     }
 
-    fn read_whole(&mut self, name: &BlockName, layout: &Arc<CacheLayout>) -> Option<CacheBlock> {
-        let expected = file_bytes(layout);
-        let file = open_regular(&file_of(&self.dir, name)).ok()?;
-        if file.metadata().ok()?.len() != expected as u64 {
-            return None;
+    /// Reads a file of `expected` bytes; `false` for one of another length.
+    fn fill_buffer(&mut self, path: &Path, expected: usize) -> std::result::Result<bool, Box<dyn std::error::Error>> {
+        let mut file = open_regular(path)?;
+        if file.metadata()?.len() != expected as u64 {
+            return Ok(false);
         }
         self.buffer.resize(expected, 0);
-        (&file).read_exact(&mut self.buffer).ok()?;
+        match file.read_exact(&mut self.buffer) {
+            Ok(()) => Ok(true),
+            // Another program cut it meanwhile.
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The block of a file in the buffer; `None` where the file is another one or damaged.
+    fn block_of_buffer(&self, name: &BlockName, layout: &Arc<CacheLayout>) -> Option<CacheBlock> {
+        let expected = file_bytes(layout);
         let (content, hash) = self.buffer.split_at(expected - HASH_BYTES);
         let (header, values) = content.split_at(HEADER_BYTES);
         let is_whole = header == header_of(name, values.len()) && hash == blake3::hash(content).as_bytes();
@@ -163,11 +183,6 @@ impl DiskBlocks {
         while let Some(name) = self.files.pop_excess() {
             self.remove_file(&name);
         }
-    }
-
-    fn remove(&mut self, name: &BlockName) {
-        self.files.remove(name);
-        self.remove_file(name);
     }
 
     fn remove_file(&self, name: &BlockName) {

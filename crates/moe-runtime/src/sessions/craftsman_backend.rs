@@ -20,7 +20,8 @@ use crate::text::tokenizer::{ControlTokens, TextStream, Tokenizer};
 
 /// Runs any model of the supported architectures on the CPU.
 ///
-/// Tokens that a prompt has in common with the call before, or with a prompt cache, are not computed again; the results are the same to the bit.
+/// Tokens that a prompt has in common with the call before, or with a prompt cache, are not computed again; the results
+/// are the same to the bit.
 #[derive(Debug)]
 pub struct CraftsmanBackend {
     tokenizer: Tokenizer,

@@ -137,13 +137,15 @@ pub(crate) struct Listeners<'a> {
 
 impl Session {
     /// Appends `prompt`, then token after token until a stop token, a limit, a loop, the callback or the interrupt ends
-    /// the answer. `on_token` gets each token of the answer as it comes and may break. An interrupt while the prompt is read
-    /// leaves the chunks that were read in the session.
+    /// the answer. `on_token` gets each token of the answer as it comes and may break. An interrupt while the prompt is
+    /// read leaves the chunks that were read in the session.
     ///
-    /// The last token of the answer is not yet part of the session: to go on, append it together with the tokens that follow.
+    /// The last token of the answer is not yet part of the session: to go on, append it together with the tokens that
+    /// follow.
     ///
     /// # Errors
-    /// [`SessionError::ContextFull`] when the prompt alone is too long, and every failure of [`Session::step`] and [`Sampler::sample`].
+    /// [`SessionError::ContextFull`] when the prompt alone is too long, and every failure of [`Session::step`] and
+    /// [`Sampler::sample`].
     pub fn generate<T: Taps>(
         &mut self,
         prompt: &[u32],

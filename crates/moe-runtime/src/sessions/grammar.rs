@@ -36,7 +36,8 @@ const MAX_REASON: usize = 300;
 pub enum Grammar {
     /// An object in JSON, with any keys.
     JsonObject,
-    /// JSON that a schema describes. References begin with `#/`.
+    /// JSON that a schema describes. References begin with `#/`. The key `x-guidance` of its root, which holds options
+    /// of llguidance, is replaced: there may be at most 16 characters of white space between two parts of the JSON.
     JsonSchema(Json),
     /// A text that a regular expression matches as a whole.
     Regex(String),
@@ -137,7 +138,7 @@ fn outside_reference(schema: &Json) -> Option<&str> {
 }
 
 /// The schema with a limit on the white space between two parts of its JSON: a small model writes it without end, or until
-/// it counts as a loop.
+/// it counts as a loop. Takes the place of a key `x-guidance` that the schema had.
 fn with_short_gaps(mut schema: Json) -> Json {
     if let Some(schema) = schema.as_object_mut() {
         schema.insert("x-guidance".to_owned(), json!({"whitespace_pattern": "[ \\n\\r\\t]{1,16}"}));

@@ -153,6 +153,22 @@ fn a_demanded_call_names_a_tool_and_its_arguments_follow_the_schema() {
     assert_eq!(names, ["get_weather", "now"]);
     assert_eq!(Grammar::of_calls(&OutputFormat::of_model(&mini()), &tools, false), None, "no markup for calls");
     assert_eq!(Grammar::of_calls(&format, &[json!({})], false), None, "no tool");
+    let compiler = GrammarCompiler::of_model(&tokenizer);
+    for (reference, is_kept) in [("#/definitions/n", true), ("#/properties/a", false)] {
+        let tool = json!({"name": "f", "parameters": {"definitions": {"n": {"type": "integer"}},
+            "properties": {"a": {"type": "integer"}, "b": {"$ref": reference}}}});
+        let grammar = Grammar::of_calls(&format, &[tool], false).unwrap();
+        assert_eq!(compiler.compile(&grammar).is_ok(), is_kept, "{reference}");
+    }
+}
+
+#[test]
+fn options_in_a_schema_are_replaced() {
+    let tokenizer = mini();
+    let compiler = GrammarCompiler::of_model(&tokenizer);
+    let refused = json!({"type": "integer", "x-guidance": {"whitespace_pattern": "("}});
+    compiler.compile(&Grammar::JsonSchema(refused.clone())).expect("its options count for nothing");
+    compiler.compile(&Grammar::Lark(format!("start: %json {refused}"))).expect_err("here they would count");
 }
 
 #[test]

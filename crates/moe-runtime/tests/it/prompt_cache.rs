@@ -145,6 +145,33 @@ fn another_model_cache_type_activation_or_adapter_is_a_miss() {
     assert_eq!(cache.prefix(&own, &tokens, &[]).tokens(), 128);
 }
 
+/// A folder that leads to itself stands for any failure that passes, such as too many open files.
+#[cfg(unix)]
+#[test]
+fn a_block_that_cannot_be_read_for_a_while_stays() {
+    let model = load_changed("glm-tiny", |_| {});
+    let mut writer = session(&model, CacheType::I8);
+    let (key, tokens) = (key(&writer, 1, None), tokens(100, 1));
+    writer.prefill(&tokens, &mut ()).expect("it fits");
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let mut cache = on_disk(dir.path(), u64::MAX);
+    cache.insert(&key, &tokens, writer.cache().full_blocks());
+    let name = key.names(&tokens).next().expect("a block").to_string();
+    let (folder, away) = (dir.path().join(&name[..2]), dir.path().join("away"));
+    std::fs::rename(&folder, &away).expect("it is moved");
+    std::os::unix::fs::symlink(&folder, &folder).expect("it is linked");
+    assert_eq!(cache.prefix(&key, &tokens, &[]).tokens(), 0);
+    std::fs::remove_file(&folder).expect("the link goes");
+    std::fs::rename(&away, &folder).expect("it is moved back");
+    assert_eq!(cache.prefix(&key, &tokens, &[]).tokens(), 64);
+    // A file that another process removed is forgotten, and written again.
+    std::fs::remove_file(folder.join(format!("{name}.block"))).expect("it goes");
+    assert_eq!(cache.prefix(&key, &tokens, &[]).tokens(), 0);
+    assert_eq!(cache.bytes(), [0, 0]);
+    cache.insert(&key, &tokens, writer.cache().full_blocks());
+    assert_eq!(cache.prefix(&key, &tokens, &[]).tokens(), 64);
+}
+
 /// A change of the bytes of a file.
 type Damage = fn(&mut Vec<u8>);
 

@@ -20,6 +20,10 @@ use crate::text::output::{OutputFormat, may_be_string};
 impl Grammar {
     /// The grammar of one call of the `tools`, or of `several` one after another; `None` where the model has no markup for
     /// calls, or no tool has a name. Tools have the shape of [`ToolSchemas::new`](crate::ToolSchemas::new).
+    ///
+    /// Of the parameters around an argument only `$defs` and `definitions` are kept:
+    /// [`GrammarCompiler::compile`](super::GrammarCompiler::compile) refuses references to other places. `x-guidance` is
+    /// replaced as in [`Grammar::JsonSchema`].
     #[must_use]
     pub fn of_calls(format: &OutputFormat, tools: &[Json], several: bool) -> Option<Grammar> {
         let markup = format.call_markup()?;

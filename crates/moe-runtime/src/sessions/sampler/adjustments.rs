@@ -45,8 +45,8 @@ impl Adjustments {
         self.counts.clear();
     }
 
-    /// The logits `[vocab]` with all changes; `None` when there are none. Bit `i % 32` of word `i / 32` of `allowed` says whether token `i` may come
-    /// next.
+    /// The logits `[vocab]` with all changes; `None` when there are none. Bit `i % 32` of word `i / 32` of `allowed`
+    /// says whether token `i` may come next.
     pub(super) fn apply<'a>(
         &'a mut self,
         logits: &[f32],

@@ -1,9 +1,12 @@
-//! The string literals that a template compares with content or searches content for.
+//! The string literals that a template compares with content or searches content for, and the names that it looks up.
 //!
 //! `'</think>' in content`, `content.split('</think>')`, `role == '<x>'`: content holds stand-ins in place of some
 //! characters (see `stand_ins`), so these literals need the same stand-ins to find what they look for. Literals that are
 //! written into the prompt must stay as they are. The difference is read from the neighbours of the literal, without a
 //! full parser; a literal that is judged wrongly gives another text than the plain rendering, and the caller notices.
+
+use std::collections::HashSet;
+use std::ops::Range;
 
 /// Methods, filters and tests whose arguments are searched for.
 const SEARCHES: [&str; 21] = [
@@ -44,19 +47,55 @@ impl Part<'_> {
     fn is_word(&self) -> bool {
         self.text.starts_with(|c: char| c.is_alphanumeric() || c == '_')
     }
+
+    /// The place of a string in the source, without its quotes.
+    fn content(&self) -> Range<usize> {
+        self.start + 1..self.start + self.text.len() - 1
+    }
 }
 
 /// The places in `source` of the contents of all literals that are compared or searched for, in their order.
-pub(super) fn searched(source: &str) -> Vec<std::ops::Range<usize>> {
+pub(super) fn searched(source: &str) -> Vec<Range<usize>> {
     let mut found = Vec::new();
+    each_block(source, |parts| {
+        let searched = (0..parts.len()).filter(|&i| parts[i].is_string() && is_searched(parts, i));
+        found.extend(searched.map(|i| parts[i].content()));
+    });
+    found
+}
+
+/// What a template looks up in its input by name.
+#[derive(Debug, Default)]
+pub(super) struct Names {
+    /// The contents of all string literals, as they are spelled.
+    pub(super) literals: HashSet<String>,
+    /// The words behind a point.
+    pub(super) attributes: HashSet<String>,
+}
+
+impl Names {
+    /// The names in all blocks of a template.
+    pub(super) fn of(source: &str) -> Self {
+        let mut names = Self::default();
+        each_block(source, |parts| {
+            let strings = parts.iter().filter(|part| part.is_string());
+            names.literals.extend(strings.map(|part| source[part.content()].to_owned()));
+            let pairs = parts.windows(2).filter(|pair| pair[0].text == "." && pair[1].is_word());
+            names.attributes.extend(pairs.map(|pair| pair[1].text.to_owned()));
+        });
+        names
+    }
+}
+
+/// Shows the parts of each block of a template, in their order; comments and raw text have none.
+fn each_block(source: &str, mut see: impl FnMut(&[Part<'_>])) {
     let mut at = 0;
     while let Some(open) = source[at..].find("{").map(|offset| at + offset) {
         at = match source.as_bytes().get(open + 1) {
             Some(b'#') => source[open..].find("#}").map_or(source.len(), |end| open + end + 2),
             Some(b'{' | b'%') => {
                 let (parts, end) = parts(source, open + 2);
-                let searched = (0..parts.len()).filter(|&i| parts[i].is_string() && is_searched(&parts, i));
-                found.extend(searched.map(|i| parts[i].start + 1..parts[i].start + parts[i].text.len() - 1));
+                see(&parts);
                 let is_raw = parts.iter().find(|part| part.text != "-").is_some_and(|part| part.text == "raw");
                 match is_raw {
                     true => source[end..].find("endraw").map_or(source.len(), |offset| end + offset),
@@ -66,7 +105,6 @@ pub(super) fn searched(source: &str) -> Vec<std::ops::Range<usize>> {
             _ => open + 1,
         };
     }
-    found
 }
 
 /// The parts of one block from `at` on, and the place behind the block.
@@ -143,7 +181,21 @@ fn is_searched(parts: &[Part<'_>], at: usize) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::searched;
+    use super::{Names, searched};
+
+    #[test]
+    fn names_are_literals_and_attributes_of_blocks() {
+        let source = "'a' .b {# 'c' .d #}{% if m.role == 'tool' and m['x'] is x.y.z %}{% raw %}'e'{% endraw %}\
+            {{ f(\"it's\") ~ '' ~ '.g' ~ 'it\\'s' }}";
+        let names = Names::of(source);
+        let sorted = |names: std::collections::HashSet<String>| {
+            let mut names: Vec<String> = names.into_iter().collect();
+            names.sort_unstable();
+            names
+        };
+        assert_eq!(sorted(names.literals), ["", ".g", "it's", "it\\'s", "tool", "x"]);
+        assert_eq!(sorted(names.attributes), ["role", "y", "z"]);
+    }
 
     #[test]
     fn searches_are_told_from_what_is_written() {

@@ -6,7 +6,8 @@
 //!   every list in a tool message;
 //! - `reasoning` becomes `reasoning_content` where that is absent: clients return thoughts under either name;
 //! - `function.arguments` given as JSON text, as OpenAI sends it, becomes the object it spells. Text that spells none
-//!   becomes the one argument `arguments`: an agent repeats its history with every request, so a refusal would end it.
+//!   becomes the one argument `arguments`, and a call without arguments has none: an agent repeats its history with
+//!   every request, so a refusal would end it.
 
 use serde_json::{Map, Value as Json};
 
@@ -86,12 +87,11 @@ fn parse_calls(calls: &mut Json) -> std::result::Result<(), String> {
     let calls = calls.as_array_mut().ok_or("its `tool_calls` is no list")?;
     for call in calls {
         // The arguments sit in `function`, or in the call itself in the short form.
-        let holder = match call.get_mut("function") {
-            Some(function) => function,
-            None => call,
-        };
-        if let Some(arguments) = holder.get_mut("arguments") {
-            *arguments = Json::Object(arguments_of(std::mem::take(arguments)));
+        let has_function = call.get("function").is_some_and(Json::is_object);
+        let holder = if has_function { call.get_mut("function") } else { Some(call) };
+        if let Some(holder) = holder.and_then(Json::as_object_mut) {
+            let arguments = holder.get_mut("arguments").map(std::mem::take).unwrap_or_default();
+            holder.insert("arguments".to_owned(), Json::Object(arguments_of(arguments)));
         }
     }
     Ok(())
@@ -126,6 +126,9 @@ mod tests {
                 {"function": {"name": "g", "arguments": ""}},
                 {"name": "h", "arguments": {"k": []}},
                 {"name": "i", "arguments": null},
+                {"function": {"name": "j"}},
+                {"name": "k", "function": null},
+                "l",
             ]}),
             json!({"role": "tool", "content": [{"type": "text", "text": "one "}, "two ", {"output": 3}]}),
             json!({"role": "user", "content": [{"type": "text", "text": "a "}, "b ", {"type": "input_text", "text": "c"}]}),
@@ -142,6 +145,9 @@ mod tests {
                 {"function": {"name": "g", "arguments": {}}},
                 {"name": "h", "arguments": {"k": []}},
                 {"name": "i", "arguments": {}},
+                {"function": {"name": "j", "arguments": {}}},
+                {"name": "k", "function": null, "arguments": {}},
+                "l",
             ]}),
             json!({"role": "tool", "content": "one two {\"output\": 3}"}),
             json!({"role": "user", "content": "a b c"}),

@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value as Json};
 
-use super::literals;
+use super::literals::{self, Names};
 use crate::text::prompt::ChatPrompt;
 
 /// Roles that templates build markers from, such as `<|{{ role }}|>`.
@@ -31,8 +31,10 @@ const FIRST_PRIVATE: char = '\u{f0000}';
 /// The control tokens of a model, as far as they bear on the content of its template.
 #[derive(Debug)]
 pub(super) struct Markers {
-    /// The template, for what it names.
-    source: String,
+    /// What the template names.
+    names: Names,
+    /// The private-use characters of the template, of the marks and of their stand-ins.
+    taken: BTreeSet<char>,
     /// The template with stand-ins in the literals that it searches content for.
     searching: String,
     /// Control tokens within these literals.
@@ -60,9 +62,10 @@ impl Markers {
             }
         };
         let marks: BTreeSet<char> = texts.iter().flat_map(|text| ends(text)).collect();
-        let taken: BTreeSet<char> = source.chars().chain(marks.iter().copied()).filter(is_private).collect();
+        let mut taken: BTreeSet<char> = source.chars().chain(marks.iter().copied()).filter(is_private).collect();
         let mut free = (FIRST_PRIVATE..=char::MAX).filter(|c| is_private(c) && !taken.contains(c));
         let stand_ins = marks.into_iter().map(|mark| Some((mark, free.next()?))).collect::<Option<BTreeMap<_, _>>>()?;
+        taken.extend(stand_ins.values());
 
         let (mut searching, mut searched, mut behind) = (String::new(), Vec::new(), 0);
         for place in literals::searched(source) {
@@ -77,7 +80,8 @@ impl Markers {
         searched.dedup();
         let lower: Vec<String> = texts.iter().map(|text| text.to_lowercase()).collect();
         let longest = lower.iter().map(String::len).max().unwrap_or(0);
-        Some(Self { source: source.to_owned(), searching, searched, stand_ins, texts: lower.join("\0"), longest })
+        let (names, texts) = (Names::of(source), lower.join("\0"));
+        Some(Self { names, taken, searching, searched, stand_ins, texts, longest })
     }
 
     /// The template that finds in disguised content what it would find in plain content.
@@ -93,14 +97,12 @@ impl Markers {
 
     /// Whether the template has the text as a literal.
     fn has_literal(&self, text: &str) -> bool {
-        self.source.contains(&format!("'{text}'")) || self.source.contains(&format!("\"{text}\""))
+        self.names.literals.contains(text)
     }
 
     /// Whether the template looks up this key: `.key`, or a literal.
     fn has_key(&self, key: &str) -> bool {
-        let is_word = |c: char| c.is_alphanumeric() || c == '_';
-        let attribute = |(at, _): (usize, &str)| !self.source[at + 1 + key.len()..].starts_with(is_word);
-        self.has_literal(key) || self.source.match_indices(&format!(".{key}")).any(attribute)
+        self.has_literal(key) || self.names.attributes.contains(key)
     }
 }
 
@@ -126,8 +128,7 @@ pub(super) struct Disguise<'a> {
 
 impl<'a> Disguise<'a> {
     pub(super) fn new(markers: &'a Markers, trusts_assistant: bool, content: [&Vec<Json>; 3]) -> Self {
-        let mut taken: BTreeSet<char> = markers.source.chars().filter(is_private).collect();
-        taken.extend(markers.stand_ins.iter().flat_map(|(&of, &by)| [of, by]).filter(is_private));
+        let mut taken = markers.taken.clone();
         content.into_iter().flatten().for_each(|value| private_characters(value, &mut taken));
         let (next, more) = (Some(FIRST_PRIVATE), BTreeMap::new());
         Self { markers, trusts_assistant, taken, next, more, is_used: false, is_short: false }

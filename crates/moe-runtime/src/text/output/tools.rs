@@ -6,7 +6,7 @@
 //! Schemas are input of strangers: looking at one visits at most [`MAX_VISITS`] places, so references in a circle and
 //! branches of branches end.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::Value as Json;
 
@@ -45,11 +45,11 @@ impl ToolSchemas {
     #[must_use]
     pub fn arguments(&self, tool: &str, arguments: &[(String, String)]) -> String {
         let schema = self.parameters.get(tool);
+        let mut later = HashSet::new();
+        let mut counted: Vec<_> = arguments.iter().rev().filter(|(key, _)| later.insert(key.as_str())).collect();
+        counted.reverse();
         let mut json = String::from("{");
-        for (index, (key, value)) in arguments.iter().enumerate() {
-            if arguments[index + 1..].iter().any(|(later, _)| later == key) {
-                continue;
-            }
+        for (key, value) in counted {
             if json.len() > 1 {
                 json.push(',');
             }
