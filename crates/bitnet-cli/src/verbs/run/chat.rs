@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use moe_runtime::{Conversation, Error, Fit, InferenceBackend, SessionError, StopReason};
+use rlm_embed::encoder::EncoderError;
 
 use super::answer::answer;
 use super::commands::{ChatStatistics, carry_out};
@@ -139,10 +140,49 @@ fn make_room<B: InferenceBackend>(
     Ok(Message::Withdrawn)
 }
 
-/// Whether a failure is about this message, so that another one may succeed.
+/// Whether a failure is about this message, so that another one may succeed. It is one of the model or of the embedder.
 fn concerns_message(error: &anyhow::Error) -> bool {
-    matches!(
-        error.downcast_ref(),
-        Some(Error::Text(_) | Error::Session(SessionError::ContextFull { .. } | SessionError::NoTokens))
-    )
+    let is_about_text = |error: &Error| {
+        matches!(error, Error::Text(_) | Error::Session(SessionError::ContextFull { .. } | SessionError::NoTokens))
+    };
+    match error.downcast_ref() {
+        Some(rlm_embed::Error::Encoder(error)) => {
+            matches!(error, EncoderError::TextTooLong { .. } | EncoderError::Tokens { .. })
+        }
+        Some(rlm_embed::Error::Model(error)) => is_about_text(error),
+        Some(_) => false,
+        None => error.downcast_ref().is_some_and(is_about_text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use moe_runtime::{Error, SessionError};
+    use rlm_embed::encoder::EncoderError;
+
+    use super::concerns_message;
+
+    #[test]
+    fn a_refused_text_is_told_from_a_model_that_fails() {
+        let full = || Error::Session(SessionError::ContextFull { have: 4, need: 5 });
+        let embedder = rlm_embed::Error::Encoder;
+        for error in [
+            full().into(),
+            rlm_embed::Error::Model(full()).into(),
+            embedder(EncoderError::TextTooLong { bytes: 2, limit: 1 }).into(),
+            embedder(EncoderError::Tokens { reason: String::new() }).into(),
+        ] {
+            assert!(concerns_message(&error), "{error}");
+        }
+        for error in [
+            Error::Session(SessionError::ScriptEnded { calls: 1 }).into(),
+            rlm_embed::Error::Model(Error::Session(SessionError::ScriptEnded { calls: 1 })).into(),
+            embedder(EncoderError::Parse { path: PathBuf::new(), reason: String::new() }).into(),
+            anyhow::anyhow!("another failure"),
+        ] {
+            assert!(!concerns_message(&error), "{error}");
+        }
+    }
 }

@@ -23,8 +23,8 @@ pub(super) const SYSTEM: &str = "Cite the sources or refuse.";
 
 #[derive(clap::Args)]
 pub(super) struct DocsArgs {
-    /// Answer from an index (see `bitnet index build`): the chunks nearest to the prompt stand before it, and behind the answer the
-    /// chunks that it cites are listed
+    /// Answer from an index (see `bitnet index build`): the chunks nearest to the prompt stand before it, and behind
+    /// the answer the chunks that it cites are listed
     #[arg(long, value_name = "INDEX", requires = "docs_model", conflicts_with = "raw")]
     docs: Option<PathBuf>,
     /// The embedder that the index was built with
