@@ -9,8 +9,9 @@
 //!    w0    |  .  .  .  .  .  .         w is read once for T tokens, x once for R rows
 //!    w1    |  .  .  .  .  .  .
 //! ```
-//! With tokens for one patch, the packed weights are converted on their way into it, and fetched from memory ahead
-//! of their use, in the order of their addresses. With more tokens, a panel of rows is converted to f32 once (it stays
+//! With few tokens (up to eight, or three in scalar code and WASM), the packed weights are converted on their way into
+//! one patch after the other, and fetched from memory ahead of their use, in the order of their addresses. Later
+//! patches find the rows in the first-level cache. With more tokens, a panel of rows is converted to f32 once (it stays
 //! in the second-level cache) and all tokens are multiplied with it, 512 columns at a time.
 
 mod panel;

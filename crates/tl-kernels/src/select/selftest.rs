@@ -13,10 +13,11 @@ use crate::pool::{ColumnBlock, Pool};
 /// Neighbouring rows checked at each of three places of a layer: its start, its middle and its end.
 const ROWS: usize = 6;
 
-/// Tokens checked: one for the decoding path, two, and batches for which Q8_0, Q6_K and Q2_0 rows become panels. Levels that
-/// multiply prompts by token tables are checked with one full table as well.
-const BATCHES: [usize; 4] = [1, 2, 5, 9];
-const _: () = assert!(BATCHES[3] > PANEL_FROM_TOKENS);
+/// Tokens checked: one for the decoding path, three and four for few tokens, eight for the most that read dense rows
+/// and TQ1_0 tiles as they are stored, nine for panels and expanded tiles. Levels that multiply prompts by token tables
+/// are checked with one full table as well.
+const BATCHES: [usize; 5] = [1, 3, 4, 8, 9];
+const _: () = assert!(BATCHES[3] >= PANEL_FROM_TOKENS, "rows of integers become panels, too");
 
 /// Runs the layer's kernel on a few of its rows.
 ///

@@ -47,45 +47,46 @@ fn stream<S: Simd, F: DenseFormat>(
     out: &mut ColumnBlock<'_, f32>,
 ) {
     match (S::PATCH, acts.n()) {
-        (PatchShape::Rows4Tokens6, 8) => strips::<S, F, 4, 4, 4, 0>(s, rows, acts, 0, out),
-        (PatchShape::Rows4Tokens6, 7) => strips::<S, F, 4, 4, 3, 0>(s, rows, acts, 0, out),
-        (PatchShape::Rows4Tokens6, 6) => strips::<S, F, 4, 6, 0, 0>(s, rows, acts, 0, out),
-        (PatchShape::Rows4Tokens6, 5) => strips::<S, F, 4, 5, 0, 0>(s, rows, acts, 0, out),
-        (PatchShape::Rows4Tokens6, 4) => strips::<S, F, 4, 4, 0, 0>(s, rows, acts, 0, out),
-        (PatchShape::Rows4Tokens6, 3) => strips::<S, F, 4, 3, 0, 0>(s, rows, acts, 0, out),
-        (PatchShape::Rows4Tokens6, 2) => strips::<S, F, 4, 2, 0, 0>(s, rows, acts, 0, out),
-        (PatchShape::Rows2Tokens3, 8) => strips::<S, F, 2, 3, 3, 2>(s, rows, acts, 0, out),
-        (PatchShape::Rows2Tokens3, 7) => strips::<S, F, 2, 3, 2, 2>(s, rows, acts, 0, out),
-        (PatchShape::Rows2Tokens3, 6) => strips::<S, F, 2, 3, 3, 0>(s, rows, acts, 0, out),
-        (PatchShape::Rows2Tokens3, 5) => strips::<S, F, 2, 3, 2, 0>(s, rows, acts, 0, out),
-        (PatchShape::Rows2Tokens3, 4) => strips::<S, F, 2, 2, 2, 0>(s, rows, acts, 0, out),
-        (PatchShape::Rows2Tokens3, 3) => strips::<S, F, 2, 3, 0, 0>(s, rows, acts, 0, out),
-        (PatchShape::Rows2Tokens3, 2) => strips::<S, F, 2, 2, 0, 0>(s, rows, acts, 0, out),
+        (PatchShape::Rows4Tokens6, 8) => strips::<S, F, 4, 4, 4, 0>(s, rows, acts, out),
+        (PatchShape::Rows4Tokens6, 7) => strips::<S, F, 4, 4, 3, 0>(s, rows, acts, out),
+        (PatchShape::Rows4Tokens6, 6) => strips::<S, F, 4, 6, 0, 0>(s, rows, acts, out),
+        (PatchShape::Rows4Tokens6, 5) => strips::<S, F, 4, 5, 0, 0>(s, rows, acts, out),
+        (PatchShape::Rows4Tokens6, 4) => strips::<S, F, 4, 4, 0, 0>(s, rows, acts, out),
+        (PatchShape::Rows4Tokens6, 3) => strips::<S, F, 4, 3, 0, 0>(s, rows, acts, out),
+        (PatchShape::Rows4Tokens6, 2) => strips::<S, F, 4, 2, 0, 0>(s, rows, acts, out),
+        (PatchShape::Rows2Tokens3, 8) => strips::<S, F, 2, 3, 3, 2>(s, rows, acts, out),
+        (PatchShape::Rows2Tokens3, 7) => strips::<S, F, 2, 3, 2, 2>(s, rows, acts, out),
+        (PatchShape::Rows2Tokens3, 6) => strips::<S, F, 2, 3, 3, 0>(s, rows, acts, out),
+        (PatchShape::Rows2Tokens3, 5) => strips::<S, F, 2, 3, 2, 0>(s, rows, acts, out),
+        (PatchShape::Rows2Tokens3, 4) => strips::<S, F, 2, 2, 2, 0>(s, rows, acts, out),
+        (PatchShape::Rows2Tokens3, 3) => strips::<S, F, 2, 3, 0, 0>(s, rows, acts, out),
+        (PatchShape::Rows2Tokens3, 2) => strips::<S, F, 2, 2, 0, 0>(s, rows, acts, out),
         (_, n) => {
-            for t in 0..n {
-                strips::<S, F, QUAD_ROWS, 1, 0, 0>(s, rows, acts, t, out);
+            for start in out.columns().step_by(QUAD_ROWS) {
+                for t in 0..n {
+                    strip::<S, F, QUAD_ROWS, 1>(s, rows, acts, [start, t], out);
+                }
             }
         }
     }
 }
 
-/// All columns of `out` for the tokens from `t` on: `A` of them, then `B`, then `C`, each with sums in registers. Rows are
-/// taken from memory once; for the later tokens they lie in the first-level cache.
+/// All columns of `out` for `A` tokens, then `B`, then `C`, each with sums in registers. Rows are taken from memory
+/// once; for the later tokens they lie in the first-level cache.
 #[inline(always)]
 fn strips<S: Simd, F: DenseFormat, const R: usize, const A: usize, const B: usize, const C: usize>(
     s: S,
     rows: &PackedRows<'_, F>,
     acts: &ActivationBuffer,
-    t: usize,
     out: &mut ColumnBlock<'_, f32>,
 ) {
     for start in out.columns().step_by(R) {
-        strip::<S, F, R, A>(s, rows, acts, [start, t], out);
+        strip::<S, F, R, A>(s, rows, acts, [start, 0], out);
         if B > 0 {
-            strip::<S, F, R, B>(s, rows, acts, [start, t + A], out);
+            strip::<S, F, R, B>(s, rows, acts, [start, A], out);
         }
         if C > 0 {
-            strip::<S, F, R, C>(s, rows, acts, [start, t + A + B], out);
+            strip::<S, F, R, C>(s, rows, acts, [start, A + B], out);
         }
     }
 }

@@ -39,6 +39,7 @@ impl<F: IntegerFormat> Kernel for IntegerProduct<'_, '_, F> {
 
     #[inline(always)]
     fn run<S: Simd>(mut self, s: S) {
+        const { assert!(F::PANEL_FROM_TOKENS <= PANEL_FROM_TOKENS) };
         let from = if S::TRANSPOSES { F::PANEL_FROM_TOKENS } else { PANEL_FROM_TOKENS };
         if self.out.n_rows() < from {
             self.by_rows(s);

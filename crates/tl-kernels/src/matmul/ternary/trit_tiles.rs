@@ -1,4 +1,5 @@
-//! The product of a tile of TQ1_0 bytes with tokens. For several tokens a tile is expanded to 2-bit fields once.
+//! The product of a tile of TQ1_0 bytes with tokens. For more tokens than `TRIT_TOKENS` of a level, a tile is expanded
+//! to 2-bit fields once.
 
 use super::tile_product::{TileTask, tile_product};
 use crate::pool::ColumnBlock;
