@@ -31,14 +31,16 @@ pub(crate) fn ensure_pair(teacher: &ModelFiles, student: &ModelFiles) -> Result<
     Ok(())
 }
 
-fn facts(files: &ModelFiles) -> [(&'static str, String); 5] {
+fn facts(files: &ModelFiles) -> [(&'static str, String); 7] {
     let c = &files.config;
-    let experts = c.moe.as_ref().map_or(0, |moe| moe.router.n_experts);
+    let router = c.moe.as_ref().map(|moe| &moe.router);
     [
         ("architecture", c.arch.gguf_name().to_owned()),
         ("number of layers", c.n_layers.to_string()),
         ("width", c.hidden.to_string()),
         ("vocabulary", c.vocab.to_string()),
-        ("number of experts", experts.to_string()),
+        ("number of experts", router.map_or(0, |router| router.n_experts).to_string()),
+        ("number of experts per token", router.map_or(0, |router| router.top_k).to_string()),
+        ("gating of the experts", router.map_or_else(|| "none".to_owned(), |router| router.gating.to_string())),
     ]
 }

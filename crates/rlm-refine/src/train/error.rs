@@ -20,6 +20,13 @@ pub enum TrainError {
     NotFinite { step: usize, what: String, group: &'static str, kept: String },
     #[error("`{name}` has the type {ty}, which is read but not written: leave its group out of --train")]
     Unwritable { name: String, ty: &'static str },
+    #[error("`{name}` has the type {ty}, in which no repaired router can be written: leave out --repair-routers")]
+    RouterType { name: String, ty: &'static str },
+    #[error(
+        "{windows} windows are too few to hold one out, and a repaired router is judged on held-out windows: give at least \
+         {needed}, or leave out --repair-routers"
+    )]
+    NoHeldOut { windows: usize, needed: usize },
     #[error(
         "`{name}` has the type {ty}: scales and trits are trained in blocks of 256 weights with a scale each; make the student as \
          TQ2_0, TQ1_0 or BITNET_T158, or leave scales and trits out of --train"

@@ -33,7 +33,7 @@ pub struct Point {
 /// The points of a run, in order.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct History {
-    /// One per step; the first stands in front of all steps.
+    /// One per step, behind that of the held-out windows in front of all steps, where there are such windows.
     pub points: Vec<Point>,
 }
 

@@ -17,7 +17,7 @@ use super::error::TrainError;
 use super::params::Group;
 use super::repair::{RouterMethod, RouterRepair};
 use super::trainer::{StepReport, TrainOptions, Trainer};
-use super::write::{encode, places};
+use super::write::{check_routers, encode, places};
 use crate::error::{Error, Result};
 use crate::ptq::{CALIBRATION_SPANS, Calibration};
 
@@ -43,13 +43,13 @@ pub enum RefineProgress {
 pub type OnRefineProgress<'a> = dyn FnMut(RefineProgress) + 'a;
 
 /// The outcome of a job.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct RefineReport {
     /// Steps and tokens of the run.
     pub steps: usize,
     /// The number of tokens that were trained on.
     pub tokens: u64,
-    /// Numbers that were trained, by group.
+    /// Numbers that were trained, by group; a repair of the routers does not count.
     pub trained: Vec<(Group, usize)>,
     /// Mean divergence on the held-out windows before the first step, and behind the last; `None` without such windows.
     pub held_out_kl: [Option<f64>; 2],
@@ -105,6 +105,9 @@ impl<'a> Refiner<'a> {
             trainer.model.weights.start_latents(self.models[1], LATENT_MARGIN)?;
         }
         places(self.models[0], &trainer.model.weights)?;
+        if self.options.repair.is_some() {
+            check_routers(self.models[0])?;
+        }
         let identities = self.identities(progress)?;
         let file = self.student()?;
         let mut writer = GgufWriter::new(&self.metadata(file, &identities)?, file.tensors().to_vec())?;
@@ -281,7 +284,8 @@ impl<'a> Refiner<'a> {
     fn report(&self, trainer: &Trainer<'_>, repair: Option<RouterRepair>, output_bytes: u64) -> RefineReport {
         let params = &trainer.model.weights.params;
         let numbers = |group| params.list().iter().filter(|p| p.group == group).map(|p| p.values.len()).sum::<usize>();
-        let trained = Group::ALL.into_iter().map(|group| (group, numbers(group))).filter(|(_, n)| *n > 0);
+        let groups = Group::ALL.into_iter().filter(|group| self.options.groups.contains(group));
+        let trained = groups.map(|group| (group, numbers(group))).filter(|(_, n)| *n > 0);
         let points = &trainer.history.points;
         RefineReport {
             steps: trainer.steps(),

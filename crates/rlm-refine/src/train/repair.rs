@@ -13,10 +13,12 @@ mod fit;
 mod method;
 mod routed;
 
+use super::error::TrainError;
 use super::layer;
 use super::model::{Pass, TrainModel};
 use super::params::Group;
 use super::parts::experts::{ROUTER, ROUTER_BIAS};
+use super::write::check_routers;
 use crate::error::Result;
 use fit::Problem;
 use routed::{Labels, Routed, split};
@@ -30,7 +32,7 @@ const WINDOWS_AT_A_TIME: usize = 8;
 /// `RouterValidated`.
 ///
 /// # Errors
-/// Weights that cannot be read.
+/// Weights that cannot be read, a router of a type in which it cannot be written, no held-out windows.
 pub fn repair_routers(
     student: &mut TrainModel<'_>,
     teacher: &TrainModel<'_>,
@@ -39,6 +41,10 @@ pub fn repair_routers(
     labels: RouterLabels,
 ) -> Result<Vec<RepairedRouter>> {
     let Some(moe) = student.files().config.moe.clone() else { return Ok(Vec::new()) };
+    check_routers(student.files())?;
+    if held_out.is_empty() {
+        return Err(TrainError::NoHeldOut { windows: fit.len(), needed: fit.len() + 1 }.into());
+    }
     student.weights.add_group(Group::Router)?;
     let windows: Vec<Vec<u32>> = fit.iter().chain(held_out).cloned().collect();
     let n_fit = fit.iter().map(Vec::len).sum::<usize>();

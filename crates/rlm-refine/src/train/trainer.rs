@@ -116,7 +116,8 @@ impl<'a> Trainer<'a> {
     /// A run in front of its first step. Some of the windows are held out.
     ///
     /// # Errors
-    /// Models that do not fit each other, no weights to train, weights that cannot be read.
+    /// Models that do not fit each other, no weights to train, weights that cannot be read, too few windows to hold one out where
+    /// routers are to be repaired.
     pub fn new(
         [student, teacher]: [&'a ModelFiles; 2],
         windows: Vec<Vec<u32>>,
@@ -137,6 +138,9 @@ impl<'a> Trainer<'a> {
             if i % every == every / 2 { held_out.push(window) } else { trained.push(window) }
         }
         held_out.truncate(MAX_HELD_OUT);
+        if options.repair.is_some() && held_out.is_empty() {
+            return Err(TrainError::NoHeldOut { windows: trained.len(), needed: HELD_OUT_SHARE / 2 + 1 }.into());
+        }
         let history = History::default();
         Ok(Self { model, teacher, optimizer, options, pool, windows: trained, held_out, history, last_good: 0 })
     }
@@ -166,10 +170,18 @@ impl<'a> Trainer<'a> {
     pub fn step(&mut self, state: &dyn Fn(usize) -> PathBuf) -> Result<StepReport> {
         let step = self.steps();
         let o = &self.options;
-        if step == 0 && self.history.points.is_empty() {
-            let kl = self.measure(&self.held_out)?.mean_kl();
-            let held_out_kl = (!self.held_out.is_empty()).then_some(kl);
-            self.history.points.push(Point { step, tokens: 0, loss: kl, kl, gradient: 0.0, lr: 0.0, held_out_kl });
+        if step == 0 && self.history.points.is_empty() && !self.held_out.is_empty() {
+            let sums = self.measure(&self.held_out)?;
+            let (loss, kl) = (sums.value(o.loss), sums.mean_kl());
+            self.history.points.push(Point {
+                step,
+                tokens: 0,
+                loss,
+                kl,
+                gradient: 0.0,
+                lr: 0.0,
+                held_out_kl: Some(kl),
+            });
         }
         self.model.weights.hardness = hardness(o, step);
         let batches = Batches { windows: self.windows.len(), per_step: o.windows_per_step, seed: o.seed };
@@ -228,12 +240,7 @@ impl<'a> Trainer<'a> {
     pub fn repair(&mut self) -> Result<Option<RouterRepair>> {
         let Some(method) = self.options.repair else { return Ok(None) };
         let kl_before = self.measure(&self.held_out)?.mean_kl();
-        let mut tokens = 0;
-        let fit = self.windows.iter().take_while(|window| {
-            tokens += window.len();
-            tokens <= REPAIR_TOKENS
-        });
-        let fit: Vec<Vec<u32>> = spread(self.windows.len(), fit.count()).map(|i| self.windows[i].clone()).collect();
+        let fit = fit_windows(&self.windows);
         let routers =
             repair_routers(&mut self.model, &self.teacher, [&fit, &self.held_out], method, RouterLabels::Teacher)?;
         let held_out_kl = [kl_before, self.measure(&self.held_out)?.mean_kl()];
@@ -295,13 +302,43 @@ impl<'a> Trainer<'a> {
     }
 }
 
-/// `n` of the numbers below `of`, at even distances.
-fn spread(of: usize, n: usize) -> impl Iterator<Item = usize> {
-    (0..n).map(move |i| i * of / n.max(1))
+/// Windows at even distances, of at most [`REPAIR_TOKENS`] tokens together. Their number is that of the first windows within the
+/// limit.
+fn fit_windows(windows: &[Vec<u32>]) -> Vec<Vec<u32>> {
+    let n = within_limit(windows.iter()).count();
+    within_limit((0..n).map(|i| &windows[i * windows.len() / n])).cloned().collect()
+}
+
+fn within_limit<'a>(windows: impl Iterator<Item = &'a Vec<u32>>) -> impl Iterator<Item = &'a Vec<u32>> {
+    let mut tokens = 0;
+    windows.take_while(move |window| {
+        tokens += window.len();
+        tokens <= REPAIR_TOKENS
+    })
 }
 
 /// The share of hard rounding in front of step `step`: it rises in a line over the soft share of the run.
 fn hardness(options: &TrainOptions, step: usize) -> f32 {
     let soft = options.soft_share * options.steps as f32;
     if soft > 0.0 { (step as f32 / soft).min(1.0) } else { 1.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn routers_are_fitted_on_windows_from_everywhere_within_the_limit() {
+        let numbered = |lens: &[usize]| -> Vec<Vec<u32>> {
+            lens.iter().zip(0..).map(|(&len, number)| vec![number; len]).collect()
+        };
+        let fit = fit_windows(&numbered(&[REPAIR_TOKENS / 4; 16]));
+        assert_eq!(fit.iter().map(|window| window[0]).collect::<Vec<_>>(), [0, 4, 8, 12]);
+        // The first windows are short: as many of all of them would be too many tokens.
+        let mut lens = [REPAIR_TOKENS / 4; 16];
+        lens[..4].fill(REPAIR_TOKENS / 8);
+        let tokens = fit_windows(&numbered(&lens)).iter().map(Vec::len).sum::<usize>();
+        assert!(tokens <= REPAIR_TOKENS && tokens > REPAIR_TOKENS / 2, "{tokens}");
+        assert!(fit_windows(&[]).is_empty());
+    }
 }

@@ -10,7 +10,7 @@
 
 use std::ops::Range;
 
-use gguf_bitnet::{LogicalTensor, RowOrder, TensorSource, TensorType, quantize_row};
+use gguf_bitnet::{LogicalTensor, RowOrder, TensorClass, TensorSource, TensorType, quantize_row};
 use moe_runtime::ModelFiles;
 use ternary_core::{BLOCK, Packing, Rounding, f16};
 use tl_kernels::{Pool, math};
@@ -40,12 +40,31 @@ pub(super) fn places<'a>(files: &'a ModelFiles, weights: &Weights<'_>) -> Result
             return Err(unusable().into());
         }
         let is_encoded = weights.params.find(&tensor.name, Kind::Weights).is_some();
-        if is_encoded && quantize_row(info.ty, &vec![0.0; info.cols()], &mut Vec::new()).is_err() {
+        if is_encoded && !is_written(info.ty, info.cols()) {
             return Err(TrainError::Unwritable { name: info.name.clone(), ty: info.ty.name() }.into());
         }
         places[part.source] = Some(tensor);
     }
     Ok(places)
+}
+
+/// Refuses a model with a router of a type in which no repaired router can be written.
+///
+/// # Errors
+/// [`TrainError::RouterType`] with the first such router.
+pub(super) fn check_routers(files: &ModelFiles) -> Result<()> {
+    let routers = files.catalog.tensors().iter().filter(|tensor| tensor.class == TensorClass::Router);
+    for (tensor, ty) in routers.filter_map(|tensor| Some((tensor, files.catalog.tensor_type(tensor)?))) {
+        if ty.is_ternary() || !is_written(ty, tensor.cols()) {
+            return Err(TrainError::RouterType { name: tensor.name.clone(), ty: ty.name() }.into());
+        }
+    }
+    Ok(())
+}
+
+/// Whether rows of `cols` weights can be encoded in a type.
+fn is_written(ty: TensorType, cols: usize) -> bool {
+    quantize_row(ty, &vec![0.0; cols], &mut Vec::new()).is_ok()
 }
 
 /// Replaces `bytes`, the rows `rows` of a trained tensor as the file has them, in the type `ty`, by the trained ones.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use gguf_bitnet::{Array, GgufFile, GgufWriter, TensorInfo, TensorSource, TensorType, Value};
 use moe_runtime::ModelFiles;
@@ -37,19 +38,30 @@ fn pair_of(chars: usize, max_tokens: usize) -> Pair {
     let dir = tempfile::tempdir().unwrap();
     let teacher = ModelFiles::open(&fixtures::path("craftsman-mini")).unwrap();
     let path = dir.path().join("student.gguf");
-    let options = QuantizeOptions {
-        recipe: Recipe { preset: Preset::Quality, ..Recipe::default() },
-        method: Method::Round(Rounding::LeastSquares),
-        max_memory_bytes: None,
-        allow_zero: false,
-    };
-    let quantizer = Quantizer::new(&teacher, options, 2).unwrap();
-    quantizer.run(&Pool::new(2).unwrap(), &path, false, &mut |_, _, _| {}).unwrap();
+    std::fs::write(&path, student_bytes(&teacher)).unwrap();
     let text = std::fs::read_to_string(fixtures::path("texts/calibration.txt")).unwrap();
     let text = NamedText { name: "text".to_owned(), text: text.chars().take(chars).collect() };
     let windows = WindowOptions { window_tokens: 24, max_tokens, ..WindowOptions::default() };
     let calibration = Calibration::new(&teacher, &Pool::serial(), &[text], &[], windows).unwrap();
     Pair { _dir: dir, teacher, student: path, calibration }
+}
+
+/// The student's file, which is made once for all tests.
+fn student_bytes(teacher: &ModelFiles) -> &'static [u8] {
+    static BYTES: OnceLock<Vec<u8>> = OnceLock::new();
+    BYTES.get_or_init(|| {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("student.gguf");
+        let options = QuantizeOptions {
+            recipe: Recipe { preset: Preset::Quality, ..Recipe::default() },
+            method: Method::Round(Rounding::LeastSquares),
+            max_memory_bytes: None,
+            allow_zero: false,
+        };
+        let quantizer = Quantizer::new(teacher, options, 2).unwrap();
+        quantizer.run(&Pool::new(2).unwrap(), &path, false, &mut |_, _, _| {}).unwrap();
+        std::fs::read(&path).unwrap()
+    })
 }
 
 fn options() -> TrainOptions {
@@ -161,6 +173,49 @@ fn a_stopped_run_ends_with_the_same_bytes() {
     }
 }
 
+/// A run that ends at the first tensor that it has written.
+fn stop_at_first_tensor(pair: &Pair, options: TrainOptions, out: &Path) {
+    let stopped = catch_unwind(AssertUnwindSafe(|| {
+        run(pair, options, out, &mut |progress| {
+            assert!(!matches!(progress, RefineProgress::Write(..)), "the process ends here");
+        })
+    }));
+    assert!(stopped.is_err() && !out.exists());
+}
+
+#[test]
+fn a_run_stopped_while_it_was_written_ends_with_the_same_bytes() {
+    let pair = pair();
+    let dir = tempfile::tempdir().unwrap();
+    for (name, repair) in [("trained", None), ("repaired", Some(RouterMethod::Ridge))] {
+        let options = || TrainOptions { steps: 1, repair, ..options() };
+        let whole = dir.path().join(format!("{name}-whole.gguf"));
+        let report = run(&pair, options(), &whole, &mut |_| {}).unwrap();
+        let whole = std::fs::read(whole).unwrap();
+        for is_noted in [true, false] {
+            let out = dir.path().join(format!("{name}-{is_noted}.gguf"));
+            stop_at_first_tensor(&pair, options(), &out);
+            let journal = out.with_extension("gguf.partial").join("journal.jsonl");
+            let lines = std::fs::read_to_string(&journal).unwrap();
+            assert!(lines.lines().rev().nth(1).unwrap().contains(r#"{"repair":"#), "{lines}");
+            if !is_noted {
+                // As if the process had ended behind the unit of the repair, in front of the tensor's line.
+                let end = lines.trim_end().rfind('\n').unwrap() + 1;
+                std::fs::write(&journal, &lines[..end]).unwrap();
+            }
+            let mut first = None;
+            let mut note = |progress| match progress {
+                RefineProgress::Step(_) => panic!("no step is taken again"),
+                RefineProgress::Write(done, total) => drop(first.get_or_insert((done, total))),
+                _ => {}
+            };
+            assert_eq!(run(&pair, options(), &out, &mut note).unwrap(), report, "{name}");
+            assert!(first.is_some_and(|(done, total)| done < total), "most tensors are missing: {first:?}");
+            assert!(std::fs::read(&out).unwrap() == whole, "{name}, the tensor noted: {is_noted}");
+        }
+    }
+}
+
 #[test]
 fn distillation_changes_trits_and_says_so() {
     let pair = pair();
@@ -267,6 +322,7 @@ fn a_run_that_was_killed_while_it_was_committed_reports_its_steps_and_writes_its
     let pair = pair();
     let dir = tempfile::tempdir().unwrap();
     let (out, copy) = (dir.path().join("refined.gguf"), dir.path().join("copy"));
+    let options = || TrainOptions { repair: Some(RouterMethod::Ridge), ..options() };
     let report = run(&pair, options(), &out, &mut |progress| {
         if matches!(progress, RefineProgress::Write(done, total) if done == total) {
             std::fs::create_dir(&copy).unwrap();
@@ -283,9 +339,9 @@ fn a_run_that_was_killed_while_it_was_committed_reports_its_steps_and_writes_its
     let again = run(&pair, options(), &out, &mut |progress| {
         assert!(matches!(progress, RefineProgress::Hash(..)), "nothing is computed again");
     });
-    let facts = |report: &RefineReport| (report.steps, report.tokens, report.held_out_kl);
-    assert_eq!(facts(&again.unwrap()), facts(&report));
-    assert!(report.steps == 4 && report.tokens > 0);
+    assert_eq!(again.unwrap(), report);
+    assert!(report.steps == 4 && report.tokens > 0 && report.repair.is_some());
+    assert!(report.trained.iter().all(|(group, _)| *group != Group::Router), "{:?}", report.trained);
     assert_eq!(std::fs::read(&log).unwrap(), lines);
     assert!(std::fs::read(&out).unwrap() == whole && !out.with_extension("gguf.partial").exists());
 }
@@ -319,7 +375,7 @@ fn with_type(student: &Path, name: &str, ty: TensorType) -> PathBuf {
         let bytes = ty.tensor_bytes(&info.shape).unwrap();
         (TensorInfo { ty, bytes, ..info.clone() }, Bytes::from(vec![0; usize::try_from(bytes).unwrap()]))
     });
-    let out = student.with_extension("other.gguf");
+    let out = student.with_extension(format!("{}.gguf", ty.name()));
     GgufWriter::write_file(&out, file.metadata(), &tensors.collect::<Vec<_>>()).unwrap();
     out
 }
@@ -344,6 +400,60 @@ fn types_that_are_not_written_are_refused_before_the_job_starts() {
         assert!(error.contains(expected) && error.contains("--train"), "{error}");
         assert!(!out.with_extension("gguf.partial").exists());
     }
+}
+
+#[test]
+fn routers_of_types_that_no_repair_writes_are_refused_before_the_job_starts() {
+    let dir = tempfile::tempdir().unwrap();
+    let pair = pair();
+    let out = dir.path().join("refined.gguf");
+    let pool = Pool::serial();
+    let teacher = TrainModel::new(&pair.teacher, &[], &pool).unwrap();
+    let windows = pair.calibration.windows();
+    for ty in [TensorType::Q4_0, TensorType::Tq2_0] {
+        let student = ModelFiles::open(&with_type(&pair.student, "blk.1.ffn_gate_inp.weight", ty)).unwrap();
+        let options = TrainOptions { repair: Some(RouterMethod::Ridge), groups: vec![Group::Norms], ..options() };
+        let refiner = Refiner::new(&student, &pair.teacher, &pair.calibration, options, &pool);
+        let error = refiner.run(&out, false, None, &mut |_| panic!("nothing is read")).unwrap_err().to_string();
+        assert!(error.contains("`blk.1.ffn_gate_inp.weight`") && error.contains(ty.name()), "{error}");
+        assert!(error.contains("--repair-routers") && !out.with_extension("gguf.partial").exists(), "{error}");
+        let mut model = TrainModel::new(&student, &[], &pool).unwrap();
+        let windows = [&windows[..1], &windows[1..2]];
+        let repaired = repair_routers(&mut model, &teacher, windows, RouterMethod::Ridge, RouterLabels::Teacher);
+        assert_eq!(repaired.unwrap_err().to_string(), error);
+    }
+}
+
+#[test]
+fn without_held_out_windows_no_router_is_repaired_and_no_figure_is_made_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let few = pair_of(2000, 240);
+    assert!(few.calibration.windows().len() < 13);
+    let out = dir.path().join("refined.gguf");
+    let repair = TrainOptions { repair: Some(RouterMethod::Ridge), ..options() };
+    let error = run(&few, repair, &out, &mut |_| panic!("nothing is read")).unwrap_err().to_string();
+    assert!(error.contains("give at least 13") && !out.with_extension("gguf.partial").exists(), "{error}");
+
+    let report = run(&few, TrainOptions { steps: 1, ..options() }, &out, &mut |_| {}).unwrap();
+    assert_eq!(report.held_out_kl, [None, None]);
+    let log = std::fs::read_to_string(out.with_extension("jsonl")).unwrap();
+    assert!(log.lines().count() == 1 && log.contains(r#""step":1"#) && !log.contains("held_out_kl"), "{log}");
+}
+
+#[test]
+fn a_teacher_that_chooses_another_number_of_experts_is_refused() {
+    let pair = pair();
+    let dir = tempfile::tempdir().unwrap();
+    let file = GgufFile::open(&pair.student).unwrap();
+    let mut metadata = file.metadata().clone();
+    let key = metadata.iter().map(|(key, _)| key.to_owned()).find(|key| key.ends_with(".expert_used_count")).unwrap();
+    metadata.insert(&key, 1u32);
+    let tensors = file.tensors().iter().enumerate().map(|(i, info)| (info.clone(), file.bytes(i).unwrap()));
+    let other = dir.path().join("other.gguf");
+    GgufWriter::write_file(&other, &metadata, &tensors.collect::<Vec<_>>()).unwrap();
+    let other = Pair { teacher: ModelFiles::open(&other).unwrap(), ..pair };
+    let error = run(&other, options(), &dir.path().join("refined.gguf"), &mut |_| {}).unwrap_err();
+    assert!(error.to_string().contains("differ in number of experts per token: 1 and 2"), "{error}");
 }
 
 #[test]
