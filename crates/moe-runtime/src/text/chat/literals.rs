@@ -64,7 +64,7 @@ pub(super) fn searched(source: &str) -> Vec<Range<usize>> {
     found
 }
 
-/// What a template looks up in its input by name.
+/// The names by which a template looks into its input.
 #[derive(Debug, Default)]
 pub(super) struct Names {
     /// The contents of all string literals, as they are spelled.

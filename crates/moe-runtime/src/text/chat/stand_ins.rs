@@ -31,7 +31,7 @@ const FIRST_PRIVATE: char = '\u{f0000}';
 /// The control tokens of a model, as far as they bear on the content of its template.
 #[derive(Debug)]
 pub(super) struct Markers {
-    /// What the template names.
+    /// The names in the template.
     names: Names,
     /// The private-use characters of the template, of the marks and of their stand-ins.
     taken: BTreeSet<char>,
