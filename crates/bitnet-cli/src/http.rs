@@ -26,6 +26,7 @@ mod engine;
 mod failure;
 mod ids;
 mod metrics;
+mod number;
 mod openapi;
 mod page;
 mod request;

@@ -16,7 +16,7 @@ mod writer;
 
 pub(crate) use ending::{Ending, Finish, Usage};
 pub(crate) use happening::Happening;
-pub(crate) use order::{Caller, Order, Rules};
+pub(crate) use order::{Caller, Form, Order, Rules};
 pub(crate) use run::{Run, Whole, total_usage};
 pub(crate) use scores::{Score, ScoreLists};
 pub(crate) use vectors::vectors;

@@ -56,15 +56,10 @@ impl Failure {
         Failure { param: Some(param.into()), ..Failure::invalid(message) }
     }
 
-    /// A prompt, or a prompt with its answer, that is longer than the context.
-    pub(crate) fn context(prompt: usize, answer: usize, n_ctx: usize) -> Failure {
-        let asked = match answer {
-            0 => format!("{prompt} tokens of the prompt"),
-            _ => {
-                format!("{} tokens ({prompt} of the prompt and {answer} of the answer)", prompt.saturating_add(answer))
-            }
-        };
-        let message = format!("{asked} do not fit the context of {n_ctx} tokens: shorten the prompt or the answer");
+    /// A prompt that leaves no room for an answer in the context.
+    pub(crate) fn context(prompt: usize, n_ctx: usize) -> Failure {
+        let message =
+            format!("{prompt} tokens of the prompt do not fit the context of {n_ctx} tokens: shorten the prompt");
         Failure {
             code: Some("context_length_exceeded"),
             context: Some(Box::new([prompt, n_ctx])),
@@ -157,11 +152,11 @@ impl From<&moe_runtime::Error> for Failure {
     fn from(error: &moe_runtime::Error) -> Failure {
         use moe_runtime::{Error, SessionError};
         match error {
-            Error::Session(SessionError::ContextFull { have, need }) => Failure::context(*need, 0, *have),
-            Error::Text(_) | Error::Session(SessionError::NoTokens | SessionError::Token { .. }) => {
+            Error::Session(SessionError::ContextFull { have, need }) => Failure::context(*need, *have),
+            Error::Text(_)
+            | Error::Session(SessionError::NoTokens | SessionError::Token { .. } | SessionError::Grammar { .. }) => {
                 Failure::invalid(error.to_string())
             }
-            Error::Session(SessionError::Grammar { .. }) => Failure::field("response_format", error.to_string()),
             Error::Session(SessionError::Sampling { setting, .. }) => Failure::field(*setting, error.to_string()),
             _ => Failure::broken(error.to_string()),
         }

@@ -10,12 +10,20 @@ use serde_json::{Map, Value, json};
 /// Path, method, one line about it, and the fields of the body that it acts on.
 type Route = (&'static str, &'static str, &'static str, &'static [(&'static str, &'static str)]);
 
-const SAMPLING: [(&str, &str); 7] = [
+const SAMPLING: [(&str, &str); 15] = [
     ("temperature", "number"),
     ("top_p", "number"),
     ("top_k", "integer"),
     ("min_p", "number"),
+    ("frequency_penalty", "number"),
+    ("presence_penalty", "number"),
+    ("repeat_penalty", "number"),
+    ("logit_bias", "object"),
     ("seed", "integer"),
+    ("stop", "string"),
+    ("response_format", "object"),
+    ("grammar", "string"),
+    ("regex", "string"),
     ("n", "integer"),
     ("stream", "boolean"),
 ];
@@ -32,7 +40,11 @@ const ROUTES: [Route; 18] = [
             ("max_completion_tokens", "integer"),
             ("max_tokens", "integer"),
             ("stream_options", "object"),
+            ("parallel_tool_calls", "boolean"),
+            ("logprobs", "boolean"),
+            ("top_logprobs", "integer"),
             ("reasoning_effort", "string"),
+            ("thinking", "object"),
             ("chat_template_kwargs", "object"),
             ("return_progress", "boolean"),
             ("prompt_cache_key", "string"),
@@ -42,7 +54,13 @@ const ROUTES: [Route; 18] = [
         "/v1/completions",
         "post",
         "Continue texts (OpenAI)",
-        &[("prompt", "string"), ("max_tokens", "integer"), ("echo", "boolean"), ("stream_options", "object")],
+        &[
+            ("prompt", "string"),
+            ("max_tokens", "integer"),
+            ("echo", "boolean"),
+            ("logprobs", "integer"),
+            ("stream_options", "object"),
+        ],
     ),
     (
         "/v1/responses",
@@ -53,8 +71,12 @@ const ROUTES: [Route; 18] = [
             ("instructions", "string"),
             ("tools", "array"),
             ("tool_choice", "string"),
+            ("parallel_tool_calls", "boolean"),
             ("max_output_tokens", "integer"),
             ("reasoning", "object"),
+            ("text", "object"),
+            ("temperature", "number"),
+            ("top_p", "number"),
             ("stream", "boolean"),
             ("prompt_cache_key", "string"),
         ],
@@ -71,6 +93,8 @@ const ROUTES: [Route; 18] = [
             ("tools", "array"),
             ("tool_choice", "object"),
             ("thinking", "object"),
+            ("output_config", "object"),
+            ("stop_sequences", "array"),
             ("temperature", "number"),
             ("top_p", "number"),
             ("top_k", "integer"),
@@ -130,7 +154,7 @@ fn operation((path, _, summary, fields): &Route) -> Value {
 /// The schema of a field. Some take a text as well as a list.
 fn property(name: &str, ty: &str) -> Value {
     match name {
-        "prompt" | "input" | "system" | "tool_choice" if ty != "object" => {
+        "prompt" | "input" | "system" | "stop" | "tool_choice" if ty != "object" => {
             json!({ "type": ["string", "array", "object"] })
         }
         _ => json!({ "type": ty }),

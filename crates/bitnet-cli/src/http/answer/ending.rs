@@ -115,7 +115,7 @@ pub(crate) struct Ending {
 impl Ending {
     /// The times as llama-server shows them.
     pub(crate) fn timings(&self) -> Value {
-        let ms = |time: Duration| time.as_secs_f64() * 1e3;
+        let ms = |time: Duration| time.as_micros() as f64 / 1e3;
         let (usage, timings) = (&self.usage, &self.timings);
         json!({
             "cache_n": usage.cached,

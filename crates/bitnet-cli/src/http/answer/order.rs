@@ -34,7 +34,15 @@ pub(crate) struct Rules {
     /// Most tokens of a thought.
     pub(crate) thought_budget: Option<usize>,
     /// The form of the answer behind its thought.
-    pub(crate) grammar: Option<Grammar>,
+    pub(crate) form: Option<Form>,
+}
+
+/// A grammar that an answer has to follow.
+#[derive(Clone, Debug)]
+pub(crate) struct Form {
+    /// The field of the request that demands it.
+    pub(crate) field: &'static str,
+    pub(crate) grammar: Grammar,
 }
 
 impl Order {

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use moe_runtime::{AnswerOptions, Interrupt, Job, Output, OutputStart, Sampler, Work};
+use moe_runtime::{AnswerOptions, Interrupt, Job, LoopConfig, Output, OutputStart, Sampler, Work};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::ending::{Ending, Usage};
 use super::happening::Happening;
-use super::order::Order;
+use super::order::{Form, Order};
 use super::scores::Score;
 use super::writer::Writer;
 use crate::http::app::App;
@@ -133,7 +133,8 @@ fn job(
         sampler: sampler(engine, &order)?,
         max_tokens: order.max_tokens,
         stop: engine.tokenizer.stop_ids().to_vec(),
-        loops: order.loops,
+        // A form repeats itself where it has to, as a list of numbers does.
+        loops: if order.rules.form.is_some() { LoopConfig { max_period: 0, ..order.loops } } else { order.loops },
         prompt_logits: order.prompt_logprobs,
     };
     Ok(Job {
@@ -152,8 +153,10 @@ fn sampler(engine: &Engine, order: &Order) -> Result<Sampler, Failure> {
     let rules = &order.rules;
     let mut sampler =
         Sampler::new(order.sampling)?.with_logit_bias(rules.bias.clone())?.with_thought_budget(rules.thought_budget);
-    if let Some(grammar) = &rules.grammar {
-        sampler = sampler.with_constraint(Box::new(engine.grammars.compile(grammar)?));
+    if let Some(Form { field, grammar }) = &rules.form {
+        let compiled = engine.grammars.compile(grammar);
+        sampler =
+            sampler.with_constraint(Box::new(compiled.map_err(|error| Failure::field(*field, error.to_string()))?));
     }
     let is_thinking = order.prompt.start == OutputStart::Reasoning;
     sampler.begin_answer(engine.format.thought_end().filter(|_| is_thinking));
@@ -188,7 +191,7 @@ fn check_context(engine: &Engine, order: &Order) -> Result<(), Failure> {
         return Err(Failure::invalid("the prompt has no tokens"));
     }
     if prompt > n_ctx || (prompt == n_ctx && order.max_tokens > 0) {
-        return Err(Failure::context(prompt, 0, n_ctx));
+        return Err(Failure::context(prompt, n_ctx));
     }
     Ok(())
 }

@@ -3,6 +3,8 @@
 use moe_runtime::{Logprobs, TokenLogprob, Tokenizer};
 use serde_json::{Map, Value, json};
 
+use crate::http::number::short;
+
 /// A token with its score, and the most likely ones in its place.
 #[derive(Clone, Debug)]
 pub(crate) struct Score {
@@ -41,7 +43,7 @@ impl Scored {
     }
 
     fn object(&self) -> Value {
-        json!({ "token": self.text(), "logprob": self.logprob, "bytes": self.bytes })
+        json!({ "token": self.text(), "logprob": short(self.logprob), "bytes": self.bytes })
     }
 }
 
@@ -66,9 +68,9 @@ impl ScoreLists {
         // Of tokens with the same text the most likely one counts.
         let mut top = Map::new();
         for scored in &score.top {
-            top.entry(scored.text()).or_insert_with(|| scored.logprob.into());
+            top.entry(scored.text()).or_insert_with(|| short(scored.logprob));
         }
-        self.add(&score.chosen.text(), score.chosen.logprob.into(), top.into());
+        self.add(&score.chosen.text(), short(score.chosen.logprob), top.into());
     }
 
     fn add(&mut self, text: &str, logprob: Value, top: Value) {

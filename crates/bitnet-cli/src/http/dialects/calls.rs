@@ -1,12 +1,12 @@
-//! Answers that have to call a tool: the grammar of the calls.
-
-use std::fmt::Write;
+//! Tools that an answer may call or has to call: `tool_choice` in the words of every dialect, and the grammar of the calls.
 
 use moe_runtime::Grammar;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
+use crate::http::answer::Form;
 use crate::http::engine::Engine;
 use crate::http::failure::Failure;
+use crate::http::request::Fields;
 
 /// Which calls an answer has to make.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,96 +19,124 @@ pub(super) enum Demand {
     Tool(String),
 }
 
-/// The grammar of an answer that follows `demand`, of one call or more; `None` where the model decides. Arguments come in
-/// the order of the schema, those that are not required at most once.
-pub(super) fn grammar(
-    engine: &Engine,
-    tools: &[Value],
-    demand: &Demand,
-    one_call: bool,
-) -> Result<Option<Grammar>, Failure> {
-    let wanted: Vec<&Value> = match demand {
-        Demand::None => return Ok(None),
-        Demand::Any => tools.iter().collect(),
-        Demand::Tool(name) => tools.iter().filter(|tool| tool["function"]["name"] == name.as_str()).collect(),
+/// The calls that `tool_choice` demands: a word, or an object whose `type` is the word.
+pub(super) fn demand(fields: Fields<'_>) -> Result<Demand, Failure> {
+    let Some(choice) = fields.get("tool_choice") else { return Ok(Demand::None) };
+    let demand = match word(choice) {
+        Some("auto" | "none") => Some(Demand::None),
+        Some("required" | "any") => Some(Demand::Any),
+        Some("function" | "custom" | "tool") => name_of(choice).map(|name| Demand::Tool(name.to_owned())),
+        Some("allowed_tools") => match (&allowance(choice)["tools"], allowance(choice)["mode"].as_str()) {
+            (Value::Array(_), Some("required")) => Some(Demand::Any),
+            (Value::Array(_), None | Some("auto")) => Some(Demand::None),
+            _ => None,
+        },
+        _ => None,
     };
+    demand.ok_or_else(|| {
+        let message =
+            "`tool_choice` has to be auto, none, required or any, the name of a tool, or a list of allowed tools";
+        Failure::field("tool_choice", message)
+    })
+}
+
+/// Leaves the tools that `tool_choice` allows: none, those of its list, or all. Tools have the shape of the chat template.
+pub(super) fn keep_allowed(fields: Fields<'_>, tools: &mut Vec<Value>) {
+    let Some(choice) = fields.get("tool_choice") else { return };
+    match word(choice) {
+        Some("none") => tools.clear(),
+        Some("allowed_tools") => {
+            let allowed = allowance(choice)["tools"].as_array().map_or(&[][..], Vec::as_slice);
+            let is_allowed = |name: &str| allowed.iter().any(|tool| name_of(tool) == Some(name));
+            tools.retain(|tool| name_of(tool).is_some_and(is_allowed));
+        }
+        _ => {}
+    }
+}
+
+fn word(choice: &Value) -> Option<&str> {
+    choice.as_str().or_else(|| choice["type"].as_str())
+}
+
+/// The name of a tool, in the shape of the chat route or of the others.
+fn name_of(tool: &Value) -> Option<&str> {
+    tool["function"]["name"].as_str().or_else(|| tool["name"].as_str())
+}
+
+/// The object with the list of allowed tools: the chat route has it one level deeper.
+fn allowance(choice: &Value) -> &Value {
+    choice.get("allowed_tools").unwrap_or(choice)
+}
+
+/// The form of an answer that follows `demand`, of one call or more; `None` where the model decides.
+pub(super) fn form(engine: &Engine, tools: &[Value], demand: &Demand, one_call: bool) -> Result<Option<Form>, Failure> {
+    let is_wanted = |name: &str| match demand {
+        Demand::Tool(wanted) => name == wanted,
+        Demand::Any | Demand::None => true,
+    };
+    if *demand == Demand::None {
+        return Ok(None);
+    }
+    let wanted: Vec<Value> = tools.iter().filter(|tool| name_of(tool).is_some_and(is_wanted)).cloned().collect();
     if wanted.is_empty() {
         return Err(Failure::field("tool_choice", "`tool_choice` demands a tool that `tools` does not declare"));
     }
-    if !engine.format.has_calls() {
-        return Err(Failure::field("tool_choice", "this model has no markup for calls: use \"auto\" or \"none\""));
-    }
-    Ok(Some(Grammar::Lark(lark(&wanted, one_call))))
-}
-
-fn lark(tools: &[&Value], one_call: bool) -> String {
-    let mut text = format!("start: call{}\n", if one_call { "" } else { "+" });
-    let names: Vec<String> = (0..tools.len()).map(|number| format!("tool_{number}")).collect();
-    text.push_str("call: <tool_call> (");
-    text.push_str(&names.join(" | "));
-    text.push_str(") </tool_call>\n");
-    for (name, tool) in names.iter().zip(tools) {
-        tool_rules(&mut text, name, &tool["function"]);
-    }
-    text.push_str("text: /(.|\\n)+/\n");
-    text
-}
-
-/// The rules of one tool.
-fn tool_rules(text: &mut String, rule: &str, function: &Value) {
-    let empty = Map::new();
-    let properties = function["parameters"]["properties"].as_object().unwrap_or(&empty);
-    let is_required = |key: &str| {
-        function["parameters"]["required"].as_array().is_some_and(|list| list.iter().any(|name| name == key))
-    };
-    let argument = |number: usize| format!("{rule}_{number}");
-    let mut line = format!("{rule}: {}", Value::from(function["name"].as_str().unwrap_or_default()));
-    for (number, key) in properties.keys().enumerate() {
-        // Writing to a string succeeds.
-        let _ = write!(line, " {}{}", argument(number), if is_required(key) { "" } else { "?" });
-    }
-    text.push_str(&line);
-    text.push('\n');
-    for (number, (key, schema)) in properties.iter().enumerate() {
-        let (key, value) = (Value::from(key.as_str()), value_rule(schema));
-        let _ = writeln!(text, "{}: <arg_key> {key} </arg_key> <arg_value> {value} </arg_value>", argument(number));
-    }
-}
-
-/// The expression of an argument's value.
-fn value_rule(schema: &Value) -> String {
-    if let Some(words) = schema["enum"].as_array().filter(|words| !words.is_empty()) {
-        let word =
-            |word: &Value| Value::from(word.as_str().map_or_else(|| word.to_string(), str::to_owned)).to_string();
-        return format!("({})", words.iter().map(word).collect::<Vec<_>>().join(" | "));
-    }
-    match schema["type"].as_str() {
-        Some("boolean") => "(\"true\" | \"false\")".to_owned(),
-        Some("integer") => "/-?[0-9]{1,18}/".to_owned(),
-        Some("number") => "/-?[0-9]{1,18}(\\.[0-9]{1,18})?/".to_owned(),
-        Some("object" | "array") => format!("%json {schema}"),
-        _ => "text".to_owned(),
+    match Grammar::of_calls(&engine.format, &wanted, !one_call) {
+        Some(grammar) => Ok(Some(Form { field: "tools", grammar })),
+        None => Err(Failure::field("tool_choice", "this model has no markup for calls: use \"auto\" or \"none\"")),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
-    use super::lark;
+    use super::{Demand, demand, keep_allowed};
+    use crate::http::request::Fields;
+
+    fn read(choice: &Value) -> Option<(Demand, usize)> {
+        let body = json!({ "tool_choice": choice });
+        let fields = Fields::new(body.as_object().unwrap());
+        let tool = |name: &str| json!({"type": "function", "function": {"name": name}});
+        let mut tools = vec![tool("a"), tool("b")];
+        keep_allowed(fields, &mut tools);
+        demand(fields).ok().map(|demand| (demand, tools.len()))
+    }
 
     #[test]
-    fn arguments_come_in_order_and_types_bind_values() {
-        let tool = json!({"type": "function", "function": {"name": "ferry", "parameters": {"type": "object", "properties": {
-            "speed": {"type": "integer"}, "to": {"type": "string", "enum": ["north", "south"]}, "note": {"type": "string"}},
-            "required": ["to"]}}});
-        let want = "start: call\ncall: <tool_call> (tool_0) </tool_call>\n\
-                    tool_0: \"ferry\" tool_0_0? tool_0_1 tool_0_2?\n\
-                    tool_0_0: <arg_key> \"speed\" </arg_key> <arg_value> /-?[0-9]{1,18}/ </arg_value>\n\
-                    tool_0_1: <arg_key> \"to\" </arg_key> <arg_value> (\"north\" | \"south\") </arg_value>\n\
-                    tool_0_2: <arg_key> \"note\" </arg_key> <arg_value> text </arg_value>\n\
-                    text: /(.|\\n)+/\n";
-        assert_eq!(lark(&[&tool], true), want);
-        assert!(lark(&[&tool, &tool], false).starts_with("start: call+\ncall: <tool_call> (tool_0 | tool_1) "));
+    fn a_choice_is_read_in_the_words_of_every_dialect() {
+        let named = || Demand::Tool("a".to_owned());
+        let deep = |mode: &str| {
+            json!({"type": "allowed_tools", "allowed_tools": {"mode": mode,
+            "tools": [{"type": "function", "function": {"name": "b"}}]}})
+        };
+        for (choice, want) in [
+            (Value::Null, (Demand::None, 2)),
+            (json!("auto"), (Demand::None, 2)),
+            (json!({"type": "auto"}), (Demand::None, 2)),
+            (json!("none"), (Demand::None, 0)),
+            (json!({"type": "none"}), (Demand::None, 0)),
+            (json!("required"), (Demand::Any, 2)),
+            (json!({"type": "any"}), (Demand::Any, 2)),
+            (json!({"type": "function", "function": {"name": "a"}}), (named(), 2)),
+            (json!({"type": "custom", "name": "a"}), (named(), 2)),
+            (json!({"type": "tool", "name": "a"}), (named(), 2)),
+            (deep("auto"), (Demand::None, 1)),
+            (deep("required"), (Demand::Any, 1)),
+            (json!({"type": "allowed_tools", "mode": "required", "tools": [{"name": "c"}]}), (Demand::Any, 0)),
+        ] {
+            assert_eq!(read(&choice), Some(want), "{choice}");
+        }
+        for wrong in [
+            json!("function"),
+            json!("sometimes"),
+            json!(7),
+            json!({"type": "tool"}),
+            json!({"type": "file_search"}),
+            json!({"type": "allowed_tools", "mode": "auto"}),
+            deep("often"),
+        ] {
+            assert_eq!(read(&wrong), None, "{wrong}");
+        }
     }
 }

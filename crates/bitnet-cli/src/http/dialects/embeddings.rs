@@ -14,6 +14,7 @@ use crate::http::answer::vectors;
 use crate::http::app::App;
 use crate::http::engine::{Engine, off_thread};
 use crate::http::failure::Failure;
+use crate::http::number::short;
 use crate::http::request::Asked;
 
 /// Turns texts into vectors.
@@ -50,7 +51,7 @@ fn tokens(engine: &Engine, text: Written) -> Result<Vec<u32>, Failure> {
     let (tokens, n_ctx) = (text.tokens(engine, "input")?, engine.facts.n_ctx);
     match tokens.len() {
         0 => Err(Failure::field("input", "`input` has a text without tokens")),
-        n if n > n_ctx => Err(Failure::context(n, 0, n_ctx)),
+        n if n > n_ctx => Err(Failure::context(n, n_ctx)),
         _ => Ok(tokens),
     }
 }
@@ -66,9 +67,9 @@ fn unit(mut vector: Vec<f32>) -> Vec<f32> {
 
 /// The vector as numbers, or as base64 of little-endian F32.
 fn object(index: usize, vector: &[f32], as_base64: bool) -> Value {
-    let embedding = match as_base64 {
+    let embedding: Value = match as_base64 {
         true => STANDARD.encode(vector.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>()).into(),
-        false => Value::from(vector.to_vec()),
+        false => vector.iter().map(|&x| short(x)).collect(),
     };
     json!({ "object": "embedding", "index": index, "embedding": embedding })
 }

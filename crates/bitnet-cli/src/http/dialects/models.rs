@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use serde_json::{Value, json};
@@ -28,9 +29,13 @@ pub(crate) async fn list(State(app): State<Arc<App>>) -> Result<Response, Failur
 }
 
 /// One model by its id.
-pub(crate) async fn one(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Response, Failure> {
+pub(crate) async fn one(
+    State(app): State<Arc<App>>,
+    id: Result<Path<String>, PathRejection>,
+) -> Result<Response, Failure> {
     let engine = app.engine()?;
-    if id != engine.facts.id {
+    // An id that is no UTF-8 is none of a model either.
+    if id.ok().is_none_or(|Path(id)| id != engine.facts.id) {
         let known = &engine.facts.id;
         return Err(Failure::not_found(format!("there is no such model here; the one there is is called `{known}`")));
     }

@@ -9,7 +9,7 @@ mod tools;
 
 use std::sync::Arc;
 
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::response::Response;
 use serde_json::json;
 
@@ -42,6 +42,6 @@ pub(crate) async fn input_tokens(State(app): State<Arc<App>>, request: Request) 
 }
 
 /// No answer is kept, so none is found.
-pub(crate) async fn kept(Path(_id): Path<String>) -> Failure {
+pub(crate) async fn kept() -> Failure {
     Failure::not_found("answers are not kept here: send the whole input with every request")
 }

@@ -3,7 +3,7 @@
 use moe_runtime::{Grammar, LoopConfig, SamplerConfig, StopStrings};
 use serde_json::Value;
 
-use crate::http::answer::Rules;
+use crate::http::answer::{Form, Rules};
 use crate::http::engine::Engine;
 use crate::http::failure::Failure;
 use crate::http::request::Fields;
@@ -27,7 +27,7 @@ pub(super) fn sampling(fields: Fields<'_>, base: SamplerConfig) -> Result<Sample
         min_p: float("min_p", 0.0..=1.0, base.min_p)?,
         frequency_penalty: float("frequency_penalty", -2.0..=2.0, base.frequency_penalty)?,
         presence_penalty: float("presence_penalty", -2.0..=2.0, base.presence_penalty)?,
-        repetition_penalty: float("repeat_penalty", 0.01..=100.0, base.repetition_penalty)?,
+        repetition_penalty: float("repeat_penalty", 0.1..=10.0, base.repetition_penalty)?,
         seed: fields.bits("seed")?.unwrap_or(base.seed),
     };
     config.check().map_err(|error| Failure::from(&error))?;
@@ -40,7 +40,7 @@ pub(super) fn rules(fields: Fields<'_>, engine: &Engine) -> Result<Rules, Failur
         stops: fields.texts("stop", StopStrings::MAX)?,
         bias: bias(fields, engine)?,
         thought_budget: None,
-        grammar: grammar(fields)?,
+        form: form(fields)?,
     })
 }
 
@@ -59,36 +59,36 @@ fn bias(fields: Fields<'_>, engine: &Engine) -> Result<Vec<(u32, f32)>, Failure>
 }
 
 /// The form that a request demands of its answer.
-fn grammar(fields: Fields<'_>) -> Result<Option<Grammar>, Failure> {
-    let mut grammars = Vec::new();
+fn form(fields: Fields<'_>) -> Result<Option<Form>, Failure> {
+    let mut forms = Vec::new();
     if let Some(format) = fields.object("response_format")? {
-        grammars.extend(format_grammar("response_format", format.get("type"), |_| {
+        forms.extend(format_form("response_format", format.get("type"), |_| {
             format.get("json_schema").and_then(|outer| outer.get("schema")).cloned()
         })?);
     }
     if let Some(lark) = fields.text("grammar")? {
-        grammars.push(Grammar::Lark(lark.to_owned()));
+        forms.push(Form { field: "grammar", grammar: Grammar::Lark(lark.to_owned()) });
     }
     if let Some(regex) = fields.text("regex")? {
-        grammars.push(Grammar::Regex(regex.to_owned()));
+        forms.push(Form { field: "regex", grammar: Grammar::Regex(regex.to_owned()) });
     }
-    if grammars.len() > 1 {
+    if forms.len() > 1 {
         return Err(Failure::field("response_format", "send one of `response_format`, `grammar` and `regex`"));
     }
-    Ok(grammars.pop())
+    Ok(forms.pop())
 }
 
-/// The grammar of a format with this type; `schema` finds the schema of a `json_schema`.
-pub(super) fn format_grammar(
-    field: &str,
+/// The form that a format of this type demands; `schema` finds the schema of a `json_schema`.
+pub(super) fn format_form(
+    field: &'static str,
     ty: Option<&Value>,
     schema: impl FnOnce(()) -> Option<Value>,
-) -> Result<Option<Grammar>, Failure> {
+) -> Result<Option<Form>, Failure> {
     match ty.and_then(Value::as_str) {
         None | Some("text") => Ok(None),
-        Some("json_object") => Ok(Some(Grammar::JsonObject)),
+        Some("json_object") => Ok(Some(Form { field, grammar: Grammar::JsonObject })),
         Some("json_schema") => match schema(()) {
-            Some(schema) => Ok(Some(Grammar::JsonSchema(schema))),
+            Some(schema) => Ok(Some(Form { field, grammar: Grammar::JsonSchema(schema) })),
             None => Err(Failure::field(field, format!("`{field}` has no `schema`"))),
         },
         Some(_) => Err(Failure::field(field, format!("`{field}.type` has to be text, json_object or json_schema"))),

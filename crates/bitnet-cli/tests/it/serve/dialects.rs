@@ -69,6 +69,12 @@ fn chat_completions_have_one_text_whole_and_streamed() {
         joined.push_str(choice["delta"]["content"].as_str().unwrap());
     }
     assert_eq!(joined, text);
+
+    let fresh = json!({"messages": [{"role": "user", "content": "the market opens near the bridge ".repeat(20)}],
+                       "max_tokens": 1, "stream": true, "return_progress": true});
+    let chunks = data(&server.post("/v1/chat/completions", &fresh));
+    let progress = chunks.iter().map(|chunk| &chunk["prompt_progress"]).find(|progress| !progress.is_null()).unwrap();
+    assert!(progress["time_ms"].is_u64() && progress["processed"].as_u64() <= progress["total"].as_u64(), "{progress}");
 }
 
 #[test]
@@ -113,7 +119,7 @@ fn responses_number_their_events() {
     let whole = server.post("/v1/responses", &body).json();
     assert!(is_id(&whole["id"], "resp_") && whole["object"] == "response" && whole["store"] == false, "{whole}");
     let item = &whole["output"][0];
-    assert!(item["type"] == "message" && is_id(&item["id"], "msg_") && item["status"] == "completed");
+    assert!(item["type"] == "message" && is_id(&item["id"], "msg_") && item["status"] == whole["status"]);
     let text = item["content"][0]["text"].as_str().unwrap();
     let counted = server.post("/v1/responses/input_tokens", &body).json();
     assert_eq!(counted["input_tokens"], whole["usage"]["input_tokens"]);
@@ -146,9 +152,20 @@ fn responses_number_their_events() {
     assert_eq!(joined, text);
     let done = events.last().unwrap();
     assert_eq!(done["response"]["output"][0]["content"], whole["output"][0]["content"]);
+    assert_eq!(done["response"]["output"][0]["status"], whole["status"]);
+    let exact = server.post("/v1/responses", &with(&body, json!({"temperature": 0.7, "top_p": 0.95})));
+    assert!(exact.body.contains("\"temperature\":0.7,") && exact.body.contains("\"top_p\":0.95,"), "{exact:?}");
     assert_eq!(done["response"]["usage"]["output_tokens"], whole["usage"]["output_tokens"]);
     assert!(!reply.body.contains("[DONE]"));
     assert_eq!(server.get("/v1/responses/resp_x").status, 404);
+}
+
+/// The id of a token that the tokenizer hides from text.
+fn control_token(server: &Server) -> u64 {
+    let body = json!({"content": "<|endoftext|>", "parse_special": true});
+    let tokens = server.post("/tokenize", &body).json()["tokens"].clone();
+    assert_eq!(tokens.as_array().unwrap().len(), 1, "{tokens}");
+    tokens[0].as_u64().unwrap()
 }
 
 #[test]
@@ -172,6 +189,10 @@ fn completions_take_texts_and_tokens() {
     assert!(texts[0] == format!("The ferry{text}") && texts[0] == texts[1] && texts[2].starts_with("The harbor"));
     // The tokens of a text continue as the text does.
     let usage = whole["usage"]["prompt_tokens"].as_u64().unwrap();
+    let control = json!({"prompt": [control_token(&server), 65], "max_tokens": 0, "echo": true});
+    let echoed = server.post("/v1/completions", &control).json();
+    let shown = server.post("/detokenize", &json!({"tokens": control["prompt"]})).json();
+    assert_eq!(echoed["choices"][0]["text"], shown["content"], "control tokens are shown");
     let ids = with(&body, json!({"prompt": [[1, 2, 3], [4, 5]], "max_tokens": 1}));
     let ids = server.post("/v1/completions", &ids).json();
     assert_eq!((ids["choices"].as_array().unwrap().len(), usage > 0), (2, true));

@@ -20,12 +20,18 @@ fn wrong_fields_are_refused_by_name_in_the_words_of_the_vendor() {
     let server = Server::start(&["-c", "128"]);
     let message = json!([{"role": "user", "content": "a"}]);
     let image = json!([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]);
+    let foo = json!([{"role": "user", "content": [{"type": "foo", "text": "x"}]}]);
     let cases = [
         ("/v1/chat/completions", json!({}), "messages"),
         ("/v1/chat/completions", json!({"messages": []}), "messages"),
         ("/v1/chat/completions", json!({"messages": [3]}), "messages[0]"),
         ("/v1/chat/completions", json!({"messages": [{"content": "x"}]}), "messages[0].role"),
         ("/v1/chat/completions", json!({"messages": image}), "messages[0].content[0]"),
+        ("/v1/chat/completions", json!({"messages": [{"role": "robot", "content": "x"}]}), "messages[0].role"),
+        ("/v1/chat/completions", json!({"messages": foo}), "messages[0].content[0]"),
+        ("/v1/chat/completions", json!({"messages": message, "tool_choice": "sometimes"}), "tool_choice"),
+        ("/v1/responses", json!({"input": "x", "tool_choice": {"type": "file_search"}}), "tool_choice"),
+        ("/v1/chat/completions", json!({"messages": message, "repeat_penalty": 0.01}), "repeat_penalty"),
         ("/v1/chat/completions", json!({"messages": message, "temperature": -1}), "temperature"),
         ("/v1/chat/completions", json!({"messages": message, "n": 99}), "n"),
         ("/v1/chat/completions", json!({"messages": message, "functions": []}), "functions"),
@@ -45,6 +51,31 @@ fn wrong_fields_are_refused_by_name_in_the_words_of_the_vendor() {
         assert_eq!(error["param"], param, "{body}: {error}");
         assert!(error["message"].as_str().unwrap().contains(&format!("`{param}")), "{error}");
     }
+    // The compiler of grammars names the problem, and the field says where it is.
+    let schema = json!({"type": "nothing"});
+    for (route, body, param) in [
+        ("/v1/chat/completions", json!({"messages": message, "regex": "("}), "regex"),
+        ("/v1/chat/completions", json!({"messages": message, "grammar": "start: ("}), "grammar"),
+        (
+            "/v1/responses",
+            json!({"input": "x", "text": {"format": {"type": "json_schema", "schema": schema}}}),
+            "text.format",
+        ),
+    ] {
+        let reply = server.post(route, &body);
+        assert_eq!((reply.status, &reply.json()["error"]["param"]), (400, &json!(param)), "{reply:?}");
+    }
+    let choice = json!({"messages": message, "max_tokens": 1, "tool_choice": {"type": "sometimes"}});
+    assert_eq!(server.post("/v1/messages", &choice).status, 400);
+    for parts in
+        [json!("a"), json!([{"type": "input_text", "text": "a"}]), json!([{"type": "refusal", "refusal": "a"}])]
+    {
+        let body = json!({"messages": [{"role": "developer", "content": parts}]});
+        let prompt = server.post("/apply-template", &body).json()["prompt"].clone();
+        let plain = json!({"messages": [{"role": "system", "content": "a"}]});
+        assert!(prompt.is_string(), "{body}: {prompt}");
+        assert_eq!(prompt, server.post("/apply-template", &plain).json()["prompt"], "{body}");
+    }
     let reply = server.post("/v1/messages", &json!({"messages": message}));
     let body = reply.json();
     assert_eq!(
@@ -63,6 +94,10 @@ fn wrong_fields_are_refused_by_name_in_the_words_of_the_vendor() {
     let n = error["n_prompt_tokens"].as_u64().unwrap().to_string();
     assert!(error["message"].as_str().unwrap().contains(&n) && n.len() >= 3, "{error}");
 
+    for path in ["/v1/models/%ff", "/v1/responses/%ff"] {
+        let unknown = server.get(path);
+        assert_eq!((unknown.status, &unknown.json()["error"]["type"]), (404, &json!("not_found_error")), "{path}");
+    }
     let unknown = server.get("/v1/nothing");
     assert_eq!((unknown.status, &unknown.json()["error"]["type"]), (404, &json!("not_found_error")));
     assert_eq!(server.get("/v1/chat/completions").status, 405);
@@ -188,6 +223,20 @@ fn the_page_has_no_outside_resource_and_a_strict_policy() {
 fn the_description_names_routes_that_exist() {
     let server = Server::start(&[]);
     let description = server.get("/openapi.json").json();
+    for (path, fields) in [
+        (
+            "/v1/chat/completions",
+            &["stop", "logit_bias", "top_logprobs", "regex", "thinking", "parallel_tool_calls"][..],
+        ),
+        ("/v1/completions", &["stop", "logprobs", "presence_penalty", "grammar", "response_format"]),
+        ("/v1/responses", &["text", "parallel_tool_calls", "temperature"]),
+        ("/v1/messages", &["output_config", "stop_sequences", "thinking"]),
+    ] {
+        let schema = &description["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"];
+        for field in fields {
+            assert!(schema["properties"][field].is_object(), "{path}: {field}");
+        }
+    }
     for (path, operations) in description["paths"].as_object().unwrap() {
         let path = path.replace("{id}", "x");
         for (method, operation) in operations.as_object().unwrap() {

@@ -129,6 +129,32 @@ fn a_demanded_call_has_its_shape_in_every_dialect() {
 }
 
 #[test]
+fn arguments_follow_references_and_unions_and_forms_may_repeat() {
+    let server = Server::start_model(thinker(), &[]);
+    let parameters = json!({"type": "object", "$defs": {"day": {"enum": [3, 5]}}, "required": ["day", "week"],
+        "properties": {"day": {"$ref": "#/$defs/day"}, "week": {"type": ["integer", "null"], "minimum": 1, "maximum": 9}}});
+    let call = |tools: Value, choice: Value| {
+        let body = chat(json!({"tools": tools, "tool_choice": choice, "parallel_tool_calls": false}));
+        let reply = server.post("/v1/chat/completions", &body);
+        assert_eq!(reply.status, 200, "{reply:?}");
+        reply.json()["choices"][0]["message"]["tool_calls"][0]["function"].clone()
+    };
+    let function = |name: &str| json!({"type": "function", "function": {"name": name, "parameters": parameters}});
+    let named = call(json!([tool(), function("plan")]), json!({"type": "function", "function": {"name": "plan"}}));
+    let arguments: Value = serde_json::from_str(named["arguments"].as_str().unwrap()).unwrap();
+    let [day, week] = [&arguments["day"], &arguments["week"]];
+    assert!(named["name"] == "plan" && [3, 5].contains(&day.as_i64().unwrap()), "{named}");
+    assert!(week.is_null() || (1..=9).contains(&week.as_i64().unwrap()), "{named}");
+    let allowed = json!({"type": "allowed_tools", "allowed_tools": {"mode": "required",
+        "tools": [{"type": "function", "function": {"name": "plan"}}]}});
+    assert_eq!(call(json!([tool(), function("plan")]), allowed)["name"], "plan");
+
+    // 16 pairs of the same two letters are a loop for the detector, and what this form demands.
+    let whole = server.post("/v1/chat/completions", &chat(json!({"regex": "(a b ){40}", "max_tokens": 400}))).json();
+    assert_eq!(whole["choices"][0]["message"]["content"], "a b ".repeat(40), "{whole}");
+}
+
+#[test]
 fn a_schema_binds_the_content_but_not_the_thought() {
     let server = Server::start_model(thinker(), &[]);
     let schema = json!({"type": "object", "properties": {"sure": {"type": "boolean"}}, "required": ["sure"], "additionalProperties": false});
@@ -147,8 +173,6 @@ fn a_schema_binds_the_content_but_not_the_thought() {
     }
     let lark = server.post("/v1/chat/completions", &chat(json!({"regex": "yes|no"}))).json();
     assert!(["yes", "no"].contains(&lark["choices"][0]["message"]["content"].as_str().unwrap()), "{lark}");
-    let refused = server.post("/v1/chat/completions", &chat(json!({"regex": "("})));
-    assert_eq!(refused.status, 400, "{refused:?}");
 }
 
 #[test]
@@ -192,6 +216,7 @@ fn thoughts_are_apart_from_the_content_and_come_back() {
         (&whole["status"], &whole["incomplete_details"]["reason"]),
         (&json!("incomplete"), &json!("max_output_tokens"))
     );
+    assert_eq!(whole["output"][0]["status"], "incomplete", "the end cuts the thought");
     let sealed = &whole["output"][0]["encrypted_content"];
     let count = |sealed: &Value| {
         let items = json!([{"role": "user", "content": "Which route?"},

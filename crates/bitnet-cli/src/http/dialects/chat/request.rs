@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use moe_runtime::{ChatRequest, ToolSchemas};
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::super::calls::{self, Demand};
+use super::super::calls;
 use super::super::sampling::{effort_tokens, loops, rules, sampling};
 use super::super::unix_s;
 use crate::http::answer::{Order, Rules};
@@ -94,10 +94,10 @@ pub(in crate::http::dialects) fn conversation(fields: Fields<'_>) -> Result<Chat
     if messages.is_empty() {
         return Err(Failure::field("messages", "`messages` is empty: send at least one message"));
     }
-    for (index, message) in messages.iter().enumerate() {
-        check_message(message, index)?;
-    }
-    let tools = tools(fields)?;
+    let messages = messages.iter().enumerate().map(|(index, message)| self::message(message, index));
+    let messages = messages.collect::<Result<Vec<Value>, Failure>>()?;
+    let mut tools = fields.list("tools")?.unwrap_or_default().to_vec();
+    calls::keep_allowed(fields, &mut tools);
     for (index, tool) in tools.iter().enumerate() {
         let place = format!("tools[{index}]");
         let tool = Fields::at(tool, &place)?;
@@ -107,7 +107,7 @@ pub(in crate::http::dialects) fn conversation(fields: Fields<'_>) -> Result<Chat
     }
     let (enable_thinking, clear_thinking) = thinking(fields)?;
     Ok(ChatRequest {
-        messages: messages.to_vec(),
+        messages,
         tools,
         enable_thinking,
         clear_thinking,
@@ -117,58 +117,19 @@ pub(in crate::http::dialects) fn conversation(fields: Fields<'_>) -> Result<Chat
     })
 }
 
-/// The tools that the model may call: none, those of a list of allowed ones, or all.
-fn tools(fields: Fields<'_>) -> Result<Vec<Value>, Failure> {
-    let mut tools = fields.list("tools")?.unwrap_or_default().to_vec();
-    match fields.get("tool_choice") {
-        Some(Value::String(choice)) if choice == "none" => tools.clear(),
-        Some(choice) if choice["type"] == "allowed_tools" => {
-            let allowed = choice["allowed_tools"]["tools"].as_array().cloned().unwrap_or_default();
-            tools.retain(|tool| allowed.iter().any(|other| other["function"]["name"] == tool["function"]["name"]));
-        }
-        _ => {}
-    }
-    Ok(tools)
-}
-
-/// The calls that the answer has to make.
-fn demand(fields: Fields<'_>) -> Result<Demand, Failure> {
-    let wrong = || {
-        let message = "`tool_choice` has to be \"auto\", \"none\", \"required\" or an object that names a function";
-        Failure::field("tool_choice", message)
-    };
-    match fields.get("tool_choice") {
-        None => Ok(Demand::None),
-        Some(Value::String(word)) => match word.as_str() {
-            "auto" | "none" => Ok(Demand::None),
-            "required" => Ok(Demand::Any),
-            _ => Err(wrong()),
-        },
-        Some(choice) => match choice["type"].as_str() {
-            Some("function") => {
-                let name = choice["function"]["name"].as_str().ok_or_else(wrong)?;
-                Ok(Demand::Tool(name.to_owned()))
-            }
-            Some("allowed_tools") if choice["allowed_tools"]["mode"] == "required" => Ok(Demand::Any),
-            Some("allowed_tools") => Ok(Demand::None),
-            _ => Err(wrong()),
-        },
-    }
-}
-
 /// Stop strings, biases, the budget of the thought, and the form of the answer.
 fn all_rules(fields: Fields<'_>, engine: &Engine, conversation: &ChatRequest) -> Result<Rules, Failure> {
     let one_call = fields.flag("parallel_tool_calls")? == Some(false);
-    let calls = calls::grammar(engine, &conversation.tools, &demand(fields)?, one_call)?;
+    let calls = calls::form(engine, &conversation.tools, &calls::demand(fields)?, one_call)?;
     let rules = rules(fields, engine)?;
-    if calls.is_some() && rules.grammar.is_some() {
+    if calls.is_some() && rules.form.is_some() {
         return Err(Failure::field("tool_choice", "an answer that has to call a tool has no `response_format`"));
     }
     let thinking = fields.object("thinking")?;
     let budget = thinking.and_then(|thinking| thinking.get("budget_tokens")).and_then(Value::as_u64);
     let effort = fields.text("reasoning_effort")?.and_then(effort_tokens);
     let thought_budget = budget.and_then(|tokens| usize::try_from(tokens).ok()).or(effort);
-    Ok(Rules { thought_budget, grammar: calls.or(rules.grammar.clone()), ..rules })
+    Ok(Rules { thought_budget, form: calls.or(rules.form.clone()), ..rules })
 }
 
 /// How many of the most likely tokens are told beside each token.
@@ -183,29 +144,46 @@ fn logprobs(fields: Fields<'_>) -> Result<Option<usize>, Failure> {
     }
 }
 
-fn check_message(message: &Value, index: usize) -> Result<(), Failure> {
+/// A message whose role and parts the chat template knows. The template would leave out a role and print a part that it does
+/// not know.
+fn message(message: &Value, index: usize) -> Result<Value, Failure> {
     let place = format!("messages[{index}]");
     let fields = Fields::at(message, &place)?;
-    if fields.text("role")?.is_none() {
-        return Err(Failure::field(fields.name("role"), format!("`{place}.role` is missing")));
-    }
-    let Some(Value::Array(parts)) = fields.get("content") else {
-        return match fields.get("content") {
-            None | Some(Value::String(_)) => Ok(()),
-            Some(_) => {
-                let name = fields.name("content");
-                Err(Failure::field(&*name, format!("`{name}` has to be a text or a list of parts")))
-            }
-        };
+    let wrong = |field: &str, problem: &str| {
+        let name = fields.name(field);
+        Failure::field(&*name, format!("`{name}` {problem}"))
     };
-    for (number, part) in parts.iter().enumerate() {
-        let ty = part.get("type").and_then(Value::as_str).unwrap_or("text");
-        if matches!(ty, "image_url" | "input_audio" | "file" | "image" | "audio" | "video_url") {
-            let name = format!("{place}.content[{number}]");
-            return Err(Failure::field(&*name, format!("`{name}` is of type `{ty}`: this model reads text only")));
-        }
+    match fields.text("role")? {
+        Some("system" | "developer" | "user" | "assistant" | "tool") => {}
+        Some(_) => return Err(wrong("role", "has to be system, developer, user, assistant or tool")),
+        None => return Err(wrong("role", "is missing")),
     }
-    Ok(())
+    let mut message = message.clone();
+    match fields.get("content") {
+        None | Some(Value::String(_)) => {}
+        Some(Value::Array(parts)) => {
+            let parts = parts.iter().enumerate();
+            let name = fields.name("content");
+            message["content"] =
+                parts.map(|(number, part)| self::part(part, &format!("{name}[{number}]"))).collect::<Result<_, _>>()?;
+        }
+        Some(_) => return Err(wrong("content", "has to be a text or a list of parts")),
+    }
+    Ok(message)
+}
+
+/// A part of a message as a part of text.
+fn part(part: &Value, place: &str) -> Result<Value, Failure> {
+    let text = match part["type"].as_str() {
+        Some("refusal") => part["refusal"].as_str(),
+        Some("text" | "input_text" | "output_text") => part["text"].as_str(),
+        Some(_) => None,
+        None => part.as_str().or_else(|| part["text"].as_str()),
+    };
+    match text {
+        Some(text) => Ok(json!({ "type": "text", "text": text })),
+        None => Err(Failure::field(place, format!("`{place}` has to be a part of text: this model reads text only"))),
+    }
 }
 
 /// Whether the model thinks, and whether it sees its earlier thoughts; `None` leaves the template's default.

@@ -1,5 +1,7 @@
 //! The answer in chunks.
 
+use std::time::Instant;
+
 use moe_runtime::{JobStart, OutputEvent, ToolCall};
 use serde_json::{Value, json};
 
@@ -11,7 +13,7 @@ use crate::http::stream::{Encoder, Frames};
 
 pub(super) struct ChunkWriter {
     shape: Shape,
-    starts: Vec<Option<JobStart>>,
+    starts: Vec<Option<(JobStart, Instant)>>,
     endings: Vec<Ending>,
 }
 
@@ -71,12 +73,13 @@ impl ChunkWriter {
     }
 
     fn progress(&self, choice: usize, done: usize, out: &mut Frames) {
-        let Some(start) = self.starts[choice].filter(|_| self.shape.return_progress) else { return };
+        let Some((start, time)) = self.starts[choice].filter(|_| self.shape.return_progress) else { return };
         let mut chunk = self.chunk(json!([]));
         chunk["prompt_progress"] = json!({
             "total": start.prompt_tokens,
             "cache": start.cached_tokens,
             "processed": done,
+            "time_ms": time.elapsed().as_millis() as u64,
         });
         out.data(&chunk);
     }
@@ -98,7 +101,7 @@ impl Encoder for ChunkWriter {
     fn take(&mut self, choice: usize, happening: Happening, out: &mut Frames) {
         match happening {
             Happening::Started(start) => {
-                self.starts[choice] = Some(start);
+                self.starts[choice] = Some((start, Instant::now()));
                 self.delta(choice, json!({ "role": "assistant", "content": "" }), out);
             }
             Happening::Prompt { done } => self.progress(choice, done, out),

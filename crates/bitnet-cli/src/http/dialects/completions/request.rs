@@ -95,7 +95,7 @@ fn prompt(engine: &Engine, written: Written) -> Result<(Prompt, Echo), Failure> 
         Written::Text(text) => (engine.raw_prompt(&text)?, text, engine.tokenizer.raw_prefix().len()),
         written @ Written::Tokens(_) => {
             let tokens = written.tokens(engine, "prompt")?;
-            let text = engine.tokenizer.decode(&tokens, ControlTokens::Hide);
+            let text = engine.tokenizer.decode(&tokens, ControlTokens::Show);
             (Prompt { tokens, start: OutputStart::Content }, text, 0)
         }
     };

@@ -94,7 +94,7 @@ fn user(turns: &mut Turns, content: &Value, place: &str) -> Result<(), Failure> 
         }
     };
     let all = blocks(content, place)?;
-    let is_empty = all.is_empty();
+    let is_text = all.iter().all(|block| matches!(block, Block::Text(_)));
     for (number, block) in all.into_iter().enumerate() {
         match block {
             Block::Text(more) => text.push_str(more),
@@ -111,10 +111,11 @@ fn user(turns: &mut Turns, content: &Value, place: &str) -> Result<(), Failure> 
             Block::Other(..) => {}
         }
     }
-    if is_empty {
-        turns.say("user", String::new());
+    match is_text {
+        // A message without a word stays a message.
+        true => turns.say("user", text),
+        false => say(turns, &mut text),
     }
-    say(turns, &mut text);
     Ok(())
 }
 
@@ -165,6 +166,10 @@ mod tests {
                                        {"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral"}}],
                             "messages": [{"role": "user", "content": [{"type": "text", "text": "hi"}]}]});
         assert_eq!(read(&plain).unwrap(), read(&blocks).unwrap());
+        for empty in [json!(""), json!([]), json!([{"type": "text", "text": ""}])] {
+            let body = json!({"messages": [{"role": "user", "content": empty}]});
+            assert_eq!(read(&body).unwrap(), json!([{"role": "user", "content": ""}]), "{body}");
+        }
     }
 
     #[test]

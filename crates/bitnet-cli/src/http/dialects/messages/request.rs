@@ -5,8 +5,8 @@ use std::sync::Arc;
 use moe_runtime::{ChatRequest, SamplerConfig, StopStrings, ToolSchemas};
 use serde_json::{Value, json};
 
-use super::super::calls::{self, Demand};
-use super::super::sampling::{effort_tokens, format_grammar, loops};
+use super::super::calls;
+use super::super::sampling::{effort_tokens, format_form, loops};
 use super::super::unix_s;
 use super::history::history;
 use crate::http::answer::{Order, Rules};
@@ -73,18 +73,11 @@ pub(super) fn conversation(fields: Fields<'_>, engine: &Engine) -> Result<ChatRe
 /// Stop strings, the budget of the thought, and the form of the answer.
 fn rules(fields: Fields<'_>, engine: &Engine, conversation: &ChatRequest) -> Result<Rules, Failure> {
     let choice = fields.object("tool_choice")?;
-    let word = |name: &str| choice.and_then(|choice| choice.get(name)).and_then(Value::as_str);
-    let demand = match (word("type"), word("name")) {
-        (Some("any"), _) => Demand::Any,
-        (Some("tool"), Some(name)) => Demand::Tool(name.to_owned()),
-        (Some("tool"), None) => return Err(Failure::field("tool_choice", "`tool_choice` has to name the tool")),
-        _ => Demand::None,
-    };
     let one_call = choice.and_then(|choice| choice.get("disable_parallel_tool_use")) == Some(&Value::Bool(true));
-    let calls = calls::grammar(engine, &conversation.tools, &demand, one_call)?;
+    let calls = calls::form(engine, &conversation.tools, &calls::demand(fields)?, one_call)?;
     let config = fields.object("output_config")?;
     let format = config.and_then(|config| config.get("format"));
-    let form = format_grammar("output_config.format", format.and_then(|format| format.get("type")), |()| {
+    let form = format_form("output_config.format", format.and_then(|format| format.get("type")), |()| {
         format.and_then(|format| format.get("schema")).cloned()
     })?;
     let budget = fields.object("thinking")?.and_then(|thinking| thinking.get("budget_tokens")).and_then(Value::as_u64);
@@ -93,16 +86,12 @@ fn rules(fields: Fields<'_>, engine: &Engine, conversation: &ChatRequest) -> Res
         stops: fields.texts("stop_sequences", StopStrings::MAX)?,
         bias: Vec::new(),
         thought_budget: budget.and_then(|tokens| usize::try_from(tokens).ok()).or(effort),
-        grammar: calls.or(form),
+        form: calls.or(form),
     })
 }
 
 /// The tools of the client; those that run on the vendor's servers are left out.
 fn tools(fields: Fields<'_>) -> Result<Vec<Value>, Failure> {
-    let choice = fields.object("tool_choice")?.and_then(|choice| choice.get("type"));
-    if choice == Some(&Value::from("none")) {
-        return Ok(Vec::new());
-    }
     let mut tools = Vec::new();
     for (index, tool) in fields.list("tools")?.unwrap_or_default().iter().enumerate() {
         let place = format!("tools[{index}]");
@@ -121,5 +110,6 @@ fn tools(fields: Fields<'_>) -> Result<Vec<Value>, Failure> {
         function["parameters"] = schema;
         tools.push(json!({ "type": "function", "function": function }));
     }
+    calls::keep_allowed(fields, &mut tools);
     Ok(tools)
 }

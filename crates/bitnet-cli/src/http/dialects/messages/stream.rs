@@ -123,7 +123,7 @@ impl Encoder for BlockWriter {
             }
             Happening::Ended(ending) => self.end(&ending, out),
             Happening::Failed(failure) => {
-                out.event(&json!({ "type": "error", "error": failure.error(Vendor::Anthropic) }));
+                out.event(&failure.body(Vendor::Anthropic, &Ids::make("req_")));
             }
         }
     }

@@ -51,11 +51,7 @@ fn item(turns: &mut Turns, fields: Fields<'_>, seal: &Seal) -> Result<(), Failur
             };
             turns.result(text("call_id")?, output);
         }
-        "item_reference" | "compaction" => {
-            let name = fields.name("type");
-            return Err(Failure::field(&*name, format!("`{name}` names an item that is not kept here: send the item")));
-        }
-        // Calls of tools that run on the vendor's servers say nothing to this model.
+        // Calls of tools that run on the vendor's servers, references and compactions say nothing to this model.
         _ => {}
     }
     Ok(())
@@ -145,6 +141,8 @@ mod tests {
             {"type": "function_call_output", "call_id": "1", "output": [{"type": "input_text", "text": "A"}]},
             {"type": "custom_tool_call_output", "call_id": "2", "output": "B"},
             {"type": "web_search_call", "id": "ws"},
+            {"type": "item_reference", "id": "x"},
+            {"type": "compaction", "encrypted_content": "x"},
             {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "done"}]},
         ]});
         let call = |id: &str, name: &str, arguments: &str| json!({"id": id, "type": "function", "function": {"name": name, "arguments": arguments}});
@@ -163,10 +161,9 @@ mod tests {
     }
 
     #[test]
-    fn images_references_and_wrong_shapes_are_refused_by_place() {
+    fn images_and_wrong_shapes_are_refused_by_place() {
         for (item, place) in [
             (json!({"role": "user", "content": [{"type": "input_image"}]}), "input[0].content[0]"),
-            (json!({"type": "item_reference", "id": "x"}), "input[0].type"),
             (json!({"role": "robot", "content": "x"}), "input[0].role"),
             (json!("text"), "input[0]"),
         ] {

@@ -8,11 +8,11 @@ use super::tools::{Called, FREE_INPUT};
 
 pub(super) fn reasoning(shape: &Shape, id: &str, thought: &str, status: &str) -> Value {
     let mut item = json!({ "id": id, "type": "reasoning", "summary": [], "status": status });
-    if status == "completed" {
+    if status == "in_progress" {
+        item["content"] = json!([]);
+    } else {
         item["content"] = json!([{ "type": "reasoning_text", "text": thought }]);
         item["encrypted_content"] = shape.seal.close(thought).into();
-    } else {
-        item["content"] = json!([]);
     }
     item
 }

@@ -10,11 +10,15 @@ use crate::http::ids::Ids;
 pub(super) fn whole(shape: &Shape, answer: &Whole) -> Value {
     let output = &answer.output;
     let mut list = Vec::new();
+    // The last item is the one that the end of the answer cuts; calls are whole.
+    let last = |is_last: bool| if is_last { status(&answer.ending) } else { "completed" };
+    let has_calls = !output.calls.is_empty();
     if !output.reasoning.is_empty() {
-        list.push(items::reasoning(shape, &Ids::make("rs_"), &output.reasoning, "completed"));
+        let status = last(output.content.is_empty() && !has_calls);
+        list.push(items::reasoning(shape, &Ids::make("rs_"), &output.reasoning, status));
     }
     if !output.content.is_empty() {
-        list.push(items::message(&Ids::make("msg_"), Some(&output.content), "completed"));
+        list.push(items::message(&Ids::make("msg_"), Some(&output.content), last(!has_calls)));
     }
     for call in &output.calls {
         let called = shape.tools.called(&call.name);
@@ -31,13 +35,20 @@ pub(super) fn begun(shape: &Shape) -> Value {
 
 /// The object with all items.
 pub(super) fn ended(shape: &Shape, output: Vec<Value>, ending: &Ending) -> Value {
-    let is_complete = matches!(ending.finish, Finish::Stop | Finish::StopString(_) | Finish::Calls | Finish::Loop);
-    let mut object = response(shape, if is_complete { "completed" } else { "incomplete" }, output);
-    if !is_complete {
+    let mut object = response(shape, status(ending), output);
+    if object["status"] == "incomplete" {
         object["incomplete_details"] = json!({ "reason": "max_output_tokens" });
     }
     object["usage"] = usage(&ending.usage);
     object
+}
+
+/// Whether an answer came to its end, in the words of the API.
+pub(super) fn status(ending: &Ending) -> &'static str {
+    match ending.finish {
+        Finish::Stop | Finish::StopString(_) | Finish::Calls | Finish::Loop => "completed",
+        Finish::Length | Finish::Context | Finish::Cancelled => "incomplete",
+    }
 }
 
 /// The object of an answer that failed.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use moe_runtime::{ChatRequest, SamplerConfig, ToolSchemas};
 use serde_json::{Map, Value, json};
 
-use super::super::calls::{self, Demand};
-use super::super::sampling::{effort_tokens, format_grammar, loops};
+use super::super::calls;
+use super::super::sampling::{effort_tokens, format_form, loops};
 use super::super::unix_s;
 use super::history::history;
 use super::tools::Tools;
@@ -15,6 +15,7 @@ use crate::http::app::App;
 use crate::http::engine::{Engine, off_thread};
 use crate::http::failure::Failure;
 use crate::http::ids::Ids;
+use crate::http::number::short;
 use crate::http::request::{Asked, Fields};
 use crate::http::seal::Seal;
 
@@ -87,10 +88,8 @@ fn refuse(fields: Fields<'_>) -> Result<(), Failure> {
 
 /// The messages for the model's chat template, and the tools.
 pub(super) fn conversation(fields: Fields<'_>, engine: &Engine) -> Result<(ChatRequest, Tools), Failure> {
-    let tools = match fields.get("tool_choice") {
-        Some(Value::String(choice)) if choice == "none" => Tools::default(),
-        _ => Tools::read(fields.list("tools")?.unwrap_or_default())?,
-    };
+    let mut tools = Tools::read(fields.list("tools")?.unwrap_or_default())?;
+    calls::keep_allowed(fields, &mut tools.functions);
     let effort = fields.object("reasoning")?.and_then(|reasoning| reasoning.get("effort")).and_then(Value::as_str);
     let request = ChatRequest {
         messages: history(fields, &engine.seal)?,
@@ -105,21 +104,14 @@ pub(super) fn conversation(fields: Fields<'_>, engine: &Engine) -> Result<(ChatR
 
 /// The budget of the thought, and the form of the answer.
 fn rules(fields: Fields<'_>, engine: &Engine, conversation: &ChatRequest) -> Result<Rules, Failure> {
-    let demand = match fields.get("tool_choice") {
-        Some(Value::String(word)) if word == "required" => Demand::Any,
-        Some(choice) if choice["type"] == "function" || choice["type"] == "custom" => {
-            Demand::Tool(choice["name"].as_str().unwrap_or_default().to_owned())
-        }
-        _ => Demand::None,
-    };
     let one_call = fields.flag("parallel_tool_calls")? == Some(false);
-    let calls = calls::grammar(engine, &conversation.tools, &demand, one_call)?;
+    let calls = calls::form(engine, &conversation.tools, &calls::demand(fields)?, one_call)?;
     let format = fields.object("text")?.and_then(|text| text.get("format"));
-    let form = format_grammar("text.format", format.and_then(|format| format.get("type")), |()| {
+    let form = format_form("text.format", format.and_then(|format| format.get("type")), |()| {
         format.and_then(|format| format.get("schema")).cloned()
     })?;
     let effort = fields.object("reasoning")?.and_then(|reasoning| reasoning.get("effort")).and_then(Value::as_str);
-    Ok(Rules { thought_budget: effort.and_then(effort_tokens), grammar: calls.or(form), ..Rules::default() })
+    Ok(Rules { thought_budget: effort.and_then(effort_tokens), form: calls.or(form), ..Rules::default() })
 }
 
 /// The fields that typed clients expect in the answer, as the request has them.
@@ -133,11 +125,11 @@ fn echoed(fields: Fields<'_>, sampling: SamplerConfig) -> Map<String, Value> {
         ("previous_response_id".to_owned(), Value::Null),
         as_sent("reasoning", json!({ "effort": null, "summary": null })),
         ("store".to_owned(), false.into()),
-        ("temperature".to_owned(), f64::from(sampling.temperature).into()),
+        ("temperature".to_owned(), short(sampling.temperature)),
         as_sent("text", json!({ "format": { "type": "text" } })),
         as_sent("tool_choice", "auto".into()),
         as_sent("tools", json!([])),
-        ("top_p".to_owned(), f64::from(sampling.top_p).into()),
+        ("top_p".to_owned(), short(sampling.top_p)),
         ("truncation".to_owned(), "disabled".into()),
         as_sent("user", Value::Null),
     ])

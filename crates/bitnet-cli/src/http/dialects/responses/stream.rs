@@ -59,7 +59,7 @@ impl ItemWriter {
 
     fn text(&mut self, is_thought: bool, text: &str, out: &mut Frames) {
         if self.open.as_ref().is_some_and(|open| open.is_thought != is_thought) {
-            self.close(out);
+            self.close("completed", out);
         }
         if self.open.is_none() {
             self.begin(is_thought, out);
@@ -74,7 +74,8 @@ impl ItemWriter {
         self.event(if is_thought { "reasoning_text.delta" } else { "output_text.delta" }, fields, out);
     }
 
-    fn close(&mut self, out: &mut Frames) {
+    /// Ends the open item, which is completed or cut by the end of the answer.
+    fn close(&mut self, status: &str, out: &mut Frames) {
         let Some(Open { id, text, is_thought }) = self.open.take() else { return };
         let place = json!({ "item_id": id, "output_index": self.done.len(), "content_index": 0 });
         let with = |name: &str, value: Value| {
@@ -84,13 +85,13 @@ impl ItemWriter {
         };
         let item = if is_thought {
             self.event("reasoning_text.done", with("text", text.as_str().into()), out);
-            items::reasoning(&self.shape, &id, &text, "completed")
+            items::reasoning(&self.shape, &id, &text, status)
         } else {
             let mut fields = with("text", text.as_str().into());
             fields["logprobs"] = json!([]);
             self.event("output_text.done", fields, out);
             self.event("content_part.done", with("part", items::output_text(&text)), out);
-            items::message(&id, Some(&text), "completed")
+            items::message(&id, Some(&text), status)
         };
         self.item_done(item, out);
     }
@@ -101,7 +102,7 @@ impl ItemWriter {
     }
 
     fn call(&mut self, call: &ToolCall, out: &mut Frames) {
-        self.close(out);
+        self.close("completed", out);
         let called = self.shape.tools.called(&call.name);
         let (id, call_id, index) = (Ids::make("fc_"), Ids::make("call_"), self.done.len());
         let item = items::call(&called, [&id, &call_id], "", "in_progress");
@@ -117,10 +118,10 @@ impl ItemWriter {
     }
 
     fn end(&mut self, ending: &Ending, out: &mut Frames) {
-        self.close(out);
+        let status = object::status(ending);
+        self.close(status, out);
         let response = object::ended(&self.shape, std::mem::take(&mut self.done), ending);
-        let is_complete = response["status"] == "completed";
-        self.event(if is_complete { "completed" } else { "incomplete" }, json!({ "response": response }), out);
+        self.event(status, json!({ "response": response }), out);
     }
 }
 
