@@ -2,7 +2,7 @@
 //!
 //! | file or folder | contents |
 //! |---|---|
-//! | `server` | socket, connections, signals, the end |
+//! | `server`, `socket` | connections and their deadlines, signals, the end |
 //! | `routes` | from paths to handlers, and the layers around them |
 //! | `access` | hosts, origins and keys |
 //! | `app`, `settings` | what all requests share |
@@ -34,6 +34,7 @@ mod routes;
 mod seal;
 mod server;
 mod settings;
+mod socket;
 mod stream;
 
 pub(crate) use engine::{Engine, Facts};

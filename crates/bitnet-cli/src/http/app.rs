@@ -1,23 +1,32 @@
-//! The state that all requests share.
+//! The state that all requests share: settings, metrics, and the model once it is loaded.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
+
+use tokio::sync::Semaphore;
 
 use super::engine::Engine;
 use super::failure::Failure;
 use super::metrics::Metrics;
 use super::settings::Settings;
 
-/// The settings, the metrics, and the model once it is loaded.
+/// Large bodies that are read at the same time: JSON of many small values takes about 60 times its bytes.
+const LARGE_BODIES: usize = 2;
+
 pub(crate) struct App {
     pub(crate) settings: Settings,
-    pub(crate) metrics: Metrics,
+    pub(crate) metrics: Arc<Metrics>,
+    /// One permit for each large body that may be read at the same time.
+    pub(crate) large_bodies: Arc<Semaphore>,
     engine: OnceLock<Arc<Engine>>,
+    is_draining: AtomicBool,
 }
 
 impl App {
     pub(crate) fn new(settings: Settings) -> App {
-        let metrics = Metrics::new(settings.vllm_names);
-        App { settings, metrics, engine: OnceLock::new() }
+        let metrics = Arc::new(Metrics::new(settings.vllm_names));
+        let large_bodies = Arc::new(Semaphore::new(LARGE_BODIES));
+        App { settings, metrics, large_bodies, engine: OnceLock::new(), is_draining: AtomicBool::new(false) }
     }
 
     /// The model.
@@ -30,7 +39,20 @@ impl App {
 
     /// Takes requests for this model from now on.
     pub(crate) fn ready(&self, engine: Arc<Engine>) {
-        // A second model has no caller.
+        // The engine's thread is the only caller, and calls once.
         let _ = self.engine.set(engine);
+    }
+
+    /// Refuses new requests from now on; those that wait or run are finished.
+    pub(crate) fn drain(&self) {
+        self.is_draining.store(true, Ordering::Relaxed);
+        if let Ok(engine) = self.engine() {
+            engine.queue.close();
+        }
+    }
+
+    /// Whether the server ends, so that it takes no new requests.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.is_draining.load(Ordering::Relaxed)
     }
 }

@@ -9,6 +9,7 @@ use moe_runtime::Refusal;
 use serde_json::{Value, json};
 
 use super::ids::Ids;
+use crate::output;
 
 /// A request that is not done.
 #[derive(Clone, Debug)]
@@ -93,10 +94,25 @@ impl Failure {
         Failure::new(StatusCode::REQUEST_TIMEOUT, "invalid_request_error", "the body did not arrive in time")
     }
 
+    /// The bodies of other requests take all the memory that is meant for large ones.
+    pub(crate) fn many_bodies() -> Failure {
+        let message = "other large requests are being read: send it again";
+        let failure = Failure::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded_error", message);
+        Failure { retry_after_s: Some(5), ..failure }
+    }
+
     /// The model is not loaded yet.
     pub(crate) fn loading() -> Failure {
         let failure = Failure::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded_error", "the model is loading");
         Failure { retry_after_s: Some(2), ..failure }
+    }
+
+    /// A request that was ended before its answer began, by its time or by the end of the server.
+    pub(crate) fn cancelled() -> Failure {
+        let message = "the request was ended before its answer began: it took longer than --request-time, or the server \
+                       is shutting down; send it again";
+        let failure = Failure::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded_error", message);
+        Failure { retry_after_s: Some(5), ..failure }
     }
 
     /// A failure of the model, which a second try would meet again.
@@ -154,11 +170,20 @@ impl From<&moe_runtime::Error> for Failure {
         match error {
             Error::Session(SessionError::ContextFull { have, need }) => Failure::context(*need, *have),
             Error::Text(_)
-            | Error::Session(SessionError::NoTokens | SessionError::Token { .. } | SessionError::Grammar { .. }) => {
+            | Error::Session(
+                SessionError::NoTokens
+                | SessionError::Token { .. }
+                | SessionError::Grammar { .. }
+                | SessionError::NothingAllowed,
+            ) => {
                 Failure::invalid(error.to_string())
             }
             Error::Session(SessionError::Sampling { setting, .. }) => Failure::field(*setting, error.to_string()),
-            _ => Failure::broken(error.to_string()),
+            _ => {
+                // Such a message may name files of this machine, which are no business of a client.
+                output::note(format_args!("a request failed: {error}"));
+                Failure::broken("the model failed on this request: the output of the server has the reason")
+            }
         }
     }
 }
@@ -195,4 +220,25 @@ pub(crate) async fn write_bodies(request: Request, next: Next) -> Response {
         parts.headers.insert("x-should-retry", HeaderValue::from_static("false"));
     }
     Response::from_parts(parts, Body::from(failure.body(vendor, &request_id).to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use moe_runtime::{Error, SessionError};
+
+    use super::*;
+
+    #[test]
+    fn errors_of_the_model_stay_on_the_server() {
+        let failure = Failure::from(Error::Session(SessionError::Logit { token: 7, value: f32::NAN }));
+        assert_eq!(failure.status, StatusCode::INTERNAL_SERVER_ERROR);
+        assert!(!failure.message.contains("logit"), "{}", failure.message);
+    }
+
+    #[test]
+    fn a_constraint_without_a_way_on_is_the_clients() {
+        let failure = Failure::from(Error::Session(SessionError::NothingAllowed));
+        assert_eq!(failure.status, StatusCode::BAD_REQUEST);
+        assert!(failure.message.contains("forbids every token"), "{}", failure.message);
+    }
 }

@@ -36,6 +36,7 @@ struct TierLabel {
 }
 
 /// The metrics of the server.
+#[derive(Debug)]
 pub(crate) struct Metrics {
     registry: Registry,
     running: Gauge<i64, AtomicI64>,

@@ -1,4 +1,4 @@
-//! The wishes of a client: the bytes of a body, and fields of JSON objects.
+//! A request: its body, its sender, and the fields of its JSON objects.
 
 mod asked;
 mod body;

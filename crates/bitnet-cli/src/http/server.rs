@@ -9,19 +9,24 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::time::Instant;
 
 use super::app::App;
 use super::engine::{EngineThread, Start};
 use super::routes::routes;
 use super::settings::Settings;
+use super::socket::Socket;
 use crate::output;
 
 /// The time that the headers of a request may take to arrive.
 const HEADER_TIME: Duration = Duration::from_secs(10);
 /// Most bytes of the headers of a request.
 const MAX_HEADER_BYTES: usize = 64 << 10;
+/// The time in which a client has to take the next byte of a response.
+const WRITE_TIME: Duration = Duration::from_secs(30);
+/// Most open connections; more wait in the backlog of the socket.
+const MAX_CONNECTIONS: usize = 512;
 /// Threads that serve connections. They only move bytes: the engine computes on threads of its own.
 const CONNECTION_THREADS: usize = 2;
 /// The time between two looks at the engine while the server ends.
@@ -37,7 +42,7 @@ pub(crate) fn serve(settings: Settings, start: Start) -> Result<()> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     let runtime = builder.worker_threads(CONNECTION_THREADS).enable_all().build()?;
     let result = runtime.block_on(run(settings, start));
-    // A connection that does not close holds nothing up.
+    // Connections had `LAST_STEP` to close; this drops the others.
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
 }
@@ -54,11 +59,19 @@ async fn run(settings: Settings, start: Start) -> Result<()> {
     let engine = EngineThread::spawn(app.clone(), start, failed)?;
     let router = routes(&app);
     let (closing, closed) = watch::channel(false);
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let accept = async {
-        loop {
+        // The semaphore is never closed, so this loop ends with the server.
+        while let Ok(place) = places.clone().acquire_owned().await {
             // Errors such as too many open files pass.
             match listener.accept().await {
-                Ok((stream, _)) => drop(tokio::spawn(connection(app.clone(), stream, router.clone(), closed.clone()))),
+                Ok((stream, _)) => {
+                    let connection = connection(app.clone(), stream, router.clone(), closed.clone());
+                    tokio::spawn(async move {
+                        connection.await;
+                        drop(place);
+                    });
+                }
                 Err(_) => tokio::time::sleep(LOOK).await,
             }
         }
@@ -69,9 +82,11 @@ async fn run(settings: Settings, start: Start) -> Result<()> {
         () = signal() => {}
         error = &mut failure => return Err(error.unwrap_or_else(|_| anyhow!("the engine stopped: please report it"))),
     }
-    let Ok(loaded) = app.engine() else { return Ok(()) };
+    if app.engine().is_err() {
+        return Ok(());
+    }
     output::note("shutting down: running requests are finished, new ones are refused");
-    loaded.queue.close();
+    app.drain();
     let drain = drain(&engine, app.settings.drain_time);
     tokio::select! {
         () = &mut accept => {}
@@ -105,9 +120,10 @@ async fn connection(app: Arc<App>, stream: TcpStream, router: Router, mut closed
     let _ = stream.set_nodelay(true);
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIME).max_buf_size(MAX_HEADER_BYTES);
-    let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let stream = TokioIo::new(Socket::new(stream, WRITE_TIME));
+    let connection = builder.serve_connection(stream, TowerToHyperService::new(router));
     tokio::pin!(connection);
-    // A client that goes away in the middle is no event worth a message.
+    // A client may go away at any time: errors of a connection are not reported.
     tokio::select! {
         _ = &mut connection => return,
         _ = closed.wait_for(|closed| *closed) => {}

@@ -4,7 +4,6 @@
 //! prompt.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -16,7 +15,6 @@ use serde_json::Value;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 use super::answer::{Happening, Run};
-use super::app::App;
 
 /// Silence before a ping.
 const PING_AFTER: Duration = Duration::from_secs(1);
@@ -64,9 +62,9 @@ impl Frames {
 }
 
 /// The response to a request whose answers are streamed.
-pub(crate) fn respond<E: Encoder>(app: &Arc<App>, run: Run, encoder: E) -> Response {
+pub(crate) fn respond<E: Encoder>(run: Run, encoder: E) -> Response {
     let (to, from) = channel(FRAMES);
-    tokio::spawn(pump(app.clone(), run, encoder, to));
+    tokio::spawn(pump(run, encoder, to));
     let mut response = Response::new(Body::new(FrameBody(from)));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
@@ -77,7 +75,7 @@ pub(crate) fn respond<E: Encoder>(app: &Arc<App>, run: Run, encoder: E) -> Respo
 }
 
 /// Sends frames until the answers have ended or the client is gone; dropping `run` then cancels what is left.
-async fn pump<E: Encoder>(app: Arc<App>, mut run: Run, mut encoder: E, to: Sender<Bytes>) {
+async fn pump<E: Encoder>(mut run: Run, mut encoder: E, to: Sender<Bytes>) {
     let mut frames = Frames::default();
     let mut goes_on = true;
     while goes_on {
@@ -89,9 +87,6 @@ async fn pump<E: Encoder>(app: Arc<App>, mut run: Run, mut encoder: E, to: Sende
             Err(_) => frames.0.push_str(E::PING),
             Ok(Some((choice, happening))) => {
                 goes_on = !matches!(happening, Happening::Failed(_));
-                if let Happening::Ended(ending) = &happening {
-                    app.metrics.ended(ending);
-                }
                 encoder.take(choice, happening, &mut frames);
             }
             Ok(None) => {

@@ -53,6 +53,14 @@ impl Finish {
         }
     }
 
+    /// The field `x_stop_detail` of OpenAI's routes: reasons that their words for the end hide.
+    pub(crate) fn detail(&self) -> Option<&'static str> {
+        match self {
+            Finish::Loop | Finish::Cancelled => Some(self.name()),
+            _ => None,
+        }
+    }
+
     /// The word of the metrics.
     pub(crate) fn name(&self) -> &'static str {
         match self {

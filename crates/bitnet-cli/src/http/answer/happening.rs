@@ -1,4 +1,4 @@
-//! The news of answers on their way from the engine's thread to a route.
+//! The events of answers, which the engine's thread sends to a route.
 
 use moe_runtime::{JobStart, OutputEvent};
 

@@ -1,8 +1,9 @@
 //! The answers to one request while they are computed.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
-use moe_runtime::{AnswerOptions, Interrupt, Job, LoopConfig, Output, OutputStart, Sampler, Work};
+use moe_runtime::{AnswerOptions, Interrupt, Job, LoopConfig, Output, OutputStart, Refusal, Sampler, Work};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::ending::{Ending, Usage};
@@ -13,6 +14,7 @@ use super::writer::Writer;
 use crate::http::app::App;
 use crate::http::engine::Engine;
 use crate::http::failure::Failure;
+use crate::http::metrics::Metrics;
 
 #[derive(Debug)]
 pub(crate) struct Whole {
@@ -29,53 +31,80 @@ pub(crate) struct Whole {
 pub(crate) struct Run {
     events: UnboundedReceiver<(usize, Happening)>,
     interrupts: Vec<Interrupt>,
-    /// Answers that have not ended.
-    left: usize,
+    choices: usize,
+    /// Jobs that were submitted and have not ended.
+    running: usize,
+    /// The orders that were not submitted yet; `None` behind the last one, so that `events` ends with the last job.
+    held: Option<Held>,
     deadline: tokio::time::Instant,
 }
 
 impl Run {
-    /// Submits the jobs of a request.
+    /// Submits as many jobs of a request as there are slots; the others follow as these end, so that a long list of
+    /// prompts does not fill the queue.
     ///
     /// # Errors
     /// A prompt that is too long, settings out of range, and a queue that takes no more.
-    pub(crate) fn begin(app: &App, engine: &Arc<Engine>, orders: Vec<Order>) -> Result<Run, Failure> {
+    pub(crate) fn begin(app: &App, engine: Arc<Engine>, orders: Vec<Order>) -> Result<Run, Failure> {
         let (to, events) = unbounded_channel();
         let deadline = tokio::time::Instant::now() + app.settings.request_time;
-        let mut run = Run { events, interrupts: Vec::new(), left: orders.len(), deadline };
         for order in &orders {
-            check_context(engine, order)?;
+            check_context(&engine, order)?;
         }
-        for (choice, order) in orders.into_iter().enumerate() {
-            let interrupt = Interrupt::new();
-            // A grammar takes time to compile; this thread serves connections too.
-            let job = tokio::task::block_in_place(|| job(engine, choice, order, &to, interrupt.clone()))?;
-            engine.queue.submit(job, engine.now())?;
-            run.interrupts.push(interrupt);
-        }
+        let choices = orders.len();
+        let orders = orders.into_iter().enumerate().collect();
+        let held = Some(Held { engine, metrics: app.metrics.clone(), orders, to });
+        let mut run = Run { events, interrupts: Vec::new(), choices, running: 0, held, deadline };
+        run.submit()?;
         Ok(run)
     }
 
-    pub(crate) fn choices(&self) -> usize {
-        self.interrupts.len()
+    /// Submits orders until as many of this request run as there are slots. Where the queue is full, the next order stays
+    /// for the end of a running job, if there is one.
+    fn submit(&mut self) -> Result<(), Failure> {
+        let Some(held) = &mut self.held else { return Ok(()) };
+        while self.running < held.engine.slots {
+            let Some((choice, order)) = held.orders.front() else { break };
+            let interrupt = Interrupt::new();
+            // A grammar takes time to compile; this thread serves connections too.
+            let job = tokio::task::block_in_place(|| held.job(*choice, order.clone(), interrupt.clone()))?;
+            match held.engine.queue.submit(job, held.engine.now()) {
+                Ok(()) => {}
+                Err(Refusal::Full { .. } | Refusal::AccountFull { .. }) if self.running > 0 => return Ok(()),
+                Err(refusal) => return Err(refusal.into()),
+            }
+            held.orders.pop_front();
+            self.interrupts.push(interrupt);
+            self.running += 1;
+        }
+        if held.orders.is_empty() {
+            self.held = None;
+        }
+        Ok(())
     }
 
     /// The next thing that happens, with the number of its answer; `None` behind the end of the last answer. A request that
     /// takes too long is interrupted.
     pub(crate) async fn next(&mut self) -> Option<(usize, Happening)> {
-        if self.left == 0 {
+        if self.running == 0 {
             return None;
         }
         let received = match tokio::time::timeout_at(self.deadline, self.events.recv()).await {
             Ok(received) => received,
             Err(_) => {
                 self.interrupts.iter().for_each(Interrupt::raise);
+                if let Some((choice, _)) = self.held.take().and_then(|mut held| held.orders.pop_front()) {
+                    return Some((choice, Happening::Failed(Failure::cancelled())));
+                }
                 self.events.recv().await
             }
         };
         let (choice, happening) = received?;
         if matches!(happening, Happening::Ended(_) | Happening::Failed(_)) {
-            self.left -= 1;
+            self.running -= 1;
+            if let Err(failure) = self.submit() {
+                return Some((choice, Happening::Failed(failure)));
+            }
         }
         Some((choice, happening))
     }
@@ -84,8 +113,8 @@ impl Run {
     ///
     /// # Errors
     /// The first failure.
-    pub(crate) async fn collect(mut self, app: &App) -> Result<Vec<Whole>, Failure> {
-        let mut parts: Vec<Parts> = std::iter::repeat_with(Parts::default).take(self.choices()).collect();
+    pub(crate) async fn collect(mut self) -> Result<Vec<Whole>, Failure> {
+        let mut parts: Vec<Parts> = std::iter::repeat_with(Parts::default).take(self.choices).collect();
         while let Some((choice, happening)) = self.next().await {
             let parts = &mut parts[choice];
             match happening {
@@ -94,10 +123,7 @@ impl Run {
                     parts.scores.extend(score);
                 }
                 Happening::PromptScore { position, score } => parts.prompt_scores.push((position, score)),
-                Happening::Ended(ending) => {
-                    app.metrics.ended(&ending);
-                    parts.ending = Some(ending);
-                }
+                Happening::Ended(ending) => parts.ending = Some(ending),
                 Happening::Failed(failure) => return Err(failure),
                 Happening::Started(_) | Happening::Prompt { .. } => {}
             }
@@ -120,32 +146,38 @@ struct Parts {
     ending: Option<Ending>,
 }
 
-/// The job of an order.
-fn job(
-    engine: &Arc<Engine>,
-    choice: usize,
-    order: Order,
-    to: &UnboundedSender<(usize, Happening)>,
-    interrupt: Interrupt,
-) -> Result<Job, Failure> {
-    let mut writer = Writer::new(engine.clone(), choice, &order, to.clone())?;
-    let work = AnswerOptions {
-        sampler: sampler(engine, &order)?,
-        max_tokens: order.max_tokens,
-        stop: engine.tokenizer.stop_ids().to_vec(),
-        // A form repeats itself where it has to, as a list of numbers does.
-        loops: if order.rules.form.is_some() { LoopConfig { max_period: 0, ..order.loops } } else { order.loops },
-        prompt_logits: order.prompt_logprobs,
-    };
-    Ok(Job {
-        prompt: order.prompt.tokens,
-        work: Work::Answer(Box::new(work)),
-        priority: order.caller.priority,
-        affinity: order.caller.affinity,
-        account: order.caller.account,
-        interrupt,
-        on_event: Box::new(move |event| writer.take(event)),
-    })
+/// Orders that wait for the end of others of their request.
+#[derive(Debug)]
+struct Held {
+    engine: Arc<Engine>,
+    metrics: Arc<Metrics>,
+    orders: VecDeque<(usize, Order)>,
+    to: UnboundedSender<(usize, Happening)>,
+}
+
+impl Held {
+    /// The job of an order.
+    fn job(&self, choice: usize, order: Order, interrupt: Interrupt) -> Result<Job, Failure> {
+        let engine = &self.engine;
+        let mut writer = Writer::new((engine.clone(), self.metrics.clone()), choice, &order, self.to.clone())?;
+        let work = AnswerOptions {
+            sampler: sampler(engine, &order)?,
+            max_tokens: order.max_tokens,
+            stop: engine.tokenizer.stop_ids().to_vec(),
+            // A form repeats itself where it has to, as a list of numbers does.
+            loops: if order.rules.form.is_some() { LoopConfig { max_period: 0, ..order.loops } } else { order.loops },
+            prompt_logits: order.prompt_logprobs,
+        };
+        Ok(Job {
+            prompt: order.prompt.tokens,
+            work: Work::Answer(Box::new(work)),
+            priority: order.caller.priority,
+            affinity: order.caller.affinity,
+            account: order.caller.account,
+            interrupt,
+            on_event: Box::new(move |event| writer.take(event)),
+        })
+    }
 }
 
 /// The sampler of an order, at the start of its answer.

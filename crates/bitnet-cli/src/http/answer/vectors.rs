@@ -7,6 +7,7 @@ use moe_runtime::{Interrupt, Job, JobEvent, Work};
 use tokio::sync::oneshot;
 
 use super::order::Caller;
+use crate::http::app::App;
 use crate::http::engine::Engine;
 use crate::http::failure::Failure;
 
@@ -19,15 +20,22 @@ impl Drop for Guard {
     }
 }
 
-/// The mean of the final hidden states of each text, `[texts][hidden]`. Dropping the future cancels what is left.
+/// The mean of the final hidden states of each text, `[texts][hidden]`, within the time of a request. Dropping the future
+/// cancels what is left.
 ///
 /// # Errors
-/// The first text that does not fit, and a queue that takes no more.
+/// The first text that does not fit, a queue that takes no more, and a request that is ended before its last vector.
 pub(crate) async fn vectors(
+    app: &App,
     engine: &Arc<Engine>,
     texts: Vec<Vec<u32>>,
     caller: &Caller,
 ) -> Result<Vec<Vec<f32>>, Failure> {
+    let all = all(engine, texts, caller);
+    tokio::time::timeout(app.settings.request_time, all).await.unwrap_or_else(|_| Err(Failure::cancelled()))
+}
+
+async fn all(engine: &Arc<Engine>, texts: Vec<Vec<u32>>, caller: &Caller) -> Result<Vec<Vec<f32>>, Failure> {
     let interrupt = Interrupt::new();
     let _guard = Guard(interrupt.clone());
     let mut results = Vec::with_capacity(texts.len());
@@ -57,9 +65,10 @@ fn submit(
         let result = match event {
             JobEvent::Embedding(vector) => Ok(vector.to_vec()),
             JobEvent::Failed(error) => Err(Failure::from(error)),
+            JobEvent::Ended(_) => Err(Failure::cancelled()),
             _ => return ControlFlow::Continue(()),
         };
-        // A receiver that is gone has cancelled the job.
+        // The end follows a vector too; then the sender is gone already.
         let _ = to.take().map(|to| to.send(result));
         ControlFlow::Continue(())
     };

@@ -13,6 +13,7 @@ use super::order::Order;
 use super::scores::Score;
 use crate::http::engine::Engine;
 use crate::http::failure::Failure;
+use crate::http::metrics::Metrics;
 
 /// Takes the events of one job and sends what the routes need.
 pub(super) struct Writer {
@@ -27,6 +28,9 @@ pub(super) struct Writer {
     /// The tokens of the prompt whose scores are told, behind those of the prefix.
     prompt: Vec<u32>,
     usage: Usage,
+    /// Tokens of the prompt that have positions.
+    read: usize,
+    metrics: Arc<Metrics>,
     submitted: Instant,
     started: Option<Instant>,
     first_token: Option<Instant>,
@@ -36,7 +40,7 @@ impl Writer {
     /// # Errors
     /// Stop strings that are too many or too long.
     pub(super) fn new(
-        engine: Arc<Engine>,
+        (engine, metrics): (Arc<Engine>, Arc<Metrics>),
         choice: usize,
         order: &Order,
         to: UnboundedSender<(usize, Happening)>,
@@ -56,26 +60,35 @@ impl Writer {
             logprobs: order.logprobs,
             prompt,
             usage: Usage { prompt: order.prompt.tokens.len(), ..Usage::default() },
+            read: 0,
+            metrics,
             submitted: Instant::now(),
             started: None,
             first_token: None,
         })
     }
 
-    /// Takes an event; breaks when the answer is over or nobody listens any more.
+    /// Takes an event; breaks when the answer is over, or the request that it belongs to is gone.
     pub(super) fn take(&mut self, event: JobEvent<'_>) -> ControlFlow<()> {
         match event {
             JobEvent::Started(start) => {
                 self.started = Some(Instant::now());
                 self.usage.cached = start.cached_tokens;
                 self.usage.from_disk = start.disk_tokens;
+                self.read = start.cached_tokens;
                 self.send(Happening::Started(start))
             }
-            JobEvent::Prompt { done } => self.send(Happening::Prompt { done }),
+            JobEvent::Prompt { done } => {
+                self.read = done;
+                self.send(Happening::Prompt { done })
+            }
             JobEvent::PromptLogits { position, logits } => self.prompt_score(position, logits),
             JobEvent::Token { token, logits } => self.token(token, logits),
             JobEvent::Ended(reason) => {
-                self.end(reason);
+                match self.started {
+                    Some(started) => self.end(reason, started),
+                    None => self.end_in_queue(),
+                }
                 ControlFlow::Break(())
             }
             JobEvent::Failed(error) => self.send(Happening::Failed(Failure::from(error))),
@@ -107,11 +120,18 @@ impl Writer {
         if stopped { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
-    fn end(&mut self, reason: StopReason) {
+    /// Ends a job that never had a slot, so that it has no answer.
+    fn end_in_queue(&self) {
+        let timings = Timings { queued: self.submitted.elapsed(), ..Timings::default() };
+        self.metrics.ended(&Ending { finish: Finish::Cancelled, usage: Usage::default(), timings });
+        let _ = self.send(Happening::Failed(Failure::cancelled()));
+    }
+
+    fn end(&mut self, reason: StopReason, started: Instant) {
         let mut events = Vec::new();
         let stopped_by = self.reader.finish(&mut events);
         if !events.is_empty() {
-            // A listener that is gone misses the ending too.
+            // A request that is gone takes neither these events nor the ending.
             let _ = self.send(Happening::Output(events, None));
         }
         let stop = stopped_by.and_then(|index| self.stops.get(index));
@@ -121,10 +141,12 @@ impl Writer {
             (None, finish) => finish,
         };
         let now = Instant::now();
-        let started = self.started.unwrap_or(now);
         let first_token = self.first_token.unwrap_or(now);
         let timings =
             Timings { queued: started - self.submitted, prompt: first_token - started, answer: now - first_token };
+        // A cancelled job may have read a part of its prompt only.
+        let counted = Usage { prompt: self.read.max(self.usage.cached), ..self.usage };
+        self.metrics.ended(&Ending { finish: finish.clone(), usage: counted, timings });
         let _ = self.send(Happening::Ended(Ending { finish, usage: self.usage, timings }));
     }
 

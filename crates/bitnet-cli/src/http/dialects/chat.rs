@@ -21,10 +21,10 @@ use crate::http::stream::respond;
 pub(crate) async fn chat(State(app): State<Arc<App>>, request: Request) -> Result<Response, Failure> {
     let asked = Asked::read(&app, request).await?;
     let (orders, shape) = request::read(&app, &asked).await?;
-    let run = Run::begin(&app, &asked.engine, orders)?;
+    let run = Run::begin(&app, asked.into_engine(), orders)?;
     if shape.stream {
-        return Ok(respond(&app, run, stream::ChunkWriter::new(shape)));
+        return Ok(respond(run, stream::ChunkWriter::new(shape)));
     }
-    let answers = run.collect(&app).await?;
+    let answers = run.collect().await?;
     Ok(json(&whole::completion(&shape, &answers)))
 }

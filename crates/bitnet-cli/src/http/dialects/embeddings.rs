@@ -37,7 +37,9 @@ pub(crate) async fn embeddings(State(app): State<Arc<App>>, request: Request) ->
     let texts: Vec<Vec<u32>> =
         off_thread(engine, move |engine| written.into_iter().map(|text| tokens(engine, text)).collect()).await?;
     let n_tokens: usize = texts.iter().map(Vec::len).sum();
-    let vectors = vectors(engine, texts, &asked.caller()).await?;
+    let caller = asked.caller();
+    let engine = &asked.into_engine();
+    let vectors = vectors(&app, engine, texts, &caller).await?;
     let data: Vec<Value> = vectors.into_iter().map(unit).enumerate().map(|(i, v)| object(i, &v, as_base64)).collect();
     Ok(json(&json!({
         "object": "list",

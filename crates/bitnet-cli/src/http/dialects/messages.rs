@@ -22,11 +22,11 @@ use crate::http::stream::respond;
 pub(crate) async fn messages(State(app): State<Arc<App>>, request: Request) -> Result<Response, Failure> {
     let asked = Asked::read(&app, request).await?;
     let (order, shape) = request::read(&app, &asked).await?;
-    let run = Run::begin(&app, &asked.engine, vec![order])?;
+    let run = Run::begin(&app, asked.into_engine(), vec![order])?;
     if shape.stream {
-        return Ok(respond(&app, run, stream::BlockWriter::new(shape)));
+        return Ok(respond(run, stream::BlockWriter::new(shape)));
     }
-    let answers = run.collect(&app).await?;
+    let answers = run.collect().await?;
     let answer = answers.first().ok_or_else(|| Failure::broken("there is no answer"))?;
     Ok(json(&whole::message(&shape, answer)))
 }

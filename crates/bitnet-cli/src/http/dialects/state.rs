@@ -11,12 +11,14 @@ use serde_json::json;
 use super::json;
 use crate::http::app::App;
 
-/// `/health` and `/readyz`: 503 while the model is loading.
+/// `/health` and `/readyz`: 503 while the model is loading, and while the server ends.
 pub(crate) async fn health(State(app): State<Arc<App>>) -> Response {
-    if app.engine().is_ok() {
-        return json(&json!({ "status": "ok" }));
-    }
-    let error = json!({ "code": 503, "message": "Loading model", "type": "unavailable_error" });
+    let message = match app.engine() {
+        Err(_) => "Loading model",
+        Ok(_) if app.is_draining() => "Shutting down",
+        Ok(_) => return json(&json!({ "status": "ok" })),
+    };
+    let error = json!({ "code": 503, "message": message, "type": "unavailable_error" });
     let mut response = json(&json!({ "error": error }));
     *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
     response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("2"));

@@ -6,8 +6,9 @@ use axum::extract::Request;
 use axum::http::HeaderMap;
 use moe_runtime::Priority;
 use serde_json::{Map, Value};
+use tokio::sync::OwnedSemaphorePermit;
 
-use super::body::read_object;
+use super::body::{Object, read_object};
 use super::fields::Fields;
 use crate::http::access::{Account, header_text};
 use crate::http::answer::Caller;
@@ -26,6 +27,8 @@ pub(crate) struct Asked {
     body: Map<String, Value>,
     headers: HeaderMap,
     account: String,
+    /// The share of a large body in the memory for them.
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Asked {
@@ -37,8 +40,14 @@ impl Asked {
         let engine = app.engine()?.clone();
         let headers = request.headers().clone();
         let account = request.extensions().get::<Account>().cloned().unwrap_or_default().0;
-        let body = read_object(request, app.settings.max_body_bytes).await?;
-        Ok(Asked { engine, body, headers, account })
+        let Object { fields: body, permit } =
+            read_object(request, app.settings.max_body_bytes, &app.large_bodies).await?;
+        Ok(Asked { engine, body, headers, account, _permit: permit })
+    }
+
+    /// The model alone: the body is dropped, and with it its share of the memory for large bodies.
+    pub(crate) fn into_engine(self) -> Arc<Engine> {
+        self.engine
     }
 
     /// The fields of the body.

@@ -65,6 +65,7 @@ fn a_client_that_leaves_frees_its_slot() {
         }
     }
     assert_eq!(server.metric("bitnet_requests_waiting"), 0.0);
+    until(&server, "bitnet_answer_total{finish=\"cancelled\"}", 4.0);
 }
 
 #[test]
@@ -105,8 +106,7 @@ fn sigterm_finishes_what_runs_and_refuses_the_rest() {
     let mut running = server.connect();
     running.write_all(&bytes).unwrap();
     until(&server, "bitnet_requests_running", 1.0);
-    let pid = rustix::process::Pid::from_raw(server.pid().cast_signed()).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    terminate(&server);
     let begun = Instant::now();
     loop {
         let reply = server.post("/v1/completions", &request);
@@ -120,4 +120,87 @@ fn sigterm_finishes_what_runs_and_refuses_the_rest() {
     let reply = read_reply(&mut running);
     assert_eq!(reply.events().last().unwrap().1, "[DONE]", "the running one is finished");
     assert_eq!(server.wait(), Some(0));
+}
+
+#[cfg(unix)]
+fn terminate(server: &Server) {
+    let pid = rustix::process::Pid::from_raw(server.pid().cast_signed()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+}
+
+/// Sends a request, and leaves its reply on the socket.
+#[cfg(unix)]
+fn begin(server: &Server, route: &str, body: &Value) -> std::net::TcpStream {
+    let mut socket = server.connect();
+    socket.write_all(&server.request("POST", route, &[], body.to_string().as_bytes())).unwrap();
+    socket
+}
+
+#[cfg(unix)]
+#[test]
+fn the_end_of_the_server_is_told_to_those_that_wait() {
+    let mut server = Server::start(&["--slots", "1", "-c", "4096", "--drain-time", "2"]);
+    let chat = |stream: bool| json!({"messages": [{"role": "user", "content": "The ferry"}], "stream": stream, "max_tokens": 4000});
+    let mut running = begin(&server, "/v1/chat/completions", &{
+        let mut body = chat(true);
+        // Loops would end it early.
+        body["temperature"] = json!(2.0);
+        body
+    });
+    until(&server, "bitnet_requests_running", 1.0);
+    let waiting = [
+        ("/v1/chat/completions", chat(true)),
+        ("/v1/messages", chat(true)),
+        ("/v1/responses", json!({"input": "x", "stream": true})),
+        ("/v1/messages", chat(false)),
+        ("/v1/embeddings", json!({"input": "x"})),
+    ];
+    let mut sockets: Vec<_> = waiting.iter().map(|(route, body)| begin(&server, route, body)).collect();
+    until(&server, "bitnet_requests_waiting", 5.0);
+    terminate(&server);
+    let begun = Instant::now();
+    while server.get("/readyz").status != 503 {
+        assert!(begun.elapsed() < Duration::from_secs(20), "ready while it ends");
+    }
+    let replies: Vec<Reply> = sockets.iter_mut().map(read_reply).collect();
+    let errors = [("", "error"), ("error", "error"), ("response.failed", "response")];
+    for (reply, (name, field)) in replies.iter().zip(errors) {
+        let events: Vec<_> = reply.events().into_iter().filter(|(name, _)| name != "ping").collect();
+        assert_eq!((events.len(), events[0].0.as_str()), (1, name), "{}", reply.body);
+        assert!(serde_json::from_str::<Value>(&events[0].1).unwrap()[field].is_object(), "{}", reply.body);
+    }
+    for reply in &replies[3..] {
+        assert_eq!((reply.status, &reply.json()["error"]["type"]), (503, &json!("overloaded_error")), "{reply:?}");
+        assert!(reply.header("retry-after").is_some());
+    }
+    let cut = read_reply(&mut running).events();
+    let last: Value = serde_json::from_str(&cut[cut.len() - 2].1).unwrap();
+    assert_eq!(last["choices"][0]["x_stop_detail"], "cancelled", "{last}");
+    assert_eq!(server.wait(), Some(0));
+}
+
+#[test]
+fn a_list_of_prompts_longer_than_the_queue_is_answered() {
+    let server = Server::start(&["--slots", "2", "--queue", "1"]);
+    let prompts: Vec<String> = (0..9).map(|i| format!("The ferry leaves at {i}")).collect();
+    let request = json!({"prompt": prompts, "temperature": 0, "max_tokens": 5});
+    let whole = server.post("/v1/completions", &request).json();
+    let texts: Vec<&Value> = whole["choices"].as_array().unwrap().iter().map(|choice| &choice["text"]).collect();
+    assert_eq!(texts.len(), 9, "{whole}");
+    for (prompt, text) in prompts.iter().zip(texts) {
+        assert_eq!(server.post("/v1/completions", &body(prompt, 5)).json()["choices"][0]["text"], *text, "{prompt}");
+    }
+    let mut streamed = request;
+    streamed["stream"] = true.into();
+    let events = server.post("/v1/completions", &streamed).events();
+    let ends = events.iter().filter(|(_, data)| data.contains("\"finish_reason\":\"")).count();
+    assert_eq!((ends, events.last().unwrap().1.as_str()), (9, "[DONE]"));
+}
+
+#[test]
+fn a_request_that_takes_too_long_ends() {
+    let server = Server::start(&["--slots", "1", "-c", "4096", "--request-time", "1"]);
+    let long = "The ferry leaves the harbor. ".repeat(200);
+    let embedded = server.post("/v1/embeddings", &json!({"input": vec![long; 64]}));
+    assert_eq!((embedded.status, &embedded.json()["error"]["type"]), (503, &json!("overloaded_error")));
 }

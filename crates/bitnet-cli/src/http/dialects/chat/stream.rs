@@ -6,7 +6,7 @@ use moe_runtime::{JobStart, OutputEvent, ToolCall};
 use serde_json::{Value, json};
 
 use super::request::Shape;
-use crate::http::answer::{Ending, Finish, Happening, Score, total_usage};
+use crate::http::answer::{Ending, Happening, Score, total_usage};
 use crate::http::failure::Vendor;
 use crate::http::ids::Ids;
 use crate::http::stream::{Encoder, Frames};
@@ -87,8 +87,8 @@ impl ChunkWriter {
     fn end(&mut self, choice: usize, ending: Ending, out: &mut Frames) {
         let mut last =
             json!({ "index": choice, "delta": {}, "logprobs": null, "finish_reason": ending.finish.openai() });
-        if ending.finish == Finish::Loop {
-            last["x_stop_detail"] = "loop".into();
+        if let Some(detail) = ending.finish.detail() {
+            last["x_stop_detail"] = detail.into();
         }
         let mut chunk = self.chunk(json!([last]));
         chunk["timings"] = ending.timings();

@@ -4,7 +4,7 @@ use moe_runtime::ToolCall;
 use serde_json::{Value, json};
 
 use super::request::Shape;
-use crate::http::answer::{Finish, Score, Whole, total_usage};
+use crate::http::answer::{Score, Whole, total_usage};
 use crate::http::ids::Ids;
 
 pub(super) fn completion(shape: &Shape, answers: &[Whole]) -> Value {
@@ -44,8 +44,8 @@ fn choice(index: usize, answer: &Whole, with_scores: bool) -> Value {
         "logprobs": logprobs,
         "finish_reason": finish.openai(),
     });
-    if *finish == Finish::Loop {
-        choice["x_stop_detail"] = "loop".into();
+    if let Some(detail) = finish.detail() {
+        choice["x_stop_detail"] = detail.into();
     }
     choice
 }
