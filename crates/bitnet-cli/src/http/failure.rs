@@ -175,9 +175,7 @@ impl From<&moe_runtime::Error> for Failure {
                 | SessionError::Token { .. }
                 | SessionError::Grammar { .. }
                 | SessionError::NothingAllowed,
-            ) => {
-                Failure::invalid(error.to_string())
-            }
+            ) => Failure::invalid(error.to_string()),
             Error::Session(SessionError::Sampling { setting, .. }) => Failure::field(*setting, error.to_string()),
             _ => {
                 // Such a message may name files of this machine, which are no business of a client.
