@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-/// A number with the digits that tell it from other F32 numbers: 0.95, and not 0.949999988079071. What is not finite is
+/// A number with the digits that tell it from other F32 numbers: 0.95, and not 0.949999988079071. Infinities and NaN are
 /// null.
 pub(crate) fn short(x: f32) -> Value {
     x.to_string().parse::<f64>().map_or(Value::Null, Value::from)
