@@ -50,10 +50,11 @@ fn thinker() -> &'static str {
     })
 }
 
+/// A tool whose numbers are bounded: this model writes digits without end where it may.
 fn tool() -> Value {
     json!({"type": "function", "function": {"name": "ferry", "description": "Times of a ferry", "parameters": {
-        "type": "object", "properties": {"to": {"type": "string", "enum": ["north", "south"]}, "day": {"type": "integer"}},
-        "required": ["to"]}}})
+        "type": "object", "required": ["to"], "properties": {
+            "to": {"type": "string", "enum": ["north", "south"]}, "day": {"type": "integer", "minimum": 1, "maximum": 31}}}}})
 }
 
 fn chat(more: Value) -> Value {
