@@ -9,7 +9,7 @@ mod rules;
 mod statement;
 
 pub use error::LabelError;
-pub use evidence::{Cluster, Evidence, agreement};
+pub use evidence::{Answer, Cluster, Evidence, answers};
 pub use graph::{Cut, EvidenceGraph};
 pub use lexicon::{PartOfSpeech, part_of_speech, stem};
 pub use perturbation::{FigureMove, Perturbation, Perturbed, Removal, Stability, perturb};

@@ -33,14 +33,26 @@ pub(super) fn prove(proof: &mut Proof<'_>, binary: impl Fn() -> Outcome<PathBuf>
     let dims = golden.shape[1];
     for (precision, least) in [("f32", 0.999_99), ("q8_0", 0.999)] {
         let vectors = embed(proof, &binary, &model, precision)?;
-        let pairs = vectors.chunks(dims).zip(golden.values.chunks(dims));
-        let lowest = pairs.map(|(a, b)| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>()).fold(1.0, f64::min);
+        let lowest = lowest_cosine(&vectors, &golden.values, dims);
         let is_whole = vectors.len() == golden.values.len();
         let name = format!("MiniLM {precision}, lowest cosine of 64 texts");
         proof.figure(name, format!("{lowest:.7}"), format!("{least}"), is_whole && lowest >= least);
     }
     speed(proof, &binary, &model)?;
     Ok(Judged::Measured)
+}
+
+/// The lowest cosine of vectors of unit length, `[n, dims]` both; NaN where a product is none of such vectors.
+fn lowest_cosine(a: &[f64], b: &[f64], dims: usize) -> f64 {
+    let pairs = a.chunks(dims).zip(b.chunks(dims));
+    let cosines: Vec<f64> = pairs.map(|(a, b)| a.iter().zip(b).map(|(a, b)| a * b).sum()).collect();
+    let are_cosines = cosines.iter().all(|cosine| cosine.abs() <= 1.0 + 1e-5);
+    if are_cosines { cosines.into_iter().fold(1.0, f64::min) } else { f64::NAN }
+}
+
+/// Whether two lists of numbers are equal but for 1e-4.
+fn are_near(a: &[f64], b: &[f64]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (a - b).abs() <= 1e-4)
 }
 
 /// Both programs in turn, so that other work on the machine meets both; the middle of the rounds counts.
@@ -100,7 +112,7 @@ fn onnx_runtime(python: &Path, model: &Path, threads: usize) -> Outcome<f64> {
     let golden = &golden.find("vectors")?.values;
     let vectors = list(&report, "vectors").iter().flat_map(|vector| vector.as_array().into_iter().flatten());
     let vectors: Vec<f64> = vectors.filter_map(Value::as_f64).collect();
-    if vectors.len() != golden.len() || vectors.iter().zip(golden).any(|(a, b)| (a - b).abs() > 1e-4) {
+    if !are_near(&vectors, golden) {
         return Err("the vectors of ONNX Runtime are not those of transformers".into());
     }
     Ok(middle(list(&report, "ms").iter().filter_map(Value::as_f64).collect()))
@@ -118,4 +130,27 @@ fn embed(proof: &Proof<'_>, binary: &Path, model: &Path, precision: &str) -> Out
     let [model, texts, file] = [arg(model)?, arg(&texts)?, arg(&out)?];
     bitnet::output(binary, &["embed", "-m", model, "--precision", precision, "--file", texts, "-o", file])?;
     Ok(Tensors::read(&out)?.find("vectors")?.values.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{are_near, lowest_cosine};
+
+    #[test]
+    fn numbers_that_are_none_are_not_equal_to_any() {
+        let golden = [1.0, 0.0, 0.6, 0.8];
+        assert_eq!(lowest_cosine(&[1.0, 0.0, 0.8, 0.6], &golden, 2), 0.96);
+        assert!(are_near(&golden, &[1.0, 0.000_01, 0.6, 0.8]));
+        for wrong in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+            for at in 0..4 {
+                let mut vectors = golden;
+                vectors[at] = wrong;
+                let lowest = lowest_cosine(&vectors, &golden, 2);
+                assert!(lowest.is_nan(), "{wrong} at {at}: {lowest}");
+                assert!(!are_near(&vectors, &golden), "{wrong} at {at}");
+            }
+        }
+        assert!(lowest_cosine(&golden.map(|x| 2.0 * x), &golden, 2).is_nan(), "not of unit length");
+        assert!(!are_near(&golden[..3], &golden));
+    }
 }

@@ -119,34 +119,45 @@ fn drop_common_words(statements: &mut [Statement<'_>], elsewhere: &BTreeSet<Stri
     }
 }
 
-/// Whether two findings agree: one says all the words of the other, and both or neither deny.
-fn agree(a: (&Finding, &BTreeSet<&String>), b: (&Finding, &BTreeSet<&String>)) -> bool {
-    a.0.is_negated == b.0.is_negated && (a.1.is_subset(b.1) || b.1.is_subset(a.1))
+/// The answer of a text to a question, as a set of words.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    words: BTreeSet<String>,
+    is_negated: bool,
 }
 
-/// Whether two texts give the same answer to a question; `None` when one of them does not bear on it.
+impl Answer {
+    fn new(finding: &Finding) -> Self {
+        Self { words: finding.words.iter().cloned().collect(), is_negated: finding.is_negated }
+    }
+
+    /// Whether two answers agree: one says all the words of the other, and both or neither deny.
+    pub fn agrees(&self, other: &Answer) -> bool {
+        let is_part = self.words.is_subset(&other.words) || other.words.is_subset(&self.words);
+        self.is_negated == other.is_negated && is_part
+    }
+}
+
+/// The answers of texts to a question, in the order of the texts; `None` for a text that does not bear on it.
 ///
 /// ```
-/// use behavior_eval::labels::agreement;
-/// let question = "What is the capital of Oz?";
-/// assert_eq!(agreement(question, "The capital of Oz is Ozo.", "Ozo is the capital of Oz."), Some(true));
-/// assert_eq!(agreement(question, "The capital of Oz is Ozo.", "The capital of Oz is Zo."), Some(false));
-/// assert_eq!(agreement(question, "The capital of Oz is Ozo.", "Rivers flow."), None);
+/// use behavior_eval::labels::answers;
+/// let texts = ["The capital of Oz is Ozo.", "Ozo is the capital of Oz.", "The capital of Oz is Zo.", "Rivers flow."];
+/// let [Some(ozo), Some(same), Some(zo), None] = &answers("What is the capital of Oz?", texts)[..] else { panic!() };
+/// assert!(ozo.agrees(same) && !ozo.agrees(zo));
 /// ```
-pub fn agreement(question: &str, a: &str, b: &str) -> Option<bool> {
+pub fn answers<'a>(question: &str, texts: impl IntoIterator<Item = &'a str>) -> Vec<Option<Answer>> {
     let question = Question::new(question);
-    let (a, b) = (question.answer(a)?, question.answer(b)?);
-    let sets = [&a, &b].map(|finding| finding.words.iter().collect::<BTreeSet<&String>>());
-    Some(agree((&a, &sets[0]), (&b, &sets[1])))
+    texts.into_iter().map(|text| question.answer(text).map(|finding| Answer::new(&finding))).collect()
 }
 
 /// Groups statements that agree: one says all the words of the other, and both or neither deny. Two statements that agree
 /// with the same third one are in its group, too.
 fn clusters(statements: &[Statement<'_>]) -> Vec<Cluster> {
-    let sets: Vec<BTreeSet<&String>> = statements.iter().map(|(_, finding)| finding.words.iter().collect()).collect();
+    let answers: Vec<Answer> = statements.iter().map(|(_, finding)| Answer::new(finding)).collect();
     let mut graph = EvidenceGraph::new(statements.len());
     for b in 0..statements.len() {
-        for a in (0..b).filter(|&a| agree((&statements[a].1, &sets[a]), (&statements[b].1, &sets[b]))) {
+        for a in (0..b).filter(|&a| answers[a].agrees(&answers[b])) {
             graph.agree(a, b, 1.0);
         }
     }

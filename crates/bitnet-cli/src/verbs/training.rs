@@ -54,7 +54,8 @@ fn usage_of_source(error: Error) -> anyhow::Error {
 
 fn summary(report: &RefineReport) -> String {
     let trained: Vec<String> = report.trained.iter().map(|(group, n)| format!("{group} {n}")).collect();
-    let mut text = format!("{} steps, {} tokens; trained: {}", report.steps, report.tokens, trained.join(", "));
+    let trained = if trained.is_empty() { "nothing".to_owned() } else { trained.join(", ") };
+    let mut text = format!("{} steps, {} tokens; trained: {trained}", report.steps, report.tokens);
     if let [Some(before), Some(after)] = report.held_out_kl {
         text += &format!("\nKL divergence on held-out windows: {before:.5} before, {after:.5} after");
     }

@@ -7,7 +7,7 @@ use rlm_embed::store::FlatNeighborStore;
 use serde_json::Value;
 use tl_kernels::Pool;
 
-use crate::common::{bitnet, fixture, teacher};
+use crate::common::{bitnet, bitnet_reading, fixture, teacher};
 
 fn arguments<'a>(before: &[&'a str], model: &'a str) -> Vec<&'a str> {
     [before, &["-m", model, "--threads", "1"]].concat()
@@ -84,6 +84,32 @@ fn an_index_is_built_continued_searched_and_thinned_out() {
     assert!(bitnet(["index", "remove", &index, "nothing"]).refusal().contains("`nothing`"));
     let missing = bitnet(arguments(&["index", "add", &path("no.rlm"), &notes], "hash")).refusal();
     assert!(missing.contains("no.rlm"), "{missing}");
+}
+
+/// A file removes the chunks that it gave, and no others: none of another input, none of a line that names its own id or source.
+#[test]
+fn a_file_removes_only_its_own_chunks() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let (index, notes, lines) = (path("i.rlm"), path("notes.txt"), path("lines.jsonl"));
+    let change = |verb: &str, file: &str| bitnet(arguments(&["index", verb, &index, file], "hash")).done();
+    let pipe = |text: &str| {
+        let args = arguments(&["index", "add", &index, "-"], "hash");
+        bitnet_reading(text, args).done()
+    };
+    let line = |rest: &str| format!("{{\"text\":\"A violin has strings.\"{rest}}}\n");
+    let foreign = format!(",\"source\":{}", Value::from(notes.as_str()));
+    std::fs::write(&notes, "The Orra is long.\n\nThe Senn is short.\n").unwrap();
+    std::fs::write(&lines, [line(""), line(&foreign), line(",\"id\":\"own\""), line("")].concat()).unwrap();
+    change("build", &notes);
+    assert!(change("add", &lines).contains("4 chunks added, 0 replaced, 0 removed, 0 left as they were, 6 in all"));
+    std::fs::write(&notes, "The Orra is long.\n").unwrap();
+    assert!(change("add", &notes).contains("0 replaced, 1 removed, 1 left as they were, 5 in all"));
+    // Line 4 goes, whose id is the file's; lines 2 and 3 name a source and an id of their own and stay.
+    std::fs::write(&lines, line("")).unwrap();
+    assert!(change("build", &lines).contains("0 replaced, 1 removed, 1 left as they were, 4 in all"));
+    assert!(pipe("One.\n\nTwo.\n\nThree.\n").contains("0 removed, 0 left as they were, 7 in all"));
+    assert!(pipe("Four.\n").contains("0 chunks added, 1 replaced, 0 removed, 0 left as they were, 7 in all"));
 }
 
 #[test]

@@ -58,6 +58,11 @@ static SIDES: LazyLock<HashMap<&str, Vec<(usize, bool)>>> = LazyLock::new(|| {
     sides
 });
 
+/// Whether a stem is that of a word with an opposite.
+pub(super) fn has_opposites(stem: &str) -> bool {
+    SIDES.contains_key(stem)
+}
+
 /// Whether two stems are those of opposites.
 pub(super) fn are_opposite(a: &str, b: &str) -> bool {
     let (Some(a), Some(b)) = (SIDES.get(a), SIDES.get(b)) else { return false };

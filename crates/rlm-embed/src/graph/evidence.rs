@@ -1,6 +1,6 @@
 //! The evidence graph of texts: edges from what they say where a question lets them be parsed, else from their words and vectors.
 
-use behavior_eval::labels::{EvidenceGraph, agreement};
+use behavior_eval::labels::{Answer, EvidenceGraph, answers};
 
 use super::relation::{Relation, RelationRules, Signal};
 use super::statement::Statement;
@@ -66,10 +66,12 @@ impl Evidence {
     pub fn of(question: Option<&str>, passages: &[Passage<'_>], rules: &RelationRules) -> Evidence {
         let n = passages.len();
         let (mut graph, mut relations) = (EvidenceGraph::new(n), vec![Relation::Unrelated; n * n]);
+        let texts = passages.iter().map(|passage| passage.text);
+        let answers = question.map_or_else(|| vec![None; n], |asked| answers(asked, texts));
         for b in 0..n {
             for a in 0..b {
                 let (one, other) = (&passages[a], &passages[b]);
-                let (relation, weight) = match question.and_then(|asked| agreement(asked, one.text, other.text)) {
+                let (relation, weight) = match agreement(answers[a].as_ref(), answers[b].as_ref()) {
                     Some(true) => (Relation::Agrees, 1.0),
                     Some(false) => (Relation::Contradicts(Signal::Answer), 0.0),
                     None => (one.relation(other, rules), f64::from(cosine(one.vector, other.vector))),
@@ -94,4 +96,9 @@ impl Evidence {
         assert!(a < self.n && b < self.n, "passages {a} and {b} of {}", self.n);
         self.relations[a * self.n + b]
     }
+}
+
+/// Whether two answers agree; `None` where one of the texts gives none.
+fn agreement(a: Option<&Answer>, b: Option<&Answer>) -> Option<bool> {
+    Some(a?.agrees(b?))
 }

@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 use behavior_eval::labels::{PartOfSpeech, part_of_speech, stem};
 use behavior_eval::text::plain_sentences;
 
-use super::antonyms::are_opposite;
+use super::antonyms::{are_opposite, has_opposites};
 
 /// Words that deny a statement, beside the negations of the lexicon. A word stands here with all its forms, and not in the list of
 /// opposites: two forms of one denial must cancel each other.
@@ -19,8 +19,9 @@ pub(super) const DENIALS: &str = "without fail fails failed failing failure unab
 
 static DENYING: LazyLock<HashSet<&str>> = LazyLock::new(|| DENIALS.split_ascii_whitespace().collect());
 
-/// Sentences of a text that are compared, so that a long text costs bounded time.
+/// Sentences of a text that are compared, and words of a sentence, so that a long text costs bounded time.
 const MAX_SENTENCES: usize = 64;
+const MAX_WORDS: usize = 256;
 
 const NUMBER_WORDS: [&str; 21] = [
     "zero",
@@ -46,7 +47,7 @@ const NUMBER_WORDS: [&str; 21] = [
     "twenty",
 ];
 
-/// A text taken apart for comparisons: its first 64 sentences.
+/// A text taken apart for comparisons: the first 256 words of each of its first 64 sentences.
 ///
 /// ```
 /// use rlm_embed::graph::Statement;
@@ -57,8 +58,7 @@ const NUMBER_WORDS: [&str; 21] = [
 #[derive(Clone, Debug, Default)]
 pub struct Statement {
     sentences: Vec<Sentence>,
-    /// Names of all sentences in lower case, by first appearance.
-    names: Vec<String>,
+    names: NameList,
 }
 
 impl Statement {
@@ -66,12 +66,8 @@ impl Statement {
     #[must_use]
     pub fn new(text: &str) -> Statement {
         let sentences: Vec<Sentence> = plain_sentences(text).map(Sentence::new).take(MAX_SENTENCES).collect();
-        let mut names: Vec<String> = Vec::new();
-        for name in sentences.iter().flat_map(|sentence| &sentence.names) {
-            if !names.contains(name) {
-                names.push(name.clone());
-            }
-        }
+        let mut names = NameList::default();
+        sentences.iter().flat_map(|sentence| &sentence.names.ordered).for_each(|name| names.insert(name));
         Statement { sentences, names }
     }
 
@@ -82,12 +78,12 @@ impl Statement {
 
     /// The names in lower case, in the order of the text.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.names.iter().map(String::as_str)
+        self.names.ordered.iter().map(String::as_str)
     }
 
     /// How the names of two texts differ.
     pub(super) fn compare_names(&self, other: &Statement) -> Names {
-        compare_names(&self.names, &other.names)
+        self.names.compare(&other.names)
     }
 
     /// The pairs of sentences of which each is the one nearest to the other, with their overlap, which is above 0.
@@ -116,19 +112,19 @@ pub struct Sentence {
     words: Vec<String>,
     stems: BTreeSet<String>,
     numbers: BTreeSet<String>,
-    /// Names in lower case, by first appearance.
-    names: Vec<String>,
+    names: NameList,
     denials: usize,
 }
 
 impl Sentence {
     fn new(text: &str) -> Sentence {
         let mut sentence = Sentence::default();
-        let tokens = tokens(text);
+        let mut tokens = tokens(text);
+        tokens.truncate(MAX_WORDS);
         tokens.iter().for_each(|token| sentence.take(token));
         let opening = tokens.first().map(|token| token.to_lowercase()).unwrap_or_default();
-        if sentence.names.len() > 1 && sentence.names[0] == opening && opens_as_noun(&opening) {
-            sentence.names.remove(0);
+        if sentence.names.ordered.len() > 1 && sentence.names.ordered[0] == opening && opens_as_noun(&opening) {
+            sentence.names.remove_first();
         }
         sentence
     }
@@ -160,7 +156,8 @@ impl Sentence {
     /// Whether a word of one, which the other lacks, is the opposite of such a word of the other.
     pub(super) fn has_opposite(&self, other: &Sentence) -> bool {
         let only = |a: &Sentence, b: &Sentence| -> Vec<String> {
-            a.words.iter().map(|word| stem(word).to_owned()).filter(|stem| !b.stems.contains(stem)).collect()
+            let stems = a.words.iter().map(|word| stem(word)).filter(|stem| has_opposites(stem));
+            stems.filter(|stem| !b.stems.contains(*stem)).map(str::to_owned).collect()
         };
         let (here, there) = (only(self, other), only(other, self));
         here.iter().any(|a| there.iter().any(|b| are_opposite(a, b)))
@@ -168,7 +165,7 @@ impl Sentence {
 
     /// How the names of two sentences differ.
     pub(super) fn compare_names(&self, other: &Sentence) -> Names {
-        compare_names(&self.names, &other.names)
+        self.names.compare(&other.names)
     }
 
     fn take(&mut self, token: &str) {
@@ -185,8 +182,8 @@ impl Sentence {
         if role != PartOfSpeech::Content {
             return;
         }
-        if token.chars().next().is_some_and(char::is_uppercase) && !self.names.contains(&lower) {
-            self.names.push(lower.clone());
+        if token.chars().next().is_some_and(char::is_uppercase) {
+            self.names.insert(&lower);
         }
         if self.stems.insert(stem(&lower).to_owned()) {
             self.words.push(lower);
@@ -205,13 +202,36 @@ pub(super) enum Names {
     OtherValue,
 }
 
-fn compare_names(here: &[String], there: &[String]) -> Names {
-    let new = |a: &[String], b: &[String]| a.iter().position(|name| !b.contains(name));
-    let (Some(first), Some(second)) = (new(here, there), new(there, here)) else { return Names::Compatible };
-    let shares = here.iter().any(|name| there.contains(name));
-    match (first, second, shares) {
-        (0, 0, _) | (_, _, false) => Names::OtherSubject,
-        _ => Names::OtherValue,
+/// Distinct names in lower case.
+#[derive(Clone, Debug, Default)]
+struct NameList {
+    /// Each name once, in the order of the text.
+    ordered: Vec<String>,
+    /// The same, so that a name is found in less time than the list takes.
+    sorted: BTreeSet<String>,
+}
+
+impl NameList {
+    fn insert(&mut self, name: &str) {
+        if !self.sorted.contains(name) {
+            self.sorted.insert(name.to_owned());
+            self.ordered.push(name.to_owned());
+        }
+    }
+
+    fn remove_first(&mut self) {
+        let first = self.ordered.remove(0);
+        self.sorted.remove(&first);
+    }
+
+    fn compare(&self, other: &NameList) -> Names {
+        let new = |a: &NameList, b: &NameList| a.ordered.iter().position(|name| !b.sorted.contains(name));
+        let (Some(first), Some(second)) = (new(self, other), new(other, self)) else { return Names::Compatible };
+        let shares = self.ordered.iter().any(|name| other.sorted.contains(name));
+        match (first, second, shares) {
+            (0, 0, _) | (_, _, false) => Names::OtherSubject,
+            _ => Names::OtherValue,
+        }
     }
 }
 

@@ -28,6 +28,9 @@ const VERSION: u32 = 1;
 const FILE_HEADER_BYTES: usize = 64;
 /// Longest segment that says that bytes are void.
 const MAX_VOID_BYTES: u64 = 64;
+/// Bytes of segments that are checked in vain, beside four times the length of the file, before the file counts as damaged: a file
+/// that was made for it would else cost the square of its length, and interrupted writes that later ones follow cost far less.
+const CHECKED_IN_VAIN: u64 = 64 << 20;
 /// Most values of a vector.
 const MAX_DIMS: u32 = 1 << 16;
 
@@ -65,6 +68,7 @@ impl Content {
         identity.copy_from_slice(&header[16..48]);
         let dims = dims as usize;
         let (mut segments, mut at, mut void_bytes) = (Vec::new(), FILE_HEADER_BYTES, 0);
+        let mut to_check = CHECKED_IN_VAIN + 4 * bytes.len() as u64;
         while at < bytes.len() {
             let defect = match segment::parse(&bytes.slice(at..bytes.len()), dims) {
                 Ok((Segment::Void(_), _)) => "a void that is none",
@@ -75,7 +79,7 @@ impl Content {
                 }
                 Err(defect) => defect,
             };
-            match behind(bytes, at, dims) {
+            match behind(bytes, at, dims, &mut to_check) {
                 Behind::Nothing => break,
                 Behind::EndOfVoid(next) => {
                     void_bytes += next - at;
@@ -96,16 +100,26 @@ enum Behind {
     Nothing,
     /// A segment that says that everything before it is void; it ends here.
     EndOfVoid(usize),
-    /// Another segment, so that the bytes at the place are damaged.
+    /// Another segment, so that the bytes at the place are damaged; or no bytes are left to check.
     Whole,
 }
 
-/// Looks behind `at`, in time that grows with the length of the file alone: once all headers together claim more bytes than the
-/// file has, the file was made to cost time, and counts as damaged.
-fn behind(bytes: &Bytes, at: usize, dims: usize) -> Behind {
+/// Looks behind `at`, where the caller found no segment. `to_check` holds the bytes that may still be checked in vain in the whole
+/// file, so that the time of all calls together grows with the length of the file alone.
+fn behind(bytes: &Bytes, at: usize, dims: usize, to_check: &mut u64) -> Behind {
+    // A segment that reaches beyond the file is refused by its header, at no cost.
+    let is_cut = |start: usize, length: u64| length > (bytes.len() - start) as u64;
+    let mut pays = |start: usize, length: u64| {
+        let rest = to_check.checked_sub(if is_cut(start, length) { 0 } else { length });
+        *to_check = rest.unwrap_or(0);
+        rest.is_some()
+    };
+    let own_length = Header::parse(&bytes[at..]).map_or(0, |header| header.length);
+    if !pays(at, own_length) {
+        return Behind::Whole;
+    }
     // Inside of an interrupted segment lie texts, and no segments but the one that says that it is void.
-    let own_end = Header::parse(&bytes[at..]).map_or(0, |header| header.length).saturating_add(at as u64);
-    let mut to_check = bytes.len() as u64;
+    let own_end = own_length.saturating_add(at as u64);
     for start in (at + ALIGN..bytes.len().saturating_sub(HEADER_BYTES)).step_by(ALIGN) {
         let Ok(header) = Header::parse(&bytes[start..]) else { continue };
         let parse = || segment::parse(&bytes.slice(start..bytes.len()), dims);
@@ -118,9 +132,7 @@ fn behind(bytes: &Bytes, at: usize, dims: usize) -> Behind {
         if (start as u64) < own_end {
             continue;
         }
-        let Some(rest) = to_check.checked_sub(header.length) else { return Behind::Whole };
-        to_check = rest;
-        if parse().is_ok() {
+        if !pays(start, header.length) || parse().is_ok() {
             return Behind::Whole;
         }
     }

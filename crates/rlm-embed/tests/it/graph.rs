@@ -82,6 +82,14 @@ fn chunks_are_compared_sentence_by_sentence() {
     assert_eq!(relation(subjects.0, subjects.1), Relation::Unrelated, "other names, other subjects");
     let long = "Orra is not open. ".repeat(100_000);
     assert_eq!(relation(&long, &long), Relation::Agrees, "a hostile text costs bounded time");
+    // A sentence is compared by its first 256 words: 252 of these, and a denial in front of or behind the bound.
+    let words: Vec<String> = (0..252).map(|n| format!("Name{}x", n)).collect();
+    let sentence = |end: &str| format!("Orra is {} {end}.", words.join(" "));
+    assert_eq!(relation(&sentence("open"), &sentence("not open")), negation);
+    assert_eq!(relation(&sentence("wide open"), &sentence("wide open not")), Relation::Agrees);
+    let names = |letter: char| (0..200_000).map(|n| format!("{letter}{n} ")).collect::<String>();
+    let (one, other) = (Statement::new(&names('A')), Statement::new(&names('B')));
+    assert_eq!((one.names().count(), other.names().count()), (256, 256), "one long sentence");
 }
 
 /// Answers to a question tell what words and vectors do not, and the graph has an edge for each relation.

@@ -267,16 +267,58 @@ fn a_file_of_nested_headers_is_refused_in_linear_time() {
     let total: usize = 8 << 20;
     bytes.extend([0; 16]);
     while bytes.len() + 32 <= total {
-        let body = (total - bytes.len() - 32) as u64;
-        let mut header = b"SEGM\x01\0\0\0".to_vec();
-        header.extend(body.to_le_bytes());
-        header.extend([1, 0, 0, 0, 9, 9, 9, 9, 0, 0, 0, 0]);
-        header.extend(crc32(&header).to_le_bytes());
-        bytes.extend(header);
+        let rest = total - bytes.len() - 32;
+        bytes.extend(segment_header(1, rest, 0x0909_0909));
     }
+    // A header that claims more than the file has costs nothing.
+    bytes.resize(total, 0);
     fs::write(&path, bytes).unwrap();
     let opened = FlatNeighborStore::open(&path, pool());
     assert!(matches!(opened, Err(Error::Index(IndexError::Damaged { .. }))));
+}
+
+/// The same headers, each with a segment behind it that declares it void: the file would be read in the square of its length. The
+/// header stands behind other bytes, or where a segment is looked for.
+#[test]
+fn a_file_of_nested_headers_and_voids_is_refused_in_linear_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = index(dir.path());
+    FlatNeighborStore::open_or_create(&path, 3, IDENTITY, pool()).unwrap();
+    let start = fs::read(&path).unwrap();
+    let file = |filling: usize, total: usize| {
+        let mut bytes = start.clone();
+        while bytes.len() + filling + 80 <= total {
+            let mut void = (bytes.len() as u64).to_le_bytes().to_vec();
+            void.extend([0; 8]);
+            bytes.extend(vec![0; filling]);
+            let rest = total - bytes.len() - 32;
+            bytes.extend(segment_header(1, rest / 16 * 16, 0x0909_0909));
+            bytes.extend(segment_header(3, void.len(), crc32(&void)));
+            bytes.extend(void);
+        }
+        bytes.resize(total, 0);
+        bytes
+    };
+    for filling in [0, 16] {
+        fs::write(&path, file(filling, 1 << 20)).unwrap();
+        let opened = FlatNeighborStore::open(&path, pool());
+        assert!(matches!(opened, Err(Error::Index(IndexError::Damaged { .. }))), "{filling}");
+        // A few interrupted writes look the same and are no damage.
+        fs::write(&path, file(filling, 1000)).unwrap();
+        assert_eq!(FlatNeighborStore::open(&path, pool()).unwrap().void_bytes(), 1000 - 64, "{filling}");
+    }
+}
+
+/// The header of a segment of one chunk.
+fn segment_header(kind: u8, body: usize, body_crc: u32) -> Vec<u8> {
+    let mut header = b"SEGM".to_vec();
+    header.extend([kind, 0, 0, 0]);
+    header.extend((body as u64).to_le_bytes());
+    header.extend([1, 0, 0, 0]);
+    header.extend(body_crc.to_le_bytes());
+    header.extend([0; 4]);
+    header.extend(crc32(&header).to_le_bytes());
+    header
 }
 
 /// CRC-32 bit by bit.

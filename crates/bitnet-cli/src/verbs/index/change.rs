@@ -22,8 +22,10 @@ const BATCH: usize = 32;
 /// Make an index of texts, or continue to make one.
 ///
 /// A text file is cut into paragraphs; a file that ends in .jsonl has an object with `text` and, if wanted, `id` and `source` per
-/// line. Chunks that are in the index already are left as they are, those with another text are replaced, and those that a file has
-/// no longer are removed.
+/// line. Chunks that are in the index already are left as they are, and those with another text are replaced. A chunk without an id of
+/// its own gets the id FILE#N. Chunks with such an id that FILE has no longer are removed; those of lines that name their own id or
+/// source are not. Texts from standard input (`-`) get the ids stdin#N: a later input replaces those with the same number, and removes
+/// none.
 #[derive(clap::Args)]
 pub(crate) struct BuildArgs {
     /// File that holds the index
@@ -32,7 +34,10 @@ pub(crate) struct BuildArgs {
     texts: TextArgs,
 }
 
-/// Add texts to an index, as `build` does, which also makes one.
+/// Add texts to an index.
+///
+/// Does what `build` does, but makes no index. Chunks with an id FILE#N that FILE has no longer are removed, but none from standard
+/// input, whose ids are stdin#N: a later input replaces those with the same number.
 #[derive(clap::Args)]
 pub(crate) struct AddArgs {
     /// The index file, which must exist
@@ -137,13 +142,17 @@ fn change(index: &Path, args: &TextArgs, may_create: bool) -> Result<()> {
     ))
 }
 
-/// Ids of the chunks whose source is one of the files and that are in none of them now.
+/// Ids of the chunks that were made of one of the files, as their ids and sources show, and that are in none of them now. Standard
+/// input is another text each time, so that nothing of it is gone.
 fn gone(store: &FlatNeighborStore, files: &[String], pieces: &[Piece]) -> Vec<String> {
-    let sources: HashSet<&str> = files.iter().map(|file| source_of(file)).collect();
+    let files: HashSet<&str> = files.iter().map(String::as_str).filter(|file| *file != "-").collect();
     let ids: HashSet<&str> = pieces.iter().map(|(id, ..)| id.as_str()).collect();
+    let is_of_file = |chunk: &NewChunk<'_>| {
+        let file = chunk.id.rsplit_once('#').filter(|(_, n)| n.parse::<usize>().is_ok()).map(|(file, _)| file);
+        file == Some(chunk.source) && files.contains(chunk.source)
+    };
     let chunks = store.live_rows().map(|row| store.chunk(row));
-    let gone = chunks.filter(|chunk| sources.contains(chunk.source) && !ids.contains(chunk.id));
-    gone.map(|chunk| chunk.id.to_owned()).collect()
+    chunks.filter(|chunk| is_of_file(chunk) && !ids.contains(chunk.id)).map(|chunk| chunk.id.to_owned()).collect()
 }
 
 /// Says what an interrupted write left in the file.
@@ -180,7 +189,7 @@ fn read_all(files: &[String], chunk_words: usize) -> Result<Vec<Piece>> {
     Ok(pieces)
 }
 
-/// Id, source and text of the chunks of a file.
+/// Id, source and text of the chunks of a file; see [`gone`] for the ids.
 fn read(file: &str, chunk_words: usize) -> Result<Vec<Piece>> {
     let text = load::read_text(file)?;
     let source = source_of(file);
