@@ -4,6 +4,7 @@ mod calls;
 pub(crate) mod chat;
 pub(crate) mod completions;
 pub(crate) mod embeddings;
+mod envelope;
 pub(crate) mod messages;
 pub(crate) mod models;
 mod prompts;

@@ -1,6 +1,7 @@
 //! Requests that run: company, cancellation, full queues, the end of the server.
 
 use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -47,13 +48,9 @@ fn a_client_that_leaves_frees_its_slot() {
     let server = Server::start(&["--slots", "1", "-c", "4096"]);
     for stream in [true, false] {
         for wait_for_bytes in [true, false] {
-            let mut request = body(&"The ferry leaves the harbor. ".repeat(40), 4000);
+            let mut request = without_end(&server, body(&"The ferry leaves the harbor. ".repeat(40), 4000));
             request["stream"] = stream.into();
-            // Loops would end it early.
-            request["temperature"] = json!(2.0);
-            let mut socket = server.connect();
-            let bytes = server.request("POST", "/v1/completions", &[], request.to_string().as_bytes());
-            socket.write_all(&bytes).unwrap();
+            let mut socket = begin(&server, "/v1/completions", &request);
             until(&server, "bitnet_requests_running", 1.0);
             if stream && wait_for_bytes {
                 socket.read_exact(&mut [0; 600]).unwrap();
@@ -68,24 +65,43 @@ fn a_client_that_leaves_frees_its_slot() {
     until(&server, "bitnet_answer_total{finish=\"cancelled\"}", 4.0);
 }
 
+/// Sends a request, and leaves its reply on the socket.
+fn begin(server: &Server, route: &str, body: &Value) -> TcpStream {
+    let mut socket = server.connect();
+    socket.write_all(&server.request("POST", route, &[], body.to_string().as_bytes())).unwrap();
+    socket
+}
+
+/// The request with an answer that neither a stop token nor a loop ends.
+fn without_end(server: &Server, mut request: Value) -> Value {
+    let stops = json!({"content": "<|endoftext|><|user|><|observation|>", "parse_special": true});
+    let stops = server.post("/tokenize", &stops).json();
+    let stops = stops["tokens"].as_array().unwrap().iter().map(|token| (token.to_string(), json!(-100)));
+    request["logit_bias"] = Value::Object(stops.collect());
+    request["temperature"] = json!(2.0);
+    request
+}
+
+/// A request for a stream of so many tokens, and its socket once it is running.
+fn long_answer(server: &Server, tokens: usize) -> (Value, TcpStream) {
+    let messages = [json!({"role": "user", "content": "The ferry"})];
+    let request = without_end(server, json!({"messages": messages, "max_tokens": tokens, "stream": true}));
+    let running = begin(server, "/v1/chat/completions", &request);
+    until(server, "bitnet_requests_running", 1.0);
+    (request, running)
+}
+
 #[test]
 fn a_full_queue_tells_when_to_come_back() {
     let server = Server::start(&["--slots", "1", "--queue", "1", "-c", "4096"]);
-    let mut request = body("The ferry", 4000);
-    request["stream"] = true.into();
-    request["temperature"] = json!(2.0);
-    let bytes = server.request("POST", "/v1/completions", &[], request.to_string().as_bytes());
-    let mut running = server.connect();
-    running.write_all(&bytes).unwrap();
-    until(&server, "bitnet_requests_running", 1.0);
-    let mut waiting = server.connect();
-    waiting.write_all(&bytes).unwrap();
+    let (request, running) = long_answer(&server, 4000);
+    let mut waiting = begin(&server, "/v1/chat/completions", &request);
     until(&server, "bitnet_requests_waiting", 1.0);
     // The headers of the one that waits are there already, and pings follow.
     let mut head = [0; 15];
     waiting.read_exact(&mut head).unwrap();
     assert_eq!(&head, b"HTTP/1.1 200 OK");
-    let refused = server.post("/v1/completions", &request);
+    let refused = server.post("/v1/chat/completions", &request);
     assert_eq!((refused.status, &refused.json()["error"]["type"]), (429, &json!("rate_limit_error")));
     let seconds: u64 = refused.header("retry-after").unwrap().parse().unwrap();
     assert!((1..=60).contains(&seconds));
@@ -99,17 +115,11 @@ fn a_full_queue_tells_when_to_come_back() {
 #[test]
 fn sigterm_finishes_what_runs_and_refuses_the_rest() {
     let mut server = Server::start(&["--slots", "1", "-c", "4096"]);
-    let mut request = body("The ferry", 2000);
-    request["stream"] = true.into();
-    request["temperature"] = json!(2.0);
-    let bytes = server.request("POST", "/v1/completions", &[], request.to_string().as_bytes());
-    let mut running = server.connect();
-    running.write_all(&bytes).unwrap();
-    until(&server, "bitnet_requests_running", 1.0);
+    let (request, mut running) = long_answer(&server, 2000);
     terminate(&server);
     let begun = Instant::now();
     loop {
-        let reply = server.post("/v1/completions", &request);
+        let reply = server.post("/v1/chat/completions", &request);
         if reply.status == 503 {
             assert_eq!(reply.json()["error"]["type"], "overloaded_error");
             assert!(reply.header("retry-after").is_some());
@@ -129,26 +139,12 @@ fn terminate(server: &Server) {
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
 }
 
-/// Sends a request, and leaves its reply on the socket.
-#[cfg(unix)]
-fn begin(server: &Server, route: &str, body: &Value) -> std::net::TcpStream {
-    let mut socket = server.connect();
-    socket.write_all(&server.request("POST", route, &[], body.to_string().as_bytes())).unwrap();
-    socket
-}
-
 #[cfg(unix)]
 #[test]
 fn the_end_of_the_server_is_told_to_those_that_wait() {
     let mut server = Server::start(&["--slots", "1", "-c", "4096", "--drain-time", "0"]);
     let chat = |stream: bool| json!({"messages": [{"role": "user", "content": "The ferry"}], "stream": stream, "max_tokens": 4000});
-    let mut running = begin(&server, "/v1/chat/completions", &{
-        let mut body = chat(true);
-        // Loops would end it early.
-        body["temperature"] = json!(2.0);
-        body
-    });
-    until(&server, "bitnet_requests_running", 1.0);
+    let (_, mut running) = long_answer(&server, 4000);
     let waiting = [
         ("/v1/chat/completions", chat(true)),
         ("/v1/messages", chat(true)),

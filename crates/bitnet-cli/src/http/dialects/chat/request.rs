@@ -6,26 +6,21 @@ use moe_runtime::{ChatRequest, ToolSchemas};
 use serde_json::{Value, json};
 
 use super::super::calls;
+use super::super::envelope::Envelope;
 use super::super::sampling::{effort_tokens, loops, rules, sampling};
 use super::super::unix_s;
 use crate::http::answer::{Order, Rules};
 use crate::http::app::App;
 use crate::http::engine::{Engine, off_thread};
 use crate::http::failure::Failure;
-use crate::http::ids::Ids;
 use crate::http::request::{Asked, Fields};
 
 /// The shape of an answer.
 #[derive(Clone, Debug)]
 pub(super) struct Shape {
-    pub(super) id: String,
-    pub(super) created_s: u64,
-    pub(super) model: String,
-    pub(super) fingerprint: String,
+    pub(super) envelope: Envelope,
     pub(super) choices: usize,
     pub(super) stream: bool,
-    /// Whether a stream ends with a chunk of the usage.
-    pub(super) include_usage: bool,
     /// Whether tokens have scores.
     pub(super) logprobs: bool,
     /// Whether a stream tells how much of the prompt is read.
@@ -42,17 +37,10 @@ pub(super) async fn read(app: &App, asked: &Asked) -> Result<(Vec<Order>, Shape)
         Some(tokens) => tokens,
         None => fields.count("max_tokens", 0..=usize::MAX)?.unwrap_or(most),
     };
-    let stream = fields.flag("stream")?.unwrap_or(false);
-    let stream_options = fields.object("stream_options")?;
-    let include_usage = stream_options.is_some_and(|options| options.get("include_usage") == Some(&Value::Bool(true)));
     let shape = Shape {
-        id: Ids::make("chatcmpl-"),
-        created_s: unix_s(),
-        model: engine.facts.id.clone(),
-        fingerprint: engine.facts.fingerprint(),
+        envelope: Envelope::new(fields, engine, "chatcmpl-", choices)?,
         choices,
-        stream,
-        include_usage,
+        stream: fields.flag("stream")?.unwrap_or(false),
         logprobs: logprobs(fields)?.is_some(),
         return_progress: fields.flag("return_progress")?.unwrap_or(false),
     };

@@ -6,10 +6,12 @@ use moe_runtime::{JobStart, OutputEvent, ToolCall};
 use serde_json::{Value, json};
 
 use super::request::Shape;
-use crate::http::answer::{Ending, Happening, Score, total_usage};
+use crate::http::answer::{Ending, Happening, Score};
 use crate::http::failure::Vendor;
 use crate::http::ids::Ids;
 use crate::http::stream::{Encoder, Frames};
+
+const OBJECT: &str = "chat.completion.chunk";
 
 pub(super) struct ChunkWriter {
     shape: Shape,
@@ -23,18 +25,7 @@ impl ChunkWriter {
     }
 
     fn chunk(&self, choices: Value) -> Value {
-        let mut chunk = json!({
-            "id": self.shape.id,
-            "object": "chat.completion.chunk",
-            "created": self.shape.created_s,
-            "model": self.shape.model,
-            "system_fingerprint": self.shape.fingerprint,
-            "choices": choices,
-        });
-        if self.shape.include_usage {
-            chunk["usage"] = Value::Null;
-        }
-        chunk
+        self.shape.envelope.chunk(OBJECT, choices)
     }
 
     fn delta(&self, choice: usize, delta: Value, out: &mut Frames) {
@@ -113,9 +104,7 @@ impl Encoder for ChunkWriter {
     }
 
     fn finish(&mut self, out: &mut Frames) {
-        if self.shape.include_usage {
-            let mut chunk = self.chunk(json!([]));
-            chunk["usage"] = total_usage(&self.endings, self.shape.choices).openai();
+        if let Some(chunk) = self.shape.envelope.usage_chunk(OBJECT, self.endings.iter()) {
             out.data(&chunk);
         }
         out.text("[DONE]");

@@ -4,26 +4,13 @@ use moe_runtime::ToolCall;
 use serde_json::{Value, json};
 
 use super::request::Shape;
-use crate::http::answer::{Score, Whole, total_usage};
+use crate::http::answer::{Score, Whole};
 use crate::http::ids::Ids;
 
 pub(super) fn completion(shape: &Shape, answers: &[Whole]) -> Value {
-    let choices: Vec<Value> =
+    let choices: Value =
         answers.iter().enumerate().map(|(index, answer)| choice(index, answer, shape.logprobs)).collect();
-    let usage = total_usage(answers.iter().map(|answer| &answer.ending), shape.choices);
-    let mut object = json!({
-        "id": shape.id,
-        "object": "chat.completion",
-        "created": shape.created_s,
-        "model": shape.model,
-        "system_fingerprint": shape.fingerprint,
-        "choices": choices,
-        "usage": usage.openai(),
-    });
-    if let [answer] = answers {
-        object["timings"] = answer.ending.timings();
-    }
-    object
+    shape.envelope.whole("chat.completion", choices, answers)
 }
 
 fn choice(index: usize, answer: &Whole, with_scores: bool) -> Value {

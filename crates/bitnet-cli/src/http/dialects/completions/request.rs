@@ -1,16 +1,14 @@
 //! From the fields of a request to orders and the shape of their answers.
 
 use moe_runtime::{ControlTokens, OutputStart};
-use serde_json::Value;
 
+use super::super::envelope::Envelope;
 use super::super::prompts::{Written, prompts};
 use super::super::sampling::{loops, rules, sampling};
-use super::super::unix_s;
 use crate::http::answer::Order;
 use crate::http::app::App;
 use crate::http::engine::{Engine, Prompt, off_thread};
 use crate::http::failure::Failure;
-use crate::http::ids::Ids;
 use crate::http::request::Asked;
 
 /// Tokens of an answer where the request does not say, as in OpenAI's API.
@@ -19,16 +17,10 @@ const DEFAULT_TOKENS: usize = 16;
 /// The shape of an answer.
 #[derive(Clone, Debug)]
 pub(super) struct Shape {
-    pub(super) id: String,
-    pub(super) created_s: u64,
-    pub(super) model: String,
-    pub(super) fingerprint: String,
+    pub(super) envelope: Envelope,
     pub(super) stream: bool,
-    pub(super) include_usage: bool,
     /// Whether tokens have scores.
     pub(super) logprobs: bool,
-    /// Answers to each prompt.
-    pub(super) per_prompt: usize,
     /// The prompt of each answer where it is part of the answer.
     pub(super) echoes: Vec<Option<Echo>>,
 }
@@ -55,7 +47,6 @@ pub(super) async fn read(app: &App, asked: &Asked) -> Result<(Vec<Order>, Shape)
     let echo = fields.flag("echo")?.unwrap_or(false);
     let logprobs = fields.count("logprobs", 0..=20)?;
     let rules = rules(fields, engine)?;
-    let stream_options = fields.object("stream_options")?;
     let written = prompts(fields, "prompt")?;
     let prompts: Vec<(Prompt, Echo)> =
         off_thread(engine, move |engine| written.into_iter().map(|p| prompt(engine, p)).collect()).await?;
@@ -76,14 +67,9 @@ pub(super) async fn read(app: &App, asked: &Asked) -> Result<(Vec<Order>, Shape)
         echoes.extend(std::iter::repeat_n(echo.then_some(echoed), n));
     }
     let shape = Shape {
-        id: Ids::make("cmpl-"),
-        created_s: unix_s(),
-        model: engine.facts.id.clone(),
-        fingerprint: engine.facts.fingerprint(),
+        envelope: Envelope::new(fields, engine, "cmpl-", n)?,
         stream: fields.flag("stream")?.unwrap_or(false),
-        include_usage: stream_options.is_some_and(|options| options.get("include_usage") == Some(&Value::Bool(true))),
         logprobs: logprobs.is_some(),
-        per_prompt: n,
         echoes,
     };
     Ok((orders, shape))

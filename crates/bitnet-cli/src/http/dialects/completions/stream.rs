@@ -4,9 +4,11 @@ use moe_runtime::OutputEvent;
 use serde_json::{Value, json};
 
 use super::request::Shape;
-use crate::http::answer::{Ending, Happening, ScoreLists, total_usage};
+use crate::http::answer::{Ending, Happening, ScoreLists};
 use crate::http::failure::Vendor;
 use crate::http::stream::{Encoder, Frames};
+
+const OBJECT: &str = "text_completion";
 
 pub(super) struct ChunkWriter {
     shape: Shape,
@@ -22,18 +24,7 @@ impl ChunkWriter {
     }
 
     fn chunk(&self, choices: Value) -> Value {
-        let mut chunk = json!({
-            "id": self.shape.id,
-            "object": "text_completion",
-            "created": self.shape.created_s,
-            "model": self.shape.model,
-            "system_fingerprint": self.shape.fingerprint,
-            "choices": choices,
-        });
-        if self.shape.include_usage {
-            chunk["usage"] = Value::Null;
-        }
-        chunk
+        self.shape.envelope.chunk(OBJECT, choices)
     }
 
     /// A chunk of text, with the scores that came since the last one where `scored`.
@@ -85,9 +76,7 @@ impl Encoder for ChunkWriter {
     }
 
     fn finish(&mut self, out: &mut Frames) {
-        if self.shape.include_usage {
-            let mut chunk = self.chunk(json!([]));
-            chunk["usage"] = total_usage(self.endings.iter().flatten(), self.shape.per_prompt).openai();
+        if let Some(chunk) = self.shape.envelope.usage_chunk(OBJECT, self.endings.iter().flatten()) {
             out.data(&chunk);
         }
         out.text("[DONE]");

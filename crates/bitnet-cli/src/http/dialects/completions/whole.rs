@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::request::{Echo, Shape};
-use crate::http::answer::{ScoreLists, Whole, total_usage};
+use crate::http::answer::{ScoreLists, Whole};
 
 pub(super) fn completion(shape: &Shape, answers: &[Whole]) -> Value {
     let choice = |(index, (answer, echo)): (usize, (&Whole, &Option<Echo>))| {
@@ -15,21 +15,8 @@ pub(super) fn completion(shape: &Shape, answers: &[Whole]) -> Value {
             "finish_reason": answer.ending.finish.openai(),
         })
     };
-    let choices: Vec<Value> = answers.iter().zip(&shape.echoes).enumerate().map(choice).collect();
-    let usage = total_usage(answers.iter().map(|answer| &answer.ending), shape.per_prompt);
-    let mut object = json!({
-        "id": shape.id,
-        "object": "text_completion",
-        "created": shape.created_s,
-        "model": shape.model,
-        "system_fingerprint": shape.fingerprint,
-        "choices": choices,
-        "usage": usage.openai(),
-    });
-    if let [answer] = answers {
-        object["timings"] = answer.ending.timings();
-    }
-    object
+    let choices: Value = answers.iter().zip(&shape.echoes).enumerate().map(choice).collect();
+    shape.envelope.whole("text_completion", choices, answers)
 }
 
 /// The scores of an answer, behind those of the prompt that is part of it.
