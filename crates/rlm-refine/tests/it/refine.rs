@@ -1,25 +1,26 @@
 //! Runs that refine a student: what they change, what survives a stop, what they refuse.
 
-use std::collections::BTreeMap;
+mod refusals;
+mod routers;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use gguf_bitnet::{Array, GgufFile, GgufWriter, TensorInfo, TensorSource, TensorType, Value};
+use gguf_bitnet::{Array, GgufFile, TensorSource};
 use moe_runtime::ModelFiles;
 use rlm_refine::ptq::{CALIBRATION_SPANS, Calibration, NamedText, WindowOptions};
 use rlm_refine::train::ops::loss::Target;
 use rlm_refine::train::optim::{Optimizer, OptimizerOptions};
 use rlm_refine::train::{
-    Group, LossOptions, LossScale, OnRefineProgress, RefineProgress, RefineReport, Refiner, RouterLabels, RouterMethod,
-    Targets, TrainModel, TrainOptions, rate_factor, repair_routers,
+    Group, LossOptions, LossScale, OnRefineProgress, RefineProgress, RefineReport, Refiner, RouterMethod, Targets,
+    TrainModel, TrainOptions, rate_factor,
 };
 use rlm_refine::{Method, Preset, QuantizeOptions, Quantizer, Recipe};
-use ternary_core::{Bytes, Rounding};
+use ternary_core::Rounding;
 use tl_kernels::Pool;
 
 use crate::events::events;
-use crate::students::student;
 
 /// The mini teacher of the fixtures, its student by least squares, and short windows.
 struct Pair {
@@ -347,137 +348,6 @@ fn a_run_that_was_killed_while_it_was_committed_reports_its_steps_and_writes_its
 }
 
 #[test]
-fn a_log_that_would_replace_a_model_or_the_output_is_refused() {
-    let pair = pair();
-    let dir = tempfile::tempdir().unwrap();
-    let student = ModelFiles::open(&pair.student).unwrap();
-    let out = dir.path().join("refined.gguf");
-    let pool = Pool::serial();
-    let before = std::fs::read(&pair.student).unwrap();
-    // The curve of `refined.jsonl` would lie at `refined.svg`.
-    let curve = dir.path().join("refined.svg");
-    for (log, out) in [(&pair.student, &out), (&out, &out), (&curve, &out), (&dir.path().join("refined.jsonl"), &curve)]
-    {
-        let refiner = Refiner::new(&student, &pair.teacher, &pair.calibration, options(), &pool);
-        let error = refiner.run(out, true, Some(log), &mut |_| {}).unwrap_err();
-        assert!(error.to_string().contains("choose another name for the log"), "{error}");
-    }
-    assert!(std::fs::read(&pair.student).unwrap() == before);
-}
-
-/// A copy of a student whose tensor `name` has another type, with zeros as its bytes.
-fn with_type(student: &Path, name: &str, ty: TensorType) -> PathBuf {
-    let file = GgufFile::open(student).unwrap();
-    let tensors = file.tensors().iter().enumerate().map(|(i, info)| {
-        if info.name != name {
-            return (info.clone(), file.bytes(i).unwrap());
-        }
-        let bytes = ty.tensor_bytes(&info.shape).unwrap();
-        (TensorInfo { ty, bytes, ..info.clone() }, Bytes::from(vec![0; usize::try_from(bytes).unwrap()]))
-    });
-    let out = student.with_extension(format!("{}.gguf", ty.name()));
-    GgufWriter::write_file(&out, file.metadata(), &tensors.collect::<Vec<_>>()).unwrap();
-    out
-}
-
-#[test]
-fn types_that_are_not_written_are_refused_before_the_job_starts() {
-    let dir = tempfile::tempdir().unwrap();
-    let pair = pair();
-    let i2_s = ModelFiles::open(&fixtures::path("goldens/bitnet-i2s/model.gguf")).unwrap();
-    let q4_0 = ModelFiles::open(&with_type(&pair.student, "output.weight", TensorType::Q4_0)).unwrap();
-    let cases = [
-        (&i2_s, &i2_s, Group::Scales, "I2_S"),
-        (&i2_s, &i2_s, Group::LatentTrits, "I2_S"),
-        (&q4_0, &pair.teacher, Group::Head, "read but not written"),
-    ];
-    for (student, teacher, group, expected) in cases {
-        let out = dir.path().join("refined.gguf");
-        let options = TrainOptions { groups: vec![group], ..options() };
-        let pool = Pool::serial();
-        let refiner = Refiner::new(student, teacher, &pair.calibration, options, &pool);
-        let error = refiner.run(&out, false, None, &mut |_| {}).unwrap_err().to_string();
-        assert!(error.contains(expected) && error.contains("--train"), "{error}");
-        assert!(!out.with_extension("gguf.partial").exists());
-    }
-}
-
-#[test]
-fn routers_of_types_that_no_repair_writes_are_refused_before_the_job_starts() {
-    let dir = tempfile::tempdir().unwrap();
-    let pair = pair();
-    let out = dir.path().join("refined.gguf");
-    let pool = Pool::serial();
-    let teacher = TrainModel::new(&pair.teacher, &[], &pool).unwrap();
-    let windows = pair.calibration.windows();
-    for ty in [TensorType::Q4_0, TensorType::Tq2_0] {
-        let student = ModelFiles::open(&with_type(&pair.student, "blk.1.ffn_gate_inp.weight", ty)).unwrap();
-        let options = TrainOptions { repair: Some(RouterMethod::Ridge), groups: vec![Group::Norms], ..options() };
-        let refiner = Refiner::new(&student, &pair.teacher, &pair.calibration, options, &pool);
-        let error = refiner.run(&out, false, None, &mut |_| panic!("nothing is read")).unwrap_err().to_string();
-        assert!(error.contains("`blk.1.ffn_gate_inp.weight`") && error.contains(ty.name()), "{error}");
-        assert!(error.contains("--repair-routers") && !out.with_extension("gguf.partial").exists(), "{error}");
-        let mut model = TrainModel::new(&student, &[], &pool).unwrap();
-        let windows = [&windows[..1], &windows[1..2]];
-        let repaired = repair_routers(&mut model, &teacher, windows, RouterMethod::Ridge, RouterLabels::Teacher);
-        assert_eq!(repaired.unwrap_err().to_string(), error);
-    }
-}
-
-#[test]
-fn without_held_out_windows_no_router_is_repaired_and_no_figure_is_made_up() {
-    let dir = tempfile::tempdir().unwrap();
-    let few = pair_of(2000, 240);
-    assert!(few.calibration.windows().len() < 13);
-    let out = dir.path().join("refined.gguf");
-    let repair = TrainOptions { repair: Some(RouterMethod::Ridge), ..options() };
-    let error = run(&few, repair, &out, &mut |_| panic!("nothing is read")).unwrap_err().to_string();
-    assert!(error.contains("give at least 13") && !out.with_extension("gguf.partial").exists(), "{error}");
-
-    let report = run(&few, TrainOptions { steps: 1, ..options() }, &out, &mut |_| {}).unwrap();
-    assert_eq!(report.held_out_kl, [None, None]);
-    let log = std::fs::read_to_string(out.with_extension("jsonl")).unwrap();
-    assert!(log.lines().count() == 1 && log.contains(r#""step":1"#) && !log.contains("held_out_kl"), "{log}");
-}
-
-#[test]
-fn a_teacher_that_chooses_another_number_of_experts_is_refused() {
-    let pair = pair();
-    let dir = tempfile::tempdir().unwrap();
-    let file = GgufFile::open(&pair.student).unwrap();
-    let mut metadata = file.metadata().clone();
-    let key = metadata.iter().map(|(key, _)| key.to_owned()).find(|key| key.ends_with(".expert_used_count")).unwrap();
-    metadata.insert(&key, 1u32);
-    let tensors = file.tensors().iter().enumerate().map(|(i, info)| (info.clone(), file.bytes(i).unwrap()));
-    let other = dir.path().join("other.gguf");
-    GgufWriter::write_file(&other, &metadata, &tensors.collect::<Vec<_>>()).unwrap();
-    let other = Pair { teacher: ModelFiles::open(&other).unwrap(), ..pair };
-    let error = run(&other, options(), &dir.path().join("refined.gguf"), &mut |_| {}).unwrap_err();
-    assert!(error.to_string().contains("differ in number of experts per token: 1 and 2"), "{error}");
-}
-
-#[test]
-fn a_teacher_with_another_meaning_of_a_token_is_refused() {
-    let pair = pair();
-    let dir = tempfile::tempdir().unwrap();
-    let out = dir.path().join("refined.gguf");
-    let file = GgufFile::open(&pair.student).unwrap();
-    let mut metadata = file.metadata().clone();
-    let Some(Array::String(tokens)) = metadata.array("tokenizer.ggml.tokens").unwrap() else { panic!("a vocabulary") };
-    let mut tokens = tokens.clone();
-    tokens.swap(700, 701);
-    metadata.insert("tokenizer.ggml.tokens", Value::Array(Array::String(tokens)));
-    let tensors = file.tensors().iter().enumerate().map(|(i, info)| (info.clone(), file.bytes(i).unwrap()));
-    let other = dir.path().join("other.gguf");
-    GgufWriter::write_file(&other, &metadata, &tensors.collect::<Vec<_>>()).unwrap();
-    let (student, teacher) = (ModelFiles::open(&pair.student).unwrap(), ModelFiles::open(&other).unwrap());
-    let pool = Pool::serial();
-    let refiner = Refiner::new(&student, &teacher, &pair.calibration, options(), &pool);
-    let error = refiner.run(&out, false, None, &mut |_| {}).unwrap_err();
-    assert!(error.to_string().contains("differ in token 700"), "{error}");
-}
-
-#[test]
 fn the_gradient_of_a_step_does_not_depend_on_how_its_windows_are_cut_into_passes() {
     let pair = pair();
     let pool = Pool::new(2).unwrap();
@@ -497,83 +367,4 @@ fn the_gradient_of_a_step_does_not_depend_on_how_its_windows_are_cut_into_passes
     let (whole, cut) = (gradient(&[&windows]), gradient(&[&windows[..1], &windows[1..]]));
     let largest = whole.iter().fold(0.0f32, |m, d| m.max(d.abs()));
     assert!(whole.iter().zip(&cut).all(|(a, b)| (a - b).abs() < 1e-4 * largest) && largest > 0.0);
-}
-
-#[test]
-fn what_cannot_be_trained_is_refused() {
-    let pair = pair();
-    let dir = tempfile::tempdir().unwrap();
-    let out = dir.path().join("refined.gguf");
-    let pool = Pool::serial();
-    let refuse = |student: &Path, groups: Vec<Group>, out: &Path, expected: &str| {
-        let files = ModelFiles::open(student).unwrap();
-        let options = TrainOptions { groups, ..options() };
-        let refiner = Refiner::new(&files, &pair.teacher, &pair.calibration, options, &pool);
-        let error = refiner.run(out, true, None, &mut |_| {}).unwrap_err().to_string();
-        assert!(error.contains(expected), "{error}");
-    };
-    refuse(&pair.student, vec![Group::Scales], &pair.student, "belongs to the model");
-    refuse(&fixtures::path("craftsman-mini"), vec![Group::Norms], &out, "no GGUF of one file");
-    refuse(&fixtures::path("craftsman-mini"), vec![Group::Scales], &out, "no weights of the groups");
-    let other = student(dir.path());
-    refuse(&other, vec![Group::Scales], &out, "differ in number of layers: 5 and 2");
-    assert!(!out.exists() && !dir.path().join("refined.gguf.partial").exists());
-}
-
-#[test]
-fn routers_are_repaired_towards_the_teacher_and_only_they_change() {
-    let pair = pair_of(60_000, 6000);
-    let dir = tempfile::tempdir().unwrap();
-    let out = dir.path().join("repaired.gguf");
-    for method in RouterMethod::ALL {
-        let mut report = None;
-        let options = TrainOptions { groups: Vec::new(), steps: 0, repair: Some(method), ..options() };
-        let student = ModelFiles::open(&pair.student).unwrap();
-        let pool = Pool::new(2).unwrap();
-        let refiner = Refiner::new(&student, &pair.teacher, &pair.calibration, options, &pool);
-        let seen = events(|| report = Some(refiner.run(&out, true, None, &mut |_| {}).unwrap()));
-        let repair = report.unwrap().repair.unwrap();
-        assert_eq!((repair.method, repair.routers.len()), (method, 4));
-        let kept: Vec<usize> = repair.routers.iter().filter(|r| r.is_kept).map(|r| r.layer).collect();
-        assert!(
-            !kept.is_empty() && repair.routers.iter().all(|r| r.is_kept == (r.agreement_after > r.agreement_before))
-        );
-        for router in &repair.routers {
-            let is_own = |name: &str, fields: &BTreeMap<String, String>| {
-                name == "RouterValidated" && fields["layer"] == router.layer.to_string()
-            };
-            let (_, fields) = seen.iter().find(|(name, fields)| is_own(name, fields)).unwrap();
-            assert_eq!(fields["agreement_after"], format!("{:?}", router.agreement_after));
-            assert_eq!(fields["agreement_before"], format!("{:?}", router.agreement_before));
-            assert_eq!(fields["is_kept"], router.is_kept.to_string());
-            assert!(fields["method"].contains(method.name()) && fields["tokens"].parse::<usize>().unwrap() > 500);
-        }
-        let (old, new) = (GgufFile::open(&pair.student).unwrap(), GgufFile::open(&out).unwrap());
-        for (i, info) in old.tensors().iter().enumerate() {
-            let is_repaired = kept.iter().any(|layer| info.name == format!("blk.{layer}.ffn_gate_inp.weight"));
-            assert_eq!(old.bytes(i).unwrap()[..] != new.bytes(i).unwrap()[..], is_repaired, "{}", info.name);
-        }
-    }
-}
-
-#[test]
-fn shuffled_labels_of_routers_repair_nothing() {
-    let pair = pair_of(60_000, 6000);
-    let pool = Pool::new(2).unwrap();
-    let files = ModelFiles::open(&pair.student).unwrap();
-    let teacher = TrainModel::new(&pair.teacher, &[], &pool).unwrap();
-    let windows = pair.calibration.windows();
-    let (fit, held_out) = windows.split_at(windows.len() * 3 / 4);
-    let gain = |method, labels| {
-        let mut student = TrainModel::new(&files, &[], &pool).unwrap();
-        let routers = repair_routers(&mut student, &teacher, [fit, held_out], method, labels).unwrap();
-        assert!(routers.iter().all(|r| r.is_kept == (r.agreement_after > r.agreement_before)), "{routers:?}");
-        routers.iter().map(|r| r.agreement_after - r.agreement_before).sum::<f64>()
-    };
-    // The other methods start from the ridge.
-    for method in [RouterMethod::Ridge, RouterMethod::Hinge] {
-        let [taught, shuffled] =
-            [RouterLabels::Teacher, RouterLabels::Shuffled { seed: 3 }].map(|labels| gain(method, labels));
-        assert!(taught > 0.0 && shuffled <= 0.0, "{method}: {taught} with the teacher's labels, {shuffled} shuffled");
-    }
 }
