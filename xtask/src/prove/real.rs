@@ -85,8 +85,8 @@ struct Real {
 impl Real {
     fn opens(&self, proof: &mut Proof<'_>) -> Outcome {
         let shown = bitnet::output(&self.binary, &["inspect", arg(&self.model)?])?;
-        let first = shown.lines().next().unwrap_or_default();
-        proof.figure("inspect", first, "runs here", shown.lines().any(|line| line == "runs here: yes"));
+        let name = self.model.file_name().unwrap_or_default().to_string_lossy();
+        proof.figure("inspect", name, "runs here", shown.lines().any(|line| line == "runs here: yes"));
         let report = bitnet::json(&self.binary, &["verify", arg(&self.model)?, "--json"])?;
         let defects = list(&report, "defects").len();
         proof.figure("verify", format!("{defects} defects"), "none", defects == 0);
