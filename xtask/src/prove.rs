@@ -16,6 +16,7 @@ mod proof;
 mod quantize;
 mod real;
 mod rivals;
+mod soak;
 mod speed;
 mod templates;
 mod ternary_forward;
@@ -80,6 +81,8 @@ enum Name {
     Real,
     /// The Python packages of OpenAI and Anthropic, fetched through pip, against `bitnet serve`.
     Clients,
+    /// 12,000 requests to `bitnet serve`, of which a part leaves, is too long or has a wrong key.
+    Soak,
     /// Every chat template of the folder DIR against Jinja2 as transformers sets it up.
     Templates,
 }
@@ -117,6 +120,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
             Judged::Measured => Ok(()),
             Judged::Skipped => return Ok(()),
         },
+        Name::Soak => soak::prove(&mut proof),
         Name::Templates => match templates::prove(&mut proof)? {
             Judged::Measured => Ok(()),
             Judged::Skipped => return Ok(()),

@@ -83,6 +83,15 @@ pub(crate) fn code(outcome: anyhow::Result<()>) -> ExitCode {
     ExitCode::from(if error.is::<UsageError>() { 2 } else { 1 })
 }
 
+/// Prints clap's message about a command line, with the options in it that the user did not type, or the help that was asked
+/// for, and returns its exit code.
+pub(crate) fn wrong_command_line(error: &clap::Error, added: &[String]) -> ExitCode {
+    if error.print().is_ok() && error.use_stderr() {
+        added.iter().for_each(|origin| output::note(format_args!("note: {origin}")));
+    }
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+}
+
 /// A sentence of readable length: one that quotes a long piece of a damaged file loses its middle.
 fn shortened(sentence: &str) -> String {
     let n = sentence.chars().count();

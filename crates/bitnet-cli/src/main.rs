@@ -8,6 +8,7 @@
 //! | `terminal/` | chats: keys, the edited line, modes of the terminal, signals |
 //! | `http/` | the server behind `bitnet serve` |
 //! | `verbs/` | one file per verb, with its own options |
+//! | `settings/` | options from the environment and from a file |
 //! | `exit` | the exit code of every outcome |
 //!
 //! Imports go one way: `verbs` -> `args` -> `load` -> `output`, and `verbs` -> `terminal` -> `exit` -> `output`. `args` uses
@@ -22,6 +23,7 @@ mod exit;
 mod http;
 mod load;
 mod output;
+mod settings;
 mod terminal;
 mod verbs;
 
@@ -30,8 +32,13 @@ use std::process::ExitCode;
 use clap::{Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
+/// The end of the help page.
+const SETTINGS: &str = "\
+An option --max-tokens may also be set as the variable BITNET_MAX_TOKENS, or as a line \"max-tokens = 64\" in the file that
+BITNET_CONFIG names (else ~/.config/bitnet/config.toml), at its top or below a verb such as [serve].";
+
 #[derive(Parser)]
-#[command(name = "bitnet", version, about, arg_required_else_help = true)]
+#[command(name = "bitnet", version, about, arg_required_else_help = true, after_help = SETTINGS)]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,
@@ -60,13 +67,23 @@ enum Verb {
     Tune(verbs::tune::Args),
     Embed(verbs::embed::Args),
     Index(verbs::index::Args),
+    Completions(verbs::completions::Args),
+    Man(verbs::man::Args),
 }
 
 fn main() -> ExitCode {
     #[cfg(target_os = "linux")]
     gguf_bitnet::end_on_lost_pages();
-    let cli =
-        Cli::from_arg_matches(&negative_values(Cli::command()).get_matches()).unwrap_or_else(|error| error.exit());
+    let command = negative_values(Cli::command());
+    let completed = match settings::complete(&command, std::env::args_os().collect(), |name| std::env::var_os(name)) {
+        Ok(completed) => completed,
+        Err(error) => return exit::code(Err(exit::UsageError::new(error.to_string()).into())),
+    };
+    let matches = command.clone().try_get_matches_from(completed.words);
+    let cli = match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
+        Ok(cli) => cli,
+        Err(error) => return exit::wrong_command_line(&error, &completed.added),
+    };
     // Events of the libraries (model loaded, kernel chosen, ...) are silent unless BITNET_LOG asks for them.
     let filter = EnvFilter::try_from_env("BITNET_LOG").unwrap_or_else(|_| EnvFilter::new("off"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
@@ -92,6 +109,8 @@ fn main() -> ExitCode {
         Verb::Tune(args) => verbs::tune::execute(&args),
         Verb::Embed(args) => verbs::embed::execute(args),
         Verb::Index(args) => verbs::index::execute(args),
+        Verb::Completions(args) => verbs::completions::execute(args, command),
+        Verb::Man(args) => verbs::man::execute(args, command),
     })
 }
 

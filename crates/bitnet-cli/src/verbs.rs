@@ -2,6 +2,7 @@
 
 pub(crate) mod adapt;
 pub(crate) mod bench;
+pub(crate) mod completions;
 pub(crate) mod convert;
 pub(crate) mod distill;
 pub(crate) mod doctor;
@@ -12,6 +13,7 @@ pub(crate) mod eval_gates;
 pub(crate) mod export;
 pub(crate) mod index;
 pub(crate) mod inspect;
+pub(crate) mod man;
 pub(crate) mod quantize;
 pub(crate) mod refine;
 pub(crate) mod run;

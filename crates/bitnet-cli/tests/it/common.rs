@@ -61,11 +61,13 @@ pub(crate) fn bitnet_reading<S: AsRef<OsStr>>(input: impl Into<Vec<u8>>, args: i
 }
 
 /// The environment variables that the binary reads, but for `TERM`.
-pub(crate) const VARIABLES: [&str; 8] = [
+pub(crate) const VARIABLES: [&str; 10] = [
     "HF_HOME",
     "HF_HUB_CACHE",
     "HUGGINGFACE_HUB_CACHE",
     "XDG_CACHE_HOME",
+    "XDG_CONFIG_HOME",
+    "BITNET_CONFIG",
     "BITNET_LOG",
     "TL_ISA",
     "HOME",

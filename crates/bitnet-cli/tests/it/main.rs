@@ -22,6 +22,7 @@ mod pty;
 mod refusals;
 #[cfg(feature = "serve")]
 mod serve;
+mod settings;
 mod texts;
 mod trace;
 mod words;

@@ -5,4 +5,6 @@ mod client;
 mod dialects;
 mod requests;
 mod running;
+#[cfg(target_os = "linux")]
+mod soak;
 mod thinker;

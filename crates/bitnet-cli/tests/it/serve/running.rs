@@ -48,7 +48,7 @@ fn a_client_that_leaves_frees_its_slot() {
     let server = Server::start(&["--slots", "1", "-c", "4096"]);
     for stream in [true, false] {
         for wait_for_bytes in [true, false] {
-            let mut request = without_end(&server, body(&"The ferry leaves the harbor. ".repeat(40), 4000));
+            let mut request = without_end(&server, &[], body(&"The ferry leaves the harbor. ".repeat(40), 4000));
             request["stream"] = stream.into();
             let mut socket = begin(&server, "/v1/completions", &request);
             until(&server, "bitnet_requests_running", 1.0);
@@ -73,9 +73,9 @@ fn begin(server: &Server, route: &str, body: &Value) -> TcpStream {
 }
 
 /// The request with an answer that neither a stop token nor a loop ends.
-fn without_end(server: &Server, mut request: Value) -> Value {
+pub(super) fn without_end(server: &Server, headers: &[(&str, &str)], mut request: Value) -> Value {
     let stops = json!({"content": "<|endoftext|><|user|><|observation|>", "parse_special": true});
-    let stops = server.post("/tokenize", &stops).json();
+    let stops = server.send("POST", "/tokenize", headers, stops.to_string().as_bytes()).json();
     let stops = stops["tokens"].as_array().unwrap().iter().map(|token| (token.to_string(), json!(-100)));
     request["logit_bias"] = Value::Object(stops.collect());
     request["temperature"] = json!(2.0);
@@ -85,7 +85,7 @@ fn without_end(server: &Server, mut request: Value) -> Value {
 /// A request for a stream of so many tokens, and its socket once it is running.
 fn long_answer(server: &Server, tokens: usize) -> (Value, TcpStream) {
     let messages = [json!({"role": "user", "content": "The ferry"})];
-    let request = without_end(server, json!({"messages": messages, "max_tokens": tokens, "stream": true}));
+    let request = without_end(server, &[], json!({"messages": messages, "max_tokens": tokens, "stream": true}));
     let running = begin(server, "/v1/chat/completions", &request);
     until(server, "bitnet_requests_running", 1.0);
     (request, running)
