@@ -5,6 +5,7 @@ mod comparison;
 mod error;
 mod escape;
 mod failures;
+mod files;
 mod gate_report;
 mod html;
 mod junit;
@@ -19,6 +20,7 @@ pub use baseline::{Baseline, MAX_BYTES};
 pub use comparison::{Change, Comparison};
 pub use error::ReportError;
 pub use failures::{Failure, Misrouted, WorstPrompt};
+pub use files::write_files;
 pub use gate_report::{
     AnswerFidelity, Coherence, GateReport, LabelSource, ModelReport, PromptReport, Retention, RunFacts, SCHEMA,
     Settings, SuiteFacts,

@@ -6,7 +6,6 @@ mod engine;
 mod files;
 mod hub;
 mod model;
-mod placement;
 mod storage;
 mod text;
 mod trials;
@@ -18,6 +17,4 @@ pub(crate) use files::{locate, note_guesses, open};
 pub(crate) use model::{
     keep_trials, load, load_without_warnings, measured, note_zeros, options, refuse_zeros, self_test_warning,
 };
-pub(crate) use placement::{Placement, TileFile};
-pub(crate) use storage::available_bytes;
 pub(crate) use text::{message, read_at_most, read_message, read_text, read_texts};

@@ -15,7 +15,7 @@ pub use job::{Job, JobUnit};
 pub use map::MappedFile;
 #[cfg(target_os = "linux")]
 pub use map::end_on_lost_pages;
-pub use memory::peak_rss_bytes;
+pub use memory::{available_bytes, peak_rss_bytes};
 pub use new_file::NewFile;
 pub(crate) use read::read_start;
 

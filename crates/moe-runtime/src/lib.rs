@@ -74,17 +74,19 @@ pub use load::error::LoadError;
 pub use load::files::ModelFiles;
 pub use load::loader::LoadOptions;
 pub use load::memory_plan::MemoryPlan;
+pub use load::placement::{Placement, TileFile};
 pub use prompt_cache::{BlockName, CachedPrefix, DiskOptions, PromptCache, PromptCacheOptions, PromptKey};
 pub use rng::SplitMix64;
 pub use sessions::backend::{InferenceBackend, OnText, Prompt};
 pub use sessions::conversation::{Answer, Conversation, ConversationOptions, Fit};
-pub use sessions::craftsman_backend::CraftsmanBackend;
+pub use sessions::craftsman_backend::{CraftsmanBackend, OnToken};
 pub use sessions::error::SessionError;
 pub use sessions::generate::{GenerateOptions, Generation, Statistics, StopReason};
 #[cfg(feature = "grammar")]
 pub use sessions::grammar::{Grammar, GrammarCompiler, GrammarConstraint};
 pub use sessions::interrupt::Interrupt;
 pub use sessions::loops::{LoopConfig, LoopDetector, TokenLoop};
+pub use sessions::parts::{OnPart, PartOptions, PartedAnswer};
 pub use sessions::sampler::{Logprobs, Sampler, SamplerConfig, TokenConstraint, TokenLogprob};
 pub use sessions::scheduler::{
     AnswerOptions, Job, JobEvent, JobQueue, JobStart, OnJobEvent, Priority, QueueLimits, QueueStatus, Refusal,

@@ -4,11 +4,11 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 use moe_runtime::storage::ExpertMemoryOptions;
+use moe_runtime::{Placement, TileFile};
 use tl_kernels::KernelKind;
 
 use super::path::path_not_stream;
 use crate::exit::UsageError;
-use crate::load::{Placement, TileFile};
 
 const LAYOUT_CACHE: &str = "weights are mapped from a file and cannot go to standard output: write the name of a file";
 

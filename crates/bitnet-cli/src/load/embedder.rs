@@ -14,8 +14,6 @@ use crate::output::Progress;
 
 /// The name of the encoder of hashed words.
 pub(crate) const HASH: &str = "hash";
-/// Values of a vector of hashed words: as many as MiniLM's.
-const HASH_DIMS: usize = 384;
 /// Longest text that a language model embeds, in tokens.
 const CONTEXT: usize = 2048;
 
@@ -25,7 +23,7 @@ const CONTEXT: usize = 2048;
 /// A model that cannot be loaded, or a precision for one that is no sentence encoder.
 pub(crate) fn embedder(spec: &str, precision: Option<Precision>, pool: Arc<Pool>) -> Result<Box<dyn BaseEmbedder>> {
     if spec == HASH {
-        return Ok(Box::new(HashEmbedder::new(HASH_DIMS)));
+        return Ok(Box::new(HashEmbedder::new(HashEmbedder::DEFAULT_DIMS)));
     }
     let path = files::locate(spec)?;
     if BertEncoder::is_at(Path::new(&path)) {

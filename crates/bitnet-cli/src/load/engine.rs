@@ -4,11 +4,10 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use mla_attention::CacheType;
-use moe_runtime::{CraftsmanModel, MemoryPlan, ModelFiles, Session, SessionError};
+use moe_runtime::{CraftsmanModel, MemoryPlan, ModelFiles, Placement, Session, SessionError};
 use ternary_core::ActMode;
 use tl_kernels::Pool;
 
-use super::placement::Placement;
 use super::{model, storage};
 use crate::output::Progress;
 
@@ -48,7 +47,7 @@ impl Engine {
             _ => None,
         };
         let mut options = model::options(files, self.act, kernel, self.allow_zero, self.pool.clone());
-        options.storage = storage::storage(&self.placement, files, plan, self.memory);
+        options.storage = self.placement.storage(files, plan, self.memory);
         let progress = Progress::bytes("making the layout cache");
         let model = model::load_with_progress(files, &options, &mut |done, total| progress.show(done, total))?;
         drop(progress);

@@ -1,40 +1,9 @@
-//! From the placement that the user asked for to the storage of the weights, and the notes about the result.
+//! The notes about where the weights of a loaded model lie.
 
-use std::path::{Path, PathBuf};
+use moe_runtime::CraftsmanModel;
+use moe_runtime::storage::{StorageReport, TileCache, WeightStorage};
 
-use moe_runtime::storage::{StorageReport, TileCache, Tiles, WeightStorage};
-use moe_runtime::{CraftsmanModel, MemoryPlan, ModelFiles};
-
-use super::placement::{Placement, TileFile};
 use crate::output::{self, size};
-
-/// The storage of a model that takes `plan` without tiles, within `memory` where that is given.
-pub(super) fn storage(
-    placement: &Placement,
-    files: &ModelFiles,
-    plan: &MemoryPlan,
-    memory: Option<u64>,
-) -> WeightStorage {
-    let (required, cache) = match placement {
-        Placement::File | Placement::Lookup(_) => return WeightStorage::File,
-        Placement::BoundedExperts(options) => return WeightStorage::Experts(*options),
-        Placement::Tiles { required, cache } => (*required, cache),
-    };
-    let growth = match memory {
-        memory if required => Some(memory.map_or(u64::MAX, |bytes| bytes.saturating_sub(plan.total_bytes()))),
-        memory => memory.or_else(available_bytes).and_then(|bytes| bytes.checked_sub(plan.total_bytes())),
-    };
-    let Some(growth_bytes) = growth else { return WeightStorage::File };
-    let cache = cache.as_ref().map(|cache| {
-        let path = match cache {
-            TileFile::At(path) => path.clone(),
-            TileFile::BesideModel => beside(files),
-        };
-        // Where the path cannot be an output, the load says so.
-        gguf_bitnet::output_path(&path).unwrap_or(path)
-    });
-    WeightStorage::Tiles(Tiles { growth_bytes, cache })
-}
 
 /// Notes a file of tiles that was made or could not be used, and layers that do not fit the memory.
 pub(super) fn note_result(
@@ -67,19 +36,4 @@ pub(super) fn note_result(
             memory.map_or_else(|| "there is".to_owned(), size)
         ));
     }
-}
-
-/// The model's own name with `.tiles` behind it.
-fn beside(files: &ModelFiles) -> PathBuf {
-    let mut name = files.path().as_os_str().to_owned();
-    name.push(".tiles");
-    PathBuf::from(name)
-}
-
-/// Bytes that the system can give without paging; `None` on a system without `/proc/meminfo`.
-pub(crate) fn available_bytes() -> Option<u64> {
-    let text = gguf_bitnet::read_text(Path::new("/proc/meminfo"), 1 << 20).ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    kib.checked_mul(1024)
 }

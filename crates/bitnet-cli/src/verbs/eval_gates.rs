@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow};
 use behavior_eval::records::trace::trace_file_name;
-use behavior_eval::report::{self, Baseline, GateReport};
+use behavior_eval::report::{self, Baseline};
 use behavior_eval::run::GateRun;
 use behavior_eval::suite::Suite;
-use gguf_bitnet::{link_target, output_path, write_atomic};
+use gguf_bitnet::link_target;
 use rlm_refine::measure::subject_info;
 
 use crate::exit::GateFailed;
@@ -76,7 +76,7 @@ pub(crate) fn execute(args: Args) -> Result<()> {
     if let Some(baseline) = &baseline {
         report.set_baseline(baseline.compare(&report)?);
     }
-    write_files(&mut report, &folder)?;
+    report::write_files(&mut report, &folder)?;
     let printed = print::report(&report, args.json);
     if args.stamp {
         stamp::write(&report, student.files)?;
@@ -97,21 +97,4 @@ fn default_folder(student: &str, suite: &str) -> PathBuf {
 fn read_report(path: &Path) -> Result<Baseline> {
     let text = load::read_at_most(path, report::MAX_BYTES)?;
     Baseline::parse(&text).map_err(|error| anyhow!("{}: {error}", path.display()))
-}
-
-/// Writes the four formats, each in one step.
-fn write_files(report: &mut GateReport, folder: &Path) -> Result<()> {
-    for name in ["report.html", "report.json", "report.junit.xml", "report.md"] {
-        report.run.files.insert(name.to_owned(), folder.join(name).display().to_string());
-    }
-    let texts = [
-        ("report.html", report::html(report)),
-        ("report.junit.xml", report::junit(report)),
-        ("report.md", report::markdown(report)),
-        ("report.json", report.json()),
-    ];
-    for (name, text) in texts {
-        write_atomic(&output_path(&folder.join(name))?, text.as_bytes())?;
-    }
-    Ok(())
 }

@@ -61,7 +61,7 @@ struct Setting {
 
 pub(crate) fn execute(args: &Args) -> Result<()> {
     let files = load::open(&args.model)?;
-    let allowed = match args.memory.or_else(|| load::available_bytes().map(|b| b.saturating_sub(SPARE_BYTES))) {
+    let allowed = match args.memory.or_else(|| gguf_bitnet::available_bytes().map(|b| b.saturating_sub(SPARE_BYTES))) {
         Some(allowed) => allowed,
         None => bail!("the free memory of this system is not known: give a limit with --memory"),
     };

@@ -1,4 +1,4 @@
-//! Peak resident memory of this process, mapped pages included, for reports and memory proofs.
+//! Memory: the peak of this process, mapped pages included, and what the system has left.
 
 use std::path::Path;
 
@@ -18,6 +18,17 @@ const MAX_STATUS_BYTES: u64 = 1 << 20;
 /// ```
 pub fn peak_rss_bytes() -> Option<u64> {
     status_bytes("VmHWM:")
+}
+
+/// Bytes that the system can give without paging; `None` on a system without `/proc/meminfo`.
+///
+/// ```
+/// if let Some(bytes) = gguf_bitnet::available_bytes() {
+///     assert!(bytes > 0);
+/// }
+/// ```
+pub fn available_bytes() -> Option<u64> {
+    parse_status(&read_text(Path::new("/proc/meminfo"), MAX_STATUS_BYTES).ok()?, "MemAvailable:")
 }
 
 fn status_bytes(field: &str) -> Option<u64> {

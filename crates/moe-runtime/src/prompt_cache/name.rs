@@ -91,6 +91,11 @@ impl PromptKey {
         &self.layout
     }
 
+    /// The name that the first block follows: a hash of everything but the tokens.
+    pub(crate) fn root(&self) -> [u8; 32] {
+        self.root.0
+    }
+
     /// The names of the full blocks of `tokens`, in order.
     pub fn names<'a>(&self, tokens: &'a [u32]) -> impl Iterator<Item = BlockName> + use<'a> {
         tokens.chunks_exact(CompressedMlaCache::BLOCK).scan(self.root, |name, tokens| {

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
-use mla_attention::{CacheType, CompressedMlaCache};
+use mla_attention::{CacheBlock, CacheType, CompressedMlaCache};
 
 use crate::error::Result;
 use crate::forward::model::CraftsmanModel;
@@ -14,9 +14,13 @@ use crate::models::registry::architecture_names;
 use crate::prompt_cache::{PromptCache, PromptKey};
 use crate::sessions::backend::{InferenceBackend, OnText, Prompt};
 use crate::sessions::generate::{GenerateOptions, Generation, Listeners};
+use crate::sessions::interrupt::Interrupt;
 use crate::sessions::sampler::Sampler;
 use crate::sessions::session::Session;
 use crate::text::tokenizer::{ControlTokens, TextStream, Tokenizer};
+
+/// Receives the tokens of an answer, with the tokenizer that they belong to, and may end it.
+pub type OnToken<'a> = dyn FnMut(&Tokenizer, u32) -> ControlFlow<()> + 'a;
 
 /// Runs any model of the supported architectures on the CPU.
 ///
@@ -61,7 +65,53 @@ impl CraftsmanBackend {
         self.session.model()
     }
 
-    fn encode(&self, prompt: Prompt<'_>) -> Result<Vec<u32>> {
+    /// The tokens of the sequence: those of the last call, and of the calls before it that they follow.
+    #[must_use]
+    pub fn tokens(&self) -> &[u32] {
+        &self.held
+    }
+
+    /// The session, for its facts: the cache, the length of the context, the adapters.
+    #[must_use]
+    pub fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// Removes the tokens from position `len` on.
+    pub fn truncate(&mut self, len: usize) {
+        self.session.truncate(len);
+        self.held.truncate(len);
+    }
+
+    /// Appends `tokens` to the sequence and returns the logits `[vocab]` that follow the last one; `None` when `interrupt`
+    /// was raised. The whole chunks before that are part of the sequence then.
+    ///
+    /// # Errors
+    /// As [`Session::step`]; the sequence is then as before.
+    pub fn append(&mut self, tokens: &[u32], interrupt: &Interrupt) -> Result<Option<&[f32]>> {
+        if self.held.is_empty() {
+            self.held_since = Some(self.session.adapters().counted().0);
+        }
+        let before = self.session.len();
+        let is_whole = self.session.step_unless(tokens, interrupt, &mut ())?.is_some();
+        self.held.extend_from_slice(&tokens[..self.session.len() - before]);
+        Ok(is_whole.then(|| self.session.last_logits()))
+    }
+
+    /// Replaces the sequence by the positions of `blocks`, whose tokens are `tokens`.
+    pub(super) fn take_blocks(&mut self, blocks: &[Arc<CacheBlock>], tokens: &[u32]) -> Result<()> {
+        self.truncate(0);
+        self.session.resume(blocks)?;
+        self.held.extend_from_slice(tokens);
+        self.held_since = Some(self.session.adapters().counted().0);
+        Ok(())
+    }
+
+    /// The tokens of `prompt`, with the prefix that the model expects before raw text.
+    ///
+    /// # Errors
+    /// Text that cannot be encoded.
+    pub fn encode(&self, prompt: Prompt<'_>) -> Result<Vec<u32>> {
         let (text, parse_special) = match prompt {
             Prompt::Rendered(prompt) => return self.tokenizer.encode_prompt(prompt),
             Prompt::Raw(text) => (text, false),
@@ -74,6 +124,47 @@ impl CraftsmanBackend {
         }
         tokens.extend(text);
         Ok(tokens)
+    }
+
+    /// The token that ends the thought which `prompt` has opened.
+    pub(super) fn thought_end(&self, prompt: Prompt<'_>) -> Option<u32> {
+        prompt.thought().and_then(|[_, end]| self.tokenizer.token_to_id(end))
+    }
+
+    /// Continues the tokens of a prompt until a stop token of the model or of the options; `on_token` gets each token of the
+    /// answer and may end it. Before it, the caller begins the answer of `sampler`.
+    ///
+    /// # Errors
+    /// As [`InferenceBackend::generate`].
+    pub fn generate_tokens(
+        &mut self,
+        prompt: &[u32],
+        sampler: &mut Sampler,
+        options: &GenerateOptions,
+        on_token: &mut OnToken<'_>,
+    ) -> Result<Generation> {
+        let common = self.resume(prompt)?;
+        let mut options = options.clone();
+        options.stop.extend_from_slice(self.tokenizer.stop_ids());
+        let CraftsmanBackend { tokenizer, session, prompts, held_since, .. } = self;
+        let slot = session.adapters().clone();
+        // A process that is killed during a long answer leaves its prompt.
+        let mut on_prompt = |cache: &CompressedMlaCache| {
+            if *held_since == Some(slot.counted().0) {
+                keep(prompts, prompt, cache);
+            }
+        };
+        let mut on_token = |token| on_token(tokenizer, token);
+        let listeners = Listeners { on_token: &mut on_token, on_prompt: &mut on_prompt };
+        let generation = session.generate_for(&prompt[common..], &options, sampler, &mut (), listeners)?;
+        self.held.extend_from_slice(&prompt[common..]);
+        self.held.extend_from_slice(&generation.tokens);
+        self.held.truncate(self.session.len());
+        // Positions that were computed while the adapters changed have no name.
+        if self.held_since == Some(self.session.adapters().counted().0) {
+            keep(&mut self.prompts, &self.held, self.session.cache());
+        }
+        Ok(generation)
     }
 
     /// Brings the session to the longest beginning of `prompt` that it or the prompt cache holds, at most all but the last
@@ -139,41 +230,21 @@ impl InferenceBackend for CraftsmanBackend {
         on_text: &mut OnText<'_>,
     ) -> Result<Generation> {
         let tokens = self.encode(prompt)?;
-        let common = self.resume(&tokens)?;
-        let mut options = options.clone();
-        options.stop.extend_from_slice(self.tokenizer.stop_ids());
         let shown = if prompt.opens_thought() { ControlTokens::Markup } else { ControlTokens::Hide };
-        sampler.begin_answer(prompt.thought().and_then(|[_, end]| self.tokenizer.token_to_id(end)));
+        sampler.begin_answer(self.thought_end(prompt));
         let mut text = TextStream::new(shown);
-        let CraftsmanBackend { tokenizer, session, prompts, held_since, .. } = self;
-        let slot = session.adapters().clone();
-        // A process that is killed during a long answer leaves its prompt.
-        let mut on_prompt = |cache: &CompressedMlaCache| {
-            if *held_since == Some(slot.counted().0) {
-                keep(prompts, &tokens, cache);
-            }
-        };
-        let mut on_token = |token| match text.push(tokenizer, token) {
+        let mut on_token = |tokenizer: &Tokenizer, token| match text.push(tokenizer, token) {
             piece if piece.is_empty() => ControlFlow::Continue(()),
             piece => on_text(&piece),
         };
-        let listeners = Listeners { on_token: &mut on_token, on_prompt: &mut on_prompt };
-        let generation = session.generate_for(&tokens[common..], &options, sampler, &mut (), listeners)?;
-        self.held.extend_from_slice(&tokens[common..]);
-        self.held.extend_from_slice(&generation.tokens);
-        self.held.truncate(self.session.len());
+        let generation = self.generate_tokens(&tokens, sampler, options, &mut on_token)?;
         let rest = text.finish();
         if !rest.is_empty() {
             // The answer has ended, so a request of the callback to end it has no effect.
             let _ = on_text(&rest);
         }
-        // Positions that were computed while the adapters changed have no name.
-        if self.held_since == Some(self.session.adapters().counted().0) {
-            keep(&mut self.prompts, &self.held, self.session.cache());
-        }
         Ok(generation)
     }
-
     fn embed(&mut self, text: &str) -> Result<Vec<f32>> {
         let tokens = self.tokenizer.encode(text, false)?;
         self.session.reset();

@@ -40,6 +40,9 @@ pub enum SessionError {
     /// More logits than token ids exist.
     #[error("a row of logits reaches index {got}, but token ids have 32 bits; convert the model again")]
     TooManyLogits { got: usize },
+    /// Bytes that are no saved sequence of this model, run in this way.
+    #[error("the saved sequence cannot be used: {reason}; compute the tokens again")]
+    Saved { reason: &'static str },
     /// A scripted backend was called more often than it has answers.
     #[error("the script has no answer for call {calls}; give it one answer for each call")]
     ScriptEnded { calls: usize },

@@ -146,6 +146,11 @@ impl Session {
         Ok(is_whole.then(|| self.step.logits(0)))
     }
 
+    /// The logits `[vocab]` of the last [`Session::step`].
+    pub(crate) fn last_logits(&self) -> &[f32] {
+        self.step.logits(0)
+    }
+
     /// Appends `tokens` without computing logits.
     ///
     /// # Errors

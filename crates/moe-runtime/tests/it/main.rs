@@ -2,6 +2,7 @@
 //! purpose; routing, tokenizers, chat templates and storage.
 
 mod adapters;
+mod backend;
 mod chat;
 mod chunks;
 mod config;

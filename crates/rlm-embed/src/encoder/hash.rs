@@ -23,6 +23,9 @@ pub struct HashEmbedder {
 }
 
 impl HashEmbedder {
+    /// Values of a vector where none are asked for: as many as MiniLM's.
+    pub const DEFAULT_DIMS: usize = 384;
+
     /// An encoder with vectors of `dims` values.
     ///
     /// # Panics

@@ -5,6 +5,7 @@
 use std::ops::ControlFlow;
 
 use super::event::OutputEvent;
+use super::format::{OutputFormat, OutputStart};
 use super::parser::OutputParser;
 use super::stops::StopStrings;
 use crate::text::tokenizer::{ControlTokens, TextStream, Tokenizer};
@@ -41,6 +42,13 @@ impl AnswerReader {
     pub fn new(parser: OutputParser, stops: StopStrings) -> AnswerReader {
         let text = TextStream::new(ControlTokens::Markup);
         AnswerReader { text, parser, stops, stopped_by: None, parsed: Vec::new() }
+    }
+
+    /// A reader of a text that is continued: all of it is content, and control tokens are left out.
+    #[must_use]
+    pub fn plain(stops: StopStrings) -> AnswerReader {
+        let parser = OutputParser::new(&OutputFormat::default(), OutputStart::Content);
+        AnswerReader { text: TextStream::new(ControlTokens::Hide), ..AnswerReader::new(parser, stops) }
     }
 
     /// The parser, for the state of the answer.
