@@ -3,6 +3,7 @@
 //! A proof checks the disk first, works in a folder of its own that is removed afterwards, prints one PASS or MISS line
 //! per figure, and appends the figures to `benches/record/<arch>/<date>.csv`. It fails when a figure misses its target.
 
+mod bindings;
 mod calibrate;
 mod clients;
 mod clock;
@@ -83,6 +84,8 @@ enum Name {
     Clients,
     /// 12,000 requests to `bitnet serve`, of which a part leaves, is too long or has a wrong key.
     Soak,
+    /// The package for Python: built without a C compiler, installed into a clean environment, tested there.
+    Bindings,
     /// Every chat template of the folder DIR against Jinja2 as transformers sets it up.
     Templates,
 }
@@ -121,6 +124,10 @@ pub(crate) fn run(args: &Args) -> Outcome {
             Judged::Skipped => return Ok(()),
         },
         Name::Soak => soak::prove(&mut proof),
+        Name::Bindings => match bindings::prove(&mut proof, bitnet)? {
+            Judged::Measured => Ok(()),
+            Judged::Skipped => return Ok(()),
+        },
         Name::Templates => match templates::prove(&mut proof)? {
             Judged::Measured => Ok(()),
             Judged::Skipped => return Ok(()),

@@ -85,7 +85,9 @@ fn walk(dir: &Path) -> Outcome<Vec<PathBuf>> {
             let entry = entry?;
             let name = entry.file_name().to_string_lossy().into_owned();
             let hidden = name.starts_with('.') && !matches!(name.as_str(), ".ci" | ".cargo");
-            let made = name.starts_with("target") || name.ends_with(".partial") || name == "__pycache__";
+            let made = name.starts_with("target")
+                || name.ends_with(".partial")
+                || ["__pycache__", "node_modules"].contains(&name.as_str());
             match entry.file_type()?.is_dir() {
                 true if !hidden && !made => open.push(entry.path()),
                 false => files.push(entry.path()),

@@ -8,8 +8,23 @@ use crate::outcome::Outcome;
 use crate::repo;
 use crate::report::list;
 
+/// The crates that a binding may use: the libraries, and neither the command line nor the fixtures.
+const LIBRARIES: &[&str] = &[
+    "rlm-refine",
+    "behavior-eval",
+    "rlm-embed",
+    "moe-runtime",
+    "mla-attention",
+    "gguf-bitnet",
+    "tl-kernels",
+    "ternary-core",
+];
+
+/// The manifests of packages outside of the workspace.
+const LEAVES: [&str; 2] = ["bindings/python/Cargo.toml", "bindings/node/Cargo.toml"];
+
 /// Crates of ours, each with the crates of ours that it may use in shipped code.
-const ALLOWED: [(&str, &[&str]); 12] = [
+const ALLOWED: [(&str, &[&str]); 14] = [
     ("ternary-core", &[]),
     ("tl-kernels", &["ternary-core"]),
     ("gguf-bitnet", &["ternary-core"]),
@@ -31,6 +46,8 @@ const ALLOWED: [(&str, &[&str]); 12] = [
             "ternary-core",
         ],
     ),
+    ("craftsman-python", LIBRARIES),
+    ("craftsman-node", LIBRARIES),
     ("fixtures", &[]),
     ("xtask", &[]),
     (
@@ -70,15 +87,12 @@ pub(super) fn is_ours(name: &str) -> bool {
 /// Checks every dependency that `cargo metadata` reports.
 pub(super) fn check(findings: &mut Findings) -> Outcome {
     let sh = repo::shell()?;
-    let text = cmd!(sh, "cargo metadata --no-deps --offline --format-version 1").quiet().read()?;
-    let metadata: Value = serde_json::from_str(&text)?;
-    for edge in edges(&metadata) {
-        if let Some(problem) = judge(&edge) {
-            findings.problem(problem);
-        }
-    }
-    for problem in broken(&metadata) {
-        findings.problem(problem);
+    let leaves = LEAVES.into_iter().filter(|leaf| repo::root().join(leaf).is_file());
+    for manifest in std::iter::once("Cargo.toml").chain(leaves) {
+        let metadata = cmd!(sh, "cargo metadata --no-deps --offline --format-version 1 --manifest-path {manifest}");
+        let metadata: Value = serde_json::from_str(&metadata.quiet().read()?)?;
+        edges(&metadata).iter().filter_map(judge).for_each(|problem| findings.problem(problem));
+        broken(&metadata).into_iter().for_each(|problem| findings.problem(problem));
     }
     Ok(())
 }
@@ -163,6 +177,8 @@ mod tests {
         assert!(judge(&edge("behavior-eval", "rlm-refine", true, false)).is_some());
         assert!(judge(&edge("rlm-refine", "behavior-eval", true, false)).is_none());
         assert!(judge(&edge("new-crate", "half", false, false)).is_some());
+        assert!(judge(&edge("craftsman-python", "rlm-embed", true, false)).is_none());
+        assert!(judge(&edge("craftsman-python", "bitnet-cli", true, false)).is_some());
     }
 
     #[test]

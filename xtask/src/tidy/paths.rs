@@ -3,7 +3,7 @@
 use super::findings::Findings;
 
 /// Folders of the root with which such a path begins.
-const FOLDERS: [&str; 7] = ["crates/", "docs/", "fixtures/", "xtask/", "benches/", "fuzz/", ".ci/"];
+const FOLDERS: [&str; 8] = ["crates/", "bindings/", "docs/", "fixtures/", "xtask/", "benches/", "fuzz/", ".ci/"];
 
 /// Checks the paths between backticks; `name` is the file's own path from the root.
 pub(super) fn check(name: &str, text: &str, exists: impl Fn(&str) -> bool, findings: &mut Findings) {

@@ -1,0 +1,211 @@
+//! One sequence of tokens over a model, and the right to use it.
+//!
+//! ```text
+//! Free(backend) ──take──► Taken(interrupt) ──end of the work──► Free(backend)
+//! ```
+//!
+//! **Invariant:** one call at a time has the backend. Another call gets an exception, or waits where the first was asked to
+//! end already.
+
+use std::sync::{Arc, Condvar, Mutex};
+
+use moe_runtime::{CraftsmanBackend, Error, InferenceBackend, Interrupt};
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+use crate::ask::{PyAsk, count};
+use crate::errors::{closed, failed, locked, usage};
+use crate::model::Loaded;
+use crate::options::Sampling;
+use crate::stream::NativeStream;
+use crate::worker::{TICK, run, run_or_leave};
+
+enum State {
+    Free(Box<CraftsmanBackend>),
+    Taken(Interrupt),
+    Closed,
+}
+
+/// The place where a backend waits for its next use.
+pub(crate) struct Seat {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+/// A backend in use; it goes back to its seat when this value is dropped.
+pub(crate) struct Taken {
+    pub(crate) backend: Option<Box<CraftsmanBackend>>,
+    seat: Arc<Seat>,
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        let mut state = locked(&self.seat.state);
+        *state = match (std::mem::replace(&mut *state, State::Closed), self.backend.take()) {
+            // A backend that panicked may hold half of a token.
+            (State::Taken(_), Some(backend)) if !std::thread::panicking() => State::Free(backend),
+            _ => State::Closed,
+        };
+        self.seat.changed.notify_all();
+    }
+}
+
+impl Seat {
+    /// Takes the backend for work that `interrupt` ends.
+    pub(crate) fn take(self: &Arc<Seat>, py: Python<'_>, interrupt: &Interrupt) -> PyResult<Taken> {
+        loop {
+            let mut state = locked(&self.state);
+            match std::mem::replace(&mut *state, State::Closed) {
+                State::Free(backend) => {
+                    *state = State::Taken(interrupt.clone());
+                    return Ok(Taken { backend: Some(backend), seat: self.clone() });
+                }
+                State::Closed => return Err(closed("session")),
+                State::Taken(other) => {
+                    let is_ending = other.is_raised();
+                    *state = State::Taken(other);
+                    drop(state);
+                    if !is_ending {
+                        return Err(usage("the session is answering; read its stream to the end, or close it"));
+                    }
+                    py.detach(|| drop(self.changed.wait_timeout(locked(&self.state), TICK)));
+                    py.check_signals()?;
+                }
+            }
+        }
+    }
+
+    /// Looks at the backend.
+    fn look<T>(&self, at: impl FnOnce(&mut CraftsmanBackend) -> T) -> PyResult<T> {
+        match &mut *locked(&self.state) {
+            State::Free(backend) => Ok(at(backend)),
+            State::Closed => Err(closed("session")),
+            State::Taken(_) => Err(usage("the session is answering; read its stream to the end, or close it")),
+        }
+    }
+}
+
+/// A sequence over a loaded model; see `Session` in Python.
+#[pyclass(frozen, module = "craftsman_ultra._native")]
+pub(crate) struct NativeSession {
+    loaded: Arc<Loaded>,
+    seat: Arc<Seat>,
+    /// The logits after the last appended token.
+    logits: Arc<Mutex<Vec<f32>>>,
+}
+
+impl NativeSession {
+    pub(crate) fn new(loaded: Arc<Loaded>, backend: CraftsmanBackend) -> NativeSession {
+        let seat = Seat { state: Mutex::new(State::Free(Box::new(backend))), changed: Condvar::new() };
+        NativeSession { loaded, seat: Arc::new(seat), logits: Arc::default() }
+    }
+
+    /// The logits after the last appended token.
+    pub(crate) fn last_logits(&self) -> PyResult<Vec<f32>> {
+        let logits = locked(&self.logits).clone();
+        if logits.is_empty() { Err(usage("there are no logits; append tokens first")) } else { Ok(logits) }
+    }
+
+    /// Runs `work` with the backend. A signal ends it where it looks at its interrupt.
+    fn with<T: Send + 'static>(
+        &self,
+        py: Python<'_>,
+        work: impl FnOnce(&mut CraftsmanBackend, &Loaded, &Interrupt) -> Result<T, Error> + Send + 'static,
+    ) -> PyResult<T> {
+        let interrupt = Interrupt::new();
+        let mut taken = self.seat.take(py, &interrupt)?;
+        let (loaded, own) = (self.loaded.clone(), interrupt.clone());
+        let work = move || taken.backend.as_mut().map(|backend| work(backend, &loaded, &own));
+        run(py, &interrupt, work)?.ok_or_else(|| closed("session"))?.map_err(failed)
+    }
+
+    /// As [`NativeSession::with`], for work that looks at no interrupt: a signal leaves it to end by itself, and the next
+    /// call waits for that.
+    fn with_left<T: Send + 'static>(
+        &self,
+        py: Python<'_>,
+        work: impl FnOnce(&mut CraftsmanBackend, &Loaded) -> Result<T, Error> + Send + 'static,
+    ) -> PyResult<T> {
+        let interrupt = Interrupt::new();
+        let mut taken = self.seat.take(py, &interrupt)?;
+        let loaded = self.loaded.clone();
+        let work = move || taken.backend.as_mut().map(|backend| work(backend, &loaded));
+        let made = run_or_leave(py, work).inspect_err(|_| interrupt.raise())?;
+        made.ok_or_else(|| closed("session"))?.map_err(failed)
+    }
+}
+
+#[pymethods]
+impl NativeSession {
+    /// Takes the backend and answers on a thread of its own.
+    fn start(&self, py: Python<'_>, ask: PyAsk, sampling: Sampling) -> PyResult<NativeStream> {
+        let interrupt = Interrupt::new();
+        let ask = ask.read()?;
+        let taken = self.seat.take(py, &interrupt)?;
+        locked(&self.logits).clear();
+        Ok(NativeStream::start((taken, self.loaded.clone()), ask, sampling, interrupt))
+    }
+
+    /// Appends tokens and keeps the logits that follow the last one; false when a signal ended it.
+    fn append(&self, py: Python<'_>, tokens: Vec<u32>) -> PyResult<bool> {
+        let logits = self.logits.clone();
+        locked(&logits).clear();
+        self.with(py, move |backend, _, interrupt| {
+            let Some(row) = backend.append(&tokens, interrupt)? else { return Ok(false) };
+            locked(&logits).extend_from_slice(row);
+            Ok(true)
+        })
+    }
+
+    /// The logits after the last appended token, as little-endian floats of 32 bits.
+    fn logits<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        let bytes: Vec<u8> = self.last_logits()?.iter().flat_map(|logit| logit.to_le_bytes()).collect();
+        Ok(PyBytes::new(py, &bytes))
+    }
+
+    fn tokens(&self) -> PyResult<Vec<u32>> {
+        self.seat.look(|backend| backend.tokens().to_vec())
+    }
+
+    fn truncate(&self, len: usize) -> PyResult<()> {
+        locked(&self.logits).clear();
+        self.seat.look(|backend| backend.truncate(len))
+    }
+
+    #[getter]
+    fn n_ctx(&self) -> PyResult<usize> {
+        self.seat.look(|backend| backend.n_ctx())
+    }
+
+    fn count_tokens(&self, ask: PyAsk) -> PyResult<usize> {
+        let ask = ask.read()?;
+        self.seat.look(|backend| count(backend, &self.loaded, &ask))?.map_err(failed)
+    }
+
+    /// The mean of the final hidden states of a text.
+    fn embed(&self, py: Python<'_>, text: String) -> PyResult<Vec<f32>> {
+        locked(&self.logits).clear();
+        self.with_left(py, move |backend, _| backend.embed(&text))
+    }
+
+    /// The sequence as bytes.
+    fn save<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        let bytes = self.with_left(py, |backend, loaded| Ok(backend.save(&loaded.identity(&mut |_, _| {})?)))?;
+        Ok(PyBytes::new(py, &bytes))
+    }
+
+    /// Replaces the sequence by a saved one.
+    fn load(&self, py: Python<'_>, saved: Vec<u8>) -> PyResult<()> {
+        locked(&self.logits).clear();
+        self.with_left(py, move |backend, loaded| backend.load_saved(&saved, &loaded.identity(&mut |_, _| {})?))
+    }
+
+    /// Ends what runs, and gives the memory of the sequence back.
+    fn close(&self) {
+        let state = std::mem::replace(&mut *locked(&self.seat.state), State::Closed);
+        if let State::Taken(interrupt) = &state {
+            interrupt.raise();
+        }
+        locked(&self.logits).clear();
+    }
+}

@@ -1,0 +1,135 @@
+"""Answers: the text of the command line, streams, parts, and what a session remembers."""
+
+import asyncio
+import subprocess
+
+import pytest
+
+from craftsman_ultra import ContextFullError, CraftsmanError, Model, UsageError
+from craftsman_ultra.compat import Llama
+
+PROMPT = "A vector is"
+QUESTION = [{"role": "user", "content": "What is a vector?"}]
+
+
+def run(bitnet: str, model: str, *args: str) -> str:
+    """What `bitnet run` prints."""
+    command = [bitnet, "run", model, "--temp", "0", "--threads", "1", "-n", "40", *args]
+    done = subprocess.run(command, capture_output=True, check=True, stdin=subprocess.DEVNULL)
+    return done.stdout.decode().removesuffix("\n")
+
+
+@pytest.mark.parametrize("which", ["teacher_path", "student_path"])
+def test_a_greedy_answer_is_that_of_the_command_line(
+    bitnet: str, which: str, request: pytest.FixtureRequest
+) -> None:
+    path = request.getfixturevalue(which)
+    raw = run(bitnet, path, "--raw", "-p", PROMPT)
+    chat = run(bitnet, path, "--think", "off", "-p", "What is a vector?")
+    assert raw and chat
+    with Model.open(path, threads=2) as model, model.session() as session:
+        assert session.generate(PROMPT, max_tokens=40, temperature=0.0).text == raw
+        assert session.generate(QUESTION, thinking=False, max_tokens=40, temperature=0.0).text == chat
+    with Llama(path, n_threads=1, verbose=False) as llama:
+        assert llama(PROMPT, max_tokens=40, temperature=0.0)["choices"][0]["text"] == raw
+        answer = llama.create_chat_completion(QUESTION, thinking=False, max_tokens=40, temperature=0.0)
+        assert answer["choices"][0]["message"]["content"] == chat
+
+
+def test_streams_give_the_text_of_the_whole_answer(teacher: Model) -> None:
+    with teacher.session() as session:
+        whole = session.generate(PROMPT, max_tokens=24, temperature=0.0)
+        with session.stream(PROMPT, max_tokens=24, temperature=0.0) as stream:
+            pieces = list(stream)
+            assert len(pieces) > 3 and "".join(pieces) == whole.text
+            assert stream.result().tokens == whole.tokens
+
+        async def collect() -> list[str]:
+            return [piece async for piece in session.stream(PROMPT, max_tokens=24, temperature=0.0)]
+
+        assert asyncio.run(collect()) == pieces
+        seen: list[str] = []
+        session.generate(PROMPT, max_tokens=24, temperature=0.0, on_text=seen.append)
+        assert seen == pieces
+
+
+def test_a_closed_stream_ends_its_answer_and_frees_the_session(teacher: Model) -> None:
+    with teacher.session() as session:
+        stream = session.stream(PROMPT, max_tokens=2000, temperature=0.0, detect_loops=False)
+        first = next(stream)
+        with pytest.raises(UsageError, match="the session is answering"):
+            session.generate(PROMPT)
+        with pytest.raises(UsageError, match="has not ended"):
+            stream.result()
+        stream.close()
+        result = stream.result()
+        assert result.reason in ("interrupt", "cancelled") and result.text.startswith(first)
+        assert len(result.tokens) < 2000
+        assert session.generate(PROMPT, max_tokens=4, temperature=0.0).text
+
+
+def test_a_thought_is_kept_apart(thinking_path: str) -> None:
+    with Model.open(thinking_path, threads=1) as model, model.session() as session:
+        assert model.render(QUESTION, thinking=True).endswith("<|assistant|><think>")
+        thought = session.generate(QUESTION, thinking=True, max_tokens=6, temperature=0.0)
+        assert thought.reasoning
+        first = next(session.events(QUESTION, thinking=True, max_tokens=6, temperature=0.0))
+        assert first.kind == "reasoning" and thought.reasoning.startswith(first.text)
+        direct = session.generate(QUESTION, thinking=False, max_tokens=6, temperature=0.0)
+        assert direct.text and not direct.reasoning
+
+
+def test_stops_and_seeds(teacher: Model) -> None:
+    with teacher.session() as session:
+        whole = session.generate(PROMPT, max_tokens=24, temperature=0.0)
+        stop = whole.text[6:9]
+        cut = session.generate(PROMPT, max_tokens=24, temperature=0.0, stop=["\a", stop])
+        assert (cut.text, cut.reason, cut.stopped_by) == (whole.text[: whole.text.index(stop)], "stop", stop)
+        drawn = {seed: session.generate(PROMPT, max_tokens=24, seed=seed).text for seed in (1, 2, 3)}
+        assert session.generate(PROMPT, max_tokens=24, seed=2).text == drawn[2] and len(set(drawn.values())) > 1
+        assert session.generate(PROMPT, max_tokens=24, temperature=0.0).computed_tokens == 1, "the prompt is held"
+
+
+def test_single_steps_have_the_logits_of_the_model(teacher: Model) -> None:
+    tokens = teacher.tokenizer.encode("A vector is an array that grows")
+    with teacher.session() as session, teacher.session() as other:
+        session.append(tokens)
+        logits = list(session.logits())
+        assert len(logits) == teacher.vocab_size
+        other.append(tokens[:3])
+        saved = other.save()
+        other.append(tokens[3:])
+        assert list(other.logits()) == logits
+        session.load(saved)
+        assert session.tokens == tokens[:3]
+        session.append(tokens[3:])
+        assert list(session.logits()) == logits
+        session.truncate(2)
+        with pytest.raises(UsageError, match="append tokens first"):
+            session.logits()
+        with pytest.raises(CraftsmanError, match="damaged"):
+            session.load(saved[:-1] + bytes([saved[-1] ^ 1]))
+
+
+def test_wrong_calls_are_one_sentence(teacher: Model, teacher_path: str, tmp_path: object) -> None:
+    with pytest.raises(CraftsmanError, match="nowhere"):
+        Model.open(f"{tmp_path}/nowhere.gguf")
+    with pytest.raises(UsageError, match="threads = 0"):
+        Model.open(teacher_path, threads=0)
+    with pytest.raises(UsageError, match="layout"):
+        Model.open(teacher_path, layout="best")  # type: ignore[arg-type]
+    with pytest.raises(CraftsmanError, match="memory|bytes"):
+        Model.open(teacher_path, memory=1000)
+    with teacher.session(16) as session:
+        with pytest.raises(ContextFullError, match="do not fit the context of 16"):
+            session.generate("A vector is " * 20)
+        with pytest.raises(CraftsmanError, match="temperature"):
+            session.generate(PROMPT, temperature=-1.0)
+        with pytest.raises(UsageError, match="temprature"):
+            session.generate(PROMPT, temprature=0.5)  # type: ignore[call-arg]
+        with pytest.raises(UsageError, match="messages is empty"):
+            session.generate([])
+        with pytest.raises(CraftsmanError, match="no tokens|not in the vocabulary"):
+            session.append([10**6])
+    with pytest.raises(UsageError, match="the session is closed"):
+        session.generate(PROMPT)

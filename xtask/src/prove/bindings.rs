@@ -1,0 +1,174 @@
+//! `prove bindings`: builds the package for Python without a C compiler, installs it into a clean environment and runs its
+//! tests there.
+//!
+//! Where its tools cannot be fetched, it is skipped by name.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use super::proof::{Judged, Proof};
+use crate::bitnet::arg;
+use crate::outcome::Outcome;
+use crate::repo;
+
+/// The package of pip that makes a wheel from a Rust crate.
+const BUILDER: &str = "maturin>=1.9,<2";
+/// Packages of pip for the tests and the check of types.
+const TESTERS: [&str; 3] = ["pytest>=8", "mypy>=1.11", "typing_extensions>=4.6"];
+/// Largest artefact that passes, in bytes.
+const MAX_BYTES: u64 = 20_000_000;
+
+pub(super) fn prove(proof: &mut Proof<'_>, binary: impl FnOnce() -> Outcome<PathBuf>) -> Outcome<Judged> {
+    proof.need_disk(3_000_000_000)?;
+    let Some(builder) = builder(proof)? else {
+        let named = proof.options.python.display();
+        repo::say(&format!("SKIP Python: pip of {named} cannot fetch {BUILDER}"));
+        return Ok(Judged::Skipped);
+    };
+    python(proof, &builder, &binary()?)?;
+    Ok(Judged::Measured)
+}
+
+/// A Python with maturin; `None` where it cannot be had.
+fn builder(proof: &Proof<'_>) -> Outcome<Option<PathBuf>> {
+    let environment = proof.work.join("builder");
+    let python = environment.join("bin/python");
+    let is_there = done(Command::new(&proof.options.python).args(["-m", "venv", arg(&environment)?]))
+        && done(Command::new(&python).args(["-m", "pip", "install", "--quiet", BUILDER]));
+    Ok(is_there.then_some(python))
+}
+
+/// The wheel: built, installed alone, tested, typed, measured.
+fn python(proof: &mut Proof<'_>, builder: &Path, bitnet: &Path) -> Outcome {
+    let package = repo::root().join("bindings/python");
+    let wheels = proof.work.join("wheels");
+    let mut build = Command::new(builder);
+    build.args(["-m", "maturin", "build", "--release", "--locked", "--out", arg(&wheels)?]).current_dir(&package);
+    // maturin is a program beside its Python.
+    build.env("PATH", search_path(builder)?);
+    if !built(proof, "Python wheel", &mut build)? {
+        return Ok(());
+    }
+    let wheel = only_file(&wheels, "whl")?;
+    size(proof, "Python wheel", &wheel)?;
+    let name = wheel.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    proof.figure("Python wheel: one for all versions", &name, "cp310-abi3", name.contains("cp310-abi3"));
+
+    let environment = proof.work.join("clean");
+    let python = environment.join("bin/python");
+    let installed = done(Command::new(&proof.options.python).args(["-m", "venv", arg(&environment)?]))
+        && done(Command::new(&python).args(["-m", "pip", "install", "--quiet", "--no-index", arg(&wheel)?]));
+    proof.figure("Python wheel: installs alone", yes(installed), "no other package is fetched", installed);
+    if !done(Command::new(&python).args(["-m", "pip", "install", "--quiet"]).args(TESTERS)) {
+        repo::say(&format!("SKIP Python tests: pip cannot fetch {}", TESTERS.join(", ")));
+        return Ok(());
+    }
+    let mut tests = Command::new(&python);
+    tests.args(["-B", "-m", "pytest", "-q", "-p", "no:cacheprovider", arg(&package.join("tests"))?]);
+    tests.current_dir(&proof.work).env("BITNET", bitnet);
+    let (passed, text) = output(&mut tests)?;
+    proof.figure("Python tests", last_line(&text), "all pass", passed);
+    let mut types = Command::new(&python);
+    types.args(["-m", "mypy", "--strict", "--cache-dir", arg(&proof.work.join("mypy"))?]);
+    types.args(["-p", "craftsman_ultra"]).current_dir(&proof.work);
+    let (library, _) = output(&mut types)?;
+    let example = package.join("examples/answer.py");
+    let mut types = Command::new(&python);
+    types.args(["-m", "mypy", "--strict", "--cache-dir", arg(&proof.work.join("mypy"))?, arg(&example)?]);
+    let (user, text) = output(types.current_dir(&proof.work))?;
+    proof.figure("Python types: mypy --strict", last_line(&text), "package and example clean", library && user);
+    let mut measure = Command::new(&python);
+    measure.args(["-B", arg(&package.join("tests/measure.py"))?]).current_dir(&proof.work);
+    stated(proof, "measure.py", &mut measure)
+}
+
+/// Runs a build without a C compiler; whether it ended well, which is a figure.
+fn built(proof: &mut Proof<'_>, what: &str, build: &mut Command) -> Outcome<bool> {
+    for variable in ["CC", "CXX", "HOST_CC", "TARGET_CC"] {
+        build.env(variable, "/bin/false");
+    }
+    build.env("CARGO_TARGET_DIR", repo::root().join("bindings/target"));
+    let status = build.stdin(Stdio::null()).stdout(Stdio::null()).status()?;
+    proof.figure(format!("{what}: built with CC=/bin/false"), status.to_string(), "ends well", status.success());
+    Ok(status.success())
+}
+
+fn size(proof: &mut Proof<'_>, what: &str, path: &Path) -> Outcome {
+    let bytes = std::fs::metadata(path)?.len();
+    let target = format!("at most {}", repo::bytes(MAX_BYTES));
+    proof.figure(format!("{what}: size"), repo::bytes(bytes), target, bytes <= MAX_BYTES);
+    Ok(())
+}
+
+/// Runs a script and takes the figures that it prints, as `PASS name: value` or `MISS name: value`.
+fn stated(proof: &mut Proof<'_>, script: &str, run: &mut Command) -> Outcome {
+    let (ended_well, text) = output(run)?;
+    let mut stated = 0;
+    for (verdict, rest) in text.lines().filter_map(|line| line.split_once(' ')) {
+        if let ("PASS" | "MISS", Some((name, value))) = (verdict, rest.split_once(": ")) {
+            proof.figure(name, value, format!("see {script}"), verdict == "PASS");
+            stated += 1;
+        }
+    }
+    if stated == 0 || !ended_well {
+        proof.figure(script, format!("{stated} figures"), "runs to its end", false);
+    }
+    Ok(())
+}
+
+/// The only file of a folder with this ending.
+fn only_file(folder: &Path, ending: &str) -> Outcome<PathBuf> {
+    let files = std::fs::read_dir(folder)?.collect::<Result<Vec<_>, _>>()?;
+    let mut files =
+        files.into_iter().map(|file| file.path()).filter(|path| path.extension().is_some_and(|e| e == ending));
+    match (files.next(), files.next()) {
+        (Some(file), None) => Ok(file),
+        _ => Err(format!("{} does not hold one .{ending} file", folder.display()).into()),
+    }
+}
+
+/// The search path with the folder of `program` in front.
+fn search_path(program: &Path) -> Outcome<std::ffi::OsString> {
+    let own = program.parent().map(Path::to_owned);
+    let rest = std::env::var_os("PATH").unwrap_or_default();
+    Ok(std::env::join_paths(own.into_iter().chain(std::env::split_paths(&rest)))?)
+}
+
+fn done(command: &mut Command) -> bool {
+    command.stdin(Stdio::null()).stdout(Stdio::null()).status().is_ok_and(|status| status.success())
+}
+
+/// Runs a program; whether it ended well, and its standard output, which is also shown where it did not.
+fn output(command: &mut Command) -> Outcome<(bool, String)> {
+    let done = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output()?;
+    let text = String::from_utf8_lossy(&done.stdout).into_owned();
+    if !done.status.success() {
+        repo::say(text.trim_end());
+    }
+    Ok((done.status.success(), text))
+}
+
+fn last_line(text: &str) -> String {
+    text.lines().last().unwrap_or("no output").trim_matches(['=', ' ']).to_owned()
+}
+
+fn yes(is_so: bool) -> &'static str {
+    if is_so { "yes" } else { "no" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{last_line, search_path};
+
+    #[test]
+    fn the_last_line_is_the_summary() {
+        assert_eq!(last_line("....\n==== 15 passed in 3.1s ====\n"), "15 passed in 3.1s");
+        assert_eq!(last_line(""), "no output");
+    }
+
+    #[test]
+    fn programs_beside_the_python_are_found_first() {
+        let path = search_path(std::path::Path::new("/x/bin/python")).expect("a path");
+        assert_eq!(std::env::split_paths(&path).next(), Some("/x/bin".into()));
+    }
+}
