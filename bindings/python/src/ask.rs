@@ -11,7 +11,7 @@ use pyo3::prelude::*;
 use serde_json::Value;
 
 use crate::errors::usage;
-use crate::model::Loaded;
+use crate::loaded::Loaded;
 use crate::options::Sampling;
 
 /// A text or tokens to continue, or a conversation to answer.

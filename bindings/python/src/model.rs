@@ -4,13 +4,13 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use moe_runtime::{
-    ChatTemplate, CraftsmanBackend, CraftsmanModel, Error, LoadOptions, MemoryPlan, ModelFiles, SamplerConfig, Session,
-    SessionError, Tokenizer,
+    ChatTemplate, CraftsmanBackend, CraftsmanModel, Error, LoadOptions, MemoryPlan, ModelFiles, Session, SessionError,
 };
 use pyo3::prelude::*;
 
 use crate::ask::{Ask, PyAsk, rendered};
 use crate::errors::{closed, failed, locked, usage};
+use crate::loaded::Loaded;
 use crate::options::{act, kv, locate, placement, pool};
 use crate::session::NativeSession;
 use crate::tokenizer::NativeTokenizer;
@@ -18,29 +18,6 @@ use crate::worker::{run_job, run_or_leave};
 
 /// Context when nothing else is asked for.
 const DEFAULT_CONTEXT: usize = 4096;
-
-/// A model in memory, with everything that belongs to it.
-pub(crate) struct Loaded {
-    pub(crate) files: ModelFiles,
-    pub(crate) model: Arc<CraftsmanModel>,
-    pub(crate) tokenizer: Arc<Tokenizer>,
-    pub(crate) template: Option<ChatTemplate>,
-    pub(crate) sampling: SamplerConfig,
-    /// Tokens of a session that does not say otherwise.
-    n_ctx: usize,
-    identity: Mutex<Option<[u8; 32]>>,
-}
-
-impl Loaded {
-    /// The identity of the files; reads them the first time.
-    pub(crate) fn identity(&self, progress: &mut dyn FnMut(u64, u64)) -> Result<[u8; 32], Error> {
-        let mut known = locked(&self.identity);
-        if let Some(identity) = *known {
-            return Ok(identity);
-        }
-        Ok(*known.insert(self.files.identity_bytes(progress)?))
-    }
-}
 
 /// How a model is opened.
 #[derive(Clone, Debug, FromPyObject)]

@@ -1,13 +1,6 @@
-//! One sequence of tokens over a model, and the right to use it.
-//!
-//! ```text
-//! Free(backend) ──take──► Taken(interrupt) ──end of the work──► Free(backend)
-//! ```
-//!
-//! **Invariant:** one call at a time has the backend. Another call gets an exception, or waits where the first was asked to
-//! end already.
+//! One sequence of tokens over a model: answers, single steps, saved sequences.
 
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Mutex};
 
 use moe_runtime::{CraftsmanBackend, Error, InferenceBackend, Interrupt};
 use pyo3::prelude::*;
@@ -15,75 +8,11 @@ use pyo3::types::PyBytes;
 
 use crate::ask::{PyAsk, count};
 use crate::errors::{closed, failed, locked, usage};
-use crate::model::Loaded;
+use crate::loaded::Loaded;
 use crate::options::Sampling;
+use crate::seat::Seat;
 use crate::stream::NativeStream;
-use crate::worker::{TICK, run, run_or_leave};
-
-enum State {
-    Free(Box<CraftsmanBackend>),
-    Taken(Interrupt),
-    Closed,
-}
-
-/// The place where a backend waits for its next use.
-pub(crate) struct Seat {
-    state: Mutex<State>,
-    changed: Condvar,
-}
-
-/// A backend in use; it goes back to its seat when this value is dropped.
-pub(crate) struct Taken {
-    pub(crate) backend: Option<Box<CraftsmanBackend>>,
-    seat: Arc<Seat>,
-}
-
-impl Drop for Taken {
-    fn drop(&mut self) {
-        let mut state = locked(&self.seat.state);
-        *state = match (std::mem::replace(&mut *state, State::Closed), self.backend.take()) {
-            // A backend that panicked may hold half of a token.
-            (State::Taken(_), Some(backend)) if !std::thread::panicking() => State::Free(backend),
-            _ => State::Closed,
-        };
-        self.seat.changed.notify_all();
-    }
-}
-
-impl Seat {
-    /// Takes the backend for work that `interrupt` ends.
-    pub(crate) fn take(self: &Arc<Seat>, py: Python<'_>, interrupt: &Interrupt) -> PyResult<Taken> {
-        loop {
-            let mut state = locked(&self.state);
-            match std::mem::replace(&mut *state, State::Closed) {
-                State::Free(backend) => {
-                    *state = State::Taken(interrupt.clone());
-                    return Ok(Taken { backend: Some(backend), seat: self.clone() });
-                }
-                State::Closed => return Err(closed("session")),
-                State::Taken(other) => {
-                    let is_ending = other.is_raised();
-                    *state = State::Taken(other);
-                    drop(state);
-                    if !is_ending {
-                        return Err(usage("the session is answering; read its stream to the end, or close it"));
-                    }
-                    py.detach(|| drop(self.changed.wait_timeout(locked(&self.state), TICK)));
-                    py.check_signals()?;
-                }
-            }
-        }
-    }
-
-    /// Looks at the backend.
-    fn look<T>(&self, at: impl FnOnce(&mut CraftsmanBackend) -> T) -> PyResult<T> {
-        match &mut *locked(&self.state) {
-            State::Free(backend) => Ok(at(backend)),
-            State::Closed => Err(closed("session")),
-            State::Taken(_) => Err(usage("the session is answering; read its stream to the end, or close it")),
-        }
-    }
-}
+use crate::worker::{run, run_or_leave};
 
 /// A sequence over a loaded model; see `Session` in Python.
 #[pyclass(frozen, module = "craftsman_ultra._native")]
@@ -96,8 +25,7 @@ pub(crate) struct NativeSession {
 
 impl NativeSession {
     pub(crate) fn new(loaded: Arc<Loaded>, backend: CraftsmanBackend) -> NativeSession {
-        let seat = Seat { state: Mutex::new(State::Free(Box::new(backend))), changed: Condvar::new() };
-        NativeSession { loaded, seat: Arc::new(seat), logits: Arc::default() }
+        NativeSession { loaded, seat: Arc::new(Seat::new(backend)), logits: Arc::default() }
     }
 
     /// The logits after the last appended token.
@@ -202,10 +130,7 @@ impl NativeSession {
 
     /// Ends what runs, and gives the memory of the sequence back.
     fn close(&self) {
-        let state = std::mem::replace(&mut *locked(&self.seat.state), State::Closed);
-        if let State::Taken(interrupt) = &state {
-            interrupt.raise();
-        }
+        self.seat.close();
         locked(&self.logits).clear();
     }
 }

@@ -11,9 +11,9 @@ use pyo3::types::PyDict;
 
 use crate::ask::{Ask, answer};
 use crate::errors::{closed, failed, locked, usage};
-use crate::model::Loaded;
+use crate::loaded::Loaded;
 use crate::options::Sampling;
-use crate::session::Taken;
+use crate::seat::Taken;
 use crate::worker::{TICK, panicked};
 
 enum Message {
