@@ -12,6 +12,7 @@
 //! | `stream` | answers as server-sent events |
 //! | `dialects/` | the APIs, one file or folder each |
 //! | `page`, `openapi` | the built-in page, and the description of the routes |
+//! | `divergence` | where the prompt of a request leaves that of an earlier one |
 //! | `failure`, `ids`, `metrics`, `seal` | errors, names, counts, thoughts that clients send back |
 //!
 //! Imports go one way: `server` -> `routes` -> `dialects` -> `stream` -> `answer` -> `request` -> `app` -> `engine`.
@@ -22,6 +23,7 @@ mod access;
 mod answer;
 mod app;
 mod dialects;
+mod divergence;
 mod engine;
 mod failure;
 mod ids;

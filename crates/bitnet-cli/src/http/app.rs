@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use tokio::sync::Semaphore;
 
+use super::divergence::Outlines;
 use super::engine::Engine;
 use super::failure::Failure;
 use super::metrics::Metrics;
@@ -18,6 +19,7 @@ pub(crate) struct App {
     pub(crate) metrics: Arc<Metrics>,
     /// One permit for each large body that may be read at the same time.
     pub(crate) large_bodies: Arc<Semaphore>,
+    pub(crate) outlines: Outlines,
     engine: OnceLock<Arc<Engine>>,
     is_draining: AtomicBool,
 }
@@ -26,7 +28,14 @@ impl App {
     pub(crate) fn new(settings: Settings) -> App {
         let metrics = Arc::new(Metrics::new(settings.vllm_names));
         let large_bodies = Arc::new(Semaphore::new(LARGE_BODIES));
-        App { settings, metrics, large_bodies, engine: OnceLock::new(), is_draining: AtomicBool::new(false) }
+        App {
+            settings,
+            metrics,
+            large_bodies,
+            outlines: Outlines::default(),
+            engine: OnceLock::new(),
+            is_draining: AtomicBool::new(false),
+        }
     }
 
     /// The model.

@@ -1,5 +1,6 @@
 //! `bitnet serve` over a real socket: the dialects event by event, wrong and hostile requests, cancellation, the end.
 
+mod agent;
 mod choices;
 mod client;
 mod dialects;

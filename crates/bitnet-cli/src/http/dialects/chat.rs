@@ -7,12 +7,13 @@ mod whole;
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
+use axum::http::HeaderValue;
 use axum::response::Response;
 
 pub(super) use request::conversation;
 
 use super::json;
-use crate::http::answer::Run;
+use crate::http::answer::{Run, Whole};
 use crate::http::app::App;
 use crate::http::failure::Failure;
 use crate::http::request::Asked;
@@ -26,5 +27,16 @@ pub(crate) async fn chat(State(app): State<Arc<App>>, request: Request) -> Resul
         return Ok(respond(run, stream::ChunkWriter::new(shape)));
     }
     let answers = run.collect().await?;
-    Ok(json(&whole::completion(&shape, &answers)))
+    Ok(with_cached(json(&whole::completion(&shape, &answers)), &answers))
+}
+
+/// The response with the header `x-cache`: tokens of the prompt that were cached, and those that were computed. A stream has no
+/// such header, because its headers are sent before the prompt is read.
+fn with_cached(mut response: Response, answers: &[Whole]) -> Response {
+    let Some(usage) = answers.first().map(|answer| &answer.ending.usage) else { return response };
+    let text = format!("hit={} miss={}", usage.cached, usage.prompt - usage.cached);
+    if let Ok(value) = HeaderValue::from_str(&text) {
+        response.headers_mut().insert("x-cache", value);
+    }
+    response
 }

@@ -11,6 +11,7 @@ use super::super::unix_s;
 use super::history::history;
 use crate::http::answer::{Order, Rules};
 use crate::http::app::App;
+use crate::http::divergence::{Divergence, Outline};
 use crate::http::engine::{Engine, off_thread};
 use crate::http::failure::Failure;
 use crate::http::ids::Ids;
@@ -25,6 +26,8 @@ pub(super) struct Shape {
     pub(super) stream: bool,
     /// Seals the thoughts that the client sends back.
     pub(super) seal: Seal,
+    /// Where the prompt leaves that of the message that the client names.
+    pub(super) divergence: Divergence,
 }
 
 pub(super) async fn read(app: &App, asked: &Asked) -> Result<(Order, Shape), Failure> {
@@ -39,16 +42,24 @@ pub(super) async fn read(app: &App, asked: &Asked) -> Result<(Order, Shape), Fai
         top_k: fields.count("top_k", 0..=usize::MAX)?.unwrap_or(base.top_k),
         ..base
     };
+    let conversation = conversation(fields, engine)?;
+    let rules = rules(fields, engine, &conversation)?;
+    let tools = (!conversation.tools.is_empty()).then(|| Arc::new(ToolSchemas::new(&conversation.tools)));
+    let (prompt, outline) = off_thread(engine, move |engine| {
+        let prompt = engine.chat_prompt(&conversation)?;
+        let outline = Outline::new(&conversation, &prompt.tokens);
+        Ok((prompt, outline))
+    })
+    .await?;
+    let previous = fields.object("diagnostics")?.and_then(|asked| asked.get("previous_message_id"));
+    let id = Ids::make("msg_");
     let shape = Shape {
-        id: Ids::make("msg_"),
+        divergence: app.outlines.compare(previous.and_then(Value::as_str), &id, outline),
+        id,
         model: engine.facts.id.clone(),
         stream: fields.flag("stream")?.unwrap_or(false),
         seal: engine.seal.clone(),
     };
-    let conversation = conversation(fields, engine)?;
-    let rules = rules(fields, engine, &conversation)?;
-    let tools = (!conversation.tools.is_empty()).then(|| Arc::new(ToolSchemas::new(&conversation.tools)));
-    let prompt = off_thread(engine, move |engine| engine.chat_prompt(&conversation)).await?;
     let max_tokens = max_tokens.min(app.settings.max_tokens);
     let (loops, caller) = (loops(), asked.caller());
     let order =

@@ -45,6 +45,7 @@ impl BlockWriter {
             "stop_reason": null,
             "stop_sequence": null,
             "usage": usage_of(&usage),
+            "diagnostics": self.shape.divergence.anthropic(),
         });
         out.event(&json!({ "type": "message_start", "message": message }));
         out.event(&json!({ "type": "ping" }));

@@ -30,6 +30,7 @@ pub(super) fn message(shape: &Shape, answer: &Whole) -> Value {
         "stop_reason": finish.anthropic(),
         "stop_sequence": stop_sequence(finish),
         "usage": usage_of(usage),
+        "diagnostics": shape.divergence.anthropic(),
     })
 }
 

@@ -69,6 +69,7 @@ fn response(shape: &Shape, status: &str, output: Vec<Value>) -> Value {
         "model": shape.model,
         "output": output,
         "usage": null,
+        "prompt_cache_diagnostics": shape.divergence.openai(),
     });
     if let Some(object) = object.as_object_mut() {
         object.extend(shape.echoed.clone());

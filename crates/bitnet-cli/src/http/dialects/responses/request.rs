@@ -12,6 +12,7 @@ use super::history::history;
 use super::tools::Tools;
 use crate::http::answer::{Order, Rules};
 use crate::http::app::App;
+use crate::http::divergence::{Divergence, Outline};
 use crate::http::engine::{Engine, off_thread};
 use crate::http::failure::Failure;
 use crate::http::ids::Ids;
@@ -31,6 +32,8 @@ pub(super) struct Shape {
     pub(super) seal: Seal,
     /// The fields of the request that the answer repeats.
     pub(super) echoed: Map<String, Value>,
+    /// Where the prompt leaves that of the response that the client names.
+    pub(super) divergence: Divergence,
 }
 
 pub(super) async fn read(app: &App, asked: &Asked) -> Result<(Order, Shape), Failure> {
@@ -48,9 +51,17 @@ pub(super) async fn read(app: &App, asked: &Asked) -> Result<(Order, Shape), Fai
     let (conversation, tools) = conversation(fields, engine)?;
     let rules = rules(fields, engine, &conversation)?;
     let schemas = (!conversation.tools.is_empty()).then(|| Arc::new(ToolSchemas::new(&conversation.tools)));
-    let prompt = off_thread(engine, move |engine| engine.chat_prompt(&conversation)).await?;
+    let (prompt, outline) = off_thread(engine, move |engine| {
+        let prompt = engine.chat_prompt(&conversation)?;
+        let outline = Outline::new(&conversation, &prompt.tokens);
+        Ok((prompt, outline))
+    })
+    .await?;
+    let compared = fields.object("prompt_cache_options")?.and_then(|options| options.get("comparison_response_id"));
+    let id = Ids::make("resp_");
     let shape = Shape {
-        id: Ids::make("resp_"),
+        divergence: app.outlines.compare(compared.and_then(Value::as_str), &id, outline),
+        id,
         created_s: unix_s(),
         model: engine.facts.id.clone(),
         stream,

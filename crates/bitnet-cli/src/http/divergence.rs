@@ -1,0 +1,233 @@
+//! Where the prompt of a request leaves that of an earlier one, and why: both vendors' clients ask when a cached prompt is not
+//! found again.
+
+use std::collections::VecDeque;
+use std::sync::Mutex;
+
+use moe_runtime::ChatRequest;
+use serde_json::{Value, json};
+
+/// Requests that later ones can be compared with.
+const KEPT: usize = 1024;
+/// Tokens of a block, as the prompt cache has them.
+const BLOCK: usize = 64;
+
+/// The parts that a prompt was made of, as hashes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Outline {
+    tools: u64,
+    /// The system prompt at the beginning.
+    system: u64,
+    /// Whether the answer begins with a thought, in words of the template.
+    thinking: Option<bool>,
+    /// One per full block; each covers the blocks before it too.
+    blocks: Vec<u64>,
+    tokens: usize,
+}
+
+impl Outline {
+    /// The outline of a conversation whose prompt has these tokens.
+    pub(crate) fn new(conversation: &ChatRequest, tokens: &[u32]) -> Outline {
+        let is_system = |message: &&Value| message["role"] == "system";
+        let system = conversation.messages.first().filter(is_system).map(Value::to_string).unwrap_or_default();
+        let mut before = 0;
+        let block = |block: &[u32]| {
+            let mut bytes = u64::to_le_bytes(before).to_vec();
+            bytes.extend(block.iter().flat_map(|token| token.to_le_bytes()));
+            before = hash(&bytes);
+            before
+        };
+        Outline {
+            tools: hash(Value::from(conversation.tools.clone()).to_string().as_bytes()),
+            system: hash(system.as_bytes()),
+            thinking: conversation.enable_thinking,
+            blocks: tokens.chunks_exact(BLOCK).map(block).collect(),
+            tokens: tokens.len(),
+        }
+    }
+
+    /// Compares this outline with that of an earlier request.
+    fn since(&self, earlier: &Outline) -> Divergence {
+        let shared = self.blocks.iter().zip(&earlier.blocks).take_while(|(now, then)| now == then).count();
+        if shared == earlier.blocks.len() {
+            return Divergence::None;
+        }
+        let reason = if self.tools != earlier.tools {
+            Changed::Tools
+        } else if self.system != earlier.system {
+            Changed::System
+        } else if self.thinking != earlier.thinking {
+            Changed::Thinking
+        } else {
+            Changed::Messages
+        };
+        let reusable = shared * BLOCK;
+        Divergence::At { reason, reusable, missed: earlier.tokens - reusable }
+    }
+}
+
+fn hash(bytes: &[u8]) -> u64 {
+    let hash = blake3::hash(bytes);
+    hash.as_bytes().iter().take(8).fold(0, |sum, byte| sum << 8 | u64::from(*byte))
+}
+
+/// The first part that differs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Changed {
+    Tools,
+    System,
+    Thinking,
+    Messages,
+}
+
+/// The place where a prompt leaves an earlier one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Divergence {
+    /// The request names no earlier one.
+    #[default]
+    NotAsked,
+    /// No request of this name is kept.
+    NotFound,
+    /// The earlier prompt is a beginning of this one, but for its last, partial block.
+    None,
+    At {
+        reason: Changed,
+        /// Tokens at the beginning that both prompts share.
+        reusable: usize,
+        /// Tokens of the earlier prompt behind them.
+        missed: usize,
+    },
+}
+
+impl Divergence {
+    /// As Anthropic's field `diagnostics` of an answer: null without a divergence.
+    pub(crate) fn anthropic(self) -> Value {
+        let reason = match self {
+            Divergence::NotAsked | Divergence::None => return Value::Null,
+            Divergence::NotFound => json!({ "type": "previous_message_not_found" }),
+            Divergence::At { reason: Changed::Thinking, .. } => json!({ "type": "unavailable" }),
+            Divergence::At { reason, missed, .. } => {
+                let ty = match reason {
+                    Changed::Tools => "tools_changed",
+                    Changed::System => "system_changed",
+                    _ => "messages_changed",
+                };
+                json!({ "type": ty, "cache_missed_input_tokens": missed })
+            }
+        };
+        json!({ "cache_miss_reason": reason })
+    }
+
+    /// As OpenAI's field `prompt_cache_diagnostics` of a response.
+    pub(crate) fn openai(self) -> Value {
+        match self {
+            Divergence::NotAsked => Value::Null,
+            Divergence::NotFound => json!({ "type": "comparison_response_not_found" }),
+            Divergence::None => json!({ "type": "cache_hit" }),
+            Divergence::At { reason, reusable, missed } => {
+                let reason = match reason {
+                    Changed::Tools => "tools_changed",
+                    Changed::Thinking => "reasoning_effort_changed",
+                    // The system prompt is a part of the input here.
+                    Changed::System | Changed::Messages => "input_changed",
+                };
+                json!({
+                    "type": "cache_miss",
+                    "reason": reason,
+                    "cache_missed_tokens": missed,
+                    "comparison_reusable_tokens": reusable,
+                })
+            }
+        }
+    }
+}
+
+/// The outlines of the last requests, by the ids of their answers.
+#[derive(Debug, Default)]
+pub(crate) struct Outlines(Mutex<VecDeque<(String, Outline)>>);
+
+impl Outlines {
+    /// Compares `outline` with that of the answer `earlier`, and keeps it for the answer `id`.
+    pub(crate) fn compare(&self, earlier: Option<&str>, id: &str, outline: Outline) -> Divergence {
+        let mut kept = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let divergence = match earlier {
+            None => Divergence::NotAsked,
+            Some(earlier) => {
+                let found = kept.iter().rev().find(|(id, _)| id == earlier);
+                found.map_or(Divergence::NotFound, |(_, then)| outline.since(then))
+            }
+        };
+        if kept.len() == KEPT {
+            kept.pop_front();
+        }
+        kept.push_back((id.to_owned(), outline));
+        divergence
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use moe_runtime::ChatRequest;
+    use serde_json::json;
+
+    use super::{Changed, Divergence, KEPT, Outline, Outlines};
+
+    fn conversation(system: &str, tools: usize) -> ChatRequest {
+        ChatRequest {
+            messages: vec![json!({"role": "system", "content": system}), json!({"role": "user", "content": "x"})],
+            tools: vec![json!({"name": "read"}); tools],
+            ..ChatRequest::default()
+        }
+    }
+
+    #[test]
+    fn the_first_part_that_differs_is_the_reason() {
+        let tokens: Vec<u32> = (0..300).collect();
+        let mut changed = tokens.clone();
+        changed[130] = 7;
+        let first = Outline::new(&conversation("a", 1), &tokens);
+        let at = |reason| Divergence::At { reason, reusable: 128, missed: 172 };
+        let since = |conversation: &ChatRequest, tokens: &[u32]| Outline::new(conversation, tokens).since(&first);
+        assert_eq!(since(&conversation("a", 2), &changed), at(Changed::Tools));
+        assert_eq!(since(&conversation("b", 1), &changed), at(Changed::System));
+        assert_eq!(since(&conversation("a", 1), &changed), at(Changed::Messages));
+        let thinking = ChatRequest { enable_thinking: Some(true), ..conversation("a", 1) };
+        assert_eq!(since(&thinking, &changed), at(Changed::Thinking));
+        // Changes behind the earlier prompt cost nothing.
+        let longer: Vec<u32> = (0..900).collect();
+        assert_eq!(since(&conversation("b", 2), &longer), Divergence::None);
+        assert_eq!(
+            since(&conversation("a", 1), &tokens[..100]),
+            Divergence::At { reason: Changed::Messages, reusable: 64, missed: 236 }
+        );
+    }
+
+    #[test]
+    fn the_words_are_those_of_the_vendors() {
+        let at = |reason| Divergence::At { reason, reusable: 128, missed: 172 };
+        let reason = |divergence: Divergence| divergence.anthropic()["cache_miss_reason"].clone();
+        assert_eq!(reason(at(Changed::Tools)), json!({"type": "tools_changed", "cache_missed_input_tokens": 172}));
+        assert_eq!(reason(at(Changed::System))["type"], "system_changed");
+        assert_eq!(reason(at(Changed::Messages))["type"], "messages_changed");
+        assert_eq!(reason(at(Changed::Thinking)), json!({"type": "unavailable"}));
+        assert_eq!(reason(Divergence::NotFound), json!({"type": "previous_message_not_found"}));
+        assert!(Divergence::None.anthropic().is_null() && Divergence::NotAsked.anthropic().is_null());
+        let miss = at(Changed::Tools).openai();
+        assert_eq!((&miss["type"], &miss["reason"]), (&json!("cache_miss"), &json!("tools_changed")));
+        assert_eq!((&miss["cache_missed_tokens"], &miss["comparison_reusable_tokens"]), (&json!(172), &json!(128)));
+        assert_eq!(Divergence::None.openai(), json!({"type": "cache_hit"}));
+        assert_eq!(Divergence::NotFound.openai(), json!({"type": "comparison_response_not_found"}));
+        assert!(Divergence::NotAsked.openai().is_null());
+    }
+
+    #[test]
+    fn the_oldest_request_is_forgotten() {
+        let outlines = Outlines::default();
+        let outline = Outline::new(&conversation("a", 0), &[1; 70]);
+        for n in 0..=KEPT {
+            assert_eq!(outlines.compare(None, &n.to_string(), outline.clone()), Divergence::NotAsked);
+        }
+        assert_eq!(outlines.compare(Some("0"), "x", outline.clone()), Divergence::NotFound);
+        assert_eq!(outlines.compare(Some("2"), "y", outline), Divergence::None);
+    }
+}
