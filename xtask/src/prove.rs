@@ -80,7 +80,7 @@ enum Name {
     Embed,
     /// SmolLM2-135M, fetched through pip: chat, ids and logits against others, perplexity, speed, ternary students.
     Real,
-    /// The Python packages of OpenAI and Anthropic, fetched through pip, against `bitnet serve`.
+    /// The Python packages of OpenAI, Anthropic and LangChain, fetched through pip, against `bitnet serve`.
     Clients,
     /// 12,000 requests to `bitnet serve`, of which a part leaves, is too long or has a wrong key.
     Soak,

@@ -1,4 +1,4 @@
-//! `prove clients`: the Python packages `openai` and `anthropic` against `bitnet serve`.
+//! `prove clients`: the Python packages `openai`, `anthropic` and `langchain-openai` against `bitnet serve`.
 //!
 //! pip fetches them into an environment in the work folder; without Python's `venv`, pip or a network the proof is skipped.
 
@@ -11,7 +11,7 @@ use crate::bitnet::arg;
 use crate::outcome::Outcome;
 use crate::repo;
 
-const PACKAGES: [&str; 2] = ["openai==3.57.0", "anthropic==2.14.0"];
+const PACKAGES: [&str; 3] = ["openai==3.57.0", "anthropic==2.14.0", "langchain-openai==1.7.4"];
 
 pub(super) fn prove(proof: &mut Proof<'_>, binary: impl FnOnce() -> Outcome<PathBuf>) -> Outcome<Judged> {
     proof.need_disk(500_000_000)?;
@@ -21,7 +21,7 @@ pub(super) fn prove(proof: &mut Proof<'_>, binary: impl FnOnce() -> Outcome<Path
         && done(&python, &[&["-m", "pip", "install", "--quiet"], &PACKAGES[..]].concat());
     if !is_there {
         let named = proof.options.python.display();
-        repo::say(&format!("SKIP clients: pip of {named} cannot fetch {}", PACKAGES.join(" and ")));
+        repo::say(&format!("SKIP clients: pip of {named} cannot fetch {}", PACKAGES.join(", ")));
         return Ok(Judged::Skipped);
     }
     interop::script_of(&python, proof, &binary()?, "clients.py", &[])?;
