@@ -84,7 +84,7 @@ enum Name {
     Clients,
     /// 12,000 requests to `bitnet serve`, of which a part leaves, is too long or has a wrong key.
     Soak,
-    /// The package for Python: built without a C compiler, installed into a clean environment, tested there.
+    /// The packages for Python and Node: built without a C compiler, installed into clean environments, tested there.
     Bindings,
     /// Every chat template of the folder DIR against Jinja2 as transformers sets it up.
     Templates,

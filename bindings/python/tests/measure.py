@@ -76,6 +76,8 @@ def other_thread(model: Model) -> None:
 
 def main() -> None:
     """All figures."""
+    # A process that was started in the background ignores the signal until it has a handler.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with Model.open(TEACHER, threads=1, n_ctx=LONG) as model:
         interrupted(model)
         other_thread(model)

@@ -42,6 +42,8 @@ def test_a_signal_ends_an_answer_and_the_session_goes_on(teacher: Model) -> None
             os.kill(os.getpid(), signal.SIGINT)
         pieces.append(piece)
 
+    # A process that was started in the background ignores the signal until it has a handler.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with teacher.session(4096) as session:
         with pytest.raises(KeyboardInterrupt):
             session.generate("A vector is", max_tokens=4000, detect_loops=False, on_text=once)
@@ -53,6 +55,7 @@ def test_a_signal_ends_an_answer_and_the_session_goes_on(teacher: Model) -> None
                 session.truncate(0)
                 session.append([20] * 4000)
         assert session.generate("A vector is", max_tokens=4, temperature=0.0).text
+    signal.signal(signal.SIGINT, before)
 
 
 def test_an_exception_of_a_callback_stops_a_job(teacher_path: str) -> None:

@@ -1,7 +1,7 @@
-//! `prove bindings`: builds the package for Python without a C compiler, installs it into a clean environment and runs its
-//! tests there.
+//! `prove bindings`: builds the packages for Python and Node without a C compiler, installs each into a clean environment
+//! and runs its tests there.
 //!
-//! Where its tools cannot be fetched, it is skipped by name.
+//! A package whose language is not on this machine, or whose tools cannot be fetched, is skipped by name.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -20,12 +20,24 @@ const MAX_BYTES: u64 = 20_000_000;
 
 pub(super) fn prove(proof: &mut Proof<'_>, binary: impl FnOnce() -> Outcome<PathBuf>) -> Outcome<Judged> {
     proof.need_disk(3_000_000_000)?;
-    let Some(builder) = builder(proof)? else {
+    let (builder, node) = (builder(proof)?, node());
+    if builder.is_none() {
         let named = proof.options.python.display();
         repo::say(&format!("SKIP Python: pip of {named} cannot fetch {BUILDER}"));
+    }
+    if node.is_none() {
+        repo::say("SKIP Node: there is no `node` of version 18 or newer, or no `npm`");
+    }
+    if builder.is_none() && node.is_none() {
         return Ok(Judged::Skipped);
-    };
-    python(proof, &builder, &binary()?)?;
+    }
+    let bitnet = binary()?;
+    if let Some(builder) = builder {
+        python(proof, &builder, &bitnet)?;
+    }
+    if node.is_some() {
+        node_package(proof, &bitnet)?;
+    }
     Ok(Judged::Measured)
 }
 
@@ -80,6 +92,55 @@ fn python(proof: &mut Proof<'_>, builder: &Path, bitnet: &Path) -> Outcome {
     let mut measure = Command::new(&python);
     measure.args(["-B", arg(&package.join("tests/measure.py"))?]).current_dir(&proof.work);
     stated(proof, "measure.py", &mut measure)
+}
+
+/// Whether Node and npm are here, and new enough.
+fn node() -> Option<()> {
+    let (is_there, version) = output(Command::new("node").arg("--version")).ok()?;
+    let major: u32 = version.trim().strip_prefix('v')?.split('.').next()?.parse().ok()?;
+    (is_there && major >= 18 && done(Command::new("npm").arg("--version"))).then_some(())
+}
+
+/// The tarball: built, installed alone, tested, measured.
+fn node_package(proof: &mut Proof<'_>, bitnet: &Path) -> Outcome {
+    let package = repo::root().join("bindings/node");
+    if !done(Command::new("npm").args(["ci", "--no-audit", "--no-fund"]).current_dir(&package)) {
+        repo::say("SKIP Node: npm cannot fetch the TypeScript compiler");
+        return Ok(());
+    }
+    if !built(proof, "Node package", Command::new("npm").args(["run", "build"]).current_dir(&package))? {
+        return Ok(());
+    }
+    size(proof, "Node library", &package.join("craftsman.node"))?;
+    let (packed, user) = (proof.work.join("packed"), proof.work.join("user"));
+    std::fs::create_dir_all(&packed)?;
+    std::fs::create_dir_all(&user)?;
+    let is_packed = done(Command::new("npm").args(["pack", "--pack-destination", arg(&packed)?]).current_dir(&package));
+    let tarball = if is_packed { Some(only_file(&packed, "tgz")?) } else { None };
+    let installed = match &tarball {
+        None => false,
+        Some(tarball) => {
+            size(proof, "Node package", tarball)?;
+            std::fs::write(user.join("package.json"), r#"{"type":"module"}"#)?;
+            let install = ["install", "--offline", "--no-audit", "--no-fund", arg(tarball)?];
+            done(Command::new("npm").args(install).current_dir(&user))
+        }
+    };
+    proof.figure("Node package: installs alone", yes(installed), "no other package is fetched", installed);
+    let user_types = user.join("node_modules/craftsman-ultra/dist/index.d.ts");
+    proof.figure("Node types", yes(user_types.is_file()), "generated", user_types.is_file());
+    let run = |args: &[&str], file: &str| -> Outcome<Command> {
+        let mut node = Command::new("node");
+        node.args(args).arg(package.join("test").join(file)).current_dir(&user);
+        node.env("CRAFTSMAN_PACKAGE", user.join("node_modules/craftsman-ultra/dist/index.js"));
+        node.env("CRAFTSMAN_ROOT", repo::root()).env("BITNET", bitnet);
+        Ok(node)
+    };
+    let (passed, text) = output(&mut run(&["--test", "--test-reporter=tap"], "package.test.mjs")?)?;
+    let count = |word: &str| text.lines().find_map(|line| line.strip_prefix(word)).unwrap_or(" none").to_owned();
+    let counts = format!("{} passed, {} failed", count("# pass").trim(), count("# fail").trim());
+    proof.figure("Node tests", counts, "all pass", passed);
+    stated(proof, "measure.mjs", &mut run(&[], "measure.mjs")?)
 }
 
 /// Runs a build without a C compiler; whether it ended well, which is a figure.
