@@ -2,6 +2,7 @@
 
 import asyncio
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -66,6 +67,36 @@ def test_a_closed_stream_ends_its_answer_and_frees_the_session(teacher: Model) -
         assert result.reason in ("interrupt", "cancelled") and result.text.startswith(first)
         assert len(result.tokens) < 2000
         assert session.generate(PROMPT, max_tokens=4, temperature=0.0).text
+
+
+def test_a_cancelled_task_ends_its_answer(teacher: Model) -> None:
+    async def cancelled() -> None:
+        stream = session.stream(PROMPT, max_tokens=3000, temperature=0.0, detect_loops=False)
+        begun = asyncio.Event()
+
+        async def read() -> None:
+            async for _ in stream:
+                begun.set()
+
+        task = asyncio.create_task(read())
+        await begun.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert len(stream.result().tokens) < 3000
+
+    with teacher.session() as session:
+        asyncio.run(cancelled())
+        assert session.generate(PROMPT, max_tokens=4, temperature=0.0).text
+
+
+def test_sessions_of_threads_do_not_meet(teacher: Model) -> None:
+    def text(_: int) -> str:
+        with teacher.session(64) as session:
+            return session.generate(PROMPT, max_tokens=16, temperature=0.0).text
+
+    with ThreadPoolExecutor(4) as threads:
+        assert len(set(threads.map(text, range(8)))) == 1
 
 
 def test_a_thought_is_kept_apart(thinking_path: str) -> None:
