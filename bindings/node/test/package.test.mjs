@@ -160,3 +160,23 @@ test('sequences, embeddings, tokens and failures', async () => {
   await assert.rejects(loadModel({ path: '/nowhere/model.gguf' }), /nowhere/);
   await assert.rejects(loadModel({ path: teacher, layout: 'best' }), /layout/);
 });
+
+test('the documented example runs', () => {
+  const example = join(dirname(fileURLToPath(import.meta.url)), '../examples/answer.mjs');
+  const printed = execFileSync(process.execPath, [example, teacher], { stdio: ['ignore', 'pipe', 'inherit'] }).toString();
+  assert.match(printed, /What is a vector\?\n.+\n/);
+  assert.match(printed, /4 messages/);
+});
+
+test('`using` disposes of models, contexts and sequences', async () => {
+  const context = await model.createContext();
+  const sequence = context.getSequence();
+  sequence[Symbol.dispose]();
+  sequence[Symbol.dispose]();
+  assert.equal(context.sequencesLeft, 1, 'a sequence comes back once');
+  context[Symbol.dispose]();
+  assert.throws(() => context.getSequence(), /no sequence left/);
+  const other = await loadModel({ path: teacher, threads: 1 });
+  other[Symbol.dispose]();
+  assert.throws(() => other.tokenize('A'), /disposed of/);
+});
