@@ -37,6 +37,23 @@ def test_quantize_reports_and_verify_finds_a_defect(teacher_path: str, tmp_path:
     assert not bad.valid and bad.defects and bad.identity != good.identity
 
 
+def test_a_stopped_job_goes_on_and_ends_with_the_same_bytes(
+    teacher_path: str, student_path: str, tmp_path: Path
+) -> None:
+    out = tmp_path / "student.gguf"
+
+    def stop(stage: str, done: int, total: int) -> None:
+        if stage == "quantising":
+            raise InterruptedError(stage)
+
+    with pytest.raises(InterruptedError):
+        quantize(teacher_path, out, threads=1, on_progress=stop)
+    assert not out.exists() and (tmp_path / "student.gguf.partial").exists()
+    quantize(teacher_path, out, threads=1)
+    assert out.read_bytes() == Path(student_path).read_bytes()
+    assert not (tmp_path / "student.gguf.partial").exists()
+
+
 def few_prompts(folder: Path) -> tuple[Path, Path]:
     """Three resolved, two contested and three indeterminate prompts of the fixture, in files of their own."""
     suites = FIXTURES / "suites"
