@@ -1,7 +1,7 @@
 //! Adapters: low-rank additions to the matrices of a loaded model (LoRA, arXiv 2106.09685).
 //!
 //! ```text
-//! adapter.gguf ──file.rs──► pairs A, B per tensor ──set.rs──► AdapterSet, one LayerAdapter per layer
+//! adapter.gguf ──open.rs, file.rs──► pairs A, B per tensor ──set.rs──► AdapterSet, one LayerAdapter per layer
 //!                                                                  │ slot.rs: read once per step, swapped between steps
 //!                                                                  ▼
 //!                                              forward/: y = W x + B (s A x), before SiLU and behind down
@@ -13,11 +13,13 @@
 pub(crate) mod error;
 pub(crate) mod file;
 pub(crate) mod layer;
+pub(crate) mod open;
 pub(crate) mod set;
 pub(crate) mod slot;
 
 pub use error::AdapterError;
 pub use file::{AdapterFile, FactorPair};
 pub use layer::{FfnAdapter, LayerAdapter};
-pub use set::{AdapterSet, ScaledAdapter, adapted_identity};
+pub use open::OpenAdapters;
+pub use set::{AdapterSet, ScaledAdapter};
 pub use slot::AdapterSlot;

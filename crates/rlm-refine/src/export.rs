@@ -1,7 +1,7 @@
 //! A model with adapters folded into its weights: `W + s B A`, encoded in the type that `W` had.
 //!
 //! **Invariant:** every tensor without an addition, and every key but those about gates, splits and adapters, is copied as it
-//! is. The file appears whole or not at all.
+//! is. The file appears whole or not at all. The files of the adapters are opened once.
 
 mod error;
 
@@ -13,7 +13,7 @@ use gguf_bitnet::{
     quantize_row,
 };
 use moe_runtime::ModelFiles;
-use moe_runtime::adapters::{AdapterFile, AdapterSet, FactorPair, ScaledAdapter, adapted_identity};
+use moe_runtime::adapters::{AdapterFile, AdapterSet, FactorPair, OpenAdapters, ScaledAdapter};
 use serde::Serialize;
 
 use crate::error::{Error, Result};
@@ -64,15 +64,15 @@ pub fn export(files: &ModelFiles, adapters: &[ScaledAdapter], out: &Path, force:
         return Err(gguf_bitnet::Error::from(StoreError::OutputExists).in_file(out).into());
     }
     let identity = files.identity(&mut |_, _| {})?;
-    // Checks that all fit, and that they belong to this model.
-    AdapterSet::load(files, adapters, &mut || Ok(identity.clone()))?;
-    let parts = adapters.iter().map(|adapter| Ok((AdapterFile::read(&adapter.path)?, adapter.scale)));
-    let parts = parts.collect::<Result<Vec<_>>>()?;
+    let adapters = OpenAdapters::open(adapters)?;
+    let parts = adapters.read(files, &mut || Ok(identity.clone()))?;
+    // Refuses additions to a matrix that takes none.
+    AdapterSet::new(files, &parts.iter().map(|(part, scale)| (part, *scale)).collect::<Vec<_>>())?;
     for (part, _) in &parts {
         part.pairs.iter().try_for_each(|pair| check_type(file, pair))?;
     }
     let mut metadata = metadata(file.metadata());
-    metadata.insert(FOLDED_KEY, adapted_identity(&identity, adapters)?.as_str());
+    metadata.insert(FOLDED_KEY, adapters.identity(&identity)?.as_str());
     write(file, &parts, &metadata, out)
 }
 

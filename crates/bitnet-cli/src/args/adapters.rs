@@ -23,10 +23,14 @@ impl AdapterArgs {
     /// # Errors
     /// A file that is no adapter, and an adapter of another model.
     pub(crate) fn load(&self, files: &ModelFiles) -> Result<Option<Arc<AdapterSet>>> {
-        self.load_for(files, &mut || {
+        if self.adapters.is_empty() {
+            return Ok(None);
+        }
+        let mut identity = || {
             let progress = Progress::bytes("identifying the model");
             files.identity(&mut |done, total| progress.show(done, total))
-        })
+        };
+        Ok(Some(Arc::new(AdapterSet::load(files, &self.adapters, &mut identity)?)))
     }
 
     /// As [`AdapterArgs::load`], as the place that a session takes them from.
@@ -35,25 +39,6 @@ impl AdapterArgs {
     /// As [`AdapterArgs::load`].
     pub(crate) fn slot(&self, files: &ModelFiles) -> Result<AdapterSlot> {
         Ok(AdapterSlot::new(self.load(files)?))
-    }
-
-    /// As [`AdapterArgs::slot`], for a model whose identity is known.
-    ///
-    /// # Errors
-    /// As [`AdapterArgs::load`].
-    pub(crate) fn slot_of(&self, files: &ModelFiles, identity: &str) -> Result<AdapterSlot> {
-        Ok(AdapterSlot::new(self.load_for(files, &mut || Ok(identity.to_owned()))?))
-    }
-
-    fn load_for(
-        &self,
-        files: &ModelFiles,
-        identity: &mut dyn FnMut() -> moe_runtime::Result<String>,
-    ) -> Result<Option<Arc<AdapterSet>>> {
-        match self.adapters.is_empty() {
-            true => Ok(None),
-            false => Ok(Some(Arc::new(AdapterSet::load(files, &self.adapters, identity)?))),
-        }
     }
 }
 

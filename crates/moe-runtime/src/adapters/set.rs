@@ -4,11 +4,11 @@
 
 use std::path::{Path, PathBuf};
 
-use gguf_bitnet::{GgufFile, RowOrder};
+use gguf_bitnet::RowOrder;
 use tl_kernels::LowRank;
 
 use crate::adapters::error::AdapterError;
-use crate::adapters::file::{AdapterFile, FactorPair, read_pairs};
+use crate::adapters::file::{AdapterFile, FactorPair};
 use crate::adapters::layer::{FfnAdapter, LayerAdapter};
 use crate::error::Result;
 use crate::load::files::ModelFiles;
@@ -31,34 +31,10 @@ pub struct AdapterSet {
 }
 
 impl AdapterSet {
-    /// Reads adapters from their files and adds them up in this order. `identity` gives that of the model
-    /// ([`ModelFiles::identity`]) and is asked once, if an adapter names the model that it belongs to.
-    ///
-    /// # Errors
-    /// A file that [`AdapterFile::read`] refuses, an adapter of another model, and additions that do not fit.
-    pub fn load(
-        files: &ModelFiles,
-        adapters: &[ScaledAdapter],
-        identity: &mut dyn FnMut() -> Result<String>,
-    ) -> Result<AdapterSet> {
-        let mut set = AdapterSet::empty(files);
-        let mut known = None;
-        let mut add = |file: &GgufFile, scale: f32| {
-            let mut part = AdapterFile::without_pairs(file)?;
-            check_model(&part, files, identity, &mut known)?;
-            part.pairs = read_pairs(file, &mut |tensor, shapes| check_shapes(files, tensor, shapes).map(drop))?;
-            set.add(files, &part, scale)
-        };
-        for ScaledAdapter { path, scale } in adapters {
-            add(&GgufFile::open(path)?, *scale).map_err(|error| error.in_model(path))?;
-        }
-        Ok(set)
-    }
-
     /// Adds up adapters in memory, which must be made for this model.
     ///
     /// # Errors
-    /// As [`AdapterSet::load`].
+    /// Factors that do not fit, and additions to a matrix that takes none.
     pub fn new(files: &ModelFiles, adapters: &[(&AdapterFile, f32)]) -> Result<AdapterSet> {
         let mut set = AdapterSet::empty(files);
         for (part, scale) in adapters {
@@ -80,7 +56,7 @@ impl AdapterSet {
         self
     }
 
-    fn empty(files: &ModelFiles) -> AdapterSet {
+    pub(crate) fn empty(files: &ModelFiles) -> AdapterSet {
         let layers = vec![LayerAdapter::default(); files.config.n_layers];
         AdapterSet { layers, head: None }
     }
@@ -114,7 +90,7 @@ impl AdapterSet {
         *hasher.finalize().as_bytes()
     }
 
-    fn add(&mut self, files: &ModelFiles, adapter: &AdapterFile, scale: f32) -> Result<()> {
+    pub(crate) fn add(&mut self, files: &ModelFiles, adapter: &AdapterFile, scale: f32) -> Result<()> {
         if !scale.is_finite() {
             return Err(AdapterError::Scale { name: "scale", value: scale }.into());
         }
@@ -168,14 +144,14 @@ impl AdapterSet {
 }
 
 /// A matrix that takes an addition, or each matrix of a stack.
-struct Target {
+pub(crate) struct Target {
     outputs: usize,
     inputs: usize,
     rank: usize,
 }
 
 /// The matrix of the model that factors of these dimensions are added to; refuses dimensions that do not fit it.
-fn check_shapes(files: &ModelFiles, tensor: &str, [a, b]: [&[usize]; 2]) -> Result<Target> {
+pub(crate) fn check_shapes(files: &ModelFiles, tensor: &str, [a, b]: [&[usize]; 2]) -> Result<Target> {
     let name = || tensor.to_owned();
     let found = files.catalog.find(tensor).ok_or_else(|| AdapterError::NoTensor { tensor: name() })?;
     // Rows that are read in another order than they are stored in would need the same of the second factor.
@@ -229,7 +205,7 @@ fn hash_place(hasher: &mut blake3::Hasher, place: Option<&LowRank>) {
 }
 
 /// Refuses an adapter that was made for another model. `known` keeps the identity of this one, which takes a while.
-fn check_model(
+pub(crate) fn check_model(
     adapter: &AdapterFile,
     files: &ModelFiles,
     identity: &mut dyn FnMut() -> Result<String>,
@@ -249,19 +225,6 @@ fn check_model(
         return Err(AdapterError::OtherModel { adapter: short(made_for), model: short(model) }.into());
     }
     Ok(())
-}
-
-/// The identity of the model `identity` with these adapters: two runs of equal identity compute the same.
-///
-/// # Errors
-/// A file that cannot be read.
-pub fn adapted_identity(identity: &str, adapters: &[ScaledAdapter]) -> Result<String> {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(b"craftsman adapted model identity 1\n").update(identity.as_bytes());
-    for ScaledAdapter { path, scale } in adapters {
-        hasher.update(gguf_bitnet::identity(&GgufFile::open(path)?)?.as_bytes()).update(&scale.to_le_bytes());
-    }
-    Ok(hasher.finalize().to_string())
 }
 
 /// The first digits of an identity, which tell models apart.

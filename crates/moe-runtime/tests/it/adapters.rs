@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use gguf_bitnet::{GgufWriter, LogicalTensor, Metadata, RowOrder, TensorClass, TensorInfo, TensorType};
 use mla_attention::CacheType;
-use moe_runtime::adapters::{AdapterError, AdapterFile, AdapterSet, AdapterSlot, FactorPair, ScaledAdapter};
+use moe_runtime::adapters::{
+    AdapterError, AdapterFile, AdapterSet, AdapterSlot, FactorPair, OpenAdapters, ScaledAdapter,
+};
 use moe_runtime::models::mapper;
 use moe_runtime::{CraftsmanModel, Error, LoadOptions, ModelFiles, Session, SplitMix64};
 use ternary_core::{ActMode, Bytes};
@@ -277,6 +279,26 @@ fn a_file_gives_back_what_was_written() {
     // The file is an adapter for every verb, not a model.
     let refused = ModelFiles::open(&path).expect_err("no model").to_string();
     assert!(refused.contains("adapter"), "{refused}");
+}
+
+#[test]
+fn an_adapter_is_checked_added_up_and_named_as_it_was_when_it_was_opened() {
+    let (files, dir) = (open("glm-tiny"), tempfile::tempdir().expect("a temporary directory"));
+    let path = dir.path().join("adapter.gguf");
+    let [first, second] = [1, 2].map(|seed| adapter(&files, 2, seed));
+    let mut no_name = || unreachable!("no model is named");
+    let put = |adapter: &AdapterFile| adapter.write(&path, TensorType::F32).expect("it is written");
+    put(&first);
+    let opened = OpenAdapters::open(&[ScaledAdapter::new(&path)]).expect("it opens");
+    let identity = opened.identity("model").expect("it is hashed");
+    std::fs::remove_file(&path).expect("it is there");
+    put(&second);
+    assert_eq!(opened.read(&files, &mut no_name).expect("it reads"), [(first.clone(), 1.0)]);
+    let set = opened.set(&files, &mut no_name).expect("it fits");
+    assert_eq!(set, AdapterSet::new(&files, &[(&first, 1.0)]).expect("it fits"));
+    assert_eq!(opened.identity("model").expect("it is hashed"), identity);
+    let now = OpenAdapters::open(&[ScaledAdapter::new(&path)]).expect("it opens");
+    assert_ne!(now.identity("model").expect("it is hashed"), identity, "the file at the path is another one");
 }
 
 /// The sentence about an adapter that does not fit the model.

@@ -1,8 +1,10 @@
 //! An opened model with its identity, and the way from it to a subject of the gates.
 
+use std::sync::Arc;
+
 use anyhow::Result;
 use mla_attention::CacheType;
-use moe_runtime::adapters::{AdapterSlot, adapted_identity};
+use moe_runtime::adapters::{AdapterSlot, OpenAdapters};
 use moe_runtime::{LoadOptions, ModelFiles};
 use rlm_refine::measure::ModelSubject;
 
@@ -33,8 +35,11 @@ impl IdentifiedModel {
     /// The model with adapters, which make another model of it.
     pub(super) fn with_adapters(mut self, adapters: &AdapterArgs) -> Result<Self> {
         if !adapters.adapters.is_empty() {
-            self.adapters = adapters.slot_of(&self.files, &self.id)?;
-            self.id = adapted_identity(&self.id, &adapters.adapters)?;
+            // Opened once, so that the identity is that of the factors in use.
+            let open = OpenAdapters::open(&adapters.adapters)?;
+            let set = open.set(&self.files, &mut || Ok(self.id.clone()))?;
+            self.adapters = AdapterSlot::new(Some(Arc::new(set)));
+            self.id = open.identity(&self.id)?;
         }
         Ok(self)
     }
