@@ -6,18 +6,25 @@
 //! networks.rs     the matrices of a layer, and the tokens that each network sees
 //! layers.rs       the layers in order, on two residual streams
 //! feedback.rs     what a session learns from corrections
+//! ewc.rs          a penalty on moves of numbers that matter for protected texts
+//! grpo.rs         rewards of sampled answers in place of a teacher's predictions
 //! ```
 //!
-//! **Invariant:** weights of the student are read, never changed; the result is an adapter file of its own.
+//! **Invariant:** weights of the student's file are read, never changed; the result is a file of its own.
 
 mod error;
+mod ewc;
 mod feedback;
+mod grpo;
 mod layers;
 mod micro_lora;
 mod networks;
 mod residual;
 
 pub use error::AdaptError;
+pub use ewc::{EwcDrift, EwcOptions, EwcRegularizer, FisherKind};
 pub use feedback::{FeedbackOptions, HeadFeedback, Lesson};
+pub(crate) use grpo::PromptRewards;
+pub use grpo::{GrpoFigures, GrpoOptimizer, GrpoOptions, HeldOutRewards, PolicyRule, Practice};
 pub use layers::{AdaptOptions, Adaptation, AdaptedLayer, adapt};
 pub use micro_lora::MicroLora;

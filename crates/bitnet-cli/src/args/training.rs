@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use behavior_eval::suite::Suite;
 use clap::ValueEnum;
 use clap::builder::NonEmptyStringValueParser;
 use moe_runtime::ModelFiles;
@@ -11,6 +12,8 @@ use rlm_refine::train::optim::{OptimizerOptions, Rule};
 use rlm_refine::train::{Group, LossOptions, RouterMethod, TrainOptions};
 use tl_kernels::Pool;
 
+use super::protection::ProtectionArgs;
+use super::rewards::RewardArgs;
 use super::{ModelArg, Threads, positive, whole};
 use crate::load;
 
@@ -62,9 +65,13 @@ pub(crate) struct TrainingArgs {
     /// Share of cross entropy with the text that is added to the divergence from the teacher
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = super::share)]
     ce: f32,
-    /// Fit the routers to the teacher's choices behind the last step: ridge, kl or hinge
+    /// Fit the routers to the teacher's choices behind the last step: ridge, kl, hinge or contrastive
     #[arg(long, value_name = "METHOD")]
     repair_routers: Option<RouterMethod>,
+    #[command(flatten)]
+    protection: ProtectionArgs,
+    #[command(flatten)]
+    rewards: RewardArgs,
     /// Seed of the order of windows
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
@@ -112,6 +119,16 @@ impl TrainingArgs {
         )?)
     }
 
+    /// The texts that the run leaves as they are, if there are any.
+    pub(crate) fn protected(&self, student: &ModelFiles, pool: &Pool) -> Result<Option<Calibration>> {
+        self.protection.windows(student, pool, WINDOW_TOKENS)
+    }
+
+    /// The suite whose answers are rewarded, if there is one.
+    pub(crate) fn suite(&self) -> Result<Option<Suite>> {
+        self.rewards.suite()
+    }
+
     /// The settings of the run; `groups` are trained unless the options say otherwise.
     pub(crate) fn options(&self, groups: &[Group], soft_share: f32) -> TrainOptions {
         let rule = match self.optimizer {
@@ -121,13 +138,14 @@ impl TrainingArgs {
         let mut groups = if self.train.is_empty() { groups.to_vec() } else { self.train.clone() };
         groups.sort_unstable();
         groups.dedup();
-        if self.steps == Some(0) {
+        let steps = self.rewards.grpo.or(self.steps);
+        if steps == Some(0) {
             // Values that are not trained keep their bytes.
             groups.clear();
         }
         TrainOptions {
             groups,
-            steps: self.steps.unwrap_or_else(|| self.tokens.div_ceil(self.windows * WINDOW_TOKENS)),
+            steps: steps.unwrap_or_else(|| self.tokens.div_ceil(self.windows * WINDOW_TOKENS)),
             windows_per_step: self.windows,
             windows_at_a_time: self.windows_at_a_time,
             lr: self.lr,
@@ -138,6 +156,8 @@ impl TrainingArgs {
             eval_steps: self.eval_steps,
             soft_share,
             repair: self.repair_routers,
+            ewc: self.protection.options(self.seed),
+            grpo: self.rewards.options(),
             ..TrainOptions::default()
         }
     }

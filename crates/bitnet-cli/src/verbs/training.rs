@@ -3,9 +3,13 @@
 use std::time::Instant;
 
 use anyhow::Result;
+use behavior_eval::stats::Difference;
 use gguf_bitnet::peak_rss_bytes;
 use rlm_refine::Error;
-use rlm_refine::train::{RefineProgress, RefineReport, Refiner, RepairedRouter, TrainError, TrainOptions};
+use rlm_refine::adapt::HeldOutRewards;
+use rlm_refine::train::{
+    ProtectionReport, RefineProgress, RefineReport, Refiner, RepairedRouter, TrainError, TrainOptions,
+};
 use serde_json::json;
 
 use crate::args::TrainingArgs;
@@ -24,7 +28,15 @@ pub(super) fn run(args: &TrainingArgs, options: TrainOptions) -> Result<()> {
     let pool = args.threads.pool()?;
     let calibration = args.windows(&student, &pool)?;
     let mut shown = Shown::default();
-    let refiner = Refiner::new(&student, &teacher, &calibration, options, &pool);
+    let protected = args.protected(&student, &pool)?;
+    let mut refiner = Refiner::new(&student, &teacher, &calibration, options, &pool);
+    if let Some(protected) = &protected {
+        refiner = refiner.protecting(protected);
+    }
+    let suite = args.suite()?;
+    if let Some(suite) = &suite {
+        refiner = refiner.practising(suite);
+    }
     let report = refiner.run(&args.out, args.force, args.log(), &mut |progress| shown.show(&progress));
     let report = report.map_err(usage_of_source)?;
     drop(shown);
@@ -72,8 +84,50 @@ fn summary(report: &RefineReport) -> String {
         let [before, after] = repair.held_out_kl;
         text += &format!("\n  KL divergence on held-out windows: {before:.5} before, {after:.5} after");
     }
+    if let Some(rewards) = &report.rewards {
+        text += &reward_summary(rewards, report.dropped_groups.unwrap_or(0.0));
+    }
+    if let Some(protection) = &report.protection {
+        text += &protection_summary(protection);
+    }
     if let Some(changed) = report.changed_trits {
         text += &format!("\ntrits changed: {:.2} %", 100.0 * changed);
+    }
+    text
+}
+
+fn reward_summary(rewards: &HeldOutRewards, dropped: f64) -> String {
+    let line = |name: &str, [before, after]: [f64; 2], gain: &Option<Difference>| {
+        let interval = gain.as_ref().map_or_else(String::new, |gain| {
+            format!(" (difference {:+.4}, 95 % interval {:+.4} to {:+.4})", gain.value, gain.low95, gain.high95)
+        });
+        format!("\n  {name} answers: {before:.4} before, {after:.4} after{interval}")
+    };
+    format!("\nreward on {} held-out prompts; {:.1} % of the groups were dropped", rewards.prompts, 100.0 * dropped)
+        + &line("greedy", rewards.greedy, &rewards.greedy_gain)
+        + &line("sampled", rewards.sampled, &rewards.sampled_gain)
+}
+
+/// Tensors of the drift that are printed.
+const DRIFT_LINES: usize = 5;
+
+fn protection_summary(report: &ProtectionReport) -> String {
+    let ProtectionReport { windows, tokens, kept, penalty, held_out_kl, drift } = report;
+    let mut text = format!(
+        "\nprotected texts: {windows} windows, {tokens} tokens, {kept} numbers held; penalty at the end {penalty:.5} nats per token"
+    );
+    if let Some([before, after]) = held_out_kl {
+        text += &format!("\n  KL divergence on protected held-out windows: {before:.5} before, {after:.5} after");
+    }
+    let mut drift: Vec<_> = drift.iter().collect();
+    drift.sort_by(|a, b| b.penalty.total_cmp(&a.penalty));
+    for tensor in drift.iter().take(DRIFT_LINES).filter(|tensor| tensor.penalty > 0.0) {
+        text += &format!(
+            "\n  {}: moved by {:.2} % of its length, penalty {:.6}",
+            tensor.tensor,
+            100.0 * tensor.moved,
+            tensor.penalty
+        );
     }
     text
 }
@@ -98,7 +152,10 @@ impl Shown {
                 let rate = (point.tokens - before) as f64 / start.elapsed().as_secs_f64().max(1e-9);
                 let held_out = point.held_out_kl;
                 let bar = self.bar(1, || Progress::steps("training"));
-                let text = format!("loss {:.4}  {rate:.0} tokens/s", point.loss);
+                let text = match point.grpo {
+                    Some(update) => format!("reward {:.3}  {rate:.0} tokens/s", update.reward),
+                    None => format!("loss {:.4}  {rate:.0} tokens/s", point.loss),
+                };
                 bar.say(held_out.map_or_else(|| text.clone(), |kl| format!("{text}  held-out KL {kl:.4}")));
                 bar.show(point.step as u64, report.steps as u64);
             }

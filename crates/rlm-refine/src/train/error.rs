@@ -18,6 +18,19 @@ pub enum TrainError {
          is {kept}"
     )]
     NotFinite { step: usize, what: String, group: &'static str, kept: String },
+    #[error(
+        "the gradient of `{tensor}` on the protected texts is not a finite number: run `bitnet verify` on the student, or leave \
+         out --ewc"
+    )]
+    FisherNotFinite { tensor: String },
+    #[error("groups of {group} answers cannot be compared: give at least {least} with --grpo-group")]
+    SmallGroup { group: usize, least: usize },
+    #[error("{path} has no chat template, so no prompt can be asked: leave out --grpo")]
+    NoTemplate { path: String },
+    #[error(
+        "rewards need a model with experts and at least {needed} prompts with labels: name another file with --grpo-suite"
+    )]
+    NoPractice { needed: usize },
     #[error("`{name}` has the type {ty}, which is read but not written: leave its group out of --train")]
     Unwritable { name: String, ty: &'static str },
     #[error("`{name}` has the type {ty}, in which no repaired router can be written: leave out --repair-routers")]

@@ -8,10 +8,11 @@ use behavior_eval::report::{Plot, Series, svg};
 use gguf_bitnet::write_atomic;
 use serde::{Deserialize, Serialize};
 
+use crate::adapt::GrpoFigures;
 use crate::error::Result;
 
 /// The figures of one step.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Point {
     /// The number of steps behind the figures.
     pub step: usize,
@@ -28,6 +29,12 @@ pub struct Point {
     /// The mean divergence on the windows that are held out, where it was measured.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub held_out_kl: Option<f64>,
+    /// The penalty on moves away from protected values, where there is one; no part of `loss`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub ewc: Option<f64>,
+    /// The rewards of an update, where answers are rewarded; `loss` and `kl` are then 0.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub grpo: Option<GrpoFigures>,
 }
 
 /// The points of a run, in order.
@@ -66,6 +73,14 @@ impl History {
     pub fn write(&self, path: &Path) -> Result<()> {
         write_atomic(path, self.json_lines().as_bytes())?;
         Ok(write_atomic(&path.with_extension("svg"), self.curve().as_bytes())?)
+    }
+
+    /// The share of groups of answers that were dropped; `None` where no answers were rewarded.
+    #[must_use]
+    pub fn dropped_groups(&self) -> Option<f64> {
+        let updates = || self.points.iter().filter_map(|point| point.grpo);
+        let groups: usize = updates().map(|update| update.groups).sum();
+        (groups > 0).then(|| updates().map(|update| update.dropped).sum::<usize>() as f64 / groups as f64)
     }
 
     /// The last divergence that was measured on held-out windows.

@@ -6,7 +6,7 @@ use moe_runtime::ModelFiles;
 use tl_kernels::{ActivationBuffer, Pool};
 
 use super::layer::{self, Saved};
-use super::ops::loss::{Target, cross_entropy, divergence};
+use super::ops::loss::{Action, Target, cross_entropy, divergence};
 use super::ops::rope::Turns;
 use super::params::{Group, PartGradient};
 use super::parts::context::Context;
@@ -48,6 +48,14 @@ impl LossScale {
         let positions = windows.iter().map(Vec::len).sum::<usize>();
         let labels = windows.iter().map(|window| window.len().saturating_sub(1)).sum::<usize>();
         Self { kl: options.kl / positions.max(1) as f32, ce: options.ce / labels.max(1) as f32 }
+    }
+}
+
+impl LossScale {
+    /// The factors of the mean over `n` positions that have targets.
+    #[must_use]
+    pub fn of_positions(n: usize) -> Self {
+        Self { kl: 1.0 / n.max(1) as f32, ce: 0.0 }
     }
 }
 
@@ -354,6 +362,7 @@ enum Held {
     None,
     Full(Vec<f32>),
     Sparse(Vec<u32>, Vec<f32>),
+    Action(Action),
 }
 
 impl Held {
@@ -361,6 +370,7 @@ impl Held {
         match target {
             Target::Full(logits) => Held::Full(logits.to_vec()),
             Target::Sparse { tokens, probabilities } => Held::Sparse(tokens.to_vec(), probabilities.to_vec()),
+            Target::Action(action) => Held::Action(action),
         }
     }
 }
@@ -382,6 +392,7 @@ impl Task<'_> {
             Held::None => None,
             Held::Full(logits) => Some(Target::Full(logits)),
             Held::Sparse(tokens, probabilities) => Some(Target::Sparse { tokens, probabilities }),
+            Held::Action(action) => Some(Target::Action(*action)),
         };
         if let Some(target) = target {
             self.kl = divergence(self.logits, target, kl, &mut self.d);

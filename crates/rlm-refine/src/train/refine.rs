@@ -7,6 +7,7 @@ use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use behavior_eval::suite::Suite;
 use gguf_bitnet::{Array, GgufFile, GgufWriter, Job, Metadata, TensorSource, Value, output_path, require_space};
 use moe_runtime::ModelFiles;
 use serde::Serialize;
@@ -15,9 +16,11 @@ use tl_kernels::Pool;
 
 use super::error::TrainError;
 use super::params::Group;
+use super::protection::{Protected, ProtectionReport};
 use super::repair::{RouterMethod, RouterRepair};
 use super::trainer::{StepReport, TrainOptions, Trainer};
 use super::write::{check_routers, encode, places};
+use crate::adapt::{GrpoOptions, HeldOutRewards, Practice};
 use crate::error::{Error, Result};
 use crate::ptq::{CALIBRATION_SPANS, Calibration};
 
@@ -57,6 +60,15 @@ pub struct RefineReport {
     pub changed_trits: Option<f64>,
     /// The repair of the routers; `None` where they stay.
     pub repair: Option<RouterRepair>,
+    /// The effect on protected texts; `None` where there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub protection: Option<ProtectionReport>,
+    /// The rewards on prompts that are held out; `None` where no answers were rewarded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rewards: Option<HeldOutRewards>,
+    /// The share of groups that were dropped, because their rewards hardly differed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dropped_groups: Option<f64>,
     /// Size of the student.
     pub output_bytes: u64,
 }
@@ -69,6 +81,8 @@ pub struct Refiner<'a> {
     calibration: &'a Calibration,
     options: TrainOptions,
     pool: &'a Pool,
+    protected: Option<&'a Calibration>,
+    suite: Option<&'a Suite>,
 }
 
 impl<'a> Refiner<'a> {
@@ -81,7 +95,25 @@ impl<'a> Refiner<'a> {
         options: TrainOptions,
         pool: &'a Pool,
     ) -> Self {
-        Self { models: [student, teacher], calibration, options, pool }
+        Self { models: [student, teacher], calibration, options, pool, protected: None, suite: None }
+    }
+
+    /// The same job with texts that it leaves as they are, as far as the penalty of its options says.
+    #[must_use]
+    pub fn protecting(mut self, texts: &'a Calibration) -> Self {
+        self.protected = Some(texts);
+        self
+    }
+
+    /// The same job with steps on the rewards of answers to a suite, where its options ask for them.
+    #[must_use]
+    pub fn practising(mut self, suite: &'a Suite) -> Self {
+        self.suite = Some(suite);
+        self
+    }
+
+    fn practice(&self) -> Option<(&'a Suite, GrpoOptions)> {
+        self.suite.zip(self.options.grpo)
     }
 
     /// Writes the refined student to `out`, or continues an earlier call that was stopped. `log` receives a JSON line per
@@ -114,6 +146,12 @@ impl<'a> Refiner<'a> {
         let output_bytes = writer.file_bytes();
         let mut job = Job::open(out, &self.manifest(&identities, output_bytes), force)?;
         let states = job.states();
+        let protected = self.protect(&mut trainer)?;
+        let practice = self.practice().map(|(suite, options)| {
+            let practice = Practice::new(self.models, suite, options, self.options.seed, self.pool);
+            trainer.practise(practice?)
+        });
+        let rewards_before = practice.transpose()?;
         // A job that was stopped while it was committed still has its last state, which the report needs.
         trainer.restore(&states);
         if !job.is_committed() {
@@ -141,9 +179,18 @@ impl<'a> Refiner<'a> {
         if let Some(log) = log {
             trainer.history.write(log)?;
         }
-        let report = self.report(&trainer, repair_of(&job), output_bytes);
+        let mut report = self.report(&trainer, repair_of(&job), output_bytes);
+        let rewards_after = trainer.rewards()?;
+        report.rewards = rewards_before.zip(rewards_after).map(|(before, after)| before.compare(&after));
+        report.protection = protected.map(|protected| protected.report(&trainer)).transpose()?;
         job.commit(out)?;
         Ok(report)
+    }
+
+    /// Measures the protected windows on the student as it is before its first step.
+    fn protect(&self, trainer: &mut Trainer<'_>) -> Result<Option<Protected>> {
+        let Some(texts) = self.protected.filter(|_| self.options.ewc.is_some()) else { return Ok(None) };
+        Ok(Some(Protected::measure(trainer, texts.windows())?))
     }
 
     /// Refuses outputs that would replace a model or each other.
@@ -229,7 +276,7 @@ impl<'a> Refiner<'a> {
     /// The settings that decide about the bytes.
     fn settings(&self) -> serde_json::Value {
         let o = &self.options;
-        json!({
+        let mut settings = json!({
             "train": o.groups.iter().map(|group| group.name()).collect::<Vec<_>>(),
             "steps": o.steps,
             "windows_per_step": o.windows_per_step,
@@ -243,7 +290,14 @@ impl<'a> Refiner<'a> {
             "soft_share": o.soft_share,
             "repair_routers": o.repair.map(RouterMethod::name),
             "seed": o.seed,
-        })
+        });
+        if let Some((ewc, texts)) = o.ewc.zip(self.protected) {
+            settings["ewc"] = json!({ "options": ewc, "texts_blake3": texts.blake3 });
+        }
+        if let Some((suite, grpo)) = self.practice() {
+            settings["grpo"] = json!({ "options": grpo, "suite_blake3": suite.identity() });
+        }
+        settings
     }
 
     fn manifest(&self, [student, teacher]: &[String; 2], output_bytes: u64) -> serde_json::Value {
@@ -294,6 +348,9 @@ impl<'a> Refiner<'a> {
             held_out_kl: [points.first().and_then(|point| point.held_out_kl), trainer.history.held_out_kl()],
             changed_trits: trainer.model.weights.changed_trits(),
             repair,
+            protection: None,
+            rewards: None,
+            dropped_groups: trainer.history.dropped_groups(),
             output_bytes,
         }
     }

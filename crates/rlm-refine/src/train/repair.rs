@@ -9,6 +9,7 @@
 //!
 //! **Invariant:** only matrices of routers change, and no repair lowers the agreement of its layer on held-out windows.
 
+mod contrastive;
 mod fit;
 mod method;
 mod routed;
@@ -23,6 +24,7 @@ use crate::error::Result;
 use fit::Problem;
 use routed::{Labels, Routed, split};
 
+pub use contrastive::{ContrastiveOptions, ContrastiveTrainer, RoutingBatch};
 pub use method::{RepairedRouter, RouterLabels, RouterMethod, RouterRepair, UnknownRouterMethod};
 
 /// Windows that are computed at a time.

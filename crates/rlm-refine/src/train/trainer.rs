@@ -12,18 +12,13 @@ use super::error::TrainError;
 use super::history::{History, Point};
 use super::model::{LossOptions, LossScale, LossSums, TrainModel};
 use super::optim::{Optimizer, OptimizerOptions, Schedule, clip};
-use super::params::{Group, Kind, Param};
+use super::params::{Group, Kind, Params};
 use super::repair::{RouterLabels, RouterMethod, RouterRepair, repair_routers};
 use super::state;
+use super::windows::{LEAST_WINDOWS, fit_windows, split};
+use crate::adapt::{EwcOptions, EwcRegularizer, GrpoOptions, Practice, PromptRewards};
 use crate::error::Result;
 use crate::pair::ensure_pair;
-
-/// One of so many windows is held out, up to [`MAX_HELD_OUT`] of them.
-const HELD_OUT_SHARE: usize = 24;
-const MAX_HELD_OUT: usize = 16;
-
-/// Most tokens that routers are fitted on.
-const REPAIR_TOKENS: usize = 32 << 10;
 
 /// The settings of a run.
 #[derive(Clone, Debug)]
@@ -54,6 +49,10 @@ pub struct TrainOptions {
     pub soft_share: f32,
     /// How routers are repaired behind the last step, if they are.
     pub repair: Option<RouterMethod>,
+    /// The penalty on moves of numbers that matter for protected texts, if there is one.
+    pub ewc: Option<EwcOptions>,
+    /// Rewards of sampled answers, on which steps are taken in place of the divergence, if there are any.
+    pub grpo: Option<GrpoOptions>,
 }
 
 impl Default for TrainOptions {
@@ -72,6 +71,8 @@ impl Default for TrainOptions {
             eval_steps: 50,
             soft_share: 0.0,
             repair: None,
+            ewc: None,
+            grpo: None,
         }
     }
 }
@@ -107,6 +108,8 @@ pub struct Trainer<'a> {
     pool: &'a Pool,
     windows: Vec<Vec<u32>>,
     held_out: Vec<Vec<u32>>,
+    protection: Option<EwcRegularizer>,
+    practice: Option<Practice<'a>>,
     /// The figures of all steps so far.
     pub history: History,
     last_good: usize,
@@ -132,23 +135,64 @@ impl<'a> Trainer<'a> {
         }
         let optimizer = Optimizer::new(options.optimizer, &model.weights.params);
         let teacher = TrainModel::new(teacher, &[], pool)?;
-        let (mut held_out, mut trained) = (Vec::new(), Vec::new());
-        let every = HELD_OUT_SHARE.max(windows.len() / MAX_HELD_OUT);
-        for (i, window) in windows.into_iter().enumerate() {
-            if i % every == every / 2 { held_out.push(window) } else { trained.push(window) }
-        }
-        held_out.truncate(MAX_HELD_OUT);
+        let [trained, held_out] = split(windows);
         if options.repair.is_some() && held_out.is_empty() {
-            return Err(TrainError::NoHeldOut { windows: trained.len(), needed: HELD_OUT_SHARE / 2 + 1 }.into());
+            return Err(TrainError::NoHeldOut { windows: trained.len(), needed: LEAST_WINDOWS }.into());
         }
         let history = History::default();
-        Ok(Self { model, teacher, optimizer, options, pool, windows: trained, held_out, history, last_good: 0 })
+        let (windows, protection, practice, last_good) = (trained, None, None, 0);
+        Ok(Self {
+            model,
+            teacher,
+            optimizer,
+            options,
+            pool,
+            windows,
+            held_out,
+            protection,
+            practice,
+            history,
+            last_good,
+        })
+    }
+
+    /// Measures how much each trained number matters for `windows`, which later steps are to leave as they are; to be called in
+    /// front of [`Trainer::restore`]. Windows count as protected only where the options have a penalty.
+    ///
+    /// # Errors
+    /// Weights that cannot be read; [`TrainError::FisherNotFinite`].
+    pub fn protect(&mut self, windows: &[Vec<u32>]) -> Result<()> {
+        let Some(options) = self.options.ewc else { return Ok(()) };
+        self.model.weights.hardness = hardness(&self.options, 0);
+        let mut protection = EwcRegularizer::new(options, &self.model.weights.params);
+        protection.add_phase(&mut self.model, windows)?;
+        self.protection = Some(protection);
+        Ok(())
+    }
+
+    /// The penalty of the run and what it measured; `None` without protected windows.
+    #[must_use]
+    pub fn protection(&self) -> Option<&EwcRegularizer> {
+        self.protection.as_ref()
+    }
+
+    /// Takes steps on rewards from now on, and returns the rewards of the student as it is on the prompts that are held out; to be
+    /// called in front of [`Trainer::restore`].
+    pub(super) fn practise(&mut self, practice: Practice<'a>) -> Result<PromptRewards> {
+        let rewards = practice.held_out(&self.model)?;
+        self.practice = Some(practice);
+        Ok(rewards)
+    }
+
+    /// The rewards of the student as it is; `None` where no answers are rewarded.
+    pub(super) fn rewards(&self) -> Result<Option<PromptRewards>> {
+        self.practice.as_ref().map(|practice| practice.held_out(&self.model)).transpose()
     }
 
     /// The number of steps that are done.
     #[must_use]
     pub fn steps(&self) -> usize {
-        self.optimizer.steps
+        self.history.points.last().map_or(0, |point| point.step)
     }
 
     /// The loss of windows, without gradients.
@@ -168,21 +212,32 @@ impl<'a> Trainer<'a> {
     /// # Errors
     /// Weights that cannot be read; [`TrainError::NotFinite`], behind which the run must not be saved.
     pub fn step(&mut self, state: &dyn Fn(usize) -> PathBuf) -> Result<StepReport> {
+        if self.history.points.is_empty() && !self.held_out.is_empty() {
+            let sums = self.measure(&self.held_out)?;
+            let (loss, kl) = (sums.value(self.options.loss), sums.mean_kl());
+            self.history.points.push(Point { loss, kl, held_out_kl: Some(kl), ..Point::default() });
+        }
+        let mut point = match self.practice.take() {
+            None => self.step_towards_teacher(state)?,
+            Some(practice) => {
+                let point = self.step_on_rewards(&practice, state);
+                self.practice = Some(practice);
+                point?
+            }
+        };
+        let (o, done) = (&self.options, point.step);
+        let is_measured = done.is_multiple_of(o.eval_steps.max(1)) || done == o.steps;
+        if is_measured && !self.held_out.is_empty() {
+            point.held_out_kl = Some(self.measure(&self.held_out)?.mean_kl());
+        }
+        self.history.points.push(point.clone());
+        Ok(StepReport { point, steps: self.options.steps })
+    }
+
+    /// A step on windows of the texts.
+    fn step_towards_teacher(&mut self, state: &dyn Fn(usize) -> PathBuf) -> Result<Point> {
         let step = self.steps();
         let o = &self.options;
-        if step == 0 && self.history.points.is_empty() && !self.held_out.is_empty() {
-            let sums = self.measure(&self.held_out)?;
-            let (loss, kl) = (sums.value(o.loss), sums.mean_kl());
-            self.history.points.push(Point {
-                step,
-                tokens: 0,
-                loss,
-                kl,
-                gradient: 0.0,
-                lr: 0.0,
-                held_out_kl: Some(kl),
-            });
-        }
         self.model.weights.hardness = hardness(o, step);
         let batches = Batches { windows: self.windows.len(), per_step: o.windows_per_step, seed: o.seed };
         let batch: Vec<Vec<u32>> = batches.of_step(step).into_iter().map(|i| self.windows[i].clone()).collect();
@@ -193,39 +248,77 @@ impl<'a> Trainer<'a> {
             let mut targets = self.teacher.targets(part)?;
             sums.add(&self.model.loss_and_gradients(part, &mut targets, scale)?);
         }
-        let broken = self.model.weights.params.broken_gradient();
-        if broken.is_some() || !sums.value(o.loss).is_finite() {
-            let what = broken.map_or_else(|| "the loss".to_owned(), |param| format!("the gradient of {}", param.name));
-            return Err(self.not_finite(what, broken, state).into());
-        }
-        let gradient = clip(&mut self.model.weights.params, o.clip);
-        let share = Schedule { steps: o.steps, warmup: o.steps / 20, floor: 0.02 }.share(step);
-        let rate = |param: &Param| o.lr * share * rate_factor(param.group, param.kind);
-        self.optimizer.step(self.pool, &mut self.model.weights.params, &rate);
-        let broken = self.model.weights.params.broken_value();
-        if broken.is_some() {
-            let what = broken.map_or_else(String::new, |param| format!("a value of {}", param.name));
-            self.optimizer.steps = step;
-            return Err(self.not_finite(what, broken, state).into());
-        }
-        let done = self.steps();
-        self.model.weights.hardness = hardness(o, done);
-        let is_measured = done.is_multiple_of(o.eval_steps.max(1)) || done == o.steps;
-        let held_out_kl = (is_measured && !self.held_out.is_empty())
-            .then(|| self.measure(&self.held_out).map(|sums| sums.mean_kl()))
-            .transpose()?;
+        let params = &mut self.model.weights.params;
+        let ewc = self.protection.as_ref().map(|protection| protection.add_gradient(params));
+        let (loss, kl) = (sums.value(o.loss), sums.mean_kl());
+        let gradient = self.descend(loss, state)?;
+        self.model.weights.hardness = hardness(&self.options, step + 1);
         let before = self.history.points.last().map_or(0, |point| point.tokens);
         let tokens = before + batch.iter().map(Vec::len).sum::<usize>() as u64;
-        let lr = f64::from(o.lr * share);
-        let point =
-            Point { step: done, tokens, loss: sums.value(o.loss), kl: sums.mean_kl(), gradient, lr, held_out_kl };
-        self.history.points.push(point.clone());
-        Ok(StepReport { point, steps: o.steps })
+        let lr = f64::from(self.options.lr * self.rate_share());
+        Ok(Point { step: step + 1, tokens, loss, kl, gradient, lr, ewc, ..Point::default() })
     }
 
-    /// The error of the step at work.
-    fn not_finite(&self, what: String, broken: Option<&Param>, state: &dyn Fn(usize) -> PathBuf) -> TrainError {
-        let group = broken.or(self.model.weights.params.list().first()).map_or("none", |param| param.group.name());
+    /// A step on the rewards of sampled answers.
+    fn step_on_rewards(&mut self, practice: &Practice<'_>, state: &dyn Fn(usize) -> PathBuf) -> Result<Point> {
+        let (step, share) = (self.steps(), self.rate_share());
+        let last = self.history.points.last();
+        let (before, beta) = (last.map_or(0, |point| point.tokens), last.and_then(|point| point.grpo).map(|g| g.beta));
+        let mut broken = None;
+        let (o, pool) = (&self.options, self.pool);
+        let (optimizer, protection) = (&mut self.optimizer, self.protection.as_ref());
+        let (mut gradient, mut ewc) = (0.0, None);
+        let mut apply = |params: &mut Params| -> Result<f64> {
+            ewc = protection.map(|protection| protection.add_gradient(params));
+            if broken.is_none() {
+                broken = params.broken_gradient().map(|param| (format!("the gradient of {}", param.name), param.group));
+            }
+            gradient = clip(params, o.clip);
+            optimizer.step(pool, params, &|param| o.lr * share * rate_factor(param.group, param.kind));
+            if broken.is_none() {
+                broken = params.broken_value().map(|param| (format!("a value of {}", param.name), param.group));
+            }
+            Ok(gradient)
+        };
+        let figures = practice.update(&mut self.model, step, beta, &mut apply)?;
+        if let Some((what, group)) = broken {
+            return Err(self.not_finite(what, Some(group), state).into());
+        }
+        let (tokens, lr) = (before + figures.tokens, f64::from(self.options.lr * share));
+        Ok(Point { step: step + 1, tokens, gradient, lr, ewc, grpo: Some(figures), ..Point::default() })
+    }
+
+    /// The share of the highest rate in the next step.
+    fn rate_share(&self) -> f32 {
+        let steps = self.options.steps;
+        Schedule { steps, warmup: steps / 20, floor: 0.02 }.share(self.steps())
+    }
+
+    /// Changes the values by their gradients, whose length is returned.
+    fn descend(&mut self, loss: f64, state: &dyn Fn(usize) -> PathBuf) -> Result<f64> {
+        let (o, share, steps) = (&self.options, self.rate_share(), self.optimizer.steps);
+        let params = &mut self.model.weights.params;
+        let broken = params.broken_gradient().map(|param| (format!("the gradient of {}", param.name), param.group));
+        if let Some((what, group)) = broken {
+            return Err(self.not_finite(what, Some(group), state).into());
+        }
+        if !loss.is_finite() {
+            return Err(self.not_finite("the loss".to_owned(), None, state).into());
+        }
+        let gradient = clip(params, o.clip);
+        self.optimizer.step(self.pool, params, &|param| o.lr * share * rate_factor(param.group, param.kind));
+        let broken = params.broken_value().map(|param| (format!("a value of {}", param.name), param.group));
+        if let Some((what, group)) = broken {
+            self.optimizer.steps = steps;
+            return Err(self.not_finite(what, Some(group), state).into());
+        }
+        Ok(gradient)
+    }
+
+    /// The error of the step at work; of the first group where no group is to blame.
+    fn not_finite(&self, what: String, group: Option<Group>, state: &dyn Fn(usize) -> PathBuf) -> TrainError {
+        let first = || self.model.weights.params.list().first().map(|param| param.group);
+        let group = group.or_else(first).map_or("none", Group::name);
         let kept = match self.last_good {
             0 => "the student itself, as no state was written yet".to_owned(),
             step => format!("that of step {step}, in {}", state(step).display()),
@@ -302,43 +395,8 @@ impl<'a> Trainer<'a> {
     }
 }
 
-/// Windows at even distances, of at most [`REPAIR_TOKENS`] tokens together. Their number is that of the first windows within the
-/// limit.
-fn fit_windows(windows: &[Vec<u32>]) -> Vec<Vec<u32>> {
-    let n = within_limit(windows.iter()).count();
-    within_limit((0..n).map(|i| &windows[i * windows.len() / n])).cloned().collect()
-}
-
-fn within_limit<'a>(windows: impl Iterator<Item = &'a Vec<u32>>) -> impl Iterator<Item = &'a Vec<u32>> {
-    let mut tokens = 0;
-    windows.take_while(move |window| {
-        tokens += window.len();
-        tokens <= REPAIR_TOKENS
-    })
-}
-
 /// The share of hard rounding in front of step `step`: it rises in a line over the soft share of the run.
 fn hardness(options: &TrainOptions, step: usize) -> f32 {
     let soft = options.soft_share * options.steps as f32;
     if soft > 0.0 { (step as f32 / soft).min(1.0) } else { 1.0 }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn routers_are_fitted_on_windows_from_everywhere_within_the_limit() {
-        let numbered = |lens: &[usize]| -> Vec<Vec<u32>> {
-            lens.iter().zip(0..).map(|(&len, number)| vec![number; len]).collect()
-        };
-        let fit = fit_windows(&numbered(&[REPAIR_TOKENS / 4; 16]));
-        assert_eq!(fit.iter().map(|window| window[0]).collect::<Vec<_>>(), [0, 4, 8, 12]);
-        // The first windows are short: as many of all of them would be too many tokens.
-        let mut lens = [REPAIR_TOKENS / 4; 16];
-        lens[..4].fill(REPAIR_TOKENS / 8);
-        let tokens = fit_windows(&numbered(&lens)).iter().map(Vec::len).sum::<usize>();
-        assert!(tokens <= REPAIR_TOKENS && tokens > REPAIR_TOKENS / 2, "{tokens}");
-        assert!(fit_windows(&[]).is_empty());
-    }
 }

@@ -29,7 +29,7 @@ const TASK_BLOCKS: usize = 1 << 10;
 /// # Errors
 /// [`TrainError::NoStudent`] for a model that is no GGUF of one file, or a trained tensor that is no tensor of the file by itself;
 /// [`TrainError::Unwritable`] for a trained tensor of a type that is only read.
-pub(super) fn places<'a>(files: &'a ModelFiles, weights: &Weights<'_>) -> Result<Vec<Option<&'a LogicalTensor>>> {
+pub(crate) fn places<'a>(files: &'a ModelFiles, weights: &Weights<'_>) -> Result<Vec<Option<&'a LogicalTensor>>> {
     let unusable = || TrainError::NoStudent { path: files.path().display().to_string() };
     let file = files.gguf().filter(|file| file.n_parts() == 1).ok_or_else(unusable)?;
     let mut places = vec![None; file.tensors().len()];
@@ -71,7 +71,7 @@ fn is_written(ty: TensorType, cols: usize) -> bool {
 ///
 /// # Errors
 /// Values that the type cannot store.
-pub(super) fn encode(
+pub(crate) fn encode(
     pool: &Pool,
     weights: &Weights<'_>,
     tensor: &LogicalTensor,

@@ -7,6 +7,7 @@ mod defects;
 mod dense;
 mod directions;
 mod events;
+mod ewc;
 mod export;
 mod fp8;
 mod from_gguf;

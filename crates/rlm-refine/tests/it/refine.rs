@@ -1,6 +1,8 @@
 //! Runs that refine a student: what they change, what survives a stop, what they refuse.
 
+mod protection;
 mod refusals;
+mod rewards;
 mod routers;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -5,7 +5,7 @@ use moe_runtime::forward::RoutingDecision;
 use moe_runtime::models::{Activation, Gating, GroupScore, Presence, RouterConfig, WeightNorm};
 use rlm_refine::train::ops::attend::{Heads, Qkv, attend, attend_backward};
 use rlm_refine::train::ops::gate::{gated, gated_backward};
-use rlm_refine::train::ops::loss::{Target, cross_entropy, divergence};
+use rlm_refine::train::ops::loss::{Action, Target, cross_entropy, divergence, log_probability};
 use rlm_refine::train::ops::norm::{NormGradients, rms_norm, rms_norm_backward};
 use rlm_refine::train::ops::rope::{Turn, Turns};
 use rlm_refine::train::ops::route::route_backward;
@@ -151,6 +151,36 @@ fn the_losses() {
     let sparse = Target::Sparse { tokens: &[3, 7, 11], probabilities: &[0.4, 0.2, 0.1] };
     gradient(&|logits, d| divergence(logits, sparse, 1.0, d));
     gradient(&|logits, d| cross_entropy(logits, 4, 1.0, d));
+}
+
+#[test]
+fn the_surrogate_of_a_sampled_token_follows_its_differences_and_stops_beyond_the_clip() {
+    let logits = samples(1, 20);
+    let now = log_probability(&logits, 4);
+    let action = Action { token: 4, advantage: 1.0, old: now, reference: now, clip: 0.2, beta: 0.0 };
+    let gradient = |action: Action| {
+        let mut d = vec![0.0; 20];
+        divergence(&logits, Target::Action(action), 1.0, &mut d);
+        d
+    };
+    for (advantage, old, beta) in [(1.5, now, 0.0), (-0.7, now + 0.1, 0.0), (0.5, now - 0.1, 0.5), (0.0, now, 2.0)] {
+        let action = Action { advantage, old, reference: now + 0.3, beta, ..action };
+        assert_gradient("action", &logits, &gradient(action), |logits| {
+            divergence(logits, Target::Action(action), 1.0, &mut [0.0; 20])
+        });
+    }
+    // Steps raise a token with an advantage and lower one with a disadvantage.
+    assert!(gradient(action)[4] < 0.0 && gradient(Action { advantage: -1.0, ..action })[4] > 0.0);
+    // A token that is likelier already than the clip allows earns nothing, and one that became less likely is still pushed up.
+    assert_eq!(gradient(Action { old: now - 0.3, ..action }), [0.0; 20]);
+    assert!(gradient(Action { old: now + 0.3, ..action })[4] < 0.0);
+    assert_eq!(gradient(Action { advantage: -1.0, old: now + 0.3, ..action }), [0.0; 20]);
+    // The penalty is 0 at the reference and grows to both sides.
+    let penalty = |reference| {
+        let action = Action { advantage: 0.0, reference, beta: 1.0, ..action };
+        divergence(&logits, Target::Action(action), 1.0, &mut [0.0; 20])
+    };
+    assert!(penalty(now).abs() < 1e-12 && penalty(now + 0.2) > 0.01 && penalty(now - 0.2) > 0.01);
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! KL, full      sum_v p_v ln(p_v / q_v)                              d_z = q - p
 //! KL, sparse    the same over the teacher's top tokens and one bucket for the rest
 //! CE            -ln q_label                                          d_z = q - onehot(label)
+//! action        -min(r A, clip(r, 1 - c, 1 + c) A) + beta (s - 1 - ln s)      r = q/q_old, s = q_reference/q of the token
 //! ```
 //! with `p` the teacher's and `q` the student's probabilities.
 
@@ -21,7 +22,29 @@ pub enum Target<'a> {
         /// The probability of each of these tokens.
         probabilities: &'a [f32],
     },
+    /// A token that the model sampled, with its advantage.
+    Action(Action),
 }
+
+/// A sampled token, for a step of policy optimisation (arXiv 1707.06347, 2402.03300).
+#[derive(Clone, Copy, Debug)]
+pub struct Action {
+    /// Its number in the vocabulary.
+    pub token: u32,
+    /// The reward beyond that of other answers, in deviations.
+    pub advantage: f64,
+    /// Log probability of the token when it was sampled.
+    pub old: f64,
+    /// Log probability of the token by the model to stay near.
+    pub reference: f64,
+    /// The distance of the ratio from 1 beyond which it earns nothing.
+    pub clip: f64,
+    /// Factor of the divergence from the reference.
+    pub beta: f64,
+}
+
+/// Most distance of two log probabilities that counts.
+const MOST_DISTANCE: f64 = 20.0;
 
 /// Least probability of the bucket of all other tokens: a teacher's below it is rounding, and a student's above it keeps the
 /// gradient bounded.
@@ -47,11 +70,39 @@ impl Softmax {
     }
 }
 
+/// The loss of a sampled token with log probability `now`, and its derivative by that.
+fn surrogate(action: &Action, now: f64) -> (f64, f64) {
+    let within = |distance: f64| distance.clamp(-MOST_DISTANCE, MOST_DISTANCE);
+    let ratio = math::exp_f64(within(now - action.old));
+    let gain = ratio * action.advantage;
+    let clipped = ratio.clamp(1.0 - action.clip, 1.0 + action.clip) * action.advantage;
+    let away = within(action.reference - now);
+    let apart = math::exp_f64(away);
+    // Where the clipped gain is smaller, it does not depend on the probability.
+    let earned = if gain <= clipped { gain } else { 0.0 };
+    (action.beta * (apart - away - 1.0) - gain.min(clipped), action.beta * (1.0 - apart) - earned)
+}
+
+/// The log probability of `token` by `logits` `[vocab]`.
+#[must_use]
+pub fn log_probability(logits: &[f32], token: u32) -> f64 {
+    Softmax::new(logits).ln(logits[token as usize])
+}
+
 /// The divergence of the student's `logits` `[vocab]` from `target`; adds `weight` times its gradient to `d_logits`.
 pub fn divergence(logits: &[f32], target: Target<'_>, weight: f32, d_logits: &mut [f32]) -> f64 {
     let student = Softmax::new(logits);
     let (q, weight) = (&student.p, f64::from(weight));
     match target {
+        Target::Action(action) => {
+            let at = action.token as usize;
+            let (loss, slope) = surrogate(&action, student.ln(logits[at]));
+            for (d, q) in d_logits.iter_mut().zip(q) {
+                *d -= (weight * slope * q) as f32;
+            }
+            d_logits[at] += (weight * slope) as f32;
+            loss
+        }
         Target::Full(teacher) => {
             let softmax = Softmax::new(teacher);
             let mut sum = 0.0;

@@ -4,8 +4,9 @@
 //! ridge   min over W of sum_t |W x_t - z_t|^2 + damping |W - W0|^2            z: the teacher's logits
 //! kl      d_z = s - s_teacher                                               of sigmoid and of softmax scores alike
 //! hinge   sum over p chosen, n not chosen of max(0, margin - u_p + u_n)     u = s + bias; n: the top_k highest of the others
+//! contrastive    contrastive.rs
 //! ```
-//! The last two go on from the ridge with AdamW. Source of the ridge: `W = W0 + R (H + damping)^-1` with `H = sum x x'` and
+//! The last three go on from the ridge with AdamW. Source of the ridge: `W = W0 + R (H + damping)^-1` with `H = sum x x'` and
 //! `R = sum (z - W0 x) x'`.
 //!
 //! **Invariant:** sums have one order, so the router depends neither on threads nor on the instruction set.
@@ -13,6 +14,7 @@
 use moe_runtime::models::Gating;
 use tl_kernels::dense::axpy_f32;
 
+use super::contrastive::{ContrastiveTrainer, RoutingBatch};
 use super::method::{RepairedRouter, RouterMethod};
 use super::routed::{Labels, Routed, taken};
 use crate::error::Result;
@@ -51,7 +53,7 @@ impl Problem<'_> {
         let agreement_before = self.judge(&self.start)?;
         let mut weight = self.ridge()?;
         if method != RouterMethod::Ridge {
-            weight = self.descend(weight, method)?;
+            weight = self.descend(weight, method, &ContrastiveTrainer::default())?;
         }
         let agreement_after = self.judge(&weight)?;
         let is_kept = agreement_after > agreement_before && weight.iter().all(|w| w.is_finite());
@@ -99,9 +101,13 @@ impl Problem<'_> {
     }
 
     /// AdamW from `weight` on: the router on the way that agrees best on held-out rows.
-    fn descend(&self, mut weight: Vec<f32>, method: RouterMethod) -> Result<Vec<f32>> {
-        let (n, config) = (self.routed.hidden, self.routed.config);
-        let (e, k) = (config.n_experts, config.top_k);
+    fn descend(
+        &self,
+        mut weight: Vec<f32>,
+        method: RouterMethod,
+        contrastive: &ContrastiveTrainer,
+    ) -> Result<Vec<f32>> {
+        let (n, e) = (self.routed.hidden, self.routed.config.n_experts);
         let square = self.start.iter().map(|w| f64::from(*w).powi(2)).sum::<f64>() / self.start.len().max(1) as f64;
         let rate = RATE * square.sqrt() as f32;
         let schedule = Schedule { steps: STEPS, warmup: STEPS / 20, floor: 0.02 };
@@ -113,21 +119,14 @@ impl Problem<'_> {
             let batch = batches.of_step(step);
             let x = taken(self.x, n, &batch);
             let scores = self.routed.route(&weight, &x)?.scores;
-            let mut d = match method {
-                RouterMethod::Hinge => {
-                    let ids = taken(&self.labels.ids, k, &batch);
-                    let mut d = Vec::with_capacity(scores.len());
-                    for (scores, ids) in scores.chunks_exact(e).zip(ids.chunks_exact(k)) {
-                        d.extend(through_gate(config.gating, scores, hinge(scores, self.routed.bias, ids)));
-                    }
-                    d
-                }
+            let d = match method {
+                RouterMethod::Contrastive => self.contrastive(contrastive, &batch, &x, &scores)?,
+                RouterMethod::Hinge => self.hinge(&batch, &scores),
                 RouterMethod::Kl | RouterMethod::Ridge => {
                     let wanted = taken(&self.labels.scores, e, &batch);
-                    scores.iter().zip(&wanted).map(|(s, wanted)| s - wanted).collect()
+                    scores.iter().zip(&wanted).map(|(s, wanted)| (s - wanted) / batch.len() as f32).collect()
                 }
             };
-            d.iter_mut().for_each(|d| *d /= batch.len() as f32);
             let mut gradient = vec![0.0; weight.len()];
             let d = Mat::new(&d, batch.len(), e);
             multiply(self.routed.pool, Out::to(&mut gradient, n), d.t(), Mat::new(&x, batch.len(), n));
@@ -141,6 +140,41 @@ impl Problem<'_> {
             }
         }
         Ok(best.1)
+    }
+
+    /// The mean gradient of the hinge by the logits of some rows, for their scores `[n, n_experts]`.
+    fn hinge(&self, batch: &[usize], scores: &[f32]) -> Vec<f32> {
+        let (gating, k) = (self.routed.config.gating, self.routed.config.top_k);
+        let ids = taken(&self.labels.ids, k, batch);
+        let tokens = scores.chunks_exact(self.routed.config.n_experts).zip(ids.chunks_exact(k));
+        let rows = tokens.flat_map(|(scores, ids)| through_gate(gating, scores, hinge(scores, self.routed.bias, ids)));
+        rows.map(|d| d / batch.len() as f32).collect()
+    }
+
+    /// The gradient of the contrastive loss by the logits of the rows `x`, for their scores `[n, n_experts]`.
+    fn contrastive(
+        &self,
+        trainer: &ContrastiveTrainer,
+        batch: &[usize],
+        x: &[f32],
+        scores: &[f32],
+    ) -> Result<Vec<f32>> {
+        let (e, top_k) = (self.routed.config.n_experts, self.routed.config.top_k);
+        let biased = |scores: &[f32]| -> Vec<f32> {
+            let bias = |i: usize| self.routed.bias.map_or(0.0, |bias| bias[i % e]);
+            scores.iter().enumerate().map(|(i, score)| score + bias(i)).collect()
+        };
+        let routing = RoutingBatch {
+            scores: &biased(scores),
+            teacher: &biased(&taken(&self.labels.scores, e, batch)),
+            before: &biased(&self.routed.route(&self.start, x)?.scores),
+            chosen: &taken(&self.labels.ids, top_k, batch),
+            top_k,
+        };
+        let mut d = vec![0.0; scores.len()];
+        trainer.loss(&routing, &mut d);
+        let rows = scores.chunks_exact(e).zip(d.chunks_exact(e));
+        Ok(rows.flat_map(|(scores, d)| through_gate(self.routed.config.gating, scores, d.to_vec())).collect())
     }
 }
 
@@ -178,7 +212,57 @@ fn through_gate(gating: Gating, scores: &[f32], mut d: Vec<f32>) -> Vec<f32> {
 
 #[cfg(test)]
 mod tests {
+    use moe_runtime::models::{GroupScore, Presence, RouterConfig, WeightNorm};
+    use tl_kernels::Pool;
+
     use super::*;
+    use crate::train::repair::ContrastiveOptions;
+    use crate::train::samples::Samples;
+
+    /// Agreement on held-out rows before and behind a contrastive descent from a disturbed router, towards the choices of the
+    /// undisturbed one; labels are moved by `shift` tokens.
+    fn contrastive_gain(options: ContrastiveOptions, shift: usize) -> (f64, f64, bool) {
+        let (e, hidden, n, held_out) = (8, 16, 1500, 400);
+        let config = RouterConfig {
+            gating: Gating::Sigmoid,
+            n_experts: e,
+            top_k: 2,
+            n_group: 1,
+            topk_group: 1,
+            group_score: GroupScore::Max,
+            norm: WeightNorm::None,
+            scaling: 1.0,
+            selection_bias: Presence::Absent,
+        };
+        let (pool, mut samples) = (Pool::serial(), Samples::new(9));
+        let teacher: Vec<f32> = samples.values(e * hidden).iter().map(|w| 0.25 * w).collect();
+        let start: Vec<f32> = teacher.iter().zip(samples.values(e * hidden)).map(|(w, by)| w + 0.1 * by).collect();
+        let x = samples.values((n + held_out) * hidden);
+        let routed = Routed { pool: &pool, config: &config, bias: None, hidden };
+        let labels = |x: &[f32]| Labels::of(routed.route(&teacher, x).unwrap());
+        let mut of_fit = labels(&x[..n * hidden]);
+        of_fit.ids.rotate_left(shift * 2);
+        of_fit.scores.rotate_left(shift * e);
+        let judged = labels(&x[n * hidden..]).ids;
+        let held_out = (&x[n * hidden..], judged);
+        let problem = Problem { routed, start: start.clone(), x: &x[..n * hidden], labels: of_fit, held_out };
+        let trainer = ContrastiveTrainer { options };
+        let weight = problem.descend(start.clone(), RouterMethod::Contrastive, &trainer).unwrap();
+        (problem.judge(&start).unwrap(), problem.judge(&weight).unwrap(), weight == start)
+    }
+
+    #[test]
+    fn the_contrastive_loss_repairs_a_router_by_itself_and_neither_other_labels_nor_no_terms_do() {
+        let options = ContrastiveOptions::default();
+        let (before, after, _) = contrastive_gain(options, 0);
+        assert!(after > before + 0.1, "{before} {after}");
+        let (_, shuffled, _) = contrastive_gain(options, 37);
+        assert!(shuffled <= before + 0.01, "{before} {shuffled} with the labels of other tokens");
+        let nothing =
+            ContrastiveOptions { triplet: 0.0, info_nce: 0.0, churn: 0.0, boundary: 0.0, balance: 0.0, ..options };
+        let (_, same, is_same) = contrastive_gain(nothing, 0);
+        assert!(is_same && same == before);
+    }
 
     #[test]
     fn the_hinge_lifts_chosen_experts_that_lie_below_hard_negatives_and_rests_beyond_the_margin() {

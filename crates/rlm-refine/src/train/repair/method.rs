@@ -15,11 +15,14 @@ pub enum RouterMethod {
     Kl,
     /// From the ridge on, a margin between the teacher's experts and the others that score highest.
     Hinge,
+    /// From the ridge on, the loss of [`ContrastiveTrainer`](super::ContrastiveTrainer).
+    Contrastive,
 }
 
 impl RouterMethod {
     /// The methods in the order of the documentation.
-    pub const ALL: [RouterMethod; 3] = [RouterMethod::Ridge, RouterMethod::Kl, RouterMethod::Hinge];
+    pub const ALL: [RouterMethod; 4] =
+        [RouterMethod::Ridge, RouterMethod::Kl, RouterMethod::Hinge, RouterMethod::Contrastive];
 
     /// The name on command lines and in reports.
     #[must_use]
@@ -28,6 +31,7 @@ impl RouterMethod {
             RouterMethod::Ridge => "ridge",
             RouterMethod::Kl => "kl",
             RouterMethod::Hinge => "hinge",
+            RouterMethod::Contrastive => "contrastive",
         }
     }
 }
@@ -40,7 +44,7 @@ impl fmt::Display for RouterMethod {
 
 /// A name that no method has.
 #[derive(Debug, thiserror::Error)]
-#[error("there is no method `{0}`: name ridge, kl or hinge")]
+#[error("there is no method `{0}`: name ridge, kl, hinge or contrastive")]
 pub struct UnknownRouterMethod(String);
 
 impl FromStr for RouterMethod {

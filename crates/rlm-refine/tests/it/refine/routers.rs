@@ -77,7 +77,7 @@ fn shuffled_labels_of_routers_repair_nothing() {
         routers.iter().map(|r| r.agreement_after - r.agreement_before).sum::<f64>()
     };
     // The other methods start from the ridge.
-    for method in [RouterMethod::Ridge, RouterMethod::Hinge] {
+    for method in [RouterMethod::Ridge, RouterMethod::Hinge, RouterMethod::Contrastive] {
         let [taught, shuffled] =
             [RouterLabels::Teacher, RouterLabels::Shuffled { seed: 3 }].map(|labels| gain(method, labels));
         assert!(taught > 0.0 && shuffled <= 0.0, "{method}: {taught} with the teacher's labels, {shuffled} shuffled");
