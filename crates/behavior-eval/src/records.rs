@@ -12,4 +12,4 @@ mod journal;
 
 pub use error::{ArtifactDefect, RecordError, TraceDefect};
 pub use format::MAX_LINE_BYTES;
-pub(crate) use journal::{StudentJournal, StudentRecord};
+pub(crate) use journal::{Head, StudentJournal, StudentRecord};

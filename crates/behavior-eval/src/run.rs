@@ -18,6 +18,7 @@ mod error;
 mod failures;
 mod gate_run;
 mod measure;
+mod shares;
 mod summary;
 mod sums;
 mod teacher;

@@ -47,6 +47,8 @@ struct Cli {
 #[derive(Subcommand)]
 enum Verb {
     Run(Box<verbs::run::Args>),
+    Batch(Box<verbs::batch::Args>),
+    Merge(verbs::merge::Args),
     #[cfg(feature = "serve")]
     Serve(Box<verbs::serve::Args>),
     Quantize(verbs::quantize::Args),
@@ -89,6 +91,8 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     exit::code(match cli.verb {
         Verb::Run(args) => verbs::run::execute(*args),
+        Verb::Batch(args) => verbs::batch::execute(*args),
+        Verb::Merge(args) => verbs::merge::execute(&args),
         #[cfg(feature = "serve")]
         Verb::Serve(args) => verbs::serve::execute(*args),
         Verb::Quantize(args) => verbs::quantize::execute(args),

@@ -1,6 +1,7 @@
 //! The verbs, one file each.
 
 pub(crate) mod adapt;
+pub(crate) mod batch;
 pub(crate) mod bench;
 pub(crate) mod completions;
 pub(crate) mod convert;
@@ -14,6 +15,7 @@ pub(crate) mod export;
 pub(crate) mod index;
 pub(crate) mod inspect;
 pub(crate) mod man;
+pub(crate) mod merge;
 pub(crate) mod quantize;
 pub(crate) mod refine;
 pub(crate) mod run;

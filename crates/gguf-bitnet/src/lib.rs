@@ -32,7 +32,8 @@ pub use source::{FileKind, Scales, SourceError, TensorInfo, TensorSource, ZeroTa
 #[cfg(target_os = "linux")]
 pub use store::end_on_lost_pages;
 pub use store::{
-    Job, JobUnit, MAX_CONFIG_BYTES, MappedFile, NewFile, StoreError, available_bytes, link_target, open_regular,
-    output_path, peak_rss_bytes, read_stream, read_text, read_text_if_any, require_space, sync_dir, write_atomic,
+    Cut, Job, JobUnit, MAX_CONFIG_BYTES, MappedFile, NewFile, PartError, Parts, Shard, StoreError, UnitJob, UnitResult,
+    available_bytes, link_target, open_regular, output_path, peak_rss_bytes, read_stream, read_text, read_text_if_any,
+    require_space, sync_dir, write_atomic,
 };
 pub use text::{NotText, with_line_feeds, without_mark};

@@ -6,6 +6,7 @@ mod job;
 mod map;
 mod memory;
 mod new_file;
+mod parts;
 mod path;
 mod read;
 
@@ -17,6 +18,7 @@ pub use map::MappedFile;
 pub use map::end_on_lost_pages;
 pub use memory::{available_bytes, peak_rss_bytes};
 pub use new_file::NewFile;
+pub use parts::{Cut, PartError, Parts, Shard, UnitJob, UnitResult};
 pub(crate) use read::read_start;
 
 pub use path::{link_target, output_path};

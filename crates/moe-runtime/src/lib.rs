@@ -39,7 +39,7 @@
 //! and [`Step`] for steps of many sequences, or [`Scheduler`] for many prompts at the same time).
 //! The public modules are for programs that look inside: [`models`] has the facts of the architectures, [`forward`] the
 //! layers of a forward pass and the taps that observe them, [`storage`] the choices of where weights lie in memory,
-//! [`adapters`] the additions to weights.
+//! [`adapters`] the additions to weights, [`batch`] the answers to files of prompts.
 //!
 //! | room | contents |
 //! |---|---|
@@ -50,12 +50,14 @@
 //! | `text` | text to tokens and back: tokenizer, chat template, parser of answers |
 //! | `prompt_cache` | the computed beginnings of prompts, in memory and on disk |
 //! | `adapters` | low-rank additions to the matrices of a loaded model, swapped while it runs |
+//! | `batch` | lines of JSON with prompts to lines of JSON with answers, through the scheduler |
 //! | `sessions` | sequences over a model: step, session, sampler, answers, conversations, backends, and the scheduler of many |
 //!
 //! **Invariant:** the numbers of a token do not depend on how the prompt was cut into batches, nor on other sequences in its
 //! batch, nor on the thread count.
 
 pub mod adapters;
+pub mod batch;
 mod error;
 pub mod forward;
 mod guess;

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::error::FidelityError;
 use super::perplexity::{Perplexity, Scores};
 use super::row::{Prediction, RowPlace};
-use super::window::{FidelityConfig, TextReport, Windows};
+use super::window::{FidelityConfig, TextReport, Window, Windows};
 use super::{lockstep, row};
 use crate::Result;
 use crate::model::{LanguageModel, Role};
@@ -73,6 +73,15 @@ pub struct Flips {
     pub share: Share,
 }
 
+/// Both predictions at one position, and their divergence.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PairRow {
+    pub(super) teacher: Prediction,
+    pub(super) student: Prediction,
+    /// KL(teacher || student) in nats.
+    pub(super) kl: f64,
+}
+
 /// Gathers [`Fidelity`] from positions in order.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
@@ -96,7 +105,8 @@ impl Tally {
     }
 
     /// Takes scored position number `index` of a window.
-    pub(super) fn push(&mut self, index: usize, teacher: &Prediction, student: &Prediction, kl: f64) {
+    pub(super) fn push(&mut self, index: usize, PairRow { teacher, student, kl }: &PairRow) {
+        let kl = *kl;
         self.teacher.push(teacher);
         self.student.push(student);
         self.ln_ratio.push(teacher.log_prob - student.log_prob);
@@ -139,7 +149,7 @@ impl Tally {
 /// Measures a student against its teacher on a tokenised text. `progress` gets the windows done and their number.
 ///
 /// The teacher runs on a thread of its own, in step with the student. Memory beyond what the models need: two rows of
-/// logits (`8 * vocab_size` bytes) and 8 bytes per prediction.
+/// logits (`8 * vocab_size` bytes), the predictions of a window and 8 bytes per prediction.
 ///
 /// # Errors
 /// Too short a text or window, tokens a model does not know, different vocabularies, logits that are no numbers, and
@@ -158,14 +168,26 @@ pub fn compare(
     let windows = Windows::new(text, config, vocab_size)?;
     let mut tally = Tally::new(windows.scored());
     for window in windows.iter() {
-        lockstep::both(teacher, student, &window, &mut |row, t, s| {
-            let places =
-                [Role::Teacher, Role::Student].map(|role| RowPlace { role, window: window.index, position: row + 1 });
-            let (taught, learnt, kl) = row::compare(t, s, window.target(row), places)?;
-            tally.push(row - window.first_row(), &taught, &learnt, kl);
-            Ok(())
-        })?;
+        let rows = compare_window(teacher, student, &window)?;
+        rows.iter().enumerate().for_each(|(index, row)| tally.push(index, row));
         progress(window.index + 1, windows.count());
     }
     windows.report(Some(SCHEMA), tally.kl.n(), tally.finish())
+}
+
+/// Compares two models on the scored positions of a window.
+pub(super) fn compare_window(
+    teacher: &mut (dyn LanguageModel + Send),
+    student: &mut dyn LanguageModel,
+    window: &Window,
+) -> Result<Vec<PairRow>> {
+    let mut rows = Vec::new();
+    lockstep::both(teacher, student, window, &mut |row, t, s| {
+        let places =
+            [Role::Teacher, Role::Student].map(|role| RowPlace { role, window: window.index, position: row + 1 });
+        let (teacher, student, kl) = row::compare(t, s, window.target(row), places)?;
+        rows.push(PairRow { teacher, student, kl });
+        Ok(())
+    })?;
+    Ok(rows)
 }

@@ -21,6 +21,8 @@ pub enum FidelityError {
     TokenOutOfRange { index: usize, token: u32, vocab_size: usize },
     #[error("the teacher has {teacher} tokens and the student {student}; they cannot be compared")]
     VocabularyMismatch { teacher: usize, student: usize },
+    #[error("the record of window {window} has {bytes} bytes where {due} are due; run its shard again")]
+    Record { window: usize, bytes: usize, due: usize },
     #[error("the {role} failed in window {window}: {source}")]
     Model { role: Role, window: usize, source: ModelError },
     #[error("the {role} gave {got} in window {window} where {want} was due; its `logits` is not implemented right")]

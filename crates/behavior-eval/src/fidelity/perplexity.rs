@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::lockstep;
 use super::row::{Prediction, RowPlace, predict};
-use super::window::{FidelityConfig, TextReport, Windows};
+use super::window::{FidelityConfig, TextReport, Window, Windows};
 use crate::Result;
 use crate::model::{LanguageModel, Role};
 use crate::stats::{Estimate, Moments, Share, exp};
@@ -42,7 +42,8 @@ impl Scores {
     }
 }
 
-/// Scores one model on a tokenised text. `progress` gets the windows done and their number. Memory: one row of logits beyond what the model needs.
+/// Scores one model on a tokenised text. `progress` gets the windows done and their number. Memory: one row of logits and
+/// the predictions of a window beyond what the model needs.
 ///
 /// # Errors
 /// Too short a text or window, tokens the model does not know, and a model that fails.
@@ -55,12 +56,19 @@ pub fn perplexity(
     let windows = Windows::new(text, config, model.vocab_size())?;
     let mut scores = Scores::default();
     for window in windows.iter() {
-        lockstep::alone(Role::Model, model, &window, &mut |row, logits| {
-            let place = RowPlace { role: Role::Model, window: window.index, position: row + 1 };
-            scores.push(&predict(logits, window.target(row), place)?);
-            Ok(())
-        })?;
+        score_window(model, &window)?.iter().for_each(|prediction| scores.push(prediction));
         progress(window.index + 1, windows.count());
     }
     windows.report(None, scores.nll.n(), scores.finish())
+}
+
+/// Scores one model on the scored positions of a window.
+pub(super) fn score_window(model: &mut dyn LanguageModel, window: &Window) -> Result<Vec<Prediction>> {
+    let mut predictions = Vec::new();
+    lockstep::alone(Role::Model, model, window, &mut |row, logits| {
+        let place = RowPlace { role: Role::Model, window: window.index, position: row + 1 };
+        predictions.push(predict(logits, window.target(row), place)?);
+        Ok(())
+    })?;
+    Ok(predictions)
 }

@@ -118,11 +118,14 @@ impl<'a> Windows<'a> {
 
     /// All windows, in order.
     pub(super) fn iter(&self) -> impl Iterator<Item = Window> {
+        (0..self.count).map(|index| self.window(index))
+    }
+
+    /// Window number `index`, which must be below [`Windows::count`].
+    pub(super) fn window(&self, index: usize) -> Window {
         let body = self.n_ctx - self.prefix.len();
-        (0..self.count).map(move |index| {
-            let tokens = [self.prefix, &self.text[index * body..(index + 1) * body]].concat();
-            Window { index, tokens, first_scored: self.first_scored() }
-        })
+        let tokens = [self.prefix, &self.text[index * body..(index + 1) * body]].concat();
+        Window { index, tokens, first_scored: self.first_scored() }
     }
 }
 

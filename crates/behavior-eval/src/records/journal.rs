@@ -36,6 +36,40 @@ pub(crate) struct StudentRecord {
     pub(crate) divergence: Option<Vec<(f64, bool)>>,
 }
 
+impl StudentRecord {
+    /// The two parts of a unit; the seconds are 0.
+    pub(crate) fn encode(&self) -> (Head, Vec<u8>) {
+        let head = Head {
+            prompt_id: self.prompt_id.clone(),
+            seconds: 0.0,
+            answer: self.answer.clone(),
+            layers: self.routing.n_layers(),
+            tokens: self.routing.n,
+            top_k: self.routing.top_k,
+            local: self.local.is_some(),
+            coherence: self.coherence.is_some(),
+            divergence: self.divergence.as_ref().map(Vec::len),
+        };
+        let mut bytes = Vec::new();
+        for table in std::iter::once(&self.routing).chain(&self.local) {
+            write_u32(&table.ids, &mut bytes);
+            write_f32(&table.weights, &mut bytes);
+            write_f32(&table.margins, &mut bytes);
+        }
+        bytes.extend(self.coherence.iter().flatten().flat_map(|x| x.to_le_bytes()));
+        for (kl, same) in self.divergence.iter().flatten() {
+            bytes.extend(kl.to_le_bytes());
+            bytes.push(u8::from(*same));
+        }
+        (head, bytes)
+    }
+
+    /// The record of the two parts of a unit; `None` where they do not fit each other.
+    pub(crate) fn decode(head: &Head, bytes: &[u8]) -> Option<StudentRecord> {
+        if head.bytes() == Some(bytes.len()) { head.record(bytes) } else { None }
+    }
+}
+
 /// The measurements of one pass over a student. Dropping it keeps them for the next `StudentJournal::open`.
 #[derive(Debug)]
 pub(crate) struct StudentJournal {
@@ -47,7 +81,7 @@ pub(crate) struct StudentJournal {
 
 /// The payload of a unit.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-struct Head {
+pub(crate) struct Head {
     prompt_id: String,
     seconds: f64,
     answer: Answer,
@@ -101,28 +135,8 @@ impl StudentJournal {
     }
 
     pub(crate) fn append(&mut self, record: &StudentRecord, seconds: f64) -> Result<()> {
-        let head = Head {
-            prompt_id: record.prompt_id.clone(),
-            seconds,
-            answer: record.answer.clone(),
-            layers: record.routing.n_layers(),
-            tokens: record.routing.n,
-            top_k: record.routing.top_k,
-            local: record.local.is_some(),
-            coherence: record.coherence.is_some(),
-            divergence: record.divergence.as_ref().map(Vec::len),
-        };
-        let mut bytes = Vec::new();
-        for table in std::iter::once(&record.routing).chain(&record.local) {
-            write_u32(&table.ids, &mut bytes);
-            write_f32(&table.weights, &mut bytes);
-            write_f32(&table.margins, &mut bytes);
-        }
-        bytes.extend(record.coherence.iter().flatten().flat_map(|x| x.to_le_bytes()));
-        for (kl, same) in record.divergence.iter().flatten() {
-            bytes.extend(kl.to_le_bytes());
-            bytes.push(u8::from(*same));
-        }
+        let (mut head, bytes) = record.encode();
+        head.seconds = seconds;
         let payload = serde_json::to_value(&head).map_err(|error| damaged(&self.path, error.to_string()))?;
         self.job.append(payload, |out| out.write_all(&bytes))?;
         self.heads.push(head);
@@ -143,7 +157,7 @@ impl StudentJournal {
         if blake3::hash(&bytes).to_string() != units[index].digest {
             return Err(wrong("its bytes are not those that were written"));
         }
-        head.decode(&bytes).ok_or_else(|| wrong("it is cut off"))
+        head.record(&bytes).ok_or_else(|| wrong("it is cut off"))
     }
 
     pub(crate) fn answer(&self, index: usize) -> &Answer {
@@ -170,7 +184,7 @@ impl Head {
     }
 
     /// Reads a unit of [`Head::bytes`] bytes.
-    fn decode(&self, mut bytes: &[u8]) -> Option<StudentRecord> {
+    fn record(&self, mut bytes: &[u8]) -> Option<StudentRecord> {
         let (prompt_id, answer) = (self.prompt_id.clone(), self.answer.clone());
         let routing = self.table(&mut bytes)?;
         let local = if self.local { Some(self.table(&mut bytes)?) } else { None };

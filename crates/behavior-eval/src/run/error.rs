@@ -14,6 +14,8 @@ pub enum RunError {
          template"
     )]
     OtherTokens { prompt_id: String },
+    #[error("unit {unit} of the parts is not the measurement of prompt {prompt_id} ({what}): run its shard again")]
+    Unit { unit: usize, prompt_id: String, what: &'static str },
     #[error("the teacher cannot be loaded: {source}")]
     TeacherNotLoaded { source: ModelError },
 }

@@ -71,7 +71,9 @@ pub struct GateRun<'a> {
     pub(super) labels: LabelReport,
     pub(super) perturbed: Option<Perturbed>,
     /// Indices of the prompts that are run, ascending; all of them unless a part was chosen.
-    chosen: Option<Vec<usize>>,
+    pub(super) chosen: Option<Vec<usize>>,
+    /// The suite that recordings and measurements of a share are of; `None` for those of the whole suite.
+    pub(super) share: Option<String>,
 }
 
 impl<'a> GateRun<'a> {
@@ -86,7 +88,16 @@ impl<'a> GateRun<'a> {
             None => None,
             Some(perturbation) => Some(perturb(suite, &labels, &config.labels, perturbation)?),
         };
-        let run = Self { suite, suite_name: suite_name.to_owned(), config, root, labels, perturbed, chosen: None };
+        let run = Self {
+            suite,
+            suite_name: suite_name.to_owned(),
+            config,
+            root,
+            labels,
+            perturbed,
+            chosen: None,
+            share: None,
+        };
         let gating = |i: usize| run.labels.prompts[i].gating();
         let need = run.config.thresholds.min_samples;
         check_balance((0..suite.prompts().len()).map(gating), need)?;

@@ -82,7 +82,12 @@ impl GateRun<'_> {
     }
 
     /// The manifest of a journal: the inputs of its units.
-    fn journal_manifest(&self, artifact: &TeacherArtifact, student: &SubjectInfo, prompts: &[&Prompt]) -> Value {
+    pub(super) fn journal_manifest(
+        &self,
+        artifact: &TeacherArtifact,
+        student: &SubjectInfo,
+        prompts: &[&Prompt],
+    ) -> Value {
         let mut ids = blake3::Hasher::new();
         for prompt in prompts {
             ids.update(&(prompt.id.len() as u64).to_le_bytes());
@@ -99,7 +104,7 @@ impl GateRun<'_> {
 }
 
 /// Both models must see the same tokens and have the same layers.
-fn check_comparable(teacher: &SubjectInfo, student: &SubjectInfo) -> Result<(), RunError> {
+pub(super) fn check_comparable(teacher: &SubjectInfo, student: &SubjectInfo) -> Result<(), RunError> {
     let facts = |info: &SubjectInfo| {
         [
             ("layers with a router", format!("{:?}", info.moe_layers)),

@@ -36,8 +36,11 @@ impl GateRun<'_> {
         progress: OnProgress<'_>,
     ) -> Result<TeacherSide> {
         let mut teacher = OnDemand { load, loaded: None };
-        let spec = self.spec(info, self.suite.identity(), self.config.columns);
-        let prompts: Vec<&Prompt> = self.suite.prompts().iter().collect();
+        let spec = self.spec(info, self.recorded_suite(), self.config.columns);
+        let prompts = match self.share {
+            None => self.suite.prompts().iter().collect(),
+            Some(_) => self.chosen_prompts(),
+        };
         let base = self.artifact(&spec, &prompts, &mut teacher, &mut |done, n| progress(Stage::Teacher, done, n))?;
         let mut perturbed = None;
         if let Some(less) = &self.perturbed {
@@ -63,7 +66,7 @@ impl GateRun<'_> {
         open_or_record(self.root, spec, teacher.get(&spec.model)?, prompts, progress)
     }
 
-    fn spec(&self, info: &SubjectInfo, suite: &str, columns: Columns) -> ArtifactSpec {
+    pub(super) fn spec(&self, info: &SubjectInfo, suite: &str, columns: Columns) -> ArtifactSpec {
         ArtifactSpec {
             model: info.clone(),
             suite: suite.to_owned(),

@@ -1,7 +1,6 @@
 //! The objects of a JSONL file, one at a time.
 
-use std::fs::File;
-use std::io::BufReader;
+use std::io::{BufRead, BufReader, Cursor};
 use std::path::{Path, PathBuf};
 
 use gguf_bitnet::{open_regular, without_mark};
@@ -17,7 +16,7 @@ pub(crate) const LONGEST_LINE_BYTES: usize = 16 << 20;
 /// A file that is read line by line.
 pub(crate) struct Lines {
     path: PathBuf,
-    reader: BufReader<File>,
+    reader: Box<dyn BufRead>,
     buffer: Vec<u8>,
     number: u64,
     hash: blake3::Hasher,
@@ -26,13 +25,16 @@ pub(crate) struct Lines {
 impl Lines {
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let file = open_regular(path)?;
-        Ok(Self {
-            path: path.to_owned(),
-            reader: BufReader::new(file),
-            buffer: Vec::new(),
-            number: 0,
-            hash: blake3::Hasher::new(),
-        })
+        Ok(Self::new(path, Box::new(BufReader::new(file))))
+    }
+
+    /// The lines of a text that was read already; `name` stands for it in messages.
+    pub(crate) fn of(name: &str, text: &str) -> Self {
+        Self::new(Path::new(name), Box::new(Cursor::new(text.to_owned())))
+    }
+
+    fn new(path: &Path, reader: Box<dyn BufRead>) -> Self {
+        Self { path: path.to_owned(), reader, buffer: Vec::new(), number: 0, hash: blake3::Hasher::new() }
     }
 
     /// The next line that is not blank, as an object; `None` at the end of the file.

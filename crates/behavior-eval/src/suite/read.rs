@@ -40,8 +40,18 @@ impl Suite {
     /// # Ok::<(), behavior_eval::Error>(())
     /// ```
     pub fn open(suite_path: &Path, corpus_path: &Path) -> Result<Self> {
-        let mut suite = Lines::open(suite_path)?;
-        let mut corpus = Lines::open(corpus_path)?;
+        Self::read(Lines::open(suite_path)?, Lines::open(corpus_path)?)
+    }
+
+    /// As [`Suite::open`], from the texts of both files.
+    ///
+    /// # Errors
+    /// As [`Suite::open`].
+    pub fn parse(suite: &str, corpus: &str) -> Result<Self> {
+        Self::read(Lines::of("the suite", suite), Lines::of("the corpus", corpus))
+    }
+
+    fn read(mut suite: Lines, mut corpus: Lines) -> Result<Self> {
         let (mut pending, by_id) = read_prompts(&mut suite)?;
         while let Some(object) = corpus.next_object()? {
             let line = corpus.number();

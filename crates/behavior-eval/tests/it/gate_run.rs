@@ -179,6 +179,58 @@ fn a_student_that_equals_its_teacher_ships_with_exact_routing() {
     assert_eq!(report.teacher.gates.len(), 5, "its routing is the reference");
 }
 
+/// Shares that are recorded and measured apart give the recording and the report of the whole run.
+#[test]
+fn shares_in_any_order_give_the_run_that_was_not_cut() {
+    let roots = [(); 4].map(|()| tempfile::tempdir().unwrap());
+    let student = || subject("misroutes", gold).misrouting(|layer, position| layer == 1 && position % 4 != 0);
+    let run = |root: usize| GateRun::new(&SMALL.suite, "small", roots[root].path(), config()).unwrap();
+    let mut load = || -> Result<Box<dyn Subject>, ModelError> { Ok(Box::new(teacher())) };
+    let n = SMALL.suite.prompts().len();
+    let mut units = vec![Vec::new(); n];
+    for number in [2, 3, 1] {
+        let shard: gguf_bitnet::Shard = format!("{number}/3").parse().unwrap();
+        let run = run(0).share(shard);
+        let recorded = run.record_teacher(teacher().info(), &mut load, &mut |_, _, _| {}).unwrap();
+        let measured = run.measure_student(&recorded, &mut student(), &mut || 1.5, &mut |_, _, _| {}).unwrap();
+        for (at, unit) in shard.units(n).enumerate() {
+            units[unit] = run.unit(&recorded, &measured, at).unwrap();
+        }
+    }
+    let whole = run_with(config(), roots[1].path(), &mut student()).unwrap();
+    let undivided = run(1).record_teacher(teacher().info(), &mut load, &mut |_, _, _| {}).unwrap();
+    assert!(undivided.reused);
+    let join = |root: usize, units: &[Vec<u8>]| {
+        let run = run(root);
+        let (teacher, student) = run.join(teacher().info(), student().info(), &mut |unit| Ok(units[unit].clone()))?;
+        let report = run.report(&teacher, &student, None)?;
+        student.discard()?;
+        Ok::<_, Error>((report, std::fs::read(teacher.base.path()).unwrap()))
+    };
+    // The second time the recording is there already.
+    for _ in 0..2 {
+        let (report, recording) = join(2, &units).unwrap();
+        assert_eq!(report.json(), whole.json());
+        assert!(recording == std::fs::read(undivided.base.path()).unwrap(), "the recordings differ");
+    }
+    let wrong = |change: &dyn Fn(&mut Vec<Vec<u8>>)| {
+        let mut units = units.clone();
+        change(&mut units);
+        join(3, &units).unwrap_err()
+    };
+    assert!(matches!(wrong(&|units| units.swap(0, 1)), Error::Run(RunError::Unit { unit: 0, .. })));
+    assert!(matches!(wrong(&|units| units[0].truncate(40)), Error::Run(RunError::Unit { unit: 0, .. })));
+    let cut = wrong(&|units| {
+        units[0].pop();
+    });
+    assert!(cut.to_string().contains("run its shard again"), "{cut}");
+    let flipped = wrong(&|units| {
+        let middle = units[0].iter().position(|&byte| byte == b'\n').unwrap() + 1;
+        units[0][middle] ^= 1;
+    });
+    assert!(flipped.to_string().contains("its length or its hash is wrong"), "{flipped}");
+}
+
 #[test]
 fn misrouting_a_quarter_fails_routing_alone_and_exactly() {
     let mut student = subject("misroutes", gold).misrouting(|layer, position| layer == 1 && position % 4 != 0);

@@ -1,7 +1,10 @@
 //! Measurements of models that recite a table, against figures worked out by hand.
 
 use behavior_eval::Error;
-use behavior_eval::fidelity::{FidelityConfig, FidelityError, compare, perplexity};
+use behavior_eval::fidelity::{
+    FidelityConfig, FidelityError, TextCut, compare, compare_record, fidelity_of, perplexity, perplexity_of,
+    score_record,
+};
 use behavior_eval::model::{LanguageModel, ModelError, Role};
 
 /// Gives the logits that a function of the last token (and its position) says.
@@ -42,6 +45,26 @@ fn close(got: f64, want: f64) {
 
 const TEACHER: [f64; 4] = [0.5, 0.25, 0.125, 0.125];
 const STUDENT: [f64; 4] = [0.25, 0.5, 0.125, 0.125];
+
+/// Two windows measured apart, in the wrong order, give the report of both together; a record of another length is refused.
+#[test]
+fn records_of_windows_give_the_report_of_the_text() {
+    let text = [3, 3, 0, 1, 3, 3, 0, 2];
+    let mut teacher = scripted(4, |position, token| row(&TEACHER, position as f64 + f64::from(token)));
+    let mut student = scripted(4, |_, token| row(if token == 0 { &TEACHER } else { &STUDENT }, 0.5));
+    let cut = TextCut::new(&text, &config(4), 4).unwrap();
+    let mut record = |window| compare_record(&mut teacher, &mut student, &text, &config(4), window).unwrap();
+    let (second, first) = (record(1), record(0));
+    assert_ne!(first, second);
+    let read = |window| Ok::<_, Error>(if window == 0 { first.clone() } else { second.clone() });
+    let whole = compare(&mut teacher, &mut student, &text, &config(4), &mut |_, _| {}).unwrap();
+    assert_eq!(fidelity_of(&cut, read).unwrap(), whole);
+    let alone = perplexity(&mut student, &text, &config(4), &mut |_, _| {}).unwrap();
+    let scores = [0, 1].map(|window| score_record(&mut student, &text, &config(4), window).unwrap());
+    assert_eq!(perplexity_of(&cut, |window| Ok::<_, Error>(scores[window].clone())).unwrap(), alone);
+    let short = fidelity_of(&cut, |window| Ok::<_, Error>(scores[window].clone())).unwrap_err();
+    assert!(matches!(short, Error::Fidelity(FidelityError::Record { window: 0, .. })), "{short}");
+}
 
 /// A window of four: tokens 2 and 3 of it are scored, predicted by the rows of positions 1 and 2.
 #[test]

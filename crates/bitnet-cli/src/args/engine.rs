@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use moe_runtime::ModelFiles;
+use serde_json::{Value, json};
 
 use super::adapters::AdapterArgs;
 use super::allow_zero::AllowZero;
@@ -41,6 +42,11 @@ impl EngineArgs {
         let mut files = load::open(spec)?;
         self.ffn_act.apply(&mut files);
         Ok(files)
+    }
+
+    /// The options that decide numbers, for manifests: an absent one is the model's own.
+    pub(crate) fn precision(&self) -> Value {
+        json!({ "act": self.act.map(Act::name), "kv": self.kv.name(), "ffn_act": self.ffn_act.name() })
     }
 
     /// The engine that these options describe, within `memory` where that is given. Starts the threads.

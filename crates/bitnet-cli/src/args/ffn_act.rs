@@ -20,6 +20,11 @@ enum Name {
 }
 
 impl FfnAct {
+    /// The name of the function that was asked for, for manifests.
+    pub(crate) fn name(self) -> Option<String> {
+        self.ffn_act?.to_possible_value().map(|value| value.get_name().to_owned())
+    }
+
     /// Gives the model the function that was asked for.
     pub(crate) fn apply(self, files: &mut ModelFiles) {
         match self.ffn_act {

@@ -16,6 +16,20 @@ pub(crate) enum Act {
     A8Token,
 }
 
+impl Act {
+    /// Its name on the command line, for manifests.
+    pub(crate) fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+}
+
+impl Kv {
+    /// Its name on the command line, for manifests.
+    pub(crate) fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+}
+
 impl From<Act> for ActMode {
     fn from(act: Act) -> Self {
         match act {

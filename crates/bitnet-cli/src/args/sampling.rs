@@ -70,18 +70,14 @@ impl SamplingArgs {
         Ok(sampler.with_constraint(Box::new(constraint)))
     }
 
-    /// The settings of requests to a server, which say themselves what form their answers have.
+    /// The settings of many requests, which say themselves what form their answers have; `form` is the sentence that refuses
+    /// the options about the form of one answer.
     ///
     /// # Errors
     /// Options about the form of one answer; settings of the model out of range.
-    #[cfg(feature = "serve")]
-    pub(crate) fn served(&self, files: &ModelFiles) -> Result<SamplerConfig> {
+    pub(crate) fn of_requests(&self, files: &ModelFiles, form: &str) -> Result<SamplerConfig> {
         if self.json.is_some() || self.think_budget.is_some() {
-            return Err(UsageError::new(
-                "--json and --think-budget are about one answer: requests to a server have `response_format` and \
-                 `reasoning_effort`",
-            )
-            .into());
+            return Err(UsageError::new(form).into());
         }
         self.config(files)
     }

@@ -1,8 +1,10 @@
 //! `bitnet eval-gates`: decides whether a student passes the behavioural gates.
 
+mod judging;
 mod measured;
 mod model;
 mod options;
+mod part;
 mod print;
 mod stamp;
 
@@ -18,14 +20,19 @@ use rlm_refine::measure::subject_info;
 
 use crate::exit::GateFailed;
 use crate::{load, output};
+use judging::config;
 use measured::Measured;
 use model::IdentifiedModel;
-use options::config;
+use part::Task;
 
 pub(crate) use options::Args;
+pub(super) use part::{JOB, join};
 
 pub(crate) fn execute(args: Args) -> Result<()> {
     let config = config(&args)?;
+    if let Some((_, part)) = args.shard.given() {
+        gguf_bitnet::Job::check(part, args.force)?;
+    }
     let suite = Suite::open(&args.suite, &args.corpus)?;
     let baseline = args.baseline.as_deref().map(read_report).transpose()?;
     if let (Some(baseline), Some(path)) = (&baseline, &args.baseline)
@@ -44,6 +51,10 @@ pub(crate) fn execute(args: Args) -> Result<()> {
     let folder = link_target(&args.report.clone().unwrap_or_else(|| default_folder(&info.name, &suite_name)))?;
     let artifacts = link_target(&args.artifacts)?;
     let run = GateRun::new(&suite, &suite_name, &artifacts, config)?;
+    if let Some((shard, part)) = args.shard.given() {
+        let task = Task { args: &args, shard, part, suite: &suite, suite_name: &suite_name };
+        return part::write(&task, run, [&teacher, &student]);
+    }
     let run = if args.filter_failing {
         let last = read_report(&folder.join("report.json"))?;
         if last.suite() != suite.identity() {

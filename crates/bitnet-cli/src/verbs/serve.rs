@@ -20,6 +20,9 @@ use crate::args::{self, EngineArgs, ModelArg, PromptCacheArgs, SamplingArgs, who
 use crate::http::{self, Settings};
 use crate::load::{self, Engine};
 
+const FORM: &str = "--json and --think-budget are about one answer: requests to a server have `response_format` and \
+                    `reasoning_effort`";
+
 /// Most bytes of a file of keys.
 const MAX_KEYS_BYTES: u64 = 1 << 20;
 
@@ -144,7 +147,7 @@ fn open(args: &Args) -> Result<Opened> {
     let tokenizer = files.tokenizer()?;
     load::note_guesses(&files.guesses(Some(&tokenizer)));
     let template = ChatTemplate::of_model(&tokenizer)?;
-    let sampling = args.sampling.served(&files)?;
+    let sampling = args.sampling.of_requests(&files, FORM)?;
     let adapters = args.engine.adapters.load(&files)?;
     let asked = Asked { slots: args.slots, context: args.context, cache_bytes: args.prompt_cache_ram };
     let plan = |sizes: &Sizes| -> Result<MemoryPlan> {

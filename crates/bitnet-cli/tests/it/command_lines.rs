@@ -70,6 +70,31 @@ fn without_a_verb() {
 }
 
 #[test]
+fn batch_and_merge() {
+    let base = ["batch", "-m", MODEL, "-i", "in.jsonl"];
+    refused(&base[..3], &[(&["-o", "x"], &["--input"])]);
+    refused(
+        &base,
+        &[
+            (&[], &["--out"]),
+            (&["-o", "-"], &["--out", "name of a file"]),
+            (&["--shard", "1/2"], &["--part"]),
+            (&["--part", "p"], &["--shard"]),
+            (&["--part", "p", "-o", "x"], &["--part", "--out"]),
+            (&["--shard", "3/2", "--part", "p"], &["--shard", "2/5"]),
+            (&["--shard", "0/2", "--part", "p"], &["--shard", "2/5"]),
+            (&["--shard", "1/2", "--part", "-"], &["--part", "name of a file"]),
+            (&["--shard", "1/2", "--part", "p", "-o", "x"], &["--shard", "--out"]),
+            (&["-o", "x", "--slots", "17"], &["--slots", "from 1 to 16"]),
+            (&["-o", "x", "-c", "0"], &["--context", "at least 1"]),
+        ],
+    );
+    refused(&[&base[..], &["-o", "x"]].concat(), &THREADS);
+    refused(&[&base[..], &["-o", "x"]].concat(), &PRECISION);
+    refused(&["merge"], &[(&[], &["<OUT>", "<PART>"]), (&["x"], &["<PART>"]), (&["-", "p"], &["name of a file"])]);
+}
+
+#[test]
 fn adapt() {
     let base = ["adapt", "-m", MODEL, "--teacher", MODEL, "-o", "a.gguf"];
     refused(&base[..3], &[(&[], &["--teacher", "--out"])]);

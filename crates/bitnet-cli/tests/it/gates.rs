@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::common::{Ended, bitnet, command, listing, student, teacher, text};
 
 /// Three resolved, two contested and three indeterminate prompts of the fixture, in files of their own.
-fn few_prompts(dir: &Path) -> [String; 2] {
+pub(crate) fn few_prompts(dir: &Path) -> [String; 2] {
     let read = |name: &str| fs::read_to_string(fixtures::path("suites").join(name)).unwrap();
     let field = |line: &str, key: &str| -> String {
         serde_json::from_str::<Value>(line).unwrap()[key].as_str().unwrap().to_owned()
@@ -41,12 +41,12 @@ fn gates(dir: &Path, student: &str, more: &[&str]) -> Ended {
 }
 
 /// Everything of a report but the part about the run.
-fn without_run(json: &str) -> &str {
+pub(crate) fn without_run(json: &str) -> &str {
     json.split_once("\n  \"run\": {").unwrap().0
 }
 
 /// Thresholds that any model passes.
-const LAX: [&str; 12] = [
+pub(crate) const LAX: [&str; 12] = [
     "--threshold",
     "routing_agreement=0",
     "--threshold",

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod adapters;
+mod batch;
 mod bench;
 #[cfg(target_os = "linux")]
 mod chat;
@@ -23,6 +24,7 @@ mod refusals;
 #[cfg(feature = "serve")]
 mod serve;
 mod settings;
+mod shards;
 mod texts;
 mod trace;
 mod words;

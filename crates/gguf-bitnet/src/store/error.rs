@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::parts::PartError;
 use crate::text::NotText;
 
 /// A defect of a file access, an output path or a job.
@@ -63,6 +64,9 @@ pub enum StoreError {
     /// Another process holds the job.
     #[error("another process is working on this output: wait for it or stop it")]
     JobBusy,
+    /// Parts of a job that cannot be joined.
+    #[error(transparent)]
+    Part(#[from] PartError),
     /// A call on a job that has been committed or has failed.
     #[error("the job has ended: open it again")]
     JobEnded,

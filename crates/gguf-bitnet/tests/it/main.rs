@@ -11,6 +11,7 @@ mod gguf_round_trip;
 mod job;
 mod mutations;
 mod names;
+mod parts;
 mod resolve;
 mod safetensors;
 mod storage;

@@ -173,6 +173,14 @@ pub struct PromptEntry {
     pub(super) columns: Vec<ColumnEntry>,
 }
 
+impl PromptEntry {
+    /// Bytes of all columns together; `None` for a sum that no file has.
+    pub(crate) fn block_bytes(&self) -> Option<usize> {
+        let bytes = self.columns.iter().try_fold(0u64, |sum, column| sum.checked_add(column.bytes))?;
+        usize::try_from(bytes).ok()
+    }
+}
+
 /// A column in the index.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct ColumnEntry {

@@ -160,6 +160,14 @@ impl TeacherArtifact {
         rows.map(Some).map_err(|reason| self.wrong(prompt, Column::Logits, reason))
     }
 
+    /// The bytes of all columns of a prompt, as [`ArtifactWriter::append_block`](super::ArtifactWriter::append_block) takes
+    /// them.
+    pub(crate) fn block(&self, prompt: usize) -> Result<Vec<u8>> {
+        let columns = self.prompts[prompt].columns.iter().map(|column| self.column(prompt, column.name));
+        let columns = columns.collect::<Result<Vec<Option<Vec<u8>>>>>()?;
+        Ok(columns.into_iter().flatten().flatten().collect())
+    }
+
     /// The first difference that keeps this from being a recording of `spec`.
     fn foreign(&self, spec: &ArtifactSpec) -> Option<ArtifactDefect> {
         let text = |value: Option<&serde_json::Value>| value.map_or_else(|| "nothing".to_owned(), ToString::to_string);

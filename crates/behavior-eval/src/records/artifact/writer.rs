@@ -119,6 +119,38 @@ impl ArtifactWriter {
         Ok(())
     }
 
+    /// Adds a prompt that another artifact of the same settings holds: its entry there and the bytes of its columns.
+    ///
+    /// # Errors
+    /// [`RecordError::Artifact`](crate::records::RecordError::Artifact) when a column is missing, has another length than the
+    /// settings say or another hash than the entry, or the prompt is recorded already; [`Error::Store`](crate::Error::Store)
+    /// when the disk fails.
+    pub(crate) fn append_block(&mut self, entry: &PromptEntry, block: &[u8]) -> Result<()> {
+        let refuse = |column: Column, reason: &str| {
+            Err(column.defect(&entry.prompt_id, reason.to_owned()).at(&self.path).into())
+        };
+        let names = Column::of(&self.spec);
+        if self.done().any(|id| id == entry.prompt_id) || entry.prompt_tokens == 0 || entry.prompt_tokens > entry.tokens
+        {
+            return refuse(Column::Tokens, "the prompt is recorded already, or has a wrong number of tokens");
+        }
+        if entry.block_bytes() != Some(block.len()) || !entry.columns.iter().map(|column| column.name).eq(names) {
+            return refuse(Column::Tokens, "the columns are not those of these settings");
+        }
+        let mut rest = block;
+        for ColumnEntry { name, bytes, blake3 } in &entry.columns {
+            let due = name.bytes(&self.spec, entry.prompt_tokens, entry.tokens);
+            // The sum of the lengths is the length of the block, so each fits.
+            let column = usize::try_from(*bytes).ok().and_then(|bytes| rest.split_off(..bytes)).unwrap_or_default();
+            if due.is_some_and(|due| due != *bytes) || ::blake3::hash(column).to_string() != *blake3 {
+                return refuse(*name, "its length or its hash is wrong");
+            }
+        }
+        self.job.append(json!({ "prompt": entry }), |out| out.write_all(block))?;
+        self.done.push(entry.clone());
+        Ok(())
+    }
+
     /// Writes the index, puts the file in place and opens it.
     ///
     /// # Errors

@@ -1,19 +1,18 @@
 //! `bitnet eval fidelity`: compares a student with its teacher on a text, or gives the perplexity of one model.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 
-use anyhow::{Error, Result, bail};
-use behavior_eval::fidelity::{Fidelity, FidelityConfig, FidelityError, Perplexity, TextReport};
+use anyhow::{Result, bail};
+use behavior_eval::fidelity::{Fidelity, FidelityConfig, Perplexity, TextReport};
 use behavior_eval::stats::Share;
 use clap::builder::NonEmptyStringValueParser;
 use gguf_bitnet::Array;
-use moe_runtime::ModelFiles;
-use rlm_refine::measure::TextScorer;
 use rlm_refine::ptq::{CALIBRATION_SPANS, SPAN_TOKENS, spans};
-use tl_kernels::Pool;
+use serde_json::json;
 
-use crate::args::{Act, AdapterArgs, AllowZero, FfnAct, Kv, Threads, whole};
+use super::part::{self, Task};
+use super::scored::{Scored, Scoring, explain};
+use crate::args::{Act, AdapterArgs, AllowZero, FfnAct, Kv, ShardArgs, Threads, whole};
 use crate::load;
 use crate::output::{self, Progress};
 
@@ -49,15 +48,30 @@ pub(super) struct Args {
     #[arg(long, value_enum, default_value = "f32")]
     kv: Kv,
     /// Print all figures as JSON
-    #[arg(long)]
+    #[arg(long, conflicts_with = "shard")]
     json: bool,
+    #[command(flatten)]
+    shard: ShardArgs,
+    /// Replace an existing part
+    #[arg(long, requires = "shard")]
+    force: bool,
     #[command(flatten)]
     zero: AllowZero,
     #[command(flatten)]
     threads: Threads,
 }
 
+impl Args {
+    fn scoring<'a>(&self, adapters: &'a AdapterArgs) -> Scoring<'a> {
+        let Args { act, ffn_act, kv, zero, n_ctx, .. } = *self;
+        Scoring { act, ffn_act, kv, zero, n_ctx, adapters }
+    }
+}
+
 pub(super) fn execute(args: &Args) -> Result<()> {
+    if let Some((_, part)) = args.shard.given() {
+        gguf_bitnet::Job::check(part, args.force)?;
+    }
     let text = load::read_text(&args.text)?;
     let pool = args.threads.pool()?;
     let mut models = Vec::new();
@@ -66,7 +80,7 @@ pub(super) fn execute(args: &Args) -> Result<()> {
     let of_teacher = if args.student.is_some() { &none } else { adapters };
     for (spec, adapters) in [(&args.teacher, of_teacher), (&args.student, adapters)] {
         let Some(spec) = spec else { continue };
-        models.push(Scored::open(spec, args, adapters, &text, pool.clone())?);
+        models.push(Scored::open(spec, &args.scoring(adapters), &text, pool.clone())?);
     }
     if let [teacher, student] = &models[..]
         && (&teacher.tokens, &teacher.prefix) != (&student.tokens, &student.prefix)
@@ -81,6 +95,10 @@ pub(super) fn execute(args: &Args) -> Result<()> {
         prefix: models.first().map(|m| m.prefix.clone()).unwrap_or_default(),
         max_windows: args.windows,
     };
+    if let Some((shard, part)) = args.shard.given() {
+        let settings = json!({ "act": args.act.map(Act::name), "kv": args.kv.name(), "ffn_act": args.ffn_act.name() });
+        return part::write(&Task { shard, part, force: args.force, settings }, &mut models, &config);
+    }
     let progress = Progress::items("windows");
     let mut show = |done, n| progress.show(done as u64, n as u64);
     match &mut models[..] {
@@ -119,46 +137,6 @@ fn ensure_unseen(spec: &str, model: &Scored, text: &str) -> Result<()> {
         );
     }
     Ok(())
-}
-
-/// Names the damaged tensor behind scores that are NaN or infinite.
-fn explain(error: behavior_eval::Error, models: &[&ModelFiles]) -> Error {
-    match error {
-        behavior_eval::Error::Fidelity(FidelityError::NotFinite { .. }) => {
-            models.iter().find_map(|files| load::first_defect(files))
-        }
-        _ => None,
-    }
-    .unwrap_or_else(|| error.into())
-}
-
-/// A model that scores windows, and the text in its tokens.
-struct Scored {
-    files: ModelFiles,
-    scorer: TextScorer,
-    tokens: Vec<u32>,
-    /// Tokens that each window begins with.
-    prefix: Vec<u32>,
-}
-
-impl Scored {
-    fn open(spec: &str, args: &Args, adapters: &AdapterArgs, text: &str, pool: Arc<Pool>) -> Result<Self> {
-        let mut files = load::open(spec)?;
-        args.ffn_act.apply(&mut files);
-        let tokenizer = files.tokenizer()?;
-        if tokenizer.is_byte_fallback() {
-            output::note(format_args!("warning: {spec} has no vocabulary; its text is cut into bytes"));
-        }
-        let guesses = files.guesses(Some(&tokenizer));
-        load::note_guesses(guesses.iter().filter(|guess| !guess.is_about_chat()));
-        let adapters = adapters.slot(&files)?;
-        let options = load::measured(&files, args.act, args.zero.allow_zero, pool);
-        let model = load::load(&files, &options)?;
-        let scorer = TextScorer::new(Arc::new(model), args.n_ctx, args.kv.into())?.with_adapters(adapters);
-        // A control token in a measured text is encoded as ordinary characters.
-        let tokens = tokenizer.encode(text, false)?;
-        Ok(Self { files, scorer, tokens, prefix: tokenizer.raw_prefix() })
-    }
 }
 
 fn percent(share: &Share) -> String {

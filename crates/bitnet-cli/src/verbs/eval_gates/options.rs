@@ -1,20 +1,12 @@
-//! The options of `eval-gates`, and the configuration of the run that they describe.
+//! The options of `eval-gates`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Result, anyhow};
-use behavior_eval::gates::{BehavioralGate, GateError, GateThresholds, RefusalSignals};
-use behavior_eval::labels::{Perturbation, Removal};
-use behavior_eval::records::artifact::Columns;
-use behavior_eval::run::GateRunConfig;
+use behavior_eval::gates::{BehavioralGate, GateError, GateThresholds};
 use clap::ValueEnum;
 use clap::builder::NonEmptyStringValueParser;
 
-use crate::args::{Act, AdapterArgs, AllowZero, Kv, Threads, fraction, path_not_stream, whole};
-use crate::load;
-
-/// Largest file of refusal signals that is read, in bytes.
-const MAX_SIGNAL_BYTES: u64 = 1 << 20;
+use crate::args::{Act, AdapterArgs, AllowZero, Kv, ShardArgs, Threads, fraction, path_not_stream, whole};
 
 const PARTS: &str = "suite and corpus are two files, so neither is read from standard input: write the name of a file";
 const FOLDER: &str = "it is a folder of several files: write its name; --json prints the report to standard output";
@@ -45,10 +37,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DIR", default_value = "eval/artifacts", value_parser = path_not_stream(FOLDER))]
     pub(super) artifacts: PathBuf,
     /// Folder of the report (default: eval/reports/STUDENT_SUITE)
-    #[arg(long, value_name = "DIR", value_parser = path_not_stream(FOLDER))]
+    #[arg(long, value_name = "DIR", conflicts_with = "shard", value_parser = path_not_stream(FOLDER))]
     pub(super) report: Option<PathBuf>,
     /// Take this share of the evidence away and measure how far the figures move, for example 0.1
-    #[arg(long, value_name = "SHARE", value_parser = fraction)]
+    #[arg(long, value_name = "SHARE", conflicts_with = "shard", value_parser = fraction)]
     pub(super) perturb: Option<f64>,
     /// Which chunks of evidence are taken away
     #[arg(long, value_enum, value_name = "MODE", default_value = "random", requires = "perturb")]
@@ -74,13 +66,13 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     pub(super) refusal_signals: Option<PathBuf>,
     /// An earlier report.json: fail where a figure fell behind it
-    #[arg(long, value_name = "FILE", conflicts_with = "filter_failing")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["filter_failing", "shard"])]
     pub(super) baseline: Option<PathBuf>,
     /// Run only the prompts that failed in the last report; the result is no verdict
-    #[arg(long, conflicts_with_all = ["perturb", "stamp"])]
+    #[arg(long, conflicts_with_all = ["perturb", "stamp", "shard"])]
     pub(super) filter_failing: bool,
     /// Write the result into the metadata of the student, which stays the same model
-    #[arg(long, conflicts_with = "adapters")]
+    #[arg(long, conflicts_with_all = ["adapters", "shard"])]
     pub(super) stamp: bool,
     /// Do not record the inputs of the teacher's routers, the largest part of a recording; local routing is then not
     /// measured
@@ -98,8 +90,13 @@ pub(crate) struct Args {
     #[command(flatten)]
     pub(super) adapters: AdapterArgs,
     /// Print the report as JSON
-    #[arg(long)]
+    #[arg(long, conflicts_with = "shard")]
     pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) shard: ShardArgs,
+    /// Replace an existing part
+    #[arg(long, requires = "shard")]
+    pub(super) force: bool,
     #[command(flatten)]
     pub(super) zero: AllowZero,
     #[command(flatten)]
@@ -133,49 +130,4 @@ fn threshold(text: &str) -> Result<(BehavioralGate, f64), String> {
 fn assignment<'a>(text: &'a str, form: &str) -> Result<(&'a str, f64), String> {
     let (name, value) = text.split_once('=').ok_or_else(|| format!("`{text}` has no `=`; write {form}"))?;
     Ok((name, value.parse().map_err(|_| format!("`{value}` is not a number; write a number, for example 0.9"))?))
-}
-
-/// The configuration of the run.
-///
-/// # Errors
-/// A file of refusal signals that cannot be read or holds none.
-pub(super) fn config(args: &Args) -> Result<GateRunConfig> {
-    let mut thresholds = GateThresholds::default();
-    thresholds.min_samples = args.min_prompts;
-    for &(gate, value) in &args.thresholds {
-        thresholds.set(gate, value).expect("checked when the command line was read");
-    }
-    let mut labels = behavior_eval::labels::LabelThresholds::default();
-    for (signal, value) in &args.label_thresholds {
-        labels.set(signal, *value).expect("checked when the command line was read");
-    }
-    let signals = args.refusal_signals.as_deref().map(read_signals).transpose()?.unwrap_or_default();
-    let removal = match args.perturb_mode {
-        Mode::Random => Removal::Random,
-        Mode::Stratified => Removal::StratifiedBySource,
-        Mode::Fragile => Removal::MostFragileFirst,
-    };
-    Ok(GateRunConfig {
-        max_new_tokens: usize::from(args.max_new_tokens),
-        strict: args.strict,
-        thresholds,
-        perturbation: args.perturb.map(|fraction| Perturbation { fraction, removal, seed: args.perturb_seed }),
-        compute: compute(args.act, args.kv),
-        teacher_compute: compute(TEACHER.0, TEACHER.1),
-        columns: Columns { router_inputs: !args.no_router_inputs, ..Columns::default() },
-        labels,
-        signals,
-    })
-}
-
-fn read_signals(path: &Path) -> Result<RefusalSignals> {
-    let text = load::read_at_most(path, MAX_SIGNAL_BYTES)?;
-    RefusalSignals::parse(&text).map_err(|error| anyhow!("{}: {error}", path.display()))
-}
-
-/// The precision of a model, in the words of the command line.
-fn compute(act: Act, kv: Kv) -> String {
-    let name =
-        |value: Option<clap::builder::PossibleValue>| value.map_or_else(String::new, |v| v.get_name().to_owned());
-    format!("activations {}, cache {}", name(act.to_possible_value()), name(kv.to_possible_value()))
 }

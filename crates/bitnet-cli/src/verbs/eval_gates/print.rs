@@ -44,10 +44,13 @@ pub(super) fn report(report: &GateReport, as_json: bool) -> Result<()> {
         }
     }
     let run = &report.run;
-    output::line(format_args!(
-        "{:.1} s, {:.3} s per prompt of the student on {} threads",
-        run.seconds, run.seconds_per_prompt, run.threads
-    ))?;
+    // The report of parts has no time of its own.
+    if run.threads > 0 {
+        output::line(format_args!(
+            "{:.1} s, {:.3} s per prompt of the student on {} threads",
+            run.seconds, run.seconds_per_prompt, run.threads
+        ))?;
+    }
     for role in ["report.html", "report.md", "report.json", "report.junit.xml", "trace"] {
         if let Some(path) = run.files.get(role) {
             output::line(format_args!("wrote {path}"))?;

@@ -26,20 +26,23 @@ pub(super) fn check_manifest(path: &Path, manifest: &Value) -> Result<()> {
         serde_json::from_str(&pretty(manifest)).map_err(|_| damaged("its manifest cannot be compared"))?;
     match first_difference(&stored, &given) {
         None => Ok(()),
-        Some((key, stored, given)) => {
-            let text = |value: Option<&Value>| value.map_or("absent".to_owned(), Value::to_string);
-            Err(StoreError::ManifestMismatch { key, stored: text(stored), given: text(given) }.into())
-        }
+        Some((key, stored, given)) => Err(StoreError::ManifestMismatch { key, stored, given }.into()),
     }
 }
 
+/// Dotted path of the first key in which two manifests differ, and both values as text.
+pub(in crate::store) fn first_difference(stored: &Value, given: &Value) -> Option<(String, String, String)> {
+    let text = |value: Option<&Value>| value.map_or("absent".to_owned(), Value::to_string);
+    difference(stored, given).map(|(key, stored, given)| (key, text(stored), text(given)))
+}
+
 /// Dotted path and both values of the first difference.
-fn first_difference<'a>(stored: &'a Value, given: &'a Value) -> Option<(String, Option<&'a Value>, Option<&'a Value>)> {
+fn difference<'a>(stored: &'a Value, given: &'a Value) -> Option<(String, Option<&'a Value>, Option<&'a Value>)> {
     let join = |key: &str, inner: String| {
         if inner.is_empty() { key.to_owned() } else { format!("{key}.{inner}") }
     };
     let inner = |key: &str, old: Option<&'a Value>, new: Option<&'a Value>| match (old, new) {
-        (Some(old), Some(new)) => first_difference(old, new).map(|(path, old, new)| (join(key, path), old, new)),
+        (Some(old), Some(new)) => difference(old, new).map(|(path, old, new)| (join(key, path), old, new)),
         (None, None) => None,
         (old, new) => Some((key.to_owned(), old, new)),
     };

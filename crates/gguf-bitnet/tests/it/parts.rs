@@ -1,0 +1,158 @@
+//! Jobs of numbered units: shards, parts, and the ways in which parts do not fit each other.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use gguf_bitnet::{Cut, Error, PartError, Parts, Shard, StoreError, UnitJob, UnitResult};
+use serde_json::{Value, json};
+
+const UNITS: usize = 11;
+
+/// The bytes of a unit: some text, none, and text that looks like the lines of a part.
+fn result(unit: usize) -> UnitResult {
+    let bytes = match unit % 3 {
+        0 => format!("unit {unit}\n").into_bytes(),
+        1 => Vec::new(),
+        _ => b"{\"end\":1,\"digest\":\"x\"}\n".to_vec(),
+    };
+    let failed = u64::from(unit == 4 || unit == 7);
+    UnitResult { bytes, failed, failure: (failed > 0).then(|| format!("unit {unit} is bad")) }
+}
+
+fn manifest() -> Value {
+    json!({ "job": "test", "model": "abc", "settings": { "seed": 7 } })
+}
+
+/// Does at most `most` units of a shard; the number of units that were left to do before.
+fn work(out: &Path, manifest: &Value, shard: Option<Shard>, most: usize) -> usize {
+    let mut job = UnitJob::open(out, manifest, Cut { units: UNITS, shard }, false).unwrap();
+    let (done, all) = job.progress();
+    for _ in 0..most {
+        let Some(unit) = job.next_unit() else { break };
+        job.append(&result(unit)).unwrap();
+    }
+    if job.next_unit().is_none() {
+        job.finish().unwrap();
+    }
+    all - done
+}
+
+fn part(dir: &Path, manifest: &Value, shard: &str) -> PathBuf {
+    let path = dir.join(format!("{}.part", shard.replace('/', "-")));
+    work(&path, manifest, Some(shard.parse().unwrap()), UNITS);
+    path
+}
+
+fn bytes(parts: &Parts) -> Vec<u8> {
+    (0..parts.units()).flat_map(|unit| parts.read(unit).unwrap()).collect()
+}
+
+fn refusal(paths: &[PathBuf]) -> (PartError, String) {
+    let error = Parts::open(paths).unwrap_err();
+    let message = error.to_string();
+    match error {
+        Error::InFile { error, .. } => match *error {
+            Error::Store(StoreError::Part(part)) => (part, message),
+            other => panic!("{other}"),
+        },
+        Error::Store(StoreError::Part(part)) => (part, message),
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn parts_of_any_cut_are_the_job_that_was_not_cut() {
+    let dir = tempfile::tempdir().unwrap();
+    let whole = dir.path().join("whole");
+    work(&whole, &manifest(), None, UNITS);
+    let whole = fs::read(whole).unwrap();
+    assert_eq!(whole, (0..UNITS).flat_map(|unit| result(unit).bytes).collect::<Vec<u8>>());
+    for n in [1, 2, 5, UNITS, UNITS + 2] {
+        let cut = dir.path().join(n.to_string());
+        fs::create_dir(&cut).unwrap();
+        // In no order, and one of them twice.
+        let mut paths: Vec<PathBuf> = (1..=n).rev().map(|i| part(&cut, &manifest(), &format!("{i}/{n}"))).collect();
+        let copy = cut.join("copy");
+        fs::copy(&paths[0], &copy).unwrap();
+        paths.push(copy);
+        let parts = Parts::open(&paths).unwrap();
+        assert_eq!((bytes(&parts), parts.failed()), (whole.clone(), (2, Some("unit 4 is bad"))), "{n} shards");
+        assert_eq!(parts.manifest(), &manifest());
+    }
+}
+
+#[test]
+fn a_shard_that_is_stopped_anywhere_goes_on_to_the_same_bytes() {
+    let dir = tempfile::tempdir().unwrap();
+    let shard: Option<Shard> = Some("2/2".parse().unwrap());
+    let undisturbed = part(dir.path(), &manifest(), "2/2");
+    let stopped = dir.path().join("stopped");
+    for left in [5, 4, 3, 2, 1] {
+        assert_eq!(work(&stopped, &manifest(), shard, 1), left);
+    }
+    assert_eq!(fs::read(stopped).unwrap(), fs::read(undisturbed).unwrap());
+}
+
+#[test]
+fn parts_that_do_not_fit_are_named_with_the_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    let other = json!({ "job": "test", "model": "abd", "settings": { "seed": 7 } });
+    let (a, b) = (part(dir.path(), &manifest(), "1/3"), part(dir.path(), &manifest(), "2/3"));
+    let c = part(dir.path(), &manifest(), "3/3");
+    let alien = dir.path().join("alien");
+    work(&alien, &other, Some("2/3".parse().unwrap()), UNITS);
+    let two = part(dir.path(), &manifest(), "2/2");
+
+    let (error, message) = refusal(&[a.clone(), alien.clone(), c.clone()]);
+    assert!(matches!(&error, PartError::OtherJob { key, .. } if key == "model"), "{error}");
+    assert!(message.contains("alien") && message.contains("\"abd\"") && message.contains("1-3.part"), "{message}");
+
+    let (error, message) = refusal(&[a.clone(), c.clone()]);
+    assert!(matches!(error, PartError::Missing { .. }) && message.contains("shard 2/3 is missing"), "{message}");
+    let (_, message) = refusal(std::slice::from_ref(&c));
+    assert!(message.contains("shards 1/3 and 2/3 are missing"), "{message}");
+
+    let (error, message) = refusal(&[a.clone(), two]);
+    assert!(matches!(error, PartError::Overlap { .. }) && message.contains("shard 2/2"), "{message}");
+
+    // A second part of shard 2/3 with another result: well-formed, so that only the comparison finds it.
+    let wrong = dir.path().join("wrong");
+    let mut job =
+        UnitJob::open(&wrong, &manifest(), Cut { units: UNITS, shard: Some("2/3".parse().unwrap()) }, false).unwrap();
+    while let Some(unit) = job.next_unit() {
+        let right = result(unit);
+        let bytes = if unit == 7 { b"other".to_vec() } else { right.bytes };
+        job.append(&UnitResult { bytes, ..right }).unwrap();
+    }
+    job.finish().unwrap();
+    let (error, message) = refusal(&[a, b, c, wrong]);
+    assert!(matches!(error, PartError::Differs { unit: 7, .. }), "{error}");
+    assert!(message.contains("wrong") && message.contains("2-3.part") && message.contains("shard 2/3"), "{message}");
+}
+
+#[test]
+fn damaged_parts_are_refused_at_every_byte() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = part(dir.path(), &manifest(), "1/1");
+    let good = fs::read(&path).unwrap();
+    let damaged = dir.path().join("damaged");
+    let refused = |bytes: &[u8]| {
+        fs::write(&damaged, bytes).unwrap();
+        match Parts::open(std::slice::from_ref(&damaged)) {
+            Err(_) => true,
+            Ok(parts) => (0..parts.units()).any(|unit| parts.read(unit).is_err()),
+        }
+    };
+    assert!(!refused(&good));
+    for end in 0..good.len() {
+        assert!(refused(&good[..end]), "cut at {end}");
+    }
+    assert!(refused(&[&good[..], b"\n"].concat()), "bytes behind the end");
+    for at in 0..good.len() {
+        let mut bytes = good.clone();
+        bytes[at] ^= 1;
+        // The reasons of failures are words for people and have no digest.
+        let is_reason = good[..at].windows(9).rev().take(40).any(|part| part == b"failure\":");
+        assert!(is_reason || refused(&bytes), "byte {at}");
+    }
+}
