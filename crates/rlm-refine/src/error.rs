@@ -50,6 +50,12 @@ pub enum Error {
         "no choice of types gives a student of {target} bytes or less: the smallest has {smallest} (raise --target-size)"
     )]
     TargetSize { target: u64, smallest: u64 },
+    /// A student whose units depend on each other.
+    #[error(
+        "a calibrated student is made layer by layer and cannot be cut into shards: leave out --shard, or choose --method ls \
+         or absmean without --target-size"
+    )]
+    NotCut,
     /// The student would replace its own source.
     #[error("{path} belongs to the model that is read: choose another name for the output")]
     OutputIsSource { path: String },

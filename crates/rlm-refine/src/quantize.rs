@@ -12,6 +12,7 @@
 mod name;
 mod quantizer;
 mod report;
+mod share;
 mod stage;
 
 pub use quantizer::{Method, QuantizeOptions, Quantizer};

@@ -13,13 +13,16 @@ use crate::output::{self, Progress};
 
 const OUT: &str = "the joined output is written beside its name first: write the name of a file";
 
+/// The name of the job of `quantize` in manifests.
+const MODEL_JOB: &str = "quantize";
+
 /// Join the parts of a job that was cut with --shard.
 ///
 /// The output equals that of the job that was not cut, byte for byte. Parts of different models, inputs or settings, parts
 /// that overlap, shards that are missing and results that differ are refused, and nothing is written.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// The output: the answers of `batch`, the report of `eval fidelity`, the folder of the report of `eval-gates`
+    /// The output: the answers of `batch`, the student of `quantize`, the report of `eval fidelity`, the folder of the report of `eval-gates`
     #[arg(value_name = "OUT", value_parser = path_not_stream(OUT))]
     out: PathBuf,
     /// The parts, in any order
@@ -39,6 +42,7 @@ pub(crate) fn execute(args: &Args) -> Result<()> {
     Job::check(&args.out, args.force)?;
     match job {
         Some(batch::JOB) => join_lines(&parts, args),
+        Some(MODEL_JOB) => join_model(&parts, args),
         Some(eval::FIDELITY_JOB) => write_report(&fidelity_of(&cut(&parts)?, |unit| read(&parts, unit))?, &args.out),
         Some(eval::PERPLEXITY_JOB) => {
             write_report(&perplexity_of(&cut(&parts)?, |unit| read(&parts, unit))?, &args.out)
@@ -55,8 +59,12 @@ fn read(parts: &Parts, unit: usize) -> Result<Vec<u8>> {
     Ok(parts.read(unit)?)
 }
 
-/// Writes the units one after the other.
 fn join_lines(parts: &Parts, args: &Args) -> Result<()> {
+    batch::finish(join(parts, args)?, &args.out, ("the input", parts.manifest()), true)
+}
+
+/// Appends the units one after the other to the job of the output.
+fn join(parts: &Parts, args: &Args) -> Result<UnitJob> {
     let cut = Cut { units: parts.units(), shard: None };
     let mut job = UnitJob::open(&args.out, parts.manifest(), cut, args.force)?;
     let progress = Progress::items("units");
@@ -66,8 +74,24 @@ fn join_lines(parts: &Parts, args: &Args) -> Result<()> {
         let (failed, failure) = parts.failed_in(unit);
         job.append(&UnitResult { bytes, failed, failure: failure.map(str::to_owned) })?;
     }
-    drop(progress);
-    batch::finish(job, &args.out, ("the input", parts.manifest()), true)
+    Ok(job)
+}
+
+/// Writes the units of a student one after the other, and verifies the file before it takes its name.
+fn join_model(parts: &Parts, args: &Args) -> Result<()> {
+    let job = join(parts, args)?;
+    if let Some(data) = job.data_path() {
+        let progress = Progress::bytes("verifying");
+        let report = gguf_bitnet::verify(&data, &mut |done, total| progress.show(done, total))?;
+        let allow_zero = parts.manifest()["allow_zero"] == true;
+        let report = if allow_zero { report.allow_zero() } else { report };
+        drop(progress);
+        if let Some(defect) = report.defects.first() {
+            bail!("the joined model has a defect ({defect}): run all shards again");
+        }
+    }
+    job.finish()?;
+    output::line(format_args!("wrote and verified {}", args.out.display()))
 }
 
 /// The way in which the text of a measurement was cut.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::ValueEnum;
 use comfy_table::Table;
 use gguf_bitnet::peak_rss_bytes;
@@ -16,7 +16,7 @@ use serde_json::json;
 use ternary_core::Rounding;
 use tl_kernels::Pool;
 
-use crate::args::{self, AllowZero, CalibrationArgs, FfnAct, ModelArg, RecipeArgs, Threads};
+use crate::args::{self, AllowZero, CalibrationArgs, FfnAct, ModelArg, RecipeArgs, ShardArgs, Threads};
 use crate::exit::UsageError;
 use crate::load;
 use crate::output::{self, Progress, bits_per_weight, size};
@@ -29,8 +29,10 @@ pub(crate) struct Args {
     #[command(flatten)]
     model: ModelArg,
     /// The GGUF to write
-    #[arg(short, long, value_name = "FILE", value_parser = args::path_not_stream(args::MODEL_OUT))]
-    out: PathBuf,
+    #[arg(short, long, value_name = "FILE", required_unless_present = "shard", conflicts_with_all = ["shard", "part"], value_parser = args::path_not_stream(args::MODEL_OUT))]
+    out: Option<PathBuf>,
+    #[command(flatten)]
+    shard: ShardArgs,
     #[command(flatten)]
     recipe: RecipeArgs,
     /// Most bytes of the student, for example 8.7GB: in place of a preset, each class of tensors gets the type of least error on
@@ -48,7 +50,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SIZE", value_parser = args::size)]
     max_memory: Option<u64>,
     /// Show the plan and its exact size, write nothing
-    #[arg(long)]
+    #[arg(long, conflicts_with = "shard")]
     dry_run: bool,
     /// Replace an existing file, and go on where a calibrated student drifts away from its teacher
     #[arg(long)]
@@ -74,6 +76,11 @@ enum MethodName {
 
 pub(crate) fn execute(args: Args) -> Result<()> {
     args.calibration.ensure_for(matches!(args.method, MethodName::Gptq), args.target_size.is_some())?;
+    let (shard, part) = args.shard.given().unzip();
+    let Some(out) = part.or(args.out.as_deref()) else { bail!("give --out") };
+    if shard.is_some() && (matches!(args.method, MethodName::Gptq) || args.target_size.is_some()) {
+        return Err(UsageError::new(format!("--shard: {}", Error::NotCut)).into());
+    }
     let mut files = load::open(&args.model.model)?;
     args.ffn_act.apply(&mut files);
     let tokenizer = files.tokenizer();
@@ -83,14 +90,14 @@ pub(crate) fn execute(args: Args) -> Result<()> {
     }
     if !args.dry_run {
         // Before texts are generated or routed, which may take long.
-        gguf_bitnet::Job::check(&args.out, args.force)?;
+        gguf_bitnet::Job::check(out, args.force)?;
     }
     let pool = args.threads.pool()?;
     let method = match args.method {
         MethodName::Absmean => Method::Round(Rounding::AbsMean),
         MethodName::Ls => Method::Round(Rounding::LeastSquares),
         // A job that --force begins anew may be of another model: its windows are made anew.
-        MethodName::Gptq => Method::Gptq(args.calibration.gptq(&files, &pool, (!args.force).then_some(&*args.out))?),
+        MethodName::Gptq => Method::Gptq(args.calibration.gptq(&files, &pool, (!args.force).then_some(out))?),
     };
     let recipe = args.recipe.recipe();
     let options =
@@ -101,7 +108,7 @@ pub(crate) fn execute(args: Args) -> Result<()> {
     let mut quantizer = Quantizer::new(&files, options, pool.threads())?;
     if let Some(target) = search {
         if !args.dry_run {
-            quantizer.check_out(&args.out, args.force).map_err(usage_of_source)?;
+            quantizer.check_out(out, args.force).map_err(usage_of_source)?;
         }
         quantizer.fit(&pool, target, &mut |stage, done, total| show_progress(&mut progress, stage, done, total))?;
         progress = None;
@@ -114,12 +121,17 @@ pub(crate) fn execute(args: Args) -> Result<()> {
         return Ok(());
     }
     let mut show = |stage, done, total| show_progress(&mut progress, stage, done, total);
-    let report = quantizer.run(&pool, &args.out, args.force, &mut show).map_err(usage_of_source)?;
+    if let Some(shard) = shard {
+        quantizer.run_shard(&pool, (shard, out), args.force, &mut show).map_err(usage_of_source)?;
+        drop(progress);
+        return output::line(format_args!("wrote {}", out.display()));
+    }
+    let report = quantizer.run(&pool, out, args.force, &mut show).map_err(usage_of_source)?;
     drop(progress);
     report.notices.iter().for_each(|notice| output::note(format_args!("notice: the source: {notice}")));
     if args.json {
         return output::json(&json!({
-            "out": args.out, "memory_bound_bytes": quantizer.memory_bytes(), "peak_rss_bytes": peak_rss_bytes(),
+            "out": out, "memory_bound_bytes": quantizer.memory_bytes(), "peak_rss_bytes": peak_rss_bytes(),
             "report": report, "calibration": quantizer.calibration(),
         }));
     }
@@ -136,7 +148,7 @@ pub(crate) fn execute(args: Args) -> Result<()> {
         output::line(format_args!("settings chosen for {made} matrices, known from earlier runs for {saved}"))?;
     }
     let peak = peak_rss_bytes().map_or_else(String::new, |bytes| format!(", peak memory {}", size(bytes)));
-    output::line(format_args!("wrote and verified {} ({}{peak})", args.out.display(), size(report.output_bytes)))
+    output::line(format_args!("wrote and verified {} ({}{peak})", out.display(), size(report.output_bytes)))
 }
 
 /// The budget of a search, and the texts it measures errors on: those of the calibrated method, or some of their own.

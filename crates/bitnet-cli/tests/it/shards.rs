@@ -90,6 +90,25 @@ fn fidelity_of_killed_shards_is_the_report_that_was_not_cut() {
     }
 }
 
+#[test]
+fn the_student_of_killed_shards_is_the_student_that_was_not_cut() {
+    let dir = tempfile::tempdir().unwrap();
+    let (teacher, whole) = (teacher(), dir.path().join("whole.gguf"));
+    // Little memory makes more units than there are tensors.
+    let base = ["quantize", "-m", &teacher, "--max-memory", "140MiB", "--threads", "1"];
+    bitnet(base.into_iter().chain(["-o", text(&whole)])).done();
+    for n in [1, 2, 5] {
+        let out = dir.path().join(format!("{n}.gguf"));
+        merged(dir.path(), &base, n, &out);
+        assert!(fs::read(&out).unwrap() == fs::read(&whole).unwrap(), "{n} shards");
+    }
+    let part = dir.path().join("x.part");
+    let calibrated =
+        base.into_iter().chain(["--method", "gptq", "--calibration", "x", "--shard", "1/2", "--part", text(&part)]);
+    let usage = bitnet(calibrated).usage();
+    assert!(usage.contains("--shard") && usage.contains("layer by layer"), "{usage}");
+}
+
 /// The report but for its facts about the run, the trace, and the teacher's recording.
 #[test]
 fn gates_of_killed_shards_are_the_report_that_was_not_cut() {

@@ -97,11 +97,11 @@ impl QuantizeOptions {
 /// A source, opened and checked, and the plan for its student.
 #[derive(Debug)]
 pub struct Quantizer<'a> {
-    files: &'a ModelFiles,
-    options: QuantizeOptions,
+    pub(super) files: &'a ModelFiles,
+    pub(super) options: QuantizeOptions,
     n_threads: usize,
     plan: StudentPlan,
-    units: Units,
+    pub(super) units: Units,
     /// Memory of the calibration, or of the search if it needs more, beyond that of the units.
     calibration_bytes: u64,
     /// The search that chose the types, and its texts.
@@ -197,7 +197,7 @@ impl<'a> Quantizer<'a> {
         Ok(())
     }
 
-    fn writer(&self, source_blake3: &str) -> Result<GgufWriter> {
+    pub(super) fn writer(&self, source_blake3: &str) -> Result<GgufWriter> {
         let search = self.search.as_ref().map(|(table, calibration)| (table, calibration));
         self.layout(&self.plan, &self.options.recipe, search, source_blake3)
     }
@@ -269,7 +269,7 @@ impl<'a> Quantizer<'a> {
     ///
     /// # Errors
     /// The first of them, unless they are allowed.
-    fn missing_weights(&self, read: &VerifyReport) -> Result<Vec<String>> {
+    pub(super) fn missing_weights(&self, read: &VerifyReport) -> Result<Vec<String>> {
         let catalog = &self.files.catalog;
         let unused: HashSet<&String> = catalog.skipped().iter().chain(catalog.unmapped()).collect();
         let used = |defect: &&Defect| !unused.contains(&defect.tensor);
@@ -310,7 +310,7 @@ impl<'a> Quantizer<'a> {
         3 * 8 * (tokens as u64).saturating_mul(self.files.config.hidden as u64)
     }
 
-    fn manifest(&self, source_blake3: &str, output_bytes: u64) -> Value {
+    pub(super) fn manifest(&self, source_blake3: &str, output_bytes: u64) -> Value {
         let mut manifest = json!({
             "job": "quantize",
             "tool_version": env!("CARGO_PKG_VERSION"),
@@ -364,7 +364,13 @@ impl<'a> Quantizer<'a> {
     }
 
     /// The bytes of a unit: rows of `made`, where the bytes of its tensor were made before, else encoded.
-    fn fill_unit(&self, pool: &Pool, unit: &Unit, made: Option<&[u8]>, bytes: &mut Vec<u8>) -> Result<ErrorSums> {
+    pub(super) fn fill_unit(
+        &self,
+        pool: &Pool,
+        unit: &Unit,
+        made: Option<&[u8]>,
+        bytes: &mut Vec<u8>,
+    ) -> Result<ErrorSums> {
         let catalog = &self.files.catalog;
         let (planned, tensor) = (&self.plan.tensors[unit.tensor], &catalog.tensors()[unit.tensor]);
         let rounding = self.options.method.rounding();
