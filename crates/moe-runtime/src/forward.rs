@@ -1,6 +1,7 @@
 //! The forward pass: a model, its layers, and the parts of a layer.
 
 pub(crate) mod batch;
+pub(crate) mod ends;
 pub(crate) mod error;
 pub(crate) mod experts;
 pub(crate) mod ffn;
@@ -10,6 +11,7 @@ pub(crate) mod router;
 pub(crate) mod rows;
 pub(crate) mod taps;
 
+pub use ends::ModelEnds;
 pub use error::ForwardError;
 pub use experts::{ExpertBank, ExpertScratch, ResidencyHook, RoutedBatch};
 pub use ffn::{FfnBatch, FfnScratch, SwiGlu};

@@ -108,6 +108,10 @@ pub trait Subject {
     /// A text that cannot be rendered or tokenised.
     fn encode(&mut self, system: &str, user: &str) -> Result<Vec<u32>, ModelError>;
 
+    /// Tells which prompts will be asked for, in order, and which columns: a model that computes many at a time can prepare
+    /// them together. Others need not know.
+    fn announce(&mut self, _prompts: Vec<Vec<u32>>, _want: &Want) {}
+
     /// The greedy answer to `prompt` from an empty context, of at most `max_new_tokens` tokens.
     ///
     /// # Errors

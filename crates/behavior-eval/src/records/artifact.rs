@@ -28,7 +28,7 @@ mod writer;
 pub use layout::PromptEntry;
 pub use reader::TeacherArtifact;
 pub(crate) use record::open_recorded;
-pub use record::{open_or_record, record};
+pub use record::{open_or_record, record, rounded};
 pub use sparse_logits::SparseLogits;
 pub use spec::{ArtifactSpec, Columns, LogitsAt};
 pub use writer::{ArtifactWriter, TeacherRecord};

@@ -19,6 +19,18 @@ pub enum Error {
         /// The file or folder of the model.
         path: String,
     },
+    /// A group of one prompt does not fit the memory.
+    #[error(
+        "one prompt with its answer ({tokens} tokens) needs {need} bytes of memory and {limit} are allowed: raise --teacher-memory"
+    )]
+    Memory {
+        /// Tokens of prompt and answer.
+        tokens: usize,
+        /// Bytes that are needed.
+        need: u64,
+        /// Bytes that are allowed.
+        limit: u64,
+    },
     /// Loading or running the model.
     #[error(transparent)]
     Runtime(#[from] moe_runtime::Error),

@@ -2,11 +2,16 @@
 
 use behavior_eval::model::{RoutingTable, Run, SubjectInfo, Want};
 use moe_runtime::CraftsmanModel;
-use moe_runtime::forward::{At, FeedForward, MoeRouter, RoutingDecision, Taps};
+use moe_runtime::forward::{At, DecoderLayer, FeedForward, MoeRouter, RouterScratch, RoutingDecision, Taps};
+use tl_kernels::{ActivationBuffer, Pool};
 
 /// The router of a layer; `None` for a dense layer.
 pub(super) fn router(model: &CraftsmanModel, layer: usize) -> Option<&MoeRouter> {
-    match model.layers().get(layer)?.ffn() {
+    router_of(model.layers().get(layer)?)
+}
+
+fn router_of(layer: &DecoderLayer) -> Option<&MoeRouter> {
+    match layer.ffn() {
         FeedForward::Moe { router, .. } => Some(router),
         FeedForward::Dense(_) => None,
     }
@@ -32,9 +37,30 @@ pub(super) fn write_margins(router: &MoeRouter, scores: &[f32], ids: &[u32], mar
     }
 }
 
+/// Routes inputs `[n, hidden]` that come from elsewhere: a table of one layer.
+pub(super) fn route_rows(pool: &Pool, router: &MoeRouter, inputs: &[f32], hidden: usize) -> RoutingTable {
+    let n = inputs.len() / hidden;
+    let (mut acts, mut scratch) = (ActivationBuffer::new(), RouterScratch::default());
+    acts.set(inputs, n, hidden);
+    router.route(pool, &acts, &mut scratch);
+    let decision = &scratch.decision;
+    let mut margins = vec![0.0; n];
+    write_margins(router, &scratch.scores, &decision.ids, &mut margins);
+    let mut table = RoutingTable::new(n, decision.top_k);
+    table.push_layer(&decision.ids, &decision.weights, &margins);
+    table
+}
+
+/// The layers that are in memory.
+#[derive(Clone, Copy)]
+enum Layers<'a> {
+    All(&'a CraftsmanModel),
+    One(&'a DecoderLayer),
+}
+
 /// Writes each batch of a run to its rows of the columns.
 pub(super) struct Recorder<'a> {
-    model: &'a CraftsmanModel,
+    layers: Layers<'a>,
     info: &'a SubjectInfo,
     /// Tokens of the run.
     n: usize,
@@ -45,17 +71,26 @@ pub(super) struct Recorder<'a> {
 
 impl<'a> Recorder<'a> {
     pub(super) fn new(model: &'a CraftsmanModel, info: &'a SubjectInfo, want: &Want, n: usize) -> Self {
+        Self { layers: Layers::All(model), info, n, scores: Vec::new(), run: Self::columns(info, want, n) }
+    }
+
+    /// A recorder of one layer, which goes on with the columns of a run over `n` tokens.
+    pub(super) fn of_layer(layer: &'a DecoderLayer, info: &'a SubjectInfo, run: Run, n: usize) -> Self {
+        Self { layers: Layers::One(layer), info, n, scores: Vec::new(), run }
+    }
+
+    /// Columns of a run over `n` tokens, filled with zeros.
+    pub(super) fn columns(info: &SubjectInfo, want: &Want, n: usize) -> Run {
         let rows = info.moe_layers.len() * n;
         let column = |wanted: bool, len: usize| wanted.then(|| vec![0.0; len]);
         let mut routing = RoutingTable::new(n, info.top_k);
         routing.push_layer(&vec![0; rows * info.top_k], &vec![0.0; rows * info.top_k], &vec![0.0; rows]);
-        let run = Run {
+        Run {
             routing,
             scores: column(want.scores, rows * info.n_experts),
             router_inputs: column(want.router_inputs, rows * info.hidden),
             final_hidden: column(want.final_hidden, n * info.hidden),
-        };
-        Self { model, info, n, scores: Vec::new(), run }
+        }
     }
 
     /// The columns, complete after the last batch.
@@ -91,7 +126,11 @@ impl Taps for Recorder<'_> {
     }
 
     fn routing(&mut self, at: At, decision: &mut RoutingDecision) {
-        let (Some(row), Some(router)) = (self.first_row(at), router(self.model, at.layer)) else { return };
+        let router = match self.layers {
+            Layers::All(model) => router(model, at.layer),
+            Layers::One(layer) => router_of(layer),
+        };
+        let (Some(row), Some(router)) = (self.first_row(at), router) else { return };
         let table = &mut self.run.routing;
         put(&mut table.ids, row, self.info.top_k, &decision.ids);
         put(&mut table.weights, row, self.info.top_k, &decision.weights);

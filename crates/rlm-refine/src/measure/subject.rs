@@ -6,16 +6,14 @@ use std::sync::Arc;
 use behavior_eval::model::{Answer, AnswerEnd, ModelError, RoutingTable, Run, Subject, SubjectInfo, Want};
 use mla_attention::CacheType;
 use moe_runtime::adapters::AdapterSlot;
-use moe_runtime::forward::RouterScratch;
 use moe_runtime::{
     ChatRequest, ChatTemplate, ControlTokens, CraftsmanModel, GenerateOptions, LoadOptions, LoopConfig, ModelFiles,
     Sampler, SamplerConfig, Session, Tokenizer,
 };
-use tl_kernels::ActivationBuffer;
 
 use super::error::{Error, Result};
 use super::info::subject_info;
-use super::recorder::{Recorder, router, write_margins};
+use super::recorder::{Recorder, route_rows, router};
 
 /// Tokens that run at once.
 const BATCH_TOKENS: usize = 256;
@@ -85,14 +83,7 @@ impl Subject for ModelSubject {
     }
 
     fn encode(&mut self, system: &str, user: &str) -> Result<Vec<u32>, ModelError> {
-        let system = Some(system).filter(|system| !system.is_empty());
-        let request = ChatRequest {
-            enable_thinking: Some(false),
-            // A prompt that shows the date of the run would give another report on every day.
-            now_unix_s: Some(ChatRequest::MEASURED_NOW_UNIX_S),
-            ..ChatRequest::user(system, user)
-        };
-        Ok(self.tokenizer.encode_prompt(&self.template.prompt(&request)?)?)
+        encode(&self.tokenizer, &self.template, system, user)
     }
 
     fn generate(&mut self, prompt: &[u32], max_new_tokens: usize) -> Result<Answer, ModelError> {
@@ -132,17 +123,25 @@ impl Subject for ModelSubject {
     fn route(&mut self, layer: usize, inputs: &[f32]) -> Result<RoutingTable, ModelError> {
         let model = self.info.moe_layers.get(layer).and_then(|&l| router(&self.model, usize::try_from(l).ok()?));
         let router = model.ok_or_else(|| format!("there is no MoE layer number {layer}"))?;
-        let n = inputs.len() / self.info.hidden;
-        let (mut acts, mut scratch) = (ActivationBuffer::new(), RouterScratch::default());
-        acts.set(inputs, n, self.info.hidden);
-        router.route(self.model.pool(), &acts, &mut scratch);
-        let decision = &scratch.decision;
-        let mut margins = vec![0.0; n];
-        write_margins(router, &scratch.scores, &decision.ids, &mut margins);
-        let mut table = RoutingTable::new(n, decision.top_k);
-        table.push_layer(&decision.ids, &decision.weights, &margins);
-        Ok(table)
+        Ok(route_rows(self.model.pool(), router, inputs, self.info.hidden))
     }
+}
+
+/// The tokens of a system message and a user turn that await the assistant, thinking off.
+pub(super) fn encode(
+    tokenizer: &Tokenizer,
+    template: &ChatTemplate,
+    system: &str,
+    user: &str,
+) -> Result<Vec<u32>, ModelError> {
+    let system = Some(system).filter(|system| !system.is_empty());
+    let request = ChatRequest {
+        enable_thinking: Some(false),
+        // A prompt that shows the date of the run would give another report on every day.
+        now_unix_s: Some(ChatRequest::MEASURED_NOW_UNIX_S),
+        ..ChatRequest::user(system, user)
+    };
+    Ok(tokenizer.encode_prompt(&template.prompt(&request)?)?)
 }
 
 #[cfg(test)]
@@ -150,7 +149,7 @@ mod tests {
     use std::sync::Arc;
 
     use behavior_eval::model::{AnswerEnd, AskedPrompt, Role, Subject, Want, route_checked, run_checked};
-    use behavior_eval::records::artifact::{ArtifactSpec, Columns, LogitsAt, record};
+    use behavior_eval::records::artifact::{ArtifactSpec, Columns, LogitsAt, open_or_record, record};
     use behavior_eval::suite::{Prompt, Suite};
     use mla_attention::CacheType;
     use moe_runtime::LoadOptions;
@@ -158,6 +157,7 @@ mod tests {
     use ternary_core::ActMode;
     use tl_kernels::Pool;
 
+    use super::super::streamed::{GroupReport, StreamedOptions, StreamedSubject};
     use super::ModelSubject;
 
     fn mini(threads: usize) -> ModelSubject {
@@ -252,5 +252,48 @@ mod tests {
         // Rounding the inputs to F16 moves weights a little, and at most a few decisions.
         let same = local.ids.iter().zip(&table.ids).filter(|(a, b)| a == b).count();
         assert!(same as f64 > 0.99 * table.ids.len() as f64 && local.weights != table.weights);
+    }
+
+    /// Prompts of different lengths in groups that the memory cuts, against the model that is in memory as a whole.
+    #[test]
+    fn a_streamed_model_records_the_same_bytes() {
+        let suites = fixtures::path("suites");
+        let suite = Suite::open(&suites.join("suite-200.jsonl"), &suites.join("suite-200.corpus.jsonl")).unwrap();
+        let prompts: Vec<&Prompt> = suite.prompts().iter().take(5).collect();
+        let mut whole = mini(1);
+        let spec = ArtifactSpec {
+            model: whole.info().clone(),
+            suite: suite.identity().to_owned(),
+            max_new_tokens: 12,
+            columns: Columns { scores: true, ..Columns::default() },
+            settings: std::collections::BTreeMap::new(),
+        };
+        let dirs = [(); 3].map(|()| tempfile::tempdir().unwrap());
+        let record = |dir: &tempfile::TempDir, subject: &mut dyn Subject| {
+            let artifact = open_or_record(dir.path(), &spec, subject, &prompts, &mut |_, _| {}).unwrap();
+            std::fs::read(artifact.path()).unwrap()
+        };
+        let want = record(&dirs[0], &mut whole);
+        let streamed = |memory_bytes| {
+            let files = ModelFiles::open(&fixtures::path("craftsman-mini")).unwrap();
+            let (pool, cache_type) = (Arc::new(Pool::new(2).unwrap()), CacheType::F32);
+            let options = StreamedOptions { pool, act_mode: ActMode::F32, cache_type, memory_bytes };
+            let groups = std::rc::Rc::new(std::cell::RefCell::new(Vec::new()));
+            let seen = groups.clone();
+            let on_group = Box::new(move |group: &GroupReport| seen.borrow_mut().push(*group));
+            (StreamedSubject::open(files, spec.model.id.clone(), options, on_group).unwrap(), groups)
+        };
+        let (mut subject, groups) = streamed(None);
+        assert!(record(&dirs[1], &mut subject) == want, "one group");
+        let all = groups.borrow()[0];
+        assert_eq!((groups.borrow().len(), all.prompts), (1, 5));
+        assert!(all.passes <= 13 && all.read_bytes > 0, "{all:?}");
+        let limit = subject.memory_bytes(800);
+        let (mut subject, groups) = streamed(Some(limit));
+        assert!(record(&dirs[2], &mut subject) == want, "several groups");
+        assert!(groups.borrow().len() > 1, "{groups:?}");
+        let (mut subject, _) = streamed(Some(1000));
+        let error = subject.generate(&[1, 2, 3], 4).unwrap_err().to_string();
+        assert!(error.contains("--teacher-memory"), "{error}");
     }
 }

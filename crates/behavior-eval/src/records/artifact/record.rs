@@ -34,7 +34,9 @@ pub fn open_or_record(
     if let Some((recorded, given)) = writer.done().zip(prompts).find(|(id, prompt)| *id != prompt.id) {
         return Err(RecordError::PromptOrder { recorded: recorded.to_owned(), given: given.id.clone() }.into());
     }
-    require_space(root, spec, teacher, prompts.get(done..).unwrap_or_default())?;
+    let left = prompts.get(done..).unwrap_or_default();
+    let tokens = require_space(root, spec, teacher, left)?;
+    teacher.announce(tokens, &Want { logits_from: None, ..want(spec, 0) });
     progress(done, prompts.len());
     for (i, prompt) in prompts.iter().enumerate().skip(done) {
         writer.append(&record(spec, teacher, prompt)?)?;
@@ -60,15 +62,38 @@ pub(crate) fn open_recorded(root: &Path, spec: &ArtifactSpec) -> Result<Option<T
     Ok(Some(artifact))
 }
 
-/// Checks that the disk holds what these prompts can take at most.
-fn require_space(root: &Path, spec: &ArtifactSpec, teacher: &mut dyn Subject, prompts: &[&Prompt]) -> Result<()> {
-    let mut need = 0u64;
+/// Checks that the disk holds what these prompts can take at most; returns their tokens.
+fn require_space(
+    root: &Path,
+    spec: &ArtifactSpec,
+    teacher: &mut dyn Subject,
+    prompts: &[&Prompt],
+) -> Result<Vec<Vec<u32>>> {
+    let (mut need, mut all) = (0u64, Vec::new());
     for input in prompts {
         let place = AskedPrompt { role: Role::Teacher, prompt_id: &input.id };
         let tokens = teacher.encode(&input.system, &input.user).map_err(|source| place.failed(source))?;
         need = need.saturating_add(most_bytes(spec, tokens.len()));
+        all.push(tokens);
     }
-    Ok(gguf_bitnet::require_space(root, need)?)
+    gguf_bitnet::require_space(root, need)?;
+    Ok(all)
+}
+
+/// The columns of a run over a prompt of `prompt` tokens and its answer.
+fn want(spec: &ArtifactSpec, prompt: usize) -> Want {
+    Want {
+        scores: spec.columns.scores,
+        router_inputs: spec.columns.router_inputs,
+        final_hidden: spec.columns.final_hidden,
+        logits_from: first_logits(spec, prompt),
+    }
+}
+
+/// A router input as a recording holds it.
+#[must_use]
+pub fn rounded(input: f32) -> f32 {
+    round_f16(input).to_f32()
 }
 
 /// Runs a teacher on one prompt: its greedy answer, then what it decides on prompt and answer.
@@ -80,18 +105,13 @@ pub fn record(spec: &ArtifactSpec, teacher: &mut dyn Subject, input: &Prompt) ->
     let prompt = teacher.encode(&input.system, &input.user).map_err(|source| place.failed(source))?;
     let answer = teacher.generate(&prompt, spec.max_new_tokens).map_err(|source| place.failed(source))?;
     let tokens = [&prompt[..], &answer.tokens].concat();
-    let want = Want {
-        scores: spec.columns.scores,
-        router_inputs: spec.columns.router_inputs,
-        final_hidden: spec.columns.final_hidden,
-        logits_from: first_logits(spec, prompt.len()),
-    };
+    let want = want(spec, prompt.len());
     let mut logits = Vec::new();
     let run = run_checked(teacher, place, &tokens, &want, &mut |position, row| {
         logits.push(SparseLogits::of(row, position, kept(spec)));
         Ok(())
     })?;
-    let rounded = run.router_inputs.as_ref().map(|inputs| inputs.iter().map(|&x| round_f16(x).to_f32()).collect());
-    let local = rounded.map(|inputs: Vec<f32>| route_checked(teacher, place, &inputs, tokens.len())).transpose()?;
+    let inputs = run.router_inputs.as_ref().map(|inputs| inputs.iter().map(|&x| rounded(x)).collect());
+    let local = inputs.map(|inputs: Vec<f32>| route_checked(teacher, place, &inputs, tokens.len())).transpose()?;
     Ok(TeacherRecord { prompt_id: input.id.clone(), label: input.label, prompt, answer, run, local, logits })
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use anyhow::{Result, anyhow};
@@ -10,13 +11,14 @@ use behavior_eval::records::trace::{TraceWriter, trace_path};
 use behavior_eval::report::GateReport;
 use behavior_eval::run::{GateRun, Stage, StudentSide, TeacherSide};
 use moe_runtime::ModelFiles;
-use rlm_refine::measure::subject_info;
+use rlm_refine::measure::{GroupReport, StreamedOptions, StreamedSubject, subject_info};
+use tl_kernels::Pool;
 
 use super::model::IdentifiedModel;
 use super::options::{Args, TEACHER};
 use crate::args::Act;
 use crate::load;
-use crate::output::{Progress, Utc};
+use crate::output::{self, Progress, Utc, size};
 
 /// The recordings of both models on the suite.
 pub(super) struct Measured {
@@ -41,6 +43,9 @@ impl Measured {
             |files: &ModelFiles, act: Act| load::options(files, Some(act.into()), None, allow_zero, pool.clone());
         let mut load = || -> Result<Box<dyn Subject>, ModelError> {
             let (act, kv) = TEACHER;
+            if args.stream_teacher {
+                return Ok(Box::new(streamed(args, &teacher.id, pool.clone())?));
+            }
             Ok(Box::new(teacher.load(&options(&teacher.files, act), kv.into())?))
         };
         let info = subject_info(&teacher.files, teacher.id.clone())?;
@@ -87,6 +92,22 @@ impl Measured {
         ]);
         Ok(report)
     }
+}
+
+/// The teacher with one layer in memory at a time.
+fn streamed(args: &Args, id: &str, pool: Arc<Pool>) -> Result<StreamedSubject> {
+    let (act, kv) = TEACHER;
+    let options =
+        StreamedOptions { pool, act_mode: act.into(), cache_type: kv.into(), memory_bytes: args.teacher_memory };
+    let on_group = |group: &GroupReport| {
+        output::note(format_args!(
+            "group of {} prompts: {} passes over the layers, {} read",
+            group.prompts,
+            group.passes,
+            size(group.read_bytes)
+        ));
+    };
+    Ok(StreamedSubject::open(load::open(&args.teacher)?, id.to_owned(), options, Box::new(on_group))?)
 }
 
 /// Names the damaged tensor behind numbers that are NaN or infinite.

@@ -6,7 +6,7 @@ use behavior_eval::gates::{BehavioralGate, GateError, GateThresholds};
 use clap::ValueEnum;
 use clap::builder::NonEmptyStringValueParser;
 
-use crate::args::{Act, AdapterArgs, AllowZero, Kv, ShardArgs, Threads, fraction, path_not_stream, whole};
+use crate::args::{self, Act, AdapterArgs, AllowZero, Kv, ShardArgs, Threads, fraction, path_not_stream, whole};
 
 const PARTS: &str = "suite and corpus are two files, so neither is read from standard input: write the name of a file";
 const FOLDER: &str = "it is a folder of several files: write its name; --json prints the report to standard output";
@@ -78,6 +78,13 @@ pub(crate) struct Args {
     /// measured
     #[arg(long)]
     pub(super) no_router_inputs: bool,
+    /// Record the teacher layer by layer, each read once for a group of prompts and token: for a checkpoint larger than memory.
+    /// The recording is the same
+    #[arg(long)]
+    pub(super) stream_teacher: bool,
+    /// Limit on the resident memory of a streamed teacher, mapped pages included: it decides how many prompts a group has
+    #[arg(long, value_name = "SIZE", requires = "stream_teacher", value_parser = args::size)]
+    pub(super) teacher_memory: Option<u64>,
     /// Largest number of tokens of an answer
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = whole::<u16>(1..=65_535))]
     pub(super) max_new_tokens: u16,
