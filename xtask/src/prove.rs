@@ -7,6 +7,7 @@ mod bindings;
 mod calibrate;
 mod clients;
 mod clock;
+mod drafts;
 mod embed;
 mod gates;
 mod goldens;
@@ -86,6 +87,8 @@ enum Name {
     Soak,
     /// The packages for Python and Node: built without a C compiler, installed into clean environments, tested there.
     Bindings,
+    /// Answers of the mini teacher with drafts and without: equal texts, tokens per step.
+    Drafts,
     /// Every chat template of the folder DIR against Jinja2 as transformers sets it up.
     Templates,
 }
@@ -103,6 +106,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
         Name::Perplexity => perplexity::prove(&mut proof, &bitnet()?),
         Name::Interop => interop::prove(&mut proof, &bitnet()?),
         Name::TernaryForward => ternary_forward::prove(&mut proof, &bitnet()?),
+        Name::Drafts => drafts::prove(&mut proof, &bitnet()?),
         Name::Kill => kill::prove(&mut proof, &bitnet()?),
         Name::Calibrate => calibrate::prove(&mut proof, &bitnet()?),
         Name::Gates => gates::prove(&mut proof, &bitnet()?),

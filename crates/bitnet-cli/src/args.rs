@@ -6,6 +6,7 @@
 mod adapters;
 mod allow_zero;
 mod calibration;
+mod drafts;
 mod embedder;
 mod engine;
 mod experts;
@@ -29,6 +30,7 @@ mod training;
 pub(crate) use adapters::AdapterArgs;
 pub(crate) use allow_zero::AllowZero;
 pub(crate) use calibration::{CalibrationArgs, TextArgs};
+pub(crate) use drafts::DraftArgs;
 pub(crate) use embedder::{EmbedderArgs, PrecisionArg, embedder};
 pub(crate) use engine::EngineArgs;
 pub(crate) use ffn_act::FfnAct;

@@ -1,6 +1,7 @@
 //! From a name on the command line to a loaded model; texts from files.
 
 mod defect;
+mod drafts;
 mod embedder;
 mod engine;
 mod files;
@@ -11,6 +12,7 @@ mod text;
 mod trials;
 
 pub(crate) use defect::first_defect;
+pub(crate) use drafts::Drafts;
 pub(crate) use embedder::{HASH, embedder};
 pub(crate) use engine::Engine;
 pub(crate) use files::{locate, note_guesses, open};

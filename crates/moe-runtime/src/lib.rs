@@ -77,11 +77,15 @@ pub use load::files::ModelFiles;
 pub use load::loader::LoadOptions;
 pub use load::memory_plan::MemoryPlan;
 pub use load::placement::{Placement, TileFile};
+pub use load::step_costs::StepCosts;
 pub use prompt_cache::{BlockName, CachedPrefix, DiskOptions, PromptCache, PromptCacheOptions, PromptKey};
 pub use rng::SplitMix64;
 pub use sessions::backend::{InferenceBackend, OnText, Prompt};
 pub use sessions::conversation::{Answer, Conversation, ConversationOptions, Fit};
 pub use sessions::craftsman_backend::{CraftsmanBackend, OnToken};
+pub use sessions::drafts::drafter::{Confidence, Drafter};
+pub use sessions::drafts::ngram::NgramDrafter;
+pub use sessions::drafts::speculation::{DraftStatistics, Speculation};
 pub use sessions::error::SessionError;
 pub use sessions::generate::{GenerateOptions, Generation, Statistics, StopReason};
 #[cfg(feature = "grammar")]

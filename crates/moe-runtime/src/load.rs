@@ -6,5 +6,6 @@ pub(crate) mod loader;
 pub(crate) mod memory_plan;
 pub(crate) mod placement;
 pub(crate) mod rows;
+pub(crate) mod step_costs;
 pub(crate) mod weight_reads;
 pub(crate) mod weights;

@@ -3,6 +3,7 @@
 pub(crate) mod backend;
 pub(crate) mod conversation;
 pub(crate) mod craftsman_backend;
+pub(crate) mod drafts;
 pub(crate) mod error;
 pub(crate) mod generate;
 #[cfg(feature = "grammar")]

@@ -12,6 +12,7 @@ use moe_runtime::{
 
 use super::failure::Failure;
 use super::seal::Seal;
+use crate::load::Drafts;
 
 pub(crate) use facts::Facts;
 pub(crate) use thread::{EngineThread, Start};
@@ -27,6 +28,8 @@ pub(crate) struct Engine {
     pub(crate) sampling: SamplerConfig,
     pub(crate) facts: Facts,
     pub(crate) seal: Seal,
+    /// Where guesses at the tokens of answers come from; `None` for no guesses.
+    pub(crate) drafts: Option<Drafts>,
     pub(crate) queue: JobQueue,
     /// Requests of one prompt that may run at the same time.
     pub(crate) slots: usize,

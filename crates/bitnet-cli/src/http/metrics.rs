@@ -31,6 +31,11 @@ struct SourceLabel {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResultLabel {
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct TierLabel {
     tier: &'static str,
 }
@@ -47,6 +52,7 @@ pub(crate) struct Metrics {
     answers: Family<FinishLabel, Counter>,
     prompt_tokens: Family<SourceLabel, Counter>,
     generated_tokens: Counter,
+    drafted_tokens: Family<ResultLabel, Counter>,
     first_token: Histogram,
     between_tokens: Histogram,
     queued: Histogram,
@@ -74,6 +80,7 @@ impl Metrics {
             answers: Family::default(),
             prompt_tokens: Family::default(),
             generated_tokens: Counter::default(),
+            drafted_tokens: Family::default(),
             first_token: seconds(),
             between_tokens: Histogram::new(exponential_buckets(0.001, 2.0, 14)),
             queued: seconds(),
@@ -96,6 +103,7 @@ impl Metrics {
         add(own, "bitnet_answer", "Ended answers by the reason of their end", &metrics.answers);
         add(own, "bitnet_prompt_tokens", "Tokens of prompts by their source", &metrics.prompt_tokens);
         add(own, "bitnet_generation_tokens", "Tokens of answers", &metrics.generated_tokens);
+        add(own, "bitnet_draft_tokens", "Guessed tokens of answers by their result", &metrics.drafted_tokens);
         add(own, "bitnet_time_to_first_token_seconds", "From the request to its first token", &metrics.first_token);
         add(own, "bitnet_inter_token_seconds", "Mean time between tokens of an answer", &metrics.between_tokens);
         add(own, "bitnet_queue_seconds", "From the request to its slot", &metrics.queued);
@@ -156,7 +164,11 @@ impl Metrics {
 
     /// Counts a step, and takes the state of the scheduler behind it.
     pub(crate) fn step(&self, report: &StepReport, time: Duration, scheduler: &Scheduler) {
-        self.batch.observe((report.prompt_rows + report.answer_rows) as f64);
+        self.batch.observe((report.prompt_rows + report.answer_rows + report.draft_rows) as f64);
+        let rejected = report.draft_rows - report.accepted_rows;
+        for (result, tokens) in [("accepted", report.accepted_rows), ("rejected", rejected)] {
+            self.drafted_tokens.get_or_create(&ResultLabel { result }).inc_by(tokens as u64);
+        }
         self.step.observe(time.as_secs_f64());
         self.idle(scheduler);
     }

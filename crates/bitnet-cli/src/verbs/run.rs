@@ -23,7 +23,7 @@ use moe_runtime::{
 
 use self::answer::{answer, continue_text};
 use self::docs::{Asked, DocsArgs};
-use crate::args::{self, EngineArgs, PromptCacheArgs, SamplingArgs, path_not_stream, whole};
+use crate::args::{self, DraftArgs, EngineArgs, PromptCacheArgs, SamplingArgs, path_not_stream, whole};
 use crate::exit::UsageError;
 use crate::load;
 use crate::output::{self, size};
@@ -80,6 +80,8 @@ pub(crate) struct Args {
     memory: Option<u64>,
     #[command(flatten)]
     docs: DocsArgs,
+    #[command(flatten)]
+    drafts: DraftArgs,
     #[command(flatten)]
     prompts: PromptCacheArgs,
     #[command(flatten)]
@@ -164,6 +166,7 @@ pub(crate) fn execute(args: Args) -> Result<()> {
     let session = engine.session(model, n_ctx)?.with_adapters(AdapterSlot::new(adapters));
     let prompts = args.prompts.open(&session, &files)?;
     let backend = CraftsmanBackend::new(session, tokenizer).with_prompt_cache(prompts);
+    let backend = backend.with_drafts(args.drafts.source(&files).map(|drafts| drafts.ngram()));
     let interrupt = console.as_ref().map(Console::interrupt).unwrap_or_default();
     let generate = GenerateOptions { max_tokens: args.max_tokens, interrupt, ..GenerateOptions::default() };
     let answered = match (template, prompt) {

@@ -16,7 +16,7 @@ use moe_runtime::{
 
 use self::facts::facts;
 use self::memory::{Asked, Sizes};
-use crate::args::{self, EngineArgs, ModelArg, PromptCacheArgs, SamplingArgs, whole};
+use crate::args::{self, DraftArgs, EngineArgs, ModelArg, PromptCacheArgs, SamplingArgs, whole};
 use crate::http::{self, Settings};
 use crate::load::{self, Engine};
 
@@ -93,6 +93,8 @@ pub(crate) struct Args {
     /// Most bytes of the computed beginnings of prompts in memory (default: 512 MiB, or less where --memory demands it)
     #[arg(long, value_name = "SIZE", value_parser = args::size)]
     prompt_cache_ram: Option<u64>,
+    #[command(flatten)]
+    drafts: DraftArgs,
     #[command(flatten)]
     prompts: PromptCacheArgs,
     #[command(flatten)]
@@ -194,6 +196,7 @@ fn start(args: &Args, opened: Opened) -> Result<(http::Engine, Scheduler)> {
     let scheduler = scheduler.with_prompt_cache(Some((cache, key))).with_adapters(adapters);
     let format = OutputFormat::of_model(&tokenizer);
     let grammars = GrammarCompiler::of_model(&tokenizer);
+    let drafts = args.drafts.source(&files);
     let queue = scheduler.queue().clone();
     let started = Instant::now();
     let (seal, slots) = (http::Seal::new(&facts.identity), options.slots);
@@ -206,6 +209,7 @@ fn start(args: &Args, opened: Opened) -> Result<(http::Engine, Scheduler)> {
         sampling,
         facts,
         seal,
+        drafts,
         queue,
         slots,
         started,

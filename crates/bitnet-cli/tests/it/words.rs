@@ -36,6 +36,22 @@ fn the_teacher_answers_a_question_and_stops() {
 }
 
 #[test]
+fn drafts_save_steps_and_change_no_token() {
+    let (system, user) = suite_prompt();
+    let text = "The capital of gilded inlet is Sabopol. The capital of amber tower is Ranisol. The capital of";
+    let cases =
+        [["--raw", "-p", text, "--temp", "0"].to_vec(), ["-p", &user, "--system", &system, "--seed", "1"].to_vec()];
+    for options in cases {
+        let options = [&options[..], &["-n", "48"]].concat();
+        let plain = run(&teacher(), &[&options[..], &["--draft", "off"]].concat());
+        let drafted = run(&teacher(), &options);
+        assert!(!plain.stderr.contains("drafted"), "{}", plain.stderr);
+        assert!(drafted.stderr.contains("drafted ones accepted"), "{}", drafted.stderr);
+        assert_eq!(drafted.done(), plain.done());
+    }
+}
+
+#[test]
 fn an_answer_follows_a_schema_from_the_command_line_or_a_file() {
     let schema = r#"{"type": "object", "required": ["place", "year"], "additionalProperties": false,
         "properties": {"place": {"type": "string", "maxLength": 20}, "year": {"type": "integer", "maximum": 2100}}}"#;

@@ -189,6 +189,8 @@ impl BatchRunner {
             stop: self.tokenizer.stop_ids().to_vec(),
             loops: LoopConfig::default(),
             prompt_logits: false,
+            // Full steps have no room for guesses.
+            drafts: None,
         };
         Ok(Ready { prompt, options, reader, is_chat: request.prompt.is_none() })
     }

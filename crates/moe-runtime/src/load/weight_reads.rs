@@ -14,9 +14,15 @@ impl ModelFiles {
     /// are in the file, also where they lie in memory as tiles.
     #[must_use]
     pub fn weight_bytes_per_token(&self) -> u64 {
+        self.weight_bytes_where(|_| true)
+    }
+
+    /// The part of [`ModelFiles::weight_bytes_per_token`] that belongs to tensors of some classes.
+    pub(crate) fn weight_bytes_where(&self, counts: impl Fn(TensorClass) -> bool) -> u64 {
         let ModelFiles { config, catalog, .. } = self;
         let tied = catalog.find("output.weight").is_none();
-        catalog.tensors().iter().fold(0, |sum, tensor| {
+        let tensors = catalog.tensors().iter().filter(|tensor| counts(tensor.class));
+        tensors.fold(0, |sum, tensor| {
             let copied = tensor.parts.iter().any(|part| part.order != RowOrder::AsStored);
             let bytes = catalog.storage(tensor).into_iter().fold(0u64, |sum, (stored, (params, bytes))| {
                 let width = loaded_width(tensor.class, stored, copied);

@@ -13,7 +13,8 @@ use crate::load::loader::LoadOptions;
 use crate::models::registry::architecture_names;
 use crate::prompt_cache::{PromptCache, PromptKey};
 use crate::sessions::backend::{InferenceBackend, OnText, Prompt};
-use crate::sessions::generate::{GenerateOptions, Generation, Listeners};
+use crate::sessions::drafts::speculation::Speculation;
+use crate::sessions::generate::{Companions, GenerateOptions, Generation};
 use crate::sessions::interrupt::Interrupt;
 use crate::sessions::sampler::Sampler;
 use crate::sessions::session::Session;
@@ -36,6 +37,8 @@ pub struct CraftsmanBackend {
     held_since: Option<u64>,
     /// Beginnings of prompts that earlier runs computed, and the key of those with the adapters of `held_since`.
     prompts: Option<(PromptCache, PromptKey)>,
+    /// Guesses at the tokens of answers.
+    drafts: Option<Speculation>,
 }
 
 impl CraftsmanBackend {
@@ -43,7 +46,7 @@ impl CraftsmanBackend {
     #[must_use]
     pub fn new(mut session: Session, tokenizer: Tokenizer) -> CraftsmanBackend {
         session.reset();
-        CraftsmanBackend { tokenizer, session, held: Vec::new(), held_since: None, prompts: None }
+        CraftsmanBackend { tokenizer, session, held: Vec::new(), held_since: None, prompts: None, drafts: None }
     }
 
     /// The same backend, which takes the beginnings of prompts from a cache and leaves there what it computes. The key is
@@ -51,6 +54,13 @@ impl CraftsmanBackend {
     #[must_use]
     pub fn with_prompt_cache(self, prompts: Option<(PromptCache, PromptKey)>) -> CraftsmanBackend {
         CraftsmanBackend { prompts, held_since: None, ..self }
+    }
+
+    /// The same backend, which lets several tokens of an answer be verified in one step where they can be guessed. Answers stay
+    /// the same.
+    #[must_use]
+    pub fn with_drafts(self, drafts: Option<Speculation>) -> CraftsmanBackend {
+        CraftsmanBackend { drafts, ..self }
     }
 
     /// The tokenizer of the model.
@@ -146,7 +156,11 @@ impl CraftsmanBackend {
         let common = self.resume(prompt)?;
         let mut options = options.clone();
         options.stop.extend_from_slice(self.tokenizer.stop_ids());
-        let CraftsmanBackend { tokenizer, session, prompts, held_since, .. } = self;
+        let CraftsmanBackend { tokenizer, session, prompts, held_since, drafts, .. } = self;
+        let mut drafts = drafts.as_mut();
+        if let Some(drafts) = &mut drafts {
+            drafts.begin(prompt);
+        }
         let slot = session.adapters().clone();
         // A process that is killed during a long answer leaves its prompt.
         let mut on_prompt = |cache: &CompressedMlaCache| {
@@ -155,8 +169,8 @@ impl CraftsmanBackend {
             }
         };
         let mut on_token = |token| on_token(tokenizer, token);
-        let listeners = Listeners { on_token: &mut on_token, on_prompt: &mut on_prompt };
-        let generation = session.generate_for(&prompt[common..], &options, sampler, &mut (), listeners)?;
+        let companions = Companions { on_token: &mut on_token, on_prompt: &mut on_prompt, drafts };
+        let generation = session.generate_with(&prompt[common..], &options, sampler, &mut (), companions)?;
         self.held.extend_from_slice(&prompt[common..]);
         self.held.extend_from_slice(&generation.tokens);
         self.held.truncate(self.session.len());

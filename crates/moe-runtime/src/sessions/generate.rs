@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use mla_attention::CompressedMlaCache;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::forward::taps::Taps;
-use crate::sessions::error::SessionError;
+use crate::sessions::drafts::speculation::{DraftStatistics, Speculation};
+use crate::sessions::drafts::verify::verify;
 use crate::sessions::interrupt::Interrupt;
 use crate::sessions::loops::{LoopConfig, LoopDetector, TokenLoop};
 use crate::sessions::sampler::Sampler;
@@ -82,6 +83,8 @@ pub struct Statistics {
     pub prefill: Duration,
     /// Time from the first token to the end.
     pub decode: Duration,
+    /// Steps behind the prompt, and the drafts that they verified.
+    pub drafts: DraftStatistics,
 }
 
 impl Statistics {
@@ -89,6 +92,22 @@ impl Statistics {
     #[must_use]
     pub fn prefill_tokens_per_s(&self) -> f64 {
         per_second(self.prompt_tokens, self.prefill)
+    }
+
+    /// Tells subscribers of the domain's events.
+    fn trace(&self, reason: StopReason) {
+        tracing::info!(
+            name: "InferenceCompleted",
+            prompt_tokens = self.prompt_tokens,
+            generated_tokens = self.generated_tokens,
+            reason = reason.name(),
+            prefill_tokens_per_s = self.prefill_tokens_per_s(),
+            decode_tokens_per_s = self.decode_tokens_per_s(),
+            decode_steps = self.drafts.steps,
+            drafted_tokens = self.drafts.drafted_tokens,
+            accepted_tokens = self.drafts.accepted_tokens,
+            "InferenceCompleted"
+        );
     }
 
     /// Generated tokens per second; the first one belongs to the prompt's time.
@@ -127,12 +146,36 @@ pub struct Generation {
     pub statistics: Statistics,
 }
 
-/// The callbacks of an answer.
-pub(crate) struct Listeners<'a> {
+/// The callbacks of an answer, and the guesses at its tokens.
+pub(crate) struct Companions<'a> {
     /// Gets each token of the answer as it comes, and may break.
     pub(crate) on_token: &'a mut dyn FnMut(u32) -> ControlFlow<()>,
     /// Gets the cache with all positions of the prompt, behind the first token of an answer that goes on.
     pub(crate) on_prompt: &'a mut dyn FnMut(&CompressedMlaCache),
+    /// The drafts, which have begun with the prompt.
+    pub(crate) drafts: Option<&'a mut Speculation>,
+}
+
+/// The tokens of an answer so far, and the rules for its end.
+struct AnswerTokens<'a> {
+    tokens: Vec<u32>,
+    options: &'a GenerateOptions,
+    loops: LoopDetector,
+    on_token: &'a mut dyn FnMut(u32) -> ControlFlow<()>,
+}
+
+impl AnswerTokens<'_> {
+    /// Takes the token that was chosen; the reason when the answer ends with it.
+    fn take(&mut self, token: u32) -> Option<StopReason> {
+        if self.options.stop.contains(&token) {
+            return Some(StopReason::StopToken(token));
+        }
+        self.tokens.push(token);
+        if (self.on_token)(token).is_break() {
+            return Some(StopReason::Callback);
+        }
+        self.loops.push(token).map(StopReason::Loop)
+    }
 }
 
 impl Session {
@@ -154,75 +197,94 @@ impl Session {
         taps: &mut T,
         on_token: &mut dyn FnMut(u32) -> ControlFlow<()>,
     ) -> Result<Generation> {
-        self.generate_for(prompt, options, sampler, taps, Listeners { on_token, on_prompt: &mut |_| {} })
+        self.generate_with(
+            prompt,
+            options,
+            sampler,
+            taps,
+            Companions { on_token, on_prompt: &mut |_| {}, drafts: None },
+        )
     }
 
-    /// As [`Session::generate`], for one more listener.
-    pub(crate) fn generate_for<T: Taps>(
+    /// As [`Session::generate`], with one more listener and with drafts. Taps see the rows of drafts that were not accepted
+    /// too.
+    pub(crate) fn generate_with<T: Taps>(
         &mut self,
         prompt: &[u32],
         options: &GenerateOptions,
         sampler: &mut Sampler,
         taps: &mut T,
-        Listeners { on_token, on_prompt }: Listeners<'_>,
+        Companions { on_token, on_prompt, mut drafts }: Companions<'_>,
     ) -> Result<Generation> {
         // The clock is read for the statistics only; nothing below depends on it.
         let start = Clock::start();
-        let mut detector = LoopDetector::new(options.loops);
-        let mut tokens = Vec::with_capacity(options.max_tokens.min(self.n_ctx()));
-        let mut prefill = None;
         let before = self.len();
-        let mut pending: &[u32] = prompt;
-        let mut last;
+        let tokens = Vec::with_capacity(options.max_tokens.min(self.n_ctx()));
+        let mut answer = AnswerTokens { tokens, options, loops: LoopDetector::new(options.loops), on_token };
+        let mut steps = 0;
+        // The last token of the answer and the draft that follows it.
+        let mut rows = Vec::with_capacity(1 + Speculation::MAX_DRAFT);
+        let mut prefill = None;
         let reason = loop {
-            if options.max_tokens <= tokens.len() {
-                if tokens.is_empty() {
+            let left = options.max_tokens.saturating_sub(answer.tokens.len());
+            if left == 0 {
+                if answer.tokens.is_empty() {
                     self.prefill(prompt, taps)?;
                 }
                 break StopReason::MaxTokens;
             }
-            let logits = match self.step_unless(pending, &options.interrupt, taps) {
-                Err(Error::Session(SessionError::ContextFull { .. })) if !tokens.is_empty() => {
+            rows.clear();
+            if let Some(&last) = answer.tokens.last() {
+                if self.len() == self.n_ctx() {
                     break StopReason::ContextFull;
                 }
-                other => other?,
+                rows.push(last);
+                if let Some(drafts) = &mut drafts {
+                    rows.extend_from_slice(drafts.draft((left - 1).min(self.n_ctx() - self.len() - 1), 0));
+                }
+            }
+            let first = self.len();
+            let logits = match rows.is_empty() {
+                true => self.step_unless(prompt, &options.interrupt, taps)?,
+                false => self.verify_unless(&rows, &options.interrupt, taps)?,
             };
             let Some(logits) = logits else { break StopReason::Interrupt };
-            let token = sampler.sample(logits)?;
-            prefill.get_or_insert_with(|| start.elapsed());
-            if options.stop.contains(&token) {
-                break StopReason::StopToken(token);
+            let draft = rows.get(1..).unwrap_or_default();
+            let mut take = |token| {
+                prefill.get_or_insert_with(|| start.elapsed());
+                if let Some(drafts) = &mut drafts {
+                    drafts.push(token);
+                }
+                answer.take(token)
+            };
+            let (confirmed, over) = verify(logits, draft, sampler, &mut take);
+            if rows.is_empty() {
+                if matches!(over, Ok(None)) {
+                    on_prompt(self.cache());
+                }
+            } else {
+                self.truncate(first + confirmed);
+                steps += 1;
+                if let Some(drafts) = &mut drafts {
+                    drafts.count(confirmed - 1, 0);
+                }
             }
-            tokens.push(token);
-            if on_token(token).is_break() {
-                break StopReason::Callback;
+            if let Some(reason) = over? {
+                break reason;
             }
-            if tokens.len() == 1 {
-                on_prompt(self.cache());
-            }
-            if let Some(found) = detector.push(token) {
-                break StopReason::Loop(found);
-            }
-            last = [token];
-            pending = &last;
         };
         let total = start.elapsed();
         let prefill = prefill.unwrap_or(total);
+        let drafts =
+            drafts.map_or(DraftStatistics { steps, ..DraftStatistics::default() }, |drafts| drafts.statistics());
         let statistics = Statistics {
             prompt_tokens: prompt.len().min(self.len() - before),
-            generated_tokens: tokens.len(),
+            generated_tokens: answer.tokens.len(),
             prefill,
             decode: total.saturating_sub(prefill),
+            drafts,
         };
-        tracing::info!(
-            name: "InferenceCompleted",
-            prompt_tokens = statistics.prompt_tokens,
-            generated_tokens = statistics.generated_tokens,
-            reason = reason.name(),
-            prefill_tokens_per_s = statistics.prefill_tokens_per_s(),
-            decode_tokens_per_s = statistics.decode_tokens_per_s(),
-            "InferenceCompleted"
-        );
-        Ok(Generation { tokens, reason, statistics })
+        statistics.trace(reason);
+        Ok(Generation { tokens: answer.tokens, reason, statistics })
     }
 }

@@ -151,6 +151,23 @@ impl Session {
         self.step.logits(0)
     }
 
+    /// Appends `tokens`, few enough for one batch, and returns the logits `[tokens, vocab]` that follow each of them; `None`
+    /// when `interrupt` was raised before the last layer, and the session is then as before.
+    ///
+    /// # Errors
+    /// As [`Session::step`].
+    pub(crate) fn verify_unless<T: Taps>(
+        &mut self,
+        tokens: &[u32],
+        interrupt: &Interrupt,
+        taps: &mut T,
+    ) -> Result<Option<&[f32]>> {
+        self.step.set_adapters(self.adapters.current());
+        let segment = StepSegment { cache: 0, tokens, logits: Logits::All, interrupt };
+        let is_whole = self.run_chunk(&segment, taps, &mut |_, _, _| Ok(()))?;
+        Ok(is_whole.then(|| self.step.logits(0)))
+    }
+
     /// Appends `tokens` without computing logits.
     ///
     /// # Errors

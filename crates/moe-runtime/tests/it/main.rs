@@ -9,6 +9,7 @@ mod config;
 mod constructs;
 mod decoded;
 mod dense;
+mod drafts;
 mod expert_memory;
 mod experts;
 mod generation;

@@ -8,9 +8,10 @@ use mla_attention::CacheType;
 use moe_runtime::{
     AnswerOptions, CraftsmanModel, Interrupt, Job, JobEvent, JobStart, LoopConfig, Priority, PromptCache,
     PromptCacheOptions, PromptKey, QueueLimits, Refusal, Sampler, SamplerConfig, Scheduler, SchedulerOptions, Session,
-    StopReason, Work,
+    Speculation, StepCosts, StopReason, Work,
 };
 
+use crate::drafts::Oracle;
 use crate::golden::load_changed;
 
 const OPTIONS: SchedulerOptions = SchedulerOptions {
@@ -69,7 +70,7 @@ fn job(prompt: Vec<u32>, work: Work) -> (Job, Owner) {
 
 fn answer(config: SamplerConfig, max_tokens: usize) -> AnswerOptions {
     let sampler = Sampler::new(config).expect("valid settings");
-    AnswerOptions { sampler, max_tokens, stop: Vec::new(), loops: NO_LOOPS, prompt_logits: false }
+    AnswerOptions { sampler, max_tokens, stop: Vec::new(), loops: NO_LOOPS, prompt_logits: false, drafts: None }
 }
 
 fn greedy(prompt: Vec<u32>, max_tokens: usize) -> (Job, Owner) {
@@ -88,14 +89,21 @@ fn scheduler(options: SchedulerOptions) -> Scheduler {
     Scheduler::new(model(), options).expect("small caches fit")
 }
 
-/// Steps until nothing is to compute, a second each.
-fn run(scheduler: &mut Scheduler, now: &mut Duration) -> usize {
-    let mut steps = 0;
-    while scheduler.advance(*now).is_some() {
+/// Steps until nothing is to compute, a second each; the drafted and the accepted tokens.
+fn run(scheduler: &mut Scheduler, now: &mut Duration) -> [usize; 2] {
+    let mut drafts = [0; 2];
+    while let Some(report) = scheduler.advance(*now) {
         *now += Duration::from_secs(1);
-        steps += 1;
+        drafts[0] += report.draft_rows;
+        drafts[1] += report.accepted_rows;
     }
-    steps
+    drafts
+}
+
+/// Drafts of a known answer, of which every fourth token is wrong.
+fn oracle(answer: &[u32]) -> Speculation {
+    let drafter = Oracle { answer: answer.to_vec(), wrong: 4 };
+    Speculation::new(Box::new(drafter), StepCosts::new(1000, 0, 1.0), 512)
 }
 
 fn submit(scheduler: &Scheduler, job: Job) {
@@ -105,16 +113,19 @@ fn submit(scheduler: &Scheduler, job: Job) {
 #[test]
 fn a_job_has_the_bits_it_has_alone_whatever_runs_beside_it() {
     let sampled = SamplerConfig { temperature: 0.8, seed: 7, ..SamplerConfig::default() };
-    let make = || {
-        let greedy = greedy(prompt(3, 100), 12);
-        let drawn = job(prompt(5, 7), Work::Answer(Box::new(answer(sampled, 20))));
-        let mut rows = answer(SamplerConfig::greedy(), 3);
+    let make = |answers: Option<&[Seen; 4]>| {
+        let drafts = |i: usize| answers.map(|answers| oracle(&answers[i].tokens));
+        let greedy = AnswerOptions { drafts: drafts(0), ..answer(SamplerConfig::greedy(), 40) };
+        let greedy = job(prompt(3, 100), Work::Answer(Box::new(greedy)));
+        let drawn = AnswerOptions { drafts: drafts(1), ..answer(sampled, 20) };
+        let drawn = job(prompt(5, 7), Work::Answer(Box::new(drawn)));
+        let mut rows = AnswerOptions { drafts: drafts(2), ..answer(SamplerConfig::greedy(), 3) };
         rows.prompt_logits = true;
         let rows = job(prompt(11, 40), Work::Answer(Box::new(rows)));
         let embed = job(prompt(13, 33), Work::Embed);
         [greedy, drawn, rows, embed]
     };
-    let alone = make().map(|(job, owner)| {
+    let alone = make(None).map(|(job, owner)| {
         let mut scheduler = scheduler(SchedulerOptions { slots: 1, ..OPTIONS });
         submit(&scheduler, job);
         run(&mut scheduler, &mut Duration::ZERO.clone());
@@ -132,9 +143,9 @@ fn a_job_has_the_bits_it_has_alone_whatever_runs_beside_it() {
     assert_eq!(alone[3].embedding, session.mean_hidden(&prompt(13, 33)).unwrap());
     assert_eq!(alone[2].bits.len(), (40 + 3) * session.model().config().vocab);
 
-    for (slots, chunk) in [(2, 32), (3, 7), (6, 300)] {
+    for (slots, chunk, with_drafts) in [(2, 32, false), (1, 50, true), (3, 7, true), (6, 300, true)] {
         let mut scheduler = scheduler(SchedulerOptions { slots, chunk, ..OPTIONS });
-        let jobs = make();
+        let jobs = make(with_drafts.then_some(&alone));
         let mut owners = Vec::new();
         for (job, owner) in jobs {
             submit(&scheduler, job);
@@ -143,7 +154,8 @@ fn a_job_has_the_bits_it_has_alone_whatever_runs_beside_it() {
             submit(&scheduler, noise);
             owners.push(owner);
         }
-        run(&mut scheduler, &mut Duration::ZERO.clone());
+        let [drafted, accepted] = run(&mut scheduler, &mut Duration::ZERO.clone());
+        assert!(drafted >= accepted && (accepted > 0) == with_drafts, "{accepted} of {drafted}");
         for (i, owner) in owners.iter().enumerate() {
             let got = seen(owner);
             assert!(got.bits == alone[i].bits && got.end.is_some(), "{slots} slots, job {i}: {:?}", got.error);
@@ -191,7 +203,8 @@ fn a_job_begins_with_what_its_slot_holds_and_with_cached_blocks() {
         let mut cached = Vec::new();
         let mut bits = Vec::new();
         for prompt in [prompt(3, 150), prompt(5, 150), prompt(3, 150), prompt(3, 200)] {
-            let (job, owner) = greedy(prompt, 3);
+            let work = AnswerOptions { drafts: Some(oracle(&[7; 3])), ..answer(SamplerConfig::greedy(), 3) };
+            let (job, owner) = job(prompt, Work::Answer(Box::new(work)));
             submit(&scheduler, job);
             run(&mut scheduler, &mut Duration::ZERO.clone());
             cached.push(seen(&owner).start.unwrap().cached_tokens);

@@ -15,6 +15,7 @@ use crate::http::app::App;
 use crate::http::engine::Engine;
 use crate::http::failure::Failure;
 use crate::http::metrics::Metrics;
+use crate::load::Drafts;
 
 #[derive(Debug)]
 pub(crate) struct Whole {
@@ -167,6 +168,7 @@ impl Held {
             // A form repeats itself where it has to, as a list of numbers does.
             loops: if order.rules.form.is_some() { LoopConfig { max_period: 0, ..order.loops } } else { order.loops },
             prompt_logits: order.prompt_logprobs,
+            drafts: engine.drafts.as_ref().map(Drafts::ngram),
         };
         Ok(Job {
             prompt: order.prompt.tokens,

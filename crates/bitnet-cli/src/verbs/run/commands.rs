@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail};
 use moe_runtime::{Conversation, InferenceBackend, Statistics};
 use serde_json::Value;
 
+use super::stream::drafts;
 use crate::load;
 use crate::output;
 
@@ -37,6 +38,7 @@ impl ChatStatistics {
         self.total.generated_tokens += answer.generated_tokens;
         self.total.prefill += answer.prefill;
         self.total.decode += answer.decode;
+        self.total.drafts.add(answer.drafts);
     }
 }
 
@@ -100,7 +102,7 @@ fn restore<B: InferenceBackend>(conversation: &mut Conversation<B>, path: &Path)
 fn show<B: InferenceBackend>(conversation: &Conversation<B>, statistics: &ChatStatistics) -> Result<()> {
     let ChatStatistics { answers, total } = statistics;
     output::note(format_args!(
-        "{}, {} of {} tokens of the context; in {answers} answers {} tokens read at {:.1}/s, {} written at {:.1}/s",
+        "{}, {} of {} tokens of the context; in {answers} answers {} tokens read at {:.1}/s, {} written at {:.1}/s{}",
         turns(conversation),
         conversation.count_tokens()?,
         conversation.n_ctx(),
@@ -108,6 +110,7 @@ fn show<B: InferenceBackend>(conversation: &Conversation<B>, statistics: &ChatSt
         total.prefill_tokens_per_s(),
         total.generated_tokens,
         total.decode_tokens_per_s(),
+        drafts(total.drafts),
     ));
     Ok(())
 }

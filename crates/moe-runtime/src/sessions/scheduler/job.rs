@@ -4,6 +4,7 @@ use std::fmt;
 use std::ops::ControlFlow;
 
 use crate::error::Error;
+use crate::sessions::drafts::speculation::Speculation;
 use crate::sessions::generate::StopReason;
 use crate::sessions::interrupt::Interrupt;
 use crate::sessions::loops::LoopConfig;
@@ -44,6 +45,8 @@ pub struct AnswerOptions {
     pub loops: LoopConfig,
     /// Whether the owner gets the logits of the prompt's positions too. The whole prompt is then computed.
     pub prompt_logits: bool,
+    /// Guesses at the tokens, which are verified in one step where no prompt is read beside it.
+    pub drafts: Option<Speculation>,
 }
 
 /// A prompt and its work.

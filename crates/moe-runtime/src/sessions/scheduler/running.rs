@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::job::{AnswerOptions, Job, JobEvent, Work};
 use crate::error::Result;
+use crate::sessions::drafts::verify::verify;
 use crate::sessions::generate::StopReason;
 use crate::sessions::loops::LoopDetector;
 
@@ -16,8 +17,10 @@ pub(super) struct Running {
     pub(super) started: Duration,
     /// Tokens whose positions were there at the start.
     pub(super) cached: usize,
-    /// The last token of the answer, which has no position yet.
-    last: Option<u32>,
+    /// The last token of the answer, which has no position yet, and the draft that follows it in the step.
+    next: Vec<u32>,
+    /// The last token of the answer that was chosen.
+    newest: Option<u32>,
     answer_tokens: usize,
     loops: Option<LoopDetector>,
     /// The sum of the final hidden states of an embedding, `[hidden]`.
@@ -26,11 +29,17 @@ pub(super) struct Running {
 
 impl Running {
     pub(super) fn new(job: Job, started: Duration, cached: usize, hidden: usize) -> Running {
-        let (loops, sum) = match &job.work {
-            Work::Answer(options) => (Some(LoopDetector::new(options.loops)), Vec::new()),
+        let mut job = job;
+        let (loops, sum) = match &mut job.work {
+            Work::Answer(options) => {
+                if let Some(drafts) = &mut options.drafts {
+                    drafts.begin(&job.prompt);
+                }
+                (Some(LoopDetector::new(options.loops)), Vec::new())
+            }
             Work::Embed => (None, vec![0.0; hidden]),
         };
-        Running { job, started, cached, last: None, answer_tokens: 0, loops, sum }
+        Running { job, started, cached, next: Vec::new(), newest: None, answer_tokens: 0, loops, sum }
     }
 
     /// Whether the prompt's positions can be taken from elsewhere: nothing is computed from those.
@@ -46,7 +55,7 @@ impl Running {
     pub(super) fn pending(&self, held: usize) -> &[u32] {
         match self.job.prompt.get(held..) {
             Some(rest) if !rest.is_empty() => rest,
-            _ => self.last.as_slice(),
+            _ => &self.next,
         }
     }
 
@@ -93,31 +102,64 @@ impl Running {
         self.tell(JobEvent::Prompt { done: first + n })
     }
 
-    /// Goes on behind the prompt or the last token, with the logits `[vocab]` that follow; the reason when the job is over.
+    /// Adds a draft of at most `room` tokens to the last token of the answer, for a step that has `beside` other rows; the
+    /// number of its tokens.
+    pub(super) fn draft(&mut self, room: usize, beside: usize) -> usize {
+        let Work::Answer(options) = &mut self.job.work else { return 0 };
+        let left = options.max_tokens.saturating_sub(self.answer_tokens + 1);
+        let Some(drafts) = &mut options.drafts else { return 0 };
+        self.next.truncate(1);
+        self.next.extend_from_slice(drafts.draft(room.min(left), beside));
+        self.next.len() - 1
+    }
+
+    /// Takes the logits `[rows, vocab]` that follow the prompt, or the last token of the answer and its draft. Returns the
+    /// rows whose tokens are part of the sequence, and the reason when the job is over; [`Running::go_on`] comes next.
     ///
     /// # Errors
-    /// Logits that no token can be chosen from.
-    pub(super) fn go_on(&mut self, logits: &[f32]) -> Result<Option<StopReason>> {
-        let Work::Answer(options) = &mut self.job.work else {
-            return Ok(Some(self.finish_embedding()));
+    /// Beside the rows: logits that no token can be chosen from.
+    pub(super) fn take(&mut self, logits: &[f32], beside: usize) -> (usize, Result<Option<StopReason>>) {
+        let Running { job, next, newest, answer_tokens, loops, .. } = self;
+        let Work::Answer(options) = &mut job.work else {
+            return (1, Ok(Some(self.finish_embedding())));
         };
-        let AnswerOptions { sampler, max_tokens, stop, .. } = &mut **options;
+        let AnswerOptions { sampler, max_tokens, stop, drafts, .. } = &mut **options;
         if *max_tokens == 0 {
-            return Ok(Some(StopReason::MaxTokens));
+            return (1, Ok(Some(StopReason::MaxTokens)));
         }
-        let token = sampler.sample(logits)?;
-        if stop.contains(&token) {
-            return Ok(Some(StopReason::StopToken(token)));
+        let draft = next.get(1..).unwrap_or_default();
+        let vocab = logits.len() / (draft.len() + 1);
+        let mut rows = logits.chunks_exact(vocab.max(1));
+        let mut take = |token| {
+            let logits = rows.next().unwrap_or_default();
+            if stop.contains(&token) {
+                return Some(StopReason::StopToken(token));
+            }
+            *newest = Some(token);
+            *answer_tokens += 1;
+            if let Some(drafts) = drafts {
+                drafts.push(token);
+            }
+            if (job.on_event)(JobEvent::Token { token, logits }).is_break() {
+                return Some(StopReason::Callback);
+            }
+            let repeats = loops.as_mut().and_then(|loops| loops.push(token));
+            let at_end = (*answer_tokens >= *max_tokens).then_some(StopReason::MaxTokens);
+            repeats.map(StopReason::Loop).or(at_end)
+        };
+        let (confirmed, over) = verify(logits, draft, sampler, &mut take);
+        if let Some(drafts) = drafts
+            && !next.is_empty()
+        {
+            drafts.count(confirmed - 1, beside);
         }
-        let max_tokens = *max_tokens;
-        self.last = Some(token);
-        self.answer_tokens += 1;
-        if let Some(reason) = self.tell(JobEvent::Token { token, logits }) {
-            return Ok(Some(reason));
-        }
-        let repeats = self.loops.as_mut().and_then(|loops| loops.push(token));
-        let at_end = (self.answer_tokens >= max_tokens).then_some(StopReason::MaxTokens);
-        Ok(repeats.map(StopReason::Loop).or(at_end))
+        (confirmed, over)
+    }
+
+    /// Goes on behind the newest token, once the rows before it are part of the sequence.
+    pub(super) fn go_on(&mut self) {
+        self.next.clear();
+        self.next.extend(self.newest);
     }
 
     /// Tells the owner the vector. The job is over, so its wish to end it has no effect.

@@ -25,6 +25,8 @@ pub(super) struct StepSpeed {
 pub(super) struct Rows {
     pub(super) answers: usize,
     pub(super) prompts: usize,
+    /// Tokens of drafts, beside the rows of answers.
+    pub(super) drafts: usize,
 }
 
 impl StepSpeed {
@@ -37,9 +39,10 @@ impl StepSpeed {
         let Some((begun, rows)) = self.last.take() else { return };
         let seconds = now.saturating_sub(begun).as_secs_f64();
         match rows {
-            Rows { answers: 0, .. } => {}
-            Rows { answers, prompts: 0 } => average(&mut self.plain[answers - 1], seconds),
-            Rows { answers, prompts } => {
+            // Drafts make a step longer that gives more tokens: it says nothing about rows of prompts.
+            Rows { answers: 0, .. } | Rows { drafts: 1.., .. } => {}
+            Rows { answers, prompts: 0, .. } => average(&mut self.plain[answers - 1], seconds),
+            Rows { answers, prompts, .. } => {
                 if let Some(plain) = self.plain_seconds(answers) {
                     average(&mut self.row, (seconds - plain).max(0.0) / prompts as f64);
                 }
@@ -80,7 +83,7 @@ mod tests {
     use super::*;
 
     fn observe(speed: &mut StepSpeed, at: &mut u64, ms: u64, answers: usize, prompts: usize) {
-        speed.begun(Rows { answers, prompts }, Duration::from_millis(*at));
+        speed.begun(Rows { answers, prompts, drafts: 0 }, Duration::from_millis(*at));
         *at += ms;
         speed.ended(Duration::from_millis(*at));
     }
@@ -104,11 +107,13 @@ mod tests {
     }
 
     #[test]
-    fn idle_time_and_prompts_alone_are_not_measured() {
+    fn idle_time_prompts_alone_and_drafts_are_not_measured() {
         let mut speed = StepSpeed::new(1);
-        speed.begun(Rows { answers: 0, prompts: 256 }, Duration::ZERO);
+        speed.begun(Rows { prompts: 256, ..Rows::default() }, Duration::ZERO);
         speed.ended(Duration::from_secs(9));
         speed.ended(Duration::from_secs(99));
+        speed.begun(Rows { answers: 1, drafts: 3, prompts: 0 }, Duration::from_secs(99));
+        speed.ended(Duration::from_secs(100));
         assert_eq!((speed.plain_seconds(1), speed.row), (None, None));
     }
 }

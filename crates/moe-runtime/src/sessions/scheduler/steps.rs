@@ -8,6 +8,7 @@ use mla_attention::{CacheType, CompressedMlaCache};
 use super::job::JobEvent;
 use super::job_queue::JobQueue;
 use super::limits::QueueLimits;
+use super::running::Running;
 use super::slot::Slot;
 use super::speed::{Rows, StepSpeed};
 use crate::adapters::set::AdapterSet;
@@ -46,6 +47,10 @@ pub struct StepReport {
     pub prompt_rows: usize,
     /// Rows of answers, one for each sequence that answers.
     pub answer_rows: usize,
+    /// Tokens of drafts, which are rows too.
+    pub draft_rows: usize,
+    /// Tokens of drafts that became part of answers.
+    pub accepted_rows: usize,
 }
 
 /// Runs the jobs of a [`JobQueue`] over one model.
@@ -70,7 +75,7 @@ pub struct StepReport {
 /// let seen = tokens.clone();
 /// let sampler = Sampler::new(SamplerConfig::greedy())?;
 /// let (stop, loops) = (Vec::new(), LoopConfig::default());
-/// let answer = AnswerOptions { sampler, max_tokens: 5, stop, loops, prompt_logits: false };
+/// let answer = AnswerOptions { sampler, max_tokens: 5, stop, loops, prompt_logits: false, drafts: None };
 /// let job = Job {
 ///     prompt: vec![1, 2, 3],
 ///     work: Work::Answer(Box::new(answer)),
@@ -173,10 +178,20 @@ impl Scheduler {
             return None;
         }
         self.speed.begun(rows, now);
-        let report =
-            StepReport { sequences: self.segments.len(), prompt_rows: rows.prompts, answer_rows: rows.answers };
+        let mut report = StepReport {
+            sequences: self.segments.len(),
+            prompt_rows: rows.prompts,
+            answer_rows: rows.answers,
+            draft_rows: rows.drafts,
+            accepted_rows: 0,
+        };
         match self.step.run(&mut self.caches, &mut ()) {
-            Ok(()) => (0..self.segments.len()).for_each(|segment| self.take_result(segment, now)),
+            Ok(()) => {
+                let beside = rows.answers.saturating_sub(1);
+                for segment in 0..self.segments.len() {
+                    report.accepted_rows += self.take_result(segment, beside, now);
+                }
+            }
             Err(error) => {
                 for (slot, _) in std::mem::take(&mut self.segments) {
                     self.end(slot, Err(&error), now);
@@ -228,15 +243,22 @@ impl Scheduler {
         self.step.clear();
         self.segments.clear();
         let (mut rows, mut reading) = (Rows::default(), Vec::new());
+        let mut room = self.draft_room();
+        let beside = self.answering().saturating_sub(1);
         for number in 0..self.slots.len() {
-            let slot = &self.slots[number];
-            let Some(running) = &slot.running else { continue };
+            let slot = &mut self.slots[number];
+            let Some(running) = &mut slot.running else { continue };
             if running.is_reading(slot.held.len()) {
                 reading.push((running.pending(slot.held.len()).len(), number));
             } else if slot.held.len() >= self.options.n_ctx {
                 self.end(number, Ok(StopReason::ContextFull), now);
-            } else if self.add(number, 1, now) {
-                rows.answers += 1;
+            } else {
+                let drafts = running.draft(room.min(self.options.n_ctx - slot.held.len() - 1), beside);
+                if self.add(number, 1 + drafts, now) {
+                    rows.answers += 1;
+                    rows.drafts += drafts;
+                    room -= drafts;
+                }
             }
         }
         let SchedulerOptions { chunk, prompt_rows, decode_share, .. } = self.options;
@@ -259,12 +281,28 @@ impl Scheduler {
         rows
     }
 
+    /// Jobs whose prompt has been read.
+    fn answering(&self) -> usize {
+        let is_answering = |slot: &&Slot| slot.running.as_ref().is_some_and(|r| !r.is_reading(slot.held.len()));
+        self.slots.iter().filter(is_answering).count()
+    }
+
+    /// Tokens of drafts that fit the step: none while prompts are read, whose rows take the time that drafts would, and as many as
+    /// the buffer of logits holds.
+    fn draft_room(&self) -> usize {
+        let answering = self.answering();
+        let running = self.slots.iter().filter(|slot| slot.running.is_some()).count();
+        if running > answering { 0 } else { LOGIT_ROWS.saturating_sub(answering) }
+    }
+
     /// Adds `n` tokens of a slot to the step; whether they fit. A job that cannot go on is over.
     fn add(&mut self, number: usize, n: usize, now: Duration) -> bool {
         let slot = &self.slots[number];
         let Some(running) = &slot.running else { return false };
         let pending = running.pending(slot.held.len());
-        let logits = match (running.wants_prompt_logits(), n == pending.len()) {
+        // The last token of an answer and its draft are never cut: each of their rows has logits.
+        let is_answer = !running.is_reading(slot.held.len());
+        let logits = match (running.wants_prompt_logits() || is_answer, n == pending.len()) {
             (true, _) => Logits::All,
             (false, true) => Logits::Last,
             (false, false) => Logits::None,
@@ -282,33 +320,46 @@ impl Scheduler {
         }
     }
 
-    /// Hands the result of a segment to its job.
-    fn take_result(&mut self, segment: usize, now: Duration) {
+    /// Hands the result of a segment to its job, in a step of `beside` other answers; the tokens of its draft that became part
+    /// of the answer.
+    fn take_result(&mut self, segment: usize, beside: usize, now: Duration) -> usize {
         let (number, n) = self.segments[segment];
         if self.step.is_interrupted(segment) {
-            return self.end(number, Ok(StopReason::Interrupt), now);
+            self.end(number, Ok(StopReason::Interrupt), now);
+            return 0;
         }
         let slot = &mut self.slots[number];
         let first = slot.held.len();
-        slot.extend(n, &self.caches[number], self.prompts.as_mut());
-        let Some(running) = &mut slot.running else { return };
+        let Some(running) = &mut slot.running else { return 0 };
         let logits = self.step.logits(segment);
         let vocab = self.step.model().config().vocab;
-        let was_reading = running.is_reading(first);
-        let mut over = None;
-        if was_reading {
-            over = running.read((first, n), logits, self.step.hidden(segment), vocab);
-        }
-        let result = if over.is_none() && !running.is_reading(slot.held.len()) {
-            running.go_on(&logits[logits.len().saturating_sub(vocab)..])
+        let mut accepted = 0;
+        let result = if running.is_reading(first) {
+            slot.extend(n, &self.caches[number], self.prompts.as_mut());
+            let Some(running) = &mut slot.running else { return 0 };
+            let over = running.read((first, n), logits, self.step.hidden(segment), vocab);
+            if over.is_none() && !running.is_reading(slot.held.len()) {
+                let (_, over) = running.take(&logits[logits.len().saturating_sub(vocab)..], beside);
+                running.go_on();
+                over
+            } else {
+                Ok(over)
+            }
         } else {
-            Ok(over)
+            let (confirmed, over) = running.take(logits, beside);
+            accepted = confirmed - 1;
+            // The prompt cache gets no position of a token that was not accepted.
+            self.caches[number].truncate(first + confirmed);
+            slot.extend(confirmed, &self.caches[number], self.prompts.as_mut());
+            slot.running.iter_mut().for_each(Running::go_on);
+            over
         };
         match result {
             Ok(None) => {}
             Ok(Some(reason)) => self.end(number, Ok(reason), now),
             Err(error) => self.end(number, Err(&error), now),
         }
+        accepted
     }
 
     /// Takes the job out of a slot, whose sequence stays for the next one.

@@ -1,0 +1,34 @@
+//! The source of drafts.
+
+use std::fmt::Debug;
+
+/// How much a drafter trusts a draft, from 0 to [`Confidence::MAX`]. Drafts of equal confidence are counted together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Confidence(usize);
+
+impl Confidence {
+    /// The level of a drafter that is hardly ever wrong.
+    pub const MAX: usize = 3;
+
+    /// The confidence `level`, at most [`Confidence::MAX`].
+    #[must_use]
+    pub fn new(level: usize) -> Confidence {
+        Confidence(level.min(Self::MAX))
+    }
+
+    /// The number from 0 to [`Confidence::MAX`] under which drafts like this one are counted.
+    #[must_use]
+    pub fn level(self) -> usize {
+        self.0
+    }
+}
+
+/// Guesses at the tokens that come next. A wrong guess costs time and changes nothing.
+pub trait Drafter: Debug + Send {
+    /// Forgets the sequence: the next draft is for another prompt.
+    fn begin(&mut self);
+
+    /// Adds to `draft`, which is empty, at most `most` tokens that may follow `sequence`: the prompt, and the answer with
+    /// its newest token. Since [`Drafter::begin`], the sequence only grows.
+    fn draft(&mut self, sequence: &[u32], most: usize, draft: &mut Vec<u32>) -> Confidence;
+}
