@@ -57,7 +57,8 @@ enum CountsAgainst {
     Of(&'static [&'static str]),
 }
 
-const REFUSAL_REMEDY: &str = "policy optimisation with the refusal reward";
+const CITATION_REMEDY: &str = "refinement towards the teacher on conversations that cite";
+const REFUSAL_REMEDY: &str = "refinement towards the teacher on conversations that answer and refuse";
 
 /// Every gate, in the order of reports.
 const TABLE: &[GateRow] = &[
@@ -66,7 +67,7 @@ const TABLE: &[GateRow] = &[
         threshold: 0.85,
         unit: "prompts",
         trouble: "have a decision that differs",
-        remedy: "router repair on the misrouted positions",
+        remedy: "router repair: routers are fitted to the choices of the teacher's",
         reads: Reads::Routing,
         figure: |measured| measured.routing,
         cost: misrouted,
@@ -77,7 +78,7 @@ const TABLE: &[GateRow] = &[
         threshold: 0.90,
         unit: "resolved and indeterminate prompts",
         trouble: "have a citation that does not hold",
-        remedy: "policy optimisation with the citation reward (precision)",
+        remedy: CITATION_REMEDY,
         reads: Reads::Answers,
         figure: |measured| of_something(measured.citations.precision),
         cost: invalid,
@@ -88,7 +89,7 @@ const TABLE: &[GateRow] = &[
         threshold: 0.70,
         unit: "resolved prompts",
         trouble: "leave a relevant chunk uncited",
-        remedy: "policy optimisation with the citation reward (recall)",
+        remedy: CITATION_REMEDY,
         reads: Reads::Answers,
         figure: |measured| of_something(measured.citations.recall),
         cost: uncited,
@@ -209,6 +210,11 @@ impl BehavioralGate {
     /// The repair for a student that fails the gate.
     pub fn remedy(self) -> &'static str {
         self.row().remedy
+    }
+
+    /// Whether it is the routers that are repaired for it; else answers are, by training the student.
+    pub fn is_about_routers(self) -> bool {
+        self.row().reads == Reads::Routing
     }
 
     /// Whether the prompt counts against it, as reports list it.

@@ -64,8 +64,8 @@ impl Failure {
         self.worst_layers.iter().map(u32::to_string).collect::<Vec<_>>().join(", ")
     }
 
-    /// The repair for the gate, with the note that this version cannot run it.
+    /// The repair for the gate, with the option that runs it.
     pub(crate) fn remedy_text(&self) -> String {
-        format!("{}; this version cannot run it yet", self.remedy)
+        format!("{}; `bitnet eval-gates --repair` runs it", self.remedy)
     }
 }

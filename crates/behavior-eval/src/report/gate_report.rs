@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use super::comparison::Comparison;
 use super::failures::Failure;
+use super::repaired::{Repaired, RepairedGate};
 use crate::gates::{
     BehavioralGate, CitationFigures, GateResult, GateThresholds, PromptRecord, RefusalFigures, RoutingReport, Verdict,
 };
@@ -64,6 +65,9 @@ pub struct GateReport {
     pub prompts: Vec<PromptReport>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub baseline: Option<Comparison>,
+    /// The student before it was repaired; absent where it was not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repaired: Option<Repaired>,
     pub run: RunFacts,
 }
 
@@ -82,6 +86,31 @@ impl GateReport {
                 .push(format!("The student fell behind the baseline in {n} of its figures: this run fails.")),
         }
         self.baseline = Some(comparison);
+    }
+
+    /// Notes that this report is about the student of `before` behind the repair `steps`, and says so in the summary.
+    pub fn set_repaired(&mut self, before: &GateReport, steps: Vec<String>) {
+        let gates = self.student.gates.iter().map(|now| {
+            let then = before.student.gates.iter().find(|then| then.gate == now.gate);
+            RepairedGate {
+                gate: now.gate,
+                before: then.and_then(|then| then.figure),
+                after: now.figure,
+                passed_before: then.is_some_and(|then| then.passed()),
+                passes_after: now.passed(),
+            }
+        });
+        let gates: Vec<RepairedGate> = gates.collect();
+        let failed = gates.iter().filter(|gate| !gate.passed_before).count();
+        let mended = gates.iter().filter(|gate| !gate.passed_before && gate.passes_after).count();
+        let lost = gates.iter().filter(|gate| gate.passed_before && !gate.passes_after).count();
+        self.summary.push(format!(
+            "{} missed {failed} gates and was repaired ({}): {mended} of them pass now, and {lost} that passed do not.",
+            before.student.name,
+            steps.join(", then ")
+        ));
+        let (name, identity) = (before.student.name.clone(), before.student.identity.clone());
+        self.repaired = Some(Repaired { name, identity, steps, gates });
     }
 
     /// The report as indented JSON with a line end.

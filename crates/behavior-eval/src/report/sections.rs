@@ -17,6 +17,7 @@ pub(super) fn page(report: &GateReport) -> Page {
     gates(report, &mut page);
     failures(report, &mut page);
     baseline(report, &mut page);
+    repaired(report, &mut page);
     routing(report, &mut page);
     answers(report, &mut page);
     if let Some(fidelity) = &report.fidelity {
@@ -164,6 +165,27 @@ fn baseline(report: &GateReport, page: &mut Page) {
         sentences.push("No regression beyond chance.".to_owned());
     }
     page.blocks.push(Block::List([sentences, baseline.notes.clone()].concat()));
+}
+
+fn repaired(report: &GateReport, page: &mut Page) {
+    let Some(repaired) = &report.repaired else { return };
+    page.heading("Before the repair");
+    page.text(format!(
+        "{} ({}) failed and was repaired: {}.",
+        repaired.name,
+        repaired.identity,
+        repaired.steps.join(", then ")
+    ));
+    let word = |passed: bool| if passed { "pass" } else { "FAIL" };
+    let rows = repaired.gates.iter().map(|gate| {
+        let cells = [
+            gate.gate.name().to_owned(),
+            format!("{} {}", word(gate.passed_before), figure_text(gate.before.as_ref())),
+            format!("{} {}", word(gate.passes_after), figure_text(gate.after.as_ref())),
+        ];
+        (if gate.passes_after { Tone::Good } else { Tone::Bad }, cells)
+    });
+    page.table(["gate", "before", "behind"], rows);
 }
 
 fn routing(report: &GateReport, page: &mut Page) {

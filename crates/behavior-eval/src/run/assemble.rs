@@ -67,6 +67,7 @@ impl GateRun<'_> {
             labels: self.labels.figures.clone(),
             perturbation: self.stability(teacher, student, &learnt)?,
             baseline: None,
+            repaired: None,
             run: RunFacts::default(),
         };
         report.summary = summary(&report);

@@ -165,6 +165,7 @@ fn report(value: f64) -> GateReport {
         failures,
         prompts: vec![prompt("p-1", missed), prompt(HOSTILE, vec![])],
         baseline: None,
+        repaired: None,
         run: RunFacts {
             finished: "2026-01-02T03:04:05Z".into(),
             files: BTreeMap::from([("trace".to_owned(), HOSTILE.to_owned())]),
@@ -256,10 +257,12 @@ fn reports_follow_the_committed_schema_and_open_with_the_verdict() {
         let mut report = report(value);
         let baseline = Baseline::parse(&report.json()).unwrap();
         report.baseline = Some(baseline.compare(&report).unwrap());
+        report.set_repaired(&self::report(0.4), vec![HOSTILE.into()]);
         check_schema(&report.json()).unwrap();
         // Everything that may be absent.
         (report.local_routing, report.coherence, report.fidelity) = (None, None, None);
         (report.labels.accuracy, report.perturbation, report.baseline) = (None, None, None);
+        report.repaired = None;
         report.student.citations.support_precision = None;
         report.student.citations.contested = None;
         report.student.gates[1].figure = None;
@@ -269,6 +272,24 @@ fn reports_follow_the_committed_schema_and_open_with_the_verdict() {
     assert_eq!((stamp.verdict, stamp.prompts), (Verdict::Ship, 200));
     assert!(report(0.99).json().starts_with("{\n  \"verdict\": \"SHIP\""));
     assert!(report(0.4).json().starts_with("{\n  \"verdict\": \"NO-SHIP\""));
+}
+
+#[test]
+fn a_repaired_student_is_set_beside_itself_before() {
+    let (before, mut after) = (report(0.4), report(0.93));
+    after.set_repaired(&before, vec!["routers fitted".into(), "trained".into()]);
+    let sentence = after.summary.last().unwrap();
+    // must_answer demands 0.95.
+    assert!(sentence.contains("missed 6 gates") && sentence.contains("(routers fitted, then trained)"), "{sentence}");
+    assert!(sentence.contains("5 of them pass now, and 0 that passed do not"), "{sentence}");
+    let repaired = after.repaired.as_ref().unwrap();
+    assert_eq!((&repaired.name, &repaired.identity), (&before.student.name, &before.student.identity));
+    let value = |figure: &Option<Figure>| figure.unwrap().value;
+    assert!(repaired.gates.iter().all(|gate| value(&gate.before) == 0.4 && value(&gate.after) == 0.93));
+    let page = markdown(&after);
+    assert!(page.contains("Before the repair") && page.contains("FAIL 0.4000"), "{page}");
+    after.set_repaired(&report(0.99), Vec::new());
+    assert!(after.summary.last().unwrap().contains("missed 0 gates"));
 }
 
 #[test]
