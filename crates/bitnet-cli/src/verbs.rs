@@ -14,6 +14,7 @@ pub(crate) mod eval_gates;
 pub(crate) mod export;
 pub(crate) mod index;
 pub(crate) mod inspect;
+pub(crate) mod lessons;
 pub(crate) mod man;
 pub(crate) mod merge;
 pub(crate) mod quantize;

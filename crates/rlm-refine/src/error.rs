@@ -37,6 +37,9 @@ pub enum Error {
     /// A model cannot be trained, or a run cannot go on.
     #[error(transparent)]
     Train(#[from] TrainError),
+    /// A recording of a teacher cannot be read.
+    #[error(transparent)]
+    Evaluation(#[from] behavior_eval::Error),
     /// Teacher and student are no pair.
     #[error(
         "teacher and student differ in {what}: {teacher} and {student}; name the teacher that the student was made of"

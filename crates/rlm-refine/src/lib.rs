@@ -11,6 +11,7 @@
 //! | [`adapt`] | additions of low rank to a student whose trits stay as they are |
 //! | `export` | a model with adapters folded into its weights |
 //! | [`ptq`] | the calibrated method: trits and scales chosen on the activations of texts |
+//! | [`lessons`] | what the reports of runs teach about a student, for [`policy`] |
 //! | [`policy`] | what a run learned, kept for later ones |
 //! | [`measure`] | the traits of `behavior-eval` over loaded models: answers, routing, logits, the numbers of a forward pass |
 //! | [`train`] | forward and backward passes of a model, optimisers, and the runs that refine a student |
@@ -22,6 +23,7 @@ pub mod adapt;
 mod encode;
 mod error;
 mod export;
+pub mod lessons;
 pub mod measure;
 mod pair;
 pub mod policy;

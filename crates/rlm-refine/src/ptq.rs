@@ -58,6 +58,7 @@ pub(crate) use moments::{CHUNK_TOKENS, Moments, product};
 pub use report::{LayerReport, MatrixReport, NetworkReport, RoutingReport};
 pub(crate) use routes::{is_held_out, route};
 pub(crate) use source::LayerTensors;
+pub(crate) use spans::aligned_spans;
 pub use spans::{CALIBRATION_SPANS, SPAN_TOKENS, spans};
 pub use steps::{Step, Steps, UnknownStep};
 pub(crate) use streams::Streams;

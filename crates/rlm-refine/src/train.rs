@@ -11,7 +11,9 @@
 //! set, so a run that was killed ends with the same bytes.
 
 mod batches;
+mod drift;
 mod error;
+mod focus;
 mod history;
 mod layer;
 mod model;
@@ -19,28 +21,39 @@ pub mod ops;
 pub mod optim;
 mod params;
 mod parts;
+mod preference;
 mod protection;
+mod recordings;
 mod refine;
 mod repair;
 #[cfg(test)]
 pub(crate) mod samples;
+mod source;
 mod state;
+mod targets;
 mod trainer;
 mod weights;
 mod windows;
 mod write;
 
 pub use batches::Batches;
+pub use drift::{ExpertDrift, expert_drift};
 pub use error::TrainError;
+pub use focus::Focus;
 pub use history::{History, Point};
-pub use model::{LossOptions, LossScale, LossSums, SparseTargets, Targets, TeacherHidden, TrainModel};
+pub use model::{LossOptions, LossScale, LossSums, TrainModel};
 pub use params::{Group, Kind, Param, Params, PartGradient, UnknownGroup};
+pub use preference::preference_reward;
 pub use protection::ProtectionReport;
-pub use refine::{OnRefineProgress, RefineProgress, RefineReport, Refiner};
+pub use recordings::{RecordedTargets, Recordings};
+pub use refine::{OnRefineProgress, RefineProgress, RefineReport, Refiner, taught_suites};
 pub use repair::{
     ContrastiveOptions, ContrastiveTrainer, RepairedRouter, RouterLabels, RouterMethod, RouterRepair, RoutingBatch,
     UnknownRouterMethod, repair_routers,
 };
+pub use source::Source;
+pub use targets::{SparseTargets, Targets, TeacherHidden};
 pub use trainer::{StepReport, TrainOptions, Trainer, rate_factor};
 pub use weights::{Weights, trit};
+pub use windows::held_out_windows;
 pub(crate) use write::{encode, places};

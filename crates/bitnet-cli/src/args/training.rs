@@ -17,6 +17,9 @@ use super::rewards::RewardArgs;
 use super::{ModelArg, Threads, positive, whole};
 use crate::load;
 
+const STORE: &str = "a store is read at several places: write the name of a file";
+const ARTIFACT: &str = "it is read at several places: write the name of a file";
+
 /// Tokens of a window.
 const WINDOW_TOKENS: usize = 256;
 /// Most tokens of the texts that are used unless the options say otherwise.
@@ -27,14 +30,21 @@ pub(crate) struct TrainingArgs {
     #[command(flatten)]
     pub(crate) model: ModelArg,
     /// The teacher: model directory, GGUF file, or name in the local Hugging Face cache
-    #[arg(long, value_name = "MODEL", value_parser = NonEmptyStringValueParser::new())]
-    pub(crate) teacher: String,
+    #[arg(long, value_name = "MODEL", value_parser = NonEmptyStringValueParser::new(), required_unless_present = "artifact")]
+    pub(crate) teacher: Option<String>,
     /// The GGUF to write
     #[arg(short, long, value_name = "FILE", value_parser = super::path_not_stream(super::MODEL_OUT))]
     pub(crate) out: PathBuf,
     /// A text to train on: plain, or one JSON object with `messages` per line
-    #[arg(long, value_name = "FILE", required = true, value_parser = NonEmptyStringValueParser::new())]
+    #[arg(long, value_name = "FILE", required_unless_present = "artifact", value_parser = NonEmptyStringValueParser::new())]
     calibration: Vec<String>,
+    /// Learn from this recording of the teacher's answers (artifact.bin) in place of texts; the teacher is not needed
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["teacher", "calibration", "exclude", "calibration_tokens", "repair_routers"], value_parser = super::path_not_stream(ARTIFACT))]
+    pub(crate) artifact: Option<PathBuf>,
+    /// For --artifact, how strongly the loss of an answer follows its reward: 1 for one that fits the label of its prompt, -1
+    /// for another, 0 without a label
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = super::share, requires = "artifact")]
+    reward: f32,
     /// Leave out windows that share 64 tokens in a row with this text
     #[arg(long, value_name = "FILE", value_parser = NonEmptyStringValueParser::new())]
     exclude: Vec<String>,
@@ -81,6 +91,12 @@ pub(crate) struct TrainingArgs {
     /// Steps between two measurements on windows that are held out
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = whole::<usize>(1..=u64::MAX))]
     eval_steps: usize,
+    /// Keep what the run teaches about the student in this store, which `bitnet lessons` shows
+    #[arg(long, value_name = "FILE", value_parser = super::path_not_stream(STORE))]
+    pub(crate) lessons: Option<PathBuf>,
+    /// Take steps so many times as large for the scales and trits of the experts that the lessons name
+    #[arg(long, value_name = "FACTOR", value_parser = positive, requires = "lessons")]
+    pub(crate) focus: Option<f32>,
     /// Write one JSON line per step to this file, and the curve beside it as SVG
     #[arg(long, value_name = "FILE")]
     pub(crate) log: Option<PathBuf>,
@@ -158,6 +174,7 @@ impl TrainingArgs {
             repair: self.repair_routers,
             ewc: self.protection.options(self.seed),
             grpo: self.rewards.options(),
+            reward_scale: self.reward,
             ..TrainOptions::default()
         }
     }

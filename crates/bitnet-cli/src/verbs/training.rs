@@ -1,16 +1,24 @@
 //! The run behind `refine` and `distill`, with its progress and its report.
 
+mod keep;
+
 use std::time::Instant;
 
 use anyhow::Result;
+use behavior_eval::gates::RefusalSignals;
+use behavior_eval::records::artifact::TeacherArtifact;
 use behavior_eval::stats::Difference;
 use gguf_bitnet::peak_rss_bytes;
+use moe_runtime::ModelFiles;
 use rlm_refine::Error;
 use rlm_refine::adapt::HeldOutRewards;
+use rlm_refine::ptq::{Calibration, SourceReport};
 use rlm_refine::train::{
-    ProtectionReport, RefineProgress, RefineReport, Refiner, RepairedRouter, TrainError, TrainOptions,
+    ProtectionReport, Recordings, RefineProgress, RefineReport, Refiner, RepairedRouter, Source, TrainError,
+    TrainOptions, held_out_windows,
 };
 use serde_json::json;
+use tl_kernels::Pool;
 
 use crate::args::TrainingArgs;
 use crate::exit::UsageError;
@@ -18,18 +26,25 @@ use crate::load;
 use crate::output::{self, Progress, size};
 
 /// Runs a training with these settings.
-pub(super) fn run(args: &TrainingArgs, options: TrainOptions) -> Result<()> {
+pub(super) fn run(args: &TrainingArgs, mut options: TrainOptions) -> Result<()> {
     if options.steps == 0 && options.repair.is_none() {
         return Err(UsageError::new("--steps 0 trains nothing: name a method with --repair-routers").into());
     }
     gguf_bitnet::Job::check(&args.out, args.force)?;
     let student = load::open(&args.model.model)?;
-    let teacher = load::open(&args.teacher)?;
     let pool = args.threads.pool()?;
-    let calibration = args.windows(&student, &pool)?;
+    let taught = Taught::open(args, &student, &pool)?;
+    let teacher = taught.identity(args.lessons.is_some())?;
+    let known = args.lessons.as_deref().map(|store| keep::known(store, &teacher)).transpose()?;
+    if let (Some(store), Some(factor)) = (&args.lessons, args.focus) {
+        options.focus = keep::focus(known.as_deref().unwrap_or_default(), factor, &student);
+        if options.focus.is_none() {
+            keep::note_no_focus(store);
+        }
+    }
     let mut shown = Shown::default();
     let protected = args.protected(&student, &pool)?;
-    let mut refiner = Refiner::new(&student, &teacher, &calibration, options, &pool);
+    let mut refiner = Refiner::on(&student, taught.source(), options, &pool);
     if let Some(protected) = &protected {
         refiner = refiner.protecting(protected);
     }
@@ -40,25 +55,101 @@ pub(super) fn run(args: &TrainingArgs, options: TrainOptions) -> Result<()> {
     let report = refiner.run(&args.out, args.force, args.log(), &mut |progress| shown.show(&progress));
     let report = report.map_err(usage_of_source)?;
     drop(shown);
+    let settings = refiner.settings().to_string();
+    let lessons = match (&args.lessons, known) {
+        (Some(store), Some(known)) => {
+            let refined = load::open(&args.out.display().to_string())?;
+            let run = keep::Run { store, teacher: &teacher, known, report: &report, settings: &settings };
+            let (models, held_out) = match &taught {
+                Taught::Texts { teacher, calibration } => {
+                    (Some([&refined, teacher]), held_out_windows(calibration.windows()))
+                }
+                Taught::Recordings(_) => (None, Vec::new()),
+            };
+            Some(run.keep(models, &held_out, &pool)?)
+        }
+        _ => None,
+    };
     if args.json {
         return output::json(&json!({
-            "out": args.out, "report": report, "texts": calibration.sources, "peak_rss_bytes": peak_rss_bytes(),
+            "out": args.out, "report": report, "texts": taught.texts(), "lessons": lessons,
+            "peak_rss_bytes": peak_rss_bytes(),
         }));
     }
-    for source in &calibration.sources {
+    if let Taught::Recordings(recordings) = &taught {
+        output::line(recorded(recordings))?;
+    }
+    for source in taught.texts() {
         output::line(format_args!(
             "{}: {} of {} windows used ({} tokens), {} excluded",
             source.name, source.used, source.windows, source.tokens, source.excluded
         ))?;
     }
     output::line(summary(&report))?;
+    if let (Some(n), Some(store)) = (lessons, &args.lessons) {
+        output::line(format_args!("{n} new lessons in {}", store.display()))?;
+    }
     let peak = peak_rss_bytes().map_or_else(String::new, |bytes| format!(", peak memory {}", size(bytes)));
     output::line(format_args!("wrote and verified {} ({}{peak})", args.out.display(), size(report.output_bytes)))
+}
+
+/// The source that the student learns from.
+enum Taught {
+    Texts { teacher: ModelFiles, calibration: Calibration },
+    Recordings(Recordings),
+}
+
+impl Taught {
+    fn open(args: &TrainingArgs, student: &ModelFiles, pool: &Pool) -> Result<Self> {
+        if let Some(path) = &args.artifact {
+            let artifact = TeacherArtifact::open(path)?;
+            return Ok(Taught::Recordings(Recordings::read(&artifact, &RefusalSignals::default())?));
+        }
+        // The options demand one of both.
+        let teacher = load::open(args.teacher.as_deref().unwrap_or_default())?;
+        Ok(Taught::Texts { teacher, calibration: args.windows(student, pool)? })
+    }
+
+    fn source(&self) -> Source<'_> {
+        match self {
+            Taught::Texts { teacher, calibration } => Source::Texts { teacher, calibration },
+            Taught::Recordings(recordings) => Source::Recordings(recordings),
+        }
+    }
+
+    /// BLAKE3 of the teacher, where it is `wanted`.
+    fn identity(&self, wanted: bool) -> Result<String> {
+        Ok(match self {
+            _ if !wanted => String::new(),
+            Taught::Texts { teacher, .. } => teacher.identity(&mut |_, _| {})?,
+            Taught::Recordings(recordings) => recordings.teacher().to_owned(),
+        })
+    }
+
+    /// The texts that were cut into windows.
+    fn texts(&self) -> &[SourceReport] {
+        match self {
+            Taught::Texts { calibration, .. } => &calibration.sources,
+            Taught::Recordings(_) => &[],
+        }
+    }
+}
+
+/// A line about recordings.
+fn recorded(recordings: &Recordings) -> String {
+    let (answers, tokens) = (recordings.windows().len(), recordings.windows().iter().map(Vec::len).sum::<usize>());
+    let count = |wanted: f32| recordings.rewards().filter(|reward| *reward == wanted).count();
+    let (fit, contradict) = (count(1.0), count(-1.0));
+    format!(
+        "{answers} recorded answers ({tokens} tokens); {fit} do what their label asks for, {contradict} do not, {} have no label",
+        answers - fit - contradict
+    )
 }
 
 fn usage_of_source(error: Error) -> anyhow::Error {
     match error {
         Error::OutputIsSource { .. } => UsageError::new(format!("--out: {error}")).into(),
+        Error::Train(error @ TrainError::NoCheckpoint { .. }) => UsageError::new(error.to_string()).into(),
         Error::Train(TrainError::LogIsModel { .. }) => UsageError::new(format!("--log: {error}")).into(),
         error => error.into(),
     }

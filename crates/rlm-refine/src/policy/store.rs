@@ -1,7 +1,8 @@
 //! The store: a redb file with one entry per checkpoint, subject and number.
 //!
 //! ```text
-//! key     (BLAKE3 of the checkpoint, subject, number)       subject: `blk.3.ffn_up_exps.weight#17`; number: 0, 1, 2, ...
+//! key     (BLAKE3 of the checkpoint, subject, number)       subject: `blk.3.ffn_up_exps.weight#17`, `lesson/outputs drift/layer 3,
+//!                                                           expert 5`; number: 0, 1, 2, ...
 //! value   the policy as JSON, with its kind
 //! ```
 //!
@@ -12,10 +13,12 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use redb::{Database, ReadableDatabase, TableDefinition, TableError};
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, TableError};
 use serde::{Deserialize, Serialize};
 
 use super::error::PolicyError;
+use super::lesson::KeyLesson;
+use super::router::RouterPolicy;
 use super::scales::TernaryScalePolicy;
 use crate::error::Result;
 
@@ -23,19 +26,22 @@ use crate::error::Result;
 const POLICIES: TableDefinition<(&str, &str, u64), &[u8]> = TableDefinition::new("policies");
 
 /// Something that a run learned about a part of a checkpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Policy {
     /// The scales of a ternary matrix, and the settings that made them.
     TernaryScale(TernaryScalePolicy),
+    /// The fit of a router, and whether it was kept.
+    Router(RouterPolicy),
+    /// A lesson about a part of the student.
+    Pattern(KeyLesson),
 }
 
 impl Policy {
     /// Whether a later run can take settings from it.
     fn has_settings(&self) -> bool {
-        let Policy::TernaryScale(policy) = self;
-        policy.settings.is_some()
+        matches!(self, Policy::TernaryScale(policy) if policy.settings.is_some())
     }
 }
 
@@ -85,6 +91,46 @@ impl PolicyStore {
         Ok(policies)
     }
 
+    /// The lessons of each checkpoint, by finding and part, the earlier first.
+    ///
+    /// # Errors
+    /// [`PolicyError`] when the file cannot be read.
+    pub fn lessons(&self) -> Result<BTreeMap<String, Vec<KeyLesson>>> {
+        let found = self.read_all().map_err(PolicyError::at::<redb::Error>(&self.path))?;
+        let mut lessons: BTreeMap<String, Vec<KeyLesson>> = BTreeMap::new();
+        for (checkpoint, value) in found {
+            if let Ok(Policy::Pattern(lesson)) = serde_json::from_slice(&value) {
+                lessons.entry(checkpoint).or_default().push(lesson);
+            }
+        }
+        Ok(lessons)
+    }
+
+    /// Adds lessons about students of a checkpoint, each with the event `KeyLessonExtracted`; all of them or, when it fails,
+    /// none.
+    ///
+    /// # Errors
+    /// [`PolicyError`] when the file cannot be written.
+    pub fn append_lessons(&self, checkpoint: &str, lessons: &[KeyLesson]) -> Result<()> {
+        let entries: Vec<(String, Policy)> =
+            lessons.iter().map(|lesson| (lesson.subject(), Policy::Pattern(lesson.clone()))).collect();
+        self.append(checkpoint, &entries)
+    }
+
+    fn read_all(&self) -> Result<Vec<(String, Vec<u8>)>, redb::Error> {
+        let read = self.database.begin_read()?;
+        let table = match read.open_table(POLICIES) {
+            Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+            table => table?,
+        };
+        let mut found = Vec::new();
+        for entry in table.iter()? {
+            let (key, value) = entry?;
+            found.push((key.value().0.to_owned(), value.value().to_vec()));
+        }
+        Ok(found)
+    }
+
     /// The entries of a checkpoint, those of a subject in the order of their numbers.
     fn read(&self, checkpoint: &str) -> Result<Vec<(String, u64, Vec<u8>)>, redb::Error> {
         let read = self.database.begin_read()?;
@@ -104,7 +150,7 @@ impl PolicyStore {
         Ok(found)
     }
 
-    /// Adds policies of a checkpoint, each with the event `TernaryPolicyStored`; all of them or, when it fails, none.
+    /// Adds policies of a checkpoint, with the events `TernaryPolicyStored` and `KeyLessonExtracted`; all of them or, when it fails, none.
     ///
     /// # Errors
     /// [`PolicyError`] when the file cannot be written.
@@ -112,17 +158,7 @@ impl PolicyStore {
         let failed = PolicyError::at::<redb::Error>(&self.path);
         self.write(checkpoint, policies).map_err(failed)?;
         for (subject, policy) in policies {
-            let Policy::TernaryScale(scale) = policy;
-            tracing::info!(
-                name: "TernaryPolicyStored",
-                checkpoint,
-                subject,
-                scale_mean = scale.scale_mean,
-                scale_spread = scale.scale_spread,
-                sparsity = scale.sparsity,
-                output_cosine = scale.output_cosine,
-                "TernaryPolicyStored"
-            );
+            announce(checkpoint, subject, policy);
         }
         Ok(())
     }
@@ -146,12 +182,39 @@ impl PolicyStore {
     }
 }
 
+/// The event of a policy that was stored; that of a router is emitted when it is fitted.
+fn announce(checkpoint: &str, subject: &str, policy: &Policy) {
+    match policy {
+        Policy::TernaryScale(scale) => tracing::info!(
+            name: "TernaryPolicyStored",
+            checkpoint,
+            subject,
+            scale_mean = scale.scale_mean,
+            scale_spread = scale.scale_spread,
+            sparsity = scale.sparsity,
+            output_cosine = scale.output_cosine,
+            "TernaryPolicyStored"
+        ),
+        Policy::Pattern(lesson) => tracing::info!(
+            name: "KeyLessonExtracted",
+            checkpoint,
+            part = lesson.about.name(),
+            finding = lesson.finding.words(),
+            before = lesson.before,
+            after = lesson.after,
+            n = lesson.n,
+            "KeyLessonExtracted"
+        ),
+        Policy::Router(_) => {}
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
 
     use super::*;
-    use crate::policy::{MatrixSettings, ScaleGrid};
+    use crate::policy::{Finding, LearnedBy, MatrixSettings, Part, ScaleGrid};
 
     fn policy(sparsity: f64) -> Policy {
         Policy::TernaryScale(TernaryScalePolicy {
@@ -188,12 +251,47 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = PolicyStore::open(&dir.path().join("policies.redb")).unwrap();
         let settings = MatrixSettings { shrinkage: 0.1, target_mix: 1.0, scale_grid: ScaleGrid::One };
-        let Policy::TernaryScale(without) = policy(0.5);
+        let Policy::TernaryScale(without) = policy(0.5) else { panic!("a policy of scales") };
         let with = Policy::TernaryScale(TernaryScalePolicy { settings: Some(settings), ..without });
-        for entry in [policy(0.1), with, policy(0.2)] {
+        for entry in [policy(0.1), with.clone(), policy(0.2)] {
             store.append("a", &[("up".to_owned(), entry)]).unwrap();
         }
         assert_eq!(store.policies("a").unwrap()["up"], with);
+    }
+
+    #[test]
+    fn lessons_and_routers_lie_beside_scales_and_are_read_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = PolicyStore::open(&dir.path().join("policies.redb")).unwrap();
+        let lesson = |expert, before| KeyLesson {
+            learned_by: LearnedBy::Refinement,
+            about: Part::Expert { layer: 3, expert },
+            finding: Finding::ExpertDrifts,
+            before,
+            after: None,
+            n: 12,
+        };
+        store.append_lessons("a", &[lesson(5, 0.25), lesson(2, 0.5)]).unwrap();
+        let router =
+            RouterPolicy { method: "ridge".to_owned(), agreement_before: 0.5, agreement_after: 0.75, is_kept: true };
+        store
+            .append(
+                "a",
+                &[
+                    ("blk.3.ffn_gate_inp.weight".to_owned(), Policy::Router(router.clone())),
+                    ("up".to_owned(), policy(0.1)),
+                ],
+            )
+            .unwrap();
+        store.append_lessons("a", &[lesson(5, 0.125)]).unwrap();
+        store.append_lessons("b", &[lesson(1, 0.5)]).unwrap();
+        let lessons = store.lessons().unwrap();
+        assert_eq!(lessons["a"], [lesson(2, 0.5), lesson(5, 0.25), lesson(5, 0.125)]);
+        assert_eq!(lessons["b"], [lesson(1, 0.5)]);
+        let policies = store.policies("a").unwrap();
+        assert_eq!(policies["blk.3.ffn_gate_inp.weight"], Policy::Router(router));
+        assert_eq!(policies["up"], policy(0.1));
+        assert_eq!(policies["lesson/outputs drift/layer 3, expert 5"], Policy::Pattern(lesson(5, 0.125)));
     }
 
     #[test]

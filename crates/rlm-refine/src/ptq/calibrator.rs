@@ -63,7 +63,7 @@ impl GptqOptions {
         }
         let policies = PolicyStore::open(path)?.policies(checkpoint)?;
         let settings = policies.into_iter().filter_map(|(subject, policy)| {
-            let Policy::TernaryScale(TernaryScalePolicy { settings, .. }) = policy;
+            let Policy::TernaryScale(TernaryScalePolicy { settings, .. }) = policy else { return None };
             Some((subject, settings?))
         });
         let known: KnownSettings = settings.collect();

@@ -45,6 +45,17 @@ pub enum TrainError {
          TQ2_0, TQ1_0 or BITNET_T158, or leave scales and trits out of --train"
     )]
     TernaryType { name: String, ty: &'static str },
+    #[error("{path} holds no predictions: record it with those of the answers, as `bitnet eval-gates` does")]
+    NoLogits { path: String },
+    #[error(
+        "the recordings are those of model {recorded}, and the student was made of {made_of}: name the recordings of its \
+         teacher with --artifact"
+    )]
+    OtherTeacher { recorded: String, made_of: String },
+    #[error(
+        "{what} reads the weights of the teacher, which recordings do not hold: name it with --teacher in place of --artifact"
+    )]
+    NoCheckpoint { what: &'static str },
     #[error(
         "{path} is a part of a model or the output: choose another name for the log, whose curve gets the ending `svg`"
     )]

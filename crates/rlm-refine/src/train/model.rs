@@ -3,7 +3,7 @@
 //! **Invariant:** logits are computed for some tokens at a time, so memory does not grow with tokens times vocabulary.
 
 use moe_runtime::ModelFiles;
-use tl_kernels::{ActivationBuffer, Pool};
+use tl_kernels::Pool;
 
 use super::layer::{self, Saved};
 use super::ops::loss::{Action, Target, cross_entropy, divergence};
@@ -11,6 +11,7 @@ use super::ops::rope::Turns;
 use super::params::{Group, PartGradient};
 use super::parts::context::Context;
 use super::parts::linear::{Linear, Norm};
+use super::targets::{Targets, TeacherHidden};
 use super::weights::Weights;
 use crate::error::Result;
 
@@ -48,6 +49,16 @@ impl LossScale {
         let positions = windows.iter().map(Vec::len).sum::<usize>();
         let labels = windows.iter().map(|window| window.len().saturating_sub(1)).sum::<usize>();
         Self { kl: options.kl / positions.max(1) as f32, ce: options.ce / labels.max(1) as f32 }
+    }
+
+    /// The same for a teacher that predicts only so many of the positions.
+    #[must_use]
+    pub fn with_positions(self, options: LossOptions, positions: usize) -> Self {
+        Self { kl: options.kl / positions.max(1) as f32, ..self }
+    }
+
+    fn times(self, factor: f32) -> Self {
+        Self { kl: self.kl * factor, ce: self.ce * factor }
     }
 }
 
@@ -91,61 +102,6 @@ impl LossSums {
     #[must_use]
     pub fn mean_kl(&self) -> f64 {
         self.kl / self.positions.max(1) as f64
-    }
-}
-
-/// Gives the teacher's logits of some positions: the target of a position, by its number in the batch.
-pub trait Targets {
-    /// Calls `take` with the target of each position of `first..first + n`, in order.
-    ///
-    /// # Errors
-    /// Logits that cannot be computed or read.
-    fn targets(&mut self, first: usize, n: usize, take: &mut dyn FnMut(usize, Target<'_>)) -> Result<()>;
-}
-
-/// Targets computed from a teacher's hidden states. Its head is decoded once, and kept as long as these.
-#[derive(Debug)]
-pub struct TeacherHidden<'a> {
-    pool: &'a Pool,
-    head: tl_kernels::Linear,
-    /// Behind the last norm, `[n, hidden]`.
-    hidden: Vec<f32>,
-}
-
-impl TeacherHidden<'_> {
-    /// The logits `[n, vocab]` of `n` positions from `first` on.
-    #[must_use]
-    pub fn logits(&self, first: usize, n: usize) -> Vec<f32> {
-        let width = self.head.cols();
-        let mut rows = ActivationBuffer::new();
-        rows.set(&self.hidden[first * width..(first + n) * width], n, width);
-        let mut logits = vec![0.0; n * self.head.rows()];
-        self.head.forward(self.pool, &rows, &mut logits);
-        logits
-    }
-}
-
-impl Targets for TeacherHidden<'_> {
-    fn targets(&mut self, first: usize, n: usize, take: &mut dyn FnMut(usize, Target<'_>)) -> Result<()> {
-        let (logits, vocab) = (self.logits(first, n), self.head.rows());
-        logits.chunks_exact(vocab.max(1)).enumerate().for_each(|(i, row)| take(first + i, Target::Full(row)));
-        Ok(())
-    }
-}
-
-/// Targets that are known: probabilities of each position's likeliest tokens.
-#[derive(Clone, Debug, Default)]
-pub struct SparseTargets {
-    /// Per position, tokens and their probabilities.
-    pub rows: Vec<(Vec<u32>, Vec<f32>)>,
-}
-
-impl Targets for SparseTargets {
-    fn targets(&mut self, first: usize, n: usize, take: &mut dyn FnMut(usize, Target<'_>)) -> Result<()> {
-        for (i, (tokens, probabilities)) in self.rows[first..first + n].iter().enumerate() {
-            take(first + i, Target::Sparse { tokens, probabilities });
-        }
-        Ok(())
     }
 }
 
@@ -329,17 +285,19 @@ impl<'a> TrainModel<'a> {
                     logits,
                     label,
                     teacher: Held::None,
+                    factor: 1.0,
                     d: vec![0.0; vocab],
                     kl: 0.0,
                     ce: 0.0,
                 })
                 .collect();
             targets.targets(first, n, &mut |position, target| tasks[position - first].teacher = Held::of(target))?;
+            (first..).zip(&mut tasks).for_each(|(position, task)| task.factor = targets.factor(position));
             self.pool.chunks_mut(&mut tasks, 8, |_, tasks| tasks.iter_mut().for_each(|task| task.compute(scale)));
             for task in &tasks {
                 sums.kl += task.kl;
                 sums.ce += task.ce;
-                sums.positions += 1;
+                sums.positions += usize::from(!matches!(task.teacher, Held::None));
                 sums.labels += usize::from(task.label.is_some());
             }
             if let Some(HeadGradients { d_normed, parts }) = wanted.as_deref_mut() {
@@ -380,6 +338,7 @@ struct Task<'t> {
     logits: &'t [f32],
     label: Option<u32>,
     teacher: Held,
+    factor: f32,
     /// `[vocab]`: the gradient of the logits.
     d: Vec<f32>,
     kl: f64,
@@ -387,7 +346,8 @@ struct Task<'t> {
 }
 
 impl Task<'_> {
-    fn compute(&mut self, LossScale { kl, ce }: LossScale) {
+    fn compute(&mut self, scale: LossScale) {
+        let LossScale { kl, ce } = scale.times(self.factor);
         let target = match &self.teacher {
             Held::None => None,
             Held::Full(logits) => Some(Target::Full(logits)),

@@ -35,8 +35,7 @@ pub(super) struct Protected {
 impl Protected {
     /// Measures the information of `windows` on the student as it is, some of them held out.
     pub(super) fn measure(trainer: &mut Trainer<'_>, windows: &[Vec<u32>]) -> Result<Self> {
-        let all = windows.to_vec();
-        let [windows, held_out] = split(all);
+        let [windows, held_out] = split(windows);
         trainer.protect(&windows)?;
         let kl_before = trainer.measure(&held_out)?.mean_kl();
         Ok(Self { held_out, kl_before })

@@ -18,6 +18,7 @@ use super::error::TrainError;
 use super::params::Group;
 use super::protection::{Protected, ProtectionReport};
 use super::repair::{RouterMethod, RouterRepair};
+use super::source::Source;
 use super::trainer::{StepReport, TrainOptions, Trainer};
 use super::write::{check_routers, encode, places};
 use crate::adapt::{GrpoOptions, HeldOutRewards, Practice};
@@ -26,6 +27,9 @@ use crate::ptq::{CALIBRATION_SPANS, Calibration};
 
 /// Bytes of a tensor that are written in one unit.
 const UNIT_BYTES: usize = 64 << 20;
+
+/// The key of the suites whose recorded answers a student was taught.
+const TAUGHT_SUITES: &str = "craftsman.provenance.taught_suites_blake3";
 
 /// The least distance of a latent weight from the edge of its trit at the start, in units of its scale.
 const LATENT_MARGIN: f32 = 0.02;
@@ -76,9 +80,8 @@ pub struct RefineReport {
 /// A student, its teacher and the texts, opened and checked.
 #[derive(Debug)]
 pub struct Refiner<'a> {
-    /// The student and the teacher.
-    models: [&'a ModelFiles; 2],
-    calibration: &'a Calibration,
+    student: &'a ModelFiles,
+    source: Source<'a>,
     options: TrainOptions,
     pool: &'a Pool,
     protected: Option<&'a Calibration>,
@@ -95,7 +98,13 @@ impl<'a> Refiner<'a> {
         options: TrainOptions,
         pool: &'a Pool,
     ) -> Self {
-        Self { models: [student, teacher], calibration, options, pool, protected: None, suite: None }
+        Self::on(student, Source::Texts { teacher, calibration }, options, pool)
+    }
+
+    /// A job on an opened student and what it learns from; reads no weights.
+    #[must_use]
+    pub fn on(student: &'a ModelFiles, source: Source<'a>, options: TrainOptions, pool: &'a Pool) -> Self {
+        Self { student, source, options, pool, protected: None, suite: None }
     }
 
     /// The same job with texts that it leaves as they are, as far as the penalty of its options says.
@@ -131,24 +140,25 @@ impl<'a> Refiner<'a> {
     ) -> Result<RefineReport> {
         Job::check(out, force)?;
         self.check_outputs(out, log)?;
-        let mut trainer =
-            Trainer::new(self.models, self.calibration.windows().to_vec(), self.options.clone(), self.pool)?;
+        let mut trainer = Trainer::new(self.student, &self.source, self.options.clone(), self.pool)?;
         if self.options.groups.contains(&Group::LatentTrits) {
-            trainer.model.weights.start_latents(self.models[1], LATENT_MARGIN)?;
+            trainer.model.weights.start_latents(self.source.checkpoint("training of trits")?, LATENT_MARGIN)?;
         }
-        places(self.models[0], &trainer.model.weights)?;
+        places(self.student, &trainer.model.weights)?;
         if self.options.repair.is_some() {
-            check_routers(self.models[0])?;
+            self.source.checkpoint("a repair of routers")?;
+            check_routers(self.student)?;
         }
         let identities = self.identities(progress)?;
-        let file = self.student()?;
+        let file = self.file()?;
         let mut writer = GgufWriter::new(&self.metadata(file, &identities)?, file.tensors().to_vec())?;
         let output_bytes = writer.file_bytes();
         let mut job = Job::open(out, &self.manifest(&identities, output_bytes), force)?;
         let states = job.states();
         let protected = self.protect(&mut trainer)?;
         let practice = self.practice().map(|(suite, options)| {
-            let practice = Practice::new(self.models, suite, options, self.options.seed, self.pool);
+            let teacher = self.source.checkpoint("rewards of answers")?;
+            let practice = Practice::new([self.student, teacher], suite, options, self.options.seed, self.pool);
             trainer.practise(practice?)
         });
         let rewards_before = practice.transpose()?;
@@ -195,7 +205,7 @@ impl<'a> Refiner<'a> {
 
     /// Refuses outputs that would replace a model or each other.
     fn check_outputs(&self, out: &Path, log: Option<&Path>) -> Result<()> {
-        let is_model = |path: &Path| self.models.iter().any(|files| files.holds(path));
+        let is_model = |path: &Path| self.student.holds(path) || self.source.holds(path);
         if is_model(out) {
             return Err(Error::OutputIsSource { path: out.display().to_string() });
         }
@@ -236,7 +246,7 @@ impl<'a> Refiner<'a> {
         job: &mut Job,
         progress: &mut OnRefineProgress<'_>,
     ) -> Result<()> {
-        let (file, places) = (self.student()?, places(self.models[0], &trainer.model.weights)?);
+        let (file, places) = (self.file()?, places(self.student, &trainer.model.weights)?);
         // The first units of the job are the header and the report of the repair.
         for unit in units(file).skip(job.units().len() - 2) {
             let mut bytes = file.bytes(unit.tensor)?[unit.bytes].to_vec();
@@ -251,30 +261,26 @@ impl<'a> Refiner<'a> {
         Ok(())
     }
 
-    fn student(&self) -> Result<&'a GgufFile> {
-        let [student, _] = self.models;
-        let unusable = || TrainError::NoStudent { path: student.path().display().to_string() };
-        Ok(student.gguf().ok_or_else(unusable)?)
+    fn file(&self) -> Result<&'a GgufFile> {
+        let unusable = || TrainError::NoStudent { path: self.student.path().display().to_string() };
+        Ok(self.student.gguf().ok_or_else(unusable)?)
     }
 
     /// The BLAKE3 of the student and of the teacher.
     fn identities(&self, progress: &mut OnRefineProgress<'_>) -> Result<[String; 2]> {
-        let mut before = 0;
-        let mut identity = |files: &ModelFiles| -> Result<String> {
-            let mut read = 0;
-            let identity = files.identity(&mut |done, total| {
-                read = done;
-                progress(RefineProgress::Hash(before + done, before + total));
-            })?;
-            before += read;
-            Ok(identity)
-        };
-        let [student, teacher] = self.models;
-        Ok([identity(student)?, identity(teacher)?])
+        let mut read = 0;
+        let student = self.student.identity(&mut |done, total| {
+            read = done;
+            progress(RefineProgress::Hash(done, total));
+        })?;
+        let teacher =
+            self.source.identity(&mut |done, total| progress(RefineProgress::Hash(read + done, read + total)))?;
+        Ok([student, teacher])
     }
 
     /// The settings that decide about the bytes.
-    fn settings(&self) -> serde_json::Value {
+    #[must_use]
+    pub fn settings(&self) -> serde_json::Value {
         let o = &self.options;
         let mut settings = json!({
             "train": o.groups.iter().map(|group| group.name()).collect::<Vec<_>>(),
@@ -289,6 +295,8 @@ impl<'a> Refiner<'a> {
             "ce": o.loss.ce,
             "soft_share": o.soft_share,
             "repair_routers": o.repair.map(RouterMethod::name),
+            "reward_scale": o.reward_scale,
+            "focus": o.focus,
             "seed": o.seed,
         });
         if let Some((ewc, texts)) = o.ewc.zip(self.protected) {
@@ -306,7 +314,7 @@ impl<'a> Refiner<'a> {
             "tool_version": env!("CARGO_PKG_VERSION"),
             "student_blake3": student,
             "teacher_blake3": teacher,
-            "calibration_blake3": self.calibration.blake3,
+            "calibration_blake3": self.source.blake3(),
             "settings": self.settings(),
             "checkpoint_steps": self.options.checkpoint_steps,
             "eval_steps": self.options.eval_steps,
@@ -323,11 +331,18 @@ impl<'a> Refiner<'a> {
             _ => Vec::new(),
         };
         let known: std::collections::HashSet<u64> = spans.iter().copied().collect();
-        spans.extend(self.calibration.spans.iter().filter(|span| !known.contains(span)));
+        spans.extend(self.source.spans().into_iter().filter(|span| !known.contains(span)));
         metadata.insert(CALIBRATION_SPANS, Value::Array(Array::U64(spans)));
         metadata.insert("craftsman.provenance.refined_from_blake3", student.as_str());
         metadata.insert("craftsman.provenance.teacher_blake3", teacher.as_str());
-        metadata.insert("craftsman.provenance.refinement_blake3", self.calibration.blake3.as_str());
+        metadata.insert("craftsman.provenance.refinement_blake3", self.source.blake3());
+        if let Some(suite) = self.source.suite() {
+            let mut suites = taught_suites(&metadata)?;
+            if !suites.iter().any(|known| known == suite) {
+                suites.push(suite.to_owned());
+            }
+            metadata.insert(TAUGHT_SUITES, Value::Array(Array::String(suites)));
+        }
         metadata.insert("craftsman.provenance.refinement", self.settings().to_string());
         if self.options.groups.contains(&Group::LatentTrits) {
             metadata.insert("craftsman.bitnet.weight_encoding", "distilled_ternary");
@@ -354,6 +369,17 @@ impl<'a> Refiner<'a> {
             output_bytes,
         }
     }
+}
+
+/// The identities of the suites whose answers a student was taught, in the order of its refinements.
+///
+/// # Errors
+/// A key of another type.
+pub fn taught_suites(metadata: &Metadata) -> Result<Vec<String>> {
+    Ok(match metadata.array(TAUGHT_SUITES)? {
+        Some(Array::String(suites)) => suites.clone(),
+        _ => Vec::new(),
+    })
 }
 
 /// The report of the repair, as an earlier call may have recorded it.

@@ -98,17 +98,17 @@ pub fn repair_routers(
 }
 
 /// The residual stream behind the attention of a layer.
-fn attended(model: &TrainModel<'_>, windows: &[Vec<u32>], index: usize, x: &[f32]) -> Result<Vec<f32>> {
+pub(super) fn attended(model: &TrainModel<'_>, windows: &[Vec<u32>], index: usize, x: &[f32]) -> Result<Vec<f32>> {
     by_windows(model, windows, x, &|pass, rows| layer::attend(model.context(pass, index), rows))
 }
 
 /// The residual stream behind a layer.
-fn fed(model: &TrainModel<'_>, windows: &[Vec<u32>], index: usize, mid: &[f32]) -> Result<Vec<f32>> {
+pub(super) fn fed(model: &TrainModel<'_>, windows: &[Vec<u32>], index: usize, mid: &[f32]) -> Result<Vec<f32>> {
     by_windows(model, windows, mid, &|pass, rows| layer::feed(model.context(pass, index), rows))
 }
 
 /// The inputs of a layer's router for the stream behind its attention.
-fn normed(model: &TrainModel<'_>, index: usize, mid: &[f32]) -> Result<Vec<f32>> {
+pub(super) fn normed(model: &TrainModel<'_>, index: usize, mid: &[f32]) -> Result<Vec<f32>> {
     let pass = Pass::new(model.files(), &[])?;
     layer::norm_for_ffn(model.context(&pass, index), mid)
 }

@@ -9,16 +9,17 @@ use tl_kernels::Pool;
 
 use super::batches::Batches;
 use super::error::TrainError;
+use super::focus::Focus;
 use super::history::{History, Point};
 use super::model::{LossOptions, LossScale, LossSums, TrainModel};
 use super::optim::{Optimizer, OptimizerOptions, Schedule, clip};
 use super::params::{Group, Kind, Params};
 use super::repair::{RouterLabels, RouterMethod, RouterRepair, repair_routers};
+use super::source::{Source, Teacher};
 use super::state;
 use super::windows::{LEAST_WINDOWS, fit_windows, split};
 use crate::adapt::{EwcOptions, EwcRegularizer, GrpoOptions, Practice, PromptRewards};
 use crate::error::Result;
-use crate::pair::ensure_pair;
 
 /// The settings of a run.
 #[derive(Clone, Debug)]
@@ -53,6 +54,10 @@ pub struct TrainOptions {
     pub ewc: Option<EwcOptions>,
     /// Rewards of sampled answers, on which steps are taken in place of the divergence, if there are any.
     pub grpo: Option<GrpoOptions>,
+    /// For recordings, how strongly the reward of an answer changes its loss, 0 to 1.
+    pub reward_scale: f32,
+    /// Experts that take larger steps, where some do.
+    pub focus: Option<Focus>,
 }
 
 impl Default for TrainOptions {
@@ -73,6 +78,8 @@ impl Default for TrainOptions {
             repair: None,
             ewc: None,
             grpo: None,
+            reward_scale: 0.0,
+            focus: None,
         }
     }
 }
@@ -102,7 +109,7 @@ pub struct StepReport {
 pub struct Trainer<'a> {
     /// The student with its trained weights.
     pub model: TrainModel<'a>,
-    teacher: TrainModel<'a>,
+    teacher: Teacher<'a>,
     optimizer: Optimizer,
     options: TrainOptions,
     pool: &'a Pool,
@@ -121,21 +128,15 @@ impl<'a> Trainer<'a> {
     /// # Errors
     /// Models that do not fit each other, no weights to train, weights that cannot be read, too few windows to hold one out where
     /// routers are to be repaired.
-    pub fn new(
-        [student, teacher]: [&'a ModelFiles; 2],
-        windows: Vec<Vec<u32>>,
-        options: TrainOptions,
-        pool: &'a Pool,
-    ) -> Result<Self> {
+    pub fn new(student: &'a ModelFiles, source: &Source<'a>, options: TrainOptions, pool: &'a Pool) -> Result<Self> {
         let model = TrainModel::new(student, &options.groups, pool)?;
-        ensure_pair(teacher, student)?;
+        let teacher = Teacher::new(source, student, options.reward_scale, pool)?;
         if model.weights.params.list().is_empty() && options.repair.is_none() {
             let names: Vec<&str> = options.groups.iter().map(|group| group.name()).collect();
             return Err(TrainError::NothingToTrain { groups: names.join(", ") }.into());
         }
         let optimizer = Optimizer::new(options.optimizer, &model.weights.params);
-        let teacher = TrainModel::new(teacher, &[], pool)?;
-        let [trained, held_out] = split(windows);
+        let [trained, held_out] = split(source.windows());
         if options.repair.is_some() && held_out.is_empty() {
             return Err(TrainError::NoHeldOut { windows: trained.len(), needed: LEAST_WINDOWS }.into());
         }
@@ -202,7 +203,7 @@ impl<'a> Trainer<'a> {
     pub fn measure(&self, windows: &[Vec<u32>]) -> Result<LossSums> {
         let mut sums = LossSums::default();
         for windows in windows.chunks(self.options.windows_at_a_time.max(1)) {
-            sums.add(&self.model.loss(windows, &mut self.teacher.targets(windows)?, self.options.loss)?);
+            sums.add(&self.model.loss(windows, &mut *self.teacher.targets(windows)?, self.options.loss)?);
         }
         Ok(sums)
     }
@@ -243,10 +244,10 @@ impl<'a> Trainer<'a> {
         let batch: Vec<Vec<u32>> = batches.of_step(step).into_iter().map(|i| self.windows[i].clone()).collect();
         self.model.weights.params.clear_gradients();
         let mut sums = LossSums::default();
-        let scale = LossScale::of(o.loss, &batch);
+        let scale = LossScale::of(o.loss, &batch).with_positions(o.loss, self.teacher.positions(&batch));
         for part in batch.chunks(o.windows_at_a_time.max(1)) {
             let mut targets = self.teacher.targets(part)?;
-            sums.add(&self.model.loss_and_gradients(part, &mut targets, scale)?);
+            sums.add(&self.model.loss_and_gradients(part, &mut *targets, scale)?);
         }
         let params = &mut self.model.weights.params;
         let ewc = self.protection.as_ref().map(|protection| protection.add_gradient(params));
@@ -306,7 +307,11 @@ impl<'a> Trainer<'a> {
             return Err(self.not_finite("the loss".to_owned(), None, state).into());
         }
         let gradient = clip(params, o.clip);
+        let before = o.focus.as_ref().map(|focus| focus.before(params));
         self.optimizer.step(self.pool, params, &|param| o.lr * share * rate_factor(param.group, param.kind));
+        if let (Some(focus), Some(before)) = (&o.focus, before) {
+            focus.lengthen(before, params);
+        }
         let broken = params.broken_value().map(|param| (format!("a value of {}", param.name), param.group));
         if let Some((what, group)) = broken {
             self.optimizer.steps = steps;
@@ -334,8 +339,13 @@ impl<'a> Trainer<'a> {
         let Some(method) = self.options.repair else { return Ok(None) };
         let kl_before = self.measure(&self.held_out)?.mean_kl();
         let fit = fit_windows(&self.windows);
-        let routers =
-            repair_routers(&mut self.model, &self.teacher, [&fit, &self.held_out], method, RouterLabels::Teacher)?;
+        let routers = repair_routers(
+            &mut self.model,
+            self.teacher.checkpoint()?,
+            [&fit, &self.held_out],
+            method,
+            RouterLabels::Teacher,
+        )?;
         let held_out_kl = [kl_before, self.measure(&self.held_out)?.mean_kl()];
         Ok(Some(RouterRepair { method, held_out_kl, routers }))
     }

@@ -12,11 +12,18 @@ const REPAIR_TOKENS: usize = 32 << 10;
 /// Least number of windows of which one is held out.
 pub(super) const LEAST_WINDOWS: usize = HELD_OUT_SHARE / 2 + 1;
 
+/// The windows of a run that are held out of its training.
+#[must_use]
+pub fn held_out_windows(windows: &[Vec<u32>]) -> Vec<Vec<u32>> {
+    let [_, held_out] = split(windows);
+    held_out
+}
+
 /// The windows that are trained on, and those that are held out.
-pub(super) fn split(windows: Vec<Vec<u32>>) -> [Vec<Vec<u32>>; 2] {
+pub(super) fn split(windows: &[Vec<u32>]) -> [Vec<Vec<u32>>; 2] {
     let (mut held_out, mut trained) = (Vec::new(), Vec::new());
     let every = HELD_OUT_SHARE.max(windows.len() / MAX_HELD_OUT);
-    for (i, window) in windows.into_iter().enumerate() {
+    for (i, window) in windows.iter().cloned().enumerate() {
         if i % every == every / 2 { held_out.push(window) } else { trained.push(window) }
     }
     held_out.truncate(MAX_HELD_OUT);

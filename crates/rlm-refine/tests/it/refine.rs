@@ -1,6 +1,8 @@
 //! Runs that refine a student: what they change, what survives a stop, what they refuse.
 
+mod lessons;
 mod protection;
+mod recordings;
 mod refusals;
 mod rewards;
 mod routers;

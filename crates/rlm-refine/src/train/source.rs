@@ -1,0 +1,138 @@
+//! The source that a student learns from: the computations of a teacher on texts, or its recordings.
+
+use std::path::Path;
+
+use moe_runtime::ModelFiles;
+use tl_kernels::Pool;
+
+use super::error::TrainError;
+use super::model::TrainModel;
+use super::recordings::Recordings;
+use super::targets::Targets;
+use crate::error::Result;
+use crate::pair::ensure_pair;
+use crate::ptq::Calibration;
+
+/// The source that a student learns from.
+#[derive(Clone, Copy, Debug)]
+pub enum Source<'a> {
+    /// A teacher's checkpoint, which predicts the windows of texts.
+    Texts {
+        /// The checkpoint of the teacher.
+        teacher: &'a ModelFiles,
+        /// The windows of the texts.
+        calibration: &'a Calibration,
+    },
+    /// The recorded answers of a teacher, whose checkpoint is not needed.
+    Recordings(&'a Recordings),
+}
+
+impl<'a> Source<'a> {
+    pub(super) fn windows(&self) -> &'a [Vec<u32>] {
+        match self {
+            Source::Texts { calibration, .. } => calibration.windows(),
+            Source::Recordings(recordings) => recordings.windows(),
+        }
+    }
+
+    /// The fingerprints of what is learned, for the metadata of the student.
+    pub(super) fn spans(&self) -> Vec<u64> {
+        match self {
+            Source::Texts { calibration, .. } => calibration.spans.clone(),
+            Source::Recordings(recordings) => recordings.spans(),
+        }
+    }
+
+    /// BLAKE3 of the windows, or of the artifact's inputs.
+    pub(super) fn blake3(&self) -> &'a str {
+        match self {
+            Source::Texts { calibration, .. } => &calibration.blake3,
+            Source::Recordings(recordings) => &recordings.key,
+        }
+    }
+
+    /// BLAKE3 of the suite whose answers are learned.
+    pub(super) fn suite(&self) -> Option<&'a str> {
+        match self {
+            Source::Texts { .. } => None,
+            Source::Recordings(recordings) => Some(&recordings.suite),
+        }
+    }
+
+    /// The teacher's checkpoint, for `what`, which reads its weights.
+    pub(super) fn checkpoint(&self, what: &'static str) -> Result<&'a ModelFiles, TrainError> {
+        match self {
+            Source::Texts { teacher, .. } => Ok(teacher),
+            Source::Recordings(_) => Err(TrainError::NoCheckpoint { what }),
+        }
+    }
+
+    /// Whether a file belongs to the teacher's checkpoint.
+    pub(super) fn holds(&self, path: &Path) -> bool {
+        matches!(self, Source::Texts { teacher, .. } if teacher.holds(path))
+    }
+
+    /// BLAKE3 of the teacher.
+    pub(super) fn identity(&self, progress: &mut dyn FnMut(u64, u64)) -> Result<String> {
+        match self {
+            Source::Texts { teacher, .. } => Ok(teacher.identity(progress)?),
+            Source::Recordings(recordings) => Ok(recordings.teacher().to_owned()),
+        }
+    }
+}
+
+/// The predictions that a student is trained towards.
+#[derive(Debug)]
+pub(super) enum Teacher<'a> {
+    Checkpoint(TrainModel<'a>),
+    Recordings {
+        recordings: &'a Recordings,
+        /// How strongly rewards change the loss.
+        reward_scale: f32,
+    },
+}
+
+impl<'a> Teacher<'a> {
+    /// The teacher of `student`.
+    ///
+    /// # Errors
+    /// A teacher that the student was not made of, weights that cannot be read.
+    pub(super) fn new(source: &Source<'a>, student: &ModelFiles, reward_scale: f32, pool: &'a Pool) -> Result<Self> {
+        match source {
+            Source::Texts { teacher, .. } => {
+                ensure_pair(teacher, student)?;
+                Ok(Teacher::Checkpoint(TrainModel::new(teacher, &[], pool)?))
+            }
+            Source::Recordings(recordings) => {
+                recordings.ensure_teaches(student)?;
+                Ok(Teacher::Recordings { recordings, reward_scale })
+            }
+        }
+    }
+
+    /// The predictions for windows.
+    pub(super) fn targets(&self, windows: &[Vec<u32>]) -> Result<Box<dyn Targets + '_>> {
+        match self {
+            Teacher::Checkpoint(model) => Ok(Box::new(model.targets(windows)?)),
+            Teacher::Recordings { recordings, reward_scale } => {
+                Ok(Box::new(recordings.targets(windows, *reward_scale)))
+            }
+        }
+    }
+
+    /// Positions of windows that have a prediction.
+    pub(super) fn positions(&self, windows: &[Vec<u32>]) -> usize {
+        match self {
+            Teacher::Checkpoint(_) => windows.iter().map(Vec::len).sum(),
+            Teacher::Recordings { recordings, .. } => recordings.positions(windows),
+        }
+    }
+
+    /// The model itself, where its weights are there.
+    pub(super) fn checkpoint(&self) -> Result<&TrainModel<'a>, TrainError> {
+        match self {
+            Teacher::Checkpoint(model) => Ok(model),
+            Teacher::Recordings { .. } => Err(TrainError::NoCheckpoint { what: "a repair of routers" }),
+        }
+    }
+}
