@@ -346,7 +346,7 @@ fn markdown_keeps_its_tables_whole() {
         }
     }
     assert!(text.contains("1-3, 9"), "misrouted tokens are listed");
-    assert!(text.contains("Remedy: router repair on the misrouted positions"));
+    assert!(text.contains("Remedy: router repair: routers are fitted"));
 }
 
 /// Every element that is opened is closed, in order; quotes in tags are closed.

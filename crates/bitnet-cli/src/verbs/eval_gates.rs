@@ -6,17 +6,21 @@ mod model;
 mod options;
 mod part;
 mod print;
+mod repair;
 mod stamp;
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow};
 use behavior_eval::records::trace::trace_file_name;
-use behavior_eval::report::{self, Baseline};
+use behavior_eval::report::{self, Baseline, GateReport};
 use behavior_eval::run::GateRun;
 use behavior_eval::suite::Suite;
 use gguf_bitnet::link_target;
+use rlm_refine::lessons::MemoryDistiller;
 use rlm_refine::measure::subject_info;
+use rlm_refine::policy::PolicyStore;
+use rlm_refine::train::taught_suites;
 
 use crate::exit::GateFailed;
 use crate::{load, output};
@@ -46,6 +50,8 @@ pub(crate) fn execute(args: Args) -> Result<()> {
         stamp::check(&student.files)?;
     }
     let teacher = IdentifiedModel::open(&args.teacher, "reading the teacher", args.zero.allow_zero)?;
+    repair::check(&args, &student, &teacher)?;
+    refuse_taught(&student, &suite)?;
     let suite_name = args.suite.file_stem().map_or_else(|| "suite".into(), |name| name.to_string_lossy().into_owned());
     let info = subject_info(&student.files, student.id.clone())?;
     let folder = link_target(&args.report.clone().unwrap_or_else(|| default_folder(&info.name, &suite_name)))?;
@@ -55,21 +61,12 @@ pub(crate) fn execute(args: Args) -> Result<()> {
         let task = Task { args: &args, shard, part, suite: &suite, suite_name: &suite_name };
         return part::write(&task, run, [&teacher, &student]);
     }
-    let run = if args.filter_failing {
-        let last = read_report(&folder.join("report.json"))?;
-        if last.suite() != suite.identity() {
-            return Err(anyhow!(
-                "{} is about another suite: name its folder with --report",
-                folder.join("report.json").display()
-            ));
-        }
-        let failing = last.failing_prompts();
-        if failing.is_empty() {
-            return output::line("The last report has no failing prompt: there is nothing to run again.");
-        }
-        run.only(&failing)?
-    } else {
-        run
+    let run = match args.filter_failing {
+        false => run,
+        true => match of_failing(run, &folder, &suite)? {
+            Some(run) => run,
+            None => return output::line("The last report has no failing prompt: there is nothing to run again."),
+        },
     };
     if let Some(baseline) = &baseline {
         baseline.check(suite.identity(), &teacher.id, &run.settings())?;
@@ -83,11 +80,27 @@ pub(crate) fn execute(args: Args) -> Result<()> {
         let _ = print::checks(&checks, suite.prompts().len(), args.json);
         return Err(GateFailed.into());
     }
-    let mut report = measured.report(&args, &run, &suite_name)?;
-    if let Some(baseline) = &baseline {
-        report.set_baseline(baseline.compare(&report)?);
+    let judge = |measured: &Measured, before: Option<(&GateReport, Vec<String>)>, folder: &Path| {
+        let mut report = measured.report(&args, &run, &suite_name)?;
+        if let Some((before, steps)) = before {
+            report.set_repaired(before, steps);
+        }
+        if let Some(baseline) = &baseline {
+            report.set_baseline(baseline.compare(&report)?);
+        }
+        report::write_files(&mut report, folder)?;
+        keep_lessons(&args, &teacher.id, &report)?;
+        anyhow::Ok(report)
+    };
+    let (mut report, mut measured) = (judge(&measured, None, &folder)?, measured);
+    if let Some((model, steps)) = repair::repaired(&args, &suite, &report, [&student, &teacher])? {
+        if !args.json {
+            print::report(&report, false)?;
+        }
+        let again = Measured::new(&args, &run, &teacher, &model)?;
+        report = judge(&again, Some((&report, steps)), &folder.join("repaired"))?;
+        std::mem::replace(&mut measured, again).student.discard()?;
     }
-    report::write_files(&mut report, &folder)?;
     let printed = print::report(&report, args.json);
     if args.stamp {
         stamp::write(&report, student.files)?;
@@ -96,6 +109,40 @@ pub(crate) fn execute(args: Args) -> Result<()> {
     measured.student.discard()?;
     // A failed gate decides the exit code, even where standard output was closed.
     if report.passed() { printed } else { Err(GateFailed.into()) }
+}
+
+/// The run on the prompts that failed in the last report in `folder`; `None` where all passed.
+fn of_failing<'a>(run: GateRun<'a>, folder: &Path, suite: &Suite) -> Result<Option<GateRun<'a>>> {
+    let path = folder.join("report.json");
+    let last = read_report(&path)?;
+    if last.suite() != suite.identity() {
+        return Err(anyhow!("{} is about another suite: name its folder with --report", path.display()));
+    }
+    match last.failing_prompts() {
+        failing if failing.is_empty() => Ok(None),
+        failing => Ok(Some(run.only(&failing)?)),
+    }
+}
+
+/// Adds what a report teaches to the store of lessons, if one is named.
+fn keep_lessons(args: &Args, teacher: &str, report: &GateReport) -> Result<()> {
+    let Some(path) = &args.lessons else { return Ok(()) };
+    let store = PolicyStore::open(path)?;
+    let mut distiller = MemoryDistiller::new(store.lessons()?.remove(teacher).unwrap_or_default());
+    distiller.add_gates(report);
+    Ok(store.append_lessons(teacher, &distiller.into_lessons())?)
+}
+
+/// Refuses a student that was taught the teacher's answers to this suite: it would be judged on what it learned.
+fn refuse_taught(student: &IdentifiedModel, suite: &Suite) -> Result<()> {
+    let Some(file) = student.files.gguf() else { return Ok(()) };
+    match taught_suites(file.metadata())?.iter().any(|taught| taught == suite.identity()) {
+        false => Ok(()),
+        true => Err(anyhow!(
+            "{} was taught the answers of its teacher to this suite (`refine --artifact`): judge it on another suite",
+            student.files.path().display()
+        )),
+    }
 }
 
 /// `eval/reports/STUDENT_SUITE`, made of characters that every file system takes.

@@ -62,7 +62,7 @@ pub(super) fn run(args: &TrainingArgs, mut options: TrainOptions) -> Result<()> 
             let run = keep::Run { store, teacher: &teacher, known, report: &report, settings: &settings };
             let (models, held_out) = match &taught {
                 Taught::Texts { teacher, calibration } => {
-                    (Some([&refined, teacher]), held_out_windows(calibration.windows()))
+                    (Some([&refined, &**teacher]), held_out_windows(calibration.windows()))
                 }
                 Taught::Recordings(_) => (None, Vec::new()),
             };
@@ -95,7 +95,7 @@ pub(super) fn run(args: &TrainingArgs, mut options: TrainOptions) -> Result<()> 
 
 /// The source that the student learns from.
 enum Taught {
-    Texts { teacher: ModelFiles, calibration: Calibration },
+    Texts { teacher: Box<ModelFiles>, calibration: Calibration },
     Recordings(Recordings),
 }
 
@@ -106,7 +106,7 @@ impl Taught {
             return Ok(Taught::Recordings(Recordings::read(&artifact, &RefusalSignals::default())?));
         }
         // The options demand one of both.
-        let teacher = load::open(args.teacher.as_deref().unwrap_or_default())?;
+        let teacher = Box::new(load::open(args.teacher.as_deref().unwrap_or_default())?);
         Ok(Taught::Texts { teacher, calibration: args.windows(student, pool)? })
     }
 

@@ -159,12 +159,66 @@ fn a_student_is_stamped_and_stays_the_same_model() {
     let failures = json["failures"].as_array().unwrap();
     assert!(!failures.is_empty());
     for failure in failures {
-        let remedy = format!("remedy: {} (not part of this version)", failure["remedy"].as_str().unwrap());
+        let remedy = format!("remedy: {} (--repair FILE runs it)", failure["remedy"].as_str().unwrap());
         assert!(strict.stdout.contains(&remedy), "{remedy}: {}", strict.stdout);
     }
     assert!(bitnet(["inspect", text(&path)]).done().contains("gates: NO-SHIP on few (8 prompts, strict)"));
     assert_eq!(identity(&path), before);
     assert_eq!(listing(dir.path()), ["eval", "few.corpus.jsonl", "few.jsonl", "student.gguf"]);
+}
+
+#[test]
+fn a_student_that_fails_is_repaired_under_another_name_and_judged_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("student.gguf");
+    fs::copy(student(), &path).unwrap();
+    let prose = fs::read_to_string(fixtures::path("texts/calibration.txt")).unwrap();
+    let prose = prose.chars().take(16_000).collect::<String>();
+    fs::write(dir.path().join("prose.txt"), prose).unwrap();
+    let chats = fs::read_to_string(fixtures::path("texts/calibration-chat.jsonl")).unwrap();
+    let chats = chats.lines().take(20).collect::<Vec<_>>().join("\n");
+    fs::write(dir.path().join("chats.jsonl"), chats).unwrap();
+    let texts = ["--calibration", "prose.txt", "--calibration", "chats.jsonl", "--repair-tokens", "2048"];
+    let repair = |out: &str, threshold: &str| {
+        let more = ["--no-router-inputs", "--json", "--repair", out, "--threshold", threshold];
+        let ended = gates(dir.path(), "student.gguf", &[&LAX[..], &texts, &more].concat());
+        let json: Value = serde_json::from_str(&ended.stdout).unwrap_or_else(|_| panic!("{}", ended.stderr));
+        (ended.code, json)
+    };
+    let routing = |json: &Value, when: &str| json["repaired"]["gates"][0][when]["value"].as_f64().unwrap();
+
+    // No student agrees with its teacher everywhere: the repair helps, and the verdict stays.
+    let (code, json) = repair("routed.gguf", "routing_agreement=1");
+    assert_eq!((code, json["verdict"].as_str()), (Some(3), Some("NO-SHIP")));
+    assert_eq!(json["repaired"]["steps"], serde_json::json!(["routers fitted to the teacher's choices"]));
+    assert_eq!((&json["repaired"]["name"], &json["student"]["name"]), (&"student".into(), &"routed".into()));
+    let [before, after] = [routing(&json, "before"), routing(&json, "after")];
+    assert!(after > before && json["student"]["gates"][0]["figure"]["value"] == after, "{before} {after}");
+    assert_eq!(json["repaired"]["identity"], bitnet(["verify", text(&path), "--json"]).json()["identity"]);
+
+    // Between both figures, the repaired student ships.
+    let (code, json) = repair("routed.gguf", &format!("routing_agreement={}", (before + after) / 2.0));
+    assert_eq!((code, json["verdict"].as_str()), (Some(0), Some("SHIP")));
+    assert_eq!([routing(&json, "before"), routing(&json, "after")], [before, after], "the same repair");
+    let folder = dir.path().join("eval/reports/student_few");
+    let report =
+        |name: &str| -> Value { serde_json::from_str(&fs::read_to_string(folder.join(name)).unwrap()).unwrap() };
+    assert_eq!(report("report.json")["verdict"], "NO-SHIP");
+    assert_eq!(report("repaired/report.json")["verdict"], "SHIP");
+    let page = fs::read_to_string(folder.join("repaired/report.md")).unwrap();
+    assert!(page.contains("Before the repair"), "{page}");
+
+    // Answers are repaired by training. A student that passes is not repaired.
+    let (_, json) = repair("trained.gguf", "citation_precision=1");
+    let steps = json["repaired"]["steps"].as_array().unwrap();
+    assert_eq!(steps.len(), 1, "{steps:?}");
+    assert!(steps[0].as_str().unwrap().starts_with("trained towards the teacher on "), "{steps:?}");
+    let (code, json) = repair("needless.gguf", "must_answer=0");
+    assert!(code == Some(0) && json.get("repaired").is_none() && !dir.path().join("needless.gguf").exists());
+    assert!(fs::read(&path).unwrap() == fs::read(student()).unwrap(), "the student itself stays as it is");
+
+    let onto = gates(dir.path(), "student.gguf", &[&texts[..], &["--repair", "student.gguf"]].concat());
+    assert!(onto.usage().contains("choose another name"));
 }
 
 #[test]
@@ -180,7 +234,11 @@ fn runs_that_cannot_decide_are_refused_with_the_reason() {
         assert!(wrong(&["--label-threshold", value]).usage().contains("is no label threshold"), "{value}");
     }
     assert!(wrong(&["--label-threshold", "fragility"]).usage().contains("SIGNAL=VALUE"));
-    assert!(wrong(&["--repair"]).usage().contains("--repair"), "nothing pretends to repair");
+    assert!(wrong(&["--repair", "out.gguf"]).usage().contains("--calibration"));
+    assert!(wrong(&["--calibration", "text.txt"]).usage().contains("--repair"));
+    let texts = fixtures::path("texts/calibration.txt");
+    let folder = wrong(&["--repair", "out.gguf", "--calibration", text(&texts)]);
+    assert!(folder.usage().contains("--repair writes a student of one GGUF file"));
     let stamp = wrong(&["--stamp"]);
     assert_eq!(stamp.code, Some(2), "a folder takes no stamp");
     assert!(stamp.stderr.contains("--stamp writes into a GGUF file"), "{}", stamp.stderr);

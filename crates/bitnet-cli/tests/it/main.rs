@@ -15,6 +15,7 @@ mod embed;
 mod files;
 mod gates;
 mod integrity;
+mod lessons;
 mod low_bits;
 mod places;
 mod prompt_cache;

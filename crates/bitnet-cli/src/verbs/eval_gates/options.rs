@@ -6,10 +6,14 @@ use behavior_eval::gates::{BehavioralGate, GateError, GateThresholds};
 use clap::ValueEnum;
 use clap::builder::NonEmptyStringValueParser;
 
-use crate::args::{self, Act, AdapterArgs, AllowZero, Kv, ShardArgs, Threads, fraction, path_not_stream, whole};
+use crate::args::{
+    self, Act, AdapterArgs, AllowZero, Kv, MODEL_OUT, ShardArgs, Threads, fraction, path_not_stream, whole,
+};
 
 const PARTS: &str = "suite and corpus are two files, so neither is read from standard input: write the name of a file";
 const FOLDER: &str = "it is a folder of several files: write its name; --json prints the report to standard output";
+
+const STORE: &str = "a store is read at several places: write the name of a file";
 
 /// The precision of the teacher, which is the reference.
 pub(super) const TEACHER: (Act, Kv) = (Act::F32, Kv::F32);
@@ -96,6 +100,11 @@ pub(crate) struct Args {
     pub(super) kv: Kv,
     #[command(flatten)]
     pub(super) adapters: AdapterArgs,
+    #[command(flatten)]
+    pub(super) repair: RepairArgs,
+    /// Keep what the verdict teaches about the student in this store, which `bitnet lessons` shows
+    #[arg(long, value_name = "FILE", value_parser = path_not_stream(STORE), conflicts_with_all = ["filter_failing", "shard"])]
+    pub(super) lessons: Option<PathBuf>,
     /// Print the report as JSON
     #[arg(long, conflicts_with = "shard")]
     pub(super) json: bool,
@@ -108,6 +117,21 @@ pub(crate) struct Args {
     pub(super) zero: AllowZero,
     #[command(flatten)]
     pub(super) threads: Threads,
+}
+
+/// The repair of a student that fails.
+#[derive(clap::Args)]
+pub(super) struct RepairArgs {
+    /// Where a gate fails, write a repaired student to this GGUF, which is replaced if it exists, and judge it; the
+    /// student itself stays as it is
+    #[arg(long, value_name = "FILE", requires = "calibration", conflicts_with_all = ["filter_failing", "stamp", "adapters", "shard"], value_parser = path_not_stream(MODEL_OUT))]
+    pub(super) repair: Option<PathBuf>,
+    /// A text to repair on: plain, or one JSON object with `messages` per line
+    #[arg(long, value_name = "FILE", requires = "repair", value_parser = NonEmptyStringValueParser::new())]
+    pub(super) calibration: Vec<String>,
+    /// Tokens that a repair of citations or refusals trains on
+    #[arg(long, value_name = "N", default_value_t = 65_536, value_parser = whole::<usize>(1..=u64::MAX), requires = "repair")]
+    pub(super) repair_tokens: usize,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use behavior_eval::gates::Outcome;
-use behavior_eval::report::{GateReport, PromptReport};
+use behavior_eval::report::{GateReport, PromptReport, Repaired};
 use behavior_eval::stats::Figure;
 use comfy_table::Table;
 use serde_json::json;
@@ -34,7 +34,11 @@ pub(super) fn report(report: &GateReport, as_json: bool) -> Result<()> {
             ))?;
             output::line(format_args!("        {}", one_line(&prompt.response)))?;
         }
-        output::line(format_args!("    remedy: {} (not part of this version)", failure.remedy))?;
+        output::line(format_args!("    remedy: {} (--repair FILE runs it)", failure.remedy))?;
+    }
+    if let Some(repaired) = &report.repaired {
+        output::line(format_args!("before the repair, {}:", output::name(&repaired.name)))?;
+        output::line(before_and_behind(repaired))?;
     }
     if let Some(baseline) = &report.baseline {
         let figures = baseline.figures.iter().filter_map(|f| Some(format!("{} {:+.4}", f.gate, f.change?)));
@@ -57,6 +61,19 @@ pub(super) fn report(report: &GateReport, as_json: bool) -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn before_and_behind(repaired: &Repaired) -> Table {
+    let mut table = output::table(["gate", "before", "", "behind", ""], 5);
+    let word = |passed: bool| if passed { "pass" } else { "FAIL" }.to_owned();
+    let value =
+        |figure: &Option<Figure>| figure.as_ref().map_or_else(|| "none".to_owned(), |f| format!("{:.4}", f.value));
+    for gate in &repaired.gates {
+        let [before, after] = [value(&gate.before), value(&gate.after)];
+        let name = gate.gate.name().to_owned();
+        table.add_row([name, before, word(gate.passed_before), after, word(gate.passes_after)]);
+    }
+    table
 }
 
 fn gates(report: &GateReport) -> Table {
