@@ -9,6 +9,7 @@ mod bitnet;
 mod cross;
 mod fuzz;
 mod outcome;
+mod package;
 mod pipeline;
 mod prove;
 mod record;
@@ -54,6 +55,8 @@ enum Verb {
     /// Run one heavy demonstration and record its figures below benches/record.
     Prove(prove::Args),
     Suite(suite::Args),
+    /// Pack the crates, and build and run the examples of their READMEs on the archives, outside of this repository.
+    Package(package::Args),
     /// The same as `bitnet quantize`.
     #[command(disable_help_flag = true)]
     Quantize(Forwarded),
@@ -93,6 +96,7 @@ fn main() -> ExitCode {
         Verb::Bench(args) => bench::run(&args),
         Verb::Prove(args) => prove::run(&args),
         Verb::Suite(args) => suite::run(&args),
+        Verb::Package(args) => package::run(&args),
         Verb::Quantize(rest) => bitnet::forward("quantize", &rest.args),
         Verb::Refine(rest) => bitnet::forward("refine", &rest.args),
         Verb::Distill(rest) => bitnet::forward("distill", &rest.args),

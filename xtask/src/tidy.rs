@@ -10,9 +10,11 @@ mod files;
 mod findings;
 mod fixtures;
 mod graph;
+mod licences;
 mod outline;
 mod paths;
 mod prose;
+mod public;
 mod tokens;
 
 use std::path::{Path, PathBuf};
@@ -29,6 +31,9 @@ pub(crate) struct Args {
     /// Only print the module graph of each crate: files, circles and the fullest folder
     #[arg(long)]
     graph: bool,
+    /// Write the list of public items, docs/public-items.txt, in place of checking it
+    #[arg(long)]
+    list_public: bool,
 }
 
 pub(crate) fn run(args: &Args) -> Outcome {
@@ -37,6 +42,12 @@ pub(crate) fn run(args: &Args) -> Outcome {
         for line in Crate::all(&files)?.iter().flat_map(Crate::summary) {
             repo::say(&line);
         }
+        return Ok(());
+    }
+    if args.list_public {
+        let list = repo::root().join(public::FILE);
+        std::fs::write(&list, public::listing(&public_items(&Crate::all(&files)?)))?;
+        repo::say(&format!("{} is written", list.display()));
         return Ok(());
     }
     let findings = check(&files)?;
@@ -57,6 +68,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
 fn check(all: &[PathBuf]) -> Outcome<Findings> {
     let mut findings = Findings::default();
     edges::check(&mut findings)?;
+    licences::check(&mut findings)?;
     for path in all {
         let name = path.strip_prefix(repo::root())?.to_string_lossy().replace('\\', "/");
         if let Some(text) = files::read_text(path) {
@@ -69,11 +81,22 @@ fn check(all: &[PathBuf]) -> Outcome<Findings> {
             }
         }
     }
-    for one in Crate::all(all)? {
+    let crates = Crate::all(all)?;
+    for one in &crates {
         one.check(&mut findings);
+    }
+    let listed = std::fs::read_to_string(repo::root().join(public::FILE)).unwrap_or_default();
+    for difference in public::differences(&listed, &public_items(&crates)) {
+        findings.problem(difference);
     }
     fixtures::check(all, &mut findings)?;
     Ok(findings)
+}
+
+fn public_items(crates: &[Crate]) -> Vec<String> {
+    let mut items: Vec<String> = crates.iter().flat_map(Crate::public_items).collect();
+    items.sort();
+    items
 }
 
 /// Every file of the repository that is source: not below `target*`, hidden folders (but `.ci` and `.cargo`) or job folders.

@@ -37,3 +37,8 @@ pub use store::{
     require_space, sync_dir, write_atomic,
 };
 pub use text::{NotText, with_line_feeds, without_mark};
+
+/// The examples of the README, as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadmeExamples;

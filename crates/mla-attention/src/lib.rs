@@ -39,3 +39,8 @@ pub use mla::{MlaAttention, MlaConfig, MlaWeights, QueryProjection};
 pub use project::{AttentionAdapter, Projector};
 pub use rope::{Rope, RopeStyle};
 pub use segments::{Segment, Segments, Sequences};
+
+/// The examples of the README, as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadmeExamples;

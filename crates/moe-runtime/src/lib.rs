@@ -108,3 +108,8 @@ pub use text::output::{
 };
 pub use text::prompt::ChatPrompt;
 pub use text::tokenizer::{ControlTokens, SpecialIds, TextStream, Tokenizer};
+
+/// The examples of the README, as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadmeExamples;

@@ -37,3 +37,8 @@ mod fnv;
 
 #[cfg(feature = "std")]
 pub use error::{Error, Result};
+
+/// The examples of the README, as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadmeExamples;

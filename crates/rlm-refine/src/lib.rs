@@ -41,3 +41,8 @@ pub use precision::{Candidate, ClassCandidates, PrecisionOptions, PrecisionTable
 pub use quantize::{Method, OnProgress, QuantizeOptions, QuantizeReport, Quantizer, Stage, TypeReport};
 pub use recipe::{Assignment, Override, Preset, Reason, Recipe, RecipeError, Ternary};
 pub use student::{PlannedTensor, StudentPlan};
+
+/// The examples of the README, as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadmeExamples;

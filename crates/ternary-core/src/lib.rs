@@ -59,3 +59,8 @@ pub use metrics::{ErrorMetrics, ErrorSums};
 pub use packing::Packing;
 pub use quantize::{Rounding, quantize_block, quantize_row, stored_scale};
 pub use tensor::{Scales, TernaryTensor};
+
+/// The examples of the README, as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadmeExamples;

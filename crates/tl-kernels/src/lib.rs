@@ -62,3 +62,8 @@ pub use matmul::{
 pub use memory::Arena;
 pub use pool::{ColumnBlock, Grid, Pool};
 pub use select::{KernelRegistry, KernelSelected, KernelSelector, Reason, SelectorOptions, TrialMemory, selftest};
+
+/// The examples of the README, as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadmeExamples;

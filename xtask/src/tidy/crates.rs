@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::doors::{SecondPath, second_paths};
 use super::findings::Findings;
 use super::graph::{Graph, Sources, graph};
+use super::public;
 use super::tokens::{Kind, tokens};
 use crate::outcome::Outcome;
 use crate::repo;
@@ -63,6 +64,12 @@ impl Crate {
         for name in unused(&self.manifest, self.sources.values().map(String::as_str)) {
             findings.problem(format!("{folder}/Cargo.toml: nothing uses {name}: remove it"));
         }
+    }
+
+    /// The public items of the library, where it is one for users.
+    pub(super) fn public_items(&self) -> Vec<String> {
+        let name = self.folder.strip_prefix("crates/");
+        name.map_or_else(Vec::new, |name| public::items(name, &self.sources))
     }
 
     /// Files, largest folder and circles, one line per target.

@@ -18,6 +18,8 @@ pub(super) struct Scope {
     pub(super) modules: Vec<ModuleDeclaration>,
     pub(super) imports: Vec<Import>,
     pub(super) items: BTreeSet<String>,
+    /// Items that are `pub` without a restriction.
+    pub(super) public_items: BTreeSet<String>,
     /// The items that `macro_rules!` defines.
     pub(super) macro_rules: BTreeSet<String>,
     /// Macros that `#[macro_export]` moves to the crate root.
@@ -229,6 +231,16 @@ impl<'a> Reader<'a> {
         if is_pub { Visibility::Restricted } else { Visibility::Private }
     }
 
+    /// Whether the item whose keyword stands at `at` is `pub`; `const`, `unsafe` and the like may stand between.
+    fn is_public(&self, mut at: usize) -> bool {
+        while let Some(Kind::Name("const" | "unsafe" | "async" | "extern")) =
+            at.checked_sub(1).and_then(|at| self.kind(at))
+        {
+            at -= 1;
+        }
+        self.visibility(at) == Visibility::Public
+    }
+
     fn module(&mut self) {
         let name = self.name(self.at + 1).unwrap_or_default().to_owned();
         let line = self.line();
@@ -322,6 +334,9 @@ impl<'a> Reader<'a> {
                 && !is_parameter
             {
                 let name = name.to_owned();
+                if self.is_public(self.at) {
+                    self.scope().public_items.insert(name.clone());
+                }
                 self.scope().items.insert(name);
                 self.at = next + 1;
                 return;
