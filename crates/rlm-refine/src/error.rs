@@ -39,7 +39,7 @@ pub enum Error {
     Train(#[from] TrainError),
     /// A recording of a teacher cannot be read.
     #[error(transparent)]
-    Evaluation(#[from] behavior_eval::Error),
+    Evaluation(Box<behavior_eval::Error>),
     /// Teacher and student are no pair.
     #[error(
         "teacher and student differ in {what}: {teacher} and {student}; name the teacher that the student was made of"
@@ -83,6 +83,12 @@ pub enum Error {
     /// The operating system refused an operation on a file.
     #[error("cannot {action} {path}: {source}")]
     Io { action: &'static str, path: String, source: std::io::Error },
+}
+
+impl From<behavior_eval::Error> for Error {
+    fn from(error: behavior_eval::Error) -> Self {
+        Error::Evaluation(Box::new(error))
+    }
 }
 
 impl Error {

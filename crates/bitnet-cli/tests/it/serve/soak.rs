@@ -193,7 +193,11 @@ fn requests_that_end_badly_leave_nothing_behind() {
     assert!(fds_now <= fds + 2, "{fds} descriptors grew to {fds_now}");
     assert!(bytes_now <= bytes + GROWTH_BYTES, "the peak grew from {bytes} to {bytes_now} bytes");
     assert!(metric_of(&server, "bitnet_answer_total{finish=\"cancelled\"}") > 0.0);
-    assert_eq!(metric_of(&server, "bitnet_connections"), 1.0, "the one that asks");
+    // The connection that asks is the only one; that of an earlier question may take a moment to close.
+    let begun = Instant::now();
+    while metric_of(&server, "bitnet_connections") != 1.0 {
+        assert!(begun.elapsed() < Duration::from_secs(60), "connections stay open");
+    }
     // Every slot still answers.
     let held = metric_of(&server, "bitnet_slot_tokens");
     assert!(held <= 8.0 * 1024.0, "{held}");
