@@ -187,8 +187,8 @@ impl Session {
     /// follow.
     ///
     /// # Errors
-    /// [`SessionError::ContextFull`] when the prompt alone is too long, and every failure of [`Session::step`] and
-    /// [`Sampler::sample`].
+    /// [`SessionError::ContextFull`](super::error::SessionError::ContextFull) when the prompt alone is too long, and every
+    /// failure of [`Session::step`] and [`Sampler::sample`].
     pub fn generate<T: Taps>(
         &mut self,
         prompt: &[u32],
