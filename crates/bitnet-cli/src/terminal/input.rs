@@ -119,7 +119,7 @@ mod tests {
     use std::os::fd::OwnedFd;
     use std::panic::{AssertUnwindSafe, catch_unwind};
 
-    use rustix::fs::{Mode, OFlags};
+    use rustix::fs::{Mode, OFlags, fcntl_getfl};
     use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
     use rustix::termios::{LocalModes, tcgetattr};
 
@@ -132,6 +132,16 @@ mod tests {
         unlockpt(&ours).unwrap();
         let name = ptsname(&ours, Vec::new()).unwrap();
         [ours, rustix::fs::open(name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).unwrap()]
+    }
+
+    /// A line that Ctrl-C discards between `poll` and `read` must not make the reader wait, and the shell's own
+    /// standard input must keep its flags.
+    #[test]
+    fn reading_never_waits_and_the_shell_keeps_its_flags() {
+        let [_ours, theirs] = terminal();
+        let input = Input::over(theirs.try_clone().unwrap(), false).unwrap();
+        assert!(fcntl_getfl(input.modes.terminal()).unwrap().contains(OFlags::NONBLOCK));
+        assert!(!fcntl_getfl(&theirs).unwrap().contains(OFlags::NONBLOCK));
     }
 
     #[test]

@@ -10,8 +10,8 @@ use crate::pty::Terminal;
 const INTERRUPT: &str = "\x03";
 const END: &str = "\x04";
 const QUESTION: &str = "What is the capital of gilded inlet?";
-/// An answer that goes on until the context is full.
-const ENDLESS: [&str; 6] = ["-n", "100000", "--temp", "5", "--top-p", "1"];
+/// An answer that goes on until the context is full: the grammar forbids an earlier end.
+const ENDLESS: [&str; 6] = ["-n", "100000", "--temp", "5", "--json", r#"{"type":"string","minLength":1000000}"#];
 const LONG_QUESTION: &str = "And one more long question about it, please?";
 /// A context for that question and no second one.
 const FULL: [&str; 4] = ["-n", "40", "-c", "40"];

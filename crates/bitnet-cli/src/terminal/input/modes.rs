@@ -5,9 +5,10 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Mode, OFlags};
 use rustix::termios::{
     InputModes, LocalModes, OptionalActions, QueueSelector, SpecialCodeIndex, Termios, tcflush, tcgetattr,
-    tcgetwinsize, tcsetattr,
+    tcgetwinsize, tcsetattr, ttyname,
 };
 
 use crate::terminal::view::Size;
@@ -28,9 +29,21 @@ pub(super) struct Modes {
     entered: Mutex<bool>,
 }
 
+/// The same terminal, opened once more so that reading it never waits; `terminal` where it cannot be opened.
+///
+/// Where the system edits the lines, Ctrl-C discards a line that `poll` has just reported. A `read` that waited for the
+/// next line would keep the signal from being taken. The flag belongs to the open file, and the shell shares that of
+/// standard input, so the flag is not set there.
+fn without_waiting(terminal: OwnedFd) -> OwnedFd {
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let opened = ttyname(&terminal, Vec::new()).and_then(|name| rustix::fs::open(name, flags, Mode::empty()));
+    opened.unwrap_or(terminal)
+}
+
 impl Modes {
     /// Remembers the modes of `terminal`. `draws`: whether the chat edits its lines itself.
     pub(super) fn new(terminal: OwnedFd, draws: bool) -> Modes {
+        let terminal = without_waiting(terminal);
         let before = tcgetattr(&terminal).ok();
         Modes { terminal, draws: draws && before.is_some(), before, entered: Mutex::new(false) }
     }
