@@ -6,7 +6,6 @@ use std::sync::mpsc::Sender;
 
 use serde_json::{Value, json};
 
-use super::error::BatchError;
 use crate::sessions::generate::StopReason;
 use crate::sessions::scheduler::JobEvent;
 use crate::text::output::{AnswerReader, Output, ToolCall};
@@ -116,14 +115,4 @@ impl Finished {
 
 fn call(call: &ToolCall) -> Value {
     json!({ "type": "function", "function": { "name": call.name, "arguments": call.arguments } })
-}
-
-/// The line of a request that has no answer.
-pub(super) fn error_line(id: Option<&Value>, number: usize, message: &str) -> Value {
-    json!({ "id": id, "error": { "line": number, "message": message } })
-}
-
-/// As [`error_line`], for a typed reason.
-pub(super) fn refused(id: Option<&Value>, number: usize, error: &BatchError) -> Value {
-    error_line(id, number, &error.to_string())
 }

@@ -5,9 +5,9 @@ use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
 use mla_attention::CacheType;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::answer::{Collector, Reply, error_line, refused};
+use super::answer::{Collector, Reply};
 use super::error::BatchError;
 use super::request::BatchRequest;
 use crate::adapters::set::AdapterSet;
@@ -53,6 +53,13 @@ pub struct BatchAnswer {
     pub line: Value,
     /// The reason why there is no answer.
     pub error: Option<String>,
+}
+
+impl BatchAnswer {
+    fn unanswered(id: Option<&Value>, line: &BatchLine<'_>, reason: String) -> BatchAnswer {
+        let line = json!({ "id": id, "error": { "line": line.number, "message": reason } });
+        BatchAnswer { line, error: Some(reason) }
+    }
 }
 
 /// Answers lines of JSON with one model.
@@ -132,28 +139,22 @@ impl BatchRunner {
             let submitted = request
                 .and_then(|request| self.ready(request))
                 .map(|ready| self.submit((place, ready), to.clone(), now()));
-            done.push(submitted.err().map(|error| {
-                let line = refused(id.as_ref(), line.number, &error);
-                BatchAnswer { line, error: Some(error.to_string()) }
-            }));
+            done.push(submitted.err().map(|error| BatchAnswer::unanswered(id.as_ref(), line, error.to_string())));
             ids.push(id);
         }
         while self.scheduler.advance(now()).is_some() {}
         for (place, answer) in answers.try_iter() {
-            let (id, number) = (ids[place].as_ref(), lines[place].number);
+            let id = ids[place].as_ref();
             done[place] = Some(match answer {
                 Ok(finished) => BatchAnswer { line: finished.line(id), error: None },
-                Err(reason) => BatchAnswer { line: error_line(id, number, &reason), error: Some(reason) },
+                Err(reason) => BatchAnswer::unanswered(id, &lines[place], reason),
             });
         }
-        let lost = "the engine gave no answer to this line: please report it";
-        let or_lost = |(place, answer): (usize, Option<BatchAnswer>)| {
-            answer.unwrap_or_else(|| BatchAnswer {
-                line: error_line(ids[place].as_ref(), lines[place].number, lost),
-                error: Some(lost.to_owned()),
-            })
-        };
-        done.into_iter().enumerate().map(or_lost).collect()
+        let lost = || "the engine gave no answer to this line: please report it".to_owned();
+        let asked = done.into_iter().zip(lines.iter().zip(&ids));
+        asked
+            .map(|(done, (line, id))| done.unwrap_or_else(|| BatchAnswer::unanswered(id.as_ref(), line, lost())))
+            .collect()
     }
 
     /// The prompt in tokens, and the rules of its answer.

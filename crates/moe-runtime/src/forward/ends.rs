@@ -1,4 +1,5 @@
-//! The parts of a model outside of its layers: embedding, final norm and head, for programs that run the layers one by one.
+//! The parts of a model outside of its layers: embedding, final norm and head. Programs that run the layers one by one load
+//! them alone.
 
 use gguf_bitnet::Catalog;
 use ternary_core::ActMode;
@@ -13,10 +14,11 @@ use crate::models::config::ModelConfig;
 /// Embedding, final norm and head of a model. Weights stay mapped where a kernel reads their type as it is.
 #[derive(Debug)]
 pub struct ModelEnds {
+    /// One row per token, `[vocab, hidden]`.
     embedding: Linear,
     /// The weight of the norm behind the last layer, `[hidden]`.
     final_norm: Vec<f32>,
-    /// `None` when the embedding serves as the head.
+    /// `[vocab, hidden]`; `None` when the embedding serves as the head.
     head: Option<Linear>,
     eps: f32,
 }
@@ -28,7 +30,12 @@ impl ModelEnds {
     /// A tensor that is missing, of another shape, damaged or not finite, by name.
     pub fn load(catalog: &Catalog, config: &ModelConfig, mode: ActMode) -> Result<ModelEnds> {
         let kernels = KernelSelector::default();
-        let rows = RowReader::of_model(WeightReader::new(catalog, mode, &kernels), config);
+        ModelEnds::read(WeightReader::new(catalog, mode, &kernels), config)
+    }
+
+    /// Reads these parts of the model that `config` describes.
+    pub(crate) fn read(weights: WeightReader<'_>, config: &ModelConfig) -> Result<ModelEnds> {
+        let rows = RowReader::of_model(weights, config);
         Ok(ModelEnds {
             embedding: rows.matrix("token_embd.weight")?,
             final_norm: rows.vector("output_norm.weight")?,
@@ -52,22 +59,47 @@ impl ModelEnds {
 
     /// Replaces the residual stream `x` `[n, hidden]` behind the last layer by the final hidden states.
     pub fn norm(&self, pool: &Pool, x: &mut Vec<f32>) {
-        let mut hidden = vec![0.0; x.len()];
-        norm_rows(pool, x, &self.final_norm, self.eps, &mut hidden);
+        let mut hidden = Vec::new();
+        self.norm_into(pool, x, &mut hidden);
         *x = hidden;
+    }
+
+    /// Writes the final hidden states of the residual stream `x` `[n, hidden]` behind the last layer to `hidden`.
+    pub(crate) fn norm_into(&self, pool: &Pool, x: &[f32], hidden: &mut Vec<f32>) {
+        hidden.resize(x.len(), 0.0);
+        norm_rows(pool, x, &self.final_norm, self.eps, hidden);
     }
 
     /// The logits `[n, vocab]` of final hidden states `[n, hidden]`.
     #[must_use]
     pub fn logits(&self, pool: &Pool, hidden: &[f32]) -> Vec<f32> {
-        let head = self.head.as_ref().unwrap_or(&self.embedding);
         let width = self.final_norm.len();
         let n = hidden.len() / width;
-        let mut acts = ActivationBuffer::new();
+        let (mut acts, mut logits) = (ActivationBuffer::new(), Vec::new());
         acts.set(hidden, n, width);
-        acts.quantize(head.act_mode());
-        let mut logits = vec![0.0; n * head.rows()];
-        head.forward(pool, &acts, &mut logits);
+        self.logits_into(pool, n, &mut acts, &mut logits);
         logits
+    }
+
+    /// Writes the logits of the `n` final hidden states in `acts` to `logits` `[n, vocab]`.
+    pub(crate) fn logits_into(&self, pool: &Pool, n: usize, acts: &mut ActivationBuffer, logits: &mut Vec<f32>) {
+        let head = self.head();
+        acts.quantize(head.act_mode());
+        logits.resize(n * head.rows(), 0.0);
+        head.forward(pool, acts, logits);
+    }
+
+    /// The head, `[vocab, hidden]`; the embedding itself in tied models.
+    pub(crate) fn head(&self) -> &Linear {
+        self.head.as_ref().unwrap_or(&self.embedding)
+    }
+
+    pub(crate) fn head_is_tied(&self) -> bool {
+        self.head.is_none()
+    }
+
+    /// The weight of the final norm, `[hidden]`.
+    pub(crate) fn final_norm(&self) -> &[f32] {
+        &self.final_norm
     }
 }

@@ -18,8 +18,9 @@ use tl_kernels::{ActivationBuffer, KernelSelected, Linear, Pool};
 
 use crate::adapters::set::AdapterSet;
 use crate::error::Result;
+use crate::forward::ends::ModelEnds;
 use crate::forward::experts::ResidencyHook;
-use crate::forward::layer::{Batch, DecoderLayer, LayerScratch, norm_rows};
+use crate::forward::layer::{Batch, DecoderLayer, LayerScratch};
 use crate::forward::rows::StepRows;
 use crate::forward::taps::Taps;
 use crate::models::config::ModelConfig;
@@ -51,13 +52,8 @@ pub struct Products {
 #[derive(Debug)]
 pub(crate) struct ModelWeights {
     pub(crate) products: Products,
-    /// One row per token, `[vocab, hidden]`.
-    pub(crate) embedding: Linear,
+    pub(crate) ends: ModelEnds,
     pub(crate) layers: Vec<DecoderLayer>,
-    /// Weight of the norm after the last layer, `[hidden]`.
-    pub(crate) final_norm: Vec<f32>,
-    /// `[vocab, hidden]`; `None` when the embedding serves as the head.
-    pub(crate) head: Option<Linear>,
 }
 
 /// The buffers of a step. They grow to the largest batch seen; then a step allocates nothing.
@@ -100,10 +96,7 @@ impl CraftsmanModel {
     ) -> Result<()> {
         let ForwardScratch { x, hidden, layer: buffers, adapters, .. } = scratch;
         let width = self.config.hidden;
-        x.resize(rows.tokens.len() * width, 0.0);
-        for (&token, row) in rows.tokens.iter().zip(x.chunks_exact_mut(width)) {
-            self.weights.embedding.dequantize_row(token as usize, row)?;
-        }
+        self.weights.ends.embed(&rows.tokens, x)?;
         for (index, layer) in self.weights.layers.iter().enumerate() {
             rows.drop_interrupted(x, width, caches);
             if x.is_empty() {
@@ -113,8 +106,7 @@ impl CraftsmanModel {
             let adapter = adapters.as_ref().and_then(|set| set.layer(index));
             layer.forward(Batch { pool: &self.pool, x, scratch: buffers, adapter }, &mut sequences, taps)?;
         }
-        hidden.resize(x.len(), 0.0);
-        norm_rows(&self.pool, x, &self.weights.final_norm, self.config.norm_eps, hidden);
+        self.weights.ends.norm_into(&self.pool, x, hidden);
         taps.final_hidden(rows.segments.first_position(), hidden);
         Ok(())
     }
@@ -122,11 +114,9 @@ impl CraftsmanModel {
     /// Computes the logits of `rows` of the last batch into [`ForwardScratch::logits`].
     pub(crate) fn compute_logits(&self, rows: &[usize], scratch: &mut ForwardScratch) {
         let ForwardScratch { hidden, acts, logits, adapters, .. } = scratch;
-        let (head, width) = (self.head(), self.config.hidden);
+        let width = self.config.hidden;
         acts.fill(rows.len(), width, |i, row| row.copy_from_slice(&hidden[rows[i] * width..][..width]));
-        acts.quantize(head.act_mode());
-        logits.resize(rows.len() * self.config.vocab, 0.0);
-        head.forward(&self.pool, acts, logits);
+        self.weights.ends.logits_into(&self.pool, rows.len(), acts, logits);
         if let Some(addition) = adapters.as_ref().and_then(|set| set.head()) {
             addition.add(&self.pool, acts, logits);
         }
@@ -191,19 +181,19 @@ impl CraftsmanModel {
     /// The head, `[vocab, hidden]`; the embedding itself in tied models.
     #[must_use]
     pub fn head(&self) -> &Linear {
-        self.weights.head.as_ref().unwrap_or(&self.weights.embedding)
+        self.weights.ends.head()
     }
 
     /// The weight of the final norm, `[hidden]`.
     #[must_use]
     pub fn final_norm(&self) -> &[f32] {
-        &self.weights.final_norm
+        self.weights.ends.final_norm()
     }
 
     /// Whether the embedding serves as the head.
     #[must_use]
     pub fn head_is_tied(&self) -> bool {
-        self.weights.head.is_none()
+        self.weights.ends.head_is_tied()
     }
 
     /// The numbers that each layer stores per position.

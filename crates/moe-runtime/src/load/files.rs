@@ -1,7 +1,7 @@
 //! From a path to a configuration and canonical tensors, for every kind of model.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use gguf_bitnet::{
     Catalog, DiscoveryReport, FileKind, GgufFile, MAX_CONFIG_BYTES, ModelError, OpenModel, Role, SourceError,
@@ -28,6 +28,8 @@ pub struct ModelFiles {
     gguf: Option<Arc<GgufFile>>,
     path: PathBuf,
     dir: PathBuf,
+    /// The identity, once it was computed.
+    identity: OnceLock<[u8; 32]>,
 }
 
 impl ModelFiles {
@@ -73,7 +75,7 @@ impl ModelFiles {
                     // Some tied checkpoints store the embedding a second time as the head; transformers ignores it too.
                     catalog.skip("output.weight");
                 }
-                Ok(ModelFiles { config, catalog, path, dir, gguf: None })
+                Ok(ModelFiles { config, catalog, path, dir, gguf: None, identity: OnceLock::new() })
             }
         }
     }
@@ -85,7 +87,8 @@ impl ModelFiles {
     pub fn from_gguf(file: Arc<GgufFile>) -> Result<ModelFiles> {
         let config = ModelConfig::from_gguf_with(file.metadata(), file.tensors())?;
         let catalog = mapper(&config).map(file.clone())?;
-        Ok(ModelFiles { config, catalog, path: file.path().to_owned(), dir: PathBuf::new(), gguf: Some(file) })
+        let (path, dir) = (file.path().to_owned(), PathBuf::new());
+        Ok(ModelFiles { config, catalog, path, dir, gguf: Some(file), identity: OnceLock::new() })
     }
 
     /// The GGUF, when the model is one.
@@ -153,7 +156,8 @@ impl ModelFiles {
         Ok(Weightless::find(&self.catalog)?)
     }
 
-    /// The identity of the model as hexadecimal BLAKE3; `progress` gets the bytes done and their total. Reads all of it.
+    /// The identity of the model as hexadecimal BLAKE3; `progress` gets the bytes done and their total. The first call reads all
+    /// of the model, and later ones give the same identity at once.
     ///
     /// # Errors
     /// As [`gguf_bitnet::identity_of`].
@@ -166,8 +170,12 @@ impl ModelFiles {
     /// # Errors
     /// As [`ModelFiles::identity`].
     pub fn identity_bytes(&self, progress: &mut dyn FnMut(u64, u64)) -> Result<[u8; 32]> {
+        if let Some(identity) = self.identity.get() {
+            return Ok(*identity);
+        }
         let metadata = self.gguf().map(GgufFile::metadata);
-        Ok(*gguf_bitnet::identity_of(&**self.catalog.source(), metadata, progress)?.as_bytes())
+        let identity = *gguf_bitnet::identity_of(&**self.catalog.source(), metadata, progress)?.as_bytes();
+        Ok(*self.identity.get_or_init(|| identity))
     }
 
     /// The sampling that the model recommends.

@@ -14,10 +14,10 @@ use ternary_core::ActMode;
 use tl_kernels::{KernelSelector, Pool, SelectorOptions};
 
 use crate::error::Result;
+use crate::forward::ends::ModelEnds;
 use crate::forward::layer::DecoderLayer;
 use crate::forward::model::{CraftsmanModel, ModelWeights, Products};
 use crate::load::files::ModelFiles;
-use crate::load::rows::RowReader;
 use crate::load::weights::WeightReader;
 use crate::models::config::ModelConfig;
 use crate::models::tensors::expected_tensors;
@@ -131,16 +131,10 @@ fn load_model(
     let kernels = KernelSelector::new(options.kernels.clone());
     let act_mode = options.act_mode.or(config.trained_act).unwrap_or_default();
     let reader = WeightReader::new(catalog, act_mode, &kernels).with_float_products(options.float_products);
-    let rows = RowReader::of_model(reader, &config);
     let layers = (0..config.n_layers).map(|l| DecoderLayer::read(reader, &config, l));
     let products = Products { activations: act_mode, float: options.float_products };
-    let mut weights = ModelWeights {
-        products,
-        embedding: rows.matrix("token_embd.weight")?,
-        layers: layers.collect::<Result<_>>()?,
-        final_norm: rows.vector("output_norm.weight")?,
-        head: rows.optional_matrix("output.weight")?,
-    };
+    let mut weights =
+        ModelWeights { products, ends: ModelEnds::read(reader, &config)?, layers: layers.collect::<Result<_>>()? };
     let storage = match &options.storage {
         WeightStorage::File => StorageReport::File,
         WeightStorage::Experts(experts) => bound_experts(&mut weights.layers, &config, catalog, experts),

@@ -12,7 +12,9 @@ use crate::forward::model::CraftsmanModel;
 const DOMAIN: &str = "craftsman prompt cache 2";
 
 /// The name of a block of a prompt: a hash of the name before it and of the block's tokens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+///
+/// The default is a root that stands for no model: names that follow it compare prompts of one model alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BlockName(pub(super) [u8; 32]);
 
 impl BlockName {
@@ -25,6 +27,14 @@ impl BlockName {
             hasher.update(&token.to_le_bytes());
         });
         BlockName(*hasher.finalize().as_bytes())
+    }
+
+    /// The names of the full blocks of `tokens` behind this one, in order.
+    pub fn names<'a>(self, tokens: &'a [u32]) -> impl Iterator<Item = BlockName> + use<'a> {
+        tokens.chunks_exact(CompressedMlaCache::BLOCK).scan(self, |name, tokens| {
+            *name = name.next(tokens);
+            Some(*name)
+        })
     }
 
     /// The name that [`fmt::Display`] writes.
@@ -98,9 +108,6 @@ impl PromptKey {
 
     /// The names of the full blocks of `tokens`, in order.
     pub fn names<'a>(&self, tokens: &'a [u32]) -> impl Iterator<Item = BlockName> + use<'a> {
-        tokens.chunks_exact(CompressedMlaCache::BLOCK).scan(self.root, |name, tokens| {
-            *name = name.next(tokens);
-            Some(*name)
-        })
+        self.root.names(tokens)
     }
 }

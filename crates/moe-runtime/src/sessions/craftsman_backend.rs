@@ -145,7 +145,7 @@ impl CraftsmanBackend {
     /// answer and may end it. Before it, the caller begins the answer of `sampler`.
     ///
     /// # Errors
-    /// As [`InferenceBackend::generate`].
+    /// As [`InferenceBackend::generate`]; the sequence is then a beginning of `prompt`.
     pub fn generate_tokens(
         &mut self,
         prompt: &[u32],
@@ -170,7 +170,11 @@ impl CraftsmanBackend {
         };
         let mut on_token = |token| on_token(tokenizer, token);
         let companions = Companions { on_token: &mut on_token, on_prompt: &mut on_prompt, drafts };
-        let generation = session.generate_with(&prompt[common..], &options, sampler, &mut (), companions)?;
+        let generation = session.generate_with(&prompt[common..], &options, sampler, &mut (), companions);
+        let generation = generation.inspect_err(|_| {
+            // The tokens of the positions behind these are lost with the answer.
+            session.truncate(common);
+        })?;
         self.held.extend_from_slice(&prompt[common..]);
         self.held.extend_from_slice(&generation.tokens);
         self.held.truncate(self.session.len());

@@ -250,7 +250,7 @@ impl Session {
             };
             let Some(logits) = logits else { break StopReason::Interrupt };
             let draft = rows.get(1..).unwrap_or_default();
-            let mut take = |token| {
+            let mut take = |token, _: &[f32]| {
                 prefill.get_or_insert_with(|| start.elapsed());
                 if let Some(drafts) = &mut drafts {
                     drafts.push(token);

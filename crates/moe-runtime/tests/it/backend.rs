@@ -6,7 +6,7 @@ use std::sync::Arc;
 use mla_attention::CacheType;
 use moe_runtime::{
     ChatRequest, ChatTemplate, CraftsmanBackend, GenerateOptions, InferenceBackend, Interrupt, LoadOptions, ModelFiles,
-    OutputEvent, PartOptions, Prompt, Sampler, SamplerConfig, Session, StopStrings,
+    OutputEvent, PartOptions, Prompt, Sampler, SamplerConfig, Session, SessionError, StopStrings, TokenConstraint,
 };
 
 fn teacher() -> CraftsmanBackend {
@@ -105,6 +105,53 @@ fn appended_tokens_have_the_logits_of_one_step_and_can_be_taken_back() {
     assert_eq!(backend.tokens(), tokens, "an interrupted chunk is no part of the sequence");
     backend.append(&[u32::MAX], &never).expect_err("no such token");
     assert_eq!(backend.tokens().len(), backend.session().len());
+}
+
+/// Allows every token, and fails at the third.
+#[derive(Debug)]
+struct FailsAtTheThird {
+    allowed: Vec<u32>,
+    taken: usize,
+}
+
+impl TokenConstraint for FailsAtTheThird {
+    fn restart(&mut self) {
+        self.taken = 0;
+    }
+
+    fn allowed(&mut self) -> moe_runtime::Result<&[u32]> {
+        Ok(&self.allowed)
+    }
+
+    fn take(&mut self, token: u32) -> moe_runtime::Result<()> {
+        self.taken += 1;
+        if self.taken < 3 { Ok(()) } else { Err(SessionError::Token { token, vocab: 0 }.into()) }
+    }
+}
+
+#[test]
+fn an_answer_that_fails_leaves_no_position_without_its_token() {
+    let (mut backend, never) = (teacher(), Interrupt::default());
+    let begun = backend.tokenizer().encode("A vector is", false).expect("words");
+    let prompt = [&begun[..], &backend.tokenizer().encode(" an array that grows", false).expect("words")].concat();
+    backend.append(&begun, &never).expect("it runs");
+    let words = backend.model().config().vocab.div_ceil(32);
+    let constraint = FailsAtTheThird { allowed: vec![u32::MAX; words], taken: 0 };
+    let mut sampler = greedy().with_constraint(Box::new(constraint));
+    let options = GenerateOptions { max_tokens: 9, ..GenerateOptions::default() };
+    let mut n = 0;
+    let mut on_token = |_: &_, _| {
+        n += 1;
+        ControlFlow::Continue(())
+    };
+    backend.generate_tokens(&prompt, &mut sampler, &options, &mut on_token).expect_err("the constraint fails");
+    assert_eq!(n, 2, "it failed midway");
+    assert_eq!((backend.session().len(), backend.tokens()), (begun.len(), &begun[..]));
+    // A token that is appended now follows the tokens that the sequence shows.
+    let next = bits(backend.append(&[33], &never).expect("it runs").expect("not interrupted"));
+    let mut other = teacher();
+    let whole = [&begun[..], &[33]].concat();
+    assert_eq!(bits(other.append(&whole, &never).expect("it runs").expect("not interrupted")), next);
 }
 
 #[test]

@@ -3,8 +3,8 @@
 use crate::error::Result;
 use crate::sessions::sampler::Sampler;
 
-/// Chooses the token behind each row of `logits` `[1 + draft, vocab]` and gives it to `take`, as long as the tokens are those
-/// of the draft and `take` gives no reason for an end.
+/// Chooses the token behind each row of `logits` `[1 + draft, vocab]` and gives it to `take` with its row, as long as the tokens
+/// are those of the draft and `take` gives no reason for an end.
 ///
 /// Returns the rows whose tokens are part of the sequence now (the first one, and one for each accepted token of the draft),
 /// and the reason for an end.
@@ -15,7 +15,7 @@ pub(crate) fn verify<E>(
     logits: &[f32],
     draft: &[u32],
     sampler: &mut Sampler,
-    take: &mut dyn FnMut(u32) -> Option<E>,
+    take: &mut dyn FnMut(u32, &[f32]) -> Option<E>,
 ) -> (usize, Result<Option<E>>) {
     let vocab = (logits.len() / (draft.len() + 1)).max(1);
     let mut rows = 0;
@@ -25,7 +25,7 @@ pub(crate) fn verify<E>(
             Ok(token) => token,
             Err(error) => return (rows, Err(error)),
         };
-        let over = take(token);
+        let over = take(token, logits);
         if over.is_some() || draft.get(rows - 1) != Some(&token) {
             return (rows, Ok(over));
         }
@@ -52,7 +52,8 @@ mod tests {
             let (mut first, mut second, mut accepted) = ([0u32; 4], [0u32; 4], 0u32);
             for _ in 0..N {
                 let mut tokens = Vec::new();
-                let mut take = |token: u32| {
+                let mut take = |token: u32, row: &[f32]| {
+                    assert_eq!(row[0], rows[tokens.len()][0].ln(), "the row that the token was chosen from");
                     tokens.push(token);
                     None::<()>
                 };
@@ -86,14 +87,14 @@ mod tests {
         let mut greedy = Sampler::new(SamplerConfig::greedy()).unwrap();
         let mut logits = [0.0, 1.0].repeat(4);
         let mut left = 2;
-        let mut take = |_| {
+        let mut take = |_, _: &[f32]| {
             left -= 1;
             (left == 0).then_some("over")
         };
         let (rows, over) = verify(&logits, &[1, 1, 1], &mut greedy, &mut take);
         assert_eq!((rows, over.unwrap()), (2, Some("over")));
         logits[5] = f32::NAN;
-        let (rows, over) = verify(&logits, &[1, 1, 1], &mut greedy, &mut |_| None::<()>);
+        let (rows, over) = verify(&logits, &[1, 1, 1], &mut greedy, &mut |_, _| None::<()>);
         assert!(rows == 3 && over.is_err());
     }
 }

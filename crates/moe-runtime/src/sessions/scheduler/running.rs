@@ -128,10 +128,7 @@ impl Running {
             return (1, Ok(Some(StopReason::MaxTokens)));
         }
         let draft = next.get(1..).unwrap_or_default();
-        let vocab = logits.len() / (draft.len() + 1);
-        let mut rows = logits.chunks_exact(vocab.max(1));
-        let mut take = |token| {
-            let logits = rows.next().unwrap_or_default();
+        let mut take = |token, logits: &[f32]| {
             if stop.contains(&token) {
                 return Some(StopReason::StopToken(token));
             }

@@ -243,8 +243,8 @@ impl Scheduler {
         self.step.clear();
         self.segments.clear();
         let (mut rows, mut reading) = (Rows::default(), Vec::new());
-        let mut room = self.draft_room();
-        let beside = self.answering().saturating_sub(1);
+        let answering = self.answering();
+        let (mut room, beside) = (self.draft_room(answering), answering.saturating_sub(1));
         for number in 0..self.slots.len() {
             let slot = &mut self.slots[number];
             let Some(running) = &mut slot.running else { continue };
@@ -287,10 +287,9 @@ impl Scheduler {
         self.slots.iter().filter(is_answering).count()
     }
 
-    /// Tokens of drafts that fit the step: none while prompts are read, whose rows take the time that drafts would, and as many as
-    /// the buffer of logits holds.
-    fn draft_room(&self) -> usize {
-        let answering = self.answering();
+    /// Tokens of drafts that fit a step of `answering` jobs: none while prompts are read, whose rows take the time that drafts
+    /// would, and as many as the buffer of logits holds.
+    fn draft_room(&self, answering: usize) -> usize {
         let running = self.slots.iter().filter(|slot| slot.running.is_some()).count();
         if running > answering { 0 } else { LOGIT_ROWS.saturating_sub(answering) }
     }
