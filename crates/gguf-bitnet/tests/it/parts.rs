@@ -94,6 +94,23 @@ fn a_shard_that_is_stopped_anywhere_goes_on_to_the_same_bytes() {
 }
 
 #[test]
+fn a_long_reason_is_cut_so_that_its_part_can_be_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("1-1.part");
+    // Six bytes of JSON for each character: more than a line of a part may have.
+    let reason = "\u{1}".repeat(20_000);
+    let mut job =
+        UnitJob::open(&path, &manifest(), Cut { units: 1, shard: Some("1/1".parse().unwrap()) }, false).unwrap();
+    job.append(&UnitResult { bytes: b"x".to_vec(), failed: 1, failure: Some(reason.clone()) }).unwrap();
+    job.finish().unwrap();
+    let parts = Parts::open(&[path]).unwrap();
+    let (failed, kept) = parts.failed();
+    let kept = kept.unwrap().strip_suffix('…').unwrap();
+    assert_eq!((failed, kept.chars().count()), (1, 999));
+    assert!(reason.starts_with(kept) && bytes(&parts) == b"x");
+}
+
+#[test]
 fn parts_that_do_not_fit_are_named_with_the_reason() {
     let dir = tempfile::tempdir().unwrap();
     let other = json!({ "job": "test", "model": "abd", "settings": { "seed": 7 } });

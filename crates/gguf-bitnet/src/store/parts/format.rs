@@ -9,6 +9,9 @@ pub(super) const VERSION: u64 = 1;
 pub(super) const MAX_HEADER_BYTES: u64 = 64 << 20;
 /// Most bytes of any other line.
 pub(super) const MAX_LINE_BYTES: u64 = 64 << 10;
+/// Most characters of the reason why something failed. As JSON a character has at most six bytes, so that the line of a unit
+/// stays far below [`MAX_LINE_BYTES`], beyond which a part could not be read.
+pub(super) const MAX_REASON_CHARS: usize = 1000;
 
 /// The first line of a part: the job and the share of it that the part has.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::format::{EndDigest, EndLine, Header, Names, UnitLine, VERSION, text};
+use super::format::{EndDigest, EndLine, Header, MAX_REASON_CHARS, Names, UnitLine, VERSION, text};
 use super::shard::Shard;
 use crate::error::{Error, Result};
 use crate::store::job::{Job, JobUnit};
@@ -25,7 +25,7 @@ pub struct UnitResult {
     pub bytes: Vec<u8>,
     /// Things of the unit that failed; they are recorded in its bytes, and the job goes on.
     pub failed: u64,
-    /// The reason of the first of them.
+    /// The reason of the first of them. A reason of more than 1,000 characters is cut.
     pub failure: Option<String>,
 }
 
@@ -122,7 +122,7 @@ impl UnitJob {
             bytes: result.bytes.len() as u64,
             digest: blake3::hash(&result.bytes).to_string(),
             failed: result.failed,
-            failure: result.failure.clone(),
+            failure: result.failure.as_deref().map(shortened),
         };
         let before = if self.cut.shard.is_some() { text(&line)? } else { String::new() };
         let payload = json!({ "unit": line });
@@ -155,4 +155,12 @@ impl UnitJob {
         }
         self.job.commit(&self.out)
     }
+}
+
+/// The beginning of a reason, which may quote a whole input; `…` stands for the rest.
+fn shortened(reason: &str) -> String {
+    if reason.chars().nth(MAX_REASON_CHARS).is_none() {
+        return reason.to_owned();
+    }
+    reason.chars().take(MAX_REASON_CHARS - 1).chain(['…']).collect()
 }
