@@ -27,7 +27,7 @@ mod size;
 mod threads;
 mod training;
 
-pub(crate) use adapters::AdapterArgs;
+pub(crate) use adapters::{AdapterArgs, adapted_identity, sum_of_adapters};
 pub(crate) use allow_zero::AllowZero;
 pub(crate) use calibration::{CalibrationArgs, TextArgs};
 pub(crate) use drafts::DraftArgs;
@@ -37,7 +37,7 @@ pub(crate) use ffn_act::FfnAct;
 pub(crate) use model::ModelArg;
 pub(crate) use number::{fraction, positive, share, tokens, whole};
 pub(crate) use path::{MODEL_OUT, path_not_stream};
-pub(crate) use precision::{Act, Kv};
+pub(crate) use precision::{Act, Kv, name, precision};
 pub(crate) use prompt_cache::PromptCacheArgs;
 pub(crate) use recipe::RecipeArgs;
 pub(crate) use sampling::SamplingArgs;

@@ -7,6 +7,7 @@ mod engine;
 mod files;
 mod hub;
 mod model;
+mod state;
 mod storage;
 mod text;
 mod trials;
@@ -19,4 +20,5 @@ pub(crate) use files::{locate, note_guesses, open};
 pub(crate) use model::{
     keep_trials, load, load_without_warnings, measured, note_zeros, options, refuse_zeros, self_test_warning,
 };
+pub(crate) use state::state;
 pub(crate) use text::{message, read_at_most, read_message, read_text, read_texts};

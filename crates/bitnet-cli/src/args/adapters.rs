@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use moe_runtime::ModelFiles;
-use moe_runtime::adapters::{AdapterSet, AdapterSlot, ScaledAdapter};
+use moe_runtime::adapters::{AdapterSet, AdapterSlot, OpenAdapters, ScaledAdapter};
 
 use crate::output::Progress;
 
@@ -17,20 +17,20 @@ pub(crate) struct AdapterArgs {
 }
 
 impl AdapterArgs {
-    /// Reads the adapters and checks that they fit the model; `None` where there are none. Reads the whole model, with a
-    /// bar, where an adapter names the model that it belongs to.
+    /// Opens the files of the adapters; `None` where there are none.
     ///
     /// # Errors
-    /// A file that is no adapter, and an adapter of another model.
+    /// A file that is missing or no GGUF.
+    pub(crate) fn open(&self) -> Result<Option<OpenAdapters>> {
+        Ok((!self.adapters.is_empty()).then(|| OpenAdapters::open(&self.adapters)).transpose()?)
+    }
+
+    /// The sum of the adapters, for verbs that do not need their identity.
+    ///
+    /// # Errors
+    /// As [`AdapterArgs::open`] and [`sum_of_adapters`].
     pub(crate) fn load(&self, files: &ModelFiles) -> Result<Option<Arc<AdapterSet>>> {
-        if self.adapters.is_empty() {
-            return Ok(None);
-        }
-        let mut identity = || {
-            let progress = Progress::bytes("identifying the model");
-            files.identity(&mut |done, total| progress.show(done, total))
-        };
-        Ok(Some(Arc::new(AdapterSet::load(files, &self.adapters, &mut identity)?)))
+        sum_of_adapters(self.open()?.as_ref(), files)
     }
 
     /// As [`AdapterArgs::load`], as the place that a session takes them from.
@@ -40,6 +40,33 @@ impl AdapterArgs {
     pub(crate) fn slot(&self, files: &ModelFiles) -> Result<AdapterSlot> {
         Ok(AdapterSlot::new(self.load(files)?))
     }
+}
+
+/// Adds up adapters that belong to the model. Reads the whole model, with a bar, where an adapter names the model that it
+/// belongs to.
+///
+/// # Errors
+/// A file that is no adapter, and an adapter of another model.
+pub(crate) fn sum_of_adapters(adapters: Option<&OpenAdapters>, files: &ModelFiles) -> Result<Option<Arc<AdapterSet>>> {
+    let Some(adapters) = adapters else { return Ok(None) };
+    Ok(Some(Arc::new(adapters.set(files, &mut || identity(files))?)))
+}
+
+/// The identity of the model with its adapters. Reads the whole model, with a bar, unless that was done before.
+///
+/// # Errors
+/// A file that cannot be read.
+pub(crate) fn adapted_identity(adapters: Option<&OpenAdapters>, files: &ModelFiles) -> Result<String> {
+    let identity = identity(files)?;
+    match adapters {
+        None => Ok(identity),
+        Some(adapters) => Ok(adapters.identity(&identity)?),
+    }
+}
+
+fn identity(files: &ModelFiles) -> moe_runtime::Result<String> {
+    let progress = Progress::bytes("identifying the model");
+    files.identity(&mut |done, total| progress.show(done, total))
 }
 
 /// Parses a file and perhaps a strength. Text behind the last `=` that is no number belongs to the name of the file.

@@ -2,14 +2,14 @@
 
 use anyhow::Result;
 use moe_runtime::ModelFiles;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::adapters::AdapterArgs;
 use super::allow_zero::AllowZero;
 use super::experts::ExpertArgs;
 use super::ffn_act::FfnAct;
 use super::layout::LayoutArgs;
-use super::precision::{Act, Kv};
+use super::precision::{Act, Kv, precision};
 use super::threads::Threads;
 use crate::load::{self, Engine};
 
@@ -44,9 +44,9 @@ impl EngineArgs {
         Ok(files)
     }
 
-    /// The options that decide numbers, for manifests: an absent one is the model's own.
+    /// The options that decide numbers, for manifests.
     pub(crate) fn precision(&self) -> Value {
-        json!({ "act": self.act.map(Act::name), "kv": self.kv.name(), "ffn_act": self.ffn_act.name() })
+        precision(self.act, self.kv, self.ffn_act)
     }
 
     /// The engine that these options describe, within `memory` where that is given. Starts the threads.

@@ -12,7 +12,7 @@ pub(crate) struct FfnAct {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Name {
+pub(super) enum Name {
     /// The square of the positive part: BitNet b1.58 2B4T
     Relu2,
     /// x / (1 + exp(-x))
@@ -20,9 +20,9 @@ enum Name {
 }
 
 impl FfnAct {
-    /// The name of the function that was asked for, for manifests.
-    pub(crate) fn name(self) -> Option<String> {
-        self.ffn_act?.to_possible_value().map(|value| value.get_name().to_owned())
+    /// The function in place of the model's own.
+    pub(super) fn asked(self) -> Option<Name> {
+        self.ffn_act
     }
 
     /// Gives the model the function that was asked for.

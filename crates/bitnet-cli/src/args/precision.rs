@@ -2,7 +2,20 @@
 
 use clap::ValueEnum;
 use mla_attention::CacheType;
+use serde_json::{Value, json};
 use ternary_core::ActMode;
+
+use super::ffn_act::FfnAct;
+
+/// The options that decide numbers, for manifests: an absent one is the model's own.
+pub(crate) fn precision(act: Option<Act>, kv: Kv, ffn_act: FfnAct) -> Value {
+    json!({ "act": act.map(|act| name(&act)), "kv": name(&kv), "ffn_act": ffn_act.asked().map(|asked| name(&asked)) })
+}
+
+/// How the command line writes a value.
+pub(crate) fn name(value: &impl ValueEnum) -> String {
+    value.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+}
 
 /// Activations of ternary, Q8_0 and Q6_K layers. Without the option, those that the model was trained with, else those of the
 /// verb.
@@ -14,20 +27,6 @@ pub(crate) enum Act {
     A8Block,
     /// INT8, one scale per token
     A8Token,
-}
-
-impl Act {
-    /// Its name on the command line, for manifests.
-    pub(crate) fn name(self) -> String {
-        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
-    }
-}
-
-impl Kv {
-    /// Its name on the command line, for manifests.
-    pub(crate) fn name(self) -> String {
-        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
-    }
 }
 
 impl From<Act> for ActMode {

@@ -3,12 +3,11 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use gguf_bitnet::local_state;
 use moe_runtime::{DiskOptions, ModelFiles, PromptCache, PromptCacheOptions, PromptKey, Session};
 
 use super::path::path_not_stream;
 use super::size::size;
-use crate::output::Progress;
+use crate::load;
 
 const PROMPT_CACHE: &str =
     "prompts are kept in many files and cannot go to standard output: write the name of a folder";
@@ -41,16 +40,7 @@ impl PromptCacheArgs {
         let cache = PromptCache::open(&PromptCacheOptions { memory_bytes: 0, disk })?;
         let adapters = session.adapters().current();
         let layout = session.cache().layout();
-        let key = PromptKey::new(&identity(files)?, session.model(), layout, adapters.as_deref());
+        let key = PromptKey::new(&load::state(files)?, session.model(), layout, adapters.as_deref());
         Ok(Some((cache, key)))
     }
-}
-
-/// A hash that changes when the weights do. A GGUF has one that reads no weights; those of other models are read.
-fn identity(files: &ModelFiles) -> Result<[u8; 32]> {
-    if let Some(state) = files.gguf().and_then(local_state) {
-        return Ok(*state.as_bytes());
-    }
-    let progress = Progress::bytes("identifying the model");
-    Ok(files.identity_bytes(&mut |done, total| progress.show(done, total))?)
 }

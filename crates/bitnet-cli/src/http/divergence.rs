@@ -4,44 +4,40 @@
 use std::collections::VecDeque;
 use std::sync::Mutex;
 
-use moe_runtime::ChatRequest;
+use mla_attention::CompressedMlaCache;
+use moe_runtime::{BlockName, ChatRequest};
+use serde::Serialize;
 use serde_json::{Value, json};
 
-/// Requests that later ones can be compared with.
+/// Most requests that later ones can be compared with.
 const KEPT: usize = 1024;
-/// Tokens of a block, as the prompt cache has them.
-const BLOCK: usize = 64;
+/// Most names of blocks of all these requests together: 16 MiB.
+const KEPT_BLOCKS: usize = (16 << 20) / size_of::<BlockName>();
 
 /// The parts that a prompt was made of, as hashes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Outline {
-    tools: u64,
+    tools: blake3::Hash,
     /// The system prompt at the beginning.
-    system: u64,
+    system: blake3::Hash,
     /// Whether the answer begins with a thought, in words of the template.
     thinking: Option<bool>,
-    /// One per full block; each covers the blocks before it too.
-    blocks: Vec<u64>,
+    /// The names of the full blocks, as the prompt cache has them; each covers the blocks before it too.
+    blocks: Box<[BlockName]>,
     tokens: usize,
 }
 
 impl Outline {
-    /// The outline of a conversation whose prompt has these tokens.
-    pub(crate) fn new(conversation: &ChatRequest, tokens: &[u32]) -> Outline {
+    /// The outline of a conversation whose prompt has these tokens, of which the first `n_ctx` count: a longer prompt is refused.
+    pub(crate) fn new(conversation: &ChatRequest, tokens: &[u32], n_ctx: usize) -> Outline {
         let is_system = |message: &&Value| message["role"] == "system";
-        let system = conversation.messages.first().filter(is_system).map(Value::to_string).unwrap_or_default();
-        let mut before = 0;
-        let block = |block: &[u32]| {
-            let mut bytes = u64::to_le_bytes(before).to_vec();
-            bytes.extend(block.iter().flat_map(|token| token.to_le_bytes()));
-            before = hash(&bytes);
-            before
-        };
+        let tokens = &tokens[..tokens.len().min(n_ctx)];
         Outline {
-            tools: hash(Value::from(conversation.tools.clone()).to_string().as_bytes()),
-            system: hash(system.as_bytes()),
+            tools: hash(&conversation.tools),
+            system: hash(&conversation.messages.first().filter(is_system)),
             thinking: conversation.enable_thinking,
-            blocks: tokens.chunks_exact(BLOCK).map(block).collect(),
+            // All requests of a process have one model, so that no root has to tell models apart.
+            blocks: BlockName::default().names(tokens).collect(),
             tokens: tokens.len(),
         }
     }
@@ -61,14 +57,15 @@ impl Outline {
         } else {
             Changed::Messages
         };
-        let reusable = shared * BLOCK;
+        let reusable = shared * CompressedMlaCache::BLOCK;
         Divergence::At { reason, reusable, missed: earlier.tokens - reusable }
     }
 }
 
-fn hash(bytes: &[u8]) -> u64 {
-    let hash = blake3::hash(bytes);
-    hash.as_bytes().iter().take(8).fold(0, |sum, byte| sum << 8 | u64::from(*byte))
+/// A hash of a part of a request.
+fn hash(part: &impl Serialize) -> blake3::Hash {
+    // Values that came as JSON can be written as JSON.
+    blake3::hash(&serde_json::to_vec(part).unwrap_or_default())
 }
 
 /// The first part that differs.
@@ -142,25 +139,44 @@ impl Divergence {
     }
 }
 
-/// The outlines of the last requests, by the ids of their answers.
+/// The outlines of the last requests, by the ids of their answers: the oldest gives way where there are too many of them, or too
+/// many names of blocks.
+#[derive(Debug)]
+pub(crate) struct Outlines {
+    kept: Mutex<Kept>,
+    most_blocks: usize,
+}
+
 #[derive(Debug, Default)]
-pub(crate) struct Outlines(Mutex<VecDeque<(String, Outline)>>);
+struct Kept {
+    requests: VecDeque<(String, Outline)>,
+    /// Names of blocks of all requests.
+    blocks: usize,
+}
+
+impl Default for Outlines {
+    fn default() -> Outlines {
+        Outlines { kept: Mutex::default(), most_blocks: KEPT_BLOCKS }
+    }
+}
 
 impl Outlines {
     /// Compares `outline` with that of the answer `earlier`, and keeps it for the answer `id`.
     pub(crate) fn compare(&self, earlier: Option<&str>, id: &str, outline: Outline) -> Divergence {
-        let mut kept = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut kept = self.kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let divergence = match earlier {
             None => Divergence::NotAsked,
             Some(earlier) => {
-                let found = kept.iter().rev().find(|(id, _)| id == earlier);
+                let found = kept.requests.iter().rev().find(|(id, _)| id == earlier);
                 found.map_or(Divergence::NotFound, |(_, then)| outline.since(then))
             }
         };
-        if kept.len() == KEPT {
-            kept.pop_front();
+        kept.blocks += outline.blocks.len();
+        kept.requests.push_back((id.to_owned(), outline));
+        while kept.requests.len() > KEPT || kept.blocks > self.most_blocks {
+            let Some((_, oldest)) = kept.requests.pop_front() else { break };
+            kept.blocks -= oldest.blocks.len();
         }
-        kept.push_back((id.to_owned(), outline));
         divergence
     }
 }
@@ -185,9 +201,9 @@ mod tests {
         let tokens: Vec<u32> = (0..300).collect();
         let mut changed = tokens.clone();
         changed[130] = 7;
-        let first = Outline::new(&conversation("a", 1), &tokens);
+        let first = Outline::new(&conversation("a", 1), &tokens, 1000);
         let at = |reason| Divergence::At { reason, reusable: 128, missed: 172 };
-        let since = |conversation: &ChatRequest, tokens: &[u32]| Outline::new(conversation, tokens).since(&first);
+        let since = |conversation: &ChatRequest, tokens: &[u32]| Outline::new(conversation, tokens, 1000).since(&first);
         assert_eq!(since(&conversation("a", 2), &changed), at(Changed::Tools));
         assert_eq!(since(&conversation("b", 1), &changed), at(Changed::System));
         assert_eq!(since(&conversation("a", 1), &changed), at(Changed::Messages));
@@ -223,11 +239,35 @@ mod tests {
     #[test]
     fn the_oldest_request_is_forgotten() {
         let outlines = Outlines::default();
-        let outline = Outline::new(&conversation("a", 0), &[1; 70]);
+        let outline = Outline::new(&conversation("a", 0), &[1; 70], 1000);
         for n in 0..=KEPT {
             assert_eq!(outlines.compare(None, &n.to_string(), outline.clone()), Divergence::NotAsked);
         }
         assert_eq!(outlines.compare(Some("0"), "x", outline.clone()), Divergence::NotFound);
         assert_eq!(outlines.compare(Some("2"), "y", outline), Divergence::None);
+    }
+
+    #[test]
+    fn long_prompts_are_forgotten_earlier_than_short_ones() {
+        // Blocks of 64 tokens: 3 of a short prompt, 9 of a long one, 24 of all that are kept.
+        let n_kept = |n_tokens: usize| {
+            let outlines = Outlines { most_blocks: 24, ..Outlines::default() };
+            let outline = Outline::new(&conversation("a", 0), &vec![1; n_tokens], 1000);
+            for n in 0..20 {
+                outlines.compare(None, &n.to_string(), outline.clone());
+            }
+            let kept = outlines.kept.lock().unwrap();
+            assert_eq!(kept.blocks, kept.requests.iter().map(|(_, outline)| outline.blocks.len()).sum::<usize>());
+            kept.requests.len()
+        };
+        assert_eq!([n_kept(0), n_kept(200), n_kept(600)], [20, 8, 2]);
+    }
+
+    #[test]
+    fn tokens_behind_the_context_do_not_count() {
+        let tokens: Vec<u32> = (0..300).collect();
+        let outline = |tokens: &[u32]| Outline::new(&conversation("a", 0), tokens, 200);
+        assert_eq!((outline(&tokens).blocks.len(), outline(&tokens).tokens), (3, 200));
+        assert_eq!(outline(&tokens), outline(&tokens[..200]));
     }
 }

@@ -7,7 +7,6 @@ use anyhow::{Result, anyhow, bail};
 use clap::builder::NonEmptyStringValueParser;
 use gguf_bitnet::{Cut, UnitJob, UnitResult, output_path, write_atomic};
 use moe_runtime::Session;
-use moe_runtime::adapters::OpenAdapters;
 use moe_runtime::batch::{BatchAnswer, BatchLine, BatchOptions, BatchRunner};
 use serde_json::{Value, json};
 
@@ -80,20 +79,15 @@ pub(crate) fn execute(args: Args) -> Result<()> {
     load::note_guesses(&files.guesses(Some(&tokenizer)));
     let sampling = args.sampling.of_requests(&files, FORM)?;
     let n_ctx = args.context.unwrap_or(DEFAULT_CONTEXT.min(files.config.n_ctx));
-    let adapters = args.engine.adapters.load(&files)?;
+    let opened = args.engine.adapters.open()?;
+    let adapters = args::sum_of_adapters(opened.as_ref(), &files)?;
     let plan = engine.plan(&files, n_ctx, Session::DEFAULT_CHUNK)?.with_sequences(&files.config, args.slots);
     let plan = plan.with_adapters(adapters.as_ref());
     args.memory.map_or(Ok(()), |allowed| plan.check(allowed))?;
-    let progress = Progress::bytes("identifying the model");
-    let mut identity = files.identity(&mut |done, total| progress.show(done, total))?;
-    drop(progress);
-    if adapters.is_some() {
-        identity = OpenAdapters::open(&args.engine.adapters.adapters)?.identity(&identity)?;
-    }
     let manifest = json!({
         "job": JOB,
         "version": 1,
-        "model": identity,
+        "model": args::adapted_identity(opened.as_ref(), &files)?,
         "input": { "blake3": blake3::hash(text.as_bytes()).to_string(), "lines": lines.len() },
         "unit_lines": UNIT_LINES,
         "context": n_ctx,

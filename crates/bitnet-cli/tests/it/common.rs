@@ -1,6 +1,6 @@
 //! Runs the built binary.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -60,24 +60,28 @@ pub(crate) fn bitnet_reading<S: AsRef<OsStr>>(input: impl Into<Vec<u8>>, args: i
     }
 }
 
-/// The environment variables that the binary reads, but for `TERM`.
-pub(crate) const VARIABLES: [&str; 10] = [
-    "HF_HOME",
-    "HF_HUB_CACHE",
-    "HUGGINGFACE_HUB_CACHE",
-    "XDG_CACHE_HOME",
-    "XDG_CONFIG_HOME",
-    "BITNET_CONFIG",
-    "BITNET_LOG",
-    "TL_ISA",
-    "HOME",
-    "USERPROFILE",
-];
+/// The environment variables that the binary reads, but for `TERM`: those with fixed names, and the twins of options that are
+/// set here.
+pub(crate) fn variables() -> Vec<OsString> {
+    const FIXED: [&str; 8] = [
+        "HF_HOME",
+        "HF_HUB_CACHE",
+        "HUGGINGFACE_HUB_CACHE",
+        "XDG_CACHE_HOME",
+        "XDG_CONFIG_HOME",
+        "TL_ISA",
+        "HOME",
+        "USERPROFILE",
+    ];
+    let is_twin = |name: &OsString| name.to_str().is_some_and(|name| name.starts_with("BITNET_"));
+    let twins = std::env::vars_os().map(|(name, _)| name).filter(is_twin);
+    FIXED.into_iter().map(OsString::from).chain(twins).collect()
+}
 
-/// The binary without its [`VARIABLES`].
+/// The binary without its [`variables`].
 pub(crate) fn command() -> assert_cmd::Command {
     let mut command = assert_cmd::Command::new(env!("CARGO_BIN_EXE_bitnet"));
-    for name in VARIABLES {
+    for name in variables() {
         command.env_remove(name);
     }
     command

@@ -232,7 +232,7 @@ fn a_model_that_shrinks_while_it_runs_ends_in_one_sentence() {
     let model = dir.path().join("m.gguf");
     fs::copy(crate::common::student(), &model).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_bitnet"));
-    for name in crate::common::VARIABLES {
+    for name in crate::common::variables() {
         command.env_remove(name);
     }
     let mut child = command

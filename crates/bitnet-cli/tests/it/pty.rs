@@ -14,7 +14,7 @@ use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 use signal_hook::consts::SIGINT;
 use signal_hook::flag::register_conditional_default;
 
-use crate::common::VARIABLES;
+use crate::common::variables;
 
 /// A hanging program fails its test after this time; no test waits for it otherwise.
 const DEADLINE: Duration = Duration::from_secs(120);
@@ -48,7 +48,7 @@ impl Terminal {
         pty.resize(Size::new(rows, columns)).unwrap();
         let modes = modes(&pts);
         let command = Command::new(program).args(args).env("TERM", term);
-        let mut command = VARIABLES.iter().fold(command, |command, name| command.env_remove(name));
+        let mut command = variables().iter().fold(command, |command, name| command.env_remove(name));
         let child = command.spawn_borrowed(&pts).unwrap();
         let (pty, output) = (Arc::new(pty), Arc::new(Output::default()));
         let (from, to) = (pty.clone(), output.clone());

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use gguf_bitnet::{Cut, Parts, UnitJob, UnitResult};
 
 use crate::batch::conversations;
-use crate::common::{VARIABLES, bitnet, command, fixture, listing, student, teacher, text};
+use crate::common::{bitnet, command, fixture, listing, student, teacher, text, variables};
 use crate::gates::{LAX, few_prompts, without_run};
 
 /// Runs a command that writes `part`, with `kill -9` as soon as its journal has grown by a line, until it is done. Returns the
@@ -19,7 +19,7 @@ fn killed_and_continued(args: &[String], part: &Path) -> usize {
     for _ in 0..100 {
         let before = lines();
         let mut command = Command::new(env!("CARGO_BIN_EXE_bitnet"));
-        VARIABLES.iter().for_each(|name| {
+        variables().iter().for_each(|name| {
             command.env_remove(name);
         });
         let mut child = command.args(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();

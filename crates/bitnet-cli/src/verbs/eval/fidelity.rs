@@ -8,11 +8,10 @@ use behavior_eval::stats::Share;
 use clap::builder::NonEmptyStringValueParser;
 use gguf_bitnet::Array;
 use rlm_refine::ptq::{CALIBRATION_SPANS, SPAN_TOKENS, spans};
-use serde_json::json;
 
 use super::part::{self, Task};
 use super::scored::{Scored, Scoring, explain};
-use crate::args::{Act, AdapterArgs, AllowZero, FfnAct, Kv, ShardArgs, Threads, whole};
+use crate::args::{Act, AdapterArgs, AllowZero, FfnAct, Kv, ShardArgs, Threads, precision, whole};
 use crate::load;
 use crate::output::{self, Progress};
 
@@ -96,7 +95,7 @@ pub(super) fn execute(args: &Args) -> Result<()> {
         max_windows: args.windows,
     };
     if let Some((shard, part)) = args.shard.given() {
-        let settings = json!({ "act": args.act.map(Act::name), "kv": args.kv.name(), "ffn_act": args.ffn_act.name() });
+        let settings = precision(args.act, args.kv, args.ffn_act);
         return part::write(&Task { shard, part, force: args.force, settings }, &mut models, &config);
     }
     let progress = Progress::items("windows");

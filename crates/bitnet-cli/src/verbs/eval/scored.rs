@@ -5,13 +5,13 @@ use std::sync::Arc;
 use anyhow::{Error, Result};
 use behavior_eval::fidelity::FidelityError;
 use moe_runtime::ModelFiles;
-use moe_runtime::adapters::OpenAdapters;
+use moe_runtime::adapters::{AdapterSlot, OpenAdapters};
 use rlm_refine::measure::TextScorer;
 use tl_kernels::Pool;
 
-use crate::args::{Act, AdapterArgs, AllowZero, FfnAct, Kv};
+use crate::args::{self, Act, AdapterArgs, AllowZero, FfnAct, Kv};
 use crate::load;
-use crate::output::{self, Progress};
+use crate::output;
 
 /// Names the damaged tensor behind scores that are NaN or infinite.
 pub(super) fn explain(error: behavior_eval::Error, models: &[&ModelFiles]) -> Error {
@@ -43,23 +43,24 @@ pub(super) struct Scored {
     pub(super) tokens: Vec<u32>,
     /// Tokens that each window begins with.
     pub(super) prefix: Vec<u32>,
-    adapters: AdapterArgs,
+    adapters: Option<OpenAdapters>,
 }
 
 impl Scored {
-    pub(super) fn open(spec: &str, args: &Scoring<'_>, text: &str, pool: Arc<Pool>) -> Result<Self> {
+    pub(super) fn open(spec: &str, scoring: &Scoring<'_>, text: &str, pool: Arc<Pool>) -> Result<Self> {
         let mut files = load::open(spec)?;
-        args.ffn_act.apply(&mut files);
+        scoring.ffn_act.apply(&mut files);
         let tokenizer = files.tokenizer()?;
         if tokenizer.is_byte_fallback() {
             output::note(format_args!("warning: {spec} has no vocabulary; its text is cut into bytes"));
         }
         let guesses = files.guesses(Some(&tokenizer));
         load::note_guesses(guesses.iter().filter(|guess| !guess.is_about_chat()));
-        let (slot, adapters) = (args.adapters.slot(&files)?, args.adapters.clone());
-        let options = load::measured(&files, args.act, args.zero.allow_zero, pool);
+        let adapters = scoring.adapters.open()?;
+        let slot = AdapterSlot::new(args::sum_of_adapters(adapters.as_ref(), &files)?);
+        let options = load::measured(&files, scoring.act, scoring.zero.allow_zero, pool);
         let model = load::load(&files, &options)?;
-        let scorer = TextScorer::new(Arc::new(model), args.n_ctx, args.kv.into())?.with_adapters(slot);
+        let scorer = TextScorer::new(Arc::new(model), scoring.n_ctx, scoring.kv.into())?.with_adapters(slot);
         // A control token in a measured text is encoded as ordinary characters.
         let tokens = tokenizer.encode(text, false)?;
         Ok(Self { files, scorer, tokens, prefix: tokenizer.raw_prefix(), adapters })
@@ -67,11 +68,6 @@ impl Scored {
 
     /// The identity of the model with its adapters. Reads the whole model.
     pub(super) fn identity(&self) -> Result<String> {
-        let progress = Progress::bytes("identifying the model");
-        let identity = self.files.identity(&mut |done, total| progress.show(done, total))?;
-        match self.adapters.adapters.is_empty() {
-            true => Ok(identity),
-            false => Ok(OpenAdapters::open(&self.adapters.adapters)?.identity(&identity)?),
-        }
+        args::adapted_identity(self.adapters.as_ref(), &self.files)
     }
 }

@@ -7,11 +7,10 @@ use behavior_eval::gates::{BehavioralGate, GateError, GateThresholds, RefusalSig
 use behavior_eval::labels::{LabelThresholds, Perturbation, Removal};
 use behavior_eval::records::artifact::Columns;
 use behavior_eval::run::GateRunConfig;
-use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use super::options::{Args, Mode, TEACHER};
-use crate::args::{Act, Kv};
+use crate::args::{Act, Kv, name};
 use crate::load;
 
 /// Largest file of refusal signals that is read, in bytes.
@@ -106,7 +105,5 @@ pub(super) fn config(args: &Args) -> Result<GateRunConfig> {
 
 /// The precision of a model, in the words of the command line.
 fn compute(act: Act, kv: Kv) -> String {
-    let name =
-        |value: Option<clap::builder::PossibleValue>| value.map_or_else(String::new, |v| v.get_name().to_owned());
-    format!("activations {}, cache {}", name(act.to_possible_value()), name(kv.to_possible_value()))
+    format!("activations {}, cache {}", name(&act), name(&kv))
 }

@@ -1,14 +1,12 @@
 //! An opened model with its identity, and the way from it to a subject of the gates.
 
-use std::sync::Arc;
-
 use anyhow::Result;
 use mla_attention::CacheType;
-use moe_runtime::adapters::{AdapterSlot, OpenAdapters};
+use moe_runtime::adapters::AdapterSlot;
 use moe_runtime::{LoadOptions, ModelFiles};
 use rlm_refine::measure::ModelSubject;
 
-use crate::args::AdapterArgs;
+use crate::args::{self, AdapterArgs};
 use crate::load;
 use crate::output::{self, Progress};
 
@@ -34,13 +32,10 @@ impl IdentifiedModel {
 
     /// The model with adapters, which make another model of it.
     pub(super) fn with_adapters(mut self, adapters: &AdapterArgs) -> Result<Self> {
-        if !adapters.adapters.is_empty() {
-            // Opened once, so that the identity is that of the factors in use.
-            let open = OpenAdapters::open(&adapters.adapters)?;
-            let set = open.set(&self.files, &mut || Ok(self.id.clone()))?;
-            self.adapters = AdapterSlot::new(Some(Arc::new(set)));
-            self.id = open.identity(&self.id)?;
-        }
+        // Opened once, so that the identity is that of the factors in use.
+        let opened = adapters.open()?;
+        self.adapters = AdapterSlot::new(args::sum_of_adapters(opened.as_ref(), &self.files)?);
+        self.id = args::adapted_identity(opened.as_ref(), &self.files)?;
         Ok(self)
     }
 

@@ -4,10 +4,10 @@ use std::time::UNIX_EPOCH;
 
 use anyhow::Result;
 use behavior_eval::report::Stamp;
-use gguf_bitnet::local_state;
 use moe_runtime::ModelFiles;
 
 use crate::http::Facts;
+use crate::load;
 
 /// The facts of a model that is served under `alias`, or under the name of its file, in slots of `n_ctx` tokens.
 pub(super) fn facts(files: &ModelFiles, alias: Option<&str>, n_ctx: usize) -> Result<Facts> {
@@ -26,7 +26,7 @@ pub(super) fn facts(files: &ModelFiles, alias: Option<&str>, n_ctx: usize) -> Re
         size_bytes: report.bytes,
         ftype: most.map_or_else(String::new, |class| class.ty.name().to_owned()),
         gates: gates(files),
-        identity: identity(files)?,
+        identity: load::state(files)?,
         hidden: files.config.hidden,
         vocab: files.config.vocab,
     })
@@ -36,12 +36,4 @@ pub(super) fn facts(files: &ModelFiles, alias: Option<&str>, n_ctx: usize) -> Re
 fn gates(files: &ModelFiles) -> Option<String> {
     let stamp = Stamp::read(files.gguf()?.metadata()).ok()??;
     Some(stamp.verdict.to_string())
-}
-
-/// A hash that changes when the model does. That of a local GGUF reads no weights.
-fn identity(files: &ModelFiles) -> Result<[u8; 32]> {
-    match files.gguf().and_then(local_state) {
-        Some(state) => Ok(*state.as_bytes()),
-        None => Ok(*gguf_bitnet::identity_of(&**files.catalog.source(), None, &mut |_, _| {})?.as_bytes()),
-    }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::common::{VARIABLES, student};
+use crate::common::{student, variables};
 
 /// A running server, which ends with the value.
 pub(super) struct Server {
@@ -51,7 +51,7 @@ impl Server {
 
     pub(super) fn start_model(model: &str, more: &[&str]) -> Server {
         let mut command = Command::new(env!("CARGO_BIN_EXE_bitnet"));
-        for name in VARIABLES {
+        for name in variables() {
             command.env_remove(name);
         }
         command.args(["serve", "-m", model, "--port", "0", "--threads", "1"]).args(more);

@@ -47,7 +47,7 @@ pub(super) async fn read(app: &App, asked: &Asked) -> Result<(Order, Shape), Fai
     let tools = (!conversation.tools.is_empty()).then(|| Arc::new(ToolSchemas::new(&conversation.tools)));
     let (prompt, outline) = off_thread(engine, move |engine| {
         let prompt = engine.chat_prompt(&conversation)?;
-        let outline = Outline::new(&conversation, &prompt.tokens);
+        let outline = Outline::new(&conversation, &prompt.tokens, engine.facts.n_ctx);
         Ok((prompt, outline))
     })
     .await?;
