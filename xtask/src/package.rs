@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
-use xshell::{Shell, cmd};
+use xshell::{Cmd, Shell, cmd};
 
 use crate::outcome::Outcome;
 use crate::{repo, targets};
@@ -79,10 +79,7 @@ fn pack(sh: &Shell, work: &Path) -> Outcome<Vec<Archive>> {
     let target = work.join("packed");
     let names = || LIBRARIES.iter().map(|library| library.name).chain([BINARY]);
     let packages: Vec<String> = names().flat_map(|name| ["--package".to_owned(), name.to_owned()]).collect();
-    cmd!(sh, "cargo package --quiet --no-verify --allow-dirty --target-dir {target} {packages...}")
-        .ignore_stderr()
-        .run()
-        .map_err(|_| "`cargo package` failed: run it with `--no-verify --allow-dirty` to see why")?;
+    quietly(cmd!(sh, "cargo package --quiet --no-verify --allow-dirty --target-dir {target} {packages...}"))?;
     let mut archives = Vec::new();
     for name in names() {
         let folder = work.join(if name == BINARY { "outside" } else { "archives" });
@@ -93,6 +90,16 @@ fn pack(sh: &Shell, work: &Path) -> Outcome<Vec<Archive>> {
         archives.push(Archive { bytes: std::fs::metadata(&file)?.len(), files });
     }
     Ok(archives)
+}
+
+/// Runs a command without its messages, unless it fails.
+fn quietly(command: Cmd<'_>) -> Outcome {
+    let name = command.to_string();
+    let ended = command.quiet().ignore_status().output()?;
+    if ended.status.success() {
+        return Ok(());
+    }
+    Err(format!("`{name}` failed:\n{}", String::from_utf8_lossy(&ended.stderr).trim_end()).into())
 }
 
 fn versioned(name: &str) -> String {
@@ -200,8 +207,18 @@ fn first_example(readme: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{LIBRARIES, argument, first_example};
+    use xshell::cmd;
+
+    use super::{LIBRARIES, argument, first_example, quietly};
     use crate::repo;
+
+    #[test]
+    fn a_command_that_fails_says_why() {
+        let sh = repo::shell().unwrap();
+        let error = quietly(cmd!(sh, "cargo package --no-verify --package no-such-crate")).unwrap_err().to_string();
+        assert!(error.contains("cargo package") && error.matches("no-such-crate").count() > 1, "{error}");
+        quietly(cmd!(sh, "cargo --version")).unwrap();
+    }
 
     #[test]
     fn every_crate_but_the_binary_is_packed_with_an_example() {

@@ -100,42 +100,32 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let record = (!args.no_record).then(|| Record::open(&name)).transpose()?;
     let mut proof = Proof::new(&args.options, &work, record);
     let bitnet = || bitnet::binary(args.bitnet.as_deref(), "release");
-    match args.name {
-        Name::Quantize => quantize::prove(&mut proof, &bitnet()?),
-        Name::Goldens => goldens::prove(&mut proof, &bitnet()?),
-        Name::Perplexity => perplexity::prove(&mut proof, &bitnet()?),
-        Name::Interop => interop::prove(&mut proof, &bitnet()?),
-        Name::TernaryForward => ternary_forward::prove(&mut proof, &bitnet()?),
-        Name::Drafts => drafts::prove(&mut proof, &bitnet()?),
-        Name::Kill => kill::prove(&mut proof, &bitnet()?),
-        Name::Calibrate => calibrate::prove(&mut proof, &bitnet()?),
-        Name::Gates => gates::prove(&mut proof, &bitnet()?),
-        Name::Speed => speed::prove(&mut proof, &bitnet()?),
-        Name::Rivals => match rivals::prove(&mut proof, bitnet)? {
-            Judged::Measured => Ok(()),
-            Judged::Skipped => return Ok(()),
-        },
-        Name::Embed => match embed::prove(&mut proof, bitnet)? {
-            Judged::Measured => Ok(()),
-            Judged::Skipped => return Ok(()),
-        },
-        Name::Real => match real::prove(&mut proof, bitnet)? {
-            Judged::Measured => Ok(()),
-            Judged::Skipped => return Ok(()),
-        },
-        Name::Clients => match clients::prove(&mut proof, bitnet)? {
-            Judged::Measured => Ok(()),
-            Judged::Skipped => return Ok(()),
-        },
-        Name::Soak => soak::prove(&mut proof),
-        Name::Bindings => match bindings::prove(&mut proof, bitnet)? {
-            Judged::Measured => Ok(()),
-            Judged::Skipped => return Ok(()),
-        },
-        Name::Templates => match templates::prove(&mut proof)? {
-            Judged::Measured => Ok(()),
-            Judged::Skipped => return Ok(()),
-        },
-    }?;
-    proof.judge()
+    let judged = match args.name {
+        Name::Quantize => measured(quantize::prove(&mut proof, &bitnet()?)),
+        Name::Goldens => measured(goldens::prove(&mut proof, &bitnet()?)),
+        Name::Perplexity => measured(perplexity::prove(&mut proof, &bitnet()?)),
+        Name::Interop => measured(interop::prove(&mut proof, &bitnet()?)),
+        Name::TernaryForward => measured(ternary_forward::prove(&mut proof, &bitnet()?)),
+        Name::Drafts => measured(drafts::prove(&mut proof, &bitnet()?)),
+        Name::Kill => measured(kill::prove(&mut proof, &bitnet()?)),
+        Name::Calibrate => measured(calibrate::prove(&mut proof, &bitnet()?)),
+        Name::Gates => measured(gates::prove(&mut proof, &bitnet()?)),
+        Name::Speed => measured(speed::prove(&mut proof, &bitnet()?)),
+        Name::Soak => measured(soak::prove(&mut proof)),
+        Name::Rivals => rivals::prove(&mut proof, bitnet),
+        Name::Embed => embed::prove(&mut proof, bitnet),
+        Name::Real => real::prove(&mut proof, bitnet),
+        Name::Clients => clients::prove(&mut proof, bitnet),
+        Name::Bindings => bindings::prove(&mut proof, bitnet),
+        Name::Templates => templates::prove(&mut proof),
+    };
+    match judged? {
+        Judged::Measured => proof.judge(),
+        Judged::Skipped => Ok(()),
+    }
+}
+
+/// The outcome of a proof that is never skipped.
+fn measured(done: Outcome) -> Outcome<Judged> {
+    done.map(|()| Judged::Measured)
 }
