@@ -25,7 +25,7 @@ mod seed;
 mod shard;
 mod size;
 mod threads;
-mod training;
+pub(crate) mod training;
 
 pub(crate) use adapters::{AdapterArgs, adapted_identity, sum_of_adapters};
 pub(crate) use allow_zero::AllowZero;
@@ -36,7 +36,7 @@ pub(crate) use engine::EngineArgs;
 pub(crate) use ffn_act::FfnAct;
 pub(crate) use model::ModelArg;
 pub(crate) use number::{fraction, positive, share, tokens, whole};
-pub(crate) use path::{MODEL_OUT, path_not_stream};
+pub(crate) use path::{MODEL_OUT, STORE, SUITE_FILE, path_not_stream};
 pub(crate) use precision::{Act, Kv, name, precision};
 pub(crate) use prompt_cache::PromptCacheArgs;
 pub(crate) use recipe::RecipeArgs;

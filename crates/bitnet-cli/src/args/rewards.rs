@@ -7,9 +7,7 @@ use behavior_eval::suite::Suite;
 use clap::ValueEnum;
 use rlm_refine::adapt::{GrpoOptions, PolicyRule};
 
-use super::{path_not_stream, whole};
-
-const PARTS: &str = "suite and corpus are two files, so neither is read from standard input: write the name of a file";
+use super::{SUITE_FILE, path_not_stream, whole};
 
 #[derive(clap::Args)]
 pub(crate) struct RewardArgs {
@@ -17,10 +15,10 @@ pub(crate) struct RewardArgs {
     #[arg(long, value_name = "N", value_parser = whole::<usize>(1..=u64::from(u32::MAX)), requires_all = ["grpo_suite", "grpo_corpus"], conflicts_with_all = ["steps", "tokens"])]
     pub(super) grpo: Option<usize>,
     /// The prompts to practise on, one JSON object per line; one of 8 is held out
-    #[arg(long, value_name = "FILE", requires = "grpo", value_parser = path_not_stream(PARTS))]
+    #[arg(long, value_name = "FILE", requires = "grpo", value_parser = path_not_stream(SUITE_FILE))]
     grpo_suite: Option<PathBuf>,
     /// The chunks of text that these prompts quote, one JSON object per line
-    #[arg(long, value_name = "FILE", requires = "grpo", value_parser = path_not_stream(PARTS))]
+    #[arg(long, value_name = "FILE", requires = "grpo", value_parser = path_not_stream(SUITE_FILE))]
     grpo_corpus: Option<PathBuf>,
     /// Prompts of a step
     #[arg(long, value_name = "N", default_value_t = GrpoOptions::default().prompts, requires = "grpo", value_parser = whole::<usize>(1..=1 << 12))]

@@ -14,16 +14,19 @@ use tl_kernels::Pool;
 
 use super::protection::ProtectionArgs;
 use super::rewards::RewardArgs;
-use super::{ModelArg, Threads, positive, whole};
+use super::{ModelArg, STORE, Threads, positive, whole};
 use crate::load;
 
-const STORE: &str = "a store is read at several places: write the name of a file";
 const ARTIFACT: &str = "it is read at several places: write the name of a file";
 
 /// Tokens of a window.
-const WINDOW_TOKENS: usize = 256;
+pub(crate) const WINDOW_TOKENS: usize = 256;
+/// Windows of a step unless the options say otherwise.
+pub(crate) const STEP_WINDOWS: usize = 4;
 /// Most tokens of the texts that are used unless the options say otherwise.
-const TEXT_TOKENS: usize = 1 << 20;
+pub(crate) const TEXT_TOKENS: usize = 1 << 20;
+/// The highest rate of matrices unless the options say otherwise.
+pub(crate) const RATE: f32 = 5e-4;
 
 #[derive(clap::Args)]
 pub(crate) struct TrainingArgs {
@@ -39,7 +42,7 @@ pub(crate) struct TrainingArgs {
     #[arg(long, value_name = "FILE", required_unless_present = "artifact", value_parser = NonEmptyStringValueParser::new())]
     calibration: Vec<String>,
     /// Learn from this recording of the teacher's answers (artifact.bin) in place of texts; the teacher is not needed
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["teacher", "calibration", "exclude", "calibration_tokens", "repair_routers"], value_parser = super::path_not_stream(ARTIFACT))]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["teacher", "calibration", "exclude", "calibration_tokens", "repair_routers", "grpo"], value_parser = super::path_not_stream(ARTIFACT))]
     pub(crate) artifact: Option<PathBuf>,
     /// For --artifact, how strongly the loss of an answer follows its reward: 1 for one that fits the label of its prompt, -1
     /// for another, 0 without a label
@@ -61,13 +64,13 @@ pub(crate) struct TrainingArgs {
     #[arg(long, value_name = "N", default_value_t = 400_000, value_parser = whole::<usize>(1..=u64::MAX))]
     tokens: usize,
     /// Windows of 256 tokens in a step
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = whole::<usize>(1..=1 << 16))]
+    #[arg(long, value_name = "N", default_value_t = STEP_WINDOWS, value_parser = whole::<usize>(1..=1 << 16))]
     windows: usize,
     /// Windows that are in memory at a time
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = whole::<usize>(1..=1 << 16))]
     windows_at_a_time: usize,
     /// Highest rate of matrices; norms and scales take 3 times as much, latent trits 5 times
-    #[arg(long, value_name = "RATE", default_value_t = 5e-4, value_parser = positive)]
+    #[arg(long, value_name = "RATE", default_value_t = RATE, value_parser = positive)]
     lr: f32,
     /// The rule of the steps of matrices; all else takes AdamW
     #[arg(long, value_enum, default_value = "adamw")]

@@ -112,6 +112,21 @@ fn adapt() {
 }
 
 #[test]
+fn refine_on_rewards() {
+    let base = ["refine", "-m", MODEL, "-o", "out.gguf"];
+    let rewards = ["--grpo", "1", "--grpo-suite", "no/suite", "--grpo-corpus", "no/corpus"];
+    let cases: [Case; 2] = [
+        (&["--artifact", "artifact.bin"], &["--artifact", "--grpo", "cannot be used with"]),
+        (&["--teacher", MODEL, "--calibration", "text.txt", "--steps", "3"], &["--steps", "cannot be used with"]),
+    ];
+    refused(&[&base[..], &rewards].concat(), &cases);
+    // The suite is opened before any model.
+    let texts = ["--teacher", MODEL, "--calibration", "text.txt"];
+    let refusal = bitnet([&base[..], &rewards, &texts].concat()).refusal();
+    assert!(refusal.contains("no/suite") && !refusal.contains(MODEL), "{refusal}");
+}
+
+#[test]
 fn export() {
     let base = ["export", "-m", MODEL, "-o", "a.gguf"];
     refused(&base, &[(&[], &["nothing to fold", "--adapter"]), (&["--adapter", "-"], &["--adapter"])]);

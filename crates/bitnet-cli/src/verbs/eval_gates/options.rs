@@ -7,13 +7,11 @@ use clap::ValueEnum;
 use clap::builder::NonEmptyStringValueParser;
 
 use crate::args::{
-    self, Act, AdapterArgs, AllowZero, Kv, MODEL_OUT, ShardArgs, Threads, fraction, path_not_stream, whole,
+    self, Act, AdapterArgs, AllowZero, Kv, MODEL_OUT, STORE, SUITE_FILE, ShardArgs, Threads, fraction, path_not_stream,
+    whole,
 };
 
-const PARTS: &str = "suite and corpus are two files, so neither is read from standard input: write the name of a file";
 const FOLDER: &str = "it is a folder of several files: write its name; --json prints the report to standard output";
-
-const STORE: &str = "a store is read at several places: write the name of a file";
 
 /// The precision of the teacher, which is the reference.
 pub(super) const TEACHER: (Act, Kv) = (Act::F32, Kv::F32);
@@ -32,10 +30,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "MODEL", value_parser = NonEmptyStringValueParser::new())]
     pub(super) student: String,
     /// The prompts, one JSON object per line
-    #[arg(long, value_name = "FILE", value_parser = path_not_stream(PARTS))]
+    #[arg(long, value_name = "FILE", value_parser = path_not_stream(SUITE_FILE))]
     pub(super) suite: PathBuf,
     /// The chunks of text that the prompts quote, one JSON object per line
-    #[arg(long, value_name = "FILE", value_parser = path_not_stream(PARTS))]
+    #[arg(long, value_name = "FILE", value_parser = path_not_stream(SUITE_FILE))]
     pub(super) corpus: PathBuf,
     /// Folder that keeps the recordings of the teacher, to be used again
     #[arg(long, value_name = "DIR", default_value = "eval/artifacts", value_parser = path_not_stream(FOLDER))]

@@ -12,22 +12,15 @@ use anyhow::Result;
 use behavior_eval::report::GateReport;
 use behavior_eval::suite::Suite;
 use rlm_refine::ptq::{Calibration, NamedText, WindowOptions};
-use rlm_refine::train::{Group, RefineProgress, Refiner, RouterMethod, TrainOptions};
+use rlm_refine::train::{RefineProgress, Refiner, RouterMethod, TrainOptions};
 use serde_json::json;
 
 use super::model::IdentifiedModel;
 use super::options::{Args, RepairArgs};
+use crate::args::training::{RATE, STEP_WINDOWS, TEXT_TOKENS, WINDOW_TOKENS};
 use crate::exit::UsageError;
 use crate::load;
 use crate::output::{self, Progress};
-
-/// Tokens of a window, and windows of a step.
-const WINDOW_TOKENS: usize = 256;
-const STEP_WINDOWS: usize = 4;
-/// Most tokens of the texts that are used.
-const TEXT_TOKENS: usize = 1 << 20;
-/// The highest rate of a training.
-const RATE: f32 = 5e-4;
 
 /// Refuses, before anything runs, a student that cannot be repaired.
 pub(super) fn check(args: &Args, student: &IdentifiedModel, teacher: &IdentifiedModel) -> Result<()> {
@@ -60,14 +53,14 @@ impl Steps {
     }
 
     fn options(&self, args: &RepairArgs) -> TrainOptions {
-        let groups = vec![Group::Scales, Group::Norms, Group::SharedExperts];
+        let defaults = TrainOptions::default();
         TrainOptions {
-            groups: if self.trains { groups } else { Vec::new() },
+            groups: if self.trains { defaults.groups.clone() } else { Vec::new() },
             steps: if self.trains { args.repair_tokens.div_ceil(STEP_WINDOWS * WINDOW_TOKENS) } else { 0 },
             windows_per_step: STEP_WINDOWS,
             lr: RATE,
             repair: self.fits_routers.then_some(RouterMethod::Ridge),
-            ..TrainOptions::default()
+            ..defaults
         }
     }
 
