@@ -24,6 +24,8 @@ use crate::output::{self, Progress, Utc, size};
 pub(super) struct Measured {
     pub(super) teacher: TeacherSide,
     pub(super) student: StudentSide,
+    /// The file of the student, as a user names it.
+    student_file: String,
     threads: usize,
 }
 
@@ -58,7 +60,7 @@ impl Measured {
         let measured = run
             .measure_student(&recorded, &mut subject, &mut clock, &mut |stage, done, n| progress.show(stage, done, n))
             .map_err(|error| explain(error, &[&student.files]))?;
-        Ok(Self { teacher: recorded, student: measured, threads })
+        Ok(Self { teacher: recorded, student: measured, student_file: student.spec.clone(), threads })
     }
 
     /// Computes the report and writes the trace to a file of its own.
@@ -84,7 +86,7 @@ impl Measured {
         let shown = |path: &Path| path.display().to_string();
         report.run.files = BTreeMap::from([
             ("teacher".to_owned(), args.teacher.clone()),
-            ("student".to_owned(), args.student.clone()),
+            ("student".to_owned(), self.student_file.clone()),
             ("suite file".to_owned(), shown(&args.suite)),
             ("corpus file".to_owned(), shown(&args.corpus)),
             ("teacher's recording".to_owned(), shown(self.teacher.base.path())),

@@ -12,6 +12,8 @@ use crate::output::{self, Progress};
 
 /// An open model and its identity.
 pub(super) struct IdentifiedModel {
+    /// The name by which it was opened.
+    pub(super) spec: String,
     pub(super) files: ModelFiles,
     pub(super) id: String,
     /// The adapters that belong to it; the identity covers them.
@@ -27,7 +29,7 @@ impl IdentifiedModel {
         }
         let progress = Progress::bytes(what);
         let id = files.identity(&mut |done, total| progress.show(done, total))?;
-        Ok(Self { files, id, adapters: AdapterSlot::default() })
+        Ok(Self { spec: spec.to_owned(), files, id, adapters: AdapterSlot::default() })
     }
 
     /// The model with adapters, which make another model of it.
