@@ -14,6 +14,7 @@ use mla_attention::CacheType;
 use moe_runtime::{LoadOptions, ModelFiles};
 use pyo3::prelude::*;
 use rlm_refine::measure::{ModelSubject, subject_info};
+use rlm_refine::train::refuse_taught;
 use ternary_core::ActMode;
 use tl_kernels::Pool;
 
@@ -89,6 +90,7 @@ fn measure(
 ) -> Result<GateReport, ModelError> {
     let suite = Suite::open(&args.suite, &args.corpus)?;
     let student = Side::open(student, "reading the student", args.allow_zero, reporter)?;
+    refuse_taught(&student.files, suite.identity())?;
     let teacher = Side::open(teacher, "reading the teacher", args.allow_zero, reporter)?;
     let suite_name = args.suite.file_stem().map_or_else(|| "suite".into(), |name| name.to_string_lossy());
     let artifacts = gguf_bitnet::link_target(&args.artifacts)?;

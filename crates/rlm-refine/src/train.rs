@@ -5,12 +5,14 @@
 //!    teacher's logits ──► loss, gradients ──► optim/ ──► params.rs ──► write.rs: the student's file, else as it was
 //! ```
 //!
-//! `windows` says which are held out, `refine` has the job, `trainer` its steps and `state` what survives a kill; `docs/refinement.md` has the figures.
+//! `windows` says which are held out, `refine` has the job, `trainer` its steps, `descent` what a step does to values, and `state`
+//! what survives a kill; `docs/refinement.md` has the figures.
 //!
 //! **Invariant:** the numbers of a pass follow from the file and the windows, whatever the number of threads and the instruction
 //! set, so a run that was killed ends with the same bytes.
 
 mod batches;
+mod descent;
 mod drift;
 mod error;
 mod focus;
@@ -31,12 +33,14 @@ pub(crate) mod samples;
 mod source;
 mod state;
 mod targets;
+mod taught;
 mod trainer;
 mod weights;
 mod windows;
 mod write;
 
 pub use batches::Batches;
+pub use descent::rate_factor;
 pub use drift::{ExpertDrift, expert_drift};
 pub use error::TrainError;
 pub use focus::Focus;
@@ -46,14 +50,15 @@ pub use params::{Group, Kind, Param, Params, PartGradient, UnknownGroup};
 pub use preference::preference_reward;
 pub use protection::ProtectionReport;
 pub use recordings::{RecordedTargets, Recordings};
-pub use refine::{OnRefineProgress, RefineProgress, RefineReport, Refiner, taught_suites};
+pub use refine::{OnRefineProgress, RefineProgress, RefineReport, Refiner};
 pub use repair::{
     ContrastiveOptions, ContrastiveTrainer, RepairedRouter, RouterLabels, RouterMethod, RouterRepair, RoutingBatch,
     UnknownRouterMethod, repair_routers,
 };
 pub use source::Source;
 pub use targets::{SparseTargets, Targets, TeacherHidden};
-pub use trainer::{StepReport, TrainOptions, Trainer, rate_factor};
+pub use taught::{refuse_taught, taught_suites};
+pub use trainer::{StepReport, TrainOptions, Trainer};
 pub use weights::{Weights, trit};
 pub use windows::held_out_windows;
 pub(crate) use write::{encode, places};

@@ -25,10 +25,11 @@ use moe_runtime::{ChatTemplate, ControlTokens, ModelFiles, Sampler, SamplerConfi
 use ternary_core::ActMode;
 use tl_kernels::Pool;
 
+use super::answers::encode;
 use super::error::{Error, Result};
 use super::info::subject_info;
 use super::recorder::{Recorder, route_rows};
-use super::subject::encode;
+use crate::ptq::layer_of;
 
 /// Rows that run at once.
 const BATCH_ROWS: usize = 256;
@@ -127,7 +128,7 @@ impl StreamedSubject {
             |tensor: &LogicalTensor| -> u64 { files.catalog.storage(tensor).values().map(|(_, bytes)| *bytes).sum() };
         let (mut layers, mut outside) = (vec![0u64; files.config.n_layers], 0);
         for tensor in files.catalog.tensors() {
-            match layer_of(tensor).and_then(|layer| layers.get_mut(layer)) {
+            match layer_of(&tensor.name).and_then(|layer| layers.get_mut(layer)) {
                 Some(layer) => *layer += stored(tensor),
                 None => outside += stored(tensor),
             }
@@ -265,7 +266,7 @@ impl StreamedSubject {
                 self.forward(&layer, sequence, &mut scratch, records)?;
             }
             drop(layer);
-            let of_layer = |tensor: &&LogicalTensor| layer_of(tensor) == Some(index);
+            let of_layer = |tensor: &&LogicalTensor| layer_of(&tensor.name) == Some(index);
             self.files.catalog.tensors().iter().filter(of_layer).for_each(|tensor| self.files.catalog.release(tensor));
         }
         for sequence in active {
@@ -313,13 +314,12 @@ impl StreamedSubject {
     /// Gives back the pages of the embedding and the head.
     fn release_outside(&self) {
         let catalog = &self.files.catalog;
-        catalog.tensors().iter().filter(|tensor| layer_of(tensor).is_none()).for_each(|tensor| catalog.release(tensor));
+        catalog
+            .tensors()
+            .iter()
+            .filter(|tensor| layer_of(&tensor.name).is_none())
+            .for_each(|tensor| catalog.release(tensor));
     }
-}
-
-/// The layer that a tensor belongs to.
-fn layer_of(tensor: &LogicalTensor) -> Option<usize> {
-    tensor.name.strip_prefix("blk.")?.split('.').next()?.parse().ok()
 }
 
 impl Subject for StreamedSubject {
@@ -333,7 +333,7 @@ impl Subject for StreamedSubject {
     }
 
     fn encode(&mut self, system: &str, user: &str) -> Result<Vec<u32>, ModelError> {
-        encode(&self.tokenizer, &self.template, system, user)
+        Ok(encode(&self.tokenizer, &self.template, system, user)?)
     }
 
     fn generate(&mut self, prompt: &[u32], max_new_tokens: usize) -> Result<Answer, ModelError> {

@@ -1,16 +1,13 @@
 //! A model as the gates see it: prompts by its own chat template, greedy answers, taps for the rest.
 
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use behavior_eval::model::{Answer, AnswerEnd, ModelError, RoutingTable, Run, Subject, SubjectInfo, Want};
+use behavior_eval::model::{Answer, ModelError, RoutingTable, Run, Subject, SubjectInfo, Want};
 use mla_attention::CacheType;
 use moe_runtime::adapters::AdapterSlot;
-use moe_runtime::{
-    ChatRequest, ChatTemplate, ControlTokens, CraftsmanModel, GenerateOptions, LoadOptions, LoopConfig, ModelFiles,
-    Sampler, SamplerConfig, Session, Tokenizer,
-};
+use moe_runtime::{ChatTemplate, CraftsmanModel, LoadOptions, ModelFiles, Sampler, SamplerConfig, Session, Tokenizer};
 
+use super::answers::{Exchange, encode};
 use super::error::{Error, Result};
 use super::info::subject_info;
 use super::recorder::{Recorder, route_rows, router};
@@ -83,28 +80,14 @@ impl Subject for ModelSubject {
     }
 
     fn encode(&mut self, system: &str, user: &str) -> Result<Vec<u32>, ModelError> {
-        encode(&self.tokenizer, &self.template, system, user)
+        Ok(encode(&self.tokenizer, &self.template, system, user)?)
     }
 
     fn generate(&mut self, prompt: &[u32], max_new_tokens: usize) -> Result<Answer, ModelError> {
         self.make_room(prompt.len().saturating_add(max_new_tokens))?;
-        // No loop detection: an answer that goes in circles is the model's answer.
-        let options = GenerateOptions {
-            max_tokens: max_new_tokens,
-            stop: self.tokenizer.stop_ids().to_vec(),
-            loops: LoopConfig { max_period: 0, ..LoopConfig::default() },
-            ..GenerateOptions::default()
-        };
         let mut sampler = Sampler::new(SamplerConfig::greedy())?;
-        let mut go_on = |_| ControlFlow::Continue(());
-        let generation = self.session.generate(prompt, &options, &mut sampler, &mut (), &mut go_on)?;
-        let stop_reason = match generation.reason {
-            moe_runtime::StopReason::StopToken(_) => AnswerEnd::Stop,
-            moe_runtime::StopReason::ContextFull => AnswerEnd::Context,
-            _ => AnswerEnd::Length,
-        };
-        let text = self.tokenizer.decode(&generation.tokens, ControlTokens::Hide);
-        Ok(Answer { tokens: generation.tokens, text, stop_reason })
+        let exchange = Exchange { session: &mut self.session, tokenizer: &self.tokenizer, max_new_tokens };
+        Ok(exchange.answer(prompt, &mut sampler)?.0)
     }
 
     fn run(&mut self, tokens: &[u32], want: &Want, logits: &mut dyn FnMut(usize, &[f32])) -> Result<Run, ModelError> {
@@ -125,23 +108,6 @@ impl Subject for ModelSubject {
         let router = model.ok_or_else(|| format!("there is no MoE layer number {layer}"))?;
         Ok(route_rows(self.model.pool(), router, inputs, self.info.hidden))
     }
-}
-
-/// The tokens of a system message and a user turn that await the assistant, thinking off.
-pub(super) fn encode(
-    tokenizer: &Tokenizer,
-    template: &ChatTemplate,
-    system: &str,
-    user: &str,
-) -> Result<Vec<u32>, ModelError> {
-    let system = Some(system).filter(|system| !system.is_empty());
-    let request = ChatRequest {
-        enable_thinking: Some(false),
-        // A prompt that shows the date of the run would give another report on every day.
-        now_unix_s: Some(ChatRequest::MEASURED_NOW_UNIX_S),
-        ..ChatRequest::user(system, user)
-    };
-    Ok(tokenizer.encode_prompt(&template.prompt(&request)?)?)
 }
 
 #[cfg(test)]

@@ -45,6 +45,11 @@ pub enum TrainError {
          TQ2_0, TQ1_0 or BITNET_T158, or leave scales and trits out of --train"
     )]
     TernaryType { name: String, ty: &'static str },
+    #[error(
+        "{path} was trained on this suite (`refine --artifact` or `refine --grpo`), so its answers prove nothing: judge it on \
+         another suite"
+    )]
+    TaughtSuite { path: String },
     #[error("{path} holds no predictions: record it with those of the answers, as `bitnet eval-gates` does")]
     NoLogits { path: String },
     #[error(

@@ -51,6 +51,12 @@ impl LossScale {
         Self { kl: options.kl / positions.max(1) as f32, ce: options.ce / labels.max(1) as f32 }
     }
 
+    /// The factors of the mean over `n` positions that have targets.
+    #[must_use]
+    pub fn of_positions(n: usize) -> Self {
+        Self { kl: 1.0 / n.max(1) as f32, ce: 0.0 }
+    }
+
     /// The same for a teacher that predicts only so many of the positions.
     #[must_use]
     pub fn with_positions(self, options: LossOptions, positions: usize) -> Self {
@@ -59,14 +65,6 @@ impl LossScale {
 
     fn times(self, factor: f32) -> Self {
         Self { kl: self.kl * factor, ce: self.ce * factor }
-    }
-}
-
-impl LossScale {
-    /// The factors of the mean over `n` positions that have targets.
-    #[must_use]
-    pub fn of_positions(n: usize) -> Self {
-        Self { kl: 1.0 / n.max(1) as f32, ce: 0.0 }
     }
 }
 

@@ -19,6 +19,7 @@ use super::params::Group;
 use super::protection::{Protected, ProtectionReport};
 use super::repair::{RouterMethod, RouterRepair};
 use super::source::Source;
+use super::taught::add_taught_suites;
 use super::trainer::{StepReport, TrainOptions, Trainer};
 use super::write::{check_routers, encode, places};
 use crate::adapt::{GrpoOptions, HeldOutRewards, Practice};
@@ -27,9 +28,6 @@ use crate::ptq::{CALIBRATION_SPANS, Calibration};
 
 /// Bytes of a tensor that are written in one unit.
 const UNIT_BYTES: usize = 64 << 20;
-
-/// The key of the suites whose recorded answers a student was taught.
-const TAUGHT_SUITES: &str = "craftsman.provenance.taught_suites_blake3";
 
 /// The least distance of a latent weight from the edge of its trit at the start, in units of its scale.
 const LATENT_MARGIN: f32 = 0.02;
@@ -121,8 +119,16 @@ impl<'a> Refiner<'a> {
         self
     }
 
-    fn practice(&self) -> Option<(&'a Suite, GrpoOptions)> {
+    /// The suite whose answers are rewarded, and how.
+    fn practised(&self) -> Option<(&'a Suite, GrpoOptions)> {
         self.suite.zip(self.options.grpo)
+    }
+
+    /// The practice of the run, with the prompts read and the teacher loaded.
+    fn practice(&self) -> Result<Option<Practice<'a>>> {
+        let Some((suite, options)) = self.practised() else { return Ok(None) };
+        let teacher = self.source.checkpoint("rewards of answers")?;
+        Practice::new([self.student, teacher], suite, options, self.options.seed, self.pool).map(Some)
     }
 
     /// Writes the refined student to `out`, or continues an earlier call that was stopped. `log` receives a JSON line per
@@ -141,6 +147,7 @@ impl<'a> Refiner<'a> {
         Job::check(out, force)?;
         self.check_outputs(out, log)?;
         let mut trainer = Trainer::new(self.student, &self.source, self.options.clone(), self.pool)?;
+        let practice = self.practice()?;
         if self.options.groups.contains(&Group::LatentTrits) {
             trainer.model.weights.start_latents(self.source.checkpoint("training of trits")?, LATENT_MARGIN)?;
         }
@@ -149,19 +156,14 @@ impl<'a> Refiner<'a> {
             self.source.checkpoint("a repair of routers")?;
             check_routers(self.student)?;
         }
-        let identities = self.identities(progress)?;
         let file = self.file()?;
+        let identities = self.identities(progress)?;
         let mut writer = GgufWriter::new(&self.metadata(file, &identities)?, file.tensors().to_vec())?;
         let output_bytes = writer.file_bytes();
         let mut job = Job::open(out, &self.manifest(&identities, output_bytes), force)?;
         let states = job.states();
         let protected = self.protect(&mut trainer)?;
-        let practice = self.practice().map(|(suite, options)| {
-            let teacher = self.source.checkpoint("rewards of answers")?;
-            let practice = Practice::new([self.student, teacher], suite, options, self.options.seed, self.pool);
-            trainer.practise(practice?)
-        });
-        let rewards_before = practice.transpose()?;
+        let rewards_before = practice.map(|practice| trainer.practise(practice)).transpose()?;
         // A job that was stopped while it was committed still has its last state, which the report needs.
         trainer.restore(&states);
         if !job.is_committed() {
@@ -302,7 +304,7 @@ impl<'a> Refiner<'a> {
         if let Some((ewc, texts)) = o.ewc.zip(self.protected) {
             settings["ewc"] = json!({ "options": ewc, "texts_blake3": texts.blake3 });
         }
-        if let Some((suite, grpo)) = self.practice() {
+        if let Some((suite, grpo)) = self.practised() {
             settings["grpo"] = json!({ "options": grpo, "suite_blake3": suite.identity() });
         }
         settings
@@ -336,13 +338,8 @@ impl<'a> Refiner<'a> {
         metadata.insert("craftsman.provenance.refined_from_blake3", student.as_str());
         metadata.insert("craftsman.provenance.teacher_blake3", teacher.as_str());
         metadata.insert("craftsman.provenance.refinement_blake3", self.source.blake3());
-        if let Some(suite) = self.source.suite() {
-            let mut suites = taught_suites(&metadata)?;
-            if !suites.iter().any(|known| known == suite) {
-                suites.push(suite.to_owned());
-            }
-            metadata.insert(TAUGHT_SUITES, Value::Array(Array::String(suites)));
-        }
+        let practised = self.practised().map(|(suite, _)| suite.identity());
+        add_taught_suites(&mut metadata, self.source.suite().into_iter().chain(practised))?;
         metadata.insert("craftsman.provenance.refinement", self.settings().to_string());
         if self.options.groups.contains(&Group::LatentTrits) {
             metadata.insert("craftsman.bitnet.weight_encoding", "distilled_ternary");
@@ -369,17 +366,6 @@ impl<'a> Refiner<'a> {
             output_bytes,
         }
     }
-}
-
-/// The identities of the suites whose answers a student was taught, in the order of its refinements.
-///
-/// # Errors
-/// A key of another type.
-pub fn taught_suites(metadata: &Metadata) -> Result<Vec<String>> {
-    Ok(match metadata.array(TAUGHT_SUITES)? {
-        Some(Array::String(suites)) => suites.clone(),
-        _ => Vec::new(),
-    })
 }
 
 /// The report of the repair, as an earlier call may have recorded it.

@@ -8,12 +8,13 @@ use serde::Serialize;
 use tl_kernels::Pool;
 
 use super::batches::Batches;
+use super::descent::{Descended, Descent};
 use super::error::TrainError;
 use super::focus::Focus;
 use super::history::{History, Point};
 use super::model::{LossOptions, LossScale, LossSums, TrainModel};
-use super::optim::{Optimizer, OptimizerOptions, Schedule, clip};
-use super::params::{Group, Kind, Params};
+use super::optim::{Optimizer, OptimizerOptions, Schedule};
+use super::params::Group;
 use super::repair::{RouterLabels, RouterMethod, RouterRepair, repair_routers};
 use super::source::{Source, Teacher};
 use super::state;
@@ -32,7 +33,7 @@ pub struct TrainOptions {
     pub windows_per_step: usize,
     /// Windows that are in memory at a time; gradients are summed over a step.
     pub windows_at_a_time: usize,
-    /// The highest rate of matrices; [`rate_factor`] has those of other groups.
+    /// The highest rate of matrices; [`rate_factor`](super::rate_factor) has those of other groups.
     pub lr: f32,
     /// The rules of the optimiser.
     pub optimizer: OptimizerOptions,
@@ -81,17 +82,6 @@ impl Default for TrainOptions {
             reward_scale: 0.0,
             focus: None,
         }
-    }
-}
-
-/// The rate of an entry over that of matrices: numbers near 1 take larger steps than weights of a matrix.
-#[must_use]
-pub fn rate_factor(group: Group, kind: Kind) -> f32 {
-    match (group, kind) {
-        (_, Kind::LogScales) | (Group::Norms, _) => 3.0,
-        (_, Kind::Latents) => 5.0,
-        (Group::Router, _) => 0.3,
-        _ => 1.0,
     }
 }
 
@@ -218,6 +208,7 @@ impl<'a> Trainer<'a> {
             let (loss, kl) = (sums.value(self.options.loss), sums.mean_kl());
             self.history.points.push(Point { loss, kl, held_out_kl: Some(kl), ..Point::default() });
         }
+        self.model.weights.hardness = hardness(&self.options, self.steps());
         let mut point = match self.practice.take() {
             None => self.step_towards_teacher(state)?,
             Some(practice) => {
@@ -227,6 +218,7 @@ impl<'a> Trainer<'a> {
             }
         };
         let (o, done) = (&self.options, point.step);
+        self.model.weights.hardness = hardness(o, done);
         let is_measured = done.is_multiple_of(o.eval_steps.max(1)) || done == o.steps;
         if is_measured && !self.held_out.is_empty() {
             point.held_out_kl = Some(self.measure(&self.held_out)?.mean_kl());
@@ -239,7 +231,6 @@ impl<'a> Trainer<'a> {
     fn step_towards_teacher(&mut self, state: &dyn Fn(usize) -> PathBuf) -> Result<Point> {
         let step = self.steps();
         let o = &self.options;
-        self.model.weights.hardness = hardness(o, step);
         let batches = Batches { windows: self.windows.len(), per_step: o.windows_per_step, seed: o.seed };
         let batch: Vec<Vec<u32>> = batches.of_step(step).into_iter().map(|i| self.windows[i].clone()).collect();
         self.model.weights.params.clear_gradients();
@@ -249,11 +240,9 @@ impl<'a> Trainer<'a> {
             let mut targets = self.teacher.targets(part)?;
             sums.add(&self.model.loss_and_gradients(part, &mut *targets, scale)?);
         }
-        let params = &mut self.model.weights.params;
-        let ewc = self.protection.as_ref().map(|protection| protection.add_gradient(params));
         let (loss, kl) = (sums.value(o.loss), sums.mean_kl());
-        let gradient = self.descend(loss, state)?;
-        self.model.weights.hardness = hardness(&self.options, step + 1);
+        let (model, mut descent) = self.descent(state);
+        let Descended { gradient, ewc } = descent.apply(&mut model.weights.params, loss)?;
         let before = self.history.points.last().map_or(0, |point| point.tokens);
         let tokens = before + batch.iter().map(Vec::len).sum::<usize>() as u64;
         let lr = f64::from(self.options.lr * self.rate_share());
@@ -262,30 +251,16 @@ impl<'a> Trainer<'a> {
 
     /// A step on the rewards of sampled answers.
     fn step_on_rewards(&mut self, practice: &Practice<'_>, state: &dyn Fn(usize) -> PathBuf) -> Result<Point> {
-        let (step, share) = (self.steps(), self.rate_share());
+        let (step, lr) = (self.steps(), f64::from(self.options.lr * self.rate_share()));
         let last = self.history.points.last();
         let (before, beta) = (last.map_or(0, |point| point.tokens), last.and_then(|point| point.grpo).map(|g| g.beta));
-        let mut broken = None;
-        let (o, pool) = (&self.options, self.pool);
-        let (optimizer, protection) = (&mut self.optimizer, self.protection.as_ref());
-        let (mut gradient, mut ewc) = (0.0, None);
-        let mut apply = |params: &mut Params| -> Result<f64> {
-            ewc = protection.map(|protection| protection.add_gradient(params));
-            if broken.is_none() {
-                broken = params.broken_gradient().map(|param| (format!("the gradient of {}", param.name), param.group));
-            }
-            gradient = clip(params, o.clip);
-            optimizer.step(pool, params, &|param| o.lr * share * rate_factor(param.group, param.kind));
-            if broken.is_none() {
-                broken = params.broken_value().map(|param| (format!("a value of {}", param.name), param.group));
-            }
-            Ok(gradient)
-        };
-        let figures = practice.update(&mut self.model, step, beta, &mut apply)?;
-        if let Some((what, group)) = broken {
-            return Err(self.not_finite(what, Some(group), state).into());
-        }
-        let (tokens, lr) = (before + figures.tokens, f64::from(self.options.lr * share));
+        let (model, mut descent) = self.descent(state);
+        let mut done = Descended::default();
+        let figures = practice.update(model, step, beta, &mut |params, loss| {
+            done = descent.apply(params, loss)?;
+            Ok(done.gradient)
+        })?;
+        let (Descended { gradient, ewc }, tokens) = (done, before + figures.tokens);
         Ok(Point { step: step + 1, tokens, gradient, lr, ewc, grpo: Some(figures), ..Point::default() })
     }
 
@@ -295,40 +270,24 @@ impl<'a> Trainer<'a> {
         Schedule { steps, warmup: steps / 20, floor: 0.02 }.share(self.steps())
     }
 
-    /// Changes the values by their gradients, whose length is returned.
-    fn descend(&mut self, loss: f64, state: &dyn Fn(usize) -> PathBuf) -> Result<f64> {
-        let (o, share, steps) = (&self.options, self.rate_share(), self.optimizer.steps);
-        let params = &mut self.model.weights.params;
-        let broken = params.broken_gradient().map(|param| (format!("the gradient of {}", param.name), param.group));
-        if let Some((what, group)) = broken {
-            return Err(self.not_finite(what, Some(group), state).into());
-        }
-        if !loss.is_finite() {
-            return Err(self.not_finite("the loss".to_owned(), None, state).into());
-        }
-        let gradient = clip(params, o.clip);
-        let before = o.focus.as_ref().map(|focus| focus.before(params));
-        self.optimizer.step(self.pool, params, &|param| o.lr * share * rate_factor(param.group, param.kind));
-        if let (Some(focus), Some(before)) = (&o.focus, before) {
-            focus.lengthen(before, params);
-        }
-        let broken = params.broken_value().map(|param| (format!("a value of {}", param.name), param.group));
-        if let Some((what, group)) = broken {
-            self.optimizer.steps = steps;
-            return Err(self.not_finite(what, Some(group), state).into());
-        }
-        Ok(gradient)
-    }
-
-    /// The error of the step at work; of the first group where no group is to blame.
-    fn not_finite(&self, what: String, group: Option<Group>, state: &dyn Fn(usize) -> PathBuf) -> TrainError {
-        let first = || self.model.weights.params.list().first().map(|param| param.group);
-        let group = group.or_else(first).map_or("none", Group::name);
+    /// The model, and what turns its gradients into the next step.
+    fn descent(&mut self, state: &dyn Fn(usize) -> PathBuf) -> (&mut TrainModel<'a>, Descent<'_>) {
         let kept = match self.last_good {
             0 => "the student itself, as no state was written yet".to_owned(),
             step => format!("that of step {step}, in {}", state(step).display()),
         };
-        TrainError::NotFinite { step: self.steps() + 1, what, group, kept }
+        let (lr, step) = (self.options.lr * self.rate_share(), self.steps() + 1);
+        let descent = Descent {
+            optimizer: &mut self.optimizer,
+            protection: self.protection.as_ref(),
+            focus: self.options.focus.as_ref(),
+            pool: self.pool,
+            lr,
+            clip: self.options.clip,
+            step,
+            kept,
+        };
+        (&mut self.model, descent)
     }
 
     /// Fits the routers behind the last step, on the windows that were trained on; `None` where they are to stay.

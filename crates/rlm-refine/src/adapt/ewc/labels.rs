@@ -3,10 +3,10 @@
 //! **Invariant:** the labels follow from the values of the model, the window and the seed.
 
 use moe_runtime::SplitMix64;
-use tl_kernels::math;
 
 use crate::error::Result;
 use crate::train::TrainModel;
+use crate::train::ops::loss::probabilities;
 
 /// Positions whose logits are in memory at a time.
 const POSITIONS: usize = 256;
@@ -26,11 +26,9 @@ pub(super) fn sample_labels(model: &TrainModel<'_>, window: &[u32], seed: u64) -
 
 /// The token at the share `at` of the softmax of `logits`.
 fn draw(logits: &[f32], at: f64) -> u32 {
-    let top = logits.iter().fold(f32::NEG_INFINITY, |top, &z| top.max(z));
-    let weights: Vec<f64> = logits.iter().map(|&z| math::exp_f64(f64::from(z - top))).collect();
-    let mut left = at * weights.iter().sum::<f64>();
-    for (token, weight) in weights.iter().enumerate() {
-        left -= weight;
+    let mut left = at;
+    for (token, probability) in probabilities(logits).into_iter().enumerate() {
+        left -= probability;
         if left < 0.0 {
             return token as u32;
         }

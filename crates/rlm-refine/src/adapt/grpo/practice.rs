@@ -12,7 +12,7 @@ use std::sync::Arc;
 use behavior_eval::gates::{PromptRecord, RefusalSignals};
 use behavior_eval::stats::{Difference, paired_difference};
 use behavior_eval::suite::{Prompt, Suite};
-use moe_runtime::{ChatRequest, ChatTemplate, CraftsmanModel, LoadOptions, ModelFiles, SamplerConfig, Tokenizer};
+use moe_runtime::{ChatTemplate, CraftsmanModel, LoadOptions, ModelFiles, SamplerConfig, Tokenizer};
 use serde::Serialize;
 use ternary_core::ActMode;
 use tl_kernels::{Pool, math};
@@ -21,6 +21,7 @@ use super::reward::reward;
 use super::rollout::{Completion, Respondent, agreement};
 use super::{GrpoFigures, GrpoOptimizer, GrpoOptions, PolicyRule, overlay};
 use crate::error::Result;
+use crate::measure::encode;
 use crate::train::ops::loss::{Action, Target, log_probability};
 use crate::train::{Batches, LossScale, Params, Targets, TrainError, TrainModel};
 
@@ -128,13 +129,7 @@ impl<'a> Practice<'a> {
         };
         let (mut prompts, mut held_out) = (Vec::new(), Vec::new());
         for (i, prompt) in suite.prompts().iter().filter(|prompt| prompt.label.is_some()).enumerate() {
-            let system = Some(prompt.system.as_str()).filter(|system| !system.is_empty());
-            let request = ChatRequest {
-                enable_thinking: Some(false),
-                now_unix_s: Some(ChatRequest::MEASURED_NOW_UNIX_S),
-                ..ChatRequest::user(system, &prompt.user)
-            };
-            let tokens = tokenizer.encode_prompt(&template.prompt(&request)?)?;
+            let tokens = encode(&tokenizer, &template, &prompt.system, &prompt.user)?;
             let asked = Asked { prompt: prompt.clone(), tokens };
             if i % HELD_OUT_SHARE == HELD_OUT_SHARE / 2 { held_out.push(asked) } else { prompts.push(asked) }
         }
@@ -164,20 +159,34 @@ impl<'a> Practice<'a> {
         Respondent { model, tokenizer: &self.tokenizer, options: self.options }
     }
 
-    /// The reward of an answer of `policy`.
-    fn reward(&self, policy: &Respondent<'_>, asked: &Asked, completion: &Completion) -> Result<f64> {
+    /// The answers of `policy` to a prompt, one per sampler, and their rewards.
+    fn rewarded(
+        &self,
+        policy: &Respondent<'_>,
+        asked: &Asked,
+        samplers: &[SamplerConfig],
+    ) -> Result<(Vec<Completion>, Vec<f64>)> {
+        let own = policy.read(&asked.tokens)?;
+        let answers = samplers.iter().map(|sampler| own.answer(*sampler)).collect::<Result<Vec<Completion>>>()?;
         if self.options.rule == PolicyRule::ZeroRewards {
-            return Ok(0.0);
+            let rewards = vec![0.0; answers.len()];
+            return Ok((answers, rewards));
         }
-        let record = PromptRecord::new(&asked.prompt, None, completion.answer.clone(), &self.signals);
-        let judged = reward(&record).unwrap_or(0.0);
-        if self.options.routing == 0.0 {
-            return Ok(judged);
+        let judged = |answer: &Completion| {
+            let record = PromptRecord::new(&asked.prompt, None, answer.answer.clone(), &self.signals);
+            reward(&record).unwrap_or(0.0)
+        };
+        let mut rewards: Vec<f64> = answers.iter().map(judged).collect();
+        if self.options.routing > 0.0 {
+            let teacher = self.respondent(self.teacher.clone());
+            let theirs = teacher.read(&asked.tokens)?;
+            for (reward, answer) in rewards.iter_mut().zip(&answers) {
+                // The first token is the last one of the prompt.
+                let same = agreement([&own.experts(answer)?, &theirs.experts(answer)?], self.top_k, 1);
+                *reward += self.options.routing * same;
+            }
         }
-        let teacher = self.respondent(self.teacher.clone());
-        let tokens = &completion.tokens;
-        let [own, theirs] = [policy.experts(tokens)?, teacher.experts(tokens)?];
-        Ok(judged + self.options.routing * agreement([&own, &theirs], self.top_k, completion.prompt))
+        Ok((answers, rewards))
     }
 
     /// The rewards of the student as it is on the prompts that are held out.
@@ -185,18 +194,16 @@ impl<'a> Practice<'a> {
         let policy = self.respondent(overlay::load(model, self.pool, &self.load)?);
         let mut rewards = PromptRewards::default();
         for (i, asked) in self.held_out.iter().enumerate() {
-            let mean = |answers: Vec<Completion>| -> Result<f64> {
-                let rewards = answers.iter().map(|answer| self.reward(&policy, asked, answer));
-                Ok(rewards.collect::<Result<Vec<f64>>>()?.iter().sum::<f64>() / answers.len().max(1) as f64)
-            };
-            rewards.greedy.push(mean(policy.answers(&asked.tokens, &[SamplerConfig::greedy()])?)?);
-            rewards.sampled.push(mean(policy.answers(&asked.tokens, &policy.samplers(!self.seed ^ i as u64))?)?);
+            let samplers = [vec![SamplerConfig::greedy()], policy.samplers(!self.seed ^ i as u64)].concat();
+            let (_, of_prompt) = self.rewarded(&policy, asked, &samplers)?;
+            rewards.greedy.push(of_prompt[0]);
+            rewards.sampled.push(of_prompt[1..].iter().sum::<f64>() / (of_prompt.len() - 1) as f64);
         }
         Ok(rewards)
     }
 
-    /// Update `number`, counted from 0, with `beta` as the factor of the penalty. `step` changes the values by their gradients and
-    /// returns the length of these. The events `GrpoRewardComputed` and `AdapterUpdated` have the outcome.
+    /// Update `number`, counted from 0, with `beta` as the factor of the penalty. `step` changes the values by their gradients, knows
+    /// the loss, and returns the length of the gradients. The events `GrpoRewardComputed` and `AdapterUpdated` have the outcome.
     ///
     /// # Errors
     /// Weights that cannot be read, an answer that cannot be computed, the errors of `step`.
@@ -205,7 +212,7 @@ impl<'a> Practice<'a> {
         model: &mut TrainModel<'_>,
         number: usize,
         beta: Option<f64>,
-        step: &mut dyn FnMut(&mut Params) -> Result<f64>,
+        step: &mut dyn FnMut(&mut Params, f64) -> Result<f64>,
     ) -> Result<GrpoFigures> {
         let mut grpo = GrpoOptimizer::new(self.options);
         grpo.beta = beta.unwrap_or(grpo.beta);
@@ -226,7 +233,7 @@ impl<'a> Practice<'a> {
         );
         for epoch in 0..if kept.is_empty() { 0 } else { self.options.epochs } {
             let (loss, tokens) = self.gradients(model, &kept, grpo.beta)?;
-            let gradient = step(&mut model.weights.params)?;
+            let gradient = step(&mut model.weights.params, loss)?;
             tracing::info!(
                 name: "AdapterUpdated",
                 update = number + 1,
@@ -256,9 +263,7 @@ impl<'a> Practice<'a> {
                 .seed
                 .wrapping_add((number * self.options.prompts + i + 1) as u64)
                 .wrapping_mul(0xd134_2543_de82_ef95);
-            let group = policy.answers(&asked.tokens, &policy.samplers(seed))?;
-            let rewards =
-                group.iter().map(|answer| self.reward(&policy, asked, answer)).collect::<Result<Vec<f64>>>()?;
+            let (group, rewards) = self.rewarded(&policy, asked, &policy.samplers(seed))?;
             sum += rewards.iter().sum::<f64>();
             answers += group.len();
             figures.groups += 1;
@@ -363,14 +368,25 @@ impl Targets for Actions<'_> {
 
 #[cfg(test)]
 mod tests {
+    use behavior_eval::model::{Subject, Want};
+    use mla_attention::CacheType;
     use ternary_core::Rounding;
 
     use super::*;
+    use crate::measure::ModelSubject;
     use crate::train::Group;
     use crate::{Method, Preset, QuantizeOptions, Quantizer, Recipe};
 
-    #[test]
-    fn a_step_makes_answers_above_the_mean_of_their_group_likelier_than_those_below() {
+    /// A student of the mini teacher by least squares, and what it practises on.
+    struct Case {
+        _dir: tempfile::TempDir,
+        teacher: ModelFiles,
+        student: ModelFiles,
+        suite: Suite,
+        pool: Pool,
+    }
+
+    fn case() -> Case {
         let dir = tempfile::tempdir().unwrap();
         let (path, pool) = (dir.path().join("student.gguf"), Pool::new(2).unwrap());
         let teacher = ModelFiles::open(&fixtures::path("craftsman-mini")).unwrap();
@@ -385,27 +401,98 @@ mod tests {
         let suites = fixtures::path("suites");
         let [prompts, corpus] = ["unseen-training.jsonl", "unseen-training.corpus.jsonl"].map(|name| suites.join(name));
         let suite = Suite::open(&prompts, &corpus).unwrap();
-        let options = GrpoOptions { prompts: 4, max_new_tokens: 24, ..GrpoOptions::default() };
-        let practice = Practice::new([&student, &teacher], &suite, options, 0, &pool).unwrap();
-        let mut model = TrainModel::new(&student, &[Group::Norms, Group::SharedExperts], &pool).unwrap();
-        let (mut kept, figures) = practice.sample(&model, 0).unwrap();
-        practice.score(&model, &mut kept).unwrap();
-        assert!(kept.len() == 4 * (figures.groups - figures.dropped) && !kept.is_empty());
-        assert!(divergence(&kept).unwrap().abs() < 1e-9, "nothing has changed yet");
+        Case { _dir: dir, teacher, student, suite, pool }
+    }
 
-        practice.gradients(&mut model, &kept, 0.0).unwrap();
+    impl Case {
+        fn practice(&self, rule: PolicyRule) -> Practice<'_> {
+            let options = GrpoOptions { prompts: 4, max_new_tokens: 24, rule, ..GrpoOptions::default() };
+            Practice::new([&self.student, &self.teacher], &self.suite, options, 0, &self.pool).unwrap()
+        }
+
+        fn model(&self) -> TrainModel<'_> {
+            TrainModel::new(&self.student, &[Group::Norms, Group::SharedExperts], &self.pool).unwrap()
+        }
+    }
+
+    /// Moves the values of a model against its gradients, all together by a length of 0.02.
+    fn descend(model: &mut TrainModel<'_>) {
         let squares: f32 = model.weights.params.list().iter().flat_map(|p| &p.gradient).map(|g| g * g).sum();
         let rate = 0.02 / squares.sqrt();
         for param in model.weights.params.list_mut() {
             param.values.iter_mut().zip(&param.gradient).for_each(|(value, g)| *value -= rate * g);
         }
-        let now = log_probabilities(&model, &kept).unwrap();
-        let gain = |(answer, now): (&Kept, &Vec<f64>)| -> f64 {
-            answer.advantage * now.iter().zip(&answer.old).map(|(now, old)| now - old).sum::<f64>()
+    }
+
+    /// The sum of the answers' gains in log probability, each times `weight`.
+    fn gain(model: &TrainModel<'_>, kept: &[Kept], weight: impl Fn(&Kept) -> f64) -> f64 {
+        let now = log_probabilities(model, kept).unwrap();
+        let of_answer = |(answer, now): (&Kept, &Vec<f64>)| -> f64 {
+            weight(answer) * now.iter().zip(&answer.old).map(|(now, old)| now - old).sum::<f64>()
         };
-        let total: f64 = kept.iter().zip(&now).map(gain).sum();
+        kept.iter().zip(&now).map(of_answer).sum()
+    }
+
+    #[test]
+    fn a_step_makes_answers_above_the_mean_of_their_group_likelier_than_those_below() {
+        let case = case();
+        let practice = case.practice(PolicyRule::Grpo);
+        let mut model = case.model();
+        let (mut kept, figures) = practice.sample(&model, 0).unwrap();
+        practice.score(&model, &mut kept).unwrap();
+        assert!(kept.len() == 4 * (figures.groups - figures.dropped) && !kept.is_empty());
+        assert!(divergence(&kept).unwrap().abs() < 1e-9, "nothing has changed yet");
+        practice.gradients(&mut model, &kept, 0.0).unwrap();
+        descend(&mut model);
+        let total = gain(&model, &kept, |answer| answer.advantage);
         assert!(total > 0.1, "{total}");
         practice.score(&model, &mut kept).unwrap();
         assert!(divergence(&kept).unwrap() > 1e-6, "the student has moved away from itself");
+    }
+
+    #[test]
+    fn the_supervised_control_takes_the_same_samples_and_learns_those_above_the_mean() {
+        let case = case();
+        let (practice, of_grpo) = (case.practice(PolicyRule::Supervised), case.practice(PolicyRule::Grpo));
+        let mut model = case.model();
+        let (mut kept, figures) = practice.sample(&model, 0).unwrap();
+        let (all, same) = of_grpo.sample(&model, 0).unwrap();
+        assert_eq!(figures, same, "groups, rewards and tokens do not depend on the rule");
+        let tokens = |kept: &[Kept]| kept.iter().map(|answer| answer.completion.tokens.clone()).collect::<Vec<_>>();
+        let above: Vec<Kept> = all.into_iter().filter(|answer| answer.advantage > 0.0).collect();
+        assert!(!kept.is_empty() && tokens(&kept) == tokens(&above));
+
+        practice.score(&model, &mut kept).unwrap();
+        let (loss, n) = practice.gradients(&mut model, &kept, 0.0).unwrap();
+        let entropy = kept.iter().flat_map(|answer| &answer.old).map(|log| -log).sum::<f64>() / n as f64;
+        assert!((loss - entropy).abs() < 1e-4 * entropy, "cross entropy with the answers: {loss} {entropy}");
+        descend(&mut model);
+        let total = gain(&model, &kept, |_| 1.0);
+        assert!(total > 0.1, "{total}");
+    }
+
+    /// The answers and routes of a prompt that is read once for all of them.
+    #[test]
+    fn answers_are_those_of_the_gates_and_routes_those_of_the_whole_text() {
+        let case = case();
+        let practice = case.practice(PolicyRule::Grpo);
+        let id = case.teacher.identity(&mut |_, _| {}).unwrap();
+        let mut subject = ModelSubject::load(&case.teacher, id, &practice.load, CacheType::F32).unwrap();
+        let teacher = practice.respondent(practice.teacher.clone());
+        for asked in &practice.prompts[..2] {
+            assert_eq!(subject.encode(&asked.prompt.system, &asked.prompt.user).unwrap(), asked.tokens);
+            let reading = teacher.read(&asked.tokens).unwrap();
+            let samplers = [SamplerConfig::greedy(), SamplerConfig { seed: 7, ..SamplerConfig::default() }];
+            let answers = samplers.map(|sampler| reading.answer(sampler).unwrap());
+            assert_eq!(answers[0].answer, subject.generate(&asked.tokens, 24).unwrap());
+            for answer in answers {
+                let run = subject.run(&answer.tokens, &Want::default(), &mut |_, _| {}).unwrap();
+                let ids = run.routing.ids.chunks_exact(answer.tokens.len() * practice.top_k);
+                let behind: Vec<&[u32]> = ids.map(|ids| &ids[(answer.prompt - 1) * practice.top_k..]).collect();
+                let experts = reading.experts(&answer).unwrap();
+                let routed: Vec<&[u32]> = experts.iter().map(Vec::as_slice).filter(|ids| !ids.is_empty()).collect();
+                assert!(routed == behind && !routed.is_empty());
+            }
+        }
     }
 }

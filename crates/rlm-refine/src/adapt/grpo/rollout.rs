@@ -1,19 +1,17 @@
 //! Answers of a loaded model to a prompt, and the experts that tokens were sent to.
 //!
-//! **Invariant:** answers follow from the model, the prompt and the seed.
+//! **Invariant:** answers follow from the model, the prompt and the seed; a prompt is read once for all of its answers.
 
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use behavior_eval::model::{Answer, AnswerEnd};
+use behavior_eval::model::Answer;
 use mla_attention::CacheType;
 use moe_runtime::forward::{At, RoutingDecision, Taps};
-use moe_runtime::{
-    ControlTokens, CraftsmanModel, GenerateOptions, LoopConfig, Sampler, SamplerConfig, Session, StopReason, Tokenizer,
-};
+use moe_runtime::{CraftsmanModel, Sampler, SamplerConfig, Session, Tokenizer};
 
 use super::GrpoOptions;
 use crate::error::Result;
+use crate::measure::Exchange;
 
 /// Tokens that run at once.
 const BATCH_TOKENS: usize = 256;
@@ -36,39 +34,14 @@ pub(super) struct Respondent<'a> {
     pub(super) options: GrpoOptions,
 }
 
-impl Respondent<'_> {
-    fn session(&self, tokens: usize) -> Result<Session> {
-        let session = Session::new(self.model.clone(), tokens, CacheType::F32).map(|s| s.with_chunk(BATCH_TOKENS));
-        Ok(session?)
-    }
-
-    /// Answers to one prompt, one per sampler.
-    pub(super) fn answers(&self, prompt: &[u32], samplers: &[SamplerConfig]) -> Result<Vec<Completion>> {
-        let Some((last, first)) = prompt.split_last() else { return Ok(Vec::new()) };
-        let mut base = self.session(prompt.len() + self.options.max_new_tokens + 1)?;
-        base.prefill(first, &mut ())?;
-        let options = GenerateOptions {
-            max_tokens: self.options.max_new_tokens,
-            stop: self.tokenizer.stop_ids().to_vec(),
-            loops: LoopConfig { max_period: 0, ..LoopConfig::default() },
-            ..GenerateOptions::default()
-        };
-        let mut answers = Vec::with_capacity(samplers.len());
-        for config in samplers {
-            let (mut session, mut sampler) = (base.fork()?, Sampler::new(*config)?);
-            let mut go_on = |_| ControlFlow::Continue(());
-            let made = session.generate(&[*last], &options, &mut sampler, &mut (), &mut go_on)?;
-            let (end, stop_reason) = match made.reason {
-                StopReason::StopToken(token) => (Some(token), AnswerEnd::Stop),
-                StopReason::ContextFull => (None, AnswerEnd::Context),
-                _ => (None, AnswerEnd::Length),
-            };
-            let text = self.tokenizer.decode(&made.tokens, ControlTokens::Hide);
-            let tokens = prompt.iter().chain(&made.tokens).copied().chain(end).collect();
-            let answer = Answer { tokens: made.tokens, text, stop_reason };
-            answers.push(Completion { tokens, prompt: prompt.len(), answer });
-        }
-        Ok(answers)
+impl<'a> Respondent<'a> {
+    /// Reads a prompt once for all of its answers.
+    pub(super) fn read(&self, prompt: &'a [u32]) -> Result<Reading<'_>> {
+        let tokens = prompt.len() + self.options.max_new_tokens + 1;
+        let mut session = Session::new(self.model.clone(), tokens, CacheType::F32)?.with_chunk(BATCH_TOKENS);
+        let read = prompt.len().saturating_sub(1);
+        session.prefill(&prompt[..read], &mut ())?;
+        Ok(Reading { respondent: self, session, prompt, read })
     }
 
     /// The samplers of a group.
@@ -83,11 +56,33 @@ impl Respondent<'_> {
         };
         (0..self.options.group).map(sampler).collect()
     }
+}
 
-    /// The experts of each token in each layer, layer by layer.
-    pub(super) fn experts(&self, tokens: &[u32]) -> Result<Vec<Vec<u32>>> {
-        let mut experts = Experts(vec![Vec::new(); self.model.config().n_layers]);
-        self.session(tokens.len())?.prefill(tokens, &mut experts)?;
+/// A model that has read a prompt but for its last token. Each answer continues a fork of the session.
+pub(super) struct Reading<'a> {
+    respondent: &'a Respondent<'a>,
+    session: Session,
+    prompt: &'a [u32],
+    /// Tokens that the session holds.
+    read: usize,
+}
+
+impl Reading<'_> {
+    /// The answer of one sampler.
+    pub(super) fn answer(&self, sampler: SamplerConfig) -> Result<Completion> {
+        let (mut session, mut sampler) = (self.session.fork()?, Sampler::new(sampler)?);
+        let Respondent { tokenizer, options, .. } = self.respondent;
+        let exchange = Exchange { session: &mut session, tokenizer, max_new_tokens: options.max_new_tokens };
+        let (answer, end) = exchange.answer(&self.prompt[self.read..], &mut sampler)?;
+        let tokens = self.prompt.iter().chain(&answer.tokens).copied().chain(end).collect();
+        Ok(Completion { tokens, prompt: self.prompt.len(), answer })
+    }
+
+    /// The experts of each token of an answer to the prompt in each layer, layer by layer; those of the prompt's last token are the
+    /// first.
+    pub(super) fn experts(&self, completion: &Completion) -> Result<Vec<Vec<u32>>> {
+        let mut experts = Experts(vec![Vec::new(); self.respondent.model.config().n_layers]);
+        self.session.fork()?.prefill(&completion.tokens[self.read..], &mut experts)?;
         Ok(experts.0)
     }
 }

@@ -89,6 +89,12 @@ pub fn log_probability(logits: &[f32], token: u32) -> f64 {
     Softmax::new(logits).ln(logits[token as usize])
 }
 
+/// The probability of every token by `logits` `[vocab]`.
+#[must_use]
+pub fn probabilities(logits: &[f32]) -> Vec<f64> {
+    Softmax::new(logits).p
+}
+
 /// The divergence of the student's `logits` `[vocab]` from `target`; adds `weight` times its gradient to `d_logits`.
 pub fn divergence(logits: &[f32], target: Target<'_>, weight: f32, d_logits: &mut [f32]) -> f64 {
     let student = Softmax::new(logits);

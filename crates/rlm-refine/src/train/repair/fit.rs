@@ -115,12 +115,16 @@ impl Problem<'_> {
         let batches = Batches { windows: tokens, per_step: STEP_TOKENS.min(tokens), seed: 0 };
         let mut moments = [vec![0.0; weight.len()], vec![0.0; weight.len()]];
         let mut best = (self.judge(&weight)?, weight.clone());
+        let before = match method {
+            RouterMethod::Contrastive => self.routed.route(&self.start, self.x)?.scores,
+            RouterMethod::Ridge | RouterMethod::Kl | RouterMethod::Hinge => Vec::new(),
+        };
         for step in 0..STEPS {
             let batch = batches.of_step(step);
             let x = taken(self.x, n, &batch);
             let scores = self.routed.route(&weight, &x)?.scores;
             let d = match method {
-                RouterMethod::Contrastive => self.contrastive(contrastive, &batch, &x, &scores)?,
+                RouterMethod::Contrastive => self.contrastive(contrastive, &batch, [&before, &scores]),
                 RouterMethod::Hinge => self.hinge(&batch, &scores),
                 RouterMethod::Kl | RouterMethod::Ridge => {
                     let wanted = taken(&self.labels.scores, e, &batch);
@@ -151,14 +155,9 @@ impl Problem<'_> {
         rows.map(|d| d / batch.len() as f32).collect()
     }
 
-    /// The gradient of the contrastive loss by the logits of the rows `x`, for their scores `[n, n_experts]`.
-    fn contrastive(
-        &self,
-        trainer: &ContrastiveTrainer,
-        batch: &[usize],
-        x: &[f32],
-        scores: &[f32],
-    ) -> Result<Vec<f32>> {
+    /// The gradient of the contrastive loss by the logits of some rows, for their `scores` `[n, n_experts]` and the scores `before`
+    /// of all rows by the router as it is.
+    fn contrastive(&self, trainer: &ContrastiveTrainer, batch: &[usize], [before, scores]: [&[f32]; 2]) -> Vec<f32> {
         let (e, top_k) = (self.routed.config.n_experts, self.routed.config.top_k);
         let biased = |scores: &[f32]| -> Vec<f32> {
             let bias = |i: usize| self.routed.bias.map_or(0.0, |bias| bias[i % e]);
@@ -167,14 +166,14 @@ impl Problem<'_> {
         let routing = RoutingBatch {
             scores: &biased(scores),
             teacher: &biased(&taken(&self.labels.scores, e, batch)),
-            before: &biased(&self.routed.route(&self.start, x)?.scores),
+            before: &biased(&taken(before, e, batch)),
             chosen: &taken(&self.labels.ids, top_k, batch),
             top_k,
         };
         let mut d = vec![0.0; scores.len()];
         trainer.loss(&routing, &mut d);
         let rows = scores.chunks_exact(e).zip(d.chunks_exact(e));
-        Ok(rows.flat_map(|(scores, d)| through_gate(self.routed.config.gating, scores, d.to_vec())).collect())
+        rows.flat_map(|(scores, d)| through_gate(self.routed.config.gating, scores, d.to_vec())).collect()
     }
 }
 
