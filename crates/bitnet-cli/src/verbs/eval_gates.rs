@@ -19,8 +19,8 @@ use behavior_eval::suite::Suite;
 use gguf_bitnet::link_target;
 use rlm_refine::lessons::MemoryDistiller;
 use rlm_refine::measure::subject_info;
-use rlm_refine::policy::PolicyStore;
-use rlm_refine::train::taught_suites;
+use rlm_refine::policy::{Policy, PolicyStore};
+use rlm_refine::train::refuse_taught;
 
 use crate::exit::GateFailed;
 use crate::{load, output};
@@ -51,7 +51,7 @@ pub(crate) fn execute(args: Args) -> Result<()> {
     }
     let teacher = IdentifiedModel::open(&args.teacher, "reading the teacher", args.zero.allow_zero)?;
     repair::check(&args, &student, &teacher)?;
-    refuse_taught(&student, &suite)?;
+    refuse_taught(&student.files, suite.identity())?;
     let suite_name = args.suite.file_stem().map_or_else(|| "suite".into(), |name| name.to_string_lossy().into_owned());
     let info = subject_info(&student.files, student.id.clone())?;
     let folder = link_target(&args.report.clone().unwrap_or_else(|| default_folder(&info.name, &suite_name)))?;
@@ -130,19 +130,7 @@ fn keep_lessons(args: &Args, teacher: &str, report: &GateReport) -> Result<()> {
     let store = PolicyStore::open(path)?;
     let mut distiller = MemoryDistiller::new(store.lessons()?.remove(teacher).unwrap_or_default());
     distiller.add_gates(report);
-    Ok(store.append_lessons(teacher, &distiller.into_lessons())?)
-}
-
-/// Refuses a student that was taught the teacher's answers to this suite: it would be judged on what it learned.
-fn refuse_taught(student: &IdentifiedModel, suite: &Suite) -> Result<()> {
-    let Some(file) = student.files.gguf() else { return Ok(()) };
-    match taught_suites(file.metadata())?.iter().any(|taught| taught == suite.identity()) {
-        false => Ok(()),
-        true => Err(anyhow!(
-            "{} was taught the answers of its teacher to this suite (`refine --artifact`): judge it on another suite",
-            student.files.path().display()
-        )),
-    }
+    Ok(store.append(teacher, &distiller.into_lessons().into_iter().map(Policy::of_lesson).collect::<Vec<_>>())?)
 }
 
 /// `eval/reports/STUDENT_SUITE`, made of characters that every file system takes.

@@ -3,12 +3,14 @@
 use std::path::PathBuf;
 
 use anyhow::{Result, anyhow};
-use rlm_refine::policy::{KeyLesson, LearnedBy, Part, PolicyStore};
+use rlm_refine::policy::{KeyLesson, LearnedBy, Part, PolicyStore, RouterPolicy};
+use serde_json::json;
 
-use crate::args::path_not_stream;
+use crate::args::{STORE, path_not_stream};
 use crate::output;
 
-const STORE: &str = "a store is read at several places: write the name of a file";
+/// Characters of a BLAKE3 that tell students of a table apart.
+const SHORT: usize = 12;
 
 /// Show what refinements and gates learned about students of a teacher.
 ///
@@ -30,20 +32,30 @@ pub(crate) fn execute(args: &Args) -> Result<()> {
             "{path} is no file: name the store that `refine --lessons` or `eval-gates --lessons` filled"
         ));
     }
-    let lessons = PolicyStore::open(&args.store)?.lessons()?;
+    let store = PolicyStore::open(&args.store)?;
+    let teachers = store.lessons()?.into_iter();
+    let teachers = teachers.map(|(teacher, lessons)| Ok((store.routers(&teacher)?, teacher, lessons)));
+    let teachers = teachers.collect::<Result<Vec<_>>>()?;
     if args.json {
-        return output::json(&lessons);
+        let shown = teachers
+            .iter()
+            .map(|(routers, teacher, lessons)| (teacher.clone(), json!({ "lessons": lessons, "routers": routers })));
+        return output::json(&shown.collect::<serde_json::Map<_, _>>());
     }
-    if lessons.is_empty() {
+    if teachers.is_empty() {
         return output::line("The store holds no lesson.");
     }
-    for (teacher, lessons) in &lessons {
+    for (routers, teacher, lessons) in &teachers {
         output::line(format_args!("students of {teacher}: {} lessons", lessons.len()))?;
-        let mut table = output::table(["part", "finding", "figure", "before", "after", "n", "learned by"], 7);
+        let headings = ["part", "finding", "figure", "before", "after", "n", "learned by", "student"];
+        let mut table = output::table(headings, headings.len());
         for lesson in lessons {
             table.add_row(row(lesson));
         }
         output::line(table)?;
+        for (tensor, router) in routers {
+            output::line(fit(tensor, router))?;
+        }
         for settings in lessons.iter().filter_map(settings) {
             output::line(format_args!("settings: {}", output::name(settings)))?;
         }
@@ -51,7 +63,7 @@ pub(crate) fn execute(args: &Args) -> Result<()> {
     Ok(())
 }
 
-fn row(lesson: &KeyLesson) -> [String; 7] {
+fn row(lesson: &KeyLesson) -> [String; 8] {
     let figure = |value: f64| format!("{value:.4}");
     let learned_by = match lesson.learned_by {
         LearnedBy::Refinement => "refinement",
@@ -65,7 +77,18 @@ fn row(lesson: &KeyLesson) -> [String; 7] {
         lesson.after.map_or_else(String::new, figure),
         lesson.n.to_string(),
         learned_by.to_owned(),
+        lesson.student.chars().take(SHORT).collect(),
     ]
+}
+
+/// The last fit of a router in words.
+fn fit(tensor: &str, router: &RouterPolicy) -> String {
+    let RouterPolicy { method, agreement_before, agreement_after, is_kept } = router;
+    let fate = if *is_kept { "kept" } else { "left as it was" };
+    let (tensor, method) = (output::name(tensor), output::name(method));
+    format!(
+        "last fit of {tensor} by {method}: agreement {agreement_before:.4} before, {agreement_after:.4} after, {fate}"
+    )
 }
 
 fn settings(lesson: &KeyLesson) -> Option<&str> {

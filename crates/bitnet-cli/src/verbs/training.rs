@@ -24,6 +24,7 @@ use crate::args::TrainingArgs;
 use crate::exit::UsageError;
 use crate::load;
 use crate::output::{self, Progress, size};
+use keep::{Lessons, Run};
 
 /// Runs a training with these settings.
 pub(super) fn run(args: &TrainingArgs, mut options: TrainOptions) -> Result<()> {
@@ -31,16 +32,16 @@ pub(super) fn run(args: &TrainingArgs, mut options: TrainOptions) -> Result<()> 
         return Err(UsageError::new("--steps 0 trains nothing: name a method with --repair-routers").into());
     }
     gguf_bitnet::Job::check(&args.out, args.force)?;
+    let suite = args.suite()?;
     let student = load::open(&args.model.model)?;
     let pool = args.threads.pool()?;
     let taught = Taught::open(args, &student, &pool)?;
-    let teacher = taught.identity(args.lessons.is_some())?;
-    let known = args.lessons.as_deref().map(|store| keep::known(store, &teacher)).transpose()?;
-    if let (Some(store), Some(factor)) = (&args.lessons, args.focus) {
-        options.focus = keep::focus(known.as_deref().unwrap_or_default(), factor, &student);
-        if options.focus.is_none() {
-            keep::note_no_focus(store);
-        }
+    let lessons = match &args.lessons {
+        Some(store) => Some(Lessons::open(store, taught.identity()?)?),
+        None => None,
+    };
+    if let (Some(lessons), Some(factor)) = (&lessons, args.focus) {
+        options.focus = lessons.focus(factor, &student)?;
     }
     let mut shown = Shown::default();
     let protected = args.protected(&student, &pool)?;
@@ -48,7 +49,6 @@ pub(super) fn run(args: &TrainingArgs, mut options: TrainOptions) -> Result<()> 
     if let Some(protected) = &protected {
         refiner = refiner.protecting(protected);
     }
-    let suite = args.suite()?;
     if let Some(suite) = &suite {
         refiner = refiner.practising(suite);
     }
@@ -56,19 +56,14 @@ pub(super) fn run(args: &TrainingArgs, mut options: TrainOptions) -> Result<()> 
     let report = report.map_err(usage_of_source)?;
     drop(shown);
     let settings = refiner.settings().to_string();
-    let lessons = match (&args.lessons, known) {
-        (Some(store), Some(known)) => {
+    let lessons = match lessons {
+        Some(lessons) => {
             let refined = load::open(&args.out.display().to_string())?;
-            let run = keep::Run { store, teacher: &teacher, known, report: &report, settings: &settings };
-            let (models, held_out) = match &taught {
-                Taught::Texts { teacher, calibration } => {
-                    (Some([&refined, &**teacher]), held_out_windows(calibration.windows()))
-                }
-                Taught::Recordings(_) => (None, Vec::new()),
-            };
-            Some(run.keep(models, &held_out, &pool)?)
+            let run = Run { student: &refined, report: &report, settings: &settings };
+            let (teacher, held_out) = taught.checkpoint_and_held_out();
+            Some(lessons.keep(&run, teacher, &held_out, &pool)?)
         }
-        _ => None,
+        None => None,
     };
     if args.json {
         return output::json(&json!({
@@ -117,13 +112,20 @@ impl Taught {
         }
     }
 
-    /// BLAKE3 of the teacher, where it is `wanted`.
-    fn identity(&self, wanted: bool) -> Result<String> {
+    /// BLAKE3 of the teacher.
+    fn identity(&self) -> Result<String> {
         Ok(match self {
-            _ if !wanted => String::new(),
             Taught::Texts { teacher, .. } => teacher.identity(&mut |_, _| {})?,
             Taught::Recordings(recordings) => recordings.teacher().to_owned(),
         })
+    }
+
+    /// The teacher's checkpoint, with the windows that are held out of training; neither for recordings.
+    fn checkpoint_and_held_out(&self) -> (Option<&ModelFiles>, Vec<Vec<u32>>) {
+        match self {
+            Taught::Texts { teacher, calibration } => (Some(&**teacher), held_out_windows(calibration.windows())),
+            Taught::Recordings(_) => (None, Vec::new()),
+        }
     }
 
     /// The texts that were cut into windows.

@@ -205,6 +205,8 @@ fn a_student_that_fails_is_repaired_under_another_name_and_judged_again() {
         |name: &str| -> Value { serde_json::from_str(&fs::read_to_string(folder.join(name)).unwrap()).unwrap() };
     assert_eq!(report("report.json")["verdict"], "NO-SHIP");
     assert_eq!(report("repaired/report.json")["verdict"], "SHIP");
+    let file = |name: &str| report(name)["run"]["files"]["student"].clone();
+    assert_eq!([file("report.json"), file("repaired/report.json")], ["student.gguf", "routed.gguf"]);
     let page = fs::read_to_string(folder.join("repaired/report.md")).unwrap();
     assert!(page.contains("Before the repair"), "{page}");
 
@@ -219,6 +221,20 @@ fn a_student_that_fails_is_repaired_under_another_name_and_judged_again() {
 
     let onto = gates(dir.path(), "student.gguf", &[&texts[..], &["--repair", "student.gguf"]].concat());
     assert!(onto.usage().contains("choose another name"));
+}
+
+#[test]
+fn a_student_is_not_judged_on_a_suite_that_it_was_trained_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = fixtures::path("goldens/artifact");
+    let recording = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).find(|path| path.is_dir());
+    let (recording, taught) = (recording.unwrap().join("artifact.bin"), dir.path().join("taught.gguf"));
+    let few = ["--artifact", text(&recording), "--steps", "1", "--windows", "1", "-o", text(&taught)];
+    bitnet(["refine", "-m", student()].iter().chain(&few)).done();
+    let [suite, corpus] = ["suite.jsonl", "suite.corpus.jsonl"].map(|name| folder.join(name));
+    let models = ["eval-gates", "--teacher", &teacher(), "--student", text(&taught)];
+    let refusal = bitnet(models.iter().chain(&["--suite", text(&suite), "--corpus", text(&corpus)])).refusal();
+    assert!(refusal.contains("taught.gguf was trained on this suite"), "{refusal}");
 }
 
 #[test]

@@ -29,12 +29,15 @@ fn runs_keep_their_lessons_and_a_later_one_follows_them() {
     assert!(missing.contains("lessons.redb") && missing.contains("refine --lessons"), "{missing}");
     // A store without lessons names no expert.
     let ended = refine(student(), &first, &["--repair-routers", "ridge", "--focus", "2"]);
-    assert!(ended.stderr.contains("names no expert yet"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("names no expert of this student yet"), "{}", ended.stderr);
     assert!(ended.done().contains("new lessons in "));
     let json = bitnet(["lessons", text(&store), "--json"]).json();
     let [(_, lessons)] = &json.as_object().unwrap().iter().collect::<Vec<_>>()[..] else {
         panic!("one teacher: {json}")
     };
+    let (lessons, routers) = (&lessons["lessons"], lessons["routers"].as_object().unwrap());
+    assert_eq!(routers.len(), 4);
+    assert!(routers.values().all(|router| router["method"] == "ridge"), "{routers:?}");
     let count = |lessons: &Value, finding: &str| {
         lessons.as_array().unwrap().iter().filter(|lesson| lesson["finding"] == finding).count()
     };
@@ -48,8 +51,11 @@ fn runs_keep_their_lessons_and_a_later_one_follows_them() {
     let inspected = bitnet(["inspect", text(&second), "--json"]).json();
     let settings = inspected["metadata"]["craftsman.provenance.refinement"].as_str().unwrap();
     assert!(settings.contains(r#""focus":{"experts":[["#), "{settings}");
+    // The experts are those of the student that is refined: the lessons are about the first output, not about its origin.
+    let other = refine(student(), &dir.path().join("other.gguf"), &["--focus", "2"]);
+    assert!(other.stderr.contains("names no expert of this student yet"), "{}", other.stderr);
     let shown = bitnet(["lessons", text(&store)]).done();
-    for part in ["students of ", "outputs drift", "agreement", "held-out KL", "settings: {"] {
+    for part in ["students of ", "outputs drift", "agreement", "held-out KL", "settings: {", "_inp.weight by ridge: "] {
         assert!(shown.contains(part), "{part}: {shown}");
     }
 }
@@ -69,10 +75,11 @@ fn gates_keep_which_of_them_failed_and_where() {
         bitnet(["lessons", text(&store), "--json"]).json()
     };
     let lessons = judge();
-    let lessons = lessons.as_object().unwrap().values().next().unwrap().as_array().unwrap().clone();
+    let all = |json: &Value| json.as_object().unwrap().values().next().unwrap()["lessons"].as_array().unwrap().clone();
+    let lessons = all(&lessons);
     let gate = lessons.iter().find(|lesson| lesson["about"]["gate"]["name"] == "routing_agreement").unwrap();
     assert_eq!((&gate["finding"], &gate["learned_by"]), (&"gate-fails".into(), &"gates".into()));
     assert!(lessons.iter().any(|lesson| lesson["finding"] == "layer-misroutes"), "{lessons:?}");
     // The same verdict teaches nothing new.
-    assert_eq!(judge().as_object().unwrap().values().next().unwrap().as_array().unwrap().len(), lessons.len());
+    assert_eq!(all(&judge()).len(), lessons.len());
 }

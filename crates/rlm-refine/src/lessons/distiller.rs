@@ -4,8 +4,9 @@
 //! report of a refinement, drift of experts ──┐
 //! report of the gates ───────────────────────┴──► lessons ──► without repetitions ──► store
 //! ```
-//! Two lessons are the same when the Jaccard index of their words and the cosine of their figures are both 0.85 or more. The
-//! later one is left out.
+//! Two lessons are the same when they are about the same part of the same student, learned by the same kind of run with the same
+//! finding, and no figure differs by more than 15 % of the larger one. Lessons about a gate must share 0.85 of their prompts
+//! (Jaccard index). The later one is left out.
 //!
 //! **Invariant:** lessons follow from the reports alone.
 
@@ -16,8 +17,10 @@ use behavior_eval::report::GateReport;
 use crate::policy::{Finding, KeyLesson, LearnedBy, Part};
 use crate::train::{ExpertDrift, RefineReport};
 
-/// The least likeness of two lessons that are the same.
-const SAME: f64 = 0.85;
+/// The share of the larger figure by which figures of the same lesson may differ.
+const FIGURES_APART: f64 = 0.15;
+/// The least Jaccard index of the prompts of the same lesson about a gate.
+const PROMPTS_SHARED: f64 = 0.85;
 /// Experts and layers that a run may name as the worst.
 const WORST: usize = 4;
 
@@ -44,18 +47,20 @@ impl MemoryDistiller {
         is_new
     }
 
-    /// Adds the lessons of a refinement: whether its `settings` helped, which routers were repaired, and which experts drift
-    /// most behind it.
-    pub fn add_refinement(&mut self, settings: &str, report: &RefineReport, drift: &[ExpertDrift]) {
-        let learned_by = LearnedBy::Refinement;
+    /// Adds the lessons of the refinement that wrote `student`: whether its `settings` helped, which routers were repaired, and
+    /// which experts drift most behind it.
+    pub fn add_refinement(&mut self, student: &str, settings: &str, report: &RefineReport, drift: &[ExpertDrift]) {
+        let (student, learned_by) = (|| student.to_owned(), LearnedBy::Refinement);
         if let [Some(before), Some(after)] = report.held_out_kl {
             let finding = if after < before { Finding::SettingsHelped } else { Finding::SettingsDidNotHelp };
             let about = Part::Settings(settings.to_owned());
-            self.add(KeyLesson { learned_by, about, finding, before, after: Some(after), n: report.tokens });
+            let (student, after, n) = (student(), Some(after), report.tokens);
+            self.add(KeyLesson { student, learned_by, about, finding, before, after, n });
         }
         for router in report.repair.iter().flat_map(|repair| &repair.routers) {
             let finding = if router.is_kept { Finding::RouterRepaired } else { Finding::RouterStays };
             self.add(KeyLesson {
+                student: student(),
                 learned_by,
                 about: Part::Layer(router.layer),
                 finding,
@@ -68,6 +73,7 @@ impl MemoryDistiller {
         worst.sort_by(|a, b| b.relative_error.total_cmp(&a.relative_error).then(a.layer.cmp(&b.layer)));
         for drift in worst.into_iter().take(WORST) {
             self.add(KeyLesson {
+                student: student(),
                 learned_by,
                 about: Part::Expert { layer: drift.layer, expert: drift.expert },
                 finding: Finding::ExpertDrifts,
@@ -81,11 +87,12 @@ impl MemoryDistiller {
     /// Adds the lessons of a run of the gates: the failed ones with their worst prompts, and the layers that agree least
     /// with the teacher where routing failed.
     pub fn add_gates(&mut self, report: &GateReport) {
-        let learned_by = LearnedBy::Gates;
+        let (student, learned_by) = (|| report.student.identity.clone(), LearnedBy::Gates);
         for failure in &report.failures {
             let Some(figure) = report.student.figure(failure.gate) else { continue };
             let prompts = failure.worst_prompts.iter().map(|prompt| prompt.prompt_id.clone()).collect();
             self.add(KeyLesson {
+                student: student(),
                 learned_by,
                 about: Part::Gate { name: failure.gate.name().to_owned(), prompts },
                 finding: Finding::GateFails,
@@ -97,6 +104,7 @@ impl MemoryDistiller {
                 let Some(layer) = report.routing.layers.iter().find(|layer| layer.layer == worst) else { continue };
                 let agreement = layer.figures.agreement;
                 self.add(KeyLesson {
+                    student: student(),
                     learned_by,
                     about: Part::Layer(worst as usize),
                     finding: Finding::LayerMisroutes,
@@ -116,21 +124,35 @@ impl MemoryDistiller {
 }
 
 fn are_same(a: &KeyLesson, b: &KeyLesson) -> bool {
-    let [x, y] = [a, b].map(|lesson| lesson.words().into_iter().collect::<BTreeSet<_>>());
-    let both = x.intersection(&y).count() as f64;
-    let either = x.union(&y).count().max(1) as f64;
-    // Parts are names: those of two experts differ in one word only.
-    a.about.name() == b.about.name() && both / either >= SAME && cosine(&figures(a), &figures(b)) >= SAME
+    let kind = |lesson: &KeyLesson| (lesson.learned_by, lesson.finding);
+    a.student == b.student
+        && kind(a) == kind(b)
+        && are_same_part(&a.about, &b.about)
+        && are_near(Some(a.before), Some(b.before))
+        && are_near(a.after, b.after)
 }
 
-fn figures(lesson: &KeyLesson) -> [f64; 2] {
-    [lesson.before, lesson.after.unwrap_or(0.0)]
+fn are_same_part(a: &Part, b: &Part) -> bool {
+    match (a, b) {
+        (Part::Gate { name, prompts }, Part::Gate { name: other, prompts: others }) => {
+            name == other && shared(prompts, others) >= PROMPTS_SHARED
+        }
+        _ => a == b,
+    }
 }
 
-fn cosine(a: &[f64], b: &[f64]) -> f64 {
-    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
-    let lengths = (dot(a, a) * dot(b, b)).sqrt();
-    if lengths > 0.0 { dot(a, b) / lengths } else { f64::from(u8::from(a == b)) }
+/// The Jaccard index of two sets of prompts; 1 for two empty ones.
+fn shared(a: &[String], b: &[String]) -> f64 {
+    let [a, b] = [a, b].map(|prompts| prompts.iter().collect::<BTreeSet<_>>());
+    let (both, either) = (a.intersection(&b).count(), a.union(&b).count());
+    if either == 0 { 1.0 } else { both as f64 / either as f64 }
+}
+
+fn are_near(a: Option<f64>, b: Option<f64>) -> bool {
+    match (a, b) {
+        (Some(a), Some(b)) => (a - b).abs() <= FIGURES_APART * a.abs().max(b.abs()),
+        (a, b) => a.is_none() && b.is_none(),
+    }
 }
 
 #[cfg(test)]
@@ -138,7 +160,8 @@ mod tests {
     use super::*;
 
     fn lesson(about: Part, before: f64, after: Option<f64>) -> KeyLesson {
-        KeyLesson { learned_by: LearnedBy::Refinement, about, finding: Finding::RouterRepaired, before, after, n: 100 }
+        let (student, learned_by, finding) = ("s".to_owned(), LearnedBy::Refinement, Finding::RouterRepaired);
+        KeyLesson { student, learned_by, about, finding, before, after, n: 100 }
     }
 
     #[test]
@@ -149,6 +172,14 @@ mod tests {
         assert!(distiller.add(lesson(Part::Layer(3), 0.9, Some(0.1))), "the same part fared otherwise");
         assert!(distiller.add(lesson(Part::Layer(4), 0.9, Some(0.95))), "another part");
         assert!(distiller.add(KeyLesson { finding: Finding::RouterStays, ..known.clone() }), "another finding");
+        assert!(distiller.add(KeyLesson { learned_by: LearnedBy::Gates, ..known.clone() }), "another kind of run");
+        assert!(distiller.add(KeyLesson { student: "t".to_owned(), ..known.clone() }), "another student");
+        assert!(distiller.add(KeyLesson { after: None, ..known.clone() }), "a figure less");
+        // One figure points where the other does, however far it is away.
+        let drift = |before| lesson(Part::Expert { layer: 3, expert: 5 }, before, None);
+        assert!(distiller.add(drift(0.1)) && distiller.add(drift(0.3)), "three times the error");
+        assert!(!distiller.add(drift(0.11)) && !distiller.add(drift(0.0905)), "within 15 %");
+        assert!(distiller.add(drift(0.0)) && !distiller.add(drift(0.0)));
         let gate = |prompts: &[&str]| {
             let prompts = prompts.iter().map(|prompt| (*prompt).to_owned()).collect();
             lesson(Part::Gate { name: "must_refuse".to_owned(), prompts }, 0.5, None)
@@ -156,7 +187,12 @@ mod tests {
         assert!(distiller.add(gate(&["p-1", "p-2", "p-3"])));
         assert!(!distiller.add(gate(&["p-3", "p-2", "p-1"])), "the same prompts in another order");
         assert!(distiller.add(gate(&["p-7", "p-8", "p-9"])), "other prompts");
-        assert_eq!(distiller.into_lessons().len(), 5);
+        assert!(distiller.add(gate(&["p-1", "p-2", "p-3", "p-4"])), "three of four prompts");
+        assert!(distiller.add(gate(&[])) && !distiller.add(gate(&[])));
+        let settings = |text: &str| lesson(Part::Settings(text.to_owned()), 0.2, Some(0.1));
+        assert!(distiller.add(settings(r#"{"lr":0.1}"#)) && !distiller.add(settings(r#"{"lr":0.1}"#)));
+        assert!(distiller.add(settings(r#"{"lr":0.2}"#)), "other settings");
+        assert_eq!(distiller.into_lessons().len(), 15);
     }
 
     #[test]
@@ -176,8 +212,9 @@ mod tests {
             output_bytes: 0,
         };
         let mut distiller = MemoryDistiller::default();
-        distiller.add_refinement("{}", &report, &drifts);
+        distiller.add_refinement("s", "{}", &report, &drifts);
         let lessons = distiller.into_lessons();
+        assert!(lessons.iter().all(|lesson| lesson.student == "s"));
         assert_eq!((lessons[0].finding, lessons[0].after), (Finding::SettingsHelped, Some(0.1)));
         let experts: Vec<Part> = lessons[1..].iter().map(|lesson| lesson.about.clone()).collect();
         assert_eq!(experts, [5, 2, 7, 4].map(|expert| Part::Expert { layer: 2, expert }));

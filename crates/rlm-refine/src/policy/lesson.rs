@@ -5,6 +5,8 @@ use serde::{Deserialize, Serialize};
 /// A lesson about one part of a student.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct KeyLesson {
+    /// BLAKE3 of the student: behind its refinement, or as it was judged.
+    pub student: String,
     /// The kind of run that learned it.
     pub learned_by: LearnedBy,
     /// The part that it is about.
@@ -119,19 +121,5 @@ impl KeyLesson {
     /// The subject under which a store keeps it.
     pub(crate) fn subject(&self) -> String {
         format!("lesson/{}/{}", self.finding.words(), self.about.name())
-    }
-
-    /// Its words, for the comparison of lessons: kind, finding, part, prompts and settings.
-    pub(crate) fn words(&self) -> Vec<String> {
-        let details = match &self.about {
-            Part::Settings(settings) => settings.clone(),
-            Part::Gate { prompts, .. } => prompts.join(" "),
-            _ => String::new(),
-        };
-        let text = format!("{:?} {} {} {details}", self.learned_by, self.finding.words(), self.about.name());
-        text.split(|c: char| !c.is_alphanumeric() && c != '.' && c != '-')
-            .filter(|w| !w.is_empty())
-            .map(str::to_lowercase)
-            .collect()
     }
 }

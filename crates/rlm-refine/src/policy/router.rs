@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 /// A run's knowledge about the router of a layer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RouterPolicy {
-    /// How it was fitted: `ridge`, `kl` or `hinge`.
+    /// The name of the [`RouterMethod`](crate::train::RouterMethod) by which it was fitted.
     pub method: String,
     /// The share of held-out tokens for which the old router chose the teacher's set of experts.
     pub agreement_before: f64,

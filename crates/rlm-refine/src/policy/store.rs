@@ -39,6 +39,12 @@ pub enum Policy {
 }
 
 impl Policy {
+    /// A lesson as an entry of a store: subject and policy.
+    #[must_use]
+    pub fn of_lesson(lesson: KeyLesson) -> (String, Policy) {
+        (lesson.subject(), Policy::Pattern(lesson))
+    }
+
     /// Whether a later run can take settings from it.
     fn has_settings(&self) -> bool {
         matches!(self, Policy::TernaryScale(policy) if policy.settings.is_some())
@@ -106,15 +112,16 @@ impl PolicyStore {
         Ok(lessons)
     }
 
-    /// Adds lessons about students of a checkpoint, each with the event `KeyLessonExtracted`; all of them or, when it fails,
-    /// none.
+    /// The last fit of each router of a checkpoint's students, by the name of its tensor.
     ///
     /// # Errors
-    /// [`PolicyError`] when the file cannot be written.
-    pub fn append_lessons(&self, checkpoint: &str, lessons: &[KeyLesson]) -> Result<()> {
-        let entries: Vec<(String, Policy)> =
-            lessons.iter().map(|lesson| (lesson.subject(), Policy::Pattern(lesson.clone()))).collect();
-        self.append(checkpoint, &entries)
+    /// [`PolicyError`] when the file cannot be read.
+    pub fn routers(&self, checkpoint: &str) -> Result<BTreeMap<String, RouterPolicy>> {
+        let routers = self.policies(checkpoint)?.into_iter().filter_map(|(tensor, policy)| match policy {
+            Policy::Router(router) => Some((tensor, router)),
+            _ => None,
+        });
+        Ok(routers.collect())
     }
 
     fn read_all(&self) -> Result<Vec<(String, Vec<u8>)>, redb::Error> {
@@ -150,7 +157,8 @@ impl PolicyStore {
         Ok(found)
     }
 
-    /// Adds policies of a checkpoint, with the events `TernaryPolicyStored` and `KeyLessonExtracted`; all of them or, when it fails, none.
+    /// Adds policies of a checkpoint, with the events `TernaryPolicyStored` and `KeyLessonExtracted`; all of them or, when it
+    /// fails, none.
     ///
     /// # Errors
     /// [`PolicyError`] when the file cannot be written.
@@ -264,6 +272,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = PolicyStore::open(&dir.path().join("policies.redb")).unwrap();
         let lesson = |expert, before| KeyLesson {
+            student: "s".to_owned(),
             learned_by: LearnedBy::Refinement,
             about: Part::Expert { layer: 3, expert },
             finding: Finding::ExpertDrifts,
@@ -271,7 +280,10 @@ mod tests {
             after: None,
             n: 12,
         };
-        store.append_lessons("a", &[lesson(5, 0.25), lesson(2, 0.5)]).unwrap();
+        let add = |checkpoint: &str, lessons: &[KeyLesson]| {
+            store.append(checkpoint, &lessons.iter().cloned().map(Policy::of_lesson).collect::<Vec<_>>()).unwrap();
+        };
+        add("a", &[lesson(5, 0.25), lesson(2, 0.5)]);
         let router =
             RouterPolicy { method: "ridge".to_owned(), agreement_before: 0.5, agreement_after: 0.75, is_kept: true };
         store
@@ -283,13 +295,15 @@ mod tests {
                 ],
             )
             .unwrap();
-        store.append_lessons("a", &[lesson(5, 0.125)]).unwrap();
-        store.append_lessons("b", &[lesson(1, 0.5)]).unwrap();
+        add("a", &[lesson(5, 0.125)]);
+        add("b", &[lesson(1, 0.5)]);
         let lessons = store.lessons().unwrap();
         assert_eq!(lessons["a"], [lesson(2, 0.5), lesson(5, 0.25), lesson(5, 0.125)]);
         assert_eq!(lessons["b"], [lesson(1, 0.5)]);
         let policies = store.policies("a").unwrap();
-        assert_eq!(policies["blk.3.ffn_gate_inp.weight"], Policy::Router(router));
+        assert_eq!(policies["blk.3.ffn_gate_inp.weight"], Policy::Router(router.clone()));
+        assert_eq!(store.routers("a").unwrap(), [("blk.3.ffn_gate_inp.weight".to_owned(), router)].into());
+        assert!(store.routers("b").unwrap().is_empty());
         assert_eq!(policies["up"], policy(0.1));
         assert_eq!(policies["lesson/outputs drift/layer 3, expert 5"], Policy::Pattern(lesson(5, 0.125)));
     }

@@ -1,5 +1,6 @@
 //! Lessons of a run: which experts drift, and larger steps for them.
 
+use rlm_refine::policy::{Finding, KeyLesson, LearnedBy, Part, Policy, PolicyStore};
 use rlm_refine::train::{Focus, expert_drift, held_out_windows};
 
 use super::*;
@@ -84,4 +85,29 @@ fn windows_that_are_held_out_are_few_and_spread() {
     let held_out = held_out_windows(&windows);
     assert_eq!(held_out.len(), 16);
     assert_eq!([held_out[0][0], held_out[1][0]], [31, 93], "one of 62");
+}
+
+#[test]
+fn each_lesson_that_a_store_keeps_is_announced_with_its_figures() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = PolicyStore::open(&dir.path().join("lessons.redb")).unwrap();
+    let lesson = |finding, after| KeyLesson {
+        student: "s".to_owned(),
+        learned_by: LearnedBy::Refinement,
+        about: Part::Expert { layer: 3, expert: 5 },
+        finding,
+        before: 0.25,
+        after,
+        n: 12,
+    };
+    let lessons = [lesson(Finding::ExpertDrifts, None), lesson(Finding::RouterRepaired, Some(0.5))];
+    let seen = events(|| store.append("t", &lessons.clone().map(Policy::of_lesson)).unwrap());
+    let [(first, drifts), (second, repaired)] = &seen[..] else { panic!("one event per lesson: {seen:?}") };
+    assert_eq!([first, second], ["KeyLessonExtracted"; 2]);
+    for (field, value) in [("checkpoint", "\"t\""), ("part", "\"layer 3, expert 5\""), ("before", "0.25"), ("n", "12")]
+    {
+        assert_eq!((&*drifts[field], &*repaired[field]), (value, value), "{field}");
+    }
+    assert_eq!((&*drifts["finding"], drifts.get("after")), ("\"outputs drift\"", None));
+    assert_eq!((&*repaired["finding"], &*repaired["after"]), ("\"router repaired\"", "0.5"));
 }
