@@ -4,6 +4,9 @@
 //! by Node, and the example's page by a browser where there is one. The tests are those that compare a kernel with the
 //! oracle or a forward pass with a golden; then the mini student must give its golden tokens.
 //!
+//! The device's side of the offload protocol is built for a microcontroller without an operating system, and the static
+//! memory that it takes there is told.
+//!
 //! Each part needs its target's standard library and the tools of its list. Missing ones are installed, the library by
 //! rustup, the tools by apt-get where this runs as root. A SKIP line names those that cannot be installed; with
 //! `CRAFTSMAN_REQUIRE_CROSS=1` they are an error.
@@ -24,6 +27,7 @@ const ARM_LIBRARIES: &str = "/usr/aarch64-linux-gnu";
 
 const ARM: &str = "aarch64-unknown-linux-gnu";
 const WASM: &str = "wasm32-unknown-unknown";
+const FIRMWARE: &str = "thumbv7em-none-eabihf";
 
 const ARM_TOOLS: [Tool; 3] = [
     Tool { name: "qemu-aarch64", package: "qemu-user" },
@@ -31,7 +35,10 @@ const ARM_TOOLS: [Tool; 3] = [
     Tool { name: "/usr/aarch64-linux-gnu/lib/libc.so", package: "libc6-dev-arm64-cross" },
 ];
 const NODE: Tool = Tool { name: "node", package: "nodejs" };
+const NM: Tool = Tool { name: "nm", package: "binutils" };
 const CHROMIUM: Tool = Tool { name: "chromium", package: "chromium" };
+
+const GOLDEN: &str = "fixtures/goldens/mini-student/tokens.json";
 
 /// The tests of kernels that every target runs: they need neither files nor threads.
 const KERNEL_TESTS: &[&str] = &["--test", "it"];
@@ -63,6 +70,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
         ("ARM", ARM, &ARM_TOOLS[..], Cross::arm as Step),
         ("WASM", WASM, &[NODE], Cross::wasm),
         ("page", WASM, &[NODE, CHROMIUM], Cross::page),
+        ("firmware", FIRMWARE, &[NM], Cross::firmware),
     ] {
         let missing = tools::install(&cross.sh, target, needs)?;
         if missing.is_empty() {
@@ -130,6 +138,17 @@ impl Cross {
         Ok(())
     }
 
+    fn firmware(&self) -> Outcome {
+        let Cross { sh, profile } = self;
+        let example = ["-p", "rlm-embed", "--no-default-features", "--example", "firmware"];
+        self.cargo("build", FIRMWARE, &example).run()?;
+        let library = bitnet::target_dir().join(FIRMWARE).join(profile).join("examples/libfirmware.a");
+        let symbols = cmd!(sh, "nm --print-size --radix=d {library}").quiet().ignore_stderr().read()?;
+        let bytes = bytes_of(&symbols, "DEVICE").ok_or_else(|| format!("{} has no DEVICE", library.display()))?;
+        repo::say(&format!("PASS firmware: the device takes {bytes} bytes of static memory"));
+        Ok(())
+    }
+
     /// The example as a module, and the mini student.
     fn example(&self) -> Outcome<(PathBuf, PathBuf)> {
         self.cargo("build", WASM, &["-p", "moe-runtime", "--no-default-features", "--example", "wasm"]).run()?;
@@ -144,4 +163,25 @@ impl Cross {
     }
 }
 
-const GOLDEN: &str = "fixtures/goldens/mini-student/tokens.json";
+/// The size of the symbol whose name has `part`, in the table that `nm --print-size --radix=d` prints.
+fn bytes_of(symbols: &str, part: &str) -> Option<u64> {
+    symbols.lines().find_map(|line| match line.split_whitespace().collect::<Vec<&str>>()[..] {
+        [_, bytes, _, name] if name.contains(part) => bytes.parse().ok(),
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::bytes_of;
+
+    #[test]
+    fn sizes_of_symbols_are_read() {
+        let table =
+            "\nfirmware.o:\n00000000 00012380 b _ZN8firmware6DEVICE17hE\n         U memcpy\n00000001 00000032 T push\n";
+        assert_eq!(
+            (bytes_of(table, "DEVICE"), bytes_of(table, "push"), bytes_of(table, "memcpy")),
+            (Some(12_380), Some(32), None)
+        );
+    }
+}

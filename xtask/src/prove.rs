@@ -13,6 +13,7 @@ mod gates;
 mod goldens;
 mod interop;
 mod kill;
+mod offload;
 mod perplexity;
 mod proof;
 mod quantize;
@@ -83,6 +84,8 @@ enum Name {
     Real,
     /// The Python packages of OpenAI, Anthropic and LangChain, fetched through pip, against `bitnet serve`.
     Clients,
+    /// 10,000 requests to a coprocessor on a pseudo-terminal for each kind of fault, in real time.
+    Offload,
     /// 12,000 requests to `bitnet serve`, of which a part leaves, is too long or has a wrong key.
     Soak,
     /// The packages for Python and Node: built without a C compiler, installed into clean environments, tested there.
@@ -111,6 +114,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
         Name::Calibrate => measured(calibrate::prove(&mut proof, &bitnet()?)),
         Name::Gates => measured(gates::prove(&mut proof, &bitnet()?)),
         Name::Speed => measured(speed::prove(&mut proof, &bitnet()?)),
+        Name::Offload => measured(offload::prove(&mut proof, &bitnet()?)),
         Name::Soak => measured(soak::prove(&mut proof)),
         Name::Rivals => rivals::prove(&mut proof, bitnet),
         Name::Embed => embed::prove(&mut proof, bitnet),

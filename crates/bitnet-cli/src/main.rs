@@ -70,6 +70,8 @@ enum Verb {
     Tune(verbs::tune::Args),
     Embed(verbs::embed::Args),
     Index(verbs::index::Args),
+    #[cfg(unix)]
+    Offload(verbs::offload::Args),
     Completions(verbs::completions::Args),
     Man(verbs::man::Args),
 }
@@ -115,6 +117,8 @@ fn main() -> ExitCode {
         Verb::Tune(args) => verbs::tune::execute(&args),
         Verb::Embed(args) => verbs::embed::execute(args),
         Verb::Index(args) => verbs::index::execute(args),
+        #[cfg(unix)]
+        Verb::Offload(args) => verbs::offload::execute(args),
         Verb::Completions(args) => verbs::completions::execute(args, command),
         Verb::Man(args) => verbs::man::execute(args, command),
     })

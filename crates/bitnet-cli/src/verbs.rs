@@ -17,6 +17,8 @@ pub(crate) mod inspect;
 pub(crate) mod lessons;
 pub(crate) mod man;
 pub(crate) mod merge;
+#[cfg(unix)]
+pub(crate) mod offload;
 pub(crate) mod quantize;
 pub(crate) mod refine;
 pub(crate) mod run;

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! encoder ── store ──┐
-//!   graph ───────────┴── recursion ── bench          bitnet embed, bitnet index
+//!   graph ───────────┴── recursion ─┬─ bench         bitnet embed, bitnet index
+//! offload ──────────────────────────┴─ appliance
 //! ```
 //! - `encoder`: a text to a vector of unit length: BERT from safetensors, hashed words, a language model's hidden states
 //! - `store`: vectors with their texts in one file that grows at its end, and the search for the nearest ones
@@ -10,6 +11,7 @@
 //! - `recursion`: a short loop around an encoder that reads a text together with its neighbours
 //! - `bench`: what the recursion is worth beside the encoder alone
 //! - [`offload`]: small tasks on coprocessors of an appliance
+//! - `appliance`: chunks on their way into a store, with these tasks
 //!
 //! **Invariant:** a vector depends on its text and the weights alone: not on the other texts of a call, the number of threads,
 //! or the instruction set. The recursion reads the store, too, and nothing else.
@@ -18,6 +20,8 @@
 
 #![cfg_attr(not(feature = "std"), no_std)]
 
+#[cfg(feature = "std")]
+pub mod appliance;
 #[cfg(feature = "std")]
 pub mod bench;
 #[cfg(feature = "std")]

@@ -4,13 +4,16 @@
 //! codec.rs       frames: COBS, CRC-32, version, sequence number        no_std, no allocation
 //! message.rs     the five requests and their answers                   no_std, no allocation
 //! answer.rs      the answers in software: what firmware computes, too  no_std, no allocation
+//! device.rs      bytes of a line to codes of answers, in three buffers   no_std, no allocation
 //! null.rs        NullStm32: the software answers as a device
 //! client.rs      requests with deadlines, retries and the software as replacement
-//! simulator.rs   a coprocessor with faults on a virtual clock
+//! stream.rs      a link over a serial line, a pipe or a socket
+//! simulator.rs   a coprocessor with faults, on a virtual clock or on that of its line
 //! ```
 
 pub mod answer;
 pub mod codec;
+pub mod device;
 pub mod message;
 
 #[cfg(feature = "std")]
@@ -19,10 +22,14 @@ mod client;
 mod null;
 #[cfg(feature = "std")]
 mod simulator;
+#[cfg(feature = "std")]
+mod stream;
 
 #[cfg(feature = "std")]
 pub use client::{Coprocessor, Link, OffloadCounts, OffloadPolicy, Reply};
 #[cfg(feature = "std")]
 pub use null::NullStm32;
 #[cfg(feature = "std")]
-pub use simulator::{Faults, SimulatedStm32};
+pub use simulator::{Faults, FaultyStm32, SimulatedStm32};
+#[cfg(feature = "std")]
+pub use stream::StreamLink;

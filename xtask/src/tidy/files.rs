@@ -24,13 +24,14 @@ const MACHINE_PATHS: [(&str, &str); 5] =
     [("/ho", "me/"), ("/ro", "ot/"), ("/wo", "rk/"), ("/tm", "p/"), ("/Us", "ers/")];
 
 /// Where `unsafe` may be allowed, with a reason.
-const UNSAFE_FILES: [&str; 5] = [
+const UNSAFE_FILES: [&str; 6] = [
     "crates/tl-kernels/src/arch",
     "crates/tl-kernels/src/pool",
     "crates/gguf-bitnet/src/store/map",
     // This test has an allocator that counts.
     "crates/moe-runtime/tests/allocation",
     "crates/moe-runtime/examples/wasm",
+    "crates/rlm-embed/examples",
 ];
 
 /// Calls that read a whole file, or open one: `store/read.rs` has them with a limit, for regular files only.

@@ -69,6 +69,26 @@ fn without_a_verb() {
     refused(&[], &[(&["frobnicate"], &["frobnicate"]), (&["--frobnicate"], &["--frobnicate"])]);
 }
 
+#[cfg(unix)]
+#[test]
+fn offload() {
+    refused(
+        &["offload", "check"],
+        &[
+            (&[], &["<DEVICE>"]),
+            (&["x", "--requests", "0"], &["--requests", "from 1 to 100000000"]),
+            (&["x", "--deadline-ms", "0"], &["--deadline-ms", "from 1 to 3600000"]),
+            (&["x", "--attempts", "0"], &["--attempts", "from 1 to 1000"]),
+        ],
+    );
+    let wrong: [Case; 3] = [
+        (&["--drop", "1001"], &["--drop", "from 0 to 1000"]),
+        (&["--hang", "-1"], &["--hang", "from 0 to 1000"]),
+        (&["--seed", "x"], &["--seed", "whole number"]),
+    ];
+    refused(&["offload", "simulate"], &wrong);
+}
+
 #[test]
 fn batch_and_merge() {
     let base = ["batch", "-m", MODEL, "-i", "in.jsonl"];

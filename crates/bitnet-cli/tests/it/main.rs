@@ -17,6 +17,8 @@ mod gates;
 mod integrity;
 mod lessons;
 mod low_bits;
+#[cfg(target_os = "linux")]
+mod offload;
 mod places;
 mod prompt_cache;
 #[cfg(target_os = "linux")]

@@ -136,7 +136,7 @@ pub struct Collector<B> {
 
 impl<B: AsMut<[u8]>> Collector<B> {
     /// Gathers in `buffer`, which limits the length of frames.
-    pub fn new(buffer: B) -> Self {
+    pub const fn new(buffer: B) -> Self {
         Self { buffer, len: 0, overflowed: false }
     }
 

@@ -1,11 +1,14 @@
-//! A coprocessor with faults on a virtual clock: nothing waits, and the same seed gives the same faults.
+//! A coprocessor with faults. The time is that of its caller: a virtual clock, on which nothing waits, or the clock of a real line.
+//! The same seed gives the same faults.
 
 use std::collections::VecDeque;
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use moe_runtime::SplitMix64;
 
 use super::client::Link;
+use super::codec::{MAX_BODY_BYTES, coded_bytes};
 use super::null::NullStm32;
 
 /// Faults in tenths of a percent of the frames in either direction.
@@ -27,13 +30,14 @@ pub struct Faults {
     pub reset: u64,
 }
 
-/// The answers of a device in software behind a link with faults.
+/// The answers of a device in software, with faults.
 #[derive(Debug)]
-pub struct SimulatedStm32 {
+pub struct FaultyStm32 {
     device: NullStm32,
     faults: Faults,
     random: SplitMix64,
-    now: Duration,
+    /// Bytes of a request whose end has not arrived.
+    unread: Vec<u8>,
     /// Bytes on their way to the host, by the time of their arrival.
     on_the_way: VecDeque<(Duration, Vec<u8>)>,
     /// Frames that are still ignored.
@@ -47,13 +51,57 @@ const REORDERED: Duration = Duration::from_millis(8);
 /// Time that a delayed frame takes.
 const DELAYED: Duration = Duration::from_millis(45);
 const HANG_FRAMES: u32 = 12;
+/// Time that [`FaultyStm32::serve`] waits at once while nothing is on its way.
+const IDLE: Duration = Duration::from_secs(1);
 
-impl SimulatedStm32 {
+impl FaultyStm32 {
     /// A device with these faults.
     #[must_use]
-    pub fn new(faults: Faults, seed: u64) -> SimulatedStm32 {
+    pub fn new(faults: Faults, seed: u64) -> FaultyStm32 {
         let (device, random) = (NullStm32::new(), SplitMix64::new(seed));
-        SimulatedStm32 { device, faults, random, now: Duration::ZERO, on_the_way: VecDeque::new(), hanging: 0 }
+        FaultyStm32 { device, faults, random, unread: Vec::new(), on_the_way: VecDeque::new(), hanging: 0 }
+    }
+
+    /// Takes bytes that reach the device at the time `now`.
+    pub fn take(&mut self, now: Duration, bytes: &[u8]) {
+        for part in bytes.split_inclusive(|byte| *byte == 0) {
+            self.unread.extend(part);
+            if part.ends_with(&[0]) || self.unread.len() >= coded_bytes(MAX_BODY_BYTES) {
+                let frame = std::mem::take(&mut self.unread);
+                self.take_frame(now, frame);
+            }
+        }
+    }
+
+    /// When the next bytes reach the host.
+    #[must_use]
+    pub fn next_arrival(&self) -> Option<Duration> {
+        self.on_the_way.front().map(|(arrival, _)| *arrival)
+    }
+
+    /// The bytes that have reached the host at the time `now` and were not given out before.
+    pub fn arrived(&mut self, now: Duration) -> Vec<u8> {
+        let n = self.on_the_way.partition_point(|(arrival, _)| *arrival <= now);
+        self.on_the_way.drain(..n).flat_map(|(_, bytes)| bytes).collect()
+    }
+
+    /// Answers the host behind `link` until its stream ends.
+    ///
+    /// # Errors
+    /// A stream that fails in another way.
+    pub fn serve(&mut self, link: &mut impl Link) -> std::io::Result<()> {
+        loop {
+            let until = self.next_arrival().unwrap_or_else(|| link.now() + IDLE);
+            let bytes = match link.receive(until) {
+                Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(()),
+                received => received?,
+            };
+            self.take(link.now(), &bytes);
+            let answers = self.arrived(link.now());
+            if !answers.is_empty() {
+                link.send(&answers)?;
+            }
+        }
     }
 
     fn happens(&mut self, per_mille: u64) -> bool {
@@ -68,13 +116,30 @@ impl SimulatedStm32 {
         frame
     }
 
+    fn take_frame(&mut self, now: Duration, frame: Vec<u8>) {
+        if self.hanging > 0 {
+            self.hanging -= 1;
+        } else if self.happens(self.faults.hang) {
+            self.hanging = HANG_FRAMES;
+        } else if self.happens(self.faults.reset) {
+            self.device = NullStm32::new();
+            self.on_the_way.clear();
+            self.on_the_way.push_back((now + TRANSFER, b"boot \x00\x05junk".to_vec()));
+        } else if !self.happens(self.faults.drop) {
+            let request = self.corrupted(frame);
+            for answer in self.device.feed(&request) {
+                self.dispatch(now, answer);
+            }
+        }
+    }
+
     /// Sends a frame on its way to the host.
-    fn dispatch(&mut self, frame: Vec<u8>) {
+    fn dispatch(&mut self, now: Duration, frame: Vec<u8>) {
         if self.happens(self.faults.drop) {
             return;
         }
         let frame = self.corrupted(frame);
-        let arrival = self.now + if self.happens(self.faults.delay) { DELAYED } else { TRANSFER };
+        let arrival = now + if self.happens(self.faults.delay) { DELAYED } else { TRANSFER };
         if self.happens(self.faults.duplicate) {
             self.on_the_way.push_back((arrival + TRANSFER, frame.clone()));
         }
@@ -84,46 +149,34 @@ impl SimulatedStm32 {
     }
 }
 
+/// A device with faults behind a link on a virtual clock.
+#[derive(Debug)]
+pub struct SimulatedStm32 {
+    device: FaultyStm32,
+    now: Duration,
+}
+
+impl SimulatedStm32 {
+    /// A device with these faults.
+    #[must_use]
+    pub fn new(faults: Faults, seed: u64) -> SimulatedStm32 {
+        SimulatedStm32 { device: FaultyStm32::new(faults, seed), now: Duration::ZERO }
+    }
+}
+
 impl Link for SimulatedStm32 {
     fn now(&self) -> Duration {
         self.now
     }
 
     fn send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
-        if self.hanging > 0 {
-            self.hanging -= 1;
-            return Ok(());
-        }
-        if self.happens(self.faults.hang) {
-            self.hanging = HANG_FRAMES;
-            return Ok(());
-        }
-        if self.happens(self.faults.reset) {
-            self.device = NullStm32::new();
-            self.on_the_way.clear();
-            self.on_the_way.push_back((self.now + TRANSFER, b"boot \x00\x05junk".to_vec()));
-            return Ok(());
-        }
-        if self.happens(self.faults.drop) {
-            return Ok(());
-        }
-        let request = self.corrupted(bytes.to_vec());
-        for answer in self.device.feed(&request) {
-            self.dispatch(answer);
-        }
+        self.device.take(self.now, bytes);
         Ok(())
     }
 
     fn receive(&mut self, until: Duration) -> std::io::Result<Vec<u8>> {
-        match self.on_the_way.front() {
-            Some((arrival, _)) if *arrival <= until => {
-                self.now = self.now.max(*arrival);
-                Ok(self.on_the_way.pop_front().map(|(_, bytes)| bytes).unwrap_or_default())
-            }
-            _ => {
-                self.now = self.now.max(until);
-                Ok(Vec::new())
-            }
-        }
+        let arrival = self.device.next_arrival().filter(|arrival| *arrival <= until);
+        self.now = self.now.max(arrival.unwrap_or(until));
+        Ok(self.device.arrived(self.now))
     }
 }

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod appliance;
 mod encoder;
 mod graph;
 mod offload;

@@ -1,12 +1,17 @@
 //! Frames under every kind of damage, and requests to a device with faults on a virtual clock.
 
+#[path = "../../../../fuzz/frames.rs"]
+mod frames;
+
 use std::time::Duration;
 
 use proptest::prelude::*;
 use rlm_embed::offload::answer::answer;
 use rlm_embed::offload::codec::{CodecError, Collector, MAX_BODY_BYTES, coded_bytes, decode, encode};
 use rlm_embed::offload::message::{MAX_SCHEDULE, Request};
-use rlm_embed::offload::{Coprocessor, Faults, Link, NullStm32, OffloadCounts, OffloadPolicy, SimulatedStm32};
+use rlm_embed::offload::{
+    Coprocessor, Faults, FaultyStm32, Link, NullStm32, OffloadCounts, OffloadPolicy, SimulatedStm32, StreamLink,
+};
 
 fn coded(kind: u8, sequence: u32, body: &[u8]) -> Vec<u8> {
     let mut out = vec![0; coded_bytes(body.len())];
@@ -83,6 +88,32 @@ proptest! {
     }
 }
 
+/// The properties that the fuzz target checks, on its seeds with up to three random changes and on noise.
+#[test]
+fn ten_thousand_random_lines_keep_the_properties_of_frames() {
+    let seeds: Vec<Vec<u8>> = ["requests", "noise", "schedule"]
+        .map(|name| std::fs::read(fixtures::path("../fuzz/seeds/frames").join(name)).unwrap())
+        .to_vec();
+    assert_eq!(frames::line(&seeds[0]), 5, "a frame of each kind");
+    assert!(frames::request(&seeds[2]));
+    let mut random = moe_runtime::SplitMix64::new(11);
+    let (mut whole, mut requests) = (0, 0);
+    for i in 0..10_000 {
+        let mut bytes = seeds[i % 3].clone();
+        for _ in 0..random.next_u64() % 4 {
+            let at = random.next_u64() as usize % bytes.len();
+            match random.next_u64() % 3 {
+                0 => bytes[at] = random.next_u64() as u8,
+                1 => bytes.insert(at, random.next_u64() as u8),
+                _ => drop(bytes.drain(at..(at + 1 + i % 5).min(bytes.len() - 1).max(at))),
+            }
+        }
+        whole += frames::line(&bytes);
+        requests += usize::from(frames::request(&bytes));
+    }
+    assert!(whole > 5000 && requests > 1000, "{whole} frames and {requests} requests were among them");
+}
+
 /// Requests of all kinds, by number.
 struct Made {
     bytes: Vec<u8>,
@@ -111,6 +142,20 @@ impl Made {
     }
 }
 
+const NONE: Faults = Faults { delay: 0, drop: 0, duplicate: 0, corrupt: 0, reorder: 0, hang: 0, reset: 0 };
+
+/// Each fault alone, and all together.
+pub(crate) const FAULTS: [Faults; 8] = [
+    Faults { delay: 200, ..NONE },
+    Faults { drop: 200, ..NONE },
+    Faults { duplicate: 300, ..NONE },
+    Faults { corrupt: 300, ..NONE },
+    Faults { reorder: 300, ..NONE },
+    Faults { hang: 1, ..NONE },
+    Faults { reset: 100, ..NONE },
+    Faults { delay: 50, drop: 50, duplicate: 50, corrupt: 50, reorder: 50, hang: 1, reset: 20 },
+];
+
 /// Asks 10,000 requests; every answer must be that of the software, within its deadline.
 fn ask_all(faults: Faults) -> OffloadCounts {
     let policy = OffloadPolicy::default();
@@ -133,30 +178,57 @@ fn ask_all(faults: Faults) -> OffloadCounts {
 
 #[test]
 fn every_fault_leaves_the_answers_of_the_software() {
-    let none = Faults::default();
-    let clean = ask_all(none);
+    let clean = ask_all(NONE);
     assert_eq!((clean.by_device, clean.retries, clean.stray_frames, clean.bad_frames), (10_000, 0, 0, 0));
-    for faults in [
-        Faults { delay: 200, ..none },
-        Faults { drop: 200, ..none },
-        Faults { duplicate: 300, ..none },
-        Faults { corrupt: 300, ..none },
-        Faults { reorder: 300, ..none },
-        Faults { hang: 1, ..none },
-        Faults { reset: 100, ..none },
-        Faults { delay: 50, drop: 50, duplicate: 50, corrupt: 50, reorder: 50, hang: 1, reset: 20 },
-    ] {
+    for faults in FAULTS {
         let counts = ask_all(faults);
         assert!(counts.by_device > 5_000, "{faults:?}: {counts:?}");
         assert!(counts.by_device < 10_000 || faults.duplicate + faults.reorder > 0, "{faults:?} does something");
     }
-    let counts = ask_all(Faults { corrupt: 300, ..none });
+    let counts = ask_all(Faults { corrupt: 300, ..NONE });
     assert!(counts.bad_frames > 1000, "damaged frames were seen and dropped: {counts:?}");
     // A late answer is no answer to the next request; the answer to the second sending comes before it.
-    let counts = ask_all(Faults { reorder: 300, ..none });
+    let counts = ask_all(Faults { reorder: 300, ..NONE });
     assert!(counts.stray_frames > 1000 && counts.retries > 1000, "late answers were seen and dropped: {counts:?}");
-    let counts = ask_all(Faults { duplicate: 300, ..none });
+    let counts = ask_all(Faults { duplicate: 300, ..NONE });
     assert!(counts.stray_frames > 1000, "second answers were seen and dropped: {counts:?}");
+}
+
+/// The same faults over streams, in a thread of their own: with no fault the device answers everything, and with all of them
+/// no answer differs.
+#[test]
+fn a_device_behind_pipes_answers_as_the_software() {
+    let all = Faults { delay: 50, drop: 50, duplicate: 50, corrupt: 50, reorder: 50, hang: 5, reset: 20 };
+    for (faults, deadline) in [(Faults::default(), 600_000), (all, 20)] {
+        let ((requests, to_device), (answers, to_host)) = (std::io::pipe().unwrap(), std::io::pipe().unwrap());
+        let device = std::thread::spawn(move || {
+            FaultyStm32::new(faults, 3).serve(&mut StreamLink::new(requests, to_host).unwrap())
+        });
+        let policy = OffloadPolicy { deadline: Duration::from_millis(deadline), ..OffloadPolicy::default() };
+        let mut host = Coprocessor::new(StreamLink::new(answers, to_device).unwrap(), policy);
+        for i in 0..300 {
+            let made = Made::new(i);
+            let reply = host.ask(&made.request(i)).unwrap();
+            let mut expected = vec![0; reply.body.len()];
+            answer(&made.request(i), &mut expected).unwrap();
+            assert_eq!(reply.body, expected, "request {i}");
+        }
+        let counts = host.counts();
+        assert_eq!((counts.requests, counts.by_device + counts.by_software), (300, 300));
+        assert!(faults != Faults::default() || counts.by_device == 300, "{counts:?}");
+        drop(host);
+        device.join().unwrap().unwrap();
+    }
+}
+
+/// A stream that has ended costs no deadline.
+#[test]
+fn without_a_stream_the_software_answers_at_once() {
+    let ((requests, to_device), (answers, to_host)) = (std::io::pipe().unwrap(), std::io::pipe().unwrap());
+    drop((requests, to_host));
+    let policy = OffloadPolicy { deadline: Duration::from_secs(1 << 40), ..OffloadPolicy::default() };
+    let mut host = Coprocessor::new(StreamLink::new(answers, to_device).unwrap(), policy);
+    assert!(!host.ask(&Request::WatchdogPing(1)).unwrap().by_device);
 }
 
 #[test]
