@@ -165,16 +165,25 @@ fn size(proof: &mut Proof<'_>, what: &str, path: &Path) -> Outcome {
 fn stated(proof: &mut Proof<'_>, script: &str, run: &mut Command) -> Outcome {
     let (ended_well, text) = output(run)?;
     let mut stated = 0;
-    for (verdict, rest) in text.lines().filter_map(|line| line.split_once(' ')) {
-        if let ("PASS" | "MISS", Some((name, value))) = (verdict, rest.split_once(": ")) {
-            proof.figure(name, value, format!("see {script}"), verdict == "PASS");
-            stated += 1;
-        }
+    for (passed, name, value) in text.lines().filter_map(figure) {
+        proof.figure(name, value, format!("see {script}"), passed);
+        stated += 1;
     }
     if stated == 0 || !ended_well {
         proof.figure(script, format!("{stated} figures"), "runs to its end", false);
     }
     Ok(())
+}
+
+/// A line of a script: whether the figure passed, its name and its value. A name may hold a colon, a value holds none.
+fn figure(line: &str) -> Option<(bool, &str, &str)> {
+    let (verdict, rest) = line.split_once(' ')?;
+    let passed = match verdict {
+        "PASS" => true,
+        "MISS" => false,
+        _ => return None,
+    };
+    rest.rsplit_once(": ").map(|(name, value)| (passed, name, value))
 }
 
 /// The only file of a folder with this ending.
@@ -219,7 +228,16 @@ fn yes(is_so: bool) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use super::{last_line, search_path};
+    use super::{figure, last_line, search_path};
+
+    #[test]
+    fn a_figure_has_a_name_and_a_value() {
+        let line = "PASS Python: from Ctrl-C to the end, at most 50 ms: median 10.3 ms";
+        assert_eq!(figure(line), Some((true, "Python: from Ctrl-C to the end, at most 50 ms", "median 10.3 ms")));
+        assert_eq!(figure("MISS a: 1"), Some((false, "a", "1")));
+        assert_eq!(figure("a word: 1"), None);
+        assert_eq!(figure("PASS without a value"), None);
+    }
 
     #[test]
     fn the_last_line_is_the_summary() {
