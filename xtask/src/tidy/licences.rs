@@ -1,4 +1,5 @@
-//! The licences of all crates that a build may contain, from `cargo metadata`.
+//! The licences of all crates that a build of the workspace may contain, from `cargo metadata`. The bindings have lockfiles
+//! of their own, which are not read here.
 //!
 //! Ours are MIT or Apache-2.0, at the user's choice; a dependency must allow a binary under either. **Invariant**: an
 //! expression is accepted when a user can comply with it by licences of [`ACCEPTED`] alone.
