@@ -5,7 +5,6 @@ mod drafts;
 mod embedder;
 mod engine;
 mod files;
-mod hub;
 mod model;
 mod state;
 mod storage;

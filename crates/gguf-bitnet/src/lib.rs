@@ -20,7 +20,8 @@ pub use formats::{FormatError, TensorType, TritGroup, Trits, UnknownTypeName, de
 pub use gguf::{Array, GgufError, GgufFile, GgufWriter, Metadata, OpenOptions, Value, split_file_name, split_metadata};
 pub use model::{
     Converted, Defect, DefectKind, ModelError, OpenModel, Role, TypeCount, VerifyReport, Weightless, ZeroTensor,
-    convert, identity, identity_of, local_state, open_source, resolve_model, rewrite_metadata, verify, verify_source,
+    convert, hub_folder, identity, identity_of, local_state, open_source, resolve_model, rewrite_metadata, verify,
+    verify_source,
 };
 pub use names::{
     Catalog, ClassCount, DiscoveryReport, Expected, LogicalTensor, Matrix, Misshaped, NameRow, NamesError, Part, Piece,

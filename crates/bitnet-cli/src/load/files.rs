@@ -7,11 +7,10 @@ use moe_runtime::{Guess, ModelFiles};
 
 use crate::output;
 
-use super::hub::hub;
-
 /// The path of a model: a directory, a GGUF, or a name in the local Hugging Face cache.
 pub(crate) fn locate(spec: &str) -> Result<PathBuf> {
-    Ok(gguf_bitnet::resolve_model(spec, hub().as_deref())?)
+    let hub = gguf_bitnet::hub_folder(&|name| std::env::var(name).ok());
+    Ok(gguf_bitnet::resolve_model(spec, hub.as_deref())?)
 }
 
 /// Prints the facts that the model's files do not state, and the values taken in their place.

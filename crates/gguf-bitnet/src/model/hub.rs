@@ -11,12 +11,16 @@ use std::path::{MAIN_SEPARATOR, Path, PathBuf};
 /// Reads an environment variable.
 type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// The folder of the cache, by the environment of this process; `None` where the user has no home.
-pub(super) fn hub() -> Option<PathBuf> {
-    hub_of(&|name| std::env::var(name).ok())
-}
-
-fn hub_of(env: Env<'_>) -> Option<PathBuf> {
+/// The folder of the Hugging Face cache, for [`resolve_model`](crate::resolve_model), by the variables of `env`; `None`
+/// where the user has no home.
+///
+/// ```
+/// use gguf_bitnet::hub_folder;
+/// let folder = hub_folder(&|name| (name == "HF_HOME").then(|| "/models".to_owned()));
+/// assert_eq!(folder, Some("/models/hub".into()));
+/// ```
+#[must_use]
+pub fn hub_folder(env: Env<'_>) -> Option<PathBuf> {
     let set = |name: &str| env(name).filter(|value| !value.is_empty());
     let named = set("HF_HUB_CACHE").or_else(|| set("HUGGINGFACE_HUB_CACHE"));
     let hub = match named {
@@ -94,7 +98,7 @@ mod tests {
         let cases: Vec<Case> = serde_json::from_str(&text).unwrap();
         assert!(cases.len() > 20);
         for Case { env, hub } in cases {
-            assert_eq!(hub_of(&|name| env.get(name).cloned()), Some(hub), "{env:?}");
+            assert_eq!(hub_folder(&|name| env.get(name).cloned()), Some(hub), "{env:?}");
         }
     }
 
@@ -105,6 +109,6 @@ mod tests {
             "XDG_CACHE_HOME" => Some("/x".to_owned()),
             _ => None,
         };
-        assert_eq!(hub_of(&env), Some(PathBuf::from("/x/huggingface/hub")));
+        assert_eq!(hub_folder(&env), Some(PathBuf::from("/x/huggingface/hub")));
     }
 }
