@@ -57,6 +57,19 @@ pub enum Stage {
     StudentPerturbed,
 }
 
+impl Stage {
+    /// A word for progress.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Stage::Teacher => "teacher",
+            Stage::TeacherPerturbed => "teacher, less evidence",
+            Stage::Student => "student",
+            Stage::StudentPerturbed => "student, less evidence",
+        }
+    }
+}
+
 /// Told the stage, the prompts done and their number.
 pub type OnProgress<'a> = &'a mut dyn FnMut(Stage, usize, usize);
 

@@ -180,21 +180,11 @@ fn show_progress(current: &mut Option<(Stage, Progress)>, stage: Stage, done: u6
     let (_, progress) = match current.take_if(|(last, _)| *last == stage) {
         Some(same) => current.insert(same),
         None if matches!(stage, Stage::Measure | Stage::Calibrate) => {
-            current.insert((stage, Progress::items(stage_name(stage))))
+            current.insert((stage, Progress::items(stage.name())))
         }
-        None => current.insert((stage, Progress::bytes(stage_name(stage)))),
+        None => current.insert((stage, Progress::bytes(stage.name()))),
     };
     progress.show(done, total);
-}
-
-fn stage_name(stage: Stage) -> &'static str {
-    match stage {
-        Stage::Measure => "measuring layers",
-        Stage::Hash => "reading the source",
-        Stage::Calibrate => "calibrating networks",
-        Stage::Encode => "quantising",
-        Stage::Verify => "verifying",
-    }
 }
 
 /// Shows the types and the exact size of the output before a byte is written.

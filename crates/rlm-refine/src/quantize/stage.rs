@@ -15,5 +15,19 @@ pub enum Stage {
     Verify,
 }
 
+impl Stage {
+    /// A word for progress.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Stage::Measure => "measuring layers",
+            Stage::Hash => "reading the source",
+            Stage::Calibrate => "calibrating networks",
+            Stage::Encode => "quantising",
+            Stage::Verify => "verifying",
+        }
+    }
+}
+
 /// A function that is called with the stage and its bytes (or networks), done and in all.
 pub type OnProgress<'a> = dyn FnMut(Stage, u64, u64) + 'a;

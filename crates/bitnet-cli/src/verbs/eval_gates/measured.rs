@@ -130,13 +130,7 @@ struct StageProgress(Option<(Stage, Progress)>);
 impl StageProgress {
     fn show(&mut self, stage: Stage, done: usize, n: usize) {
         if self.0.as_ref().is_none_or(|(last, _)| *last != stage) {
-            let what = match stage {
-                Stage::Teacher => "teacher",
-                Stage::TeacherPerturbed => "teacher, less evidence",
-                Stage::Student => "student",
-                Stage::StudentPerturbed => "student, less evidence",
-            };
-            self.0 = Some((stage, Progress::items(what)));
+            self.0 = Some((stage, Progress::items(stage.name())));
         }
         if let Some((_, progress)) = &self.0 {
             progress.show(done as u64, n as u64);
