@@ -93,7 +93,7 @@ pub use sessions::grammar::{Grammar, GrammarCompiler, GrammarConstraint};
 pub use sessions::interrupt::Interrupt;
 pub use sessions::loops::{LoopConfig, LoopDetector, TokenLoop};
 pub use sessions::parts::{OnPart, PartOptions, PartedAnswer};
-pub use sessions::sampler::{Logprobs, Sampler, SamplerConfig, TokenConstraint, TokenLogprob};
+pub use sessions::sampler::{Logprobs, Sampler, SamplerChoice, SamplerConfig, TokenConstraint, TokenLogprob};
 pub use sessions::scheduler::{
     AnswerOptions, Job, JobEvent, JobQueue, JobStart, OnJobEvent, Priority, QueueLimits, QueueStatus, Refusal,
     Scheduler, SchedulerOptions, StepReport, Work,

@@ -1,7 +1,7 @@
 //! `--temp` to `--seed`: how tokens are chosen; `--json` and `--think-budget`: what they have to follow.
 
 use anyhow::{Result, anyhow};
-use moe_runtime::{Grammar, GrammarCompiler, ModelFiles, Sampler, SamplerConfig, Tokenizer};
+use moe_runtime::{Grammar, GrammarCompiler, ModelFiles, Sampler, SamplerChoice, SamplerConfig, Tokenizer};
 use serde_json::Value;
 
 use super::number::whole;
@@ -83,17 +83,17 @@ impl SamplingArgs {
     }
 
     fn config(&self, files: &ModelFiles) -> Result<SamplerConfig> {
-        let base = files.sampling()?;
-        let config = SamplerConfig {
-            temperature: self.temp.unwrap_or(base.temperature),
-            top_p: self.top_p.unwrap_or(base.top_p),
-            min_p: self.min_p.unwrap_or(base.min_p),
-            top_k: self.top_k.unwrap_or(base.top_k),
-            repetition_penalty: self.repeat_penalty.unwrap_or(base.repetition_penalty),
-            frequency_penalty: self.frequency_penalty.unwrap_or(base.frequency_penalty),
-            presence_penalty: self.presence_penalty.unwrap_or(base.presence_penalty),
+        let choice = SamplerChoice {
+            temperature: self.temp,
+            top_p: self.top_p,
+            min_p: self.min_p,
+            top_k: self.top_k,
+            repetition_penalty: self.repeat_penalty,
+            frequency_penalty: self.frequency_penalty,
+            presence_penalty: self.presence_penalty,
             seed: self.seed.number(),
         };
+        let config = choice.over(files.sampling()?);
         config.check()?;
         Ok(config)
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use mla_attention::CacheType;
-use moe_runtime::{CraftsmanModel, MemoryPlan, ModelFiles, Placement, Session, SessionError};
+use moe_runtime::{CraftsmanModel, MemoryPlan, ModelFiles, Placement, Session};
 use ternary_core::ActMode;
 use tl_kernels::Pool;
 
@@ -29,11 +29,7 @@ impl Engine {
     /// The memory that the model takes with `n_ctx` tokens, in batches of `chunk`. Reads no weights, and refuses a context
     /// that a session would only refuse after all weights have been read.
     pub(crate) fn plan(&self, files: &ModelFiles, n_ctx: usize, chunk: usize) -> Result<MemoryPlan> {
-        let made_for = files.config.n_ctx;
-        if n_ctx > made_for {
-            return Err(moe_runtime::Error::Session(SessionError::ContextTooLong { asked: n_ctx, made_for }).into());
-        }
-        let plan = MemoryPlan::new(&files.config, &files.catalog, n_ctx, self.kv, chunk);
+        let plan = MemoryPlan::of_context(files, n_ctx, self.kv, chunk)?;
         Ok(match &self.placement {
             Placement::BoundedExperts(options) => plan.with_expert_memory(&files.catalog, options.bytes),
             _ => plan,

@@ -18,8 +18,6 @@ use crate::output::{self, Progress};
 pub(super) const JOB: &str = "batch";
 /// Lines of a unit: the work that a kill can cost.
 const UNIT_LINES: usize = 16;
-/// Context when nothing else is asked for.
-const DEFAULT_CONTEXT: usize = 4096;
 
 const OUT: &str = "an interrupted batch goes on in its file: write the name of a file, such as answers.jsonl";
 const FORM: &str =
@@ -78,7 +76,7 @@ pub(crate) fn execute(args: Args) -> Result<()> {
     let tokenizer = files.tokenizer()?;
     load::note_guesses(&files.guesses(Some(&tokenizer)));
     let sampling = args.sampling.of_requests(&files, FORM)?;
-    let n_ctx = args.context.unwrap_or(DEFAULT_CONTEXT.min(files.config.n_ctx));
+    let n_ctx = args.context.unwrap_or_else(|| files.config.default_context());
     let opened = args.engine.adapters.open()?;
     let adapters = args::sum_of_adapters(opened.as_ref(), &files)?;
     let plan = engine.plan(&files, n_ctx, Session::DEFAULT_CHUNK)?.with_sequences(&files.config, args.slots);

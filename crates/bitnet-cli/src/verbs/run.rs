@@ -31,9 +31,6 @@ use crate::terminal::Console;
 
 const HISTORY: &str = "a history is read and written again: write the name of a file";
 
-/// Context when nothing else is asked for.
-const DEFAULT_CONTEXT: usize = 4096;
-
 /// Answer a prompt; without one, chat on the terminal.
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -155,7 +152,7 @@ pub(crate) fn execute(args: Args) -> Result<()> {
     let tokenizer = files.tokenizer()?;
     let guesses = files.guesses(Some(&tokenizer));
     load::note_guesses(guesses.iter().filter(|guess| !(args.raw && guess.is_about_chat())));
-    let n_ctx = args.context.unwrap_or_else(|| DEFAULT_CONTEXT.min(files.config.n_ctx));
+    let n_ctx = args.context.unwrap_or_else(|| files.config.default_context());
     let adapters = args.engine.adapters.load(&files)?;
     let plan = engine.plan(&files, n_ctx, Session::DEFAULT_CHUNK)?.with_adapters(adapters.as_ref());
     check_memory(args.memory, &plan, n_ctx)?;

@@ -12,7 +12,9 @@ use crate::adapters::set::AdapterSet;
 use crate::error::{Error, Result};
 use crate::forward::model::LOGIT_ROWS;
 use crate::load::error::LoadError;
+use crate::load::files::ModelFiles;
 use crate::models::config::ModelConfig;
+use crate::sessions::error::SessionError;
 
 /// Bytes for small things that are not counted one by one.
 const SLACK_BYTES: u64 = 4 << 20;
@@ -57,6 +59,18 @@ impl MemoryPlan {
             scratch_bytes: scratch_bytes(config, chunk),
             adapter_bytes: 0,
         }
+    }
+
+    /// As [`MemoryPlan::new`], for a context that the model was made for.
+    ///
+    /// # Errors
+    /// [`SessionError::ContextTooLong`] for a longer one, which a session would refuse after all weights have been read.
+    pub fn of_context(files: &ModelFiles, n_ctx: usize, ty: CacheType, chunk: usize) -> Result<MemoryPlan> {
+        let made_for = files.config.n_ctx;
+        if n_ctx > made_for {
+            return Err(Error::Session(SessionError::ContextTooLong { asked: n_ctx, made_for }));
+        }
+        Ok(MemoryPlan::new(&files.config, &files.catalog, n_ctx, ty, chunk))
     }
 
     /// This plan for `n` sequences in one step, each with a cache of its own.

@@ -167,6 +167,12 @@ impl ModelConfig {
         self.guesses.retain(|guess| !Activation::KEYS.iter().any(|key| guess.key.ends_with(key)));
     }
 
+    /// Tokens of a context where the user asks for none: 4096, or less where the model was made for less.
+    #[must_use]
+    pub fn default_context(&self) -> usize {
+        self.n_ctx.min(4096)
+    }
+
     /// Whether a layer has experts.
     #[must_use]
     pub fn is_moe(&self, layer: usize) -> bool {

@@ -11,6 +11,7 @@ use crate::models::registry::special_tokens;
 use crate::sessions::generate::{GenerateOptions, Generation};
 use crate::sessions::sampler::Sampler;
 use crate::text::prompt::ChatPrompt;
+use crate::text::tokenizer::Tokenizer;
 
 /// Receives the pieces of an answer and may end it.
 pub type OnText<'a> = dyn FnMut(&str) -> ControlFlow<()> + 'a;
@@ -34,6 +35,25 @@ impl<'a> Prompt<'a> {
             Prompt::Rendered(prompt) => prompt.text(),
             Prompt::Raw(text) | Prompt::RawWithMarkers(text) => text,
         }
+    }
+
+    /// The tokens of the prompt, with the prefix that the model of `tokenizer` expects before raw text.
+    ///
+    /// # Errors
+    /// Text that cannot be encoded.
+    pub fn tokens(self, tokenizer: &Tokenizer) -> Result<Vec<u32>> {
+        let (text, parse_special) = match self {
+            Prompt::Rendered(prompt) => return tokenizer.encode_prompt(prompt),
+            Prompt::Raw(text) => (text, false),
+            Prompt::RawWithMarkers(text) => (text, true),
+        };
+        let mut tokens = tokenizer.raw_prefix();
+        let text = tokenizer.encode(text, parse_special)?;
+        if parse_special && text.starts_with(&tokens) {
+            return Ok(text);
+        }
+        tokens.extend(text);
+        Ok(tokens)
     }
 
     /// Whether the answer begins inside a thought, which the template has opened.

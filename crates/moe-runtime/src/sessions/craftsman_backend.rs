@@ -29,7 +29,7 @@ pub type OnToken<'a> = dyn FnMut(&Tokenizer, u32) -> ControlFlow<()> + 'a;
 /// are the same to the bit.
 #[derive(Debug)]
 pub struct CraftsmanBackend {
-    tokenizer: Tokenizer,
+    tokenizer: Arc<Tokenizer>,
     session: Session,
     /// The tokens that the session holds.
     held: Vec<u32>,
@@ -42,10 +42,11 @@ pub struct CraftsmanBackend {
 }
 
 impl CraftsmanBackend {
-    /// A backend over a session and the tokenizer of its model.
+    /// A backend over a session and the tokenizer of its model, which the backends of a model may share.
     #[must_use]
-    pub fn new(mut session: Session, tokenizer: Tokenizer) -> CraftsmanBackend {
+    pub fn new(mut session: Session, tokenizer: impl Into<Arc<Tokenizer>>) -> CraftsmanBackend {
         session.reset();
+        let tokenizer = tokenizer.into();
         CraftsmanBackend { tokenizer, session, held: Vec::new(), held_since: None, prompts: None, drafts: None }
     }
 
@@ -117,23 +118,12 @@ impl CraftsmanBackend {
         Ok(())
     }
 
-    /// The tokens of `prompt`, with the prefix that the model expects before raw text.
+    /// As [`Prompt::tokens`].
     ///
     /// # Errors
     /// Text that cannot be encoded.
     pub fn encode(&self, prompt: Prompt<'_>) -> Result<Vec<u32>> {
-        let (text, parse_special) = match prompt {
-            Prompt::Rendered(prompt) => return self.tokenizer.encode_prompt(prompt),
-            Prompt::Raw(text) => (text, false),
-            Prompt::RawWithMarkers(text) => (text, true),
-        };
-        let mut tokens = self.tokenizer.raw_prefix();
-        let text = self.tokenizer.encode(text, parse_special)?;
-        if parse_special && text.starts_with(&tokens) {
-            return Ok(text);
-        }
-        tokens.extend(text);
-        Ok(tokens)
+        prompt.tokens(&self.tokenizer)
     }
 
     /// The token that ends the thought which `prompt` has opened.

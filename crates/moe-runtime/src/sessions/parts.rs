@@ -37,6 +37,14 @@ pub struct PartedAnswer {
     pub prompt_tokens: usize,
 }
 
+impl PartedAnswer {
+    /// A word for the reason of the end; an answer that a stop string ended has that of one which the model ended.
+    #[must_use]
+    pub fn reason_name(&self) -> &'static str {
+        if self.stopped_by.is_some() { "stop" } else { self.generation.reason.name() }
+    }
+}
+
 impl CraftsmanBackend {
     /// Answers a prompt in parts. The answer to a rendered conversation is parsed by the markup of the model; the
     /// continuation of a text is content alone.

@@ -14,6 +14,7 @@
 //! polynomial, sums are in `f64` and in a fixed order, and the random numbers are [`SplitMix64`](crate::SplitMix64).
 
 mod adjustments;
+mod asked;
 mod candidates;
 mod choice;
 mod config;
@@ -21,6 +22,7 @@ mod constraint;
 mod logprobs;
 mod thought;
 
+pub use asked::SamplerChoice;
 pub use choice::Sampler;
 pub use config::SamplerConfig;
 pub use constraint::TokenConstraint;

@@ -13,6 +13,7 @@
 
 mod arguments;
 mod clock;
+mod conversation;
 mod filters;
 mod generators;
 mod literals;

@@ -30,6 +30,9 @@ pub enum TextError {
         "{count} stop strings, the longest of {longest} bytes, are too many or too long; give at most 16 of at most 1024 bytes"
     )]
     StopStrings { count: usize, longest: usize },
+    /// A conversation that is no JSON object of messages.
+    #[error("the conversation is not usable: {reason}")]
+    Conversation { reason: String },
     /// A message that is no chat message.
     #[error("chat message {index} is not usable: {reason}")]
     ChatMessage { index: usize, reason: String },

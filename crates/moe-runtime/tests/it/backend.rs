@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use mla_attention::CacheType;
 use moe_runtime::{
-    ChatRequest, ChatTemplate, CraftsmanBackend, GenerateOptions, InferenceBackend, Interrupt, LoadOptions, ModelFiles,
-    OutputEvent, PartOptions, Prompt, Sampler, SamplerConfig, Session, SessionError, StopStrings, TokenConstraint,
+    ChatRequest, ChatTemplate, CraftsmanBackend, CraftsmanModel, GenerateOptions, InferenceBackend, Interrupt,
+    LoadOptions, ModelFiles, OutputEvent, PartOptions, Prompt, Sampler, SamplerConfig, Session, SessionError,
+    StopStrings, TokenConstraint,
 };
 
 fn teacher() -> CraftsmanBackend {
@@ -58,13 +59,27 @@ fn parts_of_a_continued_text_are_the_text_of_the_plain_call() {
 
     let stop: String = text.chars().skip(8).take(3).collect();
     let cut = backend.answer(prompt, &mut greedy(), &options(24, &["\u{7}", &stop]), &mut go_on).expect("it answers");
-    assert_eq!(cut.stopped_by, Some(1));
+    assert_eq!((cut.stopped_by, cut.reason_name()), (Some(1), "stop"));
+    assert_eq!((parted.reason_name(), parted.reason_name()), (parted.generation.reason.name(), "length"));
     assert_eq!(cut.output.content, text[..text.find(&stop).expect("it is in the text")]);
     assert!(cut.generation.tokens.len() < plain.tokens.len());
 
     let mut first = |_: &OutputEvent| ControlFlow::Break(());
     let ended = backend.answer(prompt, &mut greedy(), &all, &mut first).expect("it answers");
     assert!(ended.generation.tokens.len() < plain.tokens.len() && text.starts_with(&ended.output.content));
+}
+
+#[test]
+fn backends_of_a_model_share_its_tokenizer() {
+    let files = ModelFiles::open(&fixtures::path("craftsman-mini")).expect("the teacher");
+    let model = Arc::new(CraftsmanModel::from_files(&files, &LoadOptions::default()).expect("its weights"));
+    let tokenizer = Arc::new(files.tokenizer().expect("its words"));
+    let backend = || {
+        let session = Session::new(model.clone(), 64, CacheType::F16).expect("a short context");
+        CraftsmanBackend::new(session, tokenizer.clone())
+    };
+    let both = [backend(), backend()];
+    assert!(both.iter().all(|backend| std::ptr::eq(backend.tokenizer(), &*tokenizer)));
 }
 
 #[test]

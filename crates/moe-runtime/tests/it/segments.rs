@@ -226,6 +226,13 @@ fn a_segment_that_does_not_fit_is_refused_and_the_others_run() {
         step.new_cache(1025, CacheType::F16),
         Err(Error::Session(SessionError::ContextTooLong { asked: 1025, made_for: 1024 }))
     ));
+    let files = ModelFiles::open(&fixtures::path("goldens/glm-tiny")).expect("it opens");
+    assert_eq!(files.config.default_context(), 1024);
+    assert!(MemoryPlan::of_context(&files, 1024, CacheType::F16, 64).is_ok());
+    assert!(matches!(
+        MemoryPlan::of_context(&files, 1025, CacheType::F16, 64),
+        Err(Error::Session(SessionError::ContextTooLong { asked: 1025, made_for: 1024 }))
+    ));
     let mut caches: Vec<_> = [8, 3].into_iter().map(|n| step.new_cache(n, CacheType::I8).expect("it fits")).collect();
     let never = Interrupt::default();
     let segment = |cache, tokens| StepSegment { cache, tokens, logits: Logits::Last, interrupt: &never };
