@@ -19,9 +19,9 @@ pub use error::{Error, Result};
 pub use formats::{FormatError, TensorType, TritGroup, Trits, UnknownTypeName, dequantize, encode_row, quantize_row};
 pub use gguf::{Array, GgufError, GgufFile, GgufWriter, Metadata, OpenOptions, Value, split_file_name, split_metadata};
 pub use model::{
-    Converted, Defect, DefectKind, ModelError, OpenModel, Role, TypeCount, VerifyReport, Weightless, ZeroTensor,
-    convert, hub_folder, identity, identity_of, local_state, open_source, resolve_model, rewrite_metadata, verify,
-    verify_source,
+    Converted, Defect, DefectKind, ModelError, OpenModel, Role, TypeCount, VERIFY_JOB, VerifyReport, Weightless,
+    ZeroTensor, convert, hub_folder, identity, identity_of, local_state, open_source, resolve_model, rewrite_metadata,
+    verify, verify_parts, verify_shard, verify_source,
 };
 pub use names::{
     Catalog, ClassCount, DiscoveryReport, Expected, LogicalTensor, Matrix, Misshaped, NameRow, NamesError, Part, Piece,

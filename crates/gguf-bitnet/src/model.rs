@@ -26,5 +26,5 @@ pub use locate::resolve_model;
 pub use open::{OpenModel, open_source};
 pub use rewrite::rewrite_metadata;
 pub use role::Role;
-pub use verify::{TypeCount, VerifyReport, verify, verify_source};
+pub use verify::{TypeCount, VERIFY_JOB, VerifyReport, verify, verify_parts, verify_shard, verify_source};
 pub use weightless::{Weightless, ZeroTensor};

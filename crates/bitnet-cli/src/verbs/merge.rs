@@ -7,7 +7,7 @@ use behavior_eval::fidelity::{TextCut, fidelity_of, perplexity_of};
 use gguf_bitnet::{Cut, Job, Parts, UnitJob, UnitResult, output_path, write_atomic};
 use serde::Serialize;
 
-use super::{batch, eval, eval_gates};
+use super::{batch, eval, eval_gates, verify};
 use crate::args::path_not_stream;
 use crate::output::{self, Progress};
 
@@ -22,7 +22,7 @@ const MODEL_JOB: &str = "quantize";
 /// that overlap, shards that are missing and results that differ are refused, and nothing is written.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// The output: the answers of `batch`, the student of `quantize`, the report of `eval fidelity`, the folder of the report of `eval-gates`
+    /// The output: the answers of `batch`, the student of `quantize`, the report of `eval fidelity` and of `verify`, the folder of the report of `eval-gates`
     #[arg(value_name = "OUT", value_parser = path_not_stream(OUT))]
     out: PathBuf,
     /// The parts, in any order
@@ -43,6 +43,11 @@ pub(crate) fn execute(args: &Args) -> Result<()> {
     match job {
         Some(batch::JOB) => join_lines(&parts, args),
         Some(MODEL_JOB) => join_model(&parts, args),
+        Some(gguf_bitnet::VERIFY_JOB) => {
+            let report = gguf_bitnet::verify_parts(&parts)?;
+            write_report(&report, &args.out)?;
+            verify::refuse_defects(&report)
+        }
         Some(eval::FIDELITY_JOB) => write_report(&fidelity_of(&cut(&parts)?, |unit| read(&parts, unit))?, &args.out),
         Some(eval::PERPLEXITY_JOB) => {
             write_report(&perplexity_of(&cut(&parts)?, |unit| read(&parts, unit))?, &args.out)

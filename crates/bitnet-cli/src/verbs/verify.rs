@@ -2,8 +2,9 @@
 
 use anyhow::{Result, bail};
 use clap::builder::NonEmptyStringValueParser;
+use gguf_bitnet::VerifyReport;
 
-use crate::args::AllowZero;
+use crate::args::{AllowZero, ShardArgs};
 use crate::load;
 use crate::output::{self, Progress, size};
 
@@ -17,14 +18,25 @@ pub(crate) struct Args {
     model: String,
     #[command(flatten)]
     zero: AllowZero,
-    /// Print the report as JSON
-    #[arg(long)]
+    /// Print the report as JSON; `bitnet merge` writes that of a check that was cut with --shard
+    #[arg(long, conflicts_with = "shard")]
     json: bool,
+    #[command(flatten)]
+    shard: ShardArgs,
+    /// Replace an existing part
+    #[arg(long, requires = "shard")]
+    force: bool,
 }
 
 pub(crate) fn execute(args: Args) -> Result<()> {
     let path = load::locate(&args.model)?;
     let progress = Progress::bytes("verifying");
+    if let Some((shard, part)) = args.shard.given() {
+        let mut show = |done, total| progress.show(done, total);
+        gguf_bitnet::verify_shard(&path, (shard, part), args.zero.allow_zero, args.force, &mut show)?;
+        drop(progress);
+        return output::line(format_args!("wrote {}", part.display()));
+    }
     let report = gguf_bitnet::verify(&path, &mut |done, total| progress.show(done, total))?;
     let report = if args.zero.allow_zero { report.allow_zero() } else { report };
     drop(progress);
@@ -50,9 +62,15 @@ pub(crate) fn execute(args: Args) -> Result<()> {
             report.identity
         ))?;
     }
+    refuse_defects(&report)
+}
+
+/// The failure of a model with defects.
+pub(super) fn refuse_defects(report: &VerifyReport) -> Result<()> {
     if report.is_valid() {
         return Ok(());
     }
+    let path = &report.path;
     match report.zero_tails.len() + report.defects.len() {
         1 => bail!("{} has a defect: make or download it again", path.display()),
         n => bail!("{} has {n} defects: make or download it again", path.display()),

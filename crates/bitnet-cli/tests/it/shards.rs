@@ -10,6 +10,9 @@ use crate::batch::conversations;
 use crate::common::{bitnet, command, fixture, listing, student, teacher, text, variables};
 use crate::gates::{LAX, few_prompts, without_run};
 
+/// Kills of one shard, after which it runs to its end: a model has more tensors than a test has time for.
+const MOST_KILLS: usize = 20;
+
 /// Runs a command that writes `part`, with `kill -9` as soon as its journal has grown by a line, until it is done. Returns the
 /// number of kills.
 fn killed_and_continued(args: &[String], part: &Path) -> usize {
@@ -23,7 +26,7 @@ fn killed_and_continued(args: &[String], part: &Path) -> usize {
             command.env_remove(name);
         });
         let mut child = command.args(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        while lines() <= before && child.try_wait().unwrap().is_none() {
+        while (kills >= MOST_KILLS || lines() <= before) && child.try_wait().unwrap().is_none() {
             std::thread::yield_now();
         }
         kills += usize::from(child.try_wait().unwrap().is_none());
@@ -42,6 +45,13 @@ fn killed_and_continued(args: &[String], part: &Path) -> usize {
 
 /// Cuts a job into `n` shards, kills each of them several times, and merges the parts in reverse order.
 fn merged(dir: &Path, base: &[&str], n: usize, out: &Path) -> usize {
+    let (merge, kills) = killed_shards(dir, base, n, out);
+    bitnet(&merge).done();
+    kills
+}
+
+/// As [`merged`], without the merge, whose arguments it returns with the number of kills.
+fn killed_shards(dir: &Path, base: &[&str], n: usize, out: &Path) -> (Vec<String>, usize) {
     let mut kills = 0;
     let mut merge = vec!["merge".to_owned(), text(out).to_owned()];
     for number in (1..=n).rev() {
@@ -51,8 +61,7 @@ fn merged(dir: &Path, base: &[&str], n: usize, out: &Path) -> usize {
         kills += killed_and_continued(&args, &part);
         merge.push(text(&part).to_owned());
     }
-    bitnet(&merge).done();
-    kills
+    (merge, kills)
 }
 
 #[test]
@@ -107,6 +116,35 @@ fn the_student_of_killed_shards_is_the_student_that_was_not_cut() {
         base.into_iter().chain(["--method", "gptq", "--calibration", "x", "--shard", "1/2", "--part", text(&part)]);
     let usage = bitnet(calibrated).usage();
     assert!(usage.contains("--shard") && usage.contains("layer by layer"), "{usage}");
+}
+
+#[test]
+fn the_check_of_killed_shards_is_the_report_that_was_not_cut() {
+    let dir = tempfile::tempdir().unwrap();
+    let damaged = dir.path().join("damaged.gguf");
+    let mut bytes = fs::read(student()).unwrap();
+    let at = bytes.len() - 64;
+    bytes[at..at + 64].fill(0xff);
+    fs::write(&damaged, bytes).unwrap();
+    for (model, code) in [(&teacher(), 0), (&student().to_owned(), 0), (&text(&damaged).to_owned(), 1)] {
+        let place = tempfile::tempdir_in(dir.path()).unwrap();
+        let whole = command().args(["verify", model, "--json"]).output().unwrap();
+        assert_eq!(whole.status.code(), Some(code), "{model}");
+        for n in [1, 2, 5] {
+            let out = place.path().join(format!("{n}.json"));
+            let (merge, _) = killed_shards(place.path(), &["verify", model], n, &out);
+            let merged = command().args(&merge).output().unwrap();
+            assert_eq!(merged.status.code(), Some(code), "{model}, {n} shards: {merged:?}");
+            assert_eq!(fs::read(&out).unwrap(), whole.stdout, "{model}, {n} shards");
+        }
+    }
+    // Another model of the same shape is another job.
+    let parts = ["good", "bad"].map(|name| dir.path().join(format!("{name}.part")));
+    bitnet(["verify", student(), "--shard", "1/2", "--part", text(&parts[0])]).done();
+    bitnet(["verify", text(&damaged), "--shard", "2/2", "--part", text(&parts[1])]).done();
+    let out = dir.path().join("mixed.json");
+    let refusal = bitnet(["merge", text(&out), text(&parts[0]), text(&parts[1])]).refusal();
+    assert!(refusal.contains("bad.part") && refusal.contains("`model`") && !out.exists(), "{refusal}");
 }
 
 /// The report but for its facts about the run, the trace, and the teacher's recording.

@@ -17,7 +17,7 @@ use crate::error::Result;
 use crate::gguf::GgufFile;
 use crate::gguf::Metadata;
 use crate::gguf::value::encode_str;
-use crate::source::{TensorInfo, TensorSource};
+use crate::source::TensorSource;
 
 /// The bytes that are hashed first.
 const DOMAIN: &[u8] = b"craftsman model identity 1\n";
@@ -44,10 +44,17 @@ pub fn identity_of(
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<blake3::Hash> {
     let mut hasher = header_hasher(source, metadata);
-    each_chunk(source, CHUNK_BYTES, progress, |_, _, chunk| {
-        hasher.update_rayon(chunk);
-        Ok(())
-    })?;
+    let total: u64 = source.tensors().iter().map(|info| info.bytes).sum();
+    let mut done = 0;
+    progress(done, total);
+    for index in by_name(source) {
+        chunks_of(source, index, CHUNK_BYTES, &mut |_, chunk| {
+            hasher.update_rayon(chunk);
+            done += chunk.len() as u64;
+            progress(done, total);
+            Ok(())
+        })?;
+    }
     Ok(hasher.finalize())
 }
 
@@ -67,11 +74,16 @@ pub fn local_state(file: &GgufFile) -> Option<blake3::Hash> {
 /// A hasher that has taken in everything but the data.
 pub(crate) fn header_hasher(source: &dyn TensorSource, metadata: Option<&Metadata>) -> blake3::Hasher {
     let mut hasher = blake3::Hasher::new();
-    hasher.update(DOMAIN);
+    hasher.update(&header_bytes(source, metadata));
+    hasher
+}
+
+/// Everything that is hashed before the data.
+pub(super) fn header_bytes(source: &dyn TensorSource, metadata: Option<&Metadata>) -> Vec<u8> {
     let mut pairs: Vec<_> =
         metadata.map(|m| m.iter().filter(|(key, _)| !key.starts_with(REPORT_PREFIX)).collect()).unwrap_or_default();
     pairs.sort_by_key(|(key, _)| *key);
-    let mut bytes = (pairs.len() as u64).to_le_bytes().to_vec();
+    let mut bytes = [DOMAIN, &(pairs.len() as u64).to_le_bytes()].concat();
     for (key, value) in pairs {
         encode_str(key, &mut bytes);
         bytes.extend_from_slice(&value.type_id().to_le_bytes());
@@ -88,38 +100,29 @@ pub(crate) fn header_hasher(source: &dyn TensorSource, metadata: Option<&Metadat
         encode_str(info.ty.name(), &mut bytes);
         bytes.extend_from_slice(&info.bytes.to_le_bytes());
     }
-    hasher.update(&bytes);
-    hasher
+    bytes
 }
 
-/// Calls `visit` with each tensor's data in the order of the identity: info, offset of the chunk in
-/// the tensor, chunk. Chunks are whole blocks; pages are handed back behind each.
-pub(crate) fn each_chunk(
+/// Calls `visit` with the data of a tensor: offset of the chunk in the tensor, chunk. Chunks are whole blocks; pages are
+/// handed back behind each.
+pub(super) fn chunks_of(
     source: &dyn TensorSource,
+    index: usize,
     chunk_bytes: usize,
-    progress: &mut dyn FnMut(u64, u64),
-    mut visit: impl FnMut(&TensorInfo, usize, &[u8]) -> Result<()>,
+    visit: &mut dyn FnMut(usize, &[u8]) -> Result<()>,
 ) -> Result<()> {
-    let total: u64 = source.tensors().iter().map(|info| info.bytes).sum();
-    let mut done = 0;
-    progress(done, total);
-    for index in by_name(source) {
-        let info = &source.tensors()[index];
-        let data: Bytes = source.bytes(index)?;
-        let block = info.ty.block_bytes();
-        let step = (chunk_bytes / block).max(1) * block;
-        for (i, chunk) in data.chunks(step).enumerate() {
-            visit(info, i * step, chunk)?;
-            source.release(index);
-            done += chunk.len() as u64;
-            progress(done, total);
-        }
+    let data: Bytes = source.bytes(index)?;
+    let block = source.tensors()[index].ty.block_bytes();
+    let step = (chunk_bytes / block).max(1) * block;
+    for (i, chunk) in data.chunks(step).enumerate() {
+        visit(i * step, chunk)?;
+        source.release(index);
     }
     Ok(())
 }
 
-/// Tensor indices by ascending name.
-fn by_name(source: &dyn TensorSource) -> Vec<usize> {
+/// Tensor indices by ascending name, the order in which data is hashed.
+pub(super) fn by_name(source: &dyn TensorSource) -> Vec<usize> {
     let infos = source.tensors();
     let mut order: Vec<usize> = (0..infos.len()).collect();
     order.sort_by(|&a, &b| infos[a].name.cmp(&infos[b].name));

@@ -2,23 +2,26 @@
 //! NaN or infinite, weights that are missing although their bytes can be read. The report names the tensor of every defect,
 //! and the model's identity, which the same pass computes.
 
-use std::collections::{BTreeMap, HashSet};
+mod pieces;
+mod share;
+mod tensor;
+
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::defect::{Defect, DefectKind};
-use super::identity::{each_chunk, header_hasher};
+use super::defect::Defect;
+use super::identity::{by_name, header_hasher};
 use super::open::OpenModel;
-use super::scan;
-use super::zeros::ZeroScan;
+use super::zeros::all_findings;
 use crate::error::Result;
 use crate::formats::TensorType;
 use crate::gguf::Metadata;
 use crate::source::{TensorSource, ZeroTail};
 
-/// Bytes that are scanned at a time, in parallel.
-const CHUNK_BYTES: usize = 32 << 20;
+pub use share::{VERIFY_JOB, verify_parts, verify_shard};
+use tensor::{Scanner, TensorFindings};
 
 /// The result of reading a model that could be opened.
 #[derive(Clone, Debug, Serialize)]
@@ -97,47 +100,50 @@ pub fn verify_source(
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<VerifyReport> {
     let mut hasher = header_hasher(source, metadata);
-    let mut found: BTreeMap<(String, DefectKind), Defect> = BTreeMap::new();
-    let infos = source.tensors();
-    let scales: HashSet<&str> =
-        (0..infos.len()).filter_map(|index| Some(&*infos[source.scales(index)?.tensor].name)).collect();
     let zero_tails = source.zero_tails();
-    let mut zeros = ZeroScan::new(source, &zero_tails);
-    each_chunk(source, CHUNK_BYTES, progress, |info, offset, chunk| {
-        hasher.update_rayon(chunk);
-        let is_scales = scales.contains(&*info.name);
-        let findings = if is_scales { scan::scales(info, offset, chunk)? } else { scan::chunk(info, offset, chunk) };
-        for (kind, finding) in findings {
-            let defect = found.entry((info.name.clone(), kind)).or_insert_with(|| Defect {
-                tensor: info.name.clone(),
-                ty: info.ty,
-                kind,
-                count: 0,
-                of: scan::total(info, kind),
-                first_row: finding.first_element / (info.cols().max(1) as u64),
-            });
-            defect.count += finding.count;
-        }
-        if is_scales { Ok(()) } else { zeros.chunk(info, offset, chunk) }
-    })?;
-    let (without_weights, mut notices) = zeros.into_findings();
-    let mut defects: Vec<Defect> = found.into_values().chain(without_weights).collect();
+    let scanner = Scanner::new(source, &zero_tails);
+    let total: u64 = source.tensors().iter().map(|info| info.bytes).sum();
+    let mut done = 0;
+    progress(done, total);
+    let mut tensors = Vec::new();
+    for index in by_name(source) {
+        tensors.push(scanner.tensor(index, &mut |chunk| {
+            hasher.update_rayon(chunk);
+            done += chunk.len() as u64;
+            progress(done, total);
+        })?);
+    }
+    Ok(report((source.path().to_owned(), zero_tails), tensors, hasher.finalize()))
+}
+
+/// The report of a model whose tensors, by ascending name, have these findings.
+fn report(
+    (path, zero_tails): (PathBuf, Vec<ZeroTail>),
+    tensors: Vec<TensorFindings>,
+    identity: blake3::Hash,
+) -> VerifyReport {
+    let mut types: BTreeMap<TensorType, TypeCount> = BTreeMap::new();
+    let (mut names, mut defects, mut zeros) = (Vec::new(), Vec::new(), Vec::new());
+    for tensor in tensors {
+        let count = TypeCount { ty: tensor.ty, tensors: 0, elements: 0, bytes: 0 };
+        let count = types.entry(tensor.ty).or_insert(count);
+        count.tensors += 1;
+        count.elements += tensor.elements;
+        count.bytes += tensor.bytes;
+        names.push(tensor.tensor);
+        defects.extend(tensor.defects);
+        zeros.push(tensor.zeros);
+    }
+    let (without_weights, mut notices) = all_findings(&names, zeros);
+    defects.extend(without_weights);
     let place = |defect: &Defect| (defect.tensor.clone(), defect.kind);
     defects.sort_by_key(place);
     notices.sort_by_key(place);
-
-    let mut types: BTreeMap<TensorType, TypeCount> = BTreeMap::new();
-    for info in source.tensors() {
-        let count = types.entry(info.ty).or_insert(TypeCount { ty: info.ty, tensors: 0, elements: 0, bytes: 0 });
-        count.tensors += 1;
-        count.elements += info.elements() as u64;
-        count.bytes += info.bytes;
-    }
     let types: Vec<TypeCount> = types.into_values().collect();
-    Ok(VerifyReport {
-        path: source.path().to_owned(),
-        identity: hasher.finalize().to_string(),
-        tensors: source.tensors().len(),
+    VerifyReport {
+        path,
+        identity: identity.to_string(),
+        tensors: names.len(),
         elements: types.iter().map(|t| t.elements).sum(),
         bytes: types.iter().map(|t| t.bytes).sum(),
         types,
@@ -145,5 +151,5 @@ pub fn verify_source(
         defects,
         notices,
         zero_allowed: false,
-    })
+    }
 }

@@ -7,76 +7,69 @@
 //!        |xxxx|0000|0000|xxxx|   whole rows: tokens that no text has, or neurons that were pruned
 //! ```
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use super::defect::{Defect, DefectKind};
 use super::scan::TASK_BLOCKS;
 use crate::error::Result;
 use crate::formats::{Invalid, is_zero, is_zeroed, trailing_zeros};
-use crate::source::{FILE_BLOCK_BYTES, TensorInfo, TensorSource, ZeroTail, cuts_row};
+use crate::source::{FILE_BLOCK_BYTES, TensorInfo, TensorSource, cuts_row};
 
 /// Fewest blocks of which equal scales are worth a notice.
 const FEW_BLOCKS: u64 = 16;
 /// Distance of the places that are looked at for zeros: every run of a file block holds one of them and eight bytes more.
 const STRIDE: usize = FILE_BLOCK_BYTES / 2;
 
-/// The scan of a source's tensors, whose chunks come in order, tensor by tensor.
-pub(super) struct ZeroScan<'a> {
-    source: &'a dyn TensorSource,
-    /// Names of tensors that need no finding of their own, because the file's end explains them.
-    explained: HashSet<&'a str>,
-    current: Current,
+/// Weights of one tensor that are missing.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ZeroFindings {
     defects: Vec<Defect>,
+    /// Findings that a model may have been made with.
     notices: Vec<Defect>,
-    /// By tensor, the one scale that all its blocks have; for ternary tensors only.
-    ternary_scales: Vec<(Option<[u8; 2]>, Defect)>,
+    /// For a ternary tensor, the one scale that all its blocks have, and the notice about it.
+    ternary_scale: Option<(Option<[u8; 2]>, Defect)>,
 }
 
-/// The scan of the tensor whose chunks come.
+/// The scan of a tensor whose chunks come in order.
 #[derive(Default)]
-struct Current {
+pub(super) struct ZeroScan {
     holes: Holes,
     rows: ZeroRows,
     /// The scale of the first block, while all blocks have it.
     scale: Option<[u8; 2]>,
+    findings: ZeroFindings,
 }
 
-impl<'a> ZeroScan<'a> {
-    pub(super) fn new(source: &'a dyn TensorSource, tails: &'a [ZeroTail]) -> ZeroScan<'a> {
-        ZeroScan {
-            source,
-            explained: tails.iter().flat_map(|tail| &tail.tensors).map(String::as_str).collect(),
-            current: Current::default(),
-            defects: Vec::new(),
-            notices: Vec::new(),
-            ternary_scales: Vec::new(),
-        }
-    }
-
+impl ZeroScan {
     /// Takes the chunk that starts at byte `offset` of a tensor.
     ///
     /// # Errors
     /// When the tensor cannot be read.
-    pub(super) fn chunk(&mut self, info: &TensorInfo, offset: usize, chunk: &[u8]) -> Result<()> {
-        if self.explained.contains(info.name.as_str()) {
-            return Ok(());
-        }
+    pub(super) fn chunk(
+        &mut self,
+        source: &dyn TensorSource,
+        index: usize,
+        (offset, chunk): (usize, &[u8]),
+    ) -> Result<()> {
+        let info = &source.tensors()[index];
         if offset == 0 {
-            self.current = Current { scale: first_scale(info, chunk), ..Current::default() };
-            self.zeros(info)?;
+            self.scale = first_scale(info, chunk);
+            self.zeros(info, &source.bytes(index)?);
         }
         if !info.is_matrix() {
             return Ok(());
         }
-        self.current.holes.take(info, offset, chunk);
-        self.current.rows.take(info, offset, chunk);
-        if let Some(scale) = self.current.scale
+        self.holes.take(info, offset, chunk);
+        self.rows.take(info, offset, chunk);
+        if let Some(scale) = self.scale
             && !all_scales_are(info, chunk, scale)
         {
-            self.current.scale = None;
+            self.scale = None;
         }
         if (offset + chunk.len()) as u64 == info.bytes {
             self.finish(info);
@@ -84,17 +77,19 @@ impl<'a> ZeroScan<'a> {
         Ok(())
     }
 
+    /// The findings of a tensor all of whose chunks have come.
+    pub(super) fn findings(self) -> ZeroFindings {
+        self.findings
+    }
+
     /// Matrices and norms of zeros.
-    fn zeros(&mut self, info: &TensorInfo) -> Result<()> {
-        let Some(bytes) = self.source.index_of(&info.name).map(|index| self.source.bytes(index)).transpose()? else {
-            return Ok(());
-        };
+    fn zeros(&mut self, info: &TensorInfo, bytes: &[u8]) {
         if !info.is_matrix() {
-            if info.is_norm() && is_zero(info.ty, &bytes) {
+            if info.is_norm() && is_zero(info.ty, bytes) {
                 let weights = info.elements() as u64;
-                self.defects.push(defect(info, DefectKind::ZeroNorm, weights, weights, 0));
+                self.findings.defects.push(defect(info, DefectKind::ZeroNorm, weights, weights, 0));
             }
-            return Ok(());
+            return;
         }
         let stack = info.shape[..info.shape.len() - 2].iter().product::<usize>().max(1);
         let matrices = if info.ty.is_whole_tensor() { 1 } else { stack };
@@ -104,52 +99,59 @@ impl<'a> ZeroScan<'a> {
         // A head may be pruned by zeroing it; an expert without weights still gets its share of the tokens.
         if count == all.len() || count > 0 && info.name.contains("exp") {
             let first = all.iter().position(|&zero| zero).unwrap_or(0) * info.rows() / matrices;
-            self.defects.push(defect(info, DefectKind::ZeroMatrix, count as u64, matrices as u64, first as u64));
+            let zero = defect(info, DefectKind::ZeroMatrix, count as u64, matrices as u64, first as u64);
+            self.findings.defects.push(zero);
         }
-        Ok(())
     }
 
-    /// The findings of a tensor all of whose chunks have come.
+    /// Judges the whole tensor.
     fn finish(&mut self, info: &TensorInfo) {
-        let current = std::mem::take(&mut self.current);
-        let holes = current.holes.finish(info);
+        let found = &mut self.findings;
+        let holes = std::mem::take(&mut self.holes).finish(info);
         if holes.bytes > 0 {
             let row = info.ty.row_bytes(info.cols()).map_or(0, |row| holes.first / row.max(1));
-            self.defects.push(defect(info, DefectKind::ZeroRange, holes.bytes, info.bytes, row as u64));
+            found.defects.push(defect(info, DefectKind::ZeroRange, holes.bytes, info.bytes, row as u64));
         }
-        let (rows, of) = (&current.rows, info.rows() as u64);
+        let (rows, of) = (&self.rows, info.rows() as u64);
         // A matrix of zeros is a defect of its own.
         if 2 * rows.count > of && rows.count < of {
-            self.notices.push(defect(info, DefectKind::ZeroRows, rows.count, of, rows.first));
+            found.notices.push(defect(info, DefectKind::ZeroRows, rows.count, of, rows.first));
         }
         let blocks = info.bytes / info.ty.block_bytes() as u64;
         let same = defect(info, DefectKind::ConstantScale, blocks, blocks, 0);
+        let scale = self.scale.filter(|scale| *scale != [0, 0]);
         if info.ty.is_ternary() {
-            self.ternary_scales.push((current.scale.filter(|scale| *scale != [0, 0]), same));
-        } else if current.scale.is_some_and(|scale| scale != [0, 0]) && blocks >= FEW_BLOCKS {
-            self.notices.push(same);
+            found.ternary_scale = Some((scale, same));
+        } else if scale.is_some() && blocks >= FEW_BLOCKS {
+            found.notices.push(same);
         }
     }
+}
 
-    /// Defects, and findings that a model may have been made with.
-    pub(super) fn into_findings(mut self) -> (Vec<Defect>, Vec<Defect>) {
-        // One scale in all blocks of each ternary matrix is the rule of BitNet. The same one in most matrices is a scale that
-        // was lost, and so is a single one among matrices whose blocks have scales of their own.
-        let of = self.ternary_scales.len();
-        let mut by_scale: BTreeMap<[u8; 2], Vec<&Defect>> = BTreeMap::new();
-        for (scale, same) in &self.ternary_scales {
-            scale.map(|scale| by_scale.entry(scale).or_default().push(same));
-        }
-        let constant = by_scale.values().map(Vec::len).sum::<usize>();
-        if 2 * constant <= of {
-            let few = by_scale.into_values().flatten().filter(|same| same.of >= FEW_BLOCKS);
-            self.notices.extend(few.cloned());
-        } else if let Some(same) = by_scale.into_values().find(|same| same.len() > 1 && 2 * same.len() > of) {
-            let (count, of) = (same.len() as u64, of as u64);
-            self.notices.push(Defect { kind: DefectKind::SharedScale, count, of, ..same[0].clone() });
-        }
-        (together(self.source, self.defects), self.notices)
+/// Defects, and findings that a model may have been made with, of all tensors of a model, whose names are `names`.
+pub(super) fn all_findings(names: &[String], tensors: Vec<ZeroFindings>) -> (Vec<Defect>, Vec<Defect>) {
+    let (mut defects, mut notices, mut ternary_scales) = (Vec::new(), Vec::new(), Vec::new());
+    for tensor in tensors {
+        defects.extend(tensor.defects);
+        notices.extend(tensor.notices);
+        ternary_scales.extend(tensor.ternary_scale);
     }
+    // One scale in all blocks of each ternary matrix is the rule of BitNet. The same one in most matrices is a scale that
+    // was lost, and so is a single one among matrices whose blocks have scales of their own.
+    let of = ternary_scales.len();
+    let mut by_scale: BTreeMap<[u8; 2], Vec<&Defect>> = BTreeMap::new();
+    for (scale, same) in &ternary_scales {
+        scale.map(|scale| by_scale.entry(scale).or_default().push(same));
+    }
+    let constant = by_scale.values().map(Vec::len).sum::<usize>();
+    if 2 * constant <= of {
+        let few = by_scale.into_values().flatten().filter(|same| same.of >= FEW_BLOCKS);
+        notices.extend(few.cloned());
+    } else if let Some(same) = by_scale.into_values().find(|same| same.len() > 1 && 2 * same.len() > of) {
+        let (count, of) = (same.len() as u64, of as u64);
+        notices.push(Defect { kind: DefectKind::SharedScale, count, of, ..same[0].clone() });
+    }
+    (together(names, defects), notices)
 }
 
 fn defect(info: &TensorInfo, kind: DefectKind, count: u64, of: u64, first_row: u64) -> Defect {
@@ -178,9 +180,9 @@ fn all_scales_are(info: &TensorInfo, chunk: &[u8], scale: [u8; 2]) -> bool {
 
 /// Joins the experts of a layer that are stored one by one, so that each finding has its share of the experts. It keeps the
 /// name of the first tensor, by which the caller knows whether a model uses it.
-fn together(source: &dyn TensorSource, defects: Vec<Defect>) -> Vec<Defect> {
+fn together(names: &[String], defects: Vec<Defect>) -> Vec<Defect> {
     let mut experts: HashMap<String, u64> = HashMap::new();
-    for pattern in source.tensors().iter().filter_map(|info| expert_pattern(&info.name)) {
+    for pattern in names.iter().filter_map(|name| expert_pattern(name)) {
         *experts.entry(pattern).or_default() += 1;
     }
     let mut joined: Vec<Defect> = Vec::new();

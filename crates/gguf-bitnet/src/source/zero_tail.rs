@@ -20,7 +20,7 @@ use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::tensor_info::TensorInfo;
 use crate::formats::{Invalid, TensorType, is_zeroed, trailing_zeros};
@@ -36,7 +36,7 @@ const MAX_HEADER_BYTES: usize = 128 << 20;
 const SAMPLES: usize = 64;
 
 /// The zero bytes at the end of a file whose end was never written.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ZeroTail {
     /// The file; empty for one in memory.
     pub path: PathBuf,

@@ -1,0 +1,136 @@
+//! The check of a model in shards, and the report of all shards.
+//!
+//! ```text
+//! unit 0       what is said without reading weights: the path, unwritten ends of files, the header's part of the identity
+//! unit 1, ...  the findings of one tensor, by ascending name, and its part of the identity
+//! ```
+
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::super::identity::{by_name, header_bytes};
+use super::super::open::OpenModel;
+use super::pieces::{Joined, Piece, PieceHasher};
+use super::tensor::{Scanner, TensorFindings};
+use super::{VerifyReport, report};
+use crate::error::{Error, Result};
+use crate::source::{TensorSource, ZeroTail};
+use crate::store::{Cut, PartError, Parts, Shard, StoreError, UnitJob, UnitResult};
+
+/// The name of the job in manifests.
+pub const VERIFY_JOB: &str = "verify";
+/// Bytes of each end of a tensor by which the manifest tells models of the same shape apart.
+const SAMPLE_BYTES: usize = 512;
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HeaderUnit {
+    path: PathBuf,
+    zero_tails: Vec<ZeroTail>,
+    piece: Piece,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TensorUnit {
+    findings: TensorFindings,
+    piece: Piece,
+}
+
+/// Reads the tensors of `shard` of the model at `path`, and writes what it finds to the file `part`, or continues an earlier call
+/// that was stopped. `progress` is called with the bytes done and their total.
+///
+/// # Errors
+/// As [`verify`](crate::verify()), and as [`UnitJob`].
+pub fn verify_shard(
+    path: &Path,
+    (shard, part): (Shard, &Path),
+    allow_zero: bool,
+    force: bool,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<()> {
+    let model = OpenModel::open(path)?;
+    let (source, metadata): (&dyn TensorSource, _) = match &model {
+        OpenModel::Gguf(file) => (&**file, Some(file.metadata())),
+        OpenModel::Safetensors(dir) => (&**dir, None),
+    };
+    let (header, order) = (header_bytes(source, metadata), by_name(source));
+    let manifest = json!({
+        "job": VERIFY_JOB, "version": 1, "model": sample(source, &header)?,
+        "allow_zero": allow_zero,
+    });
+    let cut = Cut { units: order.len() + 1, shard: Some(shard) };
+    let mut job = UnitJob::open(part, &manifest, cut, force)?;
+    let size = |unit: usize| Some(source.tensors()[*order.get(unit.checked_sub(1)?)?].bytes);
+    let total = shard.units(cut.units).filter_map(size).sum();
+    let mut done = shard.units(cut.units).take(job.progress().0).filter_map(size).sum();
+    let zero_tails = source.zero_tails();
+    let scanner = Scanner::new(source, &zero_tails);
+    progress(done, total);
+    while let Some(unit) = job.next_unit() {
+        let bytes = match unit.checked_sub(1) {
+            None => {
+                let mut piece = PieceHasher::new(0, header.len() as u64);
+                piece.update(&header);
+                let (path, zero_tails) = (source.path().to_owned(), zero_tails.clone());
+                text(&HeaderUnit { path, zero_tails, piece: piece.finish() }, part)?
+            }
+            Some(at) => {
+                let before: u64 = order[..at].iter().map(|&index| source.tensors()[index].bytes).sum();
+                let bytes = source.tensors()[order[at]].bytes;
+                let mut piece = PieceHasher::new(header.len() as u64 + before, bytes);
+                let findings = scanner.tensor(order[at], &mut |chunk| {
+                    piece.update(chunk);
+                    done += chunk.len() as u64;
+                    progress(done, total);
+                })?;
+                text(&TensorUnit { findings, piece: piece.finish() }, part)?
+            }
+        };
+        job.append(&UnitResult { bytes, ..UnitResult::default() })?;
+    }
+    job.finish()
+}
+
+/// The report of the parts of [`verify_shard`], which is that of [`verify`](crate::verify()) where shard 1 ran.
+///
+/// # Errors
+/// Parts that cannot be read.
+pub fn verify_parts(parts: &Parts) -> Result<VerifyReport> {
+    let damaged = |unit| StoreError::from(PartError::Damaged { what: format!("unit {unit}") });
+    let (mut joined, mut tensors) = (Joined::default(), Vec::new());
+    let header: HeaderUnit = unit(parts, 0)?;
+    joined.add(&header.piece).ok_or_else(|| damaged(0))?;
+    for number in 1..parts.units() {
+        let TensorUnit { findings, piece } = unit(parts, number)?;
+        joined.add(&piece).ok_or_else(|| damaged(number))?;
+        tensors.push(findings);
+    }
+    let identity = joined.hash().ok_or_else(|| damaged(parts.units()))?;
+    let report = report((header.path, header.zero_tails), tensors, identity);
+    Ok(if parts.manifest()["allow_zero"] == true { report.allow_zero() } else { report })
+}
+
+/// A hash of the header and of the ends of all tensors. It tells models apart without reading them.
+fn sample(source: &dyn TensorSource, header: &[u8]) -> Result<String> {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(header);
+    for index in 0..source.tensors().len() {
+        let bytes = source.bytes(index)?;
+        hasher.update(&bytes[..SAMPLE_BYTES.min(bytes.len())]);
+        hasher.update(&bytes[bytes.len().saturating_sub(SAMPLE_BYTES)..]);
+    }
+    Ok(hasher.finalize().to_string())
+}
+
+fn text(unit: &impl Serialize, part: &Path) -> Result<Vec<u8>> {
+    serde_json::to_vec(unit).map_err(|error| Error::io("write", part)(error.into()))
+}
+
+fn unit<T: DeserializeOwned>(parts: &Parts, number: usize) -> Result<T> {
+    let damaged = || StoreError::from(PartError::Damaged { what: format!("unit {number}") });
+    Ok(serde_json::from_slice(&parts.read(number)?).map_err(|_| damaged())?)
+}
