@@ -10,12 +10,12 @@ use rlm_embed::offload::message::{ANSWER, Request};
 use rustix::termios::{OptionalActions, tcgetattr, tcsetattr, ttyname};
 use serde_json::Value;
 
-use crate::common::{VARIABLES, bitnet};
+use crate::common::{bitnet, variables};
 
 /// Starts a device with `faults`; the process and the name of its terminal.
 fn device(faults: &[&str]) -> (Child, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_bitnet"));
-    for name in VARIABLES {
+    for name in variables() {
         command.env_remove(name);
     }
     let mut child = command.args(["offload", "simulate"]).args(faults).stdout(Stdio::piped()).spawn().unwrap();
