@@ -4,11 +4,10 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use moe_runtime::{
-    ChatPrompt, ChatRequest, CraftsmanBackend, Error, GenerateOptions, InferenceBackend, Interrupt, OutputEvent,
-    PartOptions, PartedAnswer, Prompt, Sampler, SessionError, StopStrings, TextError, ToolSchemas,
+    ChatPrompt, ChatRequest, CraftsmanBackend, Error, GenerateOptions, Interrupt, OutputEvent, PartOptions,
+    PartedAnswer, Prompt, Sampler, SessionError, StopStrings, TextError, ToolSchemas,
 };
 use pyo3::prelude::*;
-use serde_json::Value;
 
 use crate::errors::usage;
 use crate::loaded::Loaded;
@@ -38,31 +37,9 @@ impl PyAsk {
         Ok(match self {
             PyAsk::Tokens(tokens) => Ask::Tokens(tokens),
             PyAsk::Text((text, parse_special)) => Ask::Text { text, parse_special },
-            PyAsk::Chat(json) => Ask::Chat(conversation(&json)?),
+            PyAsk::Chat(json) => Ask::Chat(ChatRequest::from_json(&json).map_err(|error| usage(error.to_string()))?),
         })
     }
-}
-
-/// The conversation of a JSON object with `messages`, `tools`, `documents`, `thinking`, `clear_thinking` and `now`.
-fn conversation(json: &str) -> PyResult<ChatRequest> {
-    let mut value: Value = serde_json::from_str(json).map_err(|error| usage(format!("no conversation: {error}")))?;
-    let mut list = |key: &str| match value[key].take() {
-        Value::Array(items) => items,
-        _ => Vec::new(),
-    };
-    let (messages, tools, documents) = (list("messages"), list("tools"), list("documents"));
-    if messages.is_empty() {
-        return Err(usage("messages is empty; give at least one message"));
-    }
-    Ok(ChatRequest {
-        messages,
-        tools,
-        documents,
-        enable_thinking: value["thinking"].as_bool(),
-        clear_thinking: value["clear_thinking"].as_bool(),
-        add_generation_prompt: true,
-        now_unix_s: value["now"].as_i64(),
-    })
 }
 
 /// The rendered prompt of a conversation.
@@ -78,11 +55,12 @@ pub(crate) fn rendered(loaded: &Loaded, request: &ChatRequest) -> Result<ChatPro
 }
 
 /// Number of tokens of a prompt.
-pub(crate) fn count(backend: &CraftsmanBackend, loaded: &Loaded, ask: &Ask) -> Result<usize, Error> {
+pub(crate) fn count(loaded: &Loaded, ask: &Ask) -> Result<usize, Error> {
+    let count = |prompt: Prompt<'_>| Ok(prompt.tokens(&loaded.tokenizer)?.len());
     match ask {
         Ask::Tokens(tokens) => Ok(tokens.len()),
-        Ask::Text { text, parse_special } => backend.count_tokens(raw(text, *parse_special)),
-        Ask::Chat(request) => backend.count_tokens(Prompt::Rendered(&rendered(loaded, request)?)),
+        Ask::Text { text, parse_special } => count(raw(text, *parse_special)),
+        Ask::Chat(request) => count(Prompt::Rendered(&rendered(loaded, request)?)),
     }
 }
 

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use moe_runtime::{CraftsmanBackend, InferenceBackend, LoadOptions, ModelFiles};
+use mla_attention::CacheType;
+use moe_runtime::{CraftsmanBackend, CraftsmanModel, LoadOptions, ModelFiles, Session};
 use pyo3::prelude::*;
 use rlm_embed::encoder::{BaseEmbedder, BertEncoder, HashEmbedder, LanguageModelEmbedder, Precision};
 
@@ -30,7 +31,6 @@ impl NativeEmbedder {
     fn open(
         py: Python<'_>,
         model: PathBuf,
-        hub: Option<PathBuf>,
         precision: Option<String>,
         threads: Option<usize>,
     ) -> PyResult<NativeEmbedder> {
@@ -46,7 +46,7 @@ impl NativeEmbedder {
             }
             Box::new(HashEmbedder::new(HashEmbedder::DEFAULT_DIMS))
         } else {
-            let (path, pool) = (locate(&model, hub.as_deref())?, pool(threads)?);
+            let (path, pool) = (locate(&model)?, pool(threads)?);
             if BertEncoder::is_at(&path) {
                 let load = move || BertEncoder::load(&path, precision.unwrap_or_default(), pool);
                 Box::new(run_or_leave(py, load)?.map_err(sentence)?)
@@ -96,5 +96,7 @@ fn language_model(
 ) -> Result<LanguageModelEmbedder<CraftsmanBackend>, rlm_embed::Error> {
     let files = ModelFiles::open(path)?;
     let identity = files.identity_bytes(&mut |_, _| {})?;
-    LanguageModelEmbedder::new(CraftsmanBackend::load(path, CONTEXT.min(files.config.n_ctx), options)?, identity)
+    let model = Arc::new(CraftsmanModel::from_files(&files, options)?);
+    let session = Session::new(model, CONTEXT.min(files.config.n_ctx), CacheType::F16)?;
+    LanguageModelEmbedder::new(CraftsmanBackend::new(session, files.tokenizer()?), identity)
 }

@@ -28,7 +28,6 @@ use crate::worker::{Reporter, run_job};
 pub(crate) struct GateArgs {
     teacher: PathBuf,
     student: PathBuf,
-    hub: Option<PathBuf>,
     suite: PathBuf,
     corpus: PathBuf,
     artifacts: PathBuf,
@@ -72,8 +71,7 @@ pub(crate) fn eval_gates(py: Python<'_>, args: GateArgs, on_progress: Option<Py<
         ..GateRunConfig::default()
     };
     let student = Compute { act: act(&args.act)?, kv: kv(&args.kv)? };
-    let hub = args.hub.as_deref();
-    let paths = [locate(&args.teacher, hub)?, locate(&args.student, hub)?];
+    let paths = [locate(&args.teacher)?, locate(&args.student)?];
     let pool = pool(args.threads)?;
     let work = move |reporter: &Reporter| measure(&args, (config, student), &paths, &pool, reporter);
     let report = run_job(py, on_progress.as_ref(), work)?.map_err(sentence)?;
@@ -96,7 +94,7 @@ fn measure(
     let artifacts = gguf_bitnet::link_target(&args.artifacts)?;
     let folder = args.report.as_deref().map(gguf_bitnet::link_target).transpose()?;
     let run = GateRun::new(&suite, &suite_name, &artifacts, config)?;
-    let mut tell = |stage, done: usize, total: usize| reporter.tell(stage_name(stage), done as u64, total as u64);
+    let mut tell = |stage: Stage, done: usize, total: usize| reporter.tell(stage.name(), done as u64, total as u64);
     let options = |act: ActMode| LoadOptions {
         act_mode: Some(act),
         allow_zero: args.allow_zero,
@@ -143,14 +141,5 @@ impl Side {
 
     fn load(&self, options: &LoadOptions, kv: CacheType) -> Result<ModelSubject, ModelError> {
         Ok(ModelSubject::load(&self.files, self.id.clone(), options, kv)?)
-    }
-}
-
-fn stage_name(stage: Stage) -> &'static str {
-    match stage {
-        Stage::Teacher => "teacher",
-        Stage::TeacherPerturbed => "teacher, less evidence",
-        Stage::Student => "student",
-        Stage::StudentPerturbed => "student, less evidence",
     }
 }

@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
+use mla_attention::CacheType;
 use moe_runtime::{
-    ChatTemplate, CraftsmanBackend, CraftsmanModel, Error, LoadOptions, MemoryPlan, ModelFiles, Session, SessionError,
+    ChatTemplate, CraftsmanBackend, CraftsmanModel, Error, LoadOptions, MemoryPlan, ModelFiles, Session,
 };
 use pyo3::prelude::*;
 
@@ -16,15 +17,11 @@ use crate::session::NativeSession;
 use crate::tokenizer::NativeTokenizer;
 use crate::worker::{run_job, run_or_leave};
 
-/// Context when nothing else is asked for.
-const DEFAULT_CONTEXT: usize = 4096;
-
 /// How a model is opened.
 #[derive(Clone, Debug, FromPyObject)]
 #[pyo3(from_item_all)]
 pub(crate) struct OpenArgs {
     path: PathBuf,
-    hub: Option<PathBuf>,
     threads: Option<usize>,
     memory: Option<u64>,
     layout: String,
@@ -44,7 +41,7 @@ pub(crate) struct NativeModel {
 impl NativeModel {
     #[new]
     fn open(py: Python<'_>, args: OpenArgs) -> PyResult<NativeModel> {
-        let path = locate(&args.path, args.hub.as_deref())?;
+        let path = locate(&args.path)?;
         let placement = placement(&args.layout)?;
         let act_mode = args.act.as_deref().map(act).transpose()?;
         let pool = pool(args.threads)?;
@@ -52,13 +49,8 @@ impl NativeModel {
         let load = move || -> Result<Loaded, Error> {
             let files = ModelFiles::open(&file)?;
             let tokenizer = files.tokenizer()?;
-            let n_ctx = args.n_ctx.unwrap_or_else(|| DEFAULT_CONTEXT.min(files.config.n_ctx));
-            let made_for = files.config.n_ctx;
-            if n_ctx > made_for {
-                return Err(Error::Session(SessionError::ContextTooLong { asked: n_ctx, made_for }));
-            }
-            let kv = mla_attention::CacheType::F16;
-            let plan = MemoryPlan::new(&files.config, &files.catalog, n_ctx, kv, Session::DEFAULT_CHUNK);
+            let n_ctx = args.n_ctx.unwrap_or_else(|| files.config.default_context());
+            let plan = MemoryPlan::of_context(&files, n_ctx, CacheType::F16, Session::DEFAULT_CHUNK)?;
             args.memory.map_or(Ok(()), |allowed| plan.check(allowed))?;
             let options = LoadOptions {
                 act_mode,
@@ -129,10 +121,12 @@ impl NativeModel {
     }
 
     /// The text of the prompt of a conversation.
-    fn render(&self, ask: PyAsk) -> PyResult<String> {
+    fn render(&self, py: Python<'_>, ask: PyAsk) -> PyResult<String> {
+        let loaded = self.loaded()?;
         match ask.read()? {
             Ask::Chat(request) => {
-                rendered(&*self.loaded()?, &request).map(|prompt| prompt.text().to_owned()).map_err(failed)
+                let rendered = py.detach(|| rendered(&loaded, &request).map(|prompt| prompt.text().to_owned()));
+                rendered.map_err(failed)
             }
             _ => Err(usage("only messages are rendered; give a list of messages")),
         }
@@ -141,9 +135,7 @@ impl NativeModel {
     fn session(&self, n_ctx: Option<usize>, kv_name: &str) -> PyResult<NativeSession> {
         let loaded = self.loaded()?;
         let session = Session::new(loaded.model.clone(), n_ctx.unwrap_or(loaded.n_ctx), kv(kv_name)?);
-        // The tokenizer of a backend is its own: it is read again, which takes no weights.
-        let tokenizer = loaded.files.tokenizer().map_err(failed)?;
-        let backend = CraftsmanBackend::new(session.map_err(failed)?, tokenizer);
+        let backend = CraftsmanBackend::new(session.map_err(failed)?, loaded.tokenizer.clone());
         Ok(NativeSession::new(loaded, backend))
     }
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use mla_attention::CacheType;
-use moe_runtime::{LoopConfig, Placement, SamplerConfig};
+use moe_runtime::{LoopConfig, Placement, SamplerChoice, SamplerConfig};
 use pyo3::prelude::*;
 use ternary_core::ActMode;
 use tl_kernels::{HardwareCaps, Pool};
@@ -56,10 +56,12 @@ pub(crate) fn unknown(what: &str, name: &str, known: &str) -> PyErr {
     usage(format!("{what} = {name:?} is unknown; choose {known}"))
 }
 
-/// The path of a model: a directory, a GGUF, or a name in the Hugging Face cache `hub`.
-pub(crate) fn locate(spec: &Path, hub: Option<&Path>) -> PyResult<PathBuf> {
+/// The path of a model: a directory, a GGUF, or a name in the local Hugging Face cache.
+pub(crate) fn locate(spec: &Path) -> PyResult<PathBuf> {
     let text = spec.to_str().ok_or_else(|| usage(format!("{} is not UTF-8", spec.display())))?;
-    gguf_bitnet::resolve_model(text, hub).map_err(sentence)
+    // Python passes its changes of `os.environ` on to the process.
+    let hub = gguf_bitnet::hub_folder(&|name| std::env::var(name).ok());
+    gguf_bitnet::resolve_model(text, hub.as_deref()).map_err(sentence)
 }
 
 /// How tokens are chosen and when an answer ends; `None` is the recommendation of the model.
@@ -84,16 +86,17 @@ pub(crate) struct Sampling {
 impl Sampling {
     /// The settings, with those of the model where none is given.
     pub(crate) fn config(&self, base: SamplerConfig) -> SamplerConfig {
-        SamplerConfig {
-            temperature: self.temperature.unwrap_or(base.temperature),
-            top_p: self.top_p.unwrap_or(base.top_p),
-            min_p: self.min_p.unwrap_or(base.min_p),
-            top_k: self.top_k.unwrap_or(base.top_k),
-            repetition_penalty: self.repeat_penalty.unwrap_or(base.repetition_penalty),
-            frequency_penalty: self.frequency_penalty.unwrap_or(base.frequency_penalty),
-            presence_penalty: self.presence_penalty.unwrap_or(base.presence_penalty),
+        let choice = SamplerChoice {
+            temperature: self.temperature,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            min_p: self.min_p,
+            repetition_penalty: self.repeat_penalty,
+            frequency_penalty: self.frequency_penalty,
+            presence_penalty: self.presence_penalty,
             seed: self.seed,
-        }
+        };
+        choice.over(base)
     }
 
     /// Numbers that are added to the logits of tokens.

@@ -6,7 +6,7 @@ use gguf_bitnet::TensorType;
 use moe_runtime::ModelFiles;
 use pyo3::prelude::*;
 use rlm_refine::ptq::{Calibration, GptqOptions, NamedText, WindowOptions};
-use rlm_refine::{Method, Override, Preset, QuantizeOptions, QuantizeReport, Quantizer, Recipe, Stage, Ternary};
+use rlm_refine::{Method, Override, Preset, QuantizeOptions, QuantizeReport, Quantizer, Recipe, Ternary};
 use ternary_core::Rounding;
 use tl_kernels::Pool;
 
@@ -22,7 +22,6 @@ const MAX_TEXT_BYTES: u64 = 256 << 20;
 #[pyo3(from_item_all)]
 pub(crate) struct QuantizeArgs {
     source: PathBuf,
-    hub: Option<PathBuf>,
     out: PathBuf,
     preset: String,
     ternary: Option<String>,
@@ -47,7 +46,7 @@ pub(crate) fn quantize(py: Python<'_>, args: QuantizeArgs, on_progress: Option<P
         ("ls" | "absmean" | "gptq", _) => {}
         (other, _) => return Err(unknown("method", other, "ls, absmean or gptq")),
     }
-    let (source, pool) = (locate(&args.source, args.hub.as_deref())?, pool(args.threads)?);
+    let (source, pool) = (locate(&args.source)?, pool(args.threads)?);
     let work = move |reporter: &Reporter| -> Result<QuantizeReport, rlm_refine::Error> {
         gguf_bitnet::Job::check(&args.out, args.force)?;
         let files = ModelFiles::open(&source)?;
@@ -60,7 +59,7 @@ pub(crate) fn quantize(py: Python<'_>, args: QuantizeArgs, on_progress: Option<P
         let options = QuantizeOptions { recipe, method, max_memory_bytes, allow_zero };
         let quantizer = Quantizer::new(&files, options, pool.threads())?;
         quantizer.run(&pool, &args.out, args.force, &mut |stage, done, total| {
-            reporter.tell(stage_name(stage), done, total);
+            reporter.tell(stage.name(), done, total);
         })
     };
     let report = run_job(py, on_progress.as_ref(), work)?.map_err(sentence)?;
@@ -102,14 +101,4 @@ fn windows(args: &QuantizeArgs, files: &ModelFiles, pool: &Pool) -> Result<Calib
         return Ok(kept);
     }
     Calibration::new(files, pool, &sources, &[], options)
-}
-
-fn stage_name(stage: Stage) -> &'static str {
-    match stage {
-        Stage::Measure => "measuring layers",
-        Stage::Hash => "reading the source",
-        Stage::Calibrate => "calibrating networks",
-        Stage::Encode => "quantising",
-        Stage::Verify => "verifying",
-    }
 }

@@ -23,6 +23,6 @@ impl NativeSampler {
 
     /// The next token after those that a session appended last.
     fn sample(&self, session: &NativeSession) -> PyResult<u32> {
-        locked(&self.0).sample(&session.last_logits()?).map_err(failed)
+        session.with_logits(|logits| locked(&self.0).sample(logits).map_err(failed))
     }
 }

@@ -84,6 +84,11 @@ impl Seat {
         }
     }
 
+    /// Refuses a closed session; an answer may run.
+    pub(crate) fn check_open(&self) -> PyResult<()> {
+        if matches!(*locked(&self.state), State::Closed) { Err(closed("session")) } else { Ok(()) }
+    }
+
     /// Ends what runs, and drops the backend as soon as it is free.
     pub(crate) fn close(&self) {
         let state = std::mem::replace(&mut *locked(&self.state), State::Closed);

@@ -28,10 +28,13 @@ impl NativeSession {
         NativeSession { loaded, seat: Arc::new(Seat::new(backend)), logits: Arc::default() }
     }
 
-    /// The logits after the last appended token.
-    pub(crate) fn last_logits(&self) -> PyResult<Vec<f32>> {
-        let logits = locked(&self.logits).clone();
-        if logits.is_empty() { Err(usage("there are no logits; append tokens first")) } else { Ok(logits) }
+    /// Lends the logits after the last appended token.
+    pub(crate) fn with_logits<T>(&self, work: impl FnOnce(&[f32]) -> PyResult<T>) -> PyResult<T> {
+        self.seat.check_open()?;
+        match &**locked(&self.logits) {
+            [] => Err(usage("there are no logits; append tokens first")),
+            logits => work(logits),
+        }
     }
 
     /// Runs `work` with the backend. A signal ends it where it looks at its interrupt.
@@ -74,21 +77,29 @@ impl NativeSession {
         Ok(NativeStream::start((taken, self.loaded.clone()), ask, sampling, interrupt))
     }
 
-    /// Appends tokens and keeps the logits that follow the last one; false when a signal ended it.
-    fn append(&self, py: Python<'_>, tokens: Vec<u32>) -> PyResult<bool> {
+    /// Appends tokens and keeps the logits that follow the last one.
+    fn append(&self, py: Python<'_>, tokens: Vec<u32>) -> PyResult<()> {
         let logits = self.logits.clone();
         locked(&logits).clear();
-        self.with(py, move |backend, _, interrupt| {
+        let is_whole = self.with(py, move |backend, _, interrupt| {
             let Some(row) = backend.append(&tokens, interrupt)? else { return Ok(false) };
             locked(&logits).extend_from_slice(row);
             Ok(true)
-        })
+        })?;
+        // A signal has become its exception by now, so another thread has closed the session.
+        if is_whole { Ok(()) } else { Err(closed("session")) }
     }
 
-    /// The logits after the last appended token, as little-endian floats of 32 bits.
+    /// The logits after the last appended token, as floats of 32 bits.
     fn logits<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
-        let bytes: Vec<u8> = self.last_logits()?.iter().flat_map(|logit| logit.to_le_bytes()).collect();
-        Ok(PyBytes::new(py, &bytes))
+        self.with_logits(|logits| {
+            PyBytes::new_with(py, 4 * logits.len(), |bytes| {
+                for (bytes, logit) in bytes.chunks_exact_mut(4).zip(logits) {
+                    bytes.copy_from_slice(&logit.to_ne_bytes());
+                }
+                Ok(())
+            })
+        })
     }
 
     fn tokens(&self) -> PyResult<Vec<u32>> {
@@ -105,9 +116,10 @@ impl NativeSession {
         self.seat.look(|backend| backend.n_ctx())
     }
 
-    fn count_tokens(&self, ask: PyAsk) -> PyResult<usize> {
+    fn count_tokens(&self, py: Python<'_>, ask: PyAsk) -> PyResult<usize> {
         let ask = ask.read()?;
-        self.seat.look(|backend| count(backend, &self.loaded, &ask))?.map_err(failed)
+        self.seat.check_open()?;
+        py.detach(|| count(&self.loaded, &ask)).map_err(failed)
     }
 
     /// The mean of the final hidden states of a text.

@@ -21,14 +21,52 @@ enum Message {
     End(Box<Result<PartedAnswer, Error>>),
 }
 
+/// How far an answer was read.
+///
+/// **Invariant:** one reader at a time takes a message, and the end that it brings is kept before the next one looks.
+struct Reading {
+    messages: Receiver<Message>,
+    /// The whole answer; `None` before its end, and for one that failed.
+    answer: Option<PartedAnswer>,
+    /// Whether the last message was taken.
+    ended: bool,
+}
+
+/// The result of one look for a message.
+enum Found {
+    Part(OutputEvent),
+    /// No part within a tick.
+    Nothing,
+    End(Result<(), Error>),
+    Panicked,
+}
+
+impl Reading {
+    /// Waits for the next message, one tick at most.
+    fn next(&mut self) -> Found {
+        if self.ended {
+            return Found::End(Ok(()));
+        }
+        match self.messages.recv_timeout(TICK) {
+            Ok(Message::Part(part)) => Found::Part(part),
+            Ok(Message::End(made)) => {
+                self.ended = true;
+                Found::End(made.map(|answer| self.answer = Some(answer)))
+            }
+            Err(RecvTimeoutError::Timeout) => Found::Nothing,
+            Err(RecvTimeoutError::Disconnected) => {
+                self.ended = true;
+                Found::Panicked
+            }
+        }
+    }
+}
+
 /// An answer that is being made; see `TextStream` in Python. Dropping it ends the answer.
 #[pyclass(frozen, module = "craftsman_ultra._native")]
 pub(crate) struct NativeStream {
-    messages: Mutex<Receiver<Message>>,
+    reading: Mutex<Reading>,
     interrupt: Interrupt,
-    answer: Mutex<Option<PartedAnswer>>,
-    /// Whether the last part was read.
-    ended: Mutex<bool>,
 }
 
 impl NativeStream {
@@ -49,7 +87,7 @@ impl NativeStream {
             // Without a reader the answer is dropped.
             drop(sender.send(Message::End(Box::new(made))));
         });
-        NativeStream { messages: Mutex::new(messages), interrupt, answer: Mutex::default(), ended: Mutex::new(false) }
+        NativeStream { reading: Mutex::new(Reading { messages, answer: None, ended: false }), interrupt }
     }
 }
 
@@ -73,36 +111,29 @@ impl NativeStream {
     /// end.
     fn next(&self, py: Python<'_>) -> PyResult<Option<(&'static str, String, String)>> {
         loop {
-            if *locked(&self.ended) {
-                return Ok(None);
-            }
-            match py.detach(|| locked(&self.messages).recv_timeout(TICK)) {
-                Ok(Message::Part(OutputEvent::Reasoning(text))) => {
-                    return Ok(Some(("reasoning", text, String::new())));
+            return match py.detach(|| locked(&self.reading).next()) {
+                Found::Part(OutputEvent::Reasoning(text)) => Ok(Some(("reasoning", text, String::new()))),
+                Found::Part(OutputEvent::Content(text)) => Ok(Some(("content", text, String::new()))),
+                Found::Part(OutputEvent::Call(ToolCall { name, arguments, .. })) => Ok(Some(("call", name, arguments))),
+                Found::End(made) => made.map(|()| None).map_err(failed),
+                Found::Panicked => Err(panicked()),
+                Found::Nothing => {
+                    py.check_signals()?;
+                    continue;
                 }
-                Ok(Message::Part(OutputEvent::Content(text))) => return Ok(Some(("content", text, String::new()))),
-                Ok(Message::Part(OutputEvent::Call(ToolCall { name, arguments, .. }))) => {
-                    return Ok(Some(("call", name, arguments)));
-                }
-                Ok(Message::End(made)) => {
-                    *locked(&self.ended) = true;
-                    *locked(&self.answer) = Some(made.map_err(failed)?);
-                    return Ok(None);
-                }
-                Err(RecvTimeoutError::Timeout) => py.check_signals()?,
-                Err(RecvTimeoutError::Disconnected) => {
-                    *locked(&self.ended) = true;
-                    return Err(panicked());
-                }
-            }
+            };
         }
     }
 
     /// The whole answer, behind the last part.
     fn answer<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let answer = locked(&self.answer);
-        let Some(answer) = &*answer else {
-            return Err(match *locked(&self.ended) {
+        // Another thread may wait for a part with the lock.
+        let (answer, ended) = py.detach(|| {
+            let reading = locked(&self.reading);
+            (reading.answer.clone(), reading.ended)
+        });
+        let Some(answer) = &answer else {
+            return Err(match ended {
                 true => closed("stream"),
                 false => usage("the answer has not ended; read the stream to its end first"),
             });
@@ -114,7 +145,7 @@ impl NativeStream {
         facts.set_item("content", &output.content)?;
         facts.set_item("calls", calls)?;
         facts.set_item("tokens", &answer.generation.tokens)?;
-        facts.set_item("reason", answer.generation.reason.name())?;
+        facts.set_item("reason", answer.reason_name())?;
         facts.set_item("stopped_by", answer.stopped_by)?;
         facts.set_item("prompt_tokens", answer.prompt_tokens)?;
         facts.set_item("computed_tokens", statistics.prompt_tokens)?;
@@ -127,15 +158,11 @@ impl NativeStream {
     fn close(&self, py: Python<'_>) {
         self.interrupt.raise();
         py.detach(|| {
-            let messages = locked(&self.messages);
-            let is_read = *locked(&self.ended);
-            // The sender is dropped behind the last message.
-            for message in messages.iter().filter(|_| !is_read) {
-                if let Message::End(made) = message {
-                    *locked(&self.answer) = made.ok();
-                }
+            let mut reading = locked(&self.reading);
+            // The end is the last message. Its failure is that of an answer which the caller gives up.
+            while !reading.ended {
+                let _ = reading.next();
             }
-            *locked(&self.ended) = true;
         });
     }
 }

@@ -14,12 +14,12 @@ pub(crate) struct NativeTokenizer(pub(crate) Arc<Tokenizer>);
 
 #[pymethods]
 impl NativeTokenizer {
-    fn encode(&self, text: &str, parse_special: bool) -> PyResult<Vec<u32>> {
-        self.0.encode(text, parse_special).map_err(failed)
+    fn encode(&self, py: Python<'_>, text: &str, parse_special: bool) -> PyResult<Vec<u32>> {
+        py.detach(|| self.0.encode(text, parse_special)).map_err(failed)
     }
 
-    fn decode(&self, tokens: Vec<u32>, show_special: bool) -> String {
-        self.0.decode(&tokens, if show_special { ControlTokens::Show } else { ControlTokens::Hide })
+    fn decode(&self, py: Python<'_>, tokens: Vec<u32>, show_special: bool) -> String {
+        py.detach(|| self.0.decode(&tokens, if show_special { ControlTokens::Show } else { ControlTokens::Hide }))
     }
 
     /// The bytes of a token, shown or not.

@@ -10,15 +10,14 @@ use crate::worker::{Reporter, run_job};
 
 /// The report as JSON, with the sentences of its defects, notices and unwritten ends, and whether the model is valid.
 #[pyfunction]
-#[pyo3(signature = (path, hub, allow_zero, on_progress))]
+#[pyo3(signature = (path, allow_zero, on_progress))]
 pub(crate) fn verify(
     py: Python<'_>,
     path: PathBuf,
-    hub: Option<PathBuf>,
     allow_zero: bool,
     on_progress: Option<Py<PyAny>>,
 ) -> PyResult<(String, bool, Vec<String>, Vec<String>)> {
-    let path = locate(&path, hub.as_deref())?;
+    let path = locate(&path)?;
     let work = move |reporter: &Reporter| {
         gguf_bitnet::verify(&path, &mut |done, total| reporter.tell("verifying", done, total))
     };

@@ -2,7 +2,9 @@
 
 import asyncio
 import subprocess
+import time
 from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 
 import pytest
 
@@ -62,11 +64,49 @@ def test_a_closed_stream_ends_its_answer_and_frees_the_session(teacher: Model) -
             session.generate(PROMPT)
         with pytest.raises(UsageError, match="has not ended"):
             stream.result()
+        assert session.count_tokens(PROMPT) == session.count_tokens(teacher.tokenizer.encode(PROMPT)) > 1
         stream.close()
         result = stream.result()
         assert result.reason in ("interrupt", "cancelled") and result.text.startswith(first)
         assert len(result.tokens) < 2000
         assert session.generate(PROMPT, max_tokens=4, temperature=0.0).text
+
+
+def test_a_stream_that_another_thread_closes_ends_without_a_failure(teacher: Model) -> None:
+    with teacher.session() as session, ThreadPoolExecutor(1) as threads:
+        for _ in range(20):
+            stream = session.stream(PROMPT, max_tokens=2000, temperature=0.0, detect_loops=False)
+            next(stream)
+            read = threads.submit(lambda stream=stream: "".join(stream))
+            stream.close()
+            read.result()
+            assert stream.result().reason in ("interrupt", "cancelled")
+
+
+def test_a_session_that_another_thread_closes_says_so(teacher: Model) -> None:
+    session = teacher.session(2048)
+    with ThreadPoolExecutor(1) as threads:
+        begun = Event()
+
+        def append() -> None:
+            begun.set()
+            while True:
+                session.append([20] * 2048)
+                session.truncate(0)
+
+        appended = threads.submit(append)
+        begun.wait()
+        time.sleep(0.05)
+        session.close()
+        with pytest.raises(UsageError, match="the session is closed"):
+            appended.result()
+    with pytest.raises(UsageError, match="the session is closed"):
+        session.count_tokens(PROMPT)
+
+
+def test_a_message_of_an_unknown_role_is_refused(teacher: Model) -> None:
+    with teacher.session(64) as session, pytest.raises(UsageError, match='its role is "robot"'):
+        session.generate([*QUESTION, {"role": "robot", "content": "hi"}])
 
 
 def test_a_cancelled_task_ends_its_answer(teacher: Model) -> None:

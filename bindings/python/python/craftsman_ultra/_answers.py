@@ -123,7 +123,7 @@ class _Stream(Generic[T]):
             reasoning=facts["reasoning"],
             calls=tuple(ToolCall(name, arguments) for name, arguments in facts["calls"]),
             tokens=tuple(facts["tokens"]),
-            reason=facts["reason"] if stop is None else "stop",
+            reason=facts["reason"],
             stopped_by=stop,
             prompt_tokens=facts["prompt_tokens"],
             computed_tokens=facts["computed_tokens"],

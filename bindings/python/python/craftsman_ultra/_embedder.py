@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Literal
 
-from ._hub import hub
 from ._native import NativeEmbedder
 
 
@@ -28,7 +27,7 @@ class Embedder:
 
         `precision` is the type of the matrices of a sentence encoder, by default that of the checkpoint.
         """
-        return Embedder(NativeEmbedder(os.fspath(model), hub(), precision, threads))
+        return Embedder(NativeEmbedder(os.fspath(model), precision, threads))
 
     @property
     def dims(self) -> int:

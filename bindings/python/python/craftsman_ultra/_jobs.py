@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from . import _native
-from ._hub import hub
 
 PathLike = str | os.PathLike[str]
 Progress = Callable[[str, int, int], object]
@@ -52,7 +51,7 @@ def verify(path: PathLike, *, allow_zero: bool = False, on_progress: Progress | 
 
     Raises CraftsmanError for a file that cannot be opened at all.
     """
-    text, valid, defects, notices = _native.verify(os.fspath(path), hub(), allow_zero, on_progress)
+    text, valid, defects, notices = _native.verify(os.fspath(path), allow_zero, on_progress)
     report = json.loads(text)
     return VerifyReport(
         valid, tuple(defects), tuple(notices), report["identity"], report["tensors"], report["bytes"]
@@ -76,7 +75,7 @@ def quantize(
     threads: int | None = None,
     on_progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Make a ternary student of a checkpoint, and return the report of `bitnet quantize --json`.
+    """Make a ternary student of a checkpoint, and return the `report` that `bitnet quantize --json` prints at its end.
 
     Args:
         preset: Starting point of the types of tensors.
@@ -84,12 +83,15 @@ def quantize(
         tensor_types: Exceptions as REGEX=TYPE; the last match wins.
         method: How weights become trits: `ls` by least squares, `absmean` by the published rule, `gptq` on the texts of
             `calibration`.
+        calibration: Files of text.
+        calibration_tokens: Most tokens of the windows that are taken from them.
+        seed: Start of the choice of the windows.
         max_memory: Most bytes of resident memory.
         force: Whether an existing `out` is replaced.
+        allow_zero: Whether weights may be missing.
     """
     arguments = {
         "source": os.fspath(source),
-        "hub": hub(),
         "out": os.fspath(out),
         "preset": preset,
         "ternary": ternary,
@@ -140,7 +142,6 @@ def eval_gates(
     arguments = {
         "teacher": os.fspath(teacher),
         "student": os.fspath(student),
-        "hub": hub(),
         "suite": os.fspath(suite),
         "corpus": os.fspath(corpus),
         "artifacts": os.fspath(artifacts),

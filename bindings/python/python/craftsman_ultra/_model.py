@@ -10,7 +10,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 from ._answers import EventStream, Generation, TextStream
-from ._hub import hub
 from ._native import CraftsmanError, NativeModel, NativeSession, NativeTokenizer
 from ._sampling import Sampling, settings
 
@@ -151,8 +150,7 @@ class Session:
 
     def append(self, tokens: Sequence[int]) -> None:
         """Append tokens to the sequence; :meth:`logits` are then those of the next token."""
-        if not self._native.append(list(tokens)):
-            raise KeyboardInterrupt
+        self._native.append(list(tokens))
 
     def logits(self) -> memoryview[float]:
         """The logits after the last appended token, `[vocab]`, as 32-bit floats."""
@@ -244,7 +242,7 @@ class Model:
             "n_ctx": n_ctx,
             "allow_zero": allow_zero,
         }
-        return Model(NativeModel({"path": os.fspath(path), "hub": hub(), **options}), options)
+        return Model(NativeModel({"path": os.fspath(path), **options}), options)
 
     def session(self, n_ctx: int | None = None, *, kv: Kv = "f16") -> Session:
         """A new sequence with room for `n_ctx` tokens, whose cache holds numbers of type `kv`."""
