@@ -17,7 +17,7 @@ export interface Answer {
   text: string;
   reasoning: string;
   calls: { name: string; arguments: string }[];
-  /** Why it ended: `stop`, `length`, `context`, `loop`, or `interrupt` where a signal aborted it. */
+  /** Why it ended: `stop`, `length`, `context`, `loop`, or `interrupt` where a signal aborted it or its sequence was disposed of. */
   reason: string;
   promptTokens: number;
   /** Tokens of the prompt that the sequence did not hold from the answer before. */

@@ -24,7 +24,7 @@ export interface PromptOptions extends AnswerOptions {
   /** Whether the model thinks first; by default, as its template says. */
   thinking?: boolean;
   functions?: Record<string, ChatFunction>;
-  /** Most rounds of calls before the answer has to come; 8 where nothing is given. */
+  /** Most rounds of calls before the answer has to come; 8 where nothing is given. Calls after that are an error. */
   maxFunctionRounds?: number;
 }
 
@@ -61,20 +61,16 @@ export class ChatSession {
     const functions = options.functions ?? {};
     for (let round = 0; ; round += 1) {
       const made = await answer(this.#sequence.native, this.#ask(history, options), options);
-      const message: Message = { role: 'assistant', content: made.text };
-      if (made.reasoning) {
-        message.reasoning_content = made.reasoning;
-      }
       const calls = made.calls.map((call, index) => ({ ...call, id: `call_${round}_${index}` }));
-      if (calls.length > 0) {
-        message.tool_calls = calls.map(({ id, name, arguments: args }) => ({
-          id, type: 'function', function: { name, arguments: args },
-        }));
-      }
-      history.push(message);
-      if (calls.length === 0 || round >= (options.maxFunctionRounds ?? 8)) {
+      history.push(messageOf(made, calls));
+      if (calls.length === 0) {
         this.#history = history;
         return made;
+      }
+      const most = options.maxFunctionRounds ?? 8;
+      if (round >= most) {
+        const names = calls.map(({ name }) => name).join(', ');
+        throw new Error(`the model still calls ${names} after ${most} rounds of calls; raise \`maxFunctionRounds\``);
       }
       for (const call of calls) {
         const called = Object.hasOwn(functions, call.name) ? functions[call.name] : undefined;
@@ -90,7 +86,7 @@ export class ChatSession {
   async *stream(text: string, options: Omit<PromptOptions, 'functions'> = {}): AsyncGenerator<string, Answer> {
     const history: Message[] = [...this.#history, { role: 'user', content: text }];
     const made = yield* pieces(this.#sequence.native, this.#ask(history, options), options);
-    this.#history = [...history, { role: 'assistant', content: made.text, reasoning_content: made.reasoning }];
+    this.#history = [...history, messageOf(made, [])];
     return made;
   }
 
@@ -101,4 +97,18 @@ export class ChatSession {
     const now = Math.floor(Date.now() / 1000);
     return { conversation: JSON.stringify({ messages, tools, thinking: options.thinking, now }) };
   }
+}
+
+/** An answer as a message of the history. */
+function messageOf(made: Answer, calls: { id: string; name: string; arguments: string }[]): Message {
+  const message: Message = { role: 'assistant', content: made.text };
+  if (made.reasoning) {
+    message.reasoning_content = made.reasoning;
+  }
+  if (calls.length > 0) {
+    message.tool_calls = calls.map(({ id, name, arguments: args }) => ({
+      id, type: 'function', function: { name, arguments: args },
+    }));
+  }
+  return message;
 }

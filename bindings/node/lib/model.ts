@@ -78,7 +78,7 @@ export class Model {
     if (!Number.isInteger(sequences) || sequences < 1 || sequences > 256) {
       throw new RangeError(`sequences = ${sequences} is no whole number between 1 and 256`);
     }
-    return new Context(Array.from({ length: sequences }, () => this.#native.sequence(contextSize)));
+    return new Context(sequences, () => this.#native.sequence(contextSize));
   }
 
   async createEmbeddingContext(options: { contextSize?: number } = {}): Promise<EmbeddingContext> {
@@ -96,32 +96,46 @@ export class Model {
 
 /** Sequences over a model. */
 export class Context {
-  readonly #all: NativeSequence[];
-  readonly #free: NativeSequence[];
+  readonly #make: () => NativeSequence;
+  /** Those that were made and not taken yet. */
+  readonly #ready: NativeSequence[];
+  readonly #taken = new Set<Sequence>();
+  #left: number;
 
   /** Made by `Model.createContext`. */
-  constructor(sequences: NativeSequence[]) {
-    this.#all = sequences;
-    this.#free = [...sequences];
+  constructor(sequences: number, make: () => NativeSequence) {
+    this.#make = make;
+    this.#ready = Array.from({ length: sequences }, make);
+    this.#left = sequences;
   }
 
-  /** How many sequences are not in use. */
+  /** How many sequences can be taken. */
   get sequencesLeft(): number {
-    return this.#free.length;
+    return this.#left;
   }
 
-  /** Takes a sequence; it comes back when it is disposed of. */
+  /** Takes an empty sequence. When it is disposed of, another one can be taken. */
   getSequence(): Sequence {
-    const sequence = this.#free.pop();
-    if (!sequence) {
+    if (this.#left === 0) {
       throw new Error('the context has no sequence left; dispose of one, or create a context with more `sequences`');
     }
-    return new Sequence(sequence, () => this.#free.push(sequence));
+    const sequence: Sequence = new Sequence(this.#ready.pop() ?? this.#make(), () => {
+      if (this.#taken.delete(sequence)) {
+        this.#left += 1;
+      }
+    });
+    this.#left -= 1;
+    this.#taken.add(sequence);
+    return sequence;
   }
 
   dispose(): void {
-    this.#free.length = 0;
-    this.#all.forEach((sequence) => sequence.dispose());
+    this.#ready.forEach((sequence) => sequence.dispose());
+    this.#ready.length = 0;
+    const taken = [...this.#taken];
+    this.#taken.clear();
+    taken.forEach((sequence) => sequence.dispose());
+    this.#left = 0;
   }
 
   [Symbol.dispose](): void {
@@ -133,13 +147,12 @@ export class Context {
 export class Sequence {
   /** The native sequence, for the classes of this package. */
   readonly native: NativeSequence;
-  readonly #giveBack: () => void;
-  #isDisposed = false;
+  readonly #onDispose: () => void;
 
   /** Made by `Context.getSequence`. */
-  constructor(sequence: NativeSequence, giveBack: () => void) {
+  constructor(sequence: NativeSequence, onDispose: () => void) {
     this.native = sequence;
-    this.#giveBack = giveBack;
+    this.#onDispose = onDispose;
   }
 
   /** Number of tokens that the sequence holds. */
@@ -162,11 +175,10 @@ export class Sequence {
     this.native.clear();
   }
 
+  /** Ends what runs and gives the memory back. Every later call throws. */
   dispose(): void {
-    if (!this.#isDisposed) {
-      this.#isDisposed = true;
-      this.#giveBack();
-    }
+    this.native.dispose();
+    this.#onDispose();
   }
 
   [Symbol.dispose](): void {

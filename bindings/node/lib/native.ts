@@ -43,9 +43,7 @@ export interface NativeFacts {
   layers: number;
   hidden: number;
   vocabulary: number;
-  contextSize: number;
   trainContextSize: number;
-  hasChatTemplate: boolean;
 }
 
 export interface NativeModel {

@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
-use moe_runtime::{ChatTemplate, CraftsmanModel, ModelFiles, SamplerConfig, Tokenizer};
+use moe_runtime::{ChatTemplate, CraftsmanModel, SamplerConfig, Tokenizer};
 
 /// A model in memory, with everything that belongs to it.
 pub struct Loaded {
-    pub(crate) files: ModelFiles,
     pub(crate) model: Arc<CraftsmanModel>,
-    pub(crate) tokenizer: Tokenizer,
+    pub(crate) tokenizer: Arc<Tokenizer>,
     pub(crate) template: Option<ChatTemplate>,
     pub(crate) sampling: SamplerConfig,
     /// Tokens of a context that does not say otherwise.

@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex};
 use mla_attention::CacheType;
 use moe_runtime::{
     ChatTemplate, ControlTokens, CraftsmanBackend, CraftsmanModel, LoadOptions, MemoryPlan, ModelFiles, Session,
-    SessionError,
 };
 use napi::bindgen_prelude::AsyncTask;
 use napi::{Env, Result, Task};
@@ -14,9 +13,6 @@ use napi_derive::napi;
 use crate::loaded::Loaded;
 use crate::options::{NativeLoadOptions, failed, locked, usage};
 use crate::sequence::NativeSequence;
-
-/// Context when nothing else is asked for.
-const DEFAULT_CONTEXT: usize = 4096;
 
 /// The facts of a model.
 #[napi(object)]
@@ -29,12 +25,8 @@ pub struct NativeFacts {
     pub hidden: u32,
     /// Number of logits of a position.
     pub vocabulary: u32,
-    /// Tokens of a context that does not say otherwise.
-    pub context_size: u32,
     /// Tokens of the context that the model was made for.
     pub train_context_size: u32,
-    /// Whether the model has a chat template.
-    pub has_chat_template: bool,
 }
 
 /// A model in memory, until it is disposed of.
@@ -53,14 +45,10 @@ impl Task for LoadTask {
     fn compute(&mut self) -> Result<Loaded> {
         let options = &self.0;
         let files = ModelFiles::open(&options.path()?).map_err(failed)?;
-        let tokenizer = files.tokenizer().map_err(failed)?;
-        let made_for = files.config.n_ctx;
-        let n_ctx = options.context_size.map_or(DEFAULT_CONTEXT.min(made_for), |size| size as usize);
-        if n_ctx > made_for {
-            return Err(failed(SessionError::ContextTooLong { asked: n_ctx, made_for }));
-        }
+        let tokenizer = Arc::new(files.tokenizer().map_err(failed)?);
+        let n_ctx = options.context_size.map_or(files.config.default_context(), |size| size as usize);
         let memory = options.memory()?;
-        let plan = MemoryPlan::new(&files.config, &files.catalog, n_ctx, CacheType::F16, Session::DEFAULT_CHUNK);
+        let plan = MemoryPlan::of_context(&files, n_ctx, CacheType::F16, Session::DEFAULT_CHUNK).map_err(failed)?;
         memory.map_or(Ok(()), |allowed| plan.check(allowed)).map_err(failed)?;
         let load = LoadOptions {
             pool: options.pool()?,
@@ -71,7 +59,7 @@ impl Task for LoadTask {
         let sampling = files.sampling().map_err(failed)?;
         let template = ChatTemplate::of_model(&tokenizer).map_err(failed)?;
         let model = Arc::new(CraftsmanModel::from_files(&files, &load).map_err(failed)?);
-        Ok(Loaded { files, model, tokenizer, template, sampling, n_ctx })
+        Ok(Loaded { model, tokenizer, template, sampling, n_ctx })
     }
 
     fn resolve(&mut self, _env: Env, loaded: Loaded) -> Result<NativeModel> {
@@ -98,9 +86,7 @@ impl NativeModel {
             layers: number(config.n_layers),
             hidden: number(config.hidden),
             vocabulary: number(config.vocab),
-            context_size: number(loaded.n_ctx),
             train_context_size: number(config.n_ctx),
-            has_chat_template: loaded.template.is_some(),
         })
     }
 
@@ -123,8 +109,7 @@ impl NativeModel {
         let loaded = self.loaded()?;
         let n_ctx = context_size.map_or(loaded.n_ctx, |size| size as usize);
         let session = Session::new(loaded.model.clone(), n_ctx, CacheType::F16).map_err(failed)?;
-        // The tokenizer of a backend is its own: it is read again, which takes no weights.
-        let backend = CraftsmanBackend::new(session, loaded.files.tokenizer().map_err(failed)?);
+        let backend = CraftsmanBackend::new(session, loaded.tokenizer.clone());
         Ok(NativeSequence::new(loaded, backend))
     }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use moe_runtime::{LoopConfig, Placement, SamplerConfig};
+use moe_runtime::{LoopConfig, Placement, SamplerChoice, SamplerConfig};
 use napi::{Error, Result, Status};
 use napi_derive::napi;
 use tl_kernels::{HardwareCaps, Pool};
@@ -54,16 +54,17 @@ pub struct NativeSampling {
 impl NativeSampling {
     /// The settings, with those of the model where none is given.
     pub(crate) fn config(&self, base: SamplerConfig) -> SamplerConfig {
-        let number = |asked: Option<f64>, base: f32| asked.map_or(base, |asked| asked as f32);
-        SamplerConfig {
-            temperature: number(self.temperature, base.temperature),
-            top_p: number(self.top_p, base.top_p),
-            min_p: number(self.min_p, base.min_p),
-            top_k: self.top_k.map_or(base.top_k, |k| k as usize),
-            repetition_penalty: number(self.repeat_penalty, base.repetition_penalty),
+        let number = |asked: Option<f64>| asked.map(|asked| asked as f32);
+        let choice = SamplerChoice {
+            temperature: number(self.temperature),
+            top_k: self.top_k.map(|k| k as usize),
+            top_p: number(self.top_p),
+            min_p: number(self.min_p),
+            repetition_penalty: number(self.repeat_penalty),
             seed: u64::from(self.seed.unwrap_or(0)),
-            ..base
-        }
+            ..SamplerChoice::default()
+        };
+        choice.over(base)
     }
 
     /// The rule that ends an answer which repeats itself.

@@ -14,7 +14,6 @@ use napi::bindgen_prelude::AsyncTask;
 use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
 use napi::{Env, Result, Status, Task};
 use napi_derive::napi;
-use serde_json::Value;
 
 use crate::loaded::Loaded;
 use crate::options::{NativeSampling, failed, locked, usage};
@@ -103,7 +102,7 @@ impl NativeSequence {
     ) -> Result<NativeAnswer> {
         let ask = match (text, conversation) {
             (Some(text), None) => Ask::Text(text),
-            (None, Some(json)) => Ask::Chat(read_conversation(&json)?),
+            (None, Some(json)) => Ask::Chat(ChatRequest::from_json(&json).map_err(|error| usage(error.to_string()))?),
             _ => return Err(usage("give a text or a conversation")),
         };
         let interrupt = Interrupt::new();
@@ -143,7 +142,10 @@ impl NativeSequence {
     #[napi]
     pub fn clear(&self) -> Result<()> {
         match &mut *locked(&self.state) {
-            State::Free(backend) => Ok(backend.truncate(0)),
+            State::Free(backend) => {
+                backend.truncate(0);
+                Ok(())
+            }
             state => Err(refusal(state)),
         }
     }
@@ -208,23 +210,6 @@ impl Task for EmbedTask {
     }
 }
 
-fn read_conversation(json: &str) -> Result<ChatRequest> {
-    let mut value: Value = serde_json::from_str(json).map_err(|error| usage(format!("no conversation: {error}")))?;
-    let mut list = |key: &str| match value[key].take() {
-        Value::Array(items) => items,
-        _ => Vec::new(),
-    };
-    let (messages, tools) = (list("messages"), list("tools"));
-    Ok(ChatRequest {
-        messages,
-        tools,
-        enable_thinking: value["thinking"].as_bool(),
-        add_generation_prompt: true,
-        now_unix_s: value["now"].as_i64(),
-        ..ChatRequest::default()
-    })
-}
-
 fn answer(
     backend: &mut CraftsmanBackend,
     loaded: &Loaded,
@@ -269,11 +254,10 @@ fn last_message(made: moe_runtime::Result<PartedAnswer>) -> NativeMessage {
     match made {
         Err(error) => message("error", error.to_string(), None),
         Ok(answer) => {
-            let reason = if answer.stopped_by.is_some() { "stop" } else { answer.generation.reason.name() };
             let computed = answer.generation.statistics.prompt_tokens;
             let counts = [answer.prompt_tokens, computed, answer.generation.tokens.len()];
             let counts = counts.map(|n| u32::try_from(n).unwrap_or(u32::MAX));
-            message("end", reason.to_owned(), Some(counts.to_vec()))
+            message("end", answer.reason_name().to_owned(), Some(counts.to_vec()))
         }
     }
 }

@@ -135,14 +135,24 @@ test('functions are called and their results are read', async () => {
   const results = asked[1].messages.filter(({ role }) => role === 'tool').map(({ content }) => JSON.parse(content));
   assert.deepEqual(results, [{ city: 'Bern', sun: true }, { error: 'there is no function none' }]);
   assert.equal(chat.getChatHistory().at(-1).content, 'It is sunny.');
+  const before = chat.getChatHistory();
+  asked.length = 0;
+  const impatient = { functions: { weather }, maxFunctionRounds: 0 };
+  await assert.rejects(chat.prompt('Weather?', impatient), /still calls weather, none after 0 rounds/);
+  assert.deepEqual(chat.getChatHistory(), before, 'a failed prompt leaves the history as it was');
 });
 
 test('sequences, embeddings, tokens and failures', async () => {
   const context = await model.createContext({ sequences: 2, contextSize: 32 });
   const [one, two] = [context.getSequence(), context.getSequence()];
   assert.throws(() => context.getSequence(), /no sequence left/);
+  const endless = two.complete(PROMPT, { temperature: 0, maxTokens: 3500, detectLoops: false });
   two.dispose();
+  assert.equal((await endless).reason, 'interrupt', 'its answer ends');
   assert.equal(context.sequencesLeft, 1);
+  const stale = new ChatSession({ contextSequence: two });
+  await assert.rejects(stale.prompt(QUESTION), /the sequence is disposed of/);
+  assert.throws(() => two.tokenCount, /the sequence is disposed of/);
   const [a, b] = await Promise.all([one, context.getSequence()].map((s) => s.complete(PROMPT, { ...greedy, maxTokens: 8 })));
   assert.equal(a.text, b.text);
   await assert.rejects(one.complete('A vector is '.repeat(30)), /do not fit the context of 32/);
@@ -155,6 +165,8 @@ test('sequences, embeddings, tokens and failures', async () => {
   const embedding = await model.createEmbeddingContext();
   const [x, y] = await Promise.all(['a gate', 'a river'].map((text) => embedding.getEmbeddingFor(text)));
   assert.equal(x.vector.length, model.embeddingVectorSize);
+  assert.equal(model.architecture, 'Glm4MoeLiteForCausalLM');
+  assert.ok(model.vocabularySize > Math.max(...tokens) && model.trainContextSize >= 4096 && model.layers === 5);
   assert.notDeepEqual(x.vector, y.vector);
   embedding.dispose();
   await assert.rejects(loadModel({ path: '/nowhere/model.gguf' }), /nowhere/);
@@ -174,7 +186,10 @@ test('`using` disposes of models, contexts and sequences', async () => {
   sequence[Symbol.dispose]();
   sequence[Symbol.dispose]();
   assert.equal(context.sequencesLeft, 1, 'a sequence comes back once');
+  const last = context.getSequence();
   context[Symbol.dispose]();
+  last.dispose();
+  assert.equal(context.sequencesLeft, 0, 'a context that is disposed of stays empty');
   assert.throws(() => context.getSequence(), /no sequence left/);
   const other = await loadModel({ path: teacher, threads: 1 });
   other[Symbol.dispose]();
