@@ -30,7 +30,7 @@ impl SyntheticModel {
         let model = SyntheticModel { dir };
         let shape = Shape::open("glm-4.7-flash", Some(LAYERS)).expect("a known shape");
         let recipe = Recipe { preset: Preset::Phase2, ..Recipe::default() };
-        let written = synth::SyntheticModel { shape, seed: 0 }.write_gguf(
+        let written = synth::SyntheticModel { shape, seed: 0, tokenizer: None }.write_gguf(
             &recipe,
             &Pool::serial(),
             &model.path(),

@@ -13,6 +13,7 @@ mod gates;
 mod goldens;
 mod interop;
 mod kill;
+mod memory;
 mod offload;
 mod perplexity;
 mod proof;
@@ -76,6 +77,8 @@ enum Name {
     Gates,
     /// Full-size random files (9 GB, one after the other) against the memory bandwidth and llama.cpp.
     Speed,
+    /// A full-size random `8g` file (7.7 GB) with full contexts: the planned memory beside the memory taken.
+    Memory,
     /// The mini teacher's experts at IQ2_XXS, IQ1_M and Q2_K by llama.cpp beside ternary ones, by one measure.
     Rivals,
     /// The vectors of all-MiniLM-L6-v2 in the folder DIR against transformers, in F32 and Q8_0; its speed beside ONNX Runtime.
@@ -115,6 +118,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
         Name::Gates => measured(gates::prove(&mut proof, &bitnet()?)),
         Name::Speed => measured(speed::prove(&mut proof, &bitnet()?)),
         Name::Offload => measured(offload::prove(&mut proof, &bitnet()?)),
+        Name::Memory => measured(memory::prove(&mut proof, &bitnet()?)),
         Name::Soak => measured(soak::prove(&mut proof)),
         Name::Rivals => rivals::prove(&mut proof, bitnet),
         Name::Embed => embed::prove(&mut proof, bitnet),

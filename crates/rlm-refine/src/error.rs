@@ -74,6 +74,9 @@ pub enum Error {
     /// A shape description cannot be used.
     #[error("{path} is not a usable shape: {reason}")]
     Shape { path: String, reason: String },
+    /// A directory has no tokenizer to copy.
+    #[error("{path}: there is no tokenizer.json in it; name the directory of a checkpoint with a tokenizer")]
+    NoTokenizer { path: String },
     /// A model file could not be read or written.
     #[error(transparent)]
     Gguf(#[from] gguf_bitnet::Error),

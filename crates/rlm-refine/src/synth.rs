@@ -14,14 +14,14 @@ pub use shape::Shape;
 
 #[cfg(test)]
 mod tests {
-    use moe_runtime::ModelFiles;
+    use moe_runtime::{ModelFiles, Tokenizer};
     use tl_kernels::Pool;
 
     use super::*;
     use crate::recipe::Recipe;
 
     fn small(seed: u64) -> SyntheticModel {
-        SyntheticModel { shape: Shape::open("mini", Some(2)).unwrap(), seed }
+        SyntheticModel { shape: Shape::open("mini", Some(2)).unwrap(), seed, tokenizer: None }
     }
 
     #[test]
@@ -52,5 +52,24 @@ mod tests {
         assert_eq!(files.config.n_layers, 2);
         let words = files.gguf().unwrap().metadata().get("tokenizer.ggml.model");
         assert_eq!(words, Some(&"no_vocab".into()), "llama-bench refuses a file that does not say so");
+    }
+
+    #[test]
+    fn a_synthetic_gguf_reads_texts_as_the_model_whose_tokenizer_it_got() {
+        let dir = tempfile::tempdir().unwrap();
+        let from = fixtures::path("craftsman-mini");
+        let model = SyntheticModel { tokenizer: Some(from.clone()), ..small(1) };
+        let out = dir.path().join("words.gguf");
+        let write = |model: &SyntheticModel, force| {
+            model.write_gguf(&Recipe::default(), &Pool::serial(), &out, force, &mut |_, _| {})
+        };
+        write(&model, false).unwrap();
+        let files = ModelFiles::open(&out).unwrap();
+        let (ours, theirs) = (files.tokenizer().unwrap(), Tokenizer::from_dir(&from).unwrap());
+        let text = "The capital of gilded inlet.";
+        assert_eq!(ours.encode(text, false).unwrap(), theirs.encode(text, false).unwrap());
+        assert_eq!(ours.vocab_size(), files.config.vocab);
+        let error = write(&SyntheticModel { tokenizer: Some(dir.path().to_owned()), ..model }, true).unwrap_err();
+        assert!(error.to_string().contains("there is no tokenizer.json"), "{error}");
     }
 }

@@ -27,6 +27,9 @@ pub(crate) struct Args {
     format: Format,
     #[command(flatten)]
     recipe: RecipeArgs,
+    /// A checkpoint directory whose tokenizer a GGUF gets (default: the file has no words)
+    #[arg(long, value_name = "DIR")]
+    tokenizer: Option<PathBuf>,
     /// Seed of the weights; -1 draws one and prints it
     #[arg(long, default_value = "0", value_parser = seed)]
     seed: Seed,
@@ -59,6 +62,10 @@ pub(crate) fn execute(args: Args) -> Result<()> {
         let sentence = format!("{option} chooses the types of a GGUF: leave it out, or --format safetensors-bf16");
         return Err(UsageError::new(sentence).into());
     }
+    if args.tokenizer.is_some() && args.format == Format::SafetensorsBf16 {
+        let sentence = "--tokenizer goes into a GGUF: copy tokenizer.json into the checkpoint instead";
+        return Err(UsageError::new(sentence).into());
+    }
     let pool = args.threads.pool()?;
     let bytes = write(&args, &pool).map_err(|error| usage(&args.shape, error))?;
     output::note(format_args!("{} in {}", size(bytes), args.out.display()));
@@ -70,7 +77,8 @@ fn write(args: &Args, pool: &Pool) -> rlm_refine::Result<u64> {
     if real(&args.out).is_some_and(|out| real(Path::new(&args.shape)) == Some(out)) {
         return Err(Error::OutputIsSource { path: args.out.display().to_string() });
     }
-    let model = SyntheticModel { shape: Shape::open(&args.shape, args.layers)?, seed: args.seed.number() };
+    let (shape, seed) = (Shape::open(&args.shape, args.layers)?, args.seed.number());
+    let model = SyntheticModel { shape, seed, tokenizer: args.tokenizer.clone() };
     let progress = Progress::bytes("writing");
     let mut show = |done, total| progress.show(done, total);
     match args.format {

@@ -401,6 +401,7 @@ fn synth() {
             (&["--format", "gptq"], &["--format", "safetensors-bf16"]),
             (&["--format", "safetensors-bf16", "--force"], &["--force", "remove the directory"]),
             (&["--format", "safetensors-bf16", "--preset", "balanced"], &["--preset", "leave it out"]),
+            (&["--format", "safetensors-bf16", "--tokenizer", "x"], &["--tokenizer", "tokenizer.json"]),
             (&["--format", "safetensors-bf16", "--ternary", "tq2_0"], &["--ternary", "leave it out"]),
             (&["--format", "safetensors-bf16", "--tensor-type", "x=F16"], &["--tensor-type", "leave it out"]),
             (&["--seed", "x"], &["--seed", "a whole number"]),
@@ -442,6 +443,7 @@ fn failures_beyond_the_command_line_end_with_one() {
         (&["eval-gates", "--teacher", MODEL, "--student", MODEL, "--suite", suite, "--corpus", MODEL], MODEL),
         (&["synth", "--shape", "no/such/config.json", "-o", out], "give glm-4.7-flash, mini or a config.json"),
         (&["synth", "--shape", "mini", "--layers", "1", "-o", "no/such/x.gguf"], "no/such"),
+        (&["synth", "--shape", "mini", "--tokenizer", "no/such", "-o", out], "no/such"),
     ];
     for (args, part) in cases {
         let sentence = bitnet(args).refusal();

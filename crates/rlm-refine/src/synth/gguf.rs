@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use gguf_bitnet::{Job, Metadata, require_space};
+use gguf_bitnet::{Job, Metadata, Value, require_space};
+use moe_runtime::Tokenizer;
 use serde_json::json;
 use ternary_core::Rounding;
 use tl_kernels::Pool;
@@ -10,7 +11,7 @@ use tl_kernels::Pool;
 use super::model::{OnBytes, SyntheticModel};
 use super::weights::RandomTensor;
 use crate::encode::{Encoding, Rows, encode_rows};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::recipe::Recipe;
 use crate::student::{PlannedTensor, Provenance, StudentPlan, Unit, Units};
 
@@ -27,7 +28,7 @@ impl SyntheticModel {
         force: bool,
         progress: &mut OnBytes<'_>,
     ) -> Result<u64> {
-        let SyntheticModel { shape, seed } = self;
+        let SyntheticModel { shape, seed, tokenizer } = self;
         let tensors: Vec<_> = self.tensors().map(|tensor| (tensor.name(), tensor.shape)).collect();
         let plan = StudentPlan::new(&shape.config, tensors.iter().map(|(n, s)| (&**n, &**s)), recipe)?;
         let units = Units::cut(&plan, None, pool.threads())?;
@@ -39,13 +40,15 @@ impl SyntheticModel {
             precision: None,
         };
         let mut metadata = plan.metadata(&Metadata::default(), &shape.config, recipe, &provenance)?;
-        // Programs of llama.cpp refuse a file that does not say that it has no words.
-        metadata.insert("tokenizer.ggml.model", "no_vocab");
+        for (key, value) in words(tokenizer.as_deref(), shape.config.vocab)? {
+            metadata.insert(key, value);
+        }
         let mut writer = plan.writer(&metadata)?;
         let total = writer.file_bytes();
         let manifest = json!({
             "job": "synth", "tool_version": env!("CARGO_PKG_VERSION"), "shape": shape.json, "seed": seed,
             "recipe": recipe.describe(), "output_bytes": total,
+            "header_blake3": blake3::hash(writer.header()).to_hex().as_str(),
         });
         let mut job = Job::open(out, &manifest, force)?;
         require_space(out, total.saturating_sub(job.data_len()))?;
@@ -58,6 +61,18 @@ impl SyntheticModel {
         job.commit(out)?;
         Ok(total)
     }
+}
+
+/// The keys of the tokenizer in `dir` for `vocab` ids.
+fn words(dir: Option<&Path>, vocab: usize) -> Result<Vec<(String, Value)>> {
+    let Some(dir) = dir else {
+        // Programs of llama.cpp refuse a file that does not say that it has no words.
+        return Ok(vec![("tokenizer.ggml.model".to_owned(), "no_vocab".into())]);
+    };
+    if Tokenizer::from_dir(dir)?.is_byte_fallback() {
+        return Err(Error::NoTokenizer { path: dir.display().to_string() });
+    }
+    Ok(Tokenizer::gguf_entries(dir, vocab)?)
 }
 
 /// Random rows of one tensor in its type: trits directly for ternary types, encoded numbers for the others.

@@ -1,5 +1,7 @@
 //! A synthetic model: a shape and a seed.
 
+use std::path::PathBuf;
+
 use moe_runtime::models::{ModelTensor, model_tensors};
 
 use super::shape::Shape;
@@ -11,6 +13,9 @@ pub struct SyntheticModel {
     pub shape: Shape,
     /// Another seed gives other weights.
     pub seed: u64,
+    /// A directory whose tokenizer goes into a GGUF, so that texts can be read and written; ids behind its last one are
+    /// unused tokens. Without it the file says that it has no words.
+    pub tokenizer: Option<PathBuf>,
 }
 
 /// A function that is called with the bytes written so far and in all.
