@@ -13,14 +13,17 @@
 
 mod batches;
 mod descent;
+mod distilled;
 mod drift;
 mod error;
+mod expert_reward;
 mod focus;
 mod history;
 mod layer;
 mod model;
 pub mod ops;
 pub mod optim;
+mod outputs;
 mod params;
 mod parts;
 mod preference;

@@ -44,9 +44,9 @@ pub(crate) struct TrainingArgs {
     /// Learn from this recording of the teacher's answers (artifact.bin) in place of texts; the teacher is not needed
     #[arg(long, value_name = "FILE", conflicts_with_all = ["teacher", "calibration", "exclude", "calibration_tokens", "repair_routers", "grpo"], value_parser = super::path_not_stream(ARTIFACT))]
     pub(crate) artifact: Option<PathBuf>,
-    /// For --artifact, how strongly the loss of an answer follows its reward: 1 for one that fits the label of its prompt, -1
-    /// for another, 0 without a label
-    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = super::share, requires = "artifact")]
+    /// How strongly the loss follows a reward: with --artifact, 1 for an answer that fits the label of its prompt and -1 for
+    /// another; with --teacher, 1 for a position whose experts' outputs point where the teacher's do and -0.5 where they do not
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = super::share, conflicts_with = "grpo")]
     reward: f32,
     /// Leave out windows that share 64 tokens in a row with this text
     #[arg(long, value_name = "FILE", value_parser = NonEmptyStringValueParser::new())]

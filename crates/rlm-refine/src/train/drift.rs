@@ -12,8 +12,9 @@ use serde::{Deserialize, Serialize};
 use tl_kernels::Pool;
 
 use super::model::TrainModel;
+use super::outputs::{LayerOutputs, for_each_layer};
 use super::parts::experts::{ROUTER, ROUTER_BIAS, route_with};
-use super::repair::{attended, fed, normed};
+use super::repair::normed;
 use crate::error::Result;
 use crate::pair::ensure_pair;
 
@@ -43,26 +44,19 @@ pub fn expert_drift(
     let Some(moe) = teacher.config.moe.clone() else { return Ok(Vec::new()) };
     let models = [TrainModel::new(student, &[], pool)?, TrainModel::new(teacher, &[], pool)?];
     let (hidden, config) = (teacher.config.hidden, &moe.router);
-    let mut x = [models[0].embed(windows)?, models[1].embed(windows)?];
     let mut drifts = Vec::new();
-    for index in 0..teacher.config.n_layers {
-        let mid = [attended(&models[0], windows, index, &x[0])?, attended(&models[1], windows, index, &x[1])?];
-        x = [fed(&models[0], windows, index, &mid[0])?, fed(&models[1], windows, index, &mid[1])?];
-        if !teacher.config.is_moe(index) {
-            continue;
-        }
+    for_each_layer([&models[0], &models[1]], windows, &mut |LayerOutputs { layer, mid, output }| {
         let weights = &models[1].weights;
         let router = (
-            weights.matrix(&format!("blk.{index}.{ROUTER}"), 0)?,
-            weights.optional_vector(&format!("blk.{index}.{ROUTER_BIAS}"))?,
+            weights.matrix(&format!("blk.{layer}.{ROUTER}"), 0)?,
+            weights.optional_vector(&format!("blk.{layer}.{ROUTER_BIAS}"))?,
         );
-        let ids = route_with(pool, config, router, &normed(&models[1], index, &mid[1])?, hidden)?.decision.ids;
+        let ids = route_with(pool, config, router, &normed(&models[1], layer, &mid[1])?, hidden)?.decision.ids;
         let mut sums = vec![(0usize, 0.0f64, 0.0f64); config.n_experts];
-        for (token, ids) in ids.chunks_exact(config.top_k).enumerate() {
-            let at = token * hidden..(token + 1) * hidden;
-            let output = |i: usize| x[i][at.clone()].iter().zip(&mid[i][at.clone()]).map(|(x, mid)| f64::from(x - mid));
-            let error: f64 = output(0).zip(output(1)).map(|(s, t)| (s - t).powi(2)).sum();
-            let whole: f64 = output(1).map(|t| t * t).sum();
+        let rows = output[0].chunks_exact(hidden).zip(output[1].chunks_exact(hidden));
+        for ((own, theirs), ids) in rows.zip(ids.chunks_exact(config.top_k)) {
+            let error: f64 = own.iter().zip(theirs).map(|(s, t)| f64::from(s - t).powi(2)).sum();
+            let whole: f64 = theirs.iter().map(|t| f64::from(*t).powi(2)).sum();
             for &id in ids {
                 let sum = &mut sums[id as usize];
                 *sum = (sum.0 + 1, sum.1 + error, sum.2 + whole);
@@ -70,8 +64,9 @@ pub fn expert_drift(
         }
         drifts.extend(sums.into_iter().enumerate().map(|(expert, (tokens, error, whole))| {
             let relative_error = if whole > 0.0 { error / whole } else { 0.0 };
-            ExpertDrift { layer: index, expert, tokens, relative_error }
+            ExpertDrift { layer, expert, tokens, relative_error }
         }));
-    }
+        Ok(())
+    })?;
     Ok(drifts)
 }

@@ -14,6 +14,7 @@ use serde::Serialize;
 use serde_json::json;
 use tl_kernels::Pool;
 
+use super::distilled::announce_experts;
 use super::error::TrainError;
 use super::params::Group;
 use super::protection::{Protected, ProtectionReport};
@@ -132,7 +133,8 @@ impl<'a> Refiner<'a> {
     }
 
     /// Writes the refined student to `out`, or continues an earlier call that was stopped. `log` receives a JSON line per
-    /// step, and the curve beside it.
+    /// step, and the curve beside it. Where trits were trained, the events `ExpertDistilled` and `DistillationPhaseComplete` have
+    /// the outcome.
     ///
     /// # Errors
     /// An existing `out` without `force`, an `out` or a log that belongs to a model, models that do not fit each other, a number
@@ -196,6 +198,10 @@ impl<'a> Refiner<'a> {
         report.rewards = rewards_before.zip(rewards_after).map(|(before, after)| before.compare(&after));
         report.protection = protected.map(|protected| protected.report(&trainer)).transpose()?;
         job.commit(out)?;
+        if self.options.groups.contains(&Group::LatentTrits) {
+            announce_experts(&trainer.model.weights)?;
+            announce_phase(&report);
+        }
         Ok(report)
     }
 
@@ -366,6 +372,21 @@ impl<'a> Refiner<'a> {
             output_bytes,
         }
     }
+}
+
+/// The event at the end of a distillation.
+fn announce_phase(report: &RefineReport) {
+    let [held_out_kl_before, held_out_kl] = report.held_out_kl;
+    tracing::info!(
+        name: "DistillationPhaseComplete",
+        steps = report.steps,
+        tokens = report.tokens,
+        held_out_kl_before,
+        held_out_kl,
+        changed_trits = report.changed_trits,
+        output_bytes = report.output_bytes,
+        "DistillationPhaseComplete"
+    );
 }
 
 /// The report of the repair, as an earlier call may have recorded it.

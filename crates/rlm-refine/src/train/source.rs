@@ -6,6 +6,7 @@ use moe_runtime::ModelFiles;
 use tl_kernels::Pool;
 
 use super::error::TrainError;
+use super::expert_reward::Rewarded;
 use super::model::TrainModel;
 use super::recordings::Recordings;
 use super::targets::Targets;
@@ -83,13 +84,16 @@ impl<'a> Source<'a> {
 
 /// The predictions that a student is trained towards.
 #[derive(Debug)]
-pub(super) enum Teacher<'a> {
+pub(super) struct Teacher<'a> {
+    taught_by: TaughtBy<'a>,
+    /// How strongly rewards change the loss.
+    reward_scale: f32,
+}
+
+#[derive(Debug)]
+enum TaughtBy<'a> {
     Checkpoint(TrainModel<'a>),
-    Recordings {
-        recordings: &'a Recordings,
-        /// How strongly rewards change the loss.
-        reward_scale: f32,
-    },
+    Recordings(&'a Recordings),
 }
 
 impl<'a> Teacher<'a> {
@@ -98,41 +102,55 @@ impl<'a> Teacher<'a> {
     /// # Errors
     /// A teacher that the student was not made of, weights that cannot be read.
     pub(super) fn new(source: &Source<'a>, student: &ModelFiles, reward_scale: f32, pool: &'a Pool) -> Result<Self> {
-        match source {
+        let taught_by = match source {
             Source::Texts { teacher, .. } => {
                 ensure_pair(teacher, student)?;
-                Ok(Teacher::Checkpoint(TrainModel::new(teacher, &[], pool)?))
+                TaughtBy::Checkpoint(TrainModel::new(teacher, &[], pool)?)
             }
             Source::Recordings(recordings) => {
                 recordings.ensure_teaches(student)?;
-                Ok(Teacher::Recordings { recordings, reward_scale })
+                TaughtBy::Recordings(recordings)
             }
+        };
+        Ok(Self { taught_by, reward_scale })
+    }
+
+    /// The predictions for windows, with the losses as they are: no position counts more than another one.
+    pub(super) fn targets(&self, windows: &[Vec<u32>]) -> Result<Box<dyn Targets + '_>> {
+        match &self.taught_by {
+            TaughtBy::Checkpoint(model) => Ok(Box::new(model.targets(windows)?)),
+            TaughtBy::Recordings(recordings) => Ok(Box::new(recordings.targets(windows, 0.0))),
         }
     }
 
-    /// The predictions for windows.
-    pub(super) fn targets(&self, windows: &[Vec<u32>]) -> Result<Box<dyn Targets + '_>> {
-        match self {
-            Teacher::Checkpoint(model) => Ok(Box::new(model.targets(windows)?)),
-            Teacher::Recordings { recordings, reward_scale } => {
-                Ok(Box::new(recordings.targets(windows, *reward_scale)))
+    /// The predictions for windows, for a step of `student`: the loss of a position follows its reward.
+    pub(super) fn rewarded<'t>(
+        &'t self,
+        student: &TrainModel<'t>,
+        windows: &[Vec<u32>],
+    ) -> Result<Box<dyn Targets + 't>> {
+        match &self.taught_by {
+            TaughtBy::Checkpoint(model) if self.reward_scale > 0.0 => {
+                Ok(Box::new(Rewarded::new([student, model], windows, self.reward_scale)?))
             }
+            TaughtBy::Checkpoint(_) => self.targets(windows),
+            TaughtBy::Recordings(recordings) => Ok(Box::new(recordings.targets(windows, self.reward_scale))),
         }
     }
 
     /// Positions of windows that have a prediction.
     pub(super) fn positions(&self, windows: &[Vec<u32>]) -> usize {
-        match self {
-            Teacher::Checkpoint(_) => windows.iter().map(Vec::len).sum(),
-            Teacher::Recordings { recordings, .. } => recordings.positions(windows),
+        match &self.taught_by {
+            TaughtBy::Checkpoint(_) => windows.iter().map(Vec::len).sum(),
+            TaughtBy::Recordings(recordings) => recordings.positions(windows),
         }
     }
 
     /// The model itself, where its weights are there.
     pub(super) fn checkpoint(&self) -> Result<&TrainModel<'a>, TrainError> {
-        match self {
-            Teacher::Checkpoint(model) => Ok(model),
-            Teacher::Recordings { .. } => Err(TrainError::NoCheckpoint { what: "a repair of routers" }),
+        match &self.taught_by {
+            TaughtBy::Checkpoint(model) => Ok(model),
+            TaughtBy::Recordings(_) => Err(TrainError::NoCheckpoint { what: "a repair of routers" }),
         }
     }
 }

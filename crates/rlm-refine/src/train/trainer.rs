@@ -55,7 +55,7 @@ pub struct TrainOptions {
     pub ewc: Option<EwcOptions>,
     /// Rewards of sampled answers, on which steps are taken in place of the divergence, if there are any.
     pub grpo: Option<GrpoOptions>,
-    /// For recordings, how strongly the reward of an answer changes its loss, 0 to 1.
+    /// How strongly rewards change the loss, 0 to 1: of an answer where recordings teach, of a position where a checkpoint does.
     pub reward_scale: f32,
     /// Experts that take larger steps, where some do.
     pub focus: Option<Focus>,
@@ -237,7 +237,7 @@ impl<'a> Trainer<'a> {
         let mut sums = LossSums::default();
         let scale = LossScale::of(o.loss, &batch).with_positions(o.loss, self.teacher.positions(&batch));
         for part in batch.chunks(o.windows_at_a_time.max(1)) {
-            let mut targets = self.teacher.targets(part)?;
+            let mut targets = self.teacher.rewarded(&self.model, part)?;
             sums.add(&self.model.loss_and_gradients(part, &mut *targets, scale)?);
         }
         let (loss, kl) = (sums.value(o.loss), sums.mean_kl());

@@ -31,6 +31,17 @@ pub struct Weights<'a> {
     pub hardness: f32,
 }
 
+/// A matrix whose trits are trained.
+pub(super) struct ChangedMatrix<'w> {
+    pub(super) tensor: &'w str,
+    /// Its number in a stack of matrices.
+    pub(super) number: usize,
+    /// Trits that are others than in the file.
+    pub(super) changed: u64,
+    /// All of its trits.
+    pub(super) trits: u64,
+}
+
 impl<'a> Weights<'a> {
     /// The weights of a file; tensors of `groups` are trained.
     ///
@@ -231,16 +242,26 @@ impl<'a> Weights<'a> {
     /// The share of trits that are others than in the file; `None` where no latents are trained.
     #[must_use]
     pub fn changed_trits(&self) -> Option<f64> {
-        let (mut changed, mut all) = (0u64, 0u64);
-        for param in self.params.list().iter().filter(|param| param.kind == Kind::Latents) {
-            let tensor = self.files.catalog.find(&param.name)?;
-            let stored = self.whole(tensor).ok()?;
-            let trits = stored.iter().map(|&w| i8::from(w > 0.0) - i8::from(w < 0.0));
-            changed +=
-                param.values.iter().zip(trits).filter(|(latent, stored)| trit(**latent) != *stored).count() as u64;
-            all += stored.len() as u64;
-        }
+        let matrices = self.changed_matrices().ok()?;
+        let sum = |of: fn(&ChangedMatrix<'_>) -> u64| matrices.iter().map(of).sum::<u64>();
+        let (changed, all) = (sum(|matrix| matrix.changed), sum(|matrix| matrix.trits));
         (all > 0).then(|| changed as f64 / all as f64)
+    }
+
+    /// The trits of each matrix of latents that are others than in the file.
+    pub(super) fn changed_matrices(&self) -> Result<Vec<ChangedMatrix<'_>>> {
+        let mut matrices = Vec::new();
+        for param in self.params.list().iter().filter(|param| param.kind == Kind::Latents) {
+            let stored = self.whole(self.tensor(&param.name)?)?;
+            let numbers = (param.matrix_rows * param.cols).max(1);
+            for (number, (latents, stored)) in param.values.chunks(numbers).zip(stored.chunks(numbers)).enumerate() {
+                let of_file = stored.iter().map(|&w| i8::from(w > 0.0) - i8::from(w < 0.0));
+                let changed = latents.iter().zip(of_file).filter(|(latent, stored)| trit(**latent) != *stored).count();
+                let (changed, trits) = (changed as u64, stored.len() as u64);
+                matrices.push(ChangedMatrix { tensor: &param.name, number, changed, trits });
+            }
+        }
+        Ok(matrices)
     }
 
     /// The gradients of the registry's entries for the gradient `d_weights` of the matrix `outer` of a tensor, whose weights

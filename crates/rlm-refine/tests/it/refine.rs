@@ -7,6 +7,7 @@ mod refusals;
 mod rewards;
 mod routers;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -227,8 +228,13 @@ fn distillation_changes_trits_and_says_so() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("distilled.gguf");
     let groups = vec![Group::Scales, Group::LatentTrits];
-    let report =
-        run(&pair, TrainOptions { groups, steps: 8, windows_per_step: 8, ..options() }, &out, &mut |_| {}).unwrap();
+    let options = || TrainOptions { steps: 8, windows_per_step: 8, ..options() };
+    let mut report = None;
+    let seen = events(|| {
+        report = Some(run(&pair, TrainOptions { groups, ..options() }, &out, &mut |_| {}).unwrap());
+    });
+    let report = report.unwrap();
+    assert_distilled_events(&seen, &report);
     assert!(report.changed_trits.is_some_and(|share| share > 0.0 && share < 0.2), "{report:?}");
     let [Some(before), Some(after)] = report.held_out_kl else { panic!("held-out windows are measured") };
     assert!(after < before, "{before} {after}");
@@ -244,6 +250,40 @@ fn distillation_changes_trits_and_says_so() {
     let files = ModelFiles::open(&out).unwrap();
     let file = files.gguf().unwrap();
     assert_eq!(file.metadata().str("craftsman.bitnet.weight_encoding").unwrap(), Some("distilled_ternary"));
+}
+
+/// One event per routed expert, whose trits are together those of the report, and one for the phase.
+fn assert_distilled_events(seen: &[(String, BTreeMap<String, String>)], report: &RefineReport) {
+    let of = |event: &str| seen.iter().filter(|(name, _)| name == event).map(|(_, fields)| fields).collect::<Vec<_>>();
+    let experts = of("ExpertDistilled");
+    let number = |fields: &BTreeMap<String, String>, field: &str| fields[field].parse::<f64>().unwrap();
+    let places: BTreeSet<(&str, &str)> = experts.iter().map(|f| (&*f["layer"], &*f["expert"])).collect();
+    assert!(experts.len() == 4 * 8 && places.len() == 32, "four layers of eight experts: {places:?}");
+    let all: f64 = experts.iter().map(|fields| number(fields, "trits")).sum();
+    let changed: f64 = experts.iter().map(|fields| number(fields, "trits") * number(fields, "changed_trits")).sum();
+    assert!((changed / all - report.changed_trits.unwrap()).abs() < 1e-9 && changed > 0.0);
+    let [phase] = of("DistillationPhaseComplete")[..] else { panic!("one event: {seen:?}") };
+    assert_eq!(phase["steps"], report.steps.to_string());
+    assert_eq!(phase["tokens"], report.tokens.to_string());
+    assert_eq!(phase["output_bytes"], report.output_bytes.to_string());
+    let figures = [report.held_out_kl[0], report.held_out_kl[1], report.changed_trits];
+    for (field, figure) in ["held_out_kl_before", "held_out_kl", "changed_trits"].into_iter().zip(figures) {
+        assert_eq!(phase[field], format!("{:?}", figure.unwrap()), "{field}");
+    }
+}
+
+#[test]
+fn a_reward_of_positions_changes_what_is_learned() {
+    let pair = pair();
+    let dir = tempfile::tempdir().unwrap();
+    let [plain, rewarded] = [0.0, 0.5].map(|reward_scale| {
+        let out = dir.path().join(format!("{reward_scale}.gguf"));
+        let options = TrainOptions { steps: 1, groups: vec![Group::Norms], reward_scale, ..options() };
+        let report = run(&pair, options, &out, &mut |_| {}).unwrap();
+        (report.held_out_kl, std::fs::read(out).unwrap())
+    });
+    assert_eq!(plain.0[0], rewarded.0[0], "figures are those of the loss without rewards");
+    assert!(plain.1 != rewarded.1 && plain.0[1] != rewarded.0[1]);
 }
 
 const LOSS: LossOptions = LossOptions { kl: 1.0, ce: 0.0 };
