@@ -93,7 +93,8 @@ enum Name {
     Soak,
     /// The packages for Python and Node: built without a C compiler, installed into clean environments, tested there.
     Bindings,
-    /// Answers of the mini teacher with drafts and without: equal texts, tokens per step.
+    /// Answers of the mini teacher, or of the one in DIR that has an MTP block, with drafts and without: equal texts, tokens per
+    /// step.
     Drafts,
     /// Every chat template of the folder DIR against Jinja2 as transformers sets it up.
     Templates,

@@ -7,6 +7,7 @@ pub(crate) mod experts;
 pub(crate) mod ffn;
 pub(crate) mod layer;
 pub(crate) mod model;
+pub(crate) mod mtp;
 pub(crate) mod router;
 pub(crate) mod rows;
 pub(crate) mod taps;

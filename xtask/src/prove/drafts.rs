@@ -1,4 +1,5 @@
-//! `prove drafts`: answers of the mini teacher with n-gram drafts and without, on retrieval prompts and on held-out text.
+//! `prove drafts`: answers of the mini teacher with n-gram drafts and without, on retrieval prompts and on held-out text. With a
+//! folder DIR that `fixtures/generators/train_mtp.py` made, those of the teacher there, and with drafts of its MTP block too.
 //!
 //! The figures are counts, so they do not depend on the machine: tokens per step, and how many drafted tokens were
 //! accepted. The proof fails when an answer with drafts differs from the one without.
@@ -45,19 +46,28 @@ impl fmt::Display for Counts {
 pub(super) fn prove(proof: &mut Proof<'_>, binary: &Path) -> Outcome {
     let retrieval = retrieval()?;
     let held_out = held_out()?;
+    let mini = repo::root().join("fixtures/craftsman-mini");
+    let (model, sources) = match proof.options.folder.clone() {
+        None => (mini, &["ngram"][..]),
+        Some(folder) => (folder, &["ngram", "mtp"][..]),
+    };
     for (name, prompts) in [("retrieval suite", &retrieval), ("held-out text", &held_out)] {
         for (sampling, options) in [("greedy", ["--temp", "0"]), ("sampled", ["--seed", "1"])] {
-            let (mut counts, mut different) = (Counts::default(), 0);
+            let mut found: Vec<_> = sources.iter().map(|source| (*source, Counts::default(), 0)).collect();
             for prompt in prompts {
-                let args = prompt.iter().map(String::as_str).chain(options);
-                let mut args: Vec<&str> = args.collect();
-                let (text, notes) = run(binary, &args)?;
-                args.extend(["--draft", "off"]);
-                different += usize::from(run(binary, &args)?.0 != text);
-                counts.add(&notes)?;
+                let args: Vec<&str> = prompt.iter().map(String::as_str).chain(options).collect();
+                let plain = run(binary, &model, "off", &args)?.0;
+                for (source, counts, different) in &mut found {
+                    let (text, notes) = run(binary, &model, source, &args)?;
+                    *different += usize::from(text != plain);
+                    counts.add(&notes)?;
+                }
             }
-            let figure = format!("{counts}, {different} different from those without drafts");
-            proof.figure(format!("drafts: {name}, {sampling}"), figure, "no answer is different", different == 0);
+            for (source, counts, different) in found {
+                let figure = format!("{counts}, {different} different from those without drafts");
+                let name = format!("drafts: {source}, {name}, {sampling}");
+                proof.figure(name, figure, "no answer is different", different == 0);
+            }
         }
     }
     Ok(())
@@ -82,11 +92,10 @@ fn held_out() -> Outcome<Vec<Vec<String>>> {
     Ok((0..PROMPTS).map(|i| vec!["--raw".to_owned(), "-p".to_owned(), piece(i)]).collect())
 }
 
-/// The answer, and the notes about it.
-fn run(binary: &Path, args: &[&str]) -> Outcome<(String, String)> {
-    let model = repo::root().join("fixtures/craftsman-mini");
+/// The answer of `model` with drafts of `source`, and the notes about it.
+fn run(binary: &Path, model: &Path, source: &str, args: &[&str]) -> Outcome<(String, String)> {
     let mut command = Command::new(binary);
-    command.arg("run").arg(model).args(["-n", TOKENS]).args(args);
+    command.arg("run").arg(model).args(["-n", TOKENS, "--draft", source]).args(args);
     let done = command.stdin(Stdio::null()).output()?;
     let notes = String::from_utf8(done.stderr)?;
     if !done.status.success() {

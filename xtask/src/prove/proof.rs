@@ -11,7 +11,7 @@ use crate::repo;
 /// Options that only some proofs read; each names its proofs.
 #[derive(clap::Args)]
 pub(super) struct Options {
-    /// embed: the checkpoint folder of all-MiniLM-L6-v2; templates: a folder of chat templates and tokenizer_config.json
+    /// drafts: a folder that `fixtures/generators/train_mtp.py` made; embed: the checkpoint folder of all-MiniLM-L6-v2; templates: a folder of chat templates and tokenizer_config.json
     /// files; rivals: one with llama-quantize and llama-imatrix.
     #[arg(value_name = "DIR")]
     pub(super) folder: Option<PathBuf>,

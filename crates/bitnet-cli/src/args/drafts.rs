@@ -1,9 +1,12 @@
 //! `--draft`: guesses at the next tokens, which one step verifies together.
 
-use clap::ValueEnum;
-use moe_runtime::ModelFiles;
+use std::sync::Arc;
 
-use crate::load::Drafts;
+use anyhow::Result;
+use clap::ValueEnum;
+use moe_runtime::{CraftsmanModel, ModelFiles};
+
+use crate::load::{Drafts, Engine};
 
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub(crate) struct DraftArgs {
@@ -16,15 +19,32 @@ pub(crate) struct DraftArgs {
 enum Draft {
     /// The prompt and the answer so far: what followed the last tokens where they stood before
     Ngram,
+    /// The model's own block of multi-token prediction, where its files have one
+    Mtp,
     /// No guesses, one token per step
     Off,
 }
 
 impl DraftArgs {
-    /// The source of drafts for the model of `files`, where there is to be one.
-    pub(crate) fn source(self, files: &ModelFiles) -> Option<Drafts> {
+    /// The model of `files` with all that the drafts need.
+    ///
+    /// # Errors
+    /// A model without the block that was asked for.
+    pub(crate) fn complete(self, files: ModelFiles) -> Result<ModelFiles> {
+        Ok(if self.draft == Draft::Mtp { files.with_mtp()? } else { files })
+    }
+
+    /// The source of drafts for `model`, which `engine` loaded from `files`, and sequences of `n_ctx` tokens, where there is to
+    /// be one.
+    pub(crate) fn source(
+        self,
+        files: &ModelFiles,
+        (engine, model): (&Engine, &Arc<CraftsmanModel>),
+        n_ctx: usize,
+    ) -> Option<Drafts> {
         match self.draft {
-            Draft::Ngram => Some(Drafts::of_model(files)),
+            Draft::Ngram => Some(Drafts::ngram(files)),
+            Draft::Mtp => Some(Drafts::mtp(files, model.clone(), n_ctx, engine.kv)),
             Draft::Off => None,
         }
     }

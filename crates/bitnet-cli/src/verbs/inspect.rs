@@ -9,7 +9,7 @@ use anyhow::Result;
 use behavior_eval::report::Stamp;
 use clap::builder::NonEmptyStringValueParser;
 use comfy_table::Table;
-use gguf_bitnet::{ClassCount, DiscoveryReport, Metadata, OpenModel};
+use gguf_bitnet::{Catalog, ClassCount, DiscoveryReport, Metadata, OpenModel};
 use moe_runtime::{Guess, MemoryPlan, ModelFiles, Session};
 use serde_json::{Value, json};
 
@@ -44,7 +44,12 @@ pub(crate) fn execute(args: Args) -> Result<()> {
     let container = OpenModel::open(&path)?;
     match ModelFiles::of(container.clone(), &path) {
         Ok(files) => {
-            let facts = Facts::new(&files, &args)?;
+            // Tensors are listed with those of the MTP block, which is not part of plain decoding.
+            let with_mtp = match files.config.has_mtp() && args.tensors {
+                true => ModelFiles::of(container, &path)?.with_mtp().ok(),
+                false => None,
+            };
+            let facts = Facts::new(&files, with_mtp.as_ref(), &args)?;
             load::note_guesses(&facts.guesses);
             if args.json { output::json(&facts.json(&args)) } else { facts.print(&args) }
         }
@@ -56,6 +61,8 @@ pub(crate) fn execute(args: Args) -> Result<()> {
 /// The facts that are shown, as text or as JSON.
 struct Facts<'a> {
     files: &'a ModelFiles,
+    /// The tensors that `--tensors` lists.
+    listed: &'a Catalog,
     report: DiscoveryReport,
     memory: MemoryPlan,
     kv_bytes_per_token: u64,
@@ -65,7 +72,7 @@ struct Facts<'a> {
 }
 
 impl<'a> Facts<'a> {
-    fn new(files: &'a ModelFiles, args: &Args) -> Result<Self> {
+    fn new(files: &'a ModelFiles, with_mtp: Option<&'a ModelFiles>, args: &Args) -> Result<Self> {
         let config = &files.config;
         let ty = args.kv.into();
         let kv_bytes_per_token = (config.n_layers * config.cache_shape().bytes_per_token(ty)) as u64;
@@ -75,7 +82,8 @@ impl<'a> Facts<'a> {
             files.obstacles(tokenizer.as_ref().ok()).iter().map(ToString::to_string).collect();
         obstacles.extend(tokenizer.as_ref().err().map(ToString::to_string));
         let guesses = files.guesses(tokenizer.as_ref().ok());
-        Ok(Self { files, report: files.report(), memory, kv_bytes_per_token, obstacles, guesses })
+        let listed = &with_mtp.unwrap_or(files).catalog;
+        Ok(Self { files, listed, report: files.report(), memory, kv_bytes_per_token, obstacles, guesses })
     }
 
     fn metadata(&self) -> Option<&Metadata> {
@@ -134,7 +142,7 @@ impl<'a> Facts<'a> {
     }
 
     fn tensors(&self) -> impl Iterator<Item = (&str, String, &[usize])> {
-        let catalog = &self.files.catalog;
+        let catalog = self.listed;
         catalog.tensors().iter().map(|tensor| {
             let types: Vec<&str> = catalog.storage(tensor).keys().map(|ty| ty.name()).collect();
             (tensor.name.as_str(), types.join("+"), tensor.shape.as_slice())

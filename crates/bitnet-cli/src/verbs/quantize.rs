@@ -49,6 +49,9 @@ pub(crate) struct Args {
     /// Limit on the resident memory, mapped pages included, for example 1GB
     #[arg(long, value_name = "SIZE", value_parser = args::size)]
     max_memory: Option<u64>,
+    /// Keep the block of multi-token prediction, which --draft mtp needs; the student is larger by it
+    #[arg(long)]
+    keep_mtp: bool,
     /// Show the plan and its exact size, write nothing
     #[arg(long, conflicts_with = "shard")]
     dry_run: bool,
@@ -83,6 +86,9 @@ pub(crate) fn execute(args: Args) -> Result<()> {
     }
     let mut files = load::open(&args.model.model)?;
     args.ffn_act.apply(&mut files);
+    if args.keep_mtp {
+        files = files.with_mtp()?;
+    }
     let tokenizer = files.tokenizer();
     load::note_guesses(&files.guesses(tokenizer.as_ref().ok()));
     if let Err(error) = tokenizer {

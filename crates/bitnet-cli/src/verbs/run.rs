@@ -148,7 +148,7 @@ pub(crate) fn execute(args: Args) -> Result<()> {
     let mut console = if chats { Some(open_console(args.history.as_deref())?) } else { None };
     let mut docs = args.docs.open(&engine.pool)?;
     let system = system_message(&args)?.or_else(|| docs.is_some().then(|| docs::SYSTEM.to_owned()));
-    let files = args.engine.open(spec)?;
+    let files = args.drafts.complete(args.engine.open(spec)?)?;
     let tokenizer = files.tokenizer()?;
     let guesses = files.guesses(Some(&tokenizer));
     load::note_guesses(guesses.iter().filter(|guess| !(args.raw && guess.is_about_chat())));
@@ -160,10 +160,11 @@ pub(crate) fn execute(args: Args) -> Result<()> {
     let template = args.template(&tokenizer, chats)?;
     let prompt = args.text(chats)?;
     let model = engine.load(&files, &plan)?;
+    let drafts = args.drafts.source(&files, (&engine, &model), n_ctx);
     let session = engine.session(model, n_ctx)?.with_adapters(AdapterSlot::new(adapters));
     let prompts = args.prompts.open(&session, &files)?;
     let backend = CraftsmanBackend::new(session, tokenizer).with_prompt_cache(prompts);
-    let backend = backend.with_drafts(args.drafts.source(&files).map(|drafts| drafts.ngram()));
+    let backend = backend.with_drafts(drafts.map(|drafts| drafts.speculation()).transpose()?);
     let interrupt = console.as_ref().map(Console::interrupt).unwrap_or_default();
     let generate = GenerateOptions { max_tokens: args.max_tokens, interrupt, ..GenerateOptions::default() };
     let answered = match (template, prompt) {

@@ -145,7 +145,7 @@ fn settings(args: &Args) -> Result<Settings> {
 /// Opens the model and checks all that can be checked without its weights.
 fn open(args: &Args) -> Result<Opened> {
     let engine = args.engine.engine(args.memory)?;
-    let files = args.engine.open(&args.model.model)?;
+    let files = args.drafts.complete(args.engine.open(&args.model.model)?)?;
     let tokenizer = files.tokenizer()?;
     load::note_guesses(&files.guesses(Some(&tokenizer)));
     let template = ChatTemplate::of_model(&tokenizer)?;
@@ -196,7 +196,7 @@ fn start(args: &Args, opened: Opened) -> Result<(http::Engine, Scheduler)> {
     let scheduler = scheduler.with_prompt_cache(Some((cache, key))).with_adapters(adapters);
     let format = OutputFormat::of_model(&tokenizer);
     let grammars = GrammarCompiler::of_model(&tokenizer);
-    let drafts = args.drafts.source(&files);
+    let drafts = args.drafts.source(&files, (&engine, &model), options.n_ctx);
     let queue = scheduler.queue().clone();
     let started = Instant::now();
     let (seal, slots) = (http::Seal::new(&facts.identity), options.slots);

@@ -52,6 +52,45 @@ fn drafts_save_steps_and_change_no_token() {
 }
 
 #[test]
+fn the_block_of_multi_token_prediction_drafts_where_the_files_have_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let [shape, folder, kept, plain] =
+        ["shape.json", "model", "kept.gguf", "plain.gguf"].map(|name| dir.path().join(name));
+    // The shape of the teacher and a block, with random weights and the teacher's tokens.
+    let config = fs::read_to_string(fixtures::path("craftsman-mini/config.json")).unwrap();
+    let mut config: Value = serde_json::from_str(&config).unwrap();
+    config["num_nextn_predict_layers"] = 1.into();
+    fs::write(&shape, config.to_string()).unwrap();
+    let format = ["--format", "safetensors-bf16"];
+    bitnet(["synth", "--shape", text(&shape), "-o", text(&folder)].iter().chain(&format)).done();
+    for name in ["tokenizer.json", "tokenizer_config.json", "generation_config.json"] {
+        fs::copy(fixtures::path("craftsman-mini").join(name), folder.join(name)).unwrap();
+    }
+    bitnet(["quantize", "-m", text(&folder), "-o", text(&kept), "--keep-mtp"]).done();
+    bitnet(["quantize", "-m", text(&folder), "-o", text(&plain)]).done();
+    let prompt = "# Vectors\nA vector is a contiguous growable array type. The length of a vector";
+    for model in [&folder, &kept] {
+        let options = ["--raw", "-p", prompt, "-n", "40", "--temp", "0"];
+        let off = run(text(model), &[&options[..], &["--draft", "off"]].concat());
+        let drafted = run(text(model), &[&options[..], &["--draft", "mtp"]].concat());
+        assert!(!off.stderr.contains("drafted") && drafted.stderr.contains("drafted ones accepted"), "{drafted:?}");
+        assert_eq!(drafted.done(), off.done());
+        let shown = bitnet(["inspect", text(model), "--tensors"]).done();
+        assert!(shown.contains("blk.5.nextn.eh_proj.weight") && shown.contains("left out: "), "{shown}");
+    }
+    // The students differ by the block alone.
+    let greedy = ["--raw", "-p", prompt, "-n", "12", "--temp", "0"];
+    assert_eq!(run(text(&kept), &greedy).done(), run(text(&plain), &greedy).done());
+    for refused in [
+        run(text(&plain), &["-p", "hi", "--draft", "mtp"]).refusal(),
+        bitnet(["serve", "-m", text(&plain), "--port", "0", "--draft", "mtp"]).refusal(),
+        bitnet(["quantize", "-m", &teacher(), "-o", text(&dir.path().join("no.gguf")), "--keep-mtp"]).refusal(),
+    ] {
+        assert!(refused.contains("no MTP block"), "{refused}");
+    }
+}
+
+#[test]
 fn an_answer_follows_a_schema_from_the_command_line_or_a_file() {
     let schema = r#"{"type": "object", "required": ["place", "year"], "additionalProperties": false,
         "properties": {"place": {"type": "string", "maxLength": 20}, "year": {"type": "integer", "maximum": 2100}}}"#;

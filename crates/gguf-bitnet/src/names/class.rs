@@ -31,6 +31,8 @@ pub enum TensorClass {
     SharedExpert,
     /// `ffn_{gate,up,down}_exps`: stacked routed experts.
     RoutedExpert,
+    /// `nextn.eh_proj`: joins the embedding of a token and a hidden state, in front of an MTP block's layer.
+    MtpProjection,
     /// Bias of a projection.
     Bias,
     /// A tensor that no table lists.
@@ -39,7 +41,7 @@ pub enum TensorClass {
 
 impl TensorClass {
     /// Every class, in the order of reports.
-    pub const ALL: [TensorClass; 13] = [
+    pub const ALL: [TensorClass; 14] = [
         TensorClass::Embedding,
         TensorClass::Head,
         TensorClass::Norm,
@@ -51,6 +53,7 @@ impl TensorClass {
         TensorClass::DenseFfn,
         TensorClass::SharedExpert,
         TensorClass::RoutedExpert,
+        TensorClass::MtpProjection,
         TensorClass::Bias,
         TensorClass::Other,
     ];
@@ -69,6 +72,7 @@ impl TensorClass {
             TensorClass::DenseFfn => "dense-ffn",
             TensorClass::SharedExpert => "shared-expert",
             TensorClass::RoutedExpert => "routed-expert",
+            TensorClass::MtpProjection => "mtp-projection",
             TensorClass::Bias => "bias",
             TensorClass::Other => "other",
         }

@@ -21,6 +21,7 @@ use crate::error::Result;
 use crate::forward::ends::ModelEnds;
 use crate::forward::experts::ResidencyHook;
 use crate::forward::layer::{Batch, DecoderLayer, LayerScratch};
+use crate::forward::mtp::{Mtp, MtpBlock};
 use crate::forward::rows::StepRows;
 use crate::forward::taps::Taps;
 use crate::models::config::ModelConfig;
@@ -54,6 +55,8 @@ pub(crate) struct ModelWeights {
     pub(crate) products: Products,
     pub(crate) ends: ModelEnds,
     pub(crate) layers: Vec<DecoderLayer>,
+    /// The block behind the layers that guesses further tokens, where it was read.
+    pub(crate) mtp: Option<MtpBlock>,
 }
 
 /// The buffers of a step. They grow to the largest batch seen; then a step allocates nothing.
@@ -182,6 +185,16 @@ impl CraftsmanModel {
     #[must_use]
     pub fn head(&self) -> &Linear {
         self.weights.ends.head()
+    }
+
+    /// The MTP block, where it was read.
+    pub(crate) fn mtp(&self) -> Option<Mtp<'_>> {
+        Some(Mtp {
+            block: self.weights.mtp.as_ref()?,
+            ends: &self.weights.ends,
+            pool: &self.pool,
+            eps: self.config.norm_eps,
+        })
     }
 
     /// The weight of the final norm, `[hidden]`.

@@ -13,6 +13,11 @@ pub enum LoadError {
         "the model lacks the tensor `{tensor}`; the file is incomplete or belongs to another model: fetch it again"
     )]
     MissingTensor { tensor: String },
+    /// A model that was asked for guesses of a block that it does not have.
+    #[error(
+        "the model has no MTP block (multi-token prediction) that is read here; take guesses from the text itself, or keep the block when the model is quantised"
+    )]
+    NoMtp,
     /// A tensor has other dimensions than the configuration says.
     #[error(
         "`{tensor}` has the shape {got:?}, but the configuration asks for {expected:?}; the file and its configuration do not belong together"

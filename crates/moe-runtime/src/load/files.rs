@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use gguf_bitnet::{
-    Catalog, DiscoveryReport, FileKind, GgufFile, MAX_CONFIG_BYTES, ModelError, OpenModel, Role, SourceError,
-    TensorSource, Weightless, read_text,
+    Catalog, DiscoveryReport, FileKind, GgufFile, LogicalTensor, MAX_CONFIG_BYTES, ModelError, OpenModel, Role,
+    SourceError, TensorSource, Weightless, read_text,
 };
 
 use crate::error::{Error, Result};
@@ -89,6 +89,27 @@ impl ModelFiles {
         let catalog = mapper(&config).map(file.clone())?;
         let (path, dir) = (file.path().to_owned(), PathBuf::new());
         Ok(ModelFiles { config, catalog, path, dir, gguf: Some(file), identity: OnceLock::new() })
+    }
+
+    /// The same model with its MTP block (multi-token prediction), which guesses the token behind the next one.
+    ///
+    /// # Errors
+    /// [`LoadError::NoMtp`] for a model without such a block, or of an architecture whose block is not known here.
+    pub fn with_mtp(mut self) -> Result<ModelFiles> {
+        let absent = || Error::Load(LoadError::NoMtp).in_model(&self.path);
+        if !self.config.has_mtp() {
+            return Err(absent());
+        }
+        let config = ModelConfig { reads_mtp: true, ..self.config.clone() };
+        let mut catalog = mapper(&config).map(self.catalog.source().clone())?;
+        if config.head == Presence::Absent {
+            catalog.skip("output.weight");
+        }
+        if mtp_layer(&catalog).is_none() {
+            return Err(absent());
+        }
+        (self.config, self.catalog) = (config, catalog);
+        Ok(self)
     }
 
     /// The GGUF, when the model is one.
@@ -217,6 +238,15 @@ impl ModelFiles {
         tokenizer.map_err(|error| error.in_model(&self.path))
     }
 }
+
+/// The beginning of the names of the MTP block's tensors, where `catalog` has that block.
+pub(crate) fn mtp_layer(catalog: &Catalog) -> Option<&str> {
+    let prefix = |tensor: &'_ LogicalTensor| tensor.name.find(MTP_PROJECTION);
+    catalog.tensors().iter().find_map(|tensor| Some(&tensor.name[..prefix(tensor)?]))
+}
+
+/// The tensor that every MTP block has.
+const MTP_PROJECTION: &str = "nextn.eh_proj.weight";
 
 /// Makes a first message into tokens, as a conversation does.
 fn first_message(tokenizer: &Tokenizer) -> Result<()> {

@@ -17,6 +17,7 @@ use crate::error::Result;
 use crate::forward::ends::ModelEnds;
 use crate::forward::layer::DecoderLayer;
 use crate::forward::model::{CraftsmanModel, ModelWeights, Products};
+use crate::forward::mtp::MtpBlock;
 use crate::load::files::ModelFiles;
 use crate::load::weights::WeightReader;
 use crate::models::config::ModelConfig;
@@ -133,8 +134,12 @@ fn load_model(
     let reader = WeightReader::new(catalog, act_mode, &kernels).with_float_products(options.float_products);
     let layers = (0..config.n_layers).map(|l| DecoderLayer::read(reader, &config, l));
     let products = Products { activations: act_mode, float: options.float_products };
-    let mut weights =
-        ModelWeights { products, ends: ModelEnds::read(reader, &config)?, layers: layers.collect::<Result<_>>()? };
+    let mut weights = ModelWeights {
+        products,
+        ends: ModelEnds::read(reader, &config)?,
+        layers: layers.collect::<Result<_>>()?,
+        mtp: config.reads_mtp.then(|| MtpBlock::read(reader, &config)).transpose()?,
+    };
     let storage = match &options.storage {
         WeightStorage::File => StorageReport::File,
         WeightStorage::Experts(experts) => bound_experts(&mut weights.layers, &config, catalog, experts),

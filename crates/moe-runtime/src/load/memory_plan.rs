@@ -5,14 +5,15 @@
 
 use std::sync::Arc;
 
-use gguf_bitnet::{Catalog, RowOrder, TensorClass, TensorType};
+use gguf_bitnet::{Catalog, LogicalTensor, RowOrder, TensorClass, TensorType};
 use mla_attention::{CacheType, CompressedMlaCache};
 
 use crate::adapters::set::AdapterSet;
 use crate::error::{Error, Result};
 use crate::forward::model::LOGIT_ROWS;
+use crate::forward::mtp::MTP_ROWS;
 use crate::load::error::LoadError;
-use crate::load::files::ModelFiles;
+use crate::load::files::{ModelFiles, mtp_layer};
 use crate::models::config::ModelConfig;
 use crate::sessions::error::SessionError;
 
@@ -52,11 +53,11 @@ impl MemoryPlan {
             mapped_weights_bytes: mapped,
             converted_weights_bytes: converted,
             cache_bytes: product(&[
-                config.n_layers,
+                config.n_blocks(),
                 config.cache_shape().bytes_per_token(ty),
                 n_ctx.next_multiple_of(CompressedMlaCache::BLOCK),
             ]),
-            scratch_bytes: scratch_bytes(config, chunk),
+            scratch_bytes: scratch_bytes(config, chunk).saturating_add(mtp_bytes(config)),
             adapter_bytes: 0,
         }
     }
@@ -79,14 +80,20 @@ impl MemoryPlan {
         self.cache_bytes = self.cache_bytes.saturating_mul(n as u64);
         // A step has a row of each sequence, which may be more than a chunk of a prompt.
         let more_logits = product(&[n.saturating_sub(LOGIT_ROWS), config.vocab, 4]);
+        let drafters = mtp_bytes(config).saturating_mul(n.saturating_sub(1) as u64);
         self.scratch_bytes = self.scratch_bytes.max(scratch_bytes(config, n)).saturating_add(more_logits);
+        self.scratch_bytes = self.scratch_bytes.saturating_add(drafters);
         self
     }
 
     /// This plan with the routed experts of `catalog` kept within `bytes`, as [`ExpertMemory`](crate::storage::ExpertMemory) does.
     #[must_use]
     pub fn with_expert_memory(mut self, catalog: &Catalog, bytes: u64) -> MemoryPlan {
+        // The experts of the MTP block are not bounded.
+        let mtp = mtp_layer(catalog);
+        let is_bounded = |tensor: &&LogicalTensor| !mtp.is_some_and(|layer| tensor.name.starts_with(layer));
         let routed = catalog.tensors().iter().filter(|tensor| tensor.class == TensorClass::RoutedExpert);
+        let routed = routed.filter(is_bounded);
         let stored = routed.flat_map(|tensor| catalog.storage(tensor).into_values());
         let total = stored.fold(0u64, |sum, (_, bytes)| sum.saturating_add(bytes));
         self.mapped_weights_bytes = self.mapped_weights_bytes.saturating_sub(total.saturating_sub(bytes));
@@ -158,6 +165,16 @@ fn scratch_bytes(config: &ModelConfig, chunk: usize) -> u64 {
     let batch = product(&[chunk, per_token, 4]);
     let logits = product(&[LOGIT_ROWS, config.vocab, 4]);
     batch.saturating_add(batch / 2).saturating_add(logits).saturating_add(SLACK_BYTES)
+}
+
+/// Buffers of one sequence's guesses by the MTP block.
+fn mtp_bytes(config: &ModelConfig) -> u64 {
+    if !config.reads_mtp {
+        return 0;
+    }
+    // The states that wait for the block, and its input.
+    let states = product(&[MTP_ROWS, 6 * config.hidden, 4]);
+    scratch_bytes(config, MTP_ROWS).saturating_add(states).saturating_sub(SLACK_BYTES)
 }
 
 fn product(factors: &[usize]) -> u64 {

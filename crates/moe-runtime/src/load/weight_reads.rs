@@ -4,9 +4,9 @@
 //! experts the share that one token chooses, and one row of the embedding. The cache comes on top, position by position
 //! ([`mla_attention::CompressedMlaCache::bytes_per_token`]).
 
-use gguf_bitnet::{RowOrder, TensorClass};
+use gguf_bitnet::{LogicalTensor, RowOrder, TensorClass};
 
-use crate::load::files::ModelFiles;
+use crate::load::files::{ModelFiles, mtp_layer};
 use crate::load::memory_plan::loaded_width;
 
 impl ModelFiles {
@@ -14,14 +14,26 @@ impl ModelFiles {
     /// are in the file, also where they lie in memory as tiles.
     #[must_use]
     pub fn weight_bytes_per_token(&self) -> u64 {
-        self.weight_bytes_where(|_| true)
+        let mtp = mtp_layer(&self.catalog);
+        self.weight_bytes_where(|tensor| !mtp.is_some_and(|layer| tensor.name.starts_with(layer)))
     }
 
-    /// The part of [`ModelFiles::weight_bytes_per_token`] that belongs to tensors of some classes.
-    pub(crate) fn weight_bytes_where(&self, counts: impl Fn(TensorClass) -> bool) -> u64 {
+    /// Bytes of weights that one guess of the MTP block reads; 0 without a block.
+    pub(crate) fn mtp_bytes_per_token(&self) -> u64 {
+        let Some(layer) = mtp_layer(&self.catalog) else { return 0 };
+        let block = self.weight_bytes_where(|tensor| tensor.name.starts_with(layer));
+        // A block without a head of its own uses the model's.
+        let has_head = self.catalog.find(&format!("{layer}nextn.shared_head_head.weight")).is_some();
+        let head = if self.catalog.find("output.weight").is_some() { "output.weight" } else { "token_embd.weight" };
+        let shared = self.weight_bytes_where(|tensor| !has_head && tensor.name == head);
+        block.saturating_add(shared)
+    }
+
+    /// The part of [`ModelFiles::weight_bytes_per_token`] that belongs to some tensors.
+    pub(crate) fn weight_bytes_where(&self, counts: impl Fn(&LogicalTensor) -> bool) -> u64 {
         let ModelFiles { config, catalog, .. } = self;
         let tied = catalog.find("output.weight").is_none();
-        let tensors = catalog.tensors().iter().filter(|tensor| counts(tensor.class));
+        let tensors = catalog.tensors().iter().filter(|tensor| counts(tensor));
         tensors.fold(0, |sum, tensor| {
             let copied = tensor.parts.iter().any(|part| part.order != RowOrder::AsStored);
             let bytes = catalog.storage(tensor).into_iter().fold(0u64, |sum, (stored, (params, bytes))| {

@@ -18,7 +18,7 @@ use super::experts::MoeConfig;
 use super::gguf::GgufKeys;
 use super::hf::HfKeys;
 use super::limits::{MAX_DIM, MAX_LAYERS, bad, positive, within};
-use super::table::{Presence, TensorRow};
+use super::table::{Presence, TensorRow, When};
 use super::tokens::SpecialTokens;
 use crate::error::Result;
 use crate::guess::Guess;
@@ -134,6 +134,8 @@ pub struct ModelConfig {
     pub n_layers: usize,
     /// MTP blocks that some files have after these layers; plain decoding skips them.
     pub n_mtp: usize,
+    /// Whether the first of these blocks is read too, for guesses at the tokens behind the next one.
+    pub reads_mtp: bool,
     /// Number of leading layers that have a dense feed-forward part instead of experts.
     pub n_dense: usize,
     /// Width of the dense feed-forward part.
@@ -171,6 +173,17 @@ impl ModelConfig {
     #[must_use]
     pub fn default_context(&self) -> usize {
         self.n_ctx.min(4096)
+    }
+
+    /// Whether the model has an MTP block whose tensors are known here.
+    #[must_use]
+    pub fn has_mtp(&self) -> bool {
+        self.n_mtp > 0 && self.arch.tensors.iter().any(|row| row.when == When::Mtp)
+    }
+
+    /// The blocks that are read: the layers, and the MTP block where it counts.
+    pub(crate) fn n_blocks(&self) -> usize {
+        self.n_layers + usize::from(self.reads_mtp)
     }
 
     /// Whether a layer has experts.
@@ -254,7 +267,7 @@ impl ModelConfig {
         within("vocab", self.vocab, 1, MAX_DIM)?;
         within("hidden", self.hidden, 1, MAX_DIM)?;
         within("layers", self.n_layers, 1, MAX_LAYERS)?;
-        within("MTP blocks", self.n_mtp, 0, MAX_LAYERS)?;
+        within("MTP blocks", self.n_mtp, usize::from(self.reads_mtp), MAX_LAYERS)?;
         within("dense layers", self.n_dense, 0, self.n_layers)?;
         if self.n_dense > 0 {
             within("dense feed-forward width", self.dense_ff, 1, MAX_DIM)?;

@@ -153,4 +153,12 @@ pub(super) const TENSORS: &[Row] = &[
         &[Hidden, SharedFf],
     )
     .when(When::SharedExpert),
+    Row::layer("nextn.eh_proj.weight", "eh_proj.weight", Class::MtpProjection, &[Hidden, TwoHidden]).when(When::Mtp),
+    Row::layer("nextn.enorm.weight", "enorm.weight", Class::Norm, &[Hidden]).when(When::Mtp),
+    Row::layer("nextn.hnorm.weight", "hnorm.weight", Class::Norm, &[Hidden]).when(When::Mtp),
+    Row::layer("nextn.embed_tokens.weight", "embed_tokens.weight", Class::Embedding, &[Vocab, Hidden])
+        .when(When::MtpOwn),
+    Row::layer("nextn.shared_head_norm.weight", "shared_head.norm.weight", Class::Norm, &[Hidden]).when(When::MtpOwn),
+    Row::layer("nextn.shared_head_head.weight", "shared_head.head.weight", Class::Head, &[Vocab, Hidden])
+        .when(When::MtpOwn),
 ];

@@ -32,6 +32,8 @@ pub(crate) enum Dim {
     Vocab,
     /// Width of the residual stream.
     Hidden,
+    /// An embedding and a hidden state, one behind the other.
+    TwoHidden,
     /// Width of a dense feed-forward part.
     DenseFf,
     /// Routed experts of a layer.
@@ -85,6 +87,10 @@ pub(crate) enum When {
     QueryKeyNorms,
     /// Models with biases of the query, key and value projections.
     AttentionBiases,
+    /// The MTP block.
+    Mtp,
+    /// MTP blocks that do not use the model's own part.
+    MtpOwn,
 }
 
 /// One tensor of an architecture.

@@ -39,7 +39,7 @@ impl ModelTensor {
 #[must_use]
 pub fn model_tensors(config: &ModelConfig) -> Vec<ModelTensor> {
     let mut tensors = global_tensors(config);
-    tensors.extend((0..config.n_layers).flat_map(|layer| layer_tensors(config, layer)));
+    tensors.extend((0..config.n_blocks()).flat_map(|layer| layer_tensors(config, layer)));
     tensors
 }
 
@@ -98,6 +98,9 @@ fn presence(config: &ModelConfig, when: When, layer: usize) -> Presence {
         When::CompressedQueries | When::DirectQueries | When::QueryKeyNorms | When::AttentionBiases => {
             config.attention.presence(when)
         }
+        When::Mtp => Presence::known(layer >= config.n_layers),
+        When::MtpOwn if layer >= config.n_layers => Presence::Detect,
+        When::MtpOwn => Presence::Absent,
     }
 }
 
@@ -107,6 +110,7 @@ fn number(config: &ModelConfig, dim: Dim) -> usize {
     match dim {
         Dim::Vocab => config.vocab,
         Dim::Hidden => config.hidden,
+        Dim::TwoHidden => 2 * config.hidden,
         Dim::DenseFf => config.dense_ff,
         Dim::Experts => moe.map_or(0, |moe| moe.router.n_experts),
         Dim::ExpertFf => moe.map_or(0, |moe| moe.expert_ff),
@@ -119,5 +123,5 @@ fn number(config: &ModelConfig, dim: Dim) -> usize {
 #[must_use]
 pub fn mapper(config: &ModelConfig) -> TensorNameMapper {
     let names = config.arch.tensors.iter().map(|row| &row.names);
-    TensorNameMapper::new(names, config.attention.split_dims(config.n_heads), config.n_layers)
+    TensorNameMapper::new(names, config.attention.split_dims(config.n_heads), config.n_blocks())
 }

@@ -7,6 +7,7 @@ use mla_attention::{CacheLayout, CompressedMlaCache};
 
 use crate::adapters::set::AdapterSet;
 use crate::forward::model::CraftsmanModel;
+use crate::models::config::ModelConfig;
 
 /// The bytes that are hashed first. The number is that of the layout of blocks in `mla_attention`.
 const DOMAIN: &str = "craftsman prompt cache 2";
@@ -69,7 +70,9 @@ impl PromptKey {
         adapters: Option<&AdapterSet>,
     ) -> PromptKey {
         // The configuration counts although the identity covers the file: options change parts of it.
-        let (config, products) = (model.config(), model.products());
+        // The MTP block changes no position of the layers.
+        let config = ModelConfig { reads_mtp: false, ..model.config().clone() };
+        let products = model.products();
         let mut text = format!("{DOMAIN} {}\n{config:?}\n{products:?}\n", env!("CARGO_PKG_VERSION"));
         let shapes = layout.shapes().try_for_each(|shape| writeln!(text, "{shape} {}", layout.cache_type()));
         shapes.expect("writing to a string succeeds");

@@ -17,6 +17,7 @@
 //! same sampler, with the same random number, from logits with the same bits.
 
 pub(crate) mod drafter;
+pub(crate) mod mtp;
 pub(crate) mod ngram;
 pub(crate) mod policy;
 pub(crate) mod speculation;

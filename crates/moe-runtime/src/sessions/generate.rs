@@ -245,7 +245,11 @@ impl Session {
             }
             let first = self.len();
             let logits = match rows.is_empty() {
-                true => self.step_unless(prompt, &options.interrupt, taps)?,
+                true => self.read_unless(prompt, &options.interrupt, taps, &mut |first, hidden| {
+                    if let Some(drafts) = &mut drafts {
+                        drafts.observe(first, hidden);
+                    }
+                })?,
                 false => self.verify_unless(&rows, &options.interrupt, taps)?,
             };
             let Some(logits) = logits else { break StopReason::Interrupt };
@@ -267,6 +271,7 @@ impl Session {
                 steps += 1;
                 if let Some(drafts) = &mut drafts {
                     drafts.count(confirmed - 1, 0);
+                    drafts.observe(first, self.last_hidden(confirmed));
                 }
             }
             if let Some(reason) = over? {

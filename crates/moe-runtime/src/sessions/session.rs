@@ -142,8 +142,27 @@ impl Session {
         interrupt: &Interrupt,
         taps: &mut T,
     ) -> Result<Option<&[f32]>> {
-        let is_whole = self.run(tokens, (Logits::Last, interrupt), taps, |_, _, _| Ok(()))?;
+        self.read_unless(tokens, interrupt, taps, &mut |_, _| {})
+    }
+
+    /// As [`Session::step_unless`]; `on_hidden` gets the first position and the final hidden states `[n, hidden]` of each chunk.
+    pub(crate) fn read_unless<T: Taps>(
+        &mut self,
+        tokens: &[u32],
+        interrupt: &Interrupt,
+        taps: &mut T,
+        on_hidden: &mut dyn FnMut(usize, &[f32]),
+    ) -> Result<Option<&[f32]>> {
+        let is_whole = self.run(tokens, (Logits::Last, interrupt), taps, |step, first, _| {
+            on_hidden(first, step.hidden(0));
+            Ok(())
+        })?;
         Ok(is_whole.then(|| self.step.logits(0)))
+    }
+
+    /// The final hidden states `[rows, hidden]` of the first `rows` rows of the last chunk.
+    pub(crate) fn last_hidden(&self, rows: usize) -> &[f32] {
+        &self.step.hidden(0)[..rows * self.model().config().hidden]
     }
 
     /// The logits `[vocab]` of the last [`Session::step`].

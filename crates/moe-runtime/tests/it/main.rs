@@ -20,6 +20,7 @@ mod injection;
 mod kernels;
 mod loading;
 mod memory_source;
+mod mtp;
 mod naive_mla;
 mod negative;
 mod output;

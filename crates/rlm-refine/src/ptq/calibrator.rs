@@ -135,9 +135,11 @@ impl<'a> Calibrator<'a> {
     }
 
     /// The bytes of tensor `index` of the plan, whose layer is made first if it is not at hand; `None` for a tensor outside
-    /// of the layers. `progress` gets the networks done and in all.
+    /// of the layers, and of the MTP block, which reads no layer's stream. `progress` gets the networks done and in all.
     pub(crate) fn tensor(&mut self, index: usize, progress: &mut dyn FnMut(u64, u64)) -> Result<Option<&[u8]>> {
-        let Some(layer) = layer_of(&self.setting.plan.tensors[index].name) else { return Ok(None) };
+        let n_layers = self.setting.files.config.n_layers;
+        let layer = layer_of(&self.setting.plan.tensors[index].name).filter(|&layer| layer < n_layers);
+        let Some(layer) = layer else { return Ok(None) };
         if self.made.as_ref().is_none_or(|made| made.report.layer != layer) {
             self.make(layer, progress)?;
         }

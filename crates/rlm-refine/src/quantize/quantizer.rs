@@ -323,6 +323,9 @@ impl<'a> Quantizer<'a> {
         if let Some(options) = self.options.method.gptq() {
             manifest["gptq"] = options.describe();
         }
+        if self.files.config.reads_mtp {
+            manifest["mtp"] = json!(true);
+        }
         if let Some((table, calibration)) = &self.search {
             manifest["precision"] = json!({ "table": table, "calibration_blake3": calibration.blake3 });
         }

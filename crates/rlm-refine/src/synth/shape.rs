@@ -55,7 +55,8 @@ impl Shape {
         if let Some(n_layers) = n_layers {
             keep_layers(&mut json, n_layers).map_err(|e| unusable(e.to_string()))?;
         }
-        let config = ModelConfig::from_hf(&json).map_err(|e| unusable(e.to_string()))?;
+        let mut config = ModelConfig::from_hf(&json).map_err(|e| unusable(e.to_string()))?;
+        config.reads_mtp = config.has_mtp();
         Ok(Self { json, config, name })
     }
 }

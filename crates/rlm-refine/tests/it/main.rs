@@ -12,6 +12,7 @@ mod export;
 mod fp8;
 mod from_gguf;
 mod golden_tokens;
+mod mtp;
 mod precision;
 mod prompts;
 mod refine;

@@ -168,7 +168,12 @@ impl Held {
             // A form repeats itself where it has to, as a list of numbers does.
             loops: if order.rules.form.is_some() { LoopConfig { max_period: 0, ..order.loops } } else { order.loops },
             prompt_logits: order.prompt_logprobs,
-            drafts: engine.drafts.as_ref().map(Drafts::ngram),
+            drafts: engine
+                .drafts
+                .as_ref()
+                .map(Drafts::speculation)
+                .transpose()
+                .map_err(|error| Failure::from(&error))?,
         };
         Ok(Job {
             prompt: order.prompt.tokens,

@@ -58,6 +58,7 @@ pub(crate) fn model(
         hidden,
         n_layers,
         n_mtp: keys.mtp_blocks()?,
+        reads_mtp: false,
         n_dense,
         dense_ff,
         n_heads,

@@ -11,7 +11,7 @@ use crate::models::limits::bad;
 use crate::models::table::Presence;
 
 impl ModelConfig {
-    /// The `general.architecture` key and the keys of the architecture for this model, without MTP blocks.
+    /// The `general.architecture` key and the keys of the architecture for the blocks of this model that are read.
     ///
     /// ```
     /// let text = std::fs::read_to_string(fixtures::path("goldens/glm-tiny/config.json"))?;
@@ -59,7 +59,8 @@ impl ModelConfig {
         if config.arch.gguf_name == read_back.arch.gguf_name {
             config.arch = read_back.arch;
         }
-        (config.n_mtp, config.trained_act) = (0, read_back.trained_act);
+        (config.n_mtp, config.reads_mtp) = (usize::from(config.reads_mtp), false);
+        config.trained_act = read_back.trained_act;
         config.guesses.clone_from(&read_back.guesses);
         config.head = Presence::Detect;
         config.attention = config.attention.as_read_from_gguf();
@@ -89,7 +90,10 @@ impl Writer {
     }
 
     fn dimensions(&mut self, config: &ModelConfig) -> Result<()> {
-        self.count("block_count", config.n_layers)?;
+        self.count("block_count", config.n_blocks())?;
+        if config.reads_mtp {
+            self.count("nextn_predict_layers", 1)?;
+        }
         self.count("context_length", config.n_ctx)?;
         self.count("embedding_length", config.hidden)?;
         if config.n_dense > 0 {

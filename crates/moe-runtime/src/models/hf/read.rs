@@ -49,6 +49,7 @@ pub(crate) fn model(
         hidden,
         n_layers,
         n_mtp: keys.optional_count("num_nextn_predict_layers")?.unwrap_or(0),
+        reads_mtp: false,
         n_dense,
         dense_ff: if n_dense > 0 { keys.count("intermediate_size")? } else { 0 },
         n_heads,

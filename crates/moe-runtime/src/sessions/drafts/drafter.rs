@@ -31,4 +31,14 @@ pub trait Drafter: Debug + Send {
     /// Adds to `draft`, which is empty, at most `most` tokens that may follow `sequence`: the prompt, and the answer with
     /// its newest token. Since [`Drafter::begin`], the sequence only grows.
     fn draft(&mut self, sequence: &[u32], most: usize, draft: &mut Vec<u32>) -> Confidence;
+
+    /// Takes the model's final hidden states `[n, hidden]` of the positions of `sequence` from `first` on. They come in order
+    /// and once, for the positions that are computed behind [`Drafter::begin`]; a drafter of tokens has no use for them.
+    #[expect(unused_variables, reason = "the default does nothing; the names document the arguments")]
+    fn observe(&mut self, sequence: &[u32], first: usize, hidden: &[f32]) {}
+
+    /// The time that a drafted token takes, in steps of one row of the model.
+    fn cost(&self) -> f64 {
+        0.0
+    }
 }

@@ -4,7 +4,8 @@
 //! is read, so equal sequences get equal drafts.
 //!
 //! A draft of `k` tokens, each accepted with the probability `a` once those before it are, gives `1 + a + ... + a^k` tokens in
-//! a step of `k + 1` rows. The policy takes the `k` with the most tokens per cost, and none where no `k` beats a step of one
+//! a step of `k + 1` rows. A drafter that computes takes time for each token too ([`Drafter::cost`](super::drafter::Drafter::cost)),
+//! whether the token is verified or not. The policy takes the `k` with the most tokens per cost, and none where no `k` beats a step of one
 //! row. `a` is counted for each [`Confidence`] apart.
 //!
 //! **Invariant:** over any [`WINDOW`] tokens of an answer, drafts cost at most [`MAX_LOSS`] steps of one row more than they
@@ -50,6 +51,8 @@ impl Counts {
 #[derive(Clone, Debug)]
 pub(crate) struct DraftPolicy {
     costs: StepCosts,
+    /// The time that the drafter takes for a token, in steps of one row.
+    token_cost: f64,
     counts: [Counts; Confidence::MAX + 1],
     /// The steps of one row that wrong drafts may still cost.
     account: f64,
@@ -58,18 +61,24 @@ pub(crate) struct DraftPolicy {
 }
 
 impl DraftPolicy {
-    pub(crate) fn new(costs: StepCosts) -> DraftPolicy {
-        DraftPolicy { costs, counts: Default::default(), account: MAX_LOSS / 2.0, without: 0 }
+    /// A policy for a drafter that takes `token_cost` steps of one row for each token that it drafts.
+    pub(crate) fn new(costs: StepCosts, token_cost: f64) -> DraftPolicy {
+        DraftPolicy { costs, token_cost, counts: Default::default(), account: MAX_LOSS / 2.0, without: 0 }
     }
 
     /// The longest draft that any confidence allows, at most `most` tokens, in a step with `beside` rows of other sequences.
     pub(crate) fn longest(&self, most: usize, beside: usize) -> usize {
-        let levels = (0..=Confidence::MAX).map(|level| self.length(Confidence::new(level), most, beside));
-        levels.max().unwrap_or(0)
+        let length = |level| self.best_length(Confidence::new(level), most, beside, self.token_cost);
+        (0..=Confidence::MAX).map(length).max().unwrap_or(0)
     }
 
-    /// Tokens of the next draft, at most `most`, in a step that has `beside` rows of other sequences.
+    /// Tokens of the next draft, at most `most`, in a step that has `beside` rows of other sequences. The `most` tokens are
+    /// drafted already, so their time counts no more.
     pub(crate) fn length(&self, confidence: Confidence, most: usize, beside: usize) -> usize {
+        self.best_length(confidence, most, beside, 0.0)
+    }
+
+    fn best_length(&self, confidence: Confidence, most: usize, beside: usize, token_cost: f64) -> usize {
         let level = confidence.level();
         let share = self.counts[level].share(PRIOR_SHARE[level]);
         let others = beside as f64;
@@ -79,7 +88,7 @@ impl DraftPolicy {
         for length in 1..=most {
             probability *= share;
             tokens += probability;
-            let cost = self.costs.of(beside + 1 + length);
+            let cost = self.costs.of(beside + 1 + length) + token_cost * length as f64;
             // The loss is counted in steps of one row, also where the step has other rows.
             if cost - plain > self.account {
                 break;
@@ -90,6 +99,11 @@ impl DraftPolicy {
             }
         }
         best
+    }
+
+    /// Pays for `made` tokens of the drafter, whether they are verified or not.
+    pub(crate) fn pay(&mut self, made: usize) {
+        self.account -= self.token_cost * made as f64;
     }
 
     /// Counts a step that had a draft of `drafted` tokens, of which the first `accepted` became part of the answer, or none.
@@ -131,16 +145,23 @@ mod tests {
     /// Answers `tokens` tokens with drafts whose tokens are accepted with the probability `share`, and returns the steps
     /// of one row that the answer cost, the length of the last draft and the largest loss over a window.
     fn run(share: f64, tokens: usize, most: usize) -> (f64, usize, f64) {
-        let (mut policy, mut rng) = (DraftPolicy::new(costs()), SplitMix64::new(7));
+        run_with(0.0, share, tokens, most)
+    }
+
+    /// As [`run`], with a drafter that takes `token_cost` steps for each token of the longest draft that is allowed.
+    fn run_with(token_cost: f64, share: f64, tokens: usize, most: usize) -> (f64, usize, f64) {
+        let (mut policy, mut rng) = (DraftPolicy::new(costs(), token_cost), SplitMix64::new(7));
         let confidence = Confidence::new(1);
         let (mut cost, mut done, mut last) = (0.0, 0, 0);
         // The loss at each token so far.
         let mut losses = vec![0.0];
         while done < tokens {
-            let drafted = policy.length(confidence, most, 0);
+            let made = policy.longest(most, 0);
+            policy.pay(made);
+            let drafted = policy.length(confidence, made, 0);
             let accepted = (0..drafted).take_while(|_| rng.next_f64() < share).count();
             policy.count(confidence, (drafted, accepted), 0);
-            cost += costs().of(1 + drafted);
+            cost += costs().of(1 + drafted) + token_cost * made as f64;
             done += accepted + 1;
             last = drafted;
             losses.resize(done + 1, cost - done as f64);
@@ -173,8 +194,21 @@ mod tests {
     }
 
     #[test]
+    fn the_time_of_a_drafter_counts_for_tokens_that_are_not_verified_too() {
+        for (token_cost, share) in [(0.2, 0.0), (0.2, 0.3), (0.2, 0.6), (1.0, 0.5)] {
+            let (cost, _, worst) = run_with(token_cost, share, 2000, 15);
+            assert!(worst <= MAX_LOSS + 1e-9, "{token_cost}, {share}: a loss of {worst} over {WINDOW} tokens");
+            assert!(cost < 2000.0 * (1.0 + MAX_LOSS / WINDOW as f64));
+        }
+        let (free, ..) = run(0.85, 2000, 15);
+        let (paid, last, _) = run_with(0.15, 0.85, 2000, 15);
+        assert!(last > 0 && free < paid && paid < 2000.0 * 0.9, "{free}, {paid}");
+        assert_eq!(DraftPolicy::new(costs(), 2.0).longest(15, 0), 0, "a dear drafter is never asked");
+    }
+
+    #[test]
     fn drafts_are_tried_again_behind_a_bad_part() {
-        let mut policy = DraftPolicy::new(costs());
+        let mut policy = DraftPolicy::new(costs(), 0.0);
         let confidence = Confidence::new(1);
         while policy.length(confidence, 8, 0) > 0 {
             policy.count(confidence, (1, 0), 0);
@@ -187,7 +221,7 @@ mod tests {
 
     #[test]
     fn other_sequences_make_drafts_dearer() {
-        let policy = DraftPolicy::new(costs());
+        let policy = DraftPolicy::new(costs(), 0.0);
         let confidence = Confidence::new(3);
         let lengths = [0, 3, 15].map(|beside| policy.length(confidence, 8, beside));
         assert!(lengths[0] > lengths[1] && lengths[1] >= lengths[2], "{lengths:?}");

@@ -52,8 +52,8 @@ impl Speculation {
     #[must_use]
     pub fn new(drafter: Box<dyn Drafter>, costs: StepCosts, vocab: usize) -> Speculation {
         Speculation {
+            policy: DraftPolicy::new(costs, drafter.cost()),
             drafter,
-            policy: DraftPolicy::new(costs),
             vocab,
             sequence: Vec::new(),
             draft: Vec::new(),
@@ -76,12 +76,18 @@ impl Speculation {
         self.sequence.push(token);
     }
 
+    /// Takes the final hidden states `[n, hidden]` of the positions from `first` on, whose tokens are part of the sequence.
+    pub(crate) fn observe(&mut self, first: usize, hidden: &[f32]) {
+        self.drafter.observe(&self.sequence, first, hidden);
+    }
+
     /// The tokens that may follow the answer, at most `most`, for a step that has `beside` rows of other sequences.
     pub(crate) fn draft(&mut self, most: usize, beside: usize) -> &[u32] {
         self.draft.clear();
         let most = self.policy.longest(most.min(Self::MAX_DRAFT), beside);
         if most > 0 {
             self.confidence = self.drafter.draft(&self.sequence, most, &mut self.draft);
+            self.policy.pay(self.draft.len());
         }
         let known = self.draft.iter().take_while(|&&token| (token as usize) < self.vocab).count();
         let length = self.policy.length(self.confidence, known.min(most), beside);

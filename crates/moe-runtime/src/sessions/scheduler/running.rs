@@ -86,6 +86,7 @@ impl Running {
         hidden: &[f32],
         vocab: usize,
     ) -> Option<StopReason> {
+        self.observe(first, hidden);
         if !self.sum.is_empty() {
             for row in hidden.chunks_exact(self.sum.len()) {
                 self.sum.iter_mut().zip(row).for_each(|(sum, &x)| *sum += f64::from(x));
@@ -100,6 +101,15 @@ impl Running {
             }
         }
         self.tell(JobEvent::Prompt { done: first + n })
+    }
+
+    /// Hands the final hidden states `[n, hidden]` of the positions from `first` on to the source of drafts.
+    pub(super) fn observe(&mut self, first: usize, hidden: &[f32]) {
+        if let Work::Answer(options) = &mut self.job.work
+            && let Some(drafts) = &mut options.drafts
+        {
+            drafts.observe(first, hidden);
+        }
     }
 
     /// Adds a draft of at most `room` tokens to the last token of the answer, for a step that has `beside` other rows; the
