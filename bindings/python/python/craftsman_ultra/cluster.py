@@ -1,0 +1,301 @@
+"""Jobs of the command `bitnet` on several machines, over Ray Core.
+
+A job is a command that takes ``--shard``: ``batch``, ``eval-gates``, ``eval fidelity``, ``verify``, ``quantize`` without
+calibration. It is cut into many shards, and each free worker takes the next one, so that fast machines do more of them::
+
+    from craftsman_ultra.cluster import Job, run
+
+    job = Job(["batch", "-m", "/models/student.gguf", "-i", "/data/prompts.jsonl"], out="/data/answers.jsonl", shards=60)
+    report = run(job, workers=8, per_worker={"num_cpus": 4}, address="auto")
+
+Every worker runs the program on files that its own machine has at these paths; only parts travel. A part that exists is not
+made again, so the same call resumes a job whose driver was killed. This module needs Ray (``pip install ray``) and no other
+part of the package; as a program it is ``python cluster.py --help``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+MAX_FAILURES = 3
+"""A shard whose command fails this often is recorded as failed, and the others go on."""
+MAX_LOSSES = 10
+"""A shard is recorded as failed when this many workers died with it."""
+OBJECT_STORE_BYTES = 80 << 20
+"""Memory for objects of a Ray that is started here: parts are small."""
+
+
+class ClusterError(Exception):
+    """A job that cannot go on, as one sentence."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A command of `bitnet`, cut into shards."""
+
+    command: Sequence[str]
+    """The arguments of `bitnet`, without ``--shard``, ``--part`` and those that name the output; paths are absolute."""
+    out: str | os.PathLike[str]
+    """The output of `bitnet merge`."""
+    shards: int
+    """How many shards there are; some per worker, so that the last ones end together."""
+    bitnet: str = "bitnet"
+    """The program, on every machine."""
+
+    @property
+    def folder(self) -> Path:
+        """Where the parts are kept until all of them are there."""
+        return Path(f"{os.fspath(self.out)}.parts")
+
+
+@dataclass
+class Report:
+    """What a run did."""
+
+    made: int = 0
+    """Shards whose part was made by this run."""
+    found: int = 0
+    """Shards whose part was there before."""
+    redone: int = 0
+    """Shards that were begun again, because a worker died or the command failed."""
+    failed: dict[int, str] = field(default_factory=dict)
+    """Shards that were given up, with the last sentence of the command."""
+    seconds: float = 0.0
+    busy_s: float = 0.0
+    """Seconds of all workers inside the command."""
+    hosts: dict[str, int] = field(default_factory=dict)
+    """Parts that each host made."""
+
+
+def run(
+    job: Job,
+    workers: int,
+    per_worker: Mapping[str, Any] | None = None,
+    *,
+    address: str | None = None,
+    on_progress: Callable[[int, int], object] | None = None,
+) -> Report:
+    """Make all parts of a job on the cluster, and join them into its output.
+
+    Args:
+        workers: How many shards run at the same time.
+        per_worker: What Ray holds for each of them, for example ``{"num_cpus": 4, "memory": 12 << 30}``.
+        address: The cluster, for example ``auto``; without it, and without a Ray in this process, one is started here.
+        on_progress: Gets the number of parts that are there, and that of all shards.
+
+    Raises ClusterError for parts that contradict each other, and for a merge that fails. A job with failed shards is not
+    joined; its report names them.
+    """
+    start = time.monotonic()
+    report = Report()
+    todo = [shard for shard in range(1, job.shards + 1) if not _part(job, shard).is_file()]
+    report.found = job.shards - len(todo)
+    job.folder.mkdir(parents=True, exist_ok=True)
+    if todo:
+        _Crew(job, workers, dict(per_worker or {"num_cpus": 1}), address).work(todo, report, on_progress)
+    if not report.failed:
+        _merge(job)
+    report.seconds = time.monotonic() - start
+    return report
+
+
+class Worker:
+    """Runs shards, one at a time, on the machine where Ray has put it."""
+
+    def __init__(self, program: str, command: list[str]) -> None:
+        self._program = program
+        self._command = command
+
+    def ready(self) -> bool:
+        """Whether this worker is alive."""
+        return True
+
+    def make(self, shard: int, shards: int) -> tuple[str, float, bytes]:
+        """The host, the seconds and the part of a shard. Raises RuntimeError with the last line of a command that fails."""
+        start = time.monotonic()
+        with tempfile.TemporaryDirectory() as folder:
+            part = Path(folder) / "shard.part"
+            command = [self._program, *self._command, "--shard", f"{shard}/{shards}", "--part", str(part)]
+            done = subprocess.run(
+                command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, preexec_fn=_die_with_parent
+            )
+            # Lines of a batch that cannot be answered are in its part, and the command ends with 1.
+            if not part.is_file():
+                lines = done.stderr.decode(errors="replace").strip().splitlines()
+                raise RuntimeError(lines[-1] if lines else f"{self._program} ended with {done.returncode}")
+            return socket.gethostname(), time.monotonic() - start, part.read_bytes()
+
+
+def _die_with_parent() -> None:
+    """End the command when its worker is killed, so that nothing computes for nobody."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
+class _Crew:
+    """Workers, and the shards that they have."""
+
+    def __init__(self, job: Job, workers: int, per_worker: dict[str, Any], address: str | None) -> None:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        self._ray: Any = importlib.import_module("ray")
+        if not self._ray.is_initialized():
+            here: dict[str, Any] = {} if address else {"object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
+            self._ray.init(address=address, log_to_driver=False, **here)
+        self._job = job
+        # A lost shard is given out again here, to any worker, rather than waiting for the same one.
+        actor = self._ray.remote(Worker).options(max_restarts=-1, max_task_retries=0, **per_worker)
+        command = [os.fspath(argument) for argument in job.command]
+        crew = [actor.remote(job.bitnet, command) for _ in range(workers)]
+        self._starting = {worker.ready.remote(): worker for worker in crew}
+        self._working: dict[Any, tuple[Any, int]] = {}
+
+    def work(self, todo: list[int], report: Report, on_progress: Callable[[int, int], object] | None) -> None:
+        """Make the parts of all shards in `todo`."""
+        failures = {shard: 0 for shard in todo}
+        losses = {shard: 0 for shard in todo}
+        idle: list[Any] = []
+        left = todo[::-1]
+        shards = self._job.shards
+        while left or self._working:
+            while left and idle:
+                worker, shard = idle.pop(), left.pop()
+                self._working[worker.make.remote(shard, shards)] = (worker, shard)
+            known = [*self._starting, *self._working]
+            done, _ = self._ray.wait(known, num_returns=1, timeout=1.0)
+            for ref in done:
+                if (worker := self._starting.pop(ref, None)) is not None:
+                    if self._is_alive(ref):
+                        idle.append(worker)
+                    else:
+                        self._starting[worker.ready.remote()] = worker
+                    continue
+                worker, shard = self._working.pop(ref)
+                try:
+                    host, seconds, part = self._ray.get(ref)
+                except self._ray.exceptions.RayTaskError as error:
+                    idle.append(worker)
+                    failures[shard] += 1
+                    again = failures[shard] < MAX_FAILURES
+                    reason = str(error.cause)
+                except self._ray.exceptions.RayError as error:
+                    # The worker is used again when Ray has started it elsewhere.
+                    self._starting[worker.ready.remote()] = worker
+                    losses[shard] += 1
+                    again = losses[shard] < MAX_LOSSES
+                    reason = f"{losses[shard]} workers died with it: {error}".splitlines()[0]
+                else:
+                    idle.append(worker)
+                    _keep(self._job, shard, part, host)
+                    report.made += 1
+                    report.busy_s += seconds
+                    report.hosts[host] = report.hosts.get(host, 0) + 1
+                    if on_progress is not None:
+                        on_progress(report.found + report.made, shards)
+                    continue
+                if again:
+                    report.redone += 1
+                    left.append(shard)
+                else:
+                    report.failed[shard] = reason
+
+    def _is_alive(self, ref: Any) -> bool:
+        try:
+            return bool(self._ray.get(ref))
+        except self._ray.exceptions.RayError:
+            return False
+
+
+def _part(job: Job, shard: int) -> Path:
+    return job.folder / f"{shard}-of-{job.shards}.part"
+
+
+def _keep(job: Job, shard: int, part: bytes, host: str) -> None:
+    """Put a part in place. A second copy must be equal, and all parts must be of one job."""
+    path = _part(job, shard)
+    made_by = job.folder / "hosts.json"
+    hosts: dict[str, str] = json.loads(made_by.read_text()) if made_by.is_file() else {}
+    if path.is_file():
+        if path.read_bytes() != part:
+            raise ClusterError(
+                f"{path}, which {hosts.get(str(shard), 'another host')} made, and the same shard from {host} differ: "
+                "one of them computed wrongly; remove the file, and take the host whose results change out of the cluster"
+            )
+        return
+    manifest = _manifest(part)
+    for other, other_host in hosts.items():
+        if (first := _part(job, int(other))).is_file():
+            if _manifest(first.read_bytes()) != manifest:
+                raise ClusterError(
+                    f"shard {shard} from {host} is of another job than {first}, which {other_host} made: give all hosts the "
+                    f"same model and inputs, or remove {job.folder}"
+                )
+            break
+    _write(path, part)
+    _write(made_by, json.dumps({**hosts, str(shard): host}).encode())
+
+
+def _manifest(part: bytes) -> Any:
+    return json.loads(part.split(b"\n", 1)[0])["manifest"]
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file that is there as a whole or not at all, whatever is killed."""
+    beside = path.with_name(f"{path.name}.{os.getpid()}.new")
+    with beside.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+
+
+def _merge(job: Job) -> None:
+    parts = [str(_part(job, shard)) for shard in range(1, job.shards + 1)]
+    done = subprocess.run([job.bitnet, "merge", os.fspath(job.out), *parts], stdin=subprocess.DEVNULL, capture_output=True)
+    if done.returncode != 0 and not Path(job.out).exists():
+        raise ClusterError(done.stderr.decode(errors="replace").strip() or f"bitnet merge ended with {done.returncode}")
+
+
+def main() -> int:
+    """The command line: exit code 1 when a shard failed."""
+    parser = argparse.ArgumentParser(description="A job of bitnet on a Ray cluster; the command follows behind --.")
+    parser.add_argument("--workers", type=int, required=True)
+    parser.add_argument("--shards", type=int, required=True)
+    parser.add_argument("--out", required=True)
+    parser.add_argument("--num-cpus", type=float, default=1.0, help="cores that each worker holds")
+    parser.add_argument("--bitnet", default="bitnet")
+    parser.add_argument("--address", help="the cluster, for example auto; without it Ray is started here")
+    parser.add_argument("command", nargs="+", help="for example: batch -m STUDENT -i PROMPTS")
+    options = parser.parse_args()
+    job = Job(options.command, options.out, options.shards, options.bitnet)
+
+    def show(done: int, shards: int) -> None:
+        print(f"{done}/{shards}", file=sys.stderr, flush=True)
+
+    try:
+        report = run(job, options.workers, {"num_cpus": options.num_cpus}, address=options.address, on_progress=show)
+    except ClusterError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(json.dumps(vars(report)))
+    for shard, reason in report.failed.items():
+        print(f"error: shard {shard}/{job.shards} was given up: {reason}", file=sys.stderr)
+    return 1 if report.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
