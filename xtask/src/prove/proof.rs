@@ -18,8 +18,8 @@ pub(super) struct Options {
     /// goldens: a folder of reference checkpoints instead of `fixtures/goldens`.
     #[arg(long)]
     pub(super) dir: Option<PathBuf>,
-    /// interop, ternary-forward, speed, real: a Python with the packages of `fixtures/interop/requirements.txt`; bindings, templates:
-    /// one that makes virtual environments; embed: one with onnx, onnxruntime, safetensors and tokenizers, to compare speeds.
+    /// interop, ternary-forward, speed, real: a Python with the packages of `fixtures/interop/requirements.txt`; bindings, cluster,
+    /// templates: one that makes virtual environments; embed: one with onnx, onnxruntime, safetensors and tokenizers, to compare speeds.
     #[arg(long, default_value = "python3")]
     pub(super) python: PathBuf,
     /// quantize: layers of the full-width checkpoint, 4 in the target.
