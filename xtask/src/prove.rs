@@ -83,7 +83,7 @@ enum Name {
     Memory,
     /// The mini teacher's experts at IQ2_XXS, IQ1_M and Q2_K by llama.cpp beside ternary ones, by one measure.
     Rivals,
-    /// The vectors of all-MiniLM-L6-v2 in the folder DIR against transformers, in F32 and Q8_0; its speed beside ONNX Runtime.
+    /// The vectors of all-MiniLM-L6-v2 in the folder DIR against transformers, in F32, Q8_0 and with INT8 activations; its speed beside ONNX Runtime.
     Embed,
     /// SmolLM2-135M, fetched through pip: chat, ids and logits against others, perplexity, speed, ternary students.
     Real,

@@ -38,7 +38,8 @@ impl NativeEmbedder {
             None => None,
             Some("f32") => Some(Precision::F32),
             Some("q8_0") => Some(Precision::Q8_0),
-            Some(other) => return Err(unknown("precision", other, "f32 or q8_0")),
+            Some("q8_0-a8") => Some(Precision::Q8_0A8),
+            Some(other) => return Err(unknown("precision", other, "f32, q8_0 or q8_0-a8")),
         };
         let encoder: Encoder = if model == Path::new("hash") {
             if precision.is_some() {

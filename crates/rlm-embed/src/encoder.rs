@@ -4,6 +4,7 @@
 //! base.rs            the trait that the store, the recursion and the benchmark use
 //! bert.rs            BertEncoder: the forward pass
 //!   config.rs        the facts of its config.json      weights.rs   its tensors      wordpiece.rs   its tokens
+//!   projection.rs    the matrices that read one input, and its rounding to INT8
 //! hash.rs            hashed words, the baseline        language_model.rs   mean hidden states of a decoder
 //! vectors.rs         arithmetic on unit vectors
 //! ```
@@ -14,6 +15,7 @@ mod config;
 mod error;
 mod hash;
 mod language_model;
+mod projection;
 mod vectors;
 mod weights;
 mod wordpiece;

@@ -31,7 +31,7 @@ pub(super) fn prove(proof: &mut Proof<'_>, binary: impl Fn() -> Outcome<PathBuf>
     let golden = Tensors::read(&repo::root().join("fixtures/goldens/minilm.safetensors"))?;
     let golden = golden.find("vectors")?;
     let dims = golden.shape[1];
-    for (precision, least) in [("f32", 0.999_99), ("q8_0", 0.999)] {
+    for (precision, least) in [("f32", 0.999_99), ("q8_0", 0.999), ("q8_0-a8", 0.999)] {
         let vectors = embed(proof, &binary, &model, precision)?;
         let lowest = lowest_cosine(&vectors, &golden.values, dims);
         let is_whole = vectors.len() == golden.values.len();
@@ -70,18 +70,20 @@ fn speed(proof: &mut Proof<'_>, binary: &Path, model: &Path) -> Outcome {
         std::fs::write(claims.join(format!("{split}.jsonl")), CLAIM)?;
     }
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let (mut ours, mut rounded, mut theirs) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut ours, mut rounded, mut int8, mut theirs) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         ours.push(latency(binary, model, &claims, "f32")?);
         rounded.push(latency(binary, model, &claims, "q8_0")?);
+        int8.push(latency(binary, model, &claims, "q8_0-a8")?);
         if has_rival {
             theirs.push(onnx_runtime(&python, model, threads)?);
         }
     }
-    let (ours, rounded) = (middle(ours), middle(rounded));
+    let (ours, rounded, int8) = (middle(ours), middle(rounded), middle(int8));
     let told = |ms: f64| format!("{ms:.1} ms, {:.0} tokens/s, {threads} threads", LATENCY_TOKENS / ms * 1e3);
     proof.figure("MiniLM f32, a text of 64 tokens", told(ours), "reported", true);
     proof.figure("MiniLM q8_0, a text of 64 tokens", told(rounded), "reported", true);
+    proof.figure("MiniLM q8_0-a8, a text of 64 tokens", told(int8), "reported", true);
     if has_rival {
         let theirs = middle(theirs);
         proof.figure("ONNX Runtime f32, a text of 64 tokens", told(theirs), "reported", true);

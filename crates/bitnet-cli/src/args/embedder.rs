@@ -32,6 +32,9 @@ pub(crate) enum PrecisionArg {
     /// 8 bits in blocks of 32
     #[value(name = "q8_0")]
     Q8_0,
+    /// The same, with activations of 8 bits
+    #[value(name = "q8_0-a8")]
+    Q8_0A8,
 }
 
 impl EmbedderArgs {
@@ -41,9 +44,20 @@ impl EmbedderArgs {
     /// A model that cannot be loaded.
     pub(crate) fn load(&self) -> Result<(Box<dyn BaseEmbedder>, Arc<Pool>)> {
         let pool = self.threads.pool()?;
-        let model =
-            self.model.as_deref().ok_or_else(|| UsageError::new("--model is missing: name an encoder, or `hash`"))?;
-        Ok((embedder(model, self.precision, "--precision", pool.clone())?, pool))
+        Ok((embedder(self.model()?, self.precision, "--precision", pool.clone())?, pool))
+    }
+
+    /// Loads the same embedder in another precision, which `option` states.
+    ///
+    /// # Errors
+    /// As [`EmbedderArgs::load`].
+    pub(crate) fn load_in(&self, precision: PrecisionArg, option: &str, pool: Arc<Pool>) -> Result<Box<dyn BaseEmbedder>> {
+        embedder(self.model()?, Some(precision), option, pool)
+    }
+
+    fn model(&self) -> Result<&str> {
+        let missing = || UsageError::new("--model is missing: name an encoder, or `hash`");
+        Ok(self.model.as_deref().ok_or_else(missing)?)
     }
 }
 
@@ -63,6 +77,7 @@ pub(crate) fn embedder(
     let precision = precision.map(|precision| match precision {
         PrecisionArg::F32 => Precision::F32,
         PrecisionArg::Q8_0 => Precision::Q8_0,
+        PrecisionArg::Q8_0A8 => Precision::Q8_0A8,
     });
     load::embedder(model, precision, pool)
 }

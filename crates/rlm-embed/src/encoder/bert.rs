@@ -12,20 +12,49 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use ternary_core::ActMode;
 use tl_kernels::math::{gelu_in_place, scale_in_place, softmax_in_place};
 use tl_kernels::rows::{Table, dots, weighted_sums};
-use tl_kernels::{ActivationBuffer, Pool, Product, forward_all};
+use tl_kernels::Pool;
 
 use super::base::BaseEmbedder;
 use super::config::BertConfig;
-use super::vectors::normalise;
+use super::projection::Inputs;
+use super::vectors::{add, normalise};
 use super::weights::{BertWeights, Layer, Norm, Precision};
 use super::wordpiece::WordPiece;
 use crate::error::Result;
 
 /// Tokens that are computed together; it bounds the memory of a call.
 const BATCH_TOKENS: usize = 1024;
+
+/// Texts of many kinds, over which the ranges of the inputs are taken: [CLS], [SEP] and single signs have the widest ones.
+const RANGE_TEXTS: [&str; 24] = [
+    "",
+    "?!",
+    "...",
+    "a",
+    "1",
+    "no",
+    "ok.",
+    "(x) -> y",
+    "Größe",
+    "日本語の文",
+    "😀",
+    "The cat sits outside.",
+    "How many carts may cross the bridge in one hour?",
+    "In 1987 the harbour was closed to ships longer than 120 metres.",
+    "The drug does not lower blood pressure in adults over 60.",
+    "fn add(a: i32, b: i32) -> i32 { a + b }",
+    "She bought two tickets, a map and a loaf of bread.",
+    "https://example.org/a/b?c=1#d",
+    "Returns the number of elements, or an error if the list is empty.",
+    "- one\n- two\n- three",
+    "Prices rose by 3.5 % while wages fell.",
+    "WARNING: THE DOOR IS LOCKED!!!",
+    "Café, naïve, coöperate, fiancée",
+    "A long sentence goes on, past one comma and the next, without haste, because its writer wanted to see how far a reader follows \
+     before the end, which is here, comes into sight.",
+];
 
 /// An encoder of the BERT family.
 ///
@@ -69,7 +98,23 @@ impl BertEncoder {
         let facts = format!("bert {precision:?} tokens {} heads {heads} eps {eps:08x} ", config.max_tokens);
         hash.update(facts.as_bytes()).update(text.as_bytes());
         let weights = BertWeights::read(dir, &config, precision, &mut hash)?;
-        Ok(BertEncoder { config, weights, tokens, pool, identity: *hash.finalize().as_bytes() })
+        let encoder = BertEncoder { config, weights, tokens, pool, identity: *hash.finalize().as_bytes() };
+        if precision == Precision::Q8_0A8 { encoder.rounded() } else { Ok(encoder) }
+    }
+
+    /// The same encoder with the inputs of its products rounded to INT8, by their ranges over [`RANGE_TEXTS`].
+    fn rounded(mut self) -> Result<BertEncoder> {
+        let texts: Vec<Vec<u32>> = RANGE_TEXTS.iter().map(|text| self.tokens.encode(text)).collect::<Result<_, _>>()?;
+        let mut inputs = Inputs { watched: Some(Vec::new()), ..Inputs::default() };
+        self.forward(&texts, &mut inputs, &mut Vec::new())?;
+        let ranges = inputs.watched.expect("it was put there above");
+        self.weights = self.weights.rounded(&ranges)?;
+        let mut hash = blake3::Hasher::new();
+        for text in RANGE_TEXTS {
+            hash.update(text.as_bytes()).update(&[0xff]);
+        }
+        self.identity = *hash.update(&self.identity).finalize().as_bytes();
+        Ok(self)
     }
 
     /// Whether `dir` is the folder of a BERT checkpoint, by its `config.json`.
@@ -93,7 +138,7 @@ impl BertEncoder {
     }
 
     /// Appends the vectors of texts, given as token ids.
-    fn forward(&self, texts: &[Vec<u32>], out: &mut Vec<f32>) -> Result<()> {
+    fn forward(&self, texts: &[Vec<u32>], inputs: &mut Inputs, out: &mut Vec<f32>) -> Result<()> {
         let h = self.config.hidden_size;
         let mut spans = Vec::with_capacity(texts.len());
         let mut n = 0;
@@ -105,7 +150,7 @@ impl BertEncoder {
         self.norm_rows(&self.weights.norm, &mut x);
         let mut buffers = Buffers::new(n, &self.config);
         for layer in &self.weights.layers {
-            self.layer(layer, &spans, &mut x, &mut buffers);
+            self.layer(layer, &spans, &mut x, &mut buffers, inputs);
         }
         for span in spans {
             let mut mean = vec![0.0; h];
@@ -134,39 +179,27 @@ impl BertEncoder {
         Ok(x)
     }
 
-    fn layer(&self, layer: &Layer, spans: &[Span], x: &mut [f32], b: &mut Buffers) {
-        let Buffers { n, acts, q, k, v, mixed, up } = b;
+    fn layer(&self, layer: &Layer, spans: &[Span], x: &mut [f32], b: &mut Buffers, inputs: &mut Inputs) {
+        let Buffers { n, q, k, v, mixed, up } = b;
         let (n, h) = (*n, self.config.hidden_size);
-        let mode = layer.query.matrix.act_mode();
-        set(acts, mode, x, n);
-        forward_all(
-            &self.pool,
-            [
-                Product { linear: &layer.query.matrix, acts, y: q },
-                Product { linear: &layer.key.matrix, acts, y: k },
-                Product { linear: &layer.value.matrix, acts, y: v },
-            ],
-        );
-        for (y, affine) in [(&mut *q, &layer.query), (&mut *k, &layer.key), (&mut *v, &layer.value)] {
+        layer.attention.forward(&self.pool, x, n, inputs, [&mut *q, &mut *k, &mut *v]);
+        for (y, affine) in [&mut *q, &mut *k, &mut *v].into_iter().zip(&layer.attention.affines) {
             add_bias(y, &affine.bias);
         }
         self.attention(spans, [q, k, v], mixed);
         for (span, row, from) in mixed_rows(spans, self.config.head_dim(), h) {
             q[row..][..span].copy_from_slice(&mixed[from..][..span]);
         }
-        set(acts, mode, q, n);
-        layer.output.matrix.forward(&self.pool, acts, k);
-        self.residual(x, k, &layer.output.bias, &layer.attention_norm);
-        set(acts, mode, x, n);
-        layer.up.matrix.forward(&self.pool, acts, up);
+        layer.output.forward(&self.pool, q, n, inputs, [&mut *k]);
+        self.residual(x, k, &layer.output.affines[0].bias, &layer.attention_norm);
+        layer.up.forward(&self.pool, x, n, inputs, [&mut *up]);
         let f = self.config.intermediate_size;
         self.pool.chunks_mut(up, f, |_, row| {
-            add(row, &layer.up.bias);
+            add(row, &layer.up.affines[0].bias);
             gelu_in_place(row);
         });
-        set(acts, mode, up, n);
-        layer.down.matrix.forward(&self.pool, acts, k);
-        self.residual(x, k, &layer.down.bias, &layer.output_norm);
+        layer.down.forward(&self.pool, up, n, inputs, [&mut *k]);
+        self.residual(x, k, &layer.down.affines[0].bias, &layer.output_norm);
     }
 
     /// `x = norm(x + (y + bias))`, row by row.
@@ -224,12 +257,13 @@ impl BaseEmbedder for BertEncoder {
 
     fn embed(&mut self, texts: &[&str]) -> Result<Vec<f32>> {
         let mut vectors = Vec::with_capacity(texts.len() * self.dims());
+        let mut inputs = Inputs::default();
         let mut batch: Vec<Vec<u32>> = Vec::new();
         let mut n = 0;
         for text in texts {
             let ids = self.tokens.encode(text)?;
             if n + ids.len() > BATCH_TOKENS && !batch.is_empty() {
-                self.forward(&batch, &mut vectors)?;
+                self.forward(&batch, &mut inputs, &mut vectors)?;
                 batch.clear();
                 n = 0;
             }
@@ -237,7 +271,7 @@ impl BaseEmbedder for BertEncoder {
             batch.push(ids);
         }
         if !batch.is_empty() {
-            self.forward(&batch, &mut vectors)?;
+            self.forward(&batch, &mut inputs, &mut vectors)?;
         }
         Ok(vectors)
     }
@@ -253,7 +287,6 @@ struct Head<'a> {
 /// The buffers of a batch of `n` tokens.
 struct Buffers {
     n: usize,
-    acts: ActivationBuffer,
     q: Vec<f32>,
     k: Vec<f32>,
     v: Vec<f32>,
@@ -265,7 +298,7 @@ impl Buffers {
     fn new(n: usize, config: &BertConfig) -> Buffers {
         let wide = || vec![0.0; n * config.hidden_size];
         let (q, k, v, mixed) = (wide(), wide(), wide(), wide());
-        Buffers { n, acts: ActivationBuffer::new(), q, k, v, mixed, up: vec![0.0; n * config.intermediate_size] }
+        Buffers { n, q, k, v, mixed, up: vec![0.0; n * config.intermediate_size] }
     }
 }
 
@@ -281,17 +314,6 @@ fn mixed_rows(spans: &[Span], d: usize, h: usize) -> impl Iterator<Item = (usize
 /// The columns `column .. column + d` of the rows of a text in `values` `[tokens, h]`.
 fn head_rows(values: &[f32], span: Span, column: usize, [d, h]: [usize; 2]) -> Table<'_, f32> {
     Table::new(&values[span.start * h + column..], span.len, d, h)
-}
-
-/// Hands `x` `[n, cols]` to products in `mode`.
-fn set(acts: &mut ActivationBuffer, mode: ActMode, x: &[f32], n: usize) {
-    acts.set_in(mode, x, n, x.len() / n);
-}
-
-fn add(x: &mut [f32], y: &[f32]) {
-    for (x, y) in x.iter_mut().zip(y) {
-        *x += y;
-    }
 }
 
 fn add_bias(x: &mut [f32], bias: &[f32]) {

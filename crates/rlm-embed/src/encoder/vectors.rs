@@ -21,3 +21,10 @@ pub fn normalise(v: &mut [f32]) {
 pub fn cosine(a: &[f32], b: &[f32]) -> f32 {
     dot_f32(a, b).clamp(-1.0, 1.0)
 }
+
+/// Adds `y` to `x`, value by value.
+pub(super) fn add(x: &mut [f32], y: &[f32]) {
+    for (x, y) in x.iter_mut().zip(y) {
+        *x += y;
+    }
+}

@@ -43,6 +43,9 @@ fn vectors_equal_those_of_transformers() {
     let rounded = tiny(Precision::Q8_0, 1).embed(&texts).unwrap();
     assert!(lowest_cosine(&rounded, &golden, 96) >= 0.999, "{}", lowest_cosine(&rounded, &golden, 96));
     assert_ne!(rounded, vectors, "the rounded weights are used");
+    let int8 = tiny(Precision::Q8_0A8, 1).embed(&texts).unwrap();
+    assert!(lowest_cosine(&int8, &golden, 96) >= 0.999, "{}", lowest_cosine(&int8, &golden, 96));
+    assert_ne!(int8, rounded, "the inputs are rounded");
     // The bound can fail: the vectors of other texts are not those of these.
     let mut shifted = vectors.clone();
     shifted.rotate_left(96);
@@ -73,7 +76,7 @@ fn tokens_equal_those_of_tokenizers() {
 fn neither_the_batch_nor_the_threads_change_a_bit() {
     let texts = texts();
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-    for precision in [Precision::F32, Precision::Q8_0] {
+    for precision in [Precision::F32, Precision::Q8_0, Precision::Q8_0A8] {
         let mut one = tiny(precision, 1);
         let batched = one.embed(&texts).unwrap();
         let single: Vec<f32> = texts.iter().flat_map(|text| one.embed(&[text]).unwrap()).collect();
@@ -91,6 +94,7 @@ fn identities_tell_embedders_apart() {
     let ids = [
         tiny(Precision::F32, 1).identity(),
         tiny(Precision::Q8_0, 1).identity(),
+        tiny(Precision::Q8_0A8, 1).identity(),
         HashEmbedder::new(64).identity(),
         HashEmbedder::new(65).identity(),
     ];

@@ -9,13 +9,13 @@ use rlm_embed::bench::{
     CachedEmbedder, Claim, ClaimFigures, ClaimSet, Kind, fit_rules, fit_weights, flagged_distractors, flags, measure,
     parse_claims,
 };
-use rlm_embed::encoder::BaseEmbedder;
+use rlm_embed::encoder::{BaseEmbedder, cosine};
 use rlm_embed::graph::{RelationRules, Signals};
 use rlm_embed::recursion::{Corpus, MergeWeights, RecursionConfig, RlmEmbedder, Variant};
 use rlm_embed::store::cut;
 use serde_json::{Value, json};
 
-use crate::args::{EmbedderArgs, whole};
+use crate::args::{EmbedderArgs, PrecisionArg, whole};
 use crate::{load, output};
 
 /// Tokens of a text whose latency is measured; words of one token each.
@@ -40,6 +40,9 @@ pub(crate) struct Args {
     /// Most sentences taken from it
     #[arg(long, default_value = "200", value_name = "N", value_parser = whole::<usize>(0..=100_000))]
     most_distractors: usize,
+    /// Another precision of the same encoder, measured in turn with the first: times, and the lowest cosine over the texts
+    #[arg(long, value_enum, value_name = "PRECISION")]
+    beside: Option<PrecisionArg>,
     /// Times that a text of 64 tokens is encoded to measure latency; 0 measures none
     #[arg(long, default_value = "20", value_name = "N", value_parser = whole::<usize>(0..=10_000))]
     repeat: usize,
@@ -79,8 +82,13 @@ pub(super) fn execute(args: &Args) -> Result<()> {
         let config = RecursionConfig { rules, weights, ..RecursionConfig::new(Variant::Corpus) };
         report["anti"][format!("{anti}")] = means(&measure(&test, &mut encoder, Some(config))?);
     }
+    let mut encoder = encoder.into_base();
+    if let Some(precision) = args.beside {
+        let mut other = args.embedder.load_in(precision, "--beside", pool.clone())?;
+        report["beside"] = beside(&mut *encoder, &mut *other, &test, args.repeat)?;
+    }
     if args.repeat > 0 {
-        report["latency_ms"] = latency(encoder.into_base(), &test, args.repeat, rules)?;
+        report["latency_ms"] = latency(encoder, &test, args.repeat, rules)?;
     }
     output::json(&report)
 }
@@ -156,10 +164,41 @@ fn flag_report(set: &ClaimSet, rules: &RelationRules) -> Value {
     .collect()
 }
 
+/// The lowest cosine of the vectors of two encoders over the texts of the claims, and milliseconds of both for a text of 64 tokens
+/// in turn, so that other work on the machine meets both.
+fn beside(
+    one: &mut dyn BaseEmbedder,
+    other: &mut dyn BaseEmbedder,
+    set: &ClaimSet,
+    repeat: usize,
+) -> Result<Value> {
+    let mut lowest = 1.0f32;
+    for row in set.store.live_rows() {
+        let vector = other.embed(&[set.store.chunk(row).text])?;
+        lowest = lowest.min(cosine(&vector, set.store.vector(row)));
+    }
+    let text = latency_text();
+    let (mut first, mut second) = (Vec::new(), Vec::new());
+    for _ in 0..repeat {
+        first.push(milliseconds(|| one.embed(&[&text]).map(drop))?);
+        second.push(milliseconds(|| other.embed(&[&text]).map(drop))?);
+    }
+    let mut report = json!({ "texts": set.store.len(), "lowest_cosine": lowest });
+    if repeat > 0 {
+        report["latency_ms"] = json!({ "alone": quantiles(first), "beside": quantiles(second) });
+    }
+    Ok(report)
+}
+
+/// A text of 64 tokens.
+fn latency_text() -> String {
+    let words = ["time", "river", "house", "water", "city", "green", "music"];
+    (0..LATENCY_WORDS).map(|i| words[i % words.len()]).collect::<Vec<_>>().join(" ")
+}
+
 /// Milliseconds for a text of 64 tokens, and for each query of the claims by the encoder alone and by two passes of variant A.
 fn latency(mut embedder: Box<dyn BaseEmbedder>, set: &ClaimSet, repeat: usize, rules: RelationRules) -> Result<Value> {
-    let words = ["time", "river", "house", "water", "city", "green", "music"];
-    let text = (0..LATENCY_WORDS).map(|i| words[i % words.len()]).collect::<Vec<_>>().join(" ");
+    let text = latency_text();
     let queries = || set.claims.iter().map(|claim| claim.query.as_str());
     let alone = times((0..repeat).map(|_| &*text), |text| embedder.embed(&[text]).map(drop))?;
     let query = times(queries(), |query| embedder.embed(&[query]).map(drop))?;
@@ -177,11 +216,19 @@ fn times<'t>(
 ) -> Result<Value> {
     let mut times = Vec::new();
     for text in texts {
-        let start = Instant::now();
-        embed(text)?;
-        times.push(start.elapsed().as_secs_f64() * 1e3);
+        times.push(milliseconds(|| embed(text))?);
     }
+    Ok(quantiles(times))
+}
+
+fn milliseconds(work: impl FnOnce() -> rlm_embed::Result<()>) -> Result<f64> {
+    let start = Instant::now();
+    work()?;
+    Ok(start.elapsed().as_secs_f64() * 1e3)
+}
+
+fn quantiles(mut times: Vec<f64>) -> Value {
     times.sort_by(f64::total_cmp);
     let at = |q: f64| quantile(&times, q);
-    Ok(json!({ "p50": at(0.5), "p95": at(0.95), "p99": at(0.99) }))
+    json!({ "p50": at(0.5), "p95": at(0.95), "p99": at(0.99) })
 }

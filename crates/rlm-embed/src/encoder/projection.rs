@@ -1,0 +1,175 @@
+//! The matrices that read one input, and the rounding of that input to INT8.
+//!
+//! ```text
+//! y = W x + b                                                in F32, or with W in Q8_0
+//!   = W8 A8((x - m) / s) + R (x - m)[c] + b'                 rounded: W8 is W s in Q8_0, without the columns c
+//!                                                            R is W[:, c] in F32, b' = b + W m
+//! ```
+//! Some columns of an encoder's inputs are twenty times as large as the others, and one scale for 256 values leaves those nothing.
+//! So each column is moved by its mean `m` and divided by `s`, which shares the range between the input and the
+//! weights (Xiao et al. 2023, "SmoothQuant"), and the 16 columns with the largest ranges stay in F32 (Dettmers et al. 2022,
+//! "LLM.int8()"). The ranges are those of texts that the encoder reads when it is loaded.
+
+use gguf_bitnet::{TensorType, quantize_row};
+use ternary_core::{ActMode, Bytes};
+use tl_kernels::dense::dot_f32;
+use tl_kernels::{ActivationBuffer, DenseType, Linear, Pool, Product, forward_all};
+
+use super::vectors::add;
+use crate::error::Result;
+
+/// Columns that stay in F32.
+const OUTLIERS: usize = 16;
+/// Least range of a column and least weight that count, so that no divisor is 0.
+const LEAST: f32 = 1e-5;
+
+/// A matrix with a bias.
+#[derive(Debug)]
+pub(super) struct Affine {
+    pub(super) matrix: Linear,
+    pub(super) bias: Vec<f32>,
+}
+
+/// Matrices that read one input.
+#[derive(Debug)]
+pub(super) struct Projection<const N: usize> {
+    pub(super) affines: [Affine; N],
+    rounding: Option<Rounding<N>>,
+}
+
+/// How the input is rounded.
+#[derive(Debug)]
+struct Rounding<const N: usize> {
+    /// For each column, its mean and the reciprocal of its divisor, which is 0 for the columns in F32.
+    columns: Vec<[f32; 2]>,
+    outliers: Vec<usize>,
+    /// The columns `outliers` of each matrix, `[rows, outliers]`.
+    rest: [Linear; N],
+}
+
+/// The values of a column of an input.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Range {
+    low: f32,
+    high: f32,
+    sum: f64,
+    n: u32,
+}
+
+impl Range {
+    const NONE: Range = Range { low: f32::INFINITY, high: f32::NEG_INFINITY, sum: 0.0, n: 0 };
+
+    fn take(&mut self, x: f32) {
+        (self.low, self.high) = (self.low.min(x), self.high.max(x));
+        (self.sum, self.n) = (self.sum + f64::from(x), self.n + 1);
+    }
+
+    fn mean(&self) -> f32 {
+        (self.sum / f64::from(self.n.max(1))) as f32
+    }
+
+    /// The largest distance from the mean.
+    fn reach(&self) -> f32 {
+        (self.high - self.mean()).max(self.mean() - self.low).max(LEAST)
+    }
+}
+
+/// Buffers that the products of an encoder share.
+#[derive(Debug, Default)]
+pub(super) struct Inputs {
+    acts: ActivationBuffer,
+    rest: ActivationBuffer,
+    moved: Vec<f32>,
+    picked: Vec<f32>,
+    sums: Vec<f32>,
+    /// The columns of the inputs of all projections, in the order of the forward pass, where they are watched.
+    pub(super) watched: Option<Vec<Vec<Range>>>,
+}
+
+impl Inputs {
+    /// Adds the columns of the next input `x` `[n, cols]`, where they are watched.
+    fn watch(&mut self, x: &[f32], cols: usize) {
+        let Some(watched) = &mut self.watched else { return };
+        let mut ranges = vec![Range::NONE; cols];
+        for row in x.chunks_exact(cols) {
+            ranges.iter_mut().zip(row).for_each(|(range, x)| range.take(*x));
+        }
+        watched.push(ranges);
+    }
+}
+
+impl<const N: usize> Projection<N> {
+    /// Matrices whose input is not rounded.
+    pub(super) fn new(affines: [Affine; N]) -> Projection<N> {
+        Projection { affines, rounding: None }
+    }
+
+    /// `ys[i] = W_i x`, without the biases; `x` is `[n, cols]`.
+    pub(super) fn forward(&self, pool: &Pool, x: &[f32], n: usize, inputs: &mut Inputs, mut ys: [&mut [f32]; N]) {
+        let cols = x.len() / n;
+        inputs.watch(x, cols);
+        let Inputs { acts, rest, moved, picked, sums, .. } = inputs;
+        match &self.rounding {
+            None => acts.set_in(self.affines[0].matrix.act_mode(), x, n, cols),
+            Some(Rounding { columns, outliers, .. }) => {
+                moved.resize(x.len(), 0.0);
+                picked.clear();
+                for (x, moved) in x.chunks_exact(cols).zip(moved.chunks_exact_mut(cols)) {
+                    for ((x, moved), [mean, factor]) in x.iter().zip(moved).zip(columns) {
+                        *moved = (x - mean) * factor;
+                    }
+                    picked.extend(outliers.iter().map(|&c| x[c] - columns[c][0]));
+                }
+                acts.set_in(ActMode::A8Block, moved, n, cols);
+                rest.set_in(ActMode::F32, picked, n, outliers.len());
+            }
+        }
+        let (acts, mut outputs) = (&*acts, ys.iter_mut());
+        let product = |affine| Product { linear: affine, acts, y: outputs.next().expect("one output per matrix") };
+        forward_all(pool, self.affines.each_ref().map(|affine| &affine.matrix).map(product));
+        let Some(rounding) = &self.rounding else { return };
+        for (linear, y) in rounding.rest.iter().zip(ys) {
+            sums.resize(y.len(), 0.0);
+            linear.forward(pool, rest, sums);
+            add(y, sums);
+        }
+    }
+
+    /// The same matrices in Q8_0, for an input of these `ranges` that is rounded to INT8.
+    pub(super) fn rounded(self, ranges: &[Range]) -> Result<Projection<N>> {
+        let cols = ranges.len();
+        let mut weights = vec![LEAST; cols];
+        let mut row = vec![0.0; cols];
+        for affine in &self.affines {
+            for r in 0..affine.matrix.rows() {
+                affine.matrix.dequantize_row(r, &mut row)?;
+                weights.iter_mut().zip(&row).for_each(|(most, w)| *most = most.max(w.abs()));
+            }
+        }
+        let divisors: Vec<f32> = ranges.iter().zip(&weights).map(|(range, w)| (range.reach() / w).sqrt()).collect();
+        let mut outliers: Vec<usize> = (0..cols).collect();
+        let size = |c: usize| ranges[c].reach() / divisors[c];
+        outliers.sort_by(|&a, &b| size(b).total_cmp(&size(a)).then(a.cmp(&b)));
+        outliers.truncate(OUTLIERS.min(cols));
+        let means: Vec<f32> = ranges.iter().map(Range::mean).collect();
+        let mut columns: Vec<[f32; 2]> = means.iter().zip(&divisors).map(|(m, s)| [*m, 1.0 / s]).collect();
+        outliers.iter().for_each(|&c| columns[c][1] = 0.0);
+        let mut rest = Vec::with_capacity(N);
+        let mut affines = Vec::with_capacity(N);
+        for Affine { matrix, mut bias } in self.affines {
+            let (mut encoded, mut kept) = (Vec::new(), Vec::new());
+            for (r, bias) in bias.iter_mut().enumerate() {
+                matrix.dequantize_row(r, &mut row)?;
+                *bias += dot_f32(&row, &means);
+                kept.extend(outliers.iter().map(|&c| std::mem::take(&mut row[c])));
+                row.iter_mut().zip(&divisors).for_each(|(w, s)| *w *= s);
+                quantize_row(TensorType::Q8_0, &row, &mut encoded)?;
+            }
+            rest.push(Linear::from_f32(matrix.rows(), outliers.len(), kept)?);
+            let matrix = Linear::dense(DenseType::Q8_0, matrix.rows(), cols, Bytes::from(encoded))?;
+            affines.push(Affine { matrix: matrix.with_act_mode(ActMode::A8Block), bias });
+        }
+        let (affines, rest) = (affines.try_into().expect("N matrices"), rest.try_into().expect("N matrices"));
+        Ok(Projection { affines, rounding: Some(Rounding { columns, outliers, rest }) })
+    }
+}
