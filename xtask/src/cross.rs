@@ -1,7 +1,7 @@
 //! `cargo xtask cross`: the kernels, attention and the runtime on processors that this machine emulates.
 //!
 //! 64-bit ARM is run by qemu, once as a processor without integer dot products and once with; WASM with SIMD128 is run
-//! by Node, and the example's page by a browser where there is one. The tests are those that compare a kernel with the
+//! by Node, and the pages of the examples by a browser where there is one. The tests are those that compare a kernel with the
 //! oracle or a forward pass with a golden; then the mini student must give its golden tokens.
 //!
 //! The device's side of the offload protocol is built for a microcontroller without an operating system, and the static
@@ -38,6 +38,7 @@ const NODE: Tool = Tool { name: "node", package: "nodejs" };
 const NM: Tool = Tool { name: "nm", package: "binutils" };
 const CHROMIUM: Tool = Tool { name: "chromium", package: "chromium" };
 
+const ENCODER: &str = "fixtures/goldens/bert-tiny";
 const GOLDEN: &str = "fixtures/goldens/mini-student/tokens.json";
 
 /// The tests of kernels that every target runs: they need neither files nor threads.
@@ -128,6 +129,10 @@ impl Cross {
         let (module, student) = self.example()?;
         let sh = &self.sh;
         cmd!(sh, "node crates/moe-runtime/examples/wasm/golden.mjs {module} {student} {GOLDEN}").run()?;
+        let (encoder, [texts, vectors]) = (self.encoder()?, ["texts.json", "vectors.safetensors"]);
+        let golden = "crates/rlm-embed/examples/wasm/golden.mjs";
+        cmd!(sh, "node {golden} {encoder} {ENCODER} {ENCODER}/{texts} {ENCODER}/{vectors}").run()?;
+        cmd!(sh, "node {golden} {encoder} {ENCODER} {ENCODER}/{texts} {ENCODER}/{vectors} q8_0 0.999").run()?;
         Ok(())
     }
 
@@ -135,6 +140,8 @@ impl Cross {
         let (module, student) = self.example()?;
         let sh = &self.sh;
         cmd!(sh, "node crates/moe-runtime/examples/wasm/browser.mjs chromium {module} {student} {GOLDEN}").run()?;
+        let encoder = self.encoder()?;
+        cmd!(sh, "node crates/rlm-embed/examples/wasm/browser.mjs chromium {encoder} {ENCODER}").run()?;
         Ok(())
     }
 
@@ -147,6 +154,13 @@ impl Cross {
         let bytes = bytes_of(&symbols, "DEVICE").ok_or_else(|| format!("{} has no DEVICE", library.display()))?;
         repo::say(&format!("PASS firmware: the device takes {bytes} bytes of static memory"));
         Ok(())
+    }
+
+    /// The example of the sentence encoder as a module.
+    fn encoder(&self) -> Outcome<PathBuf> {
+        let features = ["--no-default-features", "--features", "encoder"];
+        self.cargo("build", WASM, &[&["-p", "rlm-embed"], &features[..], &["--example", "encoder"]].concat()).run()?;
+        Ok(bitnet::target_dir().join(WASM).join(&self.profile).join("examples/encoder.wasm"))
     }
 
     /// The example as a module, and the mini student.

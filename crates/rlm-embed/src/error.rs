@@ -19,6 +19,7 @@ pub enum Error {
     File(#[from] gguf_bitnet::Error),
     #[error(transparent)]
     Kernel(#[from] tl_kernels::Error),
+    #[cfg(feature = "std")]
     #[error(transparent)]
     Model(#[from] moe_runtime::Error),
 }

@@ -16,30 +16,31 @@
 //! **Invariant:** a vector depends on its text and the weights alone: not on the other texts of a call, the number of threads,
 //! or the instruction set. The recursion reads the store, too, and nothing else.
 //!
-//! Without the feature `std` the crate is `no_std` and allocates nothing: the frames and messages of [`offload`] alone.
+//! Without features the crate is `no_std` and allocates nothing: the frames and messages of [`offload`] alone. The feature
+//! `encoder` adds encoders and the store, without the crate `tokenizers`.
 
-#![cfg_attr(not(feature = "std"), no_std)]
+#![cfg_attr(not(feature = "encoder"), no_std)]
 
 #[cfg(feature = "std")]
 pub mod appliance;
 #[cfg(feature = "std")]
 pub mod bench;
-#[cfg(feature = "std")]
+#[cfg(feature = "encoder")]
 pub mod encoder;
 #[cfg(feature = "std")]
 pub mod graph;
 pub mod offload;
 #[cfg(feature = "std")]
 pub mod recursion;
-#[cfg(feature = "std")]
+#[cfg(feature = "encoder")]
 pub mod store;
 
 mod crc32;
-#[cfg(feature = "std")]
+#[cfg(feature = "encoder")]
 mod error;
 mod fnv;
 
-#[cfg(feature = "std")]
+#[cfg(feature = "encoder")]
 pub use error::{Error, Result};
 
 /// The examples of the README, as tests.

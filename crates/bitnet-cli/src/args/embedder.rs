@@ -51,7 +51,12 @@ impl EmbedderArgs {
     ///
     /// # Errors
     /// As [`EmbedderArgs::load`].
-    pub(crate) fn load_in(&self, precision: PrecisionArg, option: &str, pool: Arc<Pool>) -> Result<Box<dyn BaseEmbedder>> {
+    pub(crate) fn load_in(
+        &self,
+        precision: PrecisionArg,
+        option: &str,
+        pool: Arc<Pool>,
+    ) -> Result<Box<dyn BaseEmbedder>> {
         embedder(self.model()?, Some(precision), option, pool)
     }
 

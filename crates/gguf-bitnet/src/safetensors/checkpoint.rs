@@ -43,7 +43,8 @@ pub struct SafetensorsDir {
 #[derive(Debug)]
 struct Shard {
     path: PathBuf,
-    map: MappedFile,
+    /// `None` for bytes in memory.
+    map: Option<MappedFile>,
     bytes: Bytes,
 }
 
@@ -84,21 +85,49 @@ impl SafetensorsDir {
         Ok(checkpoint)
     }
 
+    /// Takes the bytes of a `.safetensors` file, whose weights are numbers: for programs without files.
+    ///
+    /// # Errors
+    /// A malformed header, or 8-bit weights, whose scales a `config.json` describes.
+    ///
+    /// ```
+    /// use gguf_bitnet::{SafetensorsDir, TensorSource};
+    /// let header = br#"{"x":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#;
+    /// let file = [&(header.len() as u64).to_le_bytes()[..], &header[..], &1.0f32.to_le_bytes()].concat();
+    /// let checkpoint = SafetensorsDir::from_bytes(file.into())?;
+    /// assert_eq!(checkpoint.index_of("x"), Some(0));
+    /// # Ok::<(), gguf_bitnet::Error>(())
+    /// ```
+    pub fn from_bytes(bytes: Bytes) -> Result<SafetensorsDir> {
+        let mut checkpoint = SafetensorsDir::empty(Path::new(""));
+        checkpoint.add_entries(PathBuf::new(), None, bytes)?;
+        if checkpoint.tensors.iter().any(needs_scales) {
+            let position = |name: &str| checkpoint.by_name.get(name).copied();
+            let scales = ScaleTable::of(&checkpoint.tensors, position, Quantization::default());
+            checkpoint.scales = scales.map_err(|(index, error)| error.in_tensor(&checkpoint.tensors[index].name))?;
+        }
+        Ok(checkpoint)
+    }
+
     /// The mapped files, in the order of their names.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
         self.shards.iter().map(|shard| shard.path.as_path())
     }
 
-    fn from_files(path: &Path, files: Vec<PathBuf>) -> Result<SafetensorsDir> {
-        let mut checkpoint = SafetensorsDir {
+    fn empty(path: &Path) -> SafetensorsDir {
+        SafetensorsDir {
             path: path.to_owned(),
-            shards: Vec::with_capacity(files.len()),
+            shards: Vec::new(),
             tensors: Vec::new(),
             places: Vec::new(),
             by_name: HashMap::new(),
             scales: ScaleTable::default(),
             trit_scales: HashMap::new(),
-        };
+        }
+    }
+
+    fn from_files(path: &Path, files: Vec<PathBuf>) -> Result<SafetensorsDir> {
+        let mut checkpoint = SafetensorsDir::empty(path);
         for file in files {
             checkpoint.add_shard(file)?;
         }
@@ -140,6 +169,10 @@ impl SafetensorsDir {
         {
             return Err(SourceError::OtherFile { kind }.in_file(path));
         }
+        self.add_entries(path, Some(map), bytes)
+    }
+
+    fn add_entries(&mut self, path: PathBuf, map: Option<MappedFile>, bytes: Bytes) -> Result<()> {
         let entries = header::parse(&bytes).map_err(|error| match header::unwritten_end(&path, &bytes, &error) {
             Some(tail) => SourceError::ZeroTail { tail }.in_file(&path),
             None => error.in_file(&path),
@@ -199,13 +232,13 @@ impl TensorSource for SafetensorsDir {
 
     fn release_range(&self, index: usize, range: Range<usize>) {
         if let Some(place) = self.places.get(index) {
-            self.shards[place.shard].map.release(within(&place.span, &range));
+            self.shards[place.shard].map.iter().for_each(|map| map.release(within(&place.span, &range)));
         }
     }
 
     fn prefetch_range(&self, index: usize, range: Range<usize>) {
         if let Some(place) = self.places.get(index) {
-            self.shards[place.shard].map.prefetch(within(&place.span, &range));
+            self.shards[place.shard].map.iter().for_each(|map| map.prefetch(within(&place.span, &range)));
         }
     }
 

@@ -12,16 +12,19 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use gguf_bitnet::{SafetensorsDir, read_text};
+use ternary_core::Bytes;
+use tl_kernels::Pool;
 use tl_kernels::math::{gelu_in_place, scale_in_place, softmax_in_place};
 use tl_kernels::rows::{Table, dots, weighted_sums};
-use tl_kernels::Pool;
 
 use super::base::BaseEmbedder;
 use super::config::BertConfig;
+use super::pieces::Pieces;
 use super::projection::Inputs;
+use super::tokens::{MAX_TOKENIZER_BYTES, Tokens};
 use super::vectors::{add, normalise};
 use super::weights::{BertWeights, Layer, Norm, Precision};
-use super::wordpiece::WordPiece;
 use crate::error::Result;
 
 /// Tokens that are computed together; it bounds the memory of a call.
@@ -72,9 +75,34 @@ const RANGE_TEXTS: [&str; 24] = [
 pub struct BertEncoder {
     config: BertConfig,
     weights: BertWeights,
-    tokens: WordPiece,
+    tokens: Box<dyn Tokens>,
     pool: Arc<Pool>,
     identity: [u8; 32],
+}
+
+/// The files of a checkpoint folder, in memory.
+#[derive(Debug)]
+pub struct BertParts<'a> {
+    /// The text of `config.json`.
+    pub config: &'a str,
+    /// The text of `tokenizer.json`.
+    pub tokenizer: &'a str,
+    /// Most tokens of a text, as `sentence_bert_config.json` states them; longer texts lose their end.
+    pub max_tokens: usize,
+    /// The bytes of `model.safetensors`.
+    pub weights: Bytes,
+}
+
+/// The tokenizer of a checkpoint folder.
+#[cfg(feature = "std")]
+fn tokens(json: &str, path: &Path, config: &BertConfig) -> Result<Box<dyn Tokens>> {
+    Ok(Box::new(super::wordpiece::WordPiece::read(json, path, config.max_tokens, config.vocab_size)?))
+}
+
+/// The tokenizer of a checkpoint folder.
+#[cfg(not(feature = "std"))]
+fn tokens(json: &str, path: &Path, config: &BertConfig) -> Result<Box<dyn Tokens>> {
+    Ok(Box::new(Pieces::read(json, path, config.max_tokens, config.vocab_size)?))
 }
 
 /// A text in a batch: its tokens are the rows `start .. start + len`.
@@ -91,13 +119,50 @@ impl BertEncoder {
     /// A file that is missing or damaged, a network of another kind, weights of another shape or that are not finite.
     pub fn load(dir: &Path, precision: Precision, pool: Arc<Pool>) -> Result<BertEncoder> {
         let config = BertConfig::read(dir)?;
-        let (tokens, text) = WordPiece::read(dir, config.max_tokens, config.vocab_size)?;
+        let path = dir.join("tokenizer.json");
+        let json = read_text(&path, MAX_TOKENIZER_BYTES)?;
+        let tokens = tokens(&json, &path, &config)?;
+        BertEncoder::of(config, (tokens, &json), (SafetensorsDir::open(dir)?, dir), precision, pool)
+    }
+
+    /// An encoder of the files of a checkpoint folder in memory, for programs without files. It has the identity and the vectors of
+    /// the one that [`BertEncoder::load`] makes of the same files; its tokenizer is the crate's own.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use rlm_embed::encoder::{BertEncoder, BertParts, Precision};
+    /// let read = |name: &str| std::fs::read(fixtures::path("goldens/bert-tiny").join(name)).unwrap();
+    /// let [config, tokenizer] = ["config.json", "tokenizer.json"].map(|name| String::from_utf8(read(name)).unwrap());
+    /// let weights = read("model.safetensors").into();
+    /// let parts = BertParts { config: &config, tokenizer: &tokenizer, max_tokens: 256, weights };
+    /// let encoder = BertEncoder::of_parts(parts, Precision::F32, Arc::new(tl_kernels::Pool::serial()))?;
+    /// assert_eq!(encoder.token_ids("")?.len(), 2);
+    /// # Ok::<(), rlm_embed::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`BertEncoder::load`], and a tokenizer that is no WordPiece of BERT.
+    pub fn of_parts(parts: BertParts<'_>, precision: Precision, pool: Arc<Pool>) -> Result<BertEncoder> {
+        let config = BertConfig::of_text(parts.config, parts.max_tokens, Path::new("config.json"))?;
+        let path = Path::new("tokenizer.json");
+        let tokens = Box::new(Pieces::read(parts.tokenizer, path, config.max_tokens, config.vocab_size)?);
+        let weights = (SafetensorsDir::from_bytes(parts.weights)?, Path::new("model.safetensors"));
+        BertEncoder::of(config, (tokens, parts.tokenizer), weights, precision, pool)
+    }
+
+    fn of(
+        config: BertConfig,
+        (tokens, json): (Box<dyn Tokens>, &str),
+        (source, path): (SafetensorsDir, &Path),
+        precision: Precision,
+        pool: Arc<Pool>,
+    ) -> Result<BertEncoder> {
         let mut hash = blake3::Hasher::new();
         // Widths and layers are those of the tensors, whose names and bytes follow.
         let (heads, eps) = (config.num_attention_heads, config.layer_norm_eps.to_bits());
         let facts = format!("bert {precision:?} tokens {} heads {heads} eps {eps:08x} ", config.max_tokens);
-        hash.update(facts.as_bytes()).update(text.as_bytes());
-        let weights = BertWeights::read(dir, &config, precision, &mut hash)?;
+        hash.update(facts.as_bytes()).update(json.as_bytes());
+        let weights = BertWeights::read(source, path, &config, precision, &mut hash)?;
         let encoder = BertEncoder { config, weights, tokens, pool, identity: *hash.finalize().as_bytes() };
         if precision == Precision::Q8_0A8 { encoder.rounded() } else { Ok(encoder) }
     }

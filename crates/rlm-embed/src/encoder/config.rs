@@ -75,16 +75,25 @@ impl BertConfig {
     /// A file that cannot be read, or a network of another kind.
     pub(super) fn read(dir: &Path) -> Result<BertConfig> {
         let path = dir.join("config.json");
-        let mut config: BertConfig = parse(&path, &read_text(&path, MAX_CONFIG_BYTES)?)?;
-        config.check(&path)?;
         let sentence: Option<SentenceConfig> = parse_if_any(&dir.join("sentence_bert_config.json"))?;
         let wanted = sentence.and_then(|config| config.max_seq_length).unwrap_or(DEFAULT_TOKENS);
-        config.max_tokens = wanted.clamp(2, config.max_position_embeddings);
+        let config = BertConfig::of_text(&read_text(&path, MAX_CONFIG_BYTES)?, wanted, &path)?;
         let path = dir.join("1_Pooling/config.json");
         if parse_if_any::<PoolingConfig>(&path)?.is_some_and(|pooling| !pooling.pooling_mode_mean_tokens) {
             let supported = "true (the mean over the tokens)";
             return Err(unsupported(&path, "pooling_mode_mean_tokens", "false", supported).into());
         }
+        Ok(config)
+    }
+
+    /// Reads the text of a `config.json`, which `path` names in messages.
+    ///
+    /// # Errors
+    /// As [`BertConfig::read`].
+    pub(super) fn of_text(text: &str, max_tokens: usize, path: &Path) -> Result<BertConfig, EncoderError> {
+        let mut config: BertConfig = parse(path, text)?;
+        config.check(path)?;
+        config.max_tokens = max_tokens.clamp(2, config.max_position_embeddings);
         Ok(config)
     }
 

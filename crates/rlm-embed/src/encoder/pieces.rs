@@ -126,8 +126,12 @@ impl Pieces {
             return Err("an added token that is not taken as it is written".to_owned());
         }
         let unknown = file.model.vocab.get(&file.model.unk_token).copied();
-        let mut added: Vec<(String, u32)> =
-            file.added_tokens.into_iter().map(|token| (token.content, token.id)).filter(|(text, _)| !text.is_empty()).collect();
+        let mut added: Vec<(String, u32)> = file
+            .added_tokens
+            .into_iter()
+            .map(|token| (token.content, token.id))
+            .filter(|(text, _)| !text.is_empty())
+            .collect();
         // The longest of several that begin at one place counts.
         added.sort_by_key(|(text, _)| std::cmp::Reverse(text.len()));
         Ok(Pieces {
@@ -237,7 +241,8 @@ fn ends(processor: Option<PostProcessor>) -> Option<[u32; 2]> {
     match processor? {
         PostProcessor::BertProcessing { cls, sep } => Some([cls.1, sep.1]),
         PostProcessor::TemplateProcessing { single, special_tokens } => {
-            let [Part::SpecialToken { id: before }, Part::Sequence {}, Part::SpecialToken { id: behind }] = &single[..] else {
+            let [Part::SpecialToken { id: before }, Part::Sequence {}, Part::SpecialToken { id: behind }] = &single[..]
+            else {
                 return None;
             };
             let id = |name: &String| match special_tokens.get(name)?.ids[..] {

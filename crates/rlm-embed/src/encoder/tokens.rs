@@ -8,6 +8,9 @@ use super::error::EncoderError;
 /// Longest text that is cut into tokens, so that a hostile one costs bounded time.
 const MAX_TEXT_BYTES: usize = 1 << 20;
 
+/// Longest `tokenizer.json`; those of multilingual encoders have 17 MB.
+pub(super) const MAX_TOKENIZER_BYTES: u64 = 64 << 20;
+
 /// From a text to its token ids.
 pub(super) trait Tokens: std::fmt::Debug + Send + Sync {
     /// The ids of a text.

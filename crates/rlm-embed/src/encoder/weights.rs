@@ -81,14 +81,14 @@ pub(super) struct BertWeights {
 }
 
 impl BertWeights {
-    /// Reads the safetensors files in `dir`; `hash` takes the bytes of every tensor.
+    /// Reads the tensors of `source`, which `dir` names in messages; `hash` takes the bytes of every tensor.
     pub(super) fn read(
+        source: SafetensorsDir,
         dir: &Path,
         config: &BertConfig,
         precision: Precision,
         hash: &mut blake3::Hasher,
     ) -> Result<BertWeights> {
-        let source = SafetensorsDir::open(dir)?;
         let prefix = if source.index_of("bert.embeddings.word_embeddings.weight").is_some() { "bert." } else { "" };
         let mut reader = Reader { dir, source, prefix, precision, eps: config.layer_norm_eps, hash };
         let (h, f) = (config.hidden_size, config.intermediate_size);

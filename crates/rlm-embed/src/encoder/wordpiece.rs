@@ -1,20 +1,11 @@
-//! Text to the token ids of a BERT encoder, through `tokenizer.json`.
-//!
-//! **Invariant:** a text has 2 to `max_tokens` ids, all below the rows of the word embedding, [CLS] first and [SEP] last; longer
-//! texts lose their end. No padding is added.
+//! WordPiece through the crate `tokenizers`.
 
 use std::path::Path;
 
-use gguf_bitnet::read_text;
 use tokenizers::{Tokenizer, TruncationParams};
 
 use super::error::EncoderError;
-use crate::error::Result;
-
-/// Longest text that is cut into tokens, so that a hostile one costs bounded time.
-const MAX_TEXT_BYTES: usize = 1 << 20;
-/// Longest `tokenizer.json`; those of multilingual encoders have 17 MB.
-const MAX_TOKENIZER_BYTES: u64 = 64 << 20;
+use super::tokens::{Tokens, check_length};
 
 /// The tokenizer of an encoder.
 pub(super) struct WordPiece {
@@ -24,37 +15,32 @@ pub(super) struct WordPiece {
 }
 
 impl WordPiece {
-    /// Reads `tokenizer.json` in `dir`; every id must lie below `rows`. Also returns the text of the file.
-    pub(super) fn read(dir: &Path, max_tokens: usize, rows: usize) -> Result<(WordPiece, String)> {
-        let path = dir.join("tokenizer.json");
-        let text = read_text(&path, MAX_TOKENIZER_BYTES)?;
+    /// Reads the text of a `tokenizer.json`, which `path` names in messages; every id must lie below `rows`.
+    pub(super) fn read(json: &str, path: &Path, max_tokens: usize, rows: usize) -> Result<WordPiece, EncoderError> {
+        let path = path.to_owned();
         let broken = |reason: String| EncoderError::Parse { path: path.clone(), reason };
-        let mut tokenizer: Tokenizer = text.parse().map_err(|error: tokenizers::Error| broken(error.to_string()))?;
+        let mut tokenizer: Tokenizer = json.parse().map_err(|error: tokenizers::Error| broken(error.to_string()))?;
         let params = TruncationParams { max_length: max_tokens, ..TruncationParams::default() };
         tokenizer.with_truncation(Some(params)).map_err(|error| broken(error.to_string()))?;
         tokenizer.with_padding(None);
         if let Some(id) = tokenizer.get_vocab(true).into_values().max().filter(|&id| id as usize >= rows) {
-            return Err(EncoderError::Vocabulary { path, id, rows }.into());
+            return Err(EncoderError::Vocabulary { path, id, rows });
         }
         // The ids that the post-processor adds stand in a list of their own, which nothing ties to the vocabulary.
         let empty = tokenizer.encode_fast("", true).map_err(|error| broken(error.to_string()))?;
         let Ok(ends) = <[u32; 2]>::try_from(empty.get_ids()) else {
-            return Err(EncoderError::SpecialTokens { path, got: empty.get_ids().len() }.into());
+            return Err(EncoderError::SpecialTokens { path, got: empty.get_ids().len() });
         };
         if let Some(&id) = ends.iter().find(|&&id| id as usize >= rows) {
-            return Err(EncoderError::Vocabulary { path, id, rows }.into());
+            return Err(EncoderError::Vocabulary { path, id, rows });
         }
-        Ok((WordPiece { tokenizer, ends }, text))
+        Ok(WordPiece { tokenizer, ends })
     }
+}
 
-    /// The ids of a text.
-    ///
-    /// # Errors
-    /// A text over the limit, or one that the tokenizer refuses.
-    pub(super) fn encode(&self, text: &str) -> Result<Vec<u32>, EncoderError> {
-        if text.len() > MAX_TEXT_BYTES {
-            return Err(EncoderError::TextTooLong { bytes: text.len(), limit: MAX_TEXT_BYTES });
-        }
+impl Tokens for WordPiece {
+    fn encode(&self, text: &str) -> Result<Vec<u32>, EncoderError> {
+        check_length(text)?;
         let encoding = self.tokenizer.encode_fast(text, true);
         let ids = encoding.map_err(|error| EncoderError::Tokens { reason: error.to_string() })?.get_ids().to_vec();
         match ids.len() >= 2 && [ids[0], ids[ids.len() - 1]] == self.ends {

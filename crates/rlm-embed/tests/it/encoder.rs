@@ -5,7 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use moe_runtime::{CraftsmanBackend, InferenceBackend, LoadOptions};
-use rlm_embed::encoder::{BaseEmbedder, BertEncoder, HashEmbedder, LanguageModelEmbedder, Precision, cosine};
+use rlm_embed::encoder::{
+    BaseEmbedder, BertEncoder, BertParts, HashEmbedder, LanguageModelEmbedder, Precision, cosine,
+};
 use safetensors::SafeTensors;
 use tl_kernels::Pool;
 
@@ -70,6 +72,84 @@ fn tokens_equal_those_of_tokenizers() {
         ids = rest;
     }
     assert!(counts.contains(&256) && counts.contains(&2), "a cut text and an empty one are among them");
+}
+
+/// The encoder that the files in memory give.
+fn of_parts(edit: impl Fn(&mut Vec<u8>)) -> rlm_embed::Result<BertEncoder> {
+    let read = |name: &str| fs::read(fixtures::path(TINY).join(name)).unwrap();
+    let [config, mut tokenizer] = ["config.json", "tokenizer.json"].map(read);
+    edit(&mut tokenizer);
+    let [config, tokenizer] = [config, tokenizer].map(|bytes| String::from_utf8(bytes).unwrap());
+    let weights = read("model.safetensors").into();
+    let parts = BertParts { config: &config, tokenizer: &tokenizer, max_tokens: 256, weights };
+    BertEncoder::of_parts(parts, Precision::F32, Arc::new(Pool::serial()))
+}
+
+#[test]
+fn files_in_memory_give_the_same_encoder() {
+    let texts = texts();
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let (mut one, mut other) = (tiny(Precision::F32, 1), of_parts(|_| {}).unwrap());
+    assert_eq!(one.identity(), other.identity());
+    assert_eq!(one.embed(&texts).unwrap(), other.embed(&texts).unwrap());
+    for (from, to, said) in [
+        ("BertPreTokenizer", "Whitespace", "Whitespace"),
+        ("\"normalized\":false", "\"normalized\":true", "added token"),
+        ("\"unk_token\":\"[UNK]\"", "\"unk_token\":\"[NO]\"", "unknown words"),
+        ("\"ids\":[2]", "\"ids\":[99999]", "token 99999"),
+        ("\"ids\":[2]", "\"ids\":[]", "[CLS]"),
+        ("{", "[", "tokenizer.json"),
+    ] {
+        let error = of_parts(|bytes| replace(bytes, from, to)).unwrap_err().to_string();
+        assert!(error.contains(said), "{from} -> {to}: {error}");
+    }
+}
+
+/// The tokenizer of the crate and `tokenizers` give the same ids for texts of characters that their rules treat in many ways.
+#[test]
+fn both_readers_of_the_tokenizer_give_the_same_ids() {
+    let (library, own) = (tiny(Precision::F32, 1), of_parts(|_| {}).unwrap());
+    let mut signs: Vec<String> = (0..0x3400)
+        .step_by(7)
+        .chain([0x4e00, 0x9fff, 0xf900, 0xac00, 0x1f600, 0x20000, 0x2b820, 0x2b920])
+        .filter_map(char::from_u32)
+        .map(String::from)
+        .collect();
+    let words = [
+        "the",
+        "bridge",
+        "Bridges",
+        "[SEP]",
+        "[CLS",
+        "[MASK]x",
+        "##s",
+        "e\u{301}",
+        "ÄÖÜ",
+        "İstanbul",
+        "ΣΑΣ",
+        "don't",
+        "3.5",
+        "\t\n",
+        "  ",
+    ];
+    signs.extend(words.map(str::to_owned));
+    signs.push("a".repeat(100));
+    signs.push("a".repeat(101));
+    let mut random = moe_runtime::SplitMix64::new(5);
+    for n in 0..2000 {
+        let length = if n % 100 == 0 { 300 } else { 1 + n % 12 };
+        let text: String = (0..length)
+            .map(|_| {
+                let sign = &signs[random.next_u64() as usize % signs.len()];
+                if random.next_u64() % 3 == 0 { format!("{sign} ") } else { sign.clone() }
+            })
+            .collect();
+        assert_eq!(own.token_ids(&text).unwrap(), library.token_ids(&text).unwrap(), "{text:?}");
+    }
+    for sign in &signs {
+        assert_eq!(own.token_ids(sign).unwrap(), library.token_ids(sign).unwrap(), "{sign:?}");
+    }
+    assert!(own.token_ids(&"a".repeat((1 << 20) + 1)).is_err());
 }
 
 #[test]

@@ -166,12 +166,7 @@ fn flag_report(set: &ClaimSet, rules: &RelationRules) -> Value {
 
 /// The lowest cosine of the vectors of two encoders over the texts of the claims, and milliseconds of both for a text of 64 tokens
 /// in turn, so that other work on the machine meets both.
-fn beside(
-    one: &mut dyn BaseEmbedder,
-    other: &mut dyn BaseEmbedder,
-    set: &ClaimSet,
-    repeat: usize,
-) -> Result<Value> {
+fn beside(one: &mut dyn BaseEmbedder, other: &mut dyn BaseEmbedder, set: &ClaimSet, repeat: usize) -> Result<Value> {
     let mut lowest = 1.0f32;
     for row in set.store.live_rows() {
         let vector = other.embed(&[set.store.chunk(row).text])?;
