@@ -39,7 +39,8 @@ impl NativeEmbedder {
             Some("f32") => Some(Precision::F32),
             Some("q8_0") => Some(Precision::Q8_0),
             Some("q8_0-a8") => Some(Precision::Q8_0A8),
-            Some(other) => return Err(unknown("precision", other, "f32, q8_0 or q8_0-a8")),
+            Some("q2_0") => Some(Precision::Q2_0),
+            Some(other) => return Err(unknown("precision", other, "f32, q8_0, q8_0-a8 or q2_0")),
         };
         let encoder: Encoder = if model == Path::new("hash") {
             if precision.is_some() {

@@ -20,7 +20,7 @@ class Embedder:
     def open(
         model: str | os.PathLike[str],
         *,
-        precision: Literal["f32", "q8_0", "q8_0-a8"] | None = None,
+        precision: Literal["f32", "q8_0", "q8_0-a8", "q2_0"] | None = None,
         threads: int | None = None,
     ) -> Embedder:
         """Open a sentence encoder (a folder with a BERT checkpoint), a language model, or `hash` for hashed words.

@@ -32,9 +32,12 @@ pub(crate) enum PrecisionArg {
     /// 8 bits in blocks of 32
     #[value(name = "q8_0")]
     Q8_0,
-    /// The same, with activations of 8 bits
+    /// 8 bits in blocks of 32, with activations of 8 bits
     #[value(name = "q8_0-a8")]
     Q8_0A8,
+    /// Trits in blocks of 64, for encoders that were trained so
+    #[value(name = "q2_0")]
+    Q2_0,
 }
 
 impl EmbedderArgs {
@@ -83,6 +86,7 @@ pub(crate) fn embedder(
         PrecisionArg::F32 => Precision::F32,
         PrecisionArg::Q8_0 => Precision::Q8_0,
         PrecisionArg::Q8_0A8 => Precision::Q8_0A8,
+        PrecisionArg::Q2_0 => Precision::Q2_0,
     });
     load::embedder(model, precision, pool)
 }

@@ -170,11 +170,12 @@ impl Pieces {
         let Normalizer { clean_text, handle_chinese_chars, strip_accents, lowercase, .. } = self.normalizer;
         let mut plain = String::with_capacity(text.len());
         for c in text.chars() {
-            let is_blank = matches!(c, '\t' | '\n' | '\r') || c.is_whitespace();
-            let is_noise = matches!(c, '\0' | '\u{fffd}') || (!is_blank && c.is_other());
+            // Other control characters that are blanks, such as U+0085, go.
+            let is_plain_blank = matches!(c, '\t' | '\n' | '\r');
+            let is_noise = matches!(c, '\0' | '\u{fffd}') || (!is_plain_blank && c.is_other());
             match c {
                 _ if clean_text && is_noise => {}
-                _ if clean_text && is_blank => plain.push(' '),
+                _ if clean_text && c.is_whitespace() => plain.push(' '),
                 _ if handle_chinese_chars && is_chinese(c) => plain.extend([' ', c, ' ']),
                 _ => plain.push(c),
             }

@@ -5,8 +5,8 @@
 
 use std::path::Path;
 
-use gguf_bitnet::{SafetensorsDir, TensorSource, TensorType, dequantize, quantize_row};
-use ternary_core::Bytes;
+use gguf_bitnet::{SafetensorsDir, TensorSource, TensorType, dequantize, encode_row, quantize_row};
+use ternary_core::{Bytes, Rounding};
 use tl_kernels::math::LayerNorm;
 use tl_kernels::{DenseType, Linear};
 
@@ -26,6 +26,22 @@ pub enum Precision {
     /// The same with activations rounded to INT8, all but the largest columns of each input. Loading takes the time of about 500
     /// tokens longer: the encoder reads texts to learn the ranges of its inputs.
     Q8_0A8,
+    /// Trits in blocks of 64 in the layers, chosen for the least error of each block, and the word embedding in Q8_0. No encoder was
+    /// trained for it: all-MiniLM-L6-v2 loses most of what it knows.
+    Q2_0,
+}
+
+impl Precision {
+    /// The types of the word embedding and of the matrices of the layers, as they are read.
+    fn types(self) -> [DenseType; 2] {
+        match self {
+            Precision::F32 => [DenseType::F32, DenseType::F32],
+            Precision::Q8_0 => [DenseType::Q8_0, DenseType::Q8_0],
+            // They are rounded with the ranges of their inputs, which are not known yet.
+            Precision::Q8_0A8 => [DenseType::Q8_0, DenseType::F32],
+            Precision::Q2_0 => [DenseType::Q8_0, DenseType::Q2_0],
+        }
+    }
 }
 
 /// The parameters of a layer normalisation.
@@ -90,13 +106,10 @@ impl BertWeights {
         hash: &mut blake3::Hasher,
     ) -> Result<BertWeights> {
         let prefix = if source.index_of("bert.embeddings.word_embeddings.weight").is_some() { "bert." } else { "" };
-        let mut reader = Reader { dir, source, prefix, precision, eps: config.layer_norm_eps, hash };
+        let [words, layers] = precision.types();
+        let mut reader = Reader { dir, source, prefix, layers, eps: config.layer_norm_eps, hash };
         let (h, f) = (config.hidden_size, config.intermediate_size);
-        let words = reader.matrix("embeddings.word_embeddings.weight", config.vocab_size, h)?;
-        if precision == Precision::Q8_0A8 {
-            // The matrices of the layers are rounded with the ranges of their inputs, which are not known yet.
-            reader.precision = Precision::F32;
-        }
+        let words = reader.matrix("embeddings.word_embeddings.weight", config.vocab_size, h, words)?;
         let n_positions = config.max_position_embeddings;
         let positions = reader.values("embeddings.position_embeddings.weight", &[n_positions, h])?;
         let mut segment = reader.values("embeddings.token_type_embeddings.weight", &[config.type_vocab_size, h])?;
@@ -135,14 +148,15 @@ struct Reader<'a> {
     dir: &'a Path,
     source: SafetensorsDir,
     prefix: &'static str,
-    precision: Precision,
+    /// The type of the matrices of the layers.
+    layers: DenseType,
     eps: f32,
     hash: &'a mut blake3::Hasher,
 }
 
 impl Reader<'_> {
     fn affine(&mut self, name: &str, rows: usize, cols: usize) -> Result<Affine> {
-        let matrix = self.matrix(&format!("{name}.weight"), rows, cols)?;
+        let matrix = self.matrix(&format!("{name}.weight"), rows, cols, self.layers)?;
         Ok(Affine { matrix, bias: self.values(&format!("{name}.bias"), &[rows])? })
     }
 
@@ -151,28 +165,28 @@ impl Reader<'_> {
         Ok(Norm { weight, bias: self.values(&format!("{name}.bias"), &[n])?, eps: self.eps })
     }
 
-    fn matrix(&mut self, name: &str, rows: usize, cols: usize) -> Result<Linear> {
+    /// A matrix in the type `target`.
+    fn matrix(&mut self, name: &str, rows: usize, cols: usize, target: DenseType) -> Result<Linear> {
         let (ty, bytes) = self.tensor(name, &[rows, cols])?;
         let mut row = vec![0.0; cols];
         let mut encoded = Vec::new();
+        let is_taken = target == DenseType::F32 && ty == TensorType::F32;
         for stored in bytes.chunks_exact(ty.row_bytes(cols)?) {
             self.decode(name, ty, stored, &mut row)?;
-            match self.precision {
-                Precision::F32 if ty == TensorType::F32 => {}
-                Precision::F32 => encoded.extend(row.iter().flat_map(|x| x.to_le_bytes())),
-                Precision::Q8_0 | Precision::Q8_0A8 => quantize_row(TensorType::Q8_0, &row, &mut encoded)?,
+            match target {
+                DenseType::Q8_0 => quantize_row(TensorType::Q8_0, &row, &mut encoded)?,
+                DenseType::Q2_0 => encode_row(TensorType::Q2_0, Rounding::LeastSquares, &row, None, &mut encoded)?,
+                _ if is_taken => {}
+                _ => encoded.extend(row.iter().flat_map(|x| x.to_le_bytes())),
             }
         }
-        Ok(match self.precision {
-            Precision::F32 if ty == TensorType::F32 => Linear::dense(DenseType::F32, rows, cols, bytes)?,
-            Precision::F32 => Linear::dense(DenseType::F32, rows, cols, Bytes::from(encoded))?,
-            Precision::Q8_0 | Precision::Q8_0A8 => {
-                if let Some(index) = self.source.index_of(&format!("{}{name}", self.prefix)) {
-                    self.source.release(index);
-                }
-                Linear::dense(DenseType::Q8_0, rows, cols, Bytes::from(encoded))?
-            }
-        })
+        if is_taken {
+            return Ok(Linear::dense(target, rows, cols, bytes)?);
+        }
+        if let Some(index) = self.source.index_of(&format!("{}{name}", self.prefix)) {
+            self.source.release(index);
+        }
+        Ok(Linear::dense(target, rows, cols, Bytes::from(encoded))?)
     }
 
     fn values(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {

@@ -202,6 +202,78 @@ fn a_language_model_encodes_texts() {
     assert!((cosine(a, a) - 1.0).abs() < 1e-5 && empty.iter().all(|x| *x == 0.0));
 }
 
+/// A random network of one layer, 64 wide, with the tokenizer of the small one.
+fn narrow() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let mut random = moe_runtime::SplitMix64::new(4);
+    let mut tensors: Vec<(String, Vec<usize>, Vec<u8>)> = Vec::new();
+    let mut add = |name: &str, shape: &[usize]| {
+        let value = |_| match name.ends_with("LayerNorm.weight") {
+            true => 1.0f32,
+            // Twelve uniform numbers make nearly a normal one.
+            false => ((0..12).map(|_| (random.next_u64() >> 40) as f32 / 16_777_216.0).sum::<f32>() - 6.0) * 0.1,
+        };
+        let bytes = (0..shape.iter().product()).map(value).flat_map(f32::to_le_bytes).collect();
+        tensors.push((name.to_owned(), shape.to_vec(), bytes));
+    };
+    let [h, f] = [64, 128];
+    add("embeddings.word_embeddings.weight", &[942, h]);
+    add("embeddings.position_embeddings.weight", &[256, h]);
+    add("embeddings.token_type_embeddings.weight", &[2, h]);
+    let layer = |name: &str| format!("encoder.layer.0.{name}");
+    let affine = |name: &str, rows: usize, cols: usize| [(layer(name), rows, cols)];
+    for (name, rows, cols) in [
+        affine("attention.self.query", h, h),
+        affine("attention.self.key", h, h),
+        affine("attention.self.value", h, h),
+        affine("attention.output.dense", h, h),
+        affine("intermediate.dense", f, h),
+        affine("output.dense", h, f),
+    ]
+    .concat()
+    {
+        add(&format!("{name}.weight"), &[rows, cols]);
+        add(&format!("{name}.bias"), &[rows]);
+    }
+    for name in ["embeddings.LayerNorm".to_owned(), layer("attention.output.LayerNorm"), layer("output.LayerNorm")] {
+        add(&format!("{name}.weight"), &[h]);
+        add(&format!("{name}.bias"), &[h]);
+    }
+    let views = tensors.iter().map(|(name, shape, bytes)| {
+        (name, safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape.clone(), bytes).unwrap())
+    });
+    fs::write(dir.path().join("model.safetensors"), safetensors::serialize(views, None).unwrap()).unwrap();
+    let mut config: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(fixtures::path(TINY).join("config.json")).unwrap()).unwrap();
+    for (key, value) in
+        [("hidden_size", h), ("intermediate_size", f), ("num_hidden_layers", 1), ("num_attention_heads", 2)]
+    {
+        config[key] = value.into();
+    }
+    fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
+    fs::copy(fixtures::path(TINY).join("tokenizer.json"), dir.path().join("tokenizer.json")).unwrap();
+    dir
+}
+
+#[test]
+fn ternary_layers_keep_the_direction_of_a_random_network() {
+    let dir = narrow();
+    let load = |precision| BertEncoder::load(dir.path(), precision, Arc::new(Pool::serial())).unwrap();
+    let texts = texts();
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let whole = load(Precision::F32).embed(&texts).unwrap();
+    let mut encoder = load(Precision::Q2_0);
+    let ternary = encoder.embed(&texts).unwrap();
+    let lowest = lowest_cosine(&ternary, &whole, 64);
+    assert!(lowest > 0.5 && lowest < 0.999, "trits are a part of the weights: {lowest}");
+    let single: Vec<f32> = texts.iter().flat_map(|text| encoder.embed(&[text]).unwrap()).collect();
+    assert_eq!(ternary, single);
+    let rounded = load(Precision::Q8_0A8).embed(&texts).unwrap();
+    assert!(lowest_cosine(&rounded, &whole, 64) > 0.999);
+    let wide = BertEncoder::load(&fixtures::path(TINY), Precision::Q2_0, Arc::new(Pool::serial())).unwrap_err();
+    assert!(wide.to_string().contains("block of 64"), "{wide}");
+}
+
 /// A copy of the small checkpoint in which `edit` has changed a file.
 fn edited(file: &str, edit: impl Fn(&mut Vec<u8>)) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
