@@ -30,12 +30,13 @@ use crate::error::Result;
 /// Tokens that are computed together; it bounds the memory of a call.
 const BATCH_TOKENS: usize = 1024;
 
-/// Texts of many kinds, over which the ranges of the inputs are taken: [CLS], [SEP] and single signs have the widest ones.
-const RANGE_TEXTS: [&str; 24] = [
+/// Texts of many kinds, over which the ranges of the inputs are taken: [CLS], [SEP], single signs
+/// and repeated ones have the widest.
+const RANGE_TEXTS: [&str; 28] = [
     "",
-    "?!",
-    "...",
-    "a",
+    "!?",
+    "- -",
+    "b",
     "1",
     "no",
     "ok.",
@@ -43,7 +44,11 @@ const RANGE_TEXTS: [&str; 24] = [
     "Größe",
     "日本語の文",
     "😀",
-    "The cat sits outside.",
+    "山山山山山山山山山山山山山山山山",
+    "あああああああああ",
+    "!!!!!!!!!!!!!!!!",
+    "na na na na na na na na",
+    "A dog waits at the door.",
     "How many carts may cross the bridge in one hour?",
     "In 1987 the harbour was closed to ships longer than 120 metres.",
     "The drug does not lower blood pressure in adults over 60.",
@@ -170,10 +175,9 @@ impl BertEncoder {
     /// The same encoder with the inputs of its products rounded to INT8, by their ranges over [`RANGE_TEXTS`].
     fn rounded(mut self) -> Result<BertEncoder> {
         let texts: Vec<Vec<u32>> = RANGE_TEXTS.iter().map(|text| self.tokens.encode(text)).collect::<Result<_, _>>()?;
-        let mut inputs = Inputs { watched: Some(Vec::new()), ..Inputs::default() };
+        let mut inputs = Inputs::watching();
         self.forward(&texts, &mut inputs, &mut Vec::new())?;
-        let ranges = inputs.watched.expect("it was put there above");
-        self.weights = self.weights.rounded(&ranges)?;
+        self.weights = self.weights.rounded(&inputs.into_ranges())?;
         let mut hash = blake3::Hasher::new();
         for text in RANGE_TEXTS {
             hash.update(text.as_bytes()).update(&[0xff]);
