@@ -141,8 +141,10 @@ impl JobQueue {
         true
     }
 
-    /// The next job whose account may have another one running.
-    pub(super) fn pop(&self) -> Option<Job> {
+    /// The next job whose account may have another one running. A [`Scheduler`](super::Scheduler) takes the jobs of its own queue;
+    /// another engine tells [`JobQueue::finished`] of the end of each job that it took.
+    #[must_use]
+    pub fn pop(&self) -> Option<Job> {
         let state = &mut *self.lock();
         let (accounts, limit) = (&state.accounts, self.0.limits.account_running);
         let job = state.jobs.pop(|job| accounts.of(&job.account).running < limit)?;
@@ -170,12 +172,12 @@ impl JobQueue {
         }
     }
 
-    /// Counts the end of a job that took `tokens` and `time` in its slot.
-    pub(super) fn finished(&self, account: &str, tokens: u64, time: Duration, now: Duration) {
+    /// Counts the end of a job of `account` that was taken, and that used `tokens` and `time`.
+    pub fn finished(&self, account: &str, tokens: u64, time: Duration, now: Duration) {
         let state = &mut *self.lock();
         let limit = self.0.limits.account_tokens_per_minute;
-        state.running -= 1;
-        state.accounts.change(account, |account| account.running -= 1);
+        state.running = state.running.saturating_sub(1);
+        state.accounts.change(account, |account| account.running = account.running.saturating_sub(1));
         state.accounts.charge(account, tokens, limit, now);
         state.accounts.forget_idle(limit, now);
         let seconds = time.as_secs_f64();
