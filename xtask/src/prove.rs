@@ -16,11 +16,14 @@ mod interop;
 mod kill;
 mod memory;
 mod offload;
+mod p95;
+mod page;
 mod perplexity;
 mod proof;
 mod quantize;
 mod real;
 mod rivals;
+mod served;
 mod soak;
 mod speed;
 mod streamed;
@@ -93,6 +96,10 @@ enum Name {
     Offload,
     /// 12,000 requests to `bitnet serve`, of which a part leaves, is too long or has a wrong key.
     Soak,
+    /// A long prompt arrives at `bitnet serve` while an answer streams: the times between tokens, and the time of the prompt.
+    P95,
+    /// The built-in page in headless Chromium: streams, folded thoughts, errors, narrow windows, colours, the keyboard.
+    Page,
     /// The packages for Python and Node: built without a C compiler, installed into clean environments, tested there.
     Bindings,
     /// A teacher of full width in 4 layers, recorded with memory for a third of it.
@@ -126,10 +133,12 @@ pub(crate) fn run(args: &Args) -> Outcome {
         Name::Speed => measured(speed::prove(&mut proof, &bitnet()?)),
         Name::Offload => measured(offload::prove(&mut proof, &bitnet()?)),
         Name::Memory => measured(memory::prove(&mut proof, &bitnet()?)),
+        Name::P95 => measured(p95::prove(&mut proof, &bitnet()?)),
         Name::Soak => measured(soak::prove(&mut proof)),
         Name::Rivals => rivals::prove(&mut proof, bitnet),
         Name::Embed => embed::prove(&mut proof, bitnet),
         Name::Real => real::prove(&mut proof, bitnet),
+        Name::Page => page::prove(&mut proof, bitnet),
         Name::Clients => clients::prove(&mut proof, bitnet),
         Name::Bindings => bindings::prove(&mut proof, bitnet),
         Name::Streamed => streamed::prove(&mut proof, bitnet),

@@ -15,17 +15,22 @@ const PACKAGES: [&str; 3] = ["openai==3.57.0", "anthropic==2.14.0", "langchain-o
 
 pub(super) fn prove(proof: &mut Proof<'_>, binary: impl FnOnce() -> Outcome<PathBuf>) -> Outcome<Judged> {
     proof.need_disk(500_000_000)?;
-    let environment = proof.work.join("environment");
-    let python = environment.join("bin/python");
-    let is_there = done(&proof.options.python, &["-m", "venv", arg(&environment)?])
-        && done(&python, &[&["-m", "pip", "install", "--quiet"], &PACKAGES[..]].concat());
-    if !is_there {
+    let Some(python) = environment(proof, &PACKAGES)? else {
         let named = proof.options.python.display();
         repo::say(&format!("SKIP clients: pip of {named} cannot fetch {}", PACKAGES.join(", ")));
         return Ok(Judged::Skipped);
-    }
+    };
     interop::script_of(&python, proof, &binary()?, "clients.py", &[])?;
     Ok(Judged::Measured)
+}
+
+/// The Python of an environment in the work folder with these packages; `None` where pip cannot fetch them.
+pub(super) fn environment(proof: &Proof<'_>, packages: &[&str]) -> Outcome<Option<PathBuf>> {
+    let environment = proof.work.join("environment");
+    let python = environment.join("bin/python");
+    let is_there = done(&proof.options.python, &["-m", "venv", arg(&environment)?])
+        && done(&python, &[&["-m", "pip", "install", "--quiet"], packages].concat());
+    Ok(is_there.then_some(python))
 }
 
 fn done(program: &Path, args: &[&str]) -> bool {

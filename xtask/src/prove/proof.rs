@@ -11,13 +11,19 @@ use crate::repo;
 /// Options that only some proofs read; each names its proofs.
 #[derive(clap::Args)]
 pub(super) struct Options {
-    /// drafts: a folder that `fixtures/generators/train_mtp.py` made; embed: the checkpoint folder of all-MiniLM-L6-v2; templates: a folder of chat templates and tokenizer_config.json
-    /// files; rivals: one with llama-quantize and llama-imatrix.
+    /// drafts: a folder that `fixtures/generators/train_mtp.py` made; embed: the checkpoint folder of all-MiniLM-L6-v2; templates:
+    /// one of chat templates and tokenizer_config.json files; rivals: one with llama-quantize and llama-imatrix.
     #[arg(value_name = "DIR")]
     pub(super) folder: Option<PathBuf>,
-    /// goldens: a folder of reference checkpoints instead of `fixtures/goldens`.
+    /// goldens: a folder of reference checkpoints instead of `fixtures/goldens`; page: a folder for screenshots.
     #[arg(long)]
     pub(super) dir: Option<PathBuf>,
+    /// p95: the model that is served instead of a student of the mini teacher.
+    #[arg(long)]
+    pub(super) model: Option<PathBuf>,
+    /// p95: tokens of the prompt that arrives.
+    #[arg(long, default_value_t = 3000)]
+    pub(super) prompt_tokens: usize,
     /// interop, ternary-forward, speed, real: a Python with the packages of `fixtures/interop/requirements.txt`; bindings, cluster,
     /// templates: one that makes virtual environments; embed: one with onnx, onnxruntime, safetensors and tokenizers, to compare speeds.
     #[arg(long, default_value = "python3")]

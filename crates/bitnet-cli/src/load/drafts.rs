@@ -16,7 +16,7 @@ pub(crate) struct Drafts {
 /// The source of the guesses.
 #[derive(Clone, Debug)]
 enum Source {
-    /// The sequence itself.
+    /// The tokens that followed the last ones where they stood before.
     Ngram,
     /// The MTP block of the model, in sequences of `n_ctx` tokens.
     Mtp { model: Arc<CraftsmanModel>, n_ctx: usize, ty: CacheType, cost: f64 },

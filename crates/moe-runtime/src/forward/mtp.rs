@@ -34,14 +34,14 @@ pub(crate) struct MtpBlock {
     embedding_norm: Vec<f32>,
     /// Weight of the norm of the hidden state, `[hidden]`.
     hidden_norm: Vec<f32>,
-    /// `[hidden, 2 hidden]`.
+    /// From an embedding beside a hidden state to the input of the layer, `[hidden, 2 hidden]`.
     projection: Linear,
     layer: DecoderLayer,
-    /// `[vocab, hidden]`.
+    /// Embeddings that the block does not share with the model, `[vocab, hidden]`.
     embedding: Option<Linear>,
     /// Weight of the last norm, `[hidden]`.
     norm: Option<Vec<f32>>,
-    /// `[vocab, hidden]`.
+    /// A head that the block does not share with the model, `[vocab, hidden]`.
     head: Option<Linear>,
 }
 
@@ -64,7 +64,7 @@ pub(crate) struct MtpScratch {
     hidden: Vec<f32>,
     acts: ActivationBuffer,
     layer: LayerScratch,
-    /// `[vocab]`.
+    /// Those of one row, `[vocab]`.
     logits: Vec<f32>,
 }
 
@@ -181,7 +181,7 @@ mod tests {
     }
 
     fn expected(case: &str) -> Expected {
-        let file = fixtures::path(&format!("goldens/mtp/{case}/expected.safetensors"));
+        let file = fixtures::path(format!("goldens/mtp/{case}/expected.safetensors"));
         let file = SafetensorsDir::open(&file).expect("the golden opens");
         let bytes = |name: &str| file.bytes(file.index_of(name).expect("a tensor")).expect("the golden is whole");
         let floats = |name: &str| bytes(name).as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
@@ -198,7 +198,7 @@ mod tests {
     }
 
     fn model(case: &str) -> CraftsmanModel {
-        let files = ModelFiles::open(&fixtures::path(&format!("goldens/mtp/{case}"))).and_then(ModelFiles::with_mtp);
+        let files = ModelFiles::open(&fixtures::path(format!("goldens/mtp/{case}"))).and_then(ModelFiles::with_mtp);
         let options = LoadOptions { act_mode: Some(ActMode::F32), ..LoadOptions::default() };
         CraftsmanModel::from_files(&files.expect("the case opens"), &options).expect("the case loads")
     }

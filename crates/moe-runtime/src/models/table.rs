@@ -87,7 +87,7 @@ pub(crate) enum When {
     QueryKeyNorms,
     /// Models with biases of the query, key and value projections.
     AttentionBiases,
-    /// The MTP block.
+    /// Models with a block that guesses the token after the next one.
     Mtp,
     /// MTP blocks that do not use the model's own part.
     MtpOwn,

@@ -98,7 +98,7 @@ pub(super) struct Pieces {
     unknown: u32,
     max_word: usize,
     max_tokens: usize,
-    /// [CLS] and [SEP].
+    /// The tokens around every text: [CLS] before it, [SEP] behind it.
     ends: [u32; 2],
 }
 

@@ -10,7 +10,7 @@ pub(super) struct LayerOutputs {
     pub(super) layer: usize,
     /// The residual stream behind the attention, `[n, hidden]`.
     pub(super) mid: [Vec<f32>; 2],
-    /// What the feed-forward part adds to it, `[n, hidden]`.
+    /// The sum that the feed-forward part adds to it, `[n, hidden]`.
     pub(super) output: [Vec<f32>; 2],
 }
 

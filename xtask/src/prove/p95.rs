@@ -1,0 +1,163 @@
+//! `prove p95`: a long prompt arrives at `bitnet serve` while an answer streams.
+//!
+//! The times between the tokens of the answer are taken before the prompt comes and while it is read, and the time of the prompt
+//! is taken beside the answer and alone. Both targets are ratios of one run, so they do not depend on the machine. Prompts are
+//! random tokens, each prompt others, so that no prompt is found in the cache.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::proof::Proof;
+use super::served::{Served, Stream};
+use crate::bitnet::{self, arg};
+use crate::outcome::Outcome;
+use crate::repo;
+
+/// Tokens of the answer before the prompt comes, the first of which do not count.
+const UNDISTURBED: usize = 64;
+const WARM_UP: usize = 8;
+/// Tokens of the context that the answer and the prompt each leave free.
+const ROOM: usize = 64;
+/// Largest 95th percentile of the times between tokens while the prompt is read, in undisturbed steps.
+const STEPS: f64 = 2.5;
+/// Longest time of the prompt beside the answer, in times of the prompt alone.
+const ALONE: f64 = 2.0;
+
+pub(super) fn prove(proof: &mut Proof<'_>, binary: &Path) -> Outcome {
+    let model = model(proof, binary)?;
+    let name = model.file_name().map_or_else(|| "model".into(), |name| name.to_string_lossy().into_owned());
+    let context = (proof.options.prompt_tokens + ROOM).to_string();
+    let served = Served::start(binary, &model, &["--slots", "2", "-c", &context, "--draft", "off"])?;
+    let (_, models) = served.get("/v1/models")?;
+    let vocab = models["data"][0]["meta"]["n_vocab"].as_u64().ok_or("/v1/models tells no size of the vocabulary")?;
+    let prompt = |seed: u64| tokens(seed, proof.options.prompt_tokens, vocab);
+
+    let mut answer = begin(&served)?;
+    let before = intervals(&mut answer, UNDISTURBED, &mut || false)?;
+    let step = percentile(&before[WARM_UP..], 0.5).ok_or("the answer has no tokens")?;
+    let (beside, during) = std::thread::scope(|scope| -> Outcome<_> {
+        let long = scope.spawn(|| read_prompt(&served, &prompt(1)).map_err(|error| error.to_string()));
+        let during = intervals(&mut answer, usize::MAX, &mut || long.is_finished())?;
+        Ok((long.join().map_err(|_| "the request panicked")??, during))
+    })?;
+    drop(answer);
+    let alone = read_prompt(&served, &prompt(2))?;
+
+    let n = proof.options.prompt_tokens;
+    let ms = |time: Duration| 1e3 * time.as_secs_f64();
+    let disturbed = percentile(&during, 0.95).ok_or("the prompt was read before the next token: give a longer one")?;
+    let ratio = disturbed.as_secs_f64() / step.as_secs_f64();
+    let usual = percentile(&before[WARM_UP..], 0.95).unwrap_or_default();
+    proof.figure(
+        format!("p95: {name}: between tokens while a prompt of {n} is read"),
+        format!(
+            "{:.1} ms at the 95th percentile of {} tokens, {ratio:.2} undisturbed steps of {:.1} ms (95th percentile {:.1} ms)",
+            ms(disturbed),
+            during.len(),
+            ms(step),
+            ms(usual)
+        ),
+        format!("at most {STEPS} steps"),
+        ratio <= STEPS,
+    );
+    let ratio = beside.as_secs_f64() / alone.as_secs_f64();
+    proof.figure(
+        format!("p95: {name}: a prompt of {n} beside an answer"),
+        format!("{:.2} s, {ratio:.2} times the {:.2} s alone", beside.as_secs_f64(), alone.as_secs_f64()),
+        format!("at most {ALONE} times"),
+        ratio <= ALONE,
+    );
+    Ok(())
+}
+
+/// The model that the options name, or a student of the mini teacher.
+fn model(proof: &Proof<'_>, binary: &Path) -> Outcome<PathBuf> {
+    if let Some(model) = &proof.options.model {
+        return Ok(std::path::absolute(model)?);
+    }
+    let (teacher, student) = (repo::root().join("fixtures/craftsman-mini"), proof.work.join("mini-student.gguf"));
+    bitnet::output(binary, &["quantize", "-m", arg(&teacher)?, "-o", arg(&student)?])?;
+    Ok(student)
+}
+
+/// An answer that neither a stop token nor a repetition ends, token by token.
+fn begin(served: &Served) -> Outcome<Stream> {
+    let stops = json!({ "content": "<|endoftext|><|user|><|observation|>", "parse_special": true });
+    let (_, stops) = served.post("/tokenize", &stops)?;
+    let stops = stops["tokens"].as_array().ok_or("/tokenize gave no tokens")?.iter();
+    let bias: serde_json::Map<String, Value> = stops.map(|token| (token.to_string(), json!(-100))).collect();
+    // A score comes with each token, also with one whose text is not complete.
+    let body = json!({
+        "prompt": "The", "max_tokens": 1 << 20, "stream": true, "temperature": 2, "seed": 1, "logit_bias": bias, "logprobs": 0,
+    });
+    served.open("/v1/completions", &body)
+}
+
+/// The times between the next `most` tokens, or fewer once `ends` holds.
+fn intervals(answer: &mut Stream, most: usize, ends: &mut dyn FnMut() -> bool) -> Outcome<Vec<Duration>> {
+    let (mut times, mut last): (Vec<Duration>, Option<Instant>) = (Vec::new(), None);
+    while times.len() < most && !ends() {
+        let (time, event) =
+            answer.event()?.ok_or("the answer ended before the prompt was read: lower --prompt-tokens")?;
+        if event["choices"][0]["logprobs"]["tokens"].as_array().is_some_and(|tokens| !tokens.is_empty()) {
+            times.extend(last.map(|last| time - last));
+            last = Some(time);
+        }
+    }
+    Ok(times)
+}
+
+/// The time from a prompt to its first token.
+fn read_prompt(served: &Served, prompt: &[u64]) -> Outcome<Duration> {
+    let begun = Instant::now();
+    let (status, answer) = served.post("/v1/completions", &json!({ "prompt": prompt, "max_tokens": 1 }))?;
+    match (status, answer["usage"]["prompt_tokens_details"]["cached_tokens"].as_u64()) {
+        (200, Some(0)) => Ok(begun.elapsed()),
+        _ => Err(format!("the prompt was answered with status {status}: {answer}").into()),
+    }
+}
+
+/// Random tokens, by SplitMix64 (Steele, Lea, Flood 2014).
+fn tokens(seed: u64, n: usize, vocab: u64) -> Vec<u64> {
+    let mut state = seed;
+    let mut next = || {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % vocab.max(1)
+    };
+    (0..n).map(|_| next()).collect()
+}
+
+/// The smallest value that so many of the values, as a share, do not exceed; `None` without values.
+fn percentile(values: &[Duration], share: f64) -> Option<Duration> {
+    let mut sorted = values.to_vec();
+    sorted.sort_unstable();
+    let rank = (share * sorted.len() as f64).ceil() as usize;
+    sorted.get(rank.max(1) - 1).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{percentile, tokens};
+
+    #[test]
+    fn percentiles_are_values_of_the_list() {
+        let values: Vec<Duration> = (1..=20).rev().map(Duration::from_millis).collect();
+        let ms = |share| percentile(&values, share).map(|time| time.as_millis());
+        assert_eq!((ms(0.5), ms(0.95), ms(1.0), ms(0.0)), (Some(10), Some(19), Some(20), Some(1)));
+        assert_eq!(percentile(&values[..1], 0.95), Some(Duration::from_millis(20)));
+        assert_eq!(percentile(&[], 0.5), None);
+    }
+
+    #[test]
+    fn prompts_of_other_seeds_begin_differently() {
+        assert_eq!(tokens(1, 100, 50).len(), 100);
+        assert!(tokens(1, 100, 50).iter().all(|&token| token < 50));
+        assert_ne!(tokens(1, 8, 50), tokens(2, 8, 50));
+    }
+}
