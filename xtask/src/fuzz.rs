@@ -9,8 +9,7 @@ use xshell::cmd;
 use crate::outcome::Outcome;
 use crate::repo;
 
-const TARGETS: [&str; 8] =
-    ["gguf", "safetensors", "answers", "frames", "chat", "completions", "responses", "messages"];
+const TARGETS: [&str; 8] = ["gguf", "safetensors", "answers", "frames", "chat", "completions", "responses", "messages"];
 
 /// How many inputs to try.
 #[derive(clap::Args)]

@@ -13,7 +13,7 @@
 //! | `dialects/` | the APIs, one file or folder each |
 //! | `page`, `openapi` | the built-in page, and the description of the routes |
 //! | `divergence` | where the prompt of a request leaves that of an earlier one |
-//! | `scripted/` | the server without a socket and a model, for tests and fuzz targets |
+//! | `scripted/` | the server without a socket and a model, for tests |
 //! | `failure`, `ids`, `metrics`, `seal` | errors, names, counts, thoughts that clients send back |
 //!
 //! Imports go one way: `server` -> `routes` -> `dialects` -> `stream` -> `answer` -> `request` -> `app` -> `engine`.
@@ -34,7 +34,7 @@ mod openapi;
 mod page;
 mod request;
 mod routes;
-#[cfg(any(test, fuzzing))]
+#[cfg(test)]
 mod scripted;
 mod seal;
 mod server;

@@ -420,7 +420,7 @@ fn failures_beyond_the_command_line_end_with_one() {
     let (teacher, tiny) = (&*teacher(), &*fixture("goldens/glm-tiny"));
     let heldout = &*fixture("texts/heldout.txt");
     let suite = &*fixture("suites/suite-200.jsonl");
-    let cases: [(&[&str], &str); 22] = [
+    let cases: [(&[&str], &str); 23] = [
         (&["run", MODEL, "-p", "hi"], "give an existing file"),
         (&["run", teacher, "-p", "hi", "-c", "5000"], "4096"),
         (&["run", teacher, "-p", "hi", "--memory", "1MB"], "shorter context"),

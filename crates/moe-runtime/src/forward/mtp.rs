@@ -64,7 +64,7 @@ pub(crate) struct MtpScratch {
     hidden: Vec<f32>,
     acts: ActivationBuffer,
     layer: LayerScratch,
-    /// Those of one row, `[vocab]`.
+    /// The logits of one row, `[vocab]`.
     logits: Vec<f32>,
 }
 

@@ -13,7 +13,7 @@ use moe_runtime::{
 };
 
 fn open(case: &str) -> ModelFiles {
-    ModelFiles::open(&fixtures::path(&format!("goldens/mtp/{case}"))).expect("the case opens")
+    ModelFiles::open(&fixtures::path(format!("goldens/mtp/{case}"))).expect("the case opens")
 }
 
 fn load(case: &str) -> Arc<CraftsmanModel> {
@@ -51,7 +51,7 @@ fn the_block_is_left_out_unless_it_is_asked_for() {
 #[test]
 fn a_model_without_the_block_says_so_in_one_sentence() {
     for case in ["glm-tiny", "glm4-moe-gqa"] {
-        let files = ModelFiles::open(&fixtures::path(&format!("goldens/{case}"))).expect("the case opens");
+        let files = ModelFiles::open(&fixtures::path(format!("goldens/{case}"))).expect("the case opens");
         let message = files.with_mtp().expect_err("it has no block").to_string();
         assert!(message.contains("no MTP block") && !message.contains('\n'), "{message}");
     }

@@ -141,7 +141,7 @@ fn both_readers_of_the_tokenizer_give_the_same_ids() {
         let text: String = (0..length)
             .map(|_| {
                 let sign = &signs[random.next_u64() as usize % signs.len()];
-                if random.next_u64() % 3 == 0 { format!("{sign} ") } else { sign.clone() }
+                if random.next_u64().is_multiple_of(3) { format!("{sign} ") } else { sign.clone() }
             })
             .collect();
         assert_eq!(own.token_ids(&text).unwrap(), library.token_ids(&text).unwrap(), "{text:?}");

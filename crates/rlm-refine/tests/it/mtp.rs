@@ -41,7 +41,7 @@ fn drafts(path: &Path) -> Vec<Vec<u32>> {
 fn a_student_has_the_block_where_it_is_asked_for_and_its_guesses() {
     let dir = tempfile::tempdir().unwrap();
     for (case, own) in [("own", 3), ("shared", 0)] {
-        let source = fixtures::path(&format!("goldens/mtp/{case}"));
+        let source = fixtures::path(format!("goldens/mtp/{case}"));
         let [plain, kept] = ["plain", "kept"].map(|name| dir.path().join(format!("{case}-{name}.gguf")));
         // The weights are F16, so that a student in F16 has the same.
         let recipe = Recipe { ternary: Ternary::None, ..Recipe::default() };
@@ -82,7 +82,7 @@ fn a_synthetic_model_has_the_block_of_its_shape_and_no_preset_makes_its_projecti
     let file = dir.path().join("shape.json");
     std::fs::write(&file, shape.json.to_string()).unwrap();
     let shape = Shape::open(file.to_str().unwrap(), None).unwrap();
-    let model = SyntheticModel { shape, seed: 1 };
+    let model = SyntheticModel { shape, seed: 1, tokenizer: None };
     for (name, preset) in rlm_refine::Preset::ALL {
         let out = dir.path().join(format!("{name}.gguf"));
         let recipe = Recipe { preset, ..Recipe::default() };

@@ -109,16 +109,6 @@ impl Exercise {
         whole.status
     }
 
-    /// One input of a fuzzer: the bytes as a body, the same body for both ways to answer, and the bytes as an answer.
-    #[cfg_attr(not(fuzzing), expect(dead_code, reason = "the fuzz targets call it"))]
-    pub(crate) fn input(&self, dialect: Dialect, bytes: &[u8]) {
-        let script = self.script(bytes);
-        self.body(dialect.route(), bytes, &script);
-        if let Ok(Value::Object(body)) = serde_json::from_slice(bytes) {
-            self.both(dialect, &body, &script);
-        }
-    }
-
     fn check(&self, route: &str, reply: &Reply, body: &[u8]) {
         let sent = || String::from_utf8_lossy(body);
         assert!(reply.status < 500, "{route}: {reply:?} for {}", sent());
