@@ -7,7 +7,7 @@
 //! ```
 //! Some columns of an encoder's inputs are twenty times as large as the others, and one scale for 256 values leaves those nothing.
 //! So each column is moved by its mean `m` and divided by `s`, which shares the range between the input and the
-//! weights (Xiao et al. 2023, "SmoothQuant"), and the 32 columns with the largest ranges stay in F32 (Dettmers et al. 2022,
+//! weights (Xiao et al. 2023, "SmoothQuant"), and the 64 columns with the largest ranges stay in F32 (Dettmers et al. 2022,
 //! "LLM.int8()"). The ranges are those of texts that the encoder reads when it is loaded.
 
 use gguf_bitnet::{TensorType, quantize_row};
@@ -19,7 +19,7 @@ use super::vectors::add;
 use crate::error::Result;
 
 /// Columns that stay in F32.
-const OUTLIERS: usize = 32;
+const OUTLIERS: usize = 64;
 /// Least range of a column and least weight that count, so that no divisor is 0.
 const LEAST: f32 = 1e-5;
 

@@ -26,8 +26,8 @@ pub enum Precision {
     /// The same with activations rounded to INT8, all but the largest columns of each input. Loading takes the time of about 500
     /// tokens longer: the encoder reads texts to learn the ranges of its inputs.
     Q8_0A8,
-    /// Trits in blocks of 64 in the layers, chosen for the least error of each block, and the word embedding in Q8_0. No encoder was
-    /// trained for it: all-MiniLM-L6-v2 loses most of what it knows.
+    /// Trits in blocks of 64 in the layers, chosen for the least error of each block, and the word embedding in Q8_0: for encoders
+    /// that were trained so.
     Q2_0,
 }
 
