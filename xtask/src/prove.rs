@@ -26,7 +26,6 @@ mod rivals;
 mod served;
 mod soak;
 mod speed;
-mod streamed;
 mod templates;
 mod ternary_forward;
 
@@ -102,8 +101,6 @@ enum Name {
     Page,
     /// The packages for Python and Node: built without a C compiler, installed into clean environments, tested there.
     Bindings,
-    /// A teacher of full width in 4 layers, recorded with memory for a third of it.
-    Streamed,
     /// The Ray adapter on two nodes of this machine, in a network namespace, with a worker, the driver and a node killed.
     Cluster,
     /// Answers of the mini teacher, or of the one in DIR that has an MTP block, with drafts and without: equal texts, tokens per
@@ -141,7 +138,6 @@ pub(crate) fn run(args: &Args) -> Outcome {
         Name::Page => page::prove(&mut proof, bitnet),
         Name::Clients => clients::prove(&mut proof, bitnet),
         Name::Bindings => bindings::prove(&mut proof, bitnet),
-        Name::Streamed => streamed::prove(&mut proof, bitnet),
         Name::Cluster => cluster::prove(&mut proof, bitnet),
         Name::Templates => templates::prove(&mut proof),
     };
