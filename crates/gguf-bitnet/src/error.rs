@@ -77,10 +77,11 @@ impl Error {
         matches!(self, Error::InFile { .. } | Error::Store(StoreError::Io { .. }))
     }
 
-    /// Names the file the defect lies in, unless the message names one already.
+    /// Names the file the defect lies in, unless the message names one already. An empty path stands for bytes in memory,
+    /// which have no name.
     #[must_use]
     pub fn in_file(self, path: impl AsRef<Path>) -> Error {
-        if self.names_file() {
+        if self.names_file() || path.as_ref().as_os_str().is_empty() {
             return self;
         }
         Error::InFile { path: path.as_ref().to_owned(), error: Box::new(self) }

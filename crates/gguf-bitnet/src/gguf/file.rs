@@ -17,7 +17,7 @@ use super::i2s_layout;
 use super::metadata::Metadata;
 use super::q2_0;
 use super::split::{self, SplitInfo};
-use crate::error::{Error, Locate, Result};
+use crate::error::{Locate, Result};
 use crate::formats::TensorType;
 use crate::shown::listed;
 use crate::source::{FileKind, SourceError, TensorInfo, TensorSource, ZeroTail, within};
@@ -163,10 +163,10 @@ impl GgufFile {
         };
         // As all metadata, the layout stands in the first part.
         let stated = files.first().map(|(_, _, header)| i2s_layout::stated(&header.metadata));
-        let stated = stated.transpose().map_err(|e| located(path, e))?.flatten();
+        let stated = stated.transpose().map_err(|e| e.in_file(path))?.flatten();
         let options = OpenOptions { i2s_layout: stated.unwrap_or(options.i2s_layout) };
         for (part_path, part, header) in files {
-            file.add_part(part, header, options).map_err(|e| located(&part_path, e))?;
+            file.add_part(part, header, options).map_err(|e| e.in_file(&part_path))?;
         }
         Ok(file)
     }
@@ -283,11 +283,6 @@ impl TensorSource for GgufFile {
     fn path(&self) -> &Path {
         &self.path
     }
-}
-
-/// The error with its file, if the file has a path.
-fn located(path: &Path, error: Error) -> Error {
-    if path.as_os_str().is_empty() { error } else { error.in_file(path) }
 }
 
 fn map_part(path: &Path) -> Result<(Part, Header)> {

@@ -107,29 +107,31 @@ pub fn verify_source(
     progress(done, total);
     let mut tensors = Vec::new();
     for index in by_name(source) {
-        tensors.push(scanner.tensor(index, &mut |chunk| {
+        let findings = scanner.tensor(index, &mut |chunk| {
             hasher.update_rayon(chunk);
             done += chunk.len() as u64;
             progress(done, total);
-        })?);
+        })?;
+        tensors.push((findings, source.tensors()[index].bytes));
     }
     Ok(report((source.path().to_owned(), zero_tails), tensors, hasher.finalize()))
 }
 
-/// The report of a model whose tensors, by ascending name, have these findings.
+/// The report of a model whose tensors, by ascending name, have these findings and bytes. Neither their elements nor their
+/// bytes have a sum that overflows.
 fn report(
     (path, zero_tails): (PathBuf, Vec<ZeroTail>),
-    tensors: Vec<TensorFindings>,
+    tensors: Vec<(TensorFindings, u64)>,
     identity: blake3::Hash,
 ) -> VerifyReport {
     let mut types: BTreeMap<TensorType, TypeCount> = BTreeMap::new();
     let (mut names, mut defects, mut zeros) = (Vec::new(), Vec::new(), Vec::new());
-    for tensor in tensors {
+    for (tensor, bytes) in tensors {
         let count = TypeCount { ty: tensor.ty, tensors: 0, elements: 0, bytes: 0 };
         let count = types.entry(tensor.ty).or_insert(count);
         count.tensors += 1;
         count.elements += tensor.elements;
-        count.bytes += tensor.bytes;
+        count.bytes += bytes;
         names.push(tensor.tensor);
         defects.extend(tensor.defects);
         zeros.push(tensor.zeros);

@@ -88,7 +88,7 @@ impl SafetensorsDir {
     /// Takes the bytes of a `.safetensors` file, whose weights are numbers: for programs without files.
     ///
     /// # Errors
-    /// A malformed header, or 8-bit weights, whose scales a `config.json` describes.
+    /// A malformed header; 8-bit weights without scales, or whose scales only a `config.json` explains: blocks and trits.
     ///
     /// ```
     /// use gguf_bitnet::{SafetensorsDir, TensorSource};
@@ -101,11 +101,7 @@ impl SafetensorsDir {
     pub fn from_bytes(bytes: Bytes) -> Result<SafetensorsDir> {
         let mut checkpoint = SafetensorsDir::empty(Path::new(""));
         checkpoint.add_entries(PathBuf::new(), None, bytes)?;
-        if checkpoint.tensors.iter().any(needs_scales) {
-            let position = |name: &str| checkpoint.by_name.get(name).copied();
-            let scales = ScaleTable::of(&checkpoint.tensors, position, Quantization::default());
-            checkpoint.scales = scales.map_err(|(index, error)| error.in_tensor(&checkpoint.tensors[index].name))?;
-        }
+        checkpoint.find_scales(Quantization::default())?;
         Ok(checkpoint)
     }
 
@@ -134,19 +130,23 @@ impl SafetensorsDir {
         let Some(shard) = checkpoint.shards.first() else { return Ok(checkpoint) };
         let config = parent(&shard.path).join("config.json");
         if checkpoint.tensors.iter().any(needs_scales) {
-            let quantization = read_quantization(&config)?;
-            let position = |name: &str| checkpoint.by_name.get(name).copied();
-            let scales = ScaleTable::of(&checkpoint.tensors, position, quantization);
-            checkpoint.scales = scales.map_err(|(index, error)| {
-                let file = &checkpoint.shards[checkpoint.places[index].shard].path;
-                error.in_tensor(&checkpoint.tensors[index].name).in_file(file)
-            })?;
+            checkpoint.find_scales(read_quantization(&config)?)?;
         } else if read_quantization(&config).is_ok_and(|found| found.trits == Some(TritWeights::Rounded)) {
             // The reader of the configuration refuses a method that is not known; the numbers are those of the file.
             let rounded = checkpoint.tensors.iter().enumerate().filter(|(_, info)| is_linear_in_layer(info));
             checkpoint.trit_scales = rounded.map(|(index, _)| (index, OnceLock::new())).collect();
         }
         Ok(checkpoint)
+    }
+
+    /// Finds the scales of the tensors that need them.
+    fn find_scales(&mut self, quantization: Quantization) -> Result<()> {
+        let position = |name: &str| self.by_name.get(name).copied();
+        self.scales = ScaleTable::of(&self.tensors, position, quantization).map_err(|(index, error)| {
+            let file = &self.shards[self.places[index].shard].path;
+            error.in_tensor(&self.tensors[index].name).in_file(file)
+        })?;
+        Ok(())
     }
 
     /// The mean of the magnitudes of a tensor's weights.

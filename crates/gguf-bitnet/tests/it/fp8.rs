@@ -181,3 +181,33 @@ fn checkpoints_without_eight_bit_weights_never_ask_for_a_configuration() {
     fs::copy(fixtures::path("goldens/odd/model.safetensors"), dir.path().join("model.safetensors")).unwrap();
     assert!(SafetensorsDir::open(dir.path()).unwrap().tensors().len() > 10);
 }
+
+/// A file in memory has no configuration beside it, and its errors have no file to name.
+#[test]
+fn eight_bit_weights_in_memory_need_scales_that_explain_themselves() {
+    let open = |tensors: &[(&str, &str, &str, usize)]| {
+        let mut end = 0;
+        let entries = tensors.iter().map(|(name, dtype, shape, bytes)| {
+            end += bytes;
+            format!(r#""{name}":{{"dtype":"{dtype}","shape":{shape},"data_offsets":[{},{end}]}}"#, end - bytes)
+        });
+        let header = format!("{{{}}}", entries.collect::<Vec<_>>().join(","));
+        let data = vec![0; tensors.iter().map(|tensor| tensor.3).sum()];
+        let file = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &data].concat();
+        SafetensorsDir::from_bytes(file.into())
+    };
+    let (weights, one) = (("x.weight", "F8_E4M3", "[4,4]", 16), ("x.weight_scale", "F32", "[1]", 4));
+    let checkpoint = open(&[weights, one]).unwrap();
+    assert!(checkpoint.scales(checkpoint.index_of("x.weight").unwrap()).is_some());
+    for (tensors, wanted) in [
+        (&[weights][..], "ScaleMissing"),
+        (&[weights, ("x.weight_scale_inv", "F32", "[2,2]", 16)], "ScaleShape"),
+        (&[("x.weight", "U8", "[4,4]", 16), one], "UnsupportedDtype"),
+    ] {
+        let error = open(tensors).map(drop).unwrap_err();
+        assert_eq!(defect_name(&error), wanted, "{error}");
+        assert!(!error.names_file() && error.to_string().starts_with("tensor `x.weight`: "), "{error}");
+    }
+    let error = SafetensorsDir::from_bytes(vec![7; 3].into()).map(drop).unwrap_err();
+    assert!(!error.names_file() && !error.to_string().starts_with(':'), "{error}");
+}

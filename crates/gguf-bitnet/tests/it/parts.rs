@@ -3,8 +3,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use gguf_bitnet::{Cut, Error, PartError, Parts, Shard, StoreError, UnitJob, UnitResult};
+use gguf_bitnet::{
+    Cut, Error, GgufWriter, Metadata, PartError, Parts, Shard, StoreError, TensorInfo, TensorType, UnitJob, UnitResult,
+    VerifyReport, verify_parts, verify_shard,
+};
 use serde_json::{Value, json};
+use ternary_core::Bytes;
 
 const UNITS: usize = 11;
 
@@ -172,4 +176,43 @@ fn damaged_parts_are_refused_at_every_byte() {
         let is_reason = good[..at].windows(9).rev().take(40).any(|part| part == b"failure\":");
         assert!(is_reason || refused(&bytes), "byte {at}");
     }
+}
+
+/// The report of a part of shard 1/1 with these units.
+fn report_of(path: &Path, manifest: &Value, units: &[Value]) -> Result<VerifyReport, Error> {
+    let cut = Cut { units: units.len(), shard: Some("1/1".parse().unwrap()) };
+    let mut job = UnitJob::open(path, manifest, cut, true).unwrap();
+    for unit in units {
+        job.append(&UnitResult { bytes: serde_json::to_vec(unit).unwrap(), ..UnitResult::default() }).unwrap();
+    }
+    job.finish().unwrap();
+    verify_parts(&Parts::open(&[path.to_owned()]).unwrap())
+}
+
+/// The digests of such parts fit; [`verify_shard`] writes none.
+#[test]
+fn whole_parts_that_no_model_can_have_are_damaged() {
+    let dir = tempfile::tempdir().unwrap();
+    let (model, honest) = (dir.path().join("m.gguf"), dir.path().join("honest.part"));
+    let tensor = |name: &str| {
+        let info = TensorInfo { name: name.into(), shape: vec![8], ty: TensorType::F32, bytes: 32 };
+        (info, Bytes::from(1.5f32.to_le_bytes().repeat(8)))
+    };
+    GgufWriter::write_file(&model, &Metadata::default(), &[tensor("a"), tensor("b")]).unwrap();
+    verify_shard(&model, ("1/1".parse().unwrap(), &honest), false, false, &mut |_, _| {}).unwrap();
+    let parts = Parts::open(&[honest]).unwrap();
+    let units: Vec<Value> =
+        (0..parts.units()).map(|unit| serde_json::from_slice(&parts.read(unit).unwrap()).unwrap()).collect();
+    let crafted = dir.path().join("crafted.part");
+    let good = report_of(&crafted, parts.manifest(), &units).unwrap();
+    assert_eq!((good.elements, good.bytes, good.is_valid()), (16, 64, true));
+
+    let message = report_of(&crafted, parts.manifest(), &[]).unwrap_err().to_string();
+    assert!(message.contains("is cut off or damaged (it has no units)"), "{message}");
+    let mut huge = units;
+    for unit in &mut huge[1..] {
+        unit["findings"]["elements"] = (1u64 << 63).into();
+    }
+    let message = report_of(&crafted, parts.manifest(), &huge).unwrap_err().to_string();
+    assert!(message.contains("is cut off or damaged (unit 2)"), "{message}");
 }

@@ -32,6 +32,13 @@ pub(super) struct Piece {
     tail: Vec<u8>,
 }
 
+impl Piece {
+    /// Bytes of the piece.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
+
 /// The trees of chunks `first..end`, each as its first chunk and its number of chunks.
 fn trees(first: u64, end: u64) -> impl Iterator<Item = (u64, u64)> {
     let mut at = first;

@@ -59,7 +59,7 @@ pub fn verify_shard(
     };
     let (header, order) = (header_bytes(source, metadata), by_name(source));
     let manifest = json!({
-        "job": VERIFY_JOB, "version": 1, "model": sample(source, &header)?,
+        "job": VERIFY_JOB, "version": 2, "model": sample(source, &header)?,
         "allow_zero": allow_zero,
     });
     let cut = Cut { units: order.len() + 1, shard: Some(shard) };
@@ -98,16 +98,20 @@ pub fn verify_shard(
 /// The report of the parts of [`verify_shard`], which is that of [`verify`](crate::verify()) where shard 1 ran.
 ///
 /// # Errors
-/// Parts that cannot be read.
+/// Parts that cannot be read, and parts whose units are not those of a model.
 pub fn verify_parts(parts: &Parts) -> Result<VerifyReport> {
+    if parts.units() == 0 {
+        return Err(StoreError::from(PartError::Damaged { what: "it has no units".to_owned() }).into());
+    }
     let damaged = |unit| StoreError::from(PartError::Damaged { what: format!("unit {unit}") });
-    let (mut joined, mut tensors) = (Joined::default(), Vec::new());
+    let (mut joined, mut tensors, mut elements) = (Joined::default(), Vec::new(), 0u64);
     let header: HeaderUnit = unit(parts, 0)?;
     joined.add(&header.piece).ok_or_else(|| damaged(0))?;
     for number in 1..parts.units() {
         let TensorUnit { findings, piece } = unit(parts, number)?;
         joined.add(&piece).ok_or_else(|| damaged(number))?;
-        tensors.push(findings);
+        elements = elements.checked_add(findings.elements).ok_or_else(|| damaged(number))?;
+        tensors.push((findings, piece.bytes()));
     }
     let identity = joined.hash().ok_or_else(|| damaged(parts.units()))?;
     let report = report((header.path, header.zero_tails), tensors, identity);

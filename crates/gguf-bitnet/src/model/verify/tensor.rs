@@ -24,7 +24,6 @@ pub(super) struct TensorFindings {
     #[serde(rename = "type")]
     pub(super) ty: TensorType,
     pub(super) elements: u64,
-    pub(super) bytes: u64,
     /// Codes, scales and weights that are invalid.
     pub(super) defects: Vec<Defect>,
     pub(super) zeros: ZeroFindings,
@@ -79,7 +78,6 @@ impl<'a> Scanner<'a> {
             tensor: info.name.clone(),
             ty: info.ty,
             elements: info.elements() as u64,
-            bytes: info.bytes,
             defects: found.into_values().collect(),
             zeros: zeros.findings(),
         })
