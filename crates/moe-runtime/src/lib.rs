@@ -83,7 +83,7 @@ pub use rng::SplitMix64;
 pub use sessions::backend::{InferenceBackend, OnText, Prompt};
 pub use sessions::conversation::{Answer, Conversation, ConversationOptions, Fit};
 pub use sessions::craftsman_backend::{CraftsmanBackend, OnToken};
-pub use sessions::drafts::drafter::{Confidence, Drafter};
+pub use sessions::drafts::drafter::{Confidence, Drafter, Guesses};
 pub use sessions::drafts::mtp::MtpDrafter;
 pub use sessions::drafts::ngram::NgramDrafter;
 pub use sessions::drafts::speculation::{DraftStatistics, Speculation};

@@ -31,7 +31,7 @@ impl Engine {
     pub(crate) fn plan(&self, files: &ModelFiles, n_ctx: usize, chunk: usize) -> Result<MemoryPlan> {
         let plan = MemoryPlan::of_context(files, n_ctx, self.kv, chunk)?;
         Ok(match &self.placement {
-            Placement::BoundedExperts(options) => plan.with_expert_memory(&files.catalog, options.bytes),
+            Placement::BoundedExperts(options) => plan.with_expert_memory(&files.config, &files.catalog, options.bytes),
             _ => plan,
         })
     }

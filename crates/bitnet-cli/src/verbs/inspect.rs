@@ -10,7 +10,7 @@ use behavior_eval::report::Stamp;
 use clap::builder::NonEmptyStringValueParser;
 use comfy_table::Table;
 use gguf_bitnet::{Catalog, ClassCount, DiscoveryReport, Metadata, OpenModel};
-use moe_runtime::{Guess, MemoryPlan, ModelFiles, Session};
+use moe_runtime::{Error, Guess, LoadError, MemoryPlan, ModelFiles, Session};
 use serde_json::{Value, json};
 
 use self::metadata::{metadata_json, print_metadata};
@@ -45,16 +45,24 @@ pub(crate) fn execute(args: Args) -> Result<()> {
     match ModelFiles::of(container.clone(), &path) {
         Ok(files) => {
             // Tensors are listed with those of the MTP block, which is not part of plain decoding.
-            let with_mtp = match files.config.has_mtp() && args.tensors {
-                true => ModelFiles::of(container, &path)?.with_mtp().ok(),
-                false => None,
-            };
+            let with_mtp = if args.tensors { with_mtp(&files)? } else { None };
             let facts = Facts::new(&files, with_mtp.as_ref(), &args)?;
             load::note_guesses(&facts.guesses);
             if args.json { output::json(&facts.json(&args)) } else { facts.print(&args) }
         }
         // The file can be read, and its configuration is none that this program computes with.
         Err(error) => container::show(&container, &error, args.json, args.tensors),
+    }
+}
+
+/// The model with its MTP block, if it has one.
+fn with_mtp(files: &ModelFiles) -> Result<Option<ModelFiles>> {
+    let is_absent = |error: &Error| matches!(error, Error::Load(LoadError::NoMtp));
+    match files.with_mtp() {
+        Ok(files) => Ok(Some(files)),
+        Err(Error::InModel { error, .. }) if is_absent(&error) => Ok(None),
+        Err(error) if is_absent(&error) => Ok(None),
+        Err(error) => Err(error.into()),
     }
 }
 

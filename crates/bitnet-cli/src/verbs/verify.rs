@@ -10,7 +10,7 @@ use crate::output::{self, Progress, size};
 
 /// Read a whole model file and report every defect.
 ///
-/// Exit code 1 when there is a defect.
+/// Exit code 1 when there is a defect. A part of --shard ends with 0; `bitnet merge` reports the defects of all parts.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// GGUF file, checkpoint directory, or name in the local Hugging Face cache

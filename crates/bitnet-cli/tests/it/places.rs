@@ -249,7 +249,7 @@ fn a_model_that_shrinks_while_it_runs_ends_in_one_sentence() {
         std::thread::yield_now();
     }
     fs::File::options().write(true).open(&model).unwrap().set_len(4096).unwrap();
-    // The command may have met the end of the file while it read the header: then nobody takes the prompt.
+    // The command may have met the end of the file while it read the header: then the write fails.
     let _ = child.stdin.take().unwrap().write_all(b"hi");
     let output = child.wait_with_output().unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();

@@ -5,11 +5,8 @@ use serde::Deserialize;
 use serde_json::{Number, Value};
 
 use super::error::BatchError;
-use crate::sessions::sampler::SamplerConfig;
-use crate::text::chat::ChatRequest;
-
-/// Roles that chat templates know. A template leaves out the message of any other.
-const ROLES: [&str; 5] = ["system", "developer", "user", "assistant", "tool"];
+use crate::sessions::sampler::{SamplerChoice, SamplerConfig};
+use crate::text::chat::{ChatRequest, check_message};
 
 /// The fields of a line. One that is null counts as absent; one that is not listed here is refused, because a misspelt
 /// setting would otherwise change nothing.
@@ -73,7 +70,8 @@ impl BatchRequest {
             _ => {}
         }
         for (index, message) in self.messages.iter().flatten().enumerate() {
-            check_message(index, message)?;
+            let place = |name: &str| format!("messages[{index}].{name}");
+            check_message(message).map_err(|defect| field(place(defect.field()), defect.problem()))?;
         }
         Ok(self)
     }
@@ -97,17 +95,18 @@ impl BatchRequest {
     pub(super) fn sampling(&self, base: SamplerConfig) -> Result<SamplerConfig, BatchError> {
         let whole = || field("seed", "has to be a whole number of 64 bits");
         let seed = |n: &Number| n.as_u64().or_else(|| n.as_i64().map(i64::cast_unsigned)).ok_or_else(whole);
-        let config = SamplerConfig {
-            temperature: self.temperature.unwrap_or(base.temperature),
+        let choice = SamplerChoice {
+            temperature: self.temperature,
             // Below 1 means all tokens, as in the settings that models recommend.
-            top_k: self.top_k.map_or(base.top_k, |k| usize::try_from(k).unwrap_or(0)),
-            top_p: self.top_p.unwrap_or(base.top_p),
-            min_p: self.min_p.unwrap_or(base.min_p),
-            repetition_penalty: self.repeat_penalty.unwrap_or(base.repetition_penalty),
-            frequency_penalty: self.frequency_penalty.unwrap_or(base.frequency_penalty),
-            presence_penalty: self.presence_penalty.unwrap_or(base.presence_penalty),
+            top_k: self.top_k.map(|k| usize::try_from(k).unwrap_or(0)),
+            top_p: self.top_p,
+            min_p: self.min_p,
+            repetition_penalty: self.repeat_penalty,
+            frequency_penalty: self.frequency_penalty,
+            presence_penalty: self.presence_penalty,
             seed: self.seed.as_ref().map_or(Ok(base.seed), seed)?,
         };
+        let config = choice.over(base);
         config.check()?;
         Ok(config)
     }
@@ -124,20 +123,6 @@ impl BatchRequest {
 
 fn field(field: impl Into<String>, problem: &'static str) -> BatchError {
     BatchError::Field { field: field.into(), problem }
-}
-
-/// Refuses a message that the template would leave out or print as JSON.
-fn check_message(index: usize, message: &Value) -> Result<(), BatchError> {
-    if !message["role"].as_str().is_some_and(|role| ROLES.contains(&role)) {
-        let name = format!("messages[{index}].role");
-        return Err(field(name, "has to be system, developer, user, assistant or tool"));
-    }
-    let is_text = |part: &Value| part["type"] == "text" && part["text"].is_string();
-    match &message["content"] {
-        Value::Null | Value::String(_) => Ok(()),
-        Value::Array(parts) if parts.iter().all(is_text) => Ok(()),
-        _ => Err(field(format!("messages[{index}].content"), "has to be a text or a list of parts of type text")),
-    }
 }
 
 /// The reason without "at line 1 column 9": the line is named elsewhere, and it is not the first one.

@@ -44,30 +44,25 @@ impl ModelEnds {
         })
     }
 
+    /// The weights that the parts compute with.
+    pub(crate) fn parts(&self) -> EndParts<'_> {
+        let ModelEnds { embedding, final_norm, eps, .. } = self;
+        EndParts { embedding, norm: final_norm, head: self.head(), eps: *eps }
+    }
+
     /// Writes the embeddings of `tokens` to `x` `[n, hidden]`.
     ///
     /// # Errors
     /// A token that the model does not know.
     pub fn embed(&self, tokens: &[u32], x: &mut Vec<f32>) -> Result<()> {
-        let width = self.final_norm.len();
-        x.resize(tokens.len() * width, 0.0);
-        for (&token, row) in tokens.iter().zip(x.chunks_exact_mut(width)) {
-            self.embedding.dequantize_row(token as usize, row)?;
-        }
-        Ok(())
+        self.parts().embed(tokens, x)
     }
 
     /// Replaces the residual stream `x` `[n, hidden]` behind the last layer by the final hidden states.
     pub fn norm(&self, pool: &Pool, x: &mut Vec<f32>) {
         let mut hidden = Vec::new();
-        self.norm_into(pool, x, &mut hidden);
+        self.parts().norm_into(pool, x, &mut hidden);
         *x = hidden;
-    }
-
-    /// Writes the final hidden states of the residual stream `x` `[n, hidden]` behind the last layer to `hidden`.
-    pub(crate) fn norm_into(&self, pool: &Pool, x: &[f32], hidden: &mut Vec<f32>) {
-        hidden.resize(x.len(), 0.0);
-        norm_rows(pool, x, &self.final_norm, self.eps, hidden);
     }
 
     /// The logits `[n, vocab]` of final hidden states `[n, hidden]`.
@@ -77,16 +72,8 @@ impl ModelEnds {
         let n = hidden.len() / width;
         let (mut acts, mut logits) = (ActivationBuffer::new(), Vec::new());
         acts.set(hidden, n, width);
-        self.logits_into(pool, n, &mut acts, &mut logits);
+        self.parts().logits_into(pool, n, &mut acts, &mut logits);
         logits
-    }
-
-    /// Writes the logits of the `n` final hidden states in `acts` to `logits` `[n, vocab]`.
-    pub(crate) fn logits_into(&self, pool: &Pool, n: usize, acts: &mut ActivationBuffer, logits: &mut Vec<f32>) {
-        let head = self.head();
-        acts.quantize(head.act_mode());
-        logits.resize(n * head.rows(), 0.0);
-        head.forward(pool, acts, logits);
     }
 
     /// The head, `[vocab, hidden]`; the embedding itself in tied models.
@@ -101,5 +88,46 @@ impl ModelEnds {
     /// The weight of the final norm, `[hidden]`.
     pub(crate) fn final_norm(&self) -> &[f32] {
         &self.final_norm
+    }
+}
+
+/// The weights of the ends: those of a model, or those that its MTP block shares with it or has of its own.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct EndParts<'a> {
+    /// One row per token, `[vocab, hidden]`.
+    pub(crate) embedding: &'a Linear,
+    /// The weight of the last norm, `[hidden]`.
+    pub(crate) norm: &'a [f32],
+    /// One row per token, `[vocab, hidden]`; in a tied model the embedding.
+    pub(crate) head: &'a Linear,
+    /// Epsilon of the norms.
+    pub(crate) eps: f32,
+}
+
+impl EndParts<'_> {
+    /// Writes the embeddings of `tokens` to `x` `[n, hidden]`.
+    ///
+    /// # Errors
+    /// A token that the model does not know.
+    pub(crate) fn embed(&self, tokens: &[u32], x: &mut Vec<f32>) -> Result<()> {
+        let width = self.norm.len();
+        x.resize(tokens.len() * width, 0.0);
+        for (&token, row) in tokens.iter().zip(x.chunks_exact_mut(width)) {
+            self.embedding.dequantize_row(token as usize, row)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the final hidden states of the residual stream `x` `[n, hidden]` behind the last layer to `hidden`.
+    pub(crate) fn norm_into(&self, pool: &Pool, x: &[f32], hidden: &mut Vec<f32>) {
+        hidden.resize(x.len(), 0.0);
+        norm_rows(pool, x, self.norm, self.eps, hidden);
+    }
+
+    /// Writes the logits of the `n` final hidden states in `acts` to `logits` `[n, vocab]`.
+    pub(crate) fn logits_into(&self, pool: &Pool, n: usize, acts: &mut ActivationBuffer, logits: &mut Vec<f32>) {
+        acts.quantize(self.head.act_mode());
+        logits.resize(n * self.head.rows(), 0.0);
+        self.head.forward(pool, acts, logits);
     }
 }

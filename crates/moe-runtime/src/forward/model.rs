@@ -109,7 +109,7 @@ impl CraftsmanModel {
             let adapter = adapters.as_ref().and_then(|set| set.layer(index));
             layer.forward(Batch { pool: &self.pool, x, scratch: buffers, adapter }, &mut sequences, taps)?;
         }
-        self.weights.ends.norm_into(&self.pool, x, hidden);
+        self.weights.ends.parts().norm_into(&self.pool, x, hidden);
         taps.final_hidden(rows.segments.first_position(), hidden);
         Ok(())
     }
@@ -119,7 +119,7 @@ impl CraftsmanModel {
         let ForwardScratch { hidden, acts, logits, adapters, .. } = scratch;
         let width = self.config.hidden;
         acts.fill(rows.len(), width, |i, row| row.copy_from_slice(&hidden[rows[i] * width..][..width]));
-        self.weights.ends.logits_into(&self.pool, rows.len(), acts, logits);
+        self.weights.ends.parts().logits_into(&self.pool, rows.len(), acts, logits);
         if let Some(addition) = adapters.as_ref().and_then(|set| set.head()) {
             addition.add(&self.pool, acts, logits);
         }
@@ -189,12 +189,8 @@ impl CraftsmanModel {
 
     /// The MTP block, where it was read.
     pub(crate) fn mtp(&self) -> Option<Mtp<'_>> {
-        Some(Mtp {
-            block: self.weights.mtp.as_ref()?,
-            ends: &self.weights.ends,
-            pool: &self.pool,
-            eps: self.config.norm_eps,
-        })
+        let block = self.weights.mtp.as_ref()?;
+        Some(Mtp { block, ends: block.ends(self.weights.ends.parts()), pool: &self.pool })
     }
 
     /// The weight of the final norm, `[hidden]`.

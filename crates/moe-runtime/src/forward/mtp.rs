@@ -18,8 +18,8 @@ use mla_attention::{CacheShape, CompressedMlaCache, Segments, Sequences};
 use tl_kernels::{ActivationBuffer, Linear, Pool, math};
 
 use crate::error::Result;
-use crate::forward::ends::ModelEnds;
-use crate::forward::layer::{Batch, DecoderLayer, LayerScratch, norm_rows};
+use crate::forward::ends::EndParts;
+use crate::forward::layer::{Batch, DecoderLayer, LayerScratch};
 use crate::load::rows::RowReader;
 use crate::load::weights::WeightReader;
 use crate::models::config::ModelConfig;
@@ -95,16 +95,24 @@ impl MtpBlock {
     pub(crate) fn cache_shape(&self) -> CacheShape {
         self.layer.cache_shape()
     }
+
+    /// Embedding, last norm and head: those of the model where the block has none of its own.
+    pub(crate) fn ends<'a>(&'a self, model: EndParts<'a>) -> EndParts<'a> {
+        EndParts {
+            embedding: self.embedding.as_ref().unwrap_or(model.embedding),
+            norm: self.norm.as_deref().unwrap_or(model.norm),
+            head: self.head.as_ref().unwrap_or(model.head),
+            ..model
+        }
+    }
 }
 
 /// The block of a model, with the parts of the model that it uses.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Mtp<'a> {
     pub(crate) block: &'a MtpBlock,
-    pub(crate) ends: &'a ModelEnds,
+    pub(crate) ends: EndParts<'a>,
     pub(crate) pool: &'a Pool,
-    /// Epsilon of the norms.
-    pub(crate) eps: f32,
 }
 
 impl Mtp<'_> {
@@ -119,22 +127,14 @@ impl Mtp<'_> {
         cache: &mut CompressedMlaCache,
         scratch: &mut MtpScratch,
     ) -> Result<()> {
-        let Mtp { block, ends, pool, eps } = *self;
+        let Mtp { block, ends, pool } = *self;
         let MtpScratch { segments, x, hidden, acts, layer, .. } = scratch;
         let (n, width) = (rows.tokens.len(), block.hidden_norm.len());
-        x.resize(n * width, 0.0);
-        match &block.embedding {
-            None => ends.embed(rows.tokens, x)?,
-            Some(own) => {
-                for (&token, row) in rows.tokens.iter().zip(x.chunks_exact_mut(width)) {
-                    own.dequantize_row(token as usize, row)?;
-                }
-            }
-        }
+        ends.embed(rows.tokens, x)?;
         acts.fill(n, 2 * width, |t, row| {
             let (embedding, state) = row.split_at_mut(width);
-            math::rms_norm(&x[t * width..][..width], &block.embedding_norm, eps, embedding);
-            math::rms_norm(&rows.hidden[t * width..][..width], &block.hidden_norm, eps, state);
+            math::rms_norm(&x[t * width..][..width], &block.embedding_norm, ends.eps, embedding);
+            math::rms_norm(&rows.hidden[t * width..][..width], &block.hidden_norm, ends.eps, state);
         });
         acts.quantize(block.projection.act_mode());
         block.projection.forward(pool, acts, x);
@@ -142,19 +142,16 @@ impl Mtp<'_> {
         segments.push(0, cache.len(), n);
         let mut sequences = Sequences { segments, caches: std::slice::from_mut(cache), layer: 0 };
         block.layer.forward(Batch { pool, x, scratch: layer, adapter: None }, &mut sequences, &mut ())?;
-        hidden.resize(n * width, 0.0);
-        norm_rows(pool, x, block.norm.as_deref().unwrap_or(ends.final_norm()), eps, hidden);
+        ends.norm_into(pool, x, hidden);
         Ok(())
     }
 
     /// The logits `[vocab]` of the last row of the last [`Mtp::forward`].
     pub(crate) fn logits<'s>(&self, scratch: &'s mut MtpScratch) -> &'s [f32] {
         let MtpScratch { hidden, acts, logits, .. } = scratch;
-        let head = self.block.head.as_ref().unwrap_or(self.ends.head());
-        let width = head.cols();
-        acts.set_in(head.act_mode(), &hidden[hidden.len().saturating_sub(width)..], 1, width);
-        logits.resize(head.rows(), 0.0);
-        head.forward(self.pool, acts, logits);
+        let width = self.ends.norm.len();
+        acts.set(&hidden[hidden.len().saturating_sub(width)..], 1, width);
+        self.ends.logits_into(self.pool, 1, acts, logits);
         logits
     }
 }
@@ -198,7 +195,7 @@ mod tests {
     }
 
     fn model(case: &str) -> CraftsmanModel {
-        let files = ModelFiles::open(&fixtures::path(format!("goldens/mtp/{case}"))).and_then(ModelFiles::with_mtp);
+        let files = ModelFiles::open(&fixtures::path(format!("goldens/mtp/{case}"))).and_then(|files| files.with_mtp());
         let options = LoadOptions { act_mode: Some(ActMode::F32), ..LoadOptions::default() };
         CraftsmanModel::from_files(&files.expect("the case opens"), &options).expect("the case loads")
     }

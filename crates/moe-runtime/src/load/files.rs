@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use gguf_bitnet::{
-    Catalog, DiscoveryReport, FileKind, GgufFile, LogicalTensor, MAX_CONFIG_BYTES, ModelError, OpenModel, Role,
-    SourceError, TensorSource, Weightless, read_text,
+    Catalog, DiscoveryReport, FileKind, GgufFile, MAX_CONFIG_BYTES, ModelError, OpenModel, Role, SourceError,
+    TensorSource, Weightless, read_text,
 };
 
 use crate::error::{Error, Result};
@@ -70,11 +70,7 @@ impl ModelFiles {
                 let config = ModelConfig::from_hf_str(&text)
                     .map_err(|error| page(&text, &file).unwrap_or(error.in_model(&file)))?;
                 let path = checkpoint.path().to_owned();
-                let mut catalog = mapper(&config).map(checkpoint)?;
-                if config.head == Presence::Absent {
-                    // Some tied checkpoints store the embedding a second time as the head; transformers ignores it too.
-                    catalog.skip("output.weight");
-                }
+                let catalog = catalog(&config, checkpoint)?;
                 Ok(ModelFiles { config, catalog, path, dir, gguf: None, identity: OnceLock::new() })
             }
         }
@@ -86,7 +82,7 @@ impl ModelFiles {
     /// As [`ModelFiles::open`].
     pub fn from_gguf(file: Arc<GgufFile>) -> Result<ModelFiles> {
         let config = ModelConfig::from_gguf_with(file.metadata(), file.tensors())?;
-        let catalog = mapper(&config).map(file.clone())?;
+        let catalog = catalog(&config, file.clone())?;
         let (path, dir) = (file.path().to_owned(), PathBuf::new());
         Ok(ModelFiles { config, catalog, path, dir, gguf: Some(file), identity: OnceLock::new() })
     }
@@ -95,21 +91,19 @@ impl ModelFiles {
     ///
     /// # Errors
     /// [`LoadError::NoMtp`] for a model without such a block, or of an architecture whose block is not known here.
-    pub fn with_mtp(mut self) -> Result<ModelFiles> {
+    pub fn with_mtp(&self) -> Result<ModelFiles> {
         let absent = || Error::Load(LoadError::NoMtp).in_model(&self.path);
         if !self.config.has_mtp() {
             return Err(absent());
         }
         let config = ModelConfig { reads_mtp: true, ..self.config.clone() };
-        let mut catalog = mapper(&config).map(self.catalog.source().clone())?;
-        if config.head == Presence::Absent {
-            catalog.skip("output.weight");
-        }
-        if mtp_layer(&catalog).is_none() {
+        let catalog = catalog(&config, self.catalog.source().clone())?;
+        let is_projection = |name: &str| config.is_of_mtp(name) && name.ends_with(MTP_PROJECTION);
+        if !catalog.tensors().iter().any(|tensor| is_projection(&tensor.name)) {
             return Err(absent());
         }
-        (self.config, self.catalog) = (config, catalog);
-        Ok(self)
+        let (gguf, path, dir) = (self.gguf.clone(), self.path.clone(), self.dir.clone());
+        Ok(ModelFiles { config, catalog, gguf, path, dir, identity: self.identity.clone() })
     }
 
     /// The GGUF, when the model is one.
@@ -239,14 +233,18 @@ impl ModelFiles {
     }
 }
 
-/// The beginning of the names of the MTP block's tensors, where `catalog` has that block.
-pub(crate) fn mtp_layer(catalog: &Catalog) -> Option<&str> {
-    let prefix = |tensor: &'_ LogicalTensor| tensor.name.find(MTP_PROJECTION);
-    catalog.tensors().iter().find_map(|tensor| Some(&tensor.name[..prefix(tensor)?]))
-}
-
 /// The tensor that every MTP block has.
-const MTP_PROJECTION: &str = "nextn.eh_proj.weight";
+const MTP_PROJECTION: &str = ".nextn.eh_proj.weight";
+
+/// The tensors of `source` under the names that `config` lists.
+fn catalog(config: &ModelConfig, source: Arc<dyn TensorSource>) -> Result<Catalog> {
+    let mut catalog = mapper(config).map(source)?;
+    if config.head == Presence::Absent {
+        // Some tied checkpoints store the embedding a second time as the head; transformers ignores it too.
+        catalog.skip("output.weight");
+    }
+    Ok(catalog)
+}
 
 /// Makes a first message into tokens, as a conversation does.
 fn first_message(tokenizer: &Tokenizer) -> Result<()> {

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::forward::model::LOGIT_ROWS;
 use crate::forward::mtp::MTP_ROWS;
 use crate::load::error::LoadError;
-use crate::load::files::{ModelFiles, mtp_layer};
+use crate::load::files::ModelFiles;
 use crate::models::config::ModelConfig;
 use crate::sessions::error::SessionError;
 
@@ -79,19 +79,18 @@ impl MemoryPlan {
     pub fn with_sequences(mut self, config: &ModelConfig, n: usize) -> MemoryPlan {
         self.cache_bytes = self.cache_bytes.saturating_mul(n as u64);
         // A step has a row of each sequence, which may be more than a chunk of a prompt.
-        let more_logits = product(&[n.saturating_sub(LOGIT_ROWS), config.vocab, 4]);
+        let more_logits = logits_bytes(config, n.saturating_sub(LOGIT_ROWS));
         let drafters = mtp_bytes(config).saturating_mul(n.saturating_sub(1) as u64);
-        self.scratch_bytes = self.scratch_bytes.max(scratch_bytes(config, n)).saturating_add(more_logits);
-        self.scratch_bytes = self.scratch_bytes.saturating_add(drafters);
+        let of_step = scratch_bytes(config, n).saturating_add(mtp_bytes(config));
+        self.scratch_bytes = self.scratch_bytes.max(of_step).saturating_add(more_logits).saturating_add(drafters);
         self
     }
 
     /// This plan with the routed experts of `catalog` kept within `bytes`, as [`ExpertMemory`](crate::storage::ExpertMemory) does.
     #[must_use]
-    pub fn with_expert_memory(mut self, catalog: &Catalog, bytes: u64) -> MemoryPlan {
+    pub fn with_expert_memory(mut self, config: &ModelConfig, catalog: &Catalog, bytes: u64) -> MemoryPlan {
         // The experts of the MTP block are not bounded.
-        let mtp = mtp_layer(catalog);
-        let is_bounded = |tensor: &&LogicalTensor| !mtp.is_some_and(|layer| tensor.name.starts_with(layer));
+        let is_bounded = |tensor: &&LogicalTensor| !config.is_of_mtp(&tensor.name);
         let routed = catalog.tensors().iter().filter(|tensor| tensor.class == TensorClass::RoutedExpert);
         let routed = routed.filter(is_bounded);
         let stored = routed.flat_map(|tensor| catalog.storage(tensor).into_values());
@@ -149,7 +148,17 @@ pub(crate) fn loaded_width(class: TensorClass, stored: TensorType, copied: bool)
     }
 }
 
-fn scratch_bytes(config: &ModelConfig, chunk: usize) -> u64 {
+/// Buffers of a step of `rows` rows, of which at most [`LOGIT_ROWS`] have logits.
+fn scratch_bytes(config: &ModelConfig, rows: usize) -> u64 {
+    batch_bytes(config, rows).saturating_add(logits_bytes(config, LOGIT_ROWS)).saturating_add(SLACK_BYTES)
+}
+
+fn logits_bytes(config: &ModelConfig, rows: usize) -> u64 {
+    product(&[rows, config.vocab, 4])
+}
+
+/// Buffers of the layers for a batch of `rows` rows.
+fn batch_bytes(config: &ModelConfig, rows: usize) -> u64 {
     let attention = config.attention.buffered_values(config.n_heads);
     let (ff, routing) = match &config.moe {
         // Per expert of a token: its input and its hidden row as F32 and INT8, gathered in buffers that may grow to four
@@ -162,9 +171,8 @@ fn scratch_bytes(config: &ModelConfig, chunk: usize) -> u64 {
     };
     // Each activation exists as F32 and as INT8 codes with their scales; gate, up and their product per network.
     let per_token = 10 * config.hidden + 2 * attention + 4 * ff.max(config.dense_ff) + routing;
-    let batch = product(&[chunk, per_token, 4]);
-    let logits = product(&[LOGIT_ROWS, config.vocab, 4]);
-    batch.saturating_add(batch / 2).saturating_add(logits).saturating_add(SLACK_BYTES)
+    let batch = product(&[rows, per_token, 4]);
+    batch.saturating_add(batch / 2)
 }
 
 /// Buffers of one sequence's guesses by the MTP block.
@@ -174,7 +182,8 @@ fn mtp_bytes(config: &ModelConfig) -> u64 {
     }
     // The states that wait for the block, and its input.
     let states = product(&[MTP_ROWS, 6 * config.hidden, 4]);
-    scratch_bytes(config, MTP_ROWS).saturating_add(states).saturating_sub(SLACK_BYTES)
+    // A guess has the logits of one row.
+    batch_bytes(config, MTP_ROWS).saturating_add(states).saturating_add(logits_bytes(config, 1))
 }
 
 fn product(factors: &[usize]) -> u64 {

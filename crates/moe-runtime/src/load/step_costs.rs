@@ -14,7 +14,7 @@
 
 use gguf_bitnet::TensorClass;
 
-use crate::load::files::{ModelFiles, mtp_layer};
+use crate::load::files::ModelFiles;
 
 /// Time that a further row of a step adds beside the weights that it reads, in steps of one row.
 const ROW: f64 = 0.1;
@@ -72,18 +72,15 @@ impl ModelFiles {
         match &self.config.moe {
             None => StepCosts::new(all, 0, 1.0),
             Some(moe) => {
-                let mtp = mtp_layer(&self.catalog);
-                let in_layers = |name: &str| !mtp.is_some_and(|layer| name.starts_with(layer));
-                let routed = self
-                    .weight_bytes_where(|tensor| tensor.class == TensorClass::RoutedExpert && in_layers(&tensor.name));
+                let routed = self.weight_bytes_where(|tensor| {
+                    tensor.class == TensorClass::RoutedExpert && !self.config.is_of_mtp(&tensor.name)
+                });
                 let chosen = moe.router.top_k as f64 / moe.router.n_experts.max(1) as f64;
                 StepCosts::new(all.saturating_sub(routed), routed, chosen)
             }
         }
     }
-}
 
-impl ModelFiles {
     /// The time of one guess of the MTP block, in steps of one row; 0 without a block.
     #[must_use]
     pub fn mtp_cost(&self) -> f64 {

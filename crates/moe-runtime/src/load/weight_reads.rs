@@ -6,25 +6,31 @@
 
 use gguf_bitnet::{LogicalTensor, RowOrder, TensorClass};
 
-use crate::load::files::{ModelFiles, mtp_layer};
+use crate::load::files::ModelFiles;
 use crate::load::memory_plan::loaded_width;
+
+/// The embedding of the model.
+const EMBEDDING: &str = "token_embd.weight";
 
 impl ModelFiles {
     /// Bytes of weights that one decoded token reads, in the types they have after loading. Ternary weights count as they
     /// are in the file, also where they lie in memory as tiles.
     #[must_use]
     pub fn weight_bytes_per_token(&self) -> u64 {
-        let mtp = mtp_layer(&self.catalog);
-        self.weight_bytes_where(|tensor| !mtp.is_some_and(|layer| tensor.name.starts_with(layer)))
+        self.weight_bytes_where(|tensor| !self.config.is_of_mtp(&tensor.name))
     }
 
     /// Bytes of weights that one guess of the MTP block reads; 0 without a block.
     pub(crate) fn mtp_bytes_per_token(&self) -> u64 {
-        let Some(layer) = mtp_layer(&self.catalog) else { return 0 };
-        let block = self.weight_bytes_where(|tensor| tensor.name.starts_with(layer));
+        let ModelFiles { config, catalog, .. } = self;
+        if !config.reads_mtp {
+            return 0;
+        }
+        let block = self.weight_bytes_where(|tensor| config.is_of_mtp(&tensor.name));
         // A block without a head of its own uses the model's.
-        let has_head = self.catalog.find(&format!("{layer}nextn.shared_head_head.weight")).is_some();
-        let head = if self.catalog.find("output.weight").is_some() { "output.weight" } else { "token_embd.weight" };
+        let is_head = |name: &str| config.is_of_mtp(name) && name.ends_with(".nextn.shared_head_head.weight");
+        let has_head = catalog.tensors().iter().any(|tensor| is_head(&tensor.name));
+        let head = if catalog.find("output.weight").is_some() { "output.weight" } else { EMBEDDING };
         let shared = self.weight_bytes_where(|tensor| !has_head && tensor.name == head);
         block.saturating_add(shared)
     }
@@ -32,7 +38,9 @@ impl ModelFiles {
     /// The part of [`ModelFiles::weight_bytes_per_token`] that belongs to some tensors.
     pub(crate) fn weight_bytes_where(&self, counts: impl Fn(&LogicalTensor) -> bool) -> u64 {
         let ModelFiles { config, catalog, .. } = self;
+        // The embedding of a tied model is its head, all of whose rows are read; the block may have an embedding of its own.
         let tied = catalog.find("output.weight").is_none();
+        let is_head = |tensor: &LogicalTensor| tied && tensor.name == EMBEDDING;
         let tensors = catalog.tensors().iter().filter(|tensor| counts(tensor));
         tensors.fold(0, |sum, tensor| {
             let copied = tensor.parts.iter().any(|part| part.order != RowOrder::AsStored);
@@ -42,7 +50,7 @@ impl ModelFiles {
             });
             sum.saturating_add(match (tensor.class, &config.moe) {
                 (TensorClass::RoutedExpert, Some(moe)) => share(bytes, moe.router.top_k, moe.router.n_experts),
-                (TensorClass::Embedding, _) if !tied => share(bytes, 1, config.vocab),
+                (TensorClass::Embedding, _) if !is_head(tensor) => share(bytes, 1, config.vocab),
                 _ => bytes,
             })
         })

@@ -186,6 +186,12 @@ impl ModelConfig {
         self.n_layers + usize::from(self.reads_mtp)
     }
 
+    /// Whether the tensor of this canonical name belongs to the MTP block, where that is read.
+    pub(crate) fn is_of_mtp(&self, name: &str) -> bool {
+        let number = name.strip_prefix("blk.").and_then(|rest| rest.split_once('.'));
+        self.reads_mtp && number.is_some_and(|(number, _)| number.parse::<usize>() == Ok(self.n_layers))
+    }
+
     /// Whether a layer has experts.
     #[must_use]
     pub fn is_moe(&self, layer: usize) -> bool {

@@ -225,31 +225,16 @@ impl Session {
         // The last token of the answer and the draft that follows it.
         let mut rows = Vec::with_capacity(1 + Speculation::MAX_DRAFT);
         let mut prefill = None;
+        if options.max_tokens == 0 {
+            self.prefill(prompt, taps)?;
+        }
         let reason = loop {
-            let left = options.max_tokens.saturating_sub(answer.tokens.len());
-            if left == 0 {
-                if answer.tokens.is_empty() {
-                    self.prefill(prompt, taps)?;
-                }
-                break StopReason::MaxTokens;
-            }
-            rows.clear();
-            if let Some(&last) = answer.tokens.last() {
-                if self.len() == self.n_ctx() {
-                    break StopReason::ContextFull;
-                }
-                rows.push(last);
-                if let Some(drafts) = &mut drafts {
-                    rows.extend_from_slice(drafts.draft((left - 1).min(self.n_ctx() - self.len() - 1), 0));
-                }
+            if let Some(reason) = self.next_rows(&answer, drafts.as_deref_mut(), &mut rows) {
+                break reason;
             }
             let first = self.len();
             let logits = match rows.is_empty() {
-                true => self.read_unless(prompt, &options.interrupt, taps, &mut |first, hidden| {
-                    if let Some(drafts) = &mut drafts {
-                        drafts.observe(first, hidden);
-                    }
-                })?,
+                true => self.read_prompt(prompt, &options.interrupt, taps, drafts.as_deref_mut())?,
                 false => self.verify_unless(&rows, &options.interrupt, taps)?,
             };
             let Some(logits) = logits else { break StopReason::Interrupt };
@@ -291,5 +276,44 @@ impl Session {
         };
         statistics.trace(reason);
         Ok(Generation { tokens: answer.tokens, reason, statistics })
+    }
+
+    /// Fills `rows` with the last token of the answer and the draft that follows it; with none for an answer without tokens,
+    /// whose prompt comes next. The reason when the answer ends here.
+    fn next_rows(
+        &self,
+        answer: &AnswerTokens<'_>,
+        drafts: Option<&mut Speculation>,
+        rows: &mut Vec<u32>,
+    ) -> Option<StopReason> {
+        rows.clear();
+        let left = answer.options.max_tokens.saturating_sub(answer.tokens.len());
+        if left == 0 {
+            return Some(StopReason::MaxTokens);
+        }
+        let &last = answer.tokens.last()?;
+        if self.len() == self.n_ctx() {
+            return Some(StopReason::ContextFull);
+        }
+        rows.push(last);
+        if let Some(drafts) = drafts {
+            rows.extend_from_slice(drafts.draft((left - 1).min(self.n_ctx() - self.len() - 1), 0));
+        }
+        None
+    }
+
+    /// As [`Session::step_unless`], with the final hidden states for the drafts.
+    fn read_prompt<T: Taps>(
+        &mut self,
+        prompt: &[u32],
+        interrupt: &Interrupt,
+        taps: &mut T,
+        mut drafts: Option<&mut Speculation>,
+    ) -> Result<Option<&[f32]>> {
+        self.read_unless(prompt, interrupt, taps, &mut |first, hidden| {
+            if let Some(drafts) = &mut drafts {
+                drafts.observe(first, hidden);
+            }
+        })
     }
 }

@@ -32,7 +32,7 @@ use crate::error::{Error, Result};
 use crate::sessions::error::SessionError;
 
 /// The id of the largest logit; the lowest id wins a tie.
-fn most_likely(logits: &[f32]) -> Result<u32> {
+pub(in crate::sessions) fn most_likely(logits: &[f32]) -> Result<u32> {
     let mut best = (f32::NEG_INFINITY, 0usize);
     for (id, &z) in logits.iter().enumerate() {
         if z.is_nan() || z == f32::INFINITY {

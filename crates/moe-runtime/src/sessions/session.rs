@@ -162,7 +162,7 @@ impl Session {
 
     /// The final hidden states `[rows, hidden]` of the first `rows` rows of the last chunk.
     pub(crate) fn last_hidden(&self, rows: usize) -> &[f32] {
-        &self.step.hidden(0)[..rows * self.model().config().hidden]
+        self.step.hidden_rows(0, rows)
     }
 
     /// The logits `[vocab]` of the last [`Session::step`].

@@ -232,6 +232,14 @@ impl Step {
         &self.scratch.hidden()[segment.first_row * width..][..segment.n * width]
     }
 
+    /// The first `rows` rows of [`Step::hidden`].
+    ///
+    /// # Panics
+    /// As [`Step::hidden`], and when the segment has fewer rows.
+    pub(crate) fn hidden_rows(&self, index: usize, rows: usize) -> &[f32] {
+        &self.hidden(index)[..rows * self.model.config().hidden]
+    }
+
     /// Whether segment `index` was interrupted: nothing of it is part of its cache.
     ///
     /// # Panics

@@ -38,6 +38,7 @@ use crate::error::{Error, Result};
 use crate::text::error::TextError;
 use crate::text::prompt::ChatPrompt;
 use crate::text::tokenizer::Tokenizer;
+pub(crate) use conversation::check_message;
 use stand_ins::{Disguise, Markers};
 
 /// Instructions that one rendering may execute, where 64 bytes or two items that it makes or walks count as one; a turn

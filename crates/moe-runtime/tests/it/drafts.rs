@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use mla_attention::CacheType;
 use moe_runtime::{
-    Confidence, ControlTokens, CraftsmanBackend, CraftsmanModel, Drafter, GenerateOptions, Generation,
+    Confidence, ControlTokens, CraftsmanBackend, CraftsmanModel, Drafter, GenerateOptions, Generation, Guesses,
     InferenceBackend, LoadOptions, LoopConfig, ModelFiles, NgramDrafter, Prompt, Sampler, SamplerConfig, Session,
     Speculation, SplitMix64, StepCosts, StopReason, Tokenizer,
 };
@@ -21,9 +21,9 @@ struct RandomDrafter {
 impl Drafter for RandomDrafter {
     fn begin(&mut self) {}
 
-    fn draft(&mut self, _sequence: &[u32], most: usize, draft: &mut Vec<u32>) -> Confidence {
+    fn draft(&mut self, _sequence: &[u32], most: usize, draft: &mut Vec<u32>) -> Guesses {
         draft.extend((0..most).map(|_| u32::try_from(self.rng.next_u64() % self.vocab).expect("a small vocabulary")));
-        Confidence::new(Confidence::MAX)
+        Guesses { confidence: Confidence::new(Confidence::MAX), computed: draft.len() }
     }
 }
 
@@ -37,12 +37,12 @@ pub(crate) struct Oracle {
 impl Drafter for Oracle {
     fn begin(&mut self) {}
 
-    fn draft(&mut self, sequence: &[u32], most: usize, draft: &mut Vec<u32>) -> Confidence {
+    fn draft(&mut self, sequence: &[u32], most: usize, draft: &mut Vec<u32>) -> Guesses {
         // The longest beginning of the answer that the sequence ends with.
         let done = (1..=self.answer.len()).rev().find(|&n| sequence.ends_with(&self.answer[..n]));
         let rest = self.answer.iter().enumerate().skip(done.unwrap_or(self.answer.len())).take(most);
         draft.extend(rest.map(|(i, &token)| if (i + 1).is_multiple_of(self.wrong) { token ^ 1 } else { token }));
-        Confidence::new(Confidence::MAX)
+        Guesses { confidence: Confidence::new(Confidence::MAX), computed: draft.len() }
     }
 }
 
@@ -236,9 +236,9 @@ fn a_token_outside_of_the_vocabulary_is_no_draft() {
     struct Outside;
     impl Drafter for Outside {
         fn begin(&mut self) {}
-        fn draft(&mut self, _sequence: &[u32], most: usize, draft: &mut Vec<u32>) -> Confidence {
+        fn draft(&mut self, _sequence: &[u32], most: usize, draft: &mut Vec<u32>) -> Guesses {
             draft.resize(most, u32::MAX);
-            Confidence::default()
+            Guesses { computed: most, ..Guesses::default() }
         }
     }
     let teacher = teacher();

@@ -331,9 +331,9 @@ fn the_memory_plan_counts_weights_cache_and_buffers() {
     assert_eq!(longer.total_bytes() - plan.total_bytes(), plan.cache_bytes);
     let experts =
         report.classes.iter().filter(|c| c.class == TensorClass::RoutedExpert).map(|c| 2 * c.params).sum::<u64>();
-    let within = plan.with_expert_memory(&files.catalog, 1000);
+    let within = plan.with_expert_memory(&files.config, &files.catalog, 1000);
     assert_eq!(plan.mapped_weights_bytes - within.mapped_weights_bytes, experts - 1000);
-    assert_eq!(plan.with_expert_memory(&files.catalog, u64::MAX), plan);
+    assert_eq!(plan.with_expert_memory(&files.config, &files.catalog, u64::MAX), plan);
 }
 
 /// Some tied checkpoints store the embedding a second time as `lm_head`; transformers ignores it, and so does this runtime.

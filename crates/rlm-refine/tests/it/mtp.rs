@@ -20,7 +20,7 @@ fn quantize(files: &ModelFiles, out: &Path, recipe: Recipe) {
 
 /// The guesses of the block of the model at `path`, from states and tokens of a seed.
 fn drafts(path: &Path) -> Vec<Vec<u32>> {
-    let files = ModelFiles::open(path).and_then(ModelFiles::with_mtp).unwrap();
+    let files = ModelFiles::open(path).and_then(|files| files.with_mtp()).unwrap();
     let options = LoadOptions { act_mode: Some(ActMode::F32), ..LoadOptions::default() };
     let model = Arc::new(CraftsmanModel::from_files(&files, &options).unwrap());
     let (mut rng, config) = (SplitMix64::new(3), model.config());
@@ -46,7 +46,7 @@ fn a_student_has_the_block_where_it_is_asked_for_and_its_guesses() {
         // The weights are F16, so that a student in F16 has the same.
         let recipe = Recipe { ternary: Ternary::None, ..Recipe::default() };
         quantize(&ModelFiles::open(&source).unwrap(), &plain, recipe.clone());
-        quantize(&ModelFiles::open(&source).and_then(ModelFiles::with_mtp).unwrap(), &kept, recipe);
+        quantize(&ModelFiles::open(&source).and_then(|files| files.with_mtp()).unwrap(), &kept, recipe);
 
         let facts = |path: &Path| {
             let file = GgufFile::open(path).unwrap();
@@ -96,5 +96,5 @@ fn a_synthetic_model_has_the_block_of_its_shape_and_no_preset_makes_its_projecti
     }
     let checkpoint = dir.path().join("checkpoint");
     model.write_checkpoint(&Pool::serial(), &checkpoint, &mut |_, _| {}).unwrap();
-    assert!(ModelFiles::open(&checkpoint).and_then(ModelFiles::with_mtp).unwrap().report().is_exact());
+    assert!(ModelFiles::open(&checkpoint).and_then(|files| files.with_mtp()).unwrap().report().is_exact());
 }

@@ -10,7 +10,7 @@ use super::views::{self, Views};
 
 /// The dialects with answers that can be streamed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Dialect {
+pub(super) enum Dialect {
     Chat,
     Completions,
     Responses,
@@ -18,7 +18,7 @@ pub(crate) enum Dialect {
 }
 
 impl Dialect {
-    pub(crate) const ALL: [Dialect; 4] = [Dialect::Chat, Dialect::Completions, Dialect::Responses, Dialect::Messages];
+    pub(super) const ALL: [Dialect; 4] = [Dialect::Chat, Dialect::Completions, Dialect::Responses, Dialect::Messages];
 
     pub(super) fn route(self) -> &'static str {
         match self {
@@ -49,14 +49,14 @@ impl Dialect {
 }
 
 /// A server that takes anything.
-pub(crate) struct Exercise {
+pub(super) struct Exercise {
     pub(super) server: ScriptedServer,
     /// The tokens of markup and those that end answers.
     special: Vec<u32>,
 }
 
 impl Exercise {
-    pub(crate) fn start() -> Exercise {
+    pub(super) fn start() -> Exercise {
         let server = ScriptedServer::start();
         let markup = ["<think>", "</think>", "<tool_call>", "</tool_call>", "<arg_key>", "</arg_key>", "<arg_value>"];
         let ids = markup.iter().chain(&["</arg_value>"]).map(|text| server.tokenizer.token_to_id(text));
@@ -66,7 +66,7 @@ impl Exercise {
     }
 
     /// The tokens that bytes stand for: a byte below 64 is markup or an end, and any other one begins the number of a token.
-    pub(crate) fn script(&self, bytes: &[u8]) -> Vec<u32> {
+    pub(super) fn script(&self, bytes: &[u8]) -> Vec<u32> {
         let (mut tokens, mut bytes) = (Vec::new(), bytes.iter());
         while let Some(&first) = bytes.next() {
             tokens.push(match usize::from(first) {
@@ -81,14 +81,14 @@ impl Exercise {
     }
 
     /// Sends a body and checks the answer.
-    pub(crate) fn body(&self, route: &str, body: &[u8], script: &[u32]) -> u16 {
+    pub(super) fn body(&self, route: &str, body: &[u8], script: &[u32]) -> u16 {
         let reply = self.server.post(route, body, script);
         self.check(route, &reply, body);
         reply.status
     }
 
     /// Sends a body twice, once for the whole answer and once for a stream, and compares the two.
-    pub(crate) fn both(&self, dialect: Dialect, body: &Map<String, Value>, script: &[u32]) -> u16 {
+    pub(super) fn both(&self, dialect: Dialect, body: &Map<String, Value>, script: &[u32]) -> u16 {
         let mut body = body.clone();
         let mut send = |stream: bool| {
             body.insert("stream".to_owned(), stream.into());

@@ -1,7 +1,6 @@
 //! The thread in the place of the scheduler: it answers each job with the tokens of the script.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use moe_runtime::{AnswerOptions, Job, JobEvent, JobQueue, JobStart, StopReason, Work};
 
@@ -17,12 +16,11 @@ pub(super) struct Script {
 pub(super) fn play(queue: &JobQueue, script: &Arc<Script>) {
     let logits = vec![0.0; script.vocab];
     while queue.wait() {
-        while let Some(job) = queue.pop() {
-            let account = job.account.clone();
+        let answer = |job| {
             let tokens = script.tokens.lock().unwrap_or_else(PoisonError::into_inner).clone();
             perform(job, &tokens, &logits, script.hidden);
-            queue.finished(&account, 0, Duration::ZERO, Duration::ZERO);
-        }
+        };
+        while queue.answer_next(answer) {}
     }
 }
 

@@ -18,12 +18,14 @@
 use std::sync::Arc;
 
 use mla_attention::{CacheType, CompressedMlaCache};
+use tl_kernels::math;
 
-use super::drafter::{Confidence, Drafter};
+use super::drafter::{Confidence, Drafter, Guesses};
 use crate::error::{Error, Result};
 use crate::forward::model::CraftsmanModel;
 use crate::forward::mtp::{MTP_ROWS, MtpRows, MtpScratch};
 use crate::load::error::LoadError;
+use crate::sessions::sampler::most_likely;
 
 /// The probabilities of a first guess from which on each [`Confidence`] above 0 counts.
 const LEVELS: [f32; Confidence::MAX] = [0.5, 0.7, 0.9];
@@ -128,24 +130,27 @@ impl MtpDrafter {
         Ok(done)
     }
 
-    /// Adds guesses at the tokens behind `sequence`; the probability of the first one.
-    fn guess(&mut self, sequence: &[u32], most: usize, draft: &mut Vec<u32>) -> Result<f32> {
+    /// Adds guesses at the tokens behind `sequence`, and their number to `computed`; the probability of the first one.
+    fn guess(&mut self, sequence: &[u32], most: usize, draft: &mut Vec<u32>, computed: &mut usize) -> Result<f32> {
         // The state of the newest token's position is not there yet, so all states before it are used up.
         if self.end() + 1 != sequence.len() || self.catch_up(sequence)? == 0 {
             return Ok(0.0);
         }
         let held = self.rows();
-        let first = self.chain(most, draft);
+        let first = self.chain(most, draft, computed);
         self.cut(held);
         first
     }
 
-    /// Adds guesses behind the last row of the cache, each from the one before it; the probability of the first one.
-    fn chain(&mut self, most: usize, draft: &mut Vec<u32>) -> Result<f32> {
+    /// Adds guesses behind the last row of the cache, each from the one before it, and to `computed` their number with the one
+    /// that was too unlikely; the probability of the first one.
+    fn chain(&mut self, most: usize, draft: &mut Vec<u32>, computed: &mut usize) -> Result<f32> {
+        *computed += 1;
         let Some((token, first)) = self.likeliest() else { return Ok(0.0) };
         draft.push(token);
         let mut last = token;
         while draft.len() < most {
+            *computed += 1;
             let (hidden, width) = (self.scratch.hidden(), self.model.config().hidden);
             self.state.clear();
             self.state.extend_from_slice(&hidden[hidden.len() - width..]);
@@ -186,18 +191,19 @@ impl Drafter for MtpDrafter {
         (self.start, self.is_stopped) = (0, false);
     }
 
-    fn draft(&mut self, sequence: &[u32], most: usize, draft: &mut Vec<u32>) -> Confidence {
+    fn draft(&mut self, sequence: &[u32], most: usize, draft: &mut Vec<u32>) -> Guesses {
+        let (mut computed, mut confidence) = (0, Confidence::default());
         if self.is_stopped {
-            return Confidence::default();
+            return Guesses::default();
         }
-        match self.guess(sequence, most, draft) {
-            Ok(first) => Confidence::new(LEVELS.iter().filter(|&&level| first >= level).count()),
+        match self.guess(sequence, most, draft, &mut computed) {
+            Ok(first) => confidence = Confidence::new(LEVELS.iter().filter(|&&level| first >= level).count()),
             Err(error) => {
                 draft.clear();
                 self.stop(&error);
-                Confidence::default()
             }
         }
+        Guesses { confidence, computed }
     }
 
     fn observe(&mut self, sequence: &[u32], first: usize, hidden: &[f32]) {
@@ -231,14 +237,26 @@ impl Drafter for MtpDrafter {
     }
 }
 
-/// The token of the largest logit, the first of equal ones, and its probability; `None` for logits that are no numbers.
+/// The token of the largest logit, the first of equal ones, and its probability, with the same bits on every platform; `None`
+/// for logits that are no numbers.
 fn likeliest(logits: &[f32]) -> Option<(u32, f32)> {
-    let mut best = (0, f32::NEG_INFINITY);
-    for (token, &logit) in (0u32..).zip(logits) {
-        if logit > best.1 {
-            best = (token, logit);
+    let token = most_likely(logits).ok()?;
+    let largest = logits[token as usize];
+    let sum: f64 = logits.iter().map(|logit| f64::from(math::exp(logit - largest))).sum();
+    Some((token, (1.0 / sum) as f32))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::likeliest;
+
+    #[test]
+    fn the_likeliest_token_has_its_share_of_the_exponentials() {
+        let (token, probability) = likeliest(&[0.0, 3.0f32.ln(), f32::NEG_INFINITY, 3.0f32.ln()]).expect("numbers");
+        assert_eq!(token, 1, "the first of equal ones");
+        assert!((probability - 3.0 / 7.0).abs() < 1e-6, "{probability}");
+        for logits in [&[][..], &[f32::NAN, 0.0], &[f32::INFINITY], &[f32::NEG_INFINITY; 2]] {
+            assert_eq!(likeliest(logits), None, "{logits:?}");
         }
     }
-    let sum: f32 = logits.iter().map(|logit| (logit - best.1).exp()).sum();
-    (sum >= 1.0 && sum.is_finite()).then(|| (best.0, 1.0 / sum))
 }

@@ -12,7 +12,7 @@
 //! Source: Saxena, "Prompt lookup decoding" (2023); Ziv, Lempel, "A universal algorithm for sequential data compression"
 //! (1977).
 
-use super::drafter::{Confidence, Drafter};
+use super::drafter::{Confidence, Drafter, Guesses};
 
 /// Fewest tokens of a common ending.
 const KEY: usize = 3;
@@ -89,15 +89,16 @@ impl Drafter for NgramDrafter {
         self.before.clear();
     }
 
-    fn draft(&mut self, sequence: &[u32], most: usize, draft: &mut Vec<u32>) -> Confidence {
+    fn draft(&mut self, sequence: &[u32], most: usize, draft: &mut Vec<u32>) -> Guesses {
         self.enter(sequence);
-        let Some((end, length)) = self.best(sequence) else { return Confidence::default() };
+        let Some((end, length)) = self.best(sequence) else { return Guesses::default() };
         // Behind the end of the sequence the draft goes on with itself: a text in a circle stays in it.
         for place in end..end + most {
             let token = sequence.get(place).or_else(|| draft.get(place - sequence.len()));
             draft.extend(token.copied());
         }
-        Confidence::new(LEVELS.iter().filter(|&&level| length >= level).count())
+        let confidence = Confidence::new(LEVELS.iter().filter(|&&level| length >= level).count());
+        Guesses { confidence, computed: draft.len() }
     }
 }
 
@@ -115,8 +116,8 @@ mod tests {
 
     fn draft(drafter: &mut NgramDrafter, sequence: &[u32], most: usize) -> (Vec<u32>, usize) {
         let mut draft = Vec::new();
-        let confidence = drafter.draft(sequence, most, &mut draft);
-        (draft, confidence.level())
+        let guesses = drafter.draft(sequence, most, &mut draft);
+        (draft, guesses.confidence.level())
     }
 
     #[test]

@@ -4,14 +4,16 @@
 //! is read, so equal sequences get equal drafts.
 //!
 //! A draft of `k` tokens, each accepted with the probability `a` once those before it are, gives `1 + a + ... + a^k` tokens in
-//! a step of `k + 1` rows. A drafter that computes takes time for each token too ([`Drafter::cost`](super::drafter::Drafter::cost)),
-//! whether the token is verified or not. The policy takes the `k` with the most tokens per cost, and none where no `k` beats a step of one
-//! row. `a` is counted for each [`Confidence`] apart.
+//! a step of `k + 1` rows. A drafter that computes takes time for each token too
+//! ([`Drafter::cost`](super::drafter::Drafter::cost)), whether the token becomes part of the draft and is verified or not. The
+//! policy takes the `k` with the most tokens per cost, and none where no `k` beats a step of one row. `a` is counted for each
+//! [`Confidence`] apart.
 //!
 //! **Invariant:** over any [`WINDOW`] tokens of an answer, drafts cost at most [`MAX_LOSS`] steps of one row more than they
 //! save, whatever the drafter proposes. The policy keeps an account in such steps: a draft is made only while the
 //! account can pay for all of it being wrong; half of the bound is the most that the account holds, and the other
-//! half flows in evenly over a window.
+//! half flows in evenly over a window. The account pays for the tokens that the drafter computes. The rows by which it follows
+//! the sequence, as those of a prompt that it reads, are not counted.
 
 use super::drafter::Confidence;
 use crate::load::step_costs::StepCosts;
@@ -101,9 +103,9 @@ impl DraftPolicy {
         best
     }
 
-    /// Pays for `made` tokens of the drafter, whether they are verified or not.
-    pub(crate) fn pay(&mut self, made: usize) {
-        self.account -= self.token_cost * made as f64;
+    /// Pays for `computed` tokens of the drafter, whether they are part of the draft or not.
+    pub(crate) fn pay(&mut self, computed: usize) {
+        self.account -= self.token_cost * computed as f64;
     }
 
     /// Counts a step that had a draft of `drafted` tokens, of which the first `accepted` became part of the answer, or none.

@@ -86,8 +86,9 @@ impl Speculation {
         self.draft.clear();
         let most = self.policy.longest(most.min(Self::MAX_DRAFT), beside);
         if most > 0 {
-            self.confidence = self.drafter.draft(&self.sequence, most, &mut self.draft);
-            self.policy.pay(self.draft.len());
+            let guesses = self.drafter.draft(&self.sequence, most, &mut self.draft);
+            self.confidence = guesses.confidence;
+            self.policy.pay(guesses.computed);
         }
         let known = self.draft.iter().take_while(|&&token| (token as usize) < self.vocab).count();
         let length = self.policy.length(self.confidence, known.min(most), beside);
@@ -107,5 +108,54 @@ impl Speculation {
     /// The counts of the answer so far.
     pub(crate) fn statistics(&self) -> DraftStatistics {
         self.statistics
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::drafter::{Confidence, Drafter, Guesses};
+    use super::super::policy::{MAX_LOSS, WINDOW};
+    use super::Speculation;
+    use crate::load::step_costs::StepCosts;
+
+    /// The time of a token of [`Doubtful`], in steps of one row.
+    const COST: f64 = 0.2;
+
+    /// Computes two tokens where it may, and returns the first of them, which is wrong.
+    #[derive(Debug)]
+    struct Doubtful;
+
+    impl Drafter for Doubtful {
+        fn begin(&mut self) {}
+
+        fn draft(&mut self, _sequence: &[u32], most: usize, draft: &mut Vec<u32>) -> Guesses {
+            draft.push(0);
+            Guesses { confidence: Confidence::default(), computed: most.min(2) }
+        }
+
+        fn cost(&self) -> f64 {
+            COST
+        }
+    }
+
+    #[test]
+    fn tokens_that_were_computed_are_paid_for_although_they_are_no_part_of_the_draft() {
+        let costs = StepCosts::new(1000, 0, 1.0);
+        let mut drafts = Speculation::new(Box::new(Doubtful), costs.clone(), 9);
+        drafts.begin(&[1]);
+        // The loss at each token so far, in steps of one row, and how many tokens were computed.
+        let (mut losses, mut computed) = (vec![0.0], 0);
+        for _ in 0..4 * WINDOW {
+            let asked = drafts.policy.longest(5, 0).min(2);
+            let drafted = drafts.draft(5, 0).len();
+            drafts.count(0, 0);
+            drafts.push(1);
+            computed += asked;
+            let loss = costs.of(1 + drafted) - 1.0 + COST * asked as f64;
+            losses.push(losses[losses.len() - 1] + loss);
+        }
+        let worst = losses.windows(WINDOW + 1).map(|window| window[WINDOW] - window[0]).fold(0.0, f64::max);
+        assert!(computed > 20, "{computed}");
+        assert!(worst <= MAX_LOSS + 1e-9, "a loss of {worst} over {WINDOW} tokens");
     }
 }

@@ -141,10 +141,21 @@ impl JobQueue {
         true
     }
 
-    /// The next job whose account may have another one running. A [`Scheduler`](super::Scheduler) takes the jobs of its own queue;
-    /// another engine tells [`JobQueue::finished`] of the end of each job that it took.
+    /// Takes the next job, has it answered, and counts its end; whether there was one. Tests of a server answer from a script in
+    /// this way; programs leave the jobs to the [`Scheduler`](super::Scheduler) of the queue.
+    #[doc(hidden)]
     #[must_use]
-    pub fn pop(&self) -> Option<Job> {
+    pub fn answer_next(&self, answer: impl FnOnce(Job)) -> bool {
+        let Some(job) = self.pop() else { return false };
+        let account = job.account.clone();
+        answer(job);
+        self.finished(&account, 0, Duration::ZERO, Duration::ZERO);
+        true
+    }
+
+    /// The next job whose account may have another one running; [`JobQueue::finished`] counts its end.
+    #[must_use]
+    pub(super) fn pop(&self) -> Option<Job> {
         let state = &mut *self.lock();
         let (accounts, limit) = (&state.accounts, self.0.limits.account_running);
         let job = state.jobs.pop(|job| accounts.of(&job.account).running < limit)?;
@@ -173,11 +184,11 @@ impl JobQueue {
     }
 
     /// Counts the end of a job of `account` that was taken, and that used `tokens` and `time`.
-    pub fn finished(&self, account: &str, tokens: u64, time: Duration, now: Duration) {
+    pub(super) fn finished(&self, account: &str, tokens: u64, time: Duration, now: Duration) {
         let state = &mut *self.lock();
         let limit = self.0.limits.account_tokens_per_minute;
-        state.running = state.running.saturating_sub(1);
-        state.accounts.change(account, |account| account.running = account.running.saturating_sub(1));
+        state.running -= 1;
+        state.accounts.change(account, |account| account.running -= 1);
         state.accounts.charge(account, tokens, limit, now);
         state.accounts.forget_idle(limit, now);
         let seconds = time.as_secs_f64();

@@ -347,7 +347,7 @@ impl Scheduler {
         } else {
             let (confirmed, over) = running.take(logits, beside);
             accepted = confirmed - 1;
-            running.observe(first, &self.step.hidden(segment)[..confirmed * self.step.model().config().hidden]);
+            running.observe(first, self.step.hidden_rows(segment, confirmed));
             // The prompt cache gets no position of a token that was not accepted.
             self.caches[number].truncate(first + confirmed);
             slot.extend(confirmed, &self.caches[number], self.prompts.as_mut());

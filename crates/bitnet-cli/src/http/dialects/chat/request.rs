@@ -142,7 +142,7 @@ fn message(message: &Value, index: usize) -> Result<Value, Failure> {
         Failure::field(&*name, format!("`{name}` {problem}"))
     };
     match fields.text("role")? {
-        Some("system" | "developer" | "user" | "assistant" | "tool") => {}
+        Some(role) if ChatRequest::ROLES.contains(&role) => {}
         Some(_) => return Err(wrong("role", "has to be system, developer, user, assistant or tool")),
         None => return Err(wrong("role", "is missing")),
     }
