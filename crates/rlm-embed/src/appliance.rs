@@ -7,8 +7,9 @@
 //!        FilterNeighbors (scores), GateCheck             contradictions of near neighbours decide whether it may enter
 //!        store                                           before the next chunk is looked at
 //! ```
-//! **Invariant:** the store depends on the chunks, their priorities, the embedder and the gate alone: the coprocessor and its faults
-//! change nothing but the time. Each chunk of a batch has one fate.
+//! **Invariant:** each chunk of a batch has one fate. The store depends on the chunks, their priorities, the embedder and the gate
+//! alone: the faults of a line change nothing but the time. Firmware that gives other answers of the right form may let other chunks
+//! in; `bitnet offload check` finds it.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -20,7 +21,7 @@ use crate::offload::codec::CodecError;
 use crate::offload::message::{MAX_SCHEDULE, Request};
 use crate::offload::{Coprocessor, Link, OffloadCounts};
 use crate::recursion::{Corpus, RlmEmbedder, RlmEmbedding};
-use crate::store::{FlatNeighborStore, IndexError, NewChunk};
+use crate::store::{FlatNeighborStore, IndexError, Neighbor, NeighborRetriever, NewChunk};
 
 /// A chunk that waits.
 #[derive(Clone, Copy, Debug)]
@@ -54,7 +55,7 @@ impl Default for Gate {
 pub enum Fate {
     /// The store has it.
     Stored,
-    /// The store had its text already.
+    /// The store had its text already. An older text under its id is removed, where the text stands under another id.
     Repeated,
     /// The gate was closed.
     Refused,
@@ -123,11 +124,17 @@ impl<E: BaseEmbedder, L: Link> Intake<E, L> {
             // A text that no frame holds.
             Err(_) => fnv1a(chunk.text.bytes()),
         };
-        let same_hash = self.by_hash.entry(hash).or_default();
-        if same_hash.iter().any(|&row| store.is_live(row) && store.chunk(row).text == chunk.text) {
+        let corrected = store.row_of(chunk.id);
+        let mut same_hash = self.by_hash.get(&hash).into_iter().flatten();
+        if same_hash.any(|&row| store.is_live(row) && store.chunk(row).text == chunk.text) {
+            if corrected.is_some_and(|row| store.chunk(row).text != chunk.text) {
+                store.remove(&[chunk.id])?;
+            }
             return Ok(Fate::Repeated);
         }
-        let embedding = self.embedder.embed(chunk.text, None, Corpus::exact(store))?;
+        // The text that this one takes the place of is no evidence against it.
+        let others = Others { store, row: corrected };
+        let embedding = self.embedder.embed(chunk.text, None, Corpus { store, retriever: &others })?;
         if !self.may_enter(&embedding).expect("the neighbours of a chunk fit a frame") {
             return Ok(Fate::Refused);
         }
@@ -149,5 +156,18 @@ impl<E: BaseEmbedder, L: Link> Intake<E, L> {
             most_contradictions: self.gate.most_contradictions,
         };
         Ok(self.device.ask(&check)?.body == [1])
+    }
+}
+
+/// The chunks of a store without the one in `row`.
+struct Others<'s> {
+    store: &'s FlatNeighborStore,
+    row: Option<usize>,
+}
+
+impl NeighborRetriever for Others<'_> {
+    fn nearest(&self, query: &[f32], k: usize) -> Vec<Neighbor> {
+        let found = self.store.nearest(query, k + usize::from(self.row.is_some()));
+        found.into_iter().filter(|found| Some(found.row) != self.row).take(k).collect()
     }
 }

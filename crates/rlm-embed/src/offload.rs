@@ -9,6 +9,7 @@
 //! client.rs      requests with deadlines, retries and the software as replacement
 //! stream.rs      a link over a serial line, a pipe or a socket
 //! simulator.rs   a coprocessor with faults, on a virtual clock or on that of its line
+//! trial.rs       requests of all kinds, to try a device with
 //! ```
 
 pub mod answer;
@@ -24,6 +25,8 @@ mod null;
 mod simulator;
 #[cfg(feature = "std")]
 mod stream;
+#[cfg(feature = "std")]
+mod trial;
 
 #[cfg(feature = "std")]
 pub use client::{Coprocessor, Link, OffloadCounts, OffloadPolicy, Reply};
@@ -33,3 +36,5 @@ pub use null::NullStm32;
 pub use simulator::{Faults, FaultyStm32, SimulatedStm32};
 #[cfg(feature = "std")]
 pub use stream::StreamLink;
+#[cfg(feature = "std")]
+pub use trial::Trial;

@@ -32,7 +32,7 @@ pub(crate) enum PrecisionArg {
     /// 8 bits in blocks of 32
     #[value(name = "q8_0")]
     Q8_0,
-    /// 8 bits in blocks of 32, with activations of 8 bits
+    /// 8 bits in blocks of 32, with activations of 8 bits; its matrices take more bytes than those of q8_0
     #[value(name = "q8_0-a8")]
     Q8_0A8,
     /// Trits in blocks of 64, for encoders that were trained so

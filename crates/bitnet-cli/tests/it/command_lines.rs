@@ -76,7 +76,7 @@ fn offload() {
         &["offload", "check"],
         &[
             (&[], &["<DEVICE>"]),
-            (&["x", "--requests", "0"], &["--requests", "from 1 to 100000000"]),
+            (&["x", "--requests", "0"], &["--requests", "from 1 to 1000000"]),
             (&["x", "--deadline-ms", "0"], &["--deadline-ms", "from 1 to 3600000"]),
             (&["x", "--attempts", "0"], &["--attempts", "from 1 to 1000"]),
         ],

@@ -129,6 +129,16 @@ fn the_benchmark_reports_every_variant_with_intervals() {
     assert!(report["flags"]["all"]["negated"]["flagged"].as_u64().unwrap() > 0);
 }
 
+/// No claim is read, because the precision is refused first.
+#[test]
+fn a_precision_to_compare_with_is_refused_before_anything_is_measured() {
+    let args = ["embed", "bench", "--claims", "no/such/folder", "--beside", "q8_0"];
+    let sentence = bitnet(arguments(&args, "hash")).usage();
+    assert!(sentence.contains("--beside is for sentence encoders"), "{sentence}");
+    let sentence = bitnet(arguments(&args[..4], "hash")).refusal();
+    assert!(sentence.contains("no/such/folder"), "{sentence}");
+}
+
 /// `kill -9` at 50 moments, spread over the bytes of the file: the index opens each time with a beginning of the work, and the
 /// same command ends it with the chunks of an undisturbed one.
 #[test]

@@ -2,9 +2,11 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::OwnedFd;
 use std::process::{Child, Command, Stdio};
 
-use pty_process::blocking::open;
+use pty_process::blocking::{Pts, open};
+use rlm_embed::offload::answer::answer;
 use rlm_embed::offload::codec::{Collector, MAX_BODY_BYTES, coded_bytes, decode, encode};
 use rlm_embed::offload::message::{ANSWER, Request};
 use rustix::termios::{OptionalActions, tcgetattr, tcsetattr, ttyname};
@@ -45,25 +47,48 @@ fn a_device_on_a_terminal_answers_every_request_and_ends_with_its_host() {
     assert!(bitnet(["offload", "check", "no/such/device"]).refusal().contains("no/such/device"));
 }
 
-/// A device whose answers have the form of answers and another content.
-#[test]
-fn wrong_answers_are_told() {
+/// A new pseudo-terminal in raw mode: the device's end, the host's end, and its name.
+fn terminal() -> (File, Pts, String) {
     let (pty, pts) = open().unwrap();
     let mut modes = tcgetattr(&pts).unwrap();
     modes.make_raw();
     tcsetattr(&pts, OptionalActions::Now, &modes).unwrap();
-    let terminal = ttyname(&pts, Vec::new()).unwrap().into_string().unwrap();
-    let mut line = File::from(std::os::fd::OwnedFd::from(pty));
+    let name = ttyname(&pts, Vec::new()).unwrap().into_string().unwrap();
+    (File::from(OwnedFd::from(pty)), pts, name)
+}
+
+/// A whole answer of the device.
+fn coded(kind: u8, sequence: u32, body: &[u8]) -> Vec<u8> {
+    let mut code = vec![0; coded_bytes(body.len())];
+    let n = encode(kind | ANSWER, sequence, body, &mut code).unwrap();
+    code.truncate(n);
+    code
+}
+
+/// The right answer to a request, changed to another one that an answer to it could be.
+fn wrong_answer(request: &Request<'_>) -> Vec<u8> {
+    let mut body = vec![0; request.answer_bytes()];
+    answer(request, &mut body).unwrap();
+    match request {
+        Request::FilterNeighbors { .. } | Request::GateCheck { .. } => body.iter_mut().for_each(|byte| *byte ^= 1),
+        Request::ScheduleReorder(_) => body.as_chunks_mut::<2>().0.reverse(),
+        Request::ComputeHash(_) | Request::WatchdogPing(_) => body.iter_mut().for_each(|byte| *byte ^= 9),
+    }
+    body
+}
+
+/// A device whose answers have the form of answers and another content.
+#[test]
+fn wrong_answers_are_told() {
+    let (mut line, _host_end, terminal) = terminal();
     std::thread::spawn(move || {
         let mut collector = Collector::new(vec![0; coded_bytes(MAX_BODY_BYTES)]);
         let mut bytes = [0; 4096];
         while let Ok(n @ 1..) = line.read(&mut bytes) {
             for &byte in &bytes[..n] {
                 let Some(Ok(frame)) = collector.push(byte).map(decode) else { continue };
-                let length = Request::parse(frame.kind, frame.body).unwrap().answer_bytes();
-                let mut code = vec![0; coded_bytes(length)];
-                let n = encode(frame.kind | ANSWER, frame.sequence, &vec![9; length], &mut code).unwrap();
-                line.write_all(&code[..n]).unwrap();
+                let body = wrong_answer(&Request::parse(frame.kind, frame.body).unwrap());
+                line.write_all(&coded(frame.kind, frame.sequence, &body)).unwrap();
             }
         }
     });
@@ -72,4 +97,29 @@ fn wrong_answers_are_told() {
     let report: Value = serde_json::from_str(&ended.stdout).unwrap();
     assert_eq!((count(&report, "by_device"), count(&report, "wrong")), (5, 5), "{report}");
     assert!(ended.stderr.contains("5 answers differ"), "{}", ended.stderr);
+}
+
+/// On the line of a device that says nothing an answer to an earlier host waits.
+#[test]
+fn a_device_without_an_answer_is_told_and_bytes_for_an_earlier_host_are_dropped() {
+    let (mut line, _host_end, terminal) = terminal();
+    line.write_all(&coded(4, 1, &[1; 8])).unwrap();
+    for device in [&*terminal, "/dev/null"] {
+        let ended = bitnet(["offload", "check", device, "--requests", "5", "--deadline-ms", "1"]);
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        let report: Value = serde_json::from_str(&ended.stdout).unwrap();
+        let counts = ["by_device", "by_software", "wrong", "stray_frames", "bad_frames"].map(|of| count(&report, of));
+        assert_eq!(counts, [0, 5, 0, 0, 0], "{report}");
+        assert!(ended.stderr.contains("answered no request"), "{}", ended.stderr);
+    }
+}
+
+#[test]
+fn a_file_is_no_device_and_keeps_its_bytes() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = dir.path().join("model.gguf");
+    std::fs::write(&model, [7; 100]).unwrap();
+    let sentence = bitnet(["offload", "check", model.to_str().unwrap(), "--requests", "5"]).refusal();
+    assert!(sentence.contains("model.gguf is no serial line"), "{sentence}");
+    assert_eq!(std::fs::read(&model).unwrap(), [7; 100]);
 }

@@ -21,7 +21,7 @@ use tl_kernels::rows::{Table, dots, weighted_sums};
 use super::base::BaseEmbedder;
 use super::config::BertConfig;
 use super::pieces::Pieces;
-use super::projection::Inputs;
+use super::projection::{Inputs, RoundingRules};
 use super::tokens::{MAX_TOKENIZER_BYTES, Tokens};
 use super::vectors::{add, normalise};
 use super::weights::{BertWeights, Layer, Norm, Precision};
@@ -30,8 +30,7 @@ use crate::error::Result;
 /// Tokens that are computed together; it bounds the memory of a call.
 const BATCH_TOKENS: usize = 1024;
 
-/// Texts of many kinds, over which the ranges of the inputs are taken: [CLS], [SEP], single signs
-/// and repeated ones have the widest.
+/// Texts of many kinds, over which the ranges of the inputs are taken.
 const RANGE_TEXTS: [&str; 28] = [
     "",
     "!?",
@@ -169,16 +168,17 @@ impl BertEncoder {
         hash.update(facts.as_bytes()).update(json.as_bytes());
         let weights = BertWeights::read(source, path, &config, precision, &mut hash)?;
         let encoder = BertEncoder { config, weights, tokens, pool, identity: *hash.finalize().as_bytes() };
-        if precision == Precision::Q8_0A8 { encoder.rounded() } else { Ok(encoder) }
+        if precision == Precision::Q8_0A8 { encoder.rounded(RoundingRules::CHOSEN) } else { Ok(encoder) }
     }
 
     /// The same encoder with the inputs of its products rounded to INT8, by their ranges over [`RANGE_TEXTS`].
-    fn rounded(mut self) -> Result<BertEncoder> {
+    fn rounded(mut self, rules: RoundingRules) -> Result<BertEncoder> {
         let texts: Vec<Vec<u32>> = RANGE_TEXTS.iter().map(|text| self.tokens.encode(text)).collect::<Result<_, _>>()?;
         let mut inputs = Inputs::watching();
         self.forward(&texts, &mut inputs, &mut Vec::new())?;
-        self.weights = self.weights.rounded(&inputs.into_ranges())?;
+        self.weights = self.weights.rounded(&inputs.into_ranges(), rules)?;
         let mut hash = blake3::Hasher::new();
+        rules.hash(&mut hash);
         for text in RANGE_TEXTS {
             hash.update(text.as_bytes()).update(&[0xff]);
         }
@@ -388,5 +388,27 @@ fn head_rows(values: &[f32], span: Span, column: usize, [d, h]: [usize; 2]) -> T
 fn add_bias(x: &mut [f32], bias: &[f32]) {
     for row in x.chunks_exact_mut(bias.len()) {
         add(row, bias);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_constants_of_the_rounding_are_a_part_of_the_identity() {
+        let tiny = || {
+            let folder = fixtures::path("goldens/bert-tiny");
+            BertEncoder::load(&folder, Precision::F32, Arc::new(Pool::serial())).unwrap()
+        };
+        let mut identities: Vec<[u8; 32]> = RoundingRules::variants()
+            .map(|rules| tiny().rounded(rules).unwrap().identity())
+            .into_iter()
+            .chain([tiny().identity()])
+            .collect();
+        let n = identities.len();
+        identities.sort_unstable();
+        identities.dedup();
+        assert_eq!((identities.len(), n), (5, 5));
     }
 }

@@ -17,10 +17,10 @@ use unicode_categories::UnicodeCategories;
 use unicode_normalization_alignments::UnicodeNormalization;
 
 use super::error::EncoderError;
-use super::tokens::{Tokens, check_length};
+use super::tokens::{Tokens, check_length, check_word_chars};
 
 /// Most characters of a word that is cut into pieces, where the file does not say it.
-const MAX_WORD: usize = 100;
+const DEFAULT_WORD_CHARS: usize = 100;
 
 #[derive(Deserialize)]
 struct File {
@@ -125,6 +125,8 @@ impl Pieces {
         if !file.added_tokens.iter().all(plain) {
             return Err("an added token that is not taken as it is written".to_owned());
         }
+        let max_word = file.model.max_input_chars_per_word.unwrap_or(DEFAULT_WORD_CHARS);
+        check_word_chars(max_word)?;
         let unknown = file.model.vocab.get(&file.model.unk_token).copied();
         let mut added: Vec<(String, u32)> = file
             .added_tokens
@@ -139,18 +141,26 @@ impl Pieces {
             normalizer: file.normalizer,
             inside: file.model.continuing_subword_prefix,
             unknown: unknown.ok_or("the vocabulary lacks the token for unknown words")?,
-            max_word: file.model.max_input_chars_per_word.unwrap_or(MAX_WORD),
+            max_word,
             max_tokens,
             ends: ends(file.post_processor).ok_or("no [CLS] and [SEP] around a text")?,
             vocabulary: file.model.vocab,
         })
     }
 
-    /// Appends the tokens of a text that spells out no added token.
+    /// Whether the tokens before the [SEP] are as many as a text may have.
+    fn is_full(&self, ids: &[u32]) -> bool {
+        ids.len() + 1 >= self.max_tokens
+    }
+
+    /// Appends the tokens of a text that spells out no added token, until there are enough.
     fn cut(&self, text: &str, ids: &mut Vec<u32>) {
         let plain = self.plain(text);
         let mut word = String::new();
         for c in plain.chars() {
+            if self.is_full(ids) {
+                return;
+            }
             let is_mark = c.is_ascii_punctuation() || c.is_punctuation();
             if is_mark || c.is_whitespace() {
                 self.cut_word(&word, ids);
@@ -219,7 +229,7 @@ impl Tokens for Pieces {
         let mut ids = vec![self.ends[0]];
         let mut start = 0;
         let mut at = 0;
-        while at < text.len() {
+        while at < text.len() && !self.is_full(&ids) {
             match self.added.iter().find(|(token, _)| text[at..].starts_with(token)) {
                 Some((token, id)) => {
                     self.cut(&text[start..at], &mut ids);

@@ -5,9 +5,9 @@
 //!   = W8 A8((x - m) / s) + R (x - m)[c] + b'                 rounded: W8 is W s in Q8_0, without the columns c
 //!                                                            R is W[:, c] in F32, b' = b + W m
 //! ```
-//! Some columns of an encoder's inputs are twenty times as large as the others, and one scale for 256 values leaves those nothing.
-//! So each column is moved by its mean `m` and divided by `s`, which shares the range between the input and the
-//! weights (Xiao et al. 2023, "SmoothQuant"), and the 64 columns with the largest ranges stay in F32 (Dettmers et al. 2022,
+//! Where some columns of an input are much larger than the others, one scale for 256 values leaves the others few bits. So each
+//! column is moved by its mean `m` and divided by `s`, which shares the range between the input and the weights (Xiao et al. 2023,
+//! "SmoothQuant"), and one column in six, up to 64, stays in F32: those with the largest ranges (Dettmers et al. 2022,
 //! "LLM.int8()"). The ranges are those of texts that the encoder reads when it is loaded.
 
 use gguf_bitnet::{TensorType, quantize_row};
@@ -18,10 +18,44 @@ use tl_kernels::{ActivationBuffer, DenseType, Linear, Pool, Product, forward_all
 use super::vectors::add;
 use crate::error::Result;
 
-/// Columns that stay in F32.
-const OUTLIERS: usize = 64;
-/// Least range of a column and least weight that count, so that no divisor is 0.
-const LEAST: f32 = 1e-5;
+/// The constants of the rounding.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RoundingRules {
+    /// One column of so many stays in F32 ...
+    columns_per_outlier: usize,
+    /// ... and no more than this.
+    most_outliers: usize,
+    /// Least range of a column and least weight that count, so that no divisor is 0.
+    least: f32,
+}
+
+impl RoundingRules {
+    /// Chosen on the 64 texts that the vectors of transformers are compared on.
+    pub(super) const CHOSEN: RoundingRules = RoundingRules { columns_per_outlier: 6, most_outliers: 64, least: 1e-5 };
+
+    fn outliers(&self, cols: usize) -> usize {
+        (cols / self.columns_per_outlier).min(self.most_outliers)
+    }
+
+    /// The rules that are used, and others that differ in one constant each.
+    #[cfg(test)]
+    pub(super) fn variants() -> [RoundingRules; 4] {
+        let chosen = RoundingRules::CHOSEN;
+        [
+            chosen,
+            RoundingRules { columns_per_outlier: 8, ..chosen },
+            RoundingRules { most_outliers: 8, ..chosen },
+            RoundingRules { least: 1e-6, ..chosen },
+        ]
+    }
+
+    /// Adds the constants to the identity of an encoder, whose vectors depend on them.
+    pub(super) fn hash(&self, hash: &mut blake3::Hasher) {
+        let RoundingRules { columns_per_outlier, most_outliers, least } = self;
+        let facts = format!("outliers 1/{columns_per_outlier} most {most_outliers} least {:08x} ", least.to_bits());
+        hash.update(facts.as_bytes());
+    }
+}
 
 /// A matrix with a bias.
 #[derive(Debug)]
@@ -34,17 +68,17 @@ pub(super) struct Affine {
 #[derive(Debug)]
 pub(super) struct Projection<const N: usize> {
     pub(super) affines: [Affine; N],
-    rounding: Option<Rounding<N>>,
+    rounding: Option<Rounding>,
 }
 
 /// How the input is rounded.
 #[derive(Debug)]
-struct Rounding<const N: usize> {
+struct Rounding {
     /// For each column, its mean and the reciprocal of its divisor, which is 0 for the columns in F32.
     columns: Vec<[f32; 2]>,
     outliers: Vec<usize>,
-    /// The columns `outliers` of each matrix, `[rows, outliers]`.
-    rest: [Linear; N],
+    /// The columns `outliers` of each matrix, `[rows, outliers]`; nothing where there are none.
+    rest: Vec<Linear>,
 }
 
 /// The values of a column of an input.
@@ -70,7 +104,7 @@ impl Range {
 
     /// The largest distance from the mean.
     fn reach(&self) -> f32 {
-        (self.high - self.mean()).max(self.mean() - self.low).max(LEAST)
+        (self.high - self.mean()).max(self.mean() - self.low)
     }
 }
 
@@ -131,7 +165,9 @@ impl<const N: usize> Projection<N> {
                     picked.extend(outliers.iter().map(|&c| x[c] - columns[c][0]));
                 }
                 acts.set_in(ActMode::A8Block, moved, n, cols);
-                rest.set_in(ActMode::F32, picked, n, outliers.len());
+                if !outliers.is_empty() {
+                    rest.set_in(ActMode::F32, picked, n, outliers.len());
+                }
             }
         }
         let (acts, mut outputs) = (&*acts, ys.iter_mut());
@@ -146,9 +182,9 @@ impl<const N: usize> Projection<N> {
     }
 
     /// The same matrices in Q8_0, for an input of these `ranges` that is rounded to INT8.
-    pub(super) fn rounded(self, ranges: &[Range]) -> Result<Projection<N>> {
+    pub(super) fn rounded(self, ranges: &[Range], rules: RoundingRules) -> Result<Projection<N>> {
         let cols = ranges.len();
-        let mut weights = vec![LEAST; cols];
+        let mut weights = vec![rules.least; cols];
         let mut row = vec![0.0; cols];
         for affine in &self.affines {
             for r in 0..affine.matrix.rows() {
@@ -156,11 +192,12 @@ impl<const N: usize> Projection<N> {
                 weights.iter_mut().zip(&row).for_each(|(most, w)| *most = most.max(w.abs()));
             }
         }
-        let divisors: Vec<f32> = ranges.iter().zip(&weights).map(|(range, w)| (range.reach() / w).sqrt()).collect();
+        let reaches: Vec<f32> = ranges.iter().map(|range| range.reach().max(rules.least)).collect();
+        let divisors: Vec<f32> = reaches.iter().zip(&weights).map(|(reach, w)| (reach / w).sqrt()).collect();
         let mut outliers: Vec<usize> = (0..cols).collect();
-        let size = |c: usize| ranges[c].reach() / divisors[c];
+        let size = |c: usize| reaches[c] / divisors[c];
         outliers.sort_by(|&a, &b| size(b).total_cmp(&size(a)).then(a.cmp(&b)));
-        outliers.truncate(OUTLIERS.min(cols));
+        outliers.truncate(rules.outliers(cols));
         let means: Vec<f32> = ranges.iter().map(Range::mean).collect();
         let mut columns: Vec<[f32; 2]> = means.iter().zip(&divisors).map(|(m, s)| [*m, 1.0 / s]).collect();
         outliers.iter().for_each(|&c| columns[c][1] = 0.0);
@@ -175,11 +212,75 @@ impl<const N: usize> Projection<N> {
                 row.iter_mut().zip(&divisors).for_each(|(w, s)| *w *= s);
                 quantize_row(TensorType::Q8_0, &row, &mut encoded)?;
             }
-            rest.push(Linear::from_f32(matrix.rows(), outliers.len(), kept)?);
+            if !outliers.is_empty() {
+                rest.push(Linear::from_f32(matrix.rows(), outliers.len(), kept)?);
+            }
             let matrix = Linear::dense(DenseType::Q8_0, matrix.rows(), cols, Bytes::from(encoded))?;
             affines.push(Affine { matrix: matrix.with_act_mode(ActMode::A8Block), bias });
         }
-        let (affines, rest) = (affines.try_into().expect("N matrices"), rest.try_into().expect("N matrices"));
+        let affines = affines.try_into().expect("N matrices");
         Ok(Projection { affines, rounding: Some(Rounding { columns, outliers, rest }) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::encoder::cosine;
+    use crate::encoder::vectors::normalise;
+
+    const ROWS: usize = 32;
+    const COLS: usize = 96;
+    const TOKENS: usize = 64;
+
+    /// Numbers between -1 and 1.
+    fn numbers(n: usize, mut state: u64) -> Vec<f32> {
+        let mut next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 40) as f32 / 8_388_608.0 - 1.0
+        };
+        (0..n).map(|_| next()).collect()
+    }
+
+    fn projection() -> Projection<1> {
+        let matrix = Linear::from_f32(ROWS, COLS, numbers(ROWS * COLS, 2)).unwrap();
+        Projection::new([Affine { matrix, bias: vec![0.0; ROWS] }])
+    }
+
+    /// The outputs with their biases, `[TOKENS, ROWS]`, each row with length 1.
+    fn outputs(projection: &Projection<1>, x: &[f32], inputs: &mut Inputs) -> Vec<f32> {
+        let mut y = vec![0.0; TOKENS * ROWS];
+        projection.forward(&Pool::serial(), x, TOKENS, inputs, [&mut y]);
+        for row in y.chunks_exact_mut(ROWS) {
+            add(row, &projection.affines[0].bias);
+            normalise(row);
+        }
+        y
+    }
+
+    /// The first token has a large value in one column of each block of 32 weights. The outputs of the others suffer unless these
+    /// columns are taken out.
+    #[test]
+    fn columns_in_f32_keep_large_ones_from_spoiling_the_others() {
+        let mut x = numbers(TOKENS * COLS, 1);
+        [5, 40, 70].into_iter().for_each(|c| x[c] = 10_000.0);
+        let mut inputs = Inputs::watching();
+        let exact = outputs(&projection(), &x, &mut inputs);
+        let ranges = inputs.into_ranges().remove(0);
+        let lowest = |rules: RoundingRules| {
+            let rounded = projection().rounded(&ranges, rules).unwrap();
+            let got = outputs(&rounded, &x, &mut Inputs::default());
+            let rows = got.chunks_exact(ROWS).zip(exact.chunks_exact(ROWS)).skip(1);
+            rows.map(|(got, exact)| cosine(got, exact)).fold(1.0, f32::min)
+        };
+        let none = RoundingRules { most_outliers: 0, ..RoundingRules::CHOSEN };
+        let [kept, lost] = [RoundingRules::CHOSEN, none].map(lowest);
+        assert!(kept > 0.999 && lost < 0.99, "{kept} {lost}");
+    }
+
+    #[test]
+    fn narrow_inputs_have_columns_in_int8_too() {
+        let outliers = [64, 96, 384, 1536].map(|cols| RoundingRules::CHOSEN.outliers(cols));
+        assert_eq!(outliers, [10, 16, 64, 64]);
     }
 }

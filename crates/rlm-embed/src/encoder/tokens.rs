@@ -1,5 +1,9 @@
 //! The interface of the two readers of `tokenizer.json`.
 //!
+//! `BertEncoder::load` reads it with the crate `tokenizers`, the reference for such files, which knows more normalisers and
+//! pre-tokenizers than BERT's. `BertEncoder::of_parts` and builds without the feature `std` read it with `pieces`, because
+//! `tokenizers` brings C code and more weight than a web page should load. A test holds both to the same ids.
+//!
 //! **Invariant:** a text has 2 to `max_tokens` ids, all below the rows of the word embedding, [CLS] first and [SEP] last; longer
 //! texts lose their end. No padding is added.
 
@@ -10,6 +14,9 @@ const MAX_TEXT_BYTES: usize = 1 << 20;
 
 /// Longest `tokenizer.json`; those of multilingual encoders have 17 MB.
 pub(super) const MAX_TOKENIZER_BYTES: u64 = 64 << 20;
+
+/// Most characters of a word that is cut into pieces: the time for a word grows with their square.
+const MAX_WORD_CHARS: usize = 1000;
 
 /// From a text to its token ids.
 pub(super) trait Tokens: std::fmt::Debug + Send + Sync {
@@ -24,6 +31,14 @@ pub(super) trait Tokens: std::fmt::Debug + Send + Sync {
 pub(super) fn check_length(text: &str) -> Result<(), EncoderError> {
     match text.len() > MAX_TEXT_BYTES {
         true => Err(EncoderError::TextTooLong { bytes: text.len(), limit: MAX_TEXT_BYTES }),
+        false => Ok(()),
+    }
+}
+
+/// Refuses a tokenizer that cuts words of more characters than [`MAX_WORD_CHARS`].
+pub(super) fn check_word_chars(most: usize) -> Result<(), String> {
+    match most > MAX_WORD_CHARS {
+        true => Err(format!("max_input_chars_per_word is {most}, more than {MAX_WORD_CHARS}")),
         false => Ok(()),
     }
 }

@@ -12,7 +12,7 @@ use tl_kernels::{DenseType, Linear};
 
 use super::config::BertConfig;
 use super::error::EncoderError;
-use super::projection::{Affine, Projection, Range};
+use super::projection::{Affine, Projection, Range, RoundingRules};
 use crate::error::Result;
 
 /// The type in which the matrices of an encoder are held and multiplied. Norms and biases are F32 always.
@@ -23,8 +23,9 @@ pub enum Precision {
     F32,
     /// 8 bits in blocks of 32, multiplied by activations in single precision.
     Q8_0,
-    /// The same with activations rounded to INT8, all but the largest columns of each input. Loading takes the time of about 500
-    /// tokens longer: the encoder reads texts to learn the ranges of its inputs.
+    /// The same with activations rounded to INT8, all but the largest columns of each input. The matrices take more bytes than in
+    /// `Q8_0`: the weights of these columns are there in F32, too. Loading takes longer: the encoder reads texts to learn the ranges
+    /// of its inputs.
     Q8_0A8,
     /// Trits in blocks of 64 in the layers, chosen for the least error of each block, and the word embedding in Q8_0: for encoders
     /// that were trained so.
@@ -72,12 +73,12 @@ pub(super) struct Layer {
 
 impl Layer {
     /// The same layer with its inputs rounded to INT8; `next` gives the ranges of the next input.
-    fn rounded<'r>(self, mut next: impl FnMut() -> &'r [Range]) -> Result<Layer> {
+    fn rounded<'r>(self, mut next: impl FnMut() -> &'r [Range], rules: RoundingRules) -> Result<Layer> {
         Ok(Layer {
-            attention: self.attention.rounded(next())?,
-            output: self.output.rounded(next())?,
-            up: self.up.rounded(next())?,
-            down: self.down.rounded(next())?,
+            attention: self.attention.rounded(next(), rules)?,
+            output: self.output.rounded(next(), rules)?,
+            up: self.up.rounded(next(), rules)?,
+            down: self.down.rounded(next(), rules)?,
             ..self
         })
     }
@@ -136,10 +137,10 @@ impl BertWeights {
 
     /// The same weights with the inputs of the layers rounded to INT8; `ranges` are those of all inputs, in the order of the
     /// forward pass.
-    pub(super) fn rounded(mut self, ranges: &[Vec<Range>]) -> Result<BertWeights> {
+    pub(super) fn rounded(mut self, ranges: &[Vec<Range>], rules: RoundingRules) -> Result<BertWeights> {
         let mut ranges = ranges.iter();
         let mut next = || ranges.next().expect("a range for each input").as_slice();
-        self.layers = self.layers.into_iter().map(|layer| layer.rounded(&mut next)).collect::<Result<_>>()?;
+        self.layers = self.layers.into_iter().map(|layer| layer.rounded(&mut next, rules)).collect::<Result<_>>()?;
         Ok(self)
     }
 }

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use tokenizers::{Tokenizer, TruncationParams};
+use tokenizers::{ModelWrapper, Tokenizer, TruncationParams};
 
 use super::error::EncoderError;
-use super::tokens::{Tokens, check_length};
+use super::tokens::{Tokens, check_length, check_word_chars};
 
 /// The tokenizer of an encoder.
 pub(super) struct WordPiece {
@@ -20,6 +20,9 @@ impl WordPiece {
         let path = path.to_owned();
         let broken = |reason: String| EncoderError::Parse { path: path.clone(), reason };
         let mut tokenizer: Tokenizer = json.parse().map_err(|error: tokenizers::Error| broken(error.to_string()))?;
+        if let ModelWrapper::WordPiece(model) = tokenizer.get_model() {
+            check_word_chars(model.max_input_chars_per_word).map_err(broken)?;
+        }
         let params = TruncationParams { max_length: max_tokens, ..TruncationParams::default() };
         tokenizer.with_truncation(Some(params)).map_err(|error| broken(error.to_string()))?;
         tokenizer.with_padding(None);

@@ -1,8 +1,9 @@
 //! Requests to a coprocessor: deadlines, retries, and the software in its place when it does not answer.
 //!
-//! **Invariant:** every request has an answer when its deadline is over, and the answer is that of [`answer`]: a frame with a
-//! wrong checksum, of another request, repeated or late is dropped. A device that missed several deadlines is left alone and
-//! asked again after a while.
+//! **Invariant:** every request has an answer when its deadline is over on the clock of its link; in real time the system may wake
+//! the process later. A frame with a wrong checksum, of another request, repeated, late or without the form of an answer is
+//! dropped, so the answer is that of [`answer`] as far as the device computes it rightly. A device that missed several deadlines is
+//! left alone and asked again after a while.
 
 use std::time::Duration;
 
@@ -57,7 +58,7 @@ pub struct OffloadCounts {
     pub by_software: u64,
     /// Requests that were sent again.
     pub retries: u64,
-    /// Frames that answered nothing that was asked.
+    /// Frames that answered nothing that was asked, or had no form of an answer.
     pub stray_frames: u64,
     /// Codes that were no frame. A code longer than any frame is dropped without being counted.
     pub bad_frames: u64,
@@ -86,12 +87,13 @@ pub struct Coprocessor<L> {
 }
 
 impl<L: Link> Coprocessor<L> {
-    /// A device that was not asked yet.
+    /// A device that was not asked yet. `sequence` is the number before that of the first request: where a line outlives its host, a
+    /// number that the host before did not use keeps a late answer to that host from being taken for one to this.
     #[must_use]
-    pub fn new(link: L, policy: OffloadPolicy) -> Coprocessor<L> {
+    pub fn new(link: L, policy: OffloadPolicy, sequence: u32) -> Coprocessor<L> {
         let counts = OffloadCounts::default();
         let collector = Collector::new(vec![0; coded_bytes(MAX_BODY_BYTES)].into_boxed_slice());
-        Coprocessor { link, policy, counts, sequence: 0, missed: 0, resting: 0, collector }
+        Coprocessor { link, policy, counts, sequence, missed: 0, resting: 0, collector }
     }
 
     /// The counts of all requests so far.
@@ -170,8 +172,7 @@ impl<L: Link> Coprocessor<L> {
             let Some(code) = self.collector.push(byte) else { continue };
             match decode(code) {
                 Ok(frame) if frame.sequence == self.sequence && frame.kind == request.kind() | ANSWER => {
-                    let fits = frame.body.len() == request.answer_bytes() && found.is_none();
-                    match fits {
+                    match has_form_of_answer(request, frame.body) && found.is_none() {
                         true => found = Some(frame.body.to_vec()),
                         false => self.counts.stray_frames += 1,
                     }
@@ -182,4 +183,19 @@ impl<L: Link> Coprocessor<L> {
         }
         found
     }
+}
+
+/// Whether a body can be an answer to a request: it has the right length, a schedule names each place once, and a filter or a gate
+/// says 0 or 1. A host that takes the places of a schedule as they come would lose chunks, or index beyond its batch.
+fn has_form_of_answer(request: &Request<'_>, body: &[u8]) -> bool {
+    body.len() == request.answer_bytes()
+        && match request {
+            Request::ComputeHash(_) | Request::WatchdogPing(_) => true,
+            Request::FilterNeighbors { .. } | Request::GateCheck { .. } => body.iter().all(|byte| *byte <= 1),
+            Request::ScheduleReorder(priorities) => {
+                let mut is_new = vec![true; priorities.len()];
+                let mut places = body.as_chunks::<2>().0.iter().map(|place| usize::from(u16::from_le_bytes(*place)));
+                places.all(|place| is_new.get_mut(place).is_some_and(std::mem::take))
+            }
+        }
 }

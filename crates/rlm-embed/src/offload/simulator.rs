@@ -11,23 +11,40 @@ use super::client::Link;
 use super::codec::{MAX_BODY_BYTES, coded_bytes};
 use super::null::NullStm32;
 
-/// Faults in tenths of a percent of the frames in either direction.
+/// Faults in tenths of a percent of the requests, of the answers, or of both.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Faults {
-    /// The frame arrives later than a deadline.
+    /// Answers that arrive later than a deadline.
     pub delay: u64,
-    /// The frame is lost.
+    /// Requests and answers that are lost.
     pub drop: u64,
-    /// The frame arrives twice.
+    /// Answers that arrive twice.
     pub duplicate: u64,
-    /// A byte of the frame is another one.
+    /// Requests and answers of which a bit is another one.
     pub corrupt: u64,
-    /// The frame arrives behind the answer to the request that is sent next.
+    /// Answers that arrive behind the one to the request that is sent next.
     pub reorder: u64,
-    /// The device stops answering until twelve frames were sent to it in vain.
+    /// Requests that the device ignores together with the twelve behind them.
     pub hang: u64,
-    /// The device forgets what it has received and sends garbage.
+    /// Requests at which the device forgets the answers on their way and sends garbage.
     pub reset: u64,
+}
+
+impl Faults {
+    /// The device that has no fault.
+    pub const NONE: Faults = Faults { delay: 0, drop: 0, duplicate: 0, corrupt: 0, reorder: 0, hang: 0, reset: 0 };
+
+    /// Each fault alone, and all together.
+    pub const EACH: [Faults; 8] = [
+        Faults { delay: 200, ..Faults::NONE },
+        Faults { drop: 200, ..Faults::NONE },
+        Faults { duplicate: 300, ..Faults::NONE },
+        Faults { corrupt: 300, ..Faults::NONE },
+        Faults { reorder: 300, ..Faults::NONE },
+        Faults { hang: 1, ..Faults::NONE },
+        Faults { reset: 100, ..Faults::NONE },
+        Faults { delay: 50, drop: 50, duplicate: 50, corrupt: 50, reorder: 50, hang: 1, reset: 20 },
+    ];
 }
 
 /// The answers of a device in software, with faults.
@@ -50,6 +67,7 @@ const TRANSFER: Duration = Duration::from_micros(200);
 const REORDERED: Duration = Duration::from_millis(8);
 /// Time that a delayed frame takes.
 const DELAYED: Duration = Duration::from_millis(45);
+/// Requests that are ignored behind the one at which the device hangs.
 const HANG_FRAMES: u32 = 12;
 /// Time that [`FaultyStm32::serve`] waits at once while nothing is on its way.
 const IDLE: Duration = Duration::from_secs(1);
@@ -91,17 +109,21 @@ impl FaultyStm32 {
     /// A stream that fails in another way.
     pub fn serve(&mut self, link: &mut impl Link) -> std::io::Result<()> {
         loop {
-            let until = self.next_arrival().unwrap_or_else(|| link.now() + IDLE);
-            let bytes = match link.receive(until) {
-                Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(()),
-                received => received?,
-            };
-            self.take(link.now(), &bytes);
-            let answers = self.arrived(link.now());
-            if !answers.is_empty() {
-                link.send(&answers)?;
+            match self.serve_once(link) {
+                // A host that leaves closes the stream to it and that from it in any order.
+                Err(error) if matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::BrokenPipe) => return Ok(()),
+                served => served?,
             }
         }
+    }
+
+    /// Takes the next bytes of the host, and sends the answers that have arrived.
+    fn serve_once(&mut self, link: &mut impl Link) -> std::io::Result<()> {
+        let until = self.next_arrival().unwrap_or_else(|| link.now() + IDLE);
+        let bytes = link.receive(until)?;
+        self.take(link.now(), &bytes);
+        let answers = self.arrived(link.now());
+        if answers.is_empty() { Ok(()) } else { link.send(&answers) }
     }
 
     fn happens(&mut self, per_mille: u64) -> bool {

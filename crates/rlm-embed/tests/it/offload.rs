@@ -3,14 +3,15 @@
 #[path = "../../../../fuzz/frames.rs"]
 mod frames;
 
+use std::io::{ErrorKind, Write};
 use std::time::Duration;
 
 use proptest::prelude::*;
 use rlm_embed::offload::answer::answer;
 use rlm_embed::offload::codec::{CodecError, Collector, MAX_BODY_BYTES, coded_bytes, decode, encode};
-use rlm_embed::offload::message::{MAX_SCHEDULE, Request};
+use rlm_embed::offload::message::{ANSWER, MAX_SCHEDULE, Request};
 use rlm_embed::offload::{
-    Coprocessor, Faults, FaultyStm32, Link, NullStm32, OffloadCounts, OffloadPolicy, SimulatedStm32, StreamLink,
+    Coprocessor, Faults, FaultyStm32, Link, NullStm32, OffloadCounts, OffloadPolicy, SimulatedStm32, StreamLink, Trial,
 };
 
 fn coded(kind: u8, sequence: u32, body: &[u8]) -> Vec<u8> {
@@ -114,56 +115,14 @@ fn ten_thousand_random_lines_keep_the_properties_of_frames() {
     assert!(whole > 5000 && requests > 1000, "{whole} frames and {requests} requests were among them");
 }
 
-/// Requests of all kinds, by number.
-struct Made {
-    bytes: Vec<u8>,
-    numbers: Vec<[u8; 4]>,
-}
-
-impl Made {
-    fn new(i: u32) -> Made {
-        let numbers = (0..i % 9).map(|n| ((i * 7 + n * 3) as f32 * 0.37).sin().to_le_bytes()).collect();
-        Made { bytes: i.to_le_bytes().repeat(1 + i as usize % 40), numbers }
-    }
-
-    fn request(&self, i: u32) -> Request<'_> {
-        match i % 5 {
-            0 => Request::ComputeHash(&self.bytes),
-            1 => Request::FilterNeighbors { threshold: 0.1, scores: &self.numbers },
-            2 => Request::GateCheck {
-                confidence: (i % 10) as f32 * 0.1,
-                least_confidence: 0.5,
-                contradictions: i % 3,
-                most_contradictions: 1,
-            },
-            3 => Request::WatchdogPing(u64::from(i) << 20),
-            _ => Request::ScheduleReorder(&self.numbers),
-        }
-    }
-}
-
-const NONE: Faults = Faults { delay: 0, drop: 0, duplicate: 0, corrupt: 0, reorder: 0, hang: 0, reset: 0 };
-
-/// Each fault alone, and all together.
-pub(crate) const FAULTS: [Faults; 8] = [
-    Faults { delay: 200, ..NONE },
-    Faults { drop: 200, ..NONE },
-    Faults { duplicate: 300, ..NONE },
-    Faults { corrupt: 300, ..NONE },
-    Faults { reorder: 300, ..NONE },
-    Faults { hang: 1, ..NONE },
-    Faults { reset: 100, ..NONE },
-    Faults { delay: 50, drop: 50, duplicate: 50, corrupt: 50, reorder: 50, hang: 1, reset: 20 },
-];
-
 /// Asks 10,000 requests; every answer must be that of the software, within its deadline.
 fn ask_all(faults: Faults) -> OffloadCounts {
     let policy = OffloadPolicy::default();
-    let mut device = Coprocessor::new(SimulatedStm32::new(faults, 18), policy);
-    let mut null = Coprocessor::new(NullStm32::new(), policy);
+    let mut device = Coprocessor::new(SimulatedStm32::new(faults, 18), policy, 0);
+    let mut null = Coprocessor::new(NullStm32::new(), policy, 0);
     for i in 0..10_000 {
-        let made = Made::new(i);
-        let request = made.request(i);
+        let trial = Trial::new(i);
+        let request = trial.request();
         let before = device.link().now();
         let reply = device.ask(&request).unwrap();
         let expected = null.ask(&request).unwrap();
@@ -178,19 +137,19 @@ fn ask_all(faults: Faults) -> OffloadCounts {
 
 #[test]
 fn every_fault_leaves_the_answers_of_the_software() {
-    let clean = ask_all(NONE);
+    let clean = ask_all(Faults::NONE);
     assert_eq!((clean.by_device, clean.retries, clean.stray_frames, clean.bad_frames), (10_000, 0, 0, 0));
-    for faults in FAULTS {
+    for faults in Faults::EACH {
         let counts = ask_all(faults);
         assert!(counts.by_device > 5_000, "{faults:?}: {counts:?}");
         assert!(counts.by_device < 10_000 || faults.duplicate + faults.reorder > 0, "{faults:?} does something");
     }
-    let counts = ask_all(Faults { corrupt: 300, ..NONE });
+    let counts = ask_all(Faults { corrupt: 300, ..Faults::NONE });
     assert!(counts.bad_frames > 1000, "damaged frames were seen and dropped: {counts:?}");
     // A late answer is no answer to the next request; the answer to the second sending comes before it.
-    let counts = ask_all(Faults { reorder: 300, ..NONE });
+    let counts = ask_all(Faults { reorder: 300, ..Faults::NONE });
     assert!(counts.stray_frames > 1000 && counts.retries > 1000, "late answers were seen and dropped: {counts:?}");
-    let counts = ask_all(Faults { duplicate: 300, ..NONE });
+    let counts = ask_all(Faults { duplicate: 300, ..Faults::NONE });
     assert!(counts.stray_frames > 1000, "second answers were seen and dropped: {counts:?}");
 }
 
@@ -205,12 +164,12 @@ fn a_device_behind_pipes_answers_as_the_software() {
             FaultyStm32::new(faults, 3).serve(&mut StreamLink::new(requests, to_host).unwrap())
         });
         let policy = OffloadPolicy { deadline: Duration::from_millis(deadline), ..OffloadPolicy::default() };
-        let mut host = Coprocessor::new(StreamLink::new(answers, to_device).unwrap(), policy);
+        let mut host = Coprocessor::new(StreamLink::new(answers, to_device).unwrap(), policy, 0);
         for i in 0..300 {
-            let made = Made::new(i);
-            let reply = host.ask(&made.request(i)).unwrap();
+            let trial = Trial::new(i);
+            let reply = host.ask(&trial.request()).unwrap();
             let mut expected = vec![0; reply.body.len()];
-            answer(&made.request(i), &mut expected).unwrap();
+            answer(&trial.request(), &mut expected).unwrap();
             assert_eq!(reply.body, expected, "request {i}");
         }
         let counts = host.counts();
@@ -227,13 +186,13 @@ fn without_a_stream_the_software_answers_at_once() {
     let ((requests, to_device), (answers, to_host)) = (std::io::pipe().unwrap(), std::io::pipe().unwrap());
     drop((requests, to_host));
     let policy = OffloadPolicy { deadline: Duration::from_secs(1 << 40), ..OffloadPolicy::default() };
-    let mut host = Coprocessor::new(StreamLink::new(answers, to_device).unwrap(), policy);
+    let mut host = Coprocessor::new(StreamLink::new(answers, to_device).unwrap(), policy, 0);
     assert!(!host.ask(&Request::WatchdogPing(1)).unwrap().by_device);
 }
 
 #[test]
 fn a_schedule_that_no_device_takes_is_refused_at_once() {
-    let mut device = Coprocessor::new(NullStm32::new(), OffloadPolicy::default());
+    let mut device = Coprocessor::new(NullStm32::new(), OffloadPolicy::default(), 0);
     let priorities = vec![[0; 4]; MAX_SCHEDULE + 1];
     let sorted = device.ask(&Request::ScheduleReorder(&priorities[1..])).unwrap();
     assert!(sorted.by_device && sorted.body.len() == 2 * MAX_SCHEDULE);
@@ -244,9 +203,61 @@ fn a_schedule_that_no_device_takes_is_refused_at_once() {
 #[test]
 fn a_device_that_never_answers_costs_few_deadlines() {
     let dead = Faults { drop: 1000, ..Faults::default() };
-    let mut device = Coprocessor::new(SimulatedStm32::new(dead, 1), OffloadPolicy::default());
+    let mut device = Coprocessor::new(SimulatedStm32::new(dead, 1), OffloadPolicy::default(), 0);
     for i in 0..1000 {
-        assert!(!device.ask(&Made::new(i).request(i)).unwrap().by_device);
+        assert!(!device.ask(&Trial::new(i).request()).unwrap().by_device);
     }
     assert!(device.link().now() < Duration::from_millis(20 * 40), "{:?}", device.link().now());
+}
+
+/// The answer to an earlier host waits in the pipe while a second host asks the same kind of request.
+#[test]
+fn a_late_answer_to_another_host_is_no_answer() {
+    let ask = |sequence: u32| {
+        let ((requests, to_device), (answers, mut to_host)) = (std::io::pipe().unwrap(), std::io::pipe().unwrap());
+        to_host.write_all(&coded(4 | ANSWER, 1, &5u64.to_le_bytes())).unwrap();
+        // Behind the answer the stream ends, so that the host waits for no deadline.
+        drop(to_host);
+        let policy = OffloadPolicy { deadline: Duration::from_secs(600), ..OffloadPolicy::default() };
+        let mut host = Coprocessor::new(StreamLink::new(answers, to_device).unwrap(), policy, sequence);
+        let reply = host.ask(&Request::WatchdogPing(6)).unwrap();
+        drop(requests);
+        (u64::from_le_bytes(reply.body.try_into().unwrap()), reply.by_device, host.counts().stray_frames)
+    };
+    assert_eq!(ask(1_000), (6, false, 1));
+    // A host that counts from the number of the one before takes its answer.
+    assert_eq!(ask(0), (5, true, 0));
+}
+
+/// A link whose host sends one request and does not read.
+struct Deaf {
+    request: Vec<u8>,
+    end: ErrorKind,
+}
+
+impl Link for Deaf {
+    fn now(&self) -> Duration {
+        Duration::from_secs(1)
+    }
+
+    fn send(&mut self, _: &[u8]) -> std::io::Result<()> {
+        Err(self.end.into())
+    }
+
+    fn receive(&mut self, _: Duration) -> std::io::Result<Vec<u8>> {
+        Ok(std::mem::take(&mut self.request))
+    }
+}
+
+#[test]
+fn a_device_ends_with_a_host_that_no_longer_reads() {
+    let serve = |end| {
+        let request = coded(4, 1, &[1; 8]);
+        let mut device = FaultyStm32::new(Faults::NONE, 1);
+        // This answer has been on its way for a second of the link when the device begins to serve.
+        device.take(Duration::ZERO, &request);
+        device.serve(&mut Deaf { request, end })
+    };
+    serve(ErrorKind::BrokenPipe).unwrap();
+    assert_eq!(serve(ErrorKind::PermissionDenied).unwrap_err().kind(), ErrorKind::PermissionDenied);
 }

@@ -50,6 +50,8 @@ pub(crate) struct Args {
 
 pub(super) fn execute(args: &Args) -> Result<()> {
     let (embedder, pool) = args.embedder.load()?;
+    // Loaded before anything is measured, so that a precision that the encoder does not have costs no fits.
+    let other = args.beside.map(|precision| args.embedder.load_in(precision, "--beside", pool.clone())).transpose()?;
     let mut encoder = CachedEmbedder::new(embedder);
     let distractors = match &args.distractors {
         Some(file) => {
@@ -83,8 +85,7 @@ pub(super) fn execute(args: &Args) -> Result<()> {
         report["anti"][format!("{anti}")] = means(&measure(&test, &mut encoder, Some(config))?);
     }
     let mut encoder = encoder.into_base();
-    if let Some(precision) = args.beside {
-        let mut other = args.embedder.load_in(precision, "--beside", pool.clone())?;
+    if let Some(mut other) = other {
         report["beside"] = beside(&mut *encoder, &mut *other, &test, args.repeat)?;
     }
     if args.repeat > 0 {

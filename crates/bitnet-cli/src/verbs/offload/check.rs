@@ -1,13 +1,13 @@
 //! `bitnet offload check`: requests of all kinds to a coprocessor, each answer beside that of the software.
 
+use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use behavior_eval::stats::quantile;
 use rlm_embed::offload::answer::answer;
-use rlm_embed::offload::message::Request;
-use rlm_embed::offload::{Coprocessor, OffloadPolicy, StreamLink};
+use rlm_embed::offload::{Coprocessor, OffloadPolicy, StreamLink, Trial};
 use serde_json::json;
 
 use super::line;
@@ -18,13 +18,13 @@ use crate::output::Progress;
 /// Ask a coprocessor, and compare its answers with those of the software.
 ///
 /// Prints JSON: how often the device answered and how often the software did in its place, what was dropped, and the milliseconds per
-/// request. Ends with 1 when a device gave a wrong answer.
+/// request. Ends with 1 when a device gave a wrong answer, or none at all.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// The serial line of the device, such as /dev/ttyACM0; its speed is left as it is
     device: PathBuf,
     /// Number of requests; the five kinds take turns
-    #[arg(long, default_value = "10000", value_name = "N", value_parser = whole::<u32>(1..=100_000_000))]
+    #[arg(long, default_value = "10000", value_name = "N", value_parser = whole::<u32>(1..=1_000_000))]
     requests: u32,
     /// Milliseconds in which a request must have its answer
     #[arg(long, default_value = "20", value_name = "N", value_parser = whole::<u64>(1..=3_600_000))]
@@ -34,50 +34,20 @@ pub(crate) struct Args {
     attempts: u32,
 }
 
-/// The bodies of a request.
-struct Body {
-    bytes: Vec<u8>,
-    numbers: Vec<[u8; 4]>,
-}
-
-impl Body {
-    fn new(i: u32) -> Body {
-        let number = |n: u32| (i.wrapping_mul(2_654_435_761).wrapping_add(n * 40_503) % 2001) as f32 / 1000.0 - 1.0;
-        Body {
-            bytes: i.to_le_bytes().repeat(1 + i as usize % 60),
-            numbers: (0..i % 50).map(|n| number(n).to_le_bytes()).collect(),
-        }
-    }
-
-    /// Request `i`; the kinds take turns.
-    fn request(&self, i: u32) -> Request<'_> {
-        match i % 5 {
-            0 => Request::ComputeHash(&self.bytes),
-            1 => Request::FilterNeighbors { threshold: 0.1, scores: &self.numbers },
-            2 => Request::GateCheck {
-                confidence: (i % 10) as f32 * 0.1,
-                least_confidence: 0.5,
-                contradictions: i % 3,
-                most_contradictions: 1,
-            },
-            3 => Request::WatchdogPing(u64::from(i) << 20),
-            _ => Request::ScheduleReorder(&self.numbers),
-        }
-    }
-}
-
 pub(super) fn execute(args: &Args) -> Result<()> {
     let line = line::open(&args.device)?;
     let writer = line.try_clone().context("cannot use the device")?;
     let link = StreamLink::new(line, writer).context("cannot start a thread")?;
     let deadline = Duration::from_millis(args.deadline_ms);
     let policy = OffloadPolicy { deadline, attempts: args.attempts, ..OffloadPolicy::default() };
-    let mut device = Coprocessor::new(link, policy);
+    // A number that no earlier host has counted from, as far as chance allows.
+    let sequence = RandomState::new().hash_one(0) as u32;
+    let mut device = Coprocessor::new(link, policy, sequence);
     let progress = Progress::items("asking");
     let (mut wrong, mut times) = (0, Vec::new());
     for i in 0..args.requests {
-        let body = Body::new(i);
-        let request = body.request(i);
+        let trial = Trial::new(i);
+        let request = trial.request();
         let start = Instant::now();
         let reply = device.ask(&request)?;
         times.push(start.elapsed().as_secs_f64() * 1e3);
@@ -97,11 +67,12 @@ pub(super) fn execute(args: &Args) -> Result<()> {
         "deadline_ms": args.deadline_ms, "behind_deadline": late,
         "ms": { "p50": ms(0.5), "p95": ms(0.95), "p99": ms(0.99), "most": ms(1.0) },
     }))?;
-    match wrong {
-        0 => Ok(()),
-        n => bail!(
-            "{}: {n} answers differ from those of the software: its firmware is another one",
-            args.device.display()
+    let device = args.device.display();
+    match (wrong, counts.by_device) {
+        (0, 0) => bail!(
+            "{device}: the device answered no request within its deadline: check its power, its line and its firmware"
         ),
+        (0, _) => Ok(()),
+        (n, _) => bail!("{device}: {n} answers differ from those of the software: its firmware is another one"),
     }
 }

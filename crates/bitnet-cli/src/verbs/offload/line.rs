@@ -5,18 +5,27 @@ use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use anyhow::{Context, Result};
-use rustix::fs::{Mode, OFlags};
+use anyhow::{Context, Result, ensure};
+use rustix::fs::{FileType, Mode, OFlags, fstat};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::{OptionalActions, isatty, tcgetattr, tcsetattr};
+use rustix::termios::{OptionalActions, QueueSelector, isatty, tcflush, tcgetattr, tcsetattr};
 
-/// Opens the line of a device. A terminal is set to raw mode: no echo, no line editing, no control characters.
+/// Opens the line of a device. A terminal is set to raw mode: no echo, no line editing, no control characters; bytes that wait on it
+/// for an earlier host are dropped.
 pub(super) fn open(path: &Path) -> Result<File> {
     let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
     let line = rustix::fs::open(path, flags, Mode::empty());
     let line = line.with_context(|| format!("cannot open the device {}", path.display()))?;
+    let mode = fstat(&line).with_context(|| format!("cannot look at {}", path.display()))?.st_mode;
+    // Frames that were written to a file would replace what it holds.
+    ensure!(
+        FileType::from_raw_mode(mode) == FileType::CharacterDevice,
+        "{} is no serial line: name a device such as /dev/ttyACM0",
+        path.display()
+    );
     if isatty(&line) {
-        set_raw(&line).with_context(|| format!("cannot set the modes of {}", path.display()))?;
+        let made_ready = set_raw(&line).and_then(|()| tcflush(&line, QueueSelector::IFlush));
+        made_ready.with_context(|| format!("cannot set the modes of {}", path.display()))?;
     }
     Ok(File::from(line))
 }

@@ -10,25 +10,25 @@ use crate::output;
 /// Stand in for a coprocessor on a pseudo-terminal.
 ///
 /// Prints the name of the terminal, which a host opens as it opens a serial line, and ends when the host closes it. A fault happens to so
-/// many frames of 1000, in either direction; with a seed the faults are the same each time.
+/// many of 1000 requests or answers, as its option says; with a seed the faults are the same each time.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Frames that arrive 45 ms late
+    /// Answers that arrive 45 ms late
     #[arg(long, default_value = "0", value_name = "N", value_parser = whole::<u64>(0..=1000))]
     delay: u64,
-    /// Frames that are lost
+    /// Requests and answers that are lost
     #[arg(long, default_value = "0", value_name = "N", value_parser = whole::<u64>(0..=1000))]
     drop: u64,
-    /// Frames that arrive twice
+    /// Answers that arrive twice
     #[arg(long, default_value = "0", value_name = "N", value_parser = whole::<u64>(0..=1000))]
     duplicate: u64,
-    /// Frames with a wrong bit
+    /// Requests and answers with a wrong bit
     #[arg(long, default_value = "0", value_name = "N", value_parser = whole::<u64>(0..=1000))]
     corrupt: u64,
     /// Answers that arrive 8 ms late, behind the next one
     #[arg(long, default_value = "0", value_name = "N", value_parser = whole::<u64>(0..=1000))]
     reorder: u64,
-    /// Requests after which the device ignores twelve
+    /// Requests that the device ignores together with the twelve behind them
     #[arg(long, default_value = "0", value_name = "N", value_parser = whole::<u64>(0..=1000))]
     hang: u64,
     /// Requests at which the device restarts and sends garbage
