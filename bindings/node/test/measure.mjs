@@ -1,5 +1,6 @@
 // Measures the package as a part of a process, and prints one PASS or MISS line per figure.
 
+import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { monitorEventLoopDelay, performance } from 'node:perf_hooks';
 import { pathToFileURL } from 'node:url';
@@ -10,7 +11,9 @@ const context = await model.createContext();
 const sequence = context.getSequence();
 const endless = { temperature: 0, maxTokens: 3500, detectLoops: false };
 
+// The line is read up to the first colon with a space behind it, so a name holds none.
 function figure(passed, name, value) {
+  assert.ok(!name.includes(': '), name);
   console.log(`${passed ? 'PASS' : 'MISS'} ${name}: ${value}`);
 }
 
@@ -21,7 +24,7 @@ await sequence.complete('A vector is', { ...endless, maxTokens: 400 });
 delay.disable();
 const median = delay.percentile(50) / 1e6;
 const worst = delay.max / 1e6;
-figure(median < 20, 'Node: median delay of the event loop while an answer is made, below 20 ms',
+figure(median < 20, 'median delay of the event loop of Node while an answer is made, below 20 ms',
   `${median.toFixed(2)} ms, worst ${worst.toFixed(1)} ms, ${delay.count} turns`);
 
 // From an abort while a long prompt is read to the end of the answer.
@@ -39,7 +42,7 @@ for (const wait of [20, 40, 60, 80, 100]) {
   waits.push(performance.now() - at);
 }
 waits.sort((a, b) => a - b);
-figure(waits[2] <= 2 * layer + 10, 'Node: from an abort to the end of the answer, at most two layers and 10 ms',
+figure(waits[2] <= 2 * layer + 10, 'from an abort to the end of the answer in Node, at most two layers and 10 ms',
   `median ${waits[2].toFixed(1)} ms, worst ${waits[4].toFixed(1)} ms, a layer of 256 tokens takes ${layer.toFixed(1)} ms`);
 context.dispose();
 model.dispose();

@@ -165,7 +165,7 @@ test('sequences, embeddings, tokens and failures', async () => {
   const embedding = await model.createEmbeddingContext();
   const [x, y] = await Promise.all(['a gate', 'a river'].map((text) => embedding.getEmbeddingFor(text)));
   assert.equal(x.vector.length, model.embeddingVectorSize);
-  assert.equal(model.architecture, 'Glm4MoeLiteForCausalLM');
+  assert.equal(model.architecture, 'glm4_moe_lite');
   assert.ok(model.vocabularySize > Math.max(...tokens) && model.trainContextSize >= 4096 && model.layers === 5);
   assert.notDeepEqual(x.vector, y.vector);
   embedding.dispose();

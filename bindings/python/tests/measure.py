@@ -14,7 +14,8 @@ LONG = 2048
 
 
 def figure(passed: bool, name: str, value: str) -> None:
-    """Print one figure."""
+    """Print one figure. The line is read up to the first colon with a space behind it, so a name holds none."""
+    assert ": " not in name, name
     print(f"{'PASS' if passed else 'MISS'} {name}: {value}", flush=True)
 
 
@@ -44,7 +45,7 @@ def interrupted(model: Model) -> None:
         median, allowed = waits[2], 0.050 + 2 * layer
         times = f"median {median * 1e3:.1f} ms, worst {waits[-1] * 1e3:.1f} ms"
         sentence = f"{times}, a layer of 256 tokens takes {layer * 1e3:.1f} ms"
-        name = "Python: from Ctrl-C to KeyboardInterrupt, at most 50 ms and two layers"
+        name = "from Ctrl-C to KeyboardInterrupt in Python, at most 50 ms and two layers"
         figure(median <= allowed, name, sentence)
 
 
@@ -71,7 +72,7 @@ def other_thread(model: Model) -> None:
     gaps.sort()
     median = gaps[len(gaps) // 2]
     sentence = f"{len(gaps)} turns in one call of {took:.2f} s, median delay {median * 1e3:.2f} ms"
-    figure(len(gaps) > 50 * took, "Python: another thread runs while a prompt is read", sentence)
+    figure(len(gaps) > 50 * took, "another thread of Python runs while a prompt is read", sentence)
 
 
 def main() -> None:

@@ -1,11 +1,15 @@
 """What the cluster adapter keeps, without a cluster; `cargo xtask prove cluster` runs it on one."""
 
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from craftsman_ultra.cluster import ClusterError, Job, _keep, _part
+from craftsman_ultra import cluster
+from craftsman_ultra.cluster import ClusterError, Job, _claim, _keep, _part, run
 
 
 def part(model: str, shard: int, content: str) -> bytes:
@@ -33,3 +37,147 @@ def test_a_host_with_another_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(ClusterError, match="shard 2 from south is of another job than .*1-of-3.part, which north made"):
         _keep(job, 2, part("b", 2, "two"), "south")
     assert not _part(job, 2).exists()
+
+
+def test_parts_of_another_job_are_refused(tmp_path: Path) -> None:
+    job = Job(["batch", "-m", "a"], tmp_path / "out.jsonl", 3)
+    _claim(job)
+    _claim(Job(["batch", "-m", Path("a")], tmp_path / "out.jsonl", 3))
+    for other in (Job(["batch", "-m", "b"], job.out, 3), Job(job.command, job.out, 4)):
+        with pytest.raises(ClusterError, match="has the parts of another job .*remove it"):
+            _claim(other)
+    (job.folder / "job.json").unlink()
+    (job.folder / "1-of-3.part").write_bytes(part("a", 1, "one"))
+    with pytest.raises(ClusterError, match="another job .None."):
+        _claim(job)
+
+
+class Ray:
+    """What the adapter uses of Ray, in this process: a call has ended when it is made."""
+
+    class exceptions:
+        class RayError(Exception):
+            pass
+
+        class RayTaskError(RayError):
+            def __init__(self, cause: Exception) -> None:
+                self.cause = cause
+
+        class ActorUnavailableError(RayError):
+            pass
+
+    def __init__(self) -> None:
+        self.begun = 0
+        self.unready: list[Exception] = []
+        """What the next questions to workers that start end with; the last one stays."""
+
+    def is_initialized(self) -> bool:
+        return True
+
+    def remote(self, kind: type) -> Any:
+        def method(actor: Any, name: str) -> Any:
+            def call(*args: object) -> object:
+                self.begun += 1
+                error = self.unready[0] if name == "ready" and self.unready else None
+                self.unready = self.unready[1:] or self.unready
+                try:
+                    return error or getattr(actor, name)(*args)
+                except Exception as failure:
+                    return Ray.exceptions.RayTaskError(failure)
+
+            return SimpleNamespace(remote=lambda *args: Call(call(*args)))
+
+        def create(*args: object) -> Any:
+            actor = kind(*args)
+            return SimpleNamespace(ready=method(actor, "ready"), make=method(actor, "make"))
+
+        return SimpleNamespace(options=lambda **_: SimpleNamespace(remote=create))
+
+    def wait(self, calls: list["Call"], **_: object) -> tuple[list["Call"], list["Call"]]:
+        return calls[:1], calls[1:]
+
+    def get(self, call: "Call") -> object:
+        if isinstance(call.result, Exception):
+            raise call.result
+        return call.result
+
+
+class Call:
+    """A call that has ended."""
+
+    def __init__(self, result: object) -> None:
+        self.result = result
+
+
+PROGRAM = """#!{python}
+import json, pathlib, sys
+arguments = sys.argv[1:]
+if arguments[0] == "merge":
+    out, *parts = map(pathlib.Path, arguments[1:])
+    if {code} != 4:
+        out.write_bytes(b"".join(path.read_bytes() for path in parts))
+    sys.exit("a disk is full" if {code} else 0) if {code} != 3 else sys.exit(3)
+shard = arguments[arguments.index("--shard") + 1]
+header = {{"part": 1, "shard": shard, "manifest": {{"job": "batch"}}}}
+pathlib.Path(arguments[-1]).write_text(json.dumps(header) + "\\n")
+"""
+
+
+@pytest.fixture
+def ray(monkeypatch: pytest.MonkeyPatch) -> Ray:
+    """A Ray of one process, without waits between questions."""
+    ray = Ray()
+    monkeypatch.setitem(sys.modules, "ray", ray)  # type: ignore[arg-type]
+    monkeypatch.setattr(cluster, "RETRY_S", 0.0)
+    return ray
+
+
+def job_in(folder: Path, code: int = 0) -> Job:
+    """A job of four shards, whose merge ends with `code`; 4 writes no output."""
+    program = folder / "bitnet"
+    program.write_text(PROGRAM.format(python=sys.executable, code=code))
+    program.chmod(0o755)
+    return Job(["batch"], folder / "out.jsonl", 4, str(program))
+
+
+def test_a_job_is_joined_its_parts_are_removed_and_an_output_is_never_taken_over(tmp_path: Path, ray: Ray) -> None:
+    job = job_in(tmp_path)
+    report = run(job, 2)
+    assert (report.made, report.found, report.code, report.failed) == (4, 0, 0, {})
+    assert len(Path(job.out).read_text().splitlines()) == 4 and not job.folder.exists()
+    begun = ray.begun
+    with pytest.raises(ClusterError, match="out.jsonl exists: remove it"):
+        run(job, 2)
+    assert ray.begun == begun and not job.folder.exists()
+
+
+@pytest.mark.parametrize(("code", "is_kept"), [(1, True), (3, False)])
+def test_the_exit_code_of_the_merge_is_that_of_the_job(tmp_path: Path, ray: Ray, code: int, is_kept: bool) -> None:
+    job = job_in(tmp_path, code)
+    report = run(job, 2)
+    assert report.code == code and report.sentence
+    assert Path(job.out).exists() and job.folder.exists() == is_kept
+
+
+def test_a_merge_without_an_output_is_an_error_and_its_parts_stay(tmp_path: Path, ray: Ray) -> None:
+    with pytest.raises(ClusterError, match="a disk is full"):
+        run(job_in(tmp_path, 4), 2)
+    report = run(job_in(tmp_path), 2)
+    assert (report.made, report.found) == (0, 4)
+
+
+def test_workers_that_cannot_start_end_the_job_with_the_reason(tmp_path: Path, ray: Ray) -> None:
+    ray.unready = [Ray.exceptions.RayError("died in its creation\nno module named x")]
+    with pytest.raises(ClusterError, match="tried 5 times: no module named x"):
+        run(job_in(tmp_path), 2)
+    assert ray.begun == 2 * cluster.MAX_STARTS
+
+
+def test_a_worker_that_ray_is_starting_again_is_waited_for(
+    tmp_path: Path, ray: Ray, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(cluster, "PATIENCE_S", 0.0)
+    ray.unready = [Ray.exceptions.ActorUnavailableError("restarting")] * 50
+    ray.unready.append(None)  # type: ignore[arg-type]
+    assert run(job_in(tmp_path), 1).made == 4
+    assert [record.message.startswith("no worker has started") for record in caplog.records] == [True]

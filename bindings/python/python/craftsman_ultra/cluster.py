@@ -8,17 +8,20 @@ calibration. It is cut into many shards, and each free worker takes the next one
     job = Job(["batch", "-m", "/models/student.gguf", "-i", "/data/prompts.jsonl"], out="/data/answers.jsonl", shards=60)
     report = run(job, workers=8, per_worker={"num_cpus": 4}, address="auto")
 
-Every worker runs the program on files that its own machine has at these paths; only parts travel. A part that exists is not
-made again, so the same call resumes a job whose driver was killed. This module needs Ray (``pip install ray``) and no other
-part of the package; as a program it is ``python cluster.py --help``.
+Every worker runs the program on files that its own machine has at these paths; only parts travel. A part that has arrived is
+not made again, so the same call resumes a job whose driver was killed. Ray (``pip install ray``) and this package have to be on
+every machine. As a program, ``python cluster.py --help``, this file needs Ray alone.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import importlib
 import json
+import logging
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -34,8 +37,18 @@ MAX_FAILURES = 3
 """A shard whose command fails this often is recorded as failed, and the others go on."""
 MAX_LOSSES = 10
 """A shard is recorded as failed when this many workers died with it."""
+MAX_STARTS = 5
+"""A worker is given up when Ray could not start it this often, one time after the other."""
+RETRY_S = 1.0
+"""Seconds until a worker that has not started is asked again."""
+PATIENCE_S = 60.0
+"""A job of which no worker has started for so many seconds says so."""
 OBJECT_STORE_BYTES = 80 << 20
 """Memory for objects of a Ray that is started here: parts are small."""
+MERGED = {0, 3}
+"""Exit codes of a merge that is complete: done, and done with a gate that failed. 1 may also be a full disk."""
+
+_log = logging.getLogger("craftsman_ultra.cluster")
 
 
 class ClusterError(Exception):
@@ -78,6 +91,11 @@ class Report:
     """Seconds of all workers inside the command."""
     hosts: dict[str, int] = field(default_factory=dict)
     """Parts that each host made."""
+    code: int = 0
+    """The exit code of `bitnet merge`, which is that of the job in one piece: 1 for a batch with lines that cannot be
+    answered and for a model with defects, 3 for a gate that failed."""
+    sentence: str = ""
+    """The last line that `bitnet merge` printed about such a code."""
 
 
 def run(
@@ -96,18 +114,20 @@ def run(
         address: The cluster, for example ``auto``; without it, and without a Ray in this process, one is started here.
         on_progress: Gets the number of parts that are there, and that of all shards.
 
-    Raises ClusterError for parts that contradict each other, and for a merge that fails. A job with failed shards is not
-    joined; its report names them.
+    Raises ClusterError for an output that exists, for parts of another job, for parts that contradict each other, for workers
+    that cannot start, and for a merge that fails. A job with failed shards is not joined; its report names them. The folder of
+    the parts is removed when they are joined.
     """
     start = time.monotonic()
     report = Report()
+    _refuse_existing(job)
+    _claim(job)
     todo = [shard for shard in range(1, job.shards + 1) if not _part(job, shard).is_file()]
     report.found = job.shards - len(todo)
-    job.folder.mkdir(parents=True, exist_ok=True)
     if todo:
         _Crew(job, workers, dict(per_worker or {"num_cpus": 1}), address).work(todo, report, on_progress)
     if not report.failed:
-        _merge(job)
+        _merge(job, report)
     report.seconds = time.monotonic() - start
     return report
 
@@ -130,7 +150,7 @@ class Worker:
             part = Path(folder) / "shard.part"
             command = [self._program, *self._command, "--shard", f"{shard}/{shards}", "--part", str(part)]
             done = subprocess.run(
-                command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, preexec_fn=_die_with_parent
+                command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, preexec_fn=_end_with_parent()
             )
             # Lines of a batch that cannot be answered are in its part, and the command ends with 1.
             if not part.is_file():
@@ -139,12 +159,26 @@ class Worker:
             return socket.gethostname(), time.monotonic() - start, part.read_bytes()
 
 
-def _die_with_parent() -> None:
-    """End the command when its worker is killed, so that nothing computes for nobody."""
-    if sys.platform == "linux":
-        import ctypes
+def _end_with_parent() -> Callable[[], object] | None:
+    """What the child calls before the command, so that the command ends when its worker is killed.
 
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    The function of the C library is looked up here: between fork and exec a child must not import, because another thread may
+    have held the lock of the import when the process was copied.
+    """
+    if sys.platform != "linux":
+        return None
+    prctl, kill = ctypes.CDLL(None).prctl, int(signal.SIGKILL)
+    return lambda: prctl(1, kill)
+
+
+@dataclass(eq=False)
+class _Member:
+    """A worker as the driver sees it."""
+
+    actor: Any
+    failed_starts: int = 0
+    """Starts that failed since it last was ready."""
+    ask_at: float = 0.0
 
 
 class _Crew:
@@ -160,46 +194,45 @@ class _Crew:
         # A lost shard is given out again here, to any worker, rather than waiting for the same one.
         actor = self._ray.remote(Worker).options(max_restarts=-1, max_task_retries=0, **per_worker)
         command = [os.fspath(argument) for argument in job.command]
-        crew = [actor.remote(job.bitnet, command) for _ in range(workers)]
-        self._starting = {worker.ready.remote(): worker for worker in crew}
-        self._working: dict[Any, tuple[Any, int]] = {}
+        self._wants = per_worker
+        self._absent = [_Member(actor.remote(job.bitnet, command)) for _ in range(workers)]
+        """Workers that are to be asked whether they are ready."""
+        self._starting: dict[Any, _Member] = {}
+        self._working: dict[Any, tuple[_Member, int]] = {}
+        self._idle: list[_Member] = []
+        self._waiting_since: float | None = time.monotonic()
+        """The begin, until a worker starts or the wait was told."""
 
     def work(self, todo: list[int], report: Report, on_progress: Callable[[int, int], object] | None) -> None:
         """Make the parts of all shards in `todo`."""
         failures = {shard: 0 for shard in todo}
         losses = {shard: 0 for shard in todo}
-        idle: list[Any] = []
         left = todo[::-1]
         shards = self._job.shards
         while left or self._working:
-            while left and idle:
-                worker, shard = idle.pop(), left.pop()
-                self._working[worker.make.remote(shard, shards)] = (worker, shard)
-            known = [*self._starting, *self._working]
-            done, _ = self._ray.wait(known, num_returns=1, timeout=1.0)
-            for ref in done:
-                if (worker := self._starting.pop(ref, None)) is not None:
-                    if self._is_alive(ref):
-                        idle.append(worker)
-                    else:
-                        self._starting[worker.ready.remote()] = worker
+            while left and self._idle:
+                member, shard = self._idle.pop(), left.pop()
+                self._working[member.actor.make.remote(shard, shards)] = (member, shard)
+            for ref in self._ended():
+                if (starting := self._starting.pop(ref, None)) is not None:
+                    self._start(starting, ref)
                     continue
-                worker, shard = self._working.pop(ref)
+                member, shard = self._working.pop(ref)
                 try:
                     host, seconds, part = self._ray.get(ref)
                 except self._ray.exceptions.RayTaskError as error:
-                    idle.append(worker)
+                    self._idle.append(member)
                     failures[shard] += 1
                     again = failures[shard] < MAX_FAILURES
                     reason = str(error.cause)
                 except self._ray.exceptions.RayError as error:
                     # The worker is used again when Ray has started it elsewhere.
-                    self._starting[worker.ready.remote()] = worker
+                    self._absent.append(member)
                     losses[shard] += 1
                     again = losses[shard] < MAX_LOSSES
                     reason = f"{losses[shard]} workers died with it: {error}".splitlines()[0]
                 else:
-                    idle.append(worker)
+                    self._idle.append(member)
                     _keep(self._job, shard, part, host)
                     report.made += 1
                     report.busy_s += seconds
@@ -213,11 +246,61 @@ class _Crew:
                 else:
                     report.failed[shard] = reason
 
-    def _is_alive(self, ref: Any) -> bool:
+    def _ended(self) -> list[Any]:
+        """Asks the workers that are absent, and waits for a call that has ended; none after a second."""
+        now = time.monotonic()
+        for member in [member for member in self._absent if member.ask_at <= now]:
+            self._absent.remove(member)
+            self._starting[member.actor.ready.remote()] = member
+        if self._waiting_since is not None and now - self._waiting_since > PATIENCE_S:
+            self._waiting_since = None
+            _log.warning("no worker has started in %.0f s; each of them wants %s of the cluster", PATIENCE_S, self._wants)
+        if not (known := [*self._starting, *self._working]):
+            time.sleep(RETRY_S / 10)
+            return []
+        done, _ = self._ray.wait(known, num_returns=1, timeout=RETRY_S)
+        return list(done)
+
+    def _start(self, member: _Member, ref: Any) -> None:
+        """Takes a worker that is ready. Another one is asked again, unless it has failed to start too often.
+
+        Raises ClusterError when no worker is left.
+        """
         try:
-            return bool(self._ray.get(ref))
-        except self._ray.exceptions.RayError:
-            return False
+            self._ray.get(ref)
+        except self._ray.exceptions.ActorUnavailableError:
+            # Ray is starting it, perhaps on a node that has yet to come.
+            self._absent.append(member)
+        except self._ray.exceptions.RayError as error:
+            member.failed_starts += 1
+            if member.failed_starts < MAX_STARTS:
+                self._absent.append(member)
+            elif not (self._absent or self._starting or self._working or self._idle):
+                reason = (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
+                raise ClusterError(f"no worker could be started, each was tried {MAX_STARTS} times: {reason}") from error
+        else:
+            member.failed_starts = 0
+            self._waiting_since = None
+            self._idle.append(member)
+        member.ask_at = time.monotonic() + RETRY_S
+
+
+def _refuse_existing(job: Job) -> None:
+    if os.path.lexists(job.out):
+        raise ClusterError(f"{os.fspath(job.out)} exists: remove it, or name another output")
+
+
+def _claim(job: Job) -> None:
+    """Write the job beside its parts, or compare it with the one whose parts are there."""
+    told = {"command": [os.fspath(argument) for argument in job.command], "shards": job.shards}
+    name = job.folder / "job.json"
+    if job.folder.is_dir() and any(path.suffix != ".new" for path in job.folder.iterdir()):
+        found = json.loads(name.read_text()) if name.is_file() else None
+        if found != told:
+            raise ClusterError(f"{job.folder} has the parts of another job ({found}): remove it, or name another output")
+        return
+    job.folder.mkdir(parents=True, exist_ok=True)
+    _write(name, json.dumps(told).encode())
 
 
 def _part(job: Job, shard: int) -> Path:
@@ -239,7 +322,9 @@ def _keep(job: Job, shard: int, part: bytes, host: str) -> None:
     manifest = _manifest(part)
     for other, other_host in hosts.items():
         if (first := _part(job, int(other))).is_file():
-            if _manifest(first.read_bytes()) != manifest:
+            with first.open("rb") as file:
+                known = _manifest(file.readline())
+            if known != manifest:
                 raise ClusterError(
                     f"shard {shard} from {host} is of another job than {first}, which {other_host} made: give all hosts the "
                     f"same model and inputs, or remove {job.folder}"
@@ -263,15 +348,23 @@ def _write(path: Path, content: bytes) -> None:
     beside.replace(path)
 
 
-def _merge(job: Job) -> None:
+def _merge(job: Job, report: Report) -> None:
+    """Join the parts, and remove them when their output is complete."""
+    _refuse_existing(job)
     parts = [str(_part(job, shard)) for shard in range(1, job.shards + 1)]
     done = subprocess.run([job.bitnet, "merge", os.fspath(job.out), *parts], stdin=subprocess.DEVNULL, capture_output=True)
-    if done.returncode != 0 and not Path(job.out).exists():
-        raise ClusterError(done.stderr.decode(errors="replace").strip() or f"bitnet merge ended with {done.returncode}")
+    lines = done.stderr.decode(errors="replace").strip().splitlines()
+    report.code = done.returncode
+    if done.returncode != 0:
+        report.sentence = lines[-1] if lines else f"bitnet merge ended with {done.returncode}"
+        if done.returncode < 0 or not os.path.lexists(job.out):
+            raise ClusterError(report.sentence)
+    if done.returncode in MERGED:
+        shutil.rmtree(job.folder)
 
 
 def main() -> int:
-    """The command line: exit code 1 when a shard failed."""
+    """The command line: exit code 1 when a shard failed, that of the merge otherwise."""
     parser = argparse.ArgumentParser(description="A job of bitnet on a Ray cluster; the command follows behind --.")
     parser.add_argument("--workers", type=int, required=True)
     parser.add_argument("--shards", type=int, required=True)
@@ -294,7 +387,9 @@ def main() -> int:
     print(json.dumps(vars(report)))
     for shard, reason in report.failed.items():
         print(f"error: shard {shard}/{job.shards} was given up: {reason}", file=sys.stderr)
-    return 1 if report.failed else 0
+    if report.code != 0:
+        print(report.sentence, file=sys.stderr)
+    return 1 if report.failed else report.code
 
 
 if __name__ == "__main__":
