@@ -5,7 +5,7 @@
 //! oracle or a forward pass with a golden; then the mini student must give its golden tokens.
 //!
 //! The device's side of the offload protocol is built for a microcontroller without an operating system, and the static
-//! memory that it takes there is told.
+//! memory that it takes there is bounded.
 //!
 //! Each part needs its target's standard library and the tools of its list. Missing ones are installed, the library by
 //! rustup, the tools by apt-get where this runs as root. A SKIP line names those that cannot be installed; with
@@ -54,6 +54,9 @@ const ARM_TESTS: [(&str, &[&str]); 4] = [
 
 /// Processors that qemu emulates, each with the level that its kernels must use.
 const ARM_PROCESSORS: [(&str, &str); 2] = [("cortex-a53", "neon"), ("max", "neon-dotprod")];
+
+/// Most static memory of the device in the firmware, in bytes; it took 12,380 when the bound was set.
+const FIRMWARE_BYTES: u64 = 16 << 10;
 
 /// How the code under test is built.
 #[derive(clap::Args)]
@@ -152,7 +155,12 @@ impl Cross {
         let library = bitnet::target_dir().join(FIRMWARE).join(profile).join("examples/libfirmware.a");
         let symbols = cmd!(sh, "nm --print-size --radix=d {library}").quiet().ignore_stderr().read()?;
         let bytes = bytes_of(&symbols, "DEVICE").ok_or_else(|| format!("{} has no DEVICE", library.display()))?;
-        repo::say(&format!("PASS firmware: the device takes {bytes} bytes of static memory"));
+        if bytes > FIRMWARE_BYTES {
+            return Err(format!("the device takes {bytes} bytes of static memory, more than {FIRMWARE_BYTES}").into());
+        }
+        repo::say(&format!(
+            "PASS firmware: the device takes {bytes} of at most {FIRMWARE_BYTES} bytes of static memory"
+        ));
         Ok(())
     }
 

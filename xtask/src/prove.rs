@@ -5,11 +5,13 @@
 
 mod bindings;
 mod calibrate;
+mod child;
 mod clients;
 mod clock;
 mod cluster;
 mod drafts;
 mod embed;
+mod environment;
 mod gates;
 mod goldens;
 mod interop;
@@ -130,7 +132,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
         Name::Speed => measured(speed::prove(&mut proof, &bitnet()?)),
         Name::Offload => measured(offload::prove(&mut proof, &bitnet()?)),
         Name::Memory => measured(memory::prove(&mut proof, &bitnet()?)),
-        Name::P95 => measured(p95::prove(&mut proof, &bitnet()?)),
+        Name::P95 => p95::prove(&mut proof, &bitnet()?),
         Name::Soak => measured(soak::prove(&mut proof)),
         Name::Rivals => rivals::prove(&mut proof, bitnet),
         Name::Embed => embed::prove(&mut proof, bitnet),

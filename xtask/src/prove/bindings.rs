@@ -4,8 +4,9 @@
 //! A package whose language is not on this machine, or whose tools cannot be fetched, is skipped by name.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 
+use super::environment::{done, environment};
 use super::proof::{Judged, Proof};
 use crate::bitnet::arg;
 use crate::outcome::Outcome;
@@ -43,11 +44,7 @@ pub(super) fn prove(proof: &mut Proof<'_>, binary: impl FnOnce() -> Outcome<Path
 
 /// A Python with maturin; `None` where it cannot be had.
 fn builder(proof: &Proof<'_>) -> Outcome<Option<PathBuf>> {
-    let environment = proof.work.join("builder");
-    let python = environment.join("bin/python");
-    let is_there = done(Command::new(&proof.options.python).args(["-m", "venv", arg(&environment)?]))
-        && done(Command::new(&python).args(["-m", "pip", "install", "--quiet", BUILDER]));
-    Ok(is_there.then_some(python))
+    environment(proof, "builder", &[BUILDER])
 }
 
 /// The wheel: built, installed alone, tested, typed, measured.
@@ -66,11 +63,9 @@ fn python(proof: &mut Proof<'_>, builder: &Path, bitnet: &Path) -> Outcome {
     let name = wheel.file_name().unwrap_or_default().to_string_lossy().into_owned();
     proof.figure("Python wheel: one for all versions", &name, "cp310-abi3", name.contains("cp310-abi3"));
 
-    let environment = proof.work.join("clean");
-    let python = environment.join("bin/python");
-    let installed = done(Command::new(&proof.options.python).args(["-m", "venv", arg(&environment)?]))
-        && done(Command::new(&python).args(["-m", "pip", "install", "--quiet", "--no-index", arg(&wheel)?]));
-    proof.figure("Python wheel: installs alone", yes(installed), "no other package is fetched", installed);
+    let clean = environment(proof, "clean", &["--no-index", arg(&wheel)?])?;
+    proof.figure("Python wheel: installs alone", yes(clean.is_some()), "no other package is fetched", clean.is_some());
+    let Some(python) = clean else { return Ok(()) };
     if !done(Command::new(&python).args(["-m", "pip", "install", "--quiet"]).args(TESTERS)) {
         repo::say(&format!("SKIP Python tests: pip cannot fetch {}", TESTERS.join(", ")));
         return Ok(());
@@ -79,7 +74,7 @@ fn python(proof: &mut Proof<'_>, builder: &Path, bitnet: &Path) -> Outcome {
     tests.args(["-B", "-m", "pytest", "-q", "-p", "no:cacheprovider", arg(&package.join("tests"))?]);
     tests.current_dir(&proof.work).env("BITNET", bitnet);
     let (passed, text) = output(&mut tests)?;
-    proof.figure("Python tests", last_line(&text), "all pass", passed);
+    proof.figure("Python tests", last_line(&text), "all pass", passed.success());
     let mut types = Command::new(&python);
     types.args(["-m", "mypy", "--strict", "--cache-dir", arg(&proof.work.join("mypy"))?]);
     types.args(["-p", "craftsman_ultra"]).current_dir(&proof.work);
@@ -88,17 +83,22 @@ fn python(proof: &mut Proof<'_>, builder: &Path, bitnet: &Path) -> Outcome {
     let mut types = Command::new(&python);
     types.args(["-m", "mypy", "--strict", "--cache-dir", arg(&proof.work.join("mypy"))?, arg(&example)?]);
     let (user, text) = output(types.current_dir(&proof.work))?;
-    proof.figure("Python types: mypy --strict", last_line(&text), "package and example clean", library && user);
+    proof.figure(
+        "Python types: mypy --strict",
+        last_line(&text),
+        "package and example clean",
+        library.success() && user.success(),
+    );
     let mut measure = Command::new(&python);
     measure.args(["-B", arg(&package.join("tests/measure.py"))?]).current_dir(&proof.work);
-    stated(proof, "measure.py", &mut measure)
+    take(proof, "measure.py", &mut measure)
 }
 
 /// Whether Node and npm are here, and new enough.
 fn node() -> Option<()> {
     let (is_there, version) = output(Command::new("node").arg("--version")).ok()?;
     let major: u32 = version.trim().strip_prefix('v')?.split('.').next()?.parse().ok()?;
-    (is_there && major >= 18 && done(Command::new("npm").arg("--version"))).then_some(())
+    (is_there.success() && major >= 18 && done(Command::new("npm").arg("--version"))).then_some(())
 }
 
 /// The tarball: built, installed alone, tested, measured.
@@ -139,8 +139,8 @@ fn node_package(proof: &mut Proof<'_>, bitnet: &Path) -> Outcome {
     let (passed, text) = output(&mut run(&["--test", "--test-reporter=tap"], "package.test.mjs")?)?;
     let count = |word: &str| text.lines().find_map(|line| line.strip_prefix(word)).unwrap_or(" none").to_owned();
     let counts = format!("{} passed, {} failed", count("# pass").trim(), count("# fail").trim());
-    proof.figure("Node tests", counts, "all pass", passed);
-    stated(proof, "measure.mjs", &mut run(&[], "measure.mjs")?)
+    proof.figure("Node tests", counts, "all pass", passed.success());
+    take(proof, "measure.mjs", &mut run(&[], "measure.mjs")?)
 }
 
 /// Runs a build without a C compiler; whether it ended well, which is a figure.
@@ -161,29 +161,11 @@ fn size(proof: &mut Proof<'_>, what: &str, path: &Path) -> Outcome {
     Ok(())
 }
 
-/// Runs a script and takes the figures that it prints, as `PASS name: value` or `MISS name: value`.
-fn stated(proof: &mut Proof<'_>, script: &str, run: &mut Command) -> Outcome {
-    let (ended_well, text) = output(run)?;
-    let mut stated = 0;
-    for (passed, name, value) in text.lines().filter_map(figure) {
-        proof.figure(name, value, format!("see {script}"), passed);
-        stated += 1;
-    }
-    if stated == 0 || !ended_well {
-        proof.figure(script, format!("{stated} figures"), "runs to its end", false);
-    }
+/// Runs a script and takes the figures that it prints.
+fn take(proof: &mut Proof<'_>, script: &str, run: &mut Command) -> Outcome {
+    let (status, text) = output(run)?;
+    proof.take(script, status, &text);
     Ok(())
-}
-
-/// A line of a script: whether the figure passed, its name and its value. A name may hold a colon, a value holds none.
-fn figure(line: &str) -> Option<(bool, &str, &str)> {
-    let (verdict, rest) = line.split_once(' ')?;
-    let passed = match verdict {
-        "PASS" => true,
-        "MISS" => false,
-        _ => return None,
-    };
-    rest.rsplit_once(": ").map(|(name, value)| (passed, name, value))
 }
 
 /// The only file of a folder with this ending.
@@ -204,18 +186,14 @@ fn search_path(program: &Path) -> Outcome<std::ffi::OsString> {
     Ok(std::env::join_paths(own.into_iter().chain(std::env::split_paths(&rest)))?)
 }
 
-fn done(command: &mut Command) -> bool {
-    command.stdin(Stdio::null()).stdout(Stdio::null()).status().is_ok_and(|status| status.success())
-}
-
-/// Runs a program; whether it ended well, and its standard output, which is also shown where it did not.
-fn output(command: &mut Command) -> Outcome<(bool, String)> {
+/// Runs a program; its standard output, which is also shown where it did not end well.
+fn output(command: &mut Command) -> Outcome<(ExitStatus, String)> {
     let done = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output()?;
     let text = String::from_utf8_lossy(&done.stdout).into_owned();
     if !done.status.success() {
         repo::say(text.trim_end());
     }
-    Ok((done.status.success(), text))
+    Ok((done.status, text))
 }
 
 fn last_line(text: &str) -> String {
@@ -228,16 +206,7 @@ fn yes(is_so: bool) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use super::{figure, last_line, search_path};
-
-    #[test]
-    fn a_figure_has_a_name_and_a_value() {
-        let line = "PASS Python: from Ctrl-C to the end, at most 50 ms: median 10.3 ms";
-        assert_eq!(figure(line), Some((true, "Python: from Ctrl-C to the end, at most 50 ms", "median 10.3 ms")));
-        assert_eq!(figure("MISS a: 1"), Some((false, "a", "1")));
-        assert_eq!(figure("a word: 1"), None);
-        assert_eq!(figure("PASS without a value"), None);
-    }
+    use super::{last_line, search_path};
 
     #[test]
     fn the_last_line_is_the_summary() {

@@ -2,12 +2,11 @@
 //!
 //! pip fetches them into an environment in the work folder; without Python's `venv`, pip or a network the proof is skipped.
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::PathBuf;
 
+use super::environment::environment;
 use super::interop;
 use super::proof::{Judged, Proof};
-use crate::bitnet::arg;
 use crate::outcome::Outcome;
 use crate::repo;
 
@@ -15,25 +14,11 @@ const PACKAGES: [&str; 3] = ["openai==3.57.0", "anthropic==2.14.0", "langchain-o
 
 pub(super) fn prove(proof: &mut Proof<'_>, binary: impl FnOnce() -> Outcome<PathBuf>) -> Outcome<Judged> {
     proof.need_disk(500_000_000)?;
-    let Some(python) = environment(proof, &PACKAGES)? else {
+    let Some(python) = environment(proof, "environment", &PACKAGES)? else {
         let named = proof.options.python.display();
         repo::say(&format!("SKIP clients: pip of {named} cannot fetch {}", PACKAGES.join(", ")));
         return Ok(Judged::Skipped);
     };
     interop::script_of(&python, proof, &binary()?, "clients.py", &[])?;
     Ok(Judged::Measured)
-}
-
-/// The Python of an environment in the work folder with these packages; `None` where pip cannot fetch them.
-pub(super) fn environment(proof: &Proof<'_>, packages: &[&str]) -> Outcome<Option<PathBuf>> {
-    let environment = proof.work.join("environment");
-    let python = environment.join("bin/python");
-    let is_there = done(&proof.options.python, &["-m", "venv", arg(&environment)?])
-        && done(&python, &[&["-m", "pip", "install", "--quiet"], packages].concat());
-    Ok(is_there.then_some(python))
-}
-
-fn done(program: &Path, args: &[&str]) -> bool {
-    let status = Command::new(program).args(args).stdin(Stdio::null()).stdout(Stdio::null()).status();
-    status.is_ok_and(|status| status.success())
 }

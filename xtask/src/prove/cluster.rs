@@ -6,31 +6,28 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use super::environment::{done, environment};
 use super::interop;
 use super::proof::{Judged, Proof};
-use crate::bitnet::arg;
 use crate::outcome::Outcome;
 use crate::repo;
 
-const RAY: &str = "ray>=2.40";
+const RAY: &str = "ray==2.60.0";
 /// A network namespace of its own with the loopback interface alone, whose processes end with the first of them.
 const NAMESPACE: &str = r#"#!/bin/sh
 exec unshare -n --pid --fork --kill-child --mount-proc sh -c 'ip link set lo up && exec "$0" "$@"' "#;
 
 pub(super) fn prove(proof: &mut Proof<'_>, binary: impl FnOnce() -> Outcome<PathBuf>) -> Outcome<Judged> {
     proof.need_disk(2_000_000_000)?;
-    if !done(Command::new("unshare").args(["-n", "--pid", "--fork", "--mount-proc", "ip", "link", "set", "lo", "up"])) {
+    let trial = ["-n", "--pid", "--fork", "--mount-proc", "ip", "link", "set", "lo", "up"];
+    if !done(Command::new("unshare").args(trial).stderr(Stdio::null())) {
         repo::say("SKIP cluster: this user cannot make a network namespace (unshare -n), or there is no `ip`");
         return Ok(Judged::Skipped);
     }
-    let environment = proof.work.join("environment");
-    let python = environment.join("bin/python");
-    let is_there = done(Command::new(&proof.options.python).args(["-m", "venv", arg(&environment)?]))
-        && done(Command::new(&python).args(["-m", "pip", "install", "--quiet", RAY]));
-    if !is_there {
+    let Some(python) = environment(proof, "environment", &[RAY])? else {
         repo::say(&format!("SKIP cluster: pip of {} cannot fetch {RAY}", proof.options.python.display()));
         return Ok(Judged::Skipped);
-    }
+    };
     let inside = proof.work.join("python-in-a-namespace");
     script(&inside, &format!("{NAMESPACE}'{}' \"$@\"\n", python.display()))?;
     interop::script_of(&inside, proof, &binary()?, "two_nodes.py", &[])?;
@@ -44,9 +41,4 @@ fn script(path: &Path, text: &str) -> Outcome {
         true => Ok(()),
         false => Err(format!("cannot make {} a program", path.display()).into()),
     }
-}
-
-fn done(command: &mut Command) -> bool {
-    let quiet = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    quiet.status().is_ok_and(|status| status.success())
 }

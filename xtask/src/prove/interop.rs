@@ -31,19 +31,6 @@ pub(super) fn script_of(python: &Path, proof: &mut Proof<'_>, binary: &Path, scr
         .stderr(Stdio::inherit())
         .output()
         .map_err(|e| format!("cannot start {}: {e}; name a Python with --python", python.display()))?;
-    let text = String::from_utf8_lossy(&done.stdout);
-    let mut stated = 0;
-    for (verdict, rest) in text.lines().filter_map(|line| line.split_once(' ')) {
-        if let ("PASS" | "MISS", Some((name, figure))) = (verdict, rest.split_once(": ")) {
-            proof.figure(name, figure, format!("see {script}"), verdict == "PASS");
-            stated += 1;
-        } else if verdict == "SKIP" {
-            repo::say(&format!("{verdict} {rest}"));
-        }
-    }
-    // A script ends with 1 when a figure missed its target, and has then stated which one.
-    if stated == 0 || !(done.status.success() || done.status.code() == Some(1)) {
-        proof.figure(script, format!("ended with {} after {stated} figures", done.status), "runs to its end", false);
-    }
+    proof.take(script, done.status, &String::from_utf8_lossy(&done.stdout));
     Ok(())
 }

@@ -1,15 +1,15 @@
 //! `prove offload`: 10,000 requests to a coprocessor in a process of its own for each kind of fault, in real time.
 //!
 //! `bitnet offload simulate` stands in for the device on a pseudo-terminal, and `bitnet offload check` asks it. The tests of
-//! rlm-embed ask the same device on a virtual clock, where no deadline is missed; here a request is late when the system does not
-//! let the process go on in time, so that the number of late ones is told and no target.
+//! rlm-embed ask the same device on a virtual clock.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
+use super::child::Scoped;
 use super::proof::Proof;
 use crate::bitnet;
 use crate::outcome::Outcome;
@@ -31,24 +31,25 @@ const FAULTS: [(&str, &[&str]); 9] = [
     ),
 ];
 
+/// Time behind its deadline at which a request counts as late: programs that share the processors may take this long to go on.
+const SLACK_MS: f64 = 20.0;
+
 pub(super) fn prove(proof: &mut Proof<'_>, binary: &Path) -> Outcome {
     for (name, faults) in FAULTS {
         let report = ask(binary, faults)?;
         let count = |key| number(&report, key);
         let (requests, device, software) = (count("requests")?, count("by_device")?, count("by_software")?);
-        let wrong = count("wrong")?;
+        let (wrong, deadline, most) = (count("wrong")?, count("deadline_ms")?, count("ms.most")?);
         let told = format!(
-            "{device} by the device, {software} by the software, {wrong} wrong, {} sent again; {} behind the deadline of {} ms, \
-             median {:.2} ms, longest {:.1} ms",
+            "{device} by the device, {software} by the software, {wrong} wrong, {} sent again; {} behind the deadline of {deadline} ms, \
+             median {:.2} ms, longest {most:.1} ms",
             count("retries")?,
             count("behind_deadline")?,
-            count("deadline_ms")?,
             count("ms.p50")?,
-            count("ms.most")?,
         );
         let is_whole = device + software == requests && requests == REQUESTS.parse::<f64>()?;
-        let pass = is_whole && wrong == 0.0 && device > 0.0;
-        let target = "each answered, none wrong";
+        let pass = is_whole && wrong == 0.0 && device > 0.0 && most <= deadline + SLACK_MS;
+        let target = format!("none wrong, none later than {:.0} ms", deadline + SLACK_MS);
         proof.figure(format!("{REQUESTS} requests over a terminal, {name}"), told, target, pass);
     }
     Ok(())
@@ -57,19 +58,9 @@ pub(super) fn prove(proof: &mut Proof<'_>, binary: &Path) -> Outcome {
 /// Asks a device with `faults`.
 fn ask(binary: &Path, faults: &[&str]) -> Outcome<Value> {
     let device = Command::new(binary).args(["offload", "simulate"]).args(faults).stdout(Stdio::piped()).spawn()?;
-    let mut device = Ended(device);
+    let mut device = Scoped(device);
     let output = device.0.stdout.take().ok_or("the device has no output")?;
     let mut terminal = String::new();
     BufReader::new(output).read_line(&mut terminal)?;
     bitnet::json(binary, &["offload", "check", terminal.trim(), "--requests", REQUESTS])
-}
-
-/// A process that does not outlast this value.
-struct Ended(Child);
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }

@@ -1,15 +1,16 @@
 //! `prove p95`: a long prompt arrives at `bitnet serve` while an answer streams.
 //!
 //! The times between the tokens of the answer are taken before the prompt comes and while it is read, and the time of the prompt
-//! is taken beside the answer and alone. Both targets are ratios of one run, so they do not depend on the machine. Prompts are
-//! random tokens, each prompt others, so that no prompt is found in the cache.
+//! is taken beside the answer and alone. Both targets are ratios of one run. Where a step takes less than [`LEAST_STEP`], the fixed
+//! costs of a request and of a common step would be judged instead, so the proof is skipped by name: take a larger model.
+//! Prompts are random tokens, each prompt others, so that no prompt is found in the cache.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::proof::Proof;
+use super::proof::{Judged, Proof};
 use super::served::{Served, Stream};
 use crate::bitnet::{self, arg};
 use crate::outcome::Outcome;
@@ -20,12 +21,14 @@ const UNDISTURBED: usize = 64;
 const WARM_UP: usize = 8;
 /// Tokens of the context that the answer and the prompt each leave free.
 const ROOM: usize = 64;
+/// Shortest undisturbed step that is judged.
+const LEAST_STEP: Duration = Duration::from_millis(20);
 /// Largest 95th percentile of the times between tokens while the prompt is read, in undisturbed steps.
 const STEPS: f64 = 2.5;
 /// Longest time of the prompt beside the answer, in times of the prompt alone.
 const ALONE: f64 = 2.0;
 
-pub(super) fn prove(proof: &mut Proof<'_>, binary: &Path) -> Outcome {
+pub(super) fn prove(proof: &mut Proof<'_>, binary: &Path) -> Outcome<Judged> {
     let model = model(proof, binary)?;
     let name = model.file_name().map_or_else(|| "model".into(), |name| name.to_string_lossy().into_owned());
     let context = (proof.options.prompt_tokens + ROOM).to_string();
@@ -34,19 +37,26 @@ pub(super) fn prove(proof: &mut Proof<'_>, binary: &Path) -> Outcome {
     let vocab = models["data"][0]["meta"]["n_vocab"].as_u64().ok_or("/v1/models tells no size of the vocabulary")?;
     let prompt = |seed: u64| tokens(seed, proof.options.prompt_tokens, vocab);
 
-    let mut answer = begin(&served)?;
-    let before = intervals(&mut answer, UNDISTURBED, &mut || false)?;
+    let mut answer = Answer { stream: begin(&served)?, last: None };
+    let before = answer.intervals(UNDISTURBED, &mut || false)?;
     let step = percentile(&before[WARM_UP..], 0.5).ok_or("the answer has no tokens")?;
+    let ms = |time: Duration| 1e3 * time.as_secs_f64();
+    if step < LEAST_STEP {
+        let (step, least) = (ms(step), ms(LEAST_STEP));
+        repo::say(&format!(
+            "SKIP p95: {name} is too small to judge: its step takes {step:.1} ms, less than {least:.0} ms"
+        ));
+        return Ok(Judged::Skipped);
+    }
     let (beside, during) = std::thread::scope(|scope| -> Outcome<_> {
         let long = scope.spawn(|| read_prompt(&served, &prompt(1)).map_err(|error| error.to_string()));
-        let during = intervals(&mut answer, usize::MAX, &mut || long.is_finished())?;
+        let during = answer.intervals(usize::MAX, &mut || long.is_finished())?;
         Ok((long.join().map_err(|_| "the request panicked")??, during))
     })?;
     drop(answer);
     let alone = read_prompt(&served, &prompt(2))?;
 
     let n = proof.options.prompt_tokens;
-    let ms = |time: Duration| 1e3 * time.as_secs_f64();
     let disturbed = percentile(&during, 0.95).ok_or("the prompt was read before the next token: give a longer one")?;
     let ratio = disturbed.as_secs_f64() / step.as_secs_f64();
     let usual = percentile(&before[WARM_UP..], 0.95).unwrap_or_default();
@@ -69,7 +79,7 @@ pub(super) fn prove(proof: &mut Proof<'_>, binary: &Path) -> Outcome {
         format!("at most {ALONE} times"),
         ratio <= ALONE,
     );
-    Ok(())
+    Ok(Judged::Measured)
 }
 
 /// The model that the options name, or a student of the mini teacher.
@@ -95,18 +105,28 @@ fn begin(served: &Served) -> Outcome<Stream> {
     served.open("/v1/completions", &body)
 }
 
-/// The times between the next `most` tokens, or fewer once `ends` holds.
-fn intervals(answer: &mut Stream, most: usize, ends: &mut dyn FnMut() -> bool) -> Outcome<Vec<Duration>> {
-    let (mut times, mut last): (Vec<Duration>, Option<Instant>) = (Vec::new(), None);
-    while times.len() < most && !ends() {
-        let (time, event) =
-            answer.event()?.ok_or("the answer ended before the prompt was read: lower --prompt-tokens")?;
-        if event["choices"][0]["logprobs"]["tokens"].as_array().is_some_and(|tokens| !tokens.is_empty()) {
-            times.extend(last.map(|last| time - last));
-            last = Some(time);
+/// An answer that the server is still writing.
+struct Answer {
+    stream: Stream,
+    /// When its last token came.
+    last: Option<Instant>,
+}
+
+impl Answer {
+    /// The times between its next tokens, at most `most`, or fewer once `ends` holds. The first of them begins at the token
+    /// before, which an earlier call may have read.
+    fn intervals(&mut self, most: usize, ends: &mut dyn FnMut() -> bool) -> Outcome<Vec<Duration>> {
+        let mut times = Vec::new();
+        while times.len() < most && !ends() {
+            let (time, event) =
+                self.stream.event()?.ok_or("the answer ended before the prompt was read: lower --prompt-tokens")?;
+            if event["choices"][0]["logprobs"]["tokens"].as_array().is_some_and(|tokens| !tokens.is_empty()) {
+                times.extend(self.last.map(|last| time - last));
+                self.last = Some(time);
+            }
         }
+        Ok(times)
     }
-    Ok(times)
 }
 
 /// The time from a prompt to its first token.

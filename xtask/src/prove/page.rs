@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 
-use super::clients::environment;
+use super::environment::environment;
 use super::interop;
 use super::proof::{Judged, Proof};
 use crate::bitnet::arg;
@@ -21,7 +21,7 @@ pub(super) fn prove(proof: &mut Proof<'_>, binary: impl FnOnce() -> Outcome<Path
         return Ok(Judged::Skipped);
     };
     proof.need_disk(500_000_000)?;
-    let Some(python) = environment(proof, &[PLAYWRIGHT])? else {
+    let Some(python) = environment(proof, "environment", &[PLAYWRIGHT])? else {
         repo::say(&format!("SKIP page: pip of {} cannot fetch {PLAYWRIGHT}", proof.options.python.display()));
         return Ok(Judged::Skipped);
     };

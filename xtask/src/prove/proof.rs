@@ -1,6 +1,7 @@
 //! The run of one proof: its options, its folder, its disk, its figures.
 
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 
 use xshell::cmd;
 
@@ -76,6 +77,23 @@ impl<'a> Proof<'a> {
         self.missed += usize::from(!pass);
     }
 
+    /// Takes the figures that a script printed as `PASS name: value` or `MISS name: value`, and shows its SKIP lines.
+    pub(super) fn take(&mut self, script: &str, status: ExitStatus, text: &str) {
+        let (mut figures, mut missed) = (0, 0);
+        for line in text.lines() {
+            if let Some((pass, name, value)) = stated(line) {
+                self.figure(name, value, format!("see {script}"), pass);
+                figures += 1;
+                missed += usize::from(!pass);
+            } else if line.starts_with("SKIP ") {
+                repo::say(line);
+            }
+        }
+        if !ran_to_its_end(status.code(), figures, missed) {
+            self.figure(script, format!("ended with {status} after {figures} figures"), "runs to its end", false);
+        }
+    }
+
     /// Fails unless the disk under the work folder has `bytes` to spare.
     pub(super) fn need_disk(&self, bytes: u64) -> Outcome {
         let sh = xshell::Shell::new()?;
@@ -104,6 +122,28 @@ impl<'a> Proof<'a> {
     }
 }
 
+/// A line of a script that states a figure: whether it passed, its name and its value. A name holds no colon with a space
+/// behind it, a value may.
+fn stated(line: &str) -> Option<(bool, &str, &str)> {
+    let (verdict, rest) = line.split_once(' ')?;
+    let pass = match verdict {
+        "PASS" => true,
+        "MISS" => false,
+        _ => return None,
+    };
+    rest.split_once(": ").map(|(name, value)| (pass, name, value))
+}
+
+/// Whether a script that ended with `code` has stated what it measures. Code 1 says that a figure missed its target; an
+/// exception of Python that nothing catches ends with 1 as well.
+fn ran_to_its_end(code: Option<i32>, figures: usize, missed: usize) -> bool {
+    match code {
+        Some(0) => figures > 0,
+        Some(1) => missed > 0,
+        _ => false,
+    }
+}
+
 /// A folder for one run, removed when this value goes out of scope, however the proof ends.
 pub(super) struct Work {
     folder: PathBuf,
@@ -126,5 +166,29 @@ impl Drop for Work {
         {
             repo::complain(&format!("could not remove {}: {error}", self.folder.display()));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ran_to_its_end, stated};
+
+    #[test]
+    fn a_stated_figure_has_a_name_and_a_value() {
+        let line = "PASS from Ctrl-C to the end, at most 50 ms: median 10.3 ms: of 5";
+        assert_eq!(stated(line), Some((true, "from Ctrl-C to the end, at most 50 ms", "median 10.3 ms: of 5")));
+        assert_eq!(stated("MISS a: 1"), Some((false, "a", "1")));
+        assert_eq!(stated("a word: 1"), None);
+        assert_eq!(stated("PASS without a value"), None);
+    }
+
+    #[test]
+    fn an_exception_behind_the_first_figures_is_no_end() {
+        assert!(ran_to_its_end(Some(0), 3, 0));
+        assert!(ran_to_its_end(Some(1), 3, 1));
+        assert!(!ran_to_its_end(Some(1), 3, 0));
+        assert!(!ran_to_its_end(Some(0), 0, 0));
+        assert!(!ran_to_its_end(Some(2), 3, 1));
+        assert!(!ran_to_its_end(None, 3, 1));
     }
 }

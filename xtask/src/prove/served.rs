@@ -3,11 +3,12 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use super::child::Scoped;
 use crate::outcome::Outcome;
 
 /// The time between two looks at a server that loads.
@@ -15,7 +16,7 @@ const LOOK: Duration = Duration::from_millis(50);
 
 /// A server, which ends with this value.
 pub(super) struct Served {
-    child: Child,
+    child: Scoped,
     port: u16,
 }
 
@@ -27,8 +28,9 @@ impl Served {
     pub(super) fn start(binary: &Path, model: &Path, more: &[&str]) -> Outcome<Served> {
         let mut command = Command::new(binary);
         command.args(["serve", "--port", "0", "-m"]).arg(model).args(more);
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
-        let notes = child.stderr.take().ok_or("the server has no standard error")?;
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+        let mut child = Scoped(child);
+        let notes = child.0.stderr.take().ok_or("the server has no standard error")?;
         let mut served = Served { child, port: 0 };
         let mut lines = BufReader::new(notes).lines();
         let mut said = Vec::new();
@@ -45,7 +47,7 @@ impl Served {
         // Read to its end, so that the pipe never fills.
         std::thread::spawn(move || lines.for_each(drop));
         while served.get("/health")?.0 != 200 {
-            if let Some(status) = served.child.try_wait()? {
+            if let Some(status) = served.child.0.try_wait()? {
                 return Err(format!("`bitnet serve` ended with {status} while it loaded {}", model.display()).into());
             }
             std::thread::sleep(LOOK);
@@ -75,14 +77,6 @@ impl Served {
             format!("{line} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n");
         socket.write_all(format!("{head}{body}").as_bytes())?;
         Ok(Stream(BufReader::new(socket)))
-    }
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        // A server that has ended already cannot be killed.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

@@ -1,0 +1,23 @@
+//! Environments of Python in the work folder, with packages that pip fetches.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use super::proof::Proof;
+use crate::bitnet::arg;
+use crate::outcome::Outcome;
+
+/// The Python of a new environment in the folder `name` of the work folder, made by the Python of the options, with what pip
+/// installs for `packages`; `None` where it cannot.
+pub(super) fn environment(proof: &Proof<'_>, name: &str, packages: &[&str]) -> Outcome<Option<PathBuf>> {
+    let folder = proof.work.join(name);
+    let python = folder.join("bin/python");
+    let is_there = done(Command::new(&proof.options.python).args(["-m", "venv", arg(&folder)?]))
+        && done(Command::new(&python).args(["-m", "pip", "install", "--quiet"]).args(packages));
+    Ok(is_there.then_some(python))
+}
+
+/// Whether a program ended well; its standard output is dropped.
+pub(super) fn done(command: &mut Command) -> bool {
+    command.stdin(Stdio::null()).stdout(Stdio::null()).status().is_ok_and(|status| status.success())
+}
