@@ -20,6 +20,8 @@ mod expert_reward;
 mod focus;
 mod history;
 mod layer;
+#[cfg(test)]
+pub(crate) mod mini;
 mod model;
 pub mod ops;
 pub mod optim;

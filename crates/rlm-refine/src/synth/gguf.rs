@@ -69,10 +69,12 @@ fn words(dir: Option<&Path>, vocab: usize) -> Result<Vec<(String, Value)>> {
         // Programs of llama.cpp refuse a file that does not say that it has no words.
         return Ok(vec![("tokenizer.ggml.model".to_owned(), "no_vocab".into())]);
     };
-    if Tokenizer::from_dir(dir)?.is_byte_fallback() {
-        return Err(Error::NoTokenizer { path: dir.display().to_string() });
+    let entries = Tokenizer::gguf_entries(dir, vocab)?;
+    // A folder without a vocabulary may still have a chat template.
+    match entries.iter().any(|(key, _)| key == "tokenizer.ggml.model") {
+        true => Ok(entries),
+        false => Err(Error::NoTokenizer { path: dir.display().to_string() }),
     }
-    Ok(Tokenizer::gguf_entries(dir, vocab)?)
 }
 
 /// Random rows of one tensor in its type: trits directly for ternary types, encoded numbers for the others.

@@ -62,12 +62,12 @@ impl Descent<'_> {
             return Err(self.not_finite("the loss".to_owned(), group));
         }
         let gradient = clip(params, self.clip);
-        let (before, steps, lr) = (self.focus.map(|focus| focus.before(params)), self.optimizer.steps, self.lr);
+        let (before, lr) = (self.focus.map(|focus| focus.before(params)), self.lr);
         self.optimizer.step(self.pool, params, &|param| lr * rate_factor(param.group, param.kind));
         if let (Some(focus), Some(before)) = (self.focus, before) {
             focus.lengthen(before, params);
         }
-        self.refuse("a value", params.broken_value()).inspect_err(|_| self.optimizer.steps = steps)?;
+        self.refuse("a value", params.broken_value())?;
         Ok(Descended { gradient, ewc })
     }
 

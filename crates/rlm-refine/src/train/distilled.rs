@@ -2,17 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use super::weights::Weights;
-use crate::error::Result;
+use super::weights::ChangedMatrix;
 use crate::ptq::layer_of;
 
 /// The event `ExpertDistilled` for each routed expert whose trits were trained.
-///
-/// # Errors
-/// Weights that cannot be read.
-pub(super) fn announce_experts(weights: &Weights<'_>) -> Result<()> {
+pub(super) fn announce_experts(matrices: &[ChangedMatrix<'_>]) {
     let mut experts: BTreeMap<(usize, usize), (u64, u64)> = BTreeMap::new();
-    for matrix in weights.changed_matrices()? {
+    for matrix in matrices {
         if let (Some(layer), true) = (layer_of(matrix.tensor), matrix.tensor.contains("_exps.")) {
             let (changed, all) = experts.entry((layer, matrix.number)).or_default();
             *changed += matrix.changed;
@@ -23,5 +19,4 @@ pub(super) fn announce_experts(weights: &Weights<'_>) -> Result<()> {
         let changed_trits = changed as f64 / trits.max(1) as f64;
         tracing::info!(name: "ExpertDistilled", layer, expert, trits, changed_trits, "ExpertDistilled");
     }
-    Ok(())
 }

@@ -1,11 +1,11 @@
-//! The reward of a position in a distillation: whether the student's experts compute for it what the teacher's do.
+//! The reward of a position in a distillation: whether the student's feed-forward parts add to it what the teacher's add.
 //!
 //! ```text
-//! c = cosine of the outputs of a layer's experts, student and teacher
+//! c = cosine of the sums of a layer's routed and shared experts, student and teacher, each model on its own states
 //! reward of the layer      1 where c > 0.95, -0.5 where c < 0.7, else 0
 //! reward of the position   the mean over all layers with experts
 //! ```
-//! The loss of the position is multiplied by `1 + scale * reward`, so positions that the experts compute rightly count more.
+//! The loss of the position is multiplied by `1 + scale * reward`, so positions that these layers compute rightly count more.
 
 use super::model::TrainModel;
 use super::ops::loss::Target;
@@ -18,18 +18,19 @@ use crate::error::Result;
 const ALIKE: f64 = 0.95;
 const APART: f64 = 0.7;
 
-/// The reward of each position of the windows, from -0.5 to 1; 0 for models without experts.
-pub(super) fn expert_rewards(models: [&TrainModel<'_>; 2], windows: &[Vec<u32>]) -> Result<Vec<f32>> {
+/// The reward of each position of the windows, from -0.5 to 1; 0 for models without experts. The teacher's states behind its last
+/// layer, `[n, hidden]`, come with it.
+fn expert_rewards(models: [&TrainModel<'_>; 2], windows: &[Vec<u32>]) -> Result<(Vec<f32>, Vec<f32>)> {
     let (hidden, n) = (models[1].files().config.hidden, windows.iter().map(Vec::len).sum::<usize>());
     let (mut sums, mut layers) = (vec![0.0; n], 0usize);
-    for_each_layer(models, windows, &mut |layer| {
+    let [_, last] = for_each_layer(models, windows, &mut |layer| {
         let [own, theirs] = &layer.output;
         let rows = own.chunks_exact(hidden).zip(theirs.chunks_exact(hidden));
         sums.iter_mut().zip(rows).for_each(|(sum, (own, theirs))| *sum += reward(cosine(own, theirs)));
         layers += 1;
         Ok(())
     })?;
-    Ok(sums.into_iter().map(|sum| sum / layers.max(1) as f32).collect())
+    Ok((sums.into_iter().map(|sum| sum / layers.max(1) as f32).collect(), last))
 }
 
 fn reward(cosine: f64) -> f32 {
@@ -55,9 +56,9 @@ pub(super) struct Rewarded<'a> {
 impl<'a> Rewarded<'a> {
     /// The predictions of `teacher` for windows, with rewards that count as much as `scale` says.
     pub(super) fn new([student, teacher]: [&TrainModel<'a>; 2], windows: &[Vec<u32>], scale: f32) -> Result<Self> {
-        let rewards = expert_rewards([student, teacher], windows)?;
+        let (rewards, last) = expert_rewards([student, teacher], windows)?;
         let factors = rewards.into_iter().map(|reward| loss_factor(scale, reward)).collect();
-        Ok(Self { targets: teacher.targets(windows)?, factors })
+        Ok(Self { targets: teacher.targets_behind(&last)?, factors })
     }
 }
 
@@ -73,13 +74,11 @@ impl Targets for Rewarded<'_> {
 
 #[cfg(test)]
 mod tests {
-    use moe_runtime::ModelFiles;
-    use ternary_core::Rounding;
     use tl_kernels::Pool;
 
     use super::*;
+    use crate::train::mini::teacher_and_student;
     use crate::train::{Group, LossOptions, LossScale};
-    use crate::{Method, Preset, QuantizeOptions, Quantizer, Recipe};
 
     #[test]
     fn cosines_decide_the_reward() {
@@ -91,27 +90,20 @@ mod tests {
     #[test]
     fn positions_that_the_experts_compute_rightly_count_more() {
         let (dir, pool) = (tempfile::tempdir().unwrap(), Pool::new(2).unwrap());
-        let path = dir.path().join("student.gguf");
-        let teacher = ModelFiles::open(&fixtures::path("craftsman-mini")).unwrap();
-        let options = QuantizeOptions {
-            recipe: Recipe { preset: Preset::Quality, ..Recipe::default() },
-            method: Method::Round(Rounding::LeastSquares),
-            max_memory_bytes: None,
-            allow_zero: false,
-        };
-        Quantizer::new(&teacher, options, 2).unwrap().run(&pool, &path, false, &mut |_, _, _| {}).unwrap();
-        let student = ModelFiles::open(&path).unwrap();
+        let [teacher, student] = teacher_and_student(dir.path(), &pool);
         let model = |files| TrainModel::new(files, &[Group::Norms], &pool).unwrap();
         let (mut own, theirs) = (model(&student), model(&teacher));
         let windows: Vec<Vec<u32>> = (0..3u32).map(|w| (0..20).map(|t| 300 + 37 * w + 11 * t).collect()).collect();
-        assert_eq!(expert_rewards([&theirs, &theirs], &windows).unwrap(), [1.0; 60]);
-        let rewards = expert_rewards([&own, &theirs], &windows).unwrap();
+        assert_eq!(expert_rewards([&theirs, &theirs], &windows).unwrap().0, [1.0; 60]);
+        let (rewards, _) = expert_rewards([&own, &theirs], &windows).unwrap();
         assert!(rewards.iter().all(|r| (-0.5..=1.0).contains(r)) && rewards.iter().any(|r| *r < 0.5), "{rewards:?}");
         assert!(rewards.iter().any(|r| *r != rewards[0]), "{rewards:?}");
 
         let mut gradient = |scale: f32| -> Vec<f32> {
             own.weights.params.clear_gradients();
             let mut targets = Rewarded::new([&own, &theirs], &windows, scale).unwrap();
+            // The teacher's predictions come from the pass that measured the rewards.
+            assert!(targets.targets.hidden == theirs.hidden(&windows).unwrap());
             let factors = targets.factors.clone();
             assert!(factors.iter().zip(&rewards).all(|(factor, reward)| *factor == 1.0 + scale * reward));
             let loss = LossScale::of(LossOptions { kl: 1.0, ce: 0.0 }, &windows);

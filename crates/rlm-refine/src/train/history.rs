@@ -37,6 +37,13 @@ pub struct Point {
     pub grpo: Option<GrpoFigures>,
 }
 
+impl Point {
+    /// The divergence of a step towards a teacher.
+    fn kl_of_step(&self) -> Option<f64> {
+        (self.step > 0 && self.grpo.is_none()).then_some(self.kl)
+    }
+}
+
 /// The points of a run, in order.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct History {
@@ -52,14 +59,14 @@ impl History {
         lines.map(|line| line + "\n").collect()
     }
 
-    /// The curves of both divergences over steps, as SVG.
+    /// The curves of both divergences over steps, as SVG. A step on rewards measures none on its windows.
     #[must_use]
     pub fn curve(&self) -> String {
         let points = |value: &dyn Fn(&Point) -> Option<f64>| {
             self.points.iter().filter_map(|point| Some((point.step as f64, value(point)?))).collect()
         };
         let series = vec![
-            Series { name: "training windows", points: points(&|point| (point.step > 0).then_some(point.kl)) },
+            Series { name: "training windows", points: points(&|point| point.kl_of_step()) },
             Series { name: "held-out windows", points: points(&|point| point.held_out_kl) },
         ];
         let title = "KL divergence from the teacher over steps".to_owned();
@@ -87,5 +94,21 @@ impl History {
     #[must_use]
     pub fn held_out_kl(&self) -> Option<f64> {
         self.points.iter().rev().find_map(|point| point.held_out_kl)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_on_rewards_have_no_divergence_in_the_curve() {
+        let towards = |step, kl| Point { step, kl, ..Point::default() };
+        let grpo = Some(GrpoFigures::default());
+        let points = vec![towards(0, 0.5), towards(1, 0.4), Point { grpo, ..towards(2, 0.0) }, towards(3, 0.2)];
+        let kl: Vec<Option<f64>> = points.iter().map(Point::kl_of_step).collect();
+        assert_eq!(kl, [None, Some(0.4), None, Some(0.2)]);
+        let curve = |points: &[Point]| History { points: points.to_vec() }.curve();
+        assert_eq!(curve(&points), curve(&[points[0].clone(), points[1].clone(), points[3].clone()]));
     }
 }

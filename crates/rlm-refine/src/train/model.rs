@@ -193,7 +193,17 @@ impl<'a> TrainModel<'a> {
     /// # Errors
     /// As [`TrainModel::hidden`].
     pub fn targets(&self, windows: &[Vec<u32>]) -> Result<TeacherHidden<'a>> {
-        let hidden = self.hidden(windows)?;
+        self.targets_of(self.hidden(windows)?)
+    }
+
+    /// The same from the states behind the last layer, `[n, hidden]`.
+    pub(super) fn targets_behind(&self, last: &[f32]) -> Result<TeacherHidden<'a>> {
+        let pass = Pass::new(self.files(), &[])?;
+        let context = self.context(&pass, 0);
+        self.targets_of(self.final_norm(context)?.forward(context, last))
+    }
+
+    fn targets_of(&self, hidden: Vec<f32>) -> Result<TeacherHidden<'a>> {
         let (width, head) = (self.files().config.hidden, self.weights.matrix(self.head_name(), 0)?);
         let rows = head.len() / width;
         let head = tl_kernels::Linear::from_f32(rows, width, head).map_err(moe_runtime::Error::from)?;

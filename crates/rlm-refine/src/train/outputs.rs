@@ -10,16 +10,16 @@ pub(super) struct LayerOutputs {
     pub(super) layer: usize,
     /// The residual stream behind the attention, `[n, hidden]`.
     pub(super) mid: [Vec<f32>; 2],
-    /// The sum that the feed-forward part adds to it, `[n, hidden]`.
+    /// The sum that the feed-forward part, shared experts included, adds to it, `[n, hidden]`.
     pub(super) output: [Vec<f32>; 2],
 }
 
-/// Calls `take` with each layer that has experts, in order.
+/// Calls `take` with each layer that has experts, in order. Returns the residual streams behind the last layer, `[n, hidden]` each.
 pub(super) fn for_each_layer(
     [student, teacher]: [&TrainModel<'_>; 2],
     windows: &[Vec<u32>],
     take: &mut dyn FnMut(LayerOutputs) -> Result<()>,
-) -> Result<()> {
+) -> Result<[Vec<f32>; 2]> {
     let config = &teacher.files().config;
     let mut x = [student.embed(windows)?, teacher.embed(windows)?];
     for layer in 0..config.n_layers {
@@ -31,5 +31,5 @@ pub(super) fn for_each_layer(
             take(LayerOutputs { layer, mid, output })?;
         }
     }
-    Ok(())
+    Ok(x)
 }

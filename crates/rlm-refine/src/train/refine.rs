@@ -22,6 +22,7 @@ use super::repair::{RouterMethod, RouterRepair};
 use super::source::Source;
 use super::taught::add_taught_suites;
 use super::trainer::{StepReport, TrainOptions, Trainer};
+use super::weights::changed_share;
 use super::write::{check_routers, encode, places};
 use crate::adapt::{GrpoOptions, HeldOutRewards, Practice};
 use crate::error::{Error, Result};
@@ -149,16 +150,11 @@ impl<'a> Refiner<'a> {
         Job::check(out, force)?;
         self.check_outputs(out, log)?;
         let mut trainer = Trainer::new(self.student, &self.source, self.options.clone(), self.pool)?;
+        let file = self.check(&trainer)?;
         let practice = self.practice()?;
         if self.options.groups.contains(&Group::LatentTrits) {
             trainer.model.weights.start_latents(self.source.checkpoint("training of trits")?, LATENT_MARGIN)?;
         }
-        places(self.student, &trainer.model.weights)?;
-        if self.options.repair.is_some() {
-            self.source.checkpoint("a repair of routers")?;
-            check_routers(self.student)?;
-        }
-        let file = self.file()?;
         let identities = self.identities(progress)?;
         let mut writer = GgufWriter::new(&self.metadata(file, &identities)?, file.tensors().to_vec())?;
         let output_bytes = writer.file_bytes();
@@ -193,16 +189,38 @@ impl<'a> Refiner<'a> {
         if let Some(log) = log {
             trainer.history.write(log)?;
         }
+        // Weights that cannot be read must stop the job in front of its commit.
+        let changed = trainer.model.weights.changed_matrices()?;
         let mut report = self.report(&trainer, repair_of(&job), output_bytes);
+        report.changed_trits = changed_share(&changed);
         let rewards_after = trainer.rewards()?;
         report.rewards = rewards_before.zip(rewards_after).map(|(before, after)| before.compare(&after));
         report.protection = protected.map(|protected| protected.report(&trainer)).transpose()?;
         job.commit(out)?;
         if self.options.groups.contains(&Group::LatentTrits) {
-            announce_experts(&trainer.model.weights)?;
+            announce_experts(&changed);
             announce_phase(&report);
         }
         Ok(report)
+    }
+
+    /// Refuses what the options ask for and the models or the source do not allow, before any weights of the teacher are read for it.
+    fn check(&self, trainer: &Trainer<'_>) -> Result<&'a GgufFile> {
+        let has_trits = self.options.groups.contains(&Group::LatentTrits);
+        for (is_asked, what) in [
+            (self.practised().is_some(), "rewards of answers"),
+            (has_trits, "training of trits"),
+            (self.options.repair.is_some(), "a repair of routers"),
+        ] {
+            if is_asked {
+                self.source.checkpoint(what)?;
+            }
+        }
+        places(self.student, &trainer.model.weights)?;
+        if self.options.repair.is_some() {
+            check_routers(self.student)?;
+        }
+        self.file()
     }
 
     /// Measures the protected windows on the student as it is before its first step.
@@ -364,7 +382,7 @@ impl<'a> Refiner<'a> {
             tokens: points.last().map_or(0, |point| point.tokens),
             trained: trained.collect(),
             held_out_kl: [points.first().and_then(|point| point.held_out_kl), trainer.history.held_out_kl()],
-            changed_trits: trainer.model.weights.changed_trits(),
+            changed_trits: None,
             repair,
             protection: None,
             rewards: None,

@@ -15,10 +15,7 @@ const TAUGHT_SUITES: &str = "craftsman.provenance.taught_suites_blake3";
 /// # Errors
 /// A key of another type.
 pub fn taught_suites(metadata: &Metadata) -> Result<Vec<String>> {
-    Ok(match metadata.array(TAUGHT_SUITES)? {
-        Some(Array::String(suites)) => suites.clone(),
-        _ => Vec::new(),
-    })
+    Ok(metadata.strings(TAUGHT_SUITES)?.unwrap_or_default().to_vec())
 }
 
 /// Names `suites` behind those that the metadata name already.
@@ -44,5 +41,22 @@ pub fn refuse_taught(student: &ModelFiles, suite: &str) -> Result<()> {
     match taught_suites(file.metadata())?.iter().any(|taught| taught == suite) {
         false => Ok(()),
         true => Err(TrainError::TaughtSuite { path: student.path().display().to_string() }.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn suites_of_another_type_are_refused_and_not_taken_for_none() {
+        let mut metadata = Metadata::default();
+        assert!(taught_suites(&metadata).unwrap().is_empty());
+        add_taught_suites(&mut metadata, ["a", "b", "a"].into_iter()).unwrap();
+        assert_eq!(taught_suites(&metadata).unwrap(), ["a", "b"]);
+        metadata.insert(TAUGHT_SUITES, Value::Array(Array::U64(vec![1])));
+        let error = taught_suites(&metadata).unwrap_err().to_string();
+        assert!(error.contains("taught_suites_blake3") && error.contains("string"), "{error}");
+        assert!(add_taught_suites(&mut metadata, std::iter::empty()).is_err());
     }
 }

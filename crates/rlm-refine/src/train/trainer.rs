@@ -208,7 +208,6 @@ impl<'a> Trainer<'a> {
             let (loss, kl) = (sums.value(self.options.loss), sums.mean_kl());
             self.history.points.push(Point { loss, kl, held_out_kl: Some(kl), ..Point::default() });
         }
-        self.model.weights.hardness = hardness(&self.options, self.steps());
         let mut point = match self.practice.take() {
             None => self.step_towards_teacher(state)?,
             Some(practice) => {
@@ -315,7 +314,8 @@ impl<'a> Trainer<'a> {
         self.steps().is_multiple_of(self.options.checkpoint_steps.max(1)) || self.steps() == self.options.steps
     }
 
-    /// Writes the state, announces it as the event `DistillationCheckpoint`, and removes the one before the last.
+    /// Writes the state, announces it as the event `DistillationCheckpoint`, and removes the one before the last. A step on rewards
+    /// has neither loss nor divergence, so the event has none then.
     ///
     /// # Errors
     /// A disk that refuses.
@@ -328,13 +328,14 @@ impl<'a> Trainer<'a> {
         }
         self.last_good = step;
         let point = self.history.points.last();
+        let towards_teacher = point.filter(|point| point.grpo.is_none());
         tracing::info!(
             name: "DistillationCheckpoint",
             step,
             tokens = point.map_or(0, |point| point.tokens),
-            loss = point.map_or(0.0, |point| point.loss),
-            kl = point.map_or(0.0, |point| point.kl),
-            held_out_kl = self.history.held_out_kl().unwrap_or(f64::NAN),
+            loss = towards_teacher.map(|point| point.loss),
+            kl = towards_teacher.map(|point| point.kl),
+            held_out_kl = self.history.held_out_kl(),
             "DistillationCheckpoint"
         );
         Ok(())
@@ -350,7 +351,8 @@ impl<'a> Trainer<'a> {
         (left as u64).saturating_mul(state::bytes(&self.model.weights.params, &self.optimizer))
     }
 
-    /// Continues from the last whole state of an earlier call; from the start without one.
+    /// Continues from the last whole state of an earlier call; from the start without one. To be called in front of the first step,
+    /// which it gives the share of hard rounding.
     pub fn restore(&mut self, state: &dyn Fn(usize) -> PathBuf) {
         for step in state::saved(state) {
             let restored = state::restore(&state(step), &mut self.model.weights.params, &mut self.optimizer);

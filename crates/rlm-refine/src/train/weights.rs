@@ -42,6 +42,13 @@ pub(super) struct ChangedMatrix<'w> {
     pub(super) trits: u64,
 }
 
+/// The share of trits that are others than in the file; `None` where no latents are trained.
+pub(super) fn changed_share(matrices: &[ChangedMatrix<'_>]) -> Option<f64> {
+    let sum = |of: fn(&ChangedMatrix<'_>) -> u64| matrices.iter().map(of).sum::<u64>();
+    let (changed, all) = (sum(|matrix| matrix.changed), sum(|matrix| matrix.trits));
+    (all > 0).then(|| changed as f64 / all as f64)
+}
+
 impl<'a> Weights<'a> {
     /// The weights of a file; tensors of `groups` are trained.
     ///
@@ -237,15 +244,6 @@ impl<'a> Weights<'a> {
         let clamped = latent.clamp(-1.0, 1.0);
         let hard = f32::from(trit(latent));
         if self.hardness >= 1.0 { hard } else { self.hardness * hard + (1.0 - self.hardness) * clamped }
-    }
-
-    /// The share of trits that are others than in the file; `None` where no latents are trained.
-    #[must_use]
-    pub fn changed_trits(&self) -> Option<f64> {
-        let matrices = self.changed_matrices().ok()?;
-        let sum = |of: fn(&ChangedMatrix<'_>) -> u64| matrices.iter().map(of).sum::<u64>();
-        let (changed, all) = (sum(|matrix| matrix.changed), sum(|matrix| matrix.trits));
-        (all > 0).then(|| changed as f64 / all as f64)
     }
 
     /// The trits of each matrix of latents that are others than in the file.

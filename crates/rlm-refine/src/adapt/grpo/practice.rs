@@ -370,12 +370,11 @@ impl Targets for Actions<'_> {
 mod tests {
     use behavior_eval::model::{Subject, Want};
     use mla_attention::CacheType;
-    use ternary_core::Rounding;
 
     use super::*;
     use crate::measure::ModelSubject;
     use crate::train::Group;
-    use crate::{Method, Preset, QuantizeOptions, Quantizer, Recipe};
+    use crate::train::mini::teacher_and_student;
 
     /// A student of the mini teacher by least squares, and what it practises on.
     struct Case {
@@ -388,16 +387,8 @@ mod tests {
 
     fn case() -> Case {
         let dir = tempfile::tempdir().unwrap();
-        let (path, pool) = (dir.path().join("student.gguf"), Pool::new(2).unwrap());
-        let teacher = ModelFiles::open(&fixtures::path("craftsman-mini")).unwrap();
-        let options = QuantizeOptions {
-            recipe: Recipe { preset: Preset::Quality, ..Recipe::default() },
-            method: Method::Round(Rounding::LeastSquares),
-            max_memory_bytes: None,
-            allow_zero: false,
-        };
-        Quantizer::new(&teacher, options, 2).unwrap().run(&pool, &path, false, &mut |_, _, _| {}).unwrap();
-        let student = ModelFiles::open(&path).unwrap();
+        let pool = Pool::new(2).unwrap();
+        let [teacher, student] = teacher_and_student(dir.path(), &pool);
         let suites = fixtures::path("suites");
         let [prompts, corpus] = ["unseen-training.jsonl", "unseen-training.corpus.jsonl"].map(|name| suites.join(name));
         let suite = Suite::open(&prompts, &corpus).unwrap();

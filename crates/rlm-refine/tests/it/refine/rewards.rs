@@ -34,7 +34,16 @@ fn zero_rewards_change_no_number() {
     let pair = pair();
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("zero.gguf");
-    let report = rewarded_run(&pair, grpo(PolicyRule::ZeroRewards), 1e-3, &out).unwrap();
+    let mut report = None;
+    let seen = events(|| report = Some(rewarded_run(&pair, grpo(PolicyRule::ZeroRewards), 1e-3, &out).unwrap()));
+    let report = report.unwrap();
+    // A step on rewards measures no loss and no divergence on windows, and announces none.
+    let states: Vec<_> = seen.iter().filter(|(name, _)| name == "DistillationCheckpoint").collect();
+    assert_eq!(states.len(), 3);
+    for (_, fields) in states {
+        let has = ["tokens", "held_out_kl", "loss", "kl"].map(|field| fields.contains_key(field));
+        assert_eq!(has, [true, true, false, false], "{fields:?}");
+    }
     assert_eq!((report.dropped_groups, report.steps), (Some(1.0), 3));
     // The suite counts as taught all the same: the student must not be judged on the prompts that it practised on.
     let (files, practised) = (ModelFiles::open(&out).unwrap(), suite("unseen-training"));
