@@ -12,6 +12,8 @@ use safetensors::SafeTensors;
 use tl_kernels::Pool;
 
 const TINY: &str = "goldens/bert-tiny";
+/// The limit of a word that the tokenizer of the small checkpoint states.
+const WORD_CHARS: &str = "\"max_input_chars_per_word\":100";
 
 fn tiny(precision: Precision, threads: usize) -> BertEncoder {
     BertEncoder::load(&fixtures::path(TINY), precision, Arc::new(Pool::new(threads).unwrap())).unwrap()
@@ -98,6 +100,7 @@ fn files_in_memory_give_the_same_encoder() {
         ("\"unk_token\":\"[UNK]\"", "\"unk_token\":\"[NO]\"", "unknown words"),
         ("\"ids\":[2]", "\"ids\":[99999]", "token 99999"),
         ("\"ids\":[2]", "\"ids\":[]", "[CLS]"),
+        (WORD_CHARS, "\"max_input_chars_per_word\":1001", "more than 1000"),
         ("{", "[", "tokenizer.json"),
     ] {
         let error = of_parts(|bytes| replace(bytes, from, to)).unwrap_err().to_string();
@@ -317,6 +320,8 @@ fn damaged_checkpoints_are_refused_with_a_sentence() {
         assert!(sentence.contains(said), "{from} -> {to}: {sentence}");
     }
     assert!(replaced("tokenizer.json", "WordPiece", "Nonsense").contains("tokenizer.json"));
+    let long_words = replaced("tokenizer.json", WORD_CHARS, "\"max_input_chars_per_word\":1001");
+    assert!(long_words.contains("more than 1000"), "{long_words}");
     let special = |edit: fn(&mut serde_json::Value)| {
         failure(
             edited("tokenizer.json", |bytes| {
