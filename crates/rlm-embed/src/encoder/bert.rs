@@ -30,7 +30,7 @@ use crate::error::Result;
 /// Tokens that are computed together; it bounds the memory of a call.
 const BATCH_TOKENS: usize = 1024;
 
-/// Texts of many kinds, over which the ranges of the inputs are taken.
+/// Texts of many kinds, over which the ranges of the inputs are taken, together with [`RANGE_SENTENCE`].
 const RANGE_TEXTS: [&str; 28] = [
     "",
     "!?",
@@ -62,6 +62,11 @@ const RANGE_TEXTS: [&str; 28] = [
     "A long sentence goes on, past one comma and the next, without haste, because its writer wanted to see how far a reader follows \
      before the end, which is here, comes into sight.",
 ];
+
+/// Said [`RANGE_REPEATS`] times, one text that is as long as a text can be in most encoders.
+const RANGE_SENTENCE: &str = "the winter was long and the road to the village lay under snow so that no cart came through before the thaw in \
+     spring when men cleared it with shovels and sang ";
+const RANGE_REPEATS: usize = 9;
 
 /// An encoder of the BERT family.
 ///
@@ -171,15 +176,17 @@ impl BertEncoder {
         if precision == Precision::Q8_0A8 { encoder.rounded(RoundingRules::CHOSEN) } else { Ok(encoder) }
     }
 
-    /// The same encoder with the inputs of its products rounded to INT8, by their ranges over [`RANGE_TEXTS`].
+    /// The same encoder with the inputs of its products rounded to INT8, by their ranges over [`RANGE_TEXTS`] and a long text.
     fn rounded(mut self, rules: RoundingRules) -> Result<BertEncoder> {
-        let texts: Vec<Vec<u32>> = RANGE_TEXTS.iter().map(|text| self.tokens.encode(text)).collect::<Result<_, _>>()?;
-        let mut inputs = Inputs::watching();
-        self.forward(&texts, &mut inputs, &mut Vec::new())?;
+        let long = RANGE_SENTENCE.repeat(RANGE_REPEATS);
+        let texts = RANGE_TEXTS.into_iter().chain([&*long]);
+        let tokens: Vec<Vec<u32>> = texts.clone().map(|text| self.tokens.encode(text)).collect::<Result<_, _>>()?;
+        let mut inputs = Inputs::watching(tokens.iter().map(Vec::len));
+        self.forward(&tokens, &mut inputs, &mut Vec::new())?;
         self.weights = self.weights.rounded(&inputs.into_ranges(), rules)?;
         let mut hash = blake3::Hasher::new();
         rules.hash(&mut hash);
-        for text in RANGE_TEXTS {
+        for text in texts {
             hash.update(text.as_bytes()).update(&[0xff]);
         }
         self.identity = *hash.update(&self.identity).finalize().as_bytes();
@@ -409,6 +416,6 @@ mod tests {
         let n = identities.len();
         identities.sort_unstable();
         identities.dedup();
-        assert_eq!((identities.len(), n), (5, 5));
+        assert_eq!((identities.len(), n), (6, 6));
     }
 }
