@@ -12,6 +12,10 @@ const entry = JSON.parse(readFileSync(golden)).prompts[0];
 
 await visit(chromium, await serve(wasm, gguf), async ({ evaluate, text, until }) => {
   await until("Ready");
+  // A prompt beyond the context is refused, and the page can be used as before.
+  await evaluate(`document.getElementById("prompt").value = "a ".repeat(5000)`);
+  await evaluate(`document.getElementById("go").click()`);
+  await until("Error");
   await evaluate(`document.getElementById("prompt").value = ${JSON.stringify(entry.text)}`);
   await evaluate(`document.getElementById("n").value = ${entry["a8-block"].length}`);
   await evaluate(`document.getElementById("go").click()`);

@@ -8,7 +8,7 @@ import { serve as serveFiles } from "./files.mjs";
 /** A server of exactly the files of the page. */
 export function serve(wasm, gguf, port = 0) {
   const files = { "/wasm.wasm": wasm, "/student.gguf": gguf };
-  for (const name of ["index.html", "worker.js", "model.js"]) files[`/${name}`] = fileURLToPath(new URL(name, import.meta.url));
+  for (const name of ["index.html", "worker.js", "download.js", "model.js"]) files[`/${name}`] = fileURLToPath(new URL(name, import.meta.url));
   return serveFiles({ ...files, "/": files["/index.html"] }, port);
 }
 

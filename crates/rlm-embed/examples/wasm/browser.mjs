@@ -20,5 +20,13 @@ await visit(chromium, await serve(wasm, folder), async ({ evaluate, until }) => 
   const status = await until("Found");
   const first = await evaluate(`document.querySelector("#found li")?.textContent ?? ""`);
   if (!first.startsWith(QUERY)) throw new Error(`the page found: ${first}`);
+
+  // A word above the limit of a text is refused, and the page can be used as before.
+  await evaluate(`document.getElementById("query").value = "a".repeat((1 << 20) + 1)`);
+  await evaluate(`document.getElementById("find").click()`);
+  await until("Error");
+  await evaluate(`document.getElementById("query").value = ${JSON.stringify(QUERY)}`);
+  await evaluate(`document.getElementById("find").click()`);
+  await until("Found");
   console.log(`${QUERY} -> ${first} (${embedded} ${status})`);
 });

@@ -1,7 +1,7 @@
 // The module of lib.rs behind a small class, for pages, workers and Node alike.
 
 const FAILED = -1;
-const PRECISIONS = { f32: 0, q8_0: 1 };
+const PRECISIONS = Object.freeze({ __proto__: null, f32: 0, q8_0: 1 });
 
 export class Encoder {
   /** `module`: a compiled WebAssembly.Module. */
@@ -11,6 +11,7 @@ export class Encoder {
 
   /** Takes the bytes of the three files of a checkpoint. Texts are cut after `tokens` tokens. */
   load({ config, tokenizer, weights }, precision = "f32", tokens = 256) {
+    if (!(precision in PRECISIONS)) throw new Error(`precision ${precision}: choose ${Object.keys(PRECISIONS).join(" or ")}`);
     this.#input(config);
     this.exports.config();
     this.#input(tokenizer);

@@ -17,9 +17,23 @@ function golden(path) {
   return new Float32Array(new Uint8Array(bytes.subarray(end + from, end + to)).buffer);
 }
 
+/** `use` must fail with a message that begins with `said`. */
+function refuses(use, said) {
+  try {
+    use();
+  } catch ({ message }) {
+    if (message.startsWith(said)) return;
+    throw new Error(`"${message}" in place of "${said}"`);
+  }
+  throw new Error(`"${said}" was expected`);
+}
+
 const encoder = new Encoder(new WebAssembly.Module(readFileSync(wasm)));
 const file = (name) => readFileSync(join(folder, name));
-encoder.load({ config: file("config.json"), tokenizer: file("tokenizer.json"), weights: file("model.safetensors") }, precision);
+const files = { config: file("config.json"), tokenizer: file("tokenizer.json"), weights: file("model.safetensors") };
+for (const other of ["q4_0", "toString", ""]) refuses(() => encoder.load(files, other), `precision ${other}`);
+if (encoder.exports.load(2, 256) !== -1) throw new Error("the module takes precision 2");
+encoder.load(files, precision);
 
 const expected = golden(vectors);
 const all = JSON.parse(readFileSync(texts));

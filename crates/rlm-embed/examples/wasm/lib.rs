@@ -122,7 +122,17 @@ pub extern "C" fn tokenizer() {
 /// Takes the input as the weights of the encoder.
 #[unsafe(no_mangle)]
 pub extern "C" fn load(precision: u32, max_tokens: usize) -> i32 {
-    with_app(|app| app.load(if precision == 0 { Precision::F32 } else { Precision::Q8_0 }, max_tokens))
+    with_app(|app| {
+        let precision = match precision {
+            0 => Precision::F32,
+            1 => Precision::Q8_0,
+            _ => {
+                app.output = format!("precision {precision} is neither 0, F32, nor 1, Q8_0");
+                return Ok(FAILED);
+            }
+        };
+        app.load(precision, max_tokens)
+    })
 }
 
 /// Takes the input as a text; the number of its passages.

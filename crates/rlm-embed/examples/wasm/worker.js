@@ -1,31 +1,18 @@
 // Keeps the page responsive: fetches and loads the encoder, embeds the text and answers queries.
 
+import { download } from "./download.js";
 import { Encoder } from "./encoder.js";
 
 let encoder;
 
-/** Fetches `url` and posts how far it is; the bytes. */
-async function download(url) {
-  const response = await fetch(url);
-  if (!response.ok) throw new Error(`${url}: ${response.status} ${response.statusText}`);
-  const total = Number(response.headers.get("content-length"));
-  const bytes = new Uint8Array(total);
-  let done = 0;
-  const reader = response.body.getReader();
-  for (let read = await reader.read(); !read.done; read = await reader.read()) {
-    bytes.set(read.value, done);
-    done += read.value.length;
-    postMessage({ type: "progress", what: `Loading ${url}`, done, total });
-  }
-  return bytes;
-}
-
 const tasks = {
   async load({ precision }) {
-    const module = await WebAssembly.compile(await download("wasm.wasm"));
-    const [config, tokenizer] = [await download("config.json"), await download("tokenizer.json")];
+    const file = (url) =>
+      download(url, (done, total) => postMessage({ type: "progress", what: `Loading ${url}`, done, total }));
+    const module = await WebAssembly.compile(await file("wasm.wasm"));
+    const [config, tokenizer] = [await file("config.json"), await file("tokenizer.json")];
     encoder = new Encoder(module);
-    encoder.load({ config, tokenizer, weights: await download("model.safetensors") }, precision);
+    encoder.load({ config, tokenizer, weights: await file("model.safetensors") }, precision);
     postMessage({ type: "ready" });
   },
 
