@@ -144,11 +144,33 @@ def test_a_job_is_joined_its_parts_are_removed_and_an_output_is_never_taken_over
     job = job_in(tmp_path)
     report = run(job, 2)
     assert (report.made, report.found, report.code, report.failed) == (4, 0, 0, {})
+    # Both are parts of the whole.
+    assert all(0 < seconds < report.seconds for seconds in (report.start_s, report.merge_s))
     assert len(Path(job.out).read_text().splitlines()) == 4 and not job.folder.exists()
     begun = ray.begun
     with pytest.raises(ClusterError, match="out.jsonl exists: remove it"):
         run(job, 2)
     assert ray.begun == begun and not job.folder.exists()
+
+
+def test_standard_output_of_the_program_is_the_report_alone(
+    tmp_path: Path, ray: Ray, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = job_in(tmp_path)
+    told = ray.wait
+
+    def wait(calls: list[Call], **options: object) -> tuple[list[Call], list[Call]]:
+        print("(raylet) a node has died")
+        return told(calls, **options)
+
+    monkeypatch.setattr(ray, "wait", wait)
+    monkeypatch.setattr(sys, "stdout", sys.stdout)
+    arguments = ["--workers", "2", "--shards", "4", "--out", str(job.out), "--bitnet", job.bitnet, "--", *job.command]
+    monkeypatch.setattr(sys, "argv", ["cluster.py", *map(str, arguments)])
+    assert cluster.main() == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["made"] == 4
+    assert "a node has died" in err
 
 
 @pytest.mark.parametrize(("code", "is_kept"), [(1, True), (3, False)])

@@ -87,8 +87,14 @@ class Report:
     failed: dict[int, str] = field(default_factory=dict)
     """Shards that were given up, with the last sentence of the command."""
     seconds: float = 0.0
+    start_s: float = 0.0
+    """Seconds until the first worker was ready, the connection to Ray included."""
     busy_s: float = 0.0
     """Seconds of all workers inside the command."""
+    cpu_s: float = 0.0
+    """Processor seconds of these commands, which other programs on the hosts do not make longer."""
+    merge_s: float = 0.0
+    """Seconds of `bitnet merge`."""
     hosts: dict[str, int] = field(default_factory=dict)
     """Parts that each host made."""
     code: int = 0
@@ -143,9 +149,12 @@ class Worker:
         """Whether this worker is alive."""
         return True
 
-    def make(self, shard: int, shards: int) -> tuple[str, float, bytes]:
-        """The host, the seconds and the part of a shard. Raises RuntimeError with the last line of a command that fails."""
-        start = time.monotonic()
+    def make(self, shard: int, shards: int) -> tuple[str, float, float, bytes]:
+        """The host, the seconds, the processor seconds and the part of a shard.
+
+        Raises RuntimeError with the last line of a command that fails.
+        """
+        start, before = time.monotonic(), _processor_seconds()
         with tempfile.TemporaryDirectory() as folder:
             part = Path(folder) / "shard.part"
             command = [self._program, *self._command, "--shard", f"{shard}/{shards}", "--part", str(part)]
@@ -156,7 +165,14 @@ class Worker:
             if not part.is_file():
                 lines = done.stderr.decode(errors="replace").strip().splitlines()
                 raise RuntimeError(lines[-1] if lines else f"{self._program} ended with {done.returncode}")
-            return socket.gethostname(), time.monotonic() - start, part.read_bytes()
+            used = _processor_seconds() - before
+            return socket.gethostname(), time.monotonic() - start, used, part.read_bytes()
+
+
+def _processor_seconds() -> float:
+    """Processor seconds of the programs that this process has started and that have ended."""
+    times = os.times()
+    return times.children_user + times.children_system
 
 
 def _end_with_parent() -> Callable[[], object] | None:
@@ -185,6 +201,7 @@ class _Crew:
     """Workers, and the shards that they have."""
 
     def __init__(self, job: Job, workers: int, per_worker: dict[str, Any], address: str | None) -> None:
+        self._begin = time.monotonic()
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         self._ray: Any = importlib.import_module("ray")
         if not self._ray.is_initialized():
@@ -216,10 +233,12 @@ class _Crew:
             for ref in self._ended():
                 if (starting := self._starting.pop(ref, None)) is not None:
                     self._start(starting, ref)
+                    if self._idle and report.start_s == 0.0:
+                        report.start_s = time.monotonic() - self._begin
                     continue
                 member, shard = self._working.pop(ref)
                 try:
-                    host, seconds, part = self._ray.get(ref)
+                    host, seconds, used, part = self._ray.get(ref)
                 except self._ray.exceptions.RayTaskError as error:
                     self._idle.append(member)
                     failures[shard] += 1
@@ -236,6 +255,7 @@ class _Crew:
                     _keep(self._job, shard, part, host)
                     report.made += 1
                     report.busy_s += seconds
+                    report.cpu_s += used
                     report.hosts[host] = report.hosts.get(host, 0) + 1
                     if on_progress is not None:
                         on_progress(report.found + report.made, shards)
@@ -352,7 +372,9 @@ def _merge(job: Job, report: Report) -> None:
     """Join the parts, and remove them when their output is complete."""
     _refuse_existing(job)
     parts = [str(_part(job, shard)) for shard in range(1, job.shards + 1)]
+    start = time.monotonic()
     done = subprocess.run([job.bitnet, "merge", os.fspath(job.out), *parts], stdin=subprocess.DEVNULL, capture_output=True)
+    report.merge_s = time.monotonic() - start
     lines = done.stderr.decode(errors="replace").strip().splitlines()
     report.code = done.returncode
     if done.returncode != 0:
@@ -375,6 +397,8 @@ def main() -> int:
     parser.add_argument("command", nargs="+", help="for example: batch -m STUDENT -i PROMPTS")
     options = parser.parse_args()
     job = Job(options.command, options.out, options.shards, options.bitnet)
+    # Ray prints what happens to its nodes, at any time; standard output is for the report alone.
+    stdout, sys.stdout = sys.stdout, sys.stderr
 
     def show(done: int, shards: int) -> None:
         print(f"{done}/{shards}", file=sys.stderr, flush=True)
@@ -384,7 +408,7 @@ def main() -> int:
     except ClusterError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(json.dumps(vars(report)))
+    print(json.dumps(vars(report)), file=stdout, flush=True)
     for shard, reason in report.failed.items():
         print(f"error: shard {shard}/{job.shards} was given up: {reason}", file=sys.stderr)
     if report.code != 0:
