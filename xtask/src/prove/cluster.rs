@@ -1,4 +1,4 @@
-//! `prove cluster`: the Ray adapter of the Python package on two nodes of this machine, with kills.
+//! `prove cluster`: a batch and the gates by the Ray adapter of the Python package, with kills on two nodes of this machine.
 //!
 //! pip fetches Ray into an environment in the work folder. Without it, or without the right to make a network namespace, the
 //! proof is skipped by name.
