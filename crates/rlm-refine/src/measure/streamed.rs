@@ -11,14 +11,14 @@
 //! **Invariant:** answers and columns have the bits of [`ModelSubject`](super::ModelSubject): a row does not depend on the
 //! rows beside it.
 //!
-//! **Invariant:** resident memory stays below [`StreamedSubject::memory_bytes`]: the largest layer, the head, and the tokens of
-//! a group.
+//! **Invariant:** resident memory stays below [`StreamedSubject::memory_bytes`]: a layer, or the embedding, or the head, whichever
+//! is the largest, and the tokens of a group. The pages of each are released before the next one is touched.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use behavior_eval::model::{Answer, AnswerEnd, ModelError, RoutingTable, Run, Subject, SubjectInfo, Want};
-use gguf_bitnet::LogicalTensor;
+use gguf_bitnet::{Catalog, LogicalTensor, TensorType};
 use mla_attention::{CacheType, CompressedMlaCache, Segments, Sequences};
 use moe_runtime::forward::{Batch, DecoderLayer, FeedForward, LayerScratch, ModelEnds};
 use moe_runtime::{ChatTemplate, ControlTokens, ModelFiles, Sampler, SamplerConfig, Tokenizer};
@@ -45,8 +45,9 @@ pub struct GroupReport {
     pub prompts: usize,
     /// Passes over the layers.
     pub passes: usize,
-    /// Bytes of weights that all passes together read from the file.
-    pub read_bytes: u64,
+    /// Bytes of the weights that the passes go over. A pass with few tokens reaches a part of the experts alone; where memory is
+    /// short, the system reads pages more than once.
+    pub weight_bytes: u64,
 }
 
 /// How a [`StreamedSubject`] runs.
@@ -126,15 +127,20 @@ impl StreamedSubject {
         let ends = ModelEnds::load(&files.catalog, &files.config, options.act_mode)?;
         let stored =
             |tensor: &LogicalTensor| -> u64 { files.catalog.storage(tensor).values().map(|(_, bytes)| *bytes).sum() };
-        let (mut layers, mut outside) = (vec![0u64; files.config.n_layers], 0);
+        let mut layers = vec![0u64; files.config.n_layers];
+        // Of the parts outside of the layers, the ones that stay in memory and the ones whose pages are released.
+        let (mut kept, mut released) = (0u64, Vec::new());
         for tensor in files.catalog.tensors() {
-            match layer_of(&tensor.name).and_then(|layer| layers.get_mut(layer)) {
-                Some(layer) => *layer += stored(tensor),
-                None => outside += stored(tensor),
+            match layer_of(&tensor.name) {
+                // The layers behind the last one, which predict tokens ahead, are not read.
+                Some(index) => layers.get_mut(index).into_iter().for_each(|layer| *layer += stored(tensor)),
+                None if is_mapped(&files.catalog, tensor) => released.push(stored(tensor)),
+                None => kept += stored(tensor),
             }
         }
-        let largest = layers.iter().copied().max().unwrap_or(0);
-        let weight_bytes = [largest.saturating_add(outside), layers.iter().sum::<u64>().saturating_add(outside)];
+        let largest = layers.iter().chain(&released).copied().max().unwrap_or(0);
+        let all = layers.iter().chain(&released).sum::<u64>().saturating_add(kept);
+        let weight_bytes = [largest.saturating_add(kept), all];
         let (announced, ready, want) = (VecDeque::new(), VecDeque::new(), Want::default());
         Ok(Self { files, info, tokenizer, template, ends, options, weight_bytes, announced, want, ready, on_group })
     }
@@ -175,6 +181,8 @@ impl StreamedSubject {
             }
             group.extend(self.announced.pop_front());
         }
+        // The group before has touched the head.
+        self.release_outside();
         let mut sequences = group.into_iter().map(|prompt| self.sequence(prompt)).collect::<Result<Vec<Sequence>>>()?;
         let mut passes = 0;
         while self.advance(&mut sequences, max_new_tokens)? {
@@ -182,8 +190,8 @@ impl StreamedSubject {
         }
         self.record(&mut sequences)?;
         passes += 1;
-        let read_bytes = self.weight_bytes[1].saturating_mul(passes as u64);
-        (self.on_group)(&GroupReport { prompts: sequences.len(), passes, read_bytes });
+        let weight_bytes = self.weight_bytes[1].saturating_mul(passes as u64);
+        (self.on_group)(&GroupReport { prompts: sequences.len(), passes, weight_bytes });
         self.ready = sequences.into();
         Ok(())
     }
@@ -254,6 +262,7 @@ impl StreamedSubject {
         for sequence in &mut active {
             self.ends.embed(&sequence.tokens[sequence.done..], &mut sequence.x)?;
         }
+        self.release_outside();
         let mut scratch = LayerScratch::default();
         for index in 0..config.n_layers {
             let layer = DecoderLayer::load(&self.files.catalog, config, index, self.options.act_mode)?;
@@ -320,6 +329,12 @@ impl StreamedSubject {
             .filter(|tensor| layer_of(&tensor.name).is_none())
             .for_each(|tensor| catalog.release(tensor));
     }
+}
+
+/// Whether the weights of a matrix are used where they lie in the file, so that its pages can be released.
+fn is_mapped(catalog: &Catalog, tensor: &LogicalTensor) -> bool {
+    let is_dense = |ty: &TensorType| matches!(ty, TensorType::F32 | TensorType::F16 | TensorType::Bf16);
+    catalog.storage(tensor).keys().all(is_dense) && !catalog.has_scales(tensor)
 }
 
 impl Subject for StreamedSubject {

@@ -103,10 +103,10 @@ fn streamed(args: &Args, id: &str, pool: Arc<Pool>) -> Result<StreamedSubject> {
         StreamedOptions { pool, act_mode: act.into(), cache_type: kv.into(), memory_bytes: args.teacher_memory };
     let on_group = |group: &GroupReport| {
         output::note(format_args!(
-            "group of {} prompts: {} passes over the layers, {} read",
+            "group of {} prompts: {} passes over the layers, {} of weights",
             group.prompts,
             group.passes,
-            size(group.read_bytes)
+            size(group.weight_bytes)
         ));
     };
     Ok(StreamedSubject::open(load::open(&args.teacher)?, id.to_owned(), options, Box::new(on_group))?)
