@@ -46,12 +46,14 @@ pub(super) fn run_until(binary: &Path, args: &[&str], stop: &mut dyn FnMut(Durat
     }
 }
 
-fn high_water(child: &Child) -> Option<u64> {
+/// VmHWM of a process, mapped pages included.
+pub(super) fn high_water(child: &Child) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).ok()?;
     parse_high_water(&status)
 }
 
-fn disk_reads(child: &Child) -> Option<u64> {
+/// Bytes that a process has read from the disk, page faults included.
+pub(super) fn disk_reads(child: &Child) -> Option<u64> {
     let io = std::fs::read_to_string(format!("/proc/{}/io", child.id())).ok()?;
     io.lines().find_map(|line| line.strip_prefix("read_bytes: "))?.trim().parse().ok()
 }
