@@ -23,7 +23,10 @@ use crate::repo;
 
 /// The checkpoint has 5.25 GB, the student 1.06 GB; the rest is for two recordings.
 const DISK_BYTES: u64 = 7_000_000_000;
-const PROMPTS: usize = 6;
+/// More than the limit takes in one group.
+const PROMPTS: usize = 9;
+/// The limit in percent of the checkpoint: a layer is 24 % of it, and 256 MiB are planned for the program.
+const LIMIT_PERCENT: u64 = 31;
 const ANSWER_TOKENS: &str = "3";
 /// Page cache is given up late, so a page may be read again before its layer is done; more than this would be thrashing.
 const MOST_READS: f64 = 1.5;
@@ -46,8 +49,7 @@ pub(super) fn prove(proof: &mut Proof<'_>, binary: &Path) -> Outcome {
     let mut whole = Command::new(binary);
     run(whole.args(&args), &folder(proof, "whole")?)?;
 
-    // A third of the checkpoint is rounded down to whole MiB, and one MiB is left.
-    let limit = ((bytes / 3) >> 20).saturating_sub(1) << 20;
+    let limit = bytes / 100 * LIMIT_PERCENT;
     let told = limit.to_string();
     let args = [&args[..], &["--stream-teacher", "--teacher-memory", &told]].concat();
     weight_files(&teacher)?.iter().try_for_each(|path| forget(path))?;
