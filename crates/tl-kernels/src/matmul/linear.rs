@@ -69,6 +69,15 @@ macro_rules! map {
     };
 }
 
+/// Numbers whose bytes are those of a file.
+struct LittleEndian(Vec<f32>);
+
+impl AsRef<[u8]> for LittleEndian {
+    fn as_ref(&self) -> &[u8] {
+        bytemuck::cast_slice(&self.0)
+    }
+}
+
 impl Linear {
     /// A layer over dense weights `bytes`, row after row, as a file stores them.
     ///
@@ -114,10 +123,11 @@ impl Linear {
     ///
     /// # Errors
     /// A shape without elements or of another size than `weights`.
-    pub fn from_f32(rows: usize, cols: usize, weights: Vec<f32>) -> Result<Linear> {
-        let mut bytes = vec![0; 4 * weights.len()];
-        bytes.as_chunks_mut::<4>().0.iter_mut().zip(&weights).for_each(|(bytes, w)| *bytes = w.to_le_bytes());
-        Linear::dense(DenseType::F32, rows, cols, Bytes::from(bytes))
+    pub fn from_f32(rows: usize, cols: usize, mut weights: Vec<f32>) -> Result<Linear> {
+        if cfg!(target_endian = "big") {
+            weights.iter_mut().for_each(|w| *w = f32::from_bits(w.to_bits().swap_bytes()));
+        }
+        Linear::dense(DenseType::F32, rows, cols, Bytes::from_owner(LittleEndian(weights)))
     }
 
     /// Reads all ternary codes and scales; dense weights have no invalid bytes.

@@ -7,11 +7,23 @@
 //!
 //! Groups of query heads may share a head of keys and values. The weights `P` are computed again in the backward pass.
 //!
+//! Rows are computed in blocks, each over the columns up to its last row, because `P` is 0 behind them.
+//!
 //! **Invariant:** a window is one task, so sums do not depend on the number of threads.
+
+use std::ops::Range;
 
 use tl_kernels::{Pool, math};
 
 use super::matmul::{Mat, Out, multiply};
+
+/// Rows of a block. A multiple of 16 keeps each product in the partial sum that it has without blocks.
+const BLOCK_ROWS: usize = 64;
+
+/// The blocks of a window of `n` tokens.
+fn blocks(n: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..n).step_by(BLOCK_ROWS).map(move |first| first..(first + BLOCK_ROWS).min(n))
+}
 
 /// The heads of an attention.
 #[derive(Clone, Copy, Debug)]
@@ -65,12 +77,12 @@ pub fn attend(pool: &Pool, heads: Heads, windows: &[usize], qkv: &Qkv) -> Vec<f3
         for head in 0..heads.n {
             let p = window.weights(heads, head);
             let columns = head * heads.value..(head + 1) * heads.value;
-            multiply(
-                pool,
-                Out::to(out, width).columns(columns),
-                Mat::new(&p, window.n, window.n),
-                window.values(heads, head),
-            );
+            let (p, values) = (Mat::new(&p, window.n, window.n), window.values(heads, head));
+            for rows in blocks(window.n) {
+                let seen = 0..rows.end;
+                let out = Out::to(&mut out[rows.start * width..rows.end * width], width).columns(columns.clone());
+                multiply(pool, out, p.rows(rows).columns(seen.clone()), values.rows(seen));
+            }
         }
     });
     out
@@ -136,7 +148,11 @@ impl<'a> Window<'a> {
     fn weights(&self, heads: Heads, head: usize) -> Vec<f32> {
         let n = self.n;
         let mut p = vec![0.0; n * n];
-        multiply(&Pool::serial(), Out::to(&mut p, n), self.queries(heads, head), self.keys(heads, head).t());
+        let (queries, keys) = (self.queries(heads, head), self.keys(heads, head));
+        for rows in blocks(n) {
+            let out = Out::to(&mut p[rows.start * n..rows.end * n], n).columns(0..rows.end);
+            multiply(&Pool::serial(), out, queries.rows(rows.clone()), keys.rows(0..rows.end).t());
+        }
         for (t, row) in p.chunks_exact_mut(n).enumerate() {
             let (seen, later) = row.split_at_mut(t + 1);
             math::scale_in_place(seen, heads.scale);
@@ -151,19 +167,31 @@ impl<'a> Window<'a> {
         let p = self.weights(heads, head);
         let columns = head * heads.value..(head + 1) * heads.value;
         let d_o = Mat::new(d_out, n, heads.n * heads.value).columns(columns);
-        let d_values = Out::onto(d_v, heads.n_kv * heads.value).columns(kv_columns(heads, head, heads.value));
-        multiply(&serial, d_values, Mat::new(&p, n, n).t(), d_o);
+        let [of_keys, of_values] = [heads.key, heads.value].map(|width| kv_columns(heads, head, width));
         let mut d_s = vec![0.0; n * n];
-        multiply(&serial, Out::to(&mut d_s, n), d_o, self.values(heads, head).t());
+        for rows in blocks(n) {
+            let out = Out::to(&mut d_s[rows.start * n..rows.end * n], n).columns(0..rows.end);
+            multiply(&serial, out, d_o.rows(rows.clone()), self.values(heads, head).rows(0..rows.end).t());
+        }
         for (d_s, p) in d_s.chunks_exact_mut(n).zip(p.chunks_exact(n)) {
             let mean = d_s.iter().zip(p).map(|(d, p)| d * p).sum::<f32>();
             d_s.iter_mut().zip(p).for_each(|(d, p)| *d = heads.scale * p * (*d - mean));
         }
-        let d_s = Mat::new(&d_s, n, n);
-        let d_queries = Out::onto(d_q, heads.n * heads.key).columns(head * heads.key..(head + 1) * heads.key);
-        multiply(&serial, d_queries, d_s, self.keys(heads, head));
-        let d_keys = Out::onto(d_k, heads.n_kv * heads.key).columns(kv_columns(heads, head, heads.key));
-        multiply(&serial, d_keys, d_s.t(), self.queries(heads, head));
+        let (p, d_s) = (Mat::new(&p, n, n), Mat::new(&d_s, n, n));
+        let (keys, queries) = (self.keys(heads, head), self.queries(heads, head));
+        let place = |rows: &Range<usize>, width: usize| rows.start * width..rows.end * width;
+        for rows in blocks(n) {
+            let (seen, width) = (0..rows.end, heads.n * heads.key);
+            let out = Out::onto(&mut d_q[place(&rows, width)], width).columns(head * heads.key..(head + 1) * heads.key);
+            multiply(&serial, out, d_s.rows(rows.clone()).columns(seen.clone()), keys.rows(seen));
+            // The rows of keys and values are seen by their own block and by those behind it.
+            let (later, width) = (rows.start..n, heads.n_kv * heads.key);
+            let out = Out::onto(&mut d_k[place(&rows, width)], width).columns(of_keys.clone());
+            multiply(&serial, out, d_s.rows(later.clone()).columns(rows.clone()).t(), queries.rows(later.clone()));
+            let width = heads.n_kv * heads.value;
+            let out = Out::onto(&mut d_v[place(&rows, width)], width).columns(of_values.clone());
+            multiply(&serial, out, p.rows(later.clone()).columns(rows).t(), d_o.rows(later));
+        }
     }
 }
 

@@ -1,11 +1,12 @@
 //! Products of F32 matrices and of their transposes, on the dense kernels of the runtime.
 //!
 //! The kernels multiply the rows of two matrices with each other, so an operand that lies the other way is copied first: a copy reads
-//! each number once, the product uses it many times.
+//! each number once, the product uses it many times. Each thread keeps the buffers of its last product for the next one.
 //!
 //! **Invariant:** the numbers depend neither on the number of threads nor on the instruction set: every sum has 16 partial
 //! sums and one order, as everywhere in the runtime.
 
+use std::cell::Cell;
 use std::ops::Range;
 
 use tl_kernels::{ActivationBuffer, Linear, Pool};
@@ -38,6 +39,15 @@ impl<'a> Mat<'a> {
         Self { data, rows: cols, cols: rows, row_stride: col_stride, col_stride: row_stride }
     }
 
+    /// Some of the rows.
+    ///
+    /// # Panics
+    /// When the matrix does not have them.
+    #[must_use]
+    pub fn rows(self, rows: Range<usize>) -> Self {
+        self.t().columns(rows).t()
+    }
+
     /// Some of the columns.
     ///
     /// # Panics
@@ -52,18 +62,35 @@ impl<'a> Mat<'a> {
     /// The numbers row by row.
     fn row_major(self) -> Vec<f32> {
         let Self { data, rows, cols, row_stride, col_stride } = self;
-        let mut out = Vec::with_capacity(rows * cols);
-        for r in 0..rows {
-            let start = r * row_stride;
-            if col_stride == 1 {
-                out.extend_from_slice(&data[start..start + cols]);
-            } else {
-                out.extend(data[start..].iter().step_by(col_stride).take(cols));
+        if col_stride == 1 {
+            let mut out = Vec::with_capacity(rows * cols);
+            (0..rows).for_each(|r| out.extend_from_slice(&data[r * row_stride..][..cols]));
+            return out;
+        }
+        // The rows lie side by side. Some of them at a time read whole cache lines.
+        let mut out = vec![0.0; rows * cols];
+        for (i, part) in out.chunks_mut(ROWS_AT_A_TIME * cols.max(1)).enumerate() {
+            let n = part.len() / cols.max(1);
+            for c in 0..cols {
+                let values = &data[c * col_stride + i * ROWS_AT_A_TIME..][..n];
+                values.iter().enumerate().for_each(|(r, value)| part[r * cols + c] = *value);
             }
         }
         out
     }
+
+    /// Makes the rows the input of a product.
+    fn copy_to(self, acts: &mut ActivationBuffer) {
+        let Self { data, rows, cols, row_stride, col_stride } = self;
+        match col_stride {
+            1 => acts.fill(rows, cols, |r, row| row.copy_from_slice(&data[r * row_stride..][..cols])),
+            _ => acts.set(&self.row_major(), rows, cols),
+        }
+    }
 }
+
+/// Rows of a transpose that are copied together: 64 bytes of each row of its source.
+const ROWS_AT_A_TIME: usize = 16;
 
 /// The place of a product: some columns of a matrix that is `width` values wide.
 #[derive(Debug)]
@@ -106,21 +133,43 @@ pub fn multiply(pool: &Pool, out: Out<'_>, a: Mat<'_>, b: Mat<'_>) {
         return;
     }
     let (m, k, n) = (a.rows, a.cols, b.cols);
-    let mut product = vec![0.0; m * n];
-    if k > 0 {
-        let right = Linear::from_f32(n, k, b.t().row_major()).expect("the shape is that of the numbers");
-        let mut left = ActivationBuffer::new();
-        left.set(&a.row_major(), m, k);
-        right.forward(pool, &left, &mut product);
+    if k == 0 {
+        let rows = data.chunks_exact_mut(width).filter(|_| !adds);
+        return rows.for_each(|row| row[columns.clone()].fill(0.0));
     }
-    for (row, product) in data.chunks_exact_mut(width).zip(product.chunks_exact(n)) {
-        let row = &mut row[columns.clone()];
-        if adds {
-            row.iter_mut().zip(product).for_each(|(sum, value)| *sum += value);
-        } else {
-            row.copy_from_slice(product);
+    let right = Linear::from_f32(n, k, b.t().row_major()).expect("the shape is that of the numbers");
+    let Buffers { mut left, mut product } = BUFFERS.take();
+    a.copy_to(&mut left);
+    if !adds && n == width {
+        right.forward(pool, &left, data);
+    } else {
+        if product.len() < m * n {
+            product = vec![0.0; m * n];
+        }
+        let product = &mut product[..m * n];
+        right.forward(pool, &left, product);
+        for (row, product) in data.chunks_exact_mut(width).zip(product.chunks_exact(n)) {
+            let row = &mut row[columns.clone()];
+            if adds {
+                row.iter_mut().zip(product).for_each(|(sum, value)| *sum += value);
+            } else {
+                row.copy_from_slice(product);
+            }
         }
     }
+    BUFFERS.set(Buffers { left, product });
+}
+
+/// The left operand and the product, where that does not go to its place at once.
+#[derive(Default)]
+struct Buffers {
+    left: ActivationBuffer,
+    product: Vec<f32>,
+}
+
+thread_local! {
+    // Taken while they are used: a product that starts another one on its thread leaves that one empty buffers.
+    static BUFFERS: Cell<Buffers> = Cell::default();
 }
 
 #[cfg(test)]

@@ -35,8 +35,6 @@ pub(crate) struct Tape {
     /// Queries and keys before their norms.
     raw: [Vec<f32>; 2],
     qkv: Qkv,
-    /// `[n, heads, width]`, before and after the norm.
-    attended: [Vec<f32>; 2],
 }
 
 impl Gqa {
@@ -65,7 +63,7 @@ impl Gqa {
         })
     }
 
-    /// The values between `x` `[n, hidden]` and the output projection.
+    /// The values between `x` `[n, hidden]` and the attention.
     pub(crate) fn tape(&self, context: Context<'_>, x: &[f32]) -> Result<Tape> {
         let [mut q, mut k, mut v] = [0, 1, 2].map(|i| self.projections[i].forward(context, x));
         for (part, y) in BIASES.into_iter().zip([&mut q, &mut k, &mut v]) {
@@ -79,9 +77,7 @@ impl Gqa {
             rows
         });
         let qkv = Qkv { q, k, v };
-        let attended = attend(context.pool, self.heads, context.windows, &qkv);
-        let normed = self.out_norm.as_ref().map_or_else(|| attended.clone(), |norm| norm.forward(context, &attended));
-        Ok(Tape { raw, qkv, attended: [attended, normed] })
+        Ok(Tape { raw, qkv })
     }
 
     /// Turns every head of all rows.
@@ -94,24 +90,32 @@ impl Gqa {
         }
     }
 
+    /// The attended values `[n, heads, value]`, and what their norm makes of them where there is one.
+    fn attended(&self, context: Context<'_>, tape: &Tape) -> (Vec<f32>, Option<Vec<f32>>) {
+        let attended = attend(context.pool, self.heads, context.windows, &tape.qkv);
+        let normed = self.out_norm.as_ref().map(|norm| norm.forward(context, &attended));
+        (attended, normed)
+    }
+
     /// The output `[n, hidden]`.
     pub(crate) fn output(&self, context: Context<'_>, tape: &Tape) -> Vec<f32> {
-        self.out.forward(context, &tape.attended[1])
+        let (attended, normed) = self.attended(context, tape);
+        self.out.forward(context, &normed.unwrap_or(attended))
     }
 
     /// The gradients for the gradient `d_out` `[n, hidden]` of the output.
     pub(crate) fn backward(&self, context: Context<'_>, tape: &Tape, [x, d_out]: [&[f32]; 2]) -> Result<Backward> {
         let mut parts = Vec::new();
-        let mut d_normed = vec![0.0; tape.attended[1].len()];
-        self.out.backward(context, [&tape.attended[1], d_out], &mut d_normed, &mut parts);
-        let d_attended = match &self.out_norm {
-            None => d_normed,
-            Some(norm) => {
-                let mut d_attended = vec![0.0; d_normed.len()];
-                norm.backward(context, [&tape.attended[0], &d_normed], &mut d_attended, &mut parts);
-                d_attended
-            }
-        };
+        // The gradients of the projection and of the norm alone need these.
+        let needs = self.out_norm.is_some() || self.out.is_wanted(context);
+        let (attended, normed) = if needs { self.attended(context, tape) } else { (Vec::new(), None) };
+        let n = x.len() / context.config().hidden;
+        let mut d_attended = vec![0.0; n * self.heads.n * self.heads.value];
+        self.out.backward(context, [normed.as_ref().unwrap_or(&attended), d_out], &mut d_attended, &mut parts);
+        if let Some(norm) = &self.out_norm {
+            let d_normed = std::mem::replace(&mut d_attended, vec![0.0; attended.len()]);
+            norm.backward(context, [&attended, &d_normed], &mut d_attended, &mut parts);
+        }
         let d = attend_backward(context.pool, self.heads, context.windows, &tape.qkv, &d_attended);
         let mut rows = [d.q, d.k, d.v];
         for ((d_rows, norm), raw) in rows.iter_mut().zip(&self.norms).zip(&tape.raw) {

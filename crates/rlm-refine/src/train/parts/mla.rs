@@ -40,8 +40,6 @@ pub(crate) struct Tape {
     /// `[n, latent]`, before and after its norm.
     latents: [Vec<f32>; 2],
     qkv: Qkv,
-    /// The input of the output projection, `[n, heads, value]`.
-    attended: Vec<f32>,
 }
 
 impl Mla {
@@ -73,7 +71,7 @@ impl Mla {
         })
     }
 
-    /// The values between `x` `[n, hidden]` and the output projection.
+    /// The values between `x` `[n, hidden]` and the attention.
     pub(crate) fn tape(&self, context: Context<'_>, x: &[f32]) -> Tape {
         let (dims, heads) = (&self.dims, self.heads);
         let n = x.len() / context.config().hidden;
@@ -108,24 +106,30 @@ impl Mla {
                 context.turns.rotate(position, &mut head[dims.qk_nope..], Turn::Forward);
             }
         }
-        let attended = attend(context.pool, heads, context.windows, &qkv);
-        Tape { q_low, latents: [raw, latents], qkv, attended }
+        Tape { q_low, latents: [raw, latents], qkv }
+    }
+
+    /// The input of the output projection, `[n, heads, value]`.
+    fn attended(&self, context: Context<'_>, tape: &Tape) -> Vec<f32> {
+        attend(context.pool, self.heads, context.windows, &tape.qkv)
     }
 
     /// The output `[n, hidden]`.
     pub(crate) fn output(&self, context: Context<'_>, tape: &Tape) -> Vec<f32> {
-        self.out.forward(context, &tape.attended)
+        self.out.forward(context, &self.attended(context, tape))
     }
 
     /// The gradients for the gradient `d_out` `[n, hidden]` of the output.
     pub(crate) fn backward(&self, context: Context<'_>, tape: &Tape, [x, d_out]: [&[f32]; 2]) -> Backward {
         let (dims, heads) = (&self.dims, self.heads);
         let mut parts = Vec::new();
-        let mut d_attended = vec![0.0; tape.attended.len()];
-        self.out.backward(context, [&tape.attended, d_out], &mut d_attended, &mut parts);
+        let n = x.len() / context.config().hidden;
+        let mut d_attended = vec![0.0; n * heads.n * heads.value];
+        // The gradient of the projection alone needs its input.
+        let attended = if self.out.is_wanted(context) { self.attended(context, tape) } else { Vec::new() };
+        self.out.backward(context, [&attended, d_out], &mut d_attended, &mut parts);
         let mut d = attend_backward(context.pool, heads, context.windows, &tape.qkv, &d_attended);
         let width = dims.kv_lora + dims.qk_rope;
-        let n = x.len() / context.config().hidden;
         let mut d_joint = vec![0.0; n * width];
         for (t, position) in context.positions().enumerate() {
             let row = t * heads.n * heads.key..(t + 1) * heads.n * heads.key;

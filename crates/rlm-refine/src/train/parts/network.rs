@@ -38,17 +38,18 @@ impl Network {
         Ok(Self { gate, up, down, norm })
     }
 
-    /// The input of `down`, with gate, up and the product before its norm.
-    fn hidden(&self, context: Context<'_>, x: &[f32]) -> (Vec<f32>, [Vec<f32>; 3]) {
+    /// Gate, up and their product, which is the input of `down` where it has no norm, and that input where it has one.
+    fn hidden(&self, context: Context<'_>, x: &[f32]) -> ([Vec<f32>; 3], Option<Vec<f32>>) {
         let (gate, up) = (self.gate.forward(context, x), self.up.forward(context, x));
         let product = gated(context.config().activation, &gate, &up);
-        let hidden = self.norm.as_ref().map_or_else(|| product.clone(), |norm| norm.forward(context, &product));
-        (hidden, [gate, up, product])
+        let normed = self.norm.as_ref().map(|norm| norm.forward(context, &product));
+        ([gate, up, product], normed)
     }
 
     /// The output for `x` `[n, hidden]`.
     pub(crate) fn forward(&self, context: Context<'_>, x: &[f32]) -> Vec<f32> {
-        self.down.forward(context, &self.hidden(context, x).0)
+        let ([_, _, product], normed) = self.hidden(context, x);
+        self.down.forward(context, &normed.unwrap_or(product))
     }
 
     /// The gradients for the gradient `d_y` of the output, each of whose rows is multiplied with one of `weights`; all 1 where
@@ -60,7 +61,8 @@ impl Network {
         d_y: &[f32],
         weights: Option<&[f32]>,
     ) -> NetworkBackward {
-        let (hidden, [gate, up, product]) = self.hidden(context, x);
+        let ([gate, up, product], normed) = self.hidden(context, x);
+        let hidden = normed.as_deref().unwrap_or(&product);
         let mut parts = Vec::new();
         let ff = self.gate.rows();
         let width = self.down.rows();
@@ -69,7 +71,7 @@ impl Network {
             rows.flat_map(|(row, weight)| row.iter().map(move |d| d * weight)).collect::<Vec<f32>>()
         });
         let mut d_hidden = vec![0.0; hidden.len()];
-        self.down.backward(context, [&hidden, scaled.as_deref().unwrap_or(d_y)], &mut d_hidden, &mut parts);
+        self.down.backward(context, [hidden, scaled.as_deref().unwrap_or(d_y)], &mut d_hidden, &mut parts);
         let rows = d_hidden.chunks_exact(ff).zip(hidden.chunks_exact(ff));
         // The derivative by a weight is that of the unweighted row: the weight is divided out again.
         let along = |(d, h): (&[f32], &[f32])| d.iter().zip(h).map(|(d, h)| d * h).sum::<f32>();
