@@ -79,6 +79,8 @@ enum Name {
     TernaryForward,
     /// The kill and resume part of `quantize` on a small checkpoint.
     Kill,
+    /// The speed of `bitnet refine` on the mini teacher's student beside PyTorch, whose Python --python names.
+    Training,
     /// A calibrated student of the mini teacher: killed behind every layer and in the middle of each.
     Calibrate,
     /// The gates on the mini teacher itself, on both suites, with kills, and on two students of it.
@@ -133,6 +135,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
         Name::Drafts => measured(drafts::prove(&mut proof, &bitnet()?)),
         Name::Kill => measured(kill::prove(&mut proof, &bitnet()?)),
         Name::Calibrate => measured(calibrate::prove(&mut proof, &bitnet()?)),
+        Name::Training => measured(interop::script(&mut proof, &bitnet()?, "training.py", &[])),
         Name::Gates => measured(gates::prove(&mut proof, &bitnet()?)),
         Name::Speed => measured(speed::prove(&mut proof, &bitnet()?)),
         Name::Offload => measured(offload::prove(&mut proof, &bitnet()?)),
