@@ -343,6 +343,13 @@ impl Tokenizer {
         self.tokens.get(usize::try_from(id).ok()?).map(String::as_str)
     }
 
+    /// Whether no token stands behind an id: the model has more rows than the vocabulary, or a file only fills a hole there.
+    #[must_use]
+    pub fn is_unused(&self, id: u32) -> bool {
+        let kind = usize::try_from(id).ok().and_then(|id| self.types.get(id));
+        kind.is_none_or(|kind| *kind == TokenType::Unused)
+    }
+
     /// The texts of all control tokens.
     pub(crate) fn control_texts(&self) -> impl Iterator<Item = &str> {
         let tokens = self.tokens.iter().zip(&self.types);

@@ -55,19 +55,22 @@ fn pair_of(chars: usize, max_tokens: usize) -> Pair {
 /// The student's file, which is made once for all tests.
 fn student_bytes(teacher: &ModelFiles) -> &'static [u8] {
     static BYTES: OnceLock<Vec<u8>> = OnceLock::new();
-    BYTES.get_or_init(|| {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("student.gguf");
-        let options = QuantizeOptions {
-            recipe: Recipe { preset: Preset::Quality, ..Recipe::default() },
-            method: Method::Round(Rounding::LeastSquares),
-            max_memory_bytes: None,
-            allow_zero: false,
-        };
-        let quantizer = Quantizer::new(teacher, options, 2).unwrap();
-        quantizer.run(&Pool::new(2).unwrap(), &path, false, &mut |_, _, _| {}).unwrap();
-        std::fs::read(&path).unwrap()
-    })
+    BYTES.get_or_init(|| quantized(teacher))
+}
+
+/// The file of a teacher's student by least squares.
+fn quantized(teacher: &ModelFiles) -> Vec<u8> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("student.gguf");
+    let options = QuantizeOptions {
+        recipe: Recipe { preset: Preset::Quality, ..Recipe::default() },
+        method: Method::Round(Rounding::LeastSquares),
+        max_memory_bytes: None,
+        allow_zero: false,
+    };
+    let quantizer = Quantizer::new(teacher, options, 2).unwrap();
+    quantizer.run(&Pool::new(2).unwrap(), &path, false, &mut |_, _, _| {}).unwrap();
+    std::fs::read(&path).unwrap()
 }
 
 fn options() -> TrainOptions {

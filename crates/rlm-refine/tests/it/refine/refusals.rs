@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 
 use gguf_bitnet::{Array, GgufFile, GgufWriter, TensorInfo, TensorSource, TensorType, Value};
 use moe_runtime::ModelFiles;
+use rlm_refine::synth::{Shape, SyntheticModel};
 use rlm_refine::train::{Group, Refiner, RouterLabels, RouterMethod, TrainModel, TrainOptions, repair_routers};
 use ternary_core::Bytes;
 use tl_kernels::Pool;
 
-use super::{Pair, options, pair, run};
+use super::{Pair, options, pair, quantized, run};
 use crate::students::student;
 
 #[test]
@@ -124,6 +125,32 @@ fn a_teacher_with_another_meaning_of_a_token_is_refused() {
     let refiner = Refiner::new(&student, &teacher, &pair.calibration, options(), &pool);
     let error = refiner.run(&out, false, None, &mut |_| {}).unwrap_err();
     assert!(error.to_string().contains("differ in token 700"), "{error}");
+}
+
+/// As that of GLM-4.7-Flash, whose embedding has more rows than its tokenizer has tokens.
+#[test]
+fn a_checkpoint_with_rows_behind_its_last_token_teaches_its_student() {
+    let dir = tempfile::tempdir().unwrap();
+    let mini = fixtures::path("craftsman-mini");
+    let mut shape = Shape::open("mini", Some(2)).unwrap();
+    let tokens = ModelFiles::open(&mini).unwrap().config.vocab;
+    shape.json["vocab_size"] = (tokens + 3).into();
+    let config = dir.path().join("shape.json");
+    std::fs::write(&config, shape.json.to_string()).unwrap();
+    let model =
+        SyntheticModel { shape: Shape::open(config.to_str().unwrap(), None).unwrap(), seed: 1, tokenizer: None };
+    let checkpoint = dir.path().join("teacher");
+    model.write_checkpoint(&Pool::serial(), &checkpoint, &mut |_, _| {}).unwrap();
+    for name in ["tokenizer.json", "tokenizer_config.json"] {
+        std::fs::copy(mini.join(name), checkpoint.join(name)).unwrap();
+    }
+    let teacher = ModelFiles::open(&checkpoint).unwrap();
+    let student = dir.path().join("student.gguf");
+    std::fs::write(&student, quantized(&teacher)).unwrap();
+    assert_eq!(ModelFiles::open(&student).unwrap().tokenizer().unwrap().token_text(2048), Some("[PAD2048]"));
+    let pair = Pair { teacher, student, ..pair() };
+    let options = TrainOptions { steps: 1, ..options() };
+    assert_eq!(run(&pair, options, &dir.path().join("refined.gguf"), &mut |_| {}).unwrap().steps, 1);
 }
 
 #[test]
