@@ -1,15 +1,15 @@
 //! `cargo xtask fuzz`: the libFuzzer targets below `fuzz/`, each for a fixed number of inputs.
 //!
 //! They need `cargo-fuzz` and a nightly compiler. Without them this prints one SKIP line and succeeds:
-//! the mutation test of gguf-bitnet covers the same readers, a test of moe-runtime the same parser and one of rlm-embed the
-//! same frames on the stable compiler, in every `cargo xtask test`.
+//! tests of gguf-bitnet, moe-runtime, bitnet-cli and rlm-embed cover the same readers, parser, dialects and frames on the
+//! stable compiler, in every `cargo xtask test`.
 
 use xshell::cmd;
 
 use crate::outcome::Outcome;
 use crate::repo;
 
-const TARGETS: [&str; 4] = ["gguf", "safetensors", "answers", "frames"];
+const TARGETS: [&str; 8] = ["gguf", "safetensors", "answers", "frames", "chat", "completions", "responses", "messages"];
 
 /// How many inputs to try.
 #[derive(clap::Args)]

@@ -13,12 +13,14 @@
 //! | `dialects/` | the APIs, one file or folder each |
 //! | `page`, `openapi` | the built-in page, and the description of the routes |
 //! | `divergence` | where the prompt of a request leaves that of an earlier one |
-//! | `scripted/` | the server without a socket and a model, for tests |
+//! | `scripted/` | the server without a socket and a model, for tests and fuzz targets |
 //! | `failure`, `ids`, `metrics`, `seal` | errors, names, counts, thoughts that clients send back |
 //!
 //! Imports go one way: `server` -> `routes` -> `dialects` -> `stream` -> `answer` -> `request` -> `app` -> `engine`.
 //!
 //! **Invariant:** no text of a request or an answer is logged or counted.
+
+#![allow(unexpected_cfgs, reason = "cargo-fuzz sets `fuzzing` and declares it nowhere")]
 
 mod access;
 mod answer;
@@ -34,8 +36,8 @@ mod openapi;
 mod page;
 mod request;
 mod routes;
-#[cfg(test)]
-mod scripted;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod scripted;
 mod seal;
 mod server;
 mod settings;

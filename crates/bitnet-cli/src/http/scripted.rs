@@ -1,5 +1,5 @@
 //! The server without a socket and without a model: a script of tokens takes the place of the scheduler. For the tests of
-//! arbitrary bytes.
+//! arbitrary bytes, and for the fuzz targets of the dialects.
 //!
 //! ```text
 //! bytes ──post──► routes ──► dialect ──► queue ──► player: the tokens of the script ──► answer ──► bytes
@@ -8,5 +8,9 @@
 mod exercise;
 mod player;
 mod server;
+#[cfg(test)]
 mod tests;
 mod views;
+
+#[cfg(fuzzing)]
+pub(crate) use exercise::{Dialect, Exercise};

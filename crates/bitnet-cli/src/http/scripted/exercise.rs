@@ -10,7 +10,7 @@ use super::views::{self, Views};
 
 /// The dialects with answers that can be streamed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Dialect {
+pub(crate) enum Dialect {
     Chat,
     Completions,
     Responses,
@@ -18,7 +18,7 @@ pub(super) enum Dialect {
 }
 
 impl Dialect {
-    pub(super) const ALL: [Dialect; 4] = [Dialect::Chat, Dialect::Completions, Dialect::Responses, Dialect::Messages];
+    pub(crate) const ALL: [Dialect; 4] = [Dialect::Chat, Dialect::Completions, Dialect::Responses, Dialect::Messages];
 
     pub(super) fn route(self) -> &'static str {
         match self {
@@ -49,14 +49,14 @@ impl Dialect {
 }
 
 /// A server that takes anything.
-pub(super) struct Exercise {
+pub(crate) struct Exercise {
     pub(super) server: ScriptedServer,
     /// The tokens of markup and those that end answers.
     special: Vec<u32>,
 }
 
 impl Exercise {
-    pub(super) fn start() -> Exercise {
+    pub(crate) fn start() -> Exercise {
         let server = ScriptedServer::start();
         let markup = ["<think>", "</think>", "<tool_call>", "</tool_call>", "<arg_key>", "</arg_key>", "<arg_value>"];
         let ids = markup.iter().chain(&["</arg_value>"]).map(|text| server.tokenizer.token_to_id(text));
@@ -107,6 +107,17 @@ impl Exercise {
             assert_eq!(views.0, views.1, "{dialect:?}, {script:?}, {body:?}");
         }
         whole.status
+    }
+
+    /// One input of a fuzzer: the bytes as a body, the same body for both ways to answer, and the bytes as an answer. Returns
+    /// the status of the answer to the bytes themselves.
+    pub(crate) fn input(&self, dialect: Dialect, bytes: &[u8]) -> u16 {
+        let script = self.script(bytes);
+        let status = self.body(dialect.route(), bytes, &script);
+        if let Ok(Value::Object(body)) = serde_json::from_slice(bytes) {
+            self.both(dialect, &body, &script);
+        }
+        status
     }
 
     fn check(&self, route: &str, reply: &Reply, body: &[u8]) {

@@ -1,6 +1,7 @@
 //! 10,000 bodies and 10,000 answers out of random, damaged and truncated bytes.
 
 use fixtures::Damage;
+use gguf_bitnet::read_text;
 use serde_json::{Map, Value, json};
 
 use super::exercise::{Dialect, Exercise};
@@ -138,6 +139,17 @@ fn ten_thousand_answers_are_the_same_streamed_and_whole() {
             body.retain(|field, _| !field.ends_with("logprobs"));
         }
         assert_eq!(exercise.both(dialect, &body, &script), 200);
+    }
+}
+
+/// The seeds of the fuzz targets go through what the targets call, and the server takes each of them.
+#[test]
+fn seeds_of_the_fuzzer_are_answered() {
+    let exercise = Exercise::start();
+    for dialect in Dialect::ALL {
+        let name = format!("{dialect:?}").to_lowercase();
+        let seed = read_text(&fixtures::path(format!("../fuzz/seeds/{name}/rich.json")), 1 << 20).unwrap();
+        assert_eq!(exercise.input(dialect, seed.as_bytes()), 200, "{name}");
     }
 }
 

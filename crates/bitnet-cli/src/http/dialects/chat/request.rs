@@ -75,7 +75,7 @@ fn refuse(fields: Fields<'_>) -> Result<(), Failure> {
 }
 
 /// The messages and tools, for the model's chat template.
-pub(in crate::http::dialects) fn conversation(fields: Fields<'_>) -> Result<ChatRequest, Failure> {
+pub(in super::super) fn conversation(fields: Fields<'_>) -> Result<ChatRequest, Failure> {
     let Some(messages) = fields.list("messages")? else {
         return Err(Failure::field("messages", "`messages` is missing: send a list with at least one message"));
     };
