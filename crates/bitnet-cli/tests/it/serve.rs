@@ -1,6 +1,7 @@
 //! `bitnet serve` over a real socket: the dialects event by event, wrong and hostile requests, cancellation, the end.
 
 mod agent;
+mod agents;
 mod choices;
 mod client;
 mod dialects;

@@ -25,7 +25,7 @@ const TEMPLATE: &str = "{% for m in messages %}{% if m.role == 'assistant' %}<|a
     {% endif %}";
 
 /// The folder of the model, made once per run of the tests.
-fn thinker() -> &'static str {
+pub(super) fn thinker() -> &'static str {
     static FOLDER: OnceLock<String> = OnceLock::new();
     FOLDER.get_or_init(|| {
         let from = fixtures::path("craftsman-mini");
