@@ -18,6 +18,7 @@ mod interop;
 mod kill;
 mod memory;
 mod memory_limit;
+mod namespace;
 mod offload;
 mod p95;
 mod page;
@@ -95,7 +96,7 @@ enum Name {
     Embed,
     /// SmolLM2-135M, fetched through pip: chat, ids and logits against others, perplexity, speed, ternary students.
     Real,
-    /// The Python packages of OpenAI, Anthropic and LangChain, fetched through pip, against `bitnet serve`.
+    /// The Python packages of OpenAI, Anthropic and LangChain, lm-eval, Codex, Claude Code and opencode against `bitnet serve`.
     Clients,
     /// 10,000 requests to a coprocessor on a pseudo-terminal for each kind of fault, in real time.
     Offload,

@@ -3,24 +3,19 @@
 //! pip fetches Ray into an environment in the work folder. Without it, or without the right to make a network namespace, the
 //! proof is skipped by name.
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::PathBuf;
 
-use super::environment::{done, environment};
-use super::interop;
+use super::environment::environment;
 use super::proof::{Judged, Proof};
+use super::{interop, namespace};
 use crate::outcome::Outcome;
 use crate::repo;
 
 const RAY: &str = "ray==2.60.0";
-/// A network namespace of its own with the loopback interface alone, whose processes end with the first of them.
-const NAMESPACE: &str = r#"#!/bin/sh
-exec unshare -n --pid --fork --kill-child --mount-proc sh -c 'ip link set lo up && exec "$0" "$@"' "#;
 
 pub(super) fn prove(proof: &mut Proof<'_>, binary: impl FnOnce() -> Outcome<PathBuf>) -> Outcome<Judged> {
     proof.need_disk(2_000_000_000)?;
-    let trial = ["-n", "--pid", "--fork", "--mount-proc", "ip", "link", "set", "lo", "up"];
-    if !done(Command::new("unshare").args(trial).stderr(Stdio::null())) {
+    if !namespace::is_possible() {
         repo::say("SKIP cluster: this user cannot make a network namespace (unshare -n), or there is no `ip`");
         return Ok(Judged::Skipped);
     }
@@ -28,17 +23,7 @@ pub(super) fn prove(proof: &mut Proof<'_>, binary: impl FnOnce() -> Outcome<Path
         repo::say(&format!("SKIP cluster: pip of {} cannot fetch {RAY}", proof.options.python.display()));
         return Ok(Judged::Skipped);
     };
-    let inside = proof.work.join("python-in-a-namespace");
-    script(&inside, &format!("{NAMESPACE}'{}' \"$@\"\n", python.display()))?;
+    let inside = namespace::inside(proof, &python)?;
     interop::script_of(&inside, proof, &binary()?, "two_nodes.py", &[])?;
     Ok(Judged::Measured)
-}
-
-/// Writes a program for the shell.
-fn script(path: &Path, text: &str) -> Outcome {
-    std::fs::write(path, text)?;
-    match done(Command::new("chmod").arg("+x").arg(path)) {
-        true => Ok(()),
-        false => Err(format!("cannot make {} a program", path.display()).into()),
-    }
 }

@@ -1,4 +1,4 @@
-//! Environments of Python in the work folder, with packages that pip fetches.
+//! Packages in the work folder: environments of Python that pip fills, and modules of Node that npm fetches.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -15,6 +15,16 @@ pub(super) fn environment(proof: &Proof<'_>, name: &str, packages: &[&str]) -> O
     let is_there = done(Command::new(&proof.options.python).args(["-m", "venv", arg(&folder)?]))
         && done(Command::new(&python).args(["-m", "pip", "install", "--quiet"]).args(packages));
     Ok(is_there.then_some(python))
+}
+
+/// The `node_modules` of a new folder in the work folder, with what npm installs for `packages`; `None` where it cannot.
+pub(super) fn modules(proof: &Proof<'_>, packages: &[&str]) -> Outcome<Option<PathBuf>> {
+    let folder = proof.work.join("node");
+    std::fs::create_dir_all(&folder)?;
+    std::fs::write(folder.join("package.json"), r#"{"private": true}"#)?;
+    let install = ["install", "--silent", "--no-audit", "--no-fund", "--prefix", arg(&folder)?];
+    let is_there = done(Command::new("npm").args(install).args(packages));
+    Ok(is_there.then(|| folder.join("node_modules")))
 }
 
 /// Whether a program ended well; its standard output is dropped.

@@ -79,7 +79,7 @@ impl<'a> Proof<'a> {
 
     /// Takes the figures that a script printed as `PASS name: value` or `MISS name: value`, and shows its SKIP lines.
     pub(super) fn take(&mut self, script: &str, status: ExitStatus, text: &str) {
-        let (mut figures, mut missed) = (0, 0);
+        let (mut figures, mut missed, mut skipped) = (0, 0, 0);
         for line in text.lines() {
             if let Some((pass, name, value)) = stated(line) {
                 self.figure(name, value, format!("see {script}"), pass);
@@ -87,9 +87,10 @@ impl<'a> Proof<'a> {
                 missed += usize::from(!pass);
             } else if line.starts_with("SKIP ") {
                 repo::say(line);
+                skipped += 1;
             }
         }
-        if !ran_to_its_end(status.code(), figures, missed) {
+        if !ran_to_its_end(status.code(), figures + skipped, missed) {
             self.figure(script, format!("ended with {status} after {figures} figures"), "runs to its end", false);
         }
     }
@@ -134,11 +135,11 @@ fn stated(line: &str) -> Option<(bool, &str, &str)> {
     rest.split_once(": ").map(|(name, value)| (pass, name, value))
 }
 
-/// Whether a script that ended with `code` has stated what it measures. Code 1 says that a figure missed its target; an
+/// Whether a script that ended with `code` has stated what it measures, in figures and SKIP lines. Code 1 says that a figure missed its target; an
 /// exception of Python that nothing catches ends with 1 as well.
-fn ran_to_its_end(code: Option<i32>, figures: usize, missed: usize) -> bool {
+fn ran_to_its_end(code: Option<i32>, stated: usize, missed: usize) -> bool {
     match code {
-        Some(0) => figures > 0,
+        Some(0) => stated > 0,
         Some(1) => missed > 0,
         _ => false,
     }
