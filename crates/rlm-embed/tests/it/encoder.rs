@@ -56,6 +56,20 @@ fn vectors_equal_those_of_transformers() {
     assert!(lowest_cosine(&shifted, &golden, 96) < 0.9);
 }
 
+/// Fingerprints of the vectors whose accuracy the test above judges: every instruction set and processor gives the same bits.
+#[test]
+fn vectors_have_the_same_bits_on_every_processor() {
+    let texts = texts();
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let fingerprint = |precision| {
+        let vectors = tiny(precision, 1).embed(&texts).unwrap();
+        let bytes: Vec<u8> = vectors.iter().flat_map(|x| x.to_le_bytes()).collect();
+        blake3::hash(&bytes).to_hex()[..16].to_owned()
+    };
+    let found = [Precision::F32, Precision::Q8_0, Precision::Q8_0A8].map(fingerprint);
+    assert_eq!(found, ["3cc66b42aded7e5f", "bbbb422dc7e3f017", "c74eba408a0060e3"]);
+}
+
 #[test]
 fn tokens_equal_those_of_tokenizers() {
     let bytes = fs::read(fixtures::path("goldens/bert-tiny/vectors.safetensors")).unwrap();
