@@ -45,11 +45,12 @@ const GOLDEN: &str = "fixtures/goldens/mini-student/tokens.json";
 const KERNEL_TESTS: &[&str] = &["--test", "it"];
 
 /// Packages and test binaries that run on ARM.
-const ARM_TESTS: [(&str, &[&str]); 4] = [
+const ARM_TESTS: [(&str, &[&str]); 5] = [
     ("tl-kernels", &["--lib"]),
     ("tl-kernels", KERNEL_TESTS),
     ("mla-attention", &["--test", "it", "--", "mla::", "gqa::"]),
     ("rlm-refine", &["--test", "it", "golden_tokens::"]),
+    ("rlm-embed", &["--test", "it", "encoder::vectors_have"]),
 ];
 
 /// Processors that qemu emulates, each with the level that its kernels must use.

@@ -18,7 +18,7 @@ const FILE_BYTES: u64 = 7_800_000_000;
 const CASES: [(usize, usize); 5] = [(4096, 1), (4096, 4), (4096, 8), (16_384, 1), (16_384, 4)];
 /// Tokens of an answer.
 const ANSWER: usize = 8;
-/// Tokens in front of every prompt: [gMASK] and <sop>.
+/// Tokens in front of every prompt: `[gMASK]` and `<sop>`.
 const PREFIX: usize = 2;
 /// Largest distance of the two figures.
 const TOLERANCE: f64 = 0.03;
