@@ -2,14 +2,14 @@
 //!
 //! ```text
 //! batch: ScheduleReorder (priorities)                    the order in which its chunks are looked at
-//! chunk: ComputeHash (text)                              a text that the store has already is left out
+//! chunk: ComputeHash (text)                              a text that the store has already is left out, unless it corrects another
 //!        recursion                                       vector, confidence, neighbours
 //!        FilterNeighbors (scores), GateCheck             contradictions of near neighbours decide whether it may enter
 //!        store                                           before the next chunk is looked at
 //! ```
 //! **Invariant:** each chunk of a batch has one fate. The store depends on the chunks, their priorities, the embedder and the gate
 //! alone: the faults of a line change nothing but the time. Firmware that gives other answers of the right form may let other chunks
-//! in; `bitnet offload check` finds it.
+//! in; `bitnet offload check` compares answers of each kind with those of the software.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -125,11 +125,10 @@ impl<E: BaseEmbedder, L: Link> Intake<E, L> {
             Err(_) => fnv1a(chunk.text.bytes()),
         };
         let corrected = store.row_of(chunk.id);
+        let is_correction = corrected.is_some_and(|row| store.chunk(row).text != chunk.text);
         let mut same_hash = self.by_hash.get(&hash).into_iter().flatten();
-        if same_hash.any(|&row| store.is_live(row) && store.chunk(row).text == chunk.text) {
-            if corrected.is_some_and(|row| store.chunk(row).text != chunk.text) {
-                store.remove(&[chunk.id])?;
-            }
+        // A correction is stored although another chunk has its text, which that one may lose to a correction of its own.
+        if !is_correction && same_hash.any(|&row| store.is_live(row) && store.chunk(row).text == chunk.text) {
             return Ok(Fate::Repeated);
         }
         // The text that this one takes the place of is no evidence against it.

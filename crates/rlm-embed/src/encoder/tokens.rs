@@ -15,8 +15,8 @@ const MAX_TEXT_BYTES: usize = 1 << 20;
 /// Longest `tokenizer.json`; those of multilingual encoders have 17 MB.
 pub(super) const MAX_TOKENIZER_BYTES: u64 = 64 << 20;
 
-/// Most characters of a word that is cut into pieces: the time for a word grows with their square.
-const MAX_WORD_CHARS: usize = 1000;
+/// Most characters of a word that is cut into pieces, twice those of BERT: the time for a word grows with their cube.
+const MAX_WORD_CHARS: usize = 200;
 
 /// From a text to its token ids.
 pub(super) trait Tokens: std::fmt::Debug + Send + Sync {

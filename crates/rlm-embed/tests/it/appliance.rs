@@ -199,8 +199,11 @@ fn a_correction_takes_the_place_of_the_text_that_it_corrects() {
     assert_eq!(texts(&store), [row("a", &fourteen)]);
     assert_eq!(take("a", &fourteen, &mut store), Fate::Repeated);
     assert_eq!(texts(&store), [row("a", &fourteen)]);
-    // A correction to the text of another chunk: the store has it, and the text before must go.
-    assert_eq!(take("c", "A violin has four strings.", &mut store), Fate::Stored);
-    assert_eq!(take("c", &fourteen, &mut store), Fate::Repeated);
-    assert_eq!(texts(&store), [row("a", &fourteen)]);
+    // Two chunks that take each other's text: none is lost on the way.
+    let violin = "A violin has four strings.";
+    assert_eq!(take("c", violin, &mut store), Fate::Stored);
+    assert_eq!(take("c", &fourteen, &mut store), Fate::Stored);
+    assert_eq!(texts(&store), [row("a", &fourteen), row("c", &fourteen)]);
+    assert_eq!(take("a", violin, &mut store), Fate::Stored);
+    assert_eq!(texts(&store), [row("c", &fourteen), row("a", violin)]);
 }

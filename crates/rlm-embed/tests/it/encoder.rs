@@ -114,7 +114,7 @@ fn files_in_memory_give_the_same_encoder() {
         ("\"unk_token\":\"[UNK]\"", "\"unk_token\":\"[NO]\"", "unknown words"),
         ("\"ids\":[2]", "\"ids\":[99999]", "token 99999"),
         ("\"ids\":[2]", "\"ids\":[]", "[CLS]"),
-        (WORD_CHARS, "\"max_input_chars_per_word\":1001", "more than 1000"),
+        (WORD_CHARS, "\"max_input_chars_per_word\":201", "more than 200"),
         ("{", "[", "tokenizer.json"),
     ] {
         let error = of_parts(|bytes| replace(bytes, from, to)).unwrap_err().to_string();
@@ -334,8 +334,8 @@ fn damaged_checkpoints_are_refused_with_a_sentence() {
         assert!(sentence.contains(said), "{from} -> {to}: {sentence}");
     }
     assert!(replaced("tokenizer.json", "WordPiece", "Nonsense").contains("tokenizer.json"));
-    let long_words = replaced("tokenizer.json", WORD_CHARS, "\"max_input_chars_per_word\":1001");
-    assert!(long_words.contains("more than 1000"), "{long_words}");
+    let long_words = replaced("tokenizer.json", WORD_CHARS, "\"max_input_chars_per_word\":201");
+    assert!(long_words.contains("more than 200"), "{long_words}");
     let special = |edit: fn(&mut serde_json::Value)| {
         failure(
             edited("tokenizer.json", |bytes| {
