@@ -196,7 +196,7 @@ impl JobQueue {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // No code that can panic runs under the lock but allocations.
+        // Nothing that runs under the lock can panic but allocations, and the end of a job that was never taken.
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

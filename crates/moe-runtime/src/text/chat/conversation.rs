@@ -4,6 +4,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value as Json};
 
 use super::ChatRequest;
+use super::message::text_of;
 use crate::error::{Error, Result};
 use crate::text::error::TextError;
 
@@ -25,18 +26,19 @@ impl ChatRequest {
     ///
     /// # Errors
     /// [`TextError::Conversation`] for text that is no such object, or has a field of another type or another name;
-    /// [`TextError::ChatMessage`] for a message that is no object with a role of the chat API and a content of text.
+    /// [`TextError::ChatMessage`] for a message that is no object with a role of the chat API, or whose content is
+    /// there and no text.
     pub fn from_json(json: &str) -> Result<ChatRequest> {
         let mut fields: Map<String, Json> =
             serde_json::from_str(json).map_err(|error| unusable(format!("it is no JSON object: {error}")))?;
         let request = ChatRequest {
-            messages: take(&mut fields, "messages", "list")?.unwrap_or_default(),
-            tools: take(&mut fields, "tools", "list")?.unwrap_or_default(),
-            documents: take(&mut fields, "documents", "list")?.unwrap_or_default(),
+            messages: take(&mut fields, "messages", "a list")?.unwrap_or_default(),
+            tools: take(&mut fields, "tools", "a list")?.unwrap_or_default(),
+            documents: take(&mut fields, "documents", "a list")?.unwrap_or_default(),
             enable_thinking: take(&mut fields, "thinking", "true or false")?,
             clear_thinking: take(&mut fields, "clear_thinking", "true or false")?,
             add_generation_prompt: true,
-            now_unix_s: take(&mut fields, "now", "whole number")?,
+            now_unix_s: take(&mut fields, "now", "a whole number")?,
         };
         if let Some(name) = fields.keys().next() {
             let known = "messages, tools, documents, thinking, clear_thinking, now";
@@ -85,24 +87,26 @@ impl MessageDefect {
     }
 }
 
-/// Refuses a message that the template would leave out or print as JSON.
+/// Refuses a message that the template would leave out, and one whose content is neither text nor rendered as one.
 pub(crate) fn check_message(message: &Json) -> std::result::Result<(), MessageDefect> {
     if !message["role"].as_str().is_some_and(|role| ChatRequest::ROLES.contains(&role)) {
         return Err(MessageDefect::Role);
     }
-    let is_text = |part: &Json| part["type"] == "text" && part["text"].is_string();
     match &message["content"] {
         Json::Null | Json::String(_) => Ok(()),
-        Json::Array(parts) if parts.iter().all(is_text) => Ok(()),
+        // The parts of a tool's result that are no texts become texts.
+        Json::Array(parts) if message["role"] == "tool" || parts.iter().all(|part| text_of(part).is_some()) => Ok(()),
         _ => Err(MessageDefect::Content),
     }
 }
 
-/// Removes a field that has to be a `kind`; `None` where it is absent or null.
+/// Removes a field that has to be `kind`; `None` where it is absent or null.
 fn take<T: DeserializeOwned>(fields: &mut Map<String, Json>, name: &str, kind: &str) -> Result<Option<T>> {
     match fields.remove(name) {
         None | Some(Json::Null) => Ok(None),
-        Some(value) => serde_json::from_value(value).map(Some).map_err(|_| unusable(format!("{name} is no {kind}"))),
+        Some(value) => {
+            serde_json::from_value(value).map(Some).map_err(|_| unusable(format!("{name} has to be {kind}")))
+        }
     }
 }
 
@@ -125,17 +129,29 @@ mod tests {
     }
 
     #[test]
+    fn contents_of_every_form_that_becomes_text_are_taken() {
+        for message in [
+            r#"{"role": "user", "content": ["hi", {"type": "text", "text": "a"}, {"type": "input_text", "text": "b"}]}"#,
+            r#"{"role": "assistant", "content": [{"type": "output_text", "text": "a"}]}"#,
+            r#"{"role": "tool", "content": [{"output": 3}, "x"]}"#,
+        ] {
+            let json = format!("{{\"messages\": [{message}]}}");
+            assert_eq!(ChatRequest::from_json(&json).unwrap().messages.len(), 1, "{message}");
+        }
+    }
+
+    #[test]
     fn other_values_are_refused_by_name() {
         for (json, named) in [
             ("{", "no JSON object"),
             ("[]", "no JSON object"),
             ("{}", "messages is empty"),
             (r#"{"messages": []}"#, "messages is empty"),
-            (r#"{"messages": {"role": "user"}}"#, "messages is no list"),
-            (r#"{"messages": [{"role": "user"}], "tools": 1}"#, "tools is no list"),
-            (r#"{"messages": [{"role": "user"}], "thinking": "false"}"#, "thinking is no true or false"),
-            (r#"{"messages": [{"role": "user"}], "clear_thinking": 1}"#, "clear_thinking is no true or false"),
-            (r#"{"messages": [{"role": "user"}], "now": 1.5}"#, "now is no whole number"),
+            (r#"{"messages": {"role": "user"}}"#, "messages has to be a list"),
+            (r#"{"messages": [{"role": "user"}], "tools": 1}"#, "tools has to be a list"),
+            (r#"{"messages": [{"role": "user"}], "thinking": "false"}"#, "thinking has to be true or false"),
+            (r#"{"messages": [{"role": "user"}], "clear_thinking": 1}"#, "clear_thinking has to be true or false"),
+            (r#"{"messages": [{"role": "user"}], "now": 1.5}"#, "now has to be a whole number"),
             (r#"{"messages": [{"role": "user"}], "enable_thinking": false}"#, "no field \"enable_thinking\""),
             (
                 r#"{"messages": [{"role": "user"}, {"role": "robot"}]}"#,

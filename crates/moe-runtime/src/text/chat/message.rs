@@ -58,7 +58,7 @@ fn normalise_one(message: &Map<String, Json>) -> std::result::Result<Map<String,
 }
 
 /// The text of a part that is text, as the APIs spell it.
-fn text_of(part: &Json) -> Option<&str> {
+pub(super) fn text_of(part: &Json) -> Option<&str> {
     match part {
         Json::String(text) => Some(text),
         _ => match part.get("type")?.as_str()? {
