@@ -119,7 +119,8 @@ impl<'a> Trainer<'a> {
     /// Models that do not fit each other, no weights to train, weights that cannot be read, too few windows to hold one out where
     /// routers are to be repaired.
     pub fn new(student: &'a ModelFiles, source: &Source<'a>, options: TrainOptions, pool: &'a Pool) -> Result<Self> {
-        let model = TrainModel::new(student, &options.groups, pool)?;
+        let mut model = TrainModel::new(student, &options.groups, pool)?;
+        model.weights.hardness = hardness(&options, 0);
         let teacher = Teacher::new(source, student, options.reward_scale, pool)?;
         if model.weights.params.list().is_empty() && options.repair.is_none() {
             let names: Vec<&str> = options.groups.iter().map(|group| group.name()).collect();
@@ -351,8 +352,7 @@ impl<'a> Trainer<'a> {
         (left as u64).saturating_mul(state::bytes(&self.model.weights.params, &self.optimizer))
     }
 
-    /// Continues from the last whole state of an earlier call; from the start without one. To be called in front of the first step,
-    /// which it gives the share of hard rounding.
+    /// Continues from the last whole state of an earlier call; from the start without one. To be called in front of the first step.
     pub fn restore(&mut self, state: &dyn Fn(usize) -> PathBuf) {
         for step in state::saved(state) {
             let restored = state::restore(&state(step), &mut self.model.weights.params, &mut self.optimizer);

@@ -1,7 +1,7 @@
 //! Products of F32 matrices and of their transposes, on the dense kernels of the runtime.
 //!
 //! The kernels multiply the rows of two matrices with each other, so an operand that lies the other way is copied first: a copy reads
-//! each number once, the product uses it many times. Each thread keeps the buffers of its last product for the next one.
+//! each number once or twice, the product uses it many times. Each thread keeps the buffers of its largest product for the next ones.
 //!
 //! **Invariant:** the numbers depend neither on the number of threads nor on the instruction set: every sum has 16 partial
 //! sums and one order, as everywhere in the runtime.
@@ -144,6 +144,8 @@ pub fn multiply(pool: &Pool, out: Out<'_>, a: Mat<'_>, b: Mat<'_>) {
         right.forward(pool, &left, data);
     } else {
         if product.len() < m * n {
+            // The old one goes before the new one comes.
+            drop(std::mem::take(&mut product));
             product = vec![0.0; m * n];
         }
         let product = &mut product[..m * n];

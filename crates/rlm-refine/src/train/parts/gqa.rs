@@ -106,7 +106,7 @@ impl Gqa {
     /// The gradients for the gradient `d_out` `[n, hidden]` of the output.
     pub(crate) fn backward(&self, context: Context<'_>, tape: &Tape, [x, d_out]: [&[f32]; 2]) -> Result<Backward> {
         let mut parts = Vec::new();
-        // The gradients of the projection and of the norm alone need these.
+        // The attended values, which the gradients of the projection and of the norm alone need.
         let needs = self.out_norm.is_some() || self.out.is_wanted(context);
         let (attended, normed) = if needs { self.attended(context, tape) } else { (Vec::new(), None) };
         let n = x.len() / context.config().hidden;
