@@ -45,7 +45,7 @@ pub(crate) fn execute(args: Args) -> Result<()> {
     match ModelFiles::of(container.clone(), &path) {
         Ok(files) => {
             // Tensors are listed with those of the MTP block, which is not part of plain decoding.
-            let with_mtp = if args.tensors { with_mtp(&files)? } else { None };
+            let with_mtp = if args.tensors { with_mtp(&files) } else { None };
             let facts = Facts::new(&files, with_mtp.as_ref(), &args)?;
             load::note_guesses(&facts.guesses);
             if args.json { output::json(&facts.json(&args)) } else { facts.print(&args) }
@@ -55,15 +55,17 @@ pub(crate) fn execute(args: Args) -> Result<()> {
     }
 }
 
-/// The model with its MTP block, if it has one.
-fn with_mtp(files: &ModelFiles) -> Result<Option<ModelFiles>> {
-    let is_absent = |error: &Error| matches!(error, Error::Load(LoadError::NoMtp));
-    match files.with_mtp() {
-        Ok(files) => Ok(Some(files)),
-        Err(Error::InModel { error, .. }) if is_absent(&error) => Ok(None),
-        Err(error) if is_absent(&error) => Ok(None),
-        Err(error) => Err(error.into()),
+/// The model with its MTP block, if it has one that can be read; a note says why it cannot be.
+fn with_mtp(files: &ModelFiles) -> Option<ModelFiles> {
+    let error = match files.with_mtp() {
+        Ok(files) => return Some(files),
+        Err(Error::InModel { error, .. }) => *error,
+        Err(error) => error,
+    };
+    if !matches!(error, Error::Load(LoadError::NoMtp)) {
+        output::note(format_args!("note: the MTP block is not listed: {error}"));
     }
+    None
 }
 
 /// The facts that are shown, as text or as JSON.

@@ -59,7 +59,7 @@ pub fn verify_shard(
     };
     let (header, order) = (header_bytes(source, metadata), by_name(source));
     let manifest = json!({
-        "job": VERIFY_JOB, "version": 2, "model": sample(source, &header)?,
+        "job": VERIFY_JOB, "version": VERSION, "model": sample(source, &header)?,
         "allow_zero": allow_zero,
     });
     let cut = Cut { units: order.len() + 1, shard: Some(shard) };
@@ -95,6 +95,9 @@ pub fn verify_shard(
     job.finish()
 }
 
+/// The form of the units: version 1 had the bytes of a tensor twice.
+const VERSION: u64 = 2;
+
 /// The report of the parts of [`verify_shard`], which is that of [`verify`](crate::verify()) where shard 1 ran.
 ///
 /// # Errors
@@ -102,6 +105,10 @@ pub fn verify_shard(
 pub fn verify_parts(parts: &Parts) -> Result<VerifyReport> {
     if parts.units() == 0 {
         return Err(StoreError::from(PartError::Damaged { what: "it has no units".to_owned() }).into());
+    }
+    if parts.manifest()["version"] != VERSION {
+        let what = "the form of another version of this program; verify again".to_owned();
+        return Err(StoreError::from(PartError::Damaged { what }).into());
     }
     let damaged = |unit| StoreError::from(PartError::Damaged { what: format!("unit {unit}") });
     let (mut joined, mut tensors, mut elements) = (Joined::default(), Vec::new(), 0u64);
