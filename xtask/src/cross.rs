@@ -119,7 +119,9 @@ impl Cross {
                     .env("TL_ISA", level)
                     .run()?;
             }
-            repo::say(&format!("PASS ARM {processor}: kernels, attention and golden tokens on {level}"));
+            repo::say(&format!(
+                "PASS ARM {processor}: kernels, attention, golden tokens and sentence vectors on {level}"
+            ));
         }
         Ok(())
     }

@@ -16,11 +16,19 @@ struct Version {
     controller: &'static str,
     limit: &'static str,
     peak: &'static str,
+    /// The limit that keeps the group from the swap space, where the system has one, and whether it counts the memory too.
+    swap: (&'static str, bool),
 }
 
 const VERSIONS: [Version; 2] = [
-    Version { tree: "memory", controller: "memory", limit: "memory.limit_in_bytes", peak: "memory.max_usage_in_bytes" },
-    Version { tree: "", controller: "", limit: "memory.max", peak: "memory.peak" },
+    Version {
+        tree: "memory",
+        controller: "memory",
+        limit: "memory.limit_in_bytes",
+        peak: "memory.max_usage_in_bytes",
+        swap: ("memory.memsw.limit_in_bytes", true),
+    },
+    Version { tree: "", controller: "", limit: "memory.max", peak: "memory.peak", swap: ("memory.swap.max", false) },
 ];
 
 /// A control group with a limit, for one process and its children.
@@ -39,9 +47,13 @@ impl MemoryLimit {
             fs::create_dir(&folder).ok()?;
             let limit = MemoryLimit { folder, version };
             // A group without the controller of memory lacks these files, and a new one cannot be made there.
-            let set =
-                limit.path(version.limit).is_file() && fs::write(limit.path(version.limit), bytes.to_string()).is_ok();
-            (set && limit.peak_bytes().is_some()).then_some(limit)
+            let is_set = |name: &str, bytes: u64| {
+                limit.path(name).is_file() && fs::write(limit.path(name), bytes.to_string()).is_ok()
+            };
+            let (swap, counts_memory) = version.swap;
+            let is_bounded = is_set(version.limit, bytes)
+                && (!limit.path(swap).exists() || is_set(swap, if counts_memory { bytes } else { 0 }));
+            (is_bounded && limit.peak_bytes().is_some()).then_some(limit)
         })
     }
 

@@ -5,14 +5,13 @@
 //! costs of a request and of a common step would be judged instead, so the proof is skipped by name: take a larger model.
 //! Prompts are random tokens, each prompt others, so that no prompt is found in the cache.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use super::proof::{Judged, Proof};
 use super::served::{Served, Stream};
-use crate::bitnet::{self, arg};
 use crate::outcome::Outcome;
 use crate::repo;
 
@@ -29,7 +28,11 @@ const STEPS: f64 = 2.5;
 const ALONE: f64 = 2.0;
 
 pub(super) fn prove(proof: &mut Proof<'_>, binary: &Path) -> Outcome<Judged> {
-    let model = model(proof, binary)?;
+    let Some(model) = &proof.options.model else {
+        repo::say("SKIP p95: no model is named by --model; the mini student's steps are too short to judge");
+        return Ok(Judged::Skipped);
+    };
+    let model = std::path::absolute(model)?;
     let name = model.file_name().map_or_else(|| "model".into(), |name| name.to_string_lossy().into_owned());
     let context = (proof.options.prompt_tokens + ROOM).to_string();
     let served = Served::start(binary, &model, &["--slots", "2", "-c", &context, "--draft", "off"])?;
@@ -80,16 +83,6 @@ pub(super) fn prove(proof: &mut Proof<'_>, binary: &Path) -> Outcome<Judged> {
         ratio <= ALONE,
     );
     Ok(Judged::Measured)
-}
-
-/// The model that the options name, or a student of the mini teacher.
-fn model(proof: &Proof<'_>, binary: &Path) -> Outcome<PathBuf> {
-    if let Some(model) = &proof.options.model {
-        return Ok(std::path::absolute(model)?);
-    }
-    let (teacher, student) = (repo::root().join("fixtures/craftsman-mini"), proof.work.join("mini-student.gguf"));
-    bitnet::output(binary, &["quantize", "-m", arg(&teacher)?, "-o", arg(&student)?])?;
-    Ok(student)
 }
 
 /// An answer that neither a stop token nor a repetition ends, token by token.

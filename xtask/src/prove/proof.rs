@@ -19,7 +19,7 @@ pub(super) struct Options {
     /// goldens: a folder of reference checkpoints instead of `fixtures/goldens`; page: a folder for screenshots.
     #[arg(long)]
     pub(super) dir: Option<PathBuf>,
-    /// p95: the model that is served instead of a student of the mini teacher.
+    /// p95: the model that is served; without one the proof is skipped.
     #[arg(long)]
     pub(super) model: Option<PathBuf>,
     /// p95: tokens of the prompt that arrives.
@@ -135,8 +135,8 @@ fn stated(line: &str) -> Option<(bool, &str, &str)> {
     rest.split_once(": ").map(|(name, value)| (pass, name, value))
 }
 
-/// Whether a script that ended with `code` has stated what it measures, in figures and SKIP lines. Code 1 says that a figure missed its target; an
-/// exception of Python that nothing catches ends with 1 as well.
+/// Whether a script that ended with `code` has stated what it measures, in figures and SKIP lines. Code 1 says that a figure missed
+/// its target; an exception of Python that nothing catches ends with 1 as well.
 fn ran_to_its_end(code: Option<i32>, stated: usize, missed: usize) -> bool {
     match code {
         Some(0) => stated > 0,
