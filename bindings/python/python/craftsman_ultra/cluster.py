@@ -90,7 +90,7 @@ class Report:
     start_s: float = 0.0
     """Seconds until the first worker was ready, the connection to Ray included."""
     busy_s: float = 0.0
-    """Seconds of all workers inside the command."""
+    """Seconds inside the command, of the parts that were made."""
     cpu_s: float = 0.0
     """Processor seconds of these commands, which other programs on the hosts do not make longer."""
     merge_s: float = 0.0
