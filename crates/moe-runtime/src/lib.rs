@@ -75,7 +75,7 @@ pub use guess::Guess;
 pub use load::error::LoadError;
 pub use load::files::ModelFiles;
 pub use load::loader::LoadOptions;
-pub use load::memory_plan::MemoryPlan;
+pub use load::memory_plan::{LoadedBytes, MemoryPlan};
 pub use load::placement::{Placement, TileFile};
 pub use load::step_costs::StepCosts;
 pub use prompt_cache::{BlockName, CachedPrefix, DiskOptions, PromptCache, PromptCacheOptions, PromptKey};

@@ -39,19 +39,14 @@ impl MemoryPlan {
     /// Sums up a model for `n_ctx` tokens in a cache of type `ty`, with prompts in batches of `chunk`.
     #[must_use]
     pub fn new(config: &ModelConfig, catalog: &Catalog, n_ctx: usize, ty: CacheType, chunk: usize) -> MemoryPlan {
-        let (mut mapped, mut converted) = (0u64, 0u64);
-        for tensor in catalog.tensors() {
-            let copied = tensor.parts.iter().any(|part| part.order != RowOrder::AsStored);
-            for (stored, (params, bytes)) in catalog.storage(tensor) {
-                match loaded_width(tensor.class, stored, copied) {
-                    None => mapped = mapped.saturating_add(bytes),
-                    Some(width) => converted = converted.saturating_add(params.saturating_mul(width)),
-                }
-            }
-        }
+        let weights = catalog.tensors().iter().map(|tensor| LoadedBytes::of(catalog, tensor));
+        let weights = weights.fold(LoadedBytes::default(), |sum, bytes| LoadedBytes {
+            mapped: sum.mapped.saturating_add(bytes.mapped),
+            converted: sum.converted.saturating_add(bytes.converted),
+        });
         MemoryPlan {
-            mapped_weights_bytes: mapped,
-            converted_weights_bytes: converted,
+            mapped_weights_bytes: weights.mapped,
+            converted_weights_bytes: weights.converted,
             cache_bytes: product(&[
                 config.n_blocks(),
                 config.cache_shape().bytes_per_token(ty),
@@ -132,9 +127,40 @@ impl MemoryPlan {
     }
 }
 
+/// The bytes of a tensor in memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LoadedBytes {
+    /// Bytes that stay mapped as they are in the file.
+    pub mapped: u64,
+    /// Bytes of the weights that become another type or order.
+    pub converted: u64,
+}
+
+impl LoadedBytes {
+    /// The bytes of one tensor of a catalog.
+    #[must_use]
+    pub fn of(catalog: &Catalog, tensor: &LogicalTensor) -> LoadedBytes {
+        let copied = tensor.parts.iter().any(|part| part.order != RowOrder::AsStored);
+        let mut sum = LoadedBytes::default();
+        for (stored, (params, bytes)) in catalog.storage(tensor) {
+            match loaded_width(tensor.class, stored, copied) {
+                None => sum.mapped = sum.mapped.saturating_add(bytes),
+                Some(width) => sum.converted = sum.converted.saturating_add(params.saturating_mul(width)),
+            }
+        }
+        sum
+    }
+
+    /// The memory that the tensor takes.
+    #[must_use]
+    pub fn total(self) -> u64 {
+        self.mapped.saturating_add(self.converted)
+    }
+}
+
 /// Bytes per weight after loading, or `None` when the stored bytes are used as they are. Rows that are `copied` into another
 /// order take at most as much as F32.
-pub(crate) fn loaded_width(class: TensorClass, stored: TensorType, copied: bool) -> Option<u64> {
+fn loaded_width(class: TensorClass, stored: TensorType, copied: bool) -> Option<u64> {
     match class {
         TensorClass::Norm | TensorClass::Router | TensorClass::RouterBias | TensorClass::Bias => Some(4),
         _ if copied => Some(if matches!(stored, TensorType::F16 | TensorType::Bf16) { 2 } else { 4 }),

@@ -4,10 +4,10 @@
 //! experts the share that one token chooses, and one row of the embedding. The cache comes on top, position by position
 //! ([`mla_attention::CompressedMlaCache::bytes_per_token`]).
 
-use gguf_bitnet::{LogicalTensor, RowOrder, TensorClass};
+use gguf_bitnet::{LogicalTensor, TensorClass};
 
 use crate::load::files::ModelFiles;
-use crate::load::memory_plan::loaded_width;
+use crate::load::memory_plan::LoadedBytes;
 
 /// The embedding of the model.
 const EMBEDDING: &str = "token_embd.weight";
@@ -43,11 +43,7 @@ impl ModelFiles {
         let is_head = |tensor: &LogicalTensor| tied && tensor.name == EMBEDDING;
         let tensors = catalog.tensors().iter().filter(|tensor| counts(tensor));
         tensors.fold(0, |sum, tensor| {
-            let copied = tensor.parts.iter().any(|part| part.order != RowOrder::AsStored);
-            let bytes = catalog.storage(tensor).into_iter().fold(0u64, |sum, (stored, (params, bytes))| {
-                let width = loaded_width(tensor.class, stored, copied);
-                sum.saturating_add(width.map_or(bytes, |width| params.saturating_mul(width)))
-            });
+            let bytes = LoadedBytes::of(catalog, tensor).total();
             sum.saturating_add(match (tensor.class, &config.moe) {
                 (TensorClass::RoutedExpert, Some(moe)) => share(bytes, moe.router.top_k, moe.router.n_experts),
                 (TensorClass::Embedding, _) if !is_head(tensor) => share(bytes, 1, config.vocab),

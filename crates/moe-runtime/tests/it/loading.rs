@@ -9,7 +9,7 @@ use gguf_bitnet::{
 use mla_attention::{CacheType, CompressedMlaCache, Segments, Sequences};
 use moe_runtime::forward::{At, Batch, DecoderLayer, LayerScratch, Taps};
 use moe_runtime::models::{expected_tensors, layer_tensors, mapper};
-use moe_runtime::{CraftsmanModel, Error, LoadOptions, MemoryPlan, ModelFiles};
+use moe_runtime::{CraftsmanModel, Error, LoadOptions, LoadedBytes, MemoryPlan, ModelFiles};
 use ternary_core::ActMode;
 use tl_kernels::Pool;
 
@@ -353,4 +353,16 @@ fn a_tied_checkpoint_may_store_its_head_all_the_same() {
     assert_eq!(files.report().skipped, ["lm_head.weight"]);
     let model = CraftsmanModel::from_files(&files, &options()).expect("it loads");
     assert!(model.head_is_tied());
+}
+
+#[test]
+fn weights_of_eight_bits_count_as_the_floats_that_they_become() {
+    let files = ModelFiles::open(&fixtures::path("goldens/fp8/block")).unwrap();
+    let scaled = files.catalog.tensors().iter().filter(|tensor| files.catalog.has_scales(tensor));
+    let counted: Vec<(LoadedBytes, u64)> =
+        scaled.map(|tensor| (LoadedBytes::of(&files.catalog, tensor), 4 * tensor.elements() as u64)).collect();
+    assert!(!counted.is_empty());
+    for (bytes, floats) in counted {
+        assert_eq!(bytes, LoadedBytes { mapped: 0, converted: floats });
+    }
 }

@@ -18,10 +18,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use behavior_eval::model::{Answer, AnswerEnd, ModelError, RoutingTable, Run, Subject, SubjectInfo, Want};
-use gguf_bitnet::{Catalog, LogicalTensor, TensorType};
+use gguf_bitnet::LogicalTensor;
 use mla_attention::{CacheType, CompressedMlaCache, Segments, Sequences};
 use moe_runtime::forward::{Batch, DecoderLayer, FeedForward, LayerScratch, ModelEnds};
-use moe_runtime::{ChatTemplate, ControlTokens, ModelFiles, Sampler, SamplerConfig, Tokenizer};
+use moe_runtime::{ChatTemplate, ControlTokens, LoadedBytes, ModelFiles, Sampler, SamplerConfig, Tokenizer};
 use ternary_core::ActMode;
 use tl_kernels::Pool;
 
@@ -129,17 +129,23 @@ impl StreamedSubject {
             |tensor: &LogicalTensor| -> u64 { files.catalog.storage(tensor).values().map(|(_, bytes)| *bytes).sum() };
         let mut layers = vec![0u64; files.config.n_layers];
         // Of the parts outside of the layers, the ones that stay in memory and the ones whose pages are released.
-        let (mut kept, mut released) = (0u64, Vec::new());
+        let (mut kept, mut released, mut all) = (0u64, Vec::new(), 0u64);
         for tensor in files.catalog.tensors() {
+            let (loaded, stored) = (LoadedBytes::of(&files.catalog, tensor), stored(tensor));
+            // Weights that become another type or order are in memory twice while they are made.
+            let resident = loaded.total().saturating_add(if loaded.converted > 0 { stored } else { 0 });
             match layer_of(&tensor.name) {
-                // The layers behind the last one, which predict tokens ahead, are not read.
-                Some(index) => layers.get_mut(index).into_iter().for_each(|layer| *layer += stored(tensor)),
-                None if is_mapped(&files.catalog, tensor) => released.push(stored(tensor)),
-                None => kept += stored(tensor),
+                Some(index) => match layers.get_mut(index) {
+                    Some(layer) => *layer = layer.saturating_add(resident),
+                    // The layers behind the last one, which predict tokens ahead, are not read.
+                    None => continue,
+                },
+                None if loaded.converted == 0 => released.push(resident),
+                None => kept = kept.saturating_add(resident),
             }
+            all = all.saturating_add(stored);
         }
         let largest = layers.iter().chain(&released).copied().max().unwrap_or(0);
-        let all = layers.iter().chain(&released).sum::<u64>().saturating_add(kept);
         let weight_bytes = [largest.saturating_add(kept), all];
         let (announced, ready, want) = (VecDeque::new(), VecDeque::new(), Want::default());
         Ok(Self { files, info, tokenizer, template, ends, options, weight_bytes, announced, want, ready, on_group })
@@ -181,7 +187,7 @@ impl StreamedSubject {
             }
             group.extend(self.announced.pop_front());
         }
-        // The group before has touched the head.
+        // The group before has touched the head, for its last logits.
         self.release_outside();
         let mut sequences = group.into_iter().map(|prompt| self.sequence(prompt)).collect::<Result<Vec<Sequence>>>()?;
         let mut passes = 0;
@@ -329,12 +335,6 @@ impl StreamedSubject {
             .filter(|tensor| layer_of(&tensor.name).is_none())
             .for_each(|tensor| catalog.release(tensor));
     }
-}
-
-/// Whether the weights of a matrix are used where they lie in the file, so that its pages can be released.
-fn is_mapped(catalog: &Catalog, tensor: &LogicalTensor) -> bool {
-    let is_dense = |ty: &TensorType| matches!(ty, TensorType::F32 | TensorType::F16 | TensorType::Bf16);
-    catalog.storage(tensor).keys().all(is_dense) && !catalog.has_scales(tensor)
 }
 
 impl Subject for StreamedSubject {
