@@ -14,7 +14,7 @@ pub enum BatchError {
     #[error("it has both `prompt` and `messages`: give one of them")]
     TwoPrompts,
     #[error("`{field}` {problem}")]
-    Field { field: String, problem: &'static str },
+    Field { field: String, problem: String },
     #[error("the model has no chat template: give `prompt` in place of `messages`")]
     NoTemplate,
     #[error(

@@ -121,8 +121,8 @@ impl BatchRequest {
     }
 }
 
-fn field(field: impl Into<String>, problem: &'static str) -> BatchError {
-    BatchError::Field { field: field.into(), problem }
+fn field(field: impl Into<String>, problem: impl Into<String>) -> BatchError {
+    BatchError::Field { field: field.into(), problem: problem.into() }
 }
 
 /// The reason without "at line 1 column 9": the line is named elsewhere, and it is not the first one.

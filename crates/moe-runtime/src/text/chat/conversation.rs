@@ -50,10 +50,8 @@ impl ChatRequest {
         for (index, message) in request.messages.iter().enumerate() {
             let Err(defect) = check_message(message) else { continue };
             let reason = match (defect, message["role"].as_str()) {
-                (MessageDefect::Role, Some(role)) => format!("its role is {role:?}; write {}", Self::ROLES.join(", ")),
-                (MessageDefect::Role, None) => {
-                    format!("it is no object with a role; write {}", Self::ROLES.join(", "))
-                }
+                (MessageDefect::Role, Some(role)) => format!("its role {role:?} {}", defect.problem()),
+                (MessageDefect::Role, None) => format!("it is no object with a role, which {}", defect.problem()),
                 (MessageDefect::Content, _) => format!("its content {}", defect.problem()),
             };
             return Err(Error::Text(TextError::ChatMessage { index, reason }));
@@ -79,10 +77,10 @@ impl MessageDefect {
     }
 
     /// The end of a sentence that begins with the field.
-    pub(crate) fn problem(self) -> &'static str {
+    pub(crate) fn problem(self) -> String {
         match self {
-            MessageDefect::Role => "has to be system, developer, user, assistant or tool",
-            MessageDefect::Content => "has to be a text or a list of parts of type text",
+            MessageDefect::Role => format!("has to be one of {}", ChatRequest::ROLES.join(", ")),
+            MessageDefect::Content => "has to be a text or a list of parts of type text".to_owned(),
         }
     }
 }
@@ -155,7 +153,7 @@ mod tests {
             (r#"{"messages": [{"role": "user"}], "enable_thinking": false}"#, "no field \"enable_thinking\""),
             (
                 r#"{"messages": [{"role": "user"}, {"role": "robot"}]}"#,
-                "message 1 is not usable: its role is \"robot\"",
+                "message 1 is not usable: its role \"robot\" has to be one of system",
             ),
             (r#"{"messages": ["hi"]}"#, "message 0 is not usable: it is no object with a role"),
             (

@@ -143,7 +143,7 @@ fn message(message: &Value, index: usize) -> Result<Value, Failure> {
     };
     match fields.text("role")? {
         Some(role) if ChatRequest::ROLES.contains(&role) => {}
-        Some(_) => return Err(wrong("role", "has to be system, developer, user, assistant or tool")),
+        Some(_) => return Err(wrong("role", &format!("has to be one of {}", ChatRequest::ROLES.join(", ")))),
         None => return Err(wrong("role", "is missing")),
     }
     let mut message = message.clone();
