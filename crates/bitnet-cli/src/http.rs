@@ -20,8 +20,6 @@
 //!
 //! **Invariant:** no text of a request or an answer is logged or counted.
 
-#![allow(unexpected_cfgs, reason = "cargo-fuzz sets `fuzzing` and declares it nowhere")]
-
 mod access;
 mod answer;
 mod app;
