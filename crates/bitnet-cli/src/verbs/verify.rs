@@ -10,7 +10,8 @@ use crate::output::{self, Progress, size};
 
 /// Read a whole model file and report every defect.
 ///
-/// Exit code 1 when there is a defect. With --shard the exit code is 0 even when the part holds defects; `bitnet merge` reports those of all parts.
+/// Exit code 1 when there is a defect. With --shard the exit code is 0 even when the part holds defects; `bitnet merge` reports
+/// those of all parts.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// GGUF file, checkpoint directory, or name in the local Hugging Face cache

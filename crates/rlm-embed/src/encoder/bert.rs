@@ -63,7 +63,7 @@ const RANGE_TEXTS: [&str; 28] = [
      before the end, which is here, comes into sight.",
 ];
 
-/// Said [`RANGE_REPEATS`] times, one text that is as long as a text can be in most encoders.
+/// Said [`RANGE_REPEATS`] times, one text of about 290 tokens: more than MiniLM takes.
 const RANGE_SENTENCE: &str = "the winter was long and the road to the village lay under snow so that no cart came through before the thaw in \
      spring when men cleared it with shovels and sang ";
 const RANGE_REPEATS: usize = 9;
