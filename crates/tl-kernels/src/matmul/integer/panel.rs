@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use half::f16;
 use ternary_core::BLOCK;
 
+use super::fetch;
 use crate::activations::QuantizedRows;
 use crate::matmul::formats::{IntegerFormat, Q8_0, RUN};
 use crate::simd::{LANES, Simd};
@@ -91,6 +92,9 @@ impl Panel {
         let runs = &mut runs[..F::BLOCK_LEN / RUN];
         let places = self.quads.chunks_exact_mut(block_quads).zip(self.group_scales.chunks_exact_mut(block_groups));
         for (b, (scales, (quads, group_scales))) in self.scales.iter_mut().zip(places).enumerate() {
+            // The next sixteen rows lie behind these.
+            let step = LANES * F::BLOCK_BYTES;
+            fetch(s, &rows[0], rows.len() + b * step, step);
             let mut bits = [f16::ZERO; LANES];
             for r in 0..LANES {
                 F::unpack(s, &of_row[r][b], r, runs);

@@ -4,10 +4,10 @@ use std::marker::PhantomData;
 
 use ternary_core::BLOCK;
 
+use super::fetch;
 use super::panel::Panel;
 use crate::activations::QuantizedRows;
 use crate::matmul::formats::IntegerFormat;
-use crate::memory::CACHE_LINE_BYTES;
 use crate::pool::ColumnBlock;
 use crate::simd::{Kernel, LANES, PatchShape, QUAD_ROWS, Simd};
 
@@ -62,36 +62,60 @@ impl<F: IntegerFormat> IntegerProduct<'_, '_, F> {
 
     #[inline(always)]
     fn by_rows<S: Simd>(&mut self, s: S) {
-        let columns = self.out.columns();
-        for start in columns.clone().step_by(QUAD_ROWS) {
-            let width = QUAD_ROWS.min(columns.end - start);
-            for t in 0..self.out.n_rows() {
-                let sums = self.row_sums(s, start, t);
-                self.out.row_mut(t)[start - columns.start..][..width].copy_from_slice(&sums[..width]);
+        let n = self.out.n_rows();
+        for t in (0..n).step_by(3) {
+            match n - t {
+                1 => self.some_tokens::<S, 1>(s, t),
+                2 => self.some_tokens::<S, 2>(s, t),
+                _ => self.some_tokens::<S, 3>(s, t),
             }
         }
     }
 
-    /// Four rows from `start` on times token `t`; the last row stands for those behind it.
+    /// All rows times the tokens `t .. t + T`.
     #[inline(always)]
-    fn row_sums<S: Simd>(&self, s: S, start: usize, t: usize) -> [f32; QUAD_ROWS] {
+    fn some_tokens<S: Simd, const T: usize>(&mut self, s: S, t: usize) {
+        let columns = self.out.columns();
+        for start in columns.clone().step_by(QUAD_ROWS) {
+            let width = QUAD_ROWS.min(columns.end - start);
+            let sums = self.row_sums::<S, T>(s, start, t);
+            for (j, sums) in sums.iter().enumerate() {
+                self.out.row_mut(t + j)[start - columns.start..][..width].copy_from_slice(&sums[..width]);
+            }
+        }
+    }
+
+    /// Four rows from `start` on times the tokens `t .. t + T`; the last row stands for those behind it.
+    #[inline(always)]
+    fn row_sums<S: Simd, const T: usize>(&self, s: S, start: usize, t: usize) -> [[f32; QUAD_ROWS]; T] {
         let last = self.out.columns().end - 1;
         let r0 = self.row(start);
         let n = r0.len();
         // One length for all, so that the loops need no bounds checks.
         let [r1, r2, r3] = [1, 2, 3].map(|i| &self.row((start + i).min(last))[..n]);
-        let (codes, a_scales) = (self.acts.codes(t), self.acts.scales(t));
+        let (mut codes, mut a_scales): ([&[[i8; BLOCK]]; T], [&[f32]; T]) = ([&[]; T], [&[]; T]);
+        for j in 0..T {
+            (codes[j], a_scales[j]) = (self.acts.codes(t + j), self.acts.scales(t + j));
+        }
         let ahead = AHEAD_BYTES.max(QUAD_ROWS * self.row_bytes);
         let step = QUAD_ROWS * size_of::<F::Block>();
-        let mut acc = s.quad([0.0; QUAD_ROWS]);
+        let mut acc = [s.quad([0.0; QUAD_ROWS]); T];
         for b in 0..n {
-            fetch(s, &r0[0], ahead + b * step, step);
+            if t == 0 {
+                fetch(s, &r0[0], ahead + b * step, step);
+            }
             let blocks = [&r0[b], &r1[b], &r2[b], &r3[b]];
-            let dots = F::dots(s, blocks, F::acts(codes, b));
             let w_scales = s.quad_f16(blocks.map(F::scale_bits));
-            acc = s.accumulate(acc, dots, 0, w_scales, a_scales[b * F::BLOCK_LEN / BLOCK]);
+            for j in 0..T {
+                let dots = F::dots(s, blocks, F::acts(codes[j], b));
+                acc[j] = s.accumulate(acc[j], dots, 0, w_scales, a_scales[j][b * F::BLOCK_LEN / BLOCK]);
+            }
         }
-        s.quad_values(acc)
+        let mut sums = [[0.0; QUAD_ROWS]; T];
+        for j in 0..T {
+            sums[j] = s.quad_values(acc[j]);
+        }
+        sums
     }
 
     /// One panel of sixteen rows after the other, times strips of `V` tokens; the last strip is filled up with zeros.
@@ -156,12 +180,4 @@ fn strip<S: Simd, F: IntegerFormat, const V: usize>(s: S, panel: &Panel, i: usiz
         s.store(acc[j], &mut sums[j]);
     }
     sums
-}
-
-/// Asks for `len` bytes that lie `distance` behind `first`.
-#[inline(always)]
-fn fetch<S: Simd, B>(s: S, first: &B, distance: usize, len: usize) {
-    for line in 0..len.div_ceil(CACHE_LINE_BYTES) {
-        s.prefetch_far(first, distance + line * CACHE_LINE_BYTES);
-    }
 }
