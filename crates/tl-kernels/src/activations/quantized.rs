@@ -1,5 +1,7 @@
 //! The INT8 form of activations.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use ternary_core::{ActMode, BLOCK, quantize_a8};
 
 use crate::arch::Level;
@@ -7,8 +9,12 @@ use crate::memory::AlignedBuffer;
 use crate::simd::{Kernel, Simd, field_order};
 
 /// INT8 codes of all rows with a scale and a sum per block.
+///
+/// **Invariant:** rows with the same version have the same codes, scales and sums.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct QuantizedRows {
+    /// 0 for rows that hold nothing; a number that no other rows of the process had each time that they change.
+    version: u64,
     blocks: usize,
     codes: AlignedBuffer<i8>,
     scales: Vec<f32>,
@@ -32,6 +38,11 @@ impl QuantizedRows {
         &self.sums[t * self.blocks..(t + 1) * self.blocks]
     }
 
+    /// The number of this state of the rows.
+    pub(crate) fn version(&self) -> u64 {
+        self.version
+    }
+
     /// Codes that the rows have memory for.
     pub(super) fn capacity(&self) -> usize {
         self.codes.capacity()
@@ -47,7 +58,10 @@ impl QuantizedRows {
         self.codes.as_slice().as_chunks().0
     }
 
+    /// Makes room for other rows, which the caller writes before anything reads them.
     fn resize(&mut self, n: usize, blocks: usize) {
+        static VERSIONS: AtomicU64 = AtomicU64::new(1);
+        self.version = VERSIONS.fetch_add(1, Ordering::Relaxed);
         self.blocks = blocks;
         self.codes.resize(n * blocks * BLOCK);
         self.scales.resize(n * blocks, 0.0);

@@ -4,7 +4,7 @@
 use crate::common::{assert_same_bits, levels, pool_of, product};
 use half::f16;
 use ternary_core::{ActMode, BLOCK, Bytes, Rounding, fma, oracle, q2_0, quantize_a8, quantize_block};
-use tl_kernels::{DenseType, Linear, selftest};
+use tl_kernels::{ActivationBuffer, DenseType, Linear, selftest};
 
 /// Weights of every value; some blocks hold extreme values alone, as weights and as scales of groups. The scales of blocks
 /// are between -1 and 1.
@@ -128,6 +128,31 @@ fn q2_0_rows_have_the_bits_of_the_oracle() {
                         &format!("{rows} x {cols}, {n} tokens, {mode:?}, {isa}"),
                     );
                 }
+            }
+        }
+    }
+}
+
+/// Products with one input share what a thread has made of its tokens, in the pieces of each product too; another input, a changed
+/// one and another format have their own.
+#[test]
+fn products_in_turn_have_their_own_tokens() {
+    const N: usize = 16;
+    let layers = [DenseType::Q8_0, DenseType::Q6K, DenseType::Q2_0].map(|ty| (ty, layer(ty, 130, 512)));
+    let inputs = [1.0, -0.5].map(|factor| activations(N, 512).iter().map(|x| x * factor).collect::<Vec<f32>>());
+    let mut acts = [ActivationBuffer::default(), ActivationBuffer::default()];
+    let pool = pool_of(2);
+    for round in 0..3 {
+        // In each round the two buffers change their inputs.
+        acts.iter_mut()
+            .enumerate()
+            .for_each(|(i, acts)| acts.set_in(ActMode::A8Block, &inputs[(i + round) % 2], N, 512));
+        for (ty, (layer, bytes)) in &layers {
+            for (i, acts) in acts.iter().enumerate() {
+                let mut y = vec![0.0; N * 130];
+                layer.clone().with_act_mode(ActMode::A8Block).forward(&pool, acts, &mut y);
+                let expected = definition(*ty, bytes, ActMode::A8Block, &inputs[(i + round) % 2], 512);
+                assert_same_bits(&y, &expected, &format!("{ty}, round {round}, buffer {i}"));
             }
         }
     }

@@ -27,6 +27,8 @@ pub(crate) struct Panel {
     pub(super) scales: Vec<[f32; LANES]>,
     /// The scale of each group `[cols / group]`.
     pub(super) group_scales: Vec<[i32; LANES]>,
+    /// The tokens that the panel has: the version of their rows, their number, the columns, those of a block and of a group, and V.
+    tokens: [u64; 6],
     /// The codes of the tokens `[strips, cols / 4, V]`.
     pub(super) token_quads: Vec<[i8; 4]>,
     /// The sums of their groups `[strips, cols / group, V]`.
@@ -36,7 +38,8 @@ pub(crate) struct Panel {
 }
 
 impl Panel {
-    /// Takes `n` tokens for rows of `n_blocks` blocks, in strips of `V`.
+    /// Takes `n` tokens for rows of `n_blocks` blocks, in strips of `V`, unless it has them: the pieces of a product, and products
+    /// with one input, follow each other on a thread.
     #[inline(always)]
     pub(super) fn take_tokens<F: IntegerFormat, const V: usize>(
         &mut self,
@@ -45,6 +48,12 @@ impl Panel {
         n_blocks: usize,
     ) {
         let width = n_blocks * F::BLOCK_LEN;
+        let shape = [n, width, F::BLOCK_LEN, F::GROUP, V].map(|n| n as u64);
+        let tokens = [acts.version(), shape[0], shape[1], shape[2], shape[3], shape[4]];
+        if tokens == self.tokens {
+            return;
+        }
+        self.tokens = [0; 6];
         let padded = n.next_multiple_of(V);
         self.token_quads.resize(padded * width / 4, [0; 4]);
         self.token_sums.resize(padded * width / F::GROUP, 0);
@@ -74,6 +83,7 @@ impl Panel {
                 }
             }
         }
+        self.tokens = tokens;
     }
 
     /// Takes at most sixteen rows of `row_bytes`; the last one stands for those behind it.
