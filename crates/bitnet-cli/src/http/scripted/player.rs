@@ -1,6 +1,7 @@
 //! The thread in the place of the scheduler: it answers each job with the tokens of the script.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use moe_runtime::{AnswerOptions, Job, JobEvent, JobQueue, JobStart, StopReason, Work};
 
@@ -16,11 +17,11 @@ pub(super) struct Script {
 pub(super) fn play(queue: &JobQueue, script: &Arc<Script>) {
     let logits = vec![0.0; script.vocab];
     while queue.wait() {
-        let answer = |job| {
+        let answer = |jobs: Vec<Job>| {
             let tokens = script.tokens.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            perform(job, &tokens, &logits, script.hidden);
+            jobs.into_iter().for_each(|job| perform(job, &tokens, &logits, script.hidden));
         };
-        while queue.answer_next(answer) {}
+        while queue.answer_next(0, || Duration::ZERO, answer) {}
     }
 }
 

@@ -141,24 +141,41 @@ impl JobQueue {
         true
     }
 
-    /// Takes the next job, has it answered, and counts its end; whether there was one. Tests of a server answer from a script in
-    /// this way; programs leave the jobs to the [`Scheduler`](super::Scheduler) of the queue.
-    #[doc(hidden)]
+    /// Takes the next job, and those behind it that may run while all prompts together have at most `most_tokens` tokens; has them
+    /// answered together, and counts their ends. Whether there was one. `now` is the clock of [`JobQueue::submit`]. For queues
+    /// without a [`Scheduler`](super::Scheduler): that of a sentence encoder, for example.
     #[must_use]
-    pub fn answer_next(&self, answer: impl FnOnce(Job)) -> bool {
-        let Some(job) = self.pop() else { return false };
-        let account = job.account.clone();
-        answer(job);
-        self.finished(&account, 0, Duration::ZERO, Duration::ZERO);
+    pub fn answer_next(&self, most_tokens: usize, now: impl Fn() -> Duration, answer: impl FnOnce(Vec<Job>)) -> bool {
+        let begun = now();
+        let (mut jobs, mut taken, mut left) = (Vec::new(), Vec::new(), usize::MAX);
+        while let Some(job) = self.pop_within(left) {
+            left = left.min(most_tokens).saturating_sub(job.prompt.len());
+            taken.push((job.account.clone(), job.prompt.len()));
+            jobs.push(job);
+        }
+        if jobs.is_empty() {
+            return false;
+        }
+        answer(jobs);
+        let time = now().saturating_sub(begun) / taken.len() as u32;
+        for (account, tokens) in taken {
+            self.finished(&account, tokens as u64, time, now());
+        }
         true
     }
 
     /// The next job whose account may have another one running; [`JobQueue::finished`] counts its end.
     #[must_use]
     pub(super) fn pop(&self) -> Option<Job> {
+        self.pop_within(usize::MAX)
+    }
+
+    /// As [`JobQueue::pop`], among the jobs whose prompts have at most `most_tokens` tokens.
+    fn pop_within(&self, most_tokens: usize) -> Option<Job> {
         let state = &mut *self.lock();
         let (accounts, limit) = (&state.accounts, self.0.limits.account_running);
-        let job = state.jobs.pop(|job| accounts.of(&job.account).running < limit)?;
+        let may_run = |job: &Job| job.prompt.len() <= most_tokens && accounts.of(&job.account).running < limit;
+        let job = state.jobs.pop(may_run)?;
         state.accounts.change(&job.account, |account| {
             account.waiting -= 1;
             account.running += 1;
