@@ -13,6 +13,12 @@ pub trait BaseEmbedder {
     /// A hash of everything that decides the vectors: vectors are comparable when their embedders have one identity.
     fn identity(&self) -> [u8; 32];
 
+    /// Bytes of memory that the embedder takes at most in calls with texts of so many tokens together, or with one text of more;
+    /// `None` where it does not know.
+    fn memory_bytes(&self, _tokens: usize) -> Option<u64> {
+        None
+    }
+
     /// The vectors of `texts`, `[texts, dims]`, each of Euclidean length 1. A text without any feature gives zeros.
     ///
     /// # Errors
@@ -30,6 +36,10 @@ macro_rules! forward {
 
             fn identity(&self) -> [u8; 32] {
                 (**self).identity()
+            }
+
+            fn memory_bytes(&self, tokens: usize) -> Option<u64> {
+                (**self).memory_bytes(tokens)
             }
 
             fn embed(&mut self, texts: &[&str]) -> Result<Vec<f32>> {

@@ -20,6 +20,7 @@ use tl_kernels::rows::{Table, dots, weighted_sums};
 
 use super::base::BaseEmbedder;
 use super::config::BertConfig;
+use super::error::EncoderError;
 use super::pieces::Pieces;
 use super::projection::{Inputs, RoundingRules};
 use super::tokens::{MAX_TOKENIZER_BYTES, Tokens};
@@ -29,6 +30,9 @@ use crate::error::Result;
 
 /// Tokens that are computed together; it bounds the memory of a call.
 const BATCH_TOKENS: usize = 1024;
+
+/// Bytes of memory that a byte of `tokenizer.json` takes at most: each word of the vocabulary stands in several tables.
+const BYTES_PER_TOKENIZER_BYTE: u64 = 40;
 
 /// Texts of many kinds, over which the ranges of the inputs are taken, together with [`RANGE_SENTENCE`].
 const RANGE_TEXTS: [&str; 28] = [
@@ -85,6 +89,8 @@ pub struct BertEncoder {
     config: BertConfig,
     weights: BertWeights,
     tokens: Box<dyn Tokens>,
+    /// Bytes that the tokenizer takes at most.
+    tokenizer_bytes: u64,
     pool: Arc<Pool>,
     identity: [u8; 32],
 }
@@ -105,13 +111,13 @@ pub struct BertParts<'a> {
 /// The tokenizer of a checkpoint folder.
 #[cfg(feature = "std")]
 fn tokens(json: &str, path: &Path, config: &BertConfig) -> Result<Box<dyn Tokens>> {
-    Ok(Box::new(super::wordpiece::WordPiece::read(json, path, config.max_tokens, config.vocab_size)?))
+    Ok(Box::new(super::wordpiece::WordPiece::read(json, path, config.vocab_size)?))
 }
 
 /// The tokenizer of a checkpoint folder.
 #[cfg(not(feature = "std"))]
 fn tokens(json: &str, path: &Path, config: &BertConfig) -> Result<Box<dyn Tokens>> {
-    Ok(Box::new(Pieces::read(json, path, config.max_tokens, config.vocab_size)?))
+    Ok(Box::new(Pieces::read(json, path, config.vocab_size)?))
 }
 
 /// A text in a batch: its tokens are the rows `start .. start + len`.
@@ -154,7 +160,7 @@ impl BertEncoder {
     pub fn of_parts(parts: BertParts<'_>, precision: Precision, pool: Arc<Pool>) -> Result<BertEncoder> {
         let config = BertConfig::of_text(parts.config, parts.max_tokens, Path::new("config.json"))?;
         let path = Path::new("tokenizer.json");
-        let tokens = Box::new(Pieces::read(parts.tokenizer, path, config.max_tokens, config.vocab_size)?);
+        let tokens = Box::new(Pieces::read(parts.tokenizer, path, config.vocab_size)?);
         let weights = (SafetensorsDir::from_bytes(parts.weights)?, Path::new("model.safetensors"));
         BertEncoder::of(config, (tokens, parts.tokenizer), weights, precision, pool)
     }
@@ -172,7 +178,9 @@ impl BertEncoder {
         let facts = format!("bert {precision:?} tokens {} heads {heads} eps {eps:08x} ", config.max_tokens);
         hash.update(facts.as_bytes()).update(json.as_bytes());
         let weights = BertWeights::read(source, path, &config, precision, &mut hash)?;
-        let encoder = BertEncoder { config, weights, tokens, pool, identity: *hash.finalize().as_bytes() };
+        let identity = *hash.finalize().as_bytes();
+        let tokenizer_bytes = BYTES_PER_TOKENIZER_BYTE * json.len() as u64;
+        let encoder = BertEncoder { config, weights, tokens, tokenizer_bytes, pool, identity };
         if precision == Precision::Q8_0A8 { encoder.rounded(RoundingRules::CHOSEN) } else { Ok(encoder) }
     }
 
@@ -180,7 +188,7 @@ impl BertEncoder {
     fn rounded(mut self, rules: RoundingRules) -> Result<BertEncoder> {
         let long = RANGE_SENTENCE.repeat(RANGE_REPEATS);
         let texts = RANGE_TEXTS.into_iter().chain([&*long]);
-        let tokens: Vec<Vec<u32>> = texts.clone().map(|text| self.tokens.encode(text)).collect::<Result<_, _>>()?;
+        let tokens: Vec<Vec<u32>> = texts.clone().map(|text| self.token_ids(text)).collect::<Result<_>>()?;
         let mut inputs = Inputs::watching(tokens.iter().map(Vec::len));
         self.forward(&tokens, &mut inputs, &mut Vec::new())?;
         self.weights = self.weights.rounded(&inputs.into_ranges(), rules)?;
@@ -210,7 +218,68 @@ impl BertEncoder {
     /// # Errors
     /// A text over the limit of bytes.
     pub fn token_ids(&self, text: &str) -> Result<Vec<u32>> {
-        Ok(self.tokens.encode(text)?)
+        Ok(self.tokens.encode(text, self.config.max_tokens)?)
+    }
+
+    /// The token ids of a text with those of its end, which the encoder does not read.
+    ///
+    /// # Errors
+    /// A text over the limit of bytes.
+    pub fn all_token_ids(&self, text: &str) -> Result<Vec<u32>> {
+        Ok(self.tokens.encode(text, usize::MAX)?)
+    }
+
+    /// Number of token ids.
+    #[must_use]
+    pub fn vocabulary(&self) -> usize {
+        self.config.vocab_size
+    }
+
+    /// Number of weights.
+    #[must_use]
+    pub fn parameters(&self) -> u64 {
+        self.config.parameters()
+    }
+
+    /// Bytes of the weights in memory.
+    #[must_use]
+    pub fn weight_bytes(&self) -> u64 {
+        self.weights.memory_bytes()
+    }
+
+    /// The vectors of texts that are given as the ids of [`BertEncoder::token_ids`], `[texts, dims]`.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use rlm_embed::encoder::{BaseEmbedder, BertEncoder, Precision};
+    /// let folder = fixtures::path("goldens/bert-tiny");
+    /// let mut encoder = BertEncoder::load(&folder, Precision::F32, Arc::new(tl_kernels::Pool::serial()))?;
+    /// let ids = encoder.token_ids("the northern bridge")?;
+    /// assert!(encoder.embed_ids(&[ids])? == encoder.embed(&["the northern bridge"])?);
+    /// # Ok::<(), rlm_embed::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`EncoderError::Ids`] for ids that are none of a text.
+    pub fn embed_ids(&self, texts: &[Vec<u32>]) -> Result<Vec<f32>> {
+        let (rows, most) = (self.config.vocab_size, self.config.max_tokens);
+        let is_text = |ids: &Vec<u32>| (2..=most).contains(&ids.len()) && ids.iter().all(|&id| (id as usize) < rows);
+        if let Some(ids) = texts.iter().find(|ids| !is_text(ids)) {
+            return Err(EncoderError::Ids { got: ids.len(), most, rows }.into());
+        }
+        let mut vectors = Vec::with_capacity(texts.len() * self.dims());
+        let (mut inputs, mut rest) = (Inputs::default(), texts);
+        while !rest.is_empty() {
+            let ends = rest.iter().scan(0, |n, ids| {
+                *n += ids.len();
+                Some(*n)
+            });
+            let fit = ends.take_while(|&n| n <= BATCH_TOKENS).count().max(1);
+            let (batch, behind) = rest.split_at(fit);
+            self.forward(batch, &mut inputs, &mut vectors)?;
+            rest = behind;
+        }
+        Ok(vectors)
     }
 
     /// Appends the vectors of texts, given as token ids.
@@ -331,25 +400,21 @@ impl BaseEmbedder for BertEncoder {
         self.identity
     }
 
+    /// Weights, mapped ones included, tokenizer, and the buffers of a call.
+    fn memory_bytes(&self, tokens: usize) -> Option<u64> {
+        let (h, f) = (self.config.hidden_size, self.config.intermediate_size);
+        let tokens = tokens.min(BATCH_TOKENS).max(self.config.max_tokens);
+        // The states, queries, keys, values and mixed values of a token; its row between two products; and that row as a product
+        // takes it: in F32, or moved, rounded, in two parts and with their sums.
+        let forms = if self.weights.is_rounded() { 5 } else { 1 };
+        let of_rows = tokens * (5 * h + f + forms * h.max(f));
+        let of_scores = self.pool.threads() * self.config.max_tokens.pow(2);
+        Some(self.weights.memory_bytes() + self.tokenizer_bytes + 4 * (of_rows + of_scores) as u64)
+    }
+
     fn embed(&mut self, texts: &[&str]) -> Result<Vec<f32>> {
-        let mut vectors = Vec::with_capacity(texts.len() * self.dims());
-        let mut inputs = Inputs::default();
-        let mut batch: Vec<Vec<u32>> = Vec::new();
-        let mut n = 0;
-        for text in texts {
-            let ids = self.tokens.encode(text)?;
-            if n + ids.len() > BATCH_TOKENS && !batch.is_empty() {
-                self.forward(&batch, &mut inputs, &mut vectors)?;
-                batch.clear();
-                n = 0;
-            }
-            n += ids.len();
-            batch.push(ids);
-        }
-        if !batch.is_empty() {
-            self.forward(&batch, &mut inputs, &mut vectors)?;
-        }
-        Ok(vectors)
+        let ids: Vec<Vec<u32>> = texts.iter().map(|text| self.token_ids(text)).collect::<Result<_>>()?;
+        self.embed_ids(&ids)
     }
 }
 

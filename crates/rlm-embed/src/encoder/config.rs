@@ -113,6 +113,16 @@ impl BertConfig {
         self.hidden_size / self.num_attention_heads
     }
 
+    /// Number of weights of the network.
+    pub(super) fn parameters(&self) -> u64 {
+        let wide = |n: usize| n as u64;
+        let (h, f) = (wide(self.hidden_size), wide(self.intermediate_size));
+        let embedding =
+            (wide(self.vocab_size) + wide(self.max_position_embeddings) + wide(self.type_vocab_size) + 2) * h;
+        // Four matrices [h, h] and two between h and f, their biases, and two norms.
+        embedding + wide(self.num_hidden_layers) * (4 * h * (h + 1) + 2 * h * f + f + h + 4 * h)
+    }
+
     fn check(&self, path: &Path) -> Result<(), EncoderError> {
         for (key, got, supported) in [
             ("model_type", &self.model_type, "bert"),

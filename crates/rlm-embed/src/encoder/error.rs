@@ -29,4 +29,6 @@ pub enum EncoderError {
     TextTooLong { bytes: usize, limit: usize },
     #[error("a text cannot be cut into tokens: {reason}")]
     Tokens { reason: String },
+    #[error("{got} token ids are no text: a text has 2 to {most} ids, all below {rows}")]
+    Ids { got: usize, most: usize, rows: usize },
 }

@@ -54,6 +54,10 @@ impl BaseEmbedder for HashEmbedder {
         *blake3::hash(format!("fnv1a words and pairs {}", self.dims).as_bytes()).as_bytes()
     }
 
+    fn memory_bytes(&self, _tokens: usize) -> Option<u64> {
+        Some(size_of::<HashEmbedder>() as u64)
+    }
+
     fn embed(&mut self, texts: &[&str]) -> Result<Vec<f32>> {
         let mut vectors = vec![0.0; texts.len() * self.dims];
         for (text, out) in texts.iter().zip(vectors.chunks_exact_mut(self.dims)) {

@@ -97,16 +97,15 @@ pub(super) struct Pieces {
     inside: String,
     unknown: u32,
     max_word: usize,
-    max_tokens: usize,
     /// The tokens around every text: [CLS] before it, [SEP] behind it.
     ends: [u32; 2],
 }
 
 impl Pieces {
     /// Reads the text of a `tokenizer.json`, which `path` names in messages; every id must lie below `rows`.
-    pub(super) fn read(json: &str, path: &Path, max_tokens: usize, rows: usize) -> Result<Pieces, EncoderError> {
+    pub(super) fn read(json: &str, path: &Path, rows: usize) -> Result<Pieces, EncoderError> {
         let broken = |reason| EncoderError::Parse { path: path.to_owned(), reason };
-        let pieces = Pieces::parse(json, max_tokens).map_err(broken)?;
+        let pieces = Pieces::parse(json).map_err(broken)?;
         let added = pieces.added.iter().map(|(_, id)| *id);
         let highest = pieces.vocabulary.values().copied().chain(added).chain(pieces.ends).max();
         match highest.filter(|&id| id as usize >= rows) {
@@ -115,7 +114,7 @@ impl Pieces {
         }
     }
 
-    fn parse(json: &str, max_tokens: usize) -> Result<Pieces, String> {
+    fn parse(json: &str) -> Result<Pieces, String> {
         let file: File = serde_json::from_str(json).map_err(|error| error.to_string())?;
         let kinds = [&file.model.r#type, &file.normalizer.r#type, &file.pre_tokenizer.r#type];
         if kinds != ["WordPiece", "BertNormalizer", "BertPreTokenizer"] {
@@ -142,23 +141,17 @@ impl Pieces {
             inside: file.model.continuing_subword_prefix,
             unknown: unknown.ok_or("the vocabulary lacks the token for unknown words")?,
             max_word,
-            max_tokens,
             ends: ends(file.post_processor).ok_or("no [CLS] and [SEP] around a text")?,
             vocabulary: file.model.vocab,
         })
     }
 
-    /// Whether the tokens before the [SEP] are as many as a text may have.
-    fn is_full(&self, ids: &[u32]) -> bool {
-        ids.len() + 1 >= self.max_tokens
-    }
-
-    /// Appends the tokens of a text that spells out no added token, until there are enough.
-    fn cut(&self, text: &str, ids: &mut Vec<u32>) {
+    /// Appends the tokens of a text that spells out no added token, until there are `most` with the [SEP] behind them.
+    fn cut(&self, text: &str, most: usize, ids: &mut Vec<u32>) {
         let plain = self.plain(text);
         let mut word = String::new();
         for c in plain.chars() {
-            if self.is_full(ids) {
+            if ids.len() + 1 >= most {
                 return;
             }
             let is_mark = c.is_ascii_punctuation() || c.is_punctuation();
@@ -224,15 +217,15 @@ impl Pieces {
 }
 
 impl Tokens for Pieces {
-    fn encode(&self, text: &str) -> Result<Vec<u32>, EncoderError> {
+    fn encode(&self, text: &str, most: usize) -> Result<Vec<u32>, EncoderError> {
         check_length(text)?;
         let mut ids = vec![self.ends[0]];
         let mut start = 0;
         let mut at = 0;
-        while at < text.len() && !self.is_full(&ids) {
+        while at < text.len() && ids.len() + 1 < most {
             match self.added.iter().find(|(token, _)| text[at..].starts_with(token)) {
                 Some((token, id)) => {
-                    self.cut(&text[start..at], &mut ids);
+                    self.cut(&text[start..at], most, &mut ids);
                     ids.push(*id);
                     at += token.len();
                     start = at;
@@ -240,8 +233,8 @@ impl Tokens for Pieces {
                 None => at += text[at..].chars().next().map_or(1, char::len_utf8),
             }
         }
-        self.cut(&text[start..], &mut ids);
-        ids.truncate(self.max_tokens - 1);
+        self.cut(&text[start..], most, &mut ids);
+        ids.truncate(most - 1);
         ids.push(self.ends[1]);
         Ok(ids)
     }

@@ -246,6 +246,20 @@ impl<const N: usize> Projection<N> {
         }
     }
 
+    pub(super) fn is_rounded(&self) -> bool {
+        self.rounding.is_some()
+    }
+
+    /// Bytes that the matrices take; at their largest, which for a rounded input is while they are made of floats.
+    pub(super) fn memory_bytes(&self) -> u64 {
+        let of_matrix = |matrix: &Linear| matrix.bytes().len() as u64;
+        let of_affine = |affine: &Affine| of_matrix(&affine.matrix) + 4 * affine.bias.len() as u64;
+        let own: u64 = self.affines.iter().map(of_affine).sum();
+        let Some(Rounding { columns, rest, .. }) = &self.rounding else { return own };
+        let floats = self.affines.iter().map(|affine| 4 * (affine.matrix.rows() * affine.matrix.cols()) as u64);
+        own + floats.sum::<u64>() + rest.iter().map(of_matrix).sum::<u64>() + 8 * columns.len() as u64
+    }
+
     /// The same matrices in Q8_0, for an input of these `ranges` that is rounded to INT8.
     pub(super) fn rounded(self, ranges: &[Range], rules: RoundingRules) -> Result<Projection<N>> {
         let cols = ranges.len();

@@ -4,8 +4,8 @@
 //! pre-tokenizers than BERT's. `BertEncoder::of_parts` and builds without the feature `std` read it with `pieces`, because
 //! `tokenizers` brings C code and more weight than a web page should load. A test holds both to the same ids.
 //!
-//! **Invariant:** a text has 2 to `max_tokens` ids, all below the rows of the word embedding, [CLS] first and [SEP] last; longer
-//! texts lose their end. No padding is added.
+//! **Invariant:** a text has at least 2 ids, all below the rows of the word embedding, [CLS] first and [SEP] last; texts with more
+//! ids than are asked for lose their end. No padding is added.
 
 use super::error::EncoderError;
 
@@ -20,11 +20,11 @@ const MAX_WORD_CHARS: usize = 200;
 
 /// From a text to its token ids.
 pub(super) trait Tokens: std::fmt::Debug + Send + Sync {
-    /// The ids of a text.
+    /// The ids of a text, of which at most `most` are left, at least 2.
     ///
     /// # Errors
     /// A text over the limit, or one that the tokenizer refuses.
-    fn encode(&self, text: &str) -> Result<Vec<u32>, EncoderError>;
+    fn encode(&self, text: &str, most: usize) -> Result<Vec<u32>, EncoderError>;
 }
 
 /// Refuses a text over the limit.

@@ -98,6 +98,22 @@ pub(super) struct BertWeights {
 }
 
 impl BertWeights {
+    /// Whether the inputs of the layers are rounded to INT8.
+    pub(super) fn is_rounded(&self) -> bool {
+        self.layers.iter().any(|layer| layer.up.is_rounded())
+    }
+
+    /// Bytes that the weights take, mapped ones included; at their largest, which for rounded inputs is while they are made.
+    pub(super) fn memory_bytes(&self) -> u64 {
+        let floats = self.positions.len() + self.segment.len() + 2 * self.norm.weight.len();
+        let of_layer = |layer: &Layer| {
+            let norms = 2 * (layer.attention_norm.weight.len() + layer.output_norm.weight.len());
+            let projections = layer.attention.memory_bytes() + layer.output.memory_bytes();
+            projections + layer.up.memory_bytes() + layer.down.memory_bytes() + 4 * norms as u64
+        };
+        self.words.bytes().len() as u64 + 4 * floats as u64 + self.layers.iter().map(of_layer).sum::<u64>()
+    }
+
     /// Reads the tensors of `source`, which `dir` names in messages; `hash` takes the bytes of every tensor.
     pub(super) fn read(
         source: SafetensorsDir,

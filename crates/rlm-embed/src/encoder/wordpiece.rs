@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use tokenizers::{ModelWrapper, Tokenizer, TruncationParams};
+use tokenizers::{ModelWrapper, Tokenizer};
 
 use super::error::EncoderError;
 use super::tokens::{Tokens, check_length, check_word_chars};
@@ -16,15 +16,14 @@ pub(super) struct WordPiece {
 
 impl WordPiece {
     /// Reads the text of a `tokenizer.json`, which `path` names in messages; every id must lie below `rows`.
-    pub(super) fn read(json: &str, path: &Path, max_tokens: usize, rows: usize) -> Result<WordPiece, EncoderError> {
+    pub(super) fn read(json: &str, path: &Path, rows: usize) -> Result<WordPiece, EncoderError> {
         let path = path.to_owned();
         let broken = |reason: String| EncoderError::Parse { path: path.clone(), reason };
         let mut tokenizer: Tokenizer = json.parse().map_err(|error: tokenizers::Error| broken(error.to_string()))?;
         if let ModelWrapper::WordPiece(model) = tokenizer.get_model() {
             check_word_chars(model.max_input_chars_per_word).map_err(broken)?;
         }
-        let params = TruncationParams { max_length: max_tokens, ..TruncationParams::default() };
-        tokenizer.with_truncation(Some(params)).map_err(|error| broken(error.to_string()))?;
+        tokenizer.with_truncation(None).map_err(|error| broken(error.to_string()))?;
         tokenizer.with_padding(None);
         if let Some(id) = tokenizer.get_vocab(true).into_values().max().filter(|&id| id as usize >= rows) {
             return Err(EncoderError::Vocabulary { path, id, rows });
@@ -42,14 +41,18 @@ impl WordPiece {
 }
 
 impl Tokens for WordPiece {
-    fn encode(&self, text: &str) -> Result<Vec<u32>, EncoderError> {
+    fn encode(&self, text: &str, most: usize) -> Result<Vec<u32>, EncoderError> {
         check_length(text)?;
         let encoding = self.tokenizer.encode_fast(text, true);
-        let ids = encoding.map_err(|error| EncoderError::Tokens { reason: error.to_string() })?.get_ids().to_vec();
-        match ids.len() >= 2 && [ids[0], ids[ids.len() - 1]] == self.ends {
-            true => Ok(ids),
-            false => Err(EncoderError::Tokens { reason: "it has no [CLS] and [SEP] at its ends".to_owned() }),
+        let mut ids = encoding.map_err(|error| EncoderError::Tokens { reason: error.to_string() })?.get_ids().to_vec();
+        if ids.len() < 2 || [ids[0], ids[ids.len() - 1]] != self.ends {
+            return Err(EncoderError::Tokens { reason: "it has no [CLS] and [SEP] at its ends".to_owned() });
         }
+        if ids.len() > most {
+            ids.truncate(most - 1);
+            ids.push(self.ends[1]);
+        }
+        Ok(ids)
     }
 }
 
