@@ -1,4 +1,4 @@
-//! The HTTP server: the APIs of OpenAI and Anthropic over one loaded model.
+//! The HTTP server: the APIs of OpenAI and Anthropic over one loaded model, and over a sentence encoder beside it.
 //!
 //! | file or folder | contents |
 //! |---|---|
@@ -6,7 +6,7 @@
 //! | `routes` | from paths to handlers, and the layers around them |
 //! | `access` | hosts, origins and keys |
 //! | `app`, `settings` | what all requests share |
-//! | `engine/` | the loaded model, its facts, the thread that computes |
+//! | `engine/` | the loaded model and the encoder, their facts, the threads that compute |
 //! | `request/` | bodies and fields |
 //! | `answer/` | from an order to the parts of an answer |
 //! | `stream` | answers as server-sent events |
@@ -42,7 +42,7 @@ mod settings;
 mod socket;
 mod stream;
 
-pub(crate) use engine::{Engine, Facts};
+pub(crate) use engine::{Encoder, Engine, Facts};
 pub(crate) use seal::Seal;
 pub(crate) use server::serve;
 pub(crate) use settings::Settings;

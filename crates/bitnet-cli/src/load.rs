@@ -13,6 +13,8 @@ mod trials;
 
 pub(crate) use defect::first_defect;
 pub(crate) use drafts::Drafts;
+#[cfg(feature = "serve")]
+pub(crate) use embedder::encoder;
 pub(crate) use embedder::{HASH, embedder};
 pub(crate) use engine::Engine;
 pub(crate) use files::{locate, note_guesses, open};

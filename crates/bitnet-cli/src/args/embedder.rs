@@ -40,6 +40,17 @@ pub(crate) enum PrecisionArg {
     Q2_0,
 }
 
+impl From<PrecisionArg> for Precision {
+    fn from(precision: PrecisionArg) -> Precision {
+        match precision {
+            PrecisionArg::F32 => Precision::F32,
+            PrecisionArg::Q8_0 => Precision::Q8_0,
+            PrecisionArg::Q8_0A8 => Precision::Q8_0A8,
+            PrecisionArg::Q2_0 => Precision::Q2_0,
+        }
+    }
+}
+
 impl EmbedderArgs {
     /// Starts the threads and loads the embedder.
     ///
@@ -82,11 +93,5 @@ pub(crate) fn embedder(
     if model == load::HASH && precision.is_some() {
         return Err(UsageError::new(format!("{option} is for sentence encoders; `hash` has no matrices")).into());
     }
-    let precision = precision.map(|precision| match precision {
-        PrecisionArg::F32 => Precision::F32,
-        PrecisionArg::Q8_0 => Precision::Q8_0,
-        PrecisionArg::Q8_0A8 => Precision::Q8_0A8,
-        PrecisionArg::Q2_0 => Precision::Q2_0,
-    });
-    load::embedder(model, precision, pool)
+    load::embedder(model, precision.map(Precision::from), pool)
 }

@@ -19,4 +19,4 @@ pub(crate) use happening::Happening;
 pub(crate) use order::{Caller, Form, Order, Rules};
 pub(crate) use run::{Run, Whole, total_usage};
 pub(crate) use scores::{Score, ScoreLists};
-pub(crate) use vectors::vectors;
+pub(crate) use vectors::{Way, vectors};

@@ -56,7 +56,7 @@ impl App {
     pub(crate) fn drain(&self) {
         self.is_draining.store(true, Ordering::Relaxed);
         if let Ok(engine) = self.engine() {
-            engine.queue.close();
+            engine.close();
         }
     }
 

@@ -1,5 +1,6 @@
 //! The loaded model as the routes see it, and the thread that computes.
 
+mod encoder;
 mod facts;
 mod thread;
 
@@ -14,6 +15,7 @@ use super::failure::Failure;
 use super::seal::Seal;
 use crate::load::Drafts;
 
+pub(crate) use encoder::Encoder;
 pub(crate) use facts::Facts;
 pub(crate) use thread::{EngineThread, Start};
 
@@ -31,6 +33,8 @@ pub(crate) struct Engine {
     /// Where guesses at the tokens of answers come from; `None` for no guesses.
     pub(crate) drafts: Option<Drafts>,
     pub(crate) queue: JobQueue,
+    /// The encoder of `/v1/embeddings`; without one the hidden states of the model take its place.
+    pub(crate) encoder: Option<Encoder>,
     /// Requests of one prompt that may run at the same time.
     pub(crate) slots: usize,
     pub(crate) started: Instant,
@@ -49,6 +53,24 @@ impl Engine {
     /// The time since the start, for the scheduler.
     pub(crate) fn now(&self) -> Duration {
         self.started.elapsed()
+    }
+
+    /// The encoder for a request to this `model`: any that does not name the language model.
+    pub(crate) fn encoder_for(&self, model: Option<&str>) -> Option<&Encoder> {
+        self.encoder.as_ref().filter(|_| model != Some(&*self.facts.id))
+    }
+
+    /// The models that clients can name.
+    pub(crate) fn models(&self) -> impl Iterator<Item = &Facts> {
+        [&self.facts].into_iter().chain(self.encoder.as_ref().map(|encoder| &encoder.facts))
+    }
+
+    /// Takes no more jobs; those that wait or run are finished.
+    pub(crate) fn close(&self) {
+        self.queue.close();
+        if let Some(encoder) = &self.encoder {
+            encoder.queue.close();
+        }
     }
 
     /// The prompt of a conversation as text. Takes milliseconds for long ones.

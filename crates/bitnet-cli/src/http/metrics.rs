@@ -3,7 +3,7 @@
 use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 
-use moe_runtime::{Scheduler, StepReport};
+use moe_runtime::{QueueStatus, Scheduler, StepReport};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -62,6 +62,9 @@ pub(crate) struct Metrics {
     rss: Gauge<i64, AtomicI64>,
     pub(crate) memory_plan: Gauge<i64, AtomicI64>,
     connections: Gauge<i64, AtomicI64>,
+    encoder_waiting: Gauge<i64, AtomicI64>,
+    encoder_tokens: Counter,
+    encoder_batch: Histogram,
     prefix_queries: Counter,
     prefix_hits: Counter,
 }
@@ -90,6 +93,9 @@ impl Metrics {
             rss: Gauge::default(),
             memory_plan: Gauge::default(),
             connections: Gauge::default(),
+            encoder_waiting: Gauge::default(),
+            encoder_tokens: Counter::default(),
+            encoder_batch: Histogram::new(exponential_buckets(0.001, 2.0, 14)),
             prefix_queries: Counter::default(),
             prefix_hits: Counter::default(),
             registry: Registry::default(),
@@ -113,6 +119,9 @@ impl Metrics {
         add(own, "bitnet_peak_rss_bytes", "Largest resident memory so far", &metrics.rss);
         add(own, "bitnet_memory_plan_bytes", "Memory that the server planned to take at most", &metrics.memory_plan);
         add(own, "bitnet_connections", "Open connections", &metrics.connections);
+        add(own, "bitnet_encoder_waiting", "Texts that wait for the sentence encoder", &metrics.encoder_waiting);
+        add(own, "bitnet_encoder_tokens", "Tokens that the sentence encoder has read", &metrics.encoder_tokens);
+        add(own, "bitnet_encoder_batch_seconds", "Time of texts encoded together", &metrics.encoder_batch);
         if vllm_names {
             add(own, "vllm:num_requests_running", "Requests in slots", &metrics.running);
             add(own, "vllm:num_requests_waiting", "Requests in the queue", &metrics.waiting);
@@ -173,6 +182,12 @@ impl Metrics {
         self.idle(scheduler);
     }
 
+    /// Counts texts of so many tokens that were encoded together.
+    pub(crate) fn encoded(&self, tokens: usize, time: Duration) {
+        self.encoder_tokens.inc_by(tokens as u64);
+        self.encoder_batch.observe(time.as_secs_f64());
+    }
+
     /// Takes the state of the scheduler.
     pub(crate) fn idle(&self, scheduler: &Scheduler) {
         self.slot_tokens.set(scheduler.held_tokens() as i64);
@@ -182,10 +197,11 @@ impl Metrics {
         }
     }
 
-    /// The text that Prometheus reads, with the counts of the queue as they are now.
-    pub(crate) fn text(&self, queue: moe_runtime::QueueStatus) -> String {
+    /// The text that Prometheus reads, with the counts of the queues of model and encoder as they are now.
+    pub(crate) fn text(&self, [queue, encoder]: [QueueStatus; 2]) -> String {
         self.running.set(queue.running as i64);
         self.waiting.set(queue.waiting as i64);
+        self.encoder_waiting.set(encoder.waiting as i64);
         self.rss.set(gguf_bitnet::peak_rss_bytes().unwrap_or_default().cast_signed());
         let mut text = String::new();
         // Writing to a string succeeds.

@@ -104,9 +104,14 @@ const ROUTES: [Route; 18] = [
         ],
     ),
     ("/v1/messages/count_tokens", "post", "Count the tokens of a conversation", &[("messages", "array")]),
-    ("/v1/embeddings", "post", "Turn texts into vectors", &[("input", "string"), ("encoding_format", "string")]),
-    ("/v1/models", "get", "List the model", &[]),
-    ("/v1/models/{id}", "get", "Describe the model", &[]),
+    (
+        "/v1/embeddings",
+        "post",
+        "Turn texts into vectors",
+        &[("input", "string"), ("model", "string"), ("encoding_format", "string"), ("dimensions", "integer")],
+    ),
+    ("/v1/models", "get", "List the models", &[]),
+    ("/v1/models/{id}", "get", "Describe a model", &[]),
     (
         "/tokenize",
         "post",

@@ -1,6 +1,8 @@
 //! From a name on the command line to an embedder of texts.
 
 use std::path::Path;
+#[cfg(feature = "serve")]
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
@@ -16,6 +18,19 @@ use crate::output::Progress;
 pub(crate) const HASH: &str = "hash";
 /// Longest text that a language model embeds, in tokens.
 const CONTEXT: usize = 2048;
+
+/// Loads the sentence encoder that `spec` names; returns its folder, too.
+///
+/// # Errors
+/// A folder that holds none.
+#[cfg(feature = "serve")]
+pub(crate) fn encoder(spec: &str, precision: Precision, pool: Arc<Pool>) -> Result<(BertEncoder, PathBuf)> {
+    let path = if spec == HASH { PathBuf::from(spec) } else { files::locate(spec)? };
+    if !BertEncoder::is_at(&path) {
+        bail!("{spec}: is no sentence encoder: name a folder with a BERT checkpoint");
+    }
+    Ok((BertEncoder::load(&path, precision, pool)?, path))
+}
 
 /// Loads the embedder that `spec` names; without a `precision`, matrices as the checkpoint has them.
 ///

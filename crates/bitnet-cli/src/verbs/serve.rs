@@ -1,5 +1,6 @@
 //! `bitnet serve`: answers requests over HTTP.
 
+mod encoder;
 mod facts;
 mod memory;
 
@@ -14,6 +15,7 @@ use moe_runtime::{
     QueueLimits, SamplerConfig, Scheduler, SchedulerOptions, Session, Tokenizer,
 };
 
+use self::encoder::{EncoderArgs, Loaded};
 use self::facts::facts;
 use self::memory::{Asked, Sizes};
 use crate::args::{self, DraftArgs, EngineArgs, ModelArg, PromptCacheArgs, SamplingArgs, whole};
@@ -94,6 +96,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SIZE", value_parser = args::size)]
     prompt_cache_ram: Option<u64>,
     #[command(flatten)]
+    encoder: EncoderArgs,
+    #[command(flatten)]
     drafts: DraftArgs,
     #[command(flatten)]
     prompts: PromptCacheArgs,
@@ -109,6 +113,7 @@ struct Opened {
     sampling: SamplerConfig,
     engine: Engine,
     adapters: Option<Arc<AdapterSet>>,
+    encoder: Option<Loaded>,
     plan: MemoryPlan,
     sizes: Sizes,
     options: SchedulerOptions,
@@ -151,6 +156,8 @@ fn open(args: &Args) -> Result<Opened> {
     let template = ChatTemplate::of_model(&tokenizer)?;
     let sampling = args.sampling.of_requests(&files, FORM)?;
     let adapters = args.engine.adapters.load(&files)?;
+    let encoder = args.encoder.load(&facts::id(&files, args.alias.as_deref()), engine.pool.clone())?;
+    let encoder_bytes = encoder.as_ref().map_or(0, Loaded::memory_bytes);
     let asked = Asked { slots: args.slots, context: args.context, cache_bytes: args.prompt_cache_ram };
     let plan = |sizes: &Sizes| -> Result<MemoryPlan> {
         let plan = engine.plan(&files, sizes.context, Session::DEFAULT_CHUNK)?;
@@ -158,10 +165,10 @@ fn open(args: &Args) -> Result<Opened> {
     };
     let mut sizes = Sizes::wanted(asked, cores(), files.config.n_ctx);
     if let Some(allowed) = args.memory {
-        sizes = sizes.within(allowed, asked, |sizes| Ok(plan(sizes)?.total_bytes() + sizes.cache_bytes))?;
+        sizes = sizes.within(allowed, asked, |sizes| Ok(sizes.total_bytes(&plan(sizes)?, encoder_bytes)))?;
     }
     let plan = plan(&sizes)?;
-    sizes.note(&plan);
+    sizes.note(&plan, encoder_bytes);
     let limits = QueueLimits {
         waiting: args.queue,
         account_waiting: args.key_waiting.unwrap_or(usize::MAX),
@@ -177,7 +184,7 @@ fn open(args: &Args) -> Result<Opened> {
         decode_share: args.decode_share,
         limits,
     };
-    Ok(Opened { files, tokenizer, template, sampling, engine, adapters, plan, sizes, options })
+    Ok(Opened { files, tokenizer, template, sampling, engine, adapters, encoder, plan, sizes, options })
 }
 
 fn cores() -> usize {
@@ -185,10 +192,11 @@ fn cores() -> usize {
 }
 
 fn start(args: &Args, opened: Opened) -> Result<(http::Engine, Scheduler)> {
-    let Opened { files, tokenizer, template, sampling, mut engine, adapters, plan, sizes, options } = opened;
+    let Opened { files, tokenizer, template, sampling, mut engine, adapters, encoder, plan, sizes, options } = opened;
+    let encoder_bytes = encoder.as_ref().map_or(0, Loaded::memory_bytes);
     let facts = facts(&files, args.alias.as_deref(), options.n_ctx)?;
     // Packed weights fill what the rest leaves.
-    engine.memory = engine.memory.map(|memory| memory.saturating_sub(sizes.cache_bytes));
+    engine.memory = engine.memory.map(|memory| memory.saturating_sub(sizes.cache_bytes + encoder_bytes));
     let model = engine.load(&files, &plan)?;
     let scheduler = Scheduler::new(model.clone(), options)?;
     let cache = PromptCache::open(&PromptCacheOptions { memory_bytes: sizes.cache_bytes, disk: args.prompts.disk() })?;
@@ -200,7 +208,8 @@ fn start(args: &Args, opened: Opened) -> Result<(http::Engine, Scheduler)> {
     let queue = scheduler.queue().clone();
     let started = Instant::now();
     let (seal, slots) = (http::Seal::new(&facts.identity), options.slots);
-    let planned_bytes = plan.total_bytes() + sizes.cache_bytes;
+    let planned_bytes = sizes.total_bytes(&plan, encoder_bytes);
+    let encoder = encoder.map(|encoder| encoder.with_queue(options.limits));
     let engine = http::Engine {
         tokenizer,
         template,
@@ -211,6 +220,7 @@ fn start(args: &Args, opened: Opened) -> Result<(http::Engine, Scheduler)> {
         seal,
         drafts,
         queue,
+        encoder,
         slots,
         started,
         planned_bytes,

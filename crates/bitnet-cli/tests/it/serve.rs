@@ -5,6 +5,7 @@ mod agents;
 mod choices;
 mod client;
 mod dialects;
+mod embeddings;
 mod requests;
 mod running;
 #[cfg(target_os = "linux")]

@@ -1,9 +1,9 @@
 //! Vectors of texts.
 
 use std::ops::ControlFlow;
-use std::sync::Arc;
+use std::time::Duration;
 
-use moe_runtime::{Interrupt, Job, JobEvent, Work};
+use moe_runtime::{Interrupt, Job, JobEvent, JobQueue, Work};
 use tokio::sync::oneshot;
 
 use super::order::Caller;
@@ -20,31 +20,39 @@ impl Drop for Guard {
     }
 }
 
-/// The mean of the final hidden states of each text, `[texts][hidden]`, within the time of a request. Dropping the future
-/// cancels what is left.
+/// The queue that texts go through.
+#[derive(Clone, Copy)]
+pub(crate) struct Way<'a> {
+    pub(crate) queue: &'a JobQueue,
+    /// Texts of a request that are in the queue at the same time, so that a long list does not fill it.
+    pub(crate) at_once: usize,
+}
+
+/// The vector of each text, by the thread behind the queue, within the time of a request. Dropping the future cancels what is left.
 ///
 /// # Errors
 /// The first text that does not fit, a queue that takes no more, and a request that is ended before its last vector.
 pub(crate) async fn vectors(
     app: &App,
-    engine: &Arc<Engine>,
+    engine: &Engine,
+    way: Way<'_>,
     texts: Vec<Vec<u32>>,
     caller: &Caller,
 ) -> Result<Vec<Vec<f32>>, Failure> {
-    let all = all(engine, texts, caller);
+    let all = all(engine, way, texts, caller);
     tokio::time::timeout(app.settings.request_time, all).await.unwrap_or_else(|_| Err(Failure::cancelled()))
 }
 
-async fn all(engine: &Arc<Engine>, texts: Vec<Vec<u32>>, caller: &Caller) -> Result<Vec<Vec<f32>>, Failure> {
+async fn all(engine: &Engine, way: Way<'_>, texts: Vec<Vec<u32>>, caller: &Caller) -> Result<Vec<Vec<f32>>, Failure> {
     let interrupt = Interrupt::new();
     let _guard = Guard(interrupt.clone());
     let mut results = Vec::with_capacity(texts.len());
-    // As many at once as there are slots: a long list does not fill the queue.
-    for texts in texts.chunks(engine.slots) {
-        let waiting: Vec<_> =
-            texts.iter().map(|text| submit(engine, text.clone(), caller, &interrupt)).collect::<Result<_, _>>()?;
+    for texts in texts.chunks(way.at_once) {
+        let submit = |text: &Vec<u32>| submit((way.queue, engine.now()), text.clone(), caller, &interrupt);
+        let waiting: Vec<_> = texts.iter().map(submit).collect::<Result<_, _>>()?;
         for receiver in waiting {
-            let ended = receiver.await.map_err(|_| Failure::broken("the engine stopped: restart the server"))?;
+            let lost = |_| Failure::broken("the engine lost this request: the output of the server has the reason");
+            let ended = receiver.await.map_err(lost)?;
             results.push(ended?);
         }
     }
@@ -54,7 +62,7 @@ async fn all(engine: &Arc<Engine>, texts: Vec<Vec<u32>>, caller: &Caller) -> Res
 type Vector = Result<Vec<f32>, Failure>;
 
 fn submit(
-    engine: &Arc<Engine>,
+    (queue, now): (&JobQueue, Duration),
     prompt: Vec<u32>,
     caller: &Caller,
     interrupt: &Interrupt,
@@ -81,6 +89,6 @@ fn submit(
         interrupt: interrupt.clone(),
         on_event: Box::new(on_event),
     };
-    engine.queue.submit(job, engine.now())?;
+    queue.submit(job, now)?;
     Ok(from)
 }

@@ -1,4 +1,4 @@
-//! `/v1/embeddings`: the mean of the final hidden states, of length 1.
+//! `/v1/embeddings`: the vectors of the sentence encoder or, without one, the mean of the final hidden states; of length 1 both.
 
 use std::sync::Arc;
 
@@ -10,9 +10,9 @@ use serde_json::{Value, json};
 
 use super::json;
 use super::prompts::{Written, prompts};
-use crate::http::answer::vectors;
+use crate::http::answer::{Way, vectors};
 use crate::http::app::App;
-use crate::http::engine::{Engine, off_thread};
+use crate::http::engine::{Encoder, Engine, off_thread};
 use crate::http::failure::Failure;
 use crate::http::number::short;
 use crate::http::request::Asked;
@@ -28,23 +28,38 @@ pub(crate) async fn embeddings(State(app): State<Arc<App>>, request: Request) ->
             return Err(Failure::field("encoding_format", "`encoding_format` has to be \"float\" or \"base64\""));
         }
     };
-    let hidden = engine.facts.hidden;
+    let encoder = engine.encoder_for(fields.get("model").and_then(Value::as_str));
+    let (by_encoder, hidden) = (encoder.is_some(), encoder.map_or(&engine.facts, |encoder| &encoder.facts).hidden);
     if fields.count("dimensions", 1..=usize::MAX)?.is_some_and(|dimensions| dimensions != hidden) {
         let message = format!("`dimensions` has to be {hidden}: vectors of this model cannot be cut");
         return Err(Failure::field("dimensions", message));
     }
     let written = prompts(fields, "input")?;
-    let texts: Vec<Vec<u32>> =
-        off_thread(engine, move |engine| written.into_iter().map(|text| tokens(engine, text)).collect()).await?;
+    let tokens_of_all = move |engine: &Engine| match engine.encoder.as_ref().filter(|_| by_encoder) {
+        Some(encoder) => written.into_iter().map(|text| encoder_tokens(encoder, text)).collect(),
+        None => written.into_iter().map(|text| tokens(engine, text)).collect(),
+    };
+    let texts: Vec<Vec<u32>> = off_thread(engine, tokens_of_all).await?;
     let n_tokens: usize = texts.iter().map(Vec::len).sum();
     let caller = asked.caller();
-    let engine = &asked.into_engine();
-    let vectors = vectors(&app, engine, texts, &caller).await?;
-    let data: Vec<Value> = vectors.into_iter().map(unit).enumerate().map(|(i, v)| object(i, &v, as_base64)).collect();
+    let engine = asked.into_engine();
+    let (id, vectors) = match engine.encoder.as_ref().filter(|_| by_encoder) {
+        Some(encoder) => {
+            let way = Way { queue: &encoder.queue, at_once: Encoder::TEXTS_AT_ONCE };
+            // They have length 1 already, and keep their bits.
+            (&encoder.facts.id, vectors(&app, &engine, way, texts, &caller).await?)
+        }
+        None => {
+            let way = Way { queue: &engine.queue, at_once: engine.slots };
+            let vectors = vectors(&app, &engine, way, texts, &caller).await?;
+            (&engine.facts.id, vectors.into_iter().map(unit).collect())
+        }
+    };
+    let data: Vec<Value> = vectors.iter().enumerate().map(|(i, vector)| object(i, vector, as_base64)).collect();
     Ok(json(&json!({
         "object": "list",
         "data": data,
-        "model": engine.facts.id,
+        "model": id,
         "usage": { "prompt_tokens": n_tokens, "total_tokens": n_tokens },
     })))
 }
@@ -55,6 +70,18 @@ fn tokens(engine: &Engine, text: Written) -> Result<Vec<u32>, Failure> {
         0 => Err(Failure::field("input", "`input` has a text without tokens")),
         n if n > n_ctx => Err(Failure::context(n, n_ctx)),
         _ => Ok(tokens),
+    }
+}
+
+fn encoder_tokens(encoder: &Encoder, text: Written) -> Result<Vec<u32>, Failure> {
+    match text {
+        Written::Text(text) => encoder.tokens(&text),
+        // Those of other tokenizers would stand for other words, and most of them for some.
+        Written::Tokens(_) => Err(Failure::field(
+            "input",
+            "`input` has token ids, and the sentence encoder reads texts: send texts; in LangChain set \
+             check_embedding_ctx_length=False",
+        )),
     }
 }
 

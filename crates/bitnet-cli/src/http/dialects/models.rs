@@ -1,4 +1,4 @@
-//! `/v1/models`: the one model, in the words of both vendors.
+//! `/v1/models`: the language model and, where there is one, the sentence encoder, in the words of both vendors.
 
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
@@ -10,20 +10,20 @@ use serde_json::{Value, json};
 
 use super::json;
 use crate::http::app::App;
-use crate::http::engine::Engine;
+use crate::http::engine::Facts;
 use crate::http::failure::Failure;
 use crate::output::Utc;
 
 /// The list of models.
 pub(crate) async fn list(State(app): State<Arc<App>>) -> Result<Response, Failure> {
     let engine = app.engine()?;
-    let id = &engine.facts.id;
+    let data: Vec<Value> = engine.models().map(describe).collect();
     let list = json!({
         "object": "list",
-        "data": [describe(engine)],
+        "first_id": data[0]["id"],
+        "last_id": data[data.len() - 1]["id"],
         "has_more": false,
-        "first_id": id,
-        "last_id": id,
+        "data": data,
     });
     Ok(json(&list))
 }
@@ -35,15 +35,13 @@ pub(crate) async fn one(
 ) -> Result<Response, Failure> {
     let engine = app.engine()?;
     // An id that is no UTF-8 is none of a model either.
-    if id.ok().is_none_or(|Path(id)| id != engine.facts.id) {
-        let known = &engine.facts.id;
-        return Err(Failure::not_found(format!("there is no such model here; the one there is is called `{known}`")));
-    }
-    Ok(json(&describe(engine)))
+    let asked = id.ok().and_then(|Path(id)| engine.models().find(|facts| facts.id == id));
+    let known = || engine.models().map(|facts| format!("`{}`", facts.id)).collect::<Vec<_>>().join(" and ");
+    let unknown = || Failure::not_found(format!("there is no such model here; there is {}", known()));
+    Ok(json(&describe(asked.ok_or_else(unknown)?)))
 }
 
-fn describe(engine: &Engine) -> Value {
-    let facts = &engine.facts;
+fn describe(facts: &Facts) -> Value {
     json!({
         "id": facts.id,
         "object": "model",

@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::json;
 use crate::http::app::App;
+use crate::http::engine::Engine;
 
 /// `/health` and `/readyz`: 503 while the model is loading, and while the server ends.
 pub(crate) async fn health(State(app): State<Arc<App>>) -> Response {
@@ -32,8 +33,12 @@ pub(crate) async fn live() -> Response {
 
 /// `/metrics`: text for Prometheus.
 pub(crate) async fn metrics(State(app): State<Arc<App>>) -> Response {
-    let queue = app.engine().map(|engine| engine.queue.status()).unwrap_or_default();
-    let mut response = Response::new(Body::from(app.metrics.text(queue)));
+    let status = |engine: &Arc<Engine>| {
+        let encoder = engine.encoder.as_ref().map(|encoder| encoder.queue.status());
+        [engine.queue.status(), encoder.unwrap_or_default()]
+    };
+    let queues = app.engine().map(status).unwrap_or_default();
+    let mut response = Response::new(Body::from(app.metrics.text(queues)));
     let ty = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, ty);
     response

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-/// The model, as `/v1/models` describes it.
+/// A model, as `/v1/models` describes it.
 #[derive(Debug)]
 pub(crate) struct Facts {
     pub(crate) id: String,

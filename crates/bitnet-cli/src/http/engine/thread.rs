@@ -1,4 +1,5 @@
-//! The thread that computes: it loads the model, then runs steps until the queue is closed and empty.
+//! The thread that computes: it loads the model, then runs steps until the queue is closed and empty. Beside it the thread of the
+//! encoder, where there is one.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -33,7 +34,15 @@ impl EngineThread {
                 let engine = Arc::new(engine);
                 app.metrics.memory_plan.set(engine.planned_bytes.cast_signed());
                 app.ready(engine.clone());
-                compute(&app, &engine, scheduler, &stopped);
+                std::thread::scope(|scope| {
+                    // The scope ends with the encoder's thread, which ends with its queue.
+                    let _closing = Closing(&engine);
+                    if let Some(encoder) = &engine.encoder {
+                        let (app, engine, stopped) = (&app, &engine, &stopped);
+                        scope.spawn(move || encoder.serve(app, engine, stopped));
+                    }
+                    compute(&app, &engine, scheduler, &stopped);
+                });
                 drop(failed);
             }
             Err(error) => {
@@ -53,6 +62,15 @@ impl EngineThread {
     /// Whether the thread has ended.
     pub(crate) fn is_finished(&self) -> bool {
         self.handle.is_finished()
+    }
+}
+
+/// Closes the queues when it is dropped, by a panic too.
+struct Closing<'a>(&'a Engine);
+
+impl Drop for Closing<'_> {
+    fn drop(&mut self) {
+        self.0.close();
     }
 }
 

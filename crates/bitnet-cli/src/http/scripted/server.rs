@@ -1,6 +1,7 @@
 //! The routes over the script.
 
 use std::convert::Infallible;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -13,11 +14,13 @@ use gguf_bitnet::read_text;
 use hyper::service::Service as _;
 use hyper_util::service::TowerToHyperService;
 use moe_runtime::{ChatTemplate, GrammarCompiler, JobQueue, OutputFormat, QueueLimits, SamplerConfig, Tokenizer};
+use rlm_embed::encoder::{BaseEmbedder, BertEncoder, Precision};
 use serde_json::Value;
+use tl_kernels::Pool;
 
 use super::player::{Script, play};
 use crate::http::app::App;
-use crate::http::engine::{Engine, Facts};
+use crate::http::engine::{Encoder, Engine, Facts};
 use crate::http::routes::routes;
 use crate::http::seal::Seal;
 use crate::http::settings::Settings;
@@ -50,8 +53,8 @@ pub(super) struct ScriptedServer {
     runtime: tokio::runtime::Runtime,
     service: TowerToHyperService<Router>,
     script: Arc<Script>,
-    queue: JobQueue,
-    player: Option<JoinHandle<()>>,
+    engine: Arc<Engine>,
+    players: Vec<JoinHandle<()>>,
 }
 
 /// The answer to a request.
@@ -74,13 +77,18 @@ impl ScriptedServer {
         let script = Script { vocab: tokenizer.vocab_size(), hidden: HIDDEN, ..Script::default() };
         let script = Arc::new(script);
         let app = Arc::new(App::new(settings()));
-        app.ready(Arc::new(engine(&queue)));
-        let of_player = (queue.clone(), script.clone());
-        let player = std::thread::spawn(move || play(&of_player.0, &of_player.1));
+        let engine = Arc::new(engine(queue));
+        app.ready(engine.clone());
+        let (of_player, of_encoder) = ((engine.clone(), script.clone()), (engine.clone(), app.clone()));
+        let player = std::thread::spawn(move || play(&of_player.0.queue, &of_player.1));
+        let encoder = std::thread::spawn(move || {
+            let (engine, app) = of_encoder;
+            engine.encoder.iter().for_each(|encoder| encoder.serve(&app, &engine, &AtomicBool::new(false)));
+        });
         let mut builder = tokio::runtime::Builder::new_multi_thread();
         let runtime = builder.worker_threads(2).enable_all().build().expect("threads start");
         let service = TowerToHyperService::new(routes(&app));
-        ScriptedServer { tokenizer, runtime, service, script, queue, player: Some(player) }
+        ScriptedServer { tokenizer, runtime, service, script, engine, players: vec![player, encoder] }
     }
 
     /// Sends a body. Answers to it have the tokens of `script`.
@@ -103,8 +111,8 @@ impl ScriptedServer {
 
 impl Drop for ScriptedServer {
     fn drop(&mut self) {
-        self.queue.close();
-        if let Some(player) = self.player.take() {
+        self.engine.close();
+        for player in self.players.drain(..) {
             // A player that panicked has failed the request that it played for.
             let _ = player.join();
         }
@@ -126,21 +134,9 @@ fn settings() -> Settings {
     }
 }
 
-fn engine(queue: &JobQueue) -> Engine {
+fn engine(queue: JobQueue) -> Engine {
     let tokenizer = tokenizer();
-    let facts = Facts {
-        id: "script".to_owned(),
-        created_s: 0,
-        n_ctx_train: CONTEXT,
-        n_ctx: CONTEXT,
-        n_params: 0,
-        size_bytes: 0,
-        ftype: String::new(),
-        gates: None,
-        identity: [7; 32],
-        hidden: HIDDEN,
-        vocab: tokenizer.vocab_size(),
-    };
+    let facts = facts("script", CONTEXT, [HIDDEN, tokenizer.vocab_size()]);
     Engine {
         template: ChatTemplate::of_model(&tokenizer).expect("the template compiles"),
         format: OutputFormat::of_model(&tokenizer),
@@ -150,11 +146,36 @@ fn engine(queue: &JobQueue) -> Engine {
         seal: Seal::new(&facts.identity),
         facts,
         drafts: None,
-        queue: queue.clone(),
+        queue,
+        encoder: Some(encoder()),
         slots: SLOTS,
         started: Instant::now(),
         planned_bytes: 0,
     }
+}
+
+fn facts(id: &str, n_ctx: usize, [hidden, vocab]: [usize; 2]) -> Facts {
+    Facts {
+        id: id.to_owned(),
+        created_s: 0,
+        n_ctx_train: n_ctx,
+        n_ctx,
+        n_params: 0,
+        size_bytes: 0,
+        ftype: String::new(),
+        gates: None,
+        identity: [7; 32],
+        hidden,
+        vocab,
+    }
+}
+
+/// An encoder of two small layers.
+fn encoder() -> Encoder {
+    let folder = fixtures::path("goldens/bert-tiny");
+    let bert = BertEncoder::load(&folder, Precision::F32, Arc::new(Pool::serial())).expect("the fixture is an encoder");
+    let facts = facts("encoder", bert.max_tokens(), [bert.dims(), bert.vocabulary()]);
+    Encoder { bert, facts, queue: JobQueue::new(QueueLimits::default(), 1) }
 }
 
 /// The tokenizer of the mini teacher with markup of thoughts and calls.

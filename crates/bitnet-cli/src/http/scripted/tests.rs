@@ -79,7 +79,14 @@ fn bodies() -> Vec<(&'static str, String)> {
         ("/v1/chat/completions", json!({"messages": user, "regex": "[a-c]+"})),
         ("/v1/messages/count_tokens", Value::from(rich(Dialect::Messages))),
         ("/v1/responses/input_tokens", Value::from(rich(Dialect::Responses))),
-        ("/v1/embeddings", json!({"input": ["a b", [5, 6]], "encoding_format": "base64", "dimensions": 8})),
+        (
+            "/v1/embeddings",
+            json!({"model": "script", "input": ["a b", [5, 6]], "encoding_format": "base64", "dimensions": 8}),
+        ),
+        (
+            "/v1/embeddings",
+            json!({"model": "encoder", "input": ["a b", ""], "encoding_format": "base64", "dimensions": 96}),
+        ),
         (
             "/tokenize",
             json!({"content": "a <think> b", "add_special": true, "parse_special": true, "with_pieces": true}),

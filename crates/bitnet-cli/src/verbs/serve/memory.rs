@@ -1,4 +1,5 @@
-//! The memory of a server: slots, contexts and the prompt cache, chosen so that the sum stays within a limit.
+//! The memory of a server: slots, contexts and the prompt cache, chosen so that the sum with the weights and an encoder stays within
+//! a limit.
 
 use anyhow::{Result, bail};
 use moe_runtime::MemoryPlan;
@@ -70,20 +71,23 @@ impl Sizes {
         }
     }
 
+    /// The sum of the model's `plan`, the prompt cache and an encoder.
+    pub(crate) fn total_bytes(&self, plan: &MemoryPlan, encoder_bytes: u64) -> u64 {
+        plan.total_bytes().saturating_add(self.cache_bytes).saturating_add(encoder_bytes)
+    }
+
     /// Prints the sum and its parts.
-    pub(crate) fn note(&self, plan: &MemoryPlan) {
+    pub(crate) fn note(&self, plan: &MemoryPlan, encoder_bytes: u64) {
         let Sizes { slots, context, cache_bytes } = self;
-        let adapters = match plan.adapter_bytes {
-            0 => String::new(),
-            bytes => format!(" + adapters {}", size(bytes)),
-        };
+        let if_any = |what: &str, bytes| if bytes == 0 { String::new() } else { format!(" + {what} {}", size(bytes)) };
+        let (adapters, encoder) = (if_any("adapters", plan.adapter_bytes), if_any("encoder", encoder_bytes));
         output::note(format_args!(
-            "memory: weights {}{adapters} + {slots} slots of {context} tokens {} + buffers {} + prompt cache {} = {}",
+            "memory: weights {}{adapters} + {slots} slots of {context} tokens {} + buffers {} + prompt cache {}{encoder} = {}",
             size(plan.mapped_weights_bytes + plan.converted_weights_bytes),
             size(plan.cache_bytes),
             size(plan.scratch_bytes),
             size(*cache_bytes),
-            size(plan.total_bytes() + cache_bytes),
+            size(self.total_bytes(plan, encoder_bytes)),
         ));
     }
 }

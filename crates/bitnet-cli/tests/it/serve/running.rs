@@ -83,7 +83,7 @@ pub(super) fn without_end(server: &Server, headers: &[(&str, &str)], mut request
 }
 
 /// A request for a stream of so many tokens, and its socket once it is running.
-fn long_answer(server: &Server, tokens: usize) -> (Value, TcpStream) {
+pub(super) fn long_answer(server: &Server, tokens: usize) -> (Value, TcpStream) {
     let messages = [json!({"role": "user", "content": "The ferry"})];
     let request = without_end(server, &[], json!({"messages": messages, "max_tokens": tokens, "stream": true}));
     let running = begin(server, "/v1/chat/completions", &request);
