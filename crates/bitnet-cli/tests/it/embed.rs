@@ -2,7 +2,9 @@
 
 use std::process::Stdio;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use fixtures::Damage;
 use rlm_embed::store::FlatNeighborStore;
 use serde_json::Value;
 use tl_kernels::Pool;
@@ -139,26 +141,35 @@ fn a_precision_to_compare_with_is_refused_before_anything_is_measured() {
     assert!(sentence.contains("no/such/folder"), "{sentence}");
 }
 
-/// `kill -9` at 50 moments, spread over the bytes of the file: the index opens each time with a beginning of the work, and the
-/// same command ends it with the chunks of an undisturbed one.
+/// `kill -9` at 50 random moments: each is a random byte of the file that is there, and a random time behind it, of up to twice the
+/// time of a batch. The index opens each time with a beginning of the work, and the same command ends it with the chunks of an
+/// undisturbed one.
 #[test]
 fn a_build_that_is_killed_continues() {
-    const KILLS: u64 = 50;
+    const KILLS: usize = 50;
+    const SEED: u64 = 18;
+    println!("seed {SEED}");
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
     let (whole, killed, notes) = (path("whole.rlm"), path("killed.rlm"), path("notes.txt"));
     let text: String =
         (0..4000).map(|n| format!("Note {n} says that bridge {} carries {n} carts.\n\n", n % 7)).collect();
     std::fs::write(&notes, text).unwrap();
+    let begun = Instant::now();
     bitnet(arguments(&["index", "build", &whole, &notes], "hash")).done();
     let total = std::fs::metadata(&whole).unwrap().len();
+    let two_batches = begun.elapsed().as_micros() as usize * 2 / 125;
+    let mut random = Damage::new(SEED);
+    let mut draw = || (random.below(total as usize) as u64, Duration::from_micros(random.below(two_batches) as u64));
+    let mut moments: Vec<(u64, Duration)> = (0..KILLS).map(|_| draw()).collect();
+    moments.sort_unstable();
     let chunks = |index: &str| {
         let store = FlatNeighborStore::open(index.as_ref(), Arc::new(Pool::serial())).unwrap();
         store.live_rows().map(|row| (store.chunk(row).id.to_owned(), store.vector(row).to_vec())).collect::<Vec<_>>()
     };
     let expected = chunks(&whole);
     let (mut kills, mut before) = (0, 0);
-    for n in 0..KILLS {
+    for (bytes, behind) in moments {
         let mut build = std::process::Command::new(env!("CARGO_BIN_EXE_bitnet"))
             .args(arguments(&["index", "build", &killed, &notes], "hash"))
             .stdout(Stdio::null())
@@ -166,20 +177,23 @@ fn a_build_that_is_killed_continues() {
             .spawn()
             .unwrap();
         let length = || std::fs::metadata(&killed).map_or(0, |file| file.len());
-        while length() < total * n / KILLS && build.try_wait().unwrap().is_none() {
+        while length() < bytes && build.try_wait().unwrap().is_none() {
             std::thread::yield_now();
         }
+        std::thread::sleep(behind);
         let is_running = build.try_wait().unwrap().is_none();
         build.kill().unwrap();
         build.wait().unwrap();
-        kills += u64::from(is_running);
+        kills += usize::from(is_running);
         if length() >= 64 {
             let found = chunks(&killed);
-            assert!(expected.starts_with(&found) && found.len() >= before, "after kill {n}");
+            let moment = format!("{behind:?} behind byte {bytes}, seed {SEED}");
+            assert!(expected.starts_with(&found) && found.len() >= before, "killed {moment}");
             before = found.len();
         }
     }
-    assert!(kills > KILLS / 2, "{kills} builds were killed before their end");
+    assert!(kills > KILLS / 2, "{kills} builds were killed before their end, seed {SEED}");
+    assert!(before > 0 && before <= expected.len(), "{before} chunks were there after the last kill");
     bitnet(arguments(&["index", "build", &killed, &notes], "hash")).done();
     assert!(chunks(&killed) == expected);
 }
