@@ -187,6 +187,40 @@ fn neither_the_batch_nor_the_threads_change_a_bit() {
 }
 
 #[test]
+fn the_ids_of_a_text_give_its_vector() {
+    let mut encoder = tiny(Precision::F32, 1);
+    let (long, short) = ("the northern bridge ".repeat(200), "the northern bridge");
+    let (cut, all) = (encoder.token_ids(&long).unwrap(), encoder.all_token_ids(&long).unwrap());
+    assert_eq!((cut.len(), &cut[..255], cut[255]), (256, &all[..255], all[all.len() - 1]));
+    assert!(all.len() > 600);
+    assert_eq!(encoder.all_token_ids(short).unwrap(), encoder.token_ids(short).unwrap());
+    // More tokens than a batch has, so that the texts are divided.
+    let texts = [&*long, short, &long, &long, "", &long, &long];
+    let ids: Vec<Vec<u32>> = texts.iter().map(|text| encoder.token_ids(text).unwrap()).collect();
+    assert!(encoder.embed_ids(&ids).unwrap() == encoder.embed(&texts).unwrap());
+    assert!(encoder.embed_ids(&[]).unwrap().is_empty());
+    for wrong in [vec![], vec![1], all, vec![0, 942]] {
+        let sentence = encoder.embed_ids(&[wrong]).unwrap_err().to_string();
+        assert!(sentence.contains("2 to 256 ids, all below 942"), "{sentence}");
+    }
+}
+
+/// The numbers of the tensors of the checkpoint.
+#[test]
+fn an_encoder_states_its_weights_and_its_memory() {
+    let encoder = tiny(Precision::F32, 1);
+    assert_eq!((encoder.parameters(), encoder.weight_bytes(), encoder.vocabulary()), (252_608, 4 * 252_512, 942));
+    let memory = |precision| tiny(precision, 1).memory_bytes(1).unwrap();
+    // 256 tokens of 800 values, a table of 256 times 256 numbers, and the tokenizer beside the weights.
+    assert!(memory(Precision::F32) > 4 * (252_512 + 256 * 800 + 65_536));
+    assert!(memory(Precision::Q8_0) < memory(Precision::F32) && memory(Precision::Q8_0) < memory(Precision::Q8_0A8));
+    assert!(
+        encoder.memory_bytes(1024) > encoder.memory_bytes(1) && encoder.memory_bytes(1) == encoder.memory_bytes(256)
+    );
+    assert_eq!(HashEmbedder::new(8).memory_bytes(1), Some(8));
+}
+
+#[test]
 fn identities_tell_embedders_apart() {
     let ids = [
         tiny(Precision::F32, 1).identity(),
