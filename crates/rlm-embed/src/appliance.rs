@@ -11,6 +11,8 @@
 //! alone: the faults of a line change nothing but the time. Firmware that gives other answers of the right form may let other chunks
 //! in; `bitnet offload check` compares answers of each kind with those of the software.
 
+mod preset;
+
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -22,6 +24,8 @@ use crate::offload::message::{MAX_SCHEDULE, Request};
 use crate::offload::{Coprocessor, Link, OffloadCounts};
 use crate::recursion::{Corpus, RlmEmbedder, RlmEmbedding};
 use crate::store::{FlatNeighborStore, IndexError, Neighbor, NeighborRetriever, NewChunk};
+
+pub use preset::{IntakeMemory, Preset};
 
 /// A chunk that waits.
 #[derive(Clone, Copy, Debug)]

@@ -1,6 +1,7 @@
 //! `bitnet index`: texts and their vectors in a file, and the search in it.
 
 mod change;
+mod intake;
 mod query;
 
 pub(crate) use change::note_void;

@@ -248,3 +248,72 @@ fn a_model_answers_from_an_index_and_cites_it() {
     let precision = [&ask[..], &["--docs-precision", "q8_0"]].concat();
     assert!(bitnet(precision).usage().contains("--docs-precision"));
 }
+
+/// Chunks of a higher priority come first, so that one which contradicts them is refused; the texts are those of the query's test.
+#[test]
+fn a_preset_takes_chunks_in_through_the_gate() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let (index, chunks) = (path("i.rlm"), path("chunks.jsonl"));
+    let line = |id: &str, text: &str, more: &str| format!("{{\"id\":\"{id}\",\"text\":\"{text}\"{more}}}\n");
+    let (open, closed) = ("The Orra bridge is open to carts.", "The Orra bridge is closed to carts.");
+    let lines = [
+        line("open", open, ""),
+        line("closed", closed, ",\"priority\":2"),
+        line("violin", "A violin has strings.", ",\"priority\":-1"),
+        line("again", closed, ",\"priority\":1"),
+    ];
+    std::fs::write(&chunks, lines.concat()).unwrap();
+    let take = |preset: &str| {
+        let args = ["index", "build", &index, &chunks, "--preset", preset];
+        bitnet(arguments(&args, "hash"))
+    };
+    for preset in ["pi5", "pi5-streaming"] {
+        let _ = std::fs::remove_file(&index);
+        let first = take(preset);
+        assert!(first.stderr.contains("open: refused, a near chunk contradicts it"), "{}", first.stderr);
+        assert!(first.stderr.contains("memory: encoder") && first.stderr.contains("of 128 MB"), "{}", first.stderr);
+        let said = first.done();
+        assert!(said.contains("2 chunks added, 0 replaced, 0 removed, 0 left as they were, 2 in all"), "{said}");
+        // The order, and for each chunk its hash; for each of the others its neighbours and the gate.
+        assert!(said.contains("1 repeated, 1 refused") && said.contains("small tasks: 11, "), "{said}");
+        assert!(said.contains("per chunk: p50 "), "{said}");
+        let again = take(preset).done();
+        assert!(again.contains("0 chunks added, 0 replaced, 0 removed, 2 left as they were, 2 in all"), "{again}");
+    }
+    let store = FlatNeighborStore::open(index.as_ref(), Arc::new(Pool::serial())).unwrap();
+    let ids: Vec<&str> = store.live_rows().map(|row| store.chunk(row).id).collect();
+    assert_eq!(ids, ["closed", "violin"]);
+    drop(store);
+    // Without a preset all are taken.
+    let all = bitnet(arguments(&["index", "build", &index, &chunks], "hash")).done();
+    assert!(all.contains("2 chunks added, 0 replaced, 0 removed, 2 left as they were, 4 in all"), "{all}");
+}
+
+#[test]
+fn a_preset_keeps_to_its_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let (index, chunks) = (path("i.rlm"), path("chunks.jsonl"));
+    let take = |model: &str| bitnet(arguments(&["index", "build", &index, &chunks, "--preset", "pi5"], model));
+    let write = |n: usize| {
+        let lines: String = (0..n).map(|n| format!("{{\"text\":\"Ship {n} lies at pier {}.\"}}\n", n * 7)).collect();
+        std::fs::write(&chunks, lines).unwrap();
+    };
+    write(60_000);
+    let refused = take("hash").refusal();
+    assert!(refused.contains("60000 chunks") && refused.contains("a preset may take 128 MB"), "{refused}");
+    assert_eq!(std::fs::metadata(&index).unwrap().len(), 64, "no chunk was taken");
+    std::fs::remove_file(&index).unwrap();
+    let refused = take(&fixture("goldens/glm-tiny")).refusal();
+    assert!(refused.contains("language model"), "{refused}");
+    std::fs::remove_file(&index).unwrap();
+    write(200);
+    let said = take(&fixture("goldens/bert-tiny")).done();
+    if cfg!(target_os = "linux") {
+        let peak = said.lines().find_map(|line| line.strip_prefix("peak memory: ")?.strip_suffix(" of 128 MB"));
+        let peak: f64 =
+            peak.and_then(|peak| peak.strip_suffix(" MB")?.parse().ok()).unwrap_or_else(|| panic!("{said}"));
+        assert!((1.0..128.0).contains(&peak), "{said}");
+    }
+}

@@ -123,3 +123,37 @@ fn a_file_is_no_device_and_keeps_its_bytes() {
     assert!(sentence.contains("model.gguf is no serial line"), "{sentence}");
     assert_eq!(std::fs::read(&model).unwrap(), [7; 100]);
 }
+
+/// The fates of chunks are those that the software gives, with faults on the line too.
+#[test]
+fn chunks_are_taken_in_with_the_help_of_a_device() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let chunks = path("chunks.txt");
+    let text = |n: usize| format!("Bridge {} over the river {} carries {n} carts.\n\n", n % 5, n / 9);
+    std::fs::write(&chunks, (0..60).map(text).collect::<String>()).unwrap();
+    let take = |index: &str, more: &[&str]| {
+        let args = ["index", "build", index, &chunks, "-m", "hash", "--threads", "1", "--preset", "pi5"];
+        bitnet([&args[..], more].concat())
+    };
+    let alone = path("alone.rlm");
+    let fates = take(&alone, &[]);
+    assert!(fates.stderr.contains("refused"), "{}", fates.stderr);
+    for faults in [&["--drop=50", "--corrupt=50", "--duplicate=100"][..], &[]] {
+        let (mut child, terminal) = device(faults);
+        let index = path("device.rlm");
+        let _ = std::fs::remove_file(&index);
+        let helped = take(&index, &["--device", &terminal]);
+        assert_eq!(helped.stderr, fates.stderr.replace(&alone, &index), "{faults:?}");
+        let said = helped.done();
+        let answered =
+            said.lines().find_map(|line| line.split_once(", ")?.1.strip_suffix(" of them answered by the coprocessor"));
+        assert!(answered.unwrap().parse::<u32>().unwrap() > 50, "{said}");
+        assert!(std::fs::read(&index).unwrap() == std::fs::read(&alone).unwrap());
+        assert!(child.wait().unwrap().success());
+    }
+    let refused = take(&path("no.rlm"), &["--device", "no/such/device"]).refusal();
+    assert!(refused.contains("no/such/device"), "{refused}");
+    let alone = bitnet(["index", "build", "i", "f", "-m", "hash", "--device", "d"]).usage();
+    assert!(alone.contains("--preset"), "{alone}");
+}

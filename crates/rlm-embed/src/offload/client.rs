@@ -30,6 +30,20 @@ pub trait Link {
     fn receive(&mut self, until: Duration) -> std::io::Result<Vec<u8>>;
 }
 
+impl<L: Link + ?Sized> Link for Box<L> {
+    fn now(&self) -> Duration {
+        (**self).now()
+    }
+
+    fn send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        (**self).send(bytes)
+    }
+
+    fn receive(&mut self, until: Duration) -> std::io::Result<Vec<u8>> {
+        (**self).receive(until)
+    }
+}
+
 /// When a device is asked again, and when it is given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OffloadPolicy {

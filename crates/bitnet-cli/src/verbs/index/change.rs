@@ -7,11 +7,13 @@ use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use clap::builder::NonEmptyStringValueParser;
+use rlm_embed::appliance::Candidate;
 use rlm_embed::encoder::BaseEmbedder;
 use rlm_embed::store::{FlatNeighborStore, NewChunk, cut};
 use serde::Deserialize;
 use tl_kernels::Pool;
 
+use super::intake::PresetArgs;
 use crate::args::{EmbedderArgs, whole};
 use crate::output::Progress;
 use crate::{load, output};
@@ -21,8 +23,8 @@ const BATCH: usize = 32;
 
 /// Make an index of texts, or continue to make one.
 ///
-/// A text file is cut into paragraphs; a file that ends in .jsonl has an object with `text` and, if wanted, `id` and `source` per
-/// line. Chunks that are in the index already are left as they are, and those with another text are replaced. A chunk without an id of
+/// A text file is cut into paragraphs; a file that ends in .jsonl has an object with `text` and, if wanted, `id`, `source` and
+/// `priority` per line. Chunks that are in the index already are left as they are, and those with another text are replaced. A chunk without an id of
 /// its own gets the id FILE#N. Chunks with such an id that FILE has no longer are removed; those of lines that name their own id or
 /// source are not. Texts from standard input (`-`) get the ids stdin#N: a later input replaces those with the same number, and removes
 /// none.
@@ -56,6 +58,8 @@ struct TextArgs {
     /// Most words of a chunk that is cut out of a text file
     #[arg(long, default_value = "120", value_name = "N", value_parser = whole::<usize>(1..=10_000))]
     chunk_words: usize,
+    #[command(flatten)]
+    preset: PresetArgs,
 }
 
 /// Remove chunks from an index.
@@ -68,8 +72,13 @@ pub(crate) struct RemoveArgs {
     ids: Vec<String>,
 }
 
-/// Id, source and text of a chunk.
-type Piece = (String, String, String);
+/// A chunk of a file.
+struct Piece {
+    id: String,
+    source: String,
+    text: String,
+    priority: f32,
+}
 
 /// A chunk on a line of a .jsonl file.
 #[derive(Deserialize)]
@@ -77,6 +86,8 @@ struct Line {
     id: Option<String>,
     source: Option<String>,
     text: String,
+    #[serde(default)]
+    priority: f32,
 }
 
 pub(super) fn build(args: &BuildArgs) -> Result<()> {
@@ -107,7 +118,7 @@ pub(super) fn remove(args: &RemoveArgs) -> Result<()> {
 /// has no longer. An interruption at any moment leaves each chunk in its old or its new state.
 fn change(index: &Path, args: &TextArgs, may_create: bool) -> Result<()> {
     let pieces = read_all(&args.files, args.chunk_words)?;
-    let (mut embedder, pool) = args.embedder.load()?;
+    let (embedder, pool) = args.embedder.load()?;
     let (dims, identity) = (embedder.dims(), embedder.identity());
     let mut store = match may_create {
         true => FlatNeighborStore::open_or_create(index, dims, identity, pool)?,
@@ -118,35 +129,50 @@ fn change(index: &Path, args: &TextArgs, may_create: bool) -> Result<()> {
         }
     };
     note_void(&store, index);
-    let (mut new, mut replaced) = (Vec::new(), 0);
-    for (id, source, text) in &pieces {
+    let mut new = Vec::new();
+    for Piece { id, source, text, priority } in &pieces {
         let chunk = NewChunk { id, source, text };
-        let there = store.row_of(id).map(|row| store.chunk(row) == chunk);
-        replaced += usize::from(there == Some(false));
-        new.extend((there != Some(true)).then_some(chunk));
+        let is_there = store.row_of(id).is_some_and(|row| store.chunk(row) == chunk);
+        new.extend((!is_there).then_some(Candidate { chunk, priority: *priority }));
     }
-    let progress = Progress::items("indexing");
-    for (n, batch) in new.chunks(BATCH).enumerate() {
-        let texts: Vec<&str> = batch.iter().map(|chunk| chunk.text).collect();
-        store.put(batch, &embedder.embed(&texts)?)?;
-        progress.show((n * BATCH + batch.len()) as u64, new.len() as u64);
-    }
-    drop(progress);
+    let (taken, [added, replaced]) = match args.preset.preset() {
+        Some(preset) => {
+            let taken = args.preset.take(preset, embedder, &new, (&mut store, index))?;
+            let stored = taken.stored();
+            (Some(taken), stored)
+        }
+        None => (None, put(&mut store, embedder, &new)?),
+    };
     let gone = gone(&store, &args.files, &pieces);
     let removed = store.remove(&gone.iter().map(String::as_str).collect::<Vec<_>>())?;
-    let (added, left) = (new.len() - replaced, pieces.len() - new.len());
     output::line(format_args!(
-        "{}: {added} chunks added, {replaced} replaced, {removed} removed, {left} left as they were, {} in all",
+        "{}: {added} chunks added, {replaced} replaced, {removed} removed, {} left as they were, {} in all",
         index.display(),
+        pieces.len() - new.len(),
         store.len()
-    ))
+    ))?;
+    taken.map_or(Ok(()), |taken| taken.print())
+}
+
+/// Stores all chunks, a batch at a time; the numbers of those that are new, and of those that take the place of another one.
+fn put(store: &mut FlatNeighborStore, mut embedder: impl BaseEmbedder, new: &[Candidate<'_>]) -> Result<[usize; 2]> {
+    let before = store.len();
+    let progress = Progress::items("indexing");
+    for (n, batch) in new.chunks(BATCH).enumerate() {
+        let chunks: Vec<NewChunk<'_>> = batch.iter().map(|candidate| candidate.chunk).collect();
+        let texts: Vec<&str> = chunks.iter().map(|chunk| chunk.text).collect();
+        store.put(&chunks, &embedder.embed(&texts)?)?;
+        progress.show((n * BATCH + batch.len()) as u64, new.len() as u64);
+    }
+    let added = store.len() - before;
+    Ok([added, new.len() - added])
 }
 
 /// Ids of the chunks that were made of one of the files, as their ids and sources show, and that are in none of them now. Standard
 /// input is another text each time, so that nothing of it is gone.
 fn gone(store: &FlatNeighborStore, files: &[String], pieces: &[Piece]) -> Vec<String> {
     let files: HashSet<&str> = files.iter().map(String::as_str).filter(|file| *file != "-").collect();
-    let ids: HashSet<&str> = pieces.iter().map(|(id, ..)| id.as_str()).collect();
+    let ids: HashSet<&str> = pieces.iter().map(|piece| piece.id.as_str()).collect();
     let is_of_file = |chunk: &NewChunk<'_>| {
         let file = chunk.id.rsplit_once('#').filter(|(_, n)| n.parse::<usize>().is_ok()).map(|(file, _)| file);
         file == Some(chunk.source) && files.contains(chunk.source)
@@ -177,10 +203,10 @@ fn read_all(files: &[String], chunk_words: usize) -> Result<Vec<Piece>> {
     let (mut pieces, mut ids) = (Vec::new(), HashSet::new());
     for file in files {
         for piece in read(file, chunk_words)? {
-            if !ids.insert(piece.0.clone()) {
+            if !ids.insert(piece.id.clone()) {
                 bail!(
                     "{file}: the chunk id `{}` stands twice: give each chunk an id of its own",
-                    output::name(&piece.0)
+                    output::name(&piece.id)
                 );
             }
             pieces.push(piece);
@@ -189,23 +215,25 @@ fn read_all(files: &[String], chunk_words: usize) -> Result<Vec<Piece>> {
     Ok(pieces)
 }
 
-/// Id, source and text of the chunks of a file; see [`gone`] for the ids.
+/// The chunks of a file; see [`gone`] for the ids.
 fn read(file: &str, chunk_words: usize) -> Result<Vec<Piece>> {
     let text = load::read_text(file)?;
     let source = source_of(file);
     let id = |n: usize| format!("{source}#{}", n + 1);
     if !file.ends_with(".jsonl") {
         let chunks = cut(&text, chunk_words).into_iter().enumerate();
-        return Ok(chunks.map(|(n, text)| (id(n), source.to_owned(), text)).collect());
+        let piece = |(n, text)| Piece { id: id(n), source: source.to_owned(), text, priority: 0.0 };
+        return Ok(chunks.map(piece).collect());
     }
     let mut pieces = Vec::new();
     for (n, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         match serde_json::from_str::<Line>(line) {
-            Ok(piece) => pieces.push((
-                piece.id.unwrap_or_else(|| id(n)),
-                piece.source.unwrap_or_else(|| source.to_owned()),
-                piece.text,
-            )),
+            Ok(Line { id: own, source: from, text, priority }) => pieces.push(Piece {
+                id: own.unwrap_or_else(|| id(n)),
+                source: from.unwrap_or_else(|| source.to_owned()),
+                text,
+                priority,
+            }),
             Err(error) => bail!("{file}: line {} is no object with a `text` ({error}): mend it", n + 1),
         }
     }

@@ -1,16 +1,14 @@
 //! `bitnet offload check`: requests of all kinds to a coprocessor, each answer beside that of the software.
 
-use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use behavior_eval::stats::quantile;
 use rlm_embed::offload::answer::answer;
-use rlm_embed::offload::{Coprocessor, OffloadPolicy, StreamLink, Trial};
+use rlm_embed::offload::{OffloadPolicy, Trial};
 use serde_json::json;
 
-use super::line;
 use crate::args::whole;
 use crate::output;
 use crate::output::Progress;
@@ -35,14 +33,9 @@ pub(crate) struct Args {
 }
 
 pub(super) fn execute(args: &Args) -> Result<()> {
-    let line = line::open(&args.device)?;
-    let writer = line.try_clone().context("cannot use the device")?;
-    let link = StreamLink::new(line, writer).context("cannot start a thread")?;
     let deadline = Duration::from_millis(args.deadline_ms);
     let policy = OffloadPolicy { deadline, attempts: args.attempts, ..OffloadPolicy::default() };
-    // A number that no earlier host has counted from, as far as chance allows.
-    let sequence = RandomState::new().hash_one(0) as u32;
-    let mut device = Coprocessor::new(link, policy, sequence);
+    let mut device = super::coprocessor(&args.device, policy)?;
     let progress = Progress::items("asking");
     let (mut wrong, mut times) = (0, Vec::new());
     for i in 0..args.requests {
