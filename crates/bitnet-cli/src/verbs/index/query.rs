@@ -4,15 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use anyhow::Result;
-use clap::ValueEnum;
 use rlm_embed::encoder::BaseEmbedder;
 use rlm_embed::graph::{Evidence, Passage, Relation, RelationRules};
-use rlm_embed::recursion::{Corpus, RecursionConfig, RlmEmbedder, Variant};
+use rlm_embed::recursion::RlmEmbedding;
 use rlm_embed::store::{Chunk, FlatNeighborStore, Neighbor, NeighborRetriever};
 use serde_json::{Value, json};
 
 use super::change::note_void;
-use crate::args::{EmbedderArgs, whole};
+use crate::args::{EmbedderArgs, Recursion, whole};
 use crate::output;
 
 /// Find the chunks nearest to a question.
@@ -39,43 +38,15 @@ pub(crate) struct Args {
     json: bool,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Recursion {
-    Off,
-    /// Five chunks per pass
-    On,
-    /// Three chunks per pass, as for a Raspberry Pi 5
-    Pi5,
-    /// One pass with three chunks
-    Pi5Streaming,
-}
-
-impl Recursion {
-    fn config(self) -> Option<RecursionConfig> {
-        match self {
-            Recursion::Off => None,
-            Recursion::On => Some(RecursionConfig::new(Variant::Query)),
-            Recursion::Pi5 => Some(RecursionConfig::pi5(Variant::Query)),
-            Recursion::Pi5Streaming => Some(RecursionConfig::pi5_streaming(Variant::Query)),
-        }
-    }
-}
-
 pub(super) fn execute(args: &Args) -> Result<()> {
     let (mut embedder, pool) = args.embedder.load()?;
     let store = FlatNeighborStore::open(&args.index, pool)?;
     store.check_embedder(embedder.dims(), embedder.identity(), &args.index)?;
     note_void(&store, &args.index);
-    let (query, passes) = match args.recursion.config() {
-        None => (embedder.embed(&[&args.question])?, None),
-        Some(config) => {
-            let found = RlmEmbedder::new(embedder, config).embed(&args.question, None, Corpus::exact(&store))?;
-            let passes = json!({
-                "iterations": found.iterations, "confidence": found.confidence, "stop": found.stop.name(),
-            });
-            (found.vector, Some(passes))
-        }
-    };
+    let (query, looped) = args.recursion.embed(&args.question, &mut *embedder, &store)?;
+    let passes = looped.map(|RlmEmbedding { iterations, confidence, stop, .. }| {
+        json!({ "iterations": iterations, "confidence": confidence, "stop": stop.name() })
+    });
     let found = store.nearest(&query, args.k);
     let passage = |found: &Neighbor| Passage::new(store.chunk(found.row).text, store.vector(found.row));
     let passages: Vec<Passage<'_>> = found.iter().map(passage).collect();
