@@ -1,6 +1,7 @@
 //! The loaded model as the routes see it, and the thread that computes.
 
 mod encoder;
+mod encoder_thread;
 mod facts;
 mod thread;
 
@@ -16,6 +17,8 @@ use super::seal::Seal;
 use crate::load::Drafts;
 
 pub(crate) use encoder::Encoder;
+#[cfg(any(test, fuzzing))]
+pub(crate) use encoder_thread::serve_texts;
 pub(crate) use facts::Facts;
 pub(crate) use thread::{EngineThread, Start};
 

@@ -235,7 +235,7 @@ impl BertEncoder {
         self.config.vocab_size
     }
 
-    /// Number of weights.
+    /// Number of weights: embeddings, matrices, biases and norms together.
     #[must_use]
     pub fn parameters(&self) -> u64 {
         self.config.parameters()

@@ -76,7 +76,7 @@ fn tokens(engine: &Engine, text: Written) -> Result<Vec<u32>, Failure> {
 fn encoder_tokens(encoder: &Encoder, text: Written) -> Result<Vec<u32>, Failure> {
     match text {
         Written::Text(text) => encoder.tokens(&text),
-        // Those of other tokenizers would stand for other words, and most of them for some.
+        // Ids of another tokenizer would stand for other words.
         Written::Tokens(_) => Err(Failure::field(
             "input",
             "`input` has token ids, and the sentence encoder reads texts: send texts; in LangChain set \

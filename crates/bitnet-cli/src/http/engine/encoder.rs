@@ -1,20 +1,10 @@
-//! The sentence encoder beside the model, and the thread that computes its vectors.
-//!
-//! Its texts wait in a queue of their own, so that they take no slot and no place of the requests to the model. One thread
-//! takes them, a few at a time: what it computes shares the pool of the engine, whose workers serve one product at a time and
-//! leave a second one to the thread that asks for it. So a step of the model never waits for the encoder; both share the processors.
+//! The sentence encoder beside the model; `encoder_thread` computes its vectors.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
-
-use moe_runtime::{Job, JobEvent, JobQueue, StopReason};
+use moe_runtime::JobQueue;
 use rlm_embed::encoder::BertEncoder;
 
-use super::{Engine, Facts};
-use crate::http::app::App;
+use super::facts::Facts;
 use crate::http::failure::Failure;
-use crate::output;
 
 /// A loaded sentence encoder.
 #[derive(Debug)]
@@ -41,42 +31,6 @@ impl Encoder {
         match (tokens.len(), self.facts.n_ctx) {
             (n, n_ctx) if n > n_ctx => Err(Failure::context(n, n_ctx)),
             _ => Ok(tokens),
-        }
-    }
-
-    /// Encodes the texts of the queue until it is closed and empty. Once `stop` is set, those that wait end without a vector.
-    pub(crate) fn serve(&self, app: &App, engine: &Engine, stop: &AtomicBool) {
-        while self.queue.wait() {
-            let answer = |jobs: Vec<Job>| {
-                let (ended, jobs): (Vec<Job>, Vec<Job>) =
-                    jobs.into_iter().partition(|job| stop.load(Ordering::Relaxed) || job.interrupt.is_raised());
-                ended.into_iter().for_each(|mut job| {
-                    let _ = (job.on_event)(JobEvent::Ended(StopReason::Interrupt));
-                });
-                self.encode(app, jobs);
-            };
-            while self.queue.answer_next(Encoder::BATCH_TOKENS, || engine.now(), answer) {}
-        }
-    }
-
-    fn encode(&self, app: &App, jobs: Vec<Job>) {
-        let (prompts, owners): (Vec<_>, Vec<_>) = jobs.into_iter().map(|job| (job.prompt, job.on_event)).unzip();
-        if prompts.is_empty() {
-            return;
-        }
-        let begun = Instant::now();
-        // A defect ends the requests of this batch, whose owners are dropped without an event, and not the thread.
-        match catch_unwind(AssertUnwindSafe(|| self.bert.embed_ids(&prompts))) {
-            Ok(Ok(vectors)) => {
-                app.metrics.encoded(prompts.iter().map(Vec::len).sum(), begun.elapsed());
-                for (mut on_event, vector) in owners.into_iter().zip(vectors.chunks_exact(self.facts.hidden)) {
-                    let _ = on_event(JobEvent::Embedding(vector));
-                }
-            }
-            Ok(Err(error)) => output::note(format_args!("a text could not be encoded: {error}")),
-            Err(_) => {
-                output::note("a text could not be encoded: the encoder met a defect of its own; please report it")
-            }
         }
     }
 }

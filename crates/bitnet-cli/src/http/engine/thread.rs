@@ -10,6 +10,7 @@ use anyhow::Result;
 use moe_runtime::Scheduler;
 
 use super::Engine;
+use super::encoder_thread::serve_texts;
 use crate::http::app::App;
 
 /// Loads the model: the parts that routes need, and the scheduler that computes.
@@ -39,7 +40,7 @@ impl EngineThread {
                     let _closing = Closing(&engine);
                     if let Some(encoder) = &engine.encoder {
                         let (app, engine, stopped) = (&app, &engine, &stopped);
-                        scope.spawn(move || encoder.serve(app, engine, stopped));
+                        scope.spawn(move || serve_texts(encoder, app, engine, stopped));
                     }
                     compute(&app, &engine, scheduler, &stopped);
                 });

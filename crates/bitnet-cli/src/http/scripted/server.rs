@@ -20,7 +20,7 @@ use tl_kernels::Pool;
 
 use super::player::{Script, play};
 use crate::http::app::App;
-use crate::http::engine::{Encoder, Engine, Facts};
+use crate::http::engine::{Encoder, Engine, Facts, serve_texts};
 use crate::http::routes::routes;
 use crate::http::seal::Seal;
 use crate::http::settings::Settings;
@@ -83,7 +83,7 @@ impl ScriptedServer {
         let player = std::thread::spawn(move || play(&of_player.0.queue, &of_player.1));
         let encoder = std::thread::spawn(move || {
             let (engine, app) = of_encoder;
-            engine.encoder.iter().for_each(|encoder| encoder.serve(&app, &engine, &AtomicBool::new(false)));
+            engine.encoder.iter().for_each(|encoder| serve_texts(encoder, &app, &engine, &AtomicBool::new(false)));
         });
         let mut builder = tokio::runtime::Builder::new_multi_thread();
         let runtime = builder.worker_threads(2).enable_all().build().expect("threads start");

@@ -44,7 +44,7 @@ enum PresetArg {
     Pi5Streaming,
 }
 
-/// What became of the chunks of an intake.
+/// The fates of the chunks of an intake.
 pub(super) struct Outcome {
     stored: usize,
     replaced: usize,

@@ -9,6 +9,7 @@ use rlm_embed::offload::answer::answer;
 use rlm_embed::offload::{OffloadPolicy, Trial};
 use serde_json::json;
 
+use super::line::coprocessor;
 use crate::args::whole;
 use crate::output;
 use crate::output::Progress;
@@ -35,7 +36,7 @@ pub(crate) struct Args {
 pub(super) fn execute(args: &Args) -> Result<()> {
     let deadline = Duration::from_millis(args.deadline_ms);
     let policy = OffloadPolicy { deadline, attempts: args.attempts, ..OffloadPolicy::default() };
-    let mut device = super::coprocessor(&args.device, policy)?;
+    let mut device = coprocessor(&args.device, policy)?;
     let progress = Progress::items("asking");
     let (mut wrong, mut times) = (0, Vec::new());
     for i in 0..args.requests {

@@ -1,18 +1,20 @@
 //! Serial lines and pseudo-terminals that carry bytes as they are.
 
 use std::fs::File;
+use std::hash::{BuildHasher, RandomState};
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use rlm_embed::offload::{Coprocessor, Link, OffloadPolicy, StreamLink};
 use rustix::fs::{FileType, Mode, OFlags, fstat};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{OptionalActions, QueueSelector, isatty, tcflush, tcgetattr, tcsetattr};
 
 /// Opens the line of a device. A terminal is set to raw mode: no echo, no line editing, no control characters; bytes that wait on it
 /// for an earlier host are dropped.
-pub(super) fn open(path: &Path) -> Result<File> {
+fn open(path: &Path) -> Result<File> {
     let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
     let line = rustix::fs::open(path, flags, Mode::empty());
     let line = line.with_context(|| format!("cannot open the device {}", path.display()))?;
@@ -28,6 +30,19 @@ pub(super) fn open(path: &Path) -> Result<File> {
         made_ready.with_context(|| format!("cannot set the modes of {}", path.display()))?;
     }
     Ok(File::from(line))
+}
+
+/// The coprocessor at the end of the serial line `path`.
+///
+/// # Errors
+/// A path that is no serial line, or one that cannot be used.
+pub(crate) fn coprocessor(path: &Path, policy: OffloadPolicy) -> Result<Coprocessor<Box<dyn Link>>> {
+    let line = open(path)?;
+    let writer = line.try_clone().context("cannot use the device")?;
+    let link = StreamLink::new(line, writer).context("cannot start a thread")?;
+    // A number that no earlier host has counted from, as far as chance allows.
+    let sequence = RandomState::new().hash_one(0) as u32;
+    Ok(Coprocessor::new(Box::new(link), policy, sequence))
 }
 
 fn set_raw(terminal: impl AsFd) -> rustix::io::Result<()> {
