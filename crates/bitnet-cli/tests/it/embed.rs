@@ -148,7 +148,6 @@ fn a_precision_to_compare_with_is_refused_before_anything_is_measured() {
 fn a_build_that_is_killed_continues() {
     const KILLS: usize = 50;
     const SEED: u64 = 18;
-    println!("seed {SEED}");
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
     let (whole, killed, notes) = (path("whole.rlm"), path("killed.rlm"), path("notes.txt"));
