@@ -16,7 +16,7 @@ pub use job::{Job, JobUnit};
 pub use map::MappedFile;
 #[cfg(target_os = "linux")]
 pub use map::end_on_lost_pages;
-pub use memory::{available_bytes, peak_rss_bytes};
+pub use memory::{available_bytes, peak_rss_bytes, rss_bytes};
 pub use new_file::NewFile;
 pub use parts::{Cut, PartError, Parts, Shard, UnitJob, UnitResult};
 pub(crate) use read::read_start;

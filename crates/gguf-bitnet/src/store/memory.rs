@@ -20,6 +20,17 @@ pub fn peak_rss_bytes() -> Option<u64> {
     status_bytes("VmHWM:")
 }
 
+/// The resident size of this process, in bytes, mapped file pages included; `None` where the system does not report it.
+///
+/// ```
+/// if let Some(bytes) = gguf_bitnet::rss_bytes() {
+///     assert!(bytes > 100_000);
+/// }
+/// ```
+pub fn rss_bytes() -> Option<u64> {
+    status_bytes("VmRSS:")
+}
+
 /// Bytes that the system can give without paging; `None` on a system without `/proc/meminfo`.
 ///
 /// ```
@@ -58,7 +69,7 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[test]
     fn the_peak_is_at_least_the_present() {
-        let now = status_bytes("VmRSS:").unwrap();
+        let now = rss_bytes().unwrap();
         assert!(now > 0 && peak_rss_bytes().unwrap() >= now / 2);
     }
 }
