@@ -14,7 +14,9 @@
 //! | `page`, `openapi` | the built-in page, and the description of the routes |
 //! | `divergence` | where the prompt of a request leaves that of an earlier one |
 //! | `scripted/` | the server without a socket and a model, for tests and fuzz targets |
-//! | `failure`, `ids`, `metrics`, `seal` | errors, names, counts, thoughts that clients send back |
+//! | `metrics`, `tally` | counts, and one request in them |
+//! | `ignored` | the names of fields without effect, for the output of the server |
+//! | `failure`, `ids`, `seal` | errors, names, thoughts that clients send back |
 //!
 //! Imports go one way: `server` -> `routes` -> `dialects` -> `stream` -> `answer` -> `request` -> `app` -> `engine`.
 //!
@@ -28,6 +30,7 @@ mod divergence;
 mod engine;
 mod failure;
 mod ids;
+mod ignored;
 mod metrics;
 mod number;
 mod openapi;
@@ -41,6 +44,7 @@ mod server;
 mod settings;
 mod socket;
 mod stream;
+mod tally;
 
 pub(crate) use engine::{Encoder, Engine, Facts};
 pub(crate) use seal::Seal;

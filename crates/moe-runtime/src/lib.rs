@@ -97,7 +97,7 @@ pub use sessions::parts::{OnPart, PartOptions, PartedAnswer};
 pub use sessions::sampler::{Logprobs, Sampler, SamplerChoice, SamplerConfig, TokenConstraint, TokenLogprob};
 pub use sessions::scheduler::{
     AnswerOptions, Job, JobEvent, JobQueue, JobStart, OnJobEvent, Priority, QueueLimits, QueueStatus, Refusal,
-    Scheduler, SchedulerOptions, StepReport, Work,
+    Scheduler, SchedulerOptions, SlotStatus, StepReport, Work,
 };
 pub use sessions::scripted_backend::ScriptedBackend;
 pub use sessions::session::{LogitsSink, Session};

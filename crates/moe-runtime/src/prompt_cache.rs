@@ -14,6 +14,7 @@
 
 mod cache;
 mod disk;
+mod gone;
 mod lru;
 mod name;
 

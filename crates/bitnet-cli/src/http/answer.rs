@@ -14,7 +14,7 @@ mod scores;
 mod vectors;
 mod writer;
 
-pub(crate) use ending::{Ending, Finish, Usage};
+pub(crate) use ending::{Ending, Finish, Usage, cache_text};
 pub(crate) use happening::Happening;
 pub(crate) use order::{Caller, Form, Order, Rules};
 pub(crate) use run::{Run, Whole, total_usage};

@@ -1,13 +1,15 @@
 //! The state that all requests share: settings, metrics, and the model once it is loaded.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use moe_runtime::{Scheduler, SlotStatus};
 use tokio::sync::Semaphore;
 
 use super::divergence::Outlines;
 use super::engine::Engine;
 use super::failure::Failure;
+use super::ignored::Ignored;
 use super::metrics::Metrics;
 use super::settings::Settings;
 
@@ -20,6 +22,9 @@ pub(crate) struct App {
     /// One permit for each large body that may be read at the same time.
     pub(crate) large_bodies: Arc<Semaphore>,
     pub(crate) outlines: Outlines,
+    pub(crate) ignored: Ignored,
+    /// The slots behind the last step, where `/slots` exists.
+    slots: Mutex<Vec<SlotStatus>>,
     engine: OnceLock<Arc<Engine>>,
     is_draining: AtomicBool,
 }
@@ -33,6 +38,8 @@ impl App {
             metrics,
             large_bodies,
             outlines: Outlines::default(),
+            ignored: Ignored::default(),
+            slots: Mutex::default(),
             engine: OnceLock::new(),
             is_draining: AtomicBool::new(false),
         }
@@ -50,6 +57,19 @@ impl App {
     pub(crate) fn ready(&self, engine: Arc<Engine>) {
         // The engine's thread is the only caller, and calls once.
         let _ = self.engine.set(engine);
+    }
+
+    /// Takes the state of the scheduler between steps.
+    pub(crate) fn observe(&self, scheduler: &Scheduler) {
+        self.metrics.idle(scheduler);
+        if self.settings.debug_endpoints {
+            *self.slots.lock().unwrap_or_else(PoisonError::into_inner) = scheduler.slots().collect();
+        }
+    }
+
+    /// The slots behind the last step.
+    pub(crate) fn slots(&self) -> Vec<SlotStatus> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Refuses new requests from now on; those that wait or run are finished.

@@ -42,9 +42,14 @@ impl Outline {
         }
     }
 
+    /// Full blocks at the beginning that both prompts have.
+    fn shared(&self, earlier: &Outline) -> usize {
+        self.blocks.iter().zip(&earlier.blocks).take_while(|(now, then)| now == then).count()
+    }
+
     /// Compares this outline with that of an earlier request.
     fn since(&self, earlier: &Outline) -> Divergence {
-        let shared = self.blocks.iter().zip(&earlier.blocks).take_while(|(now, then)| now == then).count();
+        let shared = self.shared(earlier);
         if shared == earlier.blocks.len() {
             return Divergence::None;
         }
@@ -75,6 +80,18 @@ pub(crate) enum Changed {
     System,
     Thinking,
     Messages,
+}
+
+impl Changed {
+    /// The word of `x-cache` and of the metrics.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Changed::Tools => "tools_changed",
+            Changed::System => "system_changed",
+            Changed::Thinking => "thinking_changed",
+            Changed::Messages => "messages_changed",
+        }
+    }
 }
 
 /// The place where a prompt leaves an earlier one.
@@ -147,9 +164,26 @@ pub(crate) struct Outlines {
     most_blocks: usize,
 }
 
+#[derive(Debug)]
+struct Request {
+    id: String,
+    /// The name of its session; empty for a request that names no session.
+    session: String,
+    outline: Outline,
+}
+
+/// A request beside the earlier ones.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Compared {
+    /// Against the one that the client names.
+    pub(crate) named: Divergence,
+    /// The first part that the nearest one had otherwise: the one that shares most blocks, or the last one of the session.
+    pub(crate) changed: Option<Changed>,
+}
+
 #[derive(Debug, Default)]
 struct Kept {
-    requests: VecDeque<(String, Outline)>,
+    requests: VecDeque<Request>,
     /// Names of blocks of all requests.
     blocks: usize,
 }
@@ -161,23 +195,30 @@ impl Default for Outlines {
 }
 
 impl Outlines {
-    /// Compares `outline` with that of the answer `earlier`, and keeps it for the answer `id`.
-    pub(crate) fn compare(&self, earlier: Option<&str>, id: &str, outline: Outline) -> Divergence {
-        let mut kept = self.kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let divergence = match earlier {
+    /// Compares `outline` with that of the answer `earlier` and with that of the nearest request, and keeps it for the answer
+    /// `id` in this session, whose name is empty where there is none.
+    pub(crate) fn compare(&self, earlier: Option<&str>, id: &str, session: &str, outline: Outline) -> Compared {
+        let kept = &mut *self.kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let named = match earlier {
             None => Divergence::NotAsked,
             Some(earlier) => {
-                let found = kept.requests.iter().rev().find(|(id, _)| id == earlier);
-                found.map_or(Divergence::NotFound, |(_, then)| outline.since(then))
+                let found = kept.requests.iter().rev().find(|request| request.id == earlier);
+                found.map_or(Divergence::NotFound, |then| outline.since(&then.outline))
             }
         };
+        let shared = kept.requests.iter().map(|request| (outline.shared(&request.outline), request));
+        let near = shared.filter(|(shared, r)| *shared > 0 || (!session.is_empty() && r.session == session));
+        let changed = match near.max_by_key(|(shared, _)| *shared).map(|(_, nearest)| outline.since(&nearest.outline)) {
+            Some(Divergence::At { reason, .. }) => Some(reason),
+            _ => None,
+        };
         kept.blocks += outline.blocks.len();
-        kept.requests.push_back((id.to_owned(), outline));
+        kept.requests.push_back(Request { id: id.to_owned(), session: session.to_owned(), outline });
         while kept.requests.len() > KEPT || kept.blocks > self.most_blocks {
-            let Some((_, oldest)) = kept.requests.pop_front() else { break };
-            kept.blocks -= oldest.blocks.len();
+            let Some(oldest) = kept.requests.pop_front() else { break };
+            kept.blocks -= oldest.outline.blocks.len();
         }
-        divergence
+        Compared { named, changed }
     }
 }
 
@@ -194,6 +235,27 @@ mod tests {
             tools: vec![json!({"name": "read"}); tools],
             ..ChatRequest::default()
         }
+    }
+
+    fn named(outlines: &Outlines, earlier: Option<&str>, id: &str, outline: &Outline) -> Divergence {
+        outlines.compare(earlier, id, "", outline.clone()).named
+    }
+
+    #[test]
+    fn the_nearest_request_tells_the_change() {
+        let outlines = Outlines::default();
+        let changed = |session: &str, conversation: &ChatRequest, tokens: &[u32]| {
+            outlines.compare(None, "x", session, Outline::new(conversation, tokens, 1000)).changed
+        };
+        let tokens: Vec<u32> = (0..300).collect();
+        let others: Vec<u32> = (1000..1300).collect();
+        assert_eq!(changed("a", &conversation("s", 1), &tokens), None, "the first request");
+        assert_eq!(changed("b", &conversation("t", 1), &others), None, "no other session has this beginning");
+        assert_eq!(changed("a", &conversation("t", 2), &others[10..]), Some(Changed::Tools), "of the session");
+        let mut cut = tokens.clone();
+        cut[200] = 7;
+        assert_eq!(changed("", &conversation("s", 1), &cut), Some(Changed::Messages), "of the same beginning");
+        assert_eq!(changed("a", &conversation("s", 1), &tokens), None, "the nearest one had it all");
     }
 
     #[test]
@@ -241,10 +303,10 @@ mod tests {
         let outlines = Outlines::default();
         let outline = Outline::new(&conversation("a", 0), &[1; 70], 1000);
         for n in 0..=KEPT {
-            assert_eq!(outlines.compare(None, &n.to_string(), outline.clone()), Divergence::NotAsked);
+            assert_eq!(named(&outlines, None, &n.to_string(), &outline), Divergence::NotAsked);
         }
-        assert_eq!(outlines.compare(Some("0"), "x", outline.clone()), Divergence::NotFound);
-        assert_eq!(outlines.compare(Some("2"), "y", outline), Divergence::None);
+        assert_eq!(named(&outlines, Some("0"), "x", &outline), Divergence::NotFound);
+        assert_eq!(named(&outlines, Some("2"), "y", &outline), Divergence::None);
     }
 
     #[test]
@@ -254,10 +316,10 @@ mod tests {
             let outlines = Outlines { most_blocks: 24, ..Outlines::default() };
             let outline = Outline::new(&conversation("a", 0), &vec![1; n_tokens], 1000);
             for n in 0..20 {
-                outlines.compare(None, &n.to_string(), outline.clone());
+                named(&outlines, None, &n.to_string(), &outline);
             }
             let kept = outlines.kept.lock().unwrap();
-            assert_eq!(kept.blocks, kept.requests.iter().map(|(_, outline)| outline.blocks.len()).sum::<usize>());
+            assert_eq!(kept.blocks, kept.requests.iter().map(|request| request.outline.blocks.len()).sum::<usize>());
             kept.requests.len()
         };
         assert_eq!([n_kept(0), n_kept(200), n_kept(600)], [20, 8, 2]);

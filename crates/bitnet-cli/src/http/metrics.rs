@@ -1,8 +1,9 @@
 //! Counts and times for Prometheus. No label has text of a request.
 
-use std::sync::atomic::AtomicI64;
+use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::time::Duration;
 
+use mla_attention::CompressedMlaCache;
 use moe_runtime::{QueueStatus, Scheduler, StepReport};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -18,6 +19,7 @@ use super::answer::Ending;
 struct RequestLabels {
     route: String,
     status: u16,
+    finish: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -36,6 +38,16 @@ struct ResultLabel {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PhaseLabel {
+    phase: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct TierLabel {
     tier: &'static str,
 }
@@ -47,6 +59,10 @@ pub(crate) struct Metrics {
     running: Gauge<i64, AtomicI64>,
     waiting: Gauge<i64, AtomicI64>,
     slot_tokens: Gauge<i64, AtomicI64>,
+    slot_usage: Gauge<f64, AtomicU64>,
+    cache_blocks: Family<TierLabel, Gauge<i64, AtomicI64>>,
+    cache_misses: Family<ReasonLabel, Counter>,
+    cancelled: Family<PhaseLabel, Counter>,
     cache_bytes: Family<TierLabel, Gauge<i64, AtomicI64>>,
     requests: Family<RequestLabels, Counter>,
     answers: Family<FinishLabel, Counter>,
@@ -58,8 +74,10 @@ pub(crate) struct Metrics {
     queued: Histogram,
     prefill: Histogram,
     batch: Histogram,
+    experts: Histogram,
     step: Histogram,
     rss: Gauge<i64, AtomicI64>,
+    peak_rss: Gauge<i64, AtomicI64>,
     pub(crate) memory_plan: Gauge<i64, AtomicI64>,
     connections: Gauge<i64, AtomicI64>,
     encoder_waiting: Gauge<i64, AtomicI64>,
@@ -78,6 +96,10 @@ impl Metrics {
             running: Gauge::default(),
             waiting: Gauge::default(),
             slot_tokens: Gauge::default(),
+            slot_usage: Gauge::default(),
+            cache_blocks: Family::default(),
+            cache_misses: Family::default(),
+            cancelled: Family::default(),
             cache_bytes: Family::default(),
             requests: Family::default(),
             answers: Family::default(),
@@ -89,8 +111,10 @@ impl Metrics {
             queued: seconds(),
             prefill: seconds(),
             batch: Histogram::new([1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0]),
+            experts: Histogram::new([1.0, 2.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 48.0, 64.0, 96.0, 128.0, 256.0]),
             step: Histogram::new(exponential_buckets(0.001, 2.0, 14)),
             rss: Gauge::default(),
+            peak_rss: Gauge::default(),
             memory_plan: Gauge::default(),
             connections: Gauge::default(),
             encoder_waiting: Gauge::default(),
@@ -100,39 +124,54 @@ impl Metrics {
             prefix_hits: Counter::default(),
             registry: Registry::default(),
         };
-        let own = &mut registry;
-        add(own, "bitnet_requests_running", "Requests in slots", &metrics.running);
-        add(own, "bitnet_requests_waiting", "Requests in the queue", &metrics.waiting);
-        add(own, "bitnet_slot_tokens", "Tokens that the slots hold", &metrics.slot_tokens);
-        add(own, "bitnet_prompt_cache_bytes", "Bytes of the prompt cache", &metrics.cache_bytes);
-        add(own, "bitnet_request", "Answered requests by route and status", &metrics.requests);
-        add(own, "bitnet_answer", "Ended answers by the reason of their end", &metrics.answers);
-        add(own, "bitnet_prompt_tokens", "Tokens of prompts by their source", &metrics.prompt_tokens);
-        add(own, "bitnet_generation_tokens", "Tokens of answers", &metrics.generated_tokens);
-        add(own, "bitnet_draft_tokens", "Guessed tokens of answers by their result", &metrics.drafted_tokens);
-        add(own, "bitnet_time_to_first_token_seconds", "From the request to its first token", &metrics.first_token);
-        add(own, "bitnet_inter_token_seconds", "Mean time between tokens of an answer", &metrics.between_tokens);
-        add(own, "bitnet_queue_seconds", "From the request to its slot", &metrics.queued);
-        add(own, "bitnet_prefill_seconds", "From the slot to the first token", &metrics.prefill);
-        add(own, "bitnet_batch_size", "Rows of a step", &metrics.batch);
-        add(own, "bitnet_step_seconds", "Time of a step", &metrics.step);
-        add(own, "bitnet_peak_rss_bytes", "Largest resident memory so far", &metrics.rss);
-        add(own, "bitnet_memory_plan_bytes", "Memory that the server planned to take at most", &metrics.memory_plan);
-        add(own, "bitnet_connections", "Open connections", &metrics.connections);
-        add(own, "bitnet_encoder_waiting", "Texts that wait for the sentence encoder", &metrics.encoder_waiting);
-        add(own, "bitnet_encoder_tokens", "Tokens that the sentence encoder has read", &metrics.encoder_tokens);
-        add(own, "bitnet_encoder_batch_seconds", "Time of texts encoded together", &metrics.encoder_batch);
-        if vllm_names {
-            add(own, "vllm:num_requests_running", "Requests in slots", &metrics.running);
-            add(own, "vllm:num_requests_waiting", "Requests in the queue", &metrics.waiting);
-            add(own, "vllm:prefix_cache_queries", "Tokens of prompts", &metrics.prefix_queries);
-            add(own, "vllm:prefix_cache_hits", "Tokens of prompts that were cached", &metrics.prefix_hits);
-        }
+        metrics.register(&mut registry, vllm_names);
         Metrics { registry, ..metrics }
     }
 
-    pub(crate) fn request(&self, route: &str, status: u16) {
-        self.requests.get_or_create(&RequestLabels { route: route.to_owned(), status }).inc();
+    fn register(&self, own: &mut Registry, vllm_names: bool) {
+        add(own, "bitnet_requests_running", "Requests in slots", &self.running);
+        add(own, "bitnet_requests_waiting", "Requests in the queue", &self.waiting);
+        add(own, "bitnet_slot_tokens", "Tokens that the slots hold", &self.slot_tokens);
+        add(own, "bitnet_prompt_cache_bytes", "Bytes of the prompt cache", &self.cache_bytes);
+        add(own, "bitnet_kv_blocks", "Blocks of 64 tokens in slots, in memory and on disk", &self.cache_blocks);
+        add(own, "bitnet_cache_miss", "Answers by the reason for computed tokens of their prompt", &self.cache_misses);
+        add(own, "bitnet_cancelled", "Cancelled answers by where they were", &self.cancelled);
+        add(own, "bitnet_request", "Requests by route, status and the reason of the end", &self.requests);
+        add(own, "bitnet_answer", "Ended answers by the reason of their end", &self.answers);
+        add(own, "bitnet_prompt_tokens", "Tokens of prompts by their source", &self.prompt_tokens);
+        add(own, "bitnet_generation_tokens", "Tokens of answers", &self.generated_tokens);
+        add(own, "bitnet_draft_tokens", "Guessed tokens of answers by their result", &self.drafted_tokens);
+        add(own, "bitnet_time_to_first_token_seconds", "From the request to its first token", &self.first_token);
+        add(own, "bitnet_inter_token_seconds", "Mean time between tokens of an answer", &self.between_tokens);
+        add(own, "bitnet_queue_seconds", "From the request to its slot", &self.queued);
+        add(own, "bitnet_prefill_seconds", "From the slot to the first token", &self.prefill);
+        add(own, "bitnet_batch_size", "Rows of a step", &self.batch);
+        add(own, "bitnet_experts_distinct", "Different experts that a step read, mean of its layers", &self.experts);
+        add(own, "bitnet_step_seconds", "Time of a step", &self.step);
+        add(own, "bitnet_rss_bytes", "Resident memory", &self.rss);
+        add(own, "bitnet_peak_rss_bytes", "Largest resident memory so far", &self.peak_rss);
+        add(own, "bitnet_memory_plan_bytes", "Memory that the server planned to take at most", &self.memory_plan);
+        add(own, "bitnet_connections", "Open connections", &self.connections);
+        add(own, "bitnet_encoder_waiting", "Texts that wait for the sentence encoder", &self.encoder_waiting);
+        add(own, "bitnet_encoder_tokens", "Tokens that the sentence encoder has read", &self.encoder_tokens);
+        add(own, "bitnet_encoder_batch_seconds", "Time of texts encoded together", &self.encoder_batch);
+        if vllm_names {
+            add(own, "vllm:num_requests_running", "Requests in slots", &self.running);
+            add(own, "vllm:num_requests_waiting", "Requests in the queue", &self.waiting);
+            add(own, "vllm:kv_cache_usage_perc", "Share of the slots that running requests take", &self.slot_usage);
+            add(own, "vllm:prefix_cache_queries", "Tokens of prompts", &self.prefix_queries);
+            add(own, "vllm:prefix_cache_hits", "Tokens of prompts that were cached", &self.prefix_hits);
+        }
+    }
+
+    /// Counts a request by the pattern of its route.
+    pub(crate) fn request(&self, route: &str, status: u16, finish: &'static str) {
+        self.requests.get_or_create(&RequestLabels { route: route.to_owned(), status, finish }).inc();
+    }
+
+    /// Counts an answer that was cancelled in this phase.
+    pub(crate) fn cancelled(&self, phase: &'static str) {
+        self.cancelled.get_or_create(&PhaseLabel { phase }).inc();
     }
 
     /// Counts a connection; the guard counts its end.
@@ -158,6 +197,9 @@ impl Metrics {
         for (source, tokens) in sources {
             self.prompt_tokens.get_or_create(&SourceLabel { source }).inc_by(tokens as u64);
         }
+        if usage.prompt > usage.cached {
+            self.cache_misses.get_or_create(&ReasonLabel { reason: ending.miss }).inc();
+        }
         self.prefix_queries.inc_by(usage.prompt as u64);
         self.prefix_hits.inc_by(usage.cached as u64);
         self.generated_tokens.inc_by(usage.answer as u64);
@@ -171,15 +213,17 @@ impl Metrics {
         }
     }
 
-    /// Counts a step, and takes the state of the scheduler behind it.
-    pub(crate) fn step(&self, report: &StepReport, time: Duration, scheduler: &Scheduler) {
+    /// Counts a step.
+    pub(crate) fn step(&self, report: &StepReport, time: Duration) {
         self.batch.observe((report.prompt_rows + report.answer_rows + report.draft_rows) as f64);
         let rejected = report.draft_rows - report.accepted_rows;
         for (result, tokens) in [("accepted", report.accepted_rows), ("rejected", rejected)] {
             self.drafted_tokens.get_or_create(&ResultLabel { result }).inc_by(tokens as u64);
         }
+        if report.expert_layers > 0 {
+            self.experts.observe(report.distinct_experts as f64 / report.expert_layers as f64);
+        }
         self.step.observe(time.as_secs_f64());
-        self.idle(scheduler);
     }
 
     /// Counts texts of so many tokens that were encoded together.
@@ -191,6 +235,12 @@ impl Metrics {
     /// Takes the state of the scheduler.
     pub(crate) fn idle(&self, scheduler: &Scheduler) {
         self.slot_tokens.set(scheduler.held_tokens() as i64);
+        self.slot_usage.set(scheduler.usage());
+        let in_slots = scheduler.slots().map(|slot| slot.held_tokens / CompressedMlaCache::BLOCK).sum();
+        let [ram, disk] = scheduler.prompt_cache_blocks();
+        for (tier, blocks) in [("slot", in_slots), ("ram", ram), ("disk", disk)] {
+            self.cache_blocks.get_or_create(&TierLabel { tier }).set(blocks as i64);
+        }
         let [ram, disk] = scheduler.prompt_cache_bytes();
         for (tier, bytes) in [("ram", ram), ("disk", disk)] {
             self.cache_bytes.get_or_create(&TierLabel { tier }).set(bytes.cast_signed());
@@ -202,7 +252,8 @@ impl Metrics {
         self.running.set(queue.running as i64);
         self.waiting.set(queue.waiting as i64);
         self.encoder_waiting.set(encoder.waiting as i64);
-        self.rss.set(gguf_bitnet::peak_rss_bytes().unwrap_or_default().cast_signed());
+        self.rss.set(gguf_bitnet::rss_bytes().unwrap_or_default().cast_signed());
+        self.peak_rss.set(gguf_bitnet::peak_rss_bytes().unwrap_or_default().cast_signed());
         let mut text = String::new();
         // Writing to a string succeeds.
         let _ = encode(&mut text, &self.registry);

@@ -28,7 +28,7 @@ const SAMPLING: [(&str, &str); 15] = [
     ("stream", "boolean"),
 ];
 
-const ROUTES: [Route; 18] = [
+const ROUTES: [Route; 20] = [
     (
         "/v1/chat/completions",
         "post",
@@ -60,6 +60,8 @@ const ROUTES: [Route; 18] = [
             ("echo", "boolean"),
             ("logprobs", "integer"),
             ("stream_options", "object"),
+            ("suffix", "string"),
+            ("best_of", "integer"),
         ],
     ),
     (
@@ -77,6 +79,8 @@ const ROUTES: [Route; 18] = [
             ("text", "object"),
             ("temperature", "number"),
             ("top_p", "number"),
+            ("top_logprobs", "integer"),
+            ("include", "array"),
             ("stream", "boolean"),
             ("prompt_cache_key", "string"),
             ("prompt_cache_options", "object"),
@@ -124,6 +128,8 @@ const ROUTES: [Route; 18] = [
     ("/readyz", "get", "As /health", &[]),
     ("/livez", "get", "200 while the process answers", &[]),
     ("/metrics", "get", "Counts and times for Prometheus", &[]),
+    ("/slots", "get", "The slots, with --debug-endpoints", &[]),
+    ("/props", "get", "The settings, with --debug-endpoints", &[]),
     ("/openapi.json", "get", "This description", &[]),
     ("/", "get", "A page to chat with the model", &[]),
 ];
@@ -142,9 +148,30 @@ static DESCRIPTION: LazyLock<String> = LazyLock::new(|| {
     json!({ "openapi": "3.1.0", "info": info, "paths": paths, "components": components }).to_string()
 });
 
+/// The fields that a route reads; `None` for one without a body. Routes that count tokens and show prompts read the fields of
+/// the route that answers.
+pub(super) fn fields_of(route: &str) -> Option<Vec<&'static str>> {
+    let path = match route.strip_prefix("/v1").unwrap_or(route) {
+        "/responses/input_tokens" => "/responses",
+        "/messages/count_tokens" => "/messages",
+        "/apply-template" => "/chat/completions",
+        path => path,
+    };
+    let is_same = |known: &str| known.strip_prefix("/v1").unwrap_or(known) == path;
+    let (path, _, _, fields) = ROUTES.iter().find(|(known, method, ..)| *method == "post" && is_same(known))?;
+    Some(all_fields(path, fields).map(|(name, _)| *name).collect())
+}
+
+fn all_fields(
+    path: &str,
+    own: &'static [(&'static str, &'static str)],
+) -> impl Iterator<Item = &'static (&'static str, &'static str)> {
+    let sampling: &[(&str, &str)] = if SAMPLED.contains(&path) { &SAMPLING } else { &[] };
+    own.iter().chain(sampling)
+}
+
 fn operation((path, _, summary, fields): &Route) -> Value {
-    let sampling: &[(&str, &str)] = if SAMPLED.contains(path) { &SAMPLING } else { &[] };
-    let all = fields.iter().chain(sampling);
+    let all = all_fields(path, fields);
     let properties: Map<String, Value> = all.map(|(name, ty)| ((*name).to_owned(), property(name, ty))).collect();
     let mut operation = json!({ "summary": summary, "responses": { "200": { "description": "Done" } } });
     if !properties.is_empty() {

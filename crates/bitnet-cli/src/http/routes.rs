@@ -13,6 +13,7 @@ use super::access;
 use super::app::App;
 use super::dialects::{chat, completions, embeddings, messages, models, responses, state, text};
 use super::failure::{Failure, write_bodies};
+use super::tally::Tally;
 use super::{openapi, page};
 
 /// The service of all connections.
@@ -39,6 +40,9 @@ pub(super) fn routes(app: &Arc<App>) -> Router {
         .route("/metrics", get(state::metrics))
         .route("/openapi.json", get(openapi::openapi))
         .route("/", get(page::page));
+    if app.settings.debug_endpoints {
+        router = router.route("/slots", get(state::slots)).route("/props", get(state::props));
+    }
     for (path, handler) in apis {
         router = router.route(path, handler.clone()).route(&format!("/v1{path}"), handler);
     }
@@ -54,10 +58,11 @@ pub(super) fn routes(app: &Arc<App>) -> Router {
 }
 
 /// Counts the response under the pattern of its route, never under the path that the client wrote.
-async fn count(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    let route = request.extensions().get::<MatchedPath>().map_or("other", MatchedPath::as_str).to_owned();
+async fn count(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+    let route = request.extensions().get::<MatchedPath>().map_or("other", MatchedPath::as_str);
+    let tally = Arc::new(Tally::new(app.metrics.clone(), route));
+    request.extensions_mut().insert(tally.clone());
     let response = next.run(request).await;
-    app.metrics.request(&route, response.status().as_u16());
-    tracing::info!(route, status = response.status().as_u16(), "request");
+    tally.responds(response.status().as_u16());
     response
 }

@@ -20,6 +20,10 @@ pub(crate) struct Settings {
     /// The time that running requests get after SIGTERM.
     pub(crate) drain_time: Duration,
     pub(crate) vllm_names: bool,
+    /// Whether `/slots` and `/props` exist.
+    pub(crate) debug_endpoints: bool,
+    /// Whether thoughts stand in the content of chats, between `<think>` and `</think>`.
+    pub(crate) thoughts_in_content: bool,
 }
 
 impl Settings {
@@ -86,6 +90,8 @@ mod tests {
             request_time: Duration::ZERO,
             drain_time: Duration::ZERO,
             vllm_names: false,
+            debug_endpoints: false,
+            thoughts_in_content: false,
         }
     }
 

@@ -52,6 +52,13 @@ impl Frames {
         self.0.push_str("\n\n");
     }
 
+    /// Words that clients pass over.
+    pub(crate) fn comment(&mut self, text: &str) {
+        self.0.push_str(": ");
+        self.0.push_str(text);
+        self.0.push_str("\n\n");
+    }
+
     /// A frame named by the `type` of its object.
     pub(crate) fn event(&mut self, value: &Value) {
         self.0.push_str("event: ");

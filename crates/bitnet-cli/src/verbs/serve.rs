@@ -87,6 +87,12 @@ pub(crate) struct Args {
     /// Give metrics under vLLM's names too, for dashboards and gateways
     #[arg(long)]
     metrics_vllm: bool,
+    /// Serve /slots and /props too, which tell how busy the server is and how it answers
+    #[arg(long)]
+    debug_endpoints: bool,
+    /// Where the thoughts of chats stand: in a field of their own, or in the content between <think> and </think>
+    #[arg(long, value_enum, value_name = "PLACE", default_value_t = ReasoningFormat::Field)]
+    reasoning_format: ReasoningFormat,
     #[command(flatten)]
     sampling: SamplingArgs,
     /// Limit on the memory, for example 8GB: the need is printed, and what exceeds the limit is refused
@@ -103,6 +109,15 @@ pub(crate) struct Args {
     prompts: PromptCacheArgs,
     #[command(flatten)]
     engine: EngineArgs,
+}
+
+/// The place of thoughts in chats.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum ReasoningFormat {
+    /// `reasoning_content`
+    Field,
+    /// `content`, for clients that drop other fields
+    Content,
 }
 
 /// The model before any weight is read.
@@ -144,6 +159,8 @@ fn settings(args: &Args) -> Result<Settings> {
         request_time: Duration::from_secs(args.request_time),
         drain_time: Duration::from_secs(args.drain_time),
         vllm_names: args.metrics_vllm,
+        debug_endpoints: args.debug_endpoints,
+        thoughts_in_content: args.reasoning_format == ReasoningFormat::Content,
     })
 }
 

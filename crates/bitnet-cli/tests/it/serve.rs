@@ -6,6 +6,7 @@ mod choices;
 mod client;
 mod dialects;
 mod embeddings;
+mod metrics;
 mod requests;
 mod running;
 #[cfg(target_os = "linux")]

@@ -46,6 +46,7 @@ pub(super) const TOKENS: SpecialTokens = SpecialTokens {
         key: ["<arg_key>", "</arg_key>"],
         value: ["<arg_value>", "</arg_value>"],
     }),
+    infill: Some(["<|code_prefix|>", "<|code_suffix|>", "<|code_middle|>"]),
 };
 
 const ROUTING: Routing = Routing {

@@ -17,6 +17,8 @@ pub(crate) struct SpecialTokens {
     pub thought: Option<[&'static str; 2]>,
     /// The markup of tool calls in answers.
     pub call: Option<CallMarkup>,
+    /// The tokens before a text, before the text that follows a gap, and before the text of the gap.
+    pub infill: Option<[&'static str; 3]>,
 }
 
 /// Start and end of a tool call and of its parts: the name stands behind the start of the call, then come keys and values.
@@ -37,5 +39,6 @@ impl SpecialTokens {
         markup: &[],
         thought: None,
         call: None,
+        infill: None,
     };
 }

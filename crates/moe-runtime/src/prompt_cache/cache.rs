@@ -6,6 +6,7 @@ use std::sync::Arc;
 use mla_attention::{CacheBlock, CompressedMlaCache};
 
 use super::disk::DiskBlocks;
+use super::gone::Gone;
 use super::lru::Lru;
 use super::name::{BlockName, PromptKey};
 use crate::error::Result;
@@ -35,6 +36,8 @@ pub struct CachedPrefix {
     pub blocks: Vec<Arc<CacheBlock>>,
     /// How many of them were read from files.
     pub from_disk: usize,
+    /// Whether the next block was computed before and had to give way to others.
+    pub is_evicted: bool,
 }
 
 impl CachedPrefix {
@@ -53,6 +56,8 @@ impl CachedPrefix {
 pub struct PromptCache {
     memory: Lru<Arc<CacheBlock>>,
     disk: Option<DiskBlocks>,
+    /// Blocks that had to give way.
+    gone: Gone,
 }
 
 impl PromptCache {
@@ -62,13 +67,19 @@ impl PromptCache {
     /// [`StorageError::PromptCache`](crate::storage::StorageError::PromptCache) for a folder that cannot be made or listed.
     pub fn open(options: &PromptCacheOptions) -> Result<PromptCache> {
         let disk = options.disk.as_ref().map(|disk| DiskBlocks::open(&disk.dir, disk.bytes)).transpose()?;
-        Ok(PromptCache { memory: Lru::new(options.memory_bytes), disk })
+        Ok(PromptCache { memory: Lru::new(options.memory_bytes), disk, gone: Gone::default() })
     }
 
     /// Bytes in memory and on disk.
     #[must_use]
     pub fn bytes(&self) -> [u64; 2] {
         [self.memory.bytes(), self.disk.as_ref().map_or(0, DiskBlocks::bytes)]
+    }
+
+    /// Blocks in memory and on disk.
+    #[must_use]
+    pub fn n_blocks(&self) -> [usize; 2] {
+        [self.memory.len(), self.disk.as_ref().map_or(0, DiskBlocks::len)]
     }
 
     /// The longest beginning of `tokens` that is held, without the last token: its logits have to be computed.
@@ -78,7 +89,8 @@ impl PromptCache {
     pub fn prefix(&mut self, key: &PromptKey, tokens: &[u32], own: &[Arc<CacheBlock>]) -> CachedPrefix {
         let most = &tokens[..tokens.len().saturating_sub(1)];
         let names: Vec<_> = key.names(most).collect();
-        let mut prefix = CachedPrefix { blocks: own[..own.len().min(names.len())].to_vec(), from_disk: 0 };
+        let own = own[..own.len().min(names.len())].to_vec();
+        let mut prefix = CachedPrefix { blocks: own, ..CachedPrefix::default() };
         for name in &names[prefix.blocks.len()..] {
             let block = match (self.memory.get(name).cloned(), &mut self.disk) {
                 (Some(block), _) => block,
@@ -91,6 +103,7 @@ impl PromptCache {
             };
             prefix.blocks.push(block);
         }
+        prefix.is_evicted = names.get(prefix.blocks.len()).is_some_and(|name| self.gone.contains(name));
         self.keep(&names[..prefix.blocks.len()], &prefix.blocks);
         prefix
     }
@@ -113,9 +126,18 @@ impl PromptCache {
                 self.memory.insert(*name, block.clone(), bytes);
             }
         }
-        while self.memory.pop_excess().is_some() {}
+        // A block that is in neither place now was computed in vain.
+        let mut without_place: Vec<BlockName> = names.iter().skip(most).copied().collect();
+        without_place.extend(std::iter::from_fn(|| self.memory.pop_excess()));
         if let Some(disk) = &mut self.disk {
             disk.keep(names, blocks);
+            without_place.append(&mut disk.removed);
+        }
+        for name in without_place {
+            let has_place = self.memory.contains(&name) || self.disk.as_ref().is_some_and(|disk| disk.contains(&name));
+            if !has_place {
+                self.gone.insert(name);
+            }
         }
     }
 }

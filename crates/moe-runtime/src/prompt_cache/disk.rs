@@ -38,6 +38,8 @@ const EXTENSION: &str = "block";
 pub(super) struct DiskBlocks {
     dir: PathBuf,
     files: Lru<()>,
+    /// Blocks whose files were removed to make room, until they are taken from here.
+    pub(super) removed: Vec<BlockName>,
     /// The newest time of a file that is known.
     newest: SystemTime,
     /// The bytes of the file that is written or read.
@@ -64,7 +66,8 @@ impl DiskBlocks {
         }
         found.sort_unstable();
         let newest = found.last().map_or(SystemTime::UNIX_EPOCH, |(time, ..)| *time);
-        let mut disk = DiskBlocks { dir: dir.to_owned(), files: Lru::new(bound), newest, buffer: Vec::new() };
+        let files = Lru::new(bound);
+        let mut disk = DiskBlocks { dir: dir.to_owned(), files, removed: Vec::new(), newest, buffer: Vec::new() };
         for (_, name, bytes) in found {
             disk.files.insert(name, (), bytes);
         }
@@ -75,6 +78,14 @@ impl DiskBlocks {
     /// Bytes of all files.
     pub(super) fn bytes(&self) -> u64 {
         self.files.bytes()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.files.len()
+    }
+
+    pub(super) fn contains(&self, name: &BlockName) -> bool {
+        self.files.contains(name)
     }
 
     /// Holds blocks of one prompt, as many as fit, and counts a use of each, the first one last. They are written from the
@@ -182,6 +193,7 @@ impl DiskBlocks {
     fn evict(&mut self) {
         while let Some(name) = self.files.pop_excess() {
             self.remove_file(&name);
+            self.removed.push(name);
         }
     }
 

@@ -34,6 +34,10 @@ impl<V> Lru<V> {
         self.bytes
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     pub(super) fn contains(&self, name: &BlockName) -> bool {
         self.entries.contains_key(name)
     }

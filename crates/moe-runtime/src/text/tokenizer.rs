@@ -322,6 +322,16 @@ impl Tokenizer {
         whole.next().unwrap_or_else(|| self.ids.bos.filter(|_| self.add_bos).into_iter().collect())
     }
 
+    /// The tokens before a text, before the text that follows a gap, and before the text of the gap; `None` where the vocabulary
+    /// holds them for no architecture.
+    #[must_use]
+    pub fn infill(&self) -> Option<[u32; 3]> {
+        let ids = |[before, behind, gap]: [&str; 3]| {
+            Some([self.token_to_id(before)?, self.token_to_id(behind)?, self.token_to_id(gap)?])
+        };
+        special_tokens().filter_map(|tokens| tokens.infill).find_map(ids)
+    }
+
     /// The bytes that a token stands for, shown or not; empty outside the vocabulary.
     #[must_use]
     pub fn piece(&self, id: u32) -> &[u8] {

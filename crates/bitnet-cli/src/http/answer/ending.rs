@@ -112,15 +112,28 @@ pub(crate) struct Timings {
     pub(crate) answer: Duration,
 }
 
+/// Cached and computed tokens of a prompt, with the reason for the second.
+pub(crate) fn cache_text(hit: usize, miss: usize, reason: &str) -> String {
+    format!("hit={hit} miss={miss} reason={reason}")
+}
+
 /// The end of an answer.
 #[derive(Clone, Debug)]
 pub(crate) struct Ending {
     pub(crate) finish: Finish,
     pub(crate) usage: Usage,
     pub(crate) timings: Timings,
+    /// Why tokens of the prompt were computed.
+    pub(crate) miss: &'static str,
 }
 
 impl Ending {
+    /// The prompt's tokens that were cached and that were computed, with the reason.
+    pub(crate) fn cache(&self) -> String {
+        let Usage { prompt, cached, .. } = self.usage;
+        cache_text(cached, prompt - cached, self.miss)
+    }
+
     /// The times as llama-server shows them.
     pub(crate) fn timings(&self) -> Value {
         let ms = |time: Duration| time.as_micros() as f64 / 1e3;

@@ -9,7 +9,8 @@ use crate::http::failure::Failure;
 /// An event of one of the answers.
 #[derive(Debug)]
 pub(crate) enum Happening {
-    Started(JobStart),
+    /// It has a slot; tokens of its prompt that are not cached are computed for this reason.
+    Started(JobStart, &'static str),
     /// So many tokens of the prompt are read.
     Prompt {
         done: usize,

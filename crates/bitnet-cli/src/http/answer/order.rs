@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use moe_runtime::{Grammar, LoopConfig, Priority, SamplerConfig, ToolSchemas};
 
+use crate::http::divergence::Changed;
 use crate::http::engine::Prompt;
+use crate::http::tally::Tally;
 
 /// A prompt and everything that decides the answer to it.
 #[derive(Clone, Debug)]
@@ -20,6 +22,8 @@ pub(crate) struct Order {
     pub(crate) logprobs: Option<usize>,
     /// Whether the tokens of the prompt are scored too.
     pub(crate) prompt_logprobs: bool,
+    /// The part of the prompt that an earlier request, the nearest one, had otherwise.
+    pub(crate) changed: Option<Changed>,
     /// The sender: the place in the queue, and the account of the limits.
     pub(crate) caller: Caller,
 }
@@ -43,6 +47,8 @@ pub(crate) struct Form {
     /// The field of the request that demands it.
     pub(crate) field: &'static str,
     pub(crate) grammar: Grammar,
+    /// Whether it binds the whole answer; otherwise the calls in it alone.
+    pub(crate) is_whole: bool,
 }
 
 impl Order {
@@ -63,4 +69,13 @@ pub(crate) struct Caller {
     pub(crate) account: String,
     pub(crate) affinity: String,
     pub(crate) priority: Priority,
+    /// The request in the counts.
+    pub(crate) tally: Option<Arc<Tally>>,
+}
+
+impl Caller {
+    /// The name of the session, which no other account has; empty where the client names none.
+    pub(crate) fn session(&self) -> String {
+        if self.affinity.is_empty() { String::new() } else { format!("{}\0{}", self.account, self.affinity) }
+    }
 }

@@ -3,7 +3,9 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use moe_runtime::{AnswerOptions, Interrupt, Job, LoopConfig, Output, OutputStart, Refusal, Sampler, Work};
+use moe_runtime::{
+    AnswerOptions, Interrupt, Job, LoopConfig, Output, OutputEvent, OutputStart, Refusal, Sampler, Work,
+};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::ending::{Ending, Usage};
@@ -24,6 +26,8 @@ pub(crate) struct Whole {
     pub(crate) prompt_scores: Vec<(usize, Score)>,
     /// Scores of the answer's tokens.
     pub(crate) scores: Vec<Score>,
+    /// How many of them belong to tokens up to the last one of the content.
+    pub(crate) text_scores: usize,
     pub(crate) ending: Ending,
 }
 
@@ -120,19 +124,23 @@ impl Run {
             let parts = &mut parts[choice];
             match happening {
                 Happening::Output(events, score) => {
+                    let has_text = events.iter().any(|event| matches!(event, OutputEvent::Content(_)));
                     parts.output.extend(events);
                     parts.scores.extend(score);
+                    if has_text {
+                        parts.text_scores = parts.scores.len();
+                    }
                 }
                 Happening::PromptScore { position, score } => parts.prompt_scores.push((position, score)),
                 Happening::Ended(ending) => parts.ending = Some(ending),
                 Happening::Failed(failure) => return Err(failure),
-                Happening::Started(_) | Happening::Prompt { .. } => {}
+                Happening::Started(..) | Happening::Prompt { .. } => {}
             }
         }
         let whole = |parts: Parts| {
-            let Parts { output, prompt_scores, scores, ending } = parts;
+            let Parts { output, prompt_scores, scores, text_scores, ending } = parts;
             let ending = ending.ok_or_else(|| Failure::broken("the engine stopped: restart the server"))?;
-            Ok(Whole { output, prompt_scores, scores, ending })
+            Ok(Whole { output, prompt_scores, scores, text_scores, ending })
         };
         parts.into_iter().map(whole).collect()
     }
@@ -144,6 +152,7 @@ struct Parts {
     output: Output,
     prompt_scores: Vec<(usize, Score)>,
     scores: Vec<Score>,
+    text_scores: usize,
     ending: Option<Ending>,
 }
 
@@ -166,7 +175,10 @@ impl Held {
             max_tokens: order.max_tokens,
             stop: engine.tokenizer.stop_ids().to_vec(),
             // A form repeats itself where it has to, as a list of numbers does.
-            loops: if order.rules.form.is_some() { LoopConfig { max_period: 0, ..order.loops } } else { order.loops },
+            loops: match &order.rules.form {
+                Some(Form { is_whole: true, .. }) => LoopConfig { max_period: 0, ..order.loops },
+                _ => order.loops,
+            },
             prompt_logits: order.prompt_logprobs,
             drafts: engine
                 .drafts
@@ -192,7 +204,7 @@ fn sampler(engine: &Engine, order: &Order) -> Result<Sampler, Failure> {
     let rules = &order.rules;
     let mut sampler =
         Sampler::new(order.sampling)?.with_logit_bias(rules.bias.clone())?.with_thought_budget(rules.thought_budget);
-    if let Some(Form { field, grammar }) = &rules.form {
+    if let Some(Form { field, grammar, .. }) = &rules.form {
         let compiled = engine.grammars.compile(grammar);
         sampler =
             sampler.with_constraint(Box::new(compiled.map_err(|error| Failure::field(*field, error.to_string()))?));

@@ -14,6 +14,7 @@ use super::scores::Score;
 use crate::http::engine::Engine;
 use crate::http::failure::Failure;
 use crate::http::metrics::Metrics;
+use crate::http::tally::Tally;
 
 /// Takes the events of one job and sends what the routes need.
 pub(super) struct Writer {
@@ -28,6 +29,9 @@ pub(super) struct Writer {
     /// The tokens of the prompt whose scores are told, behind those of the prefix.
     prompt: Vec<u32>,
     usage: Usage,
+    /// Why tokens of the prompt are computed, unless they had to give way.
+    miss: &'static str,
+    tally: Option<Arc<Tally>>,
     /// Tokens of the prompt that have positions.
     read: usize,
     metrics: Arc<Metrics>,
@@ -60,6 +64,12 @@ impl Writer {
             logprobs: order.logprobs,
             prompt,
             usage: Usage { prompt: order.prompt.tokens.len(), ..Usage::default() },
+            miss: match order.changed {
+                _ if order.prompt_logprobs => "scored",
+                Some(changed) => changed.name(),
+                None => "new",
+            },
+            tally: order.caller.tally.clone(),
             read: 0,
             metrics,
             submitted: Instant::now(),
@@ -76,7 +86,10 @@ impl Writer {
                 self.usage.cached = start.cached_tokens;
                 self.usage.from_disk = start.disk_tokens;
                 self.read = start.cached_tokens;
-                self.send(Happening::Started(start))
+                if start.is_evicted {
+                    self.miss = "evicted";
+                }
+                self.send(Happening::Started(start, self.miss))
             }
             JobEvent::Prompt { done } => {
                 self.read = done;
@@ -91,7 +104,10 @@ impl Writer {
                 }
                 ControlFlow::Break(())
             }
-            JobEvent::Failed(error) => self.send(Happening::Failed(Failure::from(error))),
+            JobEvent::Failed(error) => {
+                self.tally.iter().for_each(|tally| tally.ended("failed"));
+                self.send(Happening::Failed(Failure::from(error)))
+            }
             _ => ControlFlow::Continue(()),
         }
     }
@@ -123,7 +139,8 @@ impl Writer {
     /// Ends a job that never had a slot, so that it has no answer.
     fn end_in_queue(&self) {
         let timings = Timings { queued: self.submitted.elapsed(), ..Timings::default() };
-        self.metrics.ended(&Ending { finish: Finish::Cancelled, usage: Usage::default(), timings });
+        self.metrics.cancelled("queue");
+        self.count(&Ending { finish: Finish::Cancelled, usage: Usage::default(), timings, miss: self.miss });
         let _ = self.send(Happening::Failed(Failure::cancelled()));
     }
 
@@ -146,8 +163,17 @@ impl Writer {
             Timings { queued: started - self.submitted, prompt: first_token - started, answer: now - first_token };
         // A cancelled job may have read a part of its prompt only.
         let counted = Usage { prompt: self.read.max(self.usage.cached), ..self.usage };
-        self.metrics.ended(&Ending { finish: finish.clone(), usage: counted, timings });
-        let _ = self.send(Happening::Ended(Ending { finish, usage: self.usage, timings }));
+        if finish == Finish::Cancelled {
+            self.metrics.cancelled(if self.first_token.is_some() { "decode" } else { "prefill" });
+        }
+        let ending = Ending { finish, usage: self.usage, timings, miss: self.miss };
+        self.count(&Ending { usage: counted, ..ending.clone() });
+        let _ = self.send(Happening::Ended(ending));
+    }
+
+    fn count(&self, ending: &Ending) {
+        self.metrics.ended(ending);
+        self.tally.iter().for_each(|tally| tally.ended(ending.finish.name()));
     }
 
     fn send(&self, happening: Happening) -> ControlFlow<()> {

@@ -68,22 +68,48 @@ fn allowance(choice: &Value) -> &Value {
     choice.get("allowed_tools").unwrap_or(choice)
 }
 
-/// The form of an answer that follows `demand`, of one call or more; `None` where the model decides.
-pub(super) fn form(engine: &Engine, tools: &[Value], demand: &Demand, one_call: bool) -> Result<Option<Form>, Failure> {
+/// The names of the tools in `list` that say `strict`: arguments of their calls have to follow their schemas.
+pub(super) fn strict_names(list: &[Value]) -> Vec<String> {
+    let says_so = |tool: &&Value| tool["strict"] == true || tool["function"]["strict"] == true;
+    list.iter().filter(says_so).filter_map(name_of).map(str::to_owned).collect()
+}
+
+/// The form of an answer that follows `demand`, of one call or more. Where the model decides, tools that are `strict` bind their
+/// calls; without any there is no form.
+pub(super) fn form(
+    engine: &Engine,
+    (tools, strict): (&[Value], &[String]),
+    demand: &Demand,
+    one_call: bool,
+) -> Result<Option<Form>, Failure> {
+    let is_strict = |name: &str| strict.iter().any(|strict| strict == name);
     let is_wanted = |name: &str| match demand {
         Demand::Tool(wanted) => name == wanted,
         Demand::Any | Demand::None => true,
     };
     if *demand == Demand::None {
-        return Ok(None);
+        if !tools.iter().filter_map(name_of).any(is_strict) {
+            return Ok(None);
+        }
+        let grammar = Grammar::of_text_and_calls(&engine.format, tools, is_strict, !one_call);
+        return Ok(grammar.map(|grammar| Form { field: "tools", grammar, is_whole: false }));
     }
     let wanted: Vec<Value> = tools.iter().filter(|tool| name_of(tool).is_some_and(is_wanted)).cloned().collect();
     if wanted.is_empty() {
         return Err(Failure::field("tool_choice", "`tool_choice` demands a tool that `tools` does not declare"));
     }
     match Grammar::of_calls(&engine.format, &wanted, !one_call) {
-        Some(grammar) => Ok(Some(Form { field: "tools", grammar })),
+        Some(grammar) => Ok(Some(Form { field: "tools", grammar, is_whole: true })),
         None => Err(Failure::field("tool_choice", "this model has no markup for calls: use \"auto\" or \"none\"")),
+    }
+}
+
+/// The form of an answer out of that of its calls and that of its content: demanded calls are the whole answer, and content with a
+/// form leaves no place for calls.
+pub(super) fn before(calls: Option<Form>, content: Option<Form>) -> Option<Form> {
+    match calls {
+        Some(calls) if calls.is_whole => Some(calls),
+        calls => content.or(calls),
     }
 }
 

@@ -30,11 +30,13 @@ pub(crate) async fn chat(State(app): State<Arc<App>>, request: Request) -> Resul
     Ok(with_cached(json(&whole::completion(&shape, &answers)), &answers))
 }
 
-/// The response with the header `x-cache`: tokens of the prompt that were cached, and those that were computed. A stream has no
-/// such header, because its headers are sent before the prompt is read.
+/// Around a thought that stands in the content.
+const THOUGHT: [&str; 2] = ["<think>", "</think>"];
+
+/// The response with the header `x-cache`: tokens of the prompt that were cached, and those that were computed and why. The headers
+/// of a stream are sent before the prompt is read, so that it has a comment of these words before its first chunk.
 fn with_cached(mut response: Response, answers: &[Whole]) -> Response {
-    let Some(usage) = answers.first().map(|answer| &answer.ending.usage) else { return response };
-    let text = format!("hit={} miss={}", usage.cached, usage.prompt - usage.cached);
+    let Some(text) = answers.first().map(|answer| answer.ending.cache()) else { return response };
     if let Ok(value) = HeaderValue::from_str(&text) {
         response.headers_mut().insert("x-cache", value);
     }

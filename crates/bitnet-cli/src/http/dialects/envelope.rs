@@ -41,6 +41,10 @@ impl Envelope {
         })
     }
 
+    pub(super) fn id(&self) -> &str {
+        &self.id
+    }
+
     fn object(&self, object: &str, choices: Value) -> Value {
         json!({
             "id": self.id,

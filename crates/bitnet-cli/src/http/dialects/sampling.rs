@@ -67,10 +67,10 @@ fn form(fields: Fields<'_>) -> Result<Option<Form>, Failure> {
         })?);
     }
     if let Some(lark) = fields.text("grammar")? {
-        forms.push(Form { field: "grammar", grammar: Grammar::Lark(lark.to_owned()) });
+        forms.push(Form { field: "grammar", grammar: Grammar::Lark(lark.to_owned()), is_whole: true });
     }
     if let Some(regex) = fields.text("regex")? {
-        forms.push(Form { field: "regex", grammar: Grammar::Regex(regex.to_owned()) });
+        forms.push(Form { field: "regex", grammar: Grammar::Regex(regex.to_owned()), is_whole: true });
     }
     if forms.len() > 1 {
         return Err(Failure::field("response_format", "send one of `response_format`, `grammar` and `regex`"));
@@ -86,9 +86,9 @@ pub(super) fn format_form(
 ) -> Result<Option<Form>, Failure> {
     match ty.and_then(Value::as_str) {
         None | Some("text") => Ok(None),
-        Some("json_object") => Ok(Some(Form { field, grammar: Grammar::JsonObject })),
+        Some("json_object") => Ok(Some(Form { field, grammar: Grammar::JsonObject, is_whole: true })),
         Some("json_schema") => match schema(()) {
-            Some(schema) => Ok(Some(Form { field, grammar: Grammar::JsonSchema(schema) })),
+            Some(schema) => Ok(Some(Form { field, grammar: Grammar::JsonSchema(schema), is_whole: true })),
             None => Err(Failure::field(field, format!("`{field}` has no `schema`"))),
         },
         Some(_) => Err(Failure::field(field, format!("`{field}.type` has to be text, json_object or json_schema"))),

@@ -1,4 +1,4 @@
-//! Whether the server lives and is ready, and its metrics.
+//! Whether the server lives and is ready, its metrics, slots and settings.
 
 use std::sync::Arc;
 
@@ -6,11 +6,14 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
+use moe_runtime::{SamplerConfig, SlotStatus};
 use serde_json::json;
 
 use super::json;
 use crate::http::app::App;
 use crate::http::engine::Engine;
+use crate::http::failure::Failure;
+use crate::http::number::short;
 
 /// `/health` and `/readyz`: 503 while the model is loading, and while the server ends.
 pub(crate) async fn health(State(app): State<Arc<App>>) -> Response {
@@ -42,4 +45,53 @@ pub(crate) async fn metrics(State(app): State<Arc<App>>) -> Response {
     let ty = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, ty);
     response
+}
+
+/// `/slots`: the slots as llama-server names their fields, without text.
+pub(crate) async fn slots(State(app): State<Arc<App>>) -> Result<Response, Failure> {
+    let n_ctx = app.engine()?.facts.n_ctx;
+    let slot = |(id, slot): (usize, SlotStatus)| {
+        let (prompt, answer) = slot.running.unwrap_or_default();
+        json!({
+            "id": id,
+            "n_ctx": n_ctx,
+            "is_processing": slot.running.is_some(),
+            "n_held": slot.held_tokens,
+            "n_prompt_tokens": prompt,
+            "n_decoded": answer,
+        })
+    };
+    Ok(json(&app.slots().into_iter().enumerate().map(slot).collect()))
+}
+
+/// `/props`: the settings of answers where a request does not say, as llama-server names them.
+pub(crate) async fn props(State(app): State<Arc<App>>) -> Result<Response, Failure> {
+    let engine = app.engine()?;
+    let SamplerConfig {
+        temperature,
+        top_p,
+        top_k,
+        min_p,
+        frequency_penalty,
+        presence_penalty,
+        repetition_penalty,
+        seed: _,
+    } = engine.sampling;
+    let params = json!({
+        "temperature": short(temperature),
+        "top_p": short(top_p),
+        "top_k": top_k,
+        "min_p": short(min_p),
+        "frequency_penalty": short(frequency_penalty),
+        "presence_penalty": short(presence_penalty),
+        "repeat_penalty": short(repetition_penalty),
+    });
+    Ok(json(&json!({
+        "default_generation_settings": { "n_ctx": engine.facts.n_ctx, "params": params },
+        "total_slots": engine.slots,
+        "model_alias": engine.facts.id,
+        "modalities": { "vision": false, "audio": false },
+        "chat_template": engine.tokenizer.chat_template(),
+        "build_info": concat!("bitnet ", env!("CARGO_PKG_VERSION")),
+    })))
 }

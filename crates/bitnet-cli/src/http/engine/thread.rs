@@ -34,6 +34,7 @@ impl EngineThread {
             Ok((engine, scheduler)) => {
                 let engine = Arc::new(engine);
                 app.metrics.memory_plan.set(engine.planned_bytes.cast_signed());
+                app.observe(&scheduler);
                 app.ready(engine.clone());
                 std::thread::scope(|scope| {
                     // The scope ends with the encoder's thread, which ends with its queue.
@@ -84,8 +85,9 @@ fn compute(app: &App, engine: &Engine, mut scheduler: Scheduler, stop: &AtomicBo
             }
             let begun = Instant::now();
             let Some(report) = scheduler.advance(engine.now()) else { break };
-            app.metrics.step(&report, begun.elapsed(), &scheduler);
+            app.metrics.step(&report, begun.elapsed());
+            app.observe(&scheduler);
         }
-        app.metrics.idle(&scheduler);
+        app.observe(&scheduler);
     }
 }

@@ -15,6 +15,7 @@ use crate::http::answer::Caller;
 use crate::http::app::App;
 use crate::http::engine::Engine;
 use crate::http::failure::Failure;
+use crate::http::tally::Tally;
 
 /// Headers that name the session of a client, the most telling first.
 const SESSION_HEADERS: [&str; 3] = ["x-session-affinity", "x-claude-code-session-id", "session-id"];
@@ -27,6 +28,7 @@ pub(crate) struct Asked {
     body: Map<String, Value>,
     headers: HeaderMap,
     account: String,
+    tally: Option<Arc<Tally>>,
     /// The share of a large body in the memory for them.
     _permit: Option<OwnedSemaphorePermit>,
 }
@@ -40,9 +42,13 @@ impl Asked {
         let engine = app.engine()?.clone();
         let headers = request.headers().clone();
         let account = request.extensions().get::<Account>().cloned().unwrap_or_default().0;
+        let tally = request.extensions().get::<Arc<Tally>>().cloned();
         let Object { fields: body, permit } =
             read_object(request, app.settings.max_body_bytes, &app.large_bodies).await?;
-        Ok(Asked { engine, body, headers, account, _permit: permit })
+        if let Some(tally) = &tally {
+            app.ignored.note(tally.route(), body.iter().filter(|(_, value)| !value.is_null()).map(|(name, _)| &**name));
+        }
+        Ok(Asked { engine, body, headers, account, tally, _permit: permit })
     }
 
     /// The model alone: the body is dropped, and with it its share of the memory for large bodies.
@@ -69,6 +75,7 @@ impl Asked {
             account: self.account.clone(),
             affinity: cut(affinity),
             priority: if is_batch { Priority::Batch } else { Priority::Interactive },
+            tally: self.tally.clone(),
         }
     }
 }

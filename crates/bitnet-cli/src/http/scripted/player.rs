@@ -28,7 +28,7 @@ pub(super) fn play(queue: &JobQueue, script: &Arc<Script>) {
 fn perform(job: Job, tokens: &[u32], logits: &[f32], hidden: usize) {
     let Job { prompt, work, mut on_event, .. } = job;
     let mut breaks = |event: JobEvent<'_>| on_event(event).is_break();
-    let start = JobStart { slot: 0, prompt_tokens: prompt.len(), cached_tokens: 0, disk_tokens: 0 };
+    let start = JobStart { slot: 0, prompt_tokens: prompt.len(), cached_tokens: 0, disk_tokens: 0, is_evicted: false };
     let reason = match work {
         _ if breaks(JobEvent::Started(start)) => StopReason::Callback,
         Work::Answer(options) => answer(prompt.len(), &options, tokens, logits, &mut breaks),

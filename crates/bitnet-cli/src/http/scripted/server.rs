@@ -131,6 +131,8 @@ fn settings() -> Settings {
         request_time: Duration::from_secs(600),
         drain_time: Duration::ZERO,
         vllm_names: false,
+        debug_endpoints: false,
+        thoughts_in_content: false,
     }
 }
 

@@ -30,7 +30,7 @@ pub(super) struct Views {
 /// For a stream that has other lines, or an event of an error.
 fn data(stream: &str) -> Vec<Value> {
     let mut all = Vec::new();
-    for frame in stream.split_terminator("\n\n").filter(|frame| *frame != ":") {
+    for frame in stream.split_terminator("\n\n").filter(|frame| !frame.starts_with(':')) {
         let (name, data) = match frame.split_once('\n') {
             Some((name, data)) => (name.strip_prefix("event: "), data),
             None => (None, frame),
@@ -130,7 +130,7 @@ fn completion(chunk: &Value, views: &mut Views) {
         view.content += text(&choice["text"]);
         view.scores.extend(rows(&choice["logprobs"]));
         if !choice["finish_reason"].is_null() {
-            view.end = vec![choice["finish_reason"].clone()];
+            view.end = vec![choice["finish_reason"].clone(), choice["x_stop_detail"].clone()];
         }
     }
 }
@@ -215,7 +215,11 @@ pub(super) fn whole_response(answer: &Value) -> Views {
         let texts = list(&item["content"]).iter().map(|part| text(&part["text"]));
         match text(&item["type"]) {
             "reasoning" => view.reasoning.extend(texts),
-            "message" => view.content.extend(texts),
+            "message" => {
+                view.content.extend(texts);
+                let scores = list(&item["content"]).iter().flat_map(|part| list(&part["logprobs"]));
+                view.scores.extend(scores.cloned());
+            }
             "function_call" => view.calls.push((text(&item["name"]).to_owned(), parsed(text(&item["arguments"])))),
             "custom_tool_call" => view.calls.push((text(&item["name"]).to_owned(), item["input"].clone())),
             other => panic!("an item of type {other}"),
@@ -230,7 +234,10 @@ pub(super) fn streamed_response(stream: &str) -> Views {
         assert_eq!(event["sequence_number"].as_u64(), Some(number as u64), "{event}");
         match text(&event["type"]) {
             "response.reasoning_text.delta" => pieces.reasoning += text(&event["delta"]),
-            "response.output_text.delta" => pieces.content += text(&event["delta"]),
+            "response.output_text.delta" => {
+                pieces.content += text(&event["delta"]);
+                pieces.scores.extend_from_slice(list(&event["logprobs"]));
+            }
             "response.output_item.added" if text(&event["item"]["type"]).ends_with("_call") => {
                 pieces.calls.push((text(&event["item"]["name"]).to_owned(), Value::Null));
             }
@@ -247,6 +254,7 @@ pub(super) fn streamed_response(stream: &str) -> Views {
     let views = whole_response(&last);
     // The pieces are those of the object at the end.
     let whole = &views.answers[&0];
-    assert_eq!((&pieces.reasoning, &pieces.content, &pieces.calls), (&whole.reasoning, &whole.content, &whole.calls));
+    let parts = |view: &View| (view.reasoning.clone(), view.content.clone(), view.calls.clone(), view.scores.clone());
+    assert_eq!(parts(&pieces), parts(whole));
     views
 }

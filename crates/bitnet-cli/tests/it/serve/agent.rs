@@ -87,5 +87,43 @@ fn responses_and_chats_tell_what_was_cached() {
     let usage = &reply.json()["usage"];
     let (prompt, hit) = (&usage["prompt_tokens"], &usage["prompt_tokens_details"]["cached_tokens"]);
     let miss = prompt.as_u64().unwrap() - hit.as_u64().unwrap();
-    assert_eq!(reply.header("x-cache"), Some(format!("hit={hit} miss={miss}").as_str()));
+    assert_eq!(reply.header("x-cache"), Some(format!("hit={hit} miss={miss} reason=new").as_str()));
+}
+
+#[test]
+fn a_miss_has_a_reason_in_whole_answers_in_streams_and_in_the_counts() {
+    // The memory holds 10 blocks of this model, one prompt takes about 8, and there is one slot.
+    let server = Server::start(&["-c", "4096", "--slots", "1", "--prompt-cache-ram", "2MB"]);
+    let long = |name: &str| format!("The ship {name} leaves the harbor with the tide. ").repeat(40);
+    let ask = |system: &str, text: &str, stream: bool| {
+        let messages = json!([{"role": "system", "content": system}, {"role": "user", "content": text}]);
+        let body = json!({"messages": messages, "max_tokens": 1, "temperature": 0, "stream": stream,
+                          "prompt_cache_key": "log"});
+        let reply = server.post("/v1/chat/completions", &body);
+        let comment = reply.body.lines().next().unwrap().strip_prefix(": x-cache: ").map(str::to_owned);
+        let told = if stream { comment } else { reply.header("x-cache").map(str::to_owned) };
+        let told = told.unwrap_or_else(|| panic!("{reply:?}"));
+        let (hit, rest) = told.strip_prefix("hit=").unwrap().split_once(" miss=").unwrap();
+        let (miss, reason) = rest.split_once(" reason=").unwrap();
+        (hit.parse::<u64>().unwrap(), miss.parse::<u64>().unwrap(), reason.to_owned())
+    };
+    let mut counts = std::collections::BTreeMap::new();
+    for (system, name, stream, want) in [
+        ("Log it.", "Anna", false, "new"),
+        ("Log it.", "Anna", true, "new"),
+        ("Do not log it.", "Anna", true, "system_changed"),
+        ("Do not log it.", "Berta", false, "messages_changed"),
+        ("Log it.", "Anna", false, "evicted"),
+    ] {
+        let (hit, miss, reason) = ask(system, &long(name), stream);
+        assert_eq!(reason, want, "{system} {name}: hit {hit}, miss {miss}");
+        assert_eq!(hit > 0 && miss < 64, (stream, want) == (true, "new"), "{hit} {miss}");
+        *counts.entry(want).or_insert(0.0) += 1.0;
+    }
+    for (reason, n) in counts {
+        super::running::until(&server, &format!("bitnet_cache_miss_total{{reason=\"{reason}\"}}"), n);
+    }
+    // Scores of a prompt are computed, whatever is kept.
+    server.post("/v1/completions", &json!({"prompt": long("Anna"), "max_tokens": 0, "echo": true, "logprobs": 1}));
+    super::running::until(&server, "bitnet_cache_miss_total{reason=\"scored\"}", 1.0);
 }

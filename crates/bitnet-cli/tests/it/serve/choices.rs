@@ -78,6 +78,36 @@ fn scores_are_those_of_the_tokens() {
 }
 
 #[test]
+fn texts_of_responses_have_the_scores_of_their_tokens() {
+    let server = Server::start(&[]);
+    let ask = |more: Value| {
+        let mut body = json!({"input": "Which route?", "temperature": 0, "max_output_tokens": 4,
+                              "reasoning": {"effort": "none"}});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        server.post("/v1/responses", &body)
+    };
+    let part = |response: &Value| response["output"][0]["content"][0].clone();
+    let whole = part(&ask(json!({"top_logprobs": 2})).json());
+    let scores = whole["logprobs"].as_array().unwrap();
+    let tokens: String = scores.iter().map(|score| score["token"].as_str().unwrap()).collect();
+    assert_eq!((tokens.as_str(), scores.len()), (whole["text"].as_str().unwrap(), 4), "{whole}");
+    assert!(scores.iter().all(|score| score["top_logprobs"][0]["logprob"] == score["logprob"]), "{whole}");
+
+    let events = ask(json!({"top_logprobs": 2, "stream": true})).events();
+    let events: Vec<Value> = events.iter().map(|(_, data)| serde_json::from_str(data).unwrap()).collect();
+    let of = |ty: &str| events.iter().filter(|event| event["type"] == ty).cloned().collect::<Vec<Value>>();
+    let deltas = of("response.output_text.delta");
+    let streamed: Vec<Value> = deltas.iter().flat_map(|delta| delta["logprobs"].as_array().unwrap().clone()).collect();
+    assert_eq!(Value::from(streamed), whole["logprobs"]);
+    assert_eq!(of("response.output_text.done")[0]["logprobs"], whole["logprobs"]);
+    assert_eq!(part(&events.last().unwrap()["response"]), whole);
+
+    let included = part(&ask(json!({"include": ["message.output_text.logprobs"]})).json());
+    assert_eq!(included["logprobs"][0]["top_logprobs"], json!([]), "the chosen token alone: {included}");
+    assert_eq!(part(&ask(json!({})).json())["logprobs"], json!([]));
+}
+
+#[test]
 fn a_bias_forbids_a_token() {
     let server = Server::start(&[]);
     let free = complete(&server, json!({"max_tokens": 1}));

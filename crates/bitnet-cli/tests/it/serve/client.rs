@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -13,6 +14,8 @@ use crate::common::{student, variables};
 pub(super) struct Server {
     child: Child,
     pub(super) port: u16,
+    /// Lines of its standard error behind the address.
+    said: Arc<Mutex<Vec<String>>>,
 }
 
 #[derive(Debug)]
@@ -65,9 +68,11 @@ impl Server {
             }
             said.push(line);
         };
-        // The rest is read so that the pipe never fills.
-        std::thread::spawn(move || lines.for_each(drop));
-        let server = Server { child, port };
+        let said = Arc::new(Mutex::new(Vec::new()));
+        let later = said.clone();
+        // All of it is read so that the pipe never fills.
+        std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| later.lock().unwrap().push(line)));
+        let server = Server { child, port, said };
         server.wait_until_loaded();
         server
     }
@@ -77,6 +82,19 @@ impl Server {
         while self.get("/health").status != 200 {
             assert!(begun.elapsed() < Duration::from_secs(120), "the model does not load");
             std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Waits until the server has printed a line with these words; all lines so far.
+    pub(super) fn said(&self, words: &str) -> Vec<String> {
+        let begun = Instant::now();
+        loop {
+            let said = self.said.lock().unwrap().clone();
+            if said.iter().any(|line| line.contains(words)) {
+                return said;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(60), "no {words} in {said:?}");
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 
@@ -138,9 +156,14 @@ impl Server {
 
     /// The value of a metric, its labels included in the name.
     pub(super) fn metric(&self, name: &str) -> f64 {
+        self.metric_if_any(name).unwrap_or_else(|| panic!("no {name}"))
+    }
+
+    /// As [`Server::metric`]; `None` for labels that nothing was counted under.
+    pub(super) fn metric_if_any(&self, name: &str) -> Option<f64> {
         let text = self.get("/metrics").body;
-        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ').map(str::to_owned));
-        line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.map(|value| value.parse().unwrap())
     }
 }
 

@@ -221,7 +221,7 @@ fn the_page_has_no_outside_resource_and_a_strict_policy() {
 
 #[test]
 fn the_description_names_routes_that_exist() {
-    let server = Server::start(&[]);
+    let server = Server::start(&["--debug-endpoints"]);
     let description = server.get("/openapi.json").json();
     for (path, fields) in [
         (

@@ -13,10 +13,10 @@ fn body(prompt: &str, tokens: usize) -> Value {
 }
 
 /// Waits until a metric has a value.
-fn until(server: &Server, metric: &str, value: f64) {
+pub(super) fn until(server: &Server, metric: &str, value: f64) {
     let begun = Instant::now();
-    while server.metric(metric) != value {
-        assert!(begun.elapsed() < Duration::from_secs(60), "{metric} stays at {}", server.metric(metric));
+    while server.metric_if_any(metric) != Some(value) {
+        assert!(begun.elapsed() < Duration::from_secs(60), "{metric} stays at {:?}", server.metric_if_any(metric));
         std::thread::sleep(Duration::from_millis(10));
     }
 }
@@ -66,7 +66,7 @@ fn a_client_that_leaves_frees_its_slot() {
 }
 
 /// Sends a request, and leaves its reply on the socket.
-fn begin(server: &Server, route: &str, body: &Value) -> TcpStream {
+pub(super) fn begin(server: &Server, route: &str, body: &Value) -> TcpStream {
     let mut socket = server.connect();
     socket.write_all(&server.request("POST", route, &[], body.to_string().as_bytes())).unwrap();
     socket

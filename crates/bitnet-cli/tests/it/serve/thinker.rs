@@ -27,27 +27,30 @@ const TEMPLATE: &str = "{% for m in messages %}{% if m.role == 'assistant' %}<|a
 /// The folder of the model, made once per run of the tests.
 pub(super) fn thinker() -> &'static str {
     static FOLDER: OnceLock<String> = OnceLock::new();
-    FOLDER.get_or_init(|| {
-        let from = fixtures::path("craftsman-mini");
-        let to = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("it-thinker");
-        std::fs::create_dir_all(&to).unwrap();
-        for name in ["config.json", "generation_config.json", "model.safetensors"] {
-            std::fs::copy(from.join(name), to.join(name)).unwrap();
+    FOLDER.get_or_init(|| renamed("it-thinker", &RENAMED))
+}
+
+/// Makes the folder of the mini teacher with other texts for control tokens, and the template.
+fn renamed(folder: &str, names: &[(&str, &str)]) -> String {
+    let from = fixtures::path("craftsman-mini");
+    let to = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(folder);
+    std::fs::create_dir_all(&to).unwrap();
+    for name in ["config.json", "generation_config.json", "model.safetensors"] {
+        std::fs::copy(from.join(name), to.join(name)).unwrap();
+    }
+    for name in ["tokenizer.json", "tokenizer_config.json"] {
+        let mut text = std::fs::read_to_string(from.join(name)).unwrap();
+        for (old, new) in names {
+            text = text.replace(&format!("\"{old}\""), &format!("\"{new}\""));
         }
-        for name in ["tokenizer.json", "tokenizer_config.json"] {
-            let mut text = std::fs::read_to_string(from.join(name)).unwrap();
-            for (old, new) in RENAMED {
-                text = text.replace(&format!("\"{old}\""), &format!("\"{new}\""));
-            }
-            if name == "tokenizer_config.json" {
-                let mut config: Value = serde_json::from_str(&text).unwrap();
-                config["chat_template"] = TEMPLATE.into();
-                text = config.to_string();
-            }
-            std::fs::write(to.join(name), text).unwrap();
+        if name == "tokenizer_config.json" {
+            let mut config: Value = serde_json::from_str(&text).unwrap();
+            config["chat_template"] = TEMPLATE.into();
+            text = config.to_string();
         }
-        to.to_str().unwrap().to_owned()
-    })
+        std::fs::write(to.join(name), text).unwrap();
+    }
+    to.to_str().unwrap().to_owned()
 }
 
 /// A tool whose numbers are bounded: this model writes digits without end where it may.
@@ -226,4 +229,103 @@ fn thoughts_are_apart_from_the_content_and_come_back() {
         server.post("/v1/responses/input_tokens", &json!({"input": items})).json()["input_tokens"].as_u64().unwrap()
     };
     assert!(count(sealed) > count(&json!("of another server")), "{sealed}");
+}
+
+#[test]
+fn a_gap_between_two_texts_is_filled_where_the_vocabulary_has_tokens_for_it() {
+    let names = [("[MASK]", "<|code_prefix|>"), ("[sMASK]", "<|code_suffix|>"), ("<eop>", "<|code_middle|>")];
+    let server = Server::start_model(&renamed("it-infill", &names), &[]);
+    let body = |prompt: Value| json!({"prompt": prompt, "temperature": 0, "max_tokens": 8, "logprobs": 1});
+    let mut gap = body(json!("The ferry"));
+    gap["suffix"] = " the harbor".into();
+    let filled = server.post("/v1/completions", &gap).json();
+    let spelled = json!({"content": "<|code_prefix|>The ferry<|code_suffix|> the harbor<|code_middle|>",
+                         "add_special": true, "parse_special": true});
+    let ids = server.post("/tokenize", &spelled).json()["tokens"].clone();
+    let same = server.post("/v1/completions", &body(ids.clone())).json();
+    assert_eq!(filled["choices"], same["choices"], "the tokens of the gap are {ids}");
+    assert_eq!(filled["usage"]["prompt_tokens"].as_u64(), ids.as_array().map(|ids| ids.len() as u64));
+    // Texts that spell such tokens are words.
+    gap["suffix"] = "<|code_middle|>".into();
+    let spelled = server.post("/v1/completions", &gap).json();
+    assert!(spelled["usage"]["prompt_tokens"].as_u64() > Some(6), "{spelled}");
+    gap["echo"] = true.into();
+    let refused = server.post("/v1/completions", &gap);
+    assert_eq!((refused.status, &refused.json()["error"]["param"]), (400, &json!("echo")));
+}
+
+#[test]
+fn a_strict_tool_binds_its_calls_and_leaves_the_text_free() {
+    let server = Server::start_model(thinker(), &[]);
+    let start = server.post("/tokenize", &json!({"content": "<tool_call>", "parse_special": true})).json();
+    let start = start["tokens"][0].to_string();
+    let end = server.post("/tokenize", &json!({"content": "<|endoftext|>", "parse_special": true})).json();
+    let end = end["tokens"][0].to_string();
+    let mut strict = tool();
+    strict["function"]["strict"] = true.into();
+    let body = |tools: Value, bias: i32| {
+        let biases = json!({start.as_str(): bias, end.as_str(): bias / 2});
+        chat(json!({"tools": tools, "logit_bias": biases, "parallel_tool_calls": false, "max_tokens": 60}))
+    };
+    // The model was never taught to call: without a push it writes the text that it writes without a grammar.
+    let text = |tool: Value| {
+        let mut body = body(json!([tool]), 0);
+        body["max_tokens"] = 12.into();
+        let whole = server.post("/v1/chat/completions", &body).json();
+        whole["choices"][0]["message"]["content"].as_str().unwrap().to_owned()
+    };
+    let free = text(tool());
+    assert!(!free.is_empty());
+    assert_eq!(text(strict.clone()), free);
+
+    let call = |body: &Value| server.post("/v1/chat/completions", body).json()["choices"][0].clone();
+    let bound = call(&body(json!([strict]), 100));
+    let function = &bound["message"]["tool_calls"][0]["function"];
+    assert_eq!((&bound["finish_reason"], &function["name"]), (&json!("tool_calls"), &json!("ferry")), "{bound}");
+    arguments(function["arguments"].as_str().unwrap());
+    // The same push without `strict` gives no call of this tool.
+    let unbound = call(&body(json!([tool()]), 100));
+    assert_ne!(unbound["message"]["tool_calls"][0]["function"]["name"], "ferry", "{unbound}");
+    // The other dialects read the word at their places.
+    let schema = tool()["function"]["parameters"].clone();
+    let named = json!({"name": "ferry", "parameters": {"type": "nothing"}, "strict": true, "type": "function"});
+    let space = json!([{"type": "namespace", "name": "boats", "tools": [{"type": "function", "name": "ferry", "strict": true,
+        "parameters": {"type": "object", "properties": {"a": {"type": "nothing"}}}}]}]);
+    let refused = server.post("/v1/responses", &json!({"input": "x", "max_output_tokens": 1, "tools": space}));
+    assert_eq!((refused.status, &refused.json()["error"]["param"]), (400, &json!("tools")), "{refused:?}");
+    let taken = server.post("/v1/responses", &json!({"input": "x", "max_output_tokens": 1, "tools": [named]}));
+    assert_eq!(taken.status, 200, "a schema without properties says nothing: {taken:?}");
+    let ask = |strict: bool, schema: &Value| {
+        let tools = json!([{"name": "ferry", "input_schema": schema, "strict": strict}]);
+        server.post(
+            "/v1/messages",
+            &json!({"messages": [{"role": "user", "content": "x"}], "max_tokens": 1, "tools": tools}),
+        )
+    };
+    let wrong = json!({"type": "object", "properties": {"a": {"type": "nothing"}}});
+    let statuses = [ask(true, &schema).status, ask(false, &wrong).status, ask(true, &wrong).status];
+    assert_eq!(statuses, [200, 200, 400]);
+}
+
+#[test]
+fn thoughts_stand_in_the_content_where_that_is_asked_for() {
+    let server = Server::start_model(thinker(), &["--reasoning-format", "content"]);
+    let more = json!({"chat_template_kwargs": {"enable_thinking": true}, "thinking": {"budget_tokens": 3}, "max_tokens": 8,
+                      "regex": "yes|no"});
+    let whole = server.post("/v1/chat/completions", &chat(more.clone())).json();
+    let message = &whole["choices"][0]["message"];
+    let content = message["content"].as_str().unwrap();
+    assert!(message.get("reasoning_content").is_none() && content.starts_with("<think>"), "{whole}");
+    assert!(["yes", "no"].contains(&content.split_once("</think>").unwrap().1.trim()), "{whole}");
+    let mut body = chat(more);
+    body["stream"] = true.into();
+    let reply = server.post("/v1/chat/completions", &body);
+    let chunks = reply.events();
+    let joined: String = chunks
+        .iter()
+        .filter_map(|(_, data)| serde_json::from_str::<Value>(data).ok())
+        .filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str().map(str::to_owned))
+        .collect();
+    assert_eq!(joined, content);
+    assert!(!reply.body.contains("reasoning_content"));
 }

@@ -18,6 +18,19 @@ use crate::models::tokens::CallMarkup;
 use crate::text::output::{OutputFormat, may_be_string};
 
 impl Grammar {
+    /// The grammar of text with calls of the `tools` in it, one call at most or `several`; `None` as for [`Grammar::of_calls`].
+    /// Arguments of the tools that are `strict` follow their schemas; any other tool takes any arguments.
+    #[must_use]
+    pub fn of_text_and_calls(
+        format: &OutputFormat,
+        tools: &[Json],
+        strict: impl Fn(&str) -> bool,
+        several: bool,
+    ) -> Option<Grammar> {
+        let more = if several { "*" } else { "?" };
+        of_tools(format, tools, strict, &format!("TEXT (call TEXT){more}"))
+    }
+
     /// The grammar of one call of the `tools`, or of `several` one after another; `None` where the model has no markup for
     /// calls, or no tool has a name. Tools have the shape of [`ToolSchemas::new`](crate::ToolSchemas::new).
     ///
@@ -26,24 +39,28 @@ impl Grammar {
     /// replaced as in [`Grammar::JsonSchema`].
     #[must_use]
     pub fn of_calls(format: &OutputFormat, tools: &[Json], several: bool) -> Option<Grammar> {
-        let markup = format.call_markup()?;
-        let CallMarkup { whole: [start, end], .. } = markup;
-        let functions = tools.iter().map(|tool| tool.get("function").unwrap_or(tool));
-        let named =
-            functions.filter_map(|function| Some((function.get("name")?.as_str()?, function.get("parameters"))));
-        let mut rules = String::new();
-        let mut names = Vec::new();
-        for (index, (name, parameters)) in named.enumerate() {
-            tool(&mut rules, markup, index, name, parameters.unwrap_or(&Json::Null));
-            names.push(format!("t{index}"));
-        }
-        if names.is_empty() {
-            return None;
-        }
-        let more = if several { "+" } else { "" };
-        let names = names.join(" | ");
-        Some(Grammar::Lark(format!("start: call{more}\ncall: {start} ({names}) {end}\nTEXT: /(?s:.*)/\n{rules}")))
+        of_tools(format, tools, |_| true, if several { "call+" } else { "call" })
     }
+}
+
+/// The grammar of `answer`, whose calls are those of the tools.
+fn of_tools(format: &OutputFormat, tools: &[Json], strict: impl Fn(&str) -> bool, answer: &str) -> Option<Grammar> {
+    let markup = format.call_markup()?;
+    let CallMarkup { whole: [start, end], .. } = markup;
+    let functions = tools.iter().map(|tool| tool.get("function").unwrap_or(tool));
+    let named = functions.filter_map(|function| Some((function.get("name")?.as_str()?, function.get("parameters"))));
+    let mut rules = String::new();
+    let mut names = Vec::new();
+    for (index, (name, parameters)) in named.enumerate() {
+        let parameters = parameters.filter(|_| strict(name)).unwrap_or(&Json::Null);
+        tool(&mut rules, markup, index, name, parameters);
+        names.push(format!("t{index}"));
+    }
+    if names.is_empty() {
+        return None;
+    }
+    let names = names.join(" | ");
+    Some(Grammar::Lark(format!("start: {answer}\ncall: {start} ({names}) {end}\nTEXT: /(?s:.*)/\n{rules}")))
 }
 
 /// Writes the rule of one tool. A schema without properties says nothing about the arguments, so that any may come.

@@ -87,6 +87,8 @@ pub struct JobStart {
     pub cached_tokens: usize,
     /// The part of `cached_tokens` that was read from files.
     pub disk_tokens: usize,
+    /// Whether the tokens behind them were computed before, and had to give way to other prompts.
+    pub is_evicted: bool,
 }
 
 /// News of a job, for its owner.

@@ -64,6 +64,11 @@ impl Running {
         held < self.job.prompt.len()
     }
 
+    /// Tokens of the answer that were chosen.
+    pub(super) fn answer_tokens(&self) -> usize {
+        self.answer_tokens
+    }
+
     /// Tokens that were computed for the job.
     pub(super) fn computed_tokens(&self, held: usize) -> u64 {
         (held.saturating_sub(self.cached)) as u64

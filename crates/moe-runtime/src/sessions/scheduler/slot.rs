@@ -44,9 +44,9 @@ impl Slot {
         let (number, cache) = place;
         let resumed = check(&job, cache.n_ctx(), vocab).and_then(|()| self.resume(&job, cache, prompts));
         match resumed {
-            Ok(disk_tokens) => {
-                let cached_tokens = self.held.len();
-                let start = JobStart { slot: number, prompt_tokens: job.prompt.len(), cached_tokens, disk_tokens };
+            Ok((disk_tokens, is_evicted)) => {
+                let (cached_tokens, prompt_tokens) = (self.held.len(), job.prompt.len());
+                let start = JobStart { slot: number, prompt_tokens, cached_tokens, disk_tokens, is_evicted };
                 let mut running = Running::new(job, now, cached_tokens, hidden);
                 if running.tell(JobEvent::Started(start)).is_some() {
                     running.job.interrupt.raise();
@@ -62,33 +62,35 @@ impl Slot {
     }
 
     /// Cuts the sequence back to what `job` begins with, or replaces it by blocks of the prompt cache; the tokens that came
-    /// from files.
+    /// from files, and whether more of them had been there.
     fn resume(
         &mut self,
         job: &Job,
         cache: &mut CompressedMlaCache,
         prompts: Option<&mut (PromptCache, PromptKey)>,
-    ) -> Result<usize> {
+    ) -> Result<(usize, bool)> {
         let prompt = &job.prompt;
         if !Running::may_resume(&job.work) {
             self.cut(cache, 0);
-            return Ok(0);
+            return Ok((0, false));
         }
         let common = self.common(prompt).min(prompt.len() - 1);
+        let mut is_evicted = false;
         if let Some((held, key)) = prompts {
             let own = cache.full_blocks();
             let prefix = held.prefix(key, prompt, &own[..own.len().min(common / CompressedMlaCache::BLOCK)]);
             let tokens = prefix.tokens();
+            is_evicted = prefix.is_evicted;
             if tokens > common {
                 self.cut(cache, 0);
                 cache.resume(&prefix.blocks)?;
                 self.held.extend_from_slice(&prompt[..tokens]);
                 self.kept_blocks = prefix.blocks.len();
-                return Ok(prefix.from_disk * CompressedMlaCache::BLOCK);
+                return Ok((prefix.from_disk * CompressedMlaCache::BLOCK, is_evicted));
             }
         }
         self.cut(cache, common);
-        Ok(0)
+        Ok((0, is_evicted))
     }
 
     /// Takes the tokens of a step into the sequence, and gives full blocks to the prompt cache.

@@ -8,6 +8,7 @@ use mla_attention::{CacheType, CompressedMlaCache};
 use super::job::JobEvent;
 use super::job_queue::JobQueue;
 use super::limits::QueueLimits;
+use super::report::{ExpertCount, SlotStatus, StepReport};
 use super::running::Running;
 use super::slot::Slot;
 use super::speed::{Rows, StepSpeed};
@@ -36,21 +37,6 @@ pub struct SchedulerOptions {
     pub decode_share: f64,
     /// Limits of the queue.
     pub limits: QueueLimits,
-}
-
-/// A step that was computed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct StepReport {
-    /// Sequences that had rows in it.
-    pub sequences: usize,
-    /// Rows of prompts of all its sequences together.
-    pub prompt_rows: usize,
-    /// Rows of answers, one for each sequence that answers.
-    pub answer_rows: usize,
-    /// Tokens of drafts, which are rows too.
-    pub draft_rows: usize,
-    /// Tokens of drafts that became part of answers.
-    pub accepted_rows: usize,
 }
 
 /// Runs the jobs of a [`JobQueue`] over one model.
@@ -158,6 +144,26 @@ impl Scheduler {
         self.prompts.as_ref().map_or([0; 2], |(cache, _)| cache.bytes())
     }
 
+    /// Blocks of the prompt cache in memory and on disk.
+    #[must_use]
+    pub fn prompt_cache_blocks(&self) -> [usize; 2] {
+        self.prompts.as_ref().map_or([0; 2], |(cache, _)| cache.n_blocks())
+    }
+
+    /// The slots in their order.
+    pub fn slots(&self) -> impl Iterator<Item = SlotStatus> {
+        let of_job = |running: &Running| (running.job.prompt.len(), running.answer_tokens());
+        let running = move |slot: &Slot| slot.running.as_ref().map(of_job);
+        self.slots.iter().map(move |slot| SlotStatus { held_tokens: slot.held.len(), running: running(slot) })
+    }
+
+    /// The share of all positions of the slots that running jobs take.
+    #[must_use]
+    pub fn usage(&self) -> f64 {
+        let running = self.slots().filter(|slot| slot.running.is_some()).map(|slot| slot.held_tokens);
+        running.sum::<usize>() as f64 / (self.slots.len() * self.options.n_ctx.max(1)) as f64
+    }
+
     /// Tokens that the slots hold, running and kept ones.
     #[must_use]
     pub fn held_tokens(&self) -> usize {
@@ -183,9 +189,12 @@ impl Scheduler {
             prompt_rows: rows.prompts,
             answer_rows: rows.answers,
             draft_rows: rows.drafts,
-            accepted_rows: 0,
+            ..StepReport::default()
         };
-        match self.step.run(&mut self.caches, &mut ()) {
+        let mut experts = ExpertCount::default();
+        let computed = self.step.run(&mut self.caches, &mut experts);
+        (report.expert_layers, report.distinct_experts) = (experts.layers, experts.distinct);
+        match computed {
             Ok(()) => {
                 let beside = rows.answers.saturating_sub(1);
                 for segment in 0..self.segments.len() {

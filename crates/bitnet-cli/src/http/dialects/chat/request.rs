@@ -11,6 +11,7 @@ use super::super::sampling::{effort_tokens, loops, rules, sampling};
 use super::super::unix_s;
 use crate::http::answer::{Order, Rules};
 use crate::http::app::App;
+use crate::http::divergence::{Compared, Outline};
 use crate::http::engine::{Engine, off_thread};
 use crate::http::failure::Failure;
 use crate::http::request::{Asked, Fields};
@@ -25,6 +26,8 @@ pub(super) struct Shape {
     pub(super) logprobs: bool,
     /// Whether a stream tells how much of the prompt is read.
     pub(super) return_progress: bool,
+    /// Whether thoughts stand in the content.
+    pub(super) thoughts_in_content: bool,
 }
 
 pub(super) async fn read(app: &App, asked: &Asked) -> Result<(Vec<Order>, Shape), Failure> {
@@ -43,11 +46,19 @@ pub(super) async fn read(app: &App, asked: &Asked) -> Result<(Vec<Order>, Shape)
         stream: fields.flag("stream")?.unwrap_or(false),
         logprobs: logprobs(fields)?.is_some(),
         return_progress: fields.flag("return_progress")?.unwrap_or(false),
+        thoughts_in_content: app.settings.thoughts_in_content,
     };
     let conversation = conversation(fields)?;
     let rules = all_rules(fields, engine, &conversation)?;
     let tools = (!conversation.tools.is_empty()).then(|| Arc::new(ToolSchemas::new(&conversation.tools)));
-    let prompt = off_thread(engine, move |engine| engine.chat_prompt(&conversation)).await?;
+    let (prompt, outline) = off_thread(engine, move |engine| {
+        let prompt = engine.chat_prompt(&conversation)?;
+        let outline = Outline::new(&conversation, &prompt.tokens, engine.facts.n_ctx);
+        Ok((prompt, outline))
+    })
+    .await?;
+    let caller = asked.caller();
+    let Compared { changed, .. } = app.outlines.compare(None, shape.envelope.id(), &caller.session(), outline);
     let order = Order {
         prompt,
         sampling,
@@ -57,7 +68,8 @@ pub(super) async fn read(app: &App, asked: &Asked) -> Result<(Vec<Order>, Shape)
         tools,
         logprobs: logprobs(fields)?,
         prompt_logprobs: false,
-        caller: asked.caller(),
+        changed,
+        caller,
     };
     Ok((order.times(choices), shape))
 }
@@ -108,16 +120,17 @@ pub(in super::super) fn conversation(fields: Fields<'_>) -> Result<ChatRequest, 
 /// Stop strings, biases, the budget of the thought, and the form of the answer.
 fn all_rules(fields: Fields<'_>, engine: &Engine, conversation: &ChatRequest) -> Result<Rules, Failure> {
     let one_call = fields.flag("parallel_tool_calls")? == Some(false);
-    let calls = calls::form(engine, &conversation.tools, &calls::demand(fields)?, one_call)?;
+    let strict = calls::strict_names(&conversation.tools);
+    let calls = calls::form(engine, (&conversation.tools, &strict), &calls::demand(fields)?, one_call)?;
     let rules = rules(fields, engine)?;
-    if calls.is_some() && rules.form.is_some() {
+    if calls.as_ref().is_some_and(|calls| calls.is_whole) && rules.form.is_some() {
         return Err(Failure::field("tool_choice", "an answer that has to call a tool has no `response_format`"));
     }
     let thinking = fields.object("thinking")?;
     let budget = thinking.and_then(|thinking| thinking.get("budget_tokens")).and_then(Value::as_u64);
     let effort = fields.text("reasoning_effort")?.and_then(effort_tokens);
     let thought_budget = budget.and_then(|tokens| usize::try_from(tokens).ok()).or(effort);
-    Ok(Rules { thought_budget, form: calls.or(rules.form.clone()), ..rules })
+    Ok(Rules { thought_budget, form: calls::before(calls, rules.form.clone()), ..rules })
 }
 
 /// How many of the most likely tokens are told beside each token.

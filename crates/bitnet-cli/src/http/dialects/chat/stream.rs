@@ -5,8 +5,9 @@ use std::time::Instant;
 use moe_runtime::{JobStart, OutputEvent, ToolCall};
 use serde_json::{Value, json};
 
+use super::THOUGHT;
 use super::request::Shape;
-use crate::http::answer::{Ending, Happening, Score};
+use crate::http::answer::{Ending, Happening, Score, cache_text};
 use crate::http::failure::Vendor;
 use crate::http::ids::Ids;
 use crate::http::stream::{Encoder, Frames};
@@ -16,12 +17,15 @@ const OBJECT: &str = "chat.completion.chunk";
 pub(super) struct ChunkWriter {
     shape: Shape,
     starts: Vec<Option<(JobStart, Instant)>>,
+    /// Answers whose thought is open in the content.
+    thinking: Vec<bool>,
     endings: Vec<Ending>,
 }
 
 impl ChunkWriter {
     pub(super) fn new(shape: Shape) -> ChunkWriter {
-        ChunkWriter { starts: vec![None; shape.choices], endings: Vec::new(), shape }
+        let n = shape.choices;
+        ChunkWriter { shape, starts: vec![None; n], thinking: vec![false; n], endings: Vec::new() }
     }
 
     fn chunk(&self, choices: Value) -> Value {
@@ -39,8 +43,17 @@ impl ChunkWriter {
     }
 
     /// The score of a token goes with the first text that came with it, or with empty text.
-    fn output(&self, choice: usize, events: Vec<OutputEvent>, mut score: Option<Score>, out: &mut Frames) {
+    fn output(&mut self, choice: usize, events: Vec<OutputEvent>, mut score: Option<Score>, out: &mut Frames) {
         for event in events {
+            match event {
+                OutputEvent::Reasoning(text) if self.shape.thoughts_in_content => {
+                    let start = if self.thinking[choice] { "" } else { THOUGHT[0] };
+                    self.thinking[choice] = true;
+                    self.delta(choice, json!({ "content": format!("{start}{text}") }), out);
+                    continue;
+                }
+                _ => self.end_thought(choice, out),
+            }
             match event {
                 OutputEvent::Reasoning(text) => self.delta(choice, json!({ "reasoning_content": text }), out),
                 OutputEvent::Content(text) => {
@@ -51,6 +64,12 @@ impl ChunkWriter {
         }
         if let Some(score) = score {
             self.scored_delta(choice, json!({ "content": "" }), Some(&score), out);
+        }
+    }
+
+    fn end_thought(&mut self, choice: usize, out: &mut Frames) {
+        if std::mem::take(&mut self.thinking[choice]) {
+            self.delta(choice, json!({ "content": THOUGHT[1] }), out);
         }
     }
 
@@ -76,6 +95,7 @@ impl ChunkWriter {
     }
 
     fn end(&mut self, choice: usize, ending: Ending, out: &mut Frames) {
+        self.end_thought(choice, out);
         let mut last =
             json!({ "index": choice, "delta": {}, "logprobs": null, "finish_reason": ending.finish.openai() });
         if let Some(detail) = ending.finish.detail() {
@@ -91,7 +111,11 @@ impl ChunkWriter {
 impl Encoder for ChunkWriter {
     fn take(&mut self, choice: usize, happening: Happening, out: &mut Frames) {
         match happening {
-            Happening::Started(start) => {
+            Happening::Started(start, miss) => {
+                if choice == 0 {
+                    let computed = start.prompt_tokens - start.cached_tokens;
+                    out.comment(&format!("x-cache: {}", cache_text(start.cached_tokens, computed, miss)));
+                }
                 self.starts[choice] = Some((start, Instant::now()));
                 self.delta(choice, json!({ "role": "assistant", "content": "" }), out);
             }

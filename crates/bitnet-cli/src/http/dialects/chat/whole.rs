@@ -3,20 +3,23 @@
 use moe_runtime::ToolCall;
 use serde_json::{Value, json};
 
+use super::THOUGHT;
 use super::request::Shape;
 use crate::http::answer::{Score, Whole};
 use crate::http::ids::Ids;
 
 pub(super) fn completion(shape: &Shape, answers: &[Whole]) -> Value {
-    let choices: Value =
-        answers.iter().enumerate().map(|(index, answer)| choice(index, answer, shape.logprobs)).collect();
+    let choices: Value = answers.iter().enumerate().map(|(index, answer)| choice(index, answer, shape)).collect();
     shape.envelope.whole("chat.completion", choices, answers)
 }
 
-fn choice(index: usize, answer: &Whole, with_scores: bool) -> Value {
+fn choice(index: usize, answer: &Whole, shape: &Shape) -> Value {
     let output = &answer.output;
     let mut message = json!({ "role": "assistant", "content": output.content });
-    if !output.reasoning.is_empty() {
+    if !output.reasoning.is_empty() && shape.thoughts_in_content {
+        let [start, end] = THOUGHT;
+        message["content"] = format!("{start}{}{end}{}", output.reasoning, output.content).into();
+    } else if !output.reasoning.is_empty() {
         message["reasoning_content"] = output.reasoning.as_str().into();
     }
     if !output.calls.is_empty() {
@@ -24,7 +27,7 @@ fn choice(index: usize, answer: &Whole, with_scores: bool) -> Value {
     }
     let finish = &answer.ending.finish;
     let scores = || answer.scores.iter().map(Score::chat).collect::<Vec<Value>>();
-    let logprobs = with_scores.then(|| json!({ "content": scores(), "refusal": null }));
+    let logprobs = shape.logprobs.then(|| json!({ "content": scores(), "refusal": null }));
     let mut choice = json!({
         "index": index,
         "message": message,

@@ -9,7 +9,7 @@ use crate::http::answer::Order;
 use crate::http::app::App;
 use crate::http::engine::{Engine, Prompt, off_thread};
 use crate::http::failure::Failure;
-use crate::http::request::Asked;
+use crate::http::request::{Asked, Fields};
 
 /// Tokens of an answer where the request does not say, as in OpenAI's API.
 const DEFAULT_TOKENS: usize = 16;
@@ -37,7 +37,7 @@ pub(super) struct Echo {
 
 pub(super) async fn read(app: &App, asked: &Asked) -> Result<(Vec<Order>, Shape), Failure> {
     let (fields, engine) = (asked.fields(), &asked.engine);
-    fields.refuse("suffix", "this model has no tokens for text between two texts")?;
+    let suffix = suffix(fields, engine)?;
     let sampling = sampling(fields, engine.sampling)?;
     let n = fields.count("n", 1..=engine.slots)?.unwrap_or(1);
     if fields.count("best_of", 1..=usize::MAX)?.is_some_and(|best| best != n) {
@@ -49,7 +49,8 @@ pub(super) async fn read(app: &App, asked: &Asked) -> Result<(Vec<Order>, Shape)
     let rules = rules(fields, engine)?;
     let written = prompts(fields, "prompt")?;
     let prompts: Vec<(Prompt, Echo)> =
-        off_thread(engine, move |engine| written.into_iter().map(|p| prompt(engine, p)).collect()).await?;
+        off_thread(engine, move |engine| written.into_iter().map(|p| prompt(engine, p, suffix.as_deref())).collect())
+            .await?;
     let (mut orders, mut echoes) = (Vec::new(), Vec::new());
     for (prompt, echoed) in prompts {
         let order = Order {
@@ -61,6 +62,7 @@ pub(super) async fn read(app: &App, asked: &Asked) -> Result<(Vec<Order>, Shape)
             tools: None,
             logprobs,
             prompt_logprobs: echo && logprobs.is_some(),
+            changed: None,
             caller: asked.caller(),
         };
         orders.extend(order.times(n));
@@ -75,8 +77,33 @@ pub(super) async fn read(app: &App, asked: &Asked) -> Result<(Vec<Order>, Shape)
     Ok((orders, shape))
 }
 
+/// The text behind the gap that is to be filled.
+fn suffix(fields: Fields<'_>, engine: &Engine) -> Result<Option<String>, Failure> {
+    let suffix = fields.text("suffix")?;
+    if suffix.is_some() && engine.tokenizer.infill().is_none() {
+        fields.refuse("suffix", "this model has no tokens for text between two texts")?;
+    }
+    if suffix.is_some() && fields.flag("echo")? == Some(true) {
+        return Err(Failure::field(
+            "echo",
+            "`echo` repeats a prompt, and one with a `suffix` is no text: leave one out",
+        ));
+    }
+    Ok(suffix.map(str::to_owned))
+}
+
 /// The tokens of a prompt, and the prompt as a part of the answer.
-fn prompt(engine: &Engine, written: Written) -> Result<(Prompt, Echo), Failure> {
+fn prompt(engine: &Engine, written: Written, suffix: Option<&str>) -> Result<(Prompt, Echo), Failure> {
+    if let (Some(suffix), Some([before, behind, gap])) = (suffix, engine.tokenizer.infill()) {
+        let mut tokens = engine.tokenizer.raw_prefix();
+        tokens.push(before);
+        tokens.extend(written.tokens(engine, "prompt")?);
+        tokens.push(behind);
+        tokens.extend(engine.encode(suffix)?);
+        tokens.push(gap);
+        let echo = Echo { text: String::new(), prefix: 0, first: String::new() };
+        return Ok((Prompt { tokens, start: OutputStart::Content }, echo));
+    }
     let (prompt, text, prefix) = match written {
         Written::Text(text) => (engine.raw_prompt(&text)?, text, engine.tokenizer.raw_prefix().len()),
         written @ Written::Tokens(_) => {

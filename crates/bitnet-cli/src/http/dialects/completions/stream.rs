@@ -38,7 +38,7 @@ impl ChunkWriter {
 impl Encoder for ChunkWriter {
     fn take(&mut self, choice: usize, happening: Happening, out: &mut Frames) {
         match happening {
-            Happening::Started(_) => {
+            Happening::Started(..) => {
                 let Some(echo) = self.shape.echoes[choice].clone() else { return };
                 if self.shape.logprobs && echo.prefix == 0 && !echo.first.is_empty() {
                     self.scores[choice].push_unscored(&echo.first);
@@ -68,7 +68,11 @@ impl Encoder for ChunkWriter {
                 }
             }
             Happening::Ended(ending) => {
-                out.data(&self.text(choice, "", Some(ending.finish.openai()), true));
+                let mut chunk = self.text(choice, "", Some(ending.finish.openai()), true);
+                if let Some(detail) = ending.finish.detail() {
+                    chunk["choices"][0]["x_stop_detail"] = detail.into();
+                }
+                out.data(&chunk);
                 self.endings[choice] = Some(ending);
             }
             Happening::Failed(failure) => out.data(&json!({ "error": failure.error(Vendor::OpenAi) })),

@@ -8,12 +8,16 @@ use crate::http::answer::{ScoreLists, Whole};
 pub(super) fn completion(shape: &Shape, answers: &[Whole]) -> Value {
     let choice = |(index, (answer, echo)): (usize, (&Whole, &Option<Echo>))| {
         let prompt = echo.as_ref().map_or("", |echo| &echo.text);
-        json!({
+        let mut choice = json!({
             "text": format!("{prompt}{}", answer.output.content),
             "index": index,
             "logprobs": shape.logprobs.then(|| logprobs(answer, echo.as_ref())),
             "finish_reason": answer.ending.finish.openai(),
-        })
+        });
+        if let Some(detail) = answer.ending.finish.detail() {
+            choice["x_stop_detail"] = detail.into();
+        }
+        choice
     };
     let choices: Value = answers.iter().zip(&shape.echoes).enumerate().map(choice).collect();
     shape.envelope.whole("text_completion", choices, answers)

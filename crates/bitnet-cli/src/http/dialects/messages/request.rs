@@ -11,7 +11,7 @@ use super::super::unix_s;
 use super::history::history;
 use crate::http::answer::{Order, Rules};
 use crate::http::app::App;
-use crate::http::divergence::{Divergence, Outline};
+use crate::http::divergence::{Compared, Divergence, Outline};
 use crate::http::engine::{Engine, off_thread};
 use crate::http::failure::Failure;
 use crate::http::ids::Ids;
@@ -52,18 +52,29 @@ pub(super) async fn read(app: &App, asked: &Asked) -> Result<(Order, Shape), Fai
     })
     .await?;
     let previous = fields.object("diagnostics")?.and_then(|asked| asked.get("previous_message_id"));
-    let id = Ids::make("msg_");
+    let (id, caller) = (Ids::make("msg_"), asked.caller());
+    let Compared { named, changed } =
+        app.outlines.compare(previous.and_then(Value::as_str), &id, &caller.session(), outline);
     let shape = Shape {
-        divergence: app.outlines.compare(previous.and_then(Value::as_str), &id, outline),
+        divergence: named,
         id,
         model: engine.facts.id.clone(),
         stream: fields.flag("stream")?.unwrap_or(false),
         seal: engine.seal.clone(),
     };
     let max_tokens = max_tokens.min(app.settings.max_tokens);
-    let (loops, caller) = (loops(), asked.caller());
-    let order =
-        Order { prompt, sampling, rules, max_tokens, loops, tools, logprobs: None, prompt_logprobs: false, caller };
+    let order = Order {
+        prompt,
+        sampling,
+        rules,
+        max_tokens,
+        loops: loops(),
+        tools,
+        logprobs: None,
+        prompt_logprobs: false,
+        changed,
+        caller,
+    };
     Ok((order, shape))
 }
 
@@ -85,7 +96,8 @@ pub(super) fn conversation(fields: Fields<'_>, engine: &Engine) -> Result<ChatRe
 fn rules(fields: Fields<'_>, engine: &Engine, conversation: &ChatRequest) -> Result<Rules, Failure> {
     let choice = fields.object("tool_choice")?;
     let one_call = choice.and_then(|choice| choice.get("disable_parallel_tool_use")) == Some(&Value::Bool(true));
-    let calls = calls::form(engine, &conversation.tools, &calls::demand(fields)?, one_call)?;
+    let strict = calls::strict_names(fields.list("tools")?.unwrap_or_default());
+    let calls = calls::form(engine, (&conversation.tools, &strict), &calls::demand(fields)?, one_call)?;
     let config = fields.object("output_config")?;
     let format = config.and_then(|config| config.get("format"));
     let form = format_form("output_config.format", format.and_then(|format| format.get("type")), |()| {
@@ -97,7 +109,7 @@ fn rules(fields: Fields<'_>, engine: &Engine, conversation: &ChatRequest) -> Res
         stops: fields.texts("stop_sequences", StopStrings::MAX)?,
         bias: Vec::new(),
         thought_budget: budget.and_then(|tokens| usize::try_from(tokens).ok()).or(effort),
-        form: calls.or(form),
+        form: calls::before(calls, form),
     })
 }
 

@@ -111,7 +111,7 @@ impl Encoder for BlockWriter {
 
     fn take(&mut self, _choice: usize, happening: Happening, out: &mut Frames) {
         match happening {
-            Happening::Started(start) => self.start(&start, out),
+            Happening::Started(start, _) => self.start(&start, out),
             Happening::Prompt { .. } | Happening::PromptScore { .. } => {}
             Happening::Output(events, _) => {
                 for event in events {

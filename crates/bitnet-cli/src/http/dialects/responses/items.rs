@@ -17,15 +17,15 @@ pub(super) fn reasoning(shape: &Shape, id: &str, thought: &str, status: &str) ->
     item
 }
 
-/// A text of the model; an item that has begun has no part yet.
-pub(super) fn message(id: &str, text: Option<&str>, status: &str) -> Value {
-    let content = text.map_or_else(|| json!([]), |text| json!([output_text(text)]));
+/// A text of the model with the scores of its tokens; an item that has begun has no part yet.
+pub(super) fn message(id: &str, text: Option<(&str, &[Value])>, status: &str) -> Value {
+    let content = text.map_or_else(|| json!([]), |(text, scores)| json!([output_text(text, scores)]));
     json!({ "id": id, "type": "message", "status": status, "role": "assistant", "content": content })
 }
 
 /// A part of a message.
-pub(super) fn output_text(text: &str) -> Value {
-    json!({ "type": "output_text", "text": text, "annotations": [], "logprobs": [] })
+pub(super) fn output_text(text: &str, scores: &[Value]) -> Value {
+    json!({ "type": "output_text", "text": text, "annotations": [], "logprobs": scores })
 }
 
 /// A call; an item that has begun has empty arguments.

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::items;
 use super::request::Shape;
-use crate::http::answer::{Ending, Finish, Usage, Whole};
+use crate::http::answer::{Ending, Finish, Score, Usage, Whole};
 use crate::http::ids::Ids;
 
 pub(super) fn whole(shape: &Shape, answer: &Whole) -> Value {
@@ -18,7 +18,9 @@ pub(super) fn whole(shape: &Shape, answer: &Whole) -> Value {
         list.push(items::reasoning(shape, &Ids::make("rs_"), &output.reasoning, status));
     }
     if !output.content.is_empty() {
-        list.push(items::message(&Ids::make("msg_"), Some(&output.content), last(!has_calls)));
+        let scores = answer.scores[..answer.text_scores].iter().filter(|_| shape.has_scores);
+        let scores: Vec<Value> = scores.map(Score::chat).collect();
+        list.push(items::message(&Ids::make("msg_"), Some((&output.content, &scores)), last(!has_calls)));
     }
     for call in &output.calls {
         let called = shape.tools.called(&call.name);

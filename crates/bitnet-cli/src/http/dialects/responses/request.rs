@@ -12,13 +12,16 @@ use super::history::history;
 use super::tools::Tools;
 use crate::http::answer::{Order, Rules};
 use crate::http::app::App;
-use crate::http::divergence::{Divergence, Outline};
+use crate::http::divergence::{Compared, Divergence, Outline};
 use crate::http::engine::{Engine, off_thread};
 use crate::http::failure::Failure;
 use crate::http::ids::Ids;
 use crate::http::number::short;
 use crate::http::request::{Asked, Fields};
 use crate::http::seal::Seal;
+
+/// Most entries of `include`.
+const MAX_INCLUDED: usize = 64;
 
 /// The shape of an answer.
 #[derive(Clone, Debug)]
@@ -27,6 +30,8 @@ pub(super) struct Shape {
     pub(super) created_s: u64,
     pub(super) model: String,
     pub(super) stream: bool,
+    /// Whether texts have the scores of their tokens.
+    pub(super) has_scores: bool,
     pub(super) tools: Tools,
     /// Seals the thoughts that the client sends back.
     pub(super) seal: Seal,
@@ -49,7 +54,7 @@ pub(super) async fn read(app: &App, asked: &Asked) -> Result<(Order, Shape), Fai
     let max_tokens = fields.count("max_output_tokens", 1..=usize::MAX)?.unwrap_or(most).min(most);
     let stream = fields.flag("stream")?.unwrap_or(false);
     let (conversation, tools) = conversation(fields, engine)?;
-    let rules = rules(fields, engine, &conversation)?;
+    let rules = rules(fields, engine, (&conversation, &tools))?;
     let schemas = (!conversation.tools.is_empty()).then(|| Arc::new(ToolSchemas::new(&conversation.tools)));
     let (prompt, outline) = off_thread(engine, move |engine| {
         let prompt = engine.chat_prompt(&conversation)?;
@@ -58,15 +63,19 @@ pub(super) async fn read(app: &App, asked: &Asked) -> Result<(Order, Shape), Fai
     })
     .await?;
     let compared = fields.object("prompt_cache_options")?.and_then(|options| options.get("comparison_response_id"));
-    let id = Ids::make("resp_");
+    let (id, caller) = (Ids::make("resp_"), asked.caller());
+    let Compared { named, changed } =
+        app.outlines.compare(compared.and_then(Value::as_str), &id, &caller.session(), outline);
+    let logprobs = scores(fields)?;
     let shape = Shape {
-        divergence: app.outlines.compare(compared.and_then(Value::as_str), &id, outline),
+        divergence: named,
         id,
         created_s: unix_s(),
         model: engine.facts.id.clone(),
         stream,
         tools,
         seal: engine.seal.clone(),
+        has_scores: logprobs.is_some(),
         echoed: echoed(fields, sampling),
     };
     let order = Order {
@@ -76,11 +85,19 @@ pub(super) async fn read(app: &App, asked: &Asked) -> Result<(Order, Shape), Fai
         max_tokens,
         loops: loops(),
         tools: schemas,
-        logprobs: None,
+        logprobs,
         prompt_logprobs: false,
-        caller: asked.caller(),
+        changed,
+        caller,
     };
     Ok((order, shape))
+}
+
+/// How many of the most likely tokens are told beside each token of a text; `None` for no scores.
+fn scores(fields: Fields<'_>) -> Result<Option<usize>, Failure> {
+    let includes = fields.texts("include", MAX_INCLUDED)?;
+    let top = fields.count("top_logprobs", 0..=20)?.filter(|&top| top > 0);
+    Ok(top.or_else(|| includes.iter().any(|part| part == "message.output_text.logprobs").then_some(0)))
 }
 
 fn refuse(fields: Fields<'_>) -> Result<(), Failure> {
@@ -114,15 +131,15 @@ pub(super) fn conversation(fields: Fields<'_>, engine: &Engine) -> Result<(ChatR
 }
 
 /// The budget of the thought, and the form of the answer.
-fn rules(fields: Fields<'_>, engine: &Engine, conversation: &ChatRequest) -> Result<Rules, Failure> {
+fn rules(fields: Fields<'_>, engine: &Engine, (conversation, tools): (&ChatRequest, &Tools)) -> Result<Rules, Failure> {
     let one_call = fields.flag("parallel_tool_calls")? == Some(false);
-    let calls = calls::form(engine, &conversation.tools, &calls::demand(fields)?, one_call)?;
+    let calls = calls::form(engine, (&conversation.tools, &tools.strict), &calls::demand(fields)?, one_call)?;
     let format = fields.object("text")?.and_then(|text| text.get("format"));
     let form = format_form("text.format", format.and_then(|format| format.get("type")), |()| {
         format.and_then(|format| format.get("schema")).cloned()
     })?;
     let effort = fields.object("reasoning")?.and_then(|reasoning| reasoning.get("effort")).and_then(Value::as_str);
-    Ok(Rules { thought_budget: effort.and_then(effort_tokens), form: calls.or(form), ..Rules::default() })
+    Ok(Rules { thought_budget: effort.and_then(effort_tokens), form: calls::before(calls, form), ..Rules::default() })
 }
 
 /// The fields that typed clients expect in the answer, as the request has them.
@@ -140,6 +157,7 @@ fn echoed(fields: Fields<'_>, sampling: SamplerConfig) -> Map<String, Value> {
         as_sent("text", json!({ "format": { "type": "text" } })),
         as_sent("tool_choice", "auto".into()),
         as_sent("tools", json!([])),
+        as_sent("top_logprobs", 0.into()),
         ("top_p".to_owned(), short(sampling.top_p)),
         ("truncation".to_owned(), "disabled".into()),
         as_sent("user", Value::Null),

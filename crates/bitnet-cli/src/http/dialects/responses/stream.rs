@@ -7,7 +7,7 @@ use super::items;
 use super::object;
 use super::request::Shape;
 use super::tools::Called;
-use crate::http::answer::{Ending, Happening};
+use crate::http::answer::{Ending, Happening, Score};
 use crate::http::ids::Ids;
 use crate::http::stream::{Encoder, Frames};
 
@@ -18,18 +18,22 @@ pub(super) struct ItemWriter {
     /// Items that are done.
     done: Vec<Value>,
     open: Option<Open>,
+    /// Scores of tokens that come before the next piece of text.
+    scores: Vec<Value>,
 }
 
 /// The item that is open: a thought or a text so far.
 struct Open {
     id: String,
     text: String,
+    /// The scores of the text.
+    scores: Vec<Value>,
     is_thought: bool,
 }
 
 impl ItemWriter {
     pub(super) fn new(shape: Shape) -> ItemWriter {
-        ItemWriter { shape, sequence: 0, done: Vec::new(), open: None }
+        ItemWriter { shape, sequence: 0, done: Vec::new(), open: None, scores: Vec::new() }
     }
 
     fn event(&mut self, ty: &str, fields: Value, out: &mut Frames) {
@@ -50,11 +54,11 @@ impl ItemWriter {
         };
         self.event("output_item.added", json!({ "output_index": index, "item": item }), out);
         if !is_thought {
-            let part = items::output_text("");
+            let part = items::output_text("", &[]);
             let fields = json!({ "item_id": id, "output_index": index, "content_index": 0, "part": part });
             self.event("content_part.added", fields, out);
         }
-        self.open = Some(Open { id, text: String::new(), is_thought });
+        self.open = Some(Open { id, text: String::new(), scores: Vec::new(), is_thought });
     }
 
     fn text(&mut self, is_thought: bool, text: &str, out: &mut Frames) {
@@ -69,14 +73,16 @@ impl ItemWriter {
         open.text.push_str(text);
         let mut fields = json!({ "item_id": open.id, "output_index": index, "content_index": 0, "delta": text });
         if !is_thought {
-            fields["logprobs"] = json!([]);
+            let scores = std::mem::take(&mut self.scores);
+            open.scores.extend_from_slice(&scores);
+            fields["logprobs"] = scores.into();
         }
         self.event(if is_thought { "reasoning_text.delta" } else { "output_text.delta" }, fields, out);
     }
 
     /// Ends the open item, which is completed or cut by the end of the answer.
     fn close(&mut self, status: &str, out: &mut Frames) {
-        let Some(Open { id, text, is_thought }) = self.open.take() else { return };
+        let Some(Open { id, text, scores, is_thought }) = self.open.take() else { return };
         let place = json!({ "item_id": id, "output_index": self.done.len(), "content_index": 0 });
         let with = |name: &str, value: Value| {
             let mut fields = place.clone();
@@ -88,10 +94,10 @@ impl ItemWriter {
             items::reasoning(&self.shape, &id, &text, status)
         } else {
             let mut fields = with("text", text.as_str().into());
-            fields["logprobs"] = json!([]);
+            fields["logprobs"] = scores.clone().into();
             self.event("output_text.done", fields, out);
-            self.event("content_part.done", with("part", items::output_text(&text)), out);
-            items::message(&id, Some(&text), status)
+            self.event("content_part.done", with("part", items::output_text(&text, &scores)), out);
+            items::message(&id, Some((&text, &scores)), status)
         };
         self.item_done(item, out);
     }
@@ -128,13 +134,14 @@ impl ItemWriter {
 impl Encoder for ItemWriter {
     fn take(&mut self, _choice: usize, happening: Happening, out: &mut Frames) {
         match happening {
-            Happening::Started(_) => {
+            Happening::Started(..) => {
                 let response = object::begun(&self.shape);
                 self.event("created", json!({ "response": response }), out);
                 self.event("in_progress", json!({ "response": response }), out);
             }
             Happening::Prompt { .. } | Happening::PromptScore { .. } => {}
-            Happening::Output(events, _) => {
+            Happening::Output(events, score) => {
+                self.scores.extend(score.filter(|_| self.shape.has_scores).iter().map(Score::chat));
                 for event in events {
                     match event {
                         OutputEvent::Reasoning(text) => self.text(true, &text, out),

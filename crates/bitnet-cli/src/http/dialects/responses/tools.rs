@@ -19,6 +19,8 @@ pub(super) struct Tools {
     namespaces: Vec<String>,
     /// Names of the tools that take free text.
     custom: Vec<String>,
+    /// Names of the functions whose calls have to follow their schemas.
+    pub(super) strict: Vec<String>,
 }
 
 /// The kind of tool that a call is for.
@@ -36,7 +38,7 @@ impl Tools {
             let place = format!("tools[{index}]");
             let fields = Fields::at(tool, &place)?;
             match fields.text("type")? {
-                Some("function") => tools.functions.push(function(fields, "")?),
+                Some("function") => tools.add_function(fields, "")?,
                 Some("namespace") => tools.namespace(fields)?,
                 Some("custom") => tools.add_custom(fields)?,
                 _ => {}
@@ -51,10 +53,20 @@ impl Tools {
             let place = format!("{}[{index}]", fields.name("tools"));
             let inner = Fields::at(tool, &place)?;
             if inner.text("type")?.is_none_or(|ty| ty == "function") {
-                self.functions.push(function(inner, &format!("{name}{JOINT}"))?);
+                self.add_function(inner, &format!("{name}{JOINT}"))?;
             }
         }
         self.namespaces.push(name.to_owned());
+        Ok(())
+    }
+
+    fn add_function(&mut self, fields: Fields<'_>, prefix: &str) -> Result<(), Failure> {
+        let name = format!("{prefix}{}", name_of(fields)?);
+        let parameters = fields.object("parameters")?.map_or_else(|| json!({ "type": "object" }), |o| o.clone().into());
+        self.functions.push(declared(&name, fields.text("description")?, parameters));
+        if fields.get("strict") == Some(&Value::Bool(true)) {
+            self.strict.push(name);
+        }
         Ok(())
     }
 
@@ -84,12 +96,6 @@ impl Tools {
 /// The name under which the model knows a function of a namespace.
 pub(super) fn joined(namespace: Option<&str>, name: &str) -> String {
     namespace.map_or_else(|| name.to_owned(), |namespace| format!("{namespace}{JOINT}{name}"))
-}
-
-fn function(fields: Fields<'_>, prefix: &str) -> Result<Value, Failure> {
-    let name = format!("{prefix}{}", name_of(fields)?);
-    let parameters = fields.object("parameters")?.map_or_else(|| json!({ "type": "object" }), |o| o.clone().into());
-    Ok(declared(&name, fields.text("description")?, parameters))
 }
 
 fn declared(name: &str, description: Option<&str>, parameters: Value) -> Value {
