@@ -57,7 +57,7 @@ pub use machine::{Cache, HardwareCaps, bandwidth};
 pub use matmul::broken;
 pub use matmul::{
     Bf16, BitLinear, Dense, DenseFormat, DenseType, F16, F32, KernelKind, LAYOUT_ID, Linear, LowRank, Product, Q2_0,
-    Q6K, Q8_0, Rounded, forward_all, pack_layers,
+    Q6K, Q8_0, Rounded, forward_all, pack_layers, strided,
 };
 pub use memory::Arena;
 pub use pool::{ColumnBlock, Grid, Pool};

@@ -18,6 +18,7 @@ pub use layer_norm::LayerNorm;
 pub use precise::{exp_f64, ln, pow, sin_cos};
 pub use scalar::{exp, sigmoid, silu};
 pub use slices::{
-    argmax, exp_sum_in_place, exp_sum_in_place_on, rms_norm, rms_norm_on, scale_and_top, scale_and_top_on,
-    scale_in_place, sigmoid_in_place, sigmoid_in_place_on, softmax_in_place, softmax_in_place_on, swiglu, swiglu_on,
+    argmax, exp_f64_in_place, exp_sum_in_place, exp_sum_in_place_on, rms_norm, rms_norm_on, scale_and_top,
+    scale_and_top_on, scale_in_place, sigmoid_in_place, sigmoid_in_place_on, softmax_in_place, softmax_in_place_on,
+    swiglu, swiglu_on,
 };

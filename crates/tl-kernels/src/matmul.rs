@@ -6,6 +6,7 @@
 //! rounded.rs     weights of f32 for activations that each product rounds, in the order of the original
 //! ternary/       ternary weights, by the layout in which they lie
 //! formats/       the types in which weights are stored, one file each
+//! strided.rs     two matrices in f32, each as it lies or transposed
 //! packing.rs     tiles of many layers in one arena
 //! kind.rs        the names of the algorithms
 //! ```
@@ -22,6 +23,7 @@ mod matrix;
 mod packing;
 mod pieces;
 mod rounded;
+pub mod strided;
 mod ternary;
 
 pub use formats::{Bf16, DenseFormat, DenseType, F16, F32, Q2_0, Q6K, Q8_0};

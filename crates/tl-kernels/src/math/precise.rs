@@ -51,13 +51,17 @@ const EXP_SERIES: [f64; 15] = {
 /// x = n ln 2 + r with |r| <= 0.347, then the Taylor series of degree 14.
 #[must_use]
 pub fn exp_f64(x: f64) -> f64 {
+    exp_f64_of(x)
+}
+
+/// [`exp_f64`], compiled for the level of its caller.
+#[inline(always)]
+pub(super) fn exp_f64_of(x: f64) -> f64 {
     // ln 2 in two parts; the first has 32 bits, so its product with n is exact.
     const LN_2_HIGH: f64 = 0.693_147_180_369_123_8;
     const LN_2_LOW: f64 = 1.908_214_929_270_587_7e-10;
 
-    if x.is_nan() {
-        return x;
-    }
+    // NaN passes through `clamp`, and the power of two of its exponent makes no number of it.
     let x = x.clamp(-746.0, 710.0);
     let n = (x * LOG2_E).round_ties_even();
     let r = (x - n * LN_2_HIGH) - n * LN_2_LOW;
@@ -153,6 +157,7 @@ fn cos_series(r: f64) -> f64 {
 }
 
 /// 2^n for -1022 <= n <= 1023.
+#[inline(always)]
 fn power_of_two(n: i32) -> f64 {
     f64::from_bits(((n + 1023) as u64) << 52)
 }

@@ -1,5 +1,6 @@
 //! The non-linear functions over slices.
 
+use super::precise::exp_f64_of;
 use super::scalar::{exp_of, sigmoid_of, silu_of};
 use crate::arch::{Isa, Level};
 use crate::attention::dense::dot;
@@ -17,6 +18,11 @@ pub fn sigmoid_in_place(x: &mut [f32]) {
 /// If the lengths differ.
 pub fn swiglu(gate: &mut [f32], up: &[f32]) {
     swiglu_at(Level::current(), gate, up);
+}
+
+/// Replaces each number by e to its power, as [`exp_f64`](super::exp_f64) does.
+pub fn exp_f64_in_place(x: &mut [f64]) {
+    Level::current().run(ExpF64(x));
 }
 
 /// Turns scores into probabilities. Scores of -inf get 0; if all are -inf the result is all zeros. A NaN
@@ -142,6 +148,17 @@ impl Kernel for Sigmoid<'_> {
         for x in rest {
             *x = sigmoid_of(One, *x);
         }
+    }
+}
+
+struct ExpF64<'a>(&'a mut [f64]);
+
+impl Kernel for ExpF64<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        self.0.iter_mut().for_each(|x| *x = exp_f64_of(*x));
     }
 }
 
@@ -325,6 +342,18 @@ mod tests {
         let mut big = [1e30, -1e30];
         softmax_in_place(&mut big);
         assert_eq!(big, [1.0, 0.0]);
+    }
+
+    #[test]
+    fn exponentials_in_double_precision_have_the_same_bits_on_every_level() {
+        let mut x: Vec<f64> = (-4000..4000).map(|i| f64::from(i) * 0.19).collect();
+        x.extend([f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 0.0, -0.0, 1e-300]);
+        let expected: Vec<u64> = x.iter().map(|x| super::super::exp_f64(*x).to_bits()).collect();
+        for isa in Isa::ALL.into_iter().filter(|isa| isa.is_supported()) {
+            let mut y = x.clone();
+            isa.level().unwrap().run(ExpF64(&mut y));
+            assert!(y.iter().map(|y| y.to_bits()).eq(expected.iter().copied()), "{isa}");
+        }
     }
 
     #[test]

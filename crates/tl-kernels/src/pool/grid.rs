@@ -118,6 +118,7 @@ impl<T> fmt::Debug for ColumnBlock<'_, T> {
 pub struct Grid<'a, T> {
     base: *mut T,
     width: usize,
+    columns: Range<usize>,
     cuts: &'a [usize],
     block: usize,
     /// Cells that have been taken.
@@ -138,16 +139,40 @@ impl<'a, T: Send> Grid<'a, T> {
     /// If `width` or `block` is 0, `data` is not a whole number of rows, or the cuts descend or leave the matrix.
     #[must_use]
     pub fn new(data: &'a mut [T], width: usize, cuts: &'a [usize], block: usize) -> Grid<'a, T> {
+        Grid::of_columns(data, width, 0..width, cuts, block)
+    }
+
+    /// As [`Grid::new`], for some columns of the matrix.
+    ///
+    /// # Panics
+    /// As [`Grid::new`], and if there are no such columns.
+    #[must_use]
+    pub fn of_columns(
+        data: &'a mut [T],
+        width: usize,
+        columns: Range<usize>,
+        cuts: &'a [usize],
+        block: usize,
+    ) -> Grid<'a, T> {
         assert!(width > 0 && block > 0, "columns and blocks need a width");
+        assert!(columns.start <= columns.end && columns.end <= width, "the matrix has no such columns");
         assert_eq!(data.len() % width, 0, "data must hold whole rows");
         assert!(cuts.is_sorted() && cuts.last().is_none_or(|&end| end <= data.len() / width), "cuts must ascend");
-        Grid { base: data.as_mut_ptr(), width, cuts, block, taken: AtomicUsize::new(0), exclusive: PhantomData }
+        Grid {
+            base: data.as_mut_ptr(),
+            width,
+            columns,
+            cuts,
+            block,
+            taken: AtomicUsize::new(0),
+            exclusive: PhantomData,
+        }
     }
 
     /// Number of cells in the grid.
     #[must_use]
     pub fn n_cells(&self) -> usize {
-        self.cuts.len().saturating_sub(1) * self.width.div_ceil(self.block)
+        self.cuts.len().saturating_sub(1) * self.columns.len().div_ceil(self.block)
     }
 
     /// The next cell that was not taken yet, with the index of its row part. All columns of a part come before the next part.
@@ -157,9 +182,9 @@ impl<'a, T: Send> Grid<'a, T> {
         if index >= self.n_cells() {
             return None;
         }
-        let per_part = self.width.div_ceil(self.block);
-        let (part, start) = (index / per_part, index % per_part * self.block);
-        let (rows, columns) = (self.cuts[part]..self.cuts[part + 1], start..self.width.min(start + self.block));
+        let per_part = self.columns.len().div_ceil(self.block);
+        let (part, start) = (index / per_part, self.columns.start + index % per_part * self.block);
+        let (rows, columns) = (self.cuts[part]..self.cuts[part + 1], start..self.columns.end.min(start + self.block));
         let first = if rows.is_empty() {
             self.base
         } else {
@@ -210,6 +235,17 @@ mod tests {
                 assert_eq!(value, if inside.contains(&(i / width)) { i + 1 } else { 0 });
             }
         }
+    }
+
+    #[test]
+    fn cells_of_some_columns_leave_the_others_alone() {
+        let mut data = [0usize; 24];
+        let grid = Grid::of_columns(&mut data, 8, 2..7, &[0, 1, 3], 2);
+        assert_eq!(grid.n_cells(), 6);
+        while let Some((_, mut cell)) = grid.take() {
+            (0..cell.n_rows()).for_each(|row| cell.row_mut(row).iter_mut().for_each(|value| *value += 1));
+        }
+        assert!(data.chunks(8).all(|row| row == [0, 0, 1, 1, 1, 1, 1, 0]));
     }
 
     #[test]

@@ -59,7 +59,8 @@ struct Softmax {
 impl Softmax {
     fn new(logits: &[f32]) -> Self {
         let top = logits.iter().fold(f32::NEG_INFINITY, |m, &z| if z > m { z } else { m });
-        let mut p: Vec<f64> = logits.iter().map(|&z| math::exp_f64(f64::from(z - top))).collect();
+        let mut p: Vec<f64> = logits.iter().map(|&z| f64::from(z - top)).collect();
+        math::exp_f64_in_place(&mut p);
         let sum: f64 = p.iter().sum();
         p.iter_mut().for_each(|p| *p /= sum);
         Self { p, log_sum: f64::from(top) + math::ln(sum) }
