@@ -5,7 +5,7 @@
 //!    teacher's logits ──► loss, gradients ──► optim/ ──► params.rs ──► write.rs: the student's file, else as it was
 //! ```
 //!
-//! `windows` says which are held out, `refine` has the job, `trainer` its steps, `descent` what a step does to values, and `state`
+//! `windows` says which are held out, `memory` what a run holds, `refine` has the job, `trainer` its steps, `descent` what a step does to values, and `state`
 //! what survives a kill; `docs/refinement.md` has the figures.
 //!
 //! **Invariant:** the numbers of a pass follow from the file and the windows, whatever the number of threads and the instruction
@@ -20,6 +20,7 @@ mod expert_reward;
 mod focus;
 mod history;
 mod layer;
+mod memory;
 #[cfg(test)]
 pub(crate) mod mini;
 mod model;
@@ -50,6 +51,7 @@ pub use drift::{ExpertDrift, expert_drift};
 pub use error::TrainError;
 pub use focus::Focus;
 pub use history::{History, Point};
+pub use memory::TrainMemory;
 pub use model::{LossOptions, LossScale, LossSums, TrainModel};
 pub use params::{Group, Kind, Param, Params, PartGradient, UnknownGroup};
 pub use preference::preference_reward;

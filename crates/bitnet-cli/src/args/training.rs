@@ -69,6 +69,9 @@ pub(crate) struct TrainingArgs {
     /// Windows that are in memory at a time
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = whole::<usize>(1..=1 << 16))]
     windows_at_a_time: usize,
+    /// Limit on the resident memory, mapped pages included, for example 16GB
+    #[arg(long, value_name = "SIZE", value_parser = super::size)]
+    max_memory: Option<u64>,
     /// Highest rate of matrices; norms and scales take 3 times as much, latent trits 5 times
     #[arg(long, value_name = "RATE", default_value_t = RATE, value_parser = positive)]
     lr: f32,
@@ -178,6 +181,7 @@ impl TrainingArgs {
             ewc: self.protection.options(self.seed),
             grpo: self.rewards.options(),
             reward_scale: self.reward,
+            max_memory_bytes: self.max_memory,
             ..TrainOptions::default()
         }
     }

@@ -15,7 +15,7 @@ use rlm_refine::adapt::HeldOutRewards;
 use rlm_refine::ptq::{Calibration, SourceReport};
 use rlm_refine::train::{
     ProtectionReport, Recordings, RefineProgress, RefineReport, Refiner, RepairedRouter, Source, TrainError,
-    TrainOptions, held_out_windows,
+    TrainMemory, TrainOptions, held_out_windows,
 };
 use serde_json::json;
 use tl_kernels::Pool;
@@ -68,7 +68,7 @@ pub(super) fn run(args: &TrainingArgs, mut options: TrainOptions) -> Result<()> 
     if args.json {
         return output::json(&json!({
             "out": args.out, "report": report, "texts": taught.texts(), "lessons": lessons,
-            "peak_rss_bytes": peak_rss_bytes(),
+            "memory_bound_bytes": report.memory.bytes(), "peak_rss_bytes": peak_rss_bytes(),
         }));
     }
     if let Taught::Recordings(recordings) = &taught {
@@ -86,6 +86,27 @@ pub(super) fn run(args: &TrainingArgs, mut options: TrainOptions) -> Result<()> 
     }
     let peak = peak_rss_bytes().map_or_else(String::new, |bytes| format!(", peak memory {}", size(bytes)));
     output::line(format_args!("wrote and verified {} ({}{peak})", args.out.display(), size(report.output_bytes)))
+}
+
+/// The most memory that the run will hold, and its parts.
+fn memory_line(memory: &TrainMemory) -> String {
+    let groups = memory.trained.iter().map(|(group, bytes)| (group.name(), *bytes));
+    let parts = [
+        ("penalty", memory.penalty),
+        ("files", memory.files),
+        ("heads", memory.heads),
+        ("residual stream", memory.stream),
+        ("kept activations", memory.activations),
+        ("answering models", memory.rewards),
+        ("work", memory.work),
+        ("program", memory.program),
+    ];
+    let parts: Vec<String> = groups
+        .chain(parts)
+        .filter(|(_, bytes)| *bytes > 0)
+        .map(|(name, bytes)| format!("{name} {}", size(bytes)))
+        .collect();
+    format!("memory: at most {} for passes of {} tokens ({})", size(memory.bytes()), memory.tokens, parts.join(", "))
 }
 
 /// The source that the student learns from.
@@ -236,6 +257,7 @@ struct Shown {
 impl Shown {
     fn show(&mut self, progress: &RefineProgress) {
         match progress {
+            RefineProgress::Memory(memory) => output::note(memory_line(memory)),
             RefineProgress::Hash(done, total) => {
                 self.bar(0, || Progress::bytes("reading both models")).show(*done, *total)
             }

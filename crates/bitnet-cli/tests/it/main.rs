@@ -30,4 +30,5 @@ mod settings;
 mod shards;
 mod texts;
 mod trace;
+mod training;
 mod words;

@@ -158,6 +158,7 @@ fn are_near(a: Option<f64>, b: Option<f64>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::train::TrainMemory;
 
     fn lesson(about: Part, before: f64, after: Option<f64>) -> KeyLesson {
         let (student, learned_by, finding) = ("s".to_owned(), LearnedBy::Refinement, Finding::RouterRepaired);
@@ -210,6 +211,7 @@ mod tests {
             rewards: None,
             dropped_groups: None,
             output_bytes: 0,
+            memory: TrainMemory::default(),
         };
         let mut distiller = MemoryDistiller::default();
         distiller.add_refinement("s", "{}", &report, &drifts);

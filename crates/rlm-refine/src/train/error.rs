@@ -11,6 +11,11 @@ pub enum TrainError {
     NoStudent { path: String },
     #[error("`{tensor}` has another shape in the teacher: name the teacher that the student was made of")]
     Shape { tensor: String },
+    #[error(
+        "{limit} bytes of memory are too few: a pass of {tokens} tokens needs {needed} (lower --windows-at-a-time, leave out of \
+         --train what takes most, which is `{group}` with {of_group} bytes, or raise --max-memory)"
+    )]
+    Memory { limit: u64, needed: u64, tokens: usize, group: &'static str, of_group: u64 },
     #[error("the file has no weights of the groups that are to be trained ({groups}): name others with --train")]
     NothingToTrain { groups: String },
     #[error(

@@ -8,7 +8,7 @@ use tl_kernels::Pool;
 use super::layer::{self, Saved};
 use super::ops::loss::{Action, Target, cross_entropy, divergence};
 use super::ops::rope::Turns;
-use super::params::{Group, PartGradient};
+use super::params::{Gradients, Group};
 use super::parts::context::Context;
 use super::parts::linear::{Linear, Norm};
 use super::targets::{Targets, TeacherHidden};
@@ -16,13 +16,16 @@ use super::weights::Weights;
 use crate::error::Result;
 
 /// Tokens whose logits are in memory at a time.
-const LOGIT_TOKENS: usize = 256;
+pub(super) const LOGIT_TOKENS: usize = 256;
 
 /// A model whose passes are computed in F32.
 #[derive(Debug)]
 pub struct TrainModel<'a> {
     /// The weights that it multiplies with.
     pub weights: Weights<'a>,
+    /// Whether a pass keeps the activations of all layers for its backward pass, which computes them again otherwise. Gradients have
+    /// the same bits either way.
+    pub keeps_activations: bool,
     pool: &'a Pool,
 }
 
@@ -131,7 +134,7 @@ impl<'a> TrainModel<'a> {
     /// # Errors
     /// Weights that cannot be read.
     pub fn new(files: &'a ModelFiles, groups: &[Group], pool: &'a Pool) -> Result<Self> {
-        Ok(Self { weights: Weights::new(files, groups)?, pool })
+        Ok(Self { weights: Weights::new(files, groups)?, keeps_activations: false, pool })
     }
 
     /// The file that frozen weights are read from.
@@ -157,7 +160,7 @@ impl<'a> TrainModel<'a> {
         let (mut x, pass) = (self.embed(windows)?, Pass::new(self.files(), windows)?);
         let mut saved = Vec::new();
         for layer in 0..self.files().config.n_layers {
-            let (out, inputs) = layer::forward(self.context(&pass, layer), x)?;
+            let (out, inputs) = layer::forward(self.context(&pass, layer), x, keep && self.keeps_activations)?;
             if keep {
                 saved.push(inputs);
             }
@@ -229,36 +232,46 @@ impl<'a> TrainModel<'a> {
         targets: &mut dyn Targets,
         scale: LossScale,
     ) -> Result<LossSums> {
+        let gradients = self.weights.params.take_gradients();
+        let sums = self.pass(windows, targets, scale, &gradients);
+        self.weights.params.put_gradients(gradients);
+        sums
+    }
+
+    fn pass(
+        &self,
+        windows: &[Vec<u32>],
+        targets: &mut dyn Targets,
+        scale: LossScale,
+        gradients: &Gradients,
+    ) -> Result<LossSums> {
         let Trace { mut saved, last, normed } = self.trace(windows, true)?;
-        let mut wanted = HeadGradients { d_normed: vec![0.0; normed.len()], parts: Vec::new() };
+        let mut wanted = HeadGradients { d_normed: vec![0.0; normed.len()], gradients };
         let sums = self.head_pass(windows, &normed, targets, scale, Some(&mut wanted))?;
-        let HeadGradients { d_normed, mut parts } = wanted;
+        let (d_normed, mut parts) = (wanted.d_normed, Vec::new());
         let pass = Pass::new(self.files(), windows)?;
         let mut d_x = vec![0.0; last.len()];
         let context = self.context(&pass, 0);
         self.final_norm(context)?.backward(context, [&last, &d_normed], &mut d_x, &mut parts);
-        self.weights.params.add_gradients(parts);
-        for layer in (0..saved.len()).rev() {
-            let done = layer::backward(self.context(&pass, layer), &saved[layer], d_x)?;
-            saved.truncate(layer);
+        gradients.add(parts);
+        while let Some(of_layer) = saved.pop() {
+            let done = layer::backward(self.context(&pass, saved.len()), of_layer, d_x, gradients)?;
             d_x = done.d_x;
-            self.weights.params.add_gradients(done.parts);
+            gradients.add(done.parts);
         }
-        self.embedding_backward(windows, &d_x)?;
+        self.embedding_backward(windows, &d_x, gradients)?;
         Ok(sums)
     }
 
-    fn embedding_backward(&mut self, windows: &[Vec<u32>], d_x: &[f32]) -> Result<()> {
+    fn embedding_backward(&self, windows: &[Vec<u32>], d_x: &[f32], gradients: &Gradients) -> Result<()> {
         let width = self.files().config.hidden;
         if !self.weights.wants("token_embd.weight") {
             return Ok(());
         }
-        let mut parts: Vec<PartGradient> = Vec::new();
         for (&token, d_row) in windows.iter().flatten().zip(d_x.chunks_exact(width)) {
             let row = self.weights.row("token_embd.weight", token as usize)?;
-            parts.extend(self.weights.gradients("token_embd.weight", token as usize, &row, d_row.to_vec()));
+            gradients.add(self.weights.gradients("token_embd.weight", token as usize, &row, d_row.to_vec()));
         }
-        self.weights.params.add_gradients(parts);
         Ok(())
     }
 
@@ -269,7 +282,7 @@ impl<'a> TrainModel<'a> {
         normed: &[f32],
         targets: &mut dyn Targets,
         scale: LossScale,
-        mut wanted: Option<&mut HeadGradients>,
+        mut wanted: Option<&mut HeadGradients<'_>>,
     ) -> Result<LossSums> {
         let config = &self.files().config;
         let (width, vocab) = (config.hidden, config.vocab);
@@ -308,9 +321,12 @@ impl<'a> TrainModel<'a> {
                 sums.positions += usize::from(!matches!(task.teacher, Held::None));
                 sums.labels += usize::from(task.label.is_some());
             }
-            if let Some(HeadGradients { d_normed, parts }) = wanted.as_deref_mut() {
+            if let Some(HeadGradients { d_normed, gradients }) = wanted.as_deref_mut() {
                 let d_logits: Vec<f32> = tasks.into_iter().flat_map(|task| task.d).collect();
-                head.backward(context, [rows, &d_logits], &mut d_normed[first * width..(first + n) * width], parts);
+                let mut parts = Vec::new();
+                let d_rows = &mut d_normed[first * width..(first + n) * width];
+                head.backward(context, [rows, &d_logits], d_rows, &mut parts);
+                gradients.add(parts);
             }
         }
         Ok(sums)
@@ -318,9 +334,9 @@ impl<'a> TrainModel<'a> {
 }
 
 /// Where the gradients of a head pass go.
-struct HeadGradients {
+struct HeadGradients<'g> {
     d_normed: Vec<f32>,
-    parts: Vec<PartGradient>,
+    gradients: &'g Gradients,
 }
 
 /// A target that is held until its position is computed.

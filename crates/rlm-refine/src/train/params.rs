@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::{Mutex, PoisonError};
 
 use gguf_bitnet::TensorClass;
 use serde::Serialize;
@@ -152,6 +153,21 @@ pub struct PartGradient {
     pub values: Vec<f32>,
 }
 
+/// The gradients of all entries while a pass adds to them.
+#[derive(Debug)]
+pub(super) struct Gradients(Mutex<Vec<Vec<f32>>>);
+
+impl Gradients {
+    /// Adds gradients in the order in which they are given. Threads may add those of different numbers at the same time.
+    pub(super) fn add(&self, parts: Vec<PartGradient>) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for PartGradient { param, first, values } in parts {
+            let into = &mut all[param][first..first + values.len()];
+            into.iter_mut().zip(&values).for_each(|(sum, value)| *sum += value);
+        }
+    }
+}
+
 /// The entries of all tensors that are trained.
 #[derive(Clone, Debug, Default)]
 pub struct Params {
@@ -189,12 +205,15 @@ impl Params {
         &mut self.list
     }
 
-    /// Adds gradients in the order in which they are given.
-    pub fn add_gradients(&mut self, gradients: Vec<PartGradient>) {
-        for PartGradient { param, first, values } in gradients {
-            let into = &mut self.list[param].gradient[first..first + values.len()];
-            into.iter_mut().zip(&values).for_each(|(sum, value)| *sum += value);
-        }
+    /// Lends the gradients to a pass, whose parts add to them while they read the values.
+    pub(super) fn take_gradients(&mut self) -> Gradients {
+        Gradients(Mutex::new(self.list.iter_mut().map(|param| std::mem::take(&mut param.gradient)).collect()))
+    }
+
+    /// Takes back what [`Params::take_gradients`] lent.
+    pub(super) fn put_gradients(&mut self, gradients: Gradients) {
+        let all = gradients.0.into_inner().unwrap_or_else(PoisonError::into_inner);
+        self.list.iter_mut().zip(all).for_each(|(param, gradient)| param.gradient = gradient);
     }
 
     /// Sets all gradients to 0.

@@ -16,6 +16,7 @@ use tl_kernels::Pool;
 
 use super::distilled::announce_experts;
 use super::error::TrainError;
+use super::memory::{Run, TrainMemory};
 use super::params::Group;
 use super::protection::{Protected, ProtectionReport};
 use super::repair::{RouterMethod, RouterRepair};
@@ -29,7 +30,7 @@ use crate::error::{Error, Result};
 use crate::ptq::{CALIBRATION_SPANS, Calibration};
 
 /// Bytes of a tensor that are written in one unit.
-const UNIT_BYTES: usize = 64 << 20;
+pub(super) const UNIT_BYTES: usize = 64 << 20;
 
 /// The least distance of a latent weight from the edge of its trit at the start, in units of its scale.
 const LATENT_MARGIN: f32 = 0.02;
@@ -38,6 +39,8 @@ const LATENT_MARGIN: f32 = 0.02;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum RefineProgress {
+    /// The most memory that the run will hold, once nothing refuses it any more.
+    Memory(TrainMemory),
     /// Bytes of both models read, and in all.
     Hash(u64, u64),
     /// A step is done.
@@ -75,6 +78,8 @@ pub struct RefineReport {
     pub dropped_groups: Option<f64>,
     /// Size of the student.
     pub output_bytes: u64,
+    /// The most memory that the run was to hold.
+    pub memory: TrainMemory,
 }
 
 /// A student, its teacher and the texts, opened and checked.
@@ -121,6 +126,22 @@ impl<'a> Refiner<'a> {
         self
     }
 
+    /// The most memory that the job will hold, within the limit of its options.
+    ///
+    /// # Errors
+    /// [`TrainError::Memory`] where the limit is too low; scales or trits of a type in which they are not trained.
+    pub fn memory(&self) -> Result<TrainMemory> {
+        let run = Run {
+            student: self.student,
+            source: &self.source,
+            options: &self.options,
+            protected: self.protected.filter(|_| self.options.ewc.is_some()).map_or(&[], Calibration::windows),
+            has_rewards: self.practised().is_some(),
+            threads: self.pool.threads(),
+        };
+        Ok(TrainMemory::plan(&run, self.options.max_memory_bytes)?)
+    }
+
     /// The suite whose answers are rewarded, and how.
     fn practised(&self) -> Option<(&'a Suite, GrpoOptions)> {
         self.suite.zip(self.options.grpo)
@@ -149,9 +170,12 @@ impl<'a> Refiner<'a> {
     ) -> Result<RefineReport> {
         Job::check(out, force)?;
         self.check_outputs(out, log)?;
+        let memory = self.memory()?;
         let mut trainer = Trainer::new(self.student, &self.source, self.options.clone(), self.pool)?;
+        trainer.hold(&memory);
         let file = self.check(&trainer)?;
         let practice = self.practice()?;
+        progress(RefineProgress::Memory(memory.clone()));
         if self.options.groups.contains(&Group::LatentTrits) {
             trainer.model.weights.start_latents(self.source.checkpoint("training of trits")?, LATENT_MARGIN)?;
         }
@@ -191,7 +215,7 @@ impl<'a> Refiner<'a> {
         }
         // Weights that cannot be read must stop the job in front of its commit.
         let changed = trainer.model.weights.changed_matrices()?;
-        let mut report = self.report(&trainer, repair_of(&job), output_bytes);
+        let mut report = self.report(&trainer, repair_of(&job), output_bytes, memory);
         report.changed_trits = changed_share(&changed);
         let rewards_after = trainer.rewards()?;
         report.rewards = rewards_before.zip(rewards_after).map(|(before, after)| before.compare(&after));
@@ -371,7 +395,13 @@ impl<'a> Refiner<'a> {
         Ok(metadata)
     }
 
-    fn report(&self, trainer: &Trainer<'_>, repair: Option<RouterRepair>, output_bytes: u64) -> RefineReport {
+    fn report(
+        &self,
+        trainer: &Trainer<'_>,
+        repair: Option<RouterRepair>,
+        output_bytes: u64,
+        memory: TrainMemory,
+    ) -> RefineReport {
         let params = &trainer.model.weights.params;
         let numbers = |group| params.list().iter().filter(|p| p.group == group).map(|p| p.values.len()).sum::<usize>();
         let groups = Group::ALL.into_iter().filter(|group| self.options.groups.contains(group));
@@ -388,6 +418,7 @@ impl<'a> Refiner<'a> {
             rewards: None,
             dropped_groups: trainer.history.dropped_groups(),
             output_bytes,
+            memory,
         }
     }
 }

@@ -28,7 +28,7 @@ pub use contrastive::{ContrastiveOptions, ContrastiveTrainer, RoutingBatch};
 pub use method::{RepairedRouter, RouterLabels, RouterMethod, RouterRepair, UnknownRouterMethod};
 
 /// Windows that are computed at a time.
-const WINDOWS_AT_A_TIME: usize = 8;
+pub(super) const WINDOWS_AT_A_TIME: usize = 8;
 
 /// Fits the routers of `student` on the windows `fit` and judges them on `held_out`. Each is announced as the event
 /// `RouterValidated`.

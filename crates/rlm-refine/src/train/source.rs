@@ -146,6 +146,13 @@ impl<'a> Teacher<'a> {
         }
     }
 
+    /// Whether pages of a checkpoint are given back once they are decoded.
+    pub(super) fn drop_pages(&mut self, drops: bool) {
+        if let TaughtBy::Checkpoint(model) = &mut self.taught_by {
+            model.weights.drops_pages = drops;
+        }
+    }
+
     /// The model itself, where its weights are there.
     pub(super) fn checkpoint(&self) -> Result<&TrainModel<'a>, TrainError> {
         match &self.taught_by {

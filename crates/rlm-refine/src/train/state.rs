@@ -6,8 +6,8 @@
 //!
 //! **Invariant:** a file that is damaged, or belongs to other entries, restores nothing.
 
-use std::fs;
-use std::io::{self, Read, Write};
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use gguf_bitnet::NewFile;
@@ -89,51 +89,67 @@ pub(super) fn saved(state: &dyn Fn(usize) -> PathBuf) -> Vec<usize> {
 
 /// Reads a state back into entries of the same lengths; `None` for a file that is missing, damaged or of other entries.
 pub(super) fn restore(path: &Path, params: &mut Params, optimizer: &mut Optimizer) -> Option<History> {
-    // The numbers are copied only after the hash has been compared.
-    let (header, values) = read(path).ok()?;
+    // The numbers are read only after the hash has been compared.
+    let header = read_header(path).ok()?;
     let mut runs = runs_mut(params, optimizer);
     if !runs.iter().map(|run| run.len()).eq(header.lengths.iter().copied()) {
         return None;
     }
-    let mut rest = &values[..];
-    for run in &mut runs {
-        let (head, tail) = rest.split_at_checked(run.len())?;
-        run.copy_from_slice(head);
-        rest = tail;
-    }
+    read_numbers(path, &mut runs).ok()?;
     optimizer.steps = header.step;
     Some(header.history)
 }
 
-fn read(path: &Path) -> io::Result<(Header, Vec<f32>)> {
-    let damaged = || io::Error::from(io::ErrorKind::InvalidData);
+fn damaged() -> io::Error {
+    io::Error::from(io::ErrorKind::InvalidData)
+}
+
+/// The file behind the length of its JSON, and that length.
+fn open(path: &Path) -> io::Result<(File, u64)> {
     let mut file = gguf_bitnet::open_regular(path).map_err(io::Error::other)?;
-    let bytes = file.metadata()?.len();
-    let mut hasher = blake3::Hasher::new();
     let mut length = [0; 8];
     file.read_exact(&mut length)?;
-    hasher.update(&length);
-    let length = u64::from_le_bytes(length);
+    Ok((file, u64::from_le_bytes(length)))
+}
+
+/// The JSON of a file that is whole.
+fn read_header(path: &Path) -> io::Result<Header> {
+    let (mut file, length) = open(path)?;
+    let bytes = file.metadata()?.len();
     if length > MAX_HEADER_BYTES.min(bytes) {
         return Err(damaged());
     }
     let mut header = vec![0; length as usize];
     file.read_exact(&mut header)?;
-    hasher.update(&header);
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&length.to_le_bytes()).update(&header);
     let header: Header = serde_json::from_slice(&header)?;
     let n = header.lengths.iter().try_fold(0usize, |n, &len| n.checked_add(len)).ok_or_else(damaged)?;
-    let expected = (n as u64).checked_mul(4).and_then(|n| n.checked_add(8 + length + 32));
-    if expected != Some(bytes) {
+    let mut left = (n as u64).checked_mul(4).ok_or_else(damaged)?;
+    if left.checked_add(8 + length + 32) != Some(bytes) {
         return Err(damaged());
     }
-    let (mut values, mut chunk) = (Vec::with_capacity(n), vec![0; CHUNK_BYTES]);
-    while values.len() < n {
-        let len = CHUNK_BYTES.min(4 * (n - values.len()));
-        file.read_exact(&mut chunk[..len])?;
-        hasher.update(&chunk[..len]);
-        values.extend(chunk[..len].as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)));
+    let mut chunk = vec![0; CHUNK_BYTES];
+    while left > 0 {
+        let chunk = &mut chunk[..left.min(CHUNK_BYTES as u64) as usize];
+        file.read_exact(chunk)?;
+        hasher.update(chunk);
+        left -= chunk.len() as u64;
     }
     let mut hash = [0; 32];
     file.read_exact(&mut hash)?;
-    if *hasher.finalize().as_bytes() == hash { Ok((header, values)) } else { Err(damaged()) }
+    if *hasher.finalize().as_bytes() == hash { Ok(header) } else { Err(damaged()) }
+}
+
+/// Reads the numbers of a file that is whole to their places.
+fn read_numbers(path: &Path, runs: &mut [&mut [f32]]) -> io::Result<()> {
+    let (mut file, length) = open(path)?;
+    file.seek(SeekFrom::Start(8 + length))?;
+    let mut bytes = vec![0; CHUNK_BYTES];
+    for values in runs.iter_mut().flat_map(|run| run.chunks_mut(CHUNK_BYTES / 4)) {
+        let bytes = &mut bytes[..4 * values.len()];
+        file.read_exact(bytes)?;
+        values.iter_mut().zip(bytes.as_chunks::<4>().0).for_each(|(value, bytes)| *value = f32::from_le_bytes(*bytes));
+    }
+    Ok(())
 }

@@ -12,6 +12,7 @@ use super::descent::{Descended, Descent};
 use super::error::TrainError;
 use super::focus::Focus;
 use super::history::{History, Point};
+use super::memory::TrainMemory;
 use super::model::{LossOptions, LossScale, LossSums, TrainModel};
 use super::optim::{Optimizer, OptimizerOptions, Schedule};
 use super::params::Group;
@@ -59,6 +60,8 @@ pub struct TrainOptions {
     pub reward_scale: f32,
     /// Experts that take larger steps, where some do.
     pub focus: Option<Focus>,
+    /// Most resident memory, mapped pages included, if there is a limit.
+    pub max_memory_bytes: Option<u64>,
 }
 
 impl Default for TrainOptions {
@@ -81,6 +84,7 @@ impl Default for TrainOptions {
             grpo: None,
             reward_scale: 0.0,
             focus: None,
+            max_memory_bytes: None,
         }
     }
 }
@@ -146,6 +150,13 @@ impl<'a> Trainer<'a> {
             history,
             last_good,
         })
+    }
+
+    /// Keeps in memory what the plan of the run says.
+    pub(super) fn hold(&mut self, memory: &TrainMemory) {
+        self.model.keeps_activations = memory.keeps_activations;
+        self.model.weights.drops_pages = !memory.keeps_pages;
+        self.teacher.drop_pages(!memory.keeps_pages);
     }
 
     /// Measures how much each trained number matters for `windows`, which later steps are to leave as they are; to be called in

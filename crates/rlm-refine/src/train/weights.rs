@@ -29,6 +29,55 @@ pub struct Weights<'a> {
     pub params: Params,
     /// The share of hard rounding in the latents, 0 to 1.
     pub hardness: f32,
+    /// Whether the pages of frozen weights are given back once they are decoded, so that mapped files do not count as memory.
+    pub drops_pages: bool,
+}
+
+/// A tensor with numbers to train.
+pub(super) struct Trained<'f> {
+    pub(super) tensor: &'f LogicalTensor,
+    pub(super) group: Group,
+    pub(super) kind: Kind,
+    /// How many there are.
+    pub(super) numbers: usize,
+}
+
+/// The entries of the registry where tensors of `groups` are trained, in order, from shapes alone.
+///
+/// # Errors
+/// [`TrainError::TernaryType`].
+pub(super) fn trained<'f>(files: &'f ModelFiles, groups: &[Group]) -> Result<Vec<Trained<'f>>, TrainError> {
+    let [has_scales, has_trits] = [Group::Scales, Group::LatentTrits].map(|group| groups.contains(&group));
+    let mut all = Vec::new();
+    for tensor in files.catalog.tensors() {
+        let Some(ty) = files.catalog.tensor_type(tensor).filter(|ty| ty.is_ternary()) else { continue };
+        // Types without a packing have one scale per row or tensor, or blocks of another length.
+        if ty.packing().is_none() && (has_scales || has_trits) {
+            return Err(TrainError::TernaryType { name: tensor.name.clone(), ty: ty.name() });
+        }
+        let numbers = tensor.rows() * tensor.cols();
+        if has_scales {
+            let numbers = tensor.rows() * (tensor.cols() / BLOCK);
+            all.push(Trained { tensor, group: Group::Scales, kind: Kind::LogScales, numbers });
+        }
+        if has_trits {
+            all.push(Trained { tensor, group: Group::LatentTrits, kind: Kind::Latents, numbers });
+        }
+    }
+    for group in Group::ALL.into_iter().filter(|group| groups.contains(group)) {
+        all.extend(of_group(files, group).map(|tensor| {
+            let numbers = tensor.rows() * tensor.cols();
+            Trained { tensor, group, kind: Kind::Weights, numbers }
+        }));
+    }
+    Ok(all)
+}
+
+/// The tensors of a group that are not ternary.
+fn of_group(files: &ModelFiles, group: Group) -> impl Iterator<Item = &LogicalTensor> {
+    let is_ternary = |tensor: &LogicalTensor| files.catalog.tensor_type(tensor).is_some_and(TensorType::is_ternary);
+    let all = files.catalog.tensors().iter();
+    all.filter(move |tensor| !is_ternary(tensor) && Group::of_class(tensor.class) == Some(group))
 }
 
 /// A matrix whose trits are trained.
@@ -55,30 +104,20 @@ impl<'a> Weights<'a> {
     /// # Errors
     /// Weights that cannot be read.
     pub fn new(files: &'a ModelFiles, groups: &[Group]) -> Result<Self> {
-        let mut weights = Self { files, params: Params::default(), hardness: 1.0 };
-        for tensor in files.catalog.tensors() {
-            if let Some(ty) = files.catalog.tensor_type(tensor).filter(|ty| ty.is_ternary()) {
-                weights.add_ternary(tensor, ty, groups)?;
+        let mut weights = Self { files, params: Params::default(), hardness: 1.0, drops_pages: false };
+        for Trained { tensor, group, kind, numbers } in trained(files, groups)? {
+            match kind {
+                Kind::LogScales => weights.add(tensor, group, kind, vec![0.0; numbers]),
+                Kind::Latents => weights.add_latents(tensor)?,
+                Kind::Weights => weights.add_weights(tensor, group)?,
             }
         }
-        groups.iter().try_for_each(|&group| weights.add_group(group))?;
         Ok(weights)
     }
 
-    /// Adds what is trained of a ternary tensor; its weights themselves belong to no group.
-    fn add_ternary(&mut self, tensor: &LogicalTensor, ty: TensorType, groups: &[Group]) -> Result<()> {
-        let [has_scales, has_trits] = [Group::Scales, Group::LatentTrits].map(|group| groups.contains(&group));
-        // Types without a packing have one scale per row or tensor, or blocks of another length.
-        if ty.packing().is_none() && (has_scales || has_trits) {
-            return Err(TrainError::TernaryType { name: tensor.name.clone(), ty: ty.name() }.into());
-        }
-        if has_scales {
-            let cols = tensor.cols() / BLOCK;
-            self.add(tensor, Group::Scales, Kind::LogScales, vec![0.0; tensor.rows() * cols]);
-        }
-        if has_trits {
-            self.add_latents(tensor)?;
-        }
+    fn add_weights(&mut self, tensor: &LogicalTensor, group: Group) -> Result<()> {
+        let values = self.whole(tensor)?;
+        self.add(tensor, group, Kind::Weights, values);
         Ok(())
     }
 
@@ -87,12 +126,8 @@ impl<'a> Weights<'a> {
     /// # Errors
     /// Weights that cannot be read.
     pub fn add_group(&mut self, group: Group) -> Result<()> {
-        for tensor in self.files.catalog.tensors() {
-            let is_ternary = self.files.catalog.tensor_type(tensor).is_some_and(TensorType::is_ternary);
-            if !is_ternary && Group::of_class(tensor.class) == Some(group) && !self.wants(&tensor.name) {
-                let values = self.whole(tensor)?;
-                self.add(tensor, group, Kind::Weights, values);
-            }
+        for tensor in of_group(self.files, group).filter(|tensor| !self.wants(&tensor.name)).collect::<Vec<_>>() {
+            self.add_weights(tensor, group)?;
         }
         Ok(())
     }
@@ -154,6 +189,9 @@ impl<'a> Weights<'a> {
                         *latent = (w / scale).clamp(low, high);
                     }
                 }
+                if (r + 1).is_multiple_of(param.matrix_rows) {
+                    drop_pages(teacher, tensor, r + 1 - param.matrix_rows, param.matrix_rows);
+                }
             }
         }
         Ok(())
@@ -167,6 +205,8 @@ impl<'a> Weights<'a> {
     fn whole(&self, tensor: &LogicalTensor) -> Result<Vec<f32>> {
         let mut values = vec![0.0; tensor.elements()];
         self.files.catalog.read_rows(tensor, 0..tensor.rows(), &mut values)?;
+        // Trained numbers are not read again.
+        self.files.catalog.release(tensor);
         Ok(values)
     }
 
@@ -224,6 +264,9 @@ impl<'a> Weights<'a> {
             return Ok(values);
         }
         self.files.catalog.read_rows(tensor, first..first + n, &mut values)?;
+        if self.drops_pages {
+            drop_pages(self.files, tensor, first, n);
+        }
         if let Some(scales) = scales {
             for (b, block) in values.chunks_exact_mut(BLOCK).enumerate() {
                 let factor = math::exp(self.params.list()[scales].values[first * cols / BLOCK + b]);
@@ -285,6 +328,15 @@ impl<'a> Weights<'a> {
             parts.push(PartGradient { param, first, values: d_weights });
         }
         parts
+    }
+}
+
+/// Gives back the pages of `n` rows of a tensor from `first` on.
+fn drop_pages(files: &ModelFiles, tensor: &LogicalTensor, first: usize, n: usize) {
+    let matrix_rows = tensor.matrix_rows().max(1);
+    match files.catalog.matrix_span(tensor, first / matrix_rows).filter(|_| n == matrix_rows) {
+        Some((index, bytes)) => files.catalog.source().release_range(index, bytes),
+        None => files.catalog.release(tensor),
     }
 }
 

@@ -7,7 +7,7 @@ const HELD_OUT_SHARE: usize = 24;
 const MAX_HELD_OUT: usize = 16;
 
 /// Most tokens that routers are fitted on.
-const REPAIR_TOKENS: usize = 32 << 10;
+pub(super) const REPAIR_TOKENS: usize = 32 << 10;
 
 /// Least number of windows of which one is held out.
 pub(super) const LEAST_WINDOWS: usize = HELD_OUT_SHARE / 2 + 1;

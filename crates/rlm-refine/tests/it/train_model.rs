@@ -211,3 +211,33 @@ fn gradients_of_every_group_follow_differences_of_the_loss() {
     assert_group_gradients(&student, &[Group::Scales], false);
     assert_group_gradients(&student, &[Group::Scales, Group::LatentTrits], true);
 }
+
+#[test]
+fn activations_that_are_kept_or_computed_again_give_the_same_bits() {
+    let dir = tempfile::tempdir().unwrap();
+    let case = |name: &str| fixtures::path(format!("goldens/{name}"));
+    let of_latents = [Group::Scales, Group::LatentTrits, Group::Norms, Group::SharedExperts];
+    let of_matrices =
+        [Group::Router, Group::Attention, Group::DenseNetwork, Group::Norms, Group::Head, Group::Embedding];
+    for (path, groups) in [
+        (student(dir.path()), &of_latents[..]),
+        (case("glm4-moe-gqa"), &of_matrices),
+        (case("no-q-lora"), &of_matrices),
+    ] {
+        let files = ModelFiles::open(&path).unwrap();
+        let windows = [tokens(20, files.config.vocab), tokens(13, files.config.vocab)];
+        let gradients = |keeps_activations: bool, drops_pages: bool, threads: usize| -> Vec<Vec<f32>> {
+            let pool = Pool::new(threads).unwrap();
+            let mut model = TrainModel::new(&files, groups, &pool).unwrap();
+            model.keeps_activations = keeps_activations;
+            model.weights.drops_pages = drops_pages;
+            let mut targets = SparseTargets { rows: (0..33).map(|i| (vec![i, i + 20], vec![0.6, 0.3])).collect() };
+            let scale = LossScale::of(LossOptions { kl: 1.0, ce: 0.5 }, &windows);
+            model.loss_and_gradients(&windows, &mut targets, scale).unwrap();
+            model.weights.params.list().iter().map(|param| param.gradient.clone()).collect()
+        };
+        let again = gradients(false, true, 1);
+        assert!(again.iter().flatten().any(|g| *g != 0.0), "{}", path.display());
+        assert!(again == gradients(true, false, 2), "{}", path.display());
+    }
+}

@@ -8,9 +8,10 @@ use tl_kernels::{ActivationBuffer, Pool};
 
 use super::context::{Backward, Context};
 use super::linear::Linear;
-use super::network::{Network, NetworkBackward};
+use super::network::{self, Network, NetworkBackward};
 use crate::error::Result;
 use crate::train::ops::route::route_backward;
+use crate::train::params::Gradients;
 
 /// The choice of a router for some tokens.
 #[derive(Debug)]
@@ -76,7 +77,9 @@ fn shares<T: Default>(moe: &MoeConfig, decision: &RoutingDecision) -> Vec<Share<
 }
 
 fn gather(x: &[f32], width: usize, tokens: &[usize]) -> Vec<f32> {
-    tokens.iter().flat_map(|&t| &x[t * width..(t + 1) * width]).copied().collect()
+    let mut rows = Vec::with_capacity(tokens.len() * width);
+    tokens.iter().for_each(|&t| rows.extend_from_slice(&x[t * width..(t + 1) * width]));
+    rows
 }
 
 fn scatter_add(rows: &[f32], width: usize, tokens: &[usize], into: &mut [f32]) {
@@ -85,45 +88,80 @@ fn scatter_add(rows: &[f32], width: usize, tokens: &[usize], into: &mut [f32]) {
     }
 }
 
-/// The sum of the experts' outputs for `x` `[n, hidden]`.
-pub(crate) fn forward(context: Context<'_>, moe: &MoeConfig, routing: &Routing, x: &[f32]) -> Result<Vec<f32>> {
+/// The values between the input and the output of a layer's experts.
+#[derive(Debug)]
+pub(crate) struct Tape {
+    routing: Routing,
+    /// Of each expert that has tokens, ascending; empty where they are to be computed again.
+    routed: Vec<network::Tape>,
+    shared: Option<network::Tape>,
+}
+
+impl Tape {
+    /// A tape that has the choice of the router alone.
+    pub(crate) fn again(routing: Routing) -> Self {
+        Self { routing, routed: Vec::new(), shared: None }
+    }
+}
+
+/// The sum of the experts' outputs for `x` `[n, hidden]`, and the values in between where `keeps` asks for them.
+pub(crate) fn forward(
+    context: Context<'_>,
+    moe: &MoeConfig,
+    routing: Routing,
+    x: &[f32],
+    keeps: bool,
+) -> Result<(Vec<f32>, Tape)> {
     let hidden = context.config().hidden;
-    let mut shares = shares::<Vec<f32>>(moe, &routing.decision);
+    let mut shares = shares::<(Vec<f32>, Option<network::Tape>)>(moe, &routing.decision);
     context.pool.chunks_mut(&mut shares, 1, |_, share| {
         let share = &mut share[0];
         share.done = Network::read(context, "_exps", share.expert).map(|network| {
-            let mut y = network.forward(context, &gather(x, hidden, &share.tokens));
+            let tape = network.tape(context, &gather(x, hidden, &share.tokens));
+            let mut y = network.output(context, &tape);
             for (row, weight) in y.chunks_exact_mut(hidden).zip(&share.weights) {
                 row.iter_mut().for_each(|y| *y *= weight);
             }
-            y
+            (y, keeps.then_some(tape))
         });
     });
-    let mut out = vec![0.0; x.len()];
+    let (mut out, mut routed, mut kept) = (vec![0.0; x.len()], Vec::new(), None);
     for share in shares {
-        scatter_add(&share.done?, hidden, &share.tokens, &mut out);
+        let (y, tape) = share.done?;
+        scatter_add(&y, hidden, &share.tokens, &mut out);
+        routed.extend(tape);
     }
     if moe.shared_ff() > 0 {
-        let shared = Network::read(context, "_shexp", 0)?.forward(context, x);
-        out.iter_mut().zip(&shared).for_each(|(sum, value)| *sum += value);
+        let network = Network::read(context, "_shexp", 0)?;
+        let tape = network.tape(context, x);
+        out.iter_mut().zip(network.output(context, &tape)).for_each(|(sum, value)| *sum += value);
+        kept = keeps.then_some(tape);
     }
-    Ok(out)
+    Ok((out, Tape { routing, routed, shared: kept }))
 }
 
-/// The gradients for the gradient `d_y` `[n, hidden]` of the sum, those of the router among them.
+/// The gradients for the gradient `d_y` `[n, hidden]` of the sum, those of the router among them. Those of an expert are added to
+/// `gradients` as soon as they are there: all experts together may have more numbers than the rest of a pass.
 pub(crate) fn backward(
     context: Context<'_>,
     moe: &MoeConfig,
-    routing: &Routing,
+    tape: Tape,
     [x, d_y]: [&[f32]; 2],
+    gradients: &Gradients,
 ) -> Result<Backward> {
     let hidden = context.config().hidden;
+    let Tape { routing, routed, shared } = tape;
     let mut shares = shares::<NetworkBackward>(moe, &routing.decision);
-    context.pool.chunks_mut(&mut shares, 1, |_, share| {
-        let share = &mut share[0];
+    let mut kept = routed.into_iter();
+    let mut tasks: Vec<_> = shares.iter_mut().map(|share| (share, kept.next())).collect();
+    context.pool.chunks_mut(&mut tasks, 1, |_, task| {
+        let (share, tape) = &mut task[0];
         share.done = Network::read(context, "_exps", share.expert).map(|network| {
-            let rows = [x, d_y].map(|rows| gather(rows, hidden, &share.tokens));
-            network.backward(context, &rows[0], &rows[1], Some(&share.weights))
+            let [x, d_y] = [x, d_y].map(|rows| gather(rows, hidden, &share.tokens));
+            let tape = tape.take().unwrap_or_else(|| network.tape(context, &x));
+            let mut done = network.backward(context, &tape, [&x, &d_y], Some(&share.weights));
+            gradients.add(std::mem::take(&mut done.backward.parts));
+            done
         });
     });
     let mut sum = Backward { d_x: vec![0.0; x.len()], parts: Vec::new() };
@@ -131,11 +169,12 @@ pub(crate) fn backward(
     for share in shares {
         let done = share.done?;
         scatter_add(&done.backward.d_x, hidden, &share.tokens, &mut sum.d_x);
-        sum.parts.extend(done.backward.parts);
         share.slots.iter().zip(&done.d_weights).for_each(|(&slot, &d)| d_weights[slot] = d);
     }
     if moe.shared_ff() > 0 {
-        let done = Network::read(context, "_shexp", 0)?.backward(context, x, d_y, None).backward;
+        let network = Network::read(context, "_shexp", 0)?;
+        let tape = shared.unwrap_or_else(|| network.tape(context, x));
+        let done = network.backward(context, &tape, [x, d_y], None).backward;
         sum.d_x.iter_mut().zip(&done.d_x).for_each(|(sum, value)| *sum += value);
         sum.parts.extend(done.parts);
     }

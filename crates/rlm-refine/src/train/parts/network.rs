@@ -1,4 +1,4 @@
-//! A feed-forward network: `down(norm(act(gate(x)) up(x)))`. Its backward pass computes the forward pass again.
+//! A feed-forward network: `down(norm(act(gate(x)) up(x)))`.
 
 use super::context::{Backward, Context};
 use super::linear::{Linear, Norm};
@@ -13,6 +13,17 @@ pub(crate) struct Network {
     down: Linear,
     /// The norm of the product, in the dense networks of some models.
     norm: Option<Norm>,
+}
+
+/// The values between the input and the output of a network.
+#[derive(Debug)]
+pub(crate) struct Tape {
+    gate: Vec<f32>,
+    up: Vec<f32>,
+    /// The input of `down` where it has no norm.
+    product: Vec<f32>,
+    /// That input where it has one.
+    normed: Option<Vec<f32>>,
 }
 
 /// The gradients of a network, and of the weights of its output.
@@ -38,18 +49,17 @@ impl Network {
         Ok(Self { gate, up, down, norm })
     }
 
-    /// Gate, up and their product, which is the input of `down` where it has no norm, and that input where it has one.
-    fn hidden(&self, context: Context<'_>, x: &[f32]) -> ([Vec<f32>; 3], Option<Vec<f32>>) {
+    /// The values between `x` `[n, hidden]` and the output.
+    pub(crate) fn tape(&self, context: Context<'_>, x: &[f32]) -> Tape {
         let (gate, up) = (self.gate.forward(context, x), self.up.forward(context, x));
         let product = gated(context.config().activation, &gate, &up);
         let normed = self.norm.as_ref().map(|norm| norm.forward(context, &product));
-        ([gate, up, product], normed)
+        Tape { gate, up, product, normed }
     }
 
-    /// The output for `x` `[n, hidden]`.
-    pub(crate) fn forward(&self, context: Context<'_>, x: &[f32]) -> Vec<f32> {
-        let ([_, _, product], normed) = self.hidden(context, x);
-        self.down.forward(context, &normed.unwrap_or(product))
+    /// The output `[n, hidden]`.
+    pub(crate) fn output(&self, context: Context<'_>, tape: &Tape) -> Vec<f32> {
+        self.down.forward(context, tape.normed.as_ref().unwrap_or(&tape.product))
     }
 
     /// The gradients for the gradient `d_y` of the output, each of whose rows is multiplied with one of `weights`; all 1 where
@@ -57,12 +67,12 @@ impl Network {
     pub(crate) fn backward(
         &self,
         context: Context<'_>,
-        x: &[f32],
-        d_y: &[f32],
+        tape: &Tape,
+        [x, d_y]: [&[f32]; 2],
         weights: Option<&[f32]>,
     ) -> NetworkBackward {
-        let ([gate, up, product], normed) = self.hidden(context, x);
-        let hidden = normed.as_deref().unwrap_or(&product);
+        let Tape { gate, up, product, normed } = tape;
+        let hidden = normed.as_ref().unwrap_or(product);
         let mut parts = Vec::new();
         let ff = self.gate.rows();
         let width = self.down.rows();
@@ -82,11 +92,11 @@ impl Network {
             None => d_hidden,
             Some(norm) => {
                 let mut d_product = vec![0.0; product.len()];
-                norm.backward(context, [&product, &d_hidden], &mut d_product, &mut parts);
+                norm.backward(context, [product, &d_hidden], &mut d_product, &mut parts);
                 d_product
             }
         };
-        let [d_gate, d_up] = gated_backward(context.config().activation, &gate, &up, &d_product);
+        let [d_gate, d_up] = gated_backward(context.config().activation, gate, up, &d_product);
         let mut d_x = vec![0.0; x.len()];
         self.gate.backward(context, [x, &d_gate], &mut d_x, &mut parts);
         self.up.backward(context, [x, &d_up], &mut d_x, &mut parts);
