@@ -9,7 +9,7 @@ use clap::builder::NonEmptyStringValueParser;
 use moe_runtime::ModelFiles;
 use rlm_refine::ptq::{Calibration, WindowOptions};
 use rlm_refine::train::optim::{OptimizerOptions, Rule};
-use rlm_refine::train::{Group, LossOptions, RouterMethod, TrainOptions};
+use rlm_refine::train::{Group, LossOptions, RouterMethod, SequentialOptions, TrainOptions};
 use tl_kernels::Pool;
 
 use super::protection::ProtectionArgs;
@@ -36,8 +36,8 @@ pub(crate) struct TrainingArgs {
     #[arg(long, value_name = "MODEL", value_parser = NonEmptyStringValueParser::new(), required_unless_present = "artifact")]
     pub(crate) teacher: Option<String>,
     /// The GGUF to write
-    #[arg(short, long, value_name = "FILE", value_parser = super::path_not_stream(super::MODEL_OUT))]
-    pub(crate) out: PathBuf,
+    #[arg(short, long, value_name = "FILE", required = true, value_parser = super::path_not_stream(super::MODEL_OUT))]
+    out: Option<PathBuf>,
     /// A text to train on: plain, or one JSON object with `messages` per line
     #[arg(long, value_name = "FILE", required_unless_present = "artifact", value_parser = NonEmptyStringValueParser::new())]
     calibration: Vec<String>,
@@ -48,13 +48,16 @@ pub(crate) struct TrainingArgs {
     /// another; with --teacher, 1 for a position whose experts' outputs point where the teacher's do and -0.5 where they do not
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = super::share, conflicts_with = "grpo")]
     reward: f32,
+    /// Add the divergence of the routes from the teacher's to the loss, so many times, in every layer with experts
+    #[arg(long, value_name = "FACTOR", value_parser = positive, conflicts_with_all = ["artifact", "grpo", "reward"])]
+    router_loss: Option<f32>,
     /// Leave out windows that share 64 tokens in a row with this text
     #[arg(long, value_name = "FILE", value_parser = NonEmptyStringValueParser::new())]
     exclude: Vec<String>,
     /// Most tokens of the texts, which share them equally [default: 1048576]
     #[arg(long, value_name = "N", value_parser = whole::<usize>(1..=u64::MAX))]
     calibration_tokens: Option<usize>,
-    /// The groups to train, separated by commas: router, scales, norms, shared, dense, attention, head, embedding, trits
+    /// The groups to train, separated by commas: router, scales, norms, shared, dense, attention, head, embedding, trits; or adapter
     #[arg(long, value_name = "GROUPS", value_delimiter = ',')]
     train: Vec<Group>,
     /// Steps of the run; 0 trains nothing and goes on to --repair-routers [default: as many as --tokens needs]
@@ -125,6 +128,17 @@ enum OptimizerName {
 }
 
 impl TrainingArgs {
+    /// The GGUF to write; the options demand one wherever a GGUF is written.
+    pub(crate) fn out(&self) -> &Path {
+        self.out.as_deref().unwrap_or(Path::new(""))
+    }
+
+    /// The settings of a distillation of the experts one after the other.
+    pub(crate) fn sequential(&self) -> SequentialOptions {
+        let TrainOptions { steps, windows_per_step, lr, seed, .. } = self.options(&[], 0.0);
+        SequentialOptions { steps, windows_per_step, lr, seed }
+    }
+
     /// The texts, cut into windows by the student's tokenizer.
     pub(crate) fn windows(&self, student: &ModelFiles, pool: &Pool) -> Result<Calibration> {
         let windows = WindowOptions {
@@ -182,6 +196,7 @@ impl TrainingArgs {
             grpo: self.rewards.options(),
             reward_scale: self.reward,
             max_memory_bytes: self.max_memory,
+            router_loss: self.router_loss.unwrap_or(0.0),
             ..TrainOptions::default()
         }
     }

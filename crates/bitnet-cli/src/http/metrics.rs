@@ -213,7 +213,7 @@ impl Metrics {
         }
     }
 
-    /// Counts a step.
+    /// Takes the rows of a step and the time that it took.
     pub(crate) fn step(&self, report: &StepReport, time: Duration) {
         self.batch.observe((report.prompt_rows + report.answer_rows + report.draft_rows) as f64);
         let rejected = report.draft_rows - report.accepted_rows;

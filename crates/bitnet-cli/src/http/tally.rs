@@ -28,7 +28,7 @@ impl Tally {
         &self.route
     }
 
-    /// The response begins.
+    /// Remembers the status of a response that is sent now.
     pub(crate) fn responds(&self, status: u16) {
         let _ = self.status.set(status);
     }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 use behavior_eval::fidelity::{TextCut, fidelity_of, perplexity_of};
 use gguf_bitnet::{Cut, Job, Parts, UnitJob, UnitResult, output_path, write_atomic};
+use rlm_refine::train::EXPERTS_JOB;
 use serde::Serialize;
 
 use super::{batch, eval, eval_gates, verify};
@@ -22,7 +23,7 @@ const MODEL_JOB: &str = "quantize";
 /// that overlap, shards that are missing and results that differ are refused, and nothing is written.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// The output: the answers of `batch`, the student of `quantize`, the report of `eval fidelity` and of `verify`, the folder of the report of `eval-gates`
+    /// The output: the answers of `batch`, the student of `quantize` and of `distill --sequential`, the report of `eval fidelity` and of `verify`, the folder of the report of `eval-gates`
     #[arg(value_name = "OUT", value_parser = path_not_stream(OUT))]
     out: PathBuf,
     /// The parts, in any order
@@ -42,7 +43,7 @@ pub(crate) fn execute(args: &Args) -> Result<()> {
     Job::check(&args.out, args.force)?;
     match job {
         Some(batch::JOB) => join_lines(&parts, args),
-        Some(MODEL_JOB) => join_model(&parts, args),
+        Some(MODEL_JOB | EXPERTS_JOB) => join_model(&parts, args),
         Some(gguf_bitnet::VERIFY_JOB) => {
             let report = gguf_bitnet::verify_parts(&parts)?;
             write_report(&report, &args.out)?;

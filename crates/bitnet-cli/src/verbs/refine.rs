@@ -1,25 +1,42 @@
 //! `bitnet refine`: trains what is small of a student, its trits frozen, to predict as its teacher does.
 
+use std::path::PathBuf;
+
 use anyhow::Result;
 use rlm_refine::train::Group;
 
-use super::training;
-use crate::args::TrainingArgs;
+use super::training::{self, AdapterStart};
+use crate::args::{TrainingArgs, path_not_stream, whole};
+
+const ADAPTER: &str = "an adapter is mapped from a file: write its name";
 
 /// Train what is small of a student towards its teacher; its trits stay.
 ///
-/// Scales, norms and shared experts learn to predict as the teacher does, end to end.
+/// Scales, norms and shared experts learn to predict as the teacher does, end to end. With --train adapter, an adapter does so
+/// in their place: the student stays as it is, and --out is an adapter for it.
 ///
 /// It may be interrupted at any time: the same command continues and ends with the same bytes.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
     training: TrainingArgs,
+    /// Train this adapter of the student further, as one that `bitnet adapt` made
+    #[arg(long, value_name = "FILE", conflicts_with = "rank", value_parser = path_not_stream(ADAPTER))]
+    adapter: Option<PathBuf>,
+    /// The rank of an adapter that starts from nothing (--train adapter without --adapter)
+    #[arg(long, value_name = "R", default_value_t = 1, value_parser = whole::<usize>(1..=64))]
+    rank: usize,
 }
 
 /// The groups that are trained unless the options say otherwise. Training the router by divergence alone costs routing agreement.
 const GROUPS: [Group; 3] = [Group::Scales, Group::Norms, Group::SharedExperts];
 
 pub(crate) fn execute(args: &Args) -> Result<()> {
-    training::run(&args.training, args.training.options(&GROUPS, 0.0))
+    let groups = if args.adapter.is_some() { &[Group::Adapter][..] } else { &GROUPS };
+    let options = args.training.options(groups, 0.0);
+    let start = match &args.adapter {
+        Some(path) => Some(AdapterStart::From(path)),
+        None => options.groups.contains(&Group::Adapter).then_some(AdapterStart::Blank { rank: args.rank }),
+    };
+    training::run(&args.training, options, start)
 }

@@ -114,7 +114,7 @@ pub(crate) struct Args {
 /// The place of thoughts in chats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum ReasoningFormat {
-    /// `reasoning_content`
+    /// `reasoning_content`, a field beside `content`
     Field,
     /// `content`, for clients that drop other fields
     Content,

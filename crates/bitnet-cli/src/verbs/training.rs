@@ -1,7 +1,10 @@
 //! The run behind `refine` and `distill`, with its progress and its report.
 
 mod keep;
+mod sequential;
+mod start;
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Result;
@@ -25,15 +28,23 @@ use crate::exit::UsageError;
 use crate::load;
 use crate::output::{self, Progress, size};
 use keep::{Lessons, Run};
+pub(super) use sequential::run as run_sequential;
+pub(super) use start::AdapterStart;
 
-/// Runs a training with these settings.
-pub(super) fn run(args: &TrainingArgs, mut options: TrainOptions) -> Result<()> {
+/// Runs a training with these settings, on an adapter where one is to be trained.
+pub(super) fn run(args: &TrainingArgs, mut options: TrainOptions, adapter: Option<AdapterStart<'_>>) -> Result<()> {
     if options.steps == 0 && options.repair.is_none() {
         return Err(UsageError::new("--steps 0 trains nothing: name a method with --repair-routers").into());
     }
-    gguf_bitnet::Job::check(&args.out, args.force)?;
+    if adapter.is_some() && args.lessons.is_some() {
+        return Err(
+            UsageError::new("lessons are about students, and an adapter is trained: leave out --lessons").into()
+        );
+    }
+    gguf_bitnet::Job::check(args.out(), args.force)?;
     let suite = args.suite()?;
     let student = load::open(&args.model.model)?;
+    options.adapter = adapter.map(|start| start.read(&student)).transpose()?.map(Arc::new);
     let pool = args.threads.pool()?;
     let taught = Taught::open(args, &student, &pool)?;
     let lessons = match &args.lessons {
@@ -52,13 +63,13 @@ pub(super) fn run(args: &TrainingArgs, mut options: TrainOptions) -> Result<()> 
     if let Some(suite) = &suite {
         refiner = refiner.practising(suite);
     }
-    let report = refiner.run(&args.out, args.force, args.log(), &mut |progress| shown.show(&progress));
+    let report = refiner.run(args.out(), args.force, args.log(), &mut |progress| shown.show(&progress));
     let report = report.map_err(usage_of_source)?;
     drop(shown);
     let settings = refiner.settings().to_string();
     let lessons = match lessons {
         Some(lessons) => {
-            let refined = load::open(&args.out.display().to_string())?;
+            let refined = load::open(&args.out().display().to_string())?;
             let run = Run { student: &refined, report: &report, settings: &settings };
             let (teacher, held_out) = taught.checkpoint_and_held_out();
             Some(lessons.keep(&run, teacher, &held_out, &pool)?)
@@ -67,7 +78,7 @@ pub(super) fn run(args: &TrainingArgs, mut options: TrainOptions) -> Result<()> 
     };
     if args.json {
         return output::json(&json!({
-            "out": args.out, "report": report, "texts": taught.texts(), "lessons": lessons,
+            "out": args.out(), "report": report, "texts": taught.texts(), "lessons": lessons,
             "memory_bound_bytes": report.memory.bytes(), "peak_rss_bytes": peak_rss_bytes(),
         }));
     }
@@ -85,7 +96,7 @@ pub(super) fn run(args: &TrainingArgs, mut options: TrainOptions) -> Result<()> 
         output::line(format_args!("{n} new lessons in {}", store.display()))?;
     }
     let peak = peak_rss_bytes().map_or_else(String::new, |bytes| format!(", peak memory {}", size(bytes)));
-    output::line(format_args!("wrote and verified {} ({}{peak})", args.out.display(), size(report.output_bytes)))
+    output::line(format_args!("wrote and verified {} ({}{peak})", args.out().display(), size(report.output_bytes)))
 }
 
 /// The most memory that the run will hold, and its parts.
@@ -172,7 +183,9 @@ fn recorded(recordings: &Recordings) -> String {
 fn usage_of_source(error: Error) -> anyhow::Error {
     match error {
         Error::OutputIsSource { .. } => UsageError::new(format!("--out: {error}")).into(),
-        Error::Train(error @ TrainError::NoCheckpoint { .. }) => UsageError::new(error.to_string()).into(),
+        Error::Train(
+            error @ (TrainError::NoCheckpoint { .. } | TrainError::NoAdapter | TrainError::AdapterAlone { .. }),
+        ) => UsageError::new(error.to_string()).into(),
         Error::Train(TrainError::LogIsModel { .. }) => UsageError::new(format!("--log: {error}")).into(),
         error => error.into(),
     }

@@ -113,11 +113,9 @@ impl AdapterFile {
         if self.alpha == 0.0 { 1.0 } else { self.alpha / rank as f32 }
     }
 
-    /// Writes the adapter to `path` with its factors as `ty`, a type of numbers without blocks.
-    ///
-    /// # Errors
-    /// A type that does not fit the rows of the factors, and a disk that refuses the file.
-    pub fn write(&self, path: &Path, ty: TensorType) -> Result<()> {
+    /// The metadata of its file.
+    #[must_use]
+    pub fn metadata(&self) -> Metadata {
         let mut metadata = Metadata::default();
         metadata.insert("general.architecture", self.architecture.as_str());
         metadata.insert("general.type", "adapter");
@@ -126,6 +124,14 @@ impl AdapterFile {
         if let Some(model) = &self.model {
             metadata.insert(MODEL_KEY, model.as_str());
         }
+        metadata
+    }
+
+    /// Writes the adapter to `path` with its factors as `ty`, a type of numbers without blocks.
+    ///
+    /// # Errors
+    /// A type that does not fit the rows of the factors, and a disk that refuses the file.
+    pub fn write(&self, path: &Path, ty: TensorType) -> Result<()> {
         let mut tensors = Vec::new();
         for pair in &self.pairs {
             for (end, shape, values) in [(".lora_a", &pair.a_shape, &pair.a), (".lora_b", &pair.b_shape, &pair.b)] {
@@ -136,7 +142,7 @@ impl AdapterFile {
                 tensors.push((info, Bytes::from(bytes)));
             }
         }
-        Ok(GgufWriter::write_file(path, &metadata, &tensors)?)
+        Ok(GgufWriter::write_file(path, &self.metadata(), &tensors)?)
     }
 }
 

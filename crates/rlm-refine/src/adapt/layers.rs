@@ -108,7 +108,7 @@ pub fn adapt(
 }
 
 /// Refuses a rank that a matrix of the student does not have.
-fn check_rank(student: &ModelFiles, rank: usize) -> Result<()> {
+pub(crate) fn check_rank(student: &ModelFiles, rank: usize) -> Result<()> {
     let limit =
         student.config.moe.as_ref().map_or(student.config.hidden, |moe| moe.expert_ff.min(student.config.hidden));
     if !(1..=limit).contains(&rank) {

@@ -36,6 +36,12 @@ pub enum TrainError {
         "rewards need a model with experts and at least {needed} prompts with labels: name another file with --grpo-suite"
     )]
     NoPractice { needed: usize },
+    #[error(
+        "the group `adapter` and the adapter that it starts from belong together: `bitnet refine --train adapter` trains one"
+    )]
+    NoAdapter,
+    #[error("an adapter is trained by itself and on texts, because its model stays as it is: leave out {what}")]
+    AdapterAlone { what: &'static str },
     #[error("`{name}` has the type {ty}, which is read but not written: leave its group out of --train")]
     Unwritable { name: String, ty: &'static str },
     #[error("`{name}` has the type {ty}, in which no repaired router can be written: leave out --repair-routers")]

@@ -19,7 +19,7 @@ use super::error::TrainError;
 use super::model::LOGIT_TOKENS;
 use super::optim::Rule;
 use super::params::{Group, Kind};
-use super::refine::UNIT_BYTES;
+use super::product::UNIT_BYTES;
 use super::repair::WINDOWS_AT_A_TIME;
 use super::source::Source;
 use super::trainer::TrainOptions;
@@ -67,7 +67,7 @@ pub struct TrainMemory {
 }
 
 impl TrainMemory {
-    /// The sum.
+    /// All parts together, the most that is resident at a time.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         let of_groups = self.trained.iter().map(|(_, bytes)| *bytes);
@@ -127,13 +127,20 @@ impl Run<'_> {
             (0..config.n_layers).map(|layer| product(&[tokens, shape.tape(layer), 4])).fold(0, u64::saturating_add);
         let work =
             [layers, shape.logits(), numbers.step, self.repair(&shape), self.writing(&numbers), numbers.measuring];
+        let scores = match &config.moe {
+            Some(moe) if o.router_loss > 0.0 => {
+                product(&[tokens, config.n_layers, moe.router.n_experts + moe.router.top_k, 4])
+            }
+            _ => 0,
+        };
         Ok(TrainMemory {
             trained: numbers.trained,
             penalty: numbers.penalty,
             files: self.pages(keeps_pages),
             heads,
-            // Two rows per layer, those behind the last and behind its norm with their gradients, and the teacher's.
-            stream: product(&[tokens, hidden, 4, 2 * config.n_layers + 6]),
+            // Two rows per layer, those behind the last and behind its norm with their gradients, and the teacher's; where routes count,
+            // the teacher's scores of each layer.
+            stream: product(&[tokens, hidden, 4, 2 * config.n_layers + 6]).saturating_add(scores),
             activations: if keeps_activations { kept } else { 0 },
             rewards: self.rewards(),
             work: work.into_iter().max().unwrap_or(0),
@@ -234,7 +241,7 @@ struct Numbers {
     penalty: u64,
     /// The information while it is measured: copies that choose what is kept.
     measuring: u64,
-    /// What a step of the optimiser holds.
+    /// Bytes that a step of the optimiser holds.
     step: u64,
     /// Numbers of the largest ternary tensor whose trits are trained.
     largest_trits: u64,
@@ -261,6 +268,13 @@ impl Numbers {
                     let side = rows.min(cols);
                     step = step.max(product(&[rows, cols, 4, 3]).saturating_add(product(&[side, side, 4, 3])));
                 }
+            }
+            if let Some(adapter) = o.adapter.as_ref().filter(|_| group == Group::Adapter && o.groups.contains(&group)) {
+                let factors = adapter.pairs.iter().map(|pair| (pair.a.len() + pair.b.len()) as u64);
+                let n = factors.sum::<u64>();
+                all = all.saturating_add(n);
+                // Beside value, gradient and moments the file that the factors come from.
+                bytes = bytes.saturating_add(n.saturating_mul(20));
             }
             if bytes > 0 {
                 trained_bytes.push((group, bytes));

@@ -172,7 +172,14 @@ impl<'a> TrainModel<'a> {
     }
 
     pub(super) fn context<'c>(&'c self, pass: &'c Pass, layer: usize) -> Context<'c> {
-        Context { pool: self.pool, weights: &self.weights, windows: &pass.lengths, turns: &pass.turns, layer }
+        Context {
+            pool: self.pool,
+            weights: &self.weights,
+            windows: &pass.lengths,
+            turns: &pass.turns,
+            layer,
+            scores: None,
+        }
     }
 
     fn final_norm(&self, context: Context<'_>) -> Result<Norm> {
@@ -255,7 +262,10 @@ impl<'a> TrainModel<'a> {
         self.final_norm(context)?.backward(context, [&last, &d_normed], &mut d_x, &mut parts);
         gradients.add(parts);
         while let Some(of_layer) = saved.pop() {
-            let done = layer::backward(self.context(&pass, saved.len()), of_layer, d_x, gradients)?;
+            let layer = saved.len();
+            let scores = targets.scores(layer).map(|(scores, factor)| (scores, factor * scale.kl));
+            let context = Context { scores, ..self.context(&pass, layer) };
+            let done = layer::backward(context, of_layer, d_x, gradients)?;
             d_x = done.d_x;
             gradients.add(done.parts);
         }

@@ -2,7 +2,6 @@
 //!
 //! | file | contents |
 //! |---|---|
-//! | `matmul` | products of matrices and of their transposes |
 //! | `norm` | RMSNorm |
 //! | `rope` | rotary position embedding |
 //! | `attend` | causal attention over expanded queries, keys and values |
@@ -16,7 +15,6 @@
 pub mod attend;
 pub mod gate;
 pub mod loss;
-pub mod matmul;
 pub mod norm;
 pub mod rope;
 pub mod route;

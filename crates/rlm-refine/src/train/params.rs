@@ -1,7 +1,8 @@
 //! The registry of what a run trains: values, gradients, and the group that a user names.
 //!
 //! Only trained tensors are in it; all others are read from the file when they are needed. A ternary tensor gives one or
-//! two entries: the logarithms of factors on its scales, one per block, and the latent weights behind its trits.
+//! two entries: the logarithms of factors on its scales, one per block, and the latent weights behind its trits. An adapter gives
+//! two for each tensor that it adds to.
 //!
 //! **Invariant:** entries stand in the order in which they were added, and every gradient has as many numbers as its values.
 
@@ -37,11 +38,13 @@ pub enum Group {
     Embedding,
     /// The numbers that ternary weights are rounded from.
     LatentTrits,
+    /// The factors of an adapter, while the student itself stays.
+    Adapter,
 }
 
 impl Group {
     /// Every group, in the order of reports.
-    pub const ALL: [Group; 9] = [
+    pub const ALL: [Group; 10] = [
         Group::Router,
         Group::Scales,
         Group::Norms,
@@ -51,6 +54,7 @@ impl Group {
         Group::Head,
         Group::Embedding,
         Group::LatentTrits,
+        Group::Adapter,
     ];
 
     /// The name on command lines and in reports.
@@ -66,6 +70,7 @@ impl Group {
             Group::Head => "head",
             Group::Embedding => "embedding",
             Group::LatentTrits => "trits",
+            Group::Adapter => "adapter",
         }
     }
 
@@ -96,7 +101,7 @@ impl fmt::Display for Group {
 /// A name that no group has.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "there is no group `{0}`: name some of router, scales, norms, shared, dense, attention, head, embedding and trits"
+    "there is no group `{0}`: name some of router, scales, norms, shared, dense, attention, head, embedding and trits, or adapter"
 )]
 pub struct UnknownGroup(String);
 
@@ -117,12 +122,16 @@ pub enum Kind {
     LogScales,
     /// Latent weights over their block's scale, which rounding turns into trits.
     Latents,
+    /// The first factor of an addition to the matrix, `[rank, inputs]`.
+    FactorA,
+    /// The second factor, `[outputs, rank]`.
+    FactorB,
 }
 
 /// One entry: the numbers of a tensor that are trained.
 #[derive(Clone, Debug)]
 pub struct Param {
-    /// llama.cpp's name of the tensor.
+    /// llama.cpp's name of the tensor, or of the one that factors are added to.
     pub name: String,
     /// The group that it belongs to.
     pub group: Group,
@@ -232,7 +241,7 @@ impl Params {
     pub fn broken_value(&self) -> Option<&Param> {
         let is_usable = |kind, value: f32| match kind {
             Kind::LogScales => math::exp(value).is_finite(),
-            Kind::Weights | Kind::Latents => value.is_finite(),
+            Kind::Weights | Kind::Latents | Kind::FactorA | Kind::FactorB => value.is_finite(),
         };
         self.list.iter().find(|param| !param.values.iter().all(|&value| is_usable(param.kind, value)))
     }

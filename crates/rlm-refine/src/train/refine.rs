@@ -1,39 +1,38 @@
-//! The job that refines a student: training, then the student's file with the trained values.
+//! The job that refines a student: training, then the student's file with the trained values, or the trained adapter.
 //!
 //! **Invariant:** the bytes of the output follow from both models, the windows and the settings in the manifest, so a job
 //! that was killed at any moment ends with the same bytes.
 
 use std::io;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use behavior_eval::suite::Suite;
-use gguf_bitnet::{Array, GgufFile, GgufWriter, Job, Metadata, TensorSource, Value, output_path, require_space};
+use gguf_bitnet::{GgufWriter, Job, Metadata, output_path, require_space};
 use moe_runtime::ModelFiles;
 use serde::Serialize;
 use serde_json::json;
 use tl_kernels::Pool;
 
+use super::adapter::{adapter_of, blake3_of};
 use super::distilled::announce_experts;
 use super::error::TrainError;
 use super::memory::{Run, TrainMemory};
+use super::origin::refined_metadata;
 use super::params::Group;
+use super::product::Product;
 use super::protection::{Protected, ProtectionReport};
 use super::repair::{RouterMethod, RouterRepair};
 use super::source::Source;
 use super::taught::add_taught_suites;
 use super::trainer::{StepReport, TrainOptions, Trainer};
 use super::weights::changed_share;
-use super::write::{check_routers, encode, places};
+use super::write::check_routers;
 use crate::adapt::{GrpoOptions, HeldOutRewards, Practice};
 use crate::error::{Error, Result};
-use crate::ptq::{CALIBRATION_SPANS, Calibration};
-
-/// Bytes of a tensor that are written in one unit.
-pub(super) const UNIT_BYTES: usize = 64 << 20;
+use crate::ptq::Calibration;
 
 /// The least distance of a latent weight from the edge of its trit at the start, in units of its scale.
-const LATENT_MARGIN: f32 = 0.02;
+pub(super) const LATENT_MARGIN: f32 = 0.02;
 
 /// The stage of a job and how far it is.
 #[derive(Clone, Debug)]
@@ -76,7 +75,7 @@ pub struct RefineReport {
     /// The share of groups that were dropped, because their rewards hardly differed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dropped_groups: Option<f64>,
-    /// Size of the student.
+    /// Size of the student or of the adapter.
     pub output_bytes: u64,
     /// The most memory that the run was to hold.
     pub memory: TrainMemory,
@@ -154,7 +153,7 @@ impl<'a> Refiner<'a> {
         Practice::new([self.student, teacher], suite, options, self.options.seed, self.pool).map(Some)
     }
 
-    /// Writes the refined student to `out`, or continues an earlier call that was stopped. `log` receives a JSON line per
+    /// Writes the refined student, or the trained adapter, to `out`, or continues an earlier call that was stopped. `log` receives a JSON line per
     /// step, and the curve beside it. Where trits were trained, the events `ExpertDistilled` and `DistillationPhaseComplete` have
     /// the outcome.
     ///
@@ -170,17 +169,18 @@ impl<'a> Refiner<'a> {
     ) -> Result<RefineReport> {
         Job::check(out, force)?;
         self.check_outputs(out, log)?;
+        self.check_adapter()?;
         let memory = self.memory()?;
         let mut trainer = Trainer::new(self.student, &self.source, self.options.clone(), self.pool)?;
-        trainer.hold(&memory);
-        let file = self.check(&trainer)?;
+        trainer.hold(memory.keeps_activations, memory.keeps_pages);
+        let product = self.check(&trainer)?;
         let practice = self.practice()?;
         progress(RefineProgress::Memory(memory.clone()));
         if self.options.groups.contains(&Group::LatentTrits) {
             trainer.model.weights.start_latents(self.source.checkpoint("training of trits")?, LATENT_MARGIN)?;
         }
         let identities = self.identities(progress)?;
-        let mut writer = GgufWriter::new(&self.metadata(file, &identities)?, file.tensors().to_vec())?;
+        let mut writer = GgufWriter::new(&self.metadata(&product, &identities)?, product.tensors().to_vec())?;
         let output_bytes = writer.file_bytes();
         let mut job = Job::open(out, &self.manifest(&identities, output_bytes), force)?;
         let states = job.states();
@@ -229,7 +229,7 @@ impl<'a> Refiner<'a> {
     }
 
     /// Refuses what the options ask for and the models or the source do not allow, before any weights of the teacher are read for it.
-    fn check(&self, trainer: &Trainer<'_>) -> Result<&'a GgufFile> {
+    fn check(&self, trainer: &Trainer<'_>) -> Result<Product<'a>> {
         let has_trits = self.options.groups.contains(&Group::LatentTrits);
         for (is_asked, what) in [
             (self.practised().is_some(), "rewards of answers"),
@@ -240,11 +240,30 @@ impl<'a> Refiner<'a> {
                 self.source.checkpoint(what)?;
             }
         }
-        places(self.student, &trainer.model.weights)?;
+        let product = Product::of(self.student, &trainer.model.weights, self.options.adapter.as_deref())?;
         if self.options.repair.is_some() {
             check_routers(self.student)?;
         }
-        self.file()
+        Ok(product)
+    }
+
+    /// Refuses an adapter beside anything that would change the model that it belongs to, or that the gates would not know of.
+    fn check_adapter(&self) -> Result<(), TrainError> {
+        let o = &self.options;
+        let is_asked = o.groups.contains(&Group::Adapter);
+        if is_asked != o.adapter.is_some() {
+            return Err(TrainError::NoAdapter);
+        }
+        let others = [
+            (o.groups.len() > 1, "other groups"),
+            (o.repair.is_some(), "--repair-routers"),
+            (self.practised().is_some(), "--grpo"),
+            (matches!(self.source, Source::Recordings(_)), "--artifact"),
+        ];
+        match others.into_iter().find(|(is_given, _)| is_asked && *is_given) {
+            Some((_, what)) => Err(TrainError::AdapterAlone { what }),
+            None => Ok(()),
+        }
     }
 
     /// Measures the protected windows on the student as it is before its first step.
@@ -288,7 +307,7 @@ impl<'a> Refiner<'a> {
         Ok(())
     }
 
-    /// Appends the units of the student's file that the job lacks.
+    /// Appends the units of the file that the job lacks.
     fn write(
         &self,
         trainer: &Trainer<'_>,
@@ -296,24 +315,17 @@ impl<'a> Refiner<'a> {
         job: &mut Job,
         progress: &mut OnRefineProgress<'_>,
     ) -> Result<()> {
-        let (file, places) = (self.file()?, places(self.student, &trainer.model.weights)?);
+        // A repair has added routers to what is trained.
+        let product = Product::of(self.student, &trainer.model.weights, self.options.adapter.as_deref())?;
         // The first units of the job are the header and the report of the repair.
-        for unit in units(file).skip(job.units().len() - 2) {
-            let mut bytes = file.bytes(unit.tensor)?[unit.bytes].to_vec();
-            if let (Some(tensor), Some(rows)) = (places[unit.tensor], unit.rows) {
-                encode(self.pool, &trainer.model.weights, tensor, file.tensors()[unit.tensor].ty, rows, &mut bytes)?;
-            }
+        for unit in product.units().skip(job.units().len() - 2) {
+            let bytes = product.bytes(self.pool, &trainer.model.weights, &unit)?;
             job.append(json!({ "tensor": unit.tensor }), |to| {
                 writer.write_tensor(to, unit.tensor, &bytes).map_err(io::Error::other)
             })?;
             progress(RefineProgress::Write(job.data_len(), writer.file_bytes()));
         }
         Ok(())
-    }
-
-    fn file(&self) -> Result<&'a GgufFile> {
-        let unusable = || TrainError::NoStudent { path: self.student.path().display().to_string() };
-        Ok(self.student.gguf().ok_or_else(unusable)?)
     }
 
     /// The BLAKE3 of the student and of the teacher.
@@ -355,6 +367,12 @@ impl<'a> Refiner<'a> {
         if let Some((suite, grpo)) = self.practised() {
             settings["grpo"] = json!({ "options": grpo, "suite_blake3": suite.identity() });
         }
+        if o.router_loss > 0.0 {
+            settings["router_loss"] = o.router_loss.into();
+        }
+        if let Some(adapter) = &o.adapter {
+            settings["adapter"] = blake3_of(adapter).into();
+        }
         settings
     }
 
@@ -372,26 +390,18 @@ impl<'a> Refiner<'a> {
         })
     }
 
-    /// The student's metadata with the origin of the trained values. A verdict of gates was about the student before.
-    fn metadata(&self, file: &GgufFile, [student, teacher]: &[String; 2]) -> Result<Metadata> {
-        let mut metadata = file.metadata().clone();
-        metadata.retain(|key, _| !key.starts_with("craftsman.gates."));
-        let mut spans: Vec<u64> = match metadata.array(CALIBRATION_SPANS)? {
-            Some(Array::U64(spans)) => spans.clone(),
-            _ => Vec::new(),
+    /// The metadata of the file with the origin of the trained values. A verdict of gates was about the student before.
+    fn metadata(&self, product: &Product<'_>, [student, teacher]: &[String; 2]) -> Result<Metadata> {
+        let Product::Student(file, _) = product else {
+            let mut metadata = adapter_of(self.student, Some(student)).metadata();
+            metadata.insert("craftsman.provenance.teacher_blake3", teacher.as_str());
+            metadata.insert("craftsman.provenance.refinement_blake3", self.source.blake3());
+            metadata.insert("craftsman.provenance.refinement", self.settings().to_string());
+            return Ok(metadata);
         };
-        let known: std::collections::HashSet<u64> = spans.iter().copied().collect();
-        spans.extend(self.source.spans().into_iter().filter(|span| !known.contains(span)));
-        metadata.insert(CALIBRATION_SPANS, Value::Array(Array::U64(spans)));
-        metadata.insert("craftsman.provenance.refined_from_blake3", student.as_str());
-        metadata.insert("craftsman.provenance.teacher_blake3", teacher.as_str());
-        metadata.insert("craftsman.provenance.refinement_blake3", self.source.blake3());
-        let practised = self.practised().map(|(suite, _)| suite.identity());
-        add_taught_suites(&mut metadata, self.source.suite().into_iter().chain(practised))?;
-        metadata.insert("craftsman.provenance.refinement", self.settings().to_string());
-        if self.options.groups.contains(&Group::LatentTrits) {
-            metadata.insert("craftsman.bitnet.weight_encoding", "distilled_ternary");
-        }
+        let has_trits = self.options.groups.contains(&Group::LatentTrits);
+        let mut metadata = refined_metadata(file, &self.source, [student, teacher], &self.settings(), has_trits)?;
+        add_taught_suites(&mut metadata, self.practised().map(|(suite, _)| suite.identity()).into_iter())?;
         Ok(metadata)
     }
 
@@ -441,25 +451,4 @@ fn announce_phase(report: &RefineReport) {
 /// The report of the repair, as an earlier call may have recorded it.
 fn repair_of(job: &Job) -> Option<RouterRepair> {
     job.units().iter().find_map(|unit| serde_json::from_value(unit.payload.get("repair")?.clone()).ok())
-}
-
-/// Some bytes of a tensor of the file.
-struct Unit {
-    tensor: usize,
-    bytes: Range<usize>,
-    /// The rows that these bytes are; `None` for a type that is stored without rows.
-    rows: Option<Range<usize>>,
-}
-
-/// All bytes of a file's tensors, in order, cut between rows where there are rows.
-fn units(file: &GgufFile) -> impl Iterator<Item = Unit> + '_ {
-    file.tensors().iter().enumerate().flat_map(|(tensor, info)| {
-        let len = usize::try_from(info.bytes).unwrap_or(usize::MAX);
-        let row = info.ty.row_bytes(info.cols()).ok().filter(|row| *row > 0);
-        let step = row.map_or(UNIT_BYTES, |row| (UNIT_BYTES / row).max(1) * row);
-        (0..len).step_by(step).map(move |start| {
-            let bytes = start..len.min(start + step);
-            Unit { tensor, rows: row.map(|row| bytes.start / row..bytes.end / row), bytes }
-        })
-    })
 }

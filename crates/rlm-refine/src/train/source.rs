@@ -9,6 +9,7 @@ use super::error::TrainError;
 use super::expert_reward::Rewarded;
 use super::model::TrainModel;
 use super::recordings::Recordings;
+use super::router_targets::RouterTargets;
 use super::targets::Targets;
 use crate::error::Result;
 use crate::pair::ensure_pair;
@@ -88,6 +89,8 @@ pub(super) struct Teacher<'a> {
     taught_by: TaughtBy<'a>,
     /// How strongly rewards change the loss.
     reward_scale: f32,
+    /// How often the divergence of the routes counts.
+    router_loss: f32,
 }
 
 #[derive(Debug)]
@@ -112,7 +115,12 @@ impl<'a> Teacher<'a> {
                 TaughtBy::Recordings(recordings)
             }
         };
-        Ok(Self { taught_by, reward_scale })
+        Ok(Self { taught_by, reward_scale, router_loss: 0.0 })
+    }
+
+    /// The same teacher, whose routes count too.
+    pub(super) fn with_router_loss(self, router_loss: f32) -> Self {
+        Self { router_loss, ..self }
     }
 
     /// The predictions for windows, with the losses as they are: no position counts more than another one.
@@ -132,6 +140,9 @@ impl<'a> Teacher<'a> {
         match &self.taught_by {
             TaughtBy::Checkpoint(model) if self.reward_scale > 0.0 => {
                 Ok(Box::new(Rewarded::new([student, model], windows, self.reward_scale)?))
+            }
+            TaughtBy::Checkpoint(model) if self.router_loss > 0.0 => {
+                Ok(Box::new(RouterTargets::new(model, windows, self.router_loss)?))
             }
             TaughtBy::Checkpoint(_) => self.targets(windows),
             TaughtBy::Recordings(recordings) => Ok(Box::new(recordings.targets(windows, self.reward_scale))),

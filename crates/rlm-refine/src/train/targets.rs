@@ -17,6 +17,12 @@ pub trait Targets {
     fn factor(&self, _position: usize) -> f32 {
         1.0
     }
+
+    /// The teacher's scores of the experts of a layer, `[n, n_experts]`, where the student's are to come near them, and how often their
+    /// divergence counts beside that of a prediction. Reported sums are those without it.
+    fn scores(&self, _layer: usize) -> Option<(&[f32], f32)> {
+        None
+    }
 }
 
 /// Targets computed from a teacher's hidden states. Its head is decoded once, and kept as long as these.

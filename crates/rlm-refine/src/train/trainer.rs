@@ -2,8 +2,10 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use moe_runtime::ModelFiles;
+use moe_runtime::adapters::AdapterFile;
 use serde::Serialize;
 use tl_kernels::Pool;
 
@@ -12,7 +14,6 @@ use super::descent::{Descended, Descent};
 use super::error::TrainError;
 use super::focus::Focus;
 use super::history::{History, Point};
-use super::memory::TrainMemory;
 use super::model::{LossOptions, LossScale, LossSums, TrainModel};
 use super::optim::{Optimizer, OptimizerOptions, Schedule};
 use super::params::Group;
@@ -58,10 +59,14 @@ pub struct TrainOptions {
     pub grpo: Option<GrpoOptions>,
     /// How strongly rewards change the loss, 0 to 1: of an answer where recordings teach, of a position where a checkpoint does.
     pub reward_scale: f32,
+    /// How often the divergence of the student's routes from the teacher's counts beside that of its predictions; 0 leaves it out.
+    pub router_loss: f32,
     /// Experts that take larger steps, where some do.
     pub focus: Option<Focus>,
     /// Most resident memory, mapped pages included, if there is a limit.
     pub max_memory_bytes: Option<u64>,
+    /// The adapter that the group of that name starts from.
+    pub adapter: Option<Arc<AdapterFile>>,
 }
 
 impl Default for TrainOptions {
@@ -83,8 +88,10 @@ impl Default for TrainOptions {
             ewc: None,
             grpo: None,
             reward_scale: 0.0,
+            router_loss: 0.0,
             focus: None,
             max_memory_bytes: None,
+            adapter: None,
         }
     }
 }
@@ -125,7 +132,10 @@ impl<'a> Trainer<'a> {
     pub fn new(student: &'a ModelFiles, source: &Source<'a>, options: TrainOptions, pool: &'a Pool) -> Result<Self> {
         let mut model = TrainModel::new(student, &options.groups, pool)?;
         model.weights.hardness = hardness(&options, 0);
-        let teacher = Teacher::new(source, student, options.reward_scale, pool)?;
+        if let Some(adapter) = &options.adapter {
+            model.weights.add_adapter(adapter, options.seed)?;
+        }
+        let teacher = Teacher::new(source, student, options.reward_scale, pool)?.with_router_loss(options.router_loss);
         if model.weights.params.list().is_empty() && options.repair.is_none() {
             let names: Vec<&str> = options.groups.iter().map(|group| group.name()).collect();
             return Err(TrainError::NothingToTrain { groups: names.join(", ") }.into());
@@ -153,10 +163,10 @@ impl<'a> Trainer<'a> {
     }
 
     /// Keeps in memory what the plan of the run says.
-    pub(super) fn hold(&mut self, memory: &TrainMemory) {
-        self.model.keeps_activations = memory.keeps_activations;
-        self.model.weights.drops_pages = !memory.keeps_pages;
-        self.teacher.drop_pages(!memory.keeps_pages);
+    pub(super) fn hold(&mut self, keeps_activations: bool, keeps_pages: bool) {
+        self.model.keeps_activations = keeps_activations;
+        self.model.weights.drops_pages = !keeps_pages;
+        self.teacher.drop_pages(!keeps_pages);
     }
 
     /// Measures how much each trained number matters for `windows`, which later steps are to leave as they are; to be called in

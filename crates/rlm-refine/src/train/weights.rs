@@ -5,20 +5,28 @@
 //! weights              W = values                       d values = d W
 //! scales               W = exp(f_b) file                d f_b    = sum over block b of W d W
 //! latents u            W = exp(f_b) s_b round(u)        d u      = exp(f_b) s_b d W        straight through
+//! factors of an adapter stand beside W: see parts/addition.rs
 //! ```
 //! `s_b` is the scale of block `b` in the file, and `round` gives -1, 0 or 1. While training is softened by a share `1 - h`,
 //! `round(u)` is `h round(u) + (1 - h) clamp(u, -1, 1)`.
 //!
 //! **Invariant:** frozen weights are decoded when a part of a layer is computed, and dropped behind it.
 
+use std::ops::Range;
+
 use gguf_bitnet::{LogicalTensor, TensorType};
 use moe_runtime::ModelFiles;
+use moe_runtime::adapters::{AdapterFile, AdapterSet};
 use ternary_core::BLOCK;
 use tl_kernels::math;
 
 use super::error::TrainError;
 use super::params::{Group, Kind, Param, Params, PartGradient};
+use crate::adapt::MicroLora;
 use crate::error::Result;
+
+/// The matrices of a routed expert.
+pub(super) const EXPERT_PARTS: [&str; 3] = ["ffn_gate_exps.weight", "ffn_up_exps.weight", "ffn_down_exps.weight"];
 
 /// The weights of a model in training.
 #[derive(Debug)]
@@ -31,6 +39,8 @@ pub struct Weights<'a> {
     pub hardness: f32,
     /// Whether the pages of frozen weights are given back once they are decoded, so that mapped files do not count as memory.
     pub drops_pages: bool,
+    /// The matrix of each stack that entries of the registry begin with.
+    first_matrix: usize,
 }
 
 /// A tensor with numbers to train.
@@ -38,6 +48,8 @@ pub(super) struct Trained<'f> {
     pub(super) tensor: &'f LogicalTensor,
     pub(super) group: Group,
     pub(super) kind: Kind,
+    /// The rows of the tensor that have them.
+    pub(super) rows: usize,
     /// How many there are.
     pub(super) numbers: usize,
 }
@@ -47,30 +59,40 @@ pub(super) struct Trained<'f> {
 /// # Errors
 /// [`TrainError::TernaryType`].
 pub(super) fn trained<'f>(files: &'f ModelFiles, groups: &[Group]) -> Result<Vec<Trained<'f>>, TrainError> {
-    let [has_scales, has_trits] = [Group::Scales, Group::LatentTrits].map(|group| groups.contains(&group));
     let mut all = Vec::new();
     for tensor in files.catalog.tensors() {
-        let Some(ty) = files.catalog.tensor_type(tensor).filter(|ty| ty.is_ternary()) else { continue };
-        // Types without a packing have one scale per row or tensor, or blocks of another length.
-        if ty.packing().is_none() && (has_scales || has_trits) {
-            return Err(TrainError::TernaryType { name: tensor.name.clone(), ty: ty.name() });
-        }
-        let numbers = tensor.rows() * tensor.cols();
-        if has_scales {
-            let numbers = tensor.rows() * (tensor.cols() / BLOCK);
-            all.push(Trained { tensor, group: Group::Scales, kind: Kind::LogScales, numbers });
-        }
-        if has_trits {
-            all.push(Trained { tensor, group: Group::LatentTrits, kind: Kind::Latents, numbers });
-        }
+        all.extend(of_ternary(files, tensor, tensor.rows(), groups)?);
     }
     for group in Group::ALL.into_iter().filter(|group| groups.contains(group)) {
         all.extend(of_group(files, group).map(|tensor| {
-            let numbers = tensor.rows() * tensor.cols();
-            Trained { tensor, group, kind: Kind::Weights, numbers }
+            let rows = tensor.rows();
+            Trained { tensor, group, kind: Kind::Weights, rows, numbers: rows * tensor.cols() }
         }));
     }
     Ok(all)
+}
+
+/// The entries for `rows` rows of a tensor, if it is ternary; its weights themselves belong to no group.
+fn of_ternary<'f>(
+    files: &ModelFiles,
+    tensor: &'f LogicalTensor,
+    rows: usize,
+    groups: &[Group],
+) -> Result<Vec<Trained<'f>>, TrainError> {
+    let ty = files.catalog.tensor_type(tensor).filter(|ty| ty.is_ternary());
+    let Some(ty) = ty else { return Ok(Vec::new()) };
+    let entries = [
+        (Group::Scales, Kind::LogScales, rows * (tensor.cols() / BLOCK)),
+        (Group::LatentTrits, Kind::Latents, rows * tensor.cols()),
+    ];
+    let entries = entries.into_iter().filter(|(group, ..)| groups.contains(group));
+    let entries: Vec<_> =
+        entries.map(|(group, kind, numbers)| Trained { tensor, group, kind, rows, numbers }).collect();
+    // Types without a packing have one scale per row or tensor, or blocks of another length.
+    if ty.packing().is_none() && !entries.is_empty() {
+        return Err(TrainError::TernaryType { name: tensor.name.clone(), ty: ty.name() });
+    }
+    Ok(entries)
 }
 
 /// The tensors of a group that are not ternary.
@@ -104,20 +126,48 @@ impl<'a> Weights<'a> {
     /// # Errors
     /// Weights that cannot be read.
     pub fn new(files: &'a ModelFiles, groups: &[Group]) -> Result<Self> {
-        let mut weights = Self { files, params: Params::default(), hardness: 1.0, drops_pages: false };
-        for Trained { tensor, group, kind, numbers } in trained(files, groups)? {
-            match kind {
-                Kind::LogScales => weights.add(tensor, group, kind, vec![0.0; numbers]),
-                Kind::Latents => weights.add_latents(tensor)?,
-                Kind::Weights => weights.add_weights(tensor, group)?,
+        let mut weights = Self::none(files, 0);
+        for entry in trained(files, groups)? {
+            weights.add_entry(&entry)?;
+        }
+        Ok(weights)
+    }
+
+    /// The weights of a file, of which the scales and the trits of one routed expert are trained, as far as it is ternary.
+    ///
+    /// # Errors
+    /// As [`Weights::new`].
+    pub(super) fn of_expert(files: &'a ModelFiles, layer: usize, expert: usize) -> Result<Self> {
+        let mut weights = Self::none(files, expert);
+        for part in EXPERT_PARTS {
+            let tensor = weights.tensor(&format!("blk.{layer}.{part}"))?;
+            for entry in of_ternary(files, tensor, tensor.matrix_rows(), &[Group::Scales, Group::LatentTrits])? {
+                weights.add_entry(&entry)?;
             }
         }
         Ok(weights)
     }
 
-    fn add_weights(&mut self, tensor: &LogicalTensor, group: Group) -> Result<()> {
-        let values = self.whole(tensor)?;
-        self.add(tensor, group, Kind::Weights, values);
+    /// The weights of a file, none of which are trained.
+    fn none(files: &'a ModelFiles, first_matrix: usize) -> Self {
+        Self { files, params: Params::default(), hardness: 1.0, drops_pages: false, first_matrix }
+    }
+
+    /// The row of a tensor that an entry for it begins with.
+    pub(super) fn first_row(&self, tensor: &LogicalTensor) -> usize {
+        self.first_matrix * tensor.matrix_rows()
+    }
+
+    fn add_entry(&mut self, entry: &Trained<'_>) -> Result<()> {
+        let Trained { tensor, group, kind, rows, numbers } = *entry;
+        match kind {
+            Kind::LogScales => self.add(tensor, rows, (group, kind), vec![0.0; numbers]),
+            Kind::Latents => self.add_latents(tensor, rows)?,
+            Kind::Weights | Kind::FactorA | Kind::FactorB => {
+                let values = self.whole(tensor)?;
+                self.add(tensor, rows, (group, kind), values);
+            }
+        }
         Ok(())
     }
 
@@ -127,7 +177,8 @@ impl<'a> Weights<'a> {
     /// Weights that cannot be read.
     pub fn add_group(&mut self, group: Group) -> Result<()> {
         for tensor in of_group(self.files, group).filter(|tensor| !self.wants(&tensor.name)).collect::<Vec<_>>() {
-            self.add_weights(tensor, group)?;
+            let values = self.whole(tensor)?;
+            self.add(tensor, tensor.rows(), (group, Kind::Weights), values);
         }
         Ok(())
     }
@@ -141,23 +192,66 @@ impl<'a> Weights<'a> {
         self.params.list_mut()[index].values.copy_from_slice(values);
     }
 
-    fn add(&mut self, tensor: &LogicalTensor, group: Group, kind: Kind, values: Vec<f32>) {
-        let cols = values.len() / tensor.rows().max(1);
-        let (rows, matrix_rows) = (tensor.rows(), tensor.matrix_rows());
+    /// Adds the factors of an adapter for this model. Its strength becomes a part of the second ones. An addition whose factors are
+    /// both zero has no gradient, so its first one is drawn at random: it still adds nothing.
+    ///
+    /// # Errors
+    /// Factors that do not fit the model, and additions to a matrix that takes none.
+    pub fn add_adapter(&mut self, adapter: &AdapterFile, seed: u64) -> Result<()> {
+        AdapterSet::new(self.files, &[(adapter, 1.0)])?;
+        for pair in &adapter.pairs {
+            let scale = adapter.scale(pair.rank());
+            let (mut a, b): (_, Vec<f32>) = (pair.a.clone(), pair.b.iter().map(|b| scale * b).collect());
+            let [[rank, inputs], [outputs, _]] =
+                [&pair.a_shape, &pair.b_shape].map(|shape| [shape[shape.len() - 2], shape[shape.len() - 1]]);
+            let matrices = a.chunks_exact_mut(rank * inputs).zip(b.chunks_exact(outputs * rank));
+            for (number, (a, b)) in matrices.enumerate() {
+                if a.iter().chain(b).all(|v| *v == 0.0) {
+                    let seed = seed.wrapping_add((self.params.list().len() + (number << 32)) as u64);
+                    a.copy_from_slice(MicroLora::blank(inputs, outputs, rank, seed).a());
+                }
+            }
+            self.add_factor(&pair.tensor, Kind::FactorA, [rank, inputs], a);
+            self.add_factor(&pair.tensor, Kind::FactorB, [outputs, rank], b);
+        }
+        Ok(())
+    }
+
+    fn add_factor(&mut self, name: &str, kind: Kind, [matrix_rows, cols]: [usize; 2], values: Vec<f32>) {
+        let (rows, name, group) = (values.len() / cols, name.to_owned(), Group::Adapter);
+        let (block_scales, gradient) = (Vec::new(), Vec::new());
+        self.params.add(Param { name, group, kind, rows, cols, matrix_rows, block_scales, values, gradient });
+    }
+
+    /// The factors of the addition to matrix `outer` of a tensor: entries of the registry, and their numbers there.
+    pub(super) fn factors(&self, name: &str, outer: usize) -> Option<[(usize, Range<usize>); 2]> {
+        let place = |kind| {
+            let param = self.params.find(name, kind)?;
+            let Param { matrix_rows, cols, .. } = self.params.list()[param];
+            Some((param, outer * matrix_rows * cols..(outer + 1) * matrix_rows * cols))
+        };
+        Some([place(Kind::FactorA)?, place(Kind::FactorB)?])
+    }
+
+    fn add(&mut self, tensor: &LogicalTensor, rows: usize, (group, kind): (Group, Kind), values: Vec<f32>) {
+        let (cols, matrix_rows) = (values.len() / rows.max(1), tensor.matrix_rows());
         let (name, block_scales, gradient) = (tensor.name.clone(), Vec::new(), Vec::new());
         self.params.add(Param { name, group, kind, rows, cols, matrix_rows, block_scales, values, gradient });
     }
 
     /// Adds latents that stand for the trits of the file: -1, 0 and 1.
-    fn add_latents(&mut self, tensor: &LogicalTensor) -> Result<()> {
-        let mut latents = self.whole(tensor)?;
+    fn add_latents(&mut self, tensor: &LogicalTensor, rows: usize) -> Result<()> {
+        let mut latents = vec![0.0; rows * tensor.cols()];
+        let first = self.first_row(tensor);
+        self.files.catalog.read_rows(tensor, first..first + rows, &mut latents)?;
+        drop_matrices(self.files, tensor, first, rows);
         let mut block_scales = Vec::with_capacity(latents.len() / BLOCK);
         for block in latents.chunks_exact_mut(BLOCK) {
             let scale = block.iter().fold(0.0f32, |m, w| m.max(w.abs()));
             block.iter_mut().for_each(|w| *w = if scale > 0.0 { *w / scale } else { 0.0 });
             block_scales.push(scale);
         }
-        self.add(tensor, Group::LatentTrits, Kind::Latents, latents);
+        self.add(tensor, rows, (Group::LatentTrits, Kind::Latents), latents);
         if let Some(param) = self.params.list_mut().last_mut() {
             param.block_scales = block_scales;
         }
@@ -170,15 +264,20 @@ impl<'a> Weights<'a> {
     /// # Errors
     /// A teacher's tensor that is missing, of another shape, or cannot be read.
     pub fn start_latents(&mut self, teacher: &ModelFiles, margin: f32) -> Result<()> {
+        let first_matrix = self.first_matrix;
         for param in self.params.list_mut().iter_mut().filter(|param| param.kind == Kind::Latents) {
             let missing = || TrainError::Missing { tensor: param.name.clone() };
             let tensor = teacher.catalog.find(&param.name).ok_or_else(missing)?;
-            if tensor.rows() * tensor.cols() != param.values.len() || tensor.cols() != param.cols {
+            let first = first_matrix * param.matrix_rows;
+            if tensor.rows() < first + param.rows
+                || tensor.cols() != param.cols
+                || tensor.matrix_rows() != param.matrix_rows
+            {
                 return Err(TrainError::Shape { tensor: param.name.clone() }.into());
             }
             let mut row = vec![0.0; param.cols];
             for r in 0..param.rows {
-                teacher.catalog.read_rows(tensor, r..r + 1, &mut row)?;
+                teacher.catalog.read_rows(tensor, first + r..first + r + 1, &mut row)?;
                 let latents = &mut param.values[r * param.cols..(r + 1) * param.cols];
                 for (i, (latent, &w)) in latents.iter_mut().zip(&row).enumerate() {
                     let scale = param.block_scales[(r * param.cols + i) / BLOCK];
@@ -190,7 +289,7 @@ impl<'a> Weights<'a> {
                     }
                 }
                 if (r + 1).is_multiple_of(param.matrix_rows) {
-                    drop_pages(teacher, tensor, r + 1 - param.matrix_rows, param.matrix_rows);
+                    drop_pages(teacher, tensor, first + r + 1 - param.matrix_rows, param.matrix_rows);
                 }
             }
         }
@@ -249,7 +348,8 @@ impl<'a> Weights<'a> {
 
     /// `n` rows of a tensor from `first` on.
     fn rows(&self, tensor: &LogicalTensor, first: usize, n: usize) -> Result<Vec<f32>> {
-        let cols = tensor.cols();
+        let (cols, in_file) = (tensor.cols(), first);
+        let first = if self.wants(&tensor.name) { first - self.first_row(tensor) } else { first };
         if let Some(index) = self.params.find(&tensor.name, Kind::Weights) {
             return Ok(self.params.list()[index].values[first * cols..(first + n) * cols].to_vec());
         }
@@ -263,9 +363,9 @@ impl<'a> Weights<'a> {
             }
             return Ok(values);
         }
-        self.files.catalog.read_rows(tensor, first..first + n, &mut values)?;
+        self.files.catalog.read_rows(tensor, in_file..in_file + n, &mut values)?;
         if self.drops_pages {
-            drop_pages(self.files, tensor, first, n);
+            drop_pages(self.files, tensor, in_file, n);
         }
         if let Some(scales) = scales {
             for (b, block) in values.chunks_exact_mut(BLOCK).enumerate() {
@@ -293,12 +393,16 @@ impl<'a> Weights<'a> {
     pub(super) fn changed_matrices(&self) -> Result<Vec<ChangedMatrix<'_>>> {
         let mut matrices = Vec::new();
         for param in self.params.list().iter().filter(|param| param.kind == Kind::Latents) {
-            let stored = self.whole(self.tensor(&param.name)?)?;
+            let tensor = self.tensor(&param.name)?;
+            let (mut stored, first) = (vec![0.0; param.values.len()], self.first_row(tensor));
+            self.files.catalog.read_rows(tensor, first..first + param.rows, &mut stored)?;
+            drop_matrices(self.files, tensor, first, param.rows);
             let numbers = (param.matrix_rows * param.cols).max(1);
             for (number, (latents, stored)) in param.values.chunks(numbers).zip(stored.chunks(numbers)).enumerate() {
                 let of_file = stored.iter().map(|&w| i8::from(w > 0.0) - i8::from(w < 0.0));
                 let changed = latents.iter().zip(of_file).filter(|(latent, stored)| trit(**latent) != *stored).count();
                 let (changed, trits) = (changed as u64, stored.len() as u64);
+                let number = self.first_matrix + number;
                 matrices.push(ChangedMatrix { tensor: &param.name, number, changed, trits });
             }
         }
@@ -309,7 +413,7 @@ impl<'a> Weights<'a> {
     /// are `weights`.
     #[must_use]
     pub fn gradients(&self, name: &str, outer: usize, weights: &[f32], d_weights: Vec<f32>) -> Vec<PartGradient> {
-        let first = outer * weights.len();
+        let first = (outer - self.first_matrix.min(outer)) * weights.len();
         let mut parts = Vec::new();
         if let Some(param) = self.params.find(name, Kind::LogScales) {
             let along = |(w, d): (&[f32], &[f32])| w.iter().zip(d).map(|(w, d)| w * d).sum();
@@ -338,6 +442,12 @@ fn drop_pages(files: &ModelFiles, tensor: &LogicalTensor, first: usize, n: usize
         Some((index, bytes)) => files.catalog.source().release_range(index, bytes),
         None => files.catalog.release(tensor),
     }
+}
+
+/// Gives back the pages of whole matrices, `n` rows from `first` on.
+fn drop_matrices(files: &ModelFiles, tensor: &LogicalTensor, first: usize, n: usize) {
+    let matrix_rows = tensor.matrix_rows().max(1);
+    (first..first + n).step_by(matrix_rows).for_each(|first| drop_pages(files, tensor, first, matrix_rows));
 }
 
 /// The trit that a latent weight is rounded to.

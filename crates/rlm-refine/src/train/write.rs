@@ -93,7 +93,7 @@ pub(crate) fn encode(
     let unwritable = || TrainError::TernaryType { name: tensor.name.clone(), ty: ty.name() };
     let packing = ty.packing().ok_or_else(unwritable)?;
     let [factors, latents] = [Kind::LogScales, Kind::Latents].map(entry);
-    let first = rows.start * tensor.cols() / BLOCK;
+    let first = (rows.start - weights.first_row(tensor)) * tensor.cols() / BLOCK;
     pool.chunks_mut(bytes, TASK_BLOCKS * packing.block_bytes(), |task, blocks| {
         for (i, block) in blocks.chunks_exact_mut(packing.block_bytes()).enumerate() {
             let b = first + task * TASK_BLOCKS + i;

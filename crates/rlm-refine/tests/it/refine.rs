@@ -1,11 +1,13 @@
 //! Runs that refine a student: what they change, what survives a stop, what they refuse.
 
+mod adapters;
 mod lessons;
 mod protection;
 mod recordings;
 mod refusals;
 mod rewards;
 mod routers;
+mod sequential;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,7 +21,7 @@ use rlm_refine::train::ops::loss::Target;
 use rlm_refine::train::optim::{Optimizer, OptimizerOptions};
 use rlm_refine::train::{
     Group, LossOptions, LossScale, OnRefineProgress, RefineProgress, RefineReport, Refiner, RouterMethod, Targets,
-    TrainModel, TrainOptions, rate_factor,
+    TrainModel, TrainOptions, blank_adapter, rate_factor,
 };
 use rlm_refine::{Method, Preset, QuantizeOptions, Quantizer, Recipe};
 use ternary_core::Rounding;
@@ -317,21 +319,28 @@ fn a_shuffled_teacher_teaches_nothing() {
         Teacher { rows: logits.chunks_exact(pair.teacher.config.vocab).map(<[f32]>::to_vec).collect(), shift }
     };
     let held_out = &pair.calibration.windows()[6..10];
-    let divergence = |shift| {
-        let groups = [Group::Scales, Group::Norms, Group::SharedExperts];
-        let mut model = TrainModel::new(&files, &groups, &pool).unwrap();
+    let divergence = |groups: &[Group], lr: f32, shift| {
+        let mut model = TrainModel::new(&files, groups, &pool).unwrap();
+        if groups.contains(&Group::Adapter) {
+            model.weights.add_adapter(&blank_adapter(&files, 2).unwrap(), 0).unwrap();
+        }
         let mut optimizer = Optimizer::new(OptimizerOptions::default(), &model.weights.params);
         let before = model.loss(held_out, &mut targets(held_out, 0), LOSS).unwrap().mean_kl();
         for _ in 0..6 {
             model.weights.params.clear_gradients();
             model.loss_and_gradients(windows, &mut targets(windows, shift), LossScale::of(LOSS, windows)).unwrap();
-            optimizer.step(&pool, &mut model.weights.params, &|param| 1e-3 * rate_factor(param.group, param.kind));
+            optimizer.step(&pool, &mut model.weights.params, &|param| lr * rate_factor(param.group, param.kind));
         }
         (before, model.loss(held_out, &mut targets(held_out, 0), LOSS).unwrap().mean_kl())
     };
-    let (before, taught) = divergence(0);
-    let (_, shuffled) = divergence(17);
-    assert!(taught < 0.95 * before && shuffled > before, "{before}: {taught} with the teacher, {shuffled} shuffled");
+    for (groups, lr) in [(&[Group::Scales, Group::Norms, Group::SharedExperts][..], 1e-3), (&[Group::Adapter], 1e-2)] {
+        let (before, taught) = divergence(groups, lr, 0);
+        let (_, shuffled) = divergence(groups, lr, 17);
+        assert!(
+            taught < 0.95 * before && shuffled > before,
+            "{groups:?}: {before}, {taught} with the teacher, {shuffled} shuffled"
+        );
+    }
 }
 
 #[test]

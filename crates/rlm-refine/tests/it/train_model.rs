@@ -3,17 +3,22 @@
 use std::sync::Arc;
 
 use behavior_eval::model::LanguageModel;
+use gguf_bitnet::TensorClass;
 use mla_attention::CacheType;
+use moe_runtime::adapters::{AdapterFile, AdapterSet, AdapterSlot, FactorPair};
 use moe_runtime::{CraftsmanModel, LoadOptions, ModelFiles};
 use rlm_refine::measure::TextScorer;
 use rlm_refine::train::ops::loss::Target;
 use rlm_refine::train::optim::{AdamW, Muon};
-use rlm_refine::train::{Group, Kind, LossOptions, LossScale, SparseTargets, Targets, TrainModel};
+use rlm_refine::train::{
+    Group, Kind, LossOptions, LossScale, RouteDistance, RouterTargets, SparseTargets, Targets, TrainModel,
+    blank_adapter,
+};
 use safetensors::SafeTensors;
 use ternary_core::ActMode;
 use tl_kernels::Pool;
 
-use crate::directions::{assert_model_gradient, dot};
+use crate::directions::{assert_model_gradient, dot, samples};
 use crate::students::student;
 
 /// Every group of weights that are not ternary.
@@ -51,10 +56,10 @@ fn floats(file: &SafeTensors<'_>, name: &str) -> Vec<f32> {
     tensor.data().as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
 }
 
-fn runtime_logits(files: &ModelFiles, tokens: &[u32]) -> Vec<f32> {
+fn runtime_logits(files: &ModelFiles, tokens: &[u32], adapters: AdapterSlot) -> Vec<f32> {
     let options = LoadOptions { act_mode: Some(ActMode::F32), ..LoadOptions::default() };
     let model = Arc::new(CraftsmanModel::from_files(files, &options).unwrap());
-    let mut scorer = TextScorer::new(model, tokens.len(), CacheType::F32).unwrap();
+    let mut scorer = TextScorer::new(model, tokens.len(), CacheType::F32).unwrap().with_adapters(adapters);
     let mut logits = Vec::new();
     scorer.logits(tokens, 0, &mut |_, row| logits.extend_from_slice(row)).unwrap();
     logits
@@ -83,7 +88,7 @@ fn logits_are_those_of_the_runtime_for_every_kind_of_layer() {
         let model = TrainModel::new(&files, &[Group::Scales, Group::LatentTrits], &pool).unwrap();
         let windows = [tokens.clone(), tokens[..9].to_vec()];
         let ours = model.targets(&windows).unwrap().logits(0, 24 + 9);
-        let theirs = [runtime_logits(&files, &windows[0]), runtime_logits(&files, &windows[1])].concat();
+        let theirs = windows.each_ref().map(|window| runtime_logits(&files, window, AdapterSlot::default())).concat();
         let largest = theirs.iter().fold(0.0f32, |m, z| m.max(z.abs()));
         let error = ours.iter().zip(&theirs).fold(0.0f32, |m, (a, b)| m.max((a - b).abs()));
         assert!(ours.len() == theirs.len() && error <= 1e-4 * largest, "{}: {error} of {largest}", path.display());
@@ -158,8 +163,8 @@ fn adamw_and_muon_step_as_their_references() {
     }
 }
 
-/// Checks every group that a model has, along directions through all tensors of the group.
-fn assert_group_gradients(path: &std::path::Path, groups: &[Group], soft: bool) {
+/// Checks every group that a model has, along directions through all tensors of the group; `prepare` changes it first.
+fn assert_group_gradients(path: &std::path::Path, groups: &[Group], prepare: impl Fn(&mut TrainModel<'_>)) {
     let files = ModelFiles::open(path).unwrap();
     let pool = Pool::new(2).unwrap();
     let windows = [tokens(10, files.config.vocab), tokens(7, files.config.vocab)];
@@ -167,11 +172,7 @@ fn assert_group_gradients(path: &std::path::Path, groups: &[Group], soft: bool) 
     let options = LossOptions { kl: 1.0, ce: 0.3 };
     let mut targets = SparseTargets { rows };
     let mut model = TrainModel::new(&files, groups, &pool).unwrap();
-    if soft {
-        model.weights.hardness = 0.0;
-        let latents = model.weights.params.list_mut().iter_mut().filter(|p| p.kind == Kind::Latents);
-        latents.for_each(|p| p.values.iter_mut().for_each(|u| *u *= 0.7));
-    }
+    prepare(&mut model);
     model.loss_and_gradients(&windows, &mut targets, LossScale::of(options, &windows)).unwrap();
     let known = model.weights.params.clone();
     let model = std::cell::RefCell::new(model);
@@ -204,13 +205,93 @@ fn gradients_of_every_group_follow_differences_of_the_loss() {
     // Routers are left out: a step of theirs moves tokens to other experts, where the loss jumps.
     let groups =
         [Group::Norms, Group::SharedExperts, Group::DenseNetwork, Group::Attention, Group::Head, Group::Embedding];
-    assert_group_gradients(&case("glm4-moe-gqa"), &groups, false);
-    assert_group_gradients(&case("no-q-lora"), &groups[..5], false);
+    assert_group_gradients(&case("glm4-moe-gqa"), &groups, |_| {});
+    assert_group_gradients(&case("no-q-lora"), &groups[..5], |_| {});
     let dir = tempfile::tempdir().unwrap();
     let student = student(dir.path());
-    assert_group_gradients(&student, &[Group::Scales], false);
-    assert_group_gradients(&student, &[Group::Scales, Group::LatentTrits], true);
+    assert_group_gradients(&student, &[Group::Scales], |_| {});
+    assert_group_gradients(&student, &[Group::Scales, Group::LatentTrits], |model| {
+        model.weights.hardness = 0.0;
+        let latents = model.weights.params.list_mut().iter_mut().filter(|p| p.kind == Kind::Latents);
+        latents.for_each(|p| p.values.iter_mut().for_each(|u| *u *= 0.7));
+    });
 }
+
+/// An adapter of rank 2 for every matrix of a model that takes one, with random factors.
+fn adapter_of_all(files: &ModelFiles) -> AdapterFile {
+    let takes = [
+        TensorClass::Attention,
+        TensorClass::DenseFfn,
+        TensorClass::SharedExpert,
+        TensorClass::RoutedExpert,
+        TensorClass::Head,
+    ];
+    let mut pairs = Vec::new();
+    for (seed, tensor) in (0..).zip(files.catalog.tensors()).filter(|(_, tensor)| takes.contains(&tensor.class)) {
+        let (stack, matrix) = tensor.shape.split_at(tensor.shape.len() - 2);
+        let [a_shape, b_shape] = [[2, matrix[1]], [matrix[0], 2]].map(|shape| [stack, &shape[..]].concat());
+        // As large as the matrix, so that wide ones are not drowned.
+        let size = (0.3 / (matrix[0] + matrix[1]) as f32).sqrt();
+        let factor = |seed, shape: &[usize]| -> Vec<f32> {
+            samples(seed, shape.iter().product()).iter().map(|v| size * v).collect()
+        };
+        let (a, b) = (factor(2 * seed, &a_shape), factor(2 * seed + 1, &b_shape));
+        pairs.push(FactorPair { tensor: tensor.name.clone(), a_shape, b_shape, a, b });
+    }
+    // Additions count half.
+    AdapterFile { architecture: files.config.arch.gguf_name().to_owned(), model: None, alpha: 1.0, pairs }
+}
+
+#[test]
+fn an_adapter_in_training_computes_what_the_runtime_computes_with_it_and_its_gradient_follows_differences() {
+    let dir = tempfile::tempdir().unwrap();
+    let pool = Pool::new(2).unwrap();
+    let case = |name: &str| fixtures::path(format!("goldens/{name}"));
+    for path in [case("glm4-moe-gqa"), case("no-q-lora"), student(dir.path())] {
+        let files = ModelFiles::open(&path).unwrap();
+        let adapter = adapter_of_all(&files);
+        let mut model = TrainModel::new(&files, &[Group::Adapter], &pool).unwrap();
+        model.weights.add_adapter(&adapter, 0).unwrap();
+        let tokens = tokens(24, files.config.vocab);
+        let ours = model.targets(std::slice::from_ref(&tokens)).unwrap();
+        // The head of a teacher has no addition, so that of the runtime is left out here.
+        let mut without_head = adapter.clone();
+        without_head.pairs.retain(|pair| pair.tensor != "output.weight");
+        assert!(without_head.pairs.len() + 1 == adapter.pairs.len(), "{}", path.display());
+        let set = AdapterSet::new(&files, &[(&without_head, 1.0)]).unwrap();
+        let theirs = runtime_logits(&files, &tokens, AdapterSlot::new(Some(Arc::new(set))));
+        let plain = runtime_logits(&files, &tokens, AdapterSlot::default());
+        let distance = |a: &[f32], b: &[f32]| a.iter().zip(b).fold(0.0f32, |m, (a, b)| m.max((a - b).abs()));
+        let largest = theirs.iter().fold(0.0f32, |m, z| m.max(z.abs()));
+        let error = distance(&ours.logits(0, 24), &theirs);
+        assert!(error <= 1e-4 * largest, "{}: {error} of {largest}", path.display());
+        assert!(distance(&plain, &theirs) > 1e-2 * largest, "the additions count");
+        assert_group_gradients(&path, &[Group::Adapter], |model| model.weights.add_adapter(&adapter, 0).unwrap());
+    }
+}
+
+#[test]
+fn an_addition_of_nothing_changes_no_number_and_can_be_trained() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = ModelFiles::open(&student(dir.path())).unwrap();
+    let pool = Pool::new(2).unwrap();
+    let windows = [tokens(20, files.config.vocab)];
+    let mut model = TrainModel::new(&files, &[Group::Adapter], &pool).unwrap();
+    let plain = model.hidden(&windows).unwrap();
+    model.weights.add_adapter(&blank_adapter(&files, 1).unwrap(), 5).unwrap();
+    assert_eq!(model.hidden(&windows).unwrap(), plain);
+    let mut targets = SparseTargets { rows: vec![(vec![3], vec![1.0]); 20] };
+    let scale = LossScale::of(LossOptions { kl: 1.0, ce: 0.0 }, &windows);
+    model.loss_and_gradients(&windows, &mut targets, scale).unwrap();
+    let moved = |kind| {
+        let of_kind = model.weights.params.list().iter().filter(|param| param.kind == kind);
+        of_kind.map(|param| dot(&param.gradient, &param.gradient)).sum::<f64>()
+    };
+    assert!(moved(Kind::FactorA) == 0.0 && moved(Kind::FactorB) > 0.0);
+}
+
+/// So large that the term outweighs the divergence of the predictions.
+const TERM: f32 = 50.0;
 
 #[test]
 fn activations_that_are_kept_or_computed_again_give_the_same_bits() {
@@ -240,4 +321,37 @@ fn activations_that_are_kept_or_computed_again_give_the_same_bits() {
         assert!(again.iter().flatten().any(|g| *g != 0.0), "{}", path.display());
         assert!(again == gradients(true, false, 2), "{}", path.display());
     }
+}
+
+#[test]
+fn the_gradient_of_the_routers_term_follows_differences() {
+    let pool = Pool::new(2).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let teacher = ModelFiles::open(&fixtures::path("goldens/glm-tiny")).unwrap();
+    let files = ModelFiles::open(&student(dir.path())).unwrap();
+    let teacher = TrainModel::new(&teacher, &[], &pool).unwrap();
+    // Of few tokens: a step that moves one to another expert makes the loss jump.
+    let windows = [tokens(4, files.config.vocab), tokens(3, files.config.vocab)];
+    let mut targets = RouterTargets::new(&teacher, &windows, TERM).unwrap();
+    let mut model = TrainModel::new(&files, &[Group::Norms], &pool).unwrap();
+    let before = targets.distance(&model, &windows).unwrap();
+    assert!(before.divergence > 0.0, "{before:?}");
+    assert_eq!(targets.distance(&teacher, &windows).unwrap(), RouteDistance { divergence: 0.0, agreement: 1.0 });
+    let options = LossOptions { kl: 1.0, ce: 0.0 };
+    model.loss_and_gradients(&windows, &mut targets, LossScale::of(options, &windows)).unwrap();
+    let params = model.weights.params.list().to_vec();
+    let values: Vec<f32> = params.iter().flat_map(|param| &param.values).copied().collect();
+    let gradient: Vec<f32> = params.iter().flat_map(|param| &param.gradient).copied().collect();
+    let (model, targets) = (std::cell::RefCell::new(model), std::cell::RefCell::new(targets));
+    assert_model_gradient("routes", &values, &gradient, |values| {
+        let (mut model, mut targets) = (model.borrow_mut(), targets.borrow_mut());
+        let mut rest = values;
+        for param in model.weights.params.list_mut() {
+            let (head, tail) = rest.split_at(param.values.len());
+            param.values.copy_from_slice(head);
+            rest = tail;
+        }
+        let loss = model.loss(&windows, &mut *targets, options).unwrap().value(options);
+        loss + f64::from(TERM) * targets.distance(&model, &windows).unwrap().divergence
+    });
 }

@@ -6,10 +6,10 @@
 //!     a0    |  .  .
 //!     a1    |  .  .
 //! ```
-//! [`DEPTH`] numbers of each sum are computed at a time. The part of the right matrix that they meet is copied into strips, once for
+//! `DEPTH` = 256 numbers of each sum are computed at a time. The part of the right matrix that they meet is copied into strips, once for
 //! all rows; rows of the left matrix are read as they lie, or copied where their numbers lie apart.
 //!
-//! **Invariant:** a sum is a chain of fused multiply-adds over each [`DEPTH`] numbers, and the sums of these chains are added in
+//! **Invariant:** a sum is a chain of fused multiply-adds over each `DEPTH` numbers, and the sums of these chains are added in
 //! order, whatever the patch, the level and the number of threads.
 
 use std::cell::RefCell;

@@ -30,9 +30,6 @@ pub(crate) async fn chat(State(app): State<Arc<App>>, request: Request) -> Resul
     Ok(with_cached(json(&whole::completion(&shape, &answers)), &answers))
 }
 
-/// Around a thought that stands in the content.
-const THOUGHT: [&str; 2] = ["<think>", "</think>"];
-
 /// The response with the header `x-cache`: tokens of the prompt that were cached, and those that were computed and why. The headers
 /// of a stream are sent before the prompt is read, so that it has a comment of these words before its first chunk.
 fn with_cached(mut response: Response, answers: &[Whole]) -> Response {

@@ -38,7 +38,7 @@ impl EngineThread {
                 app.ready(engine.clone());
                 std::thread::scope(|scope| {
                     // The scope ends with the encoder's thread, which ends with its queue.
-                    let _closing = Closing(&engine);
+                    let _closing = Closing(&engine, &stopped);
                     if let Some(encoder) = &engine.encoder {
                         let (app, engine, stopped) = (&app, &engine, &stopped);
                         scope.spawn(move || serve_texts(encoder, app, engine, stopped));
@@ -67,11 +67,14 @@ impl EngineThread {
     }
 }
 
-/// Closes the queues when it is dropped, by a panic too.
-struct Closing<'a>(&'a Engine);
+/// Closes the queues when it is dropped. A panic ends what waits in that of the encoder, too.
+struct Closing<'a>(&'a Engine, &'a AtomicBool);
 
 impl Drop for Closing<'_> {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.1.store(true, Ordering::Relaxed);
+        }
         self.0.close();
     }
 }

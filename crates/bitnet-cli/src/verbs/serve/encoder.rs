@@ -83,6 +83,7 @@ impl Loaded {
             account_running: texts(limits.account_running),
             ..limits
         };
-        Encoder { bert: self.bert, facts: self.facts, queue: JobQueue::new(limits, Encoder::TEXTS_AT_ONCE) }
+        // One thread serves the queue, and the time of a text is its share of a batch.
+        Encoder { bert: self.bert, facts: self.facts, queue: JobQueue::new(limits, 1) }
     }
 }

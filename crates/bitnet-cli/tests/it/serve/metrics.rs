@@ -1,4 +1,4 @@
-//! What the server tells about itself: counts, slots, settings, and the names of fields without effect.
+//! The server about itself: counts, slots, settings, and the names of fields without effect.
 
 use std::io::Read;
 

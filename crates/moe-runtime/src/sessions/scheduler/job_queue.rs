@@ -149,8 +149,10 @@ impl JobQueue {
         let begun = now();
         let (mut jobs, mut taken, mut left) = (Vec::new(), Vec::new(), usize::MAX);
         while let Some(job) = self.pop_within(left) {
-            left = left.min(most_tokens).saturating_sub(job.prompt.len());
-            taken.push((job.account.clone(), job.prompt.len()));
+            // Nothing is computed for a job that was interrupted while it waited.
+            let tokens = if job.interrupt.is_raised() { 0 } else { job.prompt.len() };
+            left = left.min(most_tokens).saturating_sub(tokens);
+            taken.push((job.account.clone(), tokens));
             jobs.push(job);
         }
         if jobs.is_empty() {

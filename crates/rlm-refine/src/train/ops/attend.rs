@@ -13,9 +13,8 @@
 
 use std::ops::Range;
 
+use tl_kernels::strided::{Mat, Out, multiply};
 use tl_kernels::{Pool, math};
-
-use super::matmul::{Mat, Out, multiply};
 
 /// Rows of a block.
 const BLOCK_ROWS: usize = 64;

@@ -9,7 +9,7 @@
 
 use tl_kernels::Pool;
 
-use crate::train::ops::matmul::{Mat, Out, multiply};
+use tl_kernels::strided::{Mat, Out, multiply};
 
 /// The coefficients of the iteration.
 const COEFFICIENTS: [f32; 3] = [3.4445, -4.775, 2.0315];

@@ -17,6 +17,8 @@ pub(crate) struct Context<'a> {
     /// The turns of the longest window's positions.
     pub(crate) turns: &'a Turns,
     pub(crate) layer: usize,
+    /// The scores `[n, n_experts]` that the router is to come near, and the factor of their divergence at each position.
+    pub(crate) scores: Option<(&'a [f32], f32)>,
 }
 
 impl<'a> Context<'a> {

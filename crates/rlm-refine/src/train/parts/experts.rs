@@ -18,7 +18,7 @@ use crate::train::params::Gradients;
 pub(crate) struct Routing {
     pub(crate) decision: RoutingDecision,
     /// The score of every expert, `[n, n_experts]`.
-    scores: Vec<f32>,
+    pub(crate) scores: Vec<f32>,
 }
 
 /// The matrix of a layer's router.
@@ -140,8 +140,8 @@ pub(crate) fn forward(
     Ok((out, Tape { routing, routed, shared: kept }))
 }
 
-/// The gradients for the gradient `d_y` `[n, hidden]` of the sum, those of the router among them. Those of an expert are added to
-/// `gradients` as soon as they are there: all experts together may have more numbers than the rest of a pass.
+/// The gradients for the gradient `d_y` `[n, hidden]` of the sum, those of the router among them. The gradients of an expert are added
+/// to `gradients` as soon as they are there: all experts together may have more numbers than the rest of a pass.
 pub(crate) fn backward(
     context: Context<'_>,
     moe: &MoeConfig,
@@ -178,7 +178,12 @@ pub(crate) fn backward(
         sum.d_x.iter_mut().zip(&done.d_x).for_each(|(sum, value)| *sum += value);
         sum.parts.extend(done.parts);
     }
-    let d_logits = route_backward(&moe.router, &routing.scores, &routing.decision, &d_weights);
+    let mut d_logits = route_backward(&moe.router, &routing.scores, &routing.decision, &d_weights);
+    if let Some((wanted, factor)) = context.scores {
+        // Of sigmoid and softmax scores alike.
+        let scores = routing.scores.iter().zip(wanted);
+        d_logits.iter_mut().zip(scores).for_each(|(d, (score, wanted))| *d += factor * (score - wanted));
+    }
     let router = Linear::read(context, ROUTER, 0, hidden)?;
     router.backward(context, [x, &d_logits], &mut sum.d_x, &mut sum.parts);
     Ok(sum)

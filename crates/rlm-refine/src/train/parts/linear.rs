@@ -1,8 +1,10 @@
 //! Products with a matrix of a layer, `y = x W'`, and with its bias and norm.
 
+use tl_kernels::strided::{Mat, Out, multiply};
+
+use super::addition::Addition;
 use super::context::Context;
 use crate::error::Result;
-use crate::train::ops::matmul::{Mat, Out, multiply};
 use crate::train::ops::norm::{NormGradients, rms_norm, rms_norm_backward};
 use crate::train::params::PartGradient;
 
@@ -14,6 +16,7 @@ pub(crate) struct Linear {
     rows: usize,
     cols: usize,
     values: Vec<f32>,
+    addition: Option<Addition>,
 }
 
 impl Linear {
@@ -25,7 +28,8 @@ impl Linear {
     /// The matrix called `name`.
     pub(crate) fn named(context: Context<'_>, name: String, outer: usize, cols: usize) -> Result<Self> {
         let values = context.weights.matrix(&name, outer)?;
-        Ok(Self { name, outer, rows: values.len() / cols.max(1), cols, values })
+        let addition = Addition::read(context, &name, outer);
+        Ok(Self { name, outer, rows: values.len() / cols.max(1), cols, values, addition })
     }
 
     pub(crate) fn rows(&self) -> usize {
@@ -41,10 +45,13 @@ impl Linear {
         let n = x.len() / self.cols;
         let mut y = vec![0.0; n * self.rows];
         multiply(context.pool, Out::to(&mut y, self.rows), Mat::new(x, n, self.cols), self.mat().t());
+        if let Some(addition) = &self.addition {
+            addition.add(context, x, &mut y);
+        }
         y
     }
 
-    /// Adds `d_y W` to `d_x` and the gradient of the matrix, where it is wanted, to `parts`.
+    /// Adds `d_y W` to `d_x` and the gradients of the matrix and of its addition, where they are wanted, to `parts`.
     pub(crate) fn backward(
         &self,
         context: Context<'_>,
@@ -60,6 +67,9 @@ impl Linear {
             multiply(context.pool, Out::to(&mut d_weights, self.cols), d_y, Mat::new(x, n, self.cols));
             self.add_gradient(context, d_weights, parts);
         }
+        if let Some(addition) = &self.addition {
+            addition.backward(context, [x, d_y], d_x, parts);
+        }
     }
 
     /// Adds a gradient of the matrix to `parts`.
@@ -67,9 +77,9 @@ impl Linear {
         parts.extend(context.weights.gradients(&self.name, self.outer, &self.values, d_weights));
     }
 
-    /// Whether the gradient of the matrix is wanted.
+    /// Whether the gradient of the matrix or of its addition is wanted.
     pub(crate) fn is_wanted(&self, context: Context<'_>) -> bool {
-        context.weights.wants(&self.name)
+        self.addition.is_some() || context.weights.wants(&self.name)
     }
 }
 

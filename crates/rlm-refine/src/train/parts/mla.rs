@@ -8,12 +8,12 @@
 //! ```
 
 use moe_runtime::models::MlaDims;
+use tl_kernels::strided::{Mat, Out, multiply};
 
 use super::context::{Backward, Context};
 use super::linear::{Linear, Norm};
 use crate::error::Result;
 use crate::train::ops::attend::{Heads, Qkv, attend, attend_backward};
-use crate::train::ops::matmul::{Mat, Out, multiply};
 use crate::train::ops::rope::Turn;
 use crate::train::params::PartGradient;
 

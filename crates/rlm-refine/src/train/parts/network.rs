@@ -62,6 +62,11 @@ impl Network {
         self.down.forward(context, tape.normed.as_ref().unwrap_or(&tape.product))
     }
 
+    /// The output `[n, hidden]` for `x` `[n, hidden]`.
+    pub(crate) fn forward(&self, context: Context<'_>, x: &[f32]) -> Vec<f32> {
+        self.output(context, &self.tape(context, x))
+    }
+
     /// The gradients for the gradient `d_y` of the output, each of whose rows is multiplied with one of `weights`; all 1 where
     /// there are none.
     pub(crate) fn backward(

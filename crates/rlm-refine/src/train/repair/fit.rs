@@ -13,6 +13,7 @@
 
 use moe_runtime::models::Gating;
 use tl_kernels::dense::axpy_f32;
+use tl_kernels::strided::{Mat, Out, multiply};
 
 use super::contrastive::{ContrastiveTrainer, RoutingBatch};
 use super::method::{RepairedRouter, RouterMethod};
@@ -20,7 +21,6 @@ use super::routed::{Labels, Routed, taken};
 use crate::error::Result;
 use crate::ptq::{CHUNK_TOKENS, Factor, Moments};
 use crate::train::batches::Batches;
-use crate::train::ops::matmul::{Mat, Out, multiply};
 use crate::train::optim::{AdamW, Schedule};
 
 /// Shares of the mean diagonal of `H` that are tried as damping.

@@ -5,8 +5,8 @@ use std::time::Instant;
 use moe_runtime::{JobStart, OutputEvent, ToolCall};
 use serde_json::{Value, json};
 
-use super::THOUGHT;
 use super::request::Shape;
+use super::whole::THOUGHT;
 use crate::http::answer::{Ending, Happening, Score, cache_text};
 use crate::http::failure::Vendor;
 use crate::http::ids::Ids;

@@ -3,10 +3,12 @@
 use moe_runtime::ToolCall;
 use serde_json::{Value, json};
 
-use super::THOUGHT;
 use super::request::Shape;
 use crate::http::answer::{Score, Whole};
 use crate::http::ids::Ids;
+
+/// Around a thought that stands in the content.
+pub(super) const THOUGHT: [&str; 2] = ["<think>", "</think>"];
 
 pub(super) fn completion(shape: &Shape, answers: &[Whole]) -> Value {
     let choices: Value = answers.iter().enumerate().map(|(index, answer)| choice(index, answer, shape)).collect();

@@ -48,9 +48,11 @@ pub(super) async fn read(app: &App, asked: &Asked) -> Result<(Vec<Order>, Shape)
     let logprobs = fields.count("logprobs", 0..=20)?;
     let rules = rules(fields, engine)?;
     let written = prompts(fields, "prompt")?;
-    let prompts: Vec<(Prompt, Echo)> =
-        off_thread(engine, move |engine| written.into_iter().map(|p| prompt(engine, p, suffix.as_deref())).collect())
-            .await?;
+    let prompts: Vec<(Prompt, Echo)> = off_thread(engine, move |engine| {
+        let suffix = suffix.map(|text| engine.encode(&text)).transpose()?;
+        written.into_iter().map(|written| prompt(engine, written, suffix.as_deref())).collect()
+    })
+    .await?;
     let (mut orders, mut echoes) = (Vec::new(), Vec::new());
     for (prompt, echoed) in prompts {
         let order = Order {
@@ -93,13 +95,17 @@ fn suffix(fields: Fields<'_>, engine: &Engine) -> Result<Option<String>, Failure
 }
 
 /// The tokens of a prompt, and the prompt as a part of the answer.
-fn prompt(engine: &Engine, written: Written, suffix: Option<&str>) -> Result<(Prompt, Echo), Failure> {
+fn prompt(engine: &Engine, written: Written, suffix: Option<&[u32]>) -> Result<(Prompt, Echo), Failure> {
     if let (Some(suffix), Some([before, behind, gap])) = (suffix, engine.tokenizer.infill()) {
         let mut tokens = engine.tokenizer.raw_prefix();
         tokens.push(before);
         tokens.extend(written.tokens(engine, "prompt")?);
         tokens.push(behind);
-        tokens.extend(engine.encode(suffix)?);
+        let (n, n_ctx) = (tokens.len() + suffix.len() + 1, engine.facts.n_ctx);
+        if n > n_ctx {
+            return Err(Failure::context(n, n_ctx));
+        }
+        tokens.extend_from_slice(suffix);
         tokens.push(gap);
         let echo = Echo { text: String::new(), prefix: 0, first: String::new() };
         return Ok((Prompt { tokens, start: OutputStart::Content }, echo));
