@@ -27,8 +27,8 @@ pub(crate) struct Panel {
     pub(super) scales: Vec<[f32; LANES]>,
     /// The scale of each group `[cols / group]`.
     pub(super) group_scales: Vec<[i32; LANES]>,
-    /// The tokens that the panel has: the version of their rows, their number, the columns, those of a block and of a group, and V.
-    tokens: [u64; 6],
+    /// The tokens that the panel has: the version of their rows, and their number, columns, columns of a block and of a group, V.
+    tokens: (u64, [usize; 5]),
     /// The codes of the tokens `[strips, cols / 4, V]`.
     pub(super) token_quads: Vec<[i8; 4]>,
     /// The sums of their groups `[strips, cols / group, V]`.
@@ -48,12 +48,11 @@ impl Panel {
         n_blocks: usize,
     ) {
         let width = n_blocks * F::BLOCK_LEN;
-        let shape = [n, width, F::BLOCK_LEN, F::GROUP, V].map(|n| n as u64);
-        let tokens = [acts.version(), shape[0], shape[1], shape[2], shape[3], shape[4]];
+        let tokens = (acts.version(), [n, width, F::BLOCK_LEN, F::GROUP, V]);
         if tokens == self.tokens {
             return;
         }
-        self.tokens = [0; 6];
+        self.tokens = Default::default();
         let padded = n.next_multiple_of(V);
         self.token_quads.resize(padded * width / 4, [0; 4]);
         self.token_sums.resize(padded * width / F::GROUP, 0);

@@ -63,25 +63,25 @@ impl<F: IntegerFormat> IntegerProduct<'_, '_, F> {
     #[inline(always)]
     fn by_rows<S: Simd>(&mut self, s: S) {
         let n = self.out.n_rows();
-        for t in (0..n).step_by(3) {
-            match n - t {
-                1 => self.some_tokens::<S, 1>(s, t),
-                2 => self.some_tokens::<S, 2>(s, t),
-                _ => self.some_tokens::<S, 3>(s, t),
+        for start in self.out.columns().step_by(QUAD_ROWS) {
+            for t in (0..n).step_by(3) {
+                match n - t {
+                    1 => self.some_tokens::<S, 1>(s, start, t),
+                    2 => self.some_tokens::<S, 2>(s, start, t),
+                    _ => self.some_tokens::<S, 3>(s, start, t),
+                }
             }
         }
     }
 
-    /// All rows times the tokens `t .. t + T`.
+    /// Four rows from `start` on times the tokens `t .. t + T`.
     #[inline(always)]
-    fn some_tokens<S: Simd, const T: usize>(&mut self, s: S, t: usize) {
+    fn some_tokens<S: Simd, const T: usize>(&mut self, s: S, start: usize, t: usize) {
         let columns = self.out.columns();
-        for start in columns.clone().step_by(QUAD_ROWS) {
-            let width = QUAD_ROWS.min(columns.end - start);
-            let sums = self.row_sums::<S, T>(s, start, t);
-            for (j, sums) in sums.iter().enumerate() {
-                self.out.row_mut(t + j)[start - columns.start..][..width].copy_from_slice(&sums[..width]);
-            }
+        let width = QUAD_ROWS.min(columns.end - start);
+        let sums = self.row_sums::<S, T>(s, start, t);
+        for (j, sums) in sums.iter().enumerate() {
+            self.out.row_mut(t + j)[start - columns.start..][..width].copy_from_slice(&sums[..width]);
         }
     }
 
