@@ -153,9 +153,9 @@ impl<'a> Refiner<'a> {
         Practice::new([self.student, teacher], suite, options, self.options.seed, self.pool).map(Some)
     }
 
-    /// Writes the refined student, or the trained adapter, to `out`, or continues an earlier call that was stopped. `log` receives a JSON line per
-    /// step, and the curve beside it. Where trits were trained, the events `ExpertDistilled` and `DistillationPhaseComplete` have
-    /// the outcome.
+    /// Writes the refined student, or the trained adapter, to `out`, or continues an earlier call that was stopped. `log` receives
+    /// a JSON line per step, and the curve beside it. Where trits were trained, the events `ExpertDistilled` and
+    /// `DistillationPhaseComplete` have the outcome.
     ///
     /// # Errors
     /// An existing `out` without `force`, an `out` or a log that belongs to a model, models that do not fit each other, a number
@@ -179,7 +179,8 @@ impl<'a> Refiner<'a> {
         if self.options.groups.contains(&Group::LatentTrits) {
             trainer.model.weights.start_latents(self.source.checkpoint("training of trits")?, LATENT_MARGIN)?;
         }
-        let identities = self.identities(progress)?;
+        let identities =
+            self.source.identities(self.student, &mut |done, total| progress(RefineProgress::Hash(done, total)))?;
         let mut writer = GgufWriter::new(&self.metadata(&product, &identities)?, product.tensors().to_vec())?;
         let output_bytes = writer.file_bytes();
         let mut job = Job::open(out, &self.manifest(&identities, output_bytes), force)?;
@@ -235,6 +236,7 @@ impl<'a> Refiner<'a> {
             (self.practised().is_some(), "rewards of answers"),
             (has_trits, "training of trits"),
             (self.options.repair.is_some(), "a repair of routers"),
+            (self.options.router_loss > 0.0, "a term of the routers"),
         ] {
             if is_asked {
                 self.source.checkpoint(what)?;
@@ -326,18 +328,6 @@ impl<'a> Refiner<'a> {
             progress(RefineProgress::Write(job.data_len(), writer.file_bytes()));
         }
         Ok(())
-    }
-
-    /// The BLAKE3 of the student and of the teacher.
-    fn identities(&self, progress: &mut OnRefineProgress<'_>) -> Result<[String; 2]> {
-        let mut read = 0;
-        let student = self.student.identity(&mut |done, total| {
-            read = done;
-            progress(RefineProgress::Hash(done, total));
-        })?;
-        let teacher =
-            self.source.identity(&mut |done, total| progress(RefineProgress::Hash(read + done, read + total)))?;
-        Ok([student, teacher])
     }
 
     /// The settings that decide about the bytes.

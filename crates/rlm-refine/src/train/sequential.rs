@@ -107,9 +107,10 @@ impl<'a> SequentialExpertDistiller<'a> {
         ensure_pair(self.teacher, self.student)?;
         let file = self.file()?;
         let runs = self.runs(file)?;
-        let identities = self.identities(progress)?;
         let settings = json!({ "sequential": self.options });
         let source = Source::Texts { teacher: self.teacher, calibration: self.calibration };
+        let hash = &mut |done, total| progress(SequentialProgress::Hash(done, total));
+        let identities = source.identities(self.student, hash)?;
         let metadata = refined_metadata(file, &source, identities.each_ref().map(String::as_str), &settings, true)?;
         let mut writer = GgufWriter::new(&metadata, file.tensors().to_vec())?;
         let [student, teacher] = identities;
@@ -174,17 +175,6 @@ impl<'a> SequentialExpertDistiller<'a> {
             return Err(self.unusable().into());
         }
         Ok(runs)
-    }
-
-    fn identities(&self, progress: &mut dyn FnMut(SequentialProgress)) -> Result<[String; 2]> {
-        let mut read = 0;
-        let student = self.student.identity(&mut |done, total| {
-            read = done;
-            progress(SequentialProgress::Hash(done, total));
-        })?;
-        let teacher =
-            self.teacher.identity(&mut |done, total| progress(SequentialProgress::Hash(read + done, read + total)))?;
-        Ok([student, teacher])
     }
 
     /// Trains the experts of a layer, each on one thread.

@@ -74,12 +74,20 @@ impl<'a> Source<'a> {
         matches!(self, Source::Texts { teacher, .. } if teacher.holds(path))
     }
 
-    /// BLAKE3 of the teacher.
-    pub(super) fn identity(&self, progress: &mut dyn FnMut(u64, u64)) -> Result<String> {
-        match self {
-            Source::Texts { teacher, .. } => Ok(teacher.identity(progress)?),
-            Source::Recordings(recordings) => Ok(recordings.teacher().to_owned()),
-        }
+    /// BLAKE3 of `student` and of the teacher; `progress` gets the bytes of both that are read, and in all.
+    pub(super) fn identities(&self, student: &ModelFiles, progress: &mut dyn FnMut(u64, u64)) -> Result<[String; 2]> {
+        let mut read = 0;
+        let student = student.identity(&mut |done, total| {
+            read = done;
+            progress(done, total);
+        })?;
+        let teacher = match self {
+            Source::Texts { teacher, .. } => {
+                teacher.identity(&mut |done, total| progress(read + done, read + total))?
+            }
+            Source::Recordings(recordings) => recordings.teacher().to_owned(),
+        };
+        Ok([student, teacher])
     }
 }
 

@@ -8,7 +8,6 @@
 //! Source: K. Jordan, "Muon: an optimizer for hidden layers in neural networks" (2024).
 
 use tl_kernels::Pool;
-
 use tl_kernels::strided::{Mat, Out, multiply};
 
 /// The coefficients of the iteration.
