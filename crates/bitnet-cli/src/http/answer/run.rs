@@ -1,6 +1,7 @@
 //! The answers to one request while they are computed.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 
 use moe_runtime::{
@@ -26,8 +27,8 @@ pub(crate) struct Whole {
     pub(crate) prompt_scores: Vec<(usize, Score)>,
     /// Scores of the answer's tokens.
     pub(crate) scores: Vec<Score>,
-    /// How many of them belong to tokens up to the last one of the content.
-    pub(crate) text_scores: usize,
+    /// Those of them that belong to tokens of the content, not of its calls.
+    pub(crate) text_scores: Vec<Range<usize>>,
     pub(crate) ending: Ending,
 }
 
@@ -125,10 +126,14 @@ impl Run {
             match happening {
                 Happening::Output(events, score) => {
                     let has_text = events.iter().any(|event| matches!(event, OutputEvent::Content(_)));
+                    let has_call = events.iter().any(|event| matches!(event, OutputEvent::Call(_)));
                     parts.output.extend(events);
                     parts.scores.extend(score);
                     if has_text {
-                        parts.text_scores = parts.scores.len();
+                        parts.text_scores.push(parts.told..parts.scores.len());
+                    }
+                    if has_text || has_call {
+                        parts.told = parts.scores.len();
                     }
                 }
                 Happening::PromptScore { position, score } => parts.prompt_scores.push((position, score)),
@@ -138,7 +143,7 @@ impl Run {
             }
         }
         let whole = |parts: Parts| {
-            let Parts { output, prompt_scores, scores, text_scores, ending } = parts;
+            let Parts { output, prompt_scores, scores, text_scores, told: _, ending } = parts;
             let ending = ending.ok_or_else(|| Failure::broken("the engine stopped: restart the server"))?;
             Ok(Whole { output, prompt_scores, scores, text_scores, ending })
         };
@@ -152,7 +157,9 @@ struct Parts {
     output: Output,
     prompt_scores: Vec<(usize, Score)>,
     scores: Vec<Score>,
-    text_scores: usize,
+    text_scores: Vec<Range<usize>>,
+    /// Scores of tokens whose text or call is complete.
+    told: usize,
     ending: Option<Ending>,
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Its texts wait in a queue of their own, so that they take no slot and no place of the requests to the model. One thread
 //! takes them, a few at a time: what it computes shares the pool of the engine, whose workers serve one product at a time and
-//! leave a second one to the thread that asks for it. So a step of the model never waits for the encoder; both share the processors.
+//! leave a second one to the thread that asks for it. So a step of the model does not stand still, but beside texts it may have
+//! one thread alone.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -49,7 +49,7 @@ fn rich(dialect: Dialect) -> Map<String, Value> {
                 {"type": "function_call_output", "call_id": "c", "output": "at nine"},
             ],
             "tools": [{"type": "function", "name": "ferry", "parameters": schema()}, {"type": "custom", "name": "free"}],
-            "parallel_tool_calls": true, "prompt_cache_options": {"comparison_response_id": "resp_1"},
+            "parallel_tool_calls": true, "prompt_cache_options": {"comparison_response_id": "resp_1"}, "top_logprobs": 2,
         }),
         Dialect::Messages => json!({
             "system": [{"type": "text", "text": "Be brief."}], "max_tokens": 400, "stop_sequences": ["END"],

@@ -225,6 +225,10 @@ pub(super) fn whole_response(answer: &Value) -> Views {
             other => panic!("an item of type {other}"),
         }
     }
+    // The tokens of a call belong to no text.
+    let has_markup = |text: &str| text.contains("<tool_call>");
+    let is_told = view.scores.iter().any(|score| has_markup(text(&score["token"])));
+    assert!(!is_told || has_markup(&view.content), "{answer}");
     one(view, &answer["usage"])
 }
 

@@ -18,8 +18,8 @@ pub(super) fn whole(shape: &Shape, answer: &Whole) -> Value {
         list.push(items::reasoning(shape, &Ids::make("rs_"), &output.reasoning, status));
     }
     if !output.content.is_empty() {
-        let scores = answer.scores[..answer.text_scores].iter().filter(|_| shape.has_scores);
-        let scores: Vec<Value> = scores.map(Score::chat).collect();
+        let scores = answer.text_scores.iter().flat_map(|range| &answer.scores[range.clone()]);
+        let scores: Vec<Value> = scores.filter(|_| shape.has_scores).map(Score::chat).collect();
         list.push(items::message(&Ids::make("msg_"), Some((&output.content, &scores)), last(!has_calls)));
     }
     for call in &output.calls {

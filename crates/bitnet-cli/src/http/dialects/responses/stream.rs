@@ -146,7 +146,11 @@ impl Encoder for ItemWriter {
                     match event {
                         OutputEvent::Reasoning(text) => self.text(true, &text, out),
                         OutputEvent::Content(text) => self.text(false, &text, out),
-                        OutputEvent::Call(call) => self.call(&call, out),
+                        OutputEvent::Call(call) => {
+                            // Its tokens are none of a text.
+                            self.scores.clear();
+                            self.call(&call, out);
+                        }
                     }
                 }
             }
