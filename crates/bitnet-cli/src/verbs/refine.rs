@@ -7,6 +7,7 @@ use rlm_refine::train::Group;
 
 use super::training::{self, AdapterStart};
 use crate::args::{TrainingArgs, path_not_stream, whole};
+use crate::exit::UsageError;
 
 const ADAPTER: &str = "an adapter is mapped from a file: write its name";
 
@@ -23,9 +24,9 @@ pub(crate) struct Args {
     /// Train this adapter of the student further, as one that `bitnet adapt` made
     #[arg(long, value_name = "FILE", conflicts_with = "rank", value_parser = path_not_stream(ADAPTER))]
     adapter: Option<PathBuf>,
-    /// The rank of an adapter that starts from nothing (--train adapter without --adapter)
-    #[arg(long, value_name = "R", default_value_t = 1, value_parser = whole::<usize>(1..=64))]
-    rank: usize,
+    /// The rank of an adapter that starts from nothing (--train adapter without --adapter) [default: 1]
+    #[arg(long, value_name = "R", value_parser = whole::<usize>(1..=64))]
+    rank: Option<usize>,
 }
 
 /// The groups that are trained unless the options say otherwise. Training the router by divergence alone costs routing agreement.
@@ -34,9 +35,15 @@ const GROUPS: [Group; 3] = [Group::Scales, Group::Norms, Group::SharedExperts];
 pub(crate) fn execute(args: &Args) -> Result<()> {
     let groups = if args.adapter.is_some() { &[Group::Adapter][..] } else { &GROUPS };
     let options = args.training.options(groups, 0.0);
-    let start = match &args.adapter {
-        Some(path) => Some(AdapterStart::From(path)),
-        None => options.groups.contains(&Group::Adapter).then_some(AdapterStart::Blank { rank: args.rank }),
+    let start = match (&args.adapter, args.rank) {
+        (Some(path), _) => Some(AdapterStart::From(path)),
+        (None, rank) if options.groups.contains(&Group::Adapter) => {
+            Some(AdapterStart::Blank { rank: rank.unwrap_or(1) })
+        }
+        (None, Some(_)) => {
+            return Err(UsageError::new("--rank is that of an adapter: train one with --train adapter").into());
+        }
+        (None, None) => None,
     };
     training::run(&args.training, options, start)
 }

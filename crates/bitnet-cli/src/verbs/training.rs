@@ -41,6 +41,9 @@ pub(super) fn run(args: &TrainingArgs, mut options: TrainOptions, adapter: Optio
             UsageError::new("lessons are about students, and an adapter is trained: leave out --lessons").into()
         );
     }
+    if let Some(start) = &adapter {
+        start.check_outputs(args.out(), args.log())?;
+    }
     gguf_bitnet::Job::check(args.out(), args.force)?;
     let suite = args.suite()?;
     let student = load::open(&args.model.model)?;

@@ -132,6 +132,21 @@ fn adapt() {
 }
 
 #[test]
+fn refine_of_adapters() {
+    let base = ["refine", "-m", MODEL, "--teacher", MODEL, "--calibration", "text.txt", "-o", "out.gguf"];
+    refused(
+        &base,
+        &[
+            (&["--rank", "2"], &["--rank", "--train adapter"]),
+            (&["--train", "adapter", "--rank", "65"], &["--rank", "from 1 to 64"]),
+            (&["--adapter", "a", "--rank", "2"], &["--adapter", "--rank", "cannot be used with"]),
+            // A file that exists stands for the adapter.
+            (&["--adapter", "Cargo.toml", "--log", "Cargo.toml"], &["--adapter", "other names"]),
+        ],
+    );
+}
+
+#[test]
 fn refine_on_rewards() {
     let base = ["refine", "-m", MODEL, "-o", "out.gguf"];
     let rewards = ["--grpo", "1", "--grpo-suite", "no/suite", "--grpo-corpus", "no/corpus"];

@@ -52,11 +52,11 @@ pub(in crate::verbs) fn run(args: &TrainingArgs, shard: &ShardArgs) -> Result<()
     }
     output::line(summary(&report))?;
     let peak = peak_rss_bytes().map_or_else(String::new, |bytes| format!(", peak memory {}", size(bytes)));
-    let done = if shard.is_some() { "wrote the part" } else { "wrote and verified" };
-    let Some(of) = shard.map(Shard::of) else {
-        return output::line(format_args!("{done} {} ({}{peak})", out.display(), size(report.output_bytes)));
-    };
-    output::line(format_args!("{done} {} (of {of}{peak}); join all of them with `bitnet merge`", out.display()))
+    let (out, size) = (out.display(), size(report.output_bytes));
+    match shard.map(Shard::of) {
+        None => output::line(format_args!("wrote and verified {out} ({size}{peak})")),
+        Some(of) => output::line(format_args!("wrote the part {out} (of {of}{peak}); join all with `bitnet merge`")),
+    }
 }
 
 /// The experts in a few lines.

@@ -7,6 +7,8 @@ use moe_runtime::ModelFiles;
 use moe_runtime::adapters::{AdapterFile, OpenAdapters, ScaledAdapter};
 use rlm_refine::train::blank_adapter;
 
+use crate::exit::UsageError;
+
 /// The adapter that a training starts from.
 pub(in crate::verbs) enum AdapterStart<'a> {
     /// One that adds nothing.
@@ -16,6 +18,20 @@ pub(in crate::verbs) enum AdapterStart<'a> {
 }
 
 impl AdapterStart<'_> {
+    /// Refuses a run that would write to the adapter that it starts from.
+    pub(super) fn check_outputs(&self, out: &Path, log: Option<&Path>) -> Result<(), UsageError> {
+        let AdapterStart::From(path) = self else { return Ok(()) };
+        let curve = log.map(|log| log.with_extension("svg"));
+        let mut written = [Some(out), log, curve.as_deref()].into_iter().flatten();
+        let start = path.canonicalize().ok();
+        match start.is_some() && written.any(|place| place.canonicalize().ok() == start) {
+            true => {
+                Err(UsageError::new("--adapter is a file that the run would write: give --out and --log other names"))
+            }
+            false => Ok(()),
+        }
+    }
+
     /// Reads or makes it.
     ///
     /// # Errors
