@@ -32,7 +32,7 @@ pub(super) fn check(findings: &mut Findings) -> Outcome {
     let sh = repo::shell()?;
     let version = cmd!(sh, "rustc -vV").quiet().read()?;
     let host = version.lines().find_map(|line| line.strip_prefix("host: ")).ok_or("`rustc -vV` names no host")?;
-    let text = cmd!(sh, "cargo metadata --offline --format-version 1 --filter-platform {host}").quiet().read()?;
+    let text = cmd!(sh, "cargo metadata --locked --format-version 1 --filter-platform {host}").quiet().read()?;
     for package in list(&serde_json::from_str(&text)?, "packages") {
         if let Some(problem) = judge(package) {
             findings.problem(problem);

@@ -27,7 +27,7 @@ pub(crate) struct Whole {
     pub(crate) prompt_scores: Vec<(usize, Score)>,
     /// Scores of the answer's tokens.
     pub(crate) scores: Vec<Score>,
-    /// Those of them that belong to tokens of the content, not of its calls.
+    /// Where `scores` holds tokens of the content, not of its calls.
     pub(crate) text_scores: Vec<Range<usize>>,
     pub(crate) ending: Ending,
 }
