@@ -1,6 +1,7 @@
 //! The forward pass: a model, its layers, and the parts of a layer.
 
 pub(crate) mod batch;
+pub(crate) mod embedding;
 pub(crate) mod ends;
 pub(crate) mod error;
 pub(crate) mod experts;

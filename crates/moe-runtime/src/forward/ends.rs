@@ -6,6 +6,7 @@ use ternary_core::ActMode;
 use tl_kernels::{ActivationBuffer, KernelSelector, Linear, Pool};
 
 use crate::error::Result;
+use crate::forward::embedding::Embedding;
 use crate::forward::layer::norm_rows;
 use crate::load::rows::RowReader;
 use crate::load::weights::WeightReader;
@@ -15,7 +16,7 @@ use crate::models::config::ModelConfig;
 #[derive(Debug)]
 pub struct ModelEnds {
     /// One row per token, `[vocab, hidden]`.
-    embedding: Linear,
+    embedding: Embedding,
     /// The weight of the norm behind the last layer, `[hidden]`.
     final_norm: Vec<f32>,
     /// `[vocab, hidden]`; `None` when the embedding serves as the head.
@@ -36,10 +37,11 @@ impl ModelEnds {
     /// Reads these parts of the model that `config` describes.
     pub(crate) fn read(weights: WeightReader<'_>, config: &ModelConfig) -> Result<ModelEnds> {
         let rows = RowReader::of_model(weights, config);
+        let (embedding, head) = (Embedding::read(&rows, "token_embd.weight")?, rows.optional_matrix("output.weight")?);
         Ok(ModelEnds {
-            embedding: rows.matrix("token_embd.weight")?,
+            embedding: if head.is_none() { embedding.as_head() } else { embedding },
             final_norm: rows.vector("output_norm.weight")?,
-            head: rows.optional_matrix("output.weight")?,
+            head,
             eps: config.norm_eps,
         })
     }
@@ -78,7 +80,7 @@ impl ModelEnds {
 
     /// The head, `[vocab, hidden]`; the embedding itself in tied models.
     pub(crate) fn head(&self) -> &Linear {
-        self.head.as_ref().unwrap_or(&self.embedding)
+        self.head.as_ref().unwrap_or(self.embedding.weights())
     }
 
     pub(crate) fn head_is_tied(&self) -> bool {
@@ -95,7 +97,7 @@ impl ModelEnds {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct EndParts<'a> {
     /// One row per token, `[vocab, hidden]`.
-    pub(crate) embedding: &'a Linear,
+    pub(crate) embedding: &'a Embedding,
     /// The weight of the last norm, `[hidden]`.
     pub(crate) norm: &'a [f32],
     /// One row per token, `[vocab, hidden]`; in a tied model the embedding.
@@ -113,7 +115,7 @@ impl EndParts<'_> {
         let width = self.norm.len();
         x.resize(tokens.len() * width, 0.0);
         for (&token, row) in tokens.iter().zip(x.chunks_exact_mut(width)) {
-            self.embedding.dequantize_row(token as usize, row)?;
+            self.embedding.read_row(token, row)?;
         }
         Ok(())
     }

@@ -18,6 +18,7 @@ use mla_attention::{CacheShape, CompressedMlaCache, Segments, Sequences};
 use tl_kernels::{ActivationBuffer, Linear, Pool, math};
 
 use crate::error::Result;
+use crate::forward::embedding::Embedding;
 use crate::forward::ends::EndParts;
 use crate::forward::layer::{Batch, DecoderLayer, LayerScratch};
 use crate::load::rows::RowReader;
@@ -38,7 +39,7 @@ pub(crate) struct MtpBlock {
     projection: Linear,
     layer: DecoderLayer,
     /// Embeddings that the block does not share with the model, `[vocab, hidden]`.
-    embedding: Option<Linear>,
+    embedding: Option<Embedding>,
     /// Weight of the last norm, `[hidden]`.
     norm: Option<Vec<f32>>,
     /// A head that the block does not share with the model, `[vocab, hidden]`.
@@ -85,7 +86,7 @@ impl MtpBlock {
             hidden_norm: rows.vector("nextn.hnorm.weight")?,
             projection: rows.matrix("nextn.eh_proj.weight")?,
             layer: DecoderLayer::read(reader, config, index)?,
-            embedding: rows.optional_matrix("nextn.embed_tokens.weight")?,
+            embedding: Embedding::read_optional(&rows, "nextn.embed_tokens.weight")?,
             norm: rows.optional_vector("nextn.shared_head_norm.weight")?,
             head: rows.optional_matrix("nextn.shared_head_head.weight")?,
         })

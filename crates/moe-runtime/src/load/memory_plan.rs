@@ -1,7 +1,7 @@
 //! The memory that running a model takes, summed before any weight is loaded.
 //!
 //! **Invariant:** the sum is an upper bound of the resident memory: mapped weights count in full although the system may
-//! page them, and buffers count at their largest.
+//! page them, but for an embedding whose pages go back ([`Embedding`]), and buffers count at their largest.
 
 use std::sync::Arc;
 
@@ -10,6 +10,7 @@ use mla_attention::{CacheType, CompressedMlaCache};
 
 use crate::adapters::set::AdapterSet;
 use crate::error::{Error, Result};
+use crate::forward::embedding::Embedding;
 use crate::forward::model::LOGIT_ROWS;
 use crate::forward::mtp::MTP_ROWS;
 use crate::load::error::LoadError;
@@ -39,7 +40,7 @@ impl MemoryPlan {
     /// Sums up a model for `n_ctx` tokens in a cache of type `ty`, with prompts in batches of `chunk`.
     #[must_use]
     pub fn new(config: &ModelConfig, catalog: &Catalog, n_ctx: usize, ty: CacheType, chunk: usize) -> MemoryPlan {
-        let weights = catalog.tensors().iter().map(|tensor| LoadedBytes::of(catalog, tensor));
+        let weights = catalog.tensors().iter().map(|tensor| resident(catalog, tensor));
         let weights = weights.fold(LoadedBytes::default(), |sum, bytes| LoadedBytes {
             mapped: sum.mapped.saturating_add(bytes.mapped),
             converted: sum.converted.saturating_add(bytes.converted),
@@ -156,6 +157,16 @@ impl LoadedBytes {
     pub fn total(self) -> u64 {
         self.mapped.saturating_add(self.converted)
     }
+}
+
+/// The bytes of a tensor that are resident at the same time.
+fn resident(catalog: &Catalog, tensor: &LogicalTensor) -> LoadedBytes {
+    let bytes = LoadedBytes::of(catalog, tensor);
+    let is_head = tensor.name == "token_embd.weight" && catalog.find("output.weight").is_none();
+    if tensor.class != TensorClass::Embedding || is_head {
+        return bytes;
+    }
+    LoadedBytes { mapped: Embedding::resident_bytes(bytes.mapped), ..bytes }
 }
 
 /// Bytes per weight after loading, or `None` when the stored bytes are used as they are. Rows that are `copied` into another

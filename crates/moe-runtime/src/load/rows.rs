@@ -1,5 +1,8 @@
 //! Reads the tensors of a model as the table of its architecture lists them: the loader states no shape of its own.
 
+use std::sync::Arc;
+
+use gguf_bitnet::TensorSource;
 use tl_kernels::Linear;
 
 use super::weights::WeightReader;
@@ -64,6 +67,11 @@ impl<'a> RowReader<'a> {
     pub(crate) fn stack(&self, name: &str) -> Result<Vec<Linear>> {
         let (tensor, [outer, rows, cols]) = self.required(name)?;
         self.weights.stack(&tensor.name(), outer, rows, cols)
+    }
+
+    /// Where the bytes of a matrix lie: its file and its number there. `None` where they are stored in another order.
+    pub(crate) fn place(&self, name: &str) -> Option<(Arc<dyn TensorSource>, usize)> {
+        self.weights.place(&self.find(name)?.name())
     }
 
     fn find(&self, name: &str) -> Option<&ModelTensor> {

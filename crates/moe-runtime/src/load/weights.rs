@@ -7,7 +7,9 @@
 //! **Invariant:** a shape is compared with the configuration before memory for it is taken, and no layer computes with a
 //! kernel that was not tested on a tensor of its type ([`KernelSelector`]).
 
-use gguf_bitnet::{Catalog, LogicalTensor, Matrix, TensorClass, TensorType};
+use std::sync::Arc;
+
+use gguf_bitnet::{Catalog, LogicalTensor, Matrix, TensorClass, TensorSource, TensorType};
 use ternary_core::{ActMode, BLOCK, Bytes, Packing, Scales, TernaryTensor, f16};
 use tl_kernels::{DenseType, KernelSelector, Linear};
 
@@ -81,6 +83,12 @@ impl<'a> WeightReader<'a> {
         cols: usize,
     ) -> Result<Option<Linear>> {
         self.wanted(presence, name).then(|| self.matrix(name, rows, cols)).transpose()
+    }
+
+    /// The stored tensor whose bytes are those of a matrix.
+    pub(crate) fn place(&self, name: &str) -> Option<(Arc<dyn TensorSource>, usize)> {
+        let (stored, _) = self.catalog.matrix_span(self.catalog.find(name)?, 0)?;
+        Some((self.catalog.source().clone(), stored))
     }
 
     /// A matrix widened to F32.

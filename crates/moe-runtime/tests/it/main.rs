@@ -10,6 +10,7 @@ mod constructs;
 mod decoded;
 mod dense;
 mod drafts;
+mod embedding;
 mod expert_memory;
 mod experts;
 mod generation;
