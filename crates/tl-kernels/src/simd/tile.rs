@@ -11,7 +11,7 @@
 //!   scales  | f16 of row 0 | .. | row 31 |
 //! tile: its blocks in ascending order; matrix: its tiles
 //! ```
-//! No sum crosses a register, because lane r is row r. A tile is read from end to end, so the hardware fetches it ahead.
+//! No sum crosses a register, because lane r is row r. A tile is read from end to end.
 //! Source: the dot layouts of KleidiAI and oneDNN for 8-bit weights; here four 2-bit fields share the byte.
 
 use bytemuck::{AnyBitPattern, NoUninit};

@@ -86,7 +86,7 @@ impl<P: TernaryFormat> TernaryProduct<'_, '_, P> {
         for column in columns.clone().step_by(TILE) {
             let len = TILE.min(columns.end - column);
             self.rows.fill_tile(s, column, len, self.tile);
-            let task = TileTask { tensor_scale, acts: self.acts, first: 0, len, column, first_token: 0 };
+            let task = TileTask { tensor_scale, acts: self.acts, first: 0, len, column, first_token: 0, fetch: false };
             tile_product(s, self.tile, task, &mut self.out);
         }
     }

@@ -207,7 +207,7 @@ impl Kernel for TileProduct<'_, '_> {
             let row = self.matrix.first_row + column;
             let (tile, first) = (row / TILE, row % TILE);
             let len = (TILE - first).min(columns.end - column);
-            let task = TileTask { tensor_scale, acts: self.acts, first, len, column, first_token };
+            let task = TileTask { tensor_scale, acts: self.acts, first, len, column, first_token, fetch: true };
             let tile_bytes = n_blocks * self.matrix.blocks.bytes();
             let tile = &bytes[tile * tile_bytes..][..tile_bytes];
             match self.matrix.blocks {

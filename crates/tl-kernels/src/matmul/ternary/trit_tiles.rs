@@ -1,7 +1,7 @@
 //! The product of a tile of TQ1_0 bytes with tokens. For more tokens than `TRIT_TOKENS` of a level, a tile is expanded
 //! to 2-bit fields once.
 
-use super::tile_product::{TileTask, tile_product};
+use super::tile_product::{TileTask, fetch_ahead, tile_product};
 use crate::pool::ColumnBlock;
 use crate::simd::{Simd, TILE, TileBlock, TritBlock, expand};
 
@@ -17,9 +17,12 @@ pub(crate) fn trit_product<S: Simd>(
     let n = out.n_rows();
     if n > S::TRIT_TOKENS {
         for (block, fields) in tile.iter().zip(&mut *scratch) {
+            if task.fetch {
+                fetch_ahead(s, block);
+            }
             expand(s, block, fields);
         }
-        return tile_product(s, scratch, task, out);
+        return tile_product(s, scratch, TileTask { fetch: false, ..task }, out);
     }
     let mut t = 0;
     while n - t >= 4 {
@@ -46,6 +49,9 @@ fn some_tokens<S: Simd, const T: usize>(
     let parts = task.parts::<T>(t, tile.len());
     let mut acc = [[0.0; TILE]; T];
     for (b, block) in tile.iter().enumerate() {
+        if task.fetch && t == 0 {
+            fetch_ahead(s, block);
+        }
         s.trit_block(block, &parts.block(b), &mut acc);
     }
     task.write(&acc, t, out);
