@@ -22,6 +22,12 @@ pub(crate) fn list<'a>(report: &'a Value, path: &str) -> &'a [Value] {
     at(report, path).as_array().map_or(&[], Vec::as_slice)
 }
 
+/// The median, the upper of two.
+pub(crate) fn middle(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;

@@ -13,7 +13,7 @@ use super::proof::{Judged, Proof};
 use crate::bitnet::{self, arg};
 use crate::outcome::Outcome;
 use crate::repo;
-use crate::report::{list, number};
+use crate::report::{list, middle, number};
 use crate::tensors::Tensors;
 
 /// Times that the programs are started.
@@ -170,12 +170,6 @@ fn onnx_runtime(python: &Path, model: &Path, threads: usize) -> Outcome<f64> {
         return Err("the vectors of ONNX Runtime are not those of transformers".into());
     }
     Ok(middle(list(&report, "ms").iter().filter_map(Value::as_f64).collect()))
-}
-
-/// The median, the upper of two.
-fn middle(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 fn embed(proof: &Proof<'_>, binary: &Path, model: &Path, precision: &str) -> Outcome<Vec<f64>> {
