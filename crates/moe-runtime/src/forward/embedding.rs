@@ -55,7 +55,7 @@ impl Embedding {
     }
 
     /// The same embedding for a model whose head it is, too: all its pages are read in every step.
-    pub(crate) fn as_head(self) -> Embedding {
+    pub(crate) fn into_head(self) -> Embedding {
         Embedding { pages: None, ..self }
     }
 

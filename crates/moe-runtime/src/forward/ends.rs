@@ -39,7 +39,7 @@ impl ModelEnds {
         let rows = RowReader::of_model(weights, config);
         let (embedding, head) = (Embedding::read(&rows, "token_embd.weight")?, rows.optional_matrix("output.weight")?);
         Ok(ModelEnds {
-            embedding: if head.is_none() { embedding.as_head() } else { embedding },
+            embedding: if head.is_none() { embedding.into_head() } else { embedding },
             final_norm: rows.vector("output_norm.weight")?,
             head,
             eps: config.norm_eps,
