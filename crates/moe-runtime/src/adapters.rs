@@ -4,10 +4,11 @@
 //! adapter.gguf ──open.rs, file.rs──► pairs A, B per tensor ──set.rs──► AdapterSet, one LayerAdapter per layer
 //!                                                                  │ slot.rs: read once per step, swapped between steps
 //!                                                                  ▼
-//!                                              forward/: y = W x + B (s A x), before SiLU and behind down
+//!                                              forward/: y = W x + B (s A x), before SiLU and behind down;
+//!                                                        x += B (s A n) beside the feed-forward part (sidecar.rs)
 //! ```
 //!
-//! **Invariant:** an adapter adds to the outputs of a matrix; weights stay as they are in the file. Without an adapter the
+//! **Invariant:** an adapter adds to the outputs of a matrix or to the residual stream; weights stay as they are in the file. Without an adapter the
 //! forward pass computes the same bits as a build without this room, and so it does with one whose factors are zero.
 
 pub(crate) mod error;
@@ -15,6 +16,7 @@ pub(crate) mod file;
 pub(crate) mod layer;
 pub(crate) mod open;
 pub(crate) mod set;
+pub(crate) mod sidecar;
 pub(crate) mod slot;
 
 pub use error::AdapterError;
@@ -22,4 +24,5 @@ pub use file::{AdapterFile, FactorPair};
 pub use layer::{FfnAdapter, LayerAdapter};
 pub use open::OpenAdapters;
 pub use set::{AdapterSet, ScaledAdapter};
+pub use sidecar::{SIDECAR, sidecar_layer, sidecar_name};
 pub use slot::AdapterSlot;

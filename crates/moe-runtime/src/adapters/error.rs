@@ -30,7 +30,7 @@ pub enum AdapterError {
     NoTensor { tensor: String },
     /// An addition to a tensor that takes none.
     #[error(
-        "an adapter cannot change `{tensor}`; additions go to projections of the attention that stand by themselves, feed-forward matrices and the head"
+        "an adapter cannot change `{tensor}`; additions go to projections of the attention that stand by themselves, feed-forward matrices, the head and sidecars"
     )]
     Unsupported { tensor: String },
     /// A factor of other dimensions than the model's matrix asks for.

@@ -7,7 +7,7 @@
 //! NAME.lora_a  [rank, inputs]  or [experts, rank, inputs]      NAME is the matrix that is added to
 //! NAME.lora_b  [outputs, rank] or [experts, outputs, rank]
 //! ```
-//! Sources: `convert_lora_to_gguf.py` and `llama-adapter.cpp` of llama.cpp.
+//! A sidecar has the name of a matrix of zeros (sidecar.rs). Sources: `convert_lora_to_gguf.py` and `llama-adapter.cpp` of llama.cpp.
 //!
 //! **Invariant:** factors in memory are finite, come in pairs, and have one rank per pair. Dimensions are checked before
 //! numbers are expanded to F32, those of a set against its model.
@@ -42,7 +42,7 @@ pub struct AdapterFile {
 /// The factors of the additions to one matrix, or to each matrix of a stack.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FactorPair {
-    /// The name of the matrix, such as `blk.3.ffn_up_exps.weight`.
+    /// The name of the matrix, such as `blk.3.ffn_up_exps.weight`, or of a sidecar.
     pub tensor: String,
     /// Row-major dimensions of `a`: `[rank, inputs]` or `[experts, rank, inputs]`.
     pub a_shape: Vec<usize>,

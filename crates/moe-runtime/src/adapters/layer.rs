@@ -19,6 +19,8 @@ pub struct LayerAdapter {
     pub attention: AttentionAdapter,
     /// Of the network that all tokens pass through: the dense one, or the shared expert.
     pub always: FfnAdapter,
+    /// The sidecar: to the residual stream, from the normed input of the feed-forward part.
+    pub sidecar: Option<LowRank>,
     /// Of the routed experts, by id; empty where none is changed.
     pub routed: Vec<FfnAdapter>,
 }
@@ -32,10 +34,11 @@ impl FfnAdapter {
 }
 
 impl LayerAdapter {
-    /// The addition to each matrix: attention first, routed experts last.
+    /// The addition to each matrix: attention first, then the sidecar, routed experts last.
     pub fn places(&self) -> impl Iterator<Item = Option<&LowRank>> {
         let networks = std::iter::once(&self.always).chain(&self.routed);
-        self.attention.places().into_iter().chain(networks.flat_map(FfnAdapter::places))
+        let first = self.attention.places().into_iter().chain([self.sidecar.as_ref()]);
+        first.chain(networks.flat_map(FfnAdapter::places))
     }
 
     /// The additions that exist, in the order of [`LayerAdapter::places`].

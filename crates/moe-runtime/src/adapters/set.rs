@@ -10,6 +10,7 @@ use tl_kernels::LowRank;
 use crate::adapters::error::AdapterError;
 use crate::adapters::file::{AdapterFile, FactorPair};
 use crate::adapters::layer::{FfnAdapter, LayerAdapter};
+use crate::adapters::sidecar::{SIDECAR, sidecar_layer};
 use crate::error::Result;
 use crate::load::files::ModelFiles;
 
@@ -81,7 +82,7 @@ impl AdapterSet {
     #[must_use]
     pub fn identity(&self) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new();
-        hasher.update(b"craftsman adapter set 1\n").update(&(self.layers.len() as u64).to_le_bytes());
+        hasher.update(b"craftsman adapter set 2\n").update(&(self.layers.len() as u64).to_le_bytes());
         for layer in &self.layers {
             hasher.update(&(layer.routed.len() as u64).to_le_bytes());
             layer.places().for_each(|place| hash_place(&mut hasher, place));
@@ -121,7 +122,7 @@ impl AdapterSet {
             tensor.strip_prefix("blk.").and_then(|rest| rest.split_once('.')).ok_or_else(unsupported)?;
         let index: usize = layer.parse().map_err(|_| unsupported())?;
         let experts = files.config.moe.as_ref().map_or(0, |moe| moe.router.n_experts);
-        let LayerAdapter { attention, always, routed } = self.layers.get_mut(index).ok_or_else(unsupported)?;
+        let LayerAdapter { attention, always, sidecar, routed } = self.layers.get_mut(index).ok_or_else(unsupported)?;
         let part: fn(&mut FfnAdapter) -> &mut Option<LowRank> = match name {
             "attn_q.weight" => return Ok(vec![&mut attention.q]),
             "attn_q_a.weight" => return Ok(vec![&mut attention.q_a]),
@@ -133,6 +134,7 @@ impl AdapterSet {
             "ffn_gate.weight" | "ffn_gate_shexp.weight" => return Ok(vec![&mut always.gate]),
             "ffn_up.weight" | "ffn_up_shexp.weight" => return Ok(vec![&mut always.up]),
             "ffn_down.weight" | "ffn_down_shexp.weight" => return Ok(vec![&mut always.down]),
+            SIDECAR => return Ok(vec![sidecar]),
             "ffn_gate_exps.weight" => |expert| &mut expert.gate,
             "ffn_up_exps.weight" => |expert| &mut expert.up,
             "ffn_down_exps.weight" => |expert| &mut expert.down,
@@ -153,16 +155,7 @@ pub(crate) struct Target {
 /// The matrix of the model that factors of these dimensions are added to; refuses dimensions that do not fit it.
 pub(crate) fn check_shapes(files: &ModelFiles, tensor: &str, [a, b]: [&[usize]; 2]) -> Result<Target> {
     let name = || tensor.to_owned();
-    let found = files.catalog.find(tensor).ok_or_else(|| AdapterError::NoTensor { tensor: name() })?;
-    // Rows that are read in another order than they are stored in would need the same of the second factor.
-    if found.parts.iter().any(|part| part.order != RowOrder::AsStored) {
-        return Err(AdapterError::Unsupported { tensor: name() }.into());
-    }
-    let (stack, [outputs, inputs]) = match *found.shape {
-        [outputs, inputs] => (None, [outputs, inputs]),
-        [n, outputs, inputs] => (Some(n), [outputs, inputs]),
-        _ => return Err(AdapterError::Unsupported { tensor: name() }.into()),
-    };
+    let (stack, [outputs, inputs]) = shape_of(files, tensor)?;
     let (rank, limit) = (b.last().copied().unwrap_or(0), outputs.min(inputs));
     if !(1..=limit).contains(&rank) {
         return Err(AdapterError::Rank { tensor: name(), rank, limit }.into());
@@ -174,6 +167,24 @@ pub(crate) fn check_shapes(files: &ModelFiles, tensor: &str, [a, b]: [&[usize]; 
         }
     }
     Ok(Target { outputs, inputs, rank })
+}
+
+/// The number of matrices of a stack, and the outputs and inputs of a matrix that takes additions.
+fn shape_of(files: &ModelFiles, tensor: &str) -> Result<(Option<usize>, [usize; 2])> {
+    let (config, name) = (&files.config, || tensor.to_owned());
+    if sidecar_layer(tensor).is_some_and(|layer| layer < config.n_layers) {
+        return Ok((None, [config.hidden; 2]));
+    }
+    let found = files.catalog.find(tensor).ok_or_else(|| AdapterError::NoTensor { tensor: name() })?;
+    // Rows that are read in another order than they are stored in would need the same of the second factor.
+    if found.parts.iter().any(|part| part.order != RowOrder::AsStored) {
+        return Err(AdapterError::Unsupported { tensor: name() }.into());
+    }
+    match *found.shape {
+        [outputs, inputs] => Ok((None, [outputs, inputs])),
+        [n, outputs, inputs] => Ok((Some(n), [outputs, inputs])),
+        _ => Err(AdapterError::Unsupported { tensor: name() }.into()),
+    }
 }
 
 /// The additions of a pair to a matrix, or to each matrix of a stack.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! x += attention(rms_norm(x))
-//! x += experts(rms_norm(x))        or the dense network in the first layers
+//! x += experts(rms_norm(x))        or the dense network in the first layers; the sidecar of an adapter beside it
 //! ```
 //!
 //! A layer is loaded and run without the rest of its model: quantisation streams layers one by one.
@@ -273,6 +273,10 @@ impl DecoderLayer {
         scratch.acts.set(&scratch.normed, at.n, self.hidden);
         let delta = self.feed_forward(Feed { pool, at, adapter }, scratch, taps)?;
         add(pool, x, delta);
+        if let Some(sidecar) = adapter.and_then(|layer| layer.sidecar.as_ref()) {
+            let (normed, width) = (&scratch.normed, self.hidden);
+            pool.chunks_mut(x, width, |t, row| sidecar.add_row(&normed[t * width..][..width], 0..width, row));
+        }
         Ok(())
     }
 

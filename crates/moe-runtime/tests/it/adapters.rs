@@ -67,7 +67,7 @@ fn fold(values: &mut [f32], pair: &FactorPair, scale: f32, file: &AdapterFile) {
 }
 
 /// The model with its weights in F32 and the additions of `adapters` folded into them.
-fn folded(files: &ModelFiles, adapters: &[(&AdapterFile, f32)]) -> Arc<CraftsmanModel> {
+pub(crate) fn folded(files: &ModelFiles, adapters: &[(&AdapterFile, f32)]) -> Arc<CraftsmanModel> {
     let mut source = MemorySource::default();
     for tensor in files.catalog.tensors() {
         let mut values = vec![0.0; tensor.elements()];
@@ -83,14 +83,14 @@ fn folded(files: &ModelFiles, adapters: &[(&AdapterFile, f32)]) -> Arc<Craftsman
     Arc::new(CraftsmanModel::from_catalog(files.config.clone(), &catalog, &options()).expect("it loads"))
 }
 
-fn session(model: &Arc<CraftsmanModel>, chunk: usize, set: Option<&Arc<AdapterSet>>) -> Session {
+pub(crate) fn session(model: &Arc<CraftsmanModel>, chunk: usize, set: Option<&Arc<AdapterSet>>) -> Session {
     let n_ctx = model.config().n_ctx.min(128);
     let session = Session::new(model.clone(), n_ctx, CacheType::F32).expect("a small cache fits").with_chunk(chunk);
     session.with_adapters(AdapterSlot::new(set.cloned()))
 }
 
 /// The logits of all positions.
-fn logits(session: &mut Session, tokens: &[u32]) -> Vec<f32> {
+pub(crate) fn logits(session: &mut Session, tokens: &[u32]) -> Vec<f32> {
     let mut logits = Vec::new();
     let mut sink = |_, row: &[f32]| {
         logits.extend_from_slice(row);
@@ -100,16 +100,16 @@ fn logits(session: &mut Session, tokens: &[u32]) -> Vec<f32> {
     logits
 }
 
-fn open(name: &str) -> ModelFiles {
+pub(crate) fn open(name: &str) -> ModelFiles {
     ModelFiles::open(&case(name)).expect("the case opens")
 }
 
-fn load(files: &ModelFiles, options: &LoadOptions) -> Arc<CraftsmanModel> {
+pub(crate) fn load(files: &ModelFiles, options: &LoadOptions) -> Arc<CraftsmanModel> {
     Arc::new(CraftsmanModel::from_files(files, options).expect("the case loads"))
 }
 
 /// Sums of low-rank products differ from products of sums in the last bits only; the logits of the cases reach 4.
-const TOLERANCE: f32 = 2e-4;
+pub(crate) const TOLERANCE: f32 = 2e-4;
 
 #[test]
 fn an_adapter_equals_weights_with_its_product_added() {
@@ -302,7 +302,7 @@ fn an_adapter_is_checked_added_up_and_named_as_it_was_when_it_was_opened() {
 }
 
 /// The sentence about an adapter that does not fit the model.
-fn refusal(files: &ModelFiles, adapter: &AdapterFile) -> String {
+pub(crate) fn refusal(files: &ModelFiles, adapter: &AdapterFile) -> String {
     AdapterSet::new(files, &[(adapter, 1.0)]).expect_err("it does not fit").to_string()
 }
 

@@ -32,6 +32,7 @@ mod router;
 mod scheduler;
 mod segments;
 mod side_files;
+mod sidecar;
 mod tables;
 mod ternary;
 mod tile_cache;
