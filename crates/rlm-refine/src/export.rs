@@ -13,7 +13,7 @@ use gguf_bitnet::{
     quantize_row,
 };
 use moe_runtime::ModelFiles;
-use moe_runtime::adapters::{AdapterFile, AdapterSet, FactorPair, OpenAdapters, ScaledAdapter};
+use moe_runtime::adapters::{AdapterFile, AdapterSet, FactorPair, OpenAdapters, ScaledAdapter, sidecar_layer};
 use serde::Serialize;
 
 use crate::error::{Error, Result};
@@ -77,6 +77,9 @@ pub fn export(files: &ModelFiles, adapters: &[ScaledAdapter], out: &Path, force:
 }
 
 fn check_type(file: &GgufFile, pair: &FactorPair) -> Result<()> {
+    if sidecar_layer(&pair.tensor).is_some() {
+        return Err(ExportError::Sidecar { tensor: pair.tensor.clone() }.into());
+    }
     let stored = file.tensors().iter().find(|info| info.name == pair.tensor);
     match stored.map(|info| info.ty) {
         Some(TensorType::F32 | TensorType::F16 | TensorType::Bf16 | TensorType::Q8_0 | TensorType::Q6K) => Ok(()),

@@ -52,7 +52,7 @@ mod weights;
 mod windows;
 mod write;
 
-pub use adapter::blank_adapter;
+pub use adapter::{blank_adapter, blank_sidecar, groups_of};
 pub use batches::Batches;
 pub use descent::rate_factor;
 pub use drift::{ExpertDrift, expert_drift};

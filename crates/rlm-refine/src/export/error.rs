@@ -20,6 +20,11 @@ pub enum ExportError {
         "the file has no tensor `{tensor}` by itself, so nothing can be added to it there: give the adapter at run time with --adapter"
     )]
     NotInFile { tensor: String },
+    /// A sidecar, which stands beside all matrices.
+    #[error(
+        "`{tensor}` is a sidecar of the residual stream, and no matrix of the model can hold it: give the adapter at run time with --adapter"
+    )]
+    Sidecar { tensor: String },
     /// A call without adapters.
     #[error("there is no adapter to fold; name one with --adapter")]
     NoAdapter,

@@ -37,9 +37,12 @@ pub enum TrainError {
     )]
     NoPractice { needed: usize },
     #[error(
-        "the group `adapter` and the adapter that it starts from belong together: `bitnet refine --train adapter` trains one"
+        "the groups `adapter` and `sidecar` belong to an adapter that training starts from: `bitnet refine --train adapter` trains \
+         one, and so does `--train sidecar`"
     )]
     NoAdapter,
+    #[error("the adapter holds additions of the groups {held}, and {asked} is to be trained: leave out --train")]
+    AdapterGroups { held: String, asked: String },
     #[error("an adapter is trained by itself and on texts, because its model stays as it is: leave out {what}")]
     AdapterAlone { what: &'static str },
     #[error("`{name}` has the type {ty}, which is read but not written: leave its group out of --train")]

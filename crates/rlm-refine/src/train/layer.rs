@@ -2,14 +2,17 @@
 //!
 //! ```text
 //! x ── norm ── attention ── + ──► mid ── norm ── experts or network ── + ──►
+//!                                          └──── sidecar ───────────── ┘
 //! ```
 //!
 //! **Invariant:** the backward pass computes everything between the two saved rows again where the forward pass did not keep it, by
 //! the same operations, so gradients have the same bits either way.
 
+use moe_runtime::adapters::SIDECAR;
 use moe_runtime::models::{AttentionConfig, MoeConfig};
 
 use super::params::Gradients;
+use super::parts::addition::Addition;
 use super::parts::context::{Backward, Context};
 use super::parts::experts;
 use super::parts::gqa::{self, Gqa};
@@ -93,6 +96,11 @@ fn moe(context: Context<'_>) -> Option<&MoeConfig> {
     config.moe.as_ref().filter(|_| config.is_moe(context.layer))
 }
 
+/// The sidecar of the layer, where an adapter has one.
+fn sidecar(context: Context<'_>) -> Option<Addition> {
+    Addition::read(context, &context.name(SIDECAR), 0)
+}
+
 /// Moves `x` `[n, hidden]` behind the layer, and saves what its backward pass needs; with `keeps`, the values in between too.
 pub(super) fn forward(context: Context<'_>, x: Vec<f32>, keeps: bool) -> Result<(Vec<f32>, Saved)> {
     let (mid, attention) = attend_with_tape(context, &x)?;
@@ -135,6 +143,9 @@ fn feed_with_tape(context: Context<'_>, mid: &[f32], keeps: bool) -> Result<(Vec
             (out, Feed::Experts(tape))
         }
     };
+    if let Some(sidecar) = sidecar(context) {
+        sidecar.add(context, &normed, &mut out);
+    }
     add(&mut out, mid);
     Ok((out, feed))
 }
@@ -154,6 +165,9 @@ pub(super) fn backward(context: Context<'_>, saved: Saved, d_out: Vec<f32>, grad
     let normed = ffn_norm.forward(context, &mid);
     let mut d = feed_backward(context, feed, [&normed, &d_out], gradients)?;
     let mut parts = std::mem::take(&mut d.parts);
+    if let Some(sidecar) = sidecar(context) {
+        sidecar.backward(context, [&normed, &d_out], &mut d.d_x, &mut parts);
+    }
     let mut d_mid = d_out;
     ffn_norm.backward(context, [&mid, &d.d_x], &mut d_mid, &mut parts);
 

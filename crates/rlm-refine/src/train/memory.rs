@@ -11,6 +11,7 @@
 
 use gguf_bitnet::{LogicalTensor, TensorClass};
 use mla_attention::CacheType;
+use moe_runtime::adapters::FactorPair;
 use moe_runtime::models::{AttentionConfig, ModelConfig};
 use moe_runtime::{MemoryPlan, ModelFiles};
 use serde::Serialize;
@@ -119,7 +120,14 @@ impl Run<'_> {
         let (config, o) = (&self.student.config, self.options);
         let (hidden, tokens) = (config.hidden, self.tokens());
         let numbers = Numbers::of(self)?;
-        let shape = Shape { config, groups: &o.groups, threads: self.threads, tokens, window: self.longest() };
+        let shape = Shape {
+            config,
+            groups: &o.groups,
+            sidecar_rank: self.sidecar_rank(),
+            threads: self.threads,
+            tokens,
+            window: self.longest(),
+        };
         let has_teacher = self.teacher().is_some();
         let heads = product(&[config.vocab, hidden, 4, 1 + usize::from(has_teacher)]);
         let layers = (0..config.n_layers).map(|layer| shape.layer(layer)).max().unwrap_or(0);
@@ -149,6 +157,12 @@ impl Run<'_> {
             keeps_pages,
             tokens,
         })
+    }
+
+    /// The largest rank of a trained sidecar; 0 without one.
+    fn sidecar_rank(&self) -> usize {
+        let pairs = self.options.adapter.iter().flat_map(|adapter| &adapter.pairs);
+        pairs.filter(|pair| Group::of_addition(&pair.tensor) == Group::Sidecar).map(FactorPair::rank).max().unwrap_or(0)
     }
 
     /// Most tokens of a pass.
@@ -269,8 +283,9 @@ impl Numbers {
                     step = step.max(product(&[rows, cols, 4, 3]).saturating_add(product(&[side, side, 4, 3])));
                 }
             }
-            if let Some(adapter) = o.adapter.as_ref().filter(|_| group == Group::Adapter && o.groups.contains(&group)) {
-                let factors = adapter.pairs.iter().map(|pair| (pair.a.len() + pair.b.len()) as u64);
+            if let Some(adapter) = o.adapter.as_ref().filter(|_| group.is_of_adapter() && o.groups.contains(&group)) {
+                let pairs = adapter.pairs.iter().filter(|pair| Group::of_addition(&pair.tensor) == group);
+                let factors = pairs.map(|pair| (pair.a.len() + pair.b.len()) as u64);
                 let n = factors.sum::<u64>();
                 all = all.saturating_add(n);
                 // Beside value, gradient and moments the file that the factors come from.
@@ -301,6 +316,7 @@ impl Numbers {
 struct Shape<'s> {
     config: &'s ModelConfig,
     groups: &'s [Group],
+    sidecar_rank: usize,
     threads: usize,
     tokens: usize,
     /// The tokens of the longest window.
@@ -395,7 +411,9 @@ impl Shape<'_> {
         let routed = product(&[together, hidden, ff, 4, copies]);
         let of_shared =
             product(&[hidden, shared, 4, if has(Group::SharedExperts) || has(Group::LatentTrits) { 7 } else { 4 }]);
-        [at_work, outputs, routed.saturating_add(of_shared)].into_iter().fold(0, u64::saturating_add)
+        // Both factors with their gradients, and the numbers of each rank with theirs.
+        let of_sidecar = product(&[self.sidecar_rank, 4 * hidden + 2 * self.tokens, 4]);
+        [at_work, outputs, routed, of_shared, of_sidecar].into_iter().fold(0, u64::saturating_add)
     }
 
     /// Logits of some positions with their gradients, the teacher's twice, the probabilities of a position of each thread, and

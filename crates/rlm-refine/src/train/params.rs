@@ -12,6 +12,7 @@ use std::str::FromStr;
 use std::sync::{Mutex, PoisonError};
 
 use gguf_bitnet::TensorClass;
+use moe_runtime::adapters::sidecar_layer;
 use serde::Serialize;
 use tl_kernels::math;
 
@@ -38,13 +39,15 @@ pub enum Group {
     Embedding,
     /// The numbers that ternary weights are rounded from.
     LatentTrits,
-    /// The factors of an adapter, while the student itself stays.
+    /// The factors of an adapter's additions to matrices, while the student itself stays.
     Adapter,
+    /// The factors of an adapter's sidecars, while the student itself stays.
+    Sidecar,
 }
 
 impl Group {
     /// Every group, in the order of reports.
-    pub const ALL: [Group; 10] = [
+    pub const ALL: [Group; 11] = [
         Group::Router,
         Group::Scales,
         Group::Norms,
@@ -55,6 +58,7 @@ impl Group {
         Group::Embedding,
         Group::LatentTrits,
         Group::Adapter,
+        Group::Sidecar,
     ];
 
     /// The name on command lines and in reports.
@@ -71,7 +75,20 @@ impl Group {
             Group::Embedding => "embedding",
             Group::LatentTrits => "trits",
             Group::Adapter => "adapter",
+            Group::Sidecar => "sidecar",
         }
+    }
+
+    /// The group of the factors that an adapter has for `tensor`.
+    #[must_use]
+    pub fn of_addition(tensor: &str) -> Group {
+        if sidecar_layer(tensor).is_some() { Group::Sidecar } else { Group::Adapter }
+    }
+
+    /// Whether its numbers are those of an adapter, so that the student itself stays.
+    #[must_use]
+    pub fn is_of_adapter(self) -> bool {
+        matches!(self, Group::Adapter | Group::Sidecar)
     }
 
     /// The group of a tensor whose weights are not ternary; `None` for one that is never trained.
@@ -101,7 +118,7 @@ impl fmt::Display for Group {
 /// A name that no group has.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "there is no group `{0}`: name some of router, scales, norms, shared, dense, attention, head, embedding and trits, or adapter"
+    "there is no group `{0}`: name some of router, scales, norms, shared, dense, attention, head, embedding and trits, or of adapter and sidecar"
 )]
 pub struct UnknownGroup(String);
 

@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde_json::json;
 use tl_kernels::Pool;
 
-use super::adapter::{adapter_of, blake3_of};
+use super::adapter::{adapter_of, blake3_of, check_groups};
 use super::distilled::announce_experts;
 use super::error::TrainError;
 use super::memory::{Run, TrainMemory};
@@ -252,12 +252,12 @@ impl<'a> Refiner<'a> {
     /// Refuses an adapter beside anything that would change the model that it belongs to, or that the gates would not know of.
     fn check_adapter(&self) -> Result<(), TrainError> {
         let o = &self.options;
-        let is_asked = o.groups.contains(&Group::Adapter);
-        if is_asked != o.adapter.is_some() {
-            return Err(TrainError::NoAdapter);
+        let is_asked = o.groups.iter().any(|group| group.is_of_adapter());
+        if is_asked || o.adapter.is_some() {
+            check_groups(&o.groups, o.adapter.as_deref())?;
         }
         let others = [
-            (o.groups.len() > 1, "other groups"),
+            (!o.groups.iter().all(|group| group.is_of_adapter()), "other groups"),
             (o.repair.is_some(), "--repair-routers"),
             (self.practised().is_some(), "--grpo"),
             (matches!(self.source, Source::Recordings(_)), "--artifact"),

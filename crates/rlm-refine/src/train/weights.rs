@@ -218,7 +218,7 @@ impl<'a> Weights<'a> {
     }
 
     fn add_factor(&mut self, name: &str, kind: Kind, [matrix_rows, cols]: [usize; 2], values: Vec<f32>) {
-        let (rows, name, group) = (values.len() / cols, name.to_owned(), Group::Adapter);
+        let (rows, name, group) = (values.len() / cols, name.to_owned(), Group::of_addition(name));
         let (block_scales, gradient) = (Vec::new(), Vec::new());
         self.params.add(Param { name, group, kind, rows, cols, matrix_rows, block_scales, values, gradient });
     }

@@ -7,6 +7,7 @@ use gguf_bitnet::{GgufFile, TensorSource, TensorType};
 use mla_attention::CacheType;
 use moe_runtime::adapters::{AdapterFile, AdapterSet, AdapterSlot, FactorPair, ScaledAdapter};
 use moe_runtime::{CraftsmanModel, LoadOptions, ModelFiles, Session, SplitMix64};
+use rlm_refine::train::blank_sidecar;
 use rlm_refine::{Error, ExportError, export};
 use ternary_core::ActMode;
 
@@ -91,6 +92,13 @@ fn trits_take_no_additions_and_outputs_are_guarded() {
     std::fs::write(&out, b"other work").unwrap();
     assert!(refused("output.weight", &out, false).to_string().contains("out.gguf"));
     assert!(matches!(export(&files, &[], &out, true).unwrap_err(), Error::Export(ExportError::NoAdapter)));
+    // Nor does a matrix of any type take a sidecar.
+    let beside = AdapterFile { pairs: blank_sidecar(&files, 2).unwrap().pairs, ..adapter(&files, &["output.weight"]) };
+    beside.write(&path, TensorType::F32).unwrap();
+    let error = export(&files, &[ScaledAdapter::new(&path)], &out, true).unwrap_err();
+    assert!(matches!(error, Error::Export(ExportError::Sidecar { .. })), "{error}");
+    assert!(error.to_string().contains("`blk.0.ffn_sidecar.weight`") && error.to_string().contains("--adapter"));
+    assert_eq!(std::fs::read(&out).unwrap(), b"other work");
     let checkpoint = ModelFiles::open(&fixtures::path("craftsman-mini")).unwrap();
     adapter(&checkpoint, &["output.weight"]).write(&path, TensorType::F32).unwrap();
     let error = export(&checkpoint, &[ScaledAdapter::new(&path)], &out, true).unwrap_err();

@@ -21,7 +21,7 @@ use rlm_refine::train::ops::loss::Target;
 use rlm_refine::train::optim::{Optimizer, OptimizerOptions};
 use rlm_refine::train::{
     Group, LossOptions, LossScale, OnRefineProgress, RefineProgress, RefineReport, Refiner, RouterMethod, Targets,
-    TrainModel, TrainOptions, blank_adapter, rate_factor,
+    TrainModel, TrainOptions, blank_adapter, blank_sidecar, rate_factor,
 };
 use rlm_refine::{Method, Preset, QuantizeOptions, Quantizer, Recipe};
 use ternary_core::Rounding;
@@ -324,6 +324,9 @@ fn a_shuffled_teacher_teaches_nothing() {
         if groups.contains(&Group::Adapter) {
             model.weights.add_adapter(&blank_adapter(&files, 2).unwrap(), 0).unwrap();
         }
+        if groups.contains(&Group::Sidecar) {
+            model.weights.add_adapter(&blank_sidecar(&files, 8).unwrap(), 0).unwrap();
+        }
         let mut optimizer = Optimizer::new(OptimizerOptions::default(), &model.weights.params);
         let before = model.loss(held_out, &mut targets(held_out, 0), LOSS).unwrap().mean_kl();
         for _ in 0..6 {
@@ -333,7 +336,11 @@ fn a_shuffled_teacher_teaches_nothing() {
         }
         (before, model.loss(held_out, &mut targets(held_out, 0), LOSS).unwrap().mean_kl())
     };
-    for (groups, lr) in [(&[Group::Scales, Group::Norms, Group::SharedExperts][..], 1e-3), (&[Group::Adapter], 1e-2)] {
+    for (groups, lr) in [
+        (&[Group::Scales, Group::Norms, Group::SharedExperts][..], 1e-3),
+        (&[Group::Adapter], 1e-2),
+        (&[Group::Sidecar], 1e-2),
+    ] {
         let (before, taught) = divergence(groups, lr, 0);
         let (_, shuffled) = divergence(groups, lr, 17);
         assert!(

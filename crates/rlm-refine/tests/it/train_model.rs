@@ -5,14 +5,14 @@ use std::sync::Arc;
 use behavior_eval::model::LanguageModel;
 use gguf_bitnet::TensorClass;
 use mla_attention::CacheType;
-use moe_runtime::adapters::{AdapterFile, AdapterSet, AdapterSlot, FactorPair};
+use moe_runtime::adapters::{AdapterFile, AdapterSet, AdapterSlot, FactorPair, sidecar_name};
 use moe_runtime::{CraftsmanModel, LoadOptions, ModelFiles};
 use rlm_refine::measure::TextScorer;
 use rlm_refine::train::ops::loss::Target;
 use rlm_refine::train::optim::{AdamW, Muon};
 use rlm_refine::train::{
     Group, Kind, LossOptions, LossScale, RouteDistance, RouterTargets, SparseTargets, Targets, TrainModel,
-    blank_adapter,
+    blank_adapter, blank_sidecar,
 };
 use safetensors::SafeTensors;
 use ternary_core::ActMode;
@@ -270,24 +270,89 @@ fn an_adapter_in_training_computes_what_the_runtime_computes_with_it_and_its_gra
     }
 }
 
+/// Sidecars of rank 3 for every layer of a model, with random factors.
+fn sidecars_of_all(files: &ModelFiles) -> AdapterFile {
+    let hidden = files.config.hidden;
+    let size = (0.15 / hidden as f32).sqrt();
+    let pairs = (0..files.config.n_layers).map(|layer| {
+        let factor = |seed| -> Vec<f32> { samples(seed, 3 * hidden).iter().map(|v| size * v).collect() };
+        let [a, b] = [0, 1].map(|i| factor(1000 + 2 * layer as u64 + i));
+        FactorPair { tensor: sidecar_name(layer), a_shape: vec![3, hidden], b_shape: vec![hidden, 3], a, b }
+    });
+    let (architecture, pairs) = (files.config.arch.gguf_name().to_owned(), pairs.collect());
+    AdapterFile { architecture, model: None, alpha: 2.0, pairs }
+}
+
+#[test]
+fn a_sidecar_in_training_computes_what_the_runtime_computes_with_it_and_its_gradient_follows_differences() {
+    let dir = tempfile::tempdir().unwrap();
+    let pool = Pool::new(2).unwrap();
+    let case = |name: &str| fixtures::path(format!("goldens/{name}"));
+    // Latent attention with and without compressed queries, grouped attention, dense models, trits.
+    let cases = ["glm-tiny", "no-q-lora", "glm4-moe-gqa", "llama-tied-odd", "bitnet-plain"].map(case);
+    for path in cases.into_iter().chain([student(dir.path())]) {
+        let files = ModelFiles::open(&path).unwrap();
+        let sidecars = sidecars_of_all(&files);
+        let mut model = TrainModel::new(&files, &[Group::Sidecar], &pool).unwrap();
+        model.weights.add_adapter(&sidecars, 0).unwrap();
+        let tokens = tokens(24, files.config.vocab);
+        let ours = model.targets(std::slice::from_ref(&tokens)).unwrap();
+        let set = AdapterSet::new(&files, &[(&sidecars, 1.0)]).unwrap();
+        let theirs = runtime_logits(&files, &tokens, AdapterSlot::new(Some(Arc::new(set))));
+        let plain = runtime_logits(&files, &tokens, AdapterSlot::default());
+        let distance = |a: &[f32], b: &[f32]| a.iter().zip(b).fold(0.0f32, |m, (a, b)| m.max((a - b).abs()));
+        let largest = theirs.iter().fold(0.0f32, |m, z| m.max(z.abs()));
+        let error = distance(&ours.logits(0, 24), &theirs);
+        assert!(error <= 1e-4 * largest, "{}: {error} of {largest}", path.display());
+        assert!(distance(&plain, &theirs) > 1e-2 * largest, "the sidecars count");
+        assert_group_gradients(&path, &[Group::Sidecar], |model| model.weights.add_adapter(&sidecars, 0).unwrap());
+    }
+}
+
+#[test]
+fn sidecars_are_trained_beside_additions_to_matrices() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = student(dir.path());
+    let files = ModelFiles::open(&path).unwrap();
+    let mut both = adapter_of_all(&files);
+    both.pairs.extend(sidecars_of_all(&files).pairs);
+    let groups = [Group::Adapter, Group::Sidecar];
+    assert_group_gradients(&path, &groups, |model| model.weights.add_adapter(&both, 0).unwrap());
+    // Kept or computed again, on any number of threads.
+    let windows = [tokens(20, files.config.vocab), tokens(13, files.config.vocab)];
+    let gradients = |keeps_activations: bool, threads: usize| -> Vec<Vec<f32>> {
+        let pool = Pool::new(threads).unwrap();
+        let mut model = TrainModel::new(&files, &groups, &pool).unwrap();
+        model.weights.add_adapter(&both, 0).unwrap();
+        model.keeps_activations = keeps_activations;
+        let mut targets = SparseTargets { rows: (0..33).map(|i| (vec![i, i + 20], vec![0.6, 0.3])).collect() };
+        let scale = LossScale::of(LossOptions { kl: 1.0, ce: 0.5 }, &windows);
+        model.loss_and_gradients(&windows, &mut targets, scale).unwrap();
+        model.weights.params.list().iter().map(|param| param.gradient.clone()).collect()
+    };
+    assert!(gradients(false, 1) == gradients(true, 2));
+}
+
 #[test]
 fn an_addition_of_nothing_changes_no_number_and_can_be_trained() {
     let dir = tempfile::tempdir().unwrap();
     let files = ModelFiles::open(&student(dir.path())).unwrap();
     let pool = Pool::new(2).unwrap();
     let windows = [tokens(20, files.config.vocab)];
-    let mut model = TrainModel::new(&files, &[Group::Adapter], &pool).unwrap();
-    let plain = model.hidden(&windows).unwrap();
-    model.weights.add_adapter(&blank_adapter(&files, 1).unwrap(), 5).unwrap();
-    assert_eq!(model.hidden(&windows).unwrap(), plain);
-    let mut targets = SparseTargets { rows: vec![(vec![3], vec![1.0]); 20] };
-    let scale = LossScale::of(LossOptions { kl: 1.0, ce: 0.0 }, &windows);
-    model.loss_and_gradients(&windows, &mut targets, scale).unwrap();
-    let moved = |kind| {
-        let of_kind = model.weights.params.list().iter().filter(|param| param.kind == kind);
-        of_kind.map(|param| dot(&param.gradient, &param.gradient)).sum::<f64>()
-    };
-    assert!(moved(Kind::FactorA) == 0.0 && moved(Kind::FactorB) > 0.0);
+    for blank in [blank_adapter(&files, 1).unwrap(), blank_sidecar(&files, 4).unwrap()] {
+        let mut model = TrainModel::new(&files, &[], &pool).unwrap();
+        let plain = model.hidden(&windows).unwrap();
+        model.weights.add_adapter(&blank, 5).unwrap();
+        assert_eq!(model.hidden(&windows).unwrap(), plain);
+        let mut targets = SparseTargets { rows: vec![(vec![3], vec![1.0]); 20] };
+        let scale = LossScale::of(LossOptions { kl: 1.0, ce: 0.0 }, &windows);
+        model.loss_and_gradients(&windows, &mut targets, scale).unwrap();
+        let moved = |kind| {
+            let of_kind = model.weights.params.list().iter().filter(|param| param.kind == kind);
+            of_kind.map(|param| dot(&param.gradient, &param.gradient)).sum::<f64>()
+        };
+        assert!(moved(Kind::FactorA) == 0.0 && moved(Kind::FactorB) > 0.0);
+    }
 }
 
 /// So large that the term outweighs the divergence of the predictions.

@@ -1,4 +1,4 @@
-//! The addition of an adapter to a matrix, whose factors are trained:
+//! The addition of an adapter to a matrix, or its sidecar, whose factors are trained:
 //!
 //! ```text
 //! y += B (A x)        dB = d (A x)'        dA = (B' d) x'        dx += A' (B' d)

@@ -8,13 +8,13 @@ use gguf_bitnet::{GgufFile, TensorSource, TensorType};
 use moe_runtime::ModelFiles;
 use moe_runtime::adapters::{AdapterFile, OpenAdapters, ScaledAdapter};
 use rlm_refine::adapt::{AdaptOptions, adapt};
-use rlm_refine::train::{Group, RefineProgress, RouterMethod, TrainOptions, blank_adapter};
+use rlm_refine::train::{Group, RefineProgress, RouterMethod, TrainOptions, blank_adapter, blank_sidecar, groups_of};
 use tl_kernels::Pool;
 
 use super::{Pair, options, pair, run};
 
 fn adapter_options(adapter: AdapterFile) -> TrainOptions {
-    TrainOptions { groups: vec![Group::Adapter], adapter: Some(Arc::new(adapter)), lr: 3e-3, ..options() }
+    TrainOptions { groups: groups_of(&adapter), adapter: Some(Arc::new(adapter)), lr: 3e-3, ..options() }
 }
 
 /// The adapter of a file, which must belong to the student.
@@ -27,20 +27,36 @@ fn student(pair: &Pair) -> ModelFiles {
     ModelFiles::open(&pair.student).unwrap()
 }
 
+/// Additions to matrices, sidecars, and both in one adapter, all of which add nothing.
+fn blanks(student: &ModelFiles) -> [AdapterFile; 3] {
+    let (additions, sidecars) = (blank_adapter(student, 2).unwrap(), blank_sidecar(student, 8).unwrap());
+    let mut both = additions.clone();
+    both.pairs.extend(sidecars.pairs.clone());
+    [additions, sidecars, both]
+}
+
 #[test]
-fn an_adapter_learns_from_nothing_and_goes_on_from_its_file() {
+fn adapters_learn_from_nothing_and_go_on_from_their_files() {
     let pair = pair();
+    let kinds = [vec![Group::Adapter], vec![Group::Sidecar], vec![Group::Adapter, Group::Sidecar]];
+    for (blank, groups) in blanks(&student(&pair)).into_iter().zip(kinds) {
+        learns_and_goes_on(&pair, blank, &groups);
+    }
+}
+
+fn learns_and_goes_on(pair: &Pair, blank: AdapterFile, groups: &[Group]) {
     let dir = tempfile::tempdir().unwrap();
-    let (student, before) = (student(&pair), std::fs::read(&pair.student).unwrap());
+    let (student, before) = (student(pair), std::fs::read(&pair.student).unwrap());
     let trained = |adapter: AdapterFile, out: &Path| {
         let options = TrainOptions { steps: 10, windows_per_step: 8, ..adapter_options(adapter) };
-        let report = run(&pair, options, out, &mut |_| {}).unwrap();
-        assert!(report.trained.iter().all(|(group, n)| *group == Group::Adapter && *n > 0));
+        let report = run(pair, options, out, &mut |_| {}).unwrap();
+        assert!(report.trained.iter().map(|(group, _)| group).eq(groups) && report.trained.iter().all(|(_, n)| *n > 0));
+        assert!(report.memory.trained.iter().map(|(group, _)| group).eq(groups), "{:?}", report.memory);
         let [Some(before), Some(after)] = report.held_out_kl else { panic!("held-out windows are measured") };
         [before, after]
     };
     let (first, second) = (dir.path().join("first.gguf"), dir.path().join("second.gguf"));
-    let of_first = trained(blank_adapter(&student, 2).unwrap(), &first);
+    let of_first = trained(blank, &first);
     assert!(of_first[1] < 0.97 * of_first[0], "{of_first:?}");
     assert!(std::fs::read(&pair.student).unwrap() == before, "the student stays");
     let file = GgufFile::open(&first).unwrap();
@@ -74,7 +90,8 @@ fn an_adapter_of_the_residuals_is_trained_further() {
 fn a_stopped_training_of_an_adapter_ends_with_the_same_bytes() {
     let pair = pair();
     let dir = tempfile::tempdir().unwrap();
-    let options = || adapter_options(blank_adapter(&student(&pair), 1).unwrap());
+    let [.., both] = blanks(&student(&pair));
+    let options = || adapter_options(both.clone());
     let whole = dir.path().join("whole.gguf");
     run(&pair, options(), &whole, &mut |_| {}).unwrap();
     let stops: [fn(&RefineProgress) -> bool; 2] = [
@@ -106,6 +123,10 @@ fn an_adapter_is_trained_by_itself() {
         (TrainOptions { groups: vec![Group::Norms, Group::Adapter], ..adapter() }, "leave out other groups"),
         (TrainOptions { repair: Some(RouterMethod::Ridge), ..adapter() }, "leave out --repair-routers"),
         (TrainOptions { groups: vec![Group::Norms], ..adapter() }, "--train adapter"),
+        (TrainOptions { adapter: None, ..adapter() }, "--train sidecar"),
+        (TrainOptions { groups: vec![Group::Sidecar], ..adapter() }, "additions of the groups adapter, and sidecar"),
+        (TrainOptions { groups: vec![Group::Adapter, Group::Sidecar], ..adapter() }, "leave out --train"),
+        (TrainOptions { groups: vec![Group::Norms, Group::Sidecar], adapter: None, ..options() }, "--train sidecar"),
     ];
     for (options, expected) in cases {
         let error = run(&pair, options, &out, &mut |_| {}).unwrap_err().to_string();
@@ -117,6 +138,9 @@ fn an_adapter_is_trained_by_itself() {
     assert!(error.contains("`blk.1.ffn_gate_inp.weight"), "{error}");
     for rank in [0, 500] {
         assert!(blank_adapter(&student(&pair), rank).unwrap_err().to_string().contains("rank"));
+    }
+    for rank in [0, student(&pair).config.hidden + 1] {
+        assert!(blank_sidecar(&student(&pair), rank).unwrap_err().to_string().contains("rank"));
     }
     assert!(blank_adapter(&pair.teacher, 1).unwrap_err().to_string().contains("no ternary"));
 }
