@@ -57,9 +57,10 @@ pub(crate) struct TrainingArgs {
     /// Most tokens of the texts, which share them equally [default: 1048576]
     #[arg(long, value_name = "N", value_parser = whole::<usize>(1..=u64::MAX))]
     calibration_tokens: Option<usize>,
-    /// The groups to train, separated by commas: router, scales, norms, shared, dense, attention, head, embedding, trits; or adapter
+    /// The groups to train, separated by commas: router, scales, norms, shared, dense, attention, head, embedding, trits; or
+    /// those of an adapter: adapter, sidecar
     #[arg(long, value_name = "GROUPS", value_delimiter = ',')]
-    train: Vec<Group>,
+    pub(crate) train: Vec<Group>,
     /// Steps of the run; 0 trains nothing and goes on to --repair-routers [default: as many as --tokens needs]
     #[arg(long, value_name = "N", value_parser = whole::<usize>(0..=u64::from(u32::MAX)), conflicts_with = "tokens")]
     steps: Option<usize>,

@@ -18,7 +18,7 @@ use rlm_refine::adapt::HeldOutRewards;
 use rlm_refine::ptq::{Calibration, SourceReport};
 use rlm_refine::train::{
     ProtectionReport, Recordings, RefineProgress, RefineReport, Refiner, RepairedRouter, Source, TrainError,
-    TrainMemory, TrainOptions, held_out_windows,
+    TrainMemory, TrainOptions, groups_of, held_out_windows,
 };
 use serde_json::json;
 use tl_kernels::Pool;
@@ -48,6 +48,9 @@ pub(super) fn run(args: &TrainingArgs, mut options: TrainOptions, adapter: Optio
     let suite = args.suite()?;
     let student = load::open(&args.model.model)?;
     options.adapter = adapter.map(|start| start.read(&student)).transpose()?.map(Arc::new);
+    if let Some(adapter) = options.adapter.as_deref().filter(|_| args.train.is_empty()) {
+        options.groups = groups_of(adapter);
+    }
     let pool = args.threads.pool()?;
     let taught = Taught::open(args, &student, &pool)?;
     let lessons = match &args.lessons {
@@ -187,7 +190,10 @@ fn usage_of_source(error: Error) -> anyhow::Error {
     match error {
         Error::OutputIsSource { .. } => UsageError::new(format!("--out: {error}")).into(),
         Error::Train(
-            error @ (TrainError::NoCheckpoint { .. } | TrainError::NoAdapter | TrainError::AdapterAlone { .. }),
+            error @ (TrainError::NoCheckpoint { .. }
+            | TrainError::NoAdapter
+            | TrainError::AdapterGroups { .. }
+            | TrainError::AdapterAlone { .. }),
         ) => UsageError::new(error.to_string()).into(),
         Error::Train(TrainError::LogIsModel { .. }) => UsageError::new(format!("--log: {error}")).into(),
         error => error.into(),

@@ -1,4 +1,4 @@
-//! `bitnet adapt` makes an adapter, every verb that runs a model applies it, and `export` folds it or refuses.
+//! `bitnet adapt` and `bitnet refine` make adapters, every verb that runs a model applies them, and `export` folds them or refuses.
 
 use crate::common::{bitnet, fixture, student, teacher, text};
 
@@ -50,4 +50,42 @@ fn an_adapter_is_made_applied_and_refused_for_another_model() {
     let folded = dir.path().join("folded.gguf");
     let refused = bitnet(["export", "-m", student(), "--adapter", text(&adapter), "-o", text(&folded)]).refusal();
     assert!(refused.contains("--adapter") && !folded.exists(), "{refused}");
+}
+
+#[test]
+fn a_sidecar_is_trained_applied_trained_further_and_never_folded() {
+    let dir = tempfile::tempdir().unwrap();
+    let [sidecar, further, out] =
+        ["sidecar.gguf", "further.gguf", "dump.safetensors"].map(|name| dir.path().join(name));
+    let (teacher, texts) = (teacher(), fixture("texts/calibration.txt"));
+    let refine = |to: &std::path::Path, more: &[&str]| {
+        let models = ["refine", "-m", student(), "--teacher", &teacher, "-o", text(to), "--calibration", &texts];
+        let few = ["--calibration-tokens", "6000", "--steps", "2", "--windows", "1", "--json"];
+        bitnet([&models[..], &few, more].concat()).json()
+    };
+    let report = refine(&sidecar, &["--train", "sidecar", "--rank", "4"]);
+    assert_eq!(report["report"]["trained"][0][0], "sidecar");
+    // Both factors of five layers 256 wide.
+    assert_eq!(report["report"]["trained"][0][1], 5 * 2 * 4 * 256);
+    // A file says by itself what it trains.
+    let report = refine(&further, &["--adapter", text(&sidecar)]);
+    assert_eq!(report["report"]["trained"][0][0], "sidecar");
+    let models = ["refine", "-m", student(), "--teacher", &teacher, "-o", text(&out), "--calibration", &texts];
+    let other = bitnet([&models[..], &["--adapter", text(&sidecar), "--train", "adapter"]].concat()).usage();
+    assert!(other.contains("groups sidecar") && other.contains("leave out --train"), "{other}");
+
+    let dump = |more: &[&str]| {
+        let args = ["dump", "-m", student(), "--tokens", "5,9,12,30", "-o", text(&out)];
+        bitnet(args.iter().chain(more)).done();
+        std::fs::read(&out).unwrap()
+    };
+    let plain = dump(&[]);
+    let with = dump(&["--adapter", text(&sidecar)]);
+    assert!(plain != with && with != dump(&["--adapter", text(&further)]));
+    assert_eq!(dump(&["--adapter", &format!("{}=0", text(&sidecar))]), plain, "a strength of 0 changes no bit");
+    let refused = bitnet(["dump", "-m", &teacher, "--tokens", "5", "-o", text(&out), "--adapter", text(&sidecar)]);
+    assert!(refused.refusal().contains("made for the model"));
+    let folded = dir.path().join("folded.gguf");
+    let refused = bitnet(["export", "-m", student(), "--adapter", text(&sidecar), "-o", text(&folded)]).refusal();
+    assert!(refused.contains("sidecar of the residual stream") && !folded.exists(), "{refused}");
 }

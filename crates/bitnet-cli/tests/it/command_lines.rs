@@ -139,6 +139,8 @@ fn refine_of_adapters() {
         &[
             (&["--rank", "2"], &["--rank", "--train adapter"]),
             (&["--train", "adapter", "--rank", "65"], &["--rank", "from 1 to 64"]),
+            (&["--train", "sidecar", "--rank", "0"], &["--rank", "from 1 to 64"]),
+            (&["--train", "sidecars"], &["--train", "no group `sidecars`", "sidecar"]),
             (&["--adapter", "a", "--rank", "2"], &["--adapter", "--rank", "cannot be used with"]),
             // A file that exists stands for the adapter.
             (&["--adapter", "Cargo.toml", "--log", "Cargo.toml"], &["--adapter", "other names"]),

@@ -55,10 +55,11 @@ impl Pair {
 fn runs_hold_the_memory_that_they_state_and_a_limit_changes_no_byte() {
     let mini = Pair::new(teacher(), student().to_owned(), tempfile::tempdir().unwrap());
     for pair in [mini, Pair::wide()] {
-        for verb in ["refine", "distill"] {
-            let [free, limited] =
-                ["free.gguf", "limited.gguf"].map(|name| pair.dir.path().join(format!("{verb}-{name}")));
-            let ended = pair.run(verb, &free, &["--json"]);
+        let sidecar = &["--train", "sidecar", "--rank", "64"][..];
+        for (i, (verb, groups)) in [("refine", &[][..]), ("distill", &[]), ("refine", sidecar)].into_iter().enumerate()
+        {
+            let [free, limited] = ["free.gguf", "limited.gguf"].map(|name| pair.dir.path().join(format!("{i}-{name}")));
+            let ended = pair.run(verb, &free, &[groups, &["--json"]].concat());
             assert!(ended.stderr.contains("memory: at most "), "{}", ended.stderr);
             let report = ended.json();
             let bytes = |report: &Value, key: &str| report[key].as_u64().unwrap();
@@ -68,14 +69,16 @@ fn runs_hold_the_memory_that_they_state_and_a_limit_changes_no_byte() {
 
             // Pages that are given back make room for a limit below that; one below the program alone is refused.
             let limit = (bound - 1).to_string();
-            let report = pair.run(verb, &limited, &["--json", "--max-memory", &limit]).json();
+            let limits = ["--json", "--max-memory", &limit];
+            let report = pair.run(verb, &limited, &[groups, &limits].concat()).json();
             let memory = &report["report"]["memory"];
             let within = bytes(&report, "memory_bound_bytes");
             assert!(within < bound && memory["keeps_pages"] == false, "{memory}");
             assert!(bytes(&report, "peak_rss_bytes") <= within, "{report}");
             assert!(fs::read(&free).unwrap() == fs::read(&limited).unwrap(), "{verb}");
             let limit = (PROGRAM_BYTES / 2).to_string();
-            let refused = pair.run(verb, &pair.dir.path().join("none.gguf"), &["--max-memory", &limit]).refusal();
+            let limits = [groups, &["--max-memory", &limit]].concat();
+            let refused = pair.run(verb, &pair.dir.path().join("none.gguf"), &limits).refusal();
             for part in [&limit, "--windows-at-a-time", "--train", "--max-memory"] {
                 assert!(refused.contains(part), "{refused}");
             }
