@@ -374,10 +374,10 @@ fn adapters_that_do_not_fit_are_refused() {
 }
 
 /// Name, shape and the one value of a tensor.
-type Filled<'a> = (&'a str, &'a [usize], f32);
+pub(crate) type Filled<'a> = (&'a str, &'a [usize], f32);
 
 /// Writes an adapter of `tensors` with these metadata, as another program might.
-fn write(path: &Path, metadata: &[(&str, &str)], tensors: &[Filled<'_>]) {
+pub(crate) fn write(path: &Path, metadata: &[(&str, &str)], tensors: &[Filled<'_>]) {
     let mut keys = Metadata::default();
     metadata.iter().for_each(|(key, value)| drop(keys.insert(*key, *value)));
     let tensors = tensors.iter().map(|(name, shape, value)| {

@@ -9,11 +9,11 @@ use moe_runtime::adapters::{
     AdapterError, AdapterFile, AdapterSet, AdapterSlot, FactorPair, ScaledAdapter, sidecar_name,
 };
 use moe_runtime::forward::{Batch, LayerScratch};
-use moe_runtime::{CraftsmanModel, Error, LoadOptions, MemoryPlan, ModelFiles, SplitMix64};
+use moe_runtime::{CraftsmanModel, LoadOptions, MemoryPlan, ModelFiles, SplitMix64};
 use ternary_core::ActMode;
 use tl_kernels::Pool;
 
-use crate::adapters::{TOLERANCE, adapter, folded, load, logits, open, refusal, session};
+use crate::adapters::{TOLERANCE, adapter, folded, load, logits, open, refusal, session, write};
 use crate::golden::{case, max_abs, options, read_case};
 
 /// Sidecars of `rank` for all layers, with random factors.
@@ -258,9 +258,13 @@ fn sidecars_that_do_not_fit_are_refused() {
     // From a file: a number that is not finite, and a factor alone.
     let dir = tempfile::tempdir().expect("a temporary directory");
     let path = dir.path().join("sidecar.gguf");
-    with(&|pair| pair.b[3] = f32::NAN).write(&path, TensorType::F32).expect("it is written");
-    let Error::InModel { error, .. } = AdapterFile::read(&path).expect_err("a NaN") else {
-        panic!("the file is named")
-    };
-    assert!(matches!(*error, Error::Adapter(AdapterError::NotFinite { .. })), "{error}");
+    let keys = [("general.type", "adapter"), ("adapter.type", "lora"), ("general.architecture", "deepseek2")];
+    let (a, b) = ("blk.1.ffn_sidecar.weight.lora_a", "blk.1.ffn_sidecar.weight.lora_b");
+    let load = || AdapterSet::load(&files, &[ScaledAdapter::new(&path)], &mut || unreachable!("no model is named"));
+    write(&path, &keys, &[(a, &[2, hidden], 1.0), (b, &[hidden, 2], 1.0)]);
+    load().expect("it fits");
+    write(&path, &keys, &[(a, &[2, hidden], 1.0), (b, &[hidden, 2], f32::NAN)]);
+    assert!(load().expect_err("a NaN").to_string().contains("NaN or infinite"));
+    write(&path, &keys, &[(a, &[2, hidden], 1.0)]);
+    assert!(load().expect_err("a factor alone").to_string().contains("has no partner"));
 }

@@ -9,7 +9,7 @@
 //! | `network` | gate, up and down |
 //! | `experts` | the router and its experts |
 
-mod addition;
+pub(super) mod addition;
 pub(super) mod context;
 pub(super) mod experts;
 pub(super) mod gqa;
