@@ -7,6 +7,8 @@
 //! `y` is the output of the whole feed-forward part for the token, each model on its own states, so that an expert answers for the
 //! tokens that should reach it, whether they do or not.
 
+use std::ops::ControlFlow;
+
 use moe_runtime::ModelFiles;
 use serde::{Deserialize, Serialize};
 use tl_kernels::Pool;
@@ -66,7 +68,7 @@ pub fn expert_drift(
             let relative_error = if whole > 0.0 { error / whole } else { 0.0 };
             ExpertDrift { layer, expert, tokens, relative_error }
         }));
-        Ok(())
+        Ok(ControlFlow::Continue(()))
     })?;
     Ok(drifts)
 }

@@ -7,6 +7,8 @@
 //! ```
 //! The loss of the position is multiplied by `1 + scale * reward`, so positions that these layers compute rightly count more.
 
+use std::ops::ControlFlow;
+
 use super::model::TrainModel;
 use super::ops::loss::Target;
 use super::outputs::for_each_layer;
@@ -28,7 +30,7 @@ fn expert_rewards(models: [&TrainModel<'_>; 2], windows: &[Vec<u32>]) -> Result<
         let rows = own.chunks_exact(hidden).zip(theirs.chunks_exact(hidden));
         sums.iter_mut().zip(rows).for_each(|(sum, (own, theirs))| *sum += reward(cosine(own, theirs)));
         layers += 1;
-        Ok(())
+        Ok(ControlFlow::Continue(()))
     })?;
     Ok((sums.into_iter().map(|sum| sum / layers.max(1) as f32).collect(), last))
 }

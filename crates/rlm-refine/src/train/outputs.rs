@@ -1,5 +1,7 @@
 //! The feed-forward parts of a student and its teacher on the same windows, layer by layer, each model on its own states.
 
+use std::ops::ControlFlow;
+
 use super::model::TrainModel;
 use super::repair::{attended, fed};
 use crate::error::Result;
@@ -14,11 +16,12 @@ pub(super) struct LayerOutputs {
     pub(super) output: [Vec<f32>; 2],
 }
 
-/// Calls `take` with each layer that has experts, in order. Returns the residual streams behind the last layer, `[n, hidden]` each.
+/// Calls `take` with each layer that has experts, in order, until it breaks off. Returns the residual streams behind the last layer that
+/// was computed, `[n, hidden]` each.
 pub(super) fn for_each_layer(
     [student, teacher]: [&TrainModel<'_>; 2],
     windows: &[Vec<u32>],
-    take: &mut dyn FnMut(LayerOutputs) -> Result<()>,
+    take: &mut dyn FnMut(LayerOutputs) -> Result<ControlFlow<()>>,
 ) -> Result<[Vec<f32>; 2]> {
     let config = &teacher.files().config;
     let mut x = [student.embed(windows)?, teacher.embed(windows)?];
@@ -28,7 +31,9 @@ pub(super) fn for_each_layer(
         if config.is_moe(layer) {
             let added = |i: usize| x[i].iter().zip(&mid[i]).map(|(x, mid)| x - mid).collect();
             let output = [added(0), added(1)];
-            take(LayerOutputs { layer, mid, output })?;
+            if take(LayerOutputs { layer, mid, output })?.is_break() {
+                break;
+            }
         }
     }
     Ok(x)

@@ -12,7 +12,7 @@
 //!
 //! **Invariant:** the bytes of a unit follow from both models, the windows and the settings, whatever the number of threads.
 
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::path::Path;
 
 use gguf_bitnet::{Cut, GgufFile, GgufWriter, Job, Shard, TensorSource, UnitJob, UnitResult, require_space};
@@ -244,7 +244,8 @@ impl Units<'_, '_> {
                 }
                 self.copy()?;
             }
-            Ok(())
+            // The layers behind the last unit of a shard are not computed.
+            Ok(if self.job.next_unit().is_some() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
         })?;
         // A unit that no layer reached would be missing in the file.
         if self.job.next_unit().is_some() {
