@@ -15,7 +15,7 @@ const MOST_KILLS: usize = 20;
 
 /// Runs a command that writes `part`, with `kill -9` as soon as its journal has grown by a line, until it is done. Returns the
 /// number of kills.
-fn killed_and_continued(args: &[String], part: &Path) -> usize {
+pub(crate) fn killed_and_continued(args: &[String], part: &Path) -> usize {
     let journal = part.with_added_extension("partial").join("journal.jsonl");
     let lines = || fs::read(&journal).map_or(0, |text| text.iter().filter(|&&byte| byte == b'\n').count());
     let mut kills = 0;
@@ -111,11 +111,38 @@ fn the_student_of_killed_shards_is_the_student_that_was_not_cut() {
         merged(dir.path(), &base, n, &out);
         assert!(fs::read(&out).unwrap() == fs::read(&whole).unwrap(), "{n} shards");
     }
-    let part = dir.path().join("x.part");
-    let calibrated =
-        base.into_iter().chain(["--method", "gptq", "--calibration", "x", "--shard", "1/2", "--part", text(&part)]);
-    let usage = bitnet(calibrated).usage();
-    assert!(usage.contains("--shard") && usage.contains("layer by layer"), "{usage}");
+}
+
+#[test]
+fn experts_of_killed_shards_are_those_that_were_trained_in_one_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let (teacher, whole) = (teacher(), dir.path().join("whole.gguf"));
+    let prose = short_text(dir.path());
+    let models = ["distill", "-m", student(), "--teacher", &teacher, "--sequential", "--calibration", &prose];
+    let base = [&models[..], &["--steps", "2", "--windows", "4", "--threads", "1"]].concat();
+    bitnet(base.iter().chain(&["-o", text(&whole)])).done();
+    assert!(fs::read(&whole).unwrap() != fs::read(student()).unwrap());
+    let mut kills = 0;
+    for n in [1, 2, 5] {
+        let out = dir.path().join(format!("{n}.gguf"));
+        kills += merged(dir.path(), &base, n, &out);
+        assert!(fs::read(&out).unwrap() == fs::read(&whole).unwrap(), "{n} shards");
+    }
+    assert!(kills >= 3, "{kills} processes were killed before their end");
+    // Other settings are another job.
+    let part = dir.path().join("other.part");
+    bitnet(base.iter().chain(&["--seed", "1", "--shard", "2/2", "--part", text(&part)])).done();
+    let mine = dir.path().join("1-of-2.part");
+    let refusal = bitnet(["merge", text(&dir.path().join("mixed.gguf")), text(&mine), text(&part)]).refusal();
+    assert!(refusal.contains("other.part") && refusal.contains("seed"), "{refusal}");
+}
+
+/// A file with a text of a few windows.
+pub(crate) fn short_text(dir: &Path) -> String {
+    let path = dir.join("prose.txt");
+    let prose = fs::read_to_string(fixtures::path("texts/calibration.txt")).unwrap();
+    fs::write(&path, prose.chars().take(18_000).collect::<String>()).unwrap();
+    text(&path).to_owned()
 }
 
 #[test]
