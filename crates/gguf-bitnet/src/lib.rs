@@ -34,8 +34,8 @@ pub use source::{FileKind, Scales, SourceError, TensorInfo, TensorSource, ZeroTa
 pub use store::end_on_lost_pages;
 pub use store::{
     Cut, Job, JobUnit, MAX_CONFIG_BYTES, MappedFile, NewFile, PartError, Parts, Shard, StoreError, UnitJob, UnitResult,
-    available_bytes, link_target, open_regular, output_path, peak_rss_bytes, read_stream, read_text, read_text_if_any,
-    require_space, rss_bytes, sync_dir, write_atomic,
+    available_bytes, first_difference, link_target, open_regular, output_path, peak_rss_bytes, read_stream, read_text,
+    read_text_if_any, require_space, rss_bytes, sync_dir, write_atomic,
 };
 pub use text::{NotText, with_line_feeds, without_mark};
 

@@ -12,7 +12,7 @@ mod read;
 
 pub use disk::{require_space, sync_dir, write_atomic};
 pub use error::StoreError;
-pub use job::{Job, JobUnit};
+pub use job::{Job, JobUnit, first_difference};
 pub use map::MappedFile;
 #[cfg(target_os = "linux")]
 pub use map::end_on_lost_pages;

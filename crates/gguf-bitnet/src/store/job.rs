@@ -40,5 +40,5 @@ mod manifest;
 mod resumable;
 
 pub use data::JobUnit;
-pub(super) use manifest::first_difference;
+pub use manifest::first_difference;
 pub use resumable::Job;

@@ -31,7 +31,8 @@ pub(super) fn check_manifest(path: &Path, manifest: &Value) -> Result<()> {
 }
 
 /// Dotted path of the first key in which two manifests differ, and both values as text.
-pub(in crate::store) fn first_difference(stored: &Value, given: &Value) -> Option<(String, String, String)> {
+#[must_use]
+pub fn first_difference(stored: &Value, given: &Value) -> Option<(String, String, String)> {
     let text = |value: Option<&Value>| value.map_or("absent".to_owned(), Value::to_string);
     difference(stored, given).map(|(key, stored, given)| (key, text(stored), text(given)))
 }

@@ -11,7 +11,7 @@ use crate::error::{Locate, Result};
 use crate::store::StoreError;
 use crate::store::job::first_difference;
 
-/// All parts of a job.
+/// Parts of a job: all of them, unless they were opened with [`Parts::some`].
 #[derive(Debug)]
 pub struct Parts {
     parts: Vec<Part>,
@@ -26,6 +26,18 @@ impl Parts {
     /// # Errors
     /// A [`PartError`] that names the file; nothing is written.
     pub fn open(paths: &[PathBuf]) -> Result<Parts> {
+        let parts = Parts::some(paths)?;
+        match parts.missing() {
+            None => Ok(parts),
+            Some(missing) => Err(StoreError::from(PartError::Missing { missing }).into()),
+        }
+    }
+
+    /// Makes the checks of [`Parts::open`] on parts of which others may be [missing](Parts::missing).
+    ///
+    /// # Errors
+    /// As [`Parts::open`].
+    pub fn some(paths: &[PathBuf]) -> Result<Parts> {
         let parts = paths.iter().map(|path| Part::open(path)).collect::<Result<Vec<Part>>>()?;
         let Some(first) = parts.first() else {
             return Err(StoreError::from(PartError::Missing { missing: "all parts are".to_owned() }).into());
@@ -40,13 +52,21 @@ impl Parts {
                 Some(&other) => check_equal(&parts[other], part)?,
             }
         }
-        let of = first.shard.of();
-        let missing: Vec<usize> = (1..=of).filter(|number| !by_shard.contains_key(number)).collect();
-        if !missing.is_empty() {
-            let missing = missing_sentence(&missing, of);
-            return Err(StoreError::from(PartError::Missing { missing }).into());
-        }
         Ok(Parts { parts, by_shard })
+    }
+
+    /// The shards without a part, such as "shard 2/5 is"; `None` where all parts are there.
+    #[must_use]
+    pub fn missing(&self) -> Option<String> {
+        let of = self.shards();
+        let missing: Vec<usize> = (1..=of).filter(|number| !self.by_shard.contains_key(number)).collect();
+        (!missing.is_empty()).then(|| missing_sentence(&missing, of))
+    }
+
+    /// Into how many shards the job was cut.
+    #[must_use]
+    pub fn shards(&self) -> usize {
+        self.parts[0].shard.of()
     }
 
     /// The inputs and settings of the job.
@@ -73,7 +93,7 @@ impl Parts {
     /// Things of one unit that failed, and the reason of the first.
     ///
     /// # Panics
-    /// When there is no unit of this number.
+    /// When there is no unit of this number, or its part is missing.
     #[must_use]
     pub fn failed_in(&self, unit: usize) -> (u64, Option<&str>) {
         let (part, index) = self.place(unit);
@@ -87,7 +107,7 @@ impl Parts {
     /// [`PartError::Damaged`], and a disk that fails.
     ///
     /// # Panics
-    /// When there is no unit of this number.
+    /// When there is no unit of this number, or its part is missing.
     pub fn read(&self, unit: usize) -> Result<Vec<u8>> {
         let (part, index) = self.place(unit);
         part.read(index)
