@@ -55,8 +55,8 @@ pub enum Error {
     TargetSize { target: u64, smallest: u64 },
     /// A student whose units depend on each other.
     #[error(
-        "a calibrated student is made layer by layer and cannot be cut into shards: leave out --shard, or choose --method ls \
-         or absmean without --target-size"
+        "a calibrated student is made layer by layer, and types are searched on one machine: share the layers with --rounds in \
+         place of --part, and leave out --target-size"
     )]
     NotCut,
     /// The student would replace its own source.

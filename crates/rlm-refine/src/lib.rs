@@ -38,7 +38,7 @@ pub mod train;
 pub use error::{Error, Result};
 pub use export::{ExportError, ExportReport, FoldedTensor, export};
 pub use precision::{Candidate, ClassCandidates, PrecisionOptions, PrecisionTable};
-pub use quantize::{Method, OnProgress, QuantizeOptions, QuantizeReport, Quantizer, Stage, TypeReport};
+pub use quantize::{Method, OnProgress, QuantizeOptions, QuantizeReport, Quantizer, RoundsReport, Stage, TypeReport};
 pub use recipe::{Assignment, Override, Preset, Reason, Recipe, RecipeError, Ternary};
 pub use student::{PlannedTensor, StudentPlan};
 

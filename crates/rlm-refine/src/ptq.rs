@@ -5,6 +5,7 @@
 //! coverage.rs      windows that every expert sees tokens in    generations.rs  windows that the model writes
 //! kept.rs          the windows of an unfinished job
 //! calibrator.rs    the layers in order, resumable                streams.rs  residual streams of teacher and student
+//! rounds.rs        the networks of a layer, shared by machines   networks.rs the networks of a layer
 //! layer.rs         one layer: both streams through it            tensors.rs  its tensors     source.rs  as the runtime reads them
 //! routes.rs        the tokens of each network
 //! attention.rs     the matrices of its attention
@@ -33,9 +34,11 @@ mod kept;
 mod layer;
 mod moments;
 mod network;
+mod networks;
 mod problem;
 mod quadratic;
 mod report;
+mod rounds;
 mod routes;
 mod row_matrix;
 mod rows;
@@ -53,9 +56,12 @@ pub use calibrator::GptqOptions;
 pub(crate) use calibrator::{CalibrationSetting, Calibrator, memory_bytes};
 pub use error::PtqError;
 pub(crate) use factor::Factor;
+pub use kept::Unfinished;
 pub(crate) use layer::{attend, check_finite, feed, inverse_square_lengths};
 pub(crate) use moments::{CHUNK_TOKENS, Moments, product};
 pub use report::{LayerReport, MatrixReport, NetworkReport, RoutingReport};
+pub use rounds::CALIBRATION_JOB;
+pub(crate) use rounds::{Rounds, last_round, rounds_of};
 pub(crate) use routes::{is_held_out, route};
 pub(crate) use source::LayerTensors;
 pub(crate) use spans::aligned_spans;

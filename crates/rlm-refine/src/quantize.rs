@@ -12,9 +12,11 @@
 mod name;
 mod quantizer;
 mod report;
+mod rounds;
 mod share;
 mod stage;
 
 pub use quantizer::{Method, QuantizeOptions, Quantizer};
 pub use report::{QuantizeReport, TypeReport};
+pub use rounds::RoundsReport;
 pub use stage::{OnProgress, Stage};

@@ -15,6 +15,7 @@ use super::layer::{MadeLayer, check_drift, make_layer};
 use super::moments::CHUNK_TOKENS;
 use super::problem::ROWS_PER_TASK;
 use super::report::LayerReport;
+use super::rounds::Rounds;
 use super::search::Effort;
 use super::steps::{Search, Steps};
 use super::streams::Streams;
@@ -41,13 +42,15 @@ pub struct GptqOptions {
     pub seed: u64,
     /// The policy store that gives settings of earlier runs and receives those of this one.
     pub policies: Option<PathBuf>,
+    /// The folder of the rounds that several machines share; `None` where all is solved here.
+    pub rounds: Option<PathBuf>,
 }
 
 impl GptqOptions {
     /// All steps on these tokens.
     #[must_use]
     pub fn new(calibration: Calibration) -> Self {
-        Self { calibration, steps: Steps::default(), sweeps: 6, kicks: 50, seed: 0, policies: None }
+        Self { calibration, steps: Steps::default(), sweeps: 6, kicks: 50, seed: 0, policies: None, rounds: None }
     }
 
     /// The settings that earlier runs chose for matrices of the checkpoint. The file `snapshot` keeps them for the whole job,
@@ -112,6 +115,8 @@ pub(crate) struct CalibrationSetting<'a> {
     pub(crate) pool: &'a Pool,
     /// Goes on where a student drifts away.
     pub(crate) force: bool,
+    /// The rounds that several machines share; `None` where all is solved here.
+    pub(crate) rounds: Option<&'a Rounds<'a>>,
 }
 
 /// Makes the layers of a student in order.
@@ -151,9 +156,10 @@ impl<'a> Calibrator<'a> {
         self.report.take()
     }
 
-    fn make(&mut self, layer: usize, progress: &mut dyn FnMut(u64, u64)) -> Result<()> {
+    /// Makes the layers up to this one, from where an earlier run stopped.
+    pub(crate) fn make(&mut self, layer: usize, progress: &mut dyn FnMut(u64, u64)) -> Result<()> {
         self.made = None;
-        let CalibrationSetting { files, plan, known, pool, force, .. } = self.setting;
+        let CalibrationSetting { files, plan, known, pool, force, rounds, .. } = self.setting;
         let (mut at, mut streams) = match self.streams.take().filter(|(at, _)| *at <= layer) {
             Some(found) => found,
             None => self.resume(layer)?,
@@ -163,7 +169,8 @@ impl<'a> Calibrator<'a> {
         while at <= layer {
             let before = networks(&files.config, at);
             let (drift_before, _) = streams.drift();
-            let made = make_layer(context, at, &mut streams, &mut |done| progress(before + done as u64, total))?;
+            let made =
+                make_layer(context, rounds, at, &mut streams, &mut |done| progress(before + done as u64, total))?;
             check_drift(&made.report, drift_before, force)?;
             at += 1;
             streams.save(&(self.state)(at))?;

@@ -34,4 +34,21 @@ pub enum PtqError {
         "{limit} bytes of memory are too few: the calibration needs {needed} (raise --max-memory, or lower --calibration-tokens)"
     )]
     Memory { limit: u64, needed: u64 },
+    #[error(
+        "layer {layer}: {missing} missing in {dir}: run what is missing with --shard, or copy its parts there, then run this \
+         command again"
+    )]
+    MissingParts { layer: usize, missing: String, dir: String },
+    #[error(
+        "{path} belongs to another calibration: its `{key}` is {found}, here it is {given}: give all machines the same model, \
+         texts and settings, or name an empty folder"
+    )]
+    OtherRounds { path: String, key: String, found: String, given: String },
+    #[error(
+        "{path} is one of {found} parts of its layer, and --shard cuts into {given}: finish the layer with {found} shards, or \
+         remove its parts"
+    )]
+    OtherCut { path: String, found: usize, given: usize },
+    #[error("no feed-forward network is ternary by this recipe, so there is nothing to share: leave out --rounds")]
+    NoRounds,
 }

@@ -1,7 +1,7 @@
 //! The windows of an unfinished job, so that a job which is continued does not generate or route its texts again.
 //!
 //! ```text
-//! OUT.partial/state.N    {"model": BLAKE3, "request": BLAKE3 of texts and options, "windows": [[token, ...], ...], "sources": [...]}
+//! OUT.partial/state.N, or DIR/state.N of rounds    {"model": BLAKE3, "request": BLAKE3 of texts and options, "windows": [[token, ...], ...], "sources": [...]}
 //! ```
 //! N is the number of layers plus 1: the streams have the numbers before it.
 //!
@@ -17,6 +17,7 @@ use serde_json::json;
 
 use super::calibration::{Calibration, NamedText, SourceReport, WindowOptions, request};
 use super::error::PtqError;
+use super::rounds::state;
 use crate::error::{Error, Result};
 
 /// Most bytes of kept windows: ten million tokens and more.
@@ -30,20 +31,38 @@ struct Kept {
     sources: Vec<SourceReport>,
 }
 
+/// The place of a calibration that has begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unfinished<'a> {
+    /// The output of a job.
+    Output(&'a Path),
+    /// The folder of rounds that several machines share.
+    Rounds(&'a Path),
+}
+
+impl Unfinished<'_> {
+    fn state(self, number: usize) -> Result<PathBuf> {
+        match self {
+            Unfinished::Output(out) => Ok(Job::state_path(out, number)?),
+            Unfinished::Rounds(dir) => Ok(state(dir, number)),
+        }
+    }
+}
+
 impl Calibration {
-    /// The windows that the unfinished job of `out` keeps for these texts and options; `None` where it keeps none. They are
-    /// those of [`Calibration::new`] for the model of that job; a job with another model refuses them.
+    /// The windows that an unfinished calibration keeps for these texts and options; `None` where it keeps none. They are
+    /// those of [`Calibration::new`] for the model of that calibration; one with another model refuses them.
     ///
     /// # Errors
     /// An output that cannot be written, or a kept file that cannot be read.
     pub fn of_unfinished(
         files: &ModelFiles,
-        out: &Path,
+        place: Unfinished<'_>,
         sources: &[NamedText],
         exclude: &[NamedText],
         options: WindowOptions,
     ) -> Result<Option<Self>> {
-        let path = Job::state_path(out, number(files))?;
+        let path = place.state(number(files))?;
         let Some(text) = gguf_bitnet::read_text_if_any(&path, MAX_BYTES)? else { return Ok(None) };
         let kept = serde_json::from_str::<Kept>(&text).ok().filter(|kept| {
             let fits = |window: &Vec<u32>| (1..=options.window_tokens).contains(&window.len());

@@ -13,20 +13,20 @@ use std::collections::BTreeMap;
 
 use mla_attention::{CacheType, CompressedMlaCache, Segments, Sequences};
 use moe_runtime::adapters::LayerAdapter;
-use moe_runtime::forward::{Batch, DecoderLayer, FeedForward, LayerScratch, SwiGlu};
+use moe_runtime::forward::{Batch, DecoderLayer, LayerScratch};
 use ternary_core::ActMode;
 use tl_kernels::Pool;
 
 use super::attention::calibrate_attention;
 use super::error::PtqError;
-use super::network::calibrate;
-use super::report::{LayerReport, NetworkReport};
+use super::networks::{View, calibrate_networks, share_networks};
+use super::report::LayerReport;
+use super::rounds::Rounds;
 use super::routes::Routes;
 use super::steps::{Search, Step};
 use super::streams::Streams;
-use super::tensors::{Context, load, matrix, plain_tensors, splice};
+use super::tensors::{Context, load, plain_tensors};
 use crate::error::Result;
-use crate::student::StudentPlan;
 
 /// Tokens of a batch where positions do not matter.
 const BATCH_TOKENS: usize = 1024;
@@ -39,15 +39,18 @@ pub(super) struct MadeLayer {
     pub(super) report: LayerReport,
 }
 
-/// Makes layer `index` and moves both streams behind it. `progress` is called with the number of each network done.
+/// Makes layer `index` and moves both streams behind it. `progress` is called with the number of each network done. Where there are
+/// `rounds`, other machines solve some of the networks.
 pub(super) fn make_layer(
     context: Context<'_>,
+    rounds: Option<&Rounds<'_>>,
     index: usize,
     streams: &mut Streams,
     progress: &mut dyn FnMut(usize),
 ) -> Result<MadeLayer> {
-    let Context { files, plan, pool, .. } = context;
+    let Context { files, pool, .. } = context;
     let config = &files.config;
+    let inputs = rounds.map(|_| Rounds::inputs(files, index, streams)).transpose()?;
     let teacher = DecoderLayer::load(&files.catalog, config, index, ActMode::F32)?;
     let mut tensors = plain_tensors(context, index)?;
     let mut attended = streams.teacher.clone();
@@ -64,14 +67,10 @@ pub(super) fn make_layer(
 
     let routes = Routes::new(pool, &teacher, &student, streams);
     let view = View { streams, layers: [&student, &teacher], routes: &routes, token_weights: &token_weights };
-    let mut networks = Vec::new();
-    for (number, network) in networks_of(&teacher).into_iter().enumerate() {
-        if let Some(names) = network.ternary_names(plan, index) {
-            let report = calibrate_network(context, &network, names, &view, &mut tensors)?;
-            networks.push((network.name.clone(), report));
-        }
-        progress(number + 1);
-    }
+    let networks = match (rounds, &inputs) {
+        (Some(rounds), Some(inputs)) => share_networks(context, &view, (rounds, inputs), &mut tensors, progress)?,
+        _ => calibrate_networks(context, &view, &mut tensors, progress)?,
+    };
 
     let student = load(context, index, &tensors)?;
     feed(pool, &student, streams.hidden, None, &mut streams.student)?;
@@ -139,103 +138,6 @@ pub(crate) fn check_finite(what: &'static str, layer: usize, streams: &[&[f32]])
         return Ok(());
     }
     Err(PtqError::NotFinite { what, layer }.into())
-}
-
-/// A feed-forward network of the teacher, and the names of its tensors.
-struct Network<'a> {
-    /// Its name in reports.
-    name: String,
-    weights: &'a SwiGlu,
-    /// The ending of its tensors' names.
-    suffix: &'static str,
-    /// Its number in a stack; `None` for a network that all tokens pass through.
-    expert: Option<usize>,
-}
-
-/// Indices of gate, up and down in the plan.
-type Names = [usize; 3];
-
-fn networks_of(teacher: &DecoderLayer) -> Vec<Network<'_>> {
-    match teacher.ffn() {
-        FeedForward::Dense(weights) => {
-            vec![Network { name: "dense".to_owned(), weights, suffix: "", expert: None }]
-        }
-        FeedForward::Moe { experts, .. } => {
-            let routed = experts.routed().iter().enumerate();
-            let routed =
-                routed.map(|(e, weights)| Network { name: e.to_string(), weights, suffix: "_exps", expert: Some(e) });
-            let shared = experts.shared();
-            let shared =
-                shared.map(|weights| Network { name: "shared".to_owned(), weights, suffix: "_shexp", expert: None });
-            routed.chain(shared).collect()
-        }
-    }
-}
-
-impl Network<'_> {
-    /// The tensors of the network, if any is ternary.
-    fn ternary_names(&self, plan: &StudentPlan, layer: usize) -> Option<Names> {
-        let find = |part: &str| {
-            let name = format!("blk.{layer}.ffn_{part}{}.weight", self.suffix);
-            plan.tensors.iter().position(|tensor| tensor.name == name)
-        };
-        let names = [find("gate")?, find("up")?, find("down")?];
-        names.iter().any(|&index| plan.tensors[index].assignment.ty.is_ternary()).then_some(names)
-    }
-}
-
-/// The activations in front of the networks of a layer.
-struct View<'a> {
-    /// The residual streams behind the attention.
-    streams: &'a Streams,
-    /// Student and teacher, whose norms stand between the streams and the networks.
-    layers: [&'a DecoderLayer; 2],
-    routes: &'a Routes,
-    /// The weight of each token in the sums, `[n]`.
-    token_weights: &'a [f32],
-}
-
-impl View<'_> {
-    /// Writes the networks' inputs at `positions`: the student's, then the teacher's.
-    fn write_inputs(&self, pool: &Pool, positions: &[u32], xq: &mut [f32], xf: &mut [f32]) {
-        let hidden = self.streams.hidden;
-        let streams = [&self.streams.student, &self.streams.teacher];
-        for ((out, layer), stream) in [xq, xf].into_iter().zip(self.layers).zip(streams) {
-            pool.chunks_mut(out, hidden, |i, row| {
-                layer.norm_for_ffn(&stream[positions[i] as usize * hidden..][..hidden], row);
-            });
-        }
-    }
-}
-
-/// Calibrates a network and replaces its rows in `tensors`.
-fn calibrate_network(
-    context: Context<'_>,
-    network: &Network<'_>,
-    names: Names,
-    view: &View<'_>,
-    tensors: &mut BTreeMap<usize, Vec<u8>>,
-) -> Result<NetworkReport> {
-    let Context { search, pool, plan, .. } = context;
-    let read = |index: usize| matrix(context, network.expert, index, &tensors[&index]);
-    let matrices = [read(names[0])?, read(names[1])?, read(names[2])?];
-    let [(fit, pooled_fit), (held_out, pooled_held_out)] =
-        view.routes.tokens(network.expert, search, view.token_weights, matrices[0].cols);
-    let inputs = |positions: &[u32], xq: &mut [f32], xf: &mut [f32]| view.write_inputs(pool, positions, xq, xf);
-    let layer = view.layers[0].index() as u64;
-    let number = network.expert.map_or(u64::MAX, |e| e as u64);
-    let search = Search { seed: search.seed ^ layer.wrapping_mul(0x9e37_79b9).wrapping_add(number), ..search.clone() };
-    let (rows, report) = calibrate(pool, &search, network.weights, &matrices, [&fit, &held_out], &inputs)?;
-    for (index, rows) in names.into_iter().zip(&rows) {
-        splice(plan, network.expert, index, rows, tensors)?;
-    }
-    let pooled_tokens = pooled_fit + pooled_held_out;
-    Ok(NetworkReport {
-        tokens: report.tokens - pooled_tokens,
-        held_out_tokens: report.held_out_tokens - pooled_held_out,
-        pooled_tokens,
-        ..report
-    })
 }
 
 /// Makes the check of a drift that grows too fast.

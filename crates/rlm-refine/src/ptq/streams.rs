@@ -77,15 +77,34 @@ impl Streams {
     pub(super) fn save(&self, path: &Path) -> Result<()> {
         let mut file = NewFile::create(path)?;
         let mut hasher = blake3::Hasher::new();
+        let mut write = |bytes: &[u8]| {
+            hasher.update(bytes);
+            file.write_all(bytes)
+        };
+        self.for_chunks(&mut write).map_err(Error::io("write", path))?;
+        file.write_all(hasher.finalize().as_bytes()).map_err(Error::io("write", path))?;
+        Ok(file.publish()?)
+    }
+
+    /// BLAKE3 of both streams, as the file has it.
+    pub(super) fn blake3(&self) -> String {
+        let mut hasher = blake3::Hasher::new();
+        let _ = self.for_chunks(&mut |bytes| {
+            hasher.update(bytes);
+            Ok(())
+        });
+        hasher.finalize().to_string()
+    }
+
+    /// Hands the bytes of both streams to `take`, some at a time.
+    fn for_chunks(&self, take: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
         let mut bytes = Vec::new();
         for values in self.teacher.chunks(CHUNK_BYTES / 4).chain(self.student.chunks(CHUNK_BYTES / 4)) {
             bytes.clear();
             bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
-            hasher.update(&bytes);
-            file.write_all(&bytes).map_err(Error::io("write", path))?;
+            take(&bytes)?;
         }
-        file.write_all(hasher.finalize().as_bytes()).map_err(Error::io("write", path))?;
-        Ok(file.publish()?)
+        Ok(())
     }
 
     /// The streams of `windows` of these lengths that were saved at `path`; `None` for a file that is missing, of another
@@ -122,6 +141,11 @@ fn read(path: &Path, n: usize) -> io::Result<Option<[Vec<f32>; 2]>> {
 mod tests {
     use super::*;
 
+    fn blake3_at_the_end_of(path: &Path) -> String {
+        let bytes = fs::read(path).unwrap();
+        blake3::Hash::from_slice(&bytes[bytes.len() - HASH_BYTES..]).unwrap().to_string()
+    }
+
     #[test]
     fn streams_come_back_from_a_whole_file_and_from_no_other() {
         let dir = tempfile::tempdir().unwrap();
@@ -133,6 +157,7 @@ mod tests {
         assert!(restore(&dir.path().join("state.2")).is_none());
         let found = restore(&path).unwrap();
         assert!(found.teacher == saved.teacher && found.student == saved.student);
+        assert_eq!(found.blake3().as_bytes(), blake3_at_the_end_of(&path).as_bytes());
         assert!(Streams::restore(&path, &[69_999], 10).is_none(), "other windows");
         let mut bytes = fs::read(&path).unwrap();
         bytes[3_000_000] ^= 1;

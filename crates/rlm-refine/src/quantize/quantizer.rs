@@ -19,7 +19,7 @@ use super::stage::{OnProgress, Stage};
 use crate::encode::{Encoding, Rows, copy_rows, encode_rows};
 use crate::error::{Error, Result};
 use crate::precision::{Candidates, PrecisionOptions, PrecisionTable, Weights, measure};
-use crate::ptq::{Calibration, CalibrationSetting, Calibrator, GptqOptions, PtqError, SourceReport};
+use crate::ptq::{Calibration, CalibrationSetting, Calibrator, GptqOptions, PtqError, Rounds, SourceReport};
 use crate::recipe::Recipe;
 use crate::student::{Provenance, StudentPlan, Unit, Units};
 
@@ -51,7 +51,7 @@ impl Method {
         }
     }
 
-    fn gptq(&self) -> Option<&GptqOptions> {
+    pub(super) fn gptq(&self) -> Option<&GptqOptions> {
         match self {
             Method::Round(_) => None,
             Method::Gptq(options) => Some(options),
@@ -305,7 +305,7 @@ impl<'a> Quantizer<'a> {
     }
 
     /// Disk that the streams of a calibration take beside the output: three files at most.
-    fn state_bytes(&self) -> u64 {
+    pub(super) fn state_bytes(&self) -> u64 {
         let tokens = self.options.method.gptq().map_or(0, |options| options.calibration.tokens());
         3 * 8 * (tokens as u64).saturating_mul(self.files.config.hidden as u64)
     }
@@ -347,6 +347,8 @@ impl<'a> Quantizer<'a> {
         let options = self.options.method.gptq();
         options.map_or(Ok(()), |options| options.calibration.keep(self.files, source_blake3, &states))?;
         let known = options.map(|options| options.known(source_blake3, &states(0))).transpose()?.unwrap_or_default();
+        let rounds = options.and_then(|options| options.rounds.as_deref());
+        let rounds = rounds.map(|dir| Rounds::read(dir, self.round_settings()));
         let setting = options.map(|options| CalibrationSetting {
             files: self.files,
             plan: &self.plan,
@@ -354,6 +356,7 @@ impl<'a> Quantizer<'a> {
             known: &known,
             pool,
             force,
+            rounds: rounds.as_ref(),
         });
         let mut calibrator = setting.map(|setting| Calibrator::new(setting, &states));
         self.units.write(job, writer, &mut |done, total| report(Stage::Encode, done, total), &mut |unit, bytes| {
@@ -413,10 +416,14 @@ impl<'a> Quantizer<'a> {
 /// Whether the operating system or a limit refused, so that the same command may succeed later.
 fn is_system_refusal(error: &Error) -> bool {
     match error {
-        Error::Gguf(error) => matches!(error.root(), gguf_bitnet::Error::Store(StoreError::Io { .. })),
+        Error::Gguf(error) => {
+            matches!(error.root(), gguf_bitnet::Error::Store(StoreError::Io { .. } | StoreError::Part(_)))
+        }
         Error::Io { .. } => true,
         // `--force` continues from the layers that are made.
         Error::Ptq(PtqError::Drift { .. }) => true,
+        // Other parts of rounds do.
+        Error::Ptq(PtqError::MissingParts { .. } | PtqError::OtherRounds { .. }) => true,
         _ => false,
     }
 }

@@ -4,7 +4,7 @@
 //! unit 0       the header
 //! unit 1, ...  rows of one tensor, and its padding behind the last of them
 //! ```
-//! Only rows that are encoded by the weights alone are independent: a calibrated student is made layer by layer.
+//! Only rows that are encoded by the weights alone are independent: a calibrated student is made layer by layer, in `rounds`.
 
 use std::path::Path;
 

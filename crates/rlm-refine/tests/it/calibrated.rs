@@ -7,7 +7,9 @@ use std::path::Path;
 use gguf_bitnet::GgufFile;
 use moe_runtime::ModelFiles;
 use rlm_refine::policy::{MatrixSettings, Policy, PolicyStore, TernaryScalePolicy};
-use rlm_refine::ptq::{Calibration, GptqOptions, LayerReport, NamedText, PtqError, Step, Steps, WindowOptions, spans};
+use rlm_refine::ptq::{
+    Calibration, GptqOptions, LayerReport, NamedText, PtqError, Step, Steps, Unfinished, WindowOptions, spans,
+};
 use rlm_refine::{
     Error, Method, OnProgress, Override, Preset, QuantizeOptions, QuantizeReport, Quantizer, Recipe, Result, Stage,
 };
@@ -374,7 +376,7 @@ fn an_unfinished_job_keeps_its_windows_for_the_same_texts_and_options() {
     let files = ModelFiles::open(&source).unwrap();
     let (texts, options) = ([text("calibration.txt")], WindowOptions { generated_tokens: 300, ..windows(1500) });
     let kept = |texts: &[NamedText], exclude: &[NamedText], options| {
-        Calibration::of_unfinished(&files, &out, texts, exclude, options).unwrap()
+        Calibration::of_unfinished(&files, Unfinished::Output(&out), texts, exclude, options).unwrap()
     };
     assert!(kept(&texts, &[], options).is_none(), "there is no job yet");
     let calibration = Calibration::new(&files, &Pool::serial(), &texts, &[], options).unwrap();

@@ -1,0 +1,82 @@
+//! The share of a machine in the rounds of a calibration; a job with the same settings makes the student of them.
+
+use std::path::PathBuf;
+
+use gguf_bitnet::{Shard, require_space};
+use serde_json::{Value, json};
+use tl_kernels::Pool;
+
+use super::quantizer::Quantizer;
+use super::stage::{OnProgress, Stage};
+use crate::error::{Error, Result};
+use crate::policy::KnownSettings;
+use crate::ptq::{CALIBRATION_JOB, CalibrationSetting, Calibrator, PtqError, Rounds, last_round, rounds_of};
+
+/// The work of a machine in the rounds of a calibration.
+#[derive(Debug)]
+pub struct RoundsReport {
+    /// The parts that this call wrote.
+    pub written: Vec<PathBuf>,
+    /// The parts that the next round waits for: [`PtqError::MissingParts`]. `None` behind the last round.
+    pub missing: Option<PtqError>,
+}
+
+impl Quantizer<'_> {
+    /// Solves the networks of `shard`, layer after layer, as far as the folder of the rounds has the parts of the other shards, or
+    /// continues an earlier call that was stopped. Where parts are missing, `looks_again` says whether to look for them again, and
+    /// may wait before it does.
+    ///
+    /// # Errors
+    /// [`Error::NotCut`] without calibration and a folder of rounds, or with a search of types; [`PtqError::NoRounds`] for a recipe
+    /// without ternary networks; parts in the folder that do not belong there; too little disk, weights that are missing or not
+    /// finite, and a student that drifts away, unless it is to go on by `force`.
+    pub fn run_rounds(
+        &self,
+        pool: &Pool,
+        shard: Shard,
+        looks_again: &dyn Fn(&PtqError) -> bool,
+        force: bool,
+        progress: &mut OnProgress<'_>,
+    ) -> Result<RoundsReport> {
+        let options = self.options.method.gptq().filter(|_| self.precision().is_none());
+        let Some((options, dir)) = options.and_then(|options| Some((options, options.rounds.as_deref()?))) else {
+            return Err(Error::NotCut);
+        };
+        let settings = self.round_settings();
+        let Some(last) = last_round(self.plan(), self.files.config.n_layers) else {
+            return Err(PtqError::NoRounds.into());
+        };
+        if !self.options.allow_zero {
+            self.files.weightless()?.refuse(self.files.path())?;
+        }
+        let model = settings["config_blake3"].to_string();
+        options.calibration.ensure_of_model(&model)?;
+        let rounds = Rounds::share(dir, shard, settings, looks_again)?;
+        let states = rounds.states();
+        require_space(&states(0), self.state_bytes())?;
+        options.calibration.keep(self.files, &model, &states)?;
+        let (files, plan, known) = (self.files, self.plan(), &KnownSettings::new());
+        let setting = CalibrationSetting { files, plan, options, known, pool, force, rounds: Some(&rounds) };
+        let made =
+            Calibrator::new(setting, &states).make(last, &mut |done, total| progress(Stage::Calibrate, done, total));
+        let missing = match made {
+            Ok(()) => None,
+            Err(Error::Ptq(missing @ PtqError::MissingParts { .. })) => Some(missing),
+            Err(error) => return Err(error),
+        };
+        Ok(RoundsReport { written: rounds.written(), missing })
+    }
+
+    /// The settings that decide about the networks of all layers. The weights are named layer by layer.
+    pub(super) fn round_settings(&self) -> Value {
+        let config = blake3::hash(format!("{:?}", self.files.config).as_bytes()).to_string();
+        json!({
+            "job": CALIBRATION_JOB,
+            "tool_version": env!("CARGO_PKG_VERSION"),
+            "config_blake3": config,
+            "recipe": self.options.recipe.describe(),
+            "gptq": self.options.method.gptq().map(|options| options.describe()),
+            "rounds": rounds_of(self.plan(), self.files.config.n_layers),
+        })
+    }
+}
