@@ -21,6 +21,7 @@ mod protection;
 mod recipe;
 mod recursion;
 mod rewards;
+mod rounds;
 mod sampling;
 mod seed;
 mod shard;

@@ -1,13 +1,14 @@
 //! `--calibration` and what goes with it: the texts of `adapt`, and of `quantize` for `--method gptq` and `--target-size`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::builder::NonEmptyStringValueParser;
 use moe_runtime::ModelFiles;
-use rlm_refine::ptq::{Calibration, GptqOptions, Step, Steps, WindowOptions};
+use rlm_refine::ptq::{Calibration, GptqOptions, Step, Steps, Unfinished, WindowOptions};
 use tl_kernels::Pool;
 
+use super::rounds::RoundArgs;
 use super::whole;
 use crate::exit::UsageError;
 use crate::{load, output};
@@ -52,6 +53,8 @@ pub(crate) struct CalibrationArgs {
     /// Random kicks per block after the first descent: more take longer and lower the error [default: 50]
     #[arg(long, value_name = "N")]
     kicks: Option<usize>,
+    #[command(flatten)]
+    pub(crate) rounds: RoundArgs,
 }
 
 impl TextArgs {
@@ -65,13 +68,13 @@ impl TextArgs {
         self.calibration_of(files, pool, max_tokens, None)
     }
 
-    /// The same, or the windows that the unfinished job of `out` keeps.
+    /// The same, or the windows that an unfinished calibration keeps.
     fn calibration_of(
         &self,
         files: &ModelFiles,
         pool: &Pool,
         max_tokens: usize,
-        out: Option<&Path>,
+        unfinished: Option<Unfinished<'_>>,
     ) -> Result<Calibration> {
         let windows = WindowOptions {
             max_tokens: self.calibration_tokens.unwrap_or(max_tokens),
@@ -81,7 +84,9 @@ impl TextArgs {
             ..WindowOptions::default()
         };
         let (sources, exclude) = (load::read_texts(&self.calibration)?, load::read_texts(&self.exclude)?);
-        let kept = out.map(|out| Calibration::of_unfinished(files, out, &sources, &exclude, windows)).transpose()?;
+        let kept = unfinished
+            .map(|place| Calibration::of_unfinished(files, place, &sources, &exclude, windows))
+            .transpose()?;
         match kept.flatten() {
             Some(kept) => {
                 output::note("note: continuing with the calibration windows of the unfinished job");
@@ -111,8 +116,13 @@ impl CalibrationArgs {
         self.texts.calibration(files, pool, max_tokens)
     }
 
-    /// The options of the calibrated method; `unfinished` is the output whose unfinished job may keep the windows.
-    pub(crate) fn gptq(&self, files: &ModelFiles, pool: &Pool, unfinished: Option<&Path>) -> Result<GptqOptions> {
+    /// The options of the calibrated method; `unfinished` may keep the windows.
+    pub(crate) fn gptq(
+        &self,
+        files: &ModelFiles,
+        pool: &Pool,
+        unfinished: Option<Unfinished<'_>>,
+    ) -> Result<GptqOptions> {
         let max_tokens = WindowOptions::default().max_tokens;
         let default = GptqOptions::new(self.texts.calibration_of(files, pool, max_tokens, unfinished)?);
         Ok(GptqOptions {
@@ -121,6 +131,7 @@ impl CalibrationArgs {
             kicks: self.kicks.unwrap_or(default.kicks),
             seed: self.texts.seed.unwrap_or(default.seed),
             policies: self.policies.clone(),
+            rounds: self.rounds.rounds.clone(),
             ..default
         })
     }
@@ -132,6 +143,7 @@ impl CalibrationArgs {
             (!self.without.is_empty(), "--without"),
             (self.sweeps.is_some(), "--sweeps"),
             (self.kicks.is_some(), "--kicks"),
+            (self.rounds.rounds.is_some(), "--rounds"),
         ];
         let has_texts = self.texts.is_given();
         let sentence = match (self.texts.given(), first(&settings)) {
@@ -140,6 +152,13 @@ impl CalibrationArgs {
             }
             (_, Some(option)) if !is_calibrated => format!("{option} needs --method gptq"),
             _ if is_calibrated && !has_texts => "--method gptq needs texts: name them with --calibration".to_owned(),
+            _ if is_searched && self.rounds.rounds.is_some() => {
+                "--target-size searches types on one machine: leave out --rounds, or give the types with --tensor-type"
+                    .to_owned()
+            }
+            _ if self.policies.is_some() && self.rounds.rounds.is_some() => {
+                "--policies would give each machine other settings: leave it out, or --rounds".to_owned()
+            }
             _ if is_searched && !has_texts => {
                 "--target-size needs texts to measure errors on: name them with --calibration".to_owned()
             }

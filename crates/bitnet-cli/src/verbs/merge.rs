@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 use behavior_eval::fidelity::{TextCut, fidelity_of, perplexity_of};
 use gguf_bitnet::{Cut, Job, Parts, UnitJob, UnitResult, output_path, write_atomic};
+use rlm_refine::ptq::CALIBRATION_JOB;
 use rlm_refine::train::EXPERTS_JOB;
 use serde::Serialize;
 
@@ -53,6 +54,10 @@ pub(crate) fn execute(args: &Args) -> Result<()> {
         Some(eval::PERPLEXITY_JOB) => {
             write_report(&perplexity_of(&cut(&parts)?, |unit| read(&parts, unit))?, &args.out)
         }
+        Some(CALIBRATION_JOB) => bail!(
+            "{} is of a layer of a calibration: put all parts into one folder and run `bitnet quantize` with --rounds and --out",
+            args.parts[0].display()
+        ),
         _ => bail!(
             "{}: this program does not know the job {}; merge with the program that wrote the part",
             args.parts[0].display(),

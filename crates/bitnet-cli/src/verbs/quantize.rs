@@ -1,13 +1,15 @@
 //! `bitnet quantize`: makes a ternary student of a checkpoint.
 
-use std::path::PathBuf;
+mod rounds;
 
-use anyhow::{Result, bail};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, anyhow};
 use clap::ValueEnum;
 use comfy_table::Table;
-use gguf_bitnet::peak_rss_bytes;
+use gguf_bitnet::{Shard, peak_rss_bytes};
 use moe_runtime::ModelFiles;
-use rlm_refine::ptq::{LayerReport, NetworkReport, SourceReport};
+use rlm_refine::ptq::{LayerReport, NetworkReport, PtqError, SourceReport, Unfinished};
 use rlm_refine::{
     ClassCandidates, Error, Method, PrecisionOptions, PrecisionTable, QuantizeOptions, QuantizeReport, Quantizer,
     Reason, Stage,
@@ -20,6 +22,7 @@ use crate::args::{self, AllowZero, CalibrationArgs, FfnAct, ModelArg, RecipeArgs
 use crate::exit::UsageError;
 use crate::load;
 use crate::output::{self, Progress, bits_per_weight, size};
+use rounds::{Waiting, show_rounds};
 
 /// Make a ternary student of a checkpoint.
 ///
@@ -77,13 +80,54 @@ enum MethodName {
     Gptq,
 }
 
-pub(crate) fn execute(args: Args) -> Result<()> {
-    args.calibration.ensure_for(matches!(args.method, MethodName::Gptq), args.target_size.is_some())?;
-    let (shard, part) = args.shard.given().unzip();
-    let Some(out) = part.or(args.out.as_deref()) else { bail!("give --out") };
-    if shard.is_some() && (matches!(args.method, MethodName::Gptq) || args.target_size.is_some()) {
-        return Err(UsageError::new(format!("--shard: {}", Error::NotCut)).into());
+/// The place of the results.
+#[derive(Clone, Copy)]
+enum Place<'a> {
+    Student(&'a Path),
+    Part(Shard, &'a Path),
+    Rounds(Shard, &'a Path),
+}
+
+impl Args {
+    /// Where the results go.
+    ///
+    /// # Errors
+    /// Options that do not fit together.
+    fn place(&self) -> Result<Place<'_>> {
+        let is_calibrated = matches!(self.method, MethodName::Gptq);
+        self.calibration.ensure_for(is_calibrated, self.target_size.is_some())?;
+        match (self.shard.share(), self.shard.given(), &self.calibration.rounds.rounds) {
+            (Some(_), Some(_), _) if is_calibrated || self.target_size.is_some() => {
+                Err(UsageError::new(format!("--shard: {}", Error::NotCut)).into())
+            }
+            (_, Some((shard, part)), _) => Ok(Place::Part(shard, part)),
+            (Some(shard), None, Some(dir)) => Ok(Place::Rounds(shard, dir)),
+            _ => self.out.as_deref().map(Place::Student).ok_or_else(|| anyhow!("give --out")),
+        }
     }
+}
+
+impl<'a> Place<'a> {
+    /// The file of the job; `None` for rounds, which have one for each layer.
+    fn file(self) -> Option<&'a Path> {
+        match self {
+            Place::Student(out) => Some(out),
+            Place::Part(_, part) => Some(part),
+            Place::Rounds(..) => None,
+        }
+    }
+
+    /// The calibration whose windows are taken up; none where `force` may begin a job anew, because that may be of another model.
+    fn unfinished(self, force: bool) -> Option<Unfinished<'a>> {
+        match self {
+            Place::Rounds(_, dir) => Some(Unfinished::Rounds(dir)),
+            Place::Student(file) | Place::Part(_, file) => (!force).then_some(Unfinished::Output(file)),
+        }
+    }
+}
+
+pub(crate) fn execute(args: Args) -> Result<()> {
+    let place = args.place()?;
     let mut files = load::open(&args.model.model)?;
     args.ffn_act.apply(&mut files);
     if args.keep_mtp {
@@ -94,7 +138,8 @@ pub(crate) fn execute(args: Args) -> Result<()> {
     if let Err(error) = tokenizer {
         output::note(format_args!("note: the student will not run here: {error}"));
     }
-    if !args.dry_run {
+    let file = place.file().filter(|_| !args.dry_run);
+    if let Some(out) = file {
         // Before texts are generated or routed, which may take long.
         gguf_bitnet::Job::check(out, args.force)?;
     }
@@ -102,8 +147,7 @@ pub(crate) fn execute(args: Args) -> Result<()> {
     let method = match args.method {
         MethodName::Absmean => Method::Round(Rounding::AbsMean),
         MethodName::Ls => Method::Round(Rounding::LeastSquares),
-        // A job that --force begins anew may be of another model: its windows are made anew.
-        MethodName::Gptq => Method::Gptq(args.calibration.gptq(&files, &pool, (!args.force).then_some(out))?),
+        MethodName::Gptq => Method::Gptq(args.calibration.gptq(&files, &pool, place.unfinished(args.force))?),
     };
     let recipe = args.recipe.recipe();
     let options =
@@ -113,7 +157,7 @@ pub(crate) fn execute(args: Args) -> Result<()> {
     let mut progress = None;
     let mut quantizer = Quantizer::new(&files, options, pool.threads())?;
     if let Some(target) = search {
-        if !args.dry_run {
+        if let Some(out) = file {
             quantizer.check_out(out, args.force).map_err(usage_of_source)?;
         }
         quantizer.fit(&pool, target, &mut |stage, done, total| show_progress(&mut progress, stage, done, total))?;
@@ -127,21 +171,37 @@ pub(crate) fn execute(args: Args) -> Result<()> {
         return Ok(());
     }
     let mut show = |stage, done, total| show_progress(&mut progress, stage, done, total);
-    if let Some(shard) = shard {
-        quantizer.run_shard(&pool, (shard, out), args.force, &mut show).map_err(usage_of_source)?;
-        drop(progress);
-        return output::line(format_args!("wrote {}", out.display()));
+    match place {
+        Place::Student(out) => {
+            let report = quantizer.run(&pool, out, args.force, &mut show).map_err(usage_of_source)?;
+            drop(progress);
+            show_report(&quantizer, &report, out, args.json)
+        }
+        Place::Part(shard, part) => {
+            quantizer.run_shard(&pool, (shard, part), args.force, &mut show).map_err(usage_of_source)?;
+            drop(progress);
+            output::line(format_args!("wrote {}", part.display()))
+        }
+        Place::Rounds(shard, dir) => {
+            let waiting = Waiting::new(args.calibration.rounds.wait);
+            let looks_again = |missing: &PtqError| waiting.looks_again(missing);
+            let report = quantizer.run_rounds(&pool, shard, &looks_again, args.force, &mut show)?;
+            drop(progress);
+            show_rounds(&report, dir, args.json)
+        }
     }
-    let report = quantizer.run(&pool, out, args.force, &mut show).map_err(usage_of_source)?;
-    drop(progress);
+}
+
+/// Prints what was made and how well it fits.
+fn show_report(quantizer: &Quantizer<'_>, report: &QuantizeReport, out: &Path, as_json: bool) -> Result<()> {
     report.notices.iter().for_each(|notice| output::note(format_args!("notice: the source: {notice}")));
-    if args.json {
+    if as_json {
         return output::json(&json!({
             "out": out, "memory_bound_bytes": quantizer.memory_bytes(), "peak_rss_bytes": peak_rss_bytes(),
             "report": report, "calibration": quantizer.calibration(),
         }));
     }
-    output::line(report_table(&report))?;
+    output::line(report_table(report))?;
     if !report.layers.is_empty() {
         output::line(layers_table(&report.layers))?;
         for source in quantizer.calibration() {

@@ -24,6 +24,7 @@ mod prompt_cache;
 #[cfg(target_os = "linux")]
 mod pty;
 mod refusals;
+mod rounds;
 #[cfg(feature = "serve")]
 mod serve;
 mod settings;
