@@ -1,4 +1,5 @@
-//! `prove cluster`: a batch and the gates by the Ray adapter of the Python package, with kills on two nodes of this machine.
+//! `prove cluster`: a batch, the gates, a distillation and a calibration by the Ray adapter of the Python package, with kills on two
+//! nodes of this machine.
 //!
 //! pip fetches Ray into an environment in the work folder. Without it, or without the right to make a network namespace, the
 //! proof is skipped by name.
