@@ -122,7 +122,7 @@ impl<'a> Rounds<'a> {
         self.written.borrow().clone()
     }
 
-    /// What the units of a layer follow from, beside the settings.
+    /// The inputs of the units of a layer, beside the settings: weights and streams, by their BLAKE3.
     pub(super) fn inputs(files: &ModelFiles, layer: usize, streams: &Streams) -> Result<Value> {
         let source = files.catalog.source();
         let tensors = files.catalog.tensors().iter().filter(|tensor| layer_of(&tensor.name) == Some(layer));
@@ -138,7 +138,7 @@ impl<'a> Rounds<'a> {
         Ok(json!({ "layer": layer, "weights_blake3": weights, "streams_blake3": streams }))
     }
 
-    /// All parts of a layer with `units` networks. Those of the own shard are solved first, where the layer lacks them.
+    /// All parts of a layer with `units` networks. Units of the own shard that the layer lacks are solved first.
     ///
     /// # Errors
     /// [`PtqError::MissingParts`]; parts of another calibration or another cut, or that contradict each other; and the errors of

@@ -1,4 +1,4 @@
-//! What `quantize --rounds` does where parts are missing, and what it prints.
+//! The waiting of `quantize --rounds` for parts that are missing, and its messages.
 
 use std::cell::RefCell;
 use std::path::Path;
