@@ -5,9 +5,7 @@ use std::sync::Arc;
 
 use gguf_bitnet::{Catalog, TensorType};
 use mla_attention::{CacheType, CompressedMlaCache, Segments, Sequences};
-use moe_runtime::adapters::{
-    AdapterError, AdapterFile, AdapterSet, AdapterSlot, FactorPair, ScaledAdapter, sidecar_name,
-};
+use moe_runtime::adapters::{AdapterFile, AdapterSet, AdapterSlot, FactorPair, ScaledAdapter, sidecar_name};
 use moe_runtime::forward::{Batch, LayerScratch};
 use moe_runtime::{CraftsmanModel, LoadOptions, MemoryPlan, ModelFiles, SplitMix64};
 use ternary_core::ActMode;
