@@ -53,9 +53,7 @@ impl Kernel for Dots<'_> {
     fn run<S: Simd>(mut self, s: S) {
         for group in self.table {
             // Prefetches the next span, which the cache of positions stores behind this one.
-            for line in (0..size_of_val(group)).step_by(64) {
-                s.prefetch_far(group, size_of_val(self.table) + line);
-            }
+            s.prefetch_bytes(group, size_of_val(self.table), size_of_val(group));
         }
         let mut q = 0;
         while q < self.out.len() {

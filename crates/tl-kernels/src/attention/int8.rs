@@ -253,9 +253,7 @@ impl Kernel for WeightedSums<'_> {
         for (b, block) in self.span.chunks(BLOCK_QUADS).enumerate() {
             for group in block {
                 // Prefetches the same columns of the next span, which the cache of positions stores behind this one.
-                for line in (0..size_of_val(group)).step_by(64) {
-                    s.prefetch_far(group, size_of_val(self.span) + line);
-                }
+                s.prefetch_bytes(group, size_of_val(self.span), size_of_val(group));
             }
             match block.as_array() {
                 Some(block) => s.turn(block, &mut turned),

@@ -209,9 +209,7 @@ fn dot_patch<S: Simd, T: Value, const R: usize, const Q: usize>(
     for g in 0..n_groups {
         if first {
             let step = R * size_of::<[T; LANES]>();
-            for line in (0..step).step_by(64) {
-                s.prefetch_far(&row_groups[0][0], PREFETCH_BYTES + g * step + line);
-            }
+            s.prefetch_bytes(&row_groups[0][0], PREFETCH_BYTES + g * step, step);
         }
         let mut w = [s.splat(0.0); R];
         for i in 0..R {

@@ -16,14 +16,3 @@ mod product;
 
 pub(crate) use panel::with_panel;
 pub(crate) use product::{IntegerProduct, PANEL_FROM_TOKENS};
-
-use crate::memory::CACHE_LINE_BYTES;
-use crate::simd::Simd;
-
-/// Asks for `len` bytes that lie `distance` behind `first`.
-#[inline(always)]
-fn fetch<S: Simd, B>(s: S, first: &B, distance: usize, len: usize) {
-    for line in 0..len.div_ceil(CACHE_LINE_BYTES) {
-        s.prefetch_far(first, distance + line * CACHE_LINE_BYTES);
-    }
-}

@@ -8,6 +8,7 @@ use half::f16;
 use ternary_core::BLOCK;
 
 use super::{Float, Int8, LANES, Lookup, TILE, TableSimd, TileBlock, TileSimd, TokenBlock, TritTileSimd};
+use crate::memory::CACHE_LINE_BYTES;
 
 /// An instruction set level: vectors of sixteen f32, blocks of 256 ternary codes, and the operations on tiles and rows.
 pub trait Simd: Float + TileSimd + TableSimd + TritTileSimd + Int8 {
@@ -34,6 +35,13 @@ pub trait Simd: Float + TileSimd + TableSimd + TritTileSimd + Int8 {
     #[inline(always)]
     fn prefetch_far<T>(self, near: &T, distance: usize) {
         self.prefetch(near, distance);
+    }
+    /// [`Simd::prefetch_far`] for the `len` bytes that lie `distance` behind the start of `near`.
+    #[inline(always)]
+    fn prefetch_bytes<T>(self, near: &T, distance: usize, len: usize) {
+        for line in 0..len.div_ceil(CACHE_LINE_BYTES) {
+            self.prefetch_far(near, distance + line * CACHE_LINE_BYTES);
+        }
     }
     /// Reads sixteen f32 values.
     fn load(self, x: &[f32; LANES]) -> Self::F;

@@ -145,9 +145,7 @@ fn patch<S: Simd, F: DenseFormat, const R: usize, const T: usize>(
     let mut prepared = [F::blank(s); R];
     for u in 0..n_units {
         // As many bytes as this step reads, in the order in which they lie in memory.
-        for line in (0..step_bytes).step_by(64) {
-            s.prefetch_far(&units[0][0], ahead + u * step_bytes + line);
-        }
+        s.prefetch_bytes(&units[0][0], ahead + u * step_bytes, step_bytes);
         let mut now = [&units[0][u]; R];
         for (now, units) in now.iter_mut().zip(units) {
             *now = &units[u];

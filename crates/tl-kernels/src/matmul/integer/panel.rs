@@ -5,7 +5,6 @@ use std::cell::RefCell;
 use half::f16;
 use ternary_core::BLOCK;
 
-use super::fetch;
 use crate::activations::QuantizedRows;
 use crate::matmul::formats::{IntegerFormat, Q8_0, RUN};
 use crate::simd::{LANES, Simd};
@@ -103,7 +102,7 @@ impl Panel {
         for (b, (scales, (quads, group_scales))) in self.scales.iter_mut().zip(places).enumerate() {
             // The next sixteen rows lie behind these.
             let step = LANES * F::BLOCK_BYTES;
-            fetch(s, &rows[0], rows.len() + b * step, step);
+            s.prefetch_bytes(&rows[0], rows.len() + b * step, step);
             let mut bits = [f16::ZERO; LANES];
             for r in 0..LANES {
                 F::unpack(s, &of_row[r][b], r, runs);

@@ -4,7 +4,6 @@ use std::marker::PhantomData;
 
 use ternary_core::BLOCK;
 
-use super::fetch;
 use super::panel::Panel;
 use crate::activations::QuantizedRows;
 use crate::matmul::formats::IntegerFormat;
@@ -102,7 +101,7 @@ impl<F: IntegerFormat> IntegerProduct<'_, '_, F> {
         let mut acc = [s.quad([0.0; QUAD_ROWS]); T];
         for b in 0..n {
             if t == 0 {
-                fetch(s, &r0[0], ahead + b * step, step);
+                s.prefetch_bytes(&r0[0], ahead + b * step, step);
             }
             let blocks = [&r0[b], &r1[b], &r2[b], &r3[b]];
             let w_scales = s.quad_f16(blocks.map(F::scale_bits));

@@ -19,7 +19,7 @@ use super::tile_product::{TileTask, tile_product};
 use crate::activations::{ActivationBuffer, QuantizedRows};
 use crate::matmul::dense::panel_product;
 use crate::matmul::formats::TernaryFormat;
-use crate::memory::{AlignedBuffer, CACHE_LINE_BYTES};
+use crate::memory::AlignedBuffer;
 use crate::pool::ColumnBlock;
 use crate::simd::{Kernel, QUAD_ROWS, Simd, TILE, TileBlock};
 
@@ -194,9 +194,7 @@ const AHEAD_BYTES: usize = 8 << 10;
 #[inline(always)]
 fn ahead<S: Simd, B>(s: S, first: &B, b: usize) {
     let part = QUAD_ROWS * size_of::<B>();
-    for line in 0..part.div_ceil(CACHE_LINE_BYTES) {
-        s.prefetch_far(first, AHEAD_BYTES + b * part + line * CACHE_LINE_BYTES);
-    }
+    s.prefetch_bytes(first, AHEAD_BYTES + b * part, part);
 }
 
 /// The product of some rows of a ternary matrix with all tokens, activations as they are.

@@ -5,7 +5,6 @@ use std::cell::RefCell;
 use ternary_core::BLOCK;
 
 use crate::activations::QuantizedRows;
-use crate::memory::CACHE_LINE_BYTES;
 use crate::pool::ColumnBlock;
 use crate::simd::{Simd, TILE, TileBlock, TileTokens, TokenBlock};
 
@@ -29,16 +28,14 @@ pub(crate) struct TileTask<'a> {
 }
 
 /// Bytes by which tiles are fetched ahead of their use. The hardware reads ahead as far as the end of a page of 4 KiB, and
-/// what a product computes hides little of the time that the memory takes then: on a Xeon with VNNI tiles are read 1.3 to
-/// twice as fast with this (`benches/record/x86_64/2026-12-01-tiles-ahead.csv`).
+/// what a product computes hides little of the time that the memory takes then. On a Xeon with VNNI decoding gained 11 % by
+/// this (`benches/record/x86_64/2026-12-01-tiles-ahead.csv`).
 const AHEAD_BYTES: usize = 8 << 10;
 
 /// Fetches the block that lies [`AHEAD_BYTES`] behind `block`.
 #[inline(always)]
 pub(super) fn fetch_ahead<S: Simd, B>(s: S, block: &B) {
-    for line in (0..size_of::<B>()).step_by(CACHE_LINE_BYTES) {
-        s.prefetch_far(block, AHEAD_BYTES + line);
-    }
+    s.prefetch_bytes(block, AHEAD_BYTES, size_of::<B>());
 }
 
 /// One tile times the tokens of `out`.
