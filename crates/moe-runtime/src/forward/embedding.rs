@@ -7,11 +7,17 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use gguf_bitnet::TensorSource;
+use gguf_bitnet::{Catalog, LogicalTensor, TensorClass, TensorSource};
 use tl_kernels::Linear;
 
 use crate::error::Result;
 use crate::load::rows::RowReader;
+
+/// The model's embedding; an MTP block may have one of its own.
+pub(crate) const EMBEDDING: &str = "token_embd.weight";
+
+/// The model's head; in a tied model it is missing, and the embedding serves as the head.
+pub(crate) const HEAD: &str = "output.weight";
 
 /// Rows that are read before their pages go back to the system.
 const KEPT_ROWS: usize = 128;
@@ -67,7 +73,10 @@ impl Embedding {
     /// Writes the row of `token` to `out` `[hidden]`.
     ///
     /// # Errors
-    /// A token that the model does not know.
+    /// A damaged row.
+    ///
+    /// # Panics
+    /// If the model has no such token.
     pub(crate) fn read_row(&self, token: u32, out: &mut [f32]) -> Result<()> {
         self.weights.dequantize_row(token as usize, out)?;
         if let Some(pages) = &self.pages
@@ -78,7 +87,13 @@ impl Embedding {
         Ok(())
     }
 
-    /// The resident bytes of `stored` mapped bytes of an embedding that is no head.
+    /// Whether a step reads the rows of its tokens alone: not where the model has no other head.
+    pub(crate) fn is_read_by_rows(catalog: &Catalog, tensor: &LogicalTensor) -> bool {
+        let is_head = tensor.name == EMBEDDING && catalog.find(HEAD).is_none();
+        tensor.class == TensorClass::Embedding && !is_head
+    }
+
+    /// The resident bytes of `stored` mapped bytes of an embedding that is read by rows.
     pub(crate) fn resident_bytes(stored: u64) -> u64 {
         // Other systems do not take pages back.
         if cfg!(unix) { stored.min(MAPPED_AROUND_BYTES * KEPT_ROWS as u64) } else { stored }

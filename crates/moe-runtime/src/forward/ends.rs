@@ -6,7 +6,7 @@ use ternary_core::ActMode;
 use tl_kernels::{ActivationBuffer, KernelSelector, Linear, Pool};
 
 use crate::error::Result;
-use crate::forward::embedding::Embedding;
+use crate::forward::embedding::{EMBEDDING, Embedding, HEAD};
 use crate::forward::layer::norm_rows;
 use crate::load::rows::RowReader;
 use crate::load::weights::WeightReader;
@@ -37,7 +37,7 @@ impl ModelEnds {
     /// Reads these parts of the model that `config` describes.
     pub(crate) fn read(weights: WeightReader<'_>, config: &ModelConfig) -> Result<ModelEnds> {
         let rows = RowReader::of_model(weights, config);
-        let (embedding, head) = (Embedding::read(&rows, "token_embd.weight")?, rows.optional_matrix("output.weight")?);
+        let (embedding, head) = (Embedding::read(&rows, EMBEDDING)?, rows.optional_matrix(HEAD)?);
         Ok(ModelEnds {
             embedding: if head.is_none() { embedding.into_head() } else { embedding },
             final_norm: rows.vector("output_norm.weight")?,
@@ -55,7 +55,10 @@ impl ModelEnds {
     /// Writes the embeddings of `tokens` to `x` `[n, hidden]`.
     ///
     /// # Errors
-    /// A token that the model does not know.
+    /// A damaged row.
+    ///
+    /// # Panics
+    /// If the model has no such token.
     pub fn embed(&self, tokens: &[u32], x: &mut Vec<f32>) -> Result<()> {
         self.parts().embed(tokens, x)
     }
@@ -110,7 +113,10 @@ impl EndParts<'_> {
     /// Writes the embeddings of `tokens` to `x` `[n, hidden]`.
     ///
     /// # Errors
-    /// A token that the model does not know.
+    /// A damaged row.
+    ///
+    /// # Panics
+    /// If the model has no such token.
     pub(crate) fn embed(&self, tokens: &[u32], x: &mut Vec<f32>) -> Result<()> {
         let width = self.norm.len();
         x.resize(tokens.len() * width, 0.0);

@@ -162,11 +162,10 @@ impl LoadedBytes {
 /// The bytes of a tensor that are resident at the same time.
 fn resident(catalog: &Catalog, tensor: &LogicalTensor) -> LoadedBytes {
     let bytes = LoadedBytes::of(catalog, tensor);
-    let is_head = tensor.name == "token_embd.weight" && catalog.find("output.weight").is_none();
-    if tensor.class != TensorClass::Embedding || is_head {
-        return bytes;
+    if Embedding::is_read_by_rows(catalog, tensor) {
+        return LoadedBytes { mapped: Embedding::resident_bytes(bytes.mapped), ..bytes };
     }
-    LoadedBytes { mapped: Embedding::resident_bytes(bytes.mapped), ..bytes }
+    bytes
 }
 
 /// Bytes per weight after loading, or `None` when the stored bytes are used as they are. Rows that are `copied` into another

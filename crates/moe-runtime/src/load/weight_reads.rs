@@ -6,11 +6,9 @@
 
 use gguf_bitnet::{LogicalTensor, TensorClass};
 
+use crate::forward::embedding::{EMBEDDING, Embedding, HEAD};
 use crate::load::files::ModelFiles;
 use crate::load::memory_plan::LoadedBytes;
-
-/// The embedding of the model.
-const EMBEDDING: &str = "token_embd.weight";
 
 impl ModelFiles {
     /// Bytes of weights that one decoded token reads, in the types they have after loading. Ternary weights count as they
@@ -30,7 +28,7 @@ impl ModelFiles {
         // A block without a head of its own uses the model's.
         let is_head = |name: &str| config.is_of_mtp(name) && name.ends_with(".nextn.shared_head_head.weight");
         let has_head = catalog.tensors().iter().any(|tensor| is_head(&tensor.name));
-        let head = if catalog.find("output.weight").is_some() { "output.weight" } else { EMBEDDING };
+        let head = if catalog.find(HEAD).is_some() { HEAD } else { EMBEDDING };
         let shared = self.weight_bytes_where(|tensor| !has_head && tensor.name == head);
         block.saturating_add(shared)
     }
@@ -38,15 +36,12 @@ impl ModelFiles {
     /// The part of [`ModelFiles::weight_bytes_per_token`] that belongs to some tensors.
     pub(crate) fn weight_bytes_where(&self, counts: impl Fn(&LogicalTensor) -> bool) -> u64 {
         let ModelFiles { config, catalog, .. } = self;
-        // The embedding of a tied model is its head, all of whose rows are read; the block may have an embedding of its own.
-        let tied = catalog.find("output.weight").is_none();
-        let is_head = |tensor: &LogicalTensor| tied && tensor.name == EMBEDDING;
         let tensors = catalog.tensors().iter().filter(|tensor| counts(tensor));
         tensors.fold(0, |sum, tensor| {
             let bytes = LoadedBytes::of(catalog, tensor).total();
             sum.saturating_add(match (tensor.class, &config.moe) {
                 (TensorClass::RoutedExpert, Some(moe)) => share(bytes, moe.router.top_k, moe.router.n_experts),
-                (TensorClass::Embedding, _) if !is_head(tensor) => share(bytes, 1, config.vocab),
+                _ if Embedding::is_read_by_rows(catalog, tensor) => share(bytes, 1, config.vocab),
                 _ => bytes,
             })
         })
