@@ -130,18 +130,43 @@ fn an_adapter_equals_weights_with_its_product_added() {
     }
 }
 
+/// Compares the bits of a model with additions of nothing, such as `whole` without one factor or with a strength of 0, with those
+/// of the model alone.
+pub(crate) fn assert_nothing_changes_no_bit(files: &ModelFiles, whole: &AdapterFile, tokens: &[u32]) {
+    let model = load(files, &options());
+    let plain = logits(&mut session(&model, 64, None), tokens);
+    let with = |file: &AdapterFile, scale| Arc::new(AdapterSet::new(files, &[(file, scale)]).expect("it fits"));
+    let [mut no_a, mut no_b] = [whole.clone(), whole.clone()];
+    no_a.pairs.iter_mut().for_each(|pair| pair.a.fill(0.0));
+    no_b.pairs.iter_mut().for_each(|pair| pair.b.fill(0.0));
+    for (file, scale) in [(&no_a, 1.0), (&no_b, 1.0), (whole, 0.0)] {
+        let set = with(file, scale);
+        assert_eq!(set.bytes(), 0, "additions of zero are left out");
+        assert_eq!(logits(&mut session(&model, 64, Some(&set)), tokens), plain);
+    }
+    assert_ne!(logits(&mut session(&model, 64, Some(&with(whole, 1.0))), tokens), plain);
+}
+
 #[test]
 fn a_zero_adapter_changes_no_bit() {
-    let (files, tokens) = (open("glm-tiny"), read_case("glm-tiny").tokens);
-    let model = load(&files, &options());
-    let plain = logits(&mut session(&model, 64, None), &tokens);
-    let whole = adapter(&files, 2, 1);
-    let mut zero = whole.clone();
-    zero.pairs.iter_mut().for_each(|pair| pair.b.fill(0.0));
-    for (file, scale) in [(&zero, 1.0), (&whole, 0.0)] {
-        let set = Arc::new(AdapterSet::new(&files, &[(file, scale)]).expect("the additions fit"));
-        assert_eq!(set.bytes(), 0, "additions of zero are left out");
-        assert_eq!(logits(&mut session(&model, 64, Some(&set)), &tokens), plain);
+    let files = open("glm-tiny");
+    assert_nothing_changes_no_bit(&files, &adapter(&files, 2, 1), &read_case("glm-tiny").tokens);
+}
+
+/// Runs the model at `path` with the adapters that `make` makes for it, on INT8 activations, in every cut and on several threads.
+pub(crate) fn assert_same_bits_in_every_cut(path: &Path, make: impl Fn(&ModelFiles) -> Arc<AdapterSet>) {
+    let files = ModelFiles::open(path).expect("the case opens");
+    let set = make(&files);
+    let tokens: Vec<u32> = (0..40).map(|i| (i * 7 + 3) % 60).collect();
+    let run = |threads: usize, chunk: usize| {
+        let pool = Arc::new(Pool::new(threads).expect("threads start"));
+        let act_mode = Some(ActMode::A8Block);
+        let model = load(&files, &LoadOptions { act_mode, pool, ..LoadOptions::default() });
+        logits(&mut session(&model, chunk, Some(&set)), &tokens)
+    };
+    let want = run(1, 64);
+    for (threads, chunk) in [(1, 1), (3, 64), (2, 7)] {
+        assert_eq!(run(threads, chunk), want, "{}: {threads} threads, chunks of {chunk}", path.display());
     }
 }
 
@@ -150,27 +175,15 @@ fn the_bits_depend_on_neither_chunks_nor_threads_nor_the_sizes_of_batches() {
     // Ternary experts on INT8 activations, whose gathered rows have codes only, and dense ones.
     let ternary = case("ternary-forward").join("model.gguf");
     for path in [ternary, case("glm-tiny"), case("glm4-moe-gqa")] {
-        let files = ModelFiles::open(&path).expect("the case opens");
-        let set = Arc::new(AdapterSet::new(&files, &[(&adapter(&files, 2, 7), 1.0)]).expect("the additions fit"));
-        let tokens: Vec<u32> = (0..40).map(|i| (i * 7 + 3) % 60).collect();
-        let run = |threads: usize, chunk: usize| {
-            let pool = Arc::new(Pool::new(threads).expect("threads start"));
-            let act_mode = Some(ActMode::A8Block);
-            let model = load(&files, &LoadOptions { act_mode, pool, ..LoadOptions::default() });
-            logits(&mut session(&model, chunk, Some(&set)), &tokens)
-        };
-        let want = run(1, 64);
-        for (threads, chunk) in [(1, 1), (3, 64), (2, 7)] {
-            assert_eq!(run(threads, chunk), want, "{}: {threads} threads, chunks of {chunk}", path.display());
-        }
+        assert_same_bits_in_every_cut(&path, |files| {
+            Arc::new(AdapterSet::new(files, &[(&adapter(files, 2, 7), 1.0)]).expect("the additions fit"))
+        });
     }
 }
 
-#[test]
-fn adapters_are_swapped_between_the_steps_of_a_session() {
-    let (files, tokens) = (open("glm-tiny"), read_case("glm-tiny").tokens);
-    let model = load(&files, &options());
-    let set = Arc::new(AdapterSet::new(&files, &[(&adapter(&files, 2, 1), 1.0)]).expect("the additions fit"));
+/// Puts `set` into a session between two steps, and takes it out again.
+pub(crate) fn assert_swapped_between_steps(files: &ModelFiles, set: &Arc<AdapterSet>, tokens: &[u32]) {
+    let model = load(files, &options());
     let (head, tail) = tokens.split_at(tokens.len() / 2);
 
     let mut swapped = session(&model, 64, None);
@@ -182,17 +195,24 @@ fn adapters_are_swapped_between_the_steps_of_a_session() {
     forked = forked.with_adapters(AdapterSlot::new(Some(set.clone())));
     assert_eq!(logits(&mut forked, tail), after);
     // Other tokens before, or no adapter behind, give other numbers.
-    let mut whole = session(&model, 64, Some(&set));
-    let all = logits(&mut whole, &tokens);
+    let mut whole = session(&model, 64, Some(set));
+    let all = logits(&mut whole, tokens);
     assert_ne!(all[..before.len()], before);
     assert_ne!(all[before.len()..], after);
-    let plain = logits(&mut session(&model, 64, None), &tokens);
+    let plain = logits(&mut session(&model, 64, None), tokens);
     assert_eq!(plain[..before.len()], before);
     assert_ne!(plain[before.len()..], after);
     // Taken out again, the session is as it was.
     swapped.reset();
     assert!(swapped.adapters().swap(None).is_some());
-    assert_eq!(logits(&mut swapped, &tokens), plain);
+    assert_eq!(logits(&mut swapped, tokens), plain);
+}
+
+#[test]
+fn adapters_are_swapped_between_the_steps_of_a_session() {
+    let files = open("glm-tiny");
+    let set = Arc::new(AdapterSet::new(&files, &[(&adapter(&files, 2, 1), 1.0)]).expect("the additions fit"));
+    assert_swapped_between_steps(&files, &set, &read_case("glm-tiny").tokens);
 }
 
 #[test]

@@ -1,56 +1,26 @@
 //! Pages of the embedding go back to the system, and the memory plan counts those that stay.
 
-use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
-use gguf_bitnet::{TensorInfo, TensorSource, TensorType};
+use gguf_bitnet::TensorType;
 use mla_attention::CacheType;
 use moe_runtime::models::mapper;
 use moe_runtime::{CraftsmanModel, MemoryPlan, ModelFiles};
-use ternary_core::Bytes;
 
 use crate::golden::{case, options, session};
-use crate::memory_source::MemorySource;
-
-/// Counts how often the embedding was released.
-struct Counting {
-    source: MemorySource,
-    embedding: usize,
-    released: AtomicUsize,
-}
-
-impl TensorSource for Counting {
-    fn tensors(&self) -> &[TensorInfo] {
-        self.source.tensors()
-    }
-    fn index_of(&self, name: &str) -> Option<usize> {
-        self.source.index_of(name)
-    }
-    fn bytes(&self, index: usize) -> gguf_bitnet::Result<Bytes> {
-        self.source.bytes(index)
-    }
-    fn release(&self, index: usize) {
-        self.released.fetch_add(usize::from(index == self.embedding), Ordering::Relaxed);
-    }
-    fn prefetch(&self, _: usize) {}
-    fn path(&self) -> &Path {
-        self.source.path()
-    }
-}
+use crate::memory_source::{MemorySource, Recording};
 
 /// How often the embedding of `name` is released while the model is loaded, and while it reads 300 tokens.
 fn releases(name: &str) -> (usize, usize) {
     let files = ModelFiles::open(&case(name)).expect("the case opens");
     let source = MemorySource::copy_of(&files.catalog, |_| TensorType::F32);
-    let embedding = source.index_of("token_embd.weight").expect("every model has an embedding");
-    let source = Arc::new(Counting { source, embedding, released: AtomicUsize::new(0) });
+    let source = Arc::new(Recording::of(source));
     let catalog = mapper(&files.config).map(source.clone()).expect("canonical names are known");
     let model = CraftsmanModel::from_catalog(files.config.clone(), &catalog, &options()).expect("the model loads");
-    let loaded = source.released.load(Ordering::Relaxed);
+    let loaded = source.releases("token_embd.weight");
     let tokens: Vec<u32> = (0..300).map(|i| i % 20).collect();
     session(&Arc::new(model), 512).prefill(&tokens, &mut ()).expect("the tokens fit");
-    (loaded, source.released.load(Ordering::Relaxed) - loaded)
+    (loaded, source.releases("token_embd.weight") - loaded)
 }
 
 #[test]

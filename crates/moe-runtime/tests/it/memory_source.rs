@@ -1,6 +1,8 @@
 //! A model whose tensors lie in memory, so that tests can store them in any type or damage them.
 
+use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::Mutex;
 
 use gguf_bitnet::{Catalog, LogicalTensor, TensorInfo, TensorSource, TensorType};
 use ternary_core::Bytes;
@@ -102,5 +104,52 @@ impl MemorySource {
     /// The raw tensors, to write them to a file.
     pub(crate) fn into_parts(self) -> (Vec<TensorInfo>, Vec<Bytes>) {
         (self.infos, self.data)
+    }
+}
+
+/// A source that remembers the tensors whose bytes were asked for, and those whose pages were given back.
+pub(crate) struct Recording {
+    source: MemorySource,
+    read: Mutex<BTreeSet<String>>,
+    released: Mutex<Vec<String>>,
+}
+
+impl Recording {
+    pub(crate) fn of(source: MemorySource) -> Recording {
+        Recording { source, read: Mutex::default(), released: Mutex::default() }
+    }
+
+    /// The tensors that were read.
+    pub(crate) fn read(&self) -> BTreeSet<String> {
+        self.read.lock().expect("no reader panics").clone()
+    }
+
+    /// How often a tensor was given back.
+    pub(crate) fn releases(&self, name: &str) -> usize {
+        self.released.lock().expect("no reader panics").iter().filter(|released| *released == name).count()
+    }
+
+    fn name(&self, index: usize) -> String {
+        self.tensors()[index].name.clone()
+    }
+}
+
+impl TensorSource for Recording {
+    fn tensors(&self) -> &[TensorInfo] {
+        self.source.tensors()
+    }
+    fn index_of(&self, name: &str) -> Option<usize> {
+        self.source.index_of(name)
+    }
+    fn bytes(&self, index: usize) -> gguf_bitnet::Result<Bytes> {
+        self.read.lock().expect("no reader panics").insert(self.name(index));
+        self.source.bytes(index)
+    }
+    fn release(&self, index: usize) {
+        self.released.lock().expect("no reader panics").push(self.name(index));
+    }
+    fn prefetch(&self, _: usize) {}
+    fn path(&self) -> &Path {
+        self.source.path()
     }
 }

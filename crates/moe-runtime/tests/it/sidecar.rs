@@ -5,13 +5,15 @@ use std::sync::Arc;
 
 use gguf_bitnet::{Catalog, TensorType};
 use mla_attention::{CacheType, CompressedMlaCache, Segments, Sequences};
-use moe_runtime::adapters::{AdapterFile, AdapterSet, AdapterSlot, FactorPair, ScaledAdapter, sidecar_name};
+use moe_runtime::adapters::{AdapterFile, AdapterSet, FactorPair, ScaledAdapter, sidecar_name};
 use moe_runtime::forward::{Batch, LayerScratch};
-use moe_runtime::{CraftsmanModel, LoadOptions, MemoryPlan, ModelFiles, SplitMix64};
-use ternary_core::ActMode;
+use moe_runtime::{CraftsmanModel, MemoryPlan, ModelFiles, SplitMix64};
 use tl_kernels::Pool;
 
-use crate::adapters::{TOLERANCE, adapter, folded, load, logits, open, refusal, session, write};
+use crate::adapters::{
+    TOLERANCE, adapter, assert_nothing_changes_no_bit, assert_same_bits_in_every_cut, assert_swapped_between_steps,
+    folded, load, logits, open, refusal, session, write,
+};
 use crate::golden::{case, max_abs, options, read_case};
 
 /// Sidecars of `rank` for all layers, with random factors.
@@ -139,19 +141,8 @@ fn sidecars_stand_beside_additions_to_matrices() {
 
 #[test]
 fn a_zero_sidecar_changes_no_bit() {
-    let (files, tokens) = (open("glm-tiny"), read_case("glm-tiny").tokens);
-    let model = load(&files, &options());
-    let plain = logits(&mut session(&model, 64, None), &tokens);
-    let whole = sidecar(&files, 2, 1);
-    let [mut no_a, mut no_b] = [whole.clone(), whole.clone()];
-    no_a.pairs.iter_mut().for_each(|pair| pair.a.fill(0.0));
-    no_b.pairs.iter_mut().for_each(|pair| pair.b.fill(0.0));
-    for (file, scale) in [(&no_a, 1.0), (&no_b, 1.0), (&whole, 0.0)] {
-        let set = set_of(&files, &[(file, scale)]);
-        assert_eq!(set.bytes(), 0, "sidecars of zero are left out");
-        assert_eq!(logits(&mut session(&model, 64, Some(&set)), &tokens), plain);
-    }
-    assert_ne!(logits(&mut session(&model, 64, Some(&set_of(&files, &[(&whole, 1.0)]))), &tokens), plain);
+    let files = open("glm-tiny");
+    assert_nothing_changes_no_bit(&files, &sidecar(&files, 2, 1), &read_case("glm-tiny").tokens);
 }
 
 #[test]
@@ -159,42 +150,17 @@ fn the_bits_depend_on_neither_chunks_nor_threads() {
     // Ternary experts on INT8 activations: a sidecar reads the numbers that they were made of.
     let ternary = case("ternary-forward").join("model.gguf");
     for path in [ternary, case("glm-tiny"), case("glm4-moe-gqa"), case("llama-one-kv")] {
-        let files = ModelFiles::open(&path).expect("the case opens");
-        let (additions, beside) = (adapter(&files, 2, 7), sidecar(&files, 5, 8));
-        let set = set_of(&files, &[(&beside, 1.0), (&additions, 0.5)]);
-        let tokens: Vec<u32> = (0..40).map(|i| (i * 7 + 3) % 60).collect();
-        let run = |threads: usize, chunk: usize| {
-            let pool = Arc::new(Pool::new(threads).expect("threads start"));
-            let act_mode = Some(ActMode::A8Block);
-            let model = load(&files, &LoadOptions { act_mode, pool, ..LoadOptions::default() });
-            logits(&mut session(&model, chunk, Some(&set)), &tokens)
-        };
-        let want = run(1, 64);
-        for (threads, chunk) in [(1, 1), (3, 64), (2, 7)] {
-            assert_eq!(run(threads, chunk), want, "{}: {threads} threads, chunks of {chunk}", path.display());
-        }
+        assert_same_bits_in_every_cut(&path, |files| {
+            set_of(files, &[(&sidecar(files, 5, 8), 1.0), (&adapter(files, 2, 7), 0.5)])
+        });
     }
 }
 
 #[test]
 fn sidecars_are_swapped_between_the_steps_of_a_session() {
-    let (files, tokens) = (open("glm-tiny"), read_case("glm-tiny").tokens);
-    let model = load(&files, &options());
+    let files = open("glm-tiny");
     let set = set_of(&files, &[(&sidecar(&files, 2, 1), 1.0)]);
-    let (head, tail) = tokens.split_at(tokens.len() / 2);
-    let mut swapped = session(&model, 64, None);
-    let before = logits(&mut swapped, head);
-    let forked = swapped.fork().expect("a small cache fits");
-    assert!(swapped.adapters().swap(Some(set.clone())).is_none());
-    let after = logits(&mut swapped, tail);
-    let mut forked = forked.with_adapters(AdapterSlot::new(Some(set.clone())));
-    assert_eq!(logits(&mut forked, tail), after);
-    let all = logits(&mut session(&model, 64, Some(&set)), &tokens);
-    assert_ne!(all[..before.len()], before);
-    assert_ne!(all[before.len()..], after);
-    swapped.reset();
-    assert!(swapped.adapters().swap(None).is_some());
-    assert_eq!(logits(&mut swapped, &tokens), logits(&mut session(&model, 64, None), &tokens));
+    assert_swapped_between_steps(&files, &set, &read_case("glm-tiny").tokens);
 }
 
 #[test]

@@ -1,40 +1,14 @@
 //! The tensor tables of the architectures: the loader reads the tensors that they list, and no others.
 
 use std::collections::BTreeSet;
-use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use gguf_bitnet::{TensorInfo, TensorSource, TensorType, validate};
+use gguf_bitnet::{TensorType, validate};
 use moe_runtime::models::{expected_tensors, mapper};
 use moe_runtime::{CraftsmanModel, ModelFiles};
-use ternary_core::Bytes;
 
 use crate::golden::{case, options};
-use crate::memory_source::MemorySource;
-
-/// Remembers the tensors whose bytes were asked for.
-struct Recording {
-    source: MemorySource,
-    read: Mutex<BTreeSet<String>>,
-}
-
-impl TensorSource for Recording {
-    fn tensors(&self) -> &[TensorInfo] {
-        self.source.tensors()
-    }
-    fn index_of(&self, name: &str) -> Option<usize> {
-        self.source.index_of(name)
-    }
-    fn bytes(&self, index: usize) -> gguf_bitnet::Result<Bytes> {
-        self.read.lock().expect("no reader panics").insert(self.tensors()[index].name.clone());
-        self.source.bytes(index)
-    }
-    fn release(&self, _: usize) {}
-    fn prefetch(&self, _: usize) {}
-    fn path(&self) -> &Path {
-        self.source.path()
-    }
-}
+use crate::memory_source::{MemorySource, Recording};
 
 /// The golden cases cover every architecture, latent attention with and without query compression, grouped-query attention
 /// with and without norms and biases, and models with and without a head, a selection bias and shared experts.
@@ -45,10 +19,10 @@ fn the_loader_reads_exactly_the_rows_that_the_model_has() {
         let files = ModelFiles::open(&case(&name)).expect("the case opens");
         architectures.insert(files.config.arch.hf_name());
         let source = MemorySource::copy_of(&files.catalog, |_| TensorType::F32);
-        let source = Arc::new(Recording { source, read: Mutex::default() });
+        let source = Arc::new(Recording::of(source));
         let catalog = mapper(&files.config).map(source.clone()).expect("canonical names are known");
         CraftsmanModel::from_catalog(files.config.clone(), &catalog, &options()).expect("the model loads");
-        let read = source.read.lock().expect("no reader panics").clone();
+        let read = source.read();
         let stored: BTreeSet<String> = files.catalog.tensors().iter().map(|tensor| tensor.name.clone()).collect();
         assert_eq!(read, stored, "{name}");
         let required = expected_tensors(&files.config).into_iter().filter(|tensor| !tensor.optional);

@@ -242,31 +242,36 @@ fn adapter_of_all(files: &ModelFiles) -> AdapterFile {
     AdapterFile { architecture: files.config.arch.gguf_name().to_owned(), model: None, alpha: 1.0, pairs }
 }
 
+/// Compares a model with `adapter` in training with the runtime, and the gradient of the adapter with differences. The runtime has
+/// `of_runtime` of the additions.
+fn assert_trained_as_computed(path: &std::path::Path, group: Group, adapter: &AdapterFile, of_runtime: &AdapterFile) {
+    let (pool, files) = (Pool::new(2).unwrap(), ModelFiles::open(path).unwrap());
+    let mut model = TrainModel::new(&files, &[group], &pool).unwrap();
+    model.weights.add_adapter(adapter, 0).unwrap();
+    let tokens = tokens(24, files.config.vocab);
+    let ours = model.targets(std::slice::from_ref(&tokens)).unwrap();
+    let set = AdapterSet::new(&files, &[(of_runtime, 1.0)]).unwrap();
+    let theirs = runtime_logits(&files, &tokens, AdapterSlot::new(Some(Arc::new(set))));
+    let plain = runtime_logits(&files, &tokens, AdapterSlot::default());
+    let distance = |a: &[f32], b: &[f32]| a.iter().zip(b).fold(0.0f32, |m, (a, b)| m.max((a - b).abs()));
+    let largest = theirs.iter().fold(0.0f32, |m, z| m.max(z.abs()));
+    let error = distance(&ours.logits(0, 24), &theirs);
+    assert!(error <= 1e-4 * largest, "{}: {error} of {largest}", path.display());
+    assert!(distance(&plain, &theirs) > 1e-2 * largest, "the additions count");
+    assert_group_gradients(path, &[group], |model| model.weights.add_adapter(adapter, 0).unwrap());
+}
+
 #[test]
 fn an_adapter_in_training_computes_what_the_runtime_computes_with_it_and_its_gradient_follows_differences() {
     let dir = tempfile::tempdir().unwrap();
-    let pool = Pool::new(2).unwrap();
     let case = |name: &str| fixtures::path(format!("goldens/{name}"));
     for path in [case("glm4-moe-gqa"), case("no-q-lora"), student(dir.path())] {
-        let files = ModelFiles::open(&path).unwrap();
-        let adapter = adapter_of_all(&files);
-        let mut model = TrainModel::new(&files, &[Group::Adapter], &pool).unwrap();
-        model.weights.add_adapter(&adapter, 0).unwrap();
-        let tokens = tokens(24, files.config.vocab);
-        let ours = model.targets(std::slice::from_ref(&tokens)).unwrap();
+        let adapter = adapter_of_all(&ModelFiles::open(&path).unwrap());
         // The head of a teacher has no addition, so that of the runtime is left out here.
         let mut without_head = adapter.clone();
         without_head.pairs.retain(|pair| pair.tensor != "output.weight");
         assert!(without_head.pairs.len() + 1 == adapter.pairs.len(), "{}", path.display());
-        let set = AdapterSet::new(&files, &[(&without_head, 1.0)]).unwrap();
-        let theirs = runtime_logits(&files, &tokens, AdapterSlot::new(Some(Arc::new(set))));
-        let plain = runtime_logits(&files, &tokens, AdapterSlot::default());
-        let distance = |a: &[f32], b: &[f32]| a.iter().zip(b).fold(0.0f32, |m, (a, b)| m.max((a - b).abs()));
-        let largest = theirs.iter().fold(0.0f32, |m, z| m.max(z.abs()));
-        let error = distance(&ours.logits(0, 24), &theirs);
-        assert!(error <= 1e-4 * largest, "{}: {error} of {largest}", path.display());
-        assert!(distance(&plain, &theirs) > 1e-2 * largest, "the additions count");
-        assert_group_gradients(&path, &[Group::Adapter], |model| model.weights.add_adapter(&adapter, 0).unwrap());
+        assert_trained_as_computed(&path, Group::Adapter, &adapter, &without_head);
     }
 }
 
@@ -286,26 +291,12 @@ fn sidecars_of_all(files: &ModelFiles) -> AdapterFile {
 #[test]
 fn a_sidecar_in_training_computes_what_the_runtime_computes_with_it_and_its_gradient_follows_differences() {
     let dir = tempfile::tempdir().unwrap();
-    let pool = Pool::new(2).unwrap();
     let case = |name: &str| fixtures::path(format!("goldens/{name}"));
     // Latent attention with and without compressed queries, grouped attention, dense models, trits.
     let cases = ["glm-tiny", "no-q-lora", "glm4-moe-gqa", "llama-tied-odd", "bitnet-plain"].map(case);
     for path in cases.into_iter().chain([student(dir.path())]) {
-        let files = ModelFiles::open(&path).unwrap();
-        let sidecars = sidecars_of_all(&files);
-        let mut model = TrainModel::new(&files, &[Group::Sidecar], &pool).unwrap();
-        model.weights.add_adapter(&sidecars, 0).unwrap();
-        let tokens = tokens(24, files.config.vocab);
-        let ours = model.targets(std::slice::from_ref(&tokens)).unwrap();
-        let set = AdapterSet::new(&files, &[(&sidecars, 1.0)]).unwrap();
-        let theirs = runtime_logits(&files, &tokens, AdapterSlot::new(Some(Arc::new(set))));
-        let plain = runtime_logits(&files, &tokens, AdapterSlot::default());
-        let distance = |a: &[f32], b: &[f32]| a.iter().zip(b).fold(0.0f32, |m, (a, b)| m.max((a - b).abs()));
-        let largest = theirs.iter().fold(0.0f32, |m, z| m.max(z.abs()));
-        let error = distance(&ours.logits(0, 24), &theirs);
-        assert!(error <= 1e-4 * largest, "{}: {error} of {largest}", path.display());
-        assert!(distance(&plain, &theirs) > 1e-2 * largest, "the sidecars count");
-        assert_group_gradients(&path, &[Group::Sidecar], |model| model.weights.add_adapter(&sidecars, 0).unwrap());
+        let sidecars = sidecars_of_all(&ModelFiles::open(&path).unwrap());
+        assert_trained_as_computed(&path, Group::Sidecar, &sidecars, &sidecars);
     }
 }
 
