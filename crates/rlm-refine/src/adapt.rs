@@ -26,6 +26,6 @@ pub use ewc::{EwcDrift, EwcOptions, EwcRegularizer, FisherKind};
 pub use feedback::{FeedbackOptions, HeadFeedback, Lesson};
 pub(crate) use grpo::PromptRewards;
 pub use grpo::{GrpoFigures, GrpoOptimizer, GrpoOptions, HeldOutRewards, PolicyRule, Practice};
-pub(crate) use layers::check_rank;
 pub use layers::{AdaptOptions, Adaptation, AdaptedLayer, adapt};
+pub(crate) use layers::{check_rank, check_rank_within};
 pub use micro_lora::MicroLora;

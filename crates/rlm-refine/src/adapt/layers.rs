@@ -111,6 +111,11 @@ pub fn adapt(
 pub(crate) fn check_rank(student: &ModelFiles, rank: usize) -> Result<()> {
     let limit =
         student.config.moe.as_ref().map_or(student.config.hidden, |moe| moe.expert_ff.min(student.config.hidden));
+    check_rank_within(rank, limit)
+}
+
+/// Refuses 0 and a rank above `limit`.
+pub(crate) fn check_rank_within(rank: usize, limit: usize) -> Result<()> {
     if !(1..=limit).contains(&rank) {
         return Err(AdaptError::Rank { rank, limit }.into());
     }

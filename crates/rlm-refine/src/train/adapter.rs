@@ -8,7 +8,7 @@ use moe_runtime::adapters::{AdapterFile, FactorPair, sidecar_name};
 
 use super::error::TrainError;
 use super::params::Group;
-use crate::adapt::{AdaptError, check_rank};
+use crate::adapt::{AdaptError, check_rank, check_rank_within};
 use crate::error::Result;
 
 /// An adapter that adds nothing to the ternary feed-forward matrices of `student`, as a start for training.
@@ -38,9 +38,7 @@ pub fn blank_adapter(student: &ModelFiles, rank: usize) -> Result<AdapterFile> {
 /// A rank above the width of the residual stream, and 0.
 pub fn blank_sidecar(student: &ModelFiles, rank: usize) -> Result<AdapterFile> {
     let (limit, layers) = (student.config.hidden, 0..student.config.n_layers);
-    if !(1..=limit).contains(&rank) {
-        return Err(AdaptError::Rank { rank, limit }.into());
-    }
+    check_rank_within(rank, limit)?;
     let mut pairs: Vec<_> = layers.map(|layer| zeros(&sidecar_name(layer), &[limit, limit], rank)).collect();
     pairs.sort_by(|a, b| a.tensor.cmp(&b.tensor));
     Ok(AdapterFile { pairs, ..adapter_of(student, None) })
