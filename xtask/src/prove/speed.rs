@@ -113,7 +113,8 @@ fn batches(proof: &mut Proof<'_>, binary: &Path, file: &Path) -> Outcome {
         .chain(BATCHES.map(|(n, _)| format!("tg16 x{n}")))
         .map(|test| (test, 0))
         .collect();
-    let args = ["-p", "0", "-n", "16", "-s", "1,2,4,8"];
+    let sizes = BATCHES.iter().fold("1".to_owned(), |sizes, (n, _)| format!("{sizes},{n}"));
+    let args = ["-p", "0", "-n", "16", "-s", &sizes];
     let Some(speeds) = in_turn(proof, (binary, file), &args, &["f16"], &names)? else { return Ok(()) };
     let one = speeds[0][0];
     for ((n, target), speeds) in BATCHES.into_iter().zip(&speeds[1..]) {
