@@ -33,12 +33,34 @@ fn share<'a>(base: &[&'a str], shard: &'a str, dir: &'a Path) -> Vec<&'a str> {
     base.iter().copied().chain(["--shard", shard, "--rounds", text(dir)]).collect()
 }
 
-fn spawn(args: &[&str]) -> Child {
+/// A process that ends with the test that started it, also where the test fails.
+struct Running(Child);
+
+impl Running {
+    fn has_ended(&mut self) -> bool {
+        self.0.try_wait().unwrap().is_some()
+    }
+
+    fn kill(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // A process that has ended cannot be killed, which is no fault.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn spawn(args: &[&str]) -> Running {
     let mut command = Command::new(env!("CARGO_BIN_EXE_bitnet"));
     for name in variables() {
         command.env_remove(name);
     }
-    command.args(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    Running(command.args(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
 }
 
 /// Results in a folder: parts, and lines in the journals of those that are being written.
@@ -56,14 +78,13 @@ fn killed_and_continued(args: &[&str], dir: &Path) -> usize {
     for kills in 0..=MOST_KILLS {
         let before = results(dir);
         let mut child = spawn(args);
-        while (kills == MOST_KILLS || results(dir) <= before) && child.try_wait().unwrap().is_none() {
+        while (kills == MOST_KILLS || results(dir) <= before) && !child.has_ended() {
             std::thread::yield_now();
         }
-        if child.try_wait().unwrap().is_some() {
+        if child.has_ended() {
             return kills;
         }
-        child.kill().unwrap();
-        child.wait().unwrap();
+        child.kill();
     }
     MOST_KILLS
 }
@@ -120,15 +141,15 @@ fn machines_that_wait_in_one_folder_go_through_all_rounds() {
     let mut first = spawn(&wait("1/2"));
     // The other one dies with a result of the second layer.
     let mut second = spawn(&wait("2/2"));
-    while !rounds.join(part(1, 2, 2)).with_added_extension("partial").exists() {
-        assert!(second.try_wait().unwrap().is_none(), "the layer was missed");
+    let finished = rounds.join(part(1, 2, 2));
+    while !finished.exists() && !finished.with_added_extension("partial").exists() {
+        assert!(!first.has_ended() && !second.has_ended(), "a shard ended before the second layer");
         std::thread::yield_now();
     }
-    second.kill().unwrap();
-    second.wait().unwrap();
-    assert!(first.try_wait().unwrap().is_none(), "a shard that waits has ended");
+    second.kill();
+    assert!(!first.has_ended(), "a shard that waits has ended");
     bitnet(wait("2/2")).done();
-    assert!(first.wait().unwrap().success());
+    assert!(first.0.wait().unwrap().success());
     let out = dir.path().join("joined.gguf");
     bitnet(base.iter().chain(&["--rounds", text(&rounds), "-o", text(&out)])).done();
     assert!(fs::read(&out).unwrap() == bytes);
