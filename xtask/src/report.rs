@@ -23,7 +23,7 @@ pub(crate) fn list<'a>(report: &'a Value, path: &str) -> &'a [Value] {
 }
 
 /// The median, the upper of two.
-pub(crate) fn middle(mut values: Vec<f64>) -> f64 {
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }

@@ -8,8 +8,9 @@
 //!                                                        x += B (s A n) beside the feed-forward part (sidecar.rs)
 //! ```
 //!
-//! **Invariant:** an adapter adds to the outputs of a matrix or to the residual stream; weights stay as they are in the file. Without an adapter the
-//! forward pass computes the same bits as a build without this room, and so it does with one whose factors are zero.
+//! **Invariant:** an adapter adds to the outputs of a matrix or to the residual stream; weights stay as they are in the
+//! file. The forward pass has the same bits without an adapter, with one whose factors are zero, and in a build without
+//! this module.
 
 pub(crate) mod error;
 pub(crate) mod file;

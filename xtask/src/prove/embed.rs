@@ -13,7 +13,7 @@ use super::proof::{Judged, Proof};
 use crate::bitnet::{self, arg};
 use crate::outcome::Outcome;
 use crate::repo;
-use crate::report::{list, middle, number};
+use crate::report::{list, median, number};
 use crate::tensors::Tensors;
 
 /// Times that the programs are started.
@@ -107,7 +107,7 @@ fn are_near(a: &[f64], b: &[f64]) -> bool {
     a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (a - b).abs() <= 1e-4)
 }
 
-/// Both programs in turn, so that other work on the machine meets both; the middle of the rounds counts.
+/// Both programs in turn, so that other work on the machine meets both; the median of the rounds counts.
 fn speed(proof: &mut Proof<'_>, binary: &Path, model: &Path) -> Outcome {
     let python = proof.options.python.clone();
     let mut import = Command::new(&python);
@@ -131,13 +131,13 @@ fn speed(proof: &mut Proof<'_>, binary: &Path, model: &Path) -> Outcome {
             theirs.push(onnx_runtime(&python, model, threads)?);
         }
     }
-    let (ours, rounded, int8) = (middle(ours), middle(rounded), middle(int8));
+    let (ours, rounded, int8) = (median(ours), median(rounded), median(int8));
     let told = |ms: f64| format!("{ms:.1} ms, {:.0} tokens/s, {threads} threads", LATENCY_TOKENS / ms * 1e3);
     proof.figure("MiniLM f32, a text of 64 tokens", told(ours), "reported", true);
     proof.figure("MiniLM q8_0, a text of 64 tokens", told(rounded), "reported", true);
     proof.figure("MiniLM q8_0-a8, a text of 64 tokens", told(int8), "reported", true);
     if has_rival {
-        let theirs = middle(theirs);
+        let theirs = median(theirs);
         proof.figure("ONNX Runtime f32, a text of 64 tokens", told(theirs), "reported", true);
         proof.figure("ONNX Runtime's time over ours", format!("{:.2}", theirs / ours), "reported", true);
     }
@@ -169,7 +169,7 @@ fn onnx_runtime(python: &Path, model: &Path, threads: usize) -> Outcome<f64> {
     if !are_near(&vectors, golden) {
         return Err("the vectors of ONNX Runtime are not those of transformers".into());
     }
-    Ok(middle(list(&report, "ms").iter().filter_map(Value::as_f64).collect()))
+    Ok(median(list(&report, "ms").iter().filter_map(Value::as_f64).collect()))
 }
 
 fn embed(proof: &Proof<'_>, binary: &Path, model: &Path, precision: &str) -> Outcome<Vec<f64>> {

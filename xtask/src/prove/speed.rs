@@ -15,7 +15,7 @@ use super::proof::Proof;
 use crate::bitnet::{self, arg};
 use crate::outcome::Outcome;
 use crate::repo;
-use crate::report::{list, middle, number};
+use crate::report::{list, median, number};
 
 const DEPTHS: &str = "0,1024";
 const DECODE_SHARE: f64 = 0.80;
@@ -93,7 +93,8 @@ fn against_llama(proof: &mut Proof<'_>, binary: &Path, file: &Path) -> Outcome {
     let args = ["-p", "512", "-n", "32", "-d", DEPTHS];
     let Some(speeds) = in_turn(proof, (binary, file), &args, &["f16", "i8"], &names)? else { return Ok(()) };
     for ((name, _, _, target), speeds) in tests.into_iter().zip(speeds) {
-        let [f16, i8, theirs] = speeds[..] else { return Err("an engine was not measured".into()) };
+        let Speeds { ours, theirs } = speeds;
+        let (f16, i8) = (ours[0], ours[1]);
         let (ratio, i8_ratio) = (f16 / theirs, i8 / theirs);
         proof.figure(
             format!("phase2: {name} against llama.cpp"),
@@ -116,9 +117,9 @@ fn batches(proof: &mut Proof<'_>, binary: &Path, file: &Path) -> Outcome {
     let sizes = BATCHES.iter().fold("1".to_owned(), |sizes, (n, _)| format!("{sizes},{n}"));
     let args = ["-p", "0", "-n", "16", "-s", &sizes];
     let Some(speeds) = in_turn(proof, (binary, file), &args, &["f16"], &names)? else { return Ok(()) };
-    let one = speeds[0][0];
+    let one = speeds[0].ours[0];
     for ((n, target), speeds) in BATCHES.into_iter().zip(&speeds[1..]) {
-        let [ours, theirs] = speeds[..] else { return Err("an engine was not measured".into()) };
+        let (ours, theirs) = (speeds.ours[0], speeds.theirs);
         let (gain, ratio) = (ours / one, ours / theirs);
         proof.figure(
             format!("phase2: {n} sequences in a step"),
@@ -130,30 +131,43 @@ fn batches(proof: &mut Proof<'_>, binary: &Path, file: &Path) -> Outcome {
     Ok(())
 }
 
-/// The median speeds of some tests over all rounds: of `bitnet` with each type of cache, then of llama.cpp. `None` without it.
+/// The median speeds of a test over all rounds.
+struct Speeds {
+    /// Of `bitnet` with each type of cache, tokens per second.
+    ours: Vec<f64>,
+    /// Of llama.cpp, tokens per second.
+    theirs: f64,
+}
+
+/// The speeds of some tests, each engine in turn; every other round begins with the other engine. `None` without llama.cpp.
 fn in_turn(
     proof: &Proof<'_>,
     (binary, file): (&Path, &Path),
     args: &[&str],
     caches: &[&str],
     tests: &[(String, u64)],
-) -> Outcome<Option<Vec<Vec<f64>>>> {
+) -> Outcome<Option<Vec<Speeds>>> {
     let script = repo::root().join("fixtures/interop/llama_bench.py");
-    let mut samples = vec![vec![Vec::new(); caches.len() + 1]; tests.len()];
-    for _ in 0..ROUNDS {
-        let Some(theirs) = llama(&proof.options.python, &script, file, &[&["--no-vocabulary"], args].concat())? else {
+    let theirs = || llama(&proof.options.python, &script, file, &[&["--no-vocabulary"], args].concat());
+    let ours = || caches.iter().map(|kv| bench(binary, file, &[args, &["-r", "1", "--kv", kv]].concat())).collect();
+    let mut rounds: Vec<(Vec<Value>, Value)> = Vec::new();
+    for round in 0..ROUNDS {
+        let before: Option<Vec<Value>> = (round % 2 == 0).then(ours).transpose()?;
+        let Some(theirs) = theirs()? else {
             repo::say("SKIP llama.cpp: --python names no Python with llama-cpp-python");
             return Ok(None);
         };
-        let ours = caches.iter().map(|kv| bench(binary, file, &[args, &["-r", "1", "--kv", kv]].concat()));
-        let reports = ours.chain([Ok(theirs)]).collect::<Outcome<Vec<_>>>()?;
-        for (samples, (test, depth)) in samples.iter_mut().zip(tests) {
-            for (samples, report) in samples.iter_mut().zip(&reports) {
-                samples.push(find(report, test, *depth, "tokens_per_s")?);
-            }
-        }
+        rounds.push((before.map_or_else(ours, Ok)?, theirs));
     }
-    Ok(Some(samples.into_iter().map(|engines| engines.into_iter().map(middle).collect()).collect()))
+    let speeds = |(test, depth): &(String, u64)| {
+        let speed = |report: &Value| find(report, test, *depth, "tokens_per_s");
+        let of_cache = |cache: usize| rounds.iter().map(|(ours, _)| speed(&ours[cache])).collect::<Outcome<_>>();
+        Ok(Speeds {
+            ours: (0..caches.len()).map(|cache| of_cache(cache).map(median)).collect::<Outcome<_>>()?,
+            theirs: median(rounds.iter().map(|(_, theirs)| speed(theirs)).collect::<Outcome<_>>()?),
+        })
+    };
+    tests.iter().map(speeds).collect::<Outcome<_>>().map(Some)
 }
 
 /// The report of llama.cpp, or `None` where it is not installed.

@@ -225,9 +225,10 @@ class RoundWorker:
             self._begin(f"{shard}/{shards}", log)
         while True:
             assert self._process is not None
+            # A process that has ended has no times once `poll` has seen its end.
+            used = _seconds_of(self._process.pid)
             code = self._process.poll()
             if new := [part for part in _parts_of(self._folder, shard, shards) if part.name not in known]:
-                used = _seconds_of(self._process.pid)
                 used, self._told_s = max(0.0, used - self._told_s), used
                 return socket.gethostname(), time.monotonic() - start, used, new[0].read_bytes()
             if code is not None:
@@ -400,7 +401,8 @@ class _Crew:
             known = sorted(self._job.folder.glob("*.part"), key=lambda path: _layer(path.name))
             for part in known:
                 if part.name not in member.holds:
-                    member.actor.give.remote(part.name, part.read_bytes())
+                    # Bytes of one part at a time are in memory. A worker that is lost on the way fails at `make`.
+                    self._ray.wait([member.actor.give.remote(part.name, part.read_bytes())])
                     member.holds.add(part.name)
             member.shard = shard
             call = member.actor.make.remote(shard, self._job.shards, [part.name for part in known])

@@ -80,9 +80,9 @@ enum MethodName {
     Gptq,
 }
 
-/// The place of the results.
+/// The output that the options ask for.
 #[derive(Clone, Copy)]
-enum Place<'a> {
+enum Destination<'a> {
     Student(&'a Path),
     Part(Shard, &'a Path),
     Rounds(Shard, &'a Path),
@@ -93,41 +93,41 @@ impl Args {
     ///
     /// # Errors
     /// Options that do not fit together.
-    fn place(&self) -> Result<Place<'_>> {
+    fn destination(&self) -> Result<Destination<'_>> {
         let is_calibrated = matches!(self.method, MethodName::Gptq);
         self.calibration.ensure_for(is_calibrated, self.target_size.is_some())?;
         match (self.shard.share(), self.shard.given(), &self.calibration.rounds.rounds) {
             (Some(_), Some(_), _) if is_calibrated || self.target_size.is_some() => {
                 Err(UsageError::new(format!("--shard: {}", Error::NotCut)).into())
             }
-            (_, Some((shard, part)), _) => Ok(Place::Part(shard, part)),
-            (Some(shard), None, Some(dir)) => Ok(Place::Rounds(shard, dir)),
-            _ => self.out.as_deref().map(Place::Student).ok_or_else(|| anyhow!("give --out")),
+            (_, Some((shard, part)), _) => Ok(Destination::Part(shard, part)),
+            (Some(shard), None, Some(dir)) => Ok(Destination::Rounds(shard, dir)),
+            _ => self.out.as_deref().map(Destination::Student).ok_or_else(|| anyhow!("give --out")),
         }
     }
 }
 
-impl<'a> Place<'a> {
+impl<'a> Destination<'a> {
     /// The file of the job; `None` for rounds, which have one for each layer.
     fn file(self) -> Option<&'a Path> {
         match self {
-            Place::Student(out) => Some(out),
-            Place::Part(_, part) => Some(part),
-            Place::Rounds(..) => None,
+            Destination::Student(out) => Some(out),
+            Destination::Part(_, part) => Some(part),
+            Destination::Rounds(..) => None,
         }
     }
 
     /// The calibration whose windows are taken up; none where `force` may begin a job anew, because that may be of another model.
     fn unfinished(self, force: bool) -> Option<Unfinished<'a>> {
         match self {
-            Place::Rounds(_, dir) => Some(Unfinished::Rounds(dir)),
-            Place::Student(file) | Place::Part(_, file) => (!force).then_some(Unfinished::Output(file)),
+            Destination::Rounds(_, dir) => Some(Unfinished::Rounds(dir)),
+            Destination::Student(file) | Destination::Part(_, file) => (!force).then_some(Unfinished::Output(file)),
         }
     }
 }
 
 pub(crate) fn execute(args: Args) -> Result<()> {
-    let place = args.place()?;
+    let destination = args.destination()?;
     let mut files = load::open(&args.model.model)?;
     args.ffn_act.apply(&mut files);
     if args.keep_mtp {
@@ -138,7 +138,7 @@ pub(crate) fn execute(args: Args) -> Result<()> {
     if let Err(error) = tokenizer {
         output::note(format_args!("note: the student will not run here: {error}"));
     }
-    let file = place.file().filter(|_| !args.dry_run);
+    let file = destination.file().filter(|_| !args.dry_run);
     if let Some(out) = file {
         // Before texts are generated or routed, which may take long.
         gguf_bitnet::Job::check(out, args.force)?;
@@ -147,7 +147,7 @@ pub(crate) fn execute(args: Args) -> Result<()> {
     let method = match args.method {
         MethodName::Absmean => Method::Round(Rounding::AbsMean),
         MethodName::Ls => Method::Round(Rounding::LeastSquares),
-        MethodName::Gptq => Method::Gptq(args.calibration.gptq(&files, &pool, place.unfinished(args.force))?),
+        MethodName::Gptq => Method::Gptq(args.calibration.gptq(&files, &pool, destination.unfinished(args.force))?),
     };
     let recipe = args.recipe.recipe();
     let options =
@@ -171,18 +171,18 @@ pub(crate) fn execute(args: Args) -> Result<()> {
         return Ok(());
     }
     let mut show = |stage, done, total| show_progress(&mut progress, stage, done, total);
-    match place {
-        Place::Student(out) => {
+    match destination {
+        Destination::Student(out) => {
             let report = quantizer.run(&pool, out, args.force, &mut show).map_err(usage_of_source)?;
             drop(progress);
             show_report(&quantizer, &report, out, args.json)
         }
-        Place::Part(shard, part) => {
+        Destination::Part(shard, part) => {
             quantizer.run_shard(&pool, (shard, part), args.force, &mut show).map_err(usage_of_source)?;
             drop(progress);
             output::line(format_args!("wrote {}", part.display()))
         }
-        Place::Rounds(shard, dir) => {
+        Destination::Rounds(shard, dir) => {
             let waiting = Waiting::new(args.calibration.rounds.wait);
             let looks_again = |missing: &PtqError| waiting.looks_again(missing);
             let report = quantizer.run_rounds(&pool, shard, &looks_again, args.force, &mut show)?;

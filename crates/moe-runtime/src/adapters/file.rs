@@ -7,7 +7,8 @@
 //! NAME.lora_a  [rank, inputs]  or [experts, rank, inputs]      NAME is the matrix that is added to
 //! NAME.lora_b  [outputs, rank] or [experts, outputs, rank]
 //! ```
-//! A sidecar has the name of a matrix of zeros (sidecar.rs). Sources: `convert_lora_to_gguf.py` and `llama-adapter.cpp` of llama.cpp.
+//! A sidecar has the name of a matrix of zeros (sidecar.rs). Sources: `convert_lora_to_gguf.py` and `llama-adapter.cpp` of
+//! llama.cpp.
 //!
 //! **Invariant:** factors in memory are finite, come in pairs, and have one rank per pair. Dimensions are checked before
 //! numbers are expanded to F32, those of a set against its model.

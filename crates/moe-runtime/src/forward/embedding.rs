@@ -52,7 +52,8 @@ impl Embedding {
     }
 
     fn of_file(weights: Linear, rows: &RowReader<'_>, name: &str) -> Embedding {
-        let pages = rows.place(name).map(|(source, tensor)| Pages { source, tensor, rows_read: AtomicUsize::new(0) });
+        let pages =
+            rows.stored_at(name).map(|(source, tensor)| Pages { source, tensor, rows_read: AtomicUsize::new(0) });
         // Checks of the weights may have read all of them.
         if let Some(pages) = &pages {
             pages.release();
@@ -95,8 +96,8 @@ impl Embedding {
 
     /// The resident bytes of `stored` mapped bytes of an embedding that is read by rows.
     pub(crate) fn resident_bytes(stored: u64) -> u64 {
-        // Other systems do not take pages back.
-        if cfg!(unix) { stored.min(MAPPED_AROUND_BYTES * KEPT_ROWS as u64) } else { stored }
+        // Other systems may keep pages that are given back.
+        if cfg!(target_os = "linux") { stored.min(MAPPED_AROUND_BYTES * KEPT_ROWS as u64) } else { stored }
     }
 }
 

@@ -70,8 +70,8 @@ impl<'a> RowReader<'a> {
     }
 
     /// Where the bytes of a matrix lie: its file and its number there. `None` where they are stored in another order.
-    pub(crate) fn place(&self, name: &str) -> Option<(Arc<dyn TensorSource>, usize)> {
-        self.weights.place(&self.find(name)?.name())
+    pub(crate) fn stored_at(&self, name: &str) -> Option<(Arc<dyn TensorSource>, usize)> {
+        self.weights.stored_at(&self.find(name)?.name())
     }
 
     fn find(&self, name: &str) -> Option<&ModelTensor> {

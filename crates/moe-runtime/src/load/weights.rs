@@ -86,7 +86,7 @@ impl<'a> WeightReader<'a> {
     }
 
     /// The stored tensor whose bytes are those of a matrix.
-    pub(crate) fn place(&self, name: &str) -> Option<(Arc<dyn TensorSource>, usize)> {
+    pub(crate) fn stored_at(&self, name: &str) -> Option<(Arc<dyn TensorSource>, usize)> {
         let (stored, _) = self.catalog.matrix_span(self.catalog.find(name)?, 0)?;
         Some((self.catalog.source().clone(), stored))
     }

@@ -23,7 +23,7 @@ pub(crate) struct TileTask<'a> {
     pub(crate) column: usize,
     /// First token to be computed; the tokens before it have their results.
     pub(crate) first_token: usize,
-    /// Whether further tiles lie behind this one, in memory that is slower than the caches.
+    /// Whether the tile lies in memory that is slower than the caches, so that what follows it is fetched ahead.
     pub(crate) fetch: bool,
 }
 
