@@ -86,6 +86,24 @@ fn parts_of_any_cut_are_the_job_that_was_not_cut() {
 }
 
 #[test]
+fn some_parts_tell_the_shards_that_are_missing_and_where_a_unit_lies() {
+    let dir = tempfile::tempdir().unwrap();
+    let [two, five] = ["2/5", "5/5"].map(|shard| part(dir.path(), &manifest(), shard));
+    let parts = Parts::some(&[five.clone(), two.clone()]).unwrap();
+    assert_eq!((parts.shards(), parts.units()), (5, UNITS));
+    assert_eq!(parts.missing().unwrap(), "shards 1/5, 3/5 and 4/5 are");
+    assert_eq!((parts.path(1), parts.path(6), parts.path(9)), (&*two, &*two, &*five));
+    assert_eq!(parts.read(6).unwrap(), result(6).bytes);
+    let files: Vec<_> = (0..=6).map(|number| parts.path_of_shard(number)).collect();
+    assert_eq!(files, [None, None, Some(&*two), None, None, Some(&*five), None]);
+
+    let rest = ["1/5", "3/5", "4/5"].map(|shard| part(dir.path(), &manifest(), shard));
+    assert_eq!(Parts::some(&[&rest[..], &[two, five]].concat()).unwrap().missing(), None);
+    let none = Parts::some(&[]).unwrap_err().to_string();
+    assert!(none.contains("all parts are missing"), "{none}");
+}
+
+#[test]
 fn a_shard_that_is_stopped_anywhere_goes_on_to_the_same_bytes() {
     let dir = tempfile::tempdir().unwrap();
     let shard: Option<Shard> = Some("2/2".parse().unwrap());

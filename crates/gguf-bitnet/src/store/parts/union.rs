@@ -1,7 +1,7 @@
 //! The parts of one job, checked against each other.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
@@ -111,6 +111,21 @@ impl Parts {
     pub fn read(&self, unit: usize) -> Result<Vec<u8>> {
         let (part, index) = self.place(unit);
         part.read(index)
+    }
+
+    /// The file of a shard, counted from 1; `None` where it is missing.
+    #[must_use]
+    pub fn path_of_shard(&self, number: usize) -> Option<&Path> {
+        self.by_shard.get(&number).map(|&part| &*self.parts[part].path)
+    }
+
+    /// The file that holds a unit.
+    ///
+    /// # Panics
+    /// When its part is missing.
+    #[must_use]
+    pub fn path(&self, unit: usize) -> &Path {
+        &self.place(unit).0.path
     }
 
     /// The part that holds a unit, and its place there.
