@@ -4,7 +4,9 @@
 //! name until then (`O_TMPFILE`), so that a killed process leaves nothing behind; on other systems, and on file
 //! systems without this feature, they lie in a sibling file that is removed when the value is dropped.
 
+use std::collections::hash_map::RandomState;
 use std::fs::{self, File};
+use std::hash::BuildHasher;
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -31,9 +33,7 @@ impl NewFile {
     /// name, [`StoreError::Io`](crate::StoreError::Io) where its directory does not take new files.
     pub fn create(target: &Path) -> Result<NewFile> {
         check_replaceable(target)?;
-        static COUNT: AtomicU64 = AtomicU64::new(0);
-        let suffix = format!(".{}-{}.tmp", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let temporary = with_suffix(target, &suffix);
+        let temporary = with_suffix(target, &temporary_suffix());
         match unnamed(parent(target)) {
             Some(file) => Ok(NewFile { file, target: target.to_owned(), temporary, named: false }),
             None => NewFile::named(target, temporary),
@@ -63,6 +63,29 @@ impl NewFile {
     /// As [`NewFile::publish`].
     pub fn publish_unsynced(mut self) -> Result<()> {
         self.take_name()
+    }
+
+    /// As [`NewFile::publish`], but a file that has the name keeps it, also where another machine gave it the name at the same
+    /// moment. Returns whether the data took the name.
+    ///
+    /// # Errors
+    /// As [`NewFile::publish`].
+    pub fn publish_unless_taken(mut self) -> Result<bool> {
+        self.file.sync_all().map_err(Error::io("write", &self.target))?;
+        // A link is made in one step and replaces nothing.
+        let linked = match self.named {
+            true => fs::hard_link(&self.temporary, &self.target),
+            false => link(&self.file, &self.target),
+        };
+        match linked {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
+            Err(_) if self.target.exists() => return Ok(false),
+            // A file system without links.
+            Err(_) => self.take_name()?,
+        }
+        sync_dir(parent(&self.target))?;
+        Ok(true)
     }
 
     fn take_name(&mut self) -> Result<()> {
@@ -99,6 +122,14 @@ impl Seek for NewFile {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
         self.file.seek(to)
     }
+}
+
+/// The end of a temporary name. Machines that share a folder can have equal process numbers, so a random number tells them apart.
+fn temporary_suffix() -> String {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let (process, count) = (std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+    // The keys of a `RandomState` come from the random source of the system.
+    format!(".{process}-{count}-{:016x}.tmp", RandomState::new().hash_one(process))
 }
 
 /// A file in `dir` that has no name, where the system has such files.
@@ -156,6 +187,34 @@ mod tests {
             assert_eq!(fs::read(&target).unwrap(), content.as_bytes());
         }
         assert_eq!(names(dir.path()), ["a.bin"]);
+    }
+
+    #[test]
+    fn a_name_that_is_taken_stays_with_the_first_file() {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, is_named) in [("unnamed.bin", false), ("named.bin", true)] {
+            let target = dir.path().join(name);
+            let with = |content: &[u8]| {
+                let mut file = match is_named {
+                    false => NewFile::create(&target).unwrap(),
+                    true => NewFile::named(&target, with_suffix(&target, &temporary_suffix())).unwrap(),
+                };
+                file.write_all(content).unwrap();
+                file
+            };
+            // Both have begun before one of them takes the name.
+            let (first, second) = (with(b"first"), with(b"second"));
+            assert!(first.publish_unless_taken().unwrap());
+            assert!(!second.publish_unless_taken().unwrap());
+            assert_eq!(fs::read(&target).unwrap(), b"first");
+        }
+        assert_eq!(names(dir.path()), ["named.bin", "unnamed.bin"]);
+    }
+
+    #[test]
+    fn temporary_names_differ_in_more_than_process_and_count() {
+        let random = || temporary_suffix().trim_end_matches(".tmp").rsplit('-').next().unwrap().to_owned();
+        assert_ne!(random(), random());
     }
 
     #[test]
