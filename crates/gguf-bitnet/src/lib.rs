@@ -21,7 +21,7 @@ pub use gguf::{Array, GgufError, GgufFile, GgufWriter, Metadata, OpenOptions, Va
 pub use model::{
     Converted, Defect, DefectKind, ModelError, OpenModel, Role, TypeCount, VERIFY_JOB, VerifyReport, Weightless,
     ZeroTensor, convert, hub_folder, identity, identity_of, local_state, open_source, resolve_model, rewrite_metadata,
-    verify, verify_parts, verify_shard, verify_source,
+    sample_of, verify, verify_parts, verify_shard, verify_source,
 };
 pub use names::{
     Catalog, ClassCount, DiscoveryReport, Expected, LogicalTensor, Matrix, Misshaped, NameRow, NamesError, Part, Piece,

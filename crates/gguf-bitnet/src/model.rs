@@ -21,7 +21,7 @@ pub use convert::{Converted, convert};
 pub use defect::{Defect, DefectKind};
 pub use error::ModelError;
 pub use hub::hub_folder;
-pub use identity::{identity, identity_of, local_state};
+pub use identity::{identity, identity_of, local_state, sample_of};
 pub use locate::resolve_model;
 pub use open::{OpenModel, open_source};
 pub use rewrite::rewrite_metadata;

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::super::identity::{by_name, header_bytes};
+use super::super::identity::{by_name, header_bytes, sample_of};
 use super::super::open::OpenModel;
 use super::pieces::{Joined, Piece, PieceHasher};
 use super::tensor::{Scanner, TensorFindings};
@@ -22,8 +22,6 @@ use crate::store::{Cut, PartError, Parts, Shard, StoreError, UnitJob, UnitResult
 
 /// The name of the job in manifests.
 pub const VERIFY_JOB: &str = "verify";
-/// Bytes of each end of a tensor by which the manifest tells models of the same shape apart.
-const SAMPLE_BYTES: usize = 512;
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -59,7 +57,7 @@ pub fn verify_shard(
     };
     let (header, order) = (header_bytes(source, metadata), by_name(source));
     let manifest = json!({
-        "job": VERIFY_JOB, "version": VERSION, "model": sample(source, &header)?,
+        "job": VERIFY_JOB, "version": VERSION, "model": sample_of(source, metadata)?.to_string(),
         "allow_zero": allow_zero,
     });
     let cut = Cut { units: order.len() + 1, shard: Some(shard) };
@@ -123,18 +121,6 @@ pub fn verify_parts(parts: &Parts) -> Result<VerifyReport> {
     let identity = joined.hash().ok_or_else(|| damaged(parts.units()))?;
     let report = report((header.path, header.zero_tails), tensors, identity);
     Ok(if parts.manifest()["allow_zero"] == true { report.allow_zero() } else { report })
-}
-
-/// A hash of the header and of the ends of all tensors. It tells models apart without reading them.
-fn sample(source: &dyn TensorSource, header: &[u8]) -> Result<String> {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(header);
-    for index in 0..source.tensors().len() {
-        let bytes = source.bytes(index)?;
-        hasher.update(&bytes[..SAMPLE_BYTES.min(bytes.len())]);
-        hasher.update(&bytes[bytes.len().saturating_sub(SAMPLE_BYTES)..]);
-    }
-    Ok(hasher.finalize().to_string())
 }
 
 fn text(unit: &impl Serialize, part: &Path) -> Result<Vec<u8>> {
