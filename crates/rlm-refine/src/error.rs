@@ -54,11 +54,11 @@ pub enum Error {
     )]
     TargetSize { target: u64, smallest: u64 },
     /// A student whose units depend on each other.
-    #[error(
-        "a calibrated student is made layer by layer, and types are searched on one machine: share the layers with --rounds in \
-         place of --part, and leave out --target-size"
-    )]
+    #[error("a calibrated student is made layer by layer: share the layers with --rounds in place of --part")]
     NotCut,
+    /// A search of types, which one machine makes.
+    #[error("the search of types runs on one machine: leave out --shard, or --target-size")]
+    SearchNotCut,
     /// The student would replace its own source.
     #[error("{path} belongs to the model that is read: choose another name for the output")]
     OutputIsSource { path: String },

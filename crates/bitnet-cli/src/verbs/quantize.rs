@@ -24,10 +24,15 @@ use crate::load;
 use crate::output::{self, Progress, bits_per_weight, size};
 use rounds::{Waiting, show_rounds};
 
+/// The help of `--shard`, which writes to the folder of the rounds where the student is calibrated.
+const SHARD_HELP: &str = "Do share I of N of the work only, for example 2/5, and write it to --part, whose files `bitnet merge` \
+                          joins; with --method gptq to --rounds";
+
 /// Make a ternary student of a checkpoint.
 ///
 /// It may be interrupted at any time: the same command continues and ends with the same bytes.
 #[derive(clap::Args)]
+#[command(mut_arg("shard", |shard| shard.help(SHARD_HELP)))]
 pub(crate) struct Args {
     #[command(flatten)]
     model: ModelArg,
@@ -96,10 +101,10 @@ impl Args {
     fn destination(&self) -> Result<Destination<'_>> {
         let is_calibrated = matches!(self.method, MethodName::Gptq);
         self.calibration.ensure_for(is_calibrated, self.target_size.is_some())?;
+        let not_cut = |error: Error| Err(UsageError::new(format!("--shard: {error}")).into());
         match (self.shard.share(), self.shard.given(), &self.calibration.rounds.rounds) {
-            (Some(_), Some(_), _) if is_calibrated || self.target_size.is_some() => {
-                Err(UsageError::new(format!("--shard: {}", Error::NotCut)).into())
-            }
+            (Some(_), Some(_), _) if self.target_size.is_some() => not_cut(Error::SearchNotCut),
+            (Some(_), Some(_), _) if is_calibrated => not_cut(Error::NotCut),
             (_, Some((shard, part)), _) => Ok(Destination::Part(shard, part)),
             (Some(shard), None, Some(dir)) => Ok(Destination::Rounds(shard, dir)),
             _ => self.out.as_deref().map(Destination::Student).ok_or_else(|| anyhow!("give --out")),

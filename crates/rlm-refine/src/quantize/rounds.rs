@@ -27,9 +27,9 @@ impl Quantizer<'_> {
     /// may wait before it does.
     ///
     /// # Errors
-    /// [`Error::NotCut`] without calibration and a folder of rounds, or with a search of types; [`PtqError::NoRounds`] for a recipe
-    /// without ternary networks; parts in the folder that do not belong there; too little disk, weights that are missing or not
-    /// finite, and a student that drifts away, unless it is to go on by `force`.
+    /// [`Error::NotCut`] without calibration and a folder of rounds, [`Error::SearchNotCut`] behind a search of types;
+    /// [`PtqError::NoRounds`] for a recipe without ternary networks; parts in the folder that do not belong there; too little disk,
+    /// weights that are missing or not finite, and a student that drifts away, unless it is to go on by `force`.
     pub fn run_rounds(
         &self,
         pool: &Pool,
@@ -38,7 +38,10 @@ impl Quantizer<'_> {
         force: bool,
         progress: &mut OnProgress<'_>,
     ) -> Result<RoundsReport> {
-        let options = self.options.method.gptq().filter(|_| self.precision().is_none());
+        if self.precision().is_some() {
+            return Err(Error::SearchNotCut);
+        }
+        let options = self.options.method.gptq();
         let Some((options, dir)) = options.and_then(|options| Some((options, options.rounds.as_deref()?))) else {
             return Err(Error::NotCut);
         };

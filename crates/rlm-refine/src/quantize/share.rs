@@ -21,7 +21,7 @@ impl Quantizer<'_> {
     /// once for its identity, which is part of the student's header.
     ///
     /// # Errors
-    /// [`Error::NotCut`] for a calibrated student; else as [`Quantizer::run`].
+    /// [`Error::NotCut`] for a calibrated student, [`Error::SearchNotCut`] behind a search of types; else as [`Quantizer::run`].
     pub fn run_shard(
         &self,
         pool: &Pool,
@@ -29,8 +29,11 @@ impl Quantizer<'_> {
         force: bool,
         progress: &mut OnProgress<'_>,
     ) -> Result<()> {
-        if !matches!(self.options.method, Method::Round(_)) || self.precision().is_some() {
+        if !matches!(self.options.method, Method::Round(_)) {
             return Err(Error::NotCut);
+        }
+        if self.precision().is_some() {
+            return Err(Error::SearchNotCut);
         }
         let output_bytes = self.output_bytes()?;
         let held_bytes = self.check_out(part, force)?;
