@@ -10,7 +10,8 @@ pub enum PtqError {
     )]
     NoTokens,
     #[error(
-        "the unfinished job of this output chose its calibration windows with another model: pass --force to begin anew"
+        "the unfinished job chose its calibration windows with another model: pass --force to begin anew, or name an empty folder \
+         with --rounds"
     )]
     OtherModel,
     #[error("{name} holds conversations, but the model has no chat template: give plain text")]
@@ -44,6 +45,8 @@ pub enum PtqError {
          texts and settings, or name an empty folder"
     )]
     OtherRounds { path: String, key: String, found: String, given: String },
+    #[error("{path} is cut off or damaged: remove it, and the next command writes it anew; the parts stay")]
+    DamagedRounds { path: String },
     #[error(
         "{path} is one of {found} parts of its layer, and --shard cuts into {given}: finish the layer with {found} shards, or \
          remove its parts"

@@ -1,7 +1,7 @@
 //! The windows of an unfinished job, so that a job which is continued does not generate or route its texts again.
 //!
 //! ```text
-//! OUT.partial/state.N, or DIR/state.N of rounds    {"model": BLAKE3, "request": BLAKE3 of texts and options, "windows": [[token, ...], ...], "sources": [...]}
+//! OUT.partial/state.N, or DIR/state.N of rounds    {"model": BLAKE3 (in DIR, of a sample), "request": BLAKE3 of texts and options, "windows": [[token, ...], ...], "sources": [...]}
 //! ```
 //! N is the number of layers plus 1: the streams have the numbers before it.
 //!

@@ -19,7 +19,7 @@ use tl_kernels::Pool;
 
 use super::attention::calibrate_attention;
 use super::error::PtqError;
-use super::networks::{View, calibrate_networks, share_networks};
+use super::networks::{View, calibrate_networks, share_networks, ternary_networks};
 use super::report::LayerReport;
 use super::rounds::Rounds;
 use super::routes::Routes;
@@ -50,8 +50,9 @@ pub(super) fn make_layer(
 ) -> Result<MadeLayer> {
     let Context { files, pool, .. } = context;
     let config = &files.config;
-    let inputs = rounds.map(|_| Rounds::inputs(files, index, streams)).transpose()?;
     let teacher = DecoderLayer::load(&files.catalog, config, index, ActMode::F32)?;
+    let units = ternary_networks(context.plan, &teacher).len();
+    let round = rounds.map(|rounds| rounds.round(files, index, units, streams)).transpose()?;
     let mut tensors = plain_tensors(context, index)?;
     let mut attended = streams.teacher.clone();
     attend(pool, &teacher, &streams.windows, &mut attended)?;
@@ -67,9 +68,9 @@ pub(super) fn make_layer(
 
     let routes = Routes::new(pool, &teacher, &student, streams);
     let view = View { streams, layers: [&student, &teacher], routes: &routes, token_weights: &token_weights };
-    let networks = match (rounds, &inputs) {
-        (Some(rounds), Some(inputs)) => share_networks(context, &view, (rounds, inputs), &mut tensors, progress)?,
-        _ => calibrate_networks(context, &view, &mut tensors, progress)?,
+    let networks = match &round {
+        Some(round) => share_networks(context, &view, round, &mut tensors, progress)?,
+        None => calibrate_networks(context, &view, &mut tensors, progress)?,
     };
 
     let student = load(context, index, &tensors)?;

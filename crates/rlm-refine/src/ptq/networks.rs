@@ -7,19 +7,20 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use gguf_bitnet::dequantize;
 use moe_runtime::forward::{DecoderLayer, FeedForward, SwiGlu};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use tl_kernels::Pool;
 
 use super::network::calibrate;
 use super::report::NetworkReport;
-use super::rounds::{Names, Rounds, ternary_names};
+use super::rounds::{Round, damaged};
 use super::routes::Routes;
 use super::steps::Search;
 use super::streams::Streams;
-use super::tensors::{Context, matrix, splice};
+use super::tensors::{Context, DENSE, Names, ROUTED, SHARED, matrix, splice, ternary_names};
 use crate::error::Result;
+use crate::student::StudentPlan;
 
 /// The names of networks, and their reports.
 pub(super) type Reports = Vec<(String, NetworkReport)>;
@@ -55,27 +56,30 @@ struct UnitHead {
     report: NetworkReport,
 }
 
-/// As [`calibrate_networks`], with the networks of other shards from their parts. `inputs` is what the units follow from.
+/// The networks of a layer of the teacher that are ternary in the student, with their tensors: the units of a round.
+pub(super) fn ternary_networks<'a>(plan: &StudentPlan, teacher: &'a DecoderLayer) -> Vec<(Network<'a>, Names)> {
+    let names_of = |network: &Network<'_>| ternary_names(plan, teacher.index(), network.suffix);
+    networks_of(teacher).into_iter().filter_map(|network| names_of(&network).map(|names| (network, names))).collect()
+}
+
+/// As [`calibrate_networks`], with the networks of other shards from their parts.
 pub(super) fn share_networks(
     context: Context<'_>,
     view: &View<'_>,
-    (rounds, inputs): (&Rounds<'_>, &Value),
+    round: &Round<'_>,
     tensors: &mut Tensors,
     progress: &mut dyn FnMut(usize),
 ) -> Result<Reports> {
-    let teacher = view.layers[1];
-    let names_of = |network: &Network<'_>| ternary_names(context.plan, teacher.index(), network.suffix);
-    let networks = networks_of(teacher).into_iter();
-    let networks: Vec<_> = networks.filter_map(|network| names_of(&network).map(|names| (network, names))).collect();
+    let networks = ternary_networks(context.plan, view.layers[1]);
     if networks.is_empty() {
         return Ok(Vec::new());
     }
-    let parts = rounds.parts(inputs, networks.len(), &mut |unit| {
+    let parts = round.parts(&mut |unit| {
         let (network, names) = &networks[unit];
         let report = calibrate_network(context, network, *names, view, tensors)?;
         progress(unit + 1);
         let head = UnitHead { network: network.name.clone(), report };
-        let mut bytes = serde_json::to_vec(&head).map_err(|_| rounds.damaged(&network.name))?;
+        let mut bytes = serde_json::to_vec(&head).map_err(|error| round.unwritten(error.into()))?;
         bytes.push(b'\n');
         for (index, span) in spans(context, network, *names, tensors) {
             bytes.extend_from_slice(&tensors[&index][span]);
@@ -85,7 +89,8 @@ pub(super) fn share_networks(
     let mut reports = Vec::new();
     for (unit, (network, names)) in networks.iter().enumerate() {
         let bytes = parts.read(unit)?;
-        let report = take(context, (network, *names), &bytes, tensors).ok_or_else(|| rounds.damaged(&network.name))?;
+        let report = take(context, (network, *names), &bytes, tensors);
+        let report = report.ok_or_else(|| damaged(parts.path(unit), &network.name))?;
         reports.push((network.name.clone(), report));
     }
     Ok(reports)
@@ -103,7 +108,8 @@ fn spans(context: Context<'_>, network: &Network<'_>, names: Names, tensors: &Te
     ternary.map(span).collect()
 }
 
-/// Replaces the rows of a network in `tensors` by those of a unit; `None` for a unit of another network or length.
+/// Replaces the rows of a network in `tensors` by those of a unit; `None` for a unit of another network or length, and for
+/// rows that hold no finite numbers, which would end the student's job.
 fn take(
     context: Context<'_>,
     (network, names): (&Network<'_>, Names),
@@ -114,14 +120,23 @@ fn take(
     let head: UnitHead = serde_json::from_slice(&unit[..end]).ok()?;
     let mut rest = &unit[end + 1..];
     for (index, span) in spans(context, network, names, tensors) {
-        let bytes = rest.split_off(..span.len())?;
+        let bytes = rest.split_off(..span.len()).filter(|bytes| are_finite(context.plan, index, bytes))?;
         tensors.get_mut(&index)?[span].copy_from_slice(bytes);
     }
     (head.network == network.name && rest.is_empty()).then_some(head.report)
 }
 
+/// Whether the rows of a tensor can be decoded, to finite numbers.
+fn are_finite(plan: &StudentPlan, index: usize, rows: &[u8]) -> bool {
+    let (ty, cols) = (plan.tensors[index].assignment.ty, plan.tensors[index].cols());
+    let Ok(row_bytes) = ty.row_bytes(cols) else { return false };
+    let mut values = vec![0.0; cols];
+    let mut is_finite = |row: &[u8]| dequantize(ty, row, &mut values).is_ok() && values.iter().all(|v| v.is_finite());
+    rows.chunks(row_bytes.max(1)).all(|row| is_finite(row))
+}
+
 /// A feed-forward network of the teacher, and the names of its tensors.
-struct Network<'a> {
+pub(super) struct Network<'a> {
     /// Its name in reports.
     name: String,
     weights: &'a SwiGlu,
@@ -134,15 +149,15 @@ struct Network<'a> {
 fn networks_of(teacher: &DecoderLayer) -> Vec<Network<'_>> {
     match teacher.ffn() {
         FeedForward::Dense(weights) => {
-            vec![Network { name: "dense".to_owned(), weights, suffix: "", expert: None }]
+            vec![Network { name: "dense".to_owned(), weights, suffix: DENSE, expert: None }]
         }
         FeedForward::Moe { experts, .. } => {
             let routed = experts.routed().iter().enumerate();
             let routed =
-                routed.map(|(e, weights)| Network { name: e.to_string(), weights, suffix: "_exps", expert: Some(e) });
+                routed.map(|(e, weights)| Network { name: e.to_string(), weights, suffix: ROUTED, expert: Some(e) });
             let shared = experts.shared();
             let shared =
-                shared.map(|weights| Network { name: "shared".to_owned(), weights, suffix: "_shexp", expert: None });
+                shared.map(|weights| Network { name: "shared".to_owned(), weights, suffix: SHARED, expert: None });
             routed.chain(shared).collect()
         }
     }

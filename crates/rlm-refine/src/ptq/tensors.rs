@@ -28,6 +28,39 @@ pub(super) struct Context<'a> {
     pub(super) pool: &'a Pool,
 }
 
+/// The endings of the tensors' names of a dense network, of routed experts and of shared ones.
+pub(super) const DENSE: &str = "";
+pub(super) const ROUTED: &str = "_exps";
+pub(super) const SHARED: &str = "_shexp";
+
+/// Indices of gate, up and down in the plan.
+pub(super) type Names = [usize; 3];
+
+/// The tensors of the networks with this ending in a layer, if any is ternary.
+pub(super) fn ternary_names(plan: &StudentPlan, layer: usize, suffix: &str) -> Option<Names> {
+    let find = |part: &str| {
+        let name = format!("blk.{layer}.ffn_{part}{suffix}.weight");
+        plan.tensors.iter().position(|tensor| tensor.name == name)
+    };
+    let names = [find("gate")?, find("up")?, find("down")?];
+    names.iter().any(|&index| plan.tensors[index].assignment.ty.is_ternary()).then_some(names)
+}
+
+/// The layers with a ternary network, ascending, and the bytes of the ternary matrices of their networks.
+pub(crate) fn ternary_layers(plan: &StudentPlan, n_layers: usize) -> Vec<(usize, u64)> {
+    let bytes_of = |index: usize| {
+        let planned = &plan.tensors[index];
+        let bytes = planned.assignment.ty.is_ternary().then(|| planned.assignment.ty.tensor_bytes(&planned.shape).ok());
+        bytes.flatten().unwrap_or(0)
+    };
+    let bytes = |layer: usize| {
+        let names: Vec<Names> =
+            [DENSE, ROUTED, SHARED].into_iter().filter_map(|suffix| ternary_names(plan, layer, suffix)).collect();
+        (!names.is_empty()).then(|| (layer, names.into_iter().flatten().map(bytes_of).sum()))
+    };
+    (0..n_layers).filter_map(bytes).collect()
+}
+
 /// The layer that a tensor belongs to, by its canonical name.
 pub(crate) fn layer_of(name: &str) -> Option<usize> {
     name.strip_prefix("blk.")?.split_once('.')?.0.parse().ok()

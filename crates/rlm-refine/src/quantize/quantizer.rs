@@ -348,7 +348,7 @@ impl<'a> Quantizer<'a> {
         options.map_or(Ok(()), |options| options.calibration.keep(self.files, source_blake3, &states))?;
         let known = options.map(|options| options.known(source_blake3, &states(0))).transpose()?.unwrap_or_default();
         let rounds = options.and_then(|options| options.rounds.as_deref());
-        let rounds = rounds.map(|dir| Rounds::read(dir, self.round_settings()));
+        let rounds = rounds.map(|dir| Ok::<_, Error>(Rounds::read(dir, self.round_settings()?))).transpose()?;
         let setting = options.map(|options| CalibrationSetting {
             files: self.files,
             plan: &self.plan,
@@ -422,7 +422,7 @@ fn is_system_refusal(error: &Error) -> bool {
         Error::Io { .. } => true,
         // `--force` continues from the layers that are made.
         Error::Ptq(PtqError::Drift { .. }) => true,
-        // Other parts of rounds do.
+        // Once the missing or the right parts are in the folder, the same command goes on.
         Error::Ptq(PtqError::MissingParts { .. } | PtqError::OtherRounds { .. }) => true,
         _ => false,
     }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use gguf_bitnet::{Shard, require_space};
+use gguf_bitnet::{GgufFile, Shard, require_space, sample_of};
 use serde_json::{Value, json};
 use tl_kernels::Pool;
 
@@ -10,7 +10,7 @@ use super::quantizer::Quantizer;
 use super::stage::{OnProgress, Stage};
 use crate::error::{Error, Result};
 use crate::policy::KnownSettings;
-use crate::ptq::{CALIBRATION_JOB, CalibrationSetting, Calibrator, PtqError, Rounds, last_round, rounds_of};
+use crate::ptq::{CALIBRATION_JOB, CalibrationSetting, Calibrator, PtqError, Rounds, ternary_layers};
 
 /// The work of a machine in the rounds of a calibration.
 #[derive(Debug)]
@@ -45,18 +45,18 @@ impl Quantizer<'_> {
         let Some((options, dir)) = options.and_then(|options| Some((options, options.rounds.as_deref()?))) else {
             return Err(Error::NotCut);
         };
-        let settings = self.round_settings();
-        let Some(last) = last_round(self.plan(), self.files.config.n_layers) else {
+        let layers = ternary_layers(self.plan(), self.files.config.n_layers);
+        let Some(&(last, _)) = layers.last() else {
             return Err(PtqError::NoRounds.into());
         };
         if !self.options.allow_zero {
             self.files.weightless()?.refuse(self.files.path())?;
         }
-        let model = settings["config_blake3"].to_string();
-        options.calibration.ensure_of_model(&model)?;
+        let (model, settings) = (self.model_sample()?, self.round_settings()?);
         let rounds = Rounds::share(dir, shard, settings, looks_again)?;
+        options.calibration.ensure_of_model(&model)?;
         let states = rounds.states();
-        require_space(&states(0), self.state_bytes())?;
+        require_space(&states(0), self.state_bytes().saturating_add(rounds.missing_bytes(layers.into_iter())?))?;
         options.calibration.keep(self.files, &model, &states)?;
         let (files, plan, known) = (self.files, self.plan(), &KnownSettings::new());
         let setting = CalibrationSetting { files, plan, options, known, pool, force, rounds: Some(&rounds) };
@@ -70,16 +70,23 @@ impl Quantizer<'_> {
         Ok(RoundsReport { written: rounds.written(), missing })
     }
 
+    /// The model by its header and the ends of its tensors, so that a folder is refused before its windows and streams are used.
+    fn model_sample(&self) -> Result<String> {
+        let metadata = self.files.gguf().map(GgufFile::metadata);
+        Ok(sample_of(&**self.files.catalog.source(), metadata)?.to_string())
+    }
+
     /// The settings that decide about the networks of all layers. The weights are named layer by layer.
-    pub(super) fn round_settings(&self) -> Value {
+    pub(super) fn round_settings(&self) -> Result<Value> {
         let config = blake3::hash(format!("{:?}", self.files.config).as_bytes()).to_string();
-        json!({
+        Ok(json!({
             "job": CALIBRATION_JOB,
             "tool_version": env!("CARGO_PKG_VERSION"),
             "config_blake3": config,
+            "model_sample_blake3": self.model_sample()?,
             "recipe": self.options.recipe.describe(),
             "gptq": self.options.method.gptq().map(|options| options.describe()),
-            "rounds": rounds_of(self.plan(), self.files.config.n_layers),
-        })
+            "rounds": ternary_layers(self.plan(), self.files.config.n_layers).len(),
+        }))
     }
 }
