@@ -4,14 +4,16 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use gguf_bitnet::{Cut, Parts, UnitJob, UnitResult};
+use serde_json::json;
 
 use crate::common::{Ended, bitnet, listing, student, teacher, text, variables};
 use crate::shards::short_text;
 
 /// Kills of a shard in a round, behind each result that it wrote.
-const MOST_KILLS: usize = 4;
+const MOST_KILLS: usize = 3;
 
 /// The layers of the rounds: the dense one, one with a shared expert, and one with routed experts alone.
 const LAYERS: [usize; 3] = [0, 1, 2];
@@ -37,8 +39,11 @@ fn share<'a>(base: &[&'a str], shard: &'a str, dir: &'a Path) -> Vec<&'a str> {
 struct Running(Child);
 
 impl Running {
+    /// Whether it has ended, which it may do with success alone.
     fn has_ended(&mut self) -> bool {
-        self.0.try_wait().unwrap().is_some()
+        let status = self.0.try_wait().unwrap();
+        assert!(status.is_none_or(|status| status.success()), "a process failed: {status:?}");
+        status.is_some()
     }
 
     fn kill(&mut self) {
@@ -63,6 +68,17 @@ fn spawn(args: &[&str]) -> Running {
     Running(command.args(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
 }
 
+/// Looks again and again until `is_done`, for ten minutes or more, which no step takes: the test ends in any case.
+fn wait_until(what: &str, mut is_done: impl FnMut() -> bool) {
+    for _ in 0..300_000 {
+        if is_done() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    panic!("waited too long until {what}");
+}
+
 /// Results in a folder: parts, and lines in the journals of those that are being written.
 fn results(dir: &Path) -> usize {
     let names = if dir.exists() { listing(dir) } else { Vec::new() };
@@ -73,20 +89,25 @@ fn results(dir: &Path) -> usize {
     names.iter().map(|name| if name.ends_with(".part") { 100 } else { lines(name) }).sum()
 }
 
-/// Runs a share with `kill -9` behind each of its first results, until it ends by itself. Returns the number of kills.
-fn killed_and_continued(args: &[&str], dir: &Path) -> usize {
-    for kills in 0..=MOST_KILLS {
-        let before = results(dir);
-        let mut child = spawn(args);
-        while (kills == MOST_KILLS || results(dir) <= before) && !child.has_ended() {
-            std::thread::yield_now();
-        }
-        if child.has_ended() {
-            return kills;
-        }
+/// Runs a share with `kill -9` behind each of its first results, until the part `part` of its folder is there. Returns the number of
+/// kills: at least one where parts of other shards are missing, because `--wait` keeps the process from ending by itself.
+fn killed_and_continued(args: &[&str], part: &Path) -> usize {
+    let (waiting, folder) = ([args, &["--wait"]].concat(), part.parent().unwrap());
+    let mut kills = 0;
+    while kills < MOST_KILLS && !part.exists() {
+        let before = results(folder);
+        let mut child = spawn(&waiting);
+        wait_until("there is a result", || results(folder) > before || child.has_ended());
+        kills += usize::from(!child.has_ended());
         child.kill();
     }
-    MOST_KILLS
+    let leftover = part.with_added_extension("partial");
+    if !part.exists() || leftover.exists() {
+        // It ends with 1 where it had nothing to write.
+        bitnet(args);
+    }
+    assert!(part.exists() && !leftover.exists(), "{}", part.display());
+    kills
 }
 
 fn part(layer: usize, number: usize, of: usize) -> String {
@@ -106,13 +127,14 @@ fn the_student_of_shared_rounds_is_the_student_of_one_machine() {
     let (teacher, prose) = (teacher(), short_text(dir.path()));
     let base = calibration(&teacher, &prose);
     let (bytes, report) = whole(&base, dir.path());
-    let mut kills = 0;
     for n in [1, 2, 5] {
         // Each machine has a folder of its own, and behind a round the parts are copied.
         let folders: Vec<PathBuf> = (1..=n).map(|number| dir.path().join(format!("{number}-of-{n}"))).collect();
         for layer in LAYERS {
             for (folder, number) in folders.iter().zip(1..) {
-                kills += killed_and_continued(&share(&base, &format!("{number}/{n}"), folder), folder);
+                let part = folder.join(part(layer, number, n));
+                let killed = killed_and_continued(&share(&base, &format!("{number}/{n}"), folder), &part);
+                assert!(n == 1 || killed > 0, "no process was killed before {}", part.display());
             }
             for (from, number) in folders.iter().zip(1..) {
                 let name = part(layer, number, n);
@@ -128,7 +150,6 @@ fn the_student_of_shared_rounds_is_the_student_of_one_machine() {
         let left = listing(&folders[0]).into_iter().filter(|name| name.ends_with(".partial"));
         assert_eq!(left.count(), 0, "{n} shards");
     }
-    assert!(kills >= 8, "{kills} processes were killed before their end");
 }
 
 #[test]
@@ -138,24 +159,128 @@ fn machines_that_wait_in_one_folder_go_through_all_rounds() {
     let base = calibration(&teacher, &prose);
     let (bytes, _) = whole(&base, dir.path());
     let wait = |shard| [&share(&base, shard, &rounds)[..], &["--wait"]].concat();
-    let mut first = spawn(&wait("1/2"));
-    // The other one dies with a result of the second layer.
-    let mut second = spawn(&wait("2/2"));
-    let finished = rounds.join(part(1, 2, 2));
-    while !finished.exists() && !finished.with_added_extension("partial").exists() {
-        assert!(!first.has_ended() && !second.has_ended(), "a shard ended before the second layer");
-        std::thread::yield_now();
-    }
-    second.kill();
-    assert!(!first.has_ended(), "a shard that waits has ended");
-    bitnet(wait("2/2")).done();
-    assert!(first.0.wait().unwrap().success());
+    // Machine 2 dies with a result of the second layer, for which it waits for machine 1.
+    bitnet(share(&base, "1/2", &rounds)).done();
+    let mut killed = spawn(&wait("2/2"));
+    wait_until("the second layer has a part", || {
+        assert!(!killed.has_ended(), "a shard that waits has ended");
+        rounds.join(part(1, 2, 2)).exists()
+    });
+    killed.kill();
+    let mut both = [spawn(&wait("2/2")), spawn(&wait("1/2"))];
+    wait_until("both machines are done", || both.each_mut().map(Running::has_ended) == [true, true]);
     let out = dir.path().join("joined.gguf");
     bitnet(base.iter().chain(&["--rounds", text(&rounds), "-o", text(&out)])).done();
     assert!(fs::read(&out).unwrap() == bytes);
     // Everything is there, so nothing is solved again.
     let again = bitnet(share(&base, "1/2", &rounds)).done();
     assert!(again.contains("all layers are solved") && !again.contains("wrote"), "{again}");
+}
+
+/// Writes a whole part to `to` that differs from that at `from` in its first unit.
+fn changed_part(from: &Path, to: &Path, change: &dyn Fn(&mut Vec<u8>)) {
+    let parts = Parts::some(&[from.to_owned()]).unwrap();
+    let number = (1..=parts.shards()).find(|number| parts.path_of_shard(*number).is_some()).unwrap();
+    let shard = format!("{number}/{}", parts.shards()).parse().unwrap();
+    let cut = Cut { units: parts.units(), shard: Some(shard) };
+    let mut job = UnitJob::open(to, parts.manifest(), cut, false).unwrap();
+    while let Some(unit) = job.next_unit() {
+        let mut bytes = parts.read(unit).unwrap();
+        if job.progress().0 == 0 {
+            change(&mut bytes);
+        }
+        job.append(&UnitResult { bytes, ..UnitResult::default() }).unwrap();
+    }
+    job.finish().unwrap();
+}
+
+fn copy_parts(layer: usize, n: usize, from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for name in (1..=n).map(|number| part(layer, number, n)) {
+        fs::copy(from.join(&name), to.join(&name)).unwrap();
+    }
+}
+
+#[test]
+fn the_cut_may_change_between_layers_and_a_job_may_change_its_way() {
+    let dir = tempfile::tempdir().unwrap();
+    let (teacher, prose) = (teacher(), short_text(dir.path()));
+    let base = calibration(&teacher, &prose);
+    let (bytes, _) = whole(&base, dir.path());
+    let [halves, rounds] = ["halves", "rounds"].map(|name| dir.path().join(name));
+    bitnet(share(&base, "1/2", &halves)).done();
+    bitnet(share(&base, "2/2", &halves)).done();
+    copy_parts(0, 2, &halves, &rounds);
+    let join = |out: &Path| bitnet(base.iter().chain(&["--rounds", text(&rounds), "-o", text(out)]));
+
+    // A job that began with the parts of the first layer goes on without parts.
+    let out = dir.path().join("without.gguf");
+    let refusal = join(&out).refusal();
+    assert!(refusal.contains("layer 1: all parts are missing"), "{refusal}");
+    let journal = out.with_added_extension("partial").join("journal.jsonl");
+    assert!(fs::read_to_string(journal).unwrap().contains("drift"), "the first layer is in the job");
+    bitnet(base.iter().chain(&["-o", text(&out)])).done();
+    assert!(fs::read(&out).unwrap() == bytes);
+
+    // Two shards of the first layer, one of the others.
+    bitnet(share(&base, "1/1", &rounds)).done();
+    assert!(listing(&rounds).contains(&part(0, 2, 2)) && listing(&rounds).contains(&part(2, 1, 1)));
+    // A job that began without parts goes on with them. If it ends before it is killed, its output is right as well.
+    let out = dir.path().join("with.gguf");
+    let journal = out.with_added_extension("partial").join("journal.jsonl");
+    let mut alone = spawn(&[&base[..], &["-o", text(&out)]].concat());
+    wait_until("the job has begun", || {
+        fs::read_to_string(&journal).is_ok_and(|lines| lines.contains("drift")) || alone.has_ended()
+    });
+    alone.kill();
+    if !out.exists() {
+        join(&out).done();
+    }
+    assert!(fs::read(&out).unwrap() == bytes);
+}
+
+#[test]
+fn a_wrong_sum_in_an_earlier_layer_is_noticed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (teacher, prose) = (teacher(), short_text(dir.path()));
+    let base = calibration(&teacher, &prose);
+    let [right, wrong] = ["right", "wrong"].map(|name| dir.path().join(name));
+    bitnet(share(&base, "1/2", &right)).done();
+    bitnet(share(&base, "2/2", &right)).done();
+    // The other machine reads one scale of the first layer with another lowest bit.
+    fs::create_dir(&wrong).unwrap();
+    fs::copy(right.join(part(0, 2, 2)), wrong.join(part(0, 2, 2))).unwrap();
+    changed_part(&right.join(part(0, 1, 2)), &wrong.join(part(0, 1, 2)), &|unit| {
+        let at = unit.len() - 2;
+        unit[at] ^= 1;
+    });
+    bitnet(share(&base, "1/2", &wrong)).done();
+    fs::copy(wrong.join(part(1, 1, 2)), right.join(part(1, 1, 2))).unwrap();
+    let out = dir.path().join("out.gguf");
+    let refusal = bitnet(base.iter().chain(&["--rounds", text(&right), "-o", text(&out)])).refusal();
+    for word in ["layer-1.2-of-2.part", "round.streams_blake3"] {
+        assert!(refusal.contains(word), "`{word}` is not in: {refusal}");
+    }
+    assert!(!out.exists());
+}
+
+#[test]
+fn a_model_of_equal_shape_does_not_take_over_the_folder() {
+    let dir = tempfile::tempdir().unwrap();
+    let (prose, rounds, tuned) = (short_text(dir.path()), dir.path().join("rounds"), dir.path().join("tuned"));
+    bitnet(share(&calibration(&teacher(), &prose), "1/2", &rounds)).done();
+    fs::create_dir(&tuned).unwrap();
+    for name in ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"] {
+        fs::copy(Path::new(&teacher()).join(name), tuned.join(name)).unwrap();
+    }
+    let weights = tuned.join("model.safetensors");
+    let mut bytes = fs::read(&weights).unwrap();
+    // The lowest bit of the mantissa of the last weight in the file.
+    let at = bytes.len() - 2;
+    bytes[at] ^= 1;
+    fs::write(&weights, bytes).unwrap();
+    let refusal = bitnet(share(&calibration(text(&tuned), &prose), "1/2", &rounds)).refusal();
+    assert!(refusal.contains("rounds.json") && refusal.contains("`model_sample_blake3`"), "{refusal}");
 }
 
 #[test]
@@ -177,6 +302,16 @@ fn parts_of_rounds_that_do_not_fit_are_one_sentence() {
     refused(bitnet(share(&base, "1/2", &rounds)), &["layer 0", "shard 2/2 is missing", "run what is missing"]);
     refused(join(), &["layer 0", "shard 2/2 is missing", text(&rounds)]);
 
+    // The own part was copied in beside a job of the same name that had begun.
+    let own = rounds.join(part(0, 1, 2));
+    let (elsewhere, leftover) = (dir.path().join("elsewhere"), own.with_added_extension("partial"));
+    let mut begun = UnitJob::open(&elsewhere, &json!("begun"), Cut { units: 2, shard: None }, false).unwrap();
+    begun.append(&UnitResult::default()).unwrap();
+    drop(begun);
+    fs::rename(elsewhere.with_added_extension("partial"), &leftover).unwrap();
+    refused(bitnet(share(&base, "1/2", &rounds)), &["layer 0", "shard 2/2 is missing"]);
+    assert!(own.exists() && !leftover.exists());
+
     // Another cut, other settings.
     refused(bitnet(share(&base, "1/3", &rounds)), &["layer-0.1-of-2.part", "2 parts", "into 3"]);
     let other = [&base[..], &["--seed", "7"]].concat();
@@ -187,7 +322,6 @@ fn parts_of_rounds_that_do_not_fit_are_one_sentence() {
     let of_alien = rounds.join(part(0, 2, 2));
     fs::copy(alien.join(part(0, 2, 2)), &of_alien).unwrap();
     refused(join(), &["layer-0.2-of-2.part", "another job", "blake3"]);
-    let own = rounds.join(part(0, 1, 2));
     fs::rename(&own, dir.path().join("kept")).unwrap();
     refused(join(), &["layer-0.2-of-2.part", "another calibration", "blake3"]);
     fs::rename(dir.path().join("kept"), &own).unwrap();
@@ -213,7 +347,7 @@ fn parts_of_rounds_that_do_not_fit_are_one_sentence() {
     let nonsense = wrong("2/2", "layer-0.2-of-2.part");
     fs::remove_file(&own).unwrap();
     wrong("1/2", "layer-0.1-of-2.part");
-    refused(join(), &["damaged", "network dense"]);
+    refused(join(), &["layer-0.1-of-2.part", "damaged", "network dense"]);
     fs::remove_file(nonsense).unwrap();
     fs::remove_file(&own).unwrap();
 
@@ -222,7 +356,19 @@ fn parts_of_rounds_that_do_not_fit_are_one_sentence() {
     let solved = dir.path().join("solved");
     bitnet(share(&base, "1/1", &solved)).done();
     refused(bitnet(["merge", text(&out), text(&solved.join(part(0, 1, 1)))]), &["--rounds", "--out"]);
-    assert!(!out.exists());
+    // Whole parts whose numbers are none, or whose codes stand for no trit.
+    let partial = out.with_added_extension("partial");
+    for (name, last_bytes) in [("codes", &[0xff, 0x00, 0x3c]), ("scale", &[0x00, 0x00, 0x7e])] {
+        let bad = dir.path().join(name);
+        fs::create_dir(&bad).unwrap();
+        changed_part(&solved.join(part(0, 1, 1)), &bad.join(part(0, 1, 1)), &|unit| {
+            let at = unit.len() - last_bytes.len();
+            unit[at..].copy_from_slice(last_bytes);
+        });
+        let joined = bitnet(base.iter().chain(&["--rounds", text(&bad), "-o", text(&out)]));
+        refused(joined, &[text(&bad.join(part(0, 1, 1))), "damaged (network dense)"]);
+        assert!(partial.exists() && !out.exists());
+    }
     // The job of the student was kept, and goes on with the right parts.
     bitnet(base.iter().chain(&["--rounds", text(&solved), "-o", text(&out)])).done();
     assert!(fs::read(&out).unwrap() == whole(&base, dir.path()).0);
@@ -238,6 +384,11 @@ fn options_that_do_not_go_with_rounds_are_refused() {
     let gptq = |args: &[&'static str]| [&["--method", "gptq"], args].concat();
     refused(&gptq(&["--shard", "1/2", "--part", "x.part"]), &["--shard", "--rounds in place of --part"]);
     refused(&gptq(&["--shard", "1/2"]), &["--rounds"]);
+    let searched = ["--target-size", "1GB", "--shard", "1/2", "--part", "x.part"];
+    refused(&searched, &["--shard", "search of types", "leave out --shard, or --target-size"]);
+    refused(&gptq(&searched), &["leave out --shard, or --target-size"]);
+    let usage = bitnet(base.iter().chain(&searched)).usage();
+    assert!(!usage.contains("--rounds"), "{usage}");
     refused(&gptq(&["--shard", "1/2", "--part", "x.part", "--rounds", "x"]), &["--part", "--rounds"]);
     refused(&gptq(&["--shard", "1/2", "--rounds", "x", "-o", "x.gguf"]), &["--out", "--shard"]);
     refused(&gptq(&["--rounds", "x", "-o", "x.gguf", "--wait"]), &["--wait", "--out"]);

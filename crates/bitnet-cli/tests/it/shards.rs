@@ -15,7 +15,7 @@ const MOST_KILLS: usize = 20;
 
 /// Runs a command that writes `part`, with `kill -9` as soon as its journal has grown by a line, until it is done. Returns the
 /// number of kills.
-pub(crate) fn killed_and_continued(args: &[String], part: &Path) -> usize {
+fn killed_and_continued(args: &[String], part: &Path) -> usize {
     let journal = part.with_added_extension("partial").join("journal.jsonl");
     let lines = || fs::read(&journal).map_or(0, |text| text.iter().filter(|&&byte| byte == b'\n').count());
     let mut kills = 0;
