@@ -2,7 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::tensors::{DENSE, ROUTED, SHARED};
 use crate::policy::{TernaryScalePolicy, policy_subject};
 
 /// The errors of a ternary matrix with and without calibration.
@@ -90,9 +89,9 @@ impl LayerReport {
         attention.chain(self.networks.iter().flat_map(|(name, network)| {
             network.matrices().map(|(part, matrix)| {
                 let (suffix, expert) = match &**name {
-                    "dense" => (DENSE, None),
-                    "shared" => (SHARED, None),
-                    number => (ROUTED, number.parse().ok()),
+                    "dense" => ("", None),
+                    "shared" => ("_shexp", None),
+                    number => ("_exps", number.parse().ok()),
                 };
                 let tensor = format!("blk.{}.ffn_{part}{suffix}.weight", self.layer);
                 (policy_subject(&tensor, expert), matrix.policy)
