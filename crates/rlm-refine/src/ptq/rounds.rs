@@ -145,7 +145,7 @@ pub(super) struct Round<'a> {
     layer: usize,
     /// All inputs of its units: the settings, the weights of the layer and the streams in front of it.
     manifest: Value,
-    /// Its networks.
+    /// As many as the layer has networks that are solved.
     units: usize,
 }
 
