@@ -131,8 +131,8 @@ fn are_finite(plan: &StudentPlan, index: usize, rows: &[u8]) -> bool {
     let (ty, cols) = (plan.tensors[index].assignment.ty, plan.tensors[index].cols());
     let Ok(row_bytes) = ty.row_bytes(cols) else { return false };
     let mut values = vec![0.0; cols];
-    let mut is_finite = |row: &[u8]| dequantize(ty, row, &mut values).is_ok() && values.iter().all(|v| v.is_finite());
-    rows.chunks(row_bytes.max(1)).all(|row| is_finite(row))
+    let is_finite = |row: &[u8]| dequantize(ty, row, &mut values).is_ok() && values.iter().all(|v| v.is_finite());
+    rows.chunks(row_bytes.max(1)).all(is_finite)
 }
 
 /// A feed-forward network of the teacher, and the names of its tensors.

@@ -4,9 +4,20 @@ use super::config::SamplerConfig;
 use super::to_id;
 use crate::error::Result;
 
-/// Tokens with their weights; the best one has weight 1.
+/// Tokens that are sorted first; each time that more are needed, [`GROWTH`] times as many are sorted.
+const FIRST_SORTED: usize = 128;
+const GROWTH: usize = 8;
+
+/// Tokens with their weights; the best one has weight 1. Only as many as a draw looks at are sorted: a vocabulary has 150,000
+/// tokens, and mostly a few of them hold nearly all of the weight.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Candidates(Vec<Candidate>);
+pub(super) struct Candidates {
+    tokens: Vec<Candidate>,
+    /// The first so many tokens are sorted, and better than the others.
+    sorted: usize,
+    /// The weight of all tokens.
+    weight: f64,
+}
 
 #[derive(Clone, Copy, Debug)]
 struct Candidate {
@@ -23,19 +34,20 @@ impl Candidate {
 }
 
 impl Candidates {
-    /// Fills the candidates and cuts them to those that the settings keep, best first. `top` is the largest logit.
+    /// Fills the candidates and cuts them to those that the settings keep. `top` is the largest logit.
     pub(super) fn filter(&mut self, logits: &[f32], top: f32, config: &SamplerConfig) -> Result<()> {
         self.weigh(logits, top, config.temperature)?;
-        let mass = self.keep_top_k(config.top_k);
+        self.keep_top_k(config.top_k);
+        let before_min_p = self.weight;
         self.keep_min_p(config.min_p);
-        self.0.sort_unstable_by(Candidate::order);
-        self.keep_top_p(config.top_p, mass);
+        self.keep_top_p(config.top_p, before_min_p);
         Ok(())
     }
 
     /// Fills the candidates with `exp((z - top) / temperature)`, in ascending id; forbidden tokens stay out.
     fn weigh(&mut self, logits: &[f32], top: f32, temperature: f32) -> Result<()> {
-        self.0.clear();
+        self.tokens.clear();
+        self.sorted = 0;
         for (index, &logit) in logits.iter().enumerate() {
             if logit == f32::NEG_INFINITY {
                 continue;
@@ -43,51 +55,142 @@ impl Candidates {
             // The best token has distance 0; dividing it by the smallest temperature still gives 0.
             let weight = tl_kernels::math::exp((logit - top) / temperature);
             // -0 and 0 are one value: they must tie.
-            self.0.push(Candidate { logit: logit + 0.0, id: to_id(index)?, weight });
+            self.tokens.push(Candidate { logit: logit + 0.0, id: to_id(index)?, weight });
         }
         Ok(())
     }
 
-    /// Cuts to the `k` best and returns the weight of the rest, summed in ascending id.
-    fn keep_top_k(&mut self, k: usize) -> f64 {
-        if k > 0 && k < self.0.len() {
-            self.0.select_nth_unstable_by(k - 1, Candidate::order);
-            self.0.truncate(k);
-            self.0.sort_unstable_by_key(|c| c.id);
+    /// Cuts to the `k` best.
+    fn keep_top_k(&mut self, k: usize) {
+        if k > 0 && k < self.tokens.len() {
+            self.tokens.select_nth_unstable_by(k - 1, Candidate::order);
+            self.tokens.truncate(k);
+            self.tokens.sort_unstable_by_key(|c| c.id);
         }
-        self.0.iter().map(|c| f64::from(c.weight)).sum()
+        self.weight = self.sum();
     }
 
     /// Drops unlikely tokens; the best token has weight 1 and always stays.
     fn keep_min_p(&mut self, floor: f32) {
-        self.0.retain(|c| c.weight >= floor);
+        if floor > 0.0 {
+            self.tokens.retain(|c| c.weight >= floor);
+            self.weight = self.sum();
+        }
     }
 
-    /// Cuts the sorted candidates where they first hold the share `top_p` of `mass`.
-    fn keep_top_p(&mut self, top_p: f32, mass: f64) {
+    /// Cuts where the best tokens first hold the share `top_p` of `weight`.
+    fn keep_top_p(&mut self, top_p: f32, weight: f64) {
         if top_p >= 1.0 {
             return;
         }
-        let wanted = mass * f64::from(top_p);
+        let wanted = weight * f64::from(top_p);
+        let (mut held, mut kept) = (0.0, 0);
+        while held < wanted
+            && let Some(next) = self.best(kept)
+        {
+            held += f64::from(next.weight);
+            kept += 1;
+        }
+        self.tokens.truncate(kept);
+        self.sorted = kept;
+        self.weight = held;
+    }
+
+    /// Inverse transform sampling over the tokens, best first; there is always at least one.
+    pub(super) fn draw(&mut self, uniform: f64) -> u32 {
+        let target = uniform * self.weight;
+        let (mut held, mut drawn, mut place) = (0.0, 0, 0);
+        while held <= target
+            && let Some(next) = self.best(place)
+        {
+            held += f64::from(next.weight);
+            drawn = next.id;
+            place += 1;
+        }
+        drawn
+    }
+
+    /// The token at `place`, counted from the best one; `None` behind the last.
+    fn best(&mut self, place: usize) -> Option<Candidate> {
+        while place >= self.sorted && self.sorted < self.tokens.len() {
+            let rest = &mut self.tokens[self.sorted..];
+            let more = (self.sorted * (GROWTH - 1)).max(FIRST_SORTED).min(rest.len());
+            if more < rest.len() {
+                rest.select_nth_unstable_by(more - 1, Candidate::order);
+            }
+            rest[..more].sort_unstable_by(Candidate::order);
+            self.sorted += more;
+        }
+        self.tokens.get(place).copied()
+    }
+
+    /// The weights, summed in ascending id.
+    fn sum(&self) -> f64 {
+        self.tokens.iter().map(|c| f64::from(c.weight)).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The module's definition: every filter keeps a prefix of all tokens, sorted.
+    fn by_definition(logits: &[f32], config: &SamplerConfig, uniform: f64) -> u32 {
+        let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let weight = |id: usize| f64::from(tl_kernels::math::exp((logits[id] - top) / config.temperature));
+        let mut order: Vec<usize> = (0..logits.len()).filter(|&id| logits[id] > f32::NEG_INFINITY).collect();
+        order.sort_by(|&a, &b| logits[b].partial_cmp(&logits[a]).unwrap());
+        if config.top_k > 0 {
+            order.truncate(config.top_k);
+        }
+        let wanted = order.iter().map(|&id| weight(id)).sum::<f64>() * f64::from(config.top_p);
+        order.retain(|&id| weight(id) >= f64::from(config.min_p));
         let mut held = 0.0;
-        let crossing = self.0.iter().position(|c| {
-            held += f64::from(c.weight);
-            held >= wanted
+        let is_kept = |id: &usize| {
+            let goes_on = config.top_p >= 1.0 || held < wanted;
+            held += weight(*id);
+            goes_on
+        };
+        let kept: Vec<usize> = order.into_iter().take_while(is_kept).collect();
+        let target = uniform * kept.iter().map(|&id| weight(id)).sum::<f64>();
+        let mut held = 0.0;
+        let drawn = kept.iter().find(|&&id| {
+            held += weight(id);
+            held > target
         });
-        if let Some(last) = crossing {
-            self.0.truncate(last + 1);
+        *drawn.or(kept.last()).unwrap() as u32
+    }
+
+    proptest! {
+        /// Long rows need several sorts, flat ones all of them.
+        #[test]
+        fn a_draw_is_that_of_the_definition(
+            logits in prop::collection::vec(prop_oneof![8 => -9f32..9.0, 1 => Just(f32::NEG_INFINITY), 1 => Just(1.5)], 1..3000),
+            top_k in prop_oneof![Just(0usize), 1usize..2000], top_p in prop_oneof![Just(1f32), 0.01f32..1.0],
+            min_p in prop_oneof![Just(0f32), 0f32..0.5], temperature in 0.1f32..20.0, uniform in 0f64..1.0,
+        ) {
+            let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            prop_assume!(top > f32::NEG_INFINITY);
+            let config = SamplerConfig { temperature, top_k, top_p, min_p, ..SamplerConfig::default() };
+            let mut candidates = Candidates::default();
+            for _ in 0..2 {
+                candidates.filter(&logits, top, &config).unwrap();
+                prop_assert_eq!(candidates.draw(uniform), by_definition(&logits, &config, uniform));
+            }
         }
     }
 
-    /// Inverse transform sampling over the sorted candidates; there is always at least one.
-    pub(super) fn draw(&self, uniform: f64) -> u32 {
-        let total: f64 = self.0.iter().map(|c| f64::from(c.weight)).sum();
-        let target = uniform * total;
-        let mut held = 0.0;
-        let hit = self.0.iter().find(|c| {
-            held += f64::from(c.weight);
-            held > target
-        });
-        hit.or(self.0.last()).map_or(0, |c| c.id)
+    #[test]
+    fn tokens_behind_those_that_are_drawn_stay_unsorted() {
+        let logits: Vec<f32> = (0..100_000u32).map(|id| if id < 3 { 20.0 } else { id as f32 / 1e6 }).collect();
+        let mut candidates = Candidates::default();
+        let mut drawn = |top_p| {
+            candidates.filter(&logits, 20.0, &SamplerConfig { top_p, min_p: 0.0, ..SamplerConfig::default() }).unwrap();
+            (candidates.draw(0.5), candidates.tokens.len(), candidates.sorted)
+        };
+        assert_eq!(drawn(0.95), (1, 3, 3));
+        assert_eq!(drawn(1.0), (1, 100_000, FIRST_SORTED));
     }
 }
