@@ -73,7 +73,7 @@ pub(crate) struct Args {
     #[arg(short = 'n', long, default_value = "-1", value_name = "N", value_parser = args::tokens)]
     max_tokens: usize,
     /// The share of a step's time that belongs to running answers while a prompt is read
-    #[arg(long, value_name = "SHARE", default_value = "0.42", value_parser = args::fraction)]
+    #[arg(long, value_name = "SHARE", default_value = "0.5", value_parser = args::fraction)]
     decode_share: f64,
     /// Largest body of a request
     #[arg(long, value_name = "SIZE", default_value = "16MiB", value_parser = args::size)]
