@@ -12,6 +12,8 @@ const GROWTH: usize = 8;
 /// tokens, and mostly a few of them hold nearly all of the weight.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Candidates {
+    /// The weights of the whole vocabulary.
+    weights: Vec<f32>,
     tokens: Vec<Candidate>,
     /// The first so many tokens are sorted, and better than the others.
     sorted: usize,
@@ -36,26 +38,40 @@ impl Candidate {
 impl Candidates {
     /// Fills the candidates and cuts them to those that the settings keep. `top` is the largest logit.
     pub(super) fn filter(&mut self, logits: &[f32], top: f32, config: &SamplerConfig) -> Result<()> {
-        self.weigh(logits, top, config.temperature)?;
-        self.keep_top_k(config.top_k);
-        let before_min_p = self.weight;
-        self.keep_min_p(config.min_p);
+        self.weigh(logits, top, config.temperature);
+        // With a bound on their number the likely tokens are chosen first.
+        let floor = if config.top_k == 0 { config.min_p } else { 0.0 };
+        self.collect(logits, floor)?;
+        let mut before_min_p: f64 = self.weights.iter().copied().map(f64::from).sum();
+        if config.top_k > 0 {
+            self.keep_top_k(config.top_k);
+            before_min_p = self.sum();
+            self.tokens.retain(|c| c.weight >= config.min_p);
+        }
+        self.weight = self.sum();
         self.keep_top_p(config.top_p, before_min_p);
         Ok(())
     }
 
-    /// Fills the candidates with `exp((z - top) / temperature)`, in ascending id; forbidden tokens stay out.
-    fn weigh(&mut self, logits: &[f32], top: f32, temperature: f32) -> Result<()> {
+    /// Computes `exp((z - top) / temperature)` for every token; forbidden ones have 0.
+    fn weigh(&mut self, logits: &[f32], top: f32, temperature: f32) {
+        self.weights.clear();
+        // The best token has distance 0; dividing it by the smallest temperature still gives 0.
+        self.weights.extend(logits.iter().map(|logit| (logit - top) / temperature));
+        // Its sum is one of F32; the sums here are of F64.
+        let _ = tl_kernels::math::exp_sum_in_place(&mut self.weights, 0.0);
+    }
+
+    /// Fills the candidates with the allowed tokens of at least this weight, in ascending id. The best token has weight 1 and always
+    /// stays.
+    fn collect(&mut self, logits: &[f32], floor: f32) -> Result<()> {
         self.tokens.clear();
         self.sorted = 0;
-        for (index, &logit) in logits.iter().enumerate() {
-            if logit == f32::NEG_INFINITY {
-                continue;
+        for (index, (&logit, &weight)) in logits.iter().zip(&self.weights).enumerate() {
+            if weight >= floor && logit > f32::NEG_INFINITY {
+                // -0 and 0 are one value: they must tie.
+                self.tokens.push(Candidate { logit: logit + 0.0, id: to_id(index)?, weight });
             }
-            // The best token has distance 0; dividing it by the smallest temperature still gives 0.
-            let weight = tl_kernels::math::exp((logit - top) / temperature);
-            // -0 and 0 are one value: they must tie.
-            self.tokens.push(Candidate { logit: logit + 0.0, id: to_id(index)?, weight });
         }
         Ok(())
     }
@@ -66,15 +82,6 @@ impl Candidates {
             self.tokens.select_nth_unstable_by(k - 1, Candidate::order);
             self.tokens.truncate(k);
             self.tokens.sort_unstable_by_key(|c| c.id);
-        }
-        self.weight = self.sum();
-    }
-
-    /// Drops unlikely tokens; the best token has weight 1 and always stays.
-    fn keep_min_p(&mut self, floor: f32) {
-        if floor > 0.0 {
-            self.tokens.retain(|c| c.weight >= floor);
-            self.weight = self.sum();
         }
     }
 
@@ -124,7 +131,7 @@ impl Candidates {
         self.tokens.get(place).copied()
     }
 
-    /// The weights, summed in ascending id.
+    /// The weights of the candidates, summed in ascending id.
     fn sum(&self) -> f64 {
         self.tokens.iter().map(|c| f64::from(c.weight)).sum()
     }

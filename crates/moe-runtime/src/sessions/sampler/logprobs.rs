@@ -2,7 +2,10 @@
 //!
 //! They are those of the model itself: before temperature, penalties, biases, constraints and filters.
 
-use tl_kernels::math::{exp_f64, ln};
+use tl_kernels::math::{exp_f64_in_place, ln};
+
+/// Numbers of a row whose exponentials are computed at a time.
+const AT_ONCE: usize = 512;
 
 /// A token with its probability.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -35,7 +38,14 @@ impl Logprobs {
     #[must_use]
     pub fn of(logits: &[f32], chosen: u32, top: usize) -> Logprobs {
         let largest = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
-        let sum: f64 = logits.iter().map(|&z| exp_f64(f64::from(z) - largest)).sum();
+        let mut sum = 0.0;
+        let mut buffer = [0.0; AT_ONCE];
+        for logits in logits.chunks(AT_ONCE) {
+            let powers = &mut buffer[..logits.len()];
+            powers.iter_mut().zip(logits).for_each(|(power, &z)| *power = f64::from(z) - largest);
+            exp_f64_in_place(powers);
+            powers.iter().for_each(|power| sum += power);
+        }
         let shift = largest + ln(sum);
         let logprob = |z: f32| (f64::from(z) - shift) as f32;
         let chosen_logit = usize::try_from(chosen).ok().and_then(|index| logits.get(index));
