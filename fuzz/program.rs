@@ -3,8 +3,8 @@
 
 use {
     anyhow as _, axum as _, base64 as _, blake3 as _, comfy_table as _, fixtures as _, hyper as _, hyper_util as _,
-    indicatif as _, mla_attention as _, prometheus_client as _, serde as _, tempfile as _, tokio as _, tower_http as _,
-    tracing as _,
+    indicatif as _, mla_attention as _, prometheus_client as _, serde as _, tempfile as _, tl_kernels as _, tokio as _,
+    tower_http as _, tracing as _,
 };
 
 #[path = "../crates/bitnet-cli/src"]
