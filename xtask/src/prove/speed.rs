@@ -139,7 +139,8 @@ struct Speeds {
     theirs: f64,
 }
 
-/// The speeds of some tests, each engine in turn; every other round begins with the other engine. `None` without llama.cpp.
+/// The speeds of some tests, each engine in turn. The first round begins with llama.cpp, whose absence ends the proof at once, and
+/// every other round with `bitnet`. `None` without llama.cpp.
 fn in_turn(
     proof: &Proof<'_>,
     (binary, file): (&Path, &Path),
@@ -152,7 +153,7 @@ fn in_turn(
     let ours = || caches.iter().map(|kv| bench(binary, file, &[args, &["-r", "1", "--kv", kv]].concat())).collect();
     let mut rounds: Vec<(Vec<Value>, Value)> = Vec::new();
     for round in 0..ROUNDS {
-        let before: Option<Vec<Value>> = (round % 2 == 0).then(ours).transpose()?;
+        let before: Option<Vec<Value>> = (round % 2 == 1).then(ours).transpose()?;
         let Some(theirs) = theirs()? else {
             repo::say("SKIP llama.cpp: --python names no Python with llama-cpp-python");
             return Ok(None);

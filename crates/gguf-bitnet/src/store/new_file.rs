@@ -66,7 +66,7 @@ impl NewFile {
     }
 
     /// As [`NewFile::publish`], but a file that has the name keeps it, also where another machine gave it the name at the same
-    /// moment. Returns whether the data took the name.
+    /// moment. Returns whether the data took the name. On a file system without hard links the last of several machines wins.
     ///
     /// # Errors
     /// As [`NewFile::publish`].

@@ -51,8 +51,8 @@ pub(super) fn make_layer(
     let Context { files, pool, .. } = context;
     let config = &files.config;
     let teacher = DecoderLayer::load(&files.catalog, config, index, ActMode::F32)?;
-    let units = ternary_networks(context.plan, &teacher).len();
-    let round = rounds.map(|rounds| rounds.round(files, index, units, streams)).transpose()?;
+    let units = || ternary_networks(context.plan, &teacher).len();
+    let round = rounds.map(|rounds| rounds.round(files, index, units(), streams)).transpose()?;
     let mut tensors = plain_tensors(context, index)?;
     let mut attended = streams.teacher.clone();
     attend(pool, &teacher, &streams.windows, &mut attended)?;

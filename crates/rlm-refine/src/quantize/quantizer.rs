@@ -348,7 +348,8 @@ impl<'a> Quantizer<'a> {
         options.map_or(Ok(()), |options| options.calibration.keep(self.files, source_blake3, &states))?;
         let known = options.map(|options| options.known(source_blake3, &states(0))).transpose()?.unwrap_or_default();
         let rounds = options.and_then(|options| options.rounds.as_deref());
-        let rounds = rounds.map(|dir| Ok::<_, Error>(Rounds::read(dir, self.round_settings()?))).transpose()?;
+        let model = rounds.map(|_| self.model_sample()).transpose()?;
+        let rounds = rounds.zip(model).map(|(dir, model)| Rounds::read(dir, self.round_settings(&model)));
         let setting = options.map(|options| CalibrationSetting {
             files: self.files,
             plan: &self.plan,

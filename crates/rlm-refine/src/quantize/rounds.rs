@@ -52,8 +52,8 @@ impl Quantizer<'_> {
         if !self.options.allow_zero {
             self.files.weightless()?.refuse(self.files.path())?;
         }
-        let (model, settings) = (self.model_sample()?, self.round_settings()?);
-        let rounds = Rounds::share(dir, shard, settings, looks_again)?;
+        let model = self.model_sample()?;
+        let rounds = Rounds::share(dir, shard, self.round_settings(&model), looks_again)?;
         options.calibration.ensure_of_model(&model)?;
         let states = rounds.states();
         require_space(&states(0), self.state_bytes().saturating_add(rounds.missing_bytes(layers.into_iter())?))?;
@@ -71,22 +71,22 @@ impl Quantizer<'_> {
     }
 
     /// The model by its header and the ends of its tensors, so that a folder is refused before its windows and streams are used.
-    fn model_sample(&self) -> Result<String> {
+    pub(super) fn model_sample(&self) -> Result<String> {
         let metadata = self.files.gguf().map(GgufFile::metadata);
         Ok(sample_of(&**self.files.catalog.source(), metadata)?.to_string())
     }
 
-    /// The settings that decide about the networks of all layers. The weights are named layer by layer.
-    pub(super) fn round_settings(&self) -> Result<Value> {
+    /// The settings that decide about the networks of all layers, for the model of this sample. The weights are named layer by layer.
+    pub(super) fn round_settings(&self, model: &str) -> Value {
         let config = blake3::hash(format!("{:?}", self.files.config).as_bytes()).to_string();
-        Ok(json!({
+        json!({
             "job": CALIBRATION_JOB,
             "tool_version": env!("CARGO_PKG_VERSION"),
             "config_blake3": config,
-            "model_sample_blake3": self.model_sample()?,
+            "model_sample_blake3": model,
             "recipe": self.options.recipe.describe(),
             "gptq": self.options.method.gptq().map(|options| options.describe()),
             "rounds": ternary_layers(self.plan(), self.files.config.n_layers).len(),
-        }))
+        })
     }
 }

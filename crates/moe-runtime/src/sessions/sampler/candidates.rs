@@ -39,17 +39,19 @@ impl Candidates {
     /// Fills the candidates and cuts them to those that the settings keep. `top` is the largest logit.
     pub(super) fn filter(&mut self, logits: &[f32], top: f32, config: &SamplerConfig) -> Result<()> {
         self.weigh(logits, top, config.temperature);
-        // With a bound on their number the likely tokens are chosen first.
-        let floor = if config.top_k == 0 { config.min_p } else { 0.0 };
-        self.collect(logits, floor)?;
-        let mut before_min_p: f64 = self.weights.iter().copied().map(f64::from).sum();
-        if config.top_k > 0 {
+        let before_min_p = if config.top_k == 0 {
+            self.collect(logits, config.min_p)?;
+            self.weights.iter().copied().map(f64::from).sum()
+        } else {
+            // With a bound on their number the likely tokens are chosen first.
+            self.collect(logits, 0.0)?;
             self.keep_top_k(config.top_k);
-            before_min_p = self.sum();
+            let weight = self.sum();
             self.tokens.retain(|c| c.weight >= config.min_p);
-        }
-        self.weight = self.sum();
-        self.keep_top_p(config.top_p, before_min_p);
+            weight
+        };
+        self.weight =
+            if config.top_p < 1.0 { self.keep_top_p(before_min_p * f64::from(config.top_p)) } else { self.sum() };
         Ok(())
     }
 
@@ -85,12 +87,8 @@ impl Candidates {
         }
     }
 
-    /// Cuts where the best tokens first hold the share `top_p` of `weight`.
-    fn keep_top_p(&mut self, top_p: f32, weight: f64) {
-        if top_p >= 1.0 {
-            return;
-        }
-        let wanted = weight * f64::from(top_p);
+    /// Cuts where the best tokens first hold the weight `wanted`; returns what they hold.
+    fn keep_top_p(&mut self, wanted: f64) -> f64 {
         let (mut held, mut kept) = (0.0, 0);
         while held < wanted
             && let Some(next) = self.best(kept)
@@ -100,7 +98,7 @@ impl Candidates {
         }
         self.tokens.truncate(kept);
         self.sorted = kept;
-        self.weight = held;
+        held
     }
 
     /// Inverse transform sampling over the tokens, best first; there is always at least one.

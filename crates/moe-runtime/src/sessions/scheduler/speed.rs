@@ -6,7 +6,8 @@ use std::time::Duration;
 const NEW: f64 = 0.2;
 /// Rows of prompts in a step before anything was measured.
 const FIRST_ROWS: usize = 16;
-/// Fewest rows of prompts in a step: fewer make hardly a shorter step, since weights are read anyway.
+/// Fewest rows of prompts in a step. With fewer, answers wait less, but a long prompt takes several times its time alone
+/// (docs/serving.md has the figures).
 const MIN_ROWS: usize = 4;
 
 /// Seconds of steps, averaged.
